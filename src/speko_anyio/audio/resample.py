@@ -1,0 +1,110 @@
+"""Sample rate conversion of a stream, by soxr, which is imported when the first rate really changes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from speko_anyio.protocol.pcm import Alignment
+
+from . import pcm as pcm16
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+Quality: TypeAlias = Literal["LQ", "HQ"]
+"""soxr's recipes for 16 bits that do not alias (its ``QQ`` does: -2 dB at 10 kHz, 24 to 16 kHz)."""
+
+REALTIME: Final[Quality] = "LQ"
+"""The recipe for live speech.
+
+How long soxr 1.1 holds input back, at most, and what it keeps of the sound, as measured:
+
+    recipe   24 to 16 kHz   16 to 24 kHz   22.05 to 24 kHz   level at 6 / 7 kHz   image
+    LQ          20.0 ms        20.0 ms          1.0 ms         -0.3 / -13 dB      -82 dB
+    HQ          36.6 ms        36.6 ms         41.9 ms          0.0 / 0.0 dB      -82 dB
+
+(MQ delays as HQ does and keeps no more.) All cost about 0.5 us a millisecond of audio. A listener
+notices 17 ms of a 300 ms answer sooner than what 16 kHz speech has above 6.5 kHz.
+"""
+
+OFFLINE: Final[Quality] = "HQ"
+"""The recipe for whole files, where delay does not count."""
+
+
+class Resampler:
+    """PCM16 mono from one sample rate to another, piece by piece.
+
+    What comes out does not depend on how the input was cut into pieces. An odd byte is kept for the
+    next piece. When the rates are equal the input passes through and soxr is not needed.
+
+    Args:
+        source_rate: samples a second of what is pushed.
+        target_rate: samples a second of what comes out.
+        quality: soxr's recipe, `REALTIME` or `OFFLINE`, which says what each costs in delay.
+
+    Raises:
+        ValueError: when a rate is not positive.
+        ImportError: when the rates differ and soxr is not installed.
+    """
+
+    def __init__(self, source_rate: int, target_rate: int, *, quality: Quality = REALTIME) -> None:
+        if source_rate <= 0 or target_rate <= 0:
+            raise ValueError(f"sample rates are positive, not {source_rate} and {target_rate}")
+        self.source_rate = source_rate
+        self.target_rate = target_rate
+        self._alignment = Alignment()
+        # Any: neither soxr's stream nor numpy has types that this package may depend on
+        self._stream: Any = None
+        self._numpy: Any = None
+        if source_rate != target_rate:
+            self._numpy = _import("numpy")
+            self._stream = _import("soxr").ResampleStream(
+                source_rate, target_rate, 1, dtype="float32", quality=quality
+            )
+
+    def push(self, pcm: bytes) -> bytes:
+        """Take a piece, of any number of bytes; give what is ready, which may be nothing yet."""
+        whole = self._alignment.push(pcm)
+        return self._convert(whole, last=False) if whole else b""
+
+    def flush(self) -> bytes:
+        """End the stream: what was held back. The next `push` starts a new stream; an odd byte is forgotten."""
+        rest = self._convert(b"", last=True)
+        self.reset()
+        return rest
+
+    def reset(self) -> None:
+        """Forget everything that was pushed, as if newly made."""
+        self._alignment.reset()
+        if self._stream is not None:
+            self._stream.clear()
+
+    def _convert(self, pcm: bytes, *, last: bool) -> bytes:
+        if self._stream is None:
+            return pcm
+        np = self._numpy
+        # Floats, because soxr dithers 16-bit output with noise that differs from stream to stream.
+        block = np.frombuffer(pcm, dtype="<i2").astype("float32")
+        converted = self._stream.resample_chunk(block, last=last)
+        return bytes(np.clip(np.rint(converted), -32768, 32767).astype("<i2").tobytes())
+
+
+def resample(pcm: bytes, source_rate: int, target_rate: int, *, quality: Quality = OFFLINE) -> bytes:
+    """All of `pcm`, which is PCM16 mono at `source_rate`, at `target_rate`. Raises what `Resampler` does."""
+    resampler = Resampler(source_rate, target_rate, quality=quality)
+    converted = resampler.push(pcm) + resampler.flush()
+    # soxr rounds a stream's length up or down; callers count on the nearest
+    wanted = pcm16.byte_count(pcm16.duration(pcm, source_rate), target_rate)
+    return converted[:wanted].ljust(wanted, b"\0")
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            "changing a sample rate needs soxr, which is not installed: "
+            "run `pip install 'speko-anyio[audio]'` or use audio that already has the rate",
+            name=name,
+        ) from error

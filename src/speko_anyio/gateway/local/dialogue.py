@@ -1,0 +1,148 @@
+"""What the offline voice answers: a small, fixed set of rules, so that a test knows what it will say.
+
+In this order:
+
+1. nothing was understood: it says so;
+2. one of the client's tools is asked for (`tools` says when): it is called, its output is spoken;
+3. the time is asked for ("what time is it"), or the day ("what day is it");
+4. a greeting, thanks, a farewell, or a question for help;
+5. anything else: it says what it heard ("I heard: go forward ten meters.").
+
+There is no language model: the session's system prompt, model and temperature change nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from .grammar import Grammar
+from .tools import PlannedCall, plan_calls, tool_grammar, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .session import ToolDeclaration
+
+MAX_SPOKEN_OUTPUT: Final = 400
+"""Characters of a tool's output that are spoken: about half a minute."""
+
+_PHRASES: Final = (
+    "what time is it",
+    "what time is it now",
+    "what is the time",
+    "what's the time",
+    "tell me the time",
+    "can you tell me the time",
+    "what day is it",
+    "what day is it today",
+    "hello",
+    "hello there",
+    "good morning",
+    "good evening",
+    "thank you",
+    "goodbye",
+    "help",
+    "can you help me",
+    "what can you do",
+)
+_TIME: Final = frozenset({"time", "clock"})
+_FIXED: Final = (
+    (frozenset({"hello", "hi", "morning", "evening"}), "Hello! I am the offline voice. Ask me what time it is."),
+    (frozenset({"thank", "thanks"}), "You are welcome."),
+    (frozenset({"goodbye", "bye"}), "Goodbye!"),
+    (frozenset({"help"}), "I can tell the time, call your tools, and repeat what I hear."),
+)
+
+
+class Answer(NamedTuple):
+    """What to do next: call `calls`, if any, and else speak `text`."""
+
+    text: str
+    calls: tuple[PlannedCall, ...] = ()
+
+
+class Dialogue:
+    """Answers sentences. It remembers nothing from one to the next.
+
+    Args:
+        tools: what the client offers.
+        now: the local time; a parameter for tests.
+    """
+
+    def __init__(
+        self, tools: Sequence[ToolDeclaration] = (), *, now: Callable[[], datetime] | None = None
+    ) -> None:
+        self._tools = tuple(tools)
+        self._now = now or _local_time
+
+    def grammar(self) -> Grammar:
+        """The sentences that this dialogue hopes to hear."""
+        offered = tool_grammar(self._tools)
+        return Grammar((*_PHRASES, *offered.templates), offered.slots)
+
+    def answer(self, heard: str) -> Answer:
+        """What to do about `heard`."""
+        said = words(heard)
+        if not said:
+            return Answer("I did not understand that.")
+        if calls := plan_calls(heard, self._tools):
+            if complete := tuple(call for call in calls if not call.missing):
+                return Answer("", complete)
+            return Answer(f"To use {_spoken(calls[0].name)} I need the {_join(calls[0].missing)}.")
+        if _TIME & set(said):
+            now = self._now()
+            return Answer(f"It is {now.hour % 12 or 12}:{now:%M} {'AM' if now.hour < 12 else 'PM'}.")
+        if "day" in said and "what" in said:
+            return Answer(f"Today is {self._now():%A}.")
+        for triggers, text in _FIXED:
+            if triggers & set(said):
+                return Answer(text)
+        if said[:4] == ["what", "can", "you", "do"]:
+            return Answer(_FIXED[-1][1])
+        return Answer(f"I heard: {heard}.")
+
+    def report(self, outputs: Sequence[tuple[str, str | None]]) -> str:
+        """The sentence that tells tools' outputs, given as (name, output); None is no answer in time."""
+        return " ".join(_report_one(name, output) for name, output in outputs)
+
+
+def _report_one(name: str, output: str | None) -> str:
+    if output is None:
+        return f"{_spoken(name).capitalize()} did not answer."
+    try:
+        value: Any = msgspec.json.decode(output)
+    except msgspec.DecodeError:
+        value = output
+    said = _say_value(value)[:MAX_SPOKEN_OUTPUT].strip()
+    if not said:
+        return f"{_spoken(name).capitalize()} is done."
+    return said if said[-1] in ".!?" else f"{said}."
+
+
+def _say_value(value: Any) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{_spoken(str(key))} {_say_value(item)}" for key, item in value.items())
+        case list():
+            return ", ".join(map(_say_value, value))
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return str(value)
+
+
+def _spoken(name: str) -> str:
+    return " ".join(words(name))
+
+
+def _join(names: Sequence[str]) -> str:
+    return " and the ".join(map(_spoken, names))
+
+
+def _local_time() -> datetime:
+    return datetime.now().astimezone()

@@ -1,0 +1,88 @@
+"""The sans-IO core: the Speko protocol as pure functions of bytes and time, in both roles.
+
+No I/O, no clock, no async; the standard library, msgspec and wsproto only. Two levels:
+
+- `ClientConnection`, `ServerConnection`: bytes of a WebSocket in, frames or commands out;
+- `ClientProtocol`, `ServerProtocol`: the same for transports that carry whole WebSocket messages.
+
+See ``docs/integrating.md`` for what the core does, what it does not, and what is left to you.
+"""
+
+from .close_codes import is_sendable
+from .commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult, UpgradeRequest
+from .connection import ClientConnection, ServerConnection
+from .dialect import NEED_DATA, CloseMessage, Dialect, Message, NeedData
+from .errors import (
+    ConnectionClosed,
+    HandshakeError,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    SpekoError,
+)
+from .frames import (
+    Audio,
+    Close,
+    Error,
+    Expiring,
+    Frame,
+    Initiator,
+    Interruption,
+    Ready,
+    Role,
+    ServerToolCall,
+    ToolCall,
+    ToolStatus,
+    Transcript,
+    Unknown,
+    Usage,
+)
+from .limits import DEFAULT_LIMITS, Limits
+from .session import ClientDialect, ClientProtocol, ServerProtocol
+from .state import State
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "NEED_DATA",
+    "Audio",
+    "AudioIn",
+    "Clear",
+    "ClientConnection",
+    "ClientDialect",
+    "ClientProtocol",
+    "Close",
+    "CloseMessage",
+    "Command",
+    "Commit",
+    "ConnectionClosed",
+    "Dialect",
+    "EndTurn",
+    "Error",
+    "Expiring",
+    "Frame",
+    "HandshakeError",
+    "Initiator",
+    "Interrupt",
+    "Interruption",
+    "Limits",
+    "LocalProtocolError",
+    "Message",
+    "NeedData",
+    "ProtocolError",
+    "Ready",
+    "RemoteProtocolError",
+    "Role",
+    "ServerConnection",
+    "ServerProtocol",
+    "ServerToolCall",
+    "SpekoError",
+    "State",
+    "ToolCall",
+    "ToolResult",
+    "ToolStatus",
+    "Transcript",
+    "Unknown",
+    "UpgradeRequest",
+    "Usage",
+    "is_sendable",
+]

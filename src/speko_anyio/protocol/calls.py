@@ -1,0 +1,52 @@
+"""Which tool calls wait for a result: the coupling between a `ToolCall` and its `ToolResult`.
+
+A call is *open* from the moment it is issued until it is answered. An interruption makes the open calls
+*moot*: nobody may be waiting for them any more. A moot call can still be answered (the model keeps what
+it learns), and it no longer counts against the limit; when there are too many, the oldest are forgotten.
+"""
+
+from __future__ import annotations
+
+
+class Calls:
+    """The calls of one session, by id. Both roles keep the same book."""
+
+    __slots__ = ("_limit", "_moot", "_open")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # dicts for their order: the oldest moot call goes first.
+        self._open: dict[str, None] = {}
+        self._moot: dict[str, None] = {}
+
+    def __contains__(self, call_id: object) -> bool:
+        """Whether a result for `call_id` would be taken."""
+        return call_id in self._open or call_id in self._moot
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Ids of the calls that somebody waits for, oldest first."""
+        return tuple(self._open)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further call may be issued before one is answered."""
+        return len(self._open) >= self._limit
+
+    def issue(self, call_id: str) -> None:
+        """Open a call. The caller has checked that the id is new and that there is room."""
+        self._open[call_id] = None
+
+    def answer(self, call_id: str) -> None:
+        """A result was given: the id may be used again."""
+        if call_id in self._open:
+            del self._open[call_id]
+        else:
+            del self._moot[call_id]
+
+    def make_moot(self) -> None:
+        """An interruption: nobody need wait for the open calls."""
+        self._moot.update(self._open)
+        self._open.clear()
+        while len(self._moot) > self._limit:
+            del self._moot[next(iter(self._moot))]

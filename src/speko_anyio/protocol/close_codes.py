@@ -1,0 +1,28 @@
+"""The WebSocket close codes this library sends or reports (RFC 6455 section 7.4, IANA registry)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NORMAL: Final = 1000
+GOING_AWAY: Final = 1001
+PROTOCOL_ERROR: Final = 1002
+"""The peer's frames break RFC 6455."""
+NO_STATUS: Final = 1005
+"""Reported, never sent: the peer closed without a code."""
+ABNORMAL: Final = 1006
+"""Reported, never sent: the transport died without a closing handshake."""
+INVALID_DATA: Final = 1007
+"""A text message is not UTF-8, not JSON, or not a message of this protocol."""
+POLICY: Final = 1008
+"""A limit on behaviour was passed: floods, too many fragments or open calls."""
+TOO_BIG: Final = 1009
+INTERNAL_ERROR: Final = 1011
+SERVICE_RESTART: Final = 1012
+UNAUTHORIZED: Final = 4401
+"""The token was missing, wrong, expired or used before; for browsers, which can't see an HTTP 401."""
+
+
+def is_sendable(code: int) -> bool:
+    """Whether `code` may stand in a close frame (RFC 6455 sections 7.4.1 and 7.4.2, IANA to 1014)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999

@@ -1,0 +1,222 @@
+"""JSON text messages to and from frames and commands: the only module that calls a decoder.
+
+What a text message can be, for either role:
+
+- a message this version knows: its frame or command. Unknown fields are ignored, a missing field takes its
+  default, the last of duplicate keys counts;
+- a JSON object with a string ``t`` that this version does not know, or whose enumerated or numeric field
+  holds a value outside what this version knows (a new role, a negative count): `Unknown`;
+- anything else: not UTF-8, not JSON (a lone surrogate escape, a number too large for a double, a byte
+  order mark), nested too deeply, not an object, no string ``t``, a known ``t`` with a field of the wrong
+  JSON type: `MalformedMessage`, which the session turns into its error.
+
+msgspec reports bad input with DecodeError (ValidationError is one), and with UnicodeDecodeError and
+RecursionError, which are no msgspec errors; all are mapped here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from .commands import Clear, Commit, EndTurn, Interrupt, ToolResult
+from .frames import (
+    Error,
+    Interruption,
+    Ready,
+    ServerToolCall,
+    ToolCall,
+    Transcript,
+    Unknown,
+    Usage,
+)
+
+_T = TypeVar("_T")
+
+
+class End(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="end"):
+    """``{"t": "end"}``: the server's reason, just ahead of its close. Becomes the reason of `Close`."""
+
+    reason: str = ""
+
+
+class Control(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="control"):
+    """``{"t": "control"}``: three commands in one message."""
+
+    action: str = ""
+
+
+class _AnyTag(msgspec.Struct, frozen=True, gc=False):
+    t: str
+
+
+class _LooseTranscript(msgspec.Struct, frozen=True, gc=False):
+    role: str = ""
+    text: str = ""
+    final: bool = False
+
+
+class _LooseServerToolCall(msgspec.Struct, frozen=True, gc=False):
+    id: str = ""
+    name: str = ""
+    status: str = ""
+
+
+class _LooseInterruption(msgspec.Struct, frozen=True, gc=False):
+    at: str = ""
+
+
+class _LooseUsage(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    input_audio_tokens: int | float = 0
+    output_audio_tokens: int | float = 0
+
+
+class MalformedMessage(Exception):
+    """A text message that is not one of this protocol's; its text says what is wrong with it."""
+
+
+class _Direction(NamedTuple, Generic[_T]):
+    """What travels one way: the strict decoder, and the looser shapes of the same JSON types."""
+
+    decoder: msgspec.json.Decoder[_T]
+    tags: frozenset[str]
+    loose: dict[str, msgspec.json.Decoder[object]]
+
+
+ServerMessage = Ready | Transcript | ToolCall | ServerToolCall | Interruption | Usage | Error | End
+ClientMessage = Control | Interrupt | ToolResult
+
+_FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
+    msgspec.json.Decoder(ServerMessage),
+    frozenset(
+        {
+            "ready",
+            "transcript",
+            "tool_call",
+            "server_tool_call",
+            "interruption",
+            "usage",
+            "error",
+            "end",
+        }
+    ),
+    {
+        "transcript": msgspec.json.Decoder(_LooseTranscript),
+        "server_tool_call": msgspec.json.Decoder(_LooseServerToolCall),
+        "interruption": msgspec.json.Decoder(_LooseInterruption),
+        "usage": msgspec.json.Decoder(_LooseUsage),
+    },
+)
+_FROM_CLIENT: Final[_Direction[ClientMessage]] = _Direction(
+    msgspec.json.Decoder(ClientMessage), frozenset({"control", "interrupt", "tool_result"}), {}
+)
+_ANY: Final = msgspec.json.Decoder(_AnyTag)
+_ENCODE: Final = msgspec.json.Encoder().encode
+_CONTROLS: Final[dict[type, str]] = {
+    kind: _ENCODE(Control(action)).decode()
+    for kind, action in ((Commit, "commit"), (Clear, "clear"), (EndTurn, "end_turn"))
+}
+_ACTIONS: Final[dict[str, Commit | Clear | EndTurn]] = {
+    "commit": Commit(),
+    "clear": Clear(),
+    "end_turn": EndTurn(),
+}
+
+
+def encode(message: ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult) -> str:
+    """`message` as the JSON text of its wire form; UnicodeEncodeError when it holds a lone surrogate."""
+    control = _CONTROLS.get(type(message))
+    return control if control is not None else _ENCODE(message).decode()
+
+
+def decode_from_server(text: str, max_depth: int) -> ServerMessage | Unknown:
+    """What a server said; `MalformedMessage` when it is no message of this protocol."""
+    # The shortest text that could nest too deeply has two characters a level: most messages are done here.
+    if len(text) > 2 * max_depth:
+        _check_depth(text, max_depth)
+    try:
+        return _FROM_SERVER.decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return _unknown(_FROM_SERVER, text, error)
+
+
+def decode_from_client(
+    text: str, max_depth: int
+) -> Commit | Clear | EndTurn | Interrupt | ToolResult | Unknown:
+    """What a client said; `MalformedMessage` when it is no message of this protocol."""
+    if len(text) > 2 * max_depth:
+        _check_depth(text, max_depth)
+    try:
+        message = _FROM_CLIENT.decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return _unknown(_FROM_CLIENT, text, error)
+    if isinstance(message, Control):
+        return _ACTIONS.get(message.action) or Unknown("control", text)
+    return message
+
+
+class _ErrorBody(msgspec.Struct, frozen=True, gc=False):
+    error: str = ""
+    code: str = ""
+
+
+_ERROR_BODY: Final = msgspec.json.Decoder(_ErrorBody)
+
+
+def error_text(body: str) -> str:
+    """One short line out of an HTTP error's body, whatever that is: for the text of an exception."""
+    try:
+        body = _ERROR_BODY.decode(body).error or body
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass  # not the documented JSON: the body itself is the message (speko-protocol, section 1)
+    line = " ".join(body.split())
+    return line if len(line) <= 200 else line[:200] + "…"
+
+
+def _unknown(direction: _Direction[_T], text: str, error: Exception) -> Unknown:
+    """The `Unknown` that `text` is, or else the reason why it is malformed."""
+    if not isinstance(error, msgspec.ValidationError):
+        raise MalformedMessage(_describe(error)) from None
+    try:
+        tag = _ANY.decode(text).t
+        if tag in direction.tags:
+            loose = direction.loose.get(tag)
+            if loose is None:
+                raise MalformedMessage(_describe(error)) from None
+            loose.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as reason:
+        raise MalformedMessage(_describe(reason)) from None
+    return Unknown(tag, text)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "it holds half of a surrogate pair"
+    # msgspec's own words ("Expected `bool`, got `int` - at `$.final`") name the field and never its value.
+    return str(error)
+
+
+def _check_depth(text: str, max_depth: int) -> None:
+    if text.count("[") + text.count("{") <= max_depth:
+        return
+    depth = 0
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif character == "\\":
+                escaped = True
+            elif character == '"':
+                in_string = False
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            depth += 1
+            if depth > max_depth:
+                raise MalformedMessage(f"it is nested deeper than {max_depth} levels")
+        elif character in "]}":
+            depth -= 1

@@ -1,0 +1,217 @@
+"""The Speko session at byte level: bytes of a WebSocket to frames and commands, in both roles. No I/O.
+
+The contract, for whoever brings the transport::
+
+    connection.receive_data(data)                       # or receive_eof()
+    while (event := connection.next_event()) is not NEED_DATA:
+        ...
+    transport.write(connection.data_to_send())          # after verbs and after events: replies wait here too
+"""
+
+from __future__ import annotations
+
+import http
+import os
+
+from . import codec
+from .byte_level import ByteLevel
+from .commands import Command, UpgradeRequest
+from .dialect import Raw
+from .engine import Accepted, Broken, HandshakeEvent, Headers, Refused
+from .errors import HandshakeError, LocalProtocolError
+from .frames import Frame
+from .limits import DEFAULT_LIMITS, Limits
+from .masking import Entropy
+from .session import ClientProtocol, ServerProtocol
+from .state import Signal, State
+from .tokens import check_token
+from .url import parse_url
+
+
+class ClientConnection(ByteLevel[Frame], ClientProtocol):
+    """The client's side of one session over a byte stream to the server.
+
+    `url` and `token` are the mint's ``wsUrl`` and ``wsToken``; `LocalProtocolError` when they can't be
+    used. The opening request is queued at once: write `data_to_send`. The session is OPEN when the server
+    accepted; then everything may be sent, also before `Ready`.
+
+    - `headers`: further HTTP fields of the opening request, such as User-Agent.
+    - `handshake_timeout`, `ping_interval` (None: no pings), `ping_timeout`, `close_timeout`: seconds.
+    - `entropy`: where masking keys and the handshake's nonce come from; a fixed source makes a session
+      replay byte for byte, and must not be used on a network (RFC 6455 section 10.3).
+
+    The remaining parameters are those of `ClientProtocol`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        headers: Headers = (),
+        input_sample_rate: int = 24_000,
+        output_sample_rate: int = 24_000,
+        limits: Limits = DEFAULT_LIMITS,
+        handshake_timeout: float = 10.0,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float = 20.0,
+        close_timeout: float = 5.0,
+        ttl: float | None = None,
+        warn_before: float = 60.0,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        super().__init__(
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            limits=limits,
+            close_timeout=close_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+            state=State.CONNECTING,
+        )
+        self._start_bytes(
+            client=True,
+            entropy=entropy,
+            handshake_timeout=handshake_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+        )
+        where = parse_url(url)
+        self._token = check_token(token)
+        request = self._engine.request(
+            host=where.host_header, target=where.target, token=token, headers=headers, entropy=entropy
+        )
+        self._outbox.append(Raw(request))
+
+    def _receive_handshake(self, event: HandshakeEvent) -> None:
+        match event:
+            case Accepted():
+                self._opened()
+            case Refused(status=status, body=body):
+                self._refused(status, body)
+            case Broken(close_code=code, reason=reason):
+                self._violated(code, f"the server's answer is no WebSocket handshake: {reason}")
+            case UpgradeRequest():  # pragma: no cover - wsproto parses a response, never a request, here
+                raise AssertionError
+
+    def _refused(self, status: int, body: str) -> None:
+        # A server may echo what it refused; the token must not come out in an error.
+        said = codec.error_text(body).replace(self._token, "<token>")
+        because = f" ({said})" if said else ""
+        error = HandshakeError(
+            f"the server refused the session with HTTP {status}{because}; mint a new one and open it in time",
+            status=status,
+        )
+        self._fail_handshake(Signal.REFUSED, error)
+
+    def _apply_eof(self) -> None:
+        if self._state is State.CONNECTING and (refusal := self._engine.handshake_eof()) is not None:
+            self._refused(refusal.status, refusal.body)
+        else:
+            super()._apply_eof()
+
+    def _handshake_timed_out(self) -> None:
+        error = HandshakeError("no session: the server did not answer the handshake in time; try again")
+        self._fail_handshake(Signal.LOST, error)
+
+
+class ServerConnection(ByteLevel[Command], ServerProtocol):
+    """The server's side of one session over a byte stream from a client.
+
+    The first event is the client's `UpgradeRequest`: look at its token (``subprotocols[0]``) and call
+    `accept` or `refuse`. The parameters are those of `ClientConnection` and `ServerProtocol`.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_sample_rate: int = 24_000,
+        output_sample_rate: int = 24_000,
+        limits: Limits = DEFAULT_LIMITS,
+        handshake_timeout: float = 10.0,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float = 20.0,
+        close_timeout: float = 5.0,
+        ttl: float | None = None,
+        warn_before: float = 60.0,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        super().__init__(
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            limits=limits,
+            close_timeout=close_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+            state=State.CONNECTING,
+        )
+        self._start_bytes(
+            client=False,
+            entropy=entropy,
+            handshake_timeout=handshake_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+        )
+        self._request: UpgradeRequest | None = None
+
+    def accept(self, *, headers: Headers = ()) -> None:
+        """Take the session: answer with the client's first subprotocol, its token, as browsers demand.
+
+        `LocalProtocolError` when there is no request to answer, or it offers no subprotocol.
+        """
+        request = self._unanswered()
+        if not request.subprotocols:
+            raise LocalProtocolError("the client offers no token; refuse it with 401")
+        self._outbox.append(Raw(self._engine.accept(request.subprotocols[0], headers)))
+        self._request = None
+        self._opened()
+
+    def refuse(self, status: int, body: str, *, headers: Headers = ()) -> None:
+        """Answer with an HTTP error instead of a WebSocket; the connection is over.
+
+        `LocalProtocolError` when there is no request to answer.
+        """
+        self._unanswered()
+        self._answer_http(status, body, headers)
+        error = HandshakeError(f"the client was refused with HTTP {status}: {body}", status=status)
+        self._fail_handshake(Signal.REFUSED, error)
+
+    def _unanswered(self) -> UpgradeRequest:
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        if self._request is None:
+            raise LocalProtocolError(
+                "there is no upgrade request to answer; wait for the UpgradeRequest event"
+            )
+        return self._request
+
+    def _answer_http(self, status: int, body: str, headers: Headers = ()) -> None:
+        # Written here and not by wsproto, which can't answer a request that it could not parse.
+        content = body.encode(errors="replace")
+        fields = [
+            *headers,
+            ("content-type", "application/json" if body.startswith("{") else "text/plain; charset=utf-8"),
+            ("content-length", str(len(content))),
+            ("connection", "close"),
+        ]
+        head = f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in fields) + "\r\n"
+        self._outbox.append(Raw(head.encode("ascii") + content))
+
+    def _handshake_waits(self) -> bool:
+        return self._request is not None
+
+    def _receive_handshake(self, event: HandshakeEvent) -> None:
+        match event:
+            case UpgradeRequest():
+                self._request = event
+                self._events.append(event)
+            case Broken(close_code=code, reason=reason):
+                message = f"the client's request is no WebSocket handshake: {reason}"
+                self._answer_http(400, message)
+                self._violated(code, message)
+
+    def _handshake_timed_out(self) -> None:
+        reason = "no session: the client did not complete the handshake in time"
+        self._answer_http(408, reason)
+        self._fail_handshake(Signal.LOST, HandshakeError(f"{reason}; wait for another"))

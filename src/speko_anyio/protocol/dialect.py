@@ -1,0 +1,349 @@
+"""What every message-level protocol object shares: the life of a session over WebSocket messages.
+
+A *dialect* turns WebSocket messages into events and verbs into WebSocket messages. The Speko session is
+one (`session.py`); the providers are others (`speko_anyio.providers`). This module owns what they have in
+common: the state machine's couplings, one ordered outbox, exactly one `Close`, the sticky error after it,
+and the deadlines. It reads no clock and does no I/O.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections import deque
+from typing import Final, Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from . import close_codes
+from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, RemoteProtocolError, SpekoError
+from .frames import Close, Expiring, Initiator
+from .limits import DEFAULT_LIMITS, Limits
+from .state import Signal, State, transition
+from .timers import Timers
+
+
+class NeedData(enum.Enum):
+    """The type of `NEED_DATA`; an enum, so that type checkers narrow on ``is``."""
+
+    NEED_DATA = "need data"
+
+
+NEED_DATA: Final = NeedData.NEED_DATA
+"""What `next_event` returns when it has nothing more until the peer sends more."""
+
+
+class CloseMessage(msgspec.Struct, frozen=True, gc=False):
+    """In the outbox: close the WebSocket with this code and reason; nothing follows it."""
+
+    code: int
+    reason: str
+
+
+class Ping(msgspec.Struct, frozen=True, gc=False):
+    """In a byte-level outbox: a keepalive ping."""
+
+    payload: bytes
+
+
+class Pong(msgspec.Struct, frozen=True, gc=False):
+    """In a byte-level outbox: the answer to a ping."""
+
+    payload: bytes
+
+
+class Raw(msgspec.Struct, frozen=True, gc=False):
+    """In a byte-level outbox: bytes of the HTTP handshake."""
+
+    data: bytes
+
+
+Message: TypeAlias = str | bytes | CloseMessage
+"""A WebSocket message: text, binary, or the end."""
+
+EventT = TypeVar("EventT")
+
+_OPEN: Final = State.OPEN
+
+
+class Dialect(abc.ABC, Generic[EventT]):
+    """The life of one session. Subclasses add the verbs and what messages mean.
+
+    `EventT` is the union of what `next_event` returns besides `Close` and `Expiring`.
+
+    - `close_timeout`: seconds the peer has to answer our close.
+    - `ttl`: seconds from the opening until the session must end; None when unknown.
+    - `warn_before`: seconds before that at which `Expiring` is delivered.
+    """
+
+    _ends_at_ttl = False
+    """Whether this role ends the session when its time is up; the other is only warned."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        close_timeout: float = 5.0,
+        ttl: float | None = None,
+        warn_before: float = 60.0,
+        state: State = State.OPEN,
+    ) -> None:
+        self.limits = limits
+        self._state = state
+        self._events: deque[EventT | Close | Expiring] = deque()
+        self._outbox: deque[Message | Ping | Pong | Raw] = deque()
+        self._queued = 0  # payload bytes in the outbox
+        self._max_outbox = limits.max_outbox  # a copy here, since the hot path compares with it
+        self._timers = Timers()
+        self._close_timeout = close_timeout
+        self._ttl = ttl
+        self._warn_before = warn_before
+        self._goodbye: Close | None = None  # our own close, once sent
+        self._end_reason: str | None = None  # what the peer's `end` said
+        self._send_failed = False
+        self._closed: Close | None = None
+        self._error: SpekoError | None = None
+        if state is State.OPEN:
+            self._start_session_timers()
+
+    # What has become of the session
+
+    @property
+    def state(self) -> State:
+        """Where the session is in its life."""
+        return self._state
+
+    @property
+    def closed(self) -> Close | None:
+        """How the session ended; None while it lives."""
+        return self._closed
+
+    @property
+    def error(self) -> SpekoError | None:
+        """What every call raises after the end; None while the session lives.
+
+        A `RemoteProtocolError` when the peer broke the protocol, a `HandshakeError` when no session came
+        about, else a `ConnectionClosed`.
+        """
+        return self._error
+
+    # Events out
+
+    def next_event(self) -> EventT | Close | Expiring | Literal[NeedData.NEED_DATA]:
+        """The next event, or `NEED_DATA`.
+
+        The last event is `Close`, exactly once; after it every call raises `error`. A session that never
+        opened has no `Close`: its `HandshakeError` is raised at once.
+        """
+        if self._events:
+            return self._events.popleft()
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return NEED_DATA
+
+    # Messages in
+
+    def receive_message(self, message: str | bytes) -> None:
+        """Take one whole WebSocket message from the peer. Never raises for what the peer sent: a broken
+        message ends the session, which `next_event` tells in its turn. After the end it does nothing."""
+        if self._state is State.CLOSED:
+            return
+        if isinstance(message, str):
+            size = len(message) if message.isascii() else len(message.encode(errors="surrogatepass"))
+            if size > self.limits.max_text_size:
+                self._too_big("text", self.limits.max_text_size)
+            else:
+                self._receive_text(message)
+        elif len(message) > self.limits.max_message_size:
+            self._too_big("binary", self.limits.max_message_size)
+        elif (event := self._receive_binary(message)) is not None:
+            self._events.append(event)
+
+    @abc.abstractmethod
+    def _receive_text(self, text: str) -> None:
+        """Apply one text message within the limits, in a session that is not over."""
+
+    @abc.abstractmethod
+    def _receive_binary(self, data: bytes) -> EventT | None:
+        """The one event of a binary message within the limits; None when it gives none, or others."""
+
+    def _too_big(self, kind: str, limit: int) -> None:
+        self._violated(close_codes.TOO_BIG, f"the peer sent a {kind} message of more than {limit} bytes")
+
+    def receive_close(self, code: int, reason: str = "") -> None:
+        """The peer's WebSocket close: the transport answers it itself, if it must be answered.
+
+        `code` is 1005 when the peer gave none. Does nothing after the end.
+        """
+        if self._state is State.CLOSED:
+            return
+        if self._goodbye is not None:
+            close = self._goodbye
+        else:
+            close = Close(code, reason if self._end_reason is None else self._end_reason, "remote")
+        self._finish(Signal.CLOSE_RECEIVED, close)
+
+    def receive_lost(self, reason: str = "the connection was lost") -> None:
+        """The transport died without a closing handshake. Does nothing after the end."""
+        if self._state is State.CLOSED:
+            return
+        self._outbox.clear()
+        self._queued = 0
+        if self._state is State.CONNECTING:
+            self._fail_handshake(Signal.LOST, HandshakeError(f"no session: {reason}; try again"))
+            return
+        initiated_by: Initiator = "transport"
+        if self._goodbye is not None:
+            initiated_by = "local"
+        elif self._end_reason is not None:
+            initiated_by, reason = "remote", self._end_reason
+        self._finish(Signal.LOST, Close(close_codes.ABNORMAL, reason, initiated_by))
+
+    # Messages out
+
+    def messages_to_send(self) -> list[Message]:
+        """Take what has to be sent, in order: text, binary and, last, a `CloseMessage`.
+
+        Whoever takes them must send them, or call `send_failed`.
+        """
+        # Pings, pongs and raw bytes are queued at the byte level only, which has its own way out.
+        messages = [item for item in self._outbox if isinstance(item, (str, bytes, CloseMessage))]
+        self._outbox.clear()
+        self._queued = 0
+        return messages
+
+    def send_failed(self) -> None:
+        """What was taken to be sent did not reach the peer, or perhaps only in part: nothing more can be.
+
+        Events already received are still delivered, then `Close`. Never raises.
+        """
+        self.receive_lost("sending failed")
+
+    def close(self, code: int = close_codes.NORMAL, reason: str = "") -> None:
+        """Say goodbye. Only the first call counts; after the end it does nothing.
+
+        `LocalProtocolError` when `code` may not be sent (RFC 6455 section 7.4) or `reason` is no text.
+        A reason longer than 123 bytes of UTF-8 is cut in the WebSocket's close frame.
+        """
+        if not close_codes.is_sendable(code):
+            raise LocalProtocolError(
+                f"{code} is not a close code that may be sent; use 1000 or one from 4000 to 4999"
+            )
+        try:
+            reason.encode()
+        except UnicodeEncodeError:
+            raise LocalProtocolError("the close reason holds half of a surrogate pair; send text") from None
+        if self._state is State.CLOSED or self._goodbye is not None or self._send_failed:
+            return
+        self._goodbye = Close(code, reason, "local")
+        if self._state is State.CONNECTING:
+            error = ConnectionClosed(code=code, reason=reason, initiated_by="local")
+            self._fail_handshake(Signal.CLOSE_SENT, error)
+            return
+        self._queue_goodbye(code, reason)
+        self._state = transition(self._state, Signal.CLOSE_SENT)
+        self._timers.clear()
+        self._timers.start("close", self._close_timeout)
+
+    def _queue_goodbye(self, code: int, reason: str) -> None:
+        self._outbox.append(CloseMessage(code, reason))
+
+    # Time
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` wants to be called, on the caller's own clock; None: not at all.
+
+        May lie in the past (minus infinity at the start of a timer): then call it at once. Ask again after
+        every call that may have changed the session.
+        """
+        return self._timers.next()
+
+    def handle_timeout(self, now: float) -> None:
+        """It is `now`, in seconds: act on the deadlines that have come. Calling too early or late is safe."""
+        for name in self._timers.expired(now):
+            if self._state is State.CLOSED:
+                return
+            self._timer_expired(name)
+
+    def _timer_expired(self, name: str) -> None:
+        if name == "close":
+            self.receive_lost("the peer did not answer the close in time")
+        elif name == "expiry warning":
+            self._events.append(Expiring(self._warn_before))
+        elif name == "expiry":
+            self.close(close_codes.NORMAL, "session_expired")
+
+    def _start_session_timers(self) -> None:
+        if self._ttl is None:
+            return
+        if self._ttl > self._warn_before:
+            self._timers.start("expiry warning", self._ttl - self._warn_before)
+        if self._ends_at_ttl:
+            self._timers.start("expiry", self._ttl)
+
+    # For subclasses
+
+    def _queue_text(self, text: str) -> None:
+        """Queue a text message whose sending is legal now; `LocalProtocolError` when the outbox is full."""
+        self._check_open()
+        queued = self._queued + len(text)
+        if queued > self._max_outbox:
+            raise self._outbox_full()
+        self._queued = queued
+        self._outbox.append(text)
+
+    def _check_open(self) -> None:
+        if self._state is not _OPEN:
+            raise self._not_open()
+
+    def _not_open(self) -> SpekoError:
+        """Why nothing can be sent in this state."""
+        if self._error is not None:
+            return self._error.with_traceback(None)
+        if self._state is State.CONNECTING:
+            return LocalProtocolError("the session is not open yet; wait for the handshake, then send")
+        if self._goodbye is not None:
+            goodbye = self._goodbye
+        elif self._send_failed:
+            goodbye = Close(close_codes.ABNORMAL, "sending failed", "transport")
+        else:
+            goodbye = Close(close_codes.NORMAL, self._end_reason or "", "remote")
+        return ConnectionClosed(code=goodbye.code, reason=goodbye.reason, initiated_by=goodbye.initiated_by)
+
+    def _outbox_full(self) -> LocalProtocolError:
+        return LocalProtocolError(
+            f"the outbox would pass its limit of {self._max_outbox} bytes; "
+            "take what is queued and send it before you queue more"
+        )
+
+    def _end_received(self, reason: str) -> None:
+        """The peer announces its close: what we would still say is not heard."""
+        self._end_reason = reason
+        self._state = transition(self._state, Signal.END_RECEIVED)
+        if self._goodbye is None:
+            self._timers.clear()
+            self._timers.start("close", self._close_timeout)
+
+    def _violated(self, close_code: int, message: str) -> None:
+        """The peer broke the protocol: tell it, end the session, keep what came before."""
+        error = RemoteProtocolError(message, close_code=close_code)
+        if self._state is State.CONNECTING:
+            self._fail_handshake(Signal.VIOLATED, error)
+            return
+        if self._goodbye is None:
+            self._outbox.append(CloseMessage(close_code, message))
+        self._finish(Signal.VIOLATED, Close(close_code, message, "local"), error)
+
+    def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
+        self._state = transition(self._state, signal)
+        self._timers.clear()
+        self._closed = close
+        self._error = error or ConnectionClosed(
+            code=close.code, reason=close.reason, initiated_by=close.initiated_by
+        )
+        self._events.append(close)
+
+    def _fail_handshake(self, signal: Signal, error: SpekoError) -> None:
+        self._state = transition(self._state, signal)
+        self._timers.clear()
+        self._error = error

@@ -1,0 +1,249 @@
+"""The only module that imports wsproto, and the one that absorbs its quirks.
+
+wsproto does the handshake, fragments, control frames, closing and every judgement on a bad frame. What it
+leaves to its user, or does in its own way, is set right here (observed with wsproto 1.2 and 1.3):
+
+- a frame that can't be parsed is reported as a `CloseConnection` event, like the peer's own close; only the
+  state, still OPEN, tells them apart;
+- messages arrive in pieces, with no limit on their number or size;
+- header values are decoded as ASCII or IDNA without care: a peer can raise UnicodeError;
+- an empty read during the handshake means the end of input;
+- the handshake's nonce comes from `os.urandom`, so a session could not be replayed byte for byte.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+import wsproto
+from wsproto.connection import ConnectionState
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    RejectConnection,
+    RejectData,
+    Request,
+    TextMessage,
+)
+from wsproto.events import Ping as PingEvent
+from wsproto.events import Pong as PongEvent
+from wsproto.utilities import ProtocolError as WsprotoError
+from wsproto.utilities import RemoteProtocolError as WsprotoRemoteError
+
+from . import close_codes
+from .commands import UpgradeRequest
+from .masking import Entropy
+
+Headers: TypeAlias = Sequence[tuple[str, str]]
+
+MAX_HEAD: Final = 16 * 1024
+"""Bytes of the peer's HTTP head. h11, nginx and Node's http module stop near 16 KiB too."""
+
+_MAX_REFUSAL: Final = 4096  # bytes of a refusal's body that we read for its message
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+_KEY: Final = re.compile(rb"(?i)(?<=\r\nsec-websocket-key: )[^\r]+")
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+
+
+class Accepted(msgspec.Struct, frozen=True, gc=False):
+    """Client: the server took the upgrade."""
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """Client: the server answered something else."""
+
+    status: int
+    body: str
+
+
+class Broken(msgspec.Struct, frozen=True, gc=False):
+    """The peer broke RFC 6455, or a limit."""
+
+    close_code: int
+    reason: str
+
+
+class TextReceived(msgspec.Struct, frozen=True, gc=False):
+    """A whole text message."""
+
+    text: str
+
+
+class BinaryReceived(msgspec.Struct, frozen=True, gc=False):
+    """A whole binary message."""
+
+    data: bytes
+
+
+class PingReceived(msgspec.Struct, frozen=True, gc=False):
+    """A ping; its pong is the caller's duty."""
+
+    payload: bytes
+
+
+class PongReceived(msgspec.Struct, frozen=True, gc=False):
+    """A pong, asked for or not."""
+
+
+class CloseReceived(msgspec.Struct, frozen=True, gc=False):
+    """The peer's close; 1005 when it gave no code."""
+
+    code: int
+    reason: str
+
+
+HandshakeEvent: TypeAlias = Accepted | Refused | UpgradeRequest | Broken
+FrameEvent: TypeAlias = TextReceived | BinaryReceived | PingReceived | PongReceived | CloseReceived | Broken
+
+
+def _accept_token(nonce: bytes) -> bytes:
+    return base64.b64encode(hashlib.sha1(nonce + _GUID, usedforsecurity=False).digest())
+
+
+class Engine:
+    """One WebSocket in one role: wsproto behind an interface without its quirks."""
+
+    def __init__(self, *, client: bool) -> None:
+        kind = wsproto.ConnectionType.CLIENT if client else wsproto.ConnectionType.SERVER
+        self._ws = wsproto.WSConnection(kind)
+        self._client = client
+        self._head = bytearray()
+        self._head_done = False
+        self._swap: tuple[bytes, bytes] | None = None
+        self._refusal: RejectConnection | None = None
+        self._refusal_body = bytearray()
+        self._pieces: list[str] | list[bytes] = []
+
+    # Handshake
+
+    def request(self, *, host: str, target: str, token: str, headers: Headers, entropy: Entropy) -> bytes:
+        """The client's opening request, with `token` as the only subprotocol."""
+        raw = self._ws.send(
+            Request(
+                host=host,
+                target=target,
+                subprotocols=[token],
+                extra_headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers],
+            )
+        )
+        # wsproto draws the nonce from os.urandom and offers no other way. Ours travels instead, and the
+        # server's answer to it is translated back in `receive_head`: public API only, and replayable.
+        nonce = base64.b64encode(entropy(16))
+        match = _KEY.search(raw)
+        assert match is not None
+        self._swap = _accept_token(nonce), _accept_token(match[0])
+        return raw[: match.start()] + nonce + raw[match.end() :]
+
+    def receive_head(self, data: bytes) -> tuple[list[HandshakeEvent], bytes]:
+        """Feed bytes of the handshake. Returns what came of them, and the bytes after an upgrade's head."""
+        if self._head_done:
+            return self._feed_handshake(data), b""
+        # A line end may be split between two reads.
+        start = max(0, len(self._head) - 3)
+        self._head += data
+        end = _END_OF_HEAD.search(self._head, start)
+        if (len(self._head) if end is None else end.end()) > MAX_HEAD:
+            return [Broken(close_codes.POLICY, f"its HTTP head is longer than {MAX_HEAD} bytes")], b""
+        if end is None:
+            return [], b""
+        self._head_done = True
+        head, rest = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
+        self._head.clear()
+        if self._swap is not None:
+            head = head.replace(*self._swap, 1)
+        events = self._feed_handshake(head)
+        if rest and self._refusal is not None:
+            return events + self._feed_handshake(rest), b""
+        return events, rest
+
+    def handshake_eof(self) -> Refused | None:
+        """The peer hung up during the handshake: the refusal it was in the middle of, if any."""
+        return self._refused() if self._refusal is not None else None
+
+    def _feed_handshake(self, data: bytes) -> list[HandshakeEvent]:
+        try:
+            self._ws.receive_data(data)
+            return list(self._handshake_events())
+        except WsprotoRemoteError as error:
+            return [Broken(close_codes.PROTOCOL_ERROR, str(error))]
+        except UnicodeError:
+            return [Broken(close_codes.PROTOCOL_ERROR, "a header of its handshake is not ASCII")]
+
+    def _handshake_events(self) -> Iterator[HandshakeEvent]:
+        for event in self._ws.events():
+            if isinstance(event, AcceptConnection):
+                yield Accepted()
+            elif isinstance(event, RejectConnection):
+                self._refusal = event
+                if not event.has_body:
+                    yield self._refused()
+            elif isinstance(event, RejectData):
+                self._refusal_body += event.data
+                if event.body_finished or len(self._refusal_body) > _MAX_REFUSAL:
+                    yield self._refused()
+                    return
+            elif isinstance(event, Request):
+                yield UpgradeRequest(
+                    target=event.target,
+                    host=event.host,
+                    subprotocols=tuple(event.subprotocols),
+                    headers=tuple(
+                        (name.decode("latin-1"), value.decode("latin-1"))
+                        for name, value in event.extra_headers
+                    ),
+                )
+
+    def _refused(self) -> Refused:
+        assert self._refusal is not None
+        return Refused(self._refusal.status_code, self._refusal_body.decode(errors="replace"))
+
+    def accept(self, subprotocol: str | None, headers: Headers) -> bytes:
+        """The server's 101; ValueError when `subprotocol` was not offered."""
+        extra = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
+        try:
+            return self._ws.send(AcceptConnection(subprotocol=subprotocol, extra_headers=extra))
+        except WsprotoError as error:
+            raise ValueError(str(error)) from None
+
+    # Frames
+
+    def receive(self, data: bytes) -> list[FrameEvent]:
+        """Feed bytes of frames, up to the end of one frame at most. Whole messages come out."""
+        self._ws.receive_data(data)
+        events: list[FrameEvent] = []
+        for event in self._ws.events():
+            if isinstance(event, (TextMessage, BytesMessage)):
+                self._pieces.append(event.data)  # type: ignore[arg-type]  # one message has one type
+                if event.message_finished:
+                    events.append(self._assembled(event))
+            elif isinstance(event, PingEvent):
+                events.append(PingReceived(bytes(event.payload)))
+            elif isinstance(event, PongEvent):
+                events.append(PongReceived())
+            elif isinstance(event, CloseConnection):
+                events.append(self._close(event))
+        return events
+
+    def _assembled(self, last: TextMessage | BytesMessage) -> FrameEvent:
+        pieces, self._pieces = self._pieces, []
+        if isinstance(last, TextMessage):
+            return TextReceived("".join(pieces))  # type: ignore[arg-type]
+        return BinaryReceived(b"".join(pieces))  # type: ignore[arg-type]
+
+    def _close(self, event: CloseConnection) -> FrameEvent:
+        if self._ws.state is not ConnectionState.OPEN:
+            return CloseReceived(int(event.code), event.reason or "")
+        if event.code == close_codes.INVALID_DATA:
+            # The decoder's own words count bytes within a piece, which tells a reader nothing.
+            return Broken(close_codes.INVALID_DATA, NOT_UTF8)
+        return Broken(int(event.code), event.reason or "")
+
+
+NOT_UTF8: Final = "it sent text that is not UTF-8"
+"""Why a text message or a close reason was refused, on every path."""

@@ -1,0 +1,63 @@
+"""Every error of the core. Each says whose fault it is, what happened and what to do.
+
+- `SpekoError`: anything this library raises on purpose
+    - `ProtocolError`: somebody broke the protocol
+        - `LocalProtocolError`: you did; nothing was sent or changed, and the session goes on
+        - `RemoteProtocolError`: the peer did; the session is over
+    - `HandshakeError`: no session came about: the peer refused the WebSocket, or did not answer
+    - `ConnectionClosed`: the session is over, so this can't be done any more
+
+(The errors of minting a session over HTTP are in `speko_anyio.client.errors`.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .frames import Initiator
+
+
+class SpekoError(Exception):
+    """Anything this library raises on purpose."""
+
+
+class ProtocolError(SpekoError):
+    """Somebody broke the protocol: see the two subclasses for who."""
+
+
+class LocalProtocolError(ProtocolError):
+    """You asked for something the protocol does not allow here.
+
+    Raised before anything was sent or changed: the session is as it was and can be used on.
+    """
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something it must not. The session is over; what came before it was delivered."""
+
+    def __init__(self, message: str, *, close_code: int) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+        """The WebSocket close code that tells the peer (RFC 6455 section 7.4)."""
+
+
+class HandshakeError(SpekoError):
+    """No session came about: the peer refused the WebSocket upgrade, or did not answer in time."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """The HTTP status of the refusal; None when there was no answer."""
+
+
+class ConnectionClosed(SpekoError):
+    """The session is over. Every call after the end gives this same error."""
+
+    def __init__(self, *, code: int, reason: str, initiated_by: Initiator) -> None:
+        who = {"local": "this side", "remote": "the peer", "transport": "a lost connection"}[initiated_by]
+        because = f": {reason}" if reason else ""
+        super().__init__(f"the session was ended by {who} with code {code}{because}; open a new one to go on")
+        self.code = code
+        self.reason = reason
+        self.initiated_by = initiated_by

@@ -1,0 +1,145 @@
+"""What the server says to the client: one frozen Struct per frame.
+
+Every frame of the Speko protocol is here, plus three that are not JSON on the wire: `Audio`, a binary
+message; `Expiring`, which the core makes when the session's end draws near; and `Close`, which it makes
+exactly once, last. All of them are immutable, compare by value and work in ``match``::
+
+    match frame:
+        case Audio(pcm=pcm):
+            play(pcm)
+        case Transcript(role="user", text=text, final=True):
+            print(text)
+
+The defaults are those that the published SDKs apply when a message lacks a field (speko-protocol,
+"Server to client"). Names are snake_case here and camelCase on the wire.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Role: TypeAlias = Literal["user", "assistant"]
+"""Who spoke."""
+
+ToolStatus: TypeAlias = Literal["started", "completed", "failed"]
+"""How far a tool that runs on the server has come."""
+
+Initiator: TypeAlias = Literal["local", "remote", "transport"]
+"""Who ended a session: this side, the peer, or the connection between them."""
+
+
+class Ready(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="ready"):
+    """The session takes audio now; always the server's first frame."""
+
+    input_sample_rate: int = 0
+    """Samples a second of the PCM16 that the client sends; a received `Ready` always has it filled in."""
+    output_sample_rate: int = 0
+    """Samples a second of the PCM16 that the server sends; a received `Ready` always has it filled in."""
+
+
+class Audio(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the assistant's speech."""
+
+    pcm: bytes
+    """PCM16, little-endian, mono: whole samples, so always an even number of bytes."""
+    sample_rate: int
+    """Samples a second."""
+
+    def __repr__(self) -> str:
+        return f"Audio(pcm=<{len(self.pcm)} bytes>, sample_rate={self.sample_rate})"
+
+
+class Transcript(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="transcript"):
+    """What somebody said, as text; a partial one is replaced by the next of the same role."""
+
+    role: Role = "assistant"
+    text: str = ""
+    final: bool = False
+    """Whether the text will not change any more."""
+
+
+class ToolCall(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="tool_call"):
+    """The model asks the client to run a function; answer it once, by `call_id`."""
+
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    """JSON text, as the model wrote it: not checked against the tool's schema."""
+
+
+class ServerToolCall(
+    msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="server_tool_call"
+):
+    """A tool runs on the server's side; nothing to answer."""
+
+    id: str = ""
+    name: str = ""
+    status: ToolStatus = "started"
+
+
+class Interruption(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="interruption"):
+    """The assistant was cut off: audio received and not yet played is stale, drop it."""
+
+    at: Role = "user"
+    """Who cut in."""
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="usage"):
+    """Tokens of audio spent since the last one."""
+
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+
+
+class Error(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="error"):
+    """The server reports a failure; the session goes on unless a `Close` follows."""
+
+    code: str = "UNKNOWN"
+    message: str = ""
+
+
+class Unknown(msgspec.Struct, frozen=True, gc=False):
+    """A well-formed message that this version does not know, or that answers nothing we asked.
+
+    A newer peer is not an error (speko-protocol, "Rules"); nor is it hidden.
+    """
+
+    t: str
+    """The message's discriminator."""
+    raw: str
+    """The whole message: JSON text."""
+
+
+class Expiring(msgspec.Struct, frozen=True, gc=False):
+    """The session reaches its time limit soon. Made by the core's timer; never on the wire."""
+
+    seconds: float
+    """How long the session still has."""
+
+
+class Close(msgspec.Struct, frozen=True, gc=False):
+    """The session is over. Exactly one, always last."""
+
+    code: int
+    """WebSocket close code (RFC 6455 section 7.4); 1005 when the peer gave none, 1006 when the
+    transport died without a closing handshake."""
+    reason: str
+    initiated_by: Initiator
+
+
+Frame: TypeAlias = (
+    Ready
+    | Audio
+    | Transcript
+    | ToolCall
+    | ServerToolCall
+    | Interruption
+    | Usage
+    | Error
+    | Unknown
+    | Expiring
+    | Close
+)
+"""Anything a client receives."""

@@ -1,0 +1,42 @@
+"""How much a peer, or a careless caller, may make the core hold. Each limit has its reason."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Bounds on one session; the defaults suit speech and every one is checked before buffering."""
+
+    max_message_size: int = 1024 * 1024
+    """Bytes in one binary message, and in the fragments of one not yet complete. 1 MiB is 21 s of
+    24 kHz PCM16 and the default of `websockets`. Breach: close code 1009."""
+
+    max_text_size: int = 256 * 1024
+    """Bytes in one text message. The largest honest one is a tool call or its result; OpenAI allows
+    arguments far below this. Breach: close code 1009."""
+
+    max_fragments: int = 1024
+    """Frames that one message may come in. Empty fragments cost the peer two bytes each and would
+    otherwise never meet a size limit. Breach: close code 1008."""
+
+    max_control_frames: int = 1024
+    """Pings and pongs in a row with no message between them: five hours of keepalive at the usual 20 s,
+    ten times the longest session. A ping costs us a reply, so a flood of them is an amplifier (compare
+    CVE-2019-9512, "Ping Flood", of HTTP/2). Breach: close code 1008."""
+
+    max_json_depth: int = 64
+    """Nesting of arrays and objects in a text message; the protocol's own messages have depth 1.
+    The decoder recurses, and the stack belongs to the caller. Breach: close code 1007."""
+
+    max_open_calls: int = 256
+    """Tool calls waiting for a result. Providers issue a handful in parallel; each one held keeps its id.
+    Breach by the peer: close code 1008."""
+
+    max_outbox: int = 16 * 1024 * 1024
+    """Payload bytes queued and not yet taken with `data_to_send` or `messages_to_send`: 5 minutes of
+    24 kHz PCM16. Breach by the caller: `LocalProtocolError`. Breach by replies a peer provokes and
+    does not read: close code 1008."""
+
+
+DEFAULT_LIMITS = Limits()

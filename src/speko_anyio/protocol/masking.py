@@ -1,0 +1,86 @@
+"""Client masking (RFC 6455 section 5.3): unpredictable keys, and the exclusive-or, both made cheap.
+
+Keys are cut from blocks of entropy, since a system call a frame costs more than the frame. The source is a
+parameter, so that a session can be replayed byte for byte. A block must never serve two processes: two
+sides of a fork would use the same keys, so the child throws away what it inherited.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+Entropy: TypeAlias = Callable[[int], bytes]
+"""Gives that many unpredictable bytes, as `os.urandom` does."""
+
+_BLOCK: Final = 4096  # 1,024 keys, 20 s of speech at 50 messages a second
+_KEYS: Final = struct.Struct("4s").iter_unpack
+
+_XOR: Final = tuple(bytes(a ^ b for a in range(256)) for b in range(256))
+
+
+def mask_in_python(data: bytes, key: bytes) -> bytes:
+    """`data` exclusive-or `key` repeated; its own inverse.
+
+    Each of the four byte lanes is one table lookup in C (`bytes.translate`), a quarter of the data at a
+    time: 1.6 µs for 960 bytes, against 2.5 for one wide integer and 40 for a loop.
+    """
+    masked = bytearray(data)
+    a, b, c, d = key
+    masked[::4] = masked[::4].translate(_XOR[a])
+    masked[1::4] = masked[1::4].translate(_XOR[b])
+    masked[2::4] = masked[2::4].translate(_XOR[c])
+    masked[3::4] = masked[3::4].translate(_XOR[d])
+    return bytes(masked)
+
+
+def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
+    try:
+        # 0.1 µs for 960 bytes. Not a dependency: many applications have `websockets` installed anyway.
+        from websockets.speedups import apply_mask
+    except ImportError:
+        return mask_in_python
+    return apply_mask
+
+
+mask: Final = _fastest_mask()
+"""`mask_in_python`, or the same in C where it is installed."""
+
+
+class MaskingKeys:
+    """An endless supply of masking keys."""
+
+    __slots__ = ("__weakref__", "_entropy", "take")
+
+    take: Callable[[], bytes]
+    """The next key, four bytes."""
+
+    def __init__(self, entropy: Entropy = os.urandom) -> None:
+        self._entropy = entropy
+        self.forget()
+        _pools.add(self)
+
+    def forget(self) -> None:
+        """Use none of the keys that are left of the current block."""
+        # A generator's own __next__: a method around it would cost as much as the key.
+        self.take = self._keys().__next__
+
+    def _keys(self) -> Iterator[bytes]:
+        while True:
+            for (key,) in _KEYS(self._entropy(_BLOCK)):
+                yield key
+
+
+_pools: weakref.WeakSet[MaskingKeys] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for pool in _pools:
+        pool.forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_forget_all)

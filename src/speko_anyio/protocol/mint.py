@@ -1,0 +1,79 @@
+"""Minting a session: the JSON bodies of ``POST /v1/sessions`` (speko-protocol, section 1), for both ends.
+
+Pure data: the client sends these over httpx, the gateway answers them, anybody else may do either.
+Absent optionals are omitted, never sent as null; unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+SampleRate: TypeAlias = Literal[16000, 24000]
+"""The PCM16 mono rates a session can have, in samples a second."""
+
+DEFAULT_SAMPLE_RATE: SampleRate = 24000
+
+MAX_TTL_SECONDS = 1800
+"""The longest a session may last; a server caps what is asked to it."""
+
+
+class ToolSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A function the model may call."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    """A JSON Schema object for the arguments."""
+
+
+class SessionConfig(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=False
+):
+    """What the session is to be: the ``s2s`` part of the request."""
+
+    provider: str
+    """``openai``, ``google``, ``xai``; a gateway may know more, such as ``local``."""
+    model: str
+    voice: str | None = None
+    system_prompt: str | None = None
+    temperature: float | None = None
+    input_sample_rate: SampleRate | None = None
+    output_sample_rate: SampleRate | None = None
+    tools: tuple[ToolSpec, ...] = ()
+
+
+class MintRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """The body of ``POST /v1/sessions``."""
+
+    mode: Literal["s2s"]
+    s2s: SessionConfig
+    metadata: dict[str, Any] | None = None
+    ttl_seconds: int | None = None
+    agent_id: str | None = None
+    webhook_tags: dict[str, str] | None = None
+
+
+class SessionGrant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The answer: where to connect, and with what. Hand it to whoever opens the session."""
+
+    session_id: str
+    ws_url: str
+    ws_token: str
+    expires_at: str
+    """ISO 8601; until then the token opens the session."""
+    input_sample_rate: int = 0
+    """0 in older answers: what was asked for counts, then 24000."""
+    output_sample_rate: int = 0
+    mode: Literal["s2s"] = "s2s"
+
+    def __repr__(self) -> str:
+        return f"SessionGrant(session_id={self.session_id!r}, ws_token='***', expires_at={self.expires_at!r})"
+
+
+class APIErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every error of the HTTP API."""
+
+    error: str
+    code: str

@@ -1,0 +1,362 @@
+"""The Speko session at message level: WebSocket messages to frames and commands, in both roles.
+
+For transports that already speak WebSocket (Starlette, aiohttp, a browser bridge): they carry whole
+messages, this module knows what the messages mean. Over a bare byte stream use `connection.py`.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Final, TypeAlias
+
+from . import close_codes, codec
+from .calls import Calls
+from .commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
+from .dialect import Dialect, EventT
+from .errors import LocalProtocolError
+from .frames import (
+    Audio,
+    Error,
+    Frame,
+    Interruption,
+    Ready,
+    Role,
+    ServerToolCall,
+    ToolCall,
+    ToolStatus,
+    Transcript,
+    Unknown,
+    Usage,
+)
+from .limits import DEFAULT_LIMITS, Limits
+from .pcm import Alignment
+from .state import State
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Audio as callers have it; taken as its raw bytes, whatever a memoryview's format."""
+
+MAX_AUDIO_MESSAGE: Final = 64 * 1024
+"""Bytes of PCM16 in one binary message we send; more is split. 1.4 s at 24 kHz: far below every known
+server's limit, and small enough that a control message soon gets its turn."""
+
+MAX_SAMPLE_RATE: Final = 192_000
+"""The highest rate a peer may announce; above it the value is a mistake (the highest of common hardware)."""
+
+_OPEN: Final = State.OPEN
+
+
+class ClientDialect(Dialect[Frame], abc.ABC):
+    """The verbs that a client has in every dialect, whatever its peer speaks."""
+
+    @abc.abstractmethod
+    def send_audio(self, pcm: Buffer) -> None:
+        """Queue PCM16 little-endian mono audio at the session's input rate, any even number of bytes.
+
+        Raises `LocalProtocolError` for an odd number of bytes or a full outbox, `ConnectionClosed` after
+        the end or a goodbye; then nothing of it was queued.
+        """
+
+    @abc.abstractmethod
+    def commit(self) -> None:
+        """End the user's turn: what was sent is to be answered now. Raises as `send_audio`."""
+
+    @abc.abstractmethod
+    def clear(self) -> None:
+        """Forget the audio sent since the last commit. Raises as `send_audio`."""
+
+    @abc.abstractmethod
+    def end_turn(self) -> None:
+        """End the user's turn where the server detects turns (VAD). Raises as `send_audio`."""
+
+    @abc.abstractmethod
+    def interrupt(self) -> None:
+        """Stop the response in flight (barge-in). Raises as `send_audio`."""
+
+    @abc.abstractmethod
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        """Answer the `ToolCall` with this id, once, with text (a structured result as JSON text).
+
+        Raises `LocalProtocolError` for an id that is not open, else as `send_audio`.
+        """
+
+
+class _SpekoSession(Dialect[EventT]):
+    """What the two roles share: PCM16 in both directions, the book of calls, malformed text."""
+
+    def __init__(
+        self,
+        *,
+        input_sample_rate: int = 24_000,
+        output_sample_rate: int = 24_000,
+        limits: Limits = DEFAULT_LIMITS,
+        close_timeout: float = 5.0,
+        ttl: float | None = None,
+        warn_before: float = 60.0,
+        state: State = State.OPEN,
+    ) -> None:
+        super().__init__(
+            limits=limits, close_timeout=close_timeout, ttl=ttl, warn_before=warn_before, state=state
+        )
+        self.input_sample_rate = input_sample_rate
+        """Samples a second of the client's audio."""
+        self.output_sample_rate = output_sample_rate
+        """Samples a second of the server's audio."""
+        self._calls = Calls(limits.max_open_calls)
+        self._alignment = Alignment()
+
+    _ready = True
+    """Whether this side may talk: a server has to say `Ready` first."""
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+        return self._calls.open
+
+    def _receive_text(self, text: str) -> None:
+        try:
+            self._receive_json(text)
+        except codec.MalformedMessage as error:
+            self._violated(
+                close_codes.INVALID_DATA,
+                f"the peer sent a text message that is not of this protocol: {error}",
+            )
+
+    @abc.abstractmethod
+    def _receive_json(self, text: str) -> None:
+        """Decode and apply one text message; `MalformedMessage` when it is none."""
+
+    def send_audio(self, pcm: Buffer) -> None:
+        # Fifty times a second and session: the usual case first, in as few steps as it takes.
+        if type(pcm) is not bytes:
+            # A memoryview may count in samples, and bytes(5) is five zeros: only a buffer passes here.
+            pcm = memoryview(pcm).tobytes()
+        size = len(pcm)
+        queued = self._queued + size
+        if self._state is not _OPEN or size & 1 or queued > self._max_outbox or not self._ready:
+            raise self._why_no_audio(size)
+        self._queued = queued
+        if 0 < size <= MAX_AUDIO_MESSAGE:
+            self._outbox.append(pcm)
+        else:
+            self._outbox.extend(
+                pcm[start : start + MAX_AUDIO_MESSAGE] for start in range(0, size, MAX_AUDIO_MESSAGE)
+            )
+
+    def _why_no_audio(self, size: int) -> Exception:
+        if self._state is not _OPEN:
+            return self._not_open()
+        if not self._ready:
+            return LocalProtocolError("ready was not sent; a session begins with send_ready()")
+        if size & 1:
+            return LocalProtocolError(
+                f"audio is PCM16, two bytes a sample, but this has {size} bytes; "
+                "send whole samples and keep the odd byte for the next call"
+            )
+        return self._outbox_full()
+
+    def _queue_message(
+        self, message: codec.ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult
+    ) -> None:
+        try:
+            text = codec.encode(message)
+        except UnicodeEncodeError:
+            raise LocalProtocolError(
+                "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
+            ) from None
+        self._queue_text(text)
+
+
+class ClientProtocol(_SpekoSession[Frame], ClientDialect):
+    """The client's side of a session over WebSocket messages that something else carries.
+
+    `input_sample_rate` and `output_sample_rate` are those of the mint's answer; a `Ready` that says
+    otherwise wins. `ttl` in seconds, when known, gives an `Expiring` event `warn_before` seconds ahead.
+    """
+
+    def commit(self) -> None:
+        self._queue_message(Commit())
+
+    def clear(self) -> None:
+        self._queue_message(Clear())
+
+    def end_turn(self) -> None:
+        self._queue_message(EndTurn())
+
+    def interrupt(self) -> None:
+        self._queue_message(Interrupt())
+
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        _require_text(call_id=call_id, output=output)
+        self._check_open()
+        if call_id not in self._calls:
+            raise LocalProtocolError(
+                f"no tool call {call_id!r} is open; answer each received call once, by its own id"
+            )
+        self._queue_message(ToolResult(call_id, output))
+        self._calls.answer(call_id)
+
+    def _receive_binary(self, pcm: bytes) -> Frame | None:
+        if self._alignment.odd or len(pcm) & 1:
+            pcm = self._alignment.push(pcm)
+        # An empty message, or one that only completes half a sample, carries no audio.
+        return Audio(pcm, self.output_sample_rate) if pcm else None
+
+    def _receive_json(self, text: str) -> None:
+        match codec.decode_from_server(text, self.limits.max_json_depth):
+            case codec.End(reason=reason):
+                self._end_received(reason)
+            case Ready() as ready:
+                self._ready_received(ready)
+            case ToolCall() as call:
+                self._call_received(call, text)
+            case Interruption() as interruption:
+                self._calls.make_moot()
+                # What follows is another response: half a sample of the cut one must not shift it.
+                self._alignment.reset()
+                self._events.append(interruption)
+            case frame:
+                self._events.append(frame)
+
+    def _ready_received(self, ready: Ready) -> None:
+        input_rate = ready.input_sample_rate or self.input_sample_rate
+        output_rate = ready.output_sample_rate or self.output_sample_rate
+        if not (0 < input_rate <= MAX_SAMPLE_RATE and 0 < output_rate <= MAX_SAMPLE_RATE):
+            raise codec.MalformedMessage(
+                f"its rates, {input_rate} and {output_rate} Hz, are not between 1 and {MAX_SAMPLE_RATE}"
+            )
+        self.input_sample_rate = input_rate
+        self.output_sample_rate = output_rate
+        self._events.append(Ready(input_rate, output_rate))
+
+    def _call_received(self, call: ToolCall, text: str) -> None:
+        if call.call_id in self._calls.open:
+            # A repeat of a call that is being answered: visible, but nothing to answer twice.
+            self._events.append(Unknown("tool_call", text))
+        elif self._calls.full:
+            self._violated(
+                close_codes.POLICY,
+                f"the peer has {self.limits.max_open_calls} tool calls open and issued another",
+            )
+        else:
+            self._calls.issue(call.call_id)
+            self._events.append(call)
+
+
+class ServerProtocol(_SpekoSession[Command]):
+    """The server's side of a session over WebSocket messages that something else carries.
+
+    Say `send_ready` before anything else but an error. `ttl` in seconds, when given, ends the session
+    with code 1000 and reason ``session_expired``, after an `Expiring` event `warn_before` seconds ahead.
+    """
+
+    _ends_at_ttl = True
+    _ready = False
+
+    def send_ready(self) -> None:
+        """Queue the session's rates: the client may talk. `LocalProtocolError` when already said."""
+        if self._ready:
+            raise LocalProtocolError("ready was sent already; a session has one")
+        self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate))
+        self._ready = True
+
+    def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
+        """Queue what `role` said; a partial text is replaced by the next one of the same role."""
+        _require_one_of("role", role, ("user", "assistant"))
+        _require_text(text=text)
+        self._queue_frame(Transcript(role, text, final))
+
+    def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
+        """Queue a request to run `name` with `arguments`, JSON text.
+
+        `LocalProtocolError` also when `call_id` is open already or too many calls are open.
+        """
+        _require_text(call_id=call_id, name=name, arguments=arguments)
+        if call_id in self._calls.open:
+            raise LocalProtocolError(f"tool call {call_id!r} is open already; give each call its own id")
+        if self._calls.full:
+            raise LocalProtocolError(
+                f"{self.limits.max_open_calls} tool calls are open; wait for a result before the next one"
+            )
+        self._queue_frame(ToolCall(call_id, name, arguments))
+        self._calls.issue(call_id)
+
+    def send_server_tool_call(self, id: str, name: str, status: ToolStatus) -> None:
+        """Queue news of a tool that runs on the server's side."""
+        _require_text(id=id, name=name)
+        _require_one_of("status", status, ("started", "completed", "failed"))
+        self._queue_frame(ServerToolCall(id, name, status))
+
+    def send_interruption(self, at: Role = "user") -> None:
+        """Queue news that the assistant was cut off, ahead of the audio still queued, which is dropped."""
+        _require_one_of("at", at, ("user", "assistant"))
+        self._check_ready()
+        self._drop_queued_audio()
+        self._queue_frame(Interruption(at))
+        self._calls.make_moot()
+
+    def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
+        """Queue the tokens of audio spent since the last report."""
+        self._queue_frame(Usage(input_audio_tokens, output_audio_tokens))
+
+    def send_error(self, code: str, message: str) -> None:
+        """Queue a failure that the session survives, or the reason for the close that follows.
+
+        The one verb that may come before `send_ready`: what fails may be the getting ready.
+        """
+        _require_text(code=code, message=message)
+        self._queue_message(Error(code, message))
+
+    def _queue_frame(self, frame: codec.ServerMessage) -> None:
+        self._check_ready()
+        self._queue_message(frame)
+
+    def _check_ready(self) -> None:
+        if self._state is not _OPEN:
+            raise self._not_open()
+        if not self._ready:
+            raise LocalProtocolError("ready was not sent; a session begins with send_ready()")
+
+    def _drop_queued_audio(self) -> None:
+        kept = [item for item in self._outbox if type(item) is not bytes]
+        self._queued -= sum(len(item) for item in self._outbox if type(item) is bytes)
+        self._outbox.clear()
+        self._outbox.extend(kept)
+
+    def _queue_goodbye(self, code: int, reason: str) -> None:
+        # `end` carries the whole reason, which a close frame must cut at 123 bytes.
+        self._outbox.append(codec.encode(codec.End(reason)))
+        super()._queue_goodbye(code, reason)
+
+    def _receive_binary(self, pcm: bytes) -> Command | None:
+        if self._alignment.odd or len(pcm) & 1:
+            pcm = self._alignment.push(pcm)
+        return AudioIn(pcm, self.input_sample_rate) if pcm else None
+
+    def _receive_json(self, text: str) -> None:
+        match codec.decode_from_client(text, self.limits.max_json_depth):
+            case ToolResult(call_id=call_id) as result:
+                if call_id in self._calls:
+                    self._calls.answer(call_id)
+                    self._events.append(result)
+                else:
+                    # Late, repeated or made up: no call of ours, so nobody may take it for an answer.
+                    self._events.append(Unknown("tool_result", text))
+            case Commit() | Clear() | EndTurn() as boundary:
+                # The next turn starts on a whole sample, whatever this one ended on.
+                self._alignment.reset()
+                self._events.append(boundary)
+            case command:
+                self._events.append(command)
+
+
+def _require_text(**values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise TypeError(
+                f"{name} must be a str, not {type(value).__name__}; pass structured data as JSON text"
+            )
+
+
+def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise LocalProtocolError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

@@ -1,0 +1,55 @@
+"""Named deadlines for a core that owns no clock.
+
+A timer is started for a number of seconds and becomes an instant the next time somebody says what time
+it is. Until then `next` is `AT_ONCE`, which asks for exactly that. So the verbs of the core need no `now`,
+and the hot path never reads a clock.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+AT_ONCE: Final = -inf
+"""A deadline that is always due: call `handle_timeout(now)` to tell the core the time."""
+
+
+class Timers:
+    """Deadlines by name. All times are seconds of one clock, the caller's choice."""
+
+    __slots__ = ("_due", "_started")
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+        self._due: dict[str, float] = {}
+
+    def start(self, name: str, seconds: float) -> None:
+        """Start `name`, or start it again: `seconds` count from the next known time."""
+        self._due.pop(name, None)
+        self._started[name] = seconds
+
+    def stop(self, name: str) -> None:
+        """Forget `name`, whether or not it runs."""
+        self._started.pop(name, None)
+        self._due.pop(name, None)
+
+    def clear(self) -> None:
+        """Forget every timer."""
+        self._started.clear()
+        self._due.clear()
+
+    def next(self) -> float | None:
+        """The earliest instant at which `expired` has something to say; None when nothing runs."""
+        if self._started:
+            return AT_ONCE
+        return min(self._due.values(), default=None)
+
+    def expired(self, now: float) -> list[str]:
+        """The names due at `now`, earliest first; they no longer run."""
+        for name, seconds in self._started.items():
+            self._due[name] = now + seconds
+        self._started.clear()
+        names = sorted((name for name, due in self._due.items() if due <= now), key=self._due.__getitem__)
+        for name in names:
+            del self._due[name]
+        return names
