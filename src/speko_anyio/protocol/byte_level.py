@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import abc
 import struct
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, cast
 
 from . import close_codes, framing
-from .dialect import NEED_DATA, CloseMessage, Dialect, EventT, NeedData, Ping, Pong, Raw
+from .dialect import NEED_DATA, CloseMessage, Dialect, EventT, Message, NeedData
 from .engine import (
     NOT_UTF8,
     BinaryReceived,
@@ -30,17 +30,42 @@ from .engine import (
     PongReceived,
     TextReceived,
 )
-from .errors import HandshakeError, SpekoError
+from .errors import HandshakeError, LocalProtocolError, SpekoError
 from .frames import Close, Expiring
 from .masking import Entropy, MaskingKeys, mask
-from .state import Signal, State, transition
+from .state import Signal, State
 
 _CLOSED: Final = State.CLOSED
 _CONNECTING: Final = State.CONNECTING
-_MASKED_AUDIO: Final = struct.Struct(">BBH4s").pack
+_HEAD: Final = struct.Struct(">HH").unpack_from  # first and second byte of a frame, and a length of two bytes
+_NO_HEAD: Final = -1
 _SMALLEST_HEADER: Final = 2
 _LONG: Final = 126  # a length of two bytes follows; the length of nearly every audio frame
-_VERY_LONG: Final = 127  # a length of eight bytes follows
+_LONGEST_OF_LONG: Final = 65_535
+
+
+class _Keepalive(NamedTuple):
+    """Seconds."""
+
+    interval: float
+    timeout: float
+
+
+class _Partial:
+    """What is known of the frame and of the message that are not complete yet."""
+
+    __slots__ = ("fed", "fragments", "is_text", "need", "size")
+
+    def __init__(self) -> None:
+        self.need = _SMALLEST_HEADER
+        """Bytes of the frame at `_position` without which parsing it gets no further."""
+        self.fed = 0
+        """Bytes of that frame that the engine has."""
+        self.fragments = 0
+        """Frames of the message in pieces so far; 0 when none is."""
+        self.size = 0
+        """Bytes of payload in those."""
+        self.is_text = False
 
 
 class ByteLevel(Dialect[EventT], abc.ABC):
@@ -57,31 +82,22 @@ class ByteLevel(Dialect[EventT], abc.ABC):
     ) -> None:
         self._client = client
         self._engine = Engine(client=client)
-        self._entropy = entropy
-        self._take_key = MaskingKeys(entropy).take
+        # The outbox holds whole frames here, not messages: each is framed when it is queued.
+        self._frames = cast("list[bytes]", self._outbox)
+        self._keys = MaskingKeys(entropy)
         # Received and not yet parsed: `_buffer` from `_position` on, then `_tail`. Audio is cut out of
-        # `_buffer`, which is immutable, in one copy; `_tail` collects until it holds what `_need` asks for.
+        # `_buffer`, which is immutable, in one copy; `_tail` collects until a whole frame is here.
         self._buffer = b""
         self._position = 0
         self._tail = bytearray()
-        self._need = _SMALLEST_HEADER
-        self._eof = False
-        # Whether a message may begin here, so that a whole one may take the fast lane.
-        self._lane = False
-        self._mask_bit_in = 0 if client else framing.MASKED
-        self._second_of_audio = self._mask_bit_in | _LONG
+        self._partial = _Partial()
+        self._more_may_come = True
+        self._audio_head = _NO_HEAD  # see `_open_lane`
         self._start_of_payload = 4 if client else 8
-        self._lane_limit = min(65_535, self.limits.max_message_size)
-        # The frame that goes to the engine: how much of it has gone, what its message has come to.
-        self._fed = 0
-        self._message_is_text = False
-        self._message_size = 0
-        self._fragments = 0
         self._control_run = 0
-        # Keepalive: any byte is a sign of life (aioquic and TCP keepalive see it the same way).
+        # Any byte is a sign of life (aioquic and TCP keepalive see it the same way).
         self._heard = False
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
+        self._keepalive = None if ping_interval is None else _Keepalive(ping_interval, ping_timeout)
         self._timers.start("handshake", handshake_timeout)
 
     # Bytes in
@@ -98,7 +114,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
 
     def receive_eof(self) -> None:
         """The peer will send no more. What came before is still delivered, then the end. Never raises."""
-        self._eof = True
+        self._more_may_come = False
 
     def send_failed(self) -> None:
         """What `data_to_send` returned did not reach the peer, or perhaps only in part: nothing more can be.
@@ -107,15 +123,15 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         """
         if self._state is _CLOSED:
             return
-        self._send_failed = True
+        self._ending.send_failed = True
         self._outbox.clear()
         self._queued = 0
-        self._eof = True
+        self.receive_eof()
         if self._state is _CONNECTING:
             error = HandshakeError("no session: sending the handshake failed; try again")
             self._fail_handshake(Signal.SEND_FAILED, error)
         else:
-            self._state = transition(self._state, Signal.SEND_FAILED)
+            self._move(Signal.SEND_FAILED)
 
     # Events out
 
@@ -123,32 +139,31 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         if self._events:
             return self._events.popleft()
         buffer = self._buffer
-        if not self._lane:
-            return self._parse()
-        if not buffer:
-            return self._parse() if self._eof else NEED_DATA
-        # The fast lane of audio: FIN, opcode 2, no extension, a length of two bytes, the whole frame here.
+        if not buffer and self._more_may_come:
+            return NEED_DATA
         position = self._position
         available = len(buffer)
-        if (
-            available - position > 8
-            and buffer[position] == 0x82
-            and buffer[position + 1] == self._second_of_audio
-        ):
+        if available - position > 8:
+            # The fast lane of audio: FIN, opcode 2, no extension, a length of two bytes, the whole frame
+            # here. One unpacking tells all of that; `_audio_head` matches nothing while the lane is closed.
+            head, size = _HEAD(buffer, position)
             start = position + self._start_of_payload
-            end = start + (buffer[position + 2] << 8 | buffer[position + 3])
+            end = start + size
             # A length below 126 had to be written in one byte: such a frame is for the engine to judge.
-            if end <= available and 125 < end - start <= self._lane_limit:
+            if head == self._audio_head and end <= available and size > 125:
                 if end == available and not self._tail:
                     self._buffer = b""
                     self._position = 0
                 else:
                     self._position = end
                 self._control_run = 0
-                payload = buffer[start:end]
-                event = self._receive_binary(
-                    payload if self._client else mask(payload, buffer[start - 4 : start])
+                payload = (
+                    buffer[start:end] if self._client else mask(buffer[start:end], buffer[start - 4 : start])
                 )
+                if not (size & 1 or self._odd):
+                    # `_open_lane` has made sure that the dialect has an audio type.
+                    return self._audio_type(payload, self._audio_rate)  # type: ignore[misc]
+                event = self._receive_binary(payload)
                 if event is not None:
                     return event
         return self._parse()
@@ -158,9 +173,9 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         """As the role has it: apply what the handshake gave."""
 
     def _parse(self) -> EventT | Close | Expiring | Literal[NeedData.NEED_DATA]:
-        while not self._events and self._error is None:
+        while not self._events and self._ending.error is None:
             if not self._parse_one():
-                if not self._eof:
+                if self._more_may_come:
                     return NEED_DATA
                 self._apply_eof()
         return super().next_event()
@@ -168,8 +183,9 @@ class ByteLevel(Dialect[EventT], abc.ABC):
     def _parse_one(self) -> bool:
         """Parse one frame, or one step of the handshake; False when there are too few bytes for it."""
         available = len(self._buffer) - self._position + len(self._tail)
-        if available < self._need:
+        if available < self._partial.need:
             if not available:
+                # Only an empty buffer lets the next read be parsed in place, see `receive_data`.
                 self._buffer = b""
                 self._position = 0
             return False
@@ -206,19 +222,19 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         if size >= _LONG:
             header_size = 4 if size == _LONG else 10
         in_lane = (
-            self._lane
+            not self._partial.fragments
             and first in (framing.BINARY, framing.TEXT)
-            and second & framing.MASKED == self._mask_bit_in
-            and not self._fed
+            and second & framing.MASKED == (0 if self._client else framing.MASKED)
+            and not self._partial.fed
         )
         if not in_lane and not self._feed_engine(position, _SMALLEST_HEADER):
             return True
         if available < header_size:
-            self._need = header_size
+            self._partial.need = header_size
             return False
         if size >= _LONG:
             size = int.from_bytes(buffer[position + 2 : position + header_size], "big")
-            if in_lane and (size < _LONG if header_size == 4 else not 65_535 < size < 1 << 63):
+            if in_lane and (size < _LONG if header_size == 4 else not _LONGEST_OF_LONG < size < 1 << 63):
                 # Not the shortest form, or a 64-bit length with its top bit set.
                 in_lane = False
                 self._feed_engine(position, _SMALLEST_HEADER)
@@ -228,9 +244,9 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             return True
         end = header_size + (4 if second & framing.MASKED else 0) + size
         if available < end:
-            self._need = end
+            self._partial.need = end
             return False
-        self._need = _SMALLEST_HEADER
+        self._partial.need = _SMALLEST_HEADER
         self._position = position + end
         if in_lane:
             payload = buffer[position + end - size : position + end]
@@ -240,7 +256,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             self._receive_whole(first, payload)
         else:
             self._feed_engine(position, end)
-            self._fed = 0
+            self._partial.fed = 0
             self._count_fragment(first, size)
         return True
 
@@ -257,9 +273,9 @@ class ByteLevel(Dialect[EventT], abc.ABC):
 
     def _feed_engine(self, position: int, upto: int) -> bool:
         """Give the engine the current frame up to there; False when it judged the frame to be broken."""
-        if self._fed < upto:
-            data = self._buffer[position + self._fed : position + upto]
-            self._fed = upto
+        if self._partial.fed < upto:
+            data = self._buffer[position + self._partial.fed : position + upto]
+            self._partial.fed = upto
             for event in self._engine.receive(data):
                 self._apply(event)
         return self._state is not _CLOSED
@@ -270,13 +286,13 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         opcode = first & 0x0F
         if opcode >= 8:  # control frames: the engine holds them to 125 bytes
             return True
-        is_text = self._message_is_text if opcode == 0 else opcode == 1
+        is_text = self._partial.is_text if opcode == 0 else opcode == 1
         limit = self.limits.max_text_size if is_text else self.limits.max_message_size
-        if self._message_size + size > limit:
+        if self._partial.size + size > limit:
             kind = "text" if is_text else "binary"
             self._too_big(kind, limit)
             return False
-        if self._fragments >= self.limits.max_fragments:
+        if self._partial.fragments >= self.limits.max_fragments:
             self._violated(
                 close_codes.POLICY,
                 f"the peer sent a message in more than {self.limits.max_fragments} fragments",
@@ -290,14 +306,14 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         if opcode >= 8 or self._state is _CLOSED:
             return
         if opcode:
-            self._message_is_text = opcode == 1
+            self._partial.is_text = opcode == 1
         if first & 0x80:
-            self._lane = True
-            self._message_size = self._fragments = 0
+            self._open_lane()
+            self._partial.size = self._partial.fragments = 0
         else:
-            self._lane = False
-            self._message_size += size
-            self._fragments += 1
+            self._close_lane()
+            self._partial.size += size
+            self._partial.fragments += 1
 
     def _apply(self, received: FrameEvent) -> None:
         """One thing the peer said, whichever way it was parsed."""
@@ -316,8 +332,8 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             case PongReceived():
                 self._count_control()
             case CloseReceived(code=code, reason=reason):
-                if self._goodbye is None and not self._send_failed:
-                    self._outbox.append(CloseMessage(code, ""))
+                if self._ending.goodbye is None and not self._ending.send_failed:
+                    self._put(CloseMessage(code, ""))
                 self.receive_close(code, reason)
             case Broken(close_code=code, reason=reason):
                 self._violated(code, f"the peer broke the WebSocket protocol (RFC 6455): {reason}")
@@ -338,12 +354,12 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             self._violated(close_codes.POLICY, "the peer sends pings and does not read what we send")
             return
         self._queued = queued
-        self._outbox.append(Pong(payload))
+        self._put_frame(framing.PONG, payload)
 
     def _apply_eof(self) -> None:
-        if self._send_failed:
+        if self._ending.send_failed:
             self.receive_lost("sending failed")
-        elif self._position < len(self._buffer) or self._fragments:
+        elif self._position < len(self._buffer) or self._partial.fragments:
             self.receive_lost("the connection was lost in the middle of a message")
         else:
             self.receive_lost("the peer hung up without a closing handshake")
@@ -357,39 +373,38 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         written, close the transport: the server at once, the client too (RFC 6455 section 7.1.1 lets it
         wait for the server; after its own close frame was answered there is nothing to wait for).
         """
-        outbox = self._outbox
-        if not outbox:
-            return b""
+        frames = self._frames
         self._queued = 0
-        if len(outbox) > 1:
-            data = b"".join([self._frame(item) for item in outbox])
-            outbox.clear()
-            return data
-        item = outbox.popleft()
-        # The fast lane out, written here once more for the sake of the call it saves.
-        if self._client and type(item) is bytes and 125 < (size := len(item)) < 65_536:
-            key = self._take_key()
-            return _MASKED_AUDIO(0x82, 0xFE, size, key) + mask(item, key)
-        return self._frame(item)
+        if len(frames) == 1:
+            return frames.pop()
+        data = b"".join(frames)
+        frames.clear()
+        return data
 
-    def _frame(self, item: str | bytes | CloseMessage | Ping | Pong | Raw) -> bytes:
-        if isinstance(item, bytes):
-            return self._write(framing.BINARY, item)
-        if isinstance(item, str):
-            return self._write(framing.TEXT, item.encode())
-        if isinstance(item, CloseMessage):
-            return self._write(framing.CLOSE, framing.close_payload(item.code, item.reason))
-        if isinstance(item, Ping):
-            return self._write(framing.PING, item.payload)
-        if isinstance(item, Pong):
-            return self._write(framing.PONG, item.payload)
-        return item.data
+    def messages_to_send(self) -> list[Message]:
+        """Not here: `LocalProtocolError`, since this session's messages are in `data_to_send`."""
+        raise LocalProtocolError("this session runs over bytes; take data_to_send() instead")
 
-    def _write(self, first: int, payload: bytes) -> bytes:
+    def _put(self, message: Message) -> None:
+        if isinstance(message, bytes):
+            self._put_frame(framing.BINARY, message)
+        elif isinstance(message, str):
+            self._put_frame(framing.TEXT, message.encode())
+        else:
+            self._put_frame(framing.CLOSE, framing.close_payload(message.code, message.reason))
+
+    def _put_frame(self, first: int, payload: bytes) -> None:
         if self._client:
-            key = self._take_key()
-            return framing.header(first, len(payload), framing.MASKED) + key + mask(payload, key)
-        return framing.header(first, len(payload), 0) + payload
+            (key,) = self._keys.take()
+            head = framing.header(first, len(payload), framing.MASKED) + key
+            self._frames.append(head + mask(payload, key))
+        else:
+            self._frames.append(framing.header(first, len(payload), 0) + payload)
+
+    def _drop_queued_audio(self) -> None:
+        # A frame tells by its first byte what it carries, and audio is all that is sent as binary.
+        self._frames[:] = [frame for frame in self._frames if frame[0] != framing.BINARY]
+        self._queued = sum(map(len, self._frames))
 
     # Time
 
@@ -400,35 +415,30 @@ class ByteLevel(Dialect[EventT], abc.ABC):
 
     def resume_keepalive(self) -> None:
         """The caller reads again."""
-        if self._state is State.OPEN and self._ping_interval is not None:
+        if self._state is State.OPEN:
             self._timers.stop("pong")
-            self._timers.start("ping", self._ping_interval)
+            self._restart_ping()
 
     def _timer_expired(self, name: str) -> None:
         if name == "handshake":
             self._handshake_timed_out()
-        elif name == "ping":
-            if not self._heard:
-                self._outbox.append(Ping(b""))
-                self._timers.start("pong", self._ping_timeout)
-            else:
-                self._restart_ping()
-        elif name == "pong":
-            if self._heard:
-                self._restart_ping()
-            else:
-                self.receive_lost(
-                    f"keepalive: not a byte from the peer {self._ping_timeout:g} s after a ping"
-                )
-                # It may hear us still, or whoever stands between: say why it is cut off.
-                self._outbox.append(CloseMessage(close_codes.INTERNAL_ERROR, "keepalive timeout"))
-        else:
+        elif self._keepalive is None or name not in ("ping", "pong"):
             super()._timer_expired(name)
+        elif self._heard:
+            self._restart_ping()
+        elif name == "ping":
+            self._put_frame(framing.PING, b"")
+            self._timers.start("pong", self._keepalive.timeout)
+        else:
+            timeout = self._keepalive.timeout
+            self.receive_lost(f"keepalive: no byte from the peer within {timeout:g} s of a ping")
+            # It may hear us still, or whoever stands between: say why it is cut off.
+            self._put(CloseMessage(close_codes.INTERNAL_ERROR, "keepalive timeout"))
 
     def _restart_ping(self) -> None:
-        assert self._ping_interval is not None
-        self._heard = False
-        self._timers.start("ping", self._ping_interval)
+        if self._keepalive is not None:
+            self._heard = False
+            self._timers.start("ping", self._keepalive.interval)
 
     @abc.abstractmethod
     def _handshake_timed_out(self) -> None:
@@ -437,11 +447,10 @@ class ByteLevel(Dialect[EventT], abc.ABC):
     # The life of a session, as the dialect has it, with what hangs on it here
 
     def _opened(self) -> None:
-        self._state = transition(self._state, Signal.OPENED)
-        self._lane = True
+        self._move(Signal.OPENED)
+        self._open_lane()
         self._timers.stop("handshake")
-        if self._ping_interval is not None:
-            self._restart_ping()
+        self._restart_ping()
         self._start_session_timers()
 
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
@@ -456,4 +465,14 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         self._buffer = b""
         self._position = 0
         self._tail.clear()
-        self._lane = False
+        self._more_may_come = False
+        self._close_lane()
+
+    def _open_lane(self) -> None:
+        """A message may begin: let audio of the usual form pass by the way of `next_event`."""
+        if self._audio_type is not None and self.limits.max_message_size >= _LONGEST_OF_LONG:
+            mask_bit = 0 if self._client else framing.MASKED
+            self._audio_head = framing.BINARY << 8 | mask_bit | _LONG
+
+    def _close_lane(self) -> None:
+        self._audio_head = _NO_HEAD

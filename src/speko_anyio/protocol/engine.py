@@ -112,7 +112,8 @@ class Engine:
     def __init__(self, *, client: bool) -> None:
         kind = wsproto.ConnectionType.CLIENT if client else wsproto.ConnectionType.SERVER
         self._ws = wsproto.WSConnection(kind)
-        self._client = client
+        self.token = ""
+        """Client: what was offered, so that it can be kept out of errors."""
         self._head = bytearray()
         self._head_done = False
         self._swap: tuple[bytes, bytes] | None = None
@@ -124,6 +125,7 @@ class Engine:
 
     def request(self, *, host: str, target: str, token: str, headers: Headers, entropy: Entropy) -> bytes:
         """The client's opening request, with `token` as the only subprotocol."""
+        self.token = token
         raw = self._ws.send(
             Request(
                 host=host,

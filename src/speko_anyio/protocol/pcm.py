@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 
-class Alignment:
-    """The odd byte of one direction, carried into the next message (speko-protocol, "Rules")."""
+def whole_samples(odd: bytes, pcm: bytes) -> tuple[bytes, bytes]:
+    """What `pcm` completes after the `odd` byte of the message before, and the odd byte that is left.
 
-    __slots__ = ("odd",)
-
-    def __init__(self) -> None:
-        self.odd = b""
-        """Half a sample that waits for its other half."""
-
-    def push(self, pcm: bytes) -> bytes:
-        """The whole samples that `pcm` completes, in order."""
-        pcm = self.odd + pcm
-        whole = len(pcm) & ~1
-        self.odd = pcm[whole:]
-        return pcm[:whole]
-
-    def reset(self) -> None:
-        """The stream starts anew: forget half a sample that will never be whole."""
-        self.odd = b""
+    An odd byte is carried into the next message of its direction (speko-protocol, "Rules").
+    """
+    pcm = odd + pcm
+    whole = len(pcm) & ~1
+    return pcm[:whole], pcm[whole:]

@@ -7,6 +7,7 @@ messages, this module knows what the messages mean. Over a bare byte stream use 
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from . import close_codes, codec
@@ -29,14 +30,14 @@ from .frames import (
     Usage,
 )
 from .limits import DEFAULT_LIMITS, Limits
-from .pcm import Alignment
+from .pcm import whole_samples
 from .state import State
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Audio as callers have it; taken as its raw bytes, whatever a memoryview's format."""
 
-MAX_AUDIO_MESSAGE: Final = 64 * 1024
-"""Bytes of PCM16 in one binary message we send; more is split. 1.4 s at 24 kHz: far below every known
+MAX_AUDIO_MESSAGE: Final = 32 * 1024
+"""Bytes of PCM16 in one binary message we send; more is split. 0.7 s at 24 kHz: far below every known
 server's limit, and small enough that a control message soon gets its turn."""
 
 MAX_SAMPLE_RATE: Final = 192_000
@@ -83,6 +84,10 @@ class ClientDialect(Dialect[Frame], abc.ABC):
 class _SpekoSession(Dialect[EventT]):
     """What the two roles share: PCM16 in both directions, the book of calls, malformed text."""
 
+    _audio_type: Callable[[bytes, int], EventT]
+    _hears_output: bool
+    """Whether the audio this side receives is the session's output."""
+
     def __init__(
         self,
         *,
@@ -101,11 +106,8 @@ class _SpekoSession(Dialect[EventT]):
         """Samples a second of the client's audio."""
         self.output_sample_rate = output_sample_rate
         """Samples a second of the server's audio."""
+        self._audio_rate = output_sample_rate if self._hears_output else input_sample_rate
         self._calls = Calls(limits.max_open_calls)
-        self._alignment = Alignment()
-
-    _ready = True
-    """Whether this side may talk: a server has to say `Ready` first."""
 
     @property
     def open_calls(self) -> tuple[str, ...]:
@@ -125,22 +127,23 @@ class _SpekoSession(Dialect[EventT]):
     def _receive_json(self, text: str) -> None:
         """Decode and apply one text message; `MalformedMessage` when it is none."""
 
+    def _receive_binary(self, data: bytes) -> EventT | None:
+        if self._odd or len(data) & 1:
+            data, self._odd = whole_samples(self._odd, data)
+        # An empty message, or one that only begins a sample, carries no audio.
+        return self._audio_type(data, self._audio_rate) if data else None
+
     def send_audio(self, pcm: Buffer) -> None:
-        # Fifty times a second and session: the usual case first, in as few steps as it takes.
         if type(pcm) is not bytes:
             # A memoryview may count in samples, and bytes(5) is five zeros: only a buffer passes here.
             pcm = memoryview(pcm).tobytes()
         size = len(pcm)
         queued = self._queued + size
-        if self._state is not _OPEN or size & 1 or queued > self._max_outbox or not self._ready:
+        if size & 1 or queued > self._max_outbox or not self._may_talk:
             raise self._why_no_audio(size)
         self._queued = queued
-        if 0 < size <= MAX_AUDIO_MESSAGE:
-            self._outbox.append(pcm)
-        else:
-            self._outbox.extend(
-                pcm[start : start + MAX_AUDIO_MESSAGE] for start in range(0, size, MAX_AUDIO_MESSAGE)
-            )
+        for start in range(0, size, MAX_AUDIO_MESSAGE):
+            self._put(pcm[start : start + MAX_AUDIO_MESSAGE])
 
     def _why_no_audio(self, size: int) -> Exception:
         if self._state is not _OPEN:
@@ -173,6 +176,9 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
     otherwise wins. `ttl` in seconds, when known, gives an `Expiring` event `warn_before` seconds ahead.
     """
 
+    _audio_type = Audio
+    _hears_output = True
+
     def commit(self) -> None:
         self._queue_message(Commit())
 
@@ -195,12 +201,6 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         self._queue_message(ToolResult(call_id, output))
         self._calls.answer(call_id)
 
-    def _receive_binary(self, pcm: bytes) -> Frame | None:
-        if self._alignment.odd or len(pcm) & 1:
-            pcm = self._alignment.push(pcm)
-        # An empty message, or one that only completes half a sample, carries no audio.
-        return Audio(pcm, self.output_sample_rate) if pcm else None
-
     def _receive_json(self, text: str) -> None:
         match codec.decode_from_server(text, self.limits.max_json_depth):
             case codec.End(reason=reason):
@@ -212,7 +212,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
             case Interruption() as interruption:
                 self._calls.make_moot()
                 # What follows is another response: half a sample of the cut one must not shift it.
-                self._alignment.reset()
+                self._odd = b""
                 self._events.append(interruption)
             case frame:
                 self._events.append(frame)
@@ -225,7 +225,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
                 f"its rates, {input_rate} and {output_rate} Hz, are not between 1 and {MAX_SAMPLE_RATE}"
             )
         self.input_sample_rate = input_rate
-        self.output_sample_rate = output_rate
+        self.output_sample_rate = self._audio_rate = output_rate
         self._events.append(Ready(input_rate, output_rate))
 
     def _call_received(self, call: ToolCall, text: str) -> None:
@@ -249,6 +249,8 @@ class ServerProtocol(_SpekoSession[Command]):
     with code 1000 and reason ``session_expired``, after an `Expiring` event `warn_before` seconds ahead.
     """
 
+    _audio_type = AudioIn
+    _hears_output = False
     _ends_at_ttl = True
     _ready = False
 
@@ -257,7 +259,7 @@ class ServerProtocol(_SpekoSession[Command]):
         if self._ready:
             raise LocalProtocolError("ready was sent already; a session has one")
         self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate))
-        self._ready = True
+        self._ready = self._may_talk = True
 
     def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
         """Queue what `role` said; a partial text is replaced by the next one of the same role."""
@@ -316,21 +318,10 @@ class ServerProtocol(_SpekoSession[Command]):
         if not self._ready:
             raise LocalProtocolError("ready was not sent; a session begins with send_ready()")
 
-    def _drop_queued_audio(self) -> None:
-        kept = [item for item in self._outbox if type(item) is not bytes]
-        self._queued -= sum(len(item) for item in self._outbox if type(item) is bytes)
-        self._outbox.clear()
-        self._outbox.extend(kept)
-
     def _queue_goodbye(self, code: int, reason: str) -> None:
         # `end` carries the whole reason, which a close frame must cut at 123 bytes.
-        self._outbox.append(codec.encode(codec.End(reason)))
+        self._put(codec.encode(codec.End(reason)))
         super()._queue_goodbye(code, reason)
-
-    def _receive_binary(self, pcm: bytes) -> Command | None:
-        if self._alignment.odd or len(pcm) & 1:
-            pcm = self._alignment.push(pcm)
-        return AudioIn(pcm, self.input_sample_rate) if pcm else None
 
     def _receive_json(self, text: str) -> None:
         match codec.decode_from_client(text, self.limits.max_json_depth):
@@ -343,7 +334,7 @@ class ServerProtocol(_SpekoSession[Command]):
                     self._events.append(Unknown("tool_result", text))
             case Commit() | Clear() | EndTurn() as boundary:
                 # The next turn starts on a whole sample, whatever this one ended on.
-                self._alignment.reset()
+                self._odd = b""
                 self._events.append(boundary)
             case command:
                 self._events.append(command)
