@@ -162,7 +162,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
                 )
                 if not (size & 1 or self._odd):
                     # `_open_lane` has made sure that the dialect has an audio type.
-                    return self._audio_type(payload, self._audio_rate)  # type: ignore[misc]
+                    return self._audio_type(payload, self._audio_rate)  # type: ignore[misc, no-any-return]
                 event = self._receive_binary(payload)
                 if event is not None:
                     return event

@@ -11,8 +11,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -88,7 +87,7 @@ class Dialect(abc.ABC, Generic[EventT]):
     _ends_at_ttl = False
     """Whether this role ends the session when its time is up; the other is only warned."""
 
-    _audio_type: Callable[[bytes, int], EventT] | None = None
+    _audio_type: ClassVar[type[Any] | None] = None
     """What a binary message of whole samples is, where that is all there is to it; the fast lane of
     `byte_level.py` makes one without asking further. None where binary messages are something else."""
 

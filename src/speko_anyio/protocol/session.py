@@ -7,7 +7,6 @@ messages, this module knows what the messages mean. Over a bare byte stream use 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from . import close_codes, codec
@@ -84,7 +83,6 @@ class ClientDialect(Dialect[Frame], abc.ABC):
 class _SpekoSession(Dialect[EventT]):
     """What the two roles share: PCM16 in both directions, the book of calls, malformed text."""
 
-    _audio_type: Callable[[bytes, int], EventT]
     _hears_output: bool
     """Whether the audio this side receives is the session's output."""
 
@@ -131,7 +129,11 @@ class _SpekoSession(Dialect[EventT]):
         if self._odd or len(data) & 1:
             data, self._odd = whole_samples(self._odd, data)
         # An empty message, or one that only begins a sample, carries no audio.
-        return self._audio_type(data, self._audio_rate) if data else None
+        return self._audio(data) if data else None
+
+    @abc.abstractmethod
+    def _audio(self, pcm: bytes) -> EventT:
+        """The event that whole samples are."""
 
     def send_audio(self, pcm: Buffer) -> None:
         if type(pcm) is not bytes:
@@ -178,6 +180,9 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
 
     _audio_type = Audio
     _hears_output = True
+
+    def _audio(self, pcm: bytes) -> Frame:
+        return Audio(pcm, self._audio_rate)
 
     def commit(self) -> None:
         self._queue_message(Commit())
@@ -253,6 +258,9 @@ class ServerProtocol(_SpekoSession[Command]):
     _hears_output = False
     _ends_at_ttl = True
     _ready = False
+
+    def _audio(self, pcm: bytes) -> Command:
+        return AudioIn(pcm, self._audio_rate)
 
     def send_ready(self) -> None:
         """Queue the session's rates: the client may talk. `LocalProtocolError` when already said."""
