@@ -212,6 +212,11 @@ class Dialect(abc.ABC, Generic[EventT]):
 
     # Messages out
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there is anything to take and send: a look that takes nothing."""
+        return bool(self._outbox)
+
     def messages_to_send(self) -> list[Message]:
         """Take what has to be sent, in order: text, binary and, last, a `CloseMessage`.
 
