@@ -1,0 +1,100 @@
+"""Every job of this project, each in its own environment: ``nox -l`` lists them, ``nox -s demo`` runs one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "venv"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+EVERYTHING = ".[trio,gateway,local,cli]"
+
+
+def group(name: str) -> list[str]:
+    """The requirements of one dependency group of pyproject.toml."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Ask the built-in gateway a spoken question and write its spoken answer to reply.wav."""
+    session.install("--quiet", EVERYTHING, silent=False)
+    session.run("speko-anyio", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, on asyncio, uvloop and trio; arguments go to pytest."""
+    session.install("--quiet", "-e", EVERYTHING, *group("test"), silent=False)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", "--skip-covered", "--skip-empty", "--precision=1")
+    if not session.posargs:
+        # The core outlives everything else: every branch of it is tested.
+        session.run("coverage", "report", "--include=*/speko_anyio/protocol/*", "--fail-under=100")
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The core and the client against the oldest dependencies that pyproject.toml admits."""
+    oldest = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
+    session.install("--quiet", "-e", ".[trio]", *oldest, *group("minimums"), silent=False)
+    session.run("pytest", "tests/protocol", "tests/client", "tests/adapters", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and the async bugs that a linter can see."""
+    session.install("--quiet", *group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("flake8", "--select=ASYNC", "--enable=ASYNC", "src", "tests", "examples")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict and pyright over the package and its tests."""
+    session.install("--quiet", "-e", EVERYTHING, *group("test"), *group("types"), silent=False)
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def deep(session: nox.Session) -> None:
+    """The property-based and stateful proofs with 100,000 examples each: hours."""
+    session.install("--quiet", "-e", ".[trio]", *group("test"), silent=False)
+    session.run("pytest", "tests/machines", *session.posargs, env={"HYPOTHESIS_PROFILE": "deep"})
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Coverage-guided fuzzing of the two receive paths; seconds as argument, 60 when none is given."""
+    session.install("--quiet", "-e", ".", "atheris", silent=False)
+    seconds = session.posargs[0] if session.posargs else "60"
+    with tempfile.TemporaryDirectory() as corpus:
+        session.run("python", "tests/fuzz/fuzz_receive.py", corpus, f"-max_total_time={seconds}")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The codec beside its peers, as a table and a plot; arguments go to the benchmark."""
+    session.install("--quiet", "-e", ".", *group("bench"), silent=False)
+    session.run("python", "benchmarks/codec.py", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The sdist and the wheel, into dist/, with their metadata checked."""
+    session.install("--quiet", "build", "twine")
+    session.run("python", "-m", "build", "--outdir", "dist")
+    session.run("twine", "check", "--strict", *map(str, Path("dist").glob("*")))
+
+
+if os.environ.get("CI"):
+    nox.options.error_on_missing_interpreters = True

@@ -1,0 +1,47 @@
+"""How the command ends: one readable line for every failure, and an exit code that scripts can tell apart."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..client.errors import APIConnectionError, APIStatusError, MissingAPIKeyError
+from ..protocol.errors import HandshakeError, SpekoError
+
+FAILED: Final = 1
+"""Something went wrong that no other code names."""
+USAGE: Final = 2
+"""The command line makes no sense (argparse's own code for it)."""
+BAD_INPUT: Final = 3
+"""A file can't be read, is no usable WAV, or can't be written."""
+REFUSED: Final = 4
+"""The service said no: wrong key, unknown provider, too many requests."""
+UNREACHABLE: Final = 5
+"""Nobody answered at that address."""
+NO_ANSWER: Final = 6
+"""The session worked, but no answer came."""
+INTERRUPTED: Final = 130
+"""Ctrl-C (128 + SIGINT, as shells count)."""
+
+EXIT_CODES_HELP: Final = (
+    "exit codes: 0 done, 1 failed, 2 usage, 3 bad input file, 4 refused by the service, "
+    "5 unreachable, 6 no answer, 130 interrupted"
+)
+
+
+class CommandError(Exception):
+    """The command can't go on: the line to print, and the code to end with."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def exit_code_of(error: SpekoError) -> int:
+    """The exit code that an error of the library calls for."""
+    if isinstance(error, MissingAPIKeyError):
+        return USAGE
+    if isinstance(error, APIConnectionError):
+        return UNREACHABLE
+    if isinstance(error, (APIStatusError, HandshakeError)):
+        return REFUSED
+    return FAILED

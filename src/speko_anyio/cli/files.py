@@ -1,0 +1,37 @@
+"""WAV files of the command line: failures become one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio.to_thread
+
+from ..audio.wav import Wav, WavError, read_wav, write_wav
+from .failures import BAD_INPUT, CommandError
+
+
+async def load(path: Path, sample_rate: int) -> bytes:
+    """PCM16 mono of the WAV at `path`, at `sample_rate`; `CommandError` when it can't be had."""
+    try:
+        wav: Wav = await anyio.to_thread.run_sync(lambda: read_wav(path, sample_rate=sample_rate))
+    except WavError as error:
+        raise CommandError(str(error), BAD_INPUT) from None
+    except OSError as error:
+        raise CommandError(f"can't read {path}: {error.strerror}; check the path", BAD_INPUT) from None
+    return wav.pcm
+
+
+async def save(path: Path, pcm: bytes, sample_rate: int) -> None:
+    """Write PCM16 mono to `path` as a WAV; `CommandError` when it can't be."""
+    try:
+        await anyio.to_thread.run_sync(write_wav, path, pcm, sample_rate)
+    except OSError as error:
+        raise CommandError(f"can't write {path}: {error.strerror}; choose another -o", BAD_INPUT) from None
+
+
+def check_writable(path: Path) -> None:
+    """Before a conversation is held whose end would be lost: can `path` be written at all?"""
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir():
+        what = "it is a folder" if path.is_dir() else f"{folder} is no folder"
+        raise CommandError(f"can't write {path}: {what}; choose another -o", BAD_INPUT)

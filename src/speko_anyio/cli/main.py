@@ -1,0 +1,161 @@
+"""The command line: what can be typed, and the one place where failures become a line and a code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+
+from .._version import __version__
+from ..protocol.errors import SpekoError
+from .failures import EXIT_CODES_HELP, INTERRUPTED, CommandError, exit_code_of
+
+BACKENDS: Final = ("asyncio", "uvloop", "trio")
+
+Command = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code (see ``--help``)."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except CommandError as error:
+        print(f"speko-anyio: {error}", file=sys.stderr)
+        return error.exit_code
+    except SpekoError as error:
+        print(f"speko-anyio: {error}", file=sys.stderr)
+        return exit_code_of(error)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    command = _command(options.command)
+    if options.backend == "uvloop":
+        _require("uvloop", "install uvloop, or choose --backend asyncio")
+        anyio.run(command, options, backend="asyncio", backend_options={"use_uvloop": True})
+    else:
+        if options.backend == "trio":
+            _require("trio", "install 'speko-anyio[trio]', or choose --backend asyncio")
+        anyio.run(command, options, backend=options.backend)
+
+
+def _command(name: str) -> Command:
+    # Imported when chosen: `--help` and mistakes are answered without loading a server or a voice.
+    try:
+        if name == "demo":
+            from .demo import demo
+
+            return demo
+        if name == "say":
+            from .say import say
+
+            return say
+        from .serve import serve
+
+        return serve
+    except ImportError as error:
+        if error.name is None or error.name.startswith("speko_anyio."):
+            raise
+        raise CommandError(
+            f"`speko-anyio {name}` needs {error.name}, which is not installed; "
+            "install 'speko-anyio[cli,gateway,local]'"
+        ) from None
+
+
+def _require(module: str, advice: str) -> None:
+    try:
+        __import__(module)
+    except ImportError:
+        raise CommandError(f"{module} is not installed; {advice}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="speko-anyio",
+        description="Speech-to-speech sessions: ask, serve, try out.",
+        epilog=EXIT_CODES_HELP,
+    )
+    parser.add_argument("--version", action="version", version=f"speko-anyio {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="ask the built-in gateway a spoken question; needs no account",
+        description="Start a gateway in this process, ask its offline voice aloud, write the answer.",
+        epilog=EXIT_CODES_HELP,
+    )
+    question = demo.add_mutually_exclusive_group()
+    question.add_argument("--text", default="What time is it?", help="the question, to be spoken for you")
+    question.add_argument("--wav", type=Path, metavar="FILE", help="the question, recorded")
+    demo.add_argument(
+        "--turns", type=_positive, default=1, metavar="N", help="ask N times; prints the median"
+    )
+    _add_output(demo)
+    _add_backend(demo)
+
+    say = commands.add_parser(
+        "say",
+        help="ask any endpoint a recorded question",
+        description="Ask with a WAV file, at the speed of speech, and write the answer to another. Without "
+        "--base-url, the providers local and echo are served by a gateway in this process.",
+        epilog=EXIT_CODES_HELP + "; the API key is read from SPEKO_API_KEY",
+    )
+    say.add_argument(
+        "wav", type=Path, metavar="QUESTION.wav", help="any PCM WAV: every rate and channel count"
+    )
+    say.add_argument("--provider", default="local", help="openai, google, xai, local, … (default: local)")
+    say.add_argument("--model", default=None, help="the provider's model (default: its usual one)")
+    say.add_argument("--voice", default=None)
+    say.add_argument("--system-prompt", default=None)
+    say.add_argument("--rate", type=int, choices=(16000, 24000), default=24000, help="of the session, in Hz")
+    say.add_argument("--base-url", default=None, help="of the service (default: SPEKO_BASE_URL)")
+    _add_output(say)
+    _add_backend(say)
+
+    serve = commands.add_parser(
+        "serve",
+        help="run a gateway",
+        description="Serve sessions with the handlers that are installed. API keys are read from "
+        "SPEKO_GATEWAY_KEYS (separated by commas); without it one is made up and printed.",
+        epilog=EXIT_CODES_HELP,
+    )
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    serve.add_argument("--public-url", default=None, help="where clients reach it, behind a proxy")
+    serve.add_argument(
+        "--patience", type=float, default=10.0, metavar="SECONDS", help="for living sessions on Ctrl-C"
+    )
+    _add_backend(serve, choices=("asyncio", "uvloop"))
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("reply.wav"),
+        metavar="REPLY.wav",
+        help="(default: reply.wav)",
+    )
+
+
+def _add_backend(parser: argparse.ArgumentParser, choices: Sequence[str] = BACKENDS) -> None:
+    parser.add_argument(
+        "--backend", choices=choices, default="asyncio", help="the event loop (default: asyncio)"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number

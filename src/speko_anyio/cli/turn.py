@@ -1,0 +1,148 @@
+"""One spoken turn: a question at the speed of speech, and everything of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import msgspec
+
+from ..client import RealtimeSession
+from ..protocol.errors import SpekoError
+from ..protocol.frames import Audio, Close, Error, Frame, Transcript, Usage
+from .failures import NO_ANSWER, CommandError
+
+CHUNK_SECONDS: Final = 0.02
+"""Of speech in one message: what telephony and browsers send."""
+
+ANSWER_TIMEOUT: Final = 20.0
+"""Seconds for the answer to begin, after the question."""
+
+QUIET_TIMEOUT: Final = 3.0
+"""Seconds without a frame after which an answer is over that no `Usage` ended."""
+
+
+class Answer(msgspec.Struct):
+    """What came of a turn."""
+
+    pcm: bytearray = msgspec.field(default_factory=bytearray)
+    """PCM16 mono."""
+    sample_rate: int = 0
+    heard: str = ""
+    """The final transcripts of the question."""
+    said: str = ""
+    """The final transcripts of the answer."""
+    time_to_first_audio: float | None = None
+    """Seconds from the end of the question to the first audio of the answer; below zero when the service
+    took the question to be over before the recording was."""
+
+
+async def take_turn(
+    session: RealtimeSession,
+    question: bytes,
+    *,
+    progress: Callable[[float], None],
+    show: Callable[[Frame], None],
+) -> Answer:
+    """Speak `question`, PCM16 mono at the session's input rate, and collect the answer.
+
+    `progress` is told how much was spoken, from 0 to 1; `show` sees every frame. Raises `CommandError` when
+    no answer comes, and the session's own errors.
+    """
+    turn = _Turn(session, progress, show)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(turn.speak, question)
+        await turn.listen()
+        tasks.cancel_scope.cancel()
+    return turn.result()
+
+
+class _Turn:
+    def __init__(
+        self, session: RealtimeSession, progress: Callable[[float], None], show: Callable[[Frame], None]
+    ) -> None:
+        self._session = session
+        self._progress = progress
+        self._show = show
+        self._answer = Answer(sample_rate=session.output_sample_rate)
+        self._patience = anyio.CancelScope()
+        self._question_ended: float | None = None
+        self._first_audio: float | None = None
+        self._error: Error | None = None
+        self._failure: Exception | None = None
+
+    async def speak(self, question: bytes) -> None:
+        size = round(self._session.input_sample_rate * CHUNK_SECONDS) * 2
+        start = anyio.current_time()
+        try:
+            for index, position in enumerate(range(0, len(question), size)):
+                await anyio.sleep_until(start + index * CHUNK_SECONDS)
+                await self._session.send_audio(question[position : position + size])
+                self._progress(min(1.0, (position + size) / len(question)))
+            await self._session.commit()
+        except SpekoError:
+            return  # the session is over: `listen` is told so too, and why
+        self._question_ended = anyio.current_time()
+        self._patience.deadline = self._question_ended + ANSWER_TIMEOUT
+
+    async def listen(self) -> None:
+        """Take frames until the answer is over. Raises nothing of ours: the task group would wrap it."""
+        try:
+            with self._patience:
+                async for frame in self._session:
+                    self._show(frame)
+                    if self._take(frame):
+                        return
+                    if self._answered:
+                        self._patience.deadline = anyio.current_time() + QUIET_TIMEOUT
+        except SpekoError as error:
+            self._failure = error
+
+    @property
+    def _answered(self) -> bool:
+        return self._question_ended is not None and self._first_audio is not None
+
+    def _take(self, frame: Frame) -> bool:
+        """Keep what belongs to the answer; True when it is over."""
+        answer = self._answer
+        match frame:
+            case Audio(pcm=pcm, sample_rate=rate):
+                if self._first_audio is None:
+                    self._first_audio = anyio.current_time()
+                answer.pcm += pcm
+                answer.sample_rate = rate
+            case Transcript(role="user", text=text, final=True):
+                answer.heard = f"{answer.heard} {text}".strip()
+            case Transcript(role="assistant", text=text, final=True):
+                answer.said = f"{answer.said} {text}".strip()
+            case Error():
+                self._error = frame
+            case Usage():
+                return self._answered
+            case Close(code=code, reason=reason):
+                self._failure = self._closed(code, reason)
+                return True
+            case _:
+                pass
+        return False
+
+    def _closed(self, code: int, reason: str) -> CommandError:
+        why = reason or "no reason given"
+        if self._error is not None:
+            why = f"{self._error.code}: {self._error.message}"
+        return CommandError(f"the service ended the session with code {code} ({why})", NO_ANSWER)
+
+    def result(self) -> Answer:
+        """The answer; what went wrong is raised, unless all of the answer had come before it did."""
+        if self._first_audio is None or self._question_ended is None:
+            if self._failure is not None:
+                raise self._failure
+            why = "" if self._error is None else f" ({self._error.code}: {self._error.message})"
+            raise CommandError(
+                f"no spoken answer came within {ANSWER_TIMEOUT:g} s of the question{why}; "
+                "check that the recording holds speech",
+                NO_ANSWER,
+            )
+        self._answer.time_to_first_audio = self._first_audio - self._question_ended
+        return self._answer
