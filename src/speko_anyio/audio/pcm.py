@@ -1,7 +1,7 @@
 """Arithmetic on PCM16: little-endian signed 16-bit samples, mono unless it says otherwise.
 
 Everything here takes whole samples: an odd number of bytes is a `ValueError`
-(`speko_anyio.protocol.pcm.Alignment` makes whole samples of a stream of bytes).
+(`speko_anyio.protocol.pcm.whole_samples` makes whole samples of a stream of bytes).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def peak_dbfs(pcm: bytes) -> float:
 
 
 def downmix(pcm: bytes, channels: int) -> bytes:
-    """Mono out of `channels` interleaved ones: their mean, rounded towards minus infinity, so it can't clip."""
+    """Mono out of `channels` interleaved ones: their mean, rounded down, so it can't clip."""
     if channels < 1:
         raise ValueError(f"audio has at least one channel, not {channels}")
     _check_whole(pcm, SAMPLE_BYTES * channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from speko_anyio.protocol.pcm import Alignment
+from speko_anyio.protocol.pcm import whole_samples
 
 from . import pcm as pcm16
 
@@ -53,7 +53,7 @@ class Resampler:
             raise ValueError(f"sample rates are positive, not {source_rate} and {target_rate}")
         self.source_rate = source_rate
         self.target_rate = target_rate
-        self._alignment = Alignment()
+        self._odd = b""
         # Any: neither soxr's stream nor numpy has types that this package may depend on
         self._stream: Any = None
         self._numpy: Any = None
@@ -65,18 +65,18 @@ class Resampler:
 
     def push(self, pcm: bytes) -> bytes:
         """Take a piece, of any number of bytes; give what is ready, which may be nothing yet."""
-        whole = self._alignment.push(pcm)
+        whole, self._odd = whole_samples(self._odd, pcm)
         return self._convert(whole, last=False) if whole else b""
 
     def flush(self) -> bytes:
-        """End the stream: what was held back. The next `push` starts a new stream; an odd byte is forgotten."""
+        """End the stream: what was held back. The next `push` starts anew; an odd byte is forgotten."""
         rest = self._convert(b"", last=True)
         self.reset()
         return rest
 
     def reset(self) -> None:
         """Forget everything that was pushed, as if newly made."""
-        self._alignment.reset()
+        self._odd = b""
         if self._stream is not None:
             self._stream.clear()
 

@@ -87,7 +87,7 @@ def read_wav(
         max_bytes: the largest file that is read.
 
     Raises:
-        WavError: the file is not a WAV, is too large, is cut short, is empty, or has a coding that is not PCM.
+        WavError: the file is not a WAV, is too large, cut short or empty, or its coding is not PCM.
         OSError: the file can't be read.
         ImportError: the rate has to change and soxr is not installed.
     """

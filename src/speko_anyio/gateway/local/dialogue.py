@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MAX_SPOKEN_OUTPUT: Final = 400
 """Characters of a tool's output that are spoken: about half a minute."""
 
+MAX_SPOKEN_DEPTH: Final = 4
+"""Levels of a tool's JSON output that are spoken."""
+
 _PHRASES: Final = (
     "what time is it",
     "what time is it now",
@@ -50,7 +53,10 @@ _PHRASES: Final = (
 )
 _TIME: Final = frozenset({"time", "clock"})
 _FIXED: Final = (
-    (frozenset({"hello", "hi", "morning", "evening"}), "Hello! I am the offline voice. Ask me what time it is."),
+    (
+        frozenset({"hello", "hi", "morning", "evening"}),
+        "Hello! I am the offline voice. Ask me what time it is.",
+    ),
     (frozenset({"thank", "thanks"}), "You are welcome."),
     (frozenset({"goodbye", "bye"}), "Goodbye!"),
     (frozenset({"help"}), "I can tell the time, call your tools, and repeat what I hear."),
@@ -104,9 +110,10 @@ class Dialogue:
             return Answer(_FIXED[-1][1])
         return Answer(f"I heard: {heard}.")
 
-    def report(self, outputs: Sequence[tuple[str, str | None]]) -> str:
-        """The sentence that tells tools' outputs, given as (name, output); None is no answer in time."""
-        return " ".join(_report_one(name, output) for name, output in outputs)
+
+def report(outputs: Sequence[tuple[str, str | None]]) -> str:
+    """The sentences that tell tools' outputs, given as (name, output); None is no answer in time."""
+    return " ".join(_report_one(name, output) for name, output in outputs)
 
 
 def _report_one(name: str, output: str | None) -> str:
@@ -114,7 +121,7 @@ def _report_one(name: str, output: str | None) -> str:
         return f"{_spoken(name).capitalize()} did not answer."
     try:
         value: Any = msgspec.json.decode(output)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):  # the client's text, so of any depth
         value = output
     said = _say_value(value)[:MAX_SPOKEN_OUTPUT].strip()
     if not said:
@@ -122,14 +129,18 @@ def _report_one(name: str, output: str | None) -> str:
     return said if said[-1] in ".!?" else f"{said}."
 
 
-def _say_value(value: Any) -> str:
+def _say_value(value: Any, depth: int = 0) -> str:
+    if depth > MAX_SPOKEN_DEPTH:
+        return "more"
     match value:
         case dict():
-            return ", ".join(f"{_spoken(str(key))} {_say_value(item)}" for key, item in value.items())
+            return ", ".join(
+                f"{_spoken(str(key))} {_say_value(item, depth + 1)}" for key, item in value.items()
+            )
         case list():
-            return ", ".join(map(_say_value, value))
+            return ", ".join(_say_value(item, depth + 1) for item in value)
         case None:
-            return ""
+            return "nothing" if depth else ""
         case bool():
             return "yes" if value else "no"
         case _:

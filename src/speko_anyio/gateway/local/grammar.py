@@ -49,7 +49,7 @@ class Grammar(msgspec.Struct, frozen=True):
         return "#JSGF V1.0;\ngrammar known;\n" + "\n".join(rules) + "\n"
 
     def pattern(self) -> re.Pattern[str]:
-        """Matches exactly the whole phrases: a search that runs out of audio also gives beginnings of them."""
+        """Matches exactly the whole phrases: a search whose audio ends early gives beginnings of them."""
         return re.compile("|".join("".join(self._parts(template)) for template in self.templates))
 
     def _parts(self, template: str) -> Iterator[str]:

@@ -21,6 +21,8 @@ FRAME_MS: Final = 20
 
 FRAME_BYTES: Final = SAMPLE_RATE * FRAME_MS // 1000 * pcm16.SAMPLE_BYTES
 
+_SILENT_FRAME: Final = bytes(FRAME_BYTES)
+
 IsSpeech: TypeAlias = "Callable[[bytes], bool]"
 """Whether a frame of `FRAME_BYTES` bytes is speech."""
 
@@ -35,9 +37,10 @@ class Timing(NamedTuple):
     end: int = 560
     """Silence that ends the turn. Within a sentence people pause for up to about half a second."""
     tail: int = 200
-    """Silence at the end that belongs to the turn; when it has come, what was said so far is worth recognising."""
+    """Silence at the end that belongs to the turn; after it, recognising ahead is worth while."""
     progress: int = 600
-    """Speech between two suggestions to recognise what was said so far."""
+    """Speech before the first suggestion to recognise what was said so far; later ones come at growing
+    distances, half of the turn so far, since each recognises the whole turn again."""
     longest: int = 15_000
     """A turn that lasts longer is ended: it bounds memory and the recogniser's time."""
 
@@ -82,13 +85,16 @@ class Listener:
         self._timing = timing or Timing()
         self._unframed = bytearray()
         self._turn_ended_by_silence = False
-        self._before: deque[bytes] = deque(maxlen=(self._timing.lead_in + self._timing.onset) // FRAME_MS)
-        self._forget_turn()
-
-    @property
-    def talking(self) -> bool:
-        """Whether a turn has begun and not ended."""
-        return self._in_turn
+        self._turn = bytearray()
+        self._speech_end = 0  # bytes of the turn up to the end of the last speech frame
+        self._speech = 0  # milliseconds of speech in a row
+        self._silent = 0  # milliseconds of silence in a row
+        self._unrecognised = 0  # milliseconds since the last suggestion
+        self._heard_bytes = 0
+        self._in_turn = False
+        frames_before = (self._timing.lead_in + self._timing.onset) // FRAME_MS
+        # Silence, where a recording starts or ends with speech at once: the recogniser needs some around it.
+        self._before: deque[bytes] = deque([_SILENT_FRAME] * frames_before, maxlen=frames_before)
 
     def push(self, pcm: bytes) -> Iterator[Event]:
         """Take whole samples, any number; what they mean. Iterate to the end: work is done on the way."""
@@ -116,16 +122,16 @@ class Listener:
     def clear(self) -> None:
         """Forget all audio since the last turn."""
         self._unframed.clear()
-        self._before.clear()
         self._forget_turn()
 
     def _forget_turn(self) -> None:
+        self._before.extend([_SILENT_FRAME] * (self._before.maxlen or 0))
         self._in_turn = False
         self._turn = bytearray()
-        self._speech_end = 0  # bytes of the turn up to the end of the last speech frame
-        self._speech = 0  # milliseconds of speech in a row
-        self._silent = 0  # milliseconds of silence in a row
-        self._unrecognised = 0  # milliseconds since the last suggestion
+        self._speech_end = 0
+        self._speech = 0
+        self._silent = 0
+        self._unrecognised = 0
         self._heard_bytes = 0
 
     def _frame(self, frame: bytes) -> Iterator[Event]:
@@ -141,7 +147,6 @@ class Listener:
             self._in_turn = True
             self._turn_ended_by_silence = False
             self._turn += b"".join(self._before)
-            self._before.clear()
             self._speech_end = len(self._turn)
             yield SpeechStarted()
 
@@ -151,9 +156,9 @@ class Listener:
         if speech:
             self._speech_end = len(self._turn)
             self._silent = 0
-            if len(self._turn) // FRAME_BYTES * FRAME_MS >= timing.longest:
+            if self._turn_ms() >= timing.longest:
                 yield self._end_by_itself()
-            elif self._unrecognised >= timing.progress:
+            elif self._unrecognised >= max(timing.progress, self._turn_ms() // 2):
                 self._unrecognised = 0
                 yield SpeechPaused(self._utterance())
             return
@@ -166,14 +171,16 @@ class Listener:
 
     def _end_by_itself(self) -> TurnEnded:
         ended = TurnEnded(self._utterance())
-        self._before.clear()
         self._forget_turn()
         self._turn_ended_by_silence = True
         return ended
 
+    def _turn_ms(self) -> int:
+        return len(self._turn) // FRAME_BYTES * FRAME_MS
+
     def _utterance(self) -> bytes:
         tail = pcm16.byte_count(self._timing.tail / 1000, SAMPLE_RATE)
-        return bytes(self._turn[: self._speech_end + tail])
+        return bytes(self._turn[: self._speech_end + tail]).ljust(self._speech_end + tail, b"\0")
 
 
 def webrtc_vad(*, loudness_floor: float = -50.0) -> IsSpeech:

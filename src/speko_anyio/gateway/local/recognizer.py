@@ -236,14 +236,14 @@ class _WorkerProcess:
         self._stdin = process.stdin
         self._replies = BufferedByteReceiveStream(process.stdout)
 
-    async def send(self, request: wire.Hear, timeout: float) -> None:
+    async def send(self, request: wire.Hear, seconds: float) -> None:
         """Write one request."""
-        with _failing(timeout):
+        with _failing(seconds):
             await self._stdin.send(wire.encode(request))
 
-    async def expect(self, kind: type[_ReplyT], timeout: float) -> _ReplyT:
+    async def expect(self, kind: type[_ReplyT], seconds: float) -> _ReplyT:
         """Read one reply, which must be a `kind`."""
-        with _failing(timeout):
+        with _failing(seconds):
             (length,) = wire.HEADER.unpack(await self._replies.receive_exactly(wire.HEADER.size))
             if length > wire.MAX_MESSAGE:
                 raise _ProcessFailedError("sent what is no message")
@@ -254,12 +254,12 @@ class _WorkerProcess:
 
 
 @contextmanager
-def _failing(timeout: float) -> Iterator[None]:
+def _failing(seconds: float) -> Iterator[None]:
     try:
-        with anyio.fail_after(timeout):
+        with anyio.fail_after(seconds):
             yield
     except TimeoutError:
-        raise _ProcessFailedError(f"gave no answer within {timeout:g} s") from None
+        raise _ProcessFailedError(f"gave no answer within {seconds:g} s") from None
     except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
         raise _ProcessFailedError("ended") from None
     except msgspec.DecodeError:

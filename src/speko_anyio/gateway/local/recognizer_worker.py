@@ -25,15 +25,15 @@ from pocketsphinx import Decoder
 from .grammar import Grammar
 from .wire import HEADER, MAX_MESSAGE, SAMPLE_RATE, Heard, Warm, decode_request, encode
 
-NOISE_LEVEL: Final = 20.0
-"""Standard deviation, in sample units, of the noise that is added to all input (-64 dBFS).
+NOISE_LEVEL: Final = 30.0
+"""Standard deviation, in sample units, of the noise that is added to all input (-61 dBFS).
 
 Digital silence, which synthesisers and noise gates produce, ruins the features' normalisation:
 without noise no synthesised test question of six was recognised; with it all six were.
 """
 
 # Log likelihoods in PocketSphinx's unit (natural log times 10,000) a frame of 10 ms, over words only.
-# 66 synthesised known phrases: mean never below -51,000; of others that fill the audio, most are below -42,000.
+# 66 synthesised known phrases: mean never below -51,000; of wrong ones, most are below -42,000.
 SURE_MEAN: Final = -38_000
 SURE_WORST_WORD: Final = -62_000
 DOUBTFUL_MEAN: Final = -50_000
@@ -70,7 +70,7 @@ class _Compiled(NamedTuple):
 
 
 class Engine:
-    """The two searches. Loading takes about 0.5 s and 110 MB."""
+    """The two searches. Loading takes about 0.7 s and 180 MB."""
 
     def __init__(self) -> None:
         # Keeping 2,000 hypotheses a frame, not 30,000, makes dictation three times as fast at the

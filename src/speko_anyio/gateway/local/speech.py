@@ -27,7 +27,9 @@ _SYNCHRONOUS: Final = 2
 _DONT_EXIT: Final = 0x8000
 _UTF8: Final = 1
 _RATE: Final = 1
-_SENTENCE = re.compile(rf".{{1,{_PIECE}}}?(?:[.!?;:](?=\s)|\Z)|.{{1,{_PIECE}}}(?=\s)|.{{1,{_PIECE}}}", re.DOTALL)
+_SENTENCE = re.compile(
+    rf".{{1,{_PIECE}}}?(?:[.!?;](?=\s)|\Z)|.{{1,{_PIECE}}}(?=\s)|.{{1,{_PIECE}}}", re.DOTALL
+)
 _VOICE_NAME = re.compile(r"[A-Za-z0-9+_-]{1,40}\Z")
 
 
@@ -63,7 +65,10 @@ class Synthesizer:
             self._select(voice)
 
     def speak(self, text: str, *, voice: str = DEFAULT_VOICE, words_per_minute: int = 165) -> bytes:
-        """PCM16 mono at `sample_rate` of `text`; UnknownVoiceError when there is no such voice."""
+        """PCM16 mono at `sample_rate` of `text`; UnknownVoiceError when there is no such voice.
+
+        The pitch flutters on from call to call: the same text is as long, but never the same samples.
+        """
         with self._lock:
             self._select(voice)
             self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
@@ -76,7 +81,8 @@ class Synthesizer:
         # The name reaches a C library that opens files by it: nothing but a name may pass.
         if not _VOICE_NAME.match(voice) or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise UnknownVoiceError(
-                f"the offline voice has no voice {voice!r}; leave it out, or name one of espeak-ng's, such as 'en-us'"
+                f"the offline voice has no voice {voice!r}; "
+                "leave it out, or name one of espeak-ng's, such as 'en-us'"
             )
 
     def _take(self, samples: Any, count: int, _events: object) -> int:

@@ -37,22 +37,26 @@ PLACES: Final = (
 """Cities that the recogniser listens for where a tool wants a place; dictation may hear others."""
 
 NUMBERS: Final = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-        "sixteen seventeen eighteen nineteen twenty".split()
-    )
-} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
+    "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15,
+    "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30,
+    "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
 
 _VERBS: Final = frozenset(
-    "get set fetch lookup look find run do make call read show tell give check query search list use send".split()
+    {"get", "set", "fetch", "lookup", "look", "find", "run", "do", "make", "call", "read", "show", "tell"}
+    | {"give", "check", "query", "search", "list", "use", "send"}
 )
 _FILLERS: Final = frozenset(
-    "a an and are at be by can could current currently do does for from give how i in is it its like me my now "
-    "of on or please set tell that the this to up was what what's when which will with would you your".split()
+    {"a", "an", "and", "are", "at", "be", "by", "can", "could", "current", "currently", "do", "does", "for"}
+    | {"from", "give", "how", "i", "in", "is", "it", "its", "like", "me", "my", "now", "of", "on", "or"}
+    | {"please", "set", "tell", "that", "the", "this", "to", "up", "was", "what", "what's", "when", "which"}
+    | {"will", "with", "would", "you", "your"}
 )
-_PREPOSITIONS: Final = frozenset("about at called for from in named of on to with".split())
-_PLACE_WORDS: Final = frozenset("city country destination location place town where".split())
+_PREPOSITIONS: Final = frozenset(
+    {"about", "at", "called", "for", "from", "in", "named", "of", "on", "to", "with"}
+)
+_PLACE_WORDS: Final = frozenset({"city", "country", "destination", "location", "place", "town", "where"})
 _JSON_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
     "integer": (int,),

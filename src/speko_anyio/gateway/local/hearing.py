@@ -1,0 +1,77 @@
+"""What the user says, as text: partial transcripts while they talk, and the final one of each turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .recognizer import RecognizerError
+
+if TYPE_CHECKING:
+    from .grammar import Grammar
+    from .recognizer import Recognizer
+    from .session import VoiceSession
+
+
+class Turn:
+    """What is known of one turn of the user's."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        """No more partial transcripts: the turn has ended, or was forgotten."""
+        self.recognising: bytes | None = None
+        self.recognised = anyio.Event()
+        self.result: tuple[bytes, str] | None = None
+        self.shown = ""
+
+
+class Hearing:
+    """Recognises what was said so far ahead of the end of the turn, so that the final costs nothing then."""
+
+    def __init__(self, session: VoiceSession, recognizer: Recognizer, grammar: Grammar) -> None:
+        self._session = session
+        self._recognizer = recognizer
+        self._grammar = grammar
+        self._suggested: tuple[Turn, bytes] | None = None
+        self._suggestion = anyio.Event()
+
+    def suggest(self, turn: Turn, utterance: bytes) -> None:
+        """`utterance` is what was said so far: recognise it when there is time. The newest counts."""
+        self._suggested = (turn, utterance)
+        self._suggestion.set()
+
+    async def run(self) -> None:
+        """Recognise what is suggested and send it as partial transcripts, until cancelled."""
+        while True:
+            await self._suggestion.wait()
+            self._suggestion = anyio.Event()
+            # Without an idle worker a partial result would make somebody's final one wait.
+            if self._suggested is not None and self._recognizer.idle:
+                await self._recognise(*self._suggested)
+
+    async def finish(self, turn: Turn, utterance: bytes) -> str:
+        """The final text of a turn. Raises RecognizerError."""
+        if turn.recognising == utterance:
+            await turn.recognised.wait()
+        if turn.result is not None and turn.result[0] == utterance:
+            return turn.result[1]
+        return (await self._recognizer.hear(utterance, self._grammar)).text
+
+    async def _recognise(self, turn: Turn, utterance: bytes) -> None:
+        if turn.closed:
+            return
+        turn.recognising = utterance
+        turn.recognised = anyio.Event()
+        try:
+            heard = await self._recognizer.hear(utterance, self._grammar)
+        except RecognizerError:
+            # Nobody waits for a partial result; the final one tries again and says what is wrong.
+            return
+        finally:
+            turn.recognising = None
+            turn.recognised.set()
+        turn.result = (utterance, heard.text)
+        if heard.text and heard.text != turn.shown and not turn.closed:
+            turn.shown = heard.text
+            await self._session.send_transcript("user", heard.text, final=False)

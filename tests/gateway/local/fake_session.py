@@ -1,0 +1,133 @@
+"""A session in memory: the test is the client, the handler under test is the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import anyio
+import anyio.lowlevel
+
+from speko_anyio.protocol.commands import Command
+from speko_anyio.protocol.errors import ConnectionClosed
+from speko_anyio.protocol.frames import (
+    Audio,
+    Close,
+    Error,
+    Frame,
+    Interruption,
+    Role,
+    ToolCall,
+    Transcript,
+    Usage,
+)
+
+
+@dataclass(frozen=True)
+class FakeTool:
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    voice: str | None = None
+    tools: Sequence[FakeTool] = ()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A frame and when it was sent, in the event loop's seconds."""
+
+    frame: Frame
+    at: float
+
+
+class FakeSession:
+    """Satisfies `VoiceSession`. What the handler sends is kept in `sent`."""
+
+    def __init__(
+        self,
+        *,
+        config: FakeConfig | None = None,
+        input_sample_rate: int = 16_000,
+        output_sample_rate: int = 24_000,
+    ) -> None:
+        self.session_id = "s_test"
+        self.config = config or FakeConfig()
+        self.input_sample_rate = input_sample_rate
+        self.output_sample_rate = output_sample_rate
+        self.sent: list[Sent] = []
+        self.peer_left = False
+        self._ended = False
+        self._say, self._commands = anyio.create_memory_object_stream[Command](10_000)
+        self._news = anyio.Event()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Command:
+        if self._ended:
+            raise StopAsyncIteration
+        command = await self._commands.receive()
+        self._ended = isinstance(command, Close)
+        return command
+
+    # the client's side
+
+    def say(self, *commands: Command) -> None:
+        """The client sends `commands`."""
+        for command in commands:
+            self._say.send_nowait(command)
+
+    def hang_up(self) -> None:
+        """The client closes: everything that the handler still sends fails."""
+        self.peer_left = True
+        self.say(Close(code=1000, reason="client_closed", initiated_by="remote"))
+
+    def dispose(self) -> None:
+        self._say.close()
+        self._commands.close()
+
+    @property
+    def frames(self) -> list[Frame]:
+        return [sent.frame for sent in self.sent]
+
+    async def wait_for(self, wanted: Callable[[Frame], bool], *, count: int = 1) -> Sent:
+        """Wait until `count` frames that are `wanted` have been sent; the last of them."""
+        with anyio.fail_after(30):
+            while len(found := [sent for sent in self.sent if wanted(sent.frame)]) < count:
+                await self._news.wait()
+        return found[count - 1]
+
+    # the server's side
+
+    async def send_audio(self, pcm: bytes) -> None:
+        await self._send(Audio(pcm=pcm, sample_rate=self.output_sample_rate))
+
+    async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
+        await self._send(Transcript(role=role, text=text, final=final))
+
+    async def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
+        await self._send(ToolCall(call_id=call_id, name=name, arguments=arguments))
+
+    async def send_interruption(self, at: Role) -> None:
+        await self._send(Interruption(at=at))
+
+    async def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
+        await self._send(
+            Usage(input_audio_tokens=input_audio_tokens, output_audio_tokens=output_audio_tokens)
+        )
+
+    async def send_error(self, code: str, message: str) -> None:
+        await self._send(Error(code=code, message=message))
+
+    async def _send(self, frame: Frame) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self.peer_left:
+            raise ConnectionClosed(code=1000, reason="client_closed", initiated_by="remote")
+        self.sent.append(Sent(frame, anyio.current_time()))
+        self._news.set()
+        self._news = anyio.Event()

@@ -1,0 +1,349 @@
+"""Whole sessions with real speech, real voice detection and a recogniser that says what the test wants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from speko_anyio.audio import pcm
+from speko_anyio.gateway.local import LocalVoice, speak_to_pcm
+from speko_anyio.gateway.local import conversation as module
+from speko_anyio.gateway.local.grammar import Grammar
+from speko_anyio.gateway.local.recognizer import Recognizer, RecognizerBusyError
+from speko_anyio.gateway.local.reply import LEAD
+from speko_anyio.gateway.local.wire import Heard
+from speko_anyio.protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
+from speko_anyio.protocol.frames import (
+    Audio,
+    Error,
+    Frame,
+    Interruption,
+    ToolCall,
+    Transcript,
+    Unknown,
+    Usage,
+)
+from tests.gateway.local.fake_session import FakeConfig, FakeSession, FakeTool
+
+pytestmark = [pytest.mark.anyio, pytest.mark.speech]
+
+WEATHER = FakeTool(
+    "get_weather",
+    "Current weather for a city.",
+    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
+NEWS = FakeTool("get_news")
+LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+
+
+class ScriptedRecognizer(Recognizer):
+    """Hears `text`, whatever was said."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.utterances: list[bytes] = []
+        self.fails = False
+
+    @property
+    def idle(self) -> bool:
+        return True
+
+    async def hear(self, pcm: bytes, grammar: Grammar) -> Heard:
+        await anyio.lowlevel.checkpoint()
+        self.utterances.append(pcm)
+        if self.fails:
+            raise RecognizerBusyError("the gateway's recogniser has too much to do; try again")
+        return Heard(self.text, known=False)
+
+
+@asynccontextmanager
+async def serving(text: str, session: FakeSession) -> AsyncIterator[ScriptedRecognizer]:
+    """Serve `session`, whose user is heard as saying `text`; hang up at the end and wait for the handler."""
+    recognizer = ScriptedRecognizer(text)
+
+    @asynccontextmanager
+    async def open_scripted() -> AsyncIterator[Recognizer]:
+        yield recognizer
+
+    voice = LocalVoice(recognizer=open_scripted, now=lambda: datetime(2026, 3, 4, 15, 25, tzinfo=UTC))
+    try:
+        with anyio.fail_after(30):
+            async with voice as handler, anyio.create_task_group() as tasks:
+                tasks.start_soon(handler, session)
+                yield recognizer
+                session.hang_up()
+    finally:
+        session.dispose()
+
+
+def question(rate: int = 16_000) -> list[AudioIn]:
+    spoken = speak_to_pcm("what time is it", rate)
+    step = rate // 50 * 2
+    return [AudioIn(spoken[at : at + step], rate) for at in range(0, len(spoken), step)]
+
+
+def is_a(kind: type[Frame]) -> Callable[[Frame], bool]:
+    return lambda frame: isinstance(frame, kind)
+
+
+def finals(session: FakeSession) -> list[tuple[str, str]]:
+    return [(f.role, f.text) for f in session.frames if isinstance(f, Transcript) and f.final]
+
+
+def audio_seconds(session: FakeSession) -> float:
+    heard = [frame.pcm for frame in session.frames if isinstance(frame, Audio)]
+    return sum(pcm.duration(piece, session.output_sample_rate) for piece in heard)
+
+
+@pytest.mark.parametrize(("input_rate", "output_rate"), [(16_000, 24_000), (24_000, 16_000)])
+@pytest.mark.parametrize("end", [Commit(), EndTurn()])
+async def test_a_turn(input_rate: int, output_rate: int, end: Commit | EndTurn) -> None:
+    session = FakeSession(input_sample_rate=input_rate, output_sample_rate=output_rate)
+    async with serving("what time is it", session) as recognizer:
+        session.say(*question(input_rate), end)
+        await session.wait_for(is_a(Usage))
+    assert finals(session) == [("user", "what time is it"), ("assistant", "It is 3:25 PM.")]
+    assert audio_seconds(session) == pytest.approx(
+        len(speak_to_pcm("It is 3:25 PM.", 16_000)) / 32_000, abs=0.01
+    )
+    spoken = pcm.duration(recognizer.utterances[-1], 16_000)
+    usage = session.frames[-1]
+    assert isinstance(usage, Usage)
+    assert usage.input_audio_tokens == pytest.approx(spoken * 10, abs=1)
+    assert usage.output_audio_tokens == pytest.approx(audio_seconds(session) * 20, abs=1)
+    kinds = [type(frame) for frame in session.frames if not isinstance(frame, Transcript)]
+    assert kinds == [Audio] * (len(kinds) - 1) + [Usage]
+
+
+async def test_silence_ends_the_turn_and_a_late_commit_asks_nothing_more() -> None:
+    session = FakeSession()
+    async with serving("thanks", session):
+        session.say(*question(), AudioIn(pcm.silence(1, 16_000), 16_000), Commit())
+        await session.wait_for(is_a(Usage))
+        assert len(finals(session)) == 2
+        session.say(Commit())
+        await session.wait_for(is_a(Error))
+    assert [f.code for f in session.frames if isinstance(f, Error)] == ["INPUT_EMPTY"]
+
+
+async def test_partial_transcripts_come_first_and_cost_the_final_nothing() -> None:
+    session = FakeSession()
+    async with serving("thanks", session) as recognizer:
+        session.say(*question(), AudioIn(pcm.silence(0.4, 16_000), 16_000))
+        await session.wait_for(is_a(Transcript))
+        await anyio.wait_all_tasks_blocked()
+        assert session.frames == [Transcript("user", "thanks", final=False)]
+        heard_ahead = len(recognizer.utterances)
+        session.say(Commit())
+        await session.wait_for(is_a(Usage))
+        assert len(recognizer.utterances) == heard_ahead
+
+
+async def test_audio_is_sent_a_little_ahead_of_playback_and_no_more() -> None:
+    session = FakeSession()
+    async with serving(LONG, session):
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(Audio), count=25)
+    chunks = [sent for sent in session.sent if isinstance(sent.frame, Audio)]
+    seconds = 0.0
+    for sent in chunks:
+        ahead = seconds - (sent.at - chunks[0].at)
+        assert ahead <= LEAD + 0.02
+        seconds += module.CHUNK_SECONDS
+
+
+async def test_interrupt_stops_the_audio_at_once() -> None:
+    session = FakeSession()
+    async with serving(LONG, session):
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(Audio), count=15)
+        asked = anyio.current_time()
+        session.say(Interrupt())
+        told = await session.wait_for(is_a(Interruption))
+        await session.wait_for(is_a(Usage))
+    assert told.frame == Interruption("user")
+    last_audio = max(sent.at for sent in session.sent if isinstance(sent.frame, Audio))
+    assert last_audio - asked < 0.05
+    assert told.at >= last_audio
+    assert audio_seconds(session) < 2
+    assert [type(frame) for frame in session.frames].count(Interruption) == 1
+
+
+async def test_talking_over_it_stops_the_audio_and_a_click_does_not() -> None:
+    session = FakeSession()
+    click = b"\xff\x7f\0\x80" * 160
+    async with serving(LONG, session):
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(Audio))
+        session.say(AudioIn(click + pcm.silence(0.2, 16_000), 16_000))
+        await session.wait_for(is_a(Audio), count=20)
+        assert not any(isinstance(frame, Interruption) for frame in session.frames)
+        asked = anyio.current_time()
+        session.say(*question())
+        await session.wait_for(is_a(Interruption))
+    last_audio = max(sent.at for sent in session.sent if isinstance(sent.frame, Audio))
+    assert last_audio - asked < 0.05
+
+
+async def test_an_interrupt_right_after_the_commit_cancels_the_answer() -> None:
+    session = FakeSession()
+    async with serving(LONG, session):
+        session.say(*question(), Commit(), Interrupt())
+        await session.wait_for(is_a(Usage))
+    assert audio_seconds(session) == 0
+    assert session.frames[-2:] == [Interruption("user"), session.frames[-1]]
+
+
+async def test_an_interrupt_while_the_end_is_still_playing_is_told() -> None:
+    session = FakeSession()
+    async with serving("thanks", session):
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(Usage))
+        session.say(Interrupt())
+        await session.wait_for(is_a(Interruption))
+
+
+async def test_an_interrupt_of_nothing_is_nothing() -> None:
+    session = FakeSession()
+    async with serving("thanks", session):
+        session.say(Interrupt(), Commit())
+        await session.wait_for(is_a(Error))
+    assert not any(isinstance(frame, Interruption) for frame in session.frames)
+
+
+async def test_clear_forgets_what_was_said() -> None:
+    session = FakeSession()
+    async with serving("thanks", session):
+        session.say(*question(), Clear(), AudioIn(pcm.silence(0.3, 16_000), 16_000), Commit())
+        await session.wait_for(is_a(Usage))
+    assert finals(session) == [("assistant", module.NOTHING_HEARD)]
+
+
+async def test_a_tool_is_called_and_its_result_spoken() -> None:
+    session = FakeSession(config=FakeConfig(tools=[WEATHER]))
+    async with serving("what is the weather in paris", session):
+        session.say(*question(), Commit())
+        call = (await session.wait_for(is_a(ToolCall))).frame
+        assert isinstance(call, ToolCall)
+        assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "paris"})
+        session.say(ToolResult("someone else's", "no"), ToolResult(call.call_id, '{"sky": "clear"}'))
+        await session.wait_for(is_a(Usage))
+    assert finals(session)[-1] == ("assistant", "sky clear.")
+
+
+async def test_results_of_parallel_calls_may_come_in_any_order() -> None:
+    session = FakeSession(config=FakeConfig(tools=[WEATHER, NEWS]))
+    async with serving("news and weather in oslo", session):
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(ToolCall), count=2)
+        calls = [frame for frame in session.frames if isinstance(frame, ToolCall)]
+        session.say(*(ToolResult(call.call_id, call.name) for call in reversed(calls)))
+        await session.wait_for(is_a(Usage))
+    assert finals(session)[-1] == ("assistant", "get_weather. get_news.")
+
+
+async def test_a_tool_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOOL_TIMEOUT", 0.01)
+    session = FakeSession(config=FakeConfig(tools=[NEWS]))
+    async with serving("tell me the news", session):
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(Usage))
+    assert finals(session)[-1] == ("assistant", "Get news did not answer.")
+
+
+async def test_an_interrupt_makes_a_call_moot() -> None:
+    session = FakeSession(config=FakeConfig(tools=[NEWS]))
+    async with serving("tell me the news", session):
+        session.say(*question(), Commit())
+        call = (await session.wait_for(is_a(ToolCall))).frame
+        assert isinstance(call, ToolCall)
+        session.say(Interrupt(), ToolResult(call.call_id, "late"))
+        await session.wait_for(is_a(Usage))
+    assert audio_seconds(session) == 0
+
+
+async def test_a_failing_recogniser_is_an_error_and_the_session_goes_on() -> None:
+    session = FakeSession()
+    async with serving("thanks", session) as recognizer:
+        recognizer.fails = True
+        session.say(*question(), Commit())
+        error = (await session.wait_for(is_a(Error))).frame
+        assert error == Error("OVERLOADED", "the gateway's recogniser has too much to do; try again")
+        recognizer.fails = False
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(Audio))
+
+
+async def test_turns_faster_than_answers_are_refused() -> None:
+    session = FakeSession()
+    silent_turn = (AudioIn(pcm.silence(0.1, 16_000), 16_000), Commit())
+    async with serving("thanks", session):
+        session.say(*silent_turn * (module.MAX_WAITING_REPLIES + 3))
+        error = (await session.wait_for(is_a(Error))).frame
+    assert isinstance(error, Error)
+    assert error.code == "OVERLOADED"
+
+
+async def test_an_unknown_voice_is_an_error_and_the_usual_one_speaks() -> None:
+    session = FakeSession(config=FakeConfig(voice="alloy"))
+    async with serving("thanks", session):
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(Audio))
+    (error,) = [frame for frame in session.frames if isinstance(frame, Error)]
+    assert error.code == "UNKNOWN_VOICE"
+
+
+async def test_a_chosen_voice_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def spy(text: str, sample_rate: int, *, voice: str) -> bytes:
+        used.append(voice)
+        return speak_to_pcm(text, sample_rate, voice=voice)
+
+    monkeypatch.setattr(module, "speak_to_pcm", spy)
+    session = FakeSession(config=FakeConfig(voice="en-us+f3"))
+    async with serving("thanks", session):
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(Audio))
+    assert used == ["en-us+f3"]
+    assert not any(isinstance(frame, Error) for frame in session.frames)
+
+
+async def test_a_newer_command_is_passed_over() -> None:
+    session = FakeSession()
+    async with serving("thanks", session):
+        session.say(Unknown("wave", "{}"), *question(), Commit())
+        await session.wait_for(is_a(Audio))
+
+
+async def test_a_peer_that_leaves_while_it_speaks_ends_the_session_quietly() -> None:
+    session = FakeSession()
+    async with serving(LONG, session):
+        session.say(*question(), Commit())
+        await session.wait_for(is_a(Audio))
+        session.peer_left = True
+    assert audio_seconds(session) > 0
+
+
+async def test_cancelling_the_handler_ends_it_in_the_middle_of_a_word() -> None:
+    session = FakeSession()
+    with anyio.fail_after(30), anyio.CancelScope() as scope:
+        async with serving(LONG, session):
+            session.say(*question(), Commit())
+            await session.wait_for(is_a(Audio))
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert 0 < audio_seconds(session) < 1
+
+
+async def test_a_session_outside_of_the_context_is_refused() -> None:
+    session = FakeSession()
+    with pytest.raises(RuntimeError, match="inside `async with LocalVoice"):
+        await LocalVoice()(session)
+    session.dispose()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speko_anyio.gateway.local.tools import MAX_CALLS, PlannedCall, plan_calls, tool_grammar, words
+from tests.gateway.local.fake_session import FakeTool
+
+
+def tool(name: str, description: str = "", required: tuple[str, ...] = (), **properties: Any) -> FakeTool:
+    return FakeTool(name, description, {"properties": properties, "required": list(required)})
+
+
+def arguments(heard: str, offered: FakeTool) -> dict[str, Any]:
+    (call,) = plan_calls(heard, [offered])
+    return call.arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("getWeather_now", ["get", "weather", "now"]),
+        ("What's the time?", ["what's", "the", "time"]),
+        ("", []),
+    ],
+)
+def test_words(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+def test_a_tool_is_asked_for_by_its_name() -> None:
+    offered = [tool("get_weather"), tool("turn_on_light")]
+    assert [call.name for call in plan_calls("how is the weather", offered)] == ["get_weather"]
+    assert [call.name for call in plan_calls("turn the light on", offered)] == ["turn_on_light"]
+    assert plan_calls("how are you", offered) == []
+
+
+def test_a_tool_is_asked_for_by_two_words_of_its_description() -> None:
+    offered = [tool("f17", "Reports the air temperature outside.")]
+    assert [call.name for call in plan_calls("is the temperature outside low", offered)] == ["f17"]
+    assert plan_calls("what a temperature", offered) == []
+
+
+def test_the_longer_name_wins() -> None:
+    offered = [tool("get_weather"), tool("get_weather_forecast")]
+    assert [call.name for call in plan_calls("the weather forecast", offered)] == ["get_weather_forecast"]
+
+
+def test_several_tools_at_once_but_not_too_many() -> None:
+    offered = [tool(f"get_{word}") for word in ("weather", "news", "mail", "traffic", "music")]
+    calls = plan_calls("weather news mail traffic and music", offered)
+    assert [call.name for call in calls] == ["get_weather", "get_news", "get_mail", "get_traffic"]
+    assert len(calls) == MAX_CALLS
+
+
+@pytest.mark.parametrize(
+    ("heard", "schema", "value"),
+    [
+        ("what is the weather in new york", {"type": "string"}, "new york"),
+        ("weather paris please", {"type": "string"}, "paris"),
+        ("weather in celsius", {"enum": ["fahrenheit", "celsius"]}, "celsius"),
+        ("weather for twelve days", {"type": "integer"}, 12),
+        ("weather for 3 days", {"type": "number"}, 3),
+        ("weather not now", {"type": "boolean"}, False),
+        ("weather now", {"type": "boolean"}, True),
+    ],
+)
+def test_arguments_come_from_the_sentence(heard: str, schema: dict[str, Any], value: object) -> None:
+    assert arguments(heard, tool("get_weather", x=schema)) == {"x": value}
+
+
+def test_what_is_not_heard_is_left_out_or_missing() -> None:
+    offered = tool("get_weather", "", ("city",), city={"type": "string"}, days={"type": "integer"})
+    assert plan_calls("what is the weather", [offered]) == [PlannedCall("get_weather", {}, ("city",))]
+
+
+def test_types_that_speech_cannot_give_are_missing_when_required() -> None:
+    offered = tool("get_weather", "", ("where",), where={"type": "object"}, odd={"type": ["string", "null"]})
+    assert plan_calls("weather in rome", [offered]) == [PlannedCall("get_weather", {}, ("where",))]
+
+
+@pytest.mark.parametrize("parameters", [{}, {"properties": 1}, {"properties": {"a": 1}, "required": None}])
+def test_odd_schemas_do_no_harm(parameters: dict[str, Any]) -> None:
+    assert plan_calls("weather", [FakeTool("get_weather", "", parameters)]) == [
+        PlannedCall("get_weather", {}, ())
+    ]
+    assert tool_grammar([FakeTool("get_weather", "", parameters)]).slots == {}
+
+
+def test_the_grammar_expects_places_and_enum_values() -> None:
+    offered = tool("get_weather", city={"type": "string"}, unit={"enum": ["degrees celsius", 3]})
+    pattern = tool_grammar([offered]).pattern()
+    for phrase in ("what is the weather in paris", "weather for degrees celsius", "get weather"):
+        assert pattern.fullmatch(phrase), phrase
+    assert not pattern.fullmatch("weather in atlantis")
+
+
+def test_a_tool_of_verbs_only_adds_no_phrase() -> None:
+    assert tool_grammar([tool("get")]).templates == ()
