@@ -1,0 +1,184 @@
+"""Speech-to-speech sessions: a sans-IO protocol core and an anyio client for asyncio and trio.
+
+Importing this package is cheap: each public name loads its module when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .client.api import Speko
+    from .client.errors import (
+        APIConnectionError,
+        APIError,
+        APIResponseError,
+        APIStatusError,
+        AuthenticationError,
+        BadRequestError,
+        InternalError,
+        MissingAPIKeyError,
+        RateLimitError,
+        ServerError,
+        UnsupportedTransportError,
+    )
+    from .client.realtime import Realtime, SessionOptions, open_session
+    from .client.session import RealtimeSession, SessionStats
+    from .client.tools import Tool, ToolError, tool
+    from .protocol import (
+        DEFAULT_LIMITS,
+        NEED_DATA,
+        Audio,
+        AudioIn,
+        Clear,
+        ClientConnection,
+        ClientDialect,
+        ClientProtocol,
+        Close,
+        CloseMessage,
+        Command,
+        Commit,
+        ConnectionClosed,
+        Dialect,
+        EndTurn,
+        Error,
+        Expiring,
+        Frame,
+        HandshakeError,
+        Initiator,
+        Interrupt,
+        Interruption,
+        Limits,
+        LocalProtocolError,
+        Message,
+        NeedData,
+        ProtocolError,
+        Ready,
+        RemoteProtocolError,
+        Role,
+        ServerConnection,
+        ServerProtocol,
+        ServerToolCall,
+        SpekoError,
+        State,
+        ToolCall,
+        ToolResult,
+        ToolStatus,
+        Transcript,
+        Unknown,
+        UpgradeRequest,
+        Usage,
+        is_sendable,
+    )
+    from .protocol.mint import SessionConfig, SessionGrant, ToolSpec
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "NEED_DATA",
+    "APIConnectionError",
+    "APIError",
+    "APIResponseError",
+    "APIStatusError",
+    "Audio",
+    "AudioIn",
+    "AuthenticationError",
+    "BadRequestError",
+    "Clear",
+    "ClientConnection",
+    "ClientDialect",
+    "ClientProtocol",
+    "Close",
+    "CloseMessage",
+    "Command",
+    "Commit",
+    "ConnectionClosed",
+    "Dialect",
+    "EndTurn",
+    "Error",
+    "Expiring",
+    "Frame",
+    "HandshakeError",
+    "Initiator",
+    "InternalError",
+    "Interrupt",
+    "Interruption",
+    "Limits",
+    "LocalProtocolError",
+    "Message",
+    "MissingAPIKeyError",
+    "NeedData",
+    "ProtocolError",
+    "RateLimitError",
+    "Ready",
+    "Realtime",
+    "RealtimeSession",
+    "RemoteProtocolError",
+    "Role",
+    "ServerConnection",
+    "ServerError",
+    "ServerProtocol",
+    "ServerToolCall",
+    "SessionConfig",
+    "SessionGrant",
+    "SessionOptions",
+    "SessionStats",
+    "Speko",
+    "SpekoError",
+    "State",
+    "Tool",
+    "ToolCall",
+    "ToolError",
+    "ToolResult",
+    "ToolSpec",
+    "ToolStatus",
+    "Transcript",
+    "Unknown",
+    "UnsupportedTransportError",
+    "UpgradeRequest",
+    "Usage",
+    "__version__",
+    "is_sendable",
+    "open_session",
+    "tool",
+]
+
+# Where each name lives; what is not here is the core's.
+_HOMES = {
+    "Speko": "client.api",
+    **dict.fromkeys(
+        (
+            "APIConnectionError",
+            "APIError",
+            "APIResponseError",
+            "APIStatusError",
+            "AuthenticationError",
+            "BadRequestError",
+            "InternalError",
+            "MissingAPIKeyError",
+            "RateLimitError",
+            "ServerError",
+            "UnsupportedTransportError",
+        ),
+        "client.errors",
+    ),
+    **dict.fromkeys(("Realtime", "SessionOptions", "open_session"), "client.realtime"),
+    **dict.fromkeys(("RealtimeSession", "SessionStats"), "client.session"),
+    **dict.fromkeys(("Tool", "ToolError", "tool"), "client.tools"),
+    **dict.fromkeys(("SessionConfig", "SessionGrant", "ToolSpec"), "protocol.mint"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_HOMES.get(name, 'protocol')}", __name__)
+    value: object = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from typing import Final
 
 import anyio.to_thread
 
-from ..client import Speko
+from ..client.api import Speko
 from . import files
 from .display import Display
 from .failures import CommandError
 from .here import gateway_here
 from .turn import Answer, take_turn
 
-_RATE = 24_000
+_RATE: Final = 24_000
 
 
 async def demo(options: argparse.Namespace) -> None:
@@ -41,7 +42,7 @@ async def demo(options: argparse.Namespace) -> None:
         display.line(f"answer    {seconds:.1f} s of speech, written to {options.output}")
         times = [a.time_to_first_audio * 1000 for a in answers if a.time_to_first_audio is not None]
         if len(times) == 1:
-            display.line(f"time to first audio: {times[0]:.0f} ms after the end of the question")
+            display.line(answer.timing())
         else:
             display.line(
                 f"time to first audio: median {statistics.median(times):.0f} ms of {len(times)} turns "

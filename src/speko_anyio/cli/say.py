@@ -7,7 +7,7 @@ import os
 from contextlib import AsyncExitStack
 from typing import Final
 
-from ..client import Speko
+from ..client.api import Speko
 from . import files
 from .display import Display
 from .turn import take_turn
@@ -51,5 +51,4 @@ async def say(options: argparse.Namespace) -> None:
         await files.save(options.output, bytes(answer.pcm), answer.sample_rate)
         seconds = len(answer.pcm) / 2 / answer.sample_rate
         display.line(f"answer    {seconds:.1f} s of speech, written to {options.output}")
-        if answer.time_to_first_audio is not None:
-            display.line(f"time to first audio: {answer.time_to_first_audio * 1000:.0f} ms")
+        display.line(answer.timing())

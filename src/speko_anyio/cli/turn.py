@@ -8,7 +8,7 @@ from typing import Final
 import anyio
 import msgspec
 
-from ..client import RealtimeSession
+from ..client.session import RealtimeSession
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Audio, Close, Error, Frame, Transcript, Usage
 from .failures import NO_ANSWER, CommandError
@@ -36,6 +36,16 @@ class Answer(msgspec.Struct):
     time_to_first_audio: float | None = None
     """Seconds from the end of the question to the first audio of the answer; below zero when the service
     took the question to be over before the recording was."""
+
+    def timing(self) -> str:
+        """The time to first audio in words."""
+        assert self.time_to_first_audio is not None
+        milliseconds = self.time_to_first_audio * 1000
+        if milliseconds < 0:
+            return (
+                f"time to first audio: {-milliseconds:.0f} ms before the recording ended (silence at its end)"
+            )
+        return f"time to first audio: {milliseconds:.0f} ms after the end of the question"
 
 
 async def take_turn(

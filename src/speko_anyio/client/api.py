@@ -1,0 +1,122 @@
+"""`Speko`: the way in."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from .errors import MissingAPIKeyError
+from .mint import HTTPClient, Mint
+from .realtime import Realtime
+
+DEFAULT_BASE_URL: Final = "https://api.speko.dev"
+
+
+class Speko:
+    """A client of one Speko API, the hosted one or a gateway of your own. Use it with ``async with``.
+
+    - `api_key`: else the environment variable ``SPEKO_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: else ``SPEKO_BASE_URL``, else the hosted service. ValueError when it is no HTTP URL.
+    - `timeout`: seconds for each step of an HTTP request: connecting, sending, waiting for the answer. A
+      live session has its own limits, see `Realtime.open`.
+    - `max_retries`: further attempts at minting a session, where that is safe.
+    - `http_client`: anything with the ``request`` of `httpx.AsyncClient`, for proxies, certificates or
+      tests; yours to close.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        timeout: float = 30.0,
+        max_retries: int = 2,
+        http_client: HTTPClient | None = None,
+    ) -> None:
+        key = (api_key or os.environ.get("SPEKO_API_KEY") or "").strip()
+        if not key:
+            raise MissingAPIKeyError
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("the API key has characters that no HTTP header can carry; check SPEKO_API_KEY")
+        self._base_url = _check_url(base_url or os.environ.get("SPEKO_BASE_URL") or DEFAULT_BASE_URL)
+        self._client = _OwnClient() if http_client is None else http_client
+        self.realtime = Realtime(
+            Mint(self._client, base_url=self._base_url, api_key=key, timeout=timeout, retries=max_retries)
+        )
+        """Speech-to-speech sessions."""
+
+    def __repr__(self) -> str:
+        return f"Speko(base_url={self._base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        if isinstance(self._client, _OwnClient):
+            self._client.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(self._client, _OwnClient):
+            await self._client.aclose()
+
+
+class _OwnClient:
+    """An httpx client made for the first request: to make one reads the system's certificates."""
+
+    def __init__(self) -> None:
+        self._open = False
+        self._client: httpx.AsyncClient | None = None
+
+    def start(self) -> None:
+        self._open = True
+
+    async def aclose(self) -> None:
+        self._open = False
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes,
+        headers: dict[str, str],
+        timeout: float,  # noqa: ASYNC109 - httpx's own parameter
+        follow_redirects: bool,
+    ) -> httpx.Response:
+        if not self._open:
+            raise RuntimeError("Speko is not open: use `async with Speko() as speko:`")
+        if self._client is None:
+            self._client = httpx.AsyncClient()
+        return await self._client.request(
+            method,
+            url,
+            content=content,
+            headers=headers,
+            timeout=timeout,
+            follow_redirects=follow_redirects,
+        )
+
+
+def _check_url(url: str) -> str:
+    try:
+        parts = urlsplit(url.strip())
+        usable = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+    except ValueError:
+        usable = False
+    if not usable:
+        # Not shown: somebody may have put a secret into it.
+        raise ValueError(
+            "the base URL must be http:// or https:// with a host, and no query; check SPEKO_BASE_URL or "
+            "pass Speko(base_url=...)"
+        )
+    return url.strip().rstrip("/")

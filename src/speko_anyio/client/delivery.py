@@ -1,0 +1,175 @@
+"""Frames on their way from the network to one consumer: in order, bounded in bytes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from ..protocol.frames import Audio, Close, Error, Frame, Interruption, ToolCall, Transcript, Unknown
+
+DEFAULT_MAX_BUFFER: Final = 3 * 1024 * 1024
+"""Bytes of undelivered frames at which the socket is no longer read: about a minute of 24 kHz PCM16 in
+frames of 20 ms. Speech arrives faster than it is played, and an interruption that is still unread in the
+socket can't act: so a long response has to fit."""
+
+FRAME_OVERHEAD: Final = 100
+"""Bytes that a frame counts beside its content, about what its objects take; so that a flood of tiny
+frames is bounded too."""
+
+_FRAMES_PER_TURN: Final = 16
+"""Buffered frames for one turn of the event loop, which is also where a cancellation is noticed: a turn
+costs several times what a frame does."""
+
+
+def _cost(frame: Frame) -> int:
+    match frame:
+        case Audio(pcm=pcm):
+            return FRAME_OVERHEAD + len(pcm)
+        case Transcript(text=text) | Unknown(raw=text) | Error(message=text):
+            return FRAME_OVERHEAD + len(text)
+        case ToolCall(arguments=arguments):
+            return FRAME_OVERHEAD + len(arguments)
+        case _:
+            return FRAME_OVERHEAD
+
+
+class DeliveryBuffer:
+    """What one consumer has not taken yet.
+
+    `limit` is in bytes, each frame counting `FRAME_OVERHEAD` more than its content. `on_space` is called
+    when a buffer that was `full` has room again. All but `get` is synchronous and never blocks.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_ended",
+        "_frames",
+        "_limit",
+        "_on_space",
+        "_resume_at",
+        "_size",
+        "_streak",
+        "_wake",
+        "dropped_bytes",
+        "dropped_frames",
+        "full",
+        "lossy",
+    )
+
+    def __init__(self, limit: int, on_space: Callable[[], None]) -> None:
+        self._limit = limit
+        self._on_space = on_space
+        # Below the limit, lest a slow consumer toggle the reading with every frame; not by much, since
+        # what is buffered here can be discarded, and what waits in the socket can't.
+        self._resume_at = limit - limit // 8
+        self._frames: deque[Frame] = deque()
+        self._size = 0
+        self._streak = 0
+        self._busy = False
+        self._wake: anyio.Event | None = None
+        self._ended = False
+        self.full = False
+        """Whether no more should be put; the reader stops reading."""
+        self.lossy = False
+        """Whether new frames, all but the last, are dropped when `full`: nobody may be waiting for them."""
+        self.dropped_frames = 0
+        self.dropped_bytes = 0
+        """Bytes of audio in the dropped frames."""
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def size(self) -> int:
+        """Bytes, as the limit counts them."""
+        return self._size
+
+    def snapshot(self) -> Iterable[Frame]:
+        """The frames that wait, oldest first."""
+        return tuple(self._frames)
+
+    def put(self, frame: Frame) -> None:
+        """Append a frame; an `Interruption` discards the audio ahead of it. `Close` ends the buffer."""
+        kind = type(frame)
+        if kind is Interruption:
+            self._discard_audio()
+        elif self.full and self.lossy and kind is not Close:
+            self._dropped(frame)
+            return
+        self._frames.append(frame)
+        self._size += _cost(frame) if kind is not Audio else FRAME_OVERHEAD + len(frame.pcm)  # type: ignore[union-attr]
+        if self._size >= self._limit:
+            self.full = True
+        if kind is Close:
+            self._ended = True
+        if self._wake is not None:
+            self._wake.set()
+
+    def end(self) -> None:
+        """Nothing more will come: what waits can still be taken, then `get` gives None."""
+        self._ended = True
+        if self._wake is not None:
+            self._wake.set()
+
+    def clear(self) -> None:
+        """Forget what waits: nobody will take it."""
+        self._frames.clear()
+        self._size = 0
+        self._check_space()
+
+    async def get(self) -> Frame | None:
+        """Take the oldest frame, waiting for one; None after the end.
+
+        Raises `anyio.BusyResourceError` while another task is in here. Cancelled, it takes nothing; a pending
+        cancellation is noticed when it waits, and else at every 16th frame.
+        """
+        if self._busy:
+            raise anyio.BusyResourceError("receiving from")
+        self._busy = True
+        frames = self._frames
+        try:
+            if self._streak:
+                self._streak -= 1
+            elif frames or self._ended:
+                await anyio.lowlevel.checkpoint()
+                self._streak = _FRAMES_PER_TURN - 1
+            while not frames:
+                if self._ended:
+                    return None
+                self._wake = anyio.Event()
+                await self._wake.wait()
+                self._streak = _FRAMES_PER_TURN - 1
+        finally:
+            self._busy = False
+            self._wake = None
+        frame = frames.popleft()
+        self._size -= _cost(frame)
+        if self.full:
+            self._check_space()
+        return frame
+
+    def _discard_audio(self) -> None:
+        kept = [frame for frame in self._frames if type(frame) is not Audio]
+        if len(kept) == len(self._frames):
+            return
+        for frame in self._frames:
+            if type(frame) is Audio:
+                self._dropped(frame)
+        self._frames.clear()
+        self._frames.extend(kept)
+        self._size = sum(map(_cost, kept))
+        self._check_space()
+
+    def _dropped(self, frame: Frame) -> None:
+        self.dropped_frames += 1
+        if isinstance(frame, Audio):
+            self.dropped_bytes += len(frame.pcm)
+
+    def _check_space(self) -> None:
+        if self.full and self._size <= self._resume_at:
+            self.full = False
+            self._on_space()

@@ -1,0 +1,110 @@
+"""What can go wrong between this client and Speko's HTTP API, beside the errors of the core.
+
+- `SpekoError` (core)
+    - `MissingAPIKeyError`: no key was given
+    - `APIError`: no session was minted, or its host was not reached
+        - `APIConnectionError`: no answer: unreachable, refused, timed out, TLS failed
+        - `APIStatusError`: an answer that says no
+            - `BadRequestError` 400, `AuthenticationError` 401, `RateLimitError` 429, `ServerError` 5xx
+        - `APIResponseError`: an answer that is not what the protocol says
+        - `UnsupportedTransportError`: a grant for a transport that this client does not speak
+    - `InternalError`: a bug of this library
+
+None of them shows the API key or a token.
+"""
+
+from __future__ import annotations
+
+from ..protocol.errors import SpekoError
+
+
+class MissingAPIKeyError(SpekoError):
+    """No API key: neither as an argument nor in the environment."""
+
+    def __init__(self) -> None:
+        super().__init__("no API key: set the environment variable SPEKO_API_KEY or pass Speko(api_key=...)")
+
+
+class APIError(SpekoError):
+    """No session came out of the HTTP API, or its host was not reached."""
+
+
+class APIConnectionError(APIError):
+    """A host gave no answer: unreachable, refused, TLS failed, or too slow."""
+
+
+class APIResponseError(APIError):
+    """The API answered something that is not of its protocol."""
+
+
+class UnsupportedTransportError(APIError):
+    """The API granted a session over a transport that this client does not speak."""
+
+    def __init__(self, transport: str, details: str = "") -> None:
+        super().__init__(
+            f"the API granted a session over the transport {transport!r}{details}, which this version can't "
+            "speak; choose a provider and model that the API serves through its own WebSocket, or upgrade "
+            "speko-anyio"
+        )
+        self.transport = transport
+        """As the API names it, such as ``provider_direct``."""
+
+
+class APIStatusError(APIError):
+    """The API answered with an error status."""
+
+    advice = "read the message and change the request"
+    """What to do about it, for the error's text."""
+
+    def __init__(
+        self, *, host: str, status: int, code: str, message: str, retry_after: float | None = None
+    ) -> None:
+        wait = "" if retry_after is None else f" (not before {retry_after:g} s have passed)"
+        super().__init__(f"{host} answered HTTP {status} {code}: {message}; {self.advice}{wait}")
+        self.status = status
+        """The HTTP status."""
+        self.code = code
+        """The API's own name of the error; ``UNKNOWN`` when it gave none."""
+        self.message = message
+        """The API's words; the body's text when it was not the documented JSON."""
+        self.retry_after = retry_after
+        """Seconds that the API asks to be left alone; None when it did not say."""
+
+
+class BadRequestError(APIStatusError):
+    """400: the session that was asked for can't be."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the API key is not accepted."""
+
+    advice = "check the API key (SPEKO_API_KEY) and that it belongs to this base URL"
+
+
+class RateLimitError(APIStatusError):
+    """429: too many sessions, or too many requests for them."""
+
+    advice = "try again later"
+
+
+class ServerError(APIStatusError):
+    """5xx: the service failed."""
+
+    advice = "try again; if it persists, ask whoever runs the service"
+
+
+def status_error(
+    *, host: str, status: int, code: str, message: str, retry_after: float | None
+) -> APIStatusError:
+    """The error of the class that `status` calls for."""
+    by_status: dict[int, type[APIStatusError]] = {
+        400: BadRequestError,
+        401: AuthenticationError,
+        429: RateLimitError,
+    }
+    kind = by_status.get(status, ServerError if status >= 500 else APIStatusError)
+    return kind(host=host, status=status, code=code, message=message, retry_after=retry_after)
+
+
+class InternalError(SpekoError):
+    """A bug of this library: please report it, with its cause."""

@@ -1,0 +1,219 @@
+"""Minting a session over HTTP: one request, its retries, and what its answers mean."""
+
+from __future__ import annotations
+
+import email.utils
+import platform
+import random
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import msgspec
+
+from .._version import __version__
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, SessionGrant
+from .errors import (
+    APIConnectionError,
+    APIError,
+    APIResponseError,
+    APIStatusError,
+    UnsupportedTransportError,
+    status_error,
+)
+
+USER_AGENT: Final = f"speko-anyio/{__version__} python/{platform.python_version()}"
+
+_RETRIED: Final = frozenset({429, 502, 503, 504})
+"""Statuses that say nothing was minted, or that it is safe to ask again with the same key."""
+
+_FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 8.0
+"""Seconds; a service that asks for more than this is not asked again: the caller knows better what to do."""
+
+_MAX_MESSAGE: Final = 500
+"""Characters of an error body that go into an exception."""
+
+_jitter: Final = random.SystemRandom().uniform
+
+
+class HTTPResponse(Protocol):
+    """What is read of an answer: httpx's Response has it."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def content(self) -> bytes: ...
+
+
+class HTTPClient(Protocol):
+    """What is asked of an HTTP client: httpx's AsyncClient has it."""
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes,
+        headers: dict[str, str],
+        timeout: float,  # noqa: ASYNC109 - httpx's own parameter
+        follow_redirects: bool,
+    ) -> HTTPResponse:
+        """Send one request and read its whole answer."""
+        ...
+
+
+class _Shape(msgspec.Struct, frozen=True, rename="camel"):
+    """Enough of any answer to tell which kind it is."""
+
+    ws_url: str | None = None
+    transport: str | None = None
+    adapter: str | None = None
+    provider_transport: str | None = None
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    error: str
+    code: str = "UNKNOWN"
+
+
+class Mint:
+    """Asks one API for sessions. `retries` counts the attempts after the first."""
+
+    def __init__(
+        self,
+        client: HTTPClient,
+        *,
+        base_url: str,
+        api_key: str,
+        timeout: float,
+        retries: int,
+    ) -> None:
+        self._client = client
+        self._url = f"{base_url}/v1/sessions"
+        self._host = urlsplit(base_url).netloc.rpartition("@")[2]
+        self._api_key = api_key
+        self._timeout = timeout
+        self._retries = retries
+
+    async def create(self, request: MintRequest) -> SessionGrant:
+        """Mint a session; raises the `APIError` family."""
+        body = msgspec.json.encode(request)
+        headers = {
+            "Authorization": f"Bearer {self._api_key}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": USER_AGENT,
+            # The same for every attempt: a service that did mint the session on an attempt whose answer
+            # was lost gives that one again.
+            "Idempotency-Key": str(uuid.uuid4()),
+        }
+        attempt = 0
+        while True:
+            try:
+                return self._grant(request, await self._attempt(body, headers))
+            except APIError as error:
+                wait = _wait_before_retry(error, attempt)
+                if wait is None or attempt >= self._retries:
+                    raise
+            attempt += 1
+            await anyio.sleep(wait)
+
+    async def _attempt(self, body: bytes, headers: dict[str, str]) -> bytes:
+        try:
+            response = await self._client.request(
+                "POST",
+                self._url,
+                content=body,
+                headers=headers,
+                timeout=self._timeout,
+                # A redirect would carry the key, or the session's configuration, to somebody else.
+                follow_redirects=False,
+            )
+        except (httpx.TimeoutException, TimeoutError) as error:
+            raise APIConnectionError(
+                f"{self._host} did not answer within {self._timeout:g} s; check the network and the base URL"
+            ) from error
+        except (httpx.TransportError, OSError) as error:
+            raise APIConnectionError(
+                f"{self._host} can't be reached ({self._redact(str(error)) or type(error).__name__}); "
+                "check the network and the base URL"
+            ) from error
+        if 200 <= response.status_code < 300:
+            return response.content
+        raise self._refusal(response)
+
+    def _refusal(self, response: HTTPResponse) -> APIStatusError:
+        try:
+            said = msgspec.json.decode(response.content, type=_ErrorBody)
+            message, code = said.error, said.code
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            message, code = response.content.decode(errors="replace").strip(), "UNKNOWN"
+        if 300 <= response.status_code < 400:
+            target = urlsplit(response.headers.get("location", "")).netloc.rpartition("@")[2]
+            message = f"a redirect to {target or 'elsewhere'}, not followed since it would carry the API key"
+        return status_error(
+            host=self._host,
+            status=response.status_code,
+            code=self._redact(code),
+            message=self._redact(message)[:_MAX_MESSAGE] or "no message",
+            retry_after=_retry_after(response.headers.get("retry-after")),
+        )
+
+    def _redact(self, text: str) -> str:
+        # A service may quote what it refused.
+        return text.replace(self._api_key, "<api key>")
+
+    def _grant(self, request: MintRequest, body: bytes) -> SessionGrant:
+        try:
+            shape = msgspec.json.decode(body, type=_Shape)
+            if shape.transport is not None and shape.ws_url is None:
+                details = ", ".join(filter(None, (shape.adapter, shape.provider_transport)))
+                raise UnsupportedTransportError(shape.transport, f" ({details})" if details else "")
+            grant = msgspec.json.decode(body, type=SessionGrant)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            # msgspec names the field that is wrong, and not its value: no token comes out here.
+            raise APIResponseError(
+                f"{self._host} answered with something that is no session ({error}); check that the base URL "
+                "is that of a Speko API"
+            ) from None
+        asked = request.s2s
+        return msgspec.structs.replace(
+            grant,
+            input_sample_rate=grant.input_sample_rate or asked.input_sample_rate or DEFAULT_SAMPLE_RATE,
+            output_sample_rate=grant.output_sample_rate or asked.output_sample_rate or DEFAULT_SAMPLE_RATE,
+        )
+
+
+def _wait_before_retry(error: APIError, attempt: int) -> float | None:
+    """Seconds to wait before another attempt; None when there should be none."""
+    backoff = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * _jitter(0.5, 1.0)
+    if isinstance(error, APIConnectionError):
+        # After a timeout it may be at work still, and another attempt would take as long again.
+        slow = (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout, TimeoutError)
+        return None if isinstance(error.__cause__, (*slow, httpx.UnsupportedProtocol)) else backoff
+    if not isinstance(error, APIStatusError) or error.status not in _RETRIED:
+        return None
+    if error.retry_after is None:
+        return backoff
+    return max(backoff, error.retry_after) if error.retry_after <= _LONGEST_WAIT else None
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds from now, of either form of the header (RFC 9110 section 10.2.3); None when it is neither."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        instant = email.utils.parsedate_to_datetime(value)
+        return float(max(0.0, instant.timestamp() - time.time()))
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,213 @@
+"""The heart of the adapter, without a single await: bytes in, core, frames to the consumers, replies out.
+
+Whatever drives it (a reader task over a byte stream, a callback of an event loop) calls `receive_data`,
+`receive_eof`, `receive_lost` and `handle_timeout` as things happen, and after each of them
+
+- writes `core.data_to_send()` when `owes` says so,
+- stops reading while `full`,
+- arms its timer for `deadline`,
+- closes the transport once `done` and everything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, Protocol
+
+from ..protocol import close_codes
+from ..protocol.dialect import NEED_DATA, NeedData
+from ..protocol.errors import SpekoError
+from ..protocol.frames import Audio, Close, Frame, ToolCall
+from ..protocol.state import State
+from .delivery import DeliveryBuffer
+
+_LEAVING: Final = (State.CLOSING, State.CLOSED)
+
+
+class ClientCore(Protocol):
+    """What the client needs of a core: a client dialect at byte level, such as `ClientConnection`."""
+
+    input_sample_rate: int
+    output_sample_rate: int
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def closed(self) -> Close | None: ...
+    @property
+    def error(self) -> SpekoError | None: ...
+    @property
+    def has_output(self) -> bool: ...
+
+    def receive_data(self, data: bytes) -> None: ...
+    def receive_eof(self) -> None: ...
+    def receive_lost(self, reason: str = ...) -> None: ...
+    def next_event(self) -> Frame | Literal[NeedData.NEED_DATA]: ...
+    def data_to_send(self) -> bytes: ...
+    def send_failed(self) -> None: ...
+    def close(self, code: int = ..., reason: str = ...) -> None: ...
+    def next_deadline(self) -> float | None: ...
+    def handle_timeout(self, now: float) -> None: ...
+    def suspend_keepalive(self) -> None: ...
+    def resume_keepalive(self) -> None: ...
+
+    def send_audio(self, pcm: bytes | bytearray | memoryview) -> None: ...
+    def commit(self) -> None: ...
+    def clear(self) -> None: ...
+    def end_turn(self) -> None: ...
+    def interrupt(self) -> None: ...
+    def send_tool_result(self, call_id: str, output: str) -> None: ...
+
+
+class Pump:
+    """Moves a core on, and its frames to the consumers: the `inbox` first, then the handlers' buffers.
+
+    `on_call` is told of every `ToolCall`, `on_space` when reading may go on. Nothing here raises for what
+    the peer does: see `error`.
+    """
+
+    def __init__(
+        self,
+        core: ClientCore,
+        *,
+        max_buffer: int,
+        on_call: Callable[[ToolCall], None],
+        on_space: Callable[[], None],
+    ) -> None:
+        self.core = core
+        self._max_buffer = max_buffer
+        self._on_call = on_call
+        self._on_space = on_space
+        self._claimed = False
+        self.inbox = DeliveryBuffer(max_buffer, on_space)
+        """What `receive` and the iteration take from."""
+        self._consumers: list[DeliveryBuffer] = [self.inbox]
+        self.bytes_received = 0
+        self.frames_received = 0
+        self.audio_bytes_received = 0
+
+    # What has become of it
+
+    @property
+    def done(self) -> bool:
+        """Whether the session is over; then every consumer was told."""
+        return self.core.state is State.CLOSED
+
+    @property
+    def error(self) -> SpekoError:
+        """What every call raises after the end."""
+        error = self.core.error
+        assert error is not None, "asked of a session that is not over"
+        return error
+
+    @property
+    def full(self) -> bool:
+        """Whether to stop reading: some consumer has enough for now."""
+        return any(consumer.full and not consumer.lossy for consumer in self._consumers)
+
+    @property
+    def owes(self) -> bool:
+        """Whether the core has something to be written."""
+        return self.core.has_output
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call `handle_timeout`."""
+        return self.core.next_deadline()
+
+    # Consumers
+
+    def claim(self) -> None:
+        """Somebody takes from the inbox: it has to be lossless from here on."""
+        if not self._claimed:
+            self._claimed = True
+            self._set_lossy()
+
+    def subscribe(self) -> DeliveryBuffer:
+        """A further consumer; it starts where the inbox stands."""
+        buffer = DeliveryBuffer(self._max_buffer, self._on_space)
+        for frame in self.inbox.snapshot():
+            buffer.put(frame)
+        self._consumers.append(buffer)
+        self._set_lossy()
+        return buffer
+
+    def unsubscribe(self, buffer: DeliveryBuffer) -> None:
+        """Forget a consumer; doing it twice does nothing."""
+        if buffer in self._consumers:
+            self._consumers.remove(buffer)
+            buffer.end()
+            buffer.clear()
+            self._set_lossy()
+            self._on_space()
+
+    def _set_lossy(self) -> None:
+        # After a goodbye, ours or the peer's, the close must be read, whoever is slow. And when there are
+        # handlers and nobody iterates, the inbox must not stop the reading for a consumer who isn't there.
+        leaving = self.core.state in _LEAVING
+        for consumer in self._consumers:
+            consumer.lossy = leaving
+        if not self._claimed and len(self._consumers) > 1:
+            self.inbox.lossy = True
+
+    # What happens
+
+    def receive_data(self, data: bytes) -> None:
+        """Bytes came."""
+        self.bytes_received += len(data)
+        self.core.receive_data(data)
+        self._drain()
+
+    def receive_eof(self) -> None:
+        """The peer will send no more."""
+        self.core.receive_eof()
+        self._drain()
+
+    def receive_lost(self, reason: str) -> None:
+        """The transport broke."""
+        self.core.receive_lost(reason)
+        self._drain()
+
+    def send_failed(self) -> None:
+        """Bytes that were taken to be written may not have been."""
+        self.core.send_failed()
+        self._drain()
+
+    def handle_timeout(self, now: float) -> None:
+        """It is `now`."""
+        self.core.handle_timeout(now)
+        self._drain()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye; the core raises `LocalProtocolError` for what can't be said."""
+        self.core.close(code, reason)
+        self._set_lossy()
+        self._drain()
+
+    def abort(self, reason: str) -> None:
+        """End it here and now, without a word to the peer. Everybody who waits is woken."""
+        if not self.done:
+            self.core.close(close_codes.GOING_AWAY, reason)
+            self.core.receive_lost(reason)
+            self._drain()
+
+    def _drain(self) -> None:
+        next_event = self.core.next_event
+        consumers = self._consumers
+        try:
+            while (frame := next_event()) is not NEED_DATA:
+                self.frames_received += 1
+                if type(frame) is Audio:
+                    self.audio_bytes_received += len(frame.pcm)
+                for consumer in consumers:
+                    consumer.put(frame)
+                if type(frame) is ToolCall:
+                    self._on_call(frame)
+                elif type(frame) is Close:
+                    return
+        except SpekoError:
+            # The sticky end of a session that has none of its own to deliver: it never opened.
+            for consumer in consumers:
+                consumer.end()
+        if self.core.state is State.CLOSING:
+            self._set_lossy()

@@ -1,0 +1,540 @@
+"""Everything that goes wrong, one by one, and what the user sees of it: no hang, no leak, no group."""
+
+# ruff: noqa: PT012 - what is expected comes out of a whole `async with` or `async for`
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from speko_anyio import (
+    Audio,
+    Close,
+    Commit,
+    ConnectionClosed,
+    Frame,
+    HandshakeError,
+    LocalProtocolError,
+    Ready,
+    RealtimeSession,
+    RemoteProtocolError,
+    Speko,
+    SpekoError,
+    open_session,
+)
+from tests.support.server import TOKEN, FakeServer, connected, grant
+
+pytestmark = pytest.mark.anyio
+
+PCM = bytes(range(256)) * 4
+READY = Ready(24_000, 24_000)
+
+
+class Boom(Exception):
+    pass
+
+
+# The handshake
+
+
+async def test_a_refusal_gives_its_status_and_not_the_token() -> None:
+    server = FakeServer()
+    server.greet = lambda: server.core.refuse(401, f'{{"error": "token {TOKEN} is used", "code": "X"}}')
+    with pytest.raises(HandshakeError, match="HTTP 401") as caught:
+        async with connected(server):
+            raise AssertionError("opened")
+    assert caught.value.status == 401
+    assert TOKEN not in str(caught.value)
+    assert server.stream.closed
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\xff\xfe garbage",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: bm90IHRoZSBvbmU=\r\n\r\n"
+        ),
+    ],
+    ids=["garbage", "bare 101", "ssh", "wrong accept"],
+)
+async def test_an_answer_that_is_no_handshake_is_one_error(answer: bytes) -> None:
+    server = FakeServer()
+    server.answers = False
+    server.raw(answer)
+    server.hang_up()
+    with pytest.raises((RemoteProtocolError, HandshakeError)):
+        async with connected(server):
+            raise AssertionError("opened")
+    assert server.stream.closed
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 101 Swit"])
+async def test_a_server_that_hangs_up_in_the_handshake(said: bytes) -> None:
+    server = FakeServer()
+    server.answers = False
+    server.raw(said)
+    server.hang_up()
+    with pytest.raises(HandshakeError):
+        async with connected(server):
+            raise AssertionError("opened")
+    assert server.stream.closed
+
+
+async def test_a_connection_that_breaks_in_the_handshake() -> None:
+    server = FakeServer()
+    server.from_client.break_()
+    with pytest.raises(HandshakeError):
+        async with connected(server):
+            raise AssertionError("opened")
+    assert server.stream.closed
+
+
+async def test_a_session_accepted_and_closed_in_one_breath_is_a_session() -> None:
+    server = FakeServer()
+
+    def greet() -> None:
+        server.core.accept()
+        server.core.close(4401, "token used")
+
+    server.greet = greet
+    async with connected(server) as (session, _):
+        assert [frame async for frame in session] == [Close(4401, "token used", "remote")]
+
+
+async def test_a_grant_that_cannot_be_used_opens_nothing() -> None:
+    server = FakeServer()
+    with pytest.raises(LocalProtocolError):
+        async with open_session(grant("https://speko.test/x"), stream=server.stream):
+            raise AssertionError("opened")
+    assert server.wire == b""
+
+
+# The connection
+
+
+@pytest.mark.parametrize("in_message", [False, True], ids=["between messages", "mid-frame"])
+async def test_a_peer_that_hangs_up(in_message: bool) -> None:
+    async with connected() as (session, server):
+        server.core.send_audio(PCM)
+        server.flush()
+        if in_message:
+            server.raw(b"\x82\x7e\x04\x00half a frame")
+        server.hang_up()
+        frames = [frame async for frame in session]
+        assert frames[:2] == [READY, Audio(PCM, 24_000)]
+        assert isinstance(frames[2], Close)
+        assert (frames[2].code, frames[2].initiated_by) == (1006, "transport")
+        with pytest.raises(ConnectionClosed):
+            await session.commit()
+        await anyio.wait_all_tasks_blocked()
+        assert server.stream.closed
+
+
+async def test_a_connection_that_breaks_wakes_the_receiver() -> None:
+    async with connected() as (session, server):
+        frames: list[Frame] = []
+
+        async def receive() -> None:
+            frames.extend([frame async for frame in session])
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            server.to_client.break_()
+        assert frames[-1] == session.closed
+        with pytest.raises(ConnectionClosed) as caught:
+            await session.receive()
+        assert isinstance(caught.value.__cause__, anyio.BrokenResourceError)
+
+
+async def test_a_send_into_a_broken_connection_ends_the_session() -> None:
+    async with connected() as (session, server):
+        server.core.send_audio(PCM)
+        server.flush()
+        await anyio.wait_all_tasks_blocked()
+        server.from_client.break_()
+        with pytest.raises(ConnectionClosed) as caught:
+            await session.send_audio(PCM)
+        assert isinstance(caught.value.__cause__, anyio.BrokenResourceError)
+        assert [type(frame) async for frame in session] == [Ready, Audio, Close]
+        await anyio.wait_all_tasks_blocked()
+        assert server.stream.closed
+
+
+async def test_a_send_cancelled_while_it_writes_ends_the_session() -> None:
+    async with connected() as (session, server):
+        server.from_client.stall()
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(session.send_audio, PCM)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+        assert scope.cancelled_caught
+        with pytest.raises(ConnectionClosed):
+            await session.commit()
+        assert [type(frame) async for frame in session] == [Ready, Close]
+        await anyio.wait_all_tasks_blocked()
+        assert server.stream.closed
+
+
+async def test_senders_that_wait_behind_a_cancelled_one_are_told() -> None:
+    async with connected() as (session, server):
+        server.from_client.stall()
+        told: list[type[BaseException]] = []
+
+        async def wait_and_send() -> None:
+            try:
+                await session.commit()
+            except ConnectionClosed as error:
+                told.append(type(error))
+
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as inner:
+                    inner.start_soon(session.send_audio, PCM)
+                    await anyio.wait_all_tasks_blocked()
+                    tasks.start_soon(wait_and_send)
+                    tasks.start_soon(wait_and_send)
+                    await anyio.wait_all_tasks_blocked()
+                    scope.cancel()
+        assert told == [ConnectionClosed, ConnectionClosed]
+        assert server.commands == []
+
+
+async def test_cancelling_a_sender_in_the_queue_harms_nobody() -> None:
+    async with connected() as (session, server):
+        server.from_client.stall()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.send_audio, PCM)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(0.01):
+                await session.clear()
+            server.from_client.resume()
+        await session.commit()
+        assert [type(command).__name__ for command in server.commands] == ["AudioIn", "Commit"]
+
+
+# The body
+
+
+async def test_the_bodys_exception_comes_out_as_it_is() -> None:
+    error = Boom()
+    server = FakeServer()
+    with pytest.raises(Boom) as caught:
+        async with connected(server):
+            raise error
+    assert caught.value is error
+    assert server.commands == [Close(1000, "client_closed", "remote")]
+    assert server.stream.closed
+
+
+async def test_the_bodys_own_group_passes_untouched() -> None:
+    group = ExceptionGroup("mine", [Boom(), ValueError()])
+    with pytest.raises(ExceptionGroup) as caught:
+        async with connected():
+            raise group
+    assert caught.value is group
+
+
+async def test_an_exit_of_the_program_passes_bare_and_waits_for_nobody() -> None:
+    server = FakeServer()
+    with pytest.raises(KeyboardInterrupt):
+        async with connected(server):
+            server.answers = False
+            raise KeyboardInterrupt
+    assert server.stream.closed
+
+
+async def test_a_cancellation_comes_out_as_one() -> None:
+    with anyio.CancelScope() as scope:
+        with pytest.raises(anyio.get_cancelled_exc_class()) as caught:
+            async with connected():
+                scope.cancel()
+                await anyio.sleep_forever()
+        raise caught.value
+    assert scope.cancelled_caught
+
+
+async def test_an_error_in_a_task_of_the_body_keeps_the_bodys_own_group() -> None:
+    async def fail() -> None:
+        raise Boom
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with connected() as (session, _server), anyio.create_task_group() as tasks:
+            tasks.start_soon(fail)
+            await session.receive()
+            await anyio.sleep_forever()
+    assert [type(error) for error in caught.value.exceptions] == [Boom]
+
+
+async def test_the_bodys_error_survives_an_outer_cancellation() -> None:
+    with pytest.raises(Boom):
+        with anyio.CancelScope() as scope:
+            async with connected():
+                scope.cancel()
+                raise Boom
+
+
+async def test_a_cancelled_body_has_a_live_connection_while_it_cleans_up() -> None:
+    server = FakeServer()
+    sessions: list[RealtimeSession] = []
+    with anyio.CancelScope() as scope:
+        async with connected(server) as (session, _):
+            sessions.append(session)
+            try:
+                scope.cancel()
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    assert await session.receive() == READY
+                    await session.commit()
+                    server.core.send_audio(PCM)
+                    server.flush()
+                    assert await session.receive() == Audio(PCM, 24_000)
+    assert scope.cancelled_caught
+    assert server.commands == [Commit()]
+    assert server.stream.closed
+    (closed,) = (session.closed for session in sessions)
+    assert closed is not None
+    assert closed.initiated_by == "local"
+
+
+async def test_receivers_outside_the_block_are_woken_when_it_is_cancelled() -> None:
+    frames: list[Frame] = []
+    async with anyio.create_task_group() as outside:
+        woken = anyio.Event()
+
+        async def receive(session: RealtimeSession) -> None:
+            frames.extend([frame async for frame in session])
+            woken.set()
+
+        with anyio.CancelScope() as scope:
+            async with connected() as (session, _server):
+                outside.start_soon(receive, session)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+                await anyio.sleep_forever()
+        with anyio.fail_after(1):
+            await woken.wait()
+    assert [type(frame) for frame in frames] == [Ready, Close]
+
+
+# Handlers
+
+
+async def fail_later(frame: Frame) -> None:
+    await checkpoint()
+    raise Boom
+
+
+def fail_now(frame: Frame) -> None:
+    raise Boom
+
+
+@pytest.mark.parametrize("handler", [fail_now, fail_later])
+async def test_a_failing_handler_cancels_the_body_and_comes_out_bare(
+    handler: Callable[[Frame], object],
+) -> None:
+    server = FakeServer()
+    with pytest.raises(Boom):
+        async with connected(server) as (session, _):
+            session.on(handler)
+            await anyio.sleep_forever()
+    assert server.stream.closed
+    assert server.commands == [Close(1000, "client_closed", "remote")]
+
+
+async def test_a_handler_that_fails_on_the_way_out_is_not_swallowed() -> None:
+    def fail_on_close(frame: Frame) -> None:
+        if isinstance(frame, Close):
+            raise Boom
+
+    with pytest.raises(Boom):
+        async with connected() as (session, _server):
+            session.on(fail_on_close)
+
+
+async def test_when_body_and_handler_fail_the_body_wins_and_the_handler_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(ValueError, match="body"):
+        async with connected() as (session, _server):
+            session.on(fail_now)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise ValueError("body")
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [Boom]
+
+
+async def test_the_failures_of_two_handlers_are_both_seen(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Boom):
+        async with connected() as (session, _server):
+            session.on(fail_now)
+            session.on(fail_now)
+            await anyio.sleep_forever()
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [Boom]
+
+
+async def test_a_bug_in_the_session_is_one_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer()
+
+    async def broken(max_bytes: int = 0) -> bytes:
+        await checkpoint()
+        raise ZeroDivisionError("no such thing")
+
+    with pytest.raises(SpekoError, match="report") as caught:
+        async with connected(server):
+            await anyio.wait_all_tasks_blocked()
+            monkeypatch.setattr(server.stream, "receive", broken)
+            server.raw(b"\x89\x00")
+            await anyio.sleep_forever()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert server.stream.closed
+
+
+# Cancelled at each await
+
+
+async def scenario_receive(session: RealtimeSession, server: FakeServer) -> None:
+    server.core.send_audio(PCM)
+    server.core.send_tool_call("c1", "slow_tool", "{}")
+    server.flush()
+    for _ in range(3):
+        await session.receive()
+
+
+async def scenario_send(session: RealtimeSession, server: FakeServer) -> None:
+    await session.send_audio(PCM)
+    await session.commit()
+    await session.interrupt()
+
+
+async def scenario_handlers(session: RealtimeSession, server: FakeServer) -> None:
+    async def handler(frame: Frame) -> None:
+        await session.commit()
+
+    session.on(handler)
+    session.on(lambda frame: None)
+    server.core.send_audio(PCM)
+    server.flush()
+    await session.receive()
+    await session.receive()
+
+
+async def scenario_close(session: RealtimeSession, server: FakeServer) -> None:
+    await session.close(4000, "enough")
+    assert [type(frame) async for frame in session] == [Ready, Close]
+
+
+async def scenario_peer_closes(session: RealtimeSession, server: FakeServer) -> None:
+    server.core.close(4000, "enough")
+    server.flush()
+    assert [type(frame) async for frame in session] == [Ready, Close]
+
+
+async def scenario_violation(session: RealtimeSession, server: FakeServer) -> None:
+    server.raw(b"\xff\xff\xff")
+    with pytest.raises(RemoteProtocolError):
+        async for _ in session:
+            pass
+
+
+async def slow_tool() -> str:
+    await checkpoint()
+    await checkpoint()
+    return "done"
+
+
+Scenario = Callable[[RealtimeSession, FakeServer], Awaitable[None]]
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        scenario_receive,
+        scenario_send,
+        scenario_handlers,
+        scenario_close,
+        scenario_peer_closes,
+        scenario_violation,
+    ],
+)
+async def test_cancelled_at_each_await_it_ends_and_leaves_nothing(scenario: Scenario) -> None:
+    completed = False
+    turns = 0
+    while not completed:
+        assert turns < 200, "the scenario never completes"
+        server = FakeServer()
+        sessions: list[RealtimeSession] = []
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                scope = anyio.CancelScope()
+
+                async def run(
+                    scope: anyio.CancelScope, server: FakeServer, sessions: list[RealtimeSession]
+                ) -> None:
+                    nonlocal completed
+                    with scope:
+                        options = open_session(grant(), stream=server.stream, tools=[slow_tool])
+                        async with options as session:
+                            sessions.append(session)
+                            await scenario(session, server)
+                        completed = True
+
+                tasks.start_soon(run, scope, server, sessions)
+                for _ in range(turns):
+                    await checkpoint()
+                scope.cancel()
+        assert server.stream.closed or not server.stream.sends
+        for session in sessions:
+            assert session.closed is not None
+            assert len(session._scopes) == 0
+            with pytest.raises((ConnectionClosed, RemoteProtocolError)):
+                await session.commit()
+        turns += 1
+    assert turns > 5
+
+
+async def test_cancelled_by_asyncio_itself_at_each_await(anyio_backend: tuple[str, object]) -> None:
+    if anyio_backend[0] != "asyncio":
+        pytest.skip("asyncio's own cancellation, which strikes once and not at every await")
+    for turns in range(12):
+        server = FakeServer()
+
+        async def run(server: FakeServer) -> None:
+            async with open_session(grant(), stream=server.stream) as session:
+                session.on(lambda frame: None)
+                await session.send_audio(PCM)
+                await session.receive()
+                await anyio.sleep_forever()
+
+        task = asyncio.ensure_future(run(server))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+        assert server.stream.closed or not server.stream.sends
+
+
+async def test_cancelled_while_minting_and_opening_nothing_is_left() -> None:
+    server = FakeServer()
+    server.answers = False
+    with anyio.move_on_after(0.01) as scope:
+        async with open_session(grant(), stream=server.stream):
+            raise AssertionError("opened")
+    assert scope.cancelled_caught
+    assert server.stream.closed
+
+
+def test_the_namespace_opens_with_the_same_function() -> None:
+    assert Speko("k").realtime.open is open_session

@@ -1,0 +1,211 @@
+"""The command line as a newcomer meets it: one readable line and a telling exit code for every mistake."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from speko_anyio import __version__
+from speko_anyio.audio.wav import format_wav, read_wav
+from speko_anyio.cli import main
+from speko_anyio.cli.failures import BAD_INPUT, NO_ANSWER, REFUSED, UNREACHABLE, USAGE
+
+SPEECH = Path(__file__).parents[1] / "data" / "speech" / "go-forward-ten-meters.wav"
+
+
+@pytest.fixture
+def question(tmp_path: Path) -> Path:
+    path = tmp_path / "question.wav"
+    path.write_bytes(format_wav(bytes(2 * 8000 // 5), 8000))
+    return path
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed to standard error: one line, no traceback."""
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("speko-anyio: ")
+    return err.strip()
+
+
+@contextmanager
+def api_that_answers(status: int, body: object) -> Iterator[str]:
+    """An HTTP server on the loopback interface that answers every mint alike."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args: object) -> None:
+            """Not into the test's output."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(5)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"speko-anyio {__version__}\n"
+
+
+def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([])
+    assert exit_.value.code == USAGE
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_help_loads_neither_server_nor_voice() -> None:
+    code = (
+        "import sys\n"
+        "from speko_anyio.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'uvicorn', 'starlette', 'numpy', 'soxr', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_say_echo_writes_what_was_said(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = tmp_path / "reply.wav"
+    assert main(["say", str(question), "-o", str(reply), "--provider", "echo", "--rate", "16000"]) == 0
+    wav = read_wav(reply)
+    assert wav.sample_rate == 16000
+    assert wav.seconds == pytest.approx(0.2, abs=0.03)
+    out = capsys.readouterr().out
+    assert "time to first audio" in out
+    assert str(reply) in out.replace("\n", "")
+
+
+@pytest.mark.speech
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+def test_say_answers_human_speech_with_what_it_heard(
+    backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = tmp_path / "reply.wav"
+    assert main(["say", str(SPEECH), "-o", str(reply), "--backend", backend]) == 0
+    out = capsys.readouterr().out
+    assert "you       go forward ten meters" in out
+    assert "assistant I heard: go forward ten meters." in out
+    assert read_wav(reply).seconds > 1
+
+
+@pytest.mark.speech
+def test_demo_needs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reply = tmp_path / "reply.wav"
+    assert main(["demo", "-o", str(reply), "--turns", "2", "--backend", "trio"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("you       what time is it") == 2
+    assert out.count("assistant It is ") == 2
+    assert "time to first audio: median" in out
+    assert read_wav(reply).seconds > 0.5
+
+
+def test_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["say", str(tmp_path / "nothing.wav"), "-o", str(tmp_path / "reply.wav")]) == BAD_INPUT
+    assert "nothing.wav" in one_line(capsys)
+
+
+def test_a_file_that_is_no_wav(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "song.mp3"
+    path.write_bytes(b"ID3" + bytes(100))
+    assert main(["say", str(path), "-o", str(tmp_path / "reply.wav")]) == BAD_INPUT
+    assert "not a WAV" in one_line(capsys)
+
+
+def test_a_wav_that_is_not_pcm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "call.wav"
+    form = struct.pack("<HHIIHH", 7, 1, 8000, 8000, 1, 8)
+    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", 4) + bytes(4)
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    assert main(["say", str(path), "-o", str(tmp_path / "reply.wav")]) == BAD_INPUT
+    assert "µ-law" in one_line(capsys)
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_asked(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["say", str(question), "-o", str(tmp_path / "no" / "reply.wav")]) == BAD_INPUT
+    assert "-o" in one_line(capsys)
+
+
+def test_no_key(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPEKO_API_KEY", raising=False)
+    arguments = ["say", str(question), "-o", str(tmp_path / "reply.wav"), "--provider", "openai"]
+    assert main(arguments) == USAGE
+    assert "SPEKO_API_KEY" in one_line(capsys)
+
+
+def test_a_wrong_key_is_never_shown(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEKO_API_KEY", "sk_wrong_and_secret")
+    body = {"error": "the API key is unknown", "code": "UNAUTHORIZED"}
+    with api_that_answers(401, body) as url:
+        arguments = ["say", str(question), "-o", str(tmp_path / "reply.wav"), "--base-url", url]
+        assert main(arguments) == REFUSED
+    line = one_line(capsys)
+    assert "UNAUTHORIZED" in line
+    assert "sk_wrong" not in line
+
+
+def test_an_unknown_provider(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEKO_API_KEY", "sk_key")
+    body = {"error": "s2s.provider: 'nobody' is not served here", "code": "VALIDATION_ERROR"}
+    with api_that_answers(400, body) as url:
+        arguments = ["say", str(question), "-o", str(tmp_path / "reply.wav"), "--base-url", url]
+        assert main([*arguments, "--provider", "nobody"]) == REFUSED
+    assert "nobody" in one_line(capsys)
+
+
+def test_a_dead_gateway(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEKO_API_KEY", "sk_key")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        arguments = ["say", str(question), "-o", str(tmp_path / "reply.wav"), "--base-url", url]
+        assert main(arguments) == UNREACHABLE
+    assert "127.0.0.1" in one_line(capsys)
+
+
+@pytest.mark.speech
+def test_silence_gets_no_answer_and_says_so(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.5)
+    assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
+    assert "check that the recording holds speech" in one_line(capsys)

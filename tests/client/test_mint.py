@@ -1,0 +1,367 @@
+"""Minting over HTTP, against a transport in memory and on a virtual clock."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import httpx
+import msgspec
+import pytest
+
+from speko_anyio import (
+    APIConnectionError,
+    APIError,
+    APIResponseError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    RateLimitError,
+    ServerError,
+    SessionGrant,
+    Speko,
+    ToolSpec,
+    UnsupportedTransportError,
+    tool,
+)
+from tests.support.clock import VIRTUAL_BACKENDS, virtual_backend
+
+pytestmark = pytest.mark.anyio
+
+KEY = "sk_live_0123456789"
+ANSWER: dict[str, Any] = {
+    "mode": "s2s",
+    "sessionId": "s1",
+    "wsUrl": "wss://api.speko.dev/v1/sessions/s1/stream",
+    "wsToken": "wst_secret",
+    "inputSampleRate": 16000,
+    "outputSampleRate": 24000,
+    "expiresAt": "2030-01-01T00:00:00Z",
+}
+
+Reply = httpx.Response | Exception
+
+
+@pytest.fixture(params=VIRTUAL_BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return virtual_backend(request.param)
+
+
+class API:
+    """Gives `replies` in order, the last one for ever, and keeps what it was asked."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self.replies = list(replies)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(reply, Exception):
+            raise reply
+        return httpx.Response(reply.status_code, headers=reply.headers, content=reply.content)
+
+
+async def mint(api: API, **options: Any) -> SessionGrant:
+    base_url = options.pop("base_url", None)
+    retries = options.pop("max_retries", 2)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(api)) as client:
+        speko = Speko(KEY, base_url, max_retries=retries, http_client=client)
+        return await speko.realtime.create_session(
+            **{"provider": "openai", "model": "gpt-realtime", **options}
+        )
+
+
+async def refused(api: API, **options: Any) -> APIError:
+    with pytest.raises(APIError) as caught:
+        await mint(api, **options)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert KEY not in f"{error} {error!r}"
+        error = error.__cause__
+    return caught.value
+
+
+def ok(**changes: Any) -> httpx.Response:
+    return httpx.Response(201, json={**ANSWER, **changes})
+
+
+async def test_the_request_is_as_the_protocol_says_and_leaves_out_what_was_not_given() -> None:
+    api = API(ok())
+    await mint(api)
+    (request,) = api.requests
+    assert (request.method, str(request.url)) == ("POST", "https://api.speko.dev/v1/sessions")
+    assert json.loads(request.content) == {
+        "mode": "s2s",
+        "s2s": {"provider": "openai", "model": "gpt-realtime"},
+    }
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["user-agent"].startswith("speko-anyio/")
+    assert len(request.headers["idempotency-key"]) >= 32
+
+
+async def test_everything_that_can_be_asked_for() -> None:
+    @tool
+    def now() -> str:
+        """The time."""
+        return ""
+
+    api = API(ok())
+    await mint(
+        api,
+        base_url="http://localhost:8080/api/",
+        provider="xai",
+        model="grok-voice-beta",
+        voice="ara",
+        system_prompt="Be brief.",
+        temperature=0.5,
+        input_sample_rate=16000,
+        output_sample_rate=24000,
+        tools=[now, ToolSpec(name="end", parameters={"type": "object"})],
+        metadata={"call": 7},
+        ttl_seconds=600,
+        agent_id="a1",
+        webhook_tags={"env": "test"},
+    )
+    assert str(api.requests[0].url) == "http://localhost:8080/api/v1/sessions"
+    assert json.loads(api.requests[0].content) == {
+        "mode": "s2s",
+        "s2s": {
+            "provider": "xai",
+            "model": "grok-voice-beta",
+            "voice": "ara",
+            "systemPrompt": "Be brief.",
+            "temperature": 0.5,
+            "inputSampleRate": 16000,
+            "outputSampleRate": 24000,
+            "tools": [
+                {
+                    "name": "now",
+                    "description": "The time.",
+                    "parameters": {"type": "object", "properties": {}, "required": []},
+                },
+                {"name": "end", "parameters": {"type": "object"}},
+            ],
+        },
+        "metadata": {"call": 7},
+        "ttlSeconds": 600,
+        "agentId": "a1",
+        "webhookTags": {"env": "test"},
+    }
+
+
+async def test_the_grant() -> None:
+    grant = await mint(API(ok(newField=1)))
+    assert grant == msgspec.convert(ANSWER, SessionGrant)
+    assert "wst_secret" not in repr(grant)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [({"input_sample_rate": 16000}, (16000, 24000)), ({}, (24000, 24000))]
+)
+async def test_rates_that_an_older_service_leaves_out(
+    asked: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    answer = {name: value for name, value in ANSWER.items() if not name.endswith("Rate")}
+    grant = await mint(API(httpx.Response(201, json=answer)), **asked)
+    assert (grant.input_sample_rate, grant.output_sample_rate) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, BadRequestError),
+        (401, AuthenticationError),
+        (403, APIStatusError),
+        (429, RateLimitError),
+        (500, ServerError),
+        (503, ServerError),
+    ],
+)
+async def test_each_status_has_its_error(status: int, kind: type[APIStatusError]) -> None:
+    error = await refused(API(httpx.Response(status, json={"error": "no such model", "code": "NOPE"})))
+    assert type(error) is kind
+    assert isinstance(error, APIStatusError)
+    assert (error.status, error.code, error.message) == (status, "NOPE", "no such model")
+    assert f"api.speko.dev answered HTTP {status} NOPE: no such model; " in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"Bad Gateway\n", "Bad Gateway"),
+        (b"", "no message"),
+        (b'{"error": {"nested": true}}', '{"error": {"nested": true}}'),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b"x" * 10_000, "x" * 500),
+        (f"your key {KEY} is wrong".encode(), "your key <api key> is wrong"),
+    ],
+)
+async def test_a_body_that_is_not_the_documented_json_is_the_message(body: bytes, message: str) -> None:
+    error = await refused(API(httpx.Response(500, content=body)))
+    assert isinstance(error, APIStatusError)
+    assert (error.code, error.message) == ("UNKNOWN", message)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        (lambda: email.utils.formatdate(time.time() + 90, usegmt=True), pytest.approx(90, abs=3)),
+        (lambda: email.utils.formatdate(0, usegmt=True), 0.0),
+        ("soon", None),
+        ("-1", None),
+        (None, None),
+    ],
+)
+async def test_retry_after_in_both_forms(header: str | Callable[[], str] | None, expected: object) -> None:
+    value = header() if callable(header) else header
+    headers = {} if value is None else {"Retry-After": value}
+    reply = httpx.Response(429, headers=headers, json={"error": "slow down", "code": "RATE"})
+    error = await refused(API(reply), max_retries=0)
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == expected
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        httpx.Response(429),
+        httpx.Response(502),
+        httpx.Response(503),
+        httpx.Response(504),
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout("slow"),
+        httpx.RemoteProtocolError("Server disconnected without sending a response."),
+        ConnectionResetError("reset"),
+    ],
+    ids=repr,
+)
+async def test_what_is_safe_to_ask_again_is_asked_again_with_one_key(trouble: Reply) -> None:
+    api = API(trouble, trouble, ok())
+    start = anyio.current_time()
+    assert (await mint(api)).session_id == "s1"
+    assert len({request.headers["idempotency-key"] for request in api.requests}) == 1
+    assert len({request.content for request in api.requests}) == 1
+    assert 0.75 <= anyio.current_time() - start <= 1.5
+    await refused(API(trouble), max_retries=1)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        httpx.Response(400),
+        httpx.Response(401),
+        httpx.Response(500),
+        httpx.Response(429, headers={"Retry-After": "60"}),
+        httpx.ReadTimeout("slow"),
+        TimeoutError(),
+        httpx.UnsupportedProtocol("gopher"),
+    ],
+    ids=repr,
+)
+async def test_what_is_not_is_not(trouble: Reply) -> None:
+    api = API(trouble, ok())
+    start = anyio.current_time()
+    await refused(api)
+    assert len(api.requests) == 1
+    assert anyio.current_time() == start
+
+
+async def test_a_short_retry_after_is_kept() -> None:
+    api = API(httpx.Response(429, headers={"Retry-After": "7"}), ok())
+    start = anyio.current_time()
+    await mint(api)
+    assert anyio.current_time() - start == pytest.approx(7.0)
+
+
+async def test_each_session_has_a_key_of_its_own() -> None:
+    api = API(ok())
+    await mint(api)
+    await mint(api)
+    assert len({request.headers["idempotency-key"] for request in api.requests}) == 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (httpx.ConnectError("[Errno 111] refused"), "api.speko.dev can't be reached ([Errno 111] refused)"),
+        (httpx.ReadTimeout(""), "api.speko.dev did not answer within 30 s"),
+        (OSError(), "api.speko.dev can't be reached (OSError)"),
+    ],
+)
+async def test_an_unreachable_service_is_one_error_that_names_it(trouble: Exception, words: str) -> None:
+    error = await refused(API(trouble), max_retries=0)
+    assert type(error) is APIConnectionError
+    assert words in str(error)
+    assert "check the network" in str(error)
+    assert error.__cause__ is trouble
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("location", ["https://evil.test/v1/sessions", "/elsewhere", None])
+async def test_a_redirect_is_not_followed(status: int, location: str | None) -> None:
+    api = API(httpx.Response(status, headers={"Location": location} if location else {}), ok())
+    error = await refused(api)
+    assert [request.url.host for request in api.requests] == ["api.speko.dev"]
+    assert isinstance(error, APIStatusError)
+    assert error.status == status
+    assert ("evil.test" in str(error)) == (location is not None and "evil" in location)
+
+
+async def test_a_client_that_follows_redirects_by_itself_is_told_not_to() -> None:
+    api = API(httpx.Response(307, headers={"Location": "https://evil.test/"}), ok())
+    async with httpx.AsyncClient(transport=httpx.MockTransport(api), follow_redirects=True) as client:
+        with pytest.raises(APIStatusError):
+            await Speko(KEY, http_client=client).realtime.create_session(provider="openai", model="m")
+    assert [request.url.host for request in api.requests] == ["api.speko.dev"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>welcome</html>",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        json.dumps({**ANSWER, "wsToken": 7}).encode(),
+        json.dumps({**ANSWER, "mode": "cascade"}).encode(),
+    ],
+    ids=["empty", "html", "array", "object", "not UTF-8", "deep", "wrong type", "other mode"],
+)
+async def test_an_answer_of_a_wrong_shape_is_one_clear_error(body: bytes) -> None:
+    error = await refused(API(httpx.Response(201, content=body)))
+    assert type(error) is APIResponseError
+    assert "api.speko.dev answered with something that is no session" in str(error)
+    assert "wst_secret" not in f"{error!r}"
+
+
+async def test_a_grant_for_another_transport_names_it_and_shows_no_credential() -> None:
+    reply = {
+        "mode": "s2s",
+        "transport": "provider_direct",
+        "sessionId": "s1",
+        "provider": "openai",
+        "model": "gpt-realtime",
+        "adapter": "openai.realtime.v1",
+        "providerTransport": "webrtc",
+        "endpoint": "https://provider.test",
+        "credential": {"kind": "bearer", "value": "ek_secret", "expiresAt": "2030-01-01T00:00:00Z"},
+    }
+    error = await refused(API(httpx.Response(201, json=reply)))
+    assert isinstance(error, UnsupportedTransportError)
+    assert error.transport == "provider_direct"
+    assert "'provider_direct' (openai.realtime.v1, webrtc)" in str(error)
+    assert "ek_secret" not in repr(error)
+
+
+async def test_a_transport_that_comes_with_a_websocket_is_served() -> None:
+    assert (await mint(API(ok(transport="proxy")))).session_id == "s1"

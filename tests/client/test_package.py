@@ -1,0 +1,63 @@
+"""What importing costs, and that every public name is there, for programs and for type checkers."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import speko_anyio
+import speko_anyio.protocol
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules in a fresh interpreter after `statement`."""
+    # Without `websockets`: when it is installed the core borrows its masking in C, and with it all it loads.
+    code = f"import sys\nsys.modules['websockets'] = None\n{statement}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+HEAVY = {"anyio", "trio", "asyncio", "socket", "httpx", "ssl", "uvloop", "starlette"}
+
+
+@pytest.mark.parametrize("module", ["speko_anyio", "speko_anyio.protocol"])
+def test_importing_loads_no_backend_and_no_network(module: str) -> None:
+    assert not HEAVY & loaded_by(f"import {module}")
+
+
+def test_names_of_the_core_load_the_core_only() -> None:
+    assert not HEAVY & loaded_by("from speko_anyio import Audio, ClientConnection, ToolSpec")
+
+
+def test_the_client_loads_no_backend_of_its_own() -> None:
+    modules = loaded_by("from speko_anyio import Speko, tool, open_session")
+    assert not {"trio", "uvloop", "starlette", "speko_anyio.gateway"} & modules
+
+
+def test_all_of_the_core_and_the_client_is_public() -> None:
+    assert set(speko_anyio.protocol.__all__) <= set(speko_anyio.__all__)
+    assert sorted(speko_anyio.__all__) == sorted(set(speko_anyio.__all__))
+    for name in speko_anyio.__all__:
+        assert getattr(speko_anyio, name) is not None
+    assert set(speko_anyio.__all__) <= set(dir(speko_anyio))
+
+
+def test_type_checkers_see_what_is_exported() -> None:
+    path = speko_anyio.__file__
+    assert path is not None
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(speko_anyio.__all__) <= imported
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        speko_anyio.nope  # noqa: B018

@@ -1,0 +1,186 @@
+"""Dialling for real, over the loopback: plain, TLS, refused, and a peer that reads and writes as it likes."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncGenerator
+
+import anyio
+import pytest
+import trustme
+from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
+from anyio.streams.tls import TLSListener
+
+from speko_anyio import (
+    APIConnectionError,
+    Audio,
+    AudioIn,
+    Close,
+    Ready,
+    RealtimeSession,
+    ServerConnection,
+    SpekoError,
+    UpgradeRequest,
+    open_session,
+)
+from speko_anyio.client.block import block
+from speko_anyio.client.transport import dial
+from speko_anyio.protocol import NEED_DATA
+from speko_anyio.protocol.url import parse_url
+from tests.support.server import grant
+from tests.support.streams import stream_pair
+
+pytestmark = pytest.mark.anyio
+
+PCM = bytes(range(256)) * 4
+
+
+async def echo(stream: ByteStream) -> None:
+    """A server in a task of its own that says everything twice, and reads nothing while it writes."""
+    core = ServerConnection(ping_interval=None)
+    async with stream:
+        try:
+            while True:
+                while (event := core.next_event()) is not NEED_DATA:
+                    if isinstance(event, UpgradeRequest):
+                        core.accept()
+                        core.send_ready()
+                    elif isinstance(event, AudioIn):
+                        core.send_audio(event.pcm)
+                        core.send_audio(event.pcm)
+                    if data := core.data_to_send():
+                        await stream.send(data)
+                core.receive_data(await stream.receive())
+        except (SpekoError, anyio.BrokenResourceError, anyio.EndOfStream):
+            if data := core.data_to_send():
+                await stream.send(data)
+
+
+@block
+async def serving(context: ssl.SSLContext | None = None) -> AsyncGenerator[int, None]:
+    """An echo server on the loopback; gives its port."""
+    tcp = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port: int = tcp.extra(anyio.abc.SocketAttribute.local_port)
+    listener = tcp if context is None else TLSListener(tcp, context, standard_compatible=False)
+    with anyio.fail_after(10):
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, echo)
+            yield port
+            tasks.cancel_scope.cancel()
+
+
+async def talk(session: RealtimeSession) -> None:
+    await session.send_audio(PCM)
+    frames = [await session.receive() for _ in range(3)]
+    assert frames == [Ready(24_000, 24_000), Audio(PCM, 24_000), Audio(PCM, 24_000)]
+    await session.close()
+    assert session.closed == Close(1000, "client_closed", "local")
+
+
+async def test_a_session_over_tcp() -> None:
+    async with serving() as port, open_session(grant(f"ws://127.0.0.1:{port}/s")) as session:
+        await talk(session)
+
+
+async def test_nagles_algorithm_is_off() -> None:
+    async with serving() as port:
+        where = parse_url(f"ws://localhost:{port}/")
+        async with await dial(where, connect_timeout=5.0, ssl_context=None) as stream:
+            raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+            assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_a_session_over_tls() -> None:
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    async with serving(server) as port:
+        opened = grant(f"wss://localhost:{port}/s")
+        async with open_session(opened, ssl_context=client) as session:
+            await talk(session)
+        with pytest.raises(APIConnectionError, match=rf"TLS with localhost:{port} failed"):
+            async with open_session(opened):
+                raise AssertionError("opened")
+
+
+async def test_tls_with_somebody_who_speaks_none() -> None:
+    async def hang_up(stream: ByteStream) -> None:
+        async with stream:
+            await stream.receive()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, hang_up)
+        with anyio.fail_after(10), pytest.raises(APIConnectionError, match=f"127.0.0.1:{port}"):
+            async with open_session(grant(f"wss://127.0.0.1:{port}/s")):
+                raise AssertionError("opened")
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_port_where_nobody_listens() -> None:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    await listener.aclose()
+    with anyio.fail_after(10), pytest.raises(APIConnectionError, match="can't be reached") as caught:
+        async with open_session(grant(f"ws://127.0.0.1:{port}/s")):
+            raise AssertionError("opened")
+    assert f"127.0.0.1:{port}" in str(caught.value)
+    assert "Errno" in str(caught.value)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (OSError("All attempts failed"), "All attempts failed"),
+        (anyio.EndOfStream(), "EndOfStream"),
+    ],
+)
+async def test_whatever_stops_it_is_one_error(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*args: object, **kwargs: object) -> None:
+        await checkpoint()
+        raise error
+
+    monkeypatch.setattr(anyio, "connect_tcp", fail)
+    with pytest.raises(APIConnectionError, match=r"speko\.test:80 can't be reached") as caught:
+        async with open_session(grant()):
+            raise AssertionError("opened")
+    assert words in str(caught.value)
+
+
+async def test_of_several_addresses_the_first_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = ConnectionRefusedError(111, "refused")
+
+    async def fail(*args: object, **kwargs: object) -> None:
+        await checkpoint()
+        raise OSError("All connection attempts failed") from ExceptionGroup("", [refused, OSError("other")])
+
+    monkeypatch.setattr(anyio, "connect_tcp", fail)
+    with pytest.raises(APIConnectionError, match=r"\[Errno 111\] refused") as caught:
+        async with open_session(grant()):
+            raise AssertionError("opened")
+    assert caught.value.__cause__ is refused
+
+
+async def test_a_peer_that_reads_nothing_while_it_writes_does_not_stop_us() -> None:
+    mine, theirs = stream_pair(capacity=512)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(echo, theirs)
+            async with open_session(grant(), stream=mine) as session:
+
+                async def send() -> None:
+                    for _ in range(50):
+                        await session.send_audio(PCM)
+
+                async with anyio.create_task_group() as senders:
+                    senders.start_soon(send)
+                    frames = [await session.receive() for _ in range(101)]
+                    assert frames[1:] == [Audio(PCM, 24_000)] * 100
