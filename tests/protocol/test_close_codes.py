@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from speko_anyio.protocol import close_codes, is_sendable
+
+SENDABLE = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999]
+NOT_SENDABLE = [-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 1999, 2000, 2999, 5000, 65_535, 65_536]
+
+
+@pytest.mark.parametrize("code", SENDABLE)
+def test_sendable(code: int) -> None:
+    assert is_sendable(code)
+
+
+@pytest.mark.parametrize("code", NOT_SENDABLE)
+def test_not_sendable(code: int) -> None:
+    assert not is_sendable(code)
+
+
+def test_the_named_codes_are_the_registered_ones() -> None:
+    assert (
+        close_codes.NORMAL,
+        close_codes.GOING_AWAY,
+        close_codes.PROTOCOL_ERROR,
+        close_codes.NO_STATUS,
+        close_codes.ABNORMAL,
+        close_codes.INVALID_DATA,
+        close_codes.POLICY,
+        close_codes.TOO_BIG,
+        close_codes.INTERNAL_ERROR,
+        close_codes.SERVICE_RESTART,
+        close_codes.UNAUTHORIZED,
+    ) == (1000, 1001, 1002, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 4401)

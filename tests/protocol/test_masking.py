@@ -1,0 +1,141 @@
+"""Masking: the exclusive-or both ways, and keys that no two processes share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from speko_anyio.protocol import masking
+from speko_anyio.protocol.masking import MaskingKeys, mask, mask_in_python
+
+from .helpers import fixed_entropy, xor
+
+
+def another_copy() -> ModuleType:
+    """The module executed once more, under another name: what it finds at import is up to the test."""
+    spec = importlib.util.spec_from_file_location("another_masking", masking.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("apply", [mask, mask_in_python], ids=["fastest", "python"])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 7, 8, 125, 960, 961, 962, 963])
+def test_the_exclusive_or(apply: Callable[[bytes, bytes], bytes], size: int) -> None:
+    data = fixed_entropy(size).randbytes(size)
+    key = b"\x00\x5a\xa5\xff"
+    masked = apply(data, key)
+    assert masked == xor(data, key)
+    assert type(masked) is bytes
+    assert apply(masked, key) == data
+
+
+def test_without_a_c_masker_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.speedups", None)
+    copy = another_copy()
+    assert copy.mask is copy.mask_in_python
+
+
+def test_with_a_c_masker_that_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    speedups: Any = ModuleType("websockets.speedups")
+    speedups.apply_mask = lambda data, mask: b"by the C masker"
+    monkeypatch.setitem(sys.modules, "websockets", ModuleType("websockets"))
+    monkeypatch.setitem(sys.modules, "websockets.speedups", speedups)
+    assert another_copy().mask is speedups.apply_mask
+
+
+def take(keys: Any, count: int) -> list[bytes]:
+    return [key for _ in range(count) for key in keys.take()]
+
+
+def test_keys_come_from_the_entropy_in_order_and_every_byte_once() -> None:
+    drawn: list[bytes] = []
+    source = fixed_entropy()
+
+    def entropy(size: int) -> bytes:
+        drawn.append(source.randbytes(size))
+        return drawn[-1]
+
+    keys = take(MaskingKeys(entropy), 3000)
+    assert len(drawn) > 1
+    assert all(len(key) == 4 for key in keys)
+    assert b"".join(drawn).startswith(b"".join(keys))
+
+
+def test_the_entropy_is_asked_only_when_a_key_is_taken() -> None:
+    def entropy(size: int) -> bytes:
+        raise AssertionError("asked")
+
+    keys = MaskingKeys(entropy)
+    with pytest.raises(AssertionError, match="asked"):
+        keys.take()
+
+
+def test_keys_are_unpredictable_by_default() -> None:
+    assert take(MaskingKeys(), 4) != take(MaskingKeys(), 4)
+
+
+def test_forgetting_throws_the_rest_of_the_block_away() -> None:
+    source = fixed_entropy()
+    keys = MaskingKeys(source.randbytes)
+    taken = take(keys, 2)
+    keys.forget()
+    taken += take(keys, 2)
+    twin = fixed_entropy()
+    first, second = twin.randbytes(4096), twin.randbytes(4096)
+    assert b"".join(taken) == first[:8] + second[:8]
+
+
+def test_a_forked_child_forgets_what_it_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks: list[Callable[[], None]] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda *, after_in_child: hooks.append(after_in_child))
+    copy = another_copy()
+    keys = copy.MaskingKeys(fixed_entropy().randbytes)
+    untouched = take(copy.MaskingKeys(fixed_entropy().randbytes), 2)
+    first = take(keys, 1)
+    (after_in_child,) = hooks
+    after_in_child()
+    assert [*first, *take(keys, 1)] != untouched
+
+
+def test_where_there_is_no_fork_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "register_at_fork")
+    assert len(take(another_copy().MaskingKeys(), 1)) == 1
+
+
+FORK = """
+import os
+from speko_anyio.protocol.masking import MaskingKeys
+
+keys = MaskingKeys()
+keys.take()
+reader, writer = os.pipe()
+child = os.fork()
+mine = b"".join(keys.take()[0] for _ in range(64))
+if child == 0:
+    os.write(writer, mine)
+    os._exit(0)
+os.waitpid(child, 0)
+theirs = os.read(reader, 1024)
+assert len(mine) == len(theirs) == 256
+assert not {mine[i:i + 4] for i in range(0, 256, 4)} & {theirs[i:i + 4] for i in range(0, 256, 4)}
+print("no key in common")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_two_sides_of_a_real_fork_share_no_key() -> None:
+    # In a fresh interpreter: forking this one, with whatever threads it has, would be asking for trouble.
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORK], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr) == ("no key in common\n", "")

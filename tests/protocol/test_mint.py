@@ -1,0 +1,175 @@
+"""The bodies of ``POST /v1/sessions``: exactly the documented JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from speko_anyio.protocol.mint import (
+    DEFAULT_SAMPLE_RATE,
+    MAX_TTL_SECONDS,
+    APIErrorBody,
+    MintRequest,
+    SessionConfig,
+    SessionGrant,
+    ToolSpec,
+)
+
+FULL_REQUEST: dict[str, Any] = {
+    "mode": "s2s",
+    "s2s": {
+        "provider": "openai",
+        "model": "gpt-realtime",
+        "voice": "marin",
+        "systemPrompt": "Be brief.",
+        "temperature": 0.7,
+        "inputSampleRate": 16000,
+        "outputSampleRate": 24000,
+        "tools": [{"name": "f", "description": "does f", "parameters": {"type": "object"}}],
+    },
+    "metadata": {"caller": {"id": 7}},
+    "ttlSeconds": 600,
+    "agentId": "agent_1",
+    "webhookTags": {"team": "a"},
+}
+
+GRANT: dict[str, Any] = {
+    "mode": "s2s",
+    "sessionId": "sess_1",
+    "wsUrl": "wss://h/v1/stream",
+    "wsToken": "s3cret",
+    "inputSampleRate": 16000,
+    "outputSampleRate": 24000,
+    "expiresAt": "2026-01-01T00:00:00Z",
+}
+
+
+def full_request() -> MintRequest:
+    return MintRequest(
+        mode="s2s",
+        s2s=SessionConfig(
+            provider="openai",
+            model="gpt-realtime",
+            voice="marin",
+            system_prompt="Be brief.",
+            temperature=0.7,
+            input_sample_rate=16000,
+            output_sample_rate=24000,
+            tools=(ToolSpec(name="f", description="does f", parameters={"type": "object"}),),
+        ),
+        metadata={"caller": {"id": 7}},
+        ttl_seconds=600,
+        agent_id="agent_1",
+        webhook_tags={"team": "a"},
+    )
+
+
+def grant(**changes: Any) -> SessionGrant:
+    return msgspec.json.decode(json.dumps(GRANT | changes), type=SessionGrant)
+
+
+def test_every_field_of_a_request() -> None:
+    assert json.loads(msgspec.json.encode(full_request())) == FULL_REQUEST
+
+
+def test_a_request_is_read_back() -> None:
+    assert msgspec.json.decode(json.dumps(FULL_REQUEST), type=MintRequest) == full_request()
+
+
+def test_absent_optionals_are_omitted_and_never_null() -> None:
+    request = MintRequest(mode="s2s", s2s=SessionConfig(provider="xai", model="grok"))
+    assert msgspec.json.encode(request) == b'{"mode":"s2s","s2s":{"provider":"xai","model":"grok"}}'
+
+
+@pytest.mark.xfail(reason="the protocol has no optional field in a tool, but empty ones are left out")
+def test_a_tool_has_all_its_fields() -> None:
+    tool = json.loads(msgspec.json.encode(ToolSpec(name="f")))
+    assert tool == {"name": "f", "description": "", "parameters": {}}
+
+
+def test_unknown_fields_of_a_request_are_ignored() -> None:
+    body = FULL_REQUEST | {"new": 1, "s2s": FULL_REQUEST["s2s"] | {"new": [1]}}
+    assert msgspec.json.decode(json.dumps(body), type=MintRequest) == full_request()
+
+
+def test_any_provider_passes() -> None:
+    assert msgspec.convert({"provider": "speko-lab", "model": "m"}, SessionConfig).provider == "speko-lab"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "stt"},
+        {"s2s": {"provider": "openai"}},
+        {"s2s": {"model": "m"}},
+        {"s2s": {"provider": "p", "model": "m", "inputSampleRate": 8000}},
+        {"s2s": {"provider": "p", "model": "m", "tools": [{"description": "no name"}]}},
+        {"ttlSeconds": "600"},
+        {"webhookTags": {"team": 1}},
+    ],
+    ids=str,
+)
+def test_a_request_that_is_none_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(json.dumps(FULL_REQUEST | change), type=MintRequest)
+
+
+@pytest.mark.parametrize("missing", ["mode", "s2s"])
+def test_a_request_names_its_mode_and_session(missing: str) -> None:
+    body = {name: value for name, value in FULL_REQUEST.items() if name != missing}
+    with pytest.raises(msgspec.ValidationError, match=missing):
+        msgspec.json.decode(json.dumps(body), type=MintRequest)
+
+
+def test_every_field_of_a_grant() -> None:
+    expected = SessionGrant(
+        session_id="sess_1",
+        ws_url="wss://h/v1/stream",
+        ws_token="s3cret",
+        expires_at="2026-01-01T00:00:00Z",
+        input_sample_rate=16000,
+        output_sample_rate=24000,
+    )
+    assert grant() == expected
+    assert json.loads(msgspec.json.encode(expected)) == GRANT
+
+
+def test_unknown_fields_of_a_grant_are_ignored() -> None:
+    assert grant(transport="proxy", region={"name": "eu"}) == grant()
+
+
+def test_older_grants_have_no_rates() -> None:
+    body = {name: value for name, value in GRANT.items() if not name.endswith("Rate")}
+    older = msgspec.json.decode(json.dumps(body), type=SessionGrant)
+    assert (older.input_sample_rate, older.output_sample_rate) == (0, 0)
+
+
+@pytest.mark.parametrize("missing", ["sessionId", "wsUrl", "wsToken", "expiresAt"])
+def test_a_grant_without_its_essentials_is_refused(missing: str) -> None:
+    body = {name: value for name, value in GRANT.items() if name != missing}
+    with pytest.raises(msgspec.ValidationError, match=missing):
+        msgspec.json.decode(json.dumps(body), type=SessionGrant)
+
+
+def test_a_grant_in_a_log_hides_its_token() -> None:
+    assert repr(grant()) == (
+        "SessionGrant(session_id='sess_1', ws_token='***', expires_at='2026-01-01T00:00:00Z')"
+    )
+
+
+@pytest.mark.xfail(reason="msgspec's __rich_repr__, which rich prefers to repr, still gives every field")
+def test_nor_does_rich_show_it() -> None:
+    assert "s3cret" not in str(list(grant().__rich_repr__()))
+
+
+def test_the_body_of_an_error() -> None:
+    body = {"error": "bad key", "code": "UNAUTHORIZED"}
+    assert msgspec.json.decode(json.dumps(body | {"new": 1}), type=APIErrorBody) == APIErrorBody(**body)
+    assert json.loads(msgspec.json.encode(APIErrorBody(**body))) == body
+
+
+def test_the_documented_numbers() -> None:
+    assert (DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS) == (24000, 1800)

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from speko_anyio.protocol import LocalProtocolError
+from speko_anyio.protocol.tokens import MAX_TOKEN, check_token
+
+# RFC 9110 section 5.6.2, written out.
+TCHAR = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.mark.parametrize("token", ["a", TCHAR, "eyJhbGciOi.eyJzdWIi.c2ln", "a" * MAX_TOKEN])
+def test_a_token_that_a_websocket_can_carry_is_returned(token: str) -> None:
+    assert check_token(token) == token
+
+
+def test_no_other_character_is_taken() -> None:
+    lookalikes = {"\u0131", "\u212a", "\U0001d7d8"}  # digits and letters to `str`, or once folded
+    for character in ({chr(code) for code in range(0x100)} - set(TCHAR)) | lookalikes:
+        with pytest.raises(LocalProtocolError):
+            check_token(f"ab{character}cd")
+
+
+@pytest.mark.parametrize("token", ["", "a\n", "\na", "a" * (MAX_TOKEN + 1)])
+def test_empty_long_and_line_ends(token: str) -> None:
+    with pytest.raises(LocalProtocolError, match=r"wsToken unchanged"):
+        check_token(token)
+
+
+def test_the_error_does_not_show_the_token() -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        check_token("s3cret token")
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
