@@ -1,0 +1,73 @@
+"""The self-hosted gateway (extra ``gateway``): mints sessions, admits them, hands each to a handler.
+
+A handler is a coroutine over a `ServerSession`; a `Gateway` maps provider names to handlers::
+
+    gateway = Gateway(handlers=default_handlers(), api_keys=["a-key-of-your-own"])
+    async with running_gateway(gateway) as base_url:
+        ...
+
+or run ``gateway.app``, an ASGI application, under any ASGI server.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .app import Gateway
+    from .echo_handler import echo
+    from .handlers import Handler, default_handlers
+    from .server import running_gateway, serve
+    from .session import MessageTransport, ServerSession, open_session
+    from .store import MemoryStore, SessionRecord, SessionStore
+
+__all__ = [
+    "Gateway",
+    "Handler",
+    "MemoryStore",
+    "MessageTransport",
+    "ServerSession",
+    "SessionRecord",
+    "SessionStore",
+    "default_handlers",
+    "echo",
+    "open_session",
+    "running_gateway",
+    "serve",
+]
+
+# Loaded on first use: a session over another transport, and the offline voice's worker processes, need
+# nothing of the extra.
+_HOMES: Final = {
+    "Gateway": "app",
+    "Handler": "handlers",
+    "MemoryStore": "store",
+    "MessageTransport": "session",
+    "ServerSession": "session",
+    "SessionRecord": "store",
+    "SessionStore": "store",
+    "default_handlers": "handlers",
+    "echo": "echo_handler",
+    "open_session": "session",
+    "running_gateway": "server",
+    "serve": "server",
+}
+_EXTRA: Final = {"jwt", "starlette", "uvicorn"}
+
+
+def __getattr__(name: str) -> object:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    try:
+        return getattr(import_module(f".{home}", __name__), name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
+            raise
+        raise ImportError(
+            f"the gateway needs {missing}, which is not installed; install 'speko-anyio[gateway]'",
+            name=missing,
+        ) from None

@@ -1,0 +1,180 @@
+"""`Gateway`: its configuration, and the ASGI application made of it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+
+from .asgi import refuse
+from .keys import APIKeys, RateLimiter
+from .mint import Mint, error_response
+from .store import MemoryStore, SessionStore
+from .stream import Stream
+from .tokens import TokenSigner
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from .handlers import Handler
+
+_CODES: Final = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+
+
+class Gateway:
+    """A self-hosted gateway: the mint, and the WebSocket of every session, each served by a handler.
+
+    - `handlers`: by the provider's name that clients mint with.
+    - `api_keys`: who may mint. Kept as hashes.
+    - `secret`: signs the session tokens, 32 bytes or more; None for a random one, so that tokens are good
+      in this process only and until it ends.
+    - `store`: the session records; None for a `MemoryStore`.
+    - `public_url`: where clients reach the gateway, such as ``https://voice.example.com/api``; None: as the
+      mint's request did.
+    - `token_lifetime`: seconds from the mint in which the session must be opened.
+    - `mint_rate`, `mint_burst`: mints a second, and at once, for each key; more get 429.
+    - `close_timeout`: seconds that a client has to answer a close.
+    - `handler_grace`: seconds that a handler has to return when its session is over; then it is cancelled.
+    - `now`: seconds since the epoch.
+
+    Raises ValueError for a configuration that can't work.
+    """
+
+    def __init__(
+        self,
+        *,
+        handlers: Mapping[str, Handler],
+        api_keys: Iterable[str],
+        secret: bytes | str | None = None,
+        store: SessionStore | None = None,
+        public_url: str | None = None,
+        token_lifetime: int = 60,
+        mint_rate: float = 20.0,
+        mint_burst: int = 200,
+        close_timeout: float = 5.0,
+        handler_grace: float = 5.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        if not handlers:
+            raise ValueError("a gateway needs at least one handler; pass handlers=default_handlers()")
+        self._handlers = dict(handlers)
+        self._draining = False
+        signer = TokenSigner(secret)
+        store = MemoryStore() if store is None else store
+        self._stream = Stream(
+            handlers=self._handlers,
+            signer=signer,
+            store=store,
+            close_timeout=close_timeout,
+            handler_grace=handler_grace,
+            accepting=self._accepting,
+            now=now,
+        )
+        mint = Mint(
+            providers=self._handlers.keys(),
+            keys=APIKeys(api_keys),
+            limiter=RateLimiter(rate=mint_rate, burst=mint_burst),
+            signer=signer,
+            store=store,
+            token_lifetime=token_lifetime,
+            public_url=public_url,
+            accepting=self._accepting,
+            now=now,
+        )
+        self.app = Starlette(
+            routes=[
+                Route("/v1/sessions", mint.post, methods=["POST"], name="mint"),
+                WebSocketRoute("/v1/realtime/{session_id}", self._stream, name="realtime"),
+                WebSocketRoute("/{path:path}", _NoWebSocketHere()),
+            ],
+            exception_handlers={HTTPException: _http_error},
+            lifespan=self._lifespan,
+        )
+        """The ASGI application; its lifespan is `running`."""
+
+    @property
+    def providers(self) -> frozenset[str]:
+        """The names that clients can mint with."""
+        return frozenset(self._handlers)
+
+    @property
+    def live_sessions(self) -> int:
+        """How many sessions are being served."""
+        return len(self._stream.sessions)
+
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds that `drain` takes at most, beyond its patience."""
+        return self._stream.stop_timeout
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Enter the handlers that are async context managers; leave them at the end, after `drain`.
+
+        An ASGI server does this by the application's lifespan. Raises what a handler raises.
+        """
+        async with AsyncExitStack() as stack:
+            entered: set[int] = set()
+            handlers: list[object] = list(self._handlers.values())
+            for handler in handlers:
+                if id(handler) not in entered and isinstance(handler, AbstractAsyncContextManager):
+                    entered.add(id(handler))
+                    await stack.enter_async_context(handler)
+            self._draining = False
+            try:
+                yield
+            finally:
+                self._draining = True
+                with anyio.move_on_after(self.stop_timeout, shield=True):
+                    await self._stream.stop()
+
+    async def drain(self, *, patience: float = 0.0) -> None:
+        """Take no new sessions, give the living ones `patience` seconds, and close the rest with 1012.
+
+        Cancelled, it closes them without patience.
+        """
+        self._draining = True
+        try:
+            with anyio.move_on_after(patience):
+                await self._stream.wait_empty()
+        finally:
+            with anyio.move_on_after(self.stop_timeout, shield=True):
+                await self._stream.stop()
+
+    def _accepting(self) -> bool:
+        return not self._draining
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async with self.running():
+            yield
+
+
+class _NoWebSocketHere:
+    """Refuses a WebSocket at any other path, in the documented form."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await refuse(
+            scope,
+            receive,
+            send,
+            status=404,
+            code="NOT_FOUND",
+            message="there is no session here; connect to the mint's wsUrl",
+            close_code=4404,
+        )
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    code = _CODES.get(error.status_code, "UNKNOWN")
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return error_response(error.status_code, code, message, error.headers)

@@ -1,0 +1,31 @@
+"""What serves a session: a coroutine over a `ServerSession`, found by the provider's name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from typing import Final, TypeAlias
+
+from .echo_handler import echo
+from .session import ServerSession
+
+Handler: TypeAlias = Callable[[ServerSession], Awaitable[None]]
+"""Serves one session and returns when it is done with it; then the session is closed with 1000.
+
+An exception is logged and closes that session, with 1011. When the session ends first, the handler finds
+`Close` last among the commands, and is cancelled when it has not returned some seconds later.
+
+A handler that is also an async context manager is entered when the gateway starts and left when it stops.
+"""
+
+_LOCAL_NEEDS: Final = ("espeakng_loader", "pocketsphinx", "soxr", "webrtcvad")
+
+
+def default_handlers() -> dict[str, Handler]:
+    """``echo``, and ``local``, the offline voice, where its extra is installed."""
+    handlers: dict[str, Handler] = {"echo": echo}
+    if all(find_spec(module) for module in _LOCAL_NEEDS):
+        from .local import LocalVoice
+
+        handlers["local"] = LocalVoice()
+    return handlers

@@ -1,0 +1,420 @@
+"""`ServerSession`: the server's end of one session, over any transport that carries WebSocket messages.
+
+The mirror of the client's session. Three tasks serve it: one reads, one writes, one keeps time; none of
+them knows a rule of the protocol, which are all in `ServerProtocol`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from speko_anyio.protocol import close_codes
+from speko_anyio.protocol.commands import AudioIn, ToolResult
+from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage
+from speko_anyio.protocol.errors import ConnectionClosed
+from speko_anyio.protocol.frames import Close, Unknown
+from speko_anyio.protocol.limits import DEFAULT_LIMITS, Limits
+from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
+from speko_anyio.protocol.session import ServerProtocol
+from speko_anyio.protocol.state import State
+
+from .wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from speko_anyio.protocol.commands import Command
+    from speko_anyio.protocol.dialect import Message
+    from speko_anyio.protocol.frames import Role, ToolStatus
+    from speko_anyio.protocol.session import Buffer
+
+_P = ParamSpec("_P")
+
+RECEIVE_BUFFER: Final = 1024 * 1024
+"""Bytes of commands that wait for the handler: 21 s of speech at 24 kHz. Beyond it the peer has to wait, and
+its pongs too: a handler that reads nothing for a minute may lose the client to uvicorn's keepalive."""
+
+SEND_BUFFER: Final = 64 * 1024
+"""Bytes that wait for the peer: 1.4 s of speech at 24 kHz. Beyond it the handler has to wait, so that a
+response made faster than it is taken does not pile up here."""
+
+_COMMAND_OVERHEAD: Final = 64
+"""Bytes that even an empty command counts for; without it a flood of them would never meet the limit."""
+
+_OPEN: Final = State.OPEN
+_GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+
+
+class MessageTransport(Protocol):
+    """What a session needs of its transport: whole WebSocket messages, each way.
+
+    `receive` and `send` are each called by one task at a time. Both may raise anyio's
+    `BrokenResourceError`, `ClosedResourceError` or `EndOfStream` when the connection is gone.
+    """
+
+    async def receive(self) -> str | bytes | CloseMessage | None:
+        """The next message; a `CloseMessage` when the peer closed (the transport answers it itself), None
+        when the connection was lost. Not called again after either."""
+        ...
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message; returns when there is room for another."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send the WebSocket's close frame; nothing is sent after it. `receive` then brings the answer."""
+        ...
+
+
+@asynccontextmanager
+async def open_session(
+    transport: MessageTransport,
+    *,
+    session_id: str,
+    config: SessionConfig,
+    metadata: dict[str, Any] | None = None,
+    ttl: float | None = None,
+    warn_before: float = 60.0,
+    close_timeout: float = 5.0,
+    limits: Limits = DEFAULT_LIMITS,
+    receive_buffer: int = RECEIVE_BUFFER,
+    send_buffer: int = SEND_BUFFER,
+) -> AsyncIterator[ServerSession]:
+    """Serve one session over a WebSocket that is open: say `ready`, yield the session, say goodbye.
+
+    When the block ends the session is closed with 1000, after an exception with 1011, and what is still
+    queued is sent; that takes `close_timeout` seconds at most. Cancelled, it ends at once without a goodbye.
+    An exception leaves as itself, never in an exception group of ours.
+
+    - `ttl`: seconds after which the session is closed; None for no limit. `warn_before` seconds ahead of
+      it an `Expiring` command comes.
+    - `receive_buffer`, `send_buffer`: bytes that may wait for the handler, and for the peer.
+    """
+    session = ServerSession(
+        transport,
+        session_id=session_id,
+        config=config,
+        metadata=metadata,
+        core=ServerProtocol(
+            input_sample_rate=config.input_sample_rate or DEFAULT_SAMPLE_RATE,
+            output_sample_rate=config.output_sample_rate or DEFAULT_SAMPLE_RATE,
+            limits=limits,
+            close_timeout=close_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+        ),
+        receive_buffer=receive_buffer,
+        send_buffer=send_buffer,
+        close_timeout=close_timeout,
+    )
+    failure: Exception | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session._serve)
+            try:
+                try:
+                    yield session
+                except Exception as error:  # noqa: BLE001  (raised below: the task group would wrap it)
+                    failure = error
+                await session._finish(close_codes.INTERNAL_ERROR if failure else close_codes.NORMAL)
+            finally:
+                session._stop()
+    finally:
+        # In a finally, so that a pending cancellation around us does not swallow it.
+        if failure is not None:
+            raise failure
+
+
+class ServerSession:
+    """The server's end of one session. Made by `open_session`; `ready` was sent.
+
+    Iterate over it, or call `receive`, for the client's commands: `AudioIn`, `Commit`, `Clear`, `EndTurn`,
+    `Interrupt`, `ToolResult`, `Unknown`, `Expiring` and, once and last, `Close`. Then iteration ends, or
+    raises `RemoteProtocolError` when it was the client that broke the protocol.
+
+    Every ``send_*`` queues its message whole and in the order of the calls, waits while more than the send
+    buffer's bytes are queued, and raises `ConnectionClosed` (or that `RemoteProtocolError`) once the session
+    is over, `LocalProtocolError` when the protocol does not allow it now. A call that is cancelled while it
+    waits has queued nothing, and the session goes on: a task that speaks may be cancelled at any time.
+    """
+
+    def __init__(
+        self,
+        transport: MessageTransport,
+        *,
+        session_id: str,
+        config: SessionConfig,
+        metadata: dict[str, Any] | None,
+        core: ServerProtocol,
+        receive_buffer: int,
+        send_buffer: int,
+        close_timeout: float,
+    ) -> None:
+        self.session_id = session_id
+        self.config = config
+        """What the client asked for when the session was minted."""
+        self.metadata = metadata
+        """What the mint's caller attached to the session; None when nothing."""
+        self._transport = transport
+        self._core = core
+        self._close_timeout = close_timeout
+        self._ended = anyio.Event()
+        self._background = anyio.CancelScope(shield=True)
+        self._clock = Wakeup()
+        # From the reader to the handler.
+        self._inbox: deque[tuple[Command, int]] = deque()
+        self._inbox_size = 0
+        self._inbox_limit = receive_buffer
+        self._arrived = Wakeup()
+        self._space = Wakeup()
+        self._receiving = False
+        # From the handler to the writer.
+        self._outgoing: deque[Message] = deque()
+        self._unsent = 0
+        self._outgoing_limit = send_buffer
+        self._send_lock = anyio.Lock(fast_acquire=True)
+        self._room = Wakeup()
+        self._to_write = Wakeup()
+        self._written = anyio.Event()
+        core.send_ready()
+        self._after_core()
+
+    def __repr__(self) -> str:
+        return f"<ServerSession {self.session_id!r} {self._core.state.value}>"
+
+    @property
+    def input_sample_rate(self) -> int:
+        """Samples a second of the client's audio."""
+        return self._core.input_sample_rate
+
+    @property
+    def output_sample_rate(self) -> int:
+        """Samples a second that `send_audio` takes."""
+        return self._core.output_sample_rate
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+        return self._core.open_calls
+
+    @property
+    def closed(self) -> Close | None:
+        """How the session ended; None while it lives. Known before the handler has read everything."""
+        return self._core.closed
+
+    async def wait_closed(self) -> Close:
+        """Wait until the session is over, and say how it ended."""
+        await self._ended.wait()
+        assert self._core.closed is not None
+        return self._core.closed
+
+    # From the client
+
+    async def receive(self) -> Command:
+        """The client's next command; waits for it.
+
+        Raises the session's last error once `Close` was received: `ConnectionClosed`, or
+        `RemoteProtocolError`. Raises anyio's `BusyResourceError` when another task is receiving. Cancelled,
+        it has taken nothing.
+        """
+        if self._receiving:
+            raise anyio.BusyResourceError("receiving from this session")
+        self._receiving = True
+        try:
+            await checkpoint_if_cancelled()
+            while not self._inbox:
+                if self._core.error is not None:
+                    raise self._core.error.with_traceback(None)
+                await self._arrived.wait()
+        finally:
+            self._receiving = False
+        command, size = self._inbox.popleft()
+        self._inbox_size -= size
+        if self._inbox_size <= self._inbox_limit:
+            self._space.ring()
+        return command
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Command:
+        try:
+            return await self.receive()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
+
+    # To the client
+
+    async def send_audio(self, pcm: Buffer) -> None:
+        """Send PCM16 little-endian mono audio at `output_sample_rate`, any even number of bytes."""
+        await self._send(self._core.send_audio, pcm)
+
+    async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
+        """Send what `role` said; a partial text is replaced by the next one of the same role."""
+        await self._send(self._core.send_transcript, role, text, final=final)
+
+    async def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
+        """Ask the client to run `name` with `arguments`, JSON text; a `ToolResult` answers, by `call_id`."""
+        await self._send(self._core.send_tool_call, call_id, name, arguments)
+
+    async def send_server_tool_call(self, id: str, name: str, status: ToolStatus) -> None:
+        """Send news of a tool that runs on the server's side."""
+        await self._send(self._core.send_server_tool_call, id, name, status)
+
+    async def send_interruption(self, at: Role = "user") -> None:
+        """Say that the assistant was cut off. Never waits for room: the audio still queued is dropped, and
+        this goes ahead. First cancel the task that speaks, or what it sends next is stale."""
+        await checkpoint_if_cancelled()
+        self._core.send_interruption(at)
+        self._drop_unsent(audio_only=True)
+        self._after_core()
+
+    async def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
+        """Send the tokens of audio spent since the last report."""
+        await self._send(self._core.send_usage, input_audio_tokens, output_audio_tokens)
+
+    async def send_error(self, code: str, message: str) -> None:
+        """Report a failure that the session survives, or the reason for the close that follows."""
+        await self._send(self._core.send_error, code, message)
+
+    async def close(self, code: int = close_codes.NORMAL, reason: str = "") -> None:
+        """End the session after what is queued, and wait until it is over (`close_timeout` at most).
+
+        Only the first call counts. Raises `LocalProtocolError` for a code that may not be sent.
+        """
+        self._core.close(code, reason)
+        self._after_core()
+        await self._ended.wait()
+
+    async def _send(self, verb: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        # The lock is for order: whoever waits for room goes before whoever comes later.
+        async with self._send_lock:
+            while self._unsent > self._outgoing_limit and self._core.state is _OPEN:
+                await self._room.wait()
+            verb(*args, **kwargs)
+            self._after_core()
+
+    # What moves it
+
+    async def _serve(self) -> None:
+        # Shielded, so that a handler that is cancelled still has a live session in its `finally` blocks.
+        # It ends by `_stop`, which every way out of `open_session` calls.
+        with self._background:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read)
+                tasks.start_soon(self._write)
+                tasks.start_soon(self._keep_time)
+
+    def _after_core(self) -> None:
+        """Move what the core made, commands to the inbox and messages to the writer. To be called after
+        everything that is told to the core, before the next ``await``."""
+        core = self._core
+        for message in core.messages_to_send():
+            self._outgoing.append(message)
+            if not isinstance(message, CloseMessage):
+                self._unsent += len(message)
+        if self._outgoing:
+            self._to_write.ring()
+        while not self._ended.is_set() and (event := core.next_event()) is not NEED_DATA:
+            size = _size(event)
+            self._inbox.append((event, size))
+            self._inbox_size += size
+            self._arrived.ring()
+            if isinstance(event, Close):
+                self._ended.set()
+        if core.state is not _OPEN:
+            # Whatever anybody waited for, it is different now.
+            for wakeup in (self._arrived, self._clock, self._space, self._room, self._to_write):
+                wakeup.ring()
+
+    async def _read(self) -> None:
+        core = self._core
+        while not self._ended.is_set():
+            try:
+                message = await self._transport.receive()
+            except _GONE:
+                message = None
+            if message is None:
+                core.receive_lost()
+                self._drop_unsent()
+            elif isinstance(message, CloseMessage):
+                core.receive_close(message.code, message.reason)
+                self._drop_unsent()
+            elif core.state is _OPEN or self._inbox_size <= self._inbox_limit:
+                core.receive_message(message)
+            # Else we have said goodbye and nobody reads what still comes: only its end matters.
+            self._after_core()
+            # Not after a goodbye: its answer must be seen although nobody reads.
+            while self._inbox_size > self._inbox_limit and core.state is _OPEN:
+                await self._space.wait()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                while not self._outgoing:
+                    if self._ended.is_set():
+                        return
+                    await self._to_write.wait()
+                message = self._outgoing.popleft()
+                if isinstance(message, CloseMessage):
+                    await self._transport.close(message.code, message.reason)
+                    return
+                self._unsent -= len(message)
+                if self._unsent <= self._outgoing_limit:
+                    self._room.ring()
+                await self._transport.send(message)
+        except _GONE:
+            self._core.send_failed()
+            self._drop_unsent()
+            self._after_core()
+        finally:
+            self._written.set()
+
+    async def _keep_time(self) -> None:
+        while not self._ended.is_set():
+            deadline = self._core.next_deadline()
+            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
+                await self._clock.wait()
+            if self._ended.is_set():
+                return
+            self._core.handle_timeout(anyio.current_time())
+            if self._core.state is State.CLOSED:
+                self._drop_unsent()
+            self._after_core()
+
+    def _drop_unsent(self, *, audio_only: bool = False) -> None:
+        kept = [item for item in self._outgoing if audio_only and not isinstance(item, bytes)]
+        self._outgoing.clear()
+        self._outgoing.extend(kept)
+        self._unsent = sum(len(item) for item in kept if not isinstance(item, CloseMessage))
+        self._room.ring()
+
+    async def _finish(self, code: int) -> None:
+        """Say goodbye, if nobody did, and wait until the writer has nothing left to do."""
+        await self.close(code)
+        closed = await self.wait_closed()
+        if closed.initiated_by == "local" and closed.code != close_codes.ABNORMAL:
+            # The peer that broke the protocol is told so, if it reads. Nobody else has anything to hear.
+            with anyio.move_on_after(self._close_timeout):
+                await self._written.wait()
+
+    def _stop(self) -> None:
+        """End the tasks; a session that is not over by now is lost."""
+        self._core.receive_lost("the handler was cancelled")
+        self._drop_unsent()
+        self._after_core()
+        self._background.cancel()
+
+
+def _size(command: Command) -> int:
+    match command:
+        case AudioIn(pcm=payload) | Unknown(raw=payload) | ToolResult(output=payload):
+            return _COMMAND_OVERHEAD + len(payload)
+        case _:
+            return _COMMAND_OVERHEAD

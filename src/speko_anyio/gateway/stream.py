@@ -1,0 +1,194 @@
+"""The session's WebSocket: check the token, accept, run the handler, end it truthfully whatever happens."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from starlette.requests import HTTPConnection
+
+from speko_anyio.protocol import close_codes
+from speko_anyio.protocol.errors import SpekoError
+
+from .asgi import ASGITransport, first_subprotocol, refuse
+from .session import ServerSession, open_session
+from .store import Refused, SessionRecord, SessionStore
+from .tokens import TokenError, TokenSigner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    from speko_anyio.protocol.frames import Close
+
+    from .handlers import Handler
+
+logger = logging.getLogger(__name__)
+
+STOP_REASON: Final = "the gateway is restarting"
+
+_CLEANUP_TIMEOUT: Final = 2.0
+"""Seconds that a cancelled handler may take to clean up before nobody waits for it any more."""
+
+
+class Stream:
+    """The endpoint, and the sessions that live on it. `now` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        *,
+        handlers: Mapping[str, Handler],
+        signer: TokenSigner,
+        store: SessionStore,
+        close_timeout: float,
+        handler_grace: float,
+        accepting: Callable[[], bool],
+        now: Callable[[], float],
+    ) -> None:
+        self._handlers = handlers
+        self._signer = signer
+        self._store = store
+        self._close_timeout = close_timeout
+        self._handler_grace = handler_grace
+        self._accepting = accepting
+        self._now = now
+        self._sessions: set[ServerSession] = set()
+        self._all_gone = anyio.Event()
+
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds that `stop` takes at most."""
+        return self._close_timeout + self._handler_grace + _CLEANUP_TIMEOUT
+
+    @property
+    def sessions(self) -> frozenset[ServerSession]:
+        """The sessions whose handlers run."""
+        return frozenset(self._sessions)
+
+    async def wait_empty(self) -> None:
+        """Wait until no handler runs."""
+        while self._sessions:
+            await self._all_gone.wait()
+
+    async def stop(self) -> None:
+        """Close every session with 1012 and wait until their handlers are gone. Takes `stop_timeout` at most,
+        unless a handler shields itself from being cancelled."""
+        async with anyio.create_task_group() as tasks:
+            for session in self._sessions:
+                tasks.start_soon(session.close, close_codes.SERVICE_RESTART, STOP_REASON)
+        await self.wait_empty()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as an ASGI application."""
+        if not self._accepting():
+            await refuse(
+                scope,
+                receive,
+                send,
+                status=503,
+                code="SESSION_CREATE_FAILED",
+                message="the gateway is shutting down; connect to another one",
+                close_code=close_codes.SERVICE_RESTART,
+            )
+            return
+        token = first_subprotocol(scope)
+        try:
+            record = await self._authorize(HTTPConnection(scope), token)
+        except TokenError as error:
+            await refuse(
+                scope,
+                receive,
+                send,
+                status=401,
+                code="UNAUTHORIZED",
+                message=str(error),
+                close_code=close_codes.UNAUTHORIZED,
+            )
+            return
+        closed = None
+        if await _accept(receive, send, token):
+            closed = await self._serve(record, ASGITransport(receive, send))
+        await self._store.end(record.session_id, closed, now=self._now())
+
+    async def _authorize(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
+        """The session that the token opens, now claimed; `TokenError` when it opens none."""
+        if token is None:
+            raise TokenError("the session token is missing; offer the mint's wsToken as first subprotocol")
+        now = self._now()
+        claims = self._signer.verify(token, session_id=connection.path_params["session_id"], now=now)
+        record = await self._store.claim(claims.session_id, claims.token_id, now=now)
+        if isinstance(record, Refused):
+            raise TokenError(record.value)
+        return record
+
+    async def _serve(self, record: SessionRecord, transport: ASGITransport) -> Close | None:
+        async with open_session(
+            transport,
+            session_id=record.session_id,
+            config=record.config,
+            metadata=record.metadata,
+            ttl=record.ttl_seconds,
+            close_timeout=self._close_timeout,
+        ) as session:
+            if not self._sessions:
+                self._all_gone = anyio.Event()
+            self._sessions.add(session)
+            try:
+                await self._run(self._handlers[record.config.provider], session)
+            finally:
+                self._sessions.discard(session)
+                if not self._sessions:
+                    self._all_gone.set()
+        return session.closed
+
+    async def _run(self, handler: Handler, session: ServerSession) -> None:
+        """Run the handler until it is done, or too long after the session's end; tell its failure."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._limit, session, tasks.cancel_scope)
+            try:
+                await handler(session)
+            except Exception as error:
+                if not _is_end_of(session, error):
+                    logger.exception("session %s: the handler failed", session.session_id)
+                    await _tell_failure(session)
+            tasks.cancel_scope.cancel()
+
+    async def _limit(self, session: ServerSession, scope: anyio.CancelScope) -> None:
+        await session.wait_closed()
+        await anyio.sleep(self._handler_grace)
+        logger.warning(
+            "session %s: the handler is cancelled, having run %g s on after the session's end",
+            session.session_id,
+            self._handler_grace,
+        )
+        scope.cancel()
+
+
+async def _accept(receive: Receive, send: Send, token: str | None) -> bool:
+    """Accept the WebSocket with the one subprotocol that browsers demand; False when the client has left."""
+    if (await receive())["type"] != "websocket.connect":
+        return False
+    try:
+        await send({"type": "websocket.accept", "subprotocol": token, "headers": []})
+    except OSError:
+        return False
+    return True
+
+
+async def _tell_failure(session: ServerSession) -> None:
+    try:
+        await session.send_error("INTERNAL", "the gateway failed to serve this session")
+        await session.close(close_codes.INTERNAL_ERROR, "internal error")
+    except SpekoError:
+        return  # the session ended first
+
+
+def _is_end_of(session: ServerSession, error: Exception) -> bool:
+    """Whether `error` only says that the session is over; it may come out of the handler's task group."""
+    if session.closed is None:
+        return False
+    if isinstance(error, ExceptionGroup):
+        return all(_is_end_of(session, inner) for inner in error.exceptions)
+    return isinstance(error, SpekoError)

@@ -1,0 +1,88 @@
+"""Session tokens: signed, short-lived, good for one session. Single use is the store's business.
+
+A token is a JWT (HS256), so it is a legal WebSocket subprotocol. It is a pure function of its claims and
+the secret: nothing stores it, and every node that has the secret makes and takes the same ones.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+import jwt
+import msgspec
+
+from speko_anyio.protocol.errors import SpekoError
+
+_ALGORITHM: Final = "HS256"
+_ISSUER: Final = "speko-anyio"
+MIN_SECRET: Final = 32
+"""Bytes: an HMAC key shorter than its hash is the weakest part of it (RFC 7518 section 3.2)."""
+
+
+class TokenError(SpekoError):
+    """A token that opens nothing; the text says why, and never shows the token."""
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """What a token says."""
+
+    session_id: str
+    token_id: str
+    """Unlike every other token's; what makes it usable once."""
+    expires_at: int
+    """Seconds since the epoch."""
+
+
+class TokenSigner:
+    """Makes and checks tokens with one secret of at least `MIN_SECRET` bytes; None: a random one, so that the
+    tokens of this process are good in this process only."""
+
+    def __init__(self, secret: bytes | str | None = None) -> None:
+        if secret is None:
+            secret = secrets.token_bytes(MIN_SECRET)
+        elif isinstance(secret, str):
+            secret = secret.encode()
+        if len(secret) < MIN_SECRET:
+            raise ValueError(
+                f"the gateway's secret has {len(secret)} bytes; give at least {MIN_SECRET} random ones, like "
+                "secrets.token_bytes(32), or None for a secret of this process only"
+            )
+        self._secret = secret
+
+    def sign(self, claims: Claims) -> str:
+        """The token that says this."""
+        payload = {
+            "iss": _ISSUER,
+            "sub": claims.session_id,
+            "jti": claims.token_id,
+            "exp": claims.expires_at,
+        }
+        return jwt.encode(payload, self._secret, _ALGORITHM)
+
+    def verify(self, token: str, *, session_id: str, now: float) -> Claims:
+        """What `token` says; `TokenError` when it is not ours, has expired or is for another session."""
+        try:
+            payload = jwt.decode(
+                token,
+                self._secret,
+                algorithms=[_ALGORITHM],
+                issuer=_ISSUER,
+                # Expiry is checked below, against the caller's clock.
+                options={"require": ["iss", "sub", "jti", "exp"], "verify_exp": False},
+            )
+            claims = msgspec.convert(
+                {
+                    "session_id": payload["sub"],
+                    "token_id": payload["jti"],
+                    "expires_at": payload["exp"],
+                },
+                Claims,
+            )
+        except (jwt.InvalidTokenError, msgspec.ValidationError):
+            raise TokenError("the session token is not one of this gateway; mint a new session") from None
+        if claims.session_id != session_id:
+            raise TokenError("the session token is for another session; use it with its own wsUrl")
+        if claims.expires_at <= now:
+            raise TokenError("the session token has expired; mint a new session and open it in time")
+        return claims

@@ -1,0 +1,199 @@
+"""What the gateway's tests share: a transport in memory, a raw client over TCP, minting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+import httpx
+from anyio.abc import ByteStream
+
+from speko_anyio.gateway import Gateway, Handler, ServerSession, echo
+from speko_anyio.protocol import (
+    NEED_DATA,
+    ClientConnection,
+    ClientProtocol,
+    Close,
+    CloseMessage,
+    Frame,
+    SpekoError,
+)
+from speko_anyio.protocol.mint import SessionConfig, SessionGrant
+
+KEY = "test-api-key"
+CONFIG = SessionConfig(provider="test", model="m", input_sample_rate=16000, output_sample_rate=24000)
+
+
+class MemoryTransport:
+    """A session's transport without a network; the test plays the peer with a core of its own."""
+
+    def __init__(self) -> None:
+        self._to_server, self._incoming = anyio.create_memory_object_stream[
+            str | bytes | CloseMessage | None
+        ](100_000)
+        self._outgoing, self._from_server = anyio.create_memory_object_stream[str | bytes | CloseMessage](
+            100_000
+        )
+        self.client = ClientProtocol(input_sample_rate=16000)
+        self.writable = anyio.Event()
+        self.writable.set()
+        self.answers_close = True
+        self.broken = False
+
+    async def receive(self) -> str | bytes | CloseMessage | None:
+        return await self._incoming.receive()
+
+    async def send(self, message: str | bytes) -> None:
+        await self.writable.wait()
+        if self.broken:
+            raise anyio.BrokenResourceError
+        await self._outgoing.send(message)
+
+    async def close(self, code: int, reason: str) -> None:
+        await self.writable.wait()
+        if self.broken:
+            raise anyio.BrokenResourceError
+        await self._outgoing.send(CloseMessage(code, reason))
+        if self.answers_close:
+            await self._to_server.send(CloseMessage(code, ""))
+
+    # The peer
+
+    def say(self, *messages: str | bytes | CloseMessage | None) -> None:
+        """Send as the client, raw; None: the connection is lost."""
+        for message in messages:
+            self._to_server.send_nowait(message)
+
+    def flush(self) -> None:
+        """Send what the client's core queued."""
+        self.say(*self.client.messages_to_send())
+
+    @property
+    def untaken(self) -> int:
+        """Messages said and not yet read by the server."""
+        return self._incoming.statistics().current_buffer_used
+
+    async def hear_raw(self) -> str | bytes | CloseMessage:
+        with anyio.fail_after(5):
+            return await self._from_server.receive()
+
+    async def hear(self) -> Frame:
+        """The next frame from the server."""
+        while True:
+            event = self.client.next_event()
+            if event is not NEED_DATA:
+                return event
+            message = await self.hear_raw()
+            if isinstance(message, CloseMessage):
+                self.client.receive_close(message.code, message.reason)
+            else:
+                self.client.receive_message(message)
+
+    def stop(self) -> None:
+        """Close what the test did not."""
+        for stream in (self._to_server, self._incoming, self._outgoing, self._from_server):
+            stream.close()
+
+
+def make_gateway(handlers: dict[str, Handler] | None = None, **options: Any) -> Gateway:
+    return Gateway(handlers=handlers or {"echo": echo}, api_keys=[KEY], **options)
+
+
+async def mint(url: str, provider: str = "echo", **more: Any) -> SessionGrant:
+    body = {"mode": "s2s", "s2s": {"provider": provider, "model": "m"}, **more}
+    async with httpx.AsyncClient() as http:
+        response = await http.post(
+            f"{url}/v1/sessions", json=body, headers={"Authorization": f"Bearer {KEY}"}
+        )
+    assert response.status_code == 201, response.text
+    grant: SessionGrant = SessionGrant(
+        **{
+            name: response.json()[camel]
+            for name, camel in {
+                "session_id": "sessionId",
+                "ws_url": "wsUrl",
+                "ws_token": "wsToken",
+                "expires_at": "expiresAt",
+            }.items()
+        }
+    )
+    return grant
+
+
+class RawClient:
+    """A client of nothing but the core and a TCP stream."""
+
+    def __init__(self, stream: ByteStream, connection: ClientConnection) -> None:
+        self.stream = stream
+        self.connection = connection
+
+    async def flush(self) -> None:
+        if data := self.connection.data_to_send():
+            await self.stream.send(data)
+
+    async def hear(self) -> Frame:
+        """The next frame; raises what the core raises."""
+        with anyio.fail_after(10):
+            while (event := self.connection.next_event()) is NEED_DATA:
+                try:
+                    self.connection.receive_data(await self.stream.receive())
+                except (anyio.EndOfStream, anyio.BrokenResourceError):
+                    self.connection.receive_eof()
+                try:
+                    await self.flush()
+                except anyio.BrokenResourceError:
+                    self.connection.send_failed()
+        return event
+
+    async def hear_all(self) -> list[Frame]:
+        """Every frame up to the last."""
+        frames = []
+        while True:
+            try:
+                frames.append(await self.hear())
+            except SpekoError:
+                return frames
+
+    async def hear_close(self) -> Close:
+        """The session's end, whatever comes before it."""
+        last = (await self.hear_all())[-1]
+        assert isinstance(last, Close)
+        return last
+
+
+@asynccontextmanager
+async def raw_client(ws_url: str, token: str, **options: Any) -> AsyncIterator[RawClient]:
+    parts = urlsplit(ws_url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    async with await anyio.connect_tcp(parts.hostname, parts.port) as stream:
+        client = RawClient(stream, ClientConnection(ws_url, token, **options))
+        await client.flush()
+        yield client
+
+
+class Recorder:
+    """A handler that keeps what it received, and tells when its session is over."""
+
+    def __init__(self) -> None:
+        self.commands: list[object] = []
+        self.error: SpekoError | None = None
+        # A thread's event: the handler may run in another one than the test.
+        self._done = threading.Event()
+
+    async def __call__(self, session: ServerSession) -> None:
+        try:
+            async for command in session:
+                self.commands.append(command)
+        except SpekoError as error:
+            self.error = error
+        finally:
+            self._done.set()
+
+    async def wait_done(self) -> None:
+        assert await anyio.to_thread.run_sync(self._done.wait, 10)

@@ -1,0 +1,68 @@
+"""What importing the package costs, and what it says when its extra is missing."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from speko_anyio import gateway
+from speko_anyio.gateway import default_handlers, echo, handlers
+
+
+@pytest.mark.parametrize("name", gateway.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(gateway, name) is not None
+
+
+def test_no_other_name_is() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        gateway.nonsense  # noqa: B018  # type: ignore[attr-defined]
+
+
+def test_a_session_needs_nothing_of_the_extra() -> None:
+    code = (
+        "import sys; from speko_anyio.gateway import ServerSession, echo, default_handlers; "
+        "print(sorted({'starlette', 'uvicorn', 'jwt', 'asyncio', 'trio'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("missing", ["jwt", "starlette", "uvicorn"])
+def test_a_missing_extra_is_named(missing: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "try:\n    from speko_anyio.gateway import Gateway, serve\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == (
+        f"the gateway needs {missing}, which is not installed; install 'speko-anyio[gateway]'"
+    )
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, package: str) -> None:
+        raise ModuleNotFoundError("No module named 'other'", name="other")
+
+    monkeypatch.setattr(gateway, "import_module", fail)
+    with pytest.raises(ModuleNotFoundError, match="other"):
+        gateway.__getattr__("Gateway")
+
+
+def test_the_default_handlers_are_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "find_spec", lambda name: None)
+    assert default_handlers() == {"echo": echo}
+
+
+@pytest.mark.speech
+def test_the_offline_voice_is_a_default_handler() -> None:
+    importlib.import_module("pocketsphinx")
+    assert set(default_handlers()) == {"echo", "local"}

@@ -1,0 +1,374 @@
+"""`ServerSession` over a transport in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
+
+from speko_anyio.gateway.session import RECEIVE_BUFFER, SEND_BUFFER, ServerSession, open_session
+from speko_anyio.protocol import (
+    Audio,
+    AudioIn,
+    Clear,
+    Close,
+    CloseMessage,
+    Commit,
+    ConnectionClosed,
+    EndTurn,
+    Error,
+    Expiring,
+    Interrupt,
+    Interruption,
+    LocalProtocolError,
+    Ready,
+    RemoteProtocolError,
+    ServerToolCall,
+    ToolCall,
+    ToolResult,
+    Transcript,
+    Unknown,
+    Usage,
+)
+
+from .support import CONFIG, MemoryTransport
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def wire() -> Any:
+    transport = MemoryTransport()
+    yield transport
+    transport.stop()
+
+
+@asynccontextmanager
+async def session_over(wire: MemoryTransport, **options: Any) -> AsyncIterator[ServerSession]:
+    options = {"session_id": "sess_1", "config": CONFIG, **options}
+    with anyio.fail_after(10):
+        async with open_session(wire, **options) as session:
+            yield session
+
+
+async def test_it_knows_what_was_minted(wire: MemoryTransport) -> None:
+    async with session_over(wire, metadata={"caller": 7}) as session:
+        assert session.session_id == "sess_1"
+        assert session.config is CONFIG
+        assert session.metadata == {"caller": 7}
+        assert (session.input_sample_rate, session.output_sample_rate) == (16000, 24000)
+        assert session.closed is None
+        assert repr(session) == "<ServerSession 'sess_1' open>"
+
+
+async def test_ready_comes_first_and_the_goodbye_last(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        await session.send_audio(b"\1\2")
+    assert await wire.hear() == Ready(16000, 24000)
+    assert await wire.hear() == Audio(b"\1\2", 24000)
+    assert await wire.hear() == Close(1000, "", "remote")
+    assert session.closed == Close(1000, "", "local")
+
+
+async def test_every_verb_reaches_the_client_in_order(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        await session.send_audio(memoryview(b"\1\2"))
+        await session.send_transcript("user", "hi", final=True)
+        await session.send_tool_call("c1", "f", "{}")
+        assert session.open_calls == ("c1",)
+        await session.send_server_tool_call("s1", "g", "completed")
+        await session.send_usage(1, 2)
+        await session.send_error("OOPS", "it hurts")
+        heard = [await wire.hear() for _ in range(7)]
+        await session.send_interruption("assistant")
+        assert await wire.hear() == Interruption("assistant")
+    assert heard[1:] == [
+        Audio(b"\1\2", 24000),
+        Transcript("user", "hi", True),
+        ToolCall("c1", "f", "{}"),
+        ServerToolCall("s1", "g", "completed"),
+        Usage(1, 2),
+        Error("OOPS", "it hurts"),
+    ]
+
+
+async def test_every_command_reaches_the_handler_in_order(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        await session.send_tool_call("c1", "f", "{}")
+        assert [type(await wire.hear()) for _ in range(2)] == [Ready, ToolCall]
+        wire.client.send_audio(b"\1\2")
+        wire.client.commit()
+        wire.client.clear()
+        wire.client.end_turn()
+        wire.client.interrupt()
+        wire.client.send_tool_result("c1", "42")
+        wire.flush()
+        wire.say('{"t":"new"}', CloseMessage(4000, "bye"))
+        commands = [command async for command in session]
+        with pytest.raises(ConnectionClosed):
+            await session.receive()
+        assert await session.wait_closed() == Close(4000, "bye", "remote")
+    assert commands == [
+        AudioIn(b"\1\2", 16000),
+        Commit(),
+        Clear(),
+        EndTurn(),
+        Interrupt(),
+        ToolResult("c1", "42"),
+        Unknown("new", '{"t":"new"}'),
+        Close(4000, "bye", "remote"),
+    ]
+
+
+async def test_a_violation_is_told_after_what_came_before_it(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        wire.say('{"t":"interrupt"}', "[]", '{"t":"interrupt"}')
+        assert await session.receive() == Interrupt()
+        assert isinstance(await session.receive(), Close)
+        with pytest.raises(RemoteProtocolError):
+            await anext(session)
+        with pytest.raises(RemoteProtocolError):
+            await session.send_audio(b"")
+        with pytest.raises(RemoteProtocolError):
+            await session.receive()
+    assert isinstance(await wire.hear(), Ready)
+    last = await wire.hear()
+    assert isinstance(last, Close)
+    assert last.code == 1007
+
+
+@pytest.mark.parametrize("how", ["none", "broken"])
+async def test_a_lost_connection_ends_the_session(wire: MemoryTransport, how: str) -> None:
+    async with session_over(wire) as session:
+        if how == "none":
+            wire.say(None)
+        else:
+            wire._to_server.close()
+        last = [command async for command in session][-1]
+        assert isinstance(last, Close)
+        assert (last.code, last.initiated_by) == (1006, "transport")
+        with pytest.raises(ConnectionClosed):
+            await session.send_usage(0, 0)
+        await session.close()  # does nothing
+
+
+async def test_a_failed_write_ends_the_session(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        assert isinstance(await wire.hear(), Ready)
+        wire.broken = True
+        await session.send_audio(b"\1\2")
+        closed = await session.wait_closed()
+        assert (closed.code, closed.initiated_by) == (1006, "transport")
+
+
+async def test_an_error_of_the_block_closes_with_1011_and_leaves_bare(wire: MemoryTransport) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with session_over(wire):
+            raise ZeroDivisionError
+    assert isinstance(await wire.hear(), Ready)
+    assert await wire.hear() == Close(1011, "", "remote")
+
+
+async def test_a_cancelled_block_leaves_at_once(wire: MemoryTransport) -> None:
+    wire.writable = anyio.Event()
+    sessions = []
+    with anyio.move_on_after(0) as scope:
+        async with session_over(wire, close_timeout=60) as session:
+            sessions.append(session)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                assert session.closed is None  # a handler's clean-up still has a live session
+    assert scope.cancelled_caught
+    assert sessions[0].closed == Close(1006, "the handler was cancelled", "transport")
+
+
+async def test_close_is_idempotent_and_waits_for_the_answer(wire: MemoryTransport) -> None:
+    wire.answers_close = False
+    async with session_over(wire) as session:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.close, 4001, "first")
+            await wait_all_tasks_blocked()
+            tasks.start_soon(session.close, 4002, "second")
+            await wait_all_tasks_blocked()
+            assert session.closed is None
+            wire.say(b"\1\2", CloseMessage(4001, ""))
+        assert session.closed == Close(4001, "first", "local")
+        assert [command async for command in session] == [AudioIn(b"\1\2", 16000), session.closed]
+
+
+async def test_close_does_not_wait_for_ever(wire: MemoryTransport) -> None:
+    wire.answers_close = False
+    async with session_over(wire, close_timeout=0.05) as session:
+        await session.close()
+        assert session.closed == Close(1006, "the peer did not answer the close in time", "local")
+
+
+async def test_a_peer_that_does_not_read_can_not_hold_the_goodbye_up(wire: MemoryTransport) -> None:
+    wire.writable = anyio.Event()
+    async with session_over(wire, close_timeout=0.05) as session:
+        await session.send_audio(bytes(2))
+    assert session.closed is not None
+    assert session.closed.code == 1006
+
+
+async def test_a_code_that_may_not_be_sent_is_refused_and_changes_nothing(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        with pytest.raises(LocalProtocolError):
+            await session.close(1006)
+        with pytest.raises(LocalProtocolError):
+            await session.send_audio(b"\1")
+        assert session.closed is None
+
+
+async def test_the_time_limit_is_announced_and_kept(wire: MemoryTransport) -> None:
+    async with session_over(wire, ttl=0.1, warn_before=0.05) as session:
+        assert [command async for command in session] == [
+            Expiring(0.05),
+            Close(1000, "session_expired", "local"),
+        ]
+
+
+async def test_only_one_task_receives(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session, anyio.create_task_group() as tasks:
+        tasks.start_soon(session.receive)
+        await wait_all_tasks_blocked()
+        with pytest.raises(anyio.BusyResourceError):
+            await session.receive()
+        wire.say('{"t":"interrupt"}')
+
+
+async def test_a_cancelled_receive_loses_nothing(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        for _ in range(3):
+            with anyio.move_on_after(0):
+                await session.receive()
+        wire.say('{"t":"interrupt"}')
+        assert await session.receive() == Interrupt()
+
+
+async def test_a_peer_that_sends_too_fast_has_to_wait(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        chunk = bytes(64 * 1024)
+        count = 4 * RECEIVE_BUFFER // len(chunk)
+        wire.say(*[chunk] * count)
+        await wait_all_tasks_blocked()
+        assert wire.untaken >= count - RECEIVE_BUFFER // len(chunk) - 1
+        for _ in range(count):
+            assert await session.receive() == AudioIn(chunk, 16000)
+
+
+async def test_empty_commands_count_too(wire: MemoryTransport) -> None:
+    async with session_over(wire, receive_buffer=6400):
+        wire.say(*['{"t":"interrupt"}'] * 1000)
+        await wait_all_tasks_blocked()
+        assert wire.untaken > 800
+
+
+async def test_a_full_inbox_does_not_hide_the_answer_to_our_close(wire: MemoryTransport) -> None:
+    async with session_over(wire, receive_buffer=100, close_timeout=60) as session:
+        wire.say(*[bytes(100)] * 50)
+        await wait_all_tasks_blocked()
+        wire.say(*[bytes(100)] * 50)
+        await session.close(4000)
+        assert session.closed == Close(4000, "", "local")
+        # Nobody read it, so it was not all kept.
+        assert len([command async for command in session]) < 10
+
+
+async def test_a_handler_that_speaks_too_fast_has_to_wait(wire: MemoryTransport) -> None:
+    sent = 0
+
+    async def speak(session: ServerSession) -> None:
+        nonlocal sent
+        for _ in range(1000):
+            await session.send_audio(bytes(1024))
+            sent += 1
+
+    wire.writable = anyio.Event()
+    async with session_over(wire) as session, anyio.create_task_group() as tasks:
+        tasks.start_soon(speak, session)
+        await wait_all_tasks_blocked()
+        assert SEND_BUFFER / 1024 <= sent <= SEND_BUFFER / 1024 + 3
+        wire.writable.set()
+    assert sent == 1000
+
+
+async def test_a_cancelled_speaker_leaves_the_session_whole(wire: MemoryTransport) -> None:
+    async def speak(session: ServerSession) -> None:
+        while True:
+            await session.send_audio(bytes(1024))
+
+    wire.writable = anyio.Event()
+    async with session_over(wire) as session:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(speak, session)
+            await wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        await session.send_interruption()
+        await session.send_audio(b"\1\2")
+        wire.writable.set()
+        # What was being written when the interruption came is the most that precedes it.
+        frames = [await wire.hear() for _ in range(3)]
+        assert [type(frame) for frame in frames] == [Ready, Interruption, Audio]
+        assert frames[2] == Audio(b"\1\2", 24000)
+
+
+async def test_an_interruption_never_waits_for_room(wire: MemoryTransport) -> None:
+    async def report(session: ServerSession) -> None:
+        await session.send_usage(1, 2)
+
+    wire.writable = anyio.Event()
+    async with session_over(wire) as session, anyio.create_task_group() as tasks:
+        await session.send_audio(bytes(2 * SEND_BUFFER))
+        tasks.start_soon(report, session)
+        await wait_all_tasks_blocked()
+        await session.send_interruption()
+        wire.writable.set()
+        assert [await wire.hear() for _ in range(3)] == [
+            Ready(16000, 24000),
+            Interruption("user"),
+            Usage(1, 2),
+        ]
+
+
+async def test_the_end_wakes_who_waits_for_room(wire: MemoryTransport) -> None:
+    ended = 0
+
+    async def speak(session: ServerSession) -> None:
+        nonlocal ended
+        try:
+            while True:
+                await session.send_audio(bytes(1024))
+        except ConnectionClosed:
+            ended += 1
+
+    wire.writable = anyio.Event()
+    async with session_over(wire) as session, anyio.create_task_group() as tasks:
+        tasks.start_soon(speak, session)
+        tasks.start_soon(speak, session)
+        await wait_all_tasks_blocked()
+        wire.say(CloseMessage(1001, ""))
+    assert ended == 2
+    assert session.closed == Close(1001, "", "remote")
+
+
+async def test_calls_see_a_cancellation(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        wire.say('{"t":"interrupt"}')
+        await wait_all_tasks_blocked()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await session.receive()
+        assert scope.cancelled_caught
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await session.send_audio(b"\1\2")
+        assert scope.cancelled_caught
+        await checkpoint()
+        assert await session.receive() == Interrupt()

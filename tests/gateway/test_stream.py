@@ -1,0 +1,405 @@
+"""Sessions over real sockets, from a client that is nothing but the core and a TCP stream."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from speko_anyio.gateway import MemoryStore, ServerSession, echo, running_gateway, server
+from speko_anyio.gateway.mint import MAX_BODY
+from speko_anyio.gateway.session import RECEIVE_BUFFER
+from speko_anyio.gateway.tokens import Claims, TokenSigner
+from speko_anyio.protocol import (
+    Audio,
+    Close,
+    ConnectionClosed,
+    Error,
+    HandshakeError,
+    Limits,
+    Ready,
+    RemoteProtocolError,
+    Transcript,
+    Usage,
+)
+
+from .support import KEY, Recorder, make_gateway, mint, raw_client
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "s" * 32
+BROWSER = {"headers": (("Origin", "https://page.example"),)}
+
+
+@pytest.fixture(params=["websockets-sansio", "wsproto"])
+def each_implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run with either of uvicorn's WebSocket implementations that we may use."""
+    monkeypatch.setattr(server, "WEBSOCKETS", request.param)
+
+
+# Admission
+
+
+async def refusal(ws_url: str, token: str) -> str:
+    async with raw_client(ws_url, token) as client:
+        with pytest.raises(HandshakeError) as caught:
+            await client.hear()
+    assert caught.value.status == 401
+    assert token not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.usefixtures("each_implementation")
+async def test_a_token_opens_its_own_session_once_and_in_time() -> None:
+    time = 1_800_000_000.0
+    async with running_gateway(make_gateway(secret=SECRET, now=lambda: time)) as url:
+        grant, other, late = [await mint(url) for _ in range(3)]
+        assert "not one of this gateway" in await refusal(grant.ws_url, "wrong")
+        forged = TokenSigner("t" * 32).sign(Claims(grant.session_id, "x", 2_000_000_000))
+        assert "not one of this gateway" in await refusal(grant.ws_url, forged)
+        unminted = TokenSigner(SECRET).sign(Claims(grant.session_id, "x", 2_000_000_000))
+        assert "not known" in await refusal(grant.ws_url, unminted)
+        assert "another session" in await refusal(grant.ws_url, other.ws_token)
+        # None of that has used the token up.
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert await client.hear() == Ready(24000, 24000)
+            assert "used before" in await refusal(grant.ws_url, grant.ws_token)
+        assert "used before" in await refusal(grant.ws_url, grant.ws_token)
+        time += 61
+        assert "expired" in await refusal(late.ws_url, late.ws_token)
+
+
+async def upgrade(url: str, *fields: str, path: str = "/v1/realtime/sess_1") -> str:
+    """Ask for a WebSocket by hand; the answer as far as its headers."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    async with await anyio.connect_tcp(host, int(port)) as stream:
+        head = [
+            f"GET {path} HTTP/1.1",
+            f"Host: {host}:{port}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            *fields,
+        ]
+        await stream.send("\r\n".join([*head, "", ""]).encode())
+        answer = b""
+        with anyio.fail_after(5):
+            while b"}" not in answer and b"101" not in answer[:20]:
+                answer += await stream.receive()
+    return answer.decode("latin-1")
+
+
+@pytest.mark.usefixtures("each_implementation")
+async def test_the_answer_is_one_header_with_the_token_as_it_came() -> None:
+    async with running_gateway(make_gateway()) as url:
+        assert (await upgrade(url)).startswith("HTTP/1.1 401 ")
+        answer = await upgrade(url, path="/elsewhere")
+        assert answer.startswith("HTTP/1.1 404 ")
+        assert '"code":"NOT_FOUND"' in answer
+        for offer in ("Sec-WebSocket-Protocol: {}", "Sec-WebSocket-Protocol: {}, speko.v1"):
+            grant = await mint(url)
+            path = f"/v1/realtime/{grant.session_id}"
+            answer = await upgrade(url, offer.format(grant.ws_token), path=path)
+            assert answer.startswith("HTTP/1.1 101 ")
+            lines = [
+                line.partition(":")
+                for line in answer.split("\r\n")
+                if line.lower().startswith("sec-websocket-protocol:")
+            ]
+            assert [(name.lower(), value.strip()) for name, _, value in lines] == [
+                ("sec-websocket-protocol", grant.ws_token)
+            ]
+
+
+@pytest.mark.usefixtures("each_implementation")
+async def test_a_page_is_refused_by_frame_and_close_code() -> None:
+    async with running_gateway(make_gateway()) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, "wrong", **BROWSER) as client:
+            error, close = await client.hear_all()
+        assert error == Error(
+            "UNAUTHORIZED", "the session token is not one of this gateway; mint a new session"
+        )
+        assert isinstance(close, Close)
+        assert (close.code, close.initiated_by) == (4401, "remote")
+        async with raw_client(grant.ws_url, grant.ws_token, **BROWSER) as client:
+            assert isinstance(await client.hear(), Ready)
+
+
+async def test_a_body_has_a_limit() -> None:
+    async with running_gateway(make_gateway()) as url, httpx.AsyncClient() as http:
+        response = await http.post(
+            f"{url}/v1/sessions", content=b" " * (MAX_BODY + 1), headers={"Authorization": f"Bearer {KEY}"}
+        )
+    assert response.status_code == 413
+    assert response.json()["code"] == "PAYLOAD_TOO_LARGE"
+
+
+@pytest.mark.parametrize("leaves", ["before the answer", "during the answer"])
+async def test_a_client_that_leaves_before_it_is_let_in_is_recorded(leaves: str) -> None:
+    ended: list[tuple[str, Close | None]] = []
+
+    class Store(MemoryStore):
+        async def end(self, session_id: str, close: Close | None, *, now: float) -> None:
+            ended.append((session_id, close))
+
+    gateway = make_gateway(store=Store())
+    transport = httpx.ASGITransport(app=gateway.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gw.test") as http:
+        body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        grant = (await http.post("/v1/sessions", json=body, headers=headers)).json()
+
+    async def receive() -> dict[str, Any]:
+        if leaves == "during the answer":
+            return {"type": "websocket.connect"}
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(message: Any) -> None:
+        raise OSError
+
+    scope = {
+        "type": "websocket",
+        "path": f"/v1/realtime/{grant['sessionId']}",
+        "headers": [],
+        "subprotocols": [grant["wsToken"]],
+    }
+    await gateway.app(scope, receive, send)
+    assert ended == [(grant["sessionId"], None)]
+
+
+# Sessions
+
+
+@pytest.mark.usefixtures("each_implementation")
+async def test_echo() -> None:
+    async with running_gateway(make_gateway()) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert await client.hear() == Ready(24000, 24000)
+            for pcm in (b"\1\2" * 240, b"\3\4" * 24_000):
+                client.connection.send_audio(pcm)
+                await client.flush()
+                heard = b""
+                while len(heard) < len(pcm):
+                    frame = await client.hear()
+                    assert isinstance(frame, Audio)
+                    heard += frame.pcm
+                assert heard == pcm
+            client.connection.commit()
+            await client.flush()
+            assert await client.hear() == Transcript("user", "1.01 seconds of audio", True)
+            assert await client.hear() == Usage(10, 10)
+            client.connection.clear()
+            client.connection.close(4000, "done")
+            await client.flush()
+            assert await client.hear_close() == Close(4000, "done", "local")
+
+
+@pytest.mark.usefixtures("each_implementation")
+@pytest.mark.parametrize("how", ["closes", "vanishes", "babbles", "says too much"])
+async def test_the_handler_is_told_how_the_client_left(how: str) -> None:
+    recorder = Recorder()
+    async with running_gateway(make_gateway({"echo": recorder}, handler_grace=30)) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token, limits=Limits(max_outbox=1 << 24)) as client:
+            assert isinstance(await client.hear(), Ready)
+            match how:
+                case "closes":
+                    client.connection.close(4000, "bye")
+                    await client.flush()
+                case "vanishes":
+                    pass
+                case "babbles":
+                    client.connection._queue_text("[]")
+                    await client.flush()
+                    assert (await client.hear_close()).code == 1007
+                case _:
+                    client.connection._queue_text("x" * 300_000)
+                    await client.flush()
+                    assert (await client.hear_close()).code == 1009
+        await recorder.wait_done()
+    (close,) = recorder.commands
+    assert isinstance(close, Close)
+    assert (close.code, close.initiated_by) == {
+        "closes": (4000, "remote"),
+        "vanishes": (1006, "transport"),
+        "babbles": (1007, "local"),
+        "says too much": (1009, "local"),
+    }[how]
+    assert (recorder.error is not None) is (how in {"babbles", "says too much"})
+    assert recorder.error is None or isinstance(recorder.error, RemoteProtocolError)
+
+
+@pytest.mark.usefixtures("each_implementation")
+async def test_a_message_beyond_measure_is_not_collected() -> None:
+    recorder = Recorder()
+    async with running_gateway(make_gateway({"echo": recorder})) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert isinstance(await client.hear(), Ready)
+            # The header of a binary message of 1 GiB, masked; its payload never comes whole.
+            await client.stream.send(b"\x82\xff" + (1 << 30).to_bytes(8, "big") + bytes(4) + bytes(2 << 20))
+            assert (await client.hear_close()).code in {1009, 1006}
+        await recorder.wait_done()
+    assert isinstance(recorder.commands[-1], Close)
+
+
+async def returns(session: ServerSession) -> None:
+    await session.send_transcript("assistant", "that's all", final=True)
+
+
+async def fails(session: ServerSession) -> None:
+    raise ValueError("secret of the handler")
+
+
+async def fails_in_a_group(session: ServerSession) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fails, session)
+
+
+async def fails_by_another_session(session: ServerSession) -> None:
+    raise ConnectionClosed(code=1000, reason="", initiated_by="remote")
+
+
+async def test_a_handler_that_returns_closes_with_1000() -> None:
+    async with running_gateway(make_gateway({"echo": returns})) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert await client.hear_all() == [
+                Ready(24000, 24000),
+                Transcript("assistant", "that's all", True),
+                Close(1000, "", "remote"),
+            ]
+
+
+async def fails_after_the_end(session: ServerSession) -> None:
+    await session.close(4000, "enough")
+    raise ValueError("too late to tell anybody")
+
+
+async def test_a_handler_that_fails_after_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with running_gateway(make_gateway({"echo": fails_after_the_end})) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert (await client.hear_close()) == Close(4000, "enough", "remote")
+    assert "too late to tell anybody" in caplog.text
+
+
+@pytest.mark.parametrize("handler", [fails, fails_in_a_group, fails_by_another_session])
+async def test_a_handler_that_fails_ends_its_own_session_only(
+    handler: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_gateway(make_gateway({"bad": handler, "echo": echo})) as url:
+        good, bad = await mint(url), await mint(url, "bad")
+        async with raw_client(good.ws_url, good.ws_token) as bystander:
+            assert isinstance(await bystander.hear(), Ready)
+            async with raw_client(bad.ws_url, bad.ws_token) as client:
+                frames = await client.hear_all()
+            bystander.connection.send_audio(b"\1\2")
+            await bystander.flush()
+            assert await bystander.hear() == Audio(b"\1\2", 24000)
+    assert frames == [
+        Ready(24000, 24000),
+        Error("INTERNAL", "the gateway failed to serve this session"),
+        Close(1011, "internal error", "remote"),
+    ]
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert bad.session_id in record.getMessage()
+    assert record.exc_info is not None
+    assert bad.ws_token not in caplog.text
+    assert KEY not in caplog.text
+
+
+async def speaks_on(session: ServerSession) -> None:
+    async def speak() -> None:
+        while True:
+            await session.send_audio(bytes(4800))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(speak)
+        tasks.start_soon(speak)
+
+
+async def test_a_handler_that_only_learns_the_end_by_sending_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = make_gateway({"echo": speaks_on}, handler_grace=30)
+    async with running_gateway(gateway) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert isinstance(await client.hear(), Ready)
+            client.connection.close()
+            await client.flush()
+            await client.hear_close()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_handler_that_stays_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    cancelled: list[str] = []
+
+    async def stays(session: ServerSession) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.append(session.session_id)
+
+    with anyio.fail_after(10):
+        async with running_gateway(make_gateway({"echo": stays}, handler_grace=0.05)) as url:
+            grant = await mint(url)
+            async with raw_client(grant.ws_url, grant.ws_token) as client:
+                assert isinstance(await client.hear(), Ready)
+    assert cancelled == [grant.session_id]
+    assert f"session {grant.session_id}: the handler is cancelled" in caplog.text
+
+
+async def test_a_session_ends_at_its_time() -> None:
+    recorder = Recorder()
+    async with running_gateway(make_gateway({"echo": recorder})) as url:
+        grant = await mint(url, ttlSeconds=1)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert await client.hear_all() == [
+                Ready(24000, 24000),
+                Close(1000, "session_expired", "remote"),
+            ]
+    assert recorder.commands == [Close(1000, "session_expired", "local")]
+
+
+@pytest.mark.usefixtures("each_implementation")
+async def test_a_client_that_floods_has_to_wait() -> None:
+    sessions: list[ServerSession] = []
+
+    async def deaf(session: ServerSession) -> None:
+        sessions.append(session)
+        await session.wait_closed()
+
+    async with running_gateway(make_gateway({"echo": deaf})) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert isinstance(await client.hear(), Ready)
+            sent = 0
+            with anyio.move_on_after(30):
+                while sent < 256 << 20:
+                    client.connection.send_audio(bytes(1 << 20))
+                    with anyio.move_on_after(0.5) as stuck:
+                        await client.flush()
+                    if stuck.cancelled_caught:
+                        break
+                    sent += 1 << 20
+            # Two socket buffers and one of ours.
+            assert sent < 64 << 20
+            assert sessions[0]._inbox_size < RECEIVE_BUFFER + (1 << 20)
+
+
+async def test_a_client_that_does_not_read_holds_nothing_up() -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway({"echo": speaks_on}, close_timeout=0.2)) as url:
+            grant = await mint(url, ttlSeconds=1)
+            async with raw_client(grant.ws_url, grant.ws_token):
+                other = await mint(url)
+                async with raw_client(other.ws_url, other.ws_token) as client:
+                    assert [type(await client.hear()) for _ in range(2)] == [Ready, Audio]
