@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         NEED_DATA,
         Audio,
         AudioIn,
+        ByteLevel,
         Clear,
         ClientConnection,
         ClientDialect,
@@ -71,7 +72,9 @@ if TYPE_CHECKING:
         Unknown,
         UpgradeRequest,
         Usage,
+        WebSocketURL,
         is_sendable,
+        parse_url,
     )
     from .protocol.mint import SessionConfig, SessionGrant, ToolSpec
 
@@ -86,6 +89,7 @@ __all__ = [
     "AudioIn",
     "AuthenticationError",
     "BadRequestError",
+    "ByteLevel",
     "Clear",
     "ClientConnection",
     "ClientDialect",
@@ -139,9 +143,11 @@ __all__ = [
     "UnsupportedTransportError",
     "UpgradeRequest",
     "Usage",
+    "WebSocketURL",
     "__version__",
     "is_sendable",
     "open_session",
+    "parse_url",
     "tool",
 ]
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from speko_anyio import __version__
+from speko_anyio import Commit, __version__
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import BAD_INPUT, NO_ANSWER, REFUSED, UNREACHABLE, USAGE
+from speko_anyio.gateway import ServerSession
 
 SPEECH = Path(__file__).parents[1] / "data" / "speech" / "go-forward-ten-meters.wav"
 
@@ -202,10 +203,28 @@ def test_a_dead_gateway(
     assert "127.0.0.1" in one_line(capsys)
 
 
-@pytest.mark.speech
-def test_silence_gets_no_answer_and_says_so(
+def test_a_service_that_stays_silent(
     question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.5)
+    async def silent(session: ServerSession) -> None:
+        async for _ in session:
+            pass
+
+    monkeypatch.setattr("speko_anyio.cli.here.default_handlers", lambda: {"local": silent})
+    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.2)
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
-    assert "check that the recording holds speech" in one_line(capsys)
+    assert "no spoken answer came within 0.2 s of the question" in one_line(capsys)
+
+
+def test_a_service_that_gives_up(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gives_up(session: ServerSession) -> None:
+        async for command in session:
+            if isinstance(command, Commit):
+                await session.send_error("PROVIDER_DOWN", "the model is on strike")
+                await session.close(1011, "provider failed")
+
+    monkeypatch.setattr("speko_anyio.cli.here.default_handlers", lambda: {"local": gives_up})
+    assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
+    assert "code 1011 (PROVIDER_DOWN: the model is on strike)" in one_line(capsys)

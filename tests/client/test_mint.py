@@ -145,7 +145,7 @@ async def test_everything_that_can_be_asked_for() -> None:
                     "description": "The time.",
                     "parameters": {"type": "object", "properties": {}, "required": []},
                 },
-                {"name": "end", "parameters": {"type": "object"}},
+                {"name": "end", "description": "", "parameters": {"type": "object"}},
             ],
         },
         "metadata": {"call": 7},

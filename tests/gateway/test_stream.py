@@ -18,6 +18,7 @@ from speko_anyio.protocol import (
     Close,
     ConnectionClosed,
     Error,
+    Expiring,
     HandshakeError,
     Limits,
     Ready,
@@ -366,7 +367,7 @@ async def test_a_session_ends_at_its_time() -> None:
                 Ready(24000, 24000),
                 Close(1000, "session_expired", "remote"),
             ]
-    assert recorder.commands == [Close(1000, "session_expired", "local")]
+    assert recorder.commands == [Expiring(1.0), Close(1000, "session_expired", "local")]
 
 
 @pytest.mark.usefixtures("each_implementation")

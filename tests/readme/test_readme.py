@@ -37,7 +37,7 @@ async def test_the_first_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         await anyio.lowlevel.checkpoint()
         return f"rain in {city}"
 
-    names: dict[str, Any] = {"pcm": bytes(960), "play": played.append, "lookup": lookup}
+    names: dict[str, Any] = {"question": bytes(960), "play": played.append, "lookup": lookup}
     # The last line starts an event loop; the test has one.
     started: list[tuple[object, str]] = []
     monkeypatch.setattr(anyio, "run", lambda main, backend: started.append((main, backend)))

@@ -8,6 +8,7 @@ No I/O, no clock, no async; the standard library, msgspec and wsproto only. Two 
 See ``docs/integrating.md`` for what the core does, what it does not, and what is left to you.
 """
 
+from .byte_level import ByteLevel
 from .close_codes import is_sendable
 from .commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult, UpgradeRequest
 from .connection import ClientConnection, ServerConnection
@@ -40,12 +41,14 @@ from .frames import (
 from .limits import DEFAULT_LIMITS, Limits
 from .session import ClientDialect, ClientProtocol, ServerProtocol
 from .state import State
+from .url import WebSocketURL, parse_url
 
 __all__ = [
     "DEFAULT_LIMITS",
     "NEED_DATA",
     "Audio",
     "AudioIn",
+    "ByteLevel",
     "Clear",
     "ClientConnection",
     "ClientDialect",
@@ -84,5 +87,7 @@ __all__ = [
     "Unknown",
     "UpgradeRequest",
     "Usage",
+    "WebSocketURL",
     "is_sendable",
+    "parse_url",
 ]

@@ -19,6 +19,7 @@ from typing import Final, Literal, NamedTuple, cast
 from . import close_codes, framing
 from .dialect import NEED_DATA, CloseMessage, Dialect, EventT, Message, NeedData
 from .engine import (
+    MAX_HEAD,
     NOT_UTF8,
     BinaryReceived,
     Broken,
@@ -42,6 +43,7 @@ _NO_HEAD: Final = -1
 _SMALLEST_HEADER: Final = 2
 _LONG: Final = 126  # a length of two bytes follows; the length of nearly every audio frame
 _LONGEST_OF_LONG: Final = 65_535
+_PONG_COST: Final = 64  # bytes that an empty pong takes in memory, nearly
 
 
 class _Keepalive(NamedTuple):
@@ -52,9 +54,9 @@ class _Keepalive(NamedTuple):
 
 
 class _Partial:
-    """What is known of the frame and of the message that are not complete yet."""
+    """What is known of the frame and of the message that are not complete yet, and of what they cost."""
 
-    __slots__ = ("fed", "fragments", "is_text", "need", "size")
+    __slots__ = ("fed", "fragments", "is_text", "need", "owed", "size")
 
     def __init__(self) -> None:
         self.need = _SMALLEST_HEADER
@@ -66,6 +68,8 @@ class _Partial:
         self.size = 0
         """Bytes of payload in those."""
         self.is_text = False
+        self.owed = 0
+        """What the pongs cost that wait to be taken."""
 
 
 class ByteLevel(Dialect[EventT], abc.ABC):
@@ -106,7 +110,8 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         """Take bytes from the peer, any number, cut anywhere. Never raises: see `next_event`."""
         if type(data) is not bytes:
             data = bytes(data)
-        self._heard = True
+        if data:
+            self._heard = True
         if not self._buffer:
             self._buffer = data
         elif self._state is not _CLOSED:
@@ -124,6 +129,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         if self._state is _CLOSED:
             return
         self._ending.send_failed = True
+        self._timers.clear()
         self._outbox.clear()
         self._queued = 0
         self.receive_eof()
@@ -150,7 +156,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             start = position + self._start_of_payload
             end = start + size
             # A length below 126 had to be written in one byte: such a frame is for the engine to judge.
-            if head == self._audio_head and end <= available and size > 125:
+            if head == self._audio_head and end <= available and size > 125 and not (size & 1 or self._odd):
                 if end == available and not self._tail:
                     self._buffer = b""
                     self._position = 0
@@ -160,12 +166,8 @@ class ByteLevel(Dialect[EventT], abc.ABC):
                 payload = (
                     buffer[start:end] if self._client else mask(buffer[start:end], buffer[start - 4 : start])
                 )
-                if not (size & 1 or self._odd):
-                    # `_open_lane` has made sure that the dialect has an audio type.
-                    return self._audio_type(payload, self._audio_rate)  # type: ignore[misc, no-any-return]
-                event = self._receive_binary(payload)
-                if event is not None:
-                    return event
+                # `_open_lane` has made sure that the dialect has an audio type.
+                return self._audio_type(payload, self._audio_rate)  # type: ignore[misc, no-any-return]
         return self._parse()
 
     @abc.abstractmethod
@@ -183,7 +185,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
     def _parse_one(self) -> bool:
         """Parse one frame, or one step of the handshake; False when there are too few bytes for it."""
         available = len(self._buffer) - self._position + len(self._tail)
-        if available < self._partial.need:
+        if available < (self._partial.need if self._state is not _CONNECTING else 1):
             if not available:
                 # Only an empty buffer lets the next read be parsed in place, see `receive_data`.
                 self._buffer = b""
@@ -194,17 +196,24 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             self._position = 0
             self._tail.clear()
         if self._state is _CONNECTING:
-            return self._parse_handshake()
+            return self._parse_handshake(available)
         return self._parse_frame(available)
 
-    def _parse_handshake(self) -> bool:
+    def _parse_handshake(self, available: int) -> bool:
         if self._handshake_waits():
-            return False
+            # Nobody may talk before the answer; what comes all the same is kept, within the same bounds.
+            if available <= MAX_HEAD:
+                return False
+            too_much = f"it sends more than {MAX_HEAD} bytes before the answer"
+            self._receive_handshake(Broken(close_codes.POLICY, too_much))
+            return True
         events, rest = self._engine.receive_head(self._buffer[self._position :])
         self._buffer = rest
         self._position = 0
         for event in events:
-            self._receive_handshake(event)
+            # What stands behind the end of the handshake belongs to nobody.
+            if self._state is _CONNECTING:
+                self._receive_handshake(event)
         return bool(events)
 
     def _handshake_waits(self) -> bool:
@@ -334,9 +343,10 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             case CloseReceived(code=code, reason=reason):
                 if self._ending.goodbye is None and not self._ending.send_failed:
                     self._put(CloseMessage(code, ""))
-                self.receive_close(code, reason)
-            case Broken(close_code=code, reason=reason):
-                self._violated(code, f"the peer broke the WebSocket protocol (RFC 6455): {reason}")
+                self._peer_closed(code, reason)
+            case _:
+                reason = f"the peer broke the WebSocket protocol (RFC 6455): {received.reason}"
+                self._violated(received.close_code, reason)
 
     def _count_control(self) -> bool:
         self._control_run += 1
@@ -349,17 +359,18 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         return False
 
     def _queue_pong(self, payload: bytes) -> None:
-        queued = self._queued + len(payload)
-        if queued > self._max_outbox:
+        # Counted apart from what the caller queues: neither may use up the other's room. Even an empty pong
+        # costs an object.
+        self._partial.owed += len(payload) + _PONG_COST
+        if self._partial.owed > self._max_outbox:
             self._violated(close_codes.POLICY, "the peer sends pings and does not read what we send")
-            return
-        self._queued = queued
-        self._put_frame(framing.PONG, payload)
+        else:
+            self._put_frame(framing.PONG, payload)
 
     def _apply_eof(self) -> None:
         if self._ending.send_failed:
             self.receive_lost("sending failed")
-        elif self._position < len(self._buffer) or self._partial.fragments:
+        elif self._position < len(self._buffer) or self._tail or self._partial.fragments:
             self.receive_lost("the connection was lost in the middle of a message")
         else:
             self.receive_lost("the peer hung up without a closing handshake")
@@ -375,6 +386,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         """
         frames = self._frames
         self._queued = 0
+        self._partial.owed = 0
         if len(frames) == 1:
             return frames.pop()
         data = b"".join(frames)
@@ -384,6 +396,14 @@ class ByteLevel(Dialect[EventT], abc.ABC):
     def messages_to_send(self) -> list[Message]:
         """Not here: `LocalProtocolError`, since this session's messages are in `data_to_send`."""
         raise LocalProtocolError("this session runs over bytes; take data_to_send() instead")
+
+    def receive_message(self, message: str | bytes) -> None:
+        """Not here: `LocalProtocolError`, since this session's messages come by `receive_data`."""
+        raise LocalProtocolError("this session runs over bytes; give what was read to receive_data() instead")
+
+    def receive_close(self, code: int, reason: str = "") -> None:
+        """Not here: `LocalProtocolError`, since the peer's close comes by `receive_data` too."""
+        raise LocalProtocolError("this session runs over bytes; give what was read to receive_data() instead")
 
     def _put(self, message: Message) -> None:
         if isinstance(message, bytes):
@@ -419,11 +439,11 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             self._timers.stop("pong")
             self._restart_ping()
 
-    def _timer_expired(self, name: str) -> None:
+    def _timer_expired(self, name: str, late: float) -> None:
         if name == "handshake":
             self._handshake_timed_out()
         elif self._keepalive is None or name not in ("ping", "pong"):
-            super()._timer_expired(name)
+            super()._timer_expired(name, late)
         elif self._heard:
             self._restart_ping()
         elif name == "ping":

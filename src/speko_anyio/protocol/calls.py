@@ -35,6 +35,7 @@ class Calls:
 
     def issue(self, call_id: str) -> None:
         """Open a call. The caller has checked that the id is new and that there is room."""
+        self._moot.pop(call_id, None)
         self._open[call_id] = None
 
     def answer(self, call_id: str) -> None:

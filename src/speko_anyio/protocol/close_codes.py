@@ -23,6 +23,19 @@ UNAUTHORIZED: Final = 4401
 """The token was missing, wrong, expired or used before; for browsers, which can't see an HTTP 401."""
 
 
+MAX_REASON: Final = 123
+"""Bytes of UTF-8 that the reason in a close frame may have: a control frame holds 125, two are the code."""
+
+
+def cut_reason(reason: str) -> str:
+    """As much of `reason` as a close frame can carry, in whole characters."""
+    encoded = reason.encode(errors="replace")
+    return reason if len(encoded) <= MAX_REASON else encoded[:MAX_REASON].decode(errors="ignore")
+
+
 def is_sendable(code: int) -> bool:
-    """Whether `code` may stand in a close frame (RFC 6455 sections 7.4.1 and 7.4.2, IANA to 1014)."""
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+    """Whether `code` may stand in a close frame (RFC 6455 sections 7.4.1 and 7.4.2, IANA to 1013).
+
+    IANA has 1014, bad gateway, too; wsproto and others still take it for a violation.
+    """
+    return 1000 <= code <= 1003 or 1007 <= code <= 1013 or 3000 <= code <= 4999

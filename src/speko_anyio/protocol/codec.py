@@ -3,7 +3,7 @@
 What a text message can be, for either role:
 
 - a message this version knows: its frame or command. Unknown fields are ignored, a missing field takes its
-  default, the last of duplicate keys counts;
+  default, the last of duplicate keys counts (two different ``t`` make it `Unknown`);
 - a JSON object with a string ``t`` that this version does not know, or whose enumerated or numeric field
   holds a value outside what this version knows (a new role, a negative count): `Unknown`;
 - anything else: not UTF-8, not JSON (a lone surrogate escape, a number too large for a double, a byte

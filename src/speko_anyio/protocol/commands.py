@@ -5,7 +5,7 @@ Names are snake_case here and camelCase on the wire (speko-protocol, "Client to 
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -26,6 +26,9 @@ class UpgradeRequest(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         # The subprotocols hold the token, the headers may hold more: neither belongs into a log.
         return f"UpgradeRequest(target={self.target!r}, host={self.host!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("target", self.target), ("host", self.host)]
 
 
 class AudioIn(msgspec.Struct, frozen=True, gc=False):

@@ -18,16 +18,18 @@ from typing import Final
 from . import codec, framing
 from .byte_level import ByteLevel
 from .commands import Command, UpgradeRequest
-from .engine import Accepted, Broken, HandshakeEvent, Headers, Refused
+from .engine import Accepted, Broken, HandshakeEvent, Refused
 from .errors import HandshakeError, LocalProtocolError
 from .frames import Frame
+from .headers import Headers, encode_headers
 from .limits import DEFAULT_LIMITS, Limits
 from .masking import Entropy, mask
 from .session import MAX_AUDIO_MESSAGE, Buffer, ClientProtocol, ServerProtocol
 from .state import Signal, State
-from .tokens import check_token
+from .tokens import check_token, is_token
 from .url import parse_url
 
+_REFUSALS: Final = frozenset(status for status in http.HTTPStatus if 300 <= status <= 599)
 _HEADER: Final = struct.Struct(">HH").pack
 _MASKED_HEADER: Final = struct.Struct(">HH4s").pack
 _AUDIO: Final = framing.BINARY << 8 | 126  # a length of two bytes follows
@@ -111,14 +113,14 @@ class ClientConnection(ByteLevel[Frame], ClientProtocol):
                 self._opened()
             case Refused(status=status, body=body):
                 self._refused(status, body)
-            case Broken(close_code=code, reason=reason):
-                self._violated(code, f"the server's answer is no WebSocket handshake: {reason}")
-            case UpgradeRequest():  # pragma: no cover - wsproto parses a response, never a request, here
-                raise AssertionError
+            case _:
+                assert isinstance(event, Broken)
+                reason = f"the server's answer is no WebSocket handshake: {event.reason}"
+                self._violated(event.close_code, reason)
 
     def _refused(self, status: int, body: str) -> None:
         # A server may echo what it refused; the token must not come out in an error.
-        said = codec.error_text(body).replace(self._engine.token, "<token>")
+        said = codec.error_text(body.replace(self._engine.token, "<token>"))
         because = f" ({said})" if said else ""
         error = HandshakeError(
             f"the server refused the session with HTTP {status}{because}; mint a new one and open it in time",
@@ -193,21 +195,25 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
     def accept(self, *, headers: Headers = ()) -> None:
         """Take the session: answer with the client's first subprotocol, its token, as browsers demand.
 
-        `LocalProtocolError` when there is no request to answer, or it offers no subprotocol.
+        `LocalProtocolError` when there is no request to answer, it offers no token, or `headers` can't be
+        sent.
         """
         request = self._unanswered()
-        if not request.subprotocols:
-            raise LocalProtocolError("the client offers no token; refuse it with 401")
+        if not request.subprotocols or not is_token(request.subprotocols[0]):
+            raise LocalProtocolError("the client offers no usable token; refuse it with 401")
         self._frames.append(self._engine.accept(request.subprotocols[0], headers))
         self._request = None
         self._opened()
 
     def refuse(self, status: int, body: str, *, headers: Headers = ()) -> None:
-        """Answer with an HTTP error instead of a WebSocket; the connection is over.
+        """Answer with an HTTP error, `status` 300 to 599, instead of a WebSocket; the connection is over.
 
-        `LocalProtocolError` when there is no request to answer.
+        `LocalProtocolError` when there is no request to answer, `status` is no such, or `headers` can't be
+        sent.
         """
         self._unanswered()
+        if status not in _REFUSALS:
+            raise LocalProtocolError(f"{status} is no HTTP status that refuses; use one such as 401 or 503")
         self._answer_http(status, body, headers)
         error = HandshakeError(f"the client was refused with HTTP {status}: {body}", status=status)
         self._fail_handshake(Signal.REFUSED, error)
@@ -224,28 +230,28 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
     def _answer_http(self, status: int, body: str, headers: Headers = ()) -> None:
         # Written here and not by wsproto, which can't answer a request that it could not parse.
         content = body.encode(errors="replace")
-        fields = [
-            *headers,
-            ("content-type", "application/json" if body.startswith("{") else "text/plain; charset=utf-8"),
-            ("content-length", str(len(content))),
-            ("connection", "close"),
+        kind = "application/json" if body.startswith("{") else "text/plain; charset=utf-8"
+        lines = [
+            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode(),
+            *(name + b": " + value for name, value in encode_headers(headers)),
+            f"content-type: {kind}".encode(),
+            f"content-length: {len(content)}".encode(),
+            b"connection: close",
         ]
-        head = f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in fields) + "\r\n"
-        self._frames.append(head.encode("ascii") + content)
+        self._frames.append(b"\r\n".join([*lines, b"", content]))
 
     def _handshake_waits(self) -> bool:
         return self._request is not None
 
     def _receive_handshake(self, event: HandshakeEvent) -> None:
-        match event:
-            case UpgradeRequest():
-                self._request = event
-                self._events.append(event)
-            case Broken(close_code=code, reason=reason):
-                message = f"the client's request is no WebSocket handshake: {reason}"
-                self._answer_http(400, message)
-                self._violated(code, message)
+        if isinstance(event, UpgradeRequest):
+            self._request = event
+            self._events.append(event)
+        else:
+            assert isinstance(event, Broken)
+            message = f"the client's request is no WebSocket handshake: {event.reason}"
+            self._answer_http(400, message)
+            self._violated(event.close_code, message)
 
     def _handshake_timed_out(self) -> None:
         reason = "no session: the client did not complete the handshake in time"

@@ -19,7 +19,7 @@ from . import close_codes
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, RemoteProtocolError, SpekoError
 from .frames import Close, Expiring, Initiator
 from .limits import DEFAULT_LIMITS, Limits
-from .state import Signal, State, transition
+from .state import TRANSITIONS, Signal, State, transition
 from .timers import Timers
 
 
@@ -48,6 +48,11 @@ EventT = TypeVar("EventT")
 _OPEN: Final = State.OPEN
 
 
+def _utf8_size(text: str) -> int:
+    # Half of a surrogate pair counts here and is refused where it matters.
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
 class _Times(NamedTuple):
     """Seconds; see `Dialect`."""
 
@@ -65,7 +70,7 @@ class _Ending:
         self.goodbye: Close | None = None
         """Our own close, once sent."""
         self.reason: str | None = None
-        """What the peer's `end` said."""
+        """What the peer's `end` said, if that came before our own goodbye."""
         self.send_failed = False
         self.closed: Close | None = None
         self.error: SpekoError | None = None
@@ -157,11 +162,10 @@ class Dialect(abc.ABC, Generic[EventT]):
     def receive_message(self, message: str | bytes) -> None:
         """Take one whole WebSocket message from the peer. Never raises for what the peer sent: a broken
         message ends the session, which `next_event` tells in its turn. After the end it does nothing."""
-        if self._state is State.CLOSED:
+        if (self._state, Signal.MESSAGE_RECEIVED) not in TRANSITIONS:
             return
         if isinstance(message, str):
-            size = len(message) if message.isascii() else len(message.encode(errors="surrogatepass"))
-            if size > self.limits.max_text_size:
+            if _utf8_size(message) > self.limits.max_text_size:
                 self._too_big("text", self.limits.max_text_size)
             else:
                 self._receive_text(message)
@@ -188,10 +192,16 @@ class Dialect(abc.ABC, Generic[EventT]):
         """
         if self._state is State.CLOSED:
             return
-        if self._ending.goodbye is not None:
-            close = self._ending.goodbye
+        # Nobody hears what is still queued.
+        self._outbox.clear()
+        self._queued = 0
+        self._peer_closed(code, reason)
+
+    def _peer_closed(self, code: int, reason: str) -> None:
+        if self._ending.reason is not None:
+            close = Close(code, self._ending.reason, "remote")
         else:
-            close = Close(code, reason if self._ending.reason is None else self._ending.reason, "remote")
+            close = self._ending.goodbye or Close(code, reason, "remote")
         self._finish(Signal.CLOSE_RECEIVED, close)
 
     def receive_lost(self, reason: str = "the connection was lost") -> None:
@@ -204,10 +214,10 @@ class Dialect(abc.ABC, Generic[EventT]):
             self._fail_handshake(Signal.LOST, HandshakeError(f"no session: {reason}; try again"))
             return
         initiated_by: Initiator = "transport"
-        if self._ending.goodbye is not None:
-            initiated_by = "local"
-        elif self._ending.reason is not None:
+        if self._ending.reason is not None:
             initiated_by, reason = "remote", self._ending.reason
+        elif self._ending.goodbye is not None:
+            initiated_by = "local"
         self._finish(Signal.LOST, Close(close_codes.ABNORMAL, reason, initiated_by))
 
     # Messages out
@@ -243,6 +253,8 @@ class Dialect(abc.ABC, Generic[EventT]):
             raise LocalProtocolError(
                 f"{code} is not a close code that may be sent; use 1000 or one from 4000 to 4999"
             )
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be a str, not {type(reason).__name__}")
         try:
             reason.encode()
         except UnicodeEncodeError:
@@ -251,16 +263,18 @@ class Dialect(abc.ABC, Generic[EventT]):
             return
         self._ending.goodbye = Close(code, reason, "local")
         if self._state is State.CONNECTING:
+            # The request that nobody has taken need not go out any more.
+            self._outbox.clear()
             error = ConnectionClosed(code=code, reason=reason, initiated_by="local")
             self._fail_handshake(Signal.CLOSE_SENT, error)
             return
         self._queue_goodbye(code, reason)
+        if self._state is _OPEN:
+            self._start_closing()
         self._move(Signal.CLOSE_SENT)
-        self._timers.clear()
-        self._timers.start("close", self._times.close_timeout)
 
     def _queue_goodbye(self, code: int, reason: str) -> None:
-        self._put(CloseMessage(code, reason))
+        self._put(CloseMessage(code, close_codes.cut_reason(reason)))
 
     # Time
 
@@ -274,24 +288,26 @@ class Dialect(abc.ABC, Generic[EventT]):
 
     def handle_timeout(self, now: float) -> None:
         """It is `now`, in seconds: act on the deadlines that have come. Calling too early or late is safe."""
-        for name in self._timers.expired(now):
-            if self._state is State.CLOSED:
-                return
-            self._timer_expired(name)
+        for name, late in self._timers.expired(now):
+            self._timer_expired(name, late)
+        self._timers.settle(now)
 
-    def _timer_expired(self, name: str) -> None:
+    def _timer_expired(self, name: str, late: float) -> None:
+        """`name` is due, since `late` seconds."""
         if name == "close":
             self.receive_lost("the peer did not answer the close in time")
         elif name == "expiry warning":
-            self._events.append(Expiring(self._times.warn_before))
-        elif name == "expiry":
+            left = min(self._times.warn_before, self._times.ttl or 0.0)
+            self._events.append(Expiring(max(0.0, left - late)))
+        else:
+            assert name == "expiry"
             self.close(close_codes.NORMAL, "session_expired")
 
     def _start_session_timers(self) -> None:
         if self._times.ttl is None:
             return
-        if self._times.ttl > self._times.warn_before:
-            self._timers.start("expiry warning", self._times.ttl - self._times.warn_before)
+        # A session shorter than the warning's lead is warned of at once.
+        self._timers.start("expiry warning", max(0.0, self._times.ttl - self._times.warn_before))
         if self._ends_at_ttl:
             self._timers.start("expiry", self._times.ttl)
 
@@ -300,7 +316,7 @@ class Dialect(abc.ABC, Generic[EventT]):
     def _queue_text(self, text: str) -> None:
         """Queue a text message whose sending is legal now; `LocalProtocolError` when the outbox is full."""
         self._check_open()
-        queued = self._queued + len(text)
+        queued = self._queued + _utf8_size(text)
         if queued > self._max_outbox:
             raise self._outbox_full()
         self._queued = queued
@@ -325,12 +341,11 @@ class Dialect(abc.ABC, Generic[EventT]):
             return self._ending.error.with_traceback(None)
         if self._state is State.CONNECTING:
             return LocalProtocolError("the session is not open yet; wait for the handshake, then send")
-        if self._ending.goodbye is not None:
-            goodbye = self._ending.goodbye
-        elif self._ending.send_failed:
-            goodbye = Close(close_codes.ABNORMAL, "sending failed", "transport")
+        if self._ending.reason is not None:
+            goodbye = Close(close_codes.NORMAL, self._ending.reason, "remote")
         else:
-            goodbye = Close(close_codes.NORMAL, self._ending.reason or "", "remote")
+            lost = Close(close_codes.ABNORMAL, "sending failed", "transport")
+            goodbye = self._ending.goodbye or lost
         return ConnectionClosed(code=goodbye.code, reason=goodbye.reason, initiated_by=goodbye.initiated_by)
 
     def _outbox_full(self) -> LocalProtocolError:
@@ -341,15 +356,19 @@ class Dialect(abc.ABC, Generic[EventT]):
 
     def _move(self, signal: Signal) -> None:
         self._state = transition(self._state, signal)
-        self._may_talk = self._ready and self._state is _OPEN
+        self._may_talk = self._ready and (self._state, Signal.MESSAGE_SENT) in TRANSITIONS
 
     def _end_received(self, reason: str) -> None:
-        """The peer announces its close: what we would still say is not heard."""
-        self._ending.reason = reason
+        """The peer announces its close: what we would still say is not heard. Only the first counts, and
+        only when we have not said goodbye ourselves."""
+        if self._state is _OPEN:
+            self._ending.reason = reason
+            self._start_closing()
         self._move(Signal.END_RECEIVED)
-        if self._ending.goodbye is None:
-            self._timers.clear()
-            self._timers.start("close", self._times.close_timeout)
+
+    def _start_closing(self) -> None:
+        self._timers.clear()
+        self._timers.start("close", self._times.close_timeout)
 
     def _violated(self, close_code: int, message: str) -> None:
         """The peer broke the protocol: tell it, end the session, keep what came before."""
@@ -357,8 +376,8 @@ class Dialect(abc.ABC, Generic[EventT]):
         if self._state is State.CONNECTING:
             self._fail_handshake(Signal.VIOLATED, error)
             return
-        if self._ending.goodbye is None:
-            self._put(CloseMessage(close_code, message))
+        if self._ending.goodbye is None and not self._ending.send_failed:
+            self._put(CloseMessage(close_code, close_codes.cut_reason(message)))
         self._finish(Signal.VIOLATED, Close(close_code, message, "local"), error)
 
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 import msgspec
@@ -33,14 +33,12 @@ from wsproto.events import (
 )
 from wsproto.events import Ping as PingEvent
 from wsproto.events import Pong as PongEvent
-from wsproto.utilities import ProtocolError as WsprotoError
 from wsproto.utilities import RemoteProtocolError as WsprotoRemoteError
 
 from . import close_codes
 from .commands import UpgradeRequest
+from .headers import Headers, encode_headers
 from .masking import Entropy
-
-Headers: TypeAlias = Sequence[tuple[str, str]]
 
 MAX_HEAD: Final = 16 * 1024
 """Bytes of the peer's HTTP head. h11, nginx and Node's http module stop near 16 KiB too."""
@@ -48,6 +46,8 @@ MAX_HEAD: Final = 16 * 1024
 _MAX_REFUSAL: Final = 4096  # bytes of a refusal's body that we read for its message
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _KEY: Final = re.compile(rb"(?i)(?<=\r\nsec-websocket-key: )[^\r]+")
+_PLACEHOLDER: Final = "host"
+_HTTP_1_1: Final = re.compile(rb"\A[^\r\n]* HTTP/1\.1\r?\n")
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
@@ -128,12 +128,14 @@ class Engine:
         self.token = token
         raw = self._ws.send(
             Request(
-                host=host,
+                host=_PLACEHOLDER,
                 target=target,
                 subprotocols=[token],
-                extra_headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers],
+                extra_headers=encode_headers(headers),
             )
         )
+        # wsproto would encode name and port together as IDNA, which has no room for a long name's port.
+        raw = raw.replace(f"Host: {_PLACEHOLDER}\r\n".encode(), f"Host: {host}\r\n".encode(), 1)
         # wsproto draws the nonce from os.urandom and offers no other way. Ours travels instead, and the
         # server's answer to it is translated back in `receive_head`: public API only, and replayable.
         nonce = base64.b64encode(entropy(16))
@@ -159,6 +161,9 @@ class Engine:
         self._head.clear()
         if self._swap is not None:
             head = head.replace(*self._swap, 1)
+        elif not _HTTP_1_1.search(head):
+            # RFC 6455 section 4.1: at least 1.1. wsproto does not look.
+            return [Broken(close_codes.PROTOCOL_ERROR, "it is not an HTTP/1.1 request")], b""
         events = self._feed_handshake(head)
         if rest and self._refusal is not None:
             return events + self._feed_handshake(rest), b""
@@ -173,7 +178,8 @@ class Engine:
             self._ws.receive_data(data)
             return list(self._handshake_events())
         except WsprotoRemoteError as error:
-            return [Broken(close_codes.PROTOCOL_ERROR, str(error))]
+            reason = str(error).replace(self.token, "<token>") if self.token else str(error)
+            return [Broken(close_codes.PROTOCOL_ERROR, reason)]
         except UnicodeError:
             return [Broken(close_codes.PROTOCOL_ERROR, "a header of its handshake is not ASCII")]
 
@@ -190,7 +196,8 @@ class Engine:
                 if event.body_finished or len(self._refusal_body) > _MAX_REFUSAL:
                     yield self._refused()
                     return
-            elif isinstance(event, Request):
+            else:
+                assert isinstance(event, Request)
                 yield UpgradeRequest(
                     target=event.target,
                     host=event.host,
@@ -203,15 +210,13 @@ class Engine:
 
     def _refused(self) -> Refused:
         assert self._refusal is not None
-        return Refused(self._refusal.status_code, self._refusal_body.decode(errors="replace"))
+        body = self._refusal_body[:_MAX_REFUSAL].decode(errors="replace")
+        return Refused(self._refusal.status_code, body)
 
-    def accept(self, subprotocol: str | None, headers: Headers) -> bytes:
-        """The server's 101; ValueError when `subprotocol` was not offered."""
-        extra = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
-        try:
-            return self._ws.send(AcceptConnection(subprotocol=subprotocol, extra_headers=extra))
-        except WsprotoError as error:
-            raise ValueError(str(error)) from None
+    def accept(self, subprotocol: str, headers: Headers) -> bytes:
+        """The server's 101, with `subprotocol`, which was offered."""
+        accept = AcceptConnection(subprotocol=subprotocol, extra_headers=encode_headers(headers))
+        return self._ws.send(accept)
 
     # Frames
 
@@ -228,7 +233,8 @@ class Engine:
                 events.append(PingReceived(bytes(event.payload)))
             elif isinstance(event, PongEvent):
                 events.append(PongReceived())
-            elif isinstance(event, CloseConnection):
+            else:
+                assert isinstance(event, CloseConnection)
                 events.append(self._close(event))
         return events
 

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class RemoteProtocolError(ProtocolError):
         self.close_code = close_code
         """The WebSocket close code that tells the peer (RFC 6455 section 7.4)."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), close_code=self.close_code), self.args
+
 
 class HandshakeError(SpekoError):
     """No session came about: the peer refused the WebSocket upgrade, or did not answer in time."""
@@ -49,6 +53,9 @@ class HandshakeError(SpekoError):
         super().__init__(message)
         self.status = status
         """The HTTP status of the refusal; None when there was no answer."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), status=self.status), self.args
 
 
 class ConnectionClosed(SpekoError):
@@ -61,3 +68,6 @@ class ConnectionClosed(SpekoError):
         self.code = code
         self.reason = reason
         self.initiated_by = initiated_by
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), code=self.code, reason=self.reason, initiated_by=self.initiated_by), ()

@@ -16,7 +16,7 @@ The defaults are those that the published SDKs apply when a message lacks a fiel
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,10 @@ ToolStatus: TypeAlias = Literal["started", "completed", "failed"]
 
 Initiator: TypeAlias = Literal["local", "remote", "transport"]
 """Who ended a session: this side, the peer, or the connection between them."""
+
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+"""How many: never below zero."""
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="ready"):
@@ -89,8 +93,8 @@ class Interruption(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_fi
 class Usage(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="usage"):
     """Tokens of audio spent since the last one."""
 
-    input_audio_tokens: int = 0
-    output_audio_tokens: int = 0
+    input_audio_tokens: Count = 0
+    output_audio_tokens: Count = 0
 
 
 class Error(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="error"):

@@ -17,8 +17,6 @@ PONG: Final = 0x8A
 MASKED: Final = 0x80
 """Set in the second byte of every frame from a client."""
 
-_MAX_REASON: Final = 123  # a control frame holds 125 bytes, two of them the code
-
 _HEADER_2: Final = struct.Struct(">BB").pack
 _HEADER_4: Final = struct.Struct(">BBH").pack
 _HEADER_10: Final = struct.Struct(">BBQ").pack
@@ -34,11 +32,7 @@ def header(first: int, size: int, mask_bit: int) -> bytes:
 
 
 def close_payload(code: int, reason: str) -> bytes:
-    """The payload of a close frame; empty for 1005, which stands for no code. Cuts a long reason whole
-    characters at a time."""
+    """The payload of a close frame; empty for 1005, which stands for no code."""
     if code == close_codes.NO_STATUS:
         return b""
-    text = reason.encode(errors="replace")
-    if len(text) > _MAX_REASON:
-        text = text[:_MAX_REASON].decode(errors="ignore").encode()
-    return code.to_bytes(2, "big") + text
+    return code.to_bytes(2, "big") + close_codes.cut_reason(reason).encode(errors="replace")

@@ -19,7 +19,7 @@ MAX_TTL_SECONDS = 1800
 """The longest a session may last; a server caps what is asked to it."""
 
 
-class ToolSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A function the model may call."""
 
     name: str
@@ -70,6 +70,9 @@ class SessionGrant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     def __repr__(self) -> str:
         return f"SessionGrant(session_id={self.session_id!r}, ws_token='***', expires_at={self.expires_at!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("session_id", self.session_id), ("expires_at", self.expires_at)]
 
 
 class APIErrorBody(msgspec.Struct, frozen=True, kw_only=True):

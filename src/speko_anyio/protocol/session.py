@@ -226,9 +226,8 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         input_rate = ready.input_sample_rate or self.input_sample_rate
         output_rate = ready.output_sample_rate or self.output_sample_rate
         if not (0 < input_rate <= MAX_SAMPLE_RATE and 0 < output_rate <= MAX_SAMPLE_RATE):
-            raise codec.MalformedMessage(
-                f"its rates, {input_rate} and {output_rate} Hz, are not between 1 and {MAX_SAMPLE_RATE}"
-            )
+            # The rates themselves are not shown: a peer can write thousands of digits.
+            raise codec.MalformedMessage(f"its sample rates are not between 1 and {MAX_SAMPLE_RATE}")
         self.input_sample_rate = input_rate
         self.output_sample_rate = self._audio_rate = output_rate
         self._events.append(Ready(input_rate, output_rate))
@@ -264,6 +263,7 @@ class ServerProtocol(_SpekoSession[Command]):
 
     def send_ready(self) -> None:
         """Queue the session's rates: the client may talk. `LocalProtocolError` when already said."""
+        self._check_open()
         if self._ready:
             raise LocalProtocolError("ready was sent already; a session has one")
         self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate))
@@ -273,6 +273,8 @@ class ServerProtocol(_SpekoSession[Command]):
         """Queue what `role` said; a partial text is replaced by the next one of the same role."""
         _require_one_of("role", role, ("user", "assistant"))
         _require_text(text=text)
+        if not isinstance(final, bool):
+            raise TypeError(f"final must be a bool, not {type(final).__name__}")
         self._queue_frame(Transcript(role, text, final))
 
     def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
@@ -281,6 +283,7 @@ class ServerProtocol(_SpekoSession[Command]):
         `LocalProtocolError` also when `call_id` is open already or too many calls are open.
         """
         _require_text(call_id=call_id, name=name, arguments=arguments)
+        self._check_ready()
         if call_id in self._calls.open:
             raise LocalProtocolError(f"tool call {call_id!r} is open already; give each call its own id")
         if self._calls.full:
@@ -301,11 +304,15 @@ class ServerProtocol(_SpekoSession[Command]):
         _require_one_of("at", at, ("user", "assistant"))
         self._check_ready()
         self._drop_queued_audio()
-        self._queue_frame(Interruption(at))
+        # Not held to the outbox's limit: it is short, and what it tells can't wait.
+        text = codec.encode(Interruption(at))
+        self._queued += len(text)
+        self._put(text)
         self._calls.make_moot()
 
     def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
-        """Queue the tokens of audio spent since the last report."""
+        """Queue the tokens of audio spent since the last report; neither below zero."""
+        _require_count(input_audio_tokens=input_audio_tokens, output_audio_tokens=output_audio_tokens)
         self._queue_frame(Usage(input_audio_tokens, output_audio_tokens))
 
     def send_error(self, code: str, message: str) -> None:
@@ -321,8 +328,7 @@ class ServerProtocol(_SpekoSession[Command]):
         self._queue_message(frame)
 
     def _check_ready(self) -> None:
-        if self._state is not _OPEN:
-            raise self._not_open()
+        self._check_open()
         if not self._ready:
             raise LocalProtocolError("ready was not sent; a session begins with send_ready()")
 
@@ -354,6 +360,12 @@ def _require_text(**values: object) -> None:
             raise TypeError(
                 f"{name} must be a str, not {type(value).__name__}; pass structured data as JSON text"
             )
+
+
+def _require_count(**values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 0:
+            raise LocalProtocolError(f"{name} must be a whole number, 0 or more, not {value!r}")
 
 
 def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

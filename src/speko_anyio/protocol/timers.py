@@ -7,6 +7,7 @@ and the hot path never reads a clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 from typing import Final
 
@@ -25,7 +26,6 @@ class Timers:
 
     def start(self, name: str, seconds: float) -> None:
         """Start `name`, or start it again: `seconds` count from the next known time."""
-        self._due.pop(name, None)
         self._started[name] = seconds
 
     def stop(self, name: str) -> None:
@@ -44,12 +44,21 @@ class Timers:
             return AT_ONCE
         return min(self._due.values(), default=None)
 
-    def expired(self, now: float) -> list[str]:
-        """The names due at `now`, earliest first; they no longer run."""
+    def settle(self, now: float) -> None:
+        """It is `now`: what was started becomes an instant."""
         for name, seconds in self._started.items():
             self._due[name] = now + seconds
         self._started.clear()
-        names = sorted((name for name, due in self._due.items() if due <= now), key=self._due.__getitem__)
-        for name in names:
-            del self._due[name]
-        return names
+
+    def expired(self, now: float) -> Iterator[tuple[str, float]]:
+        """What is due at `now`, earliest first, and by how many seconds it is late; it no longer runs.
+
+        Taken one at a time: a timer that is stopped on account of an earlier one does not come, and one that
+        is started waits for the next call, however short it is.
+        """
+        self.settle(now)
+        while self._due:
+            name = min(self._due, key=self._due.__getitem__)
+            if self._due[name] > now:
+                return
+            yield name, now - self._due.pop(name)

@@ -13,9 +13,14 @@ MAX_TOKEN: Final = 4096
 """Characters that every known client and server passes (speko-protocol, section 2)."""
 
 
+def is_token(token: str) -> bool:
+    """Whether a WebSocket can carry `token` as its subprotocol."""
+    return len(token) <= MAX_TOKEN and _TCHAR.match(token) is not None
+
+
 def check_token(token: str) -> str:
     """`token` itself; `LocalProtocolError`, which does not show it, when no WebSocket can carry it."""
-    if not _TCHAR.match(token) or len(token) > MAX_TOKEN:
+    if not is_token(token):
         raise LocalProtocolError(
             "the session token can't be a WebSocket subprotocol: it must have 1 to "
             f"{MAX_TOKEN} characters of RFC 9110's token set; pass the mint's wsToken unchanged"

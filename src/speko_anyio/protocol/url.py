@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import IPv6Address
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from .errors import LocalProtocolError
+
+_TARGET: Final = re.compile(r"[!-~]+\Z")
+_HOST: Final = re.compile(r"[0-9A-Za-z._:-]+\Z")
 
 
 class WebSocketURL(msgspec.Struct, frozen=True, gc=False):
@@ -15,7 +21,7 @@ class WebSocketURL(msgspec.Struct, frozen=True, gc=False):
     secure: bool
     """Whether to speak TLS (``wss``)."""
     host: str
-    """Name or address, an IPv6 address without its brackets."""
+    """Name, in ASCII (IDNA), or address, an IPv6 address without its brackets."""
     port: int
     target: str
     """Path and query, for the request line."""
@@ -36,8 +42,9 @@ def parse_url(url: str) -> WebSocketURL:
         if not host or parts.fragment or parts.username is not None:
             raise ValueError
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        target.encode("ascii")
-        host.encode("idna")
+        host = host.encode("idna").decode() if ":" not in host else str(IPv6Address(host))
+        if port == 0 or not _TARGET.match(target) or not _HOST.match(host):
+            raise ValueError
     except (KeyError, ValueError):
         # The URL itself is not shown: somebody may have put a secret into it.
         raise LocalProtocolError(

@@ -1,0 +1,52 @@
+"""Where a provider listens, and how one gets in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import msgspec
+
+from ..protocol.errors import LocalProtocolError
+
+_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """What a WebSocket client needs to connect to a provider. Its parts may be secrets, its repr is not."""
+
+    url: str
+    """``ws://`` or ``wss://``, with its query."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Further HTTP fields of the opening request."""
+    subprotocols: tuple[str, ...] = ()
+    """To offer, in order; empty: none."""
+
+    def __repr__(self) -> str:
+        # A query may be a key, and so may a subprotocol or the value of a header.
+        address, mark, _ = self.url.partition("?")
+        scheme, _, rest = address.partition("://")
+        shown = f"{scheme}://{rest.rpartition('@')[2]}{mark and '?***'}"
+        names = tuple(name for name, _ in self.headers)
+        return f"Endpoint(url={shown!r}, headers={names!r}, subprotocols=<{len(self.subprotocols)}>)"
+
+
+def websocket_url(base_url: str, path: str, query: Iterable[tuple[str, str]]) -> str:
+    """`base_url` with `path` added to its own and `query` to its query.
+
+    ``http`` and ``https`` mean ``ws`` and ``wss``, since providers document their base URLs in that form.
+    `LocalProtocolError` when it is none of the four or has no host.
+    """
+    try:
+        parts = urlsplit(base_url)
+        scheme = _SCHEMES[parts.scheme]
+        if not parts.hostname or parts.fragment:
+            raise ValueError
+        full_query = "&".join(part for part in (parts.query, urlencode(list(query))) if part)
+    except (KeyError, ValueError):
+        # The URL itself is not shown: somebody may have put a secret into it.
+        raise LocalProtocolError(
+            "not a provider's address: the base URL must be ws://, wss://, http:// or https:// with a host "
+            "and no fragment, and the model a name; pass for example wss://api.openai.com/v1"
+        ) from None
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + path, full_query, ""))

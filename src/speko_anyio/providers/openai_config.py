@@ -1,0 +1,210 @@
+"""A session's parameters as OpenAI Realtime (GA) has them.
+
+OpenAI refuses the whole configuration for one field that it does not know, so what it can't honour is left
+out here and noted, and what makes no sense is refused before it is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from ..protocol.mint import SessionConfig
+from .realtime_config import AnyTool, ServerTool, checked, convert_tools, or_unset
+from .realtime_events import ClientEvent, PcmFormat
+from .realtime_turns import TurnMode, TurnRules
+
+SAMPLE_RATE: Final = 24_000
+"""The one rate there is, in both directions."""
+
+_SILENCE_MARGIN_MS: Final = 300
+"""Silence beyond what the detection asks for, so that it surely notices."""
+
+_SEMANTIC_SILENCE_MS: Final = 500
+_NOT_REASONING: Final = re.compile(r"gpt-realtime(-mini|-1\.5)?(-\d{4}-\d\d-\d\d)?\Z")
+"""Models before gpt-realtime-2: they refuse a configuration that speaks of reasoning or parallel calls."""
+
+
+class ServerVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="server_vad"):
+    """Turns by loudness. All of it is sent: the defaults of the service are not those it documents."""
+
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """Higher needs louder speech."""
+    prefix_padding_ms: Annotated[int, Meta(ge=0)] = 300
+    """Audio ahead of the speech that belongs to it."""
+    silence_duration_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
+    """Silence that ends a turn."""
+    create_response: bool = True
+    """Whether a turn is answered without being asked."""
+    interrupt_response: bool = True
+    """Whether speech stops the response in flight."""
+    idle_timeout_ms: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    """Silence after which the model speaks up by itself."""
+
+
+class SemanticVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="semantic_vad"):
+    """Turns by meaning: a speaker who seems to have more to say is waited for, for seconds."""
+
+    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
+    create_response: bool = True
+    """Whether a turn is answered without being asked."""
+    interrupt_response: bool = True
+    """Whether speech stops the response in flight."""
+
+
+class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What only OpenAI has. Anything left out is the service's own default."""
+
+    turns: TurnMode = "auto"
+    turn_detection: ServerVad | SemanticVad = ServerVad()
+    """Only in auto mode."""
+    transcription_model: str | None = "gpt-4o-mini-transcribe"
+    """Writes down what the user says; None: nobody does, and there are no transcripts of the user."""
+    transcription_language: str | None = None
+    """ISO 639-1; tells the transcription what to expect."""
+    transcription_prompt: str | None = None
+    noise_reduction: Literal["near_field", "far_field"] | None = None
+    """For a microphone at the mouth, or one in the room."""
+    speed: Annotated[float, Meta(ge=0.25, le=1.5)] | None = None
+    """Of the assistant's speech; 1 is usual."""
+    tool_choice: Literal["auto", "none", "required"] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"] | None = None
+    """For one response."""
+    reasoning_effort: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    """Only from gpt-realtime-2 on."""
+    parallel_tool_calls: bool | None = None
+    """Only from gpt-realtime-2 on."""
+    server_tools: tuple[ServerTool, ...] = ()
+    """Tools that OpenAI runs: ``mcp``. Nobody is here to approve a call: set ``require_approval`` to
+    ``never``."""
+
+
+class _Transcription(msgspec.Struct, frozen=True, gc=False):
+    model: str
+    language: str | UnsetType = UNSET
+    prompt: str | UnsetType = UNSET
+
+
+class _NoiseReduction(msgspec.Struct, frozen=True, gc=False):
+    type: str
+
+
+class _Input(msgspec.Struct, frozen=True, gc=False):
+    format: PcmFormat
+    transcription: _Transcription | None
+    noise_reduction: _NoiseReduction | None
+    turn_detection: ServerVad | SemanticVad | None
+
+
+class _CustomVoice(msgspec.Struct, frozen=True, gc=False):
+    id: str
+
+
+class _Output(msgspec.Struct, frozen=True, gc=False):
+    format: PcmFormat
+    voice: str | _CustomVoice | UnsetType = UNSET
+    speed: float | UnsetType = UNSET
+
+
+class _Audio(msgspec.Struct, frozen=True, gc=False):
+    input: _Input
+    output: _Output
+
+
+class _Reasoning(msgspec.Struct, frozen=True, gc=False):
+    effort: str
+
+
+class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="realtime"):
+    instructions: str | UnsetType = UNSET
+    output_modalities: tuple[str, ...] = ("audio",)
+    audio: _Audio
+    tools: tuple[AnyTool, ...] | UnsetType = UNSET
+    tool_choice: str | UnsetType = UNSET
+    max_output_tokens: int | str | UnsetType = UNSET
+    reasoning: _Reasoning | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+
+
+class UpdateSession(ClientEvent, frozen=True, tag="session.update"):
+    """The configuration."""
+
+    session: _Session
+
+
+class Configuration(NamedTuple):
+    """What a session's parameters come to."""
+
+    session: _Session
+    rules: TurnRules
+    notes: tuple[str, ...]
+
+
+def configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
+    """`config` for OpenAI. `LocalProtocolError` when it can't be; the notes say what was changed."""
+    options = checked(options, "OpenAI")
+    tools, tool_notes = convert_tools(config.tools, options.server_tools, ())
+    notes = [*_general_notes(config), *tool_notes]
+    reasoning, parallel = options.reasoning_effort, options.parallel_tool_calls
+    if _NOT_REASONING.match(config.model) and (reasoning is not None or parallel is not None):
+        notes.append(f"{config.model} knows neither reasoning_effort nor parallel_tool_calls: left out")
+        reasoning = parallel = None
+    session = _Session(
+        instructions=or_unset(config.system_prompt),
+        audio=_Audio(_input(options), _output(config, options)),
+        tools=tools or UNSET,
+        tool_choice=or_unset(options.tool_choice),
+        max_output_tokens=or_unset(options.max_output_tokens),
+        reasoning=UNSET if reasoning is None else _Reasoning(reasoning),
+        parallel_tool_calls=or_unset(parallel),
+    )
+    return Configuration(session, _rules(options), tuple(notes))
+
+
+def _general_notes(config: SessionConfig) -> list[str]:
+    notes = []
+    if config.temperature is not None:
+        notes.append("OpenAI Realtime has no temperature: left out")
+    for direction, rate in (("input", config.input_sample_rate), ("output", config.output_sample_rate)):
+        if rate not in (None, SAMPLE_RATE):
+            notes.append(
+                f"OpenAI Realtime has {direction} audio at {SAMPLE_RATE} Hz only: {rate} is resampled"
+            )
+    return notes
+
+
+def _input(options: OpenAIOptions) -> _Input:
+    transcription = noise_reduction = None
+    if options.transcription_model is not None:
+        transcription = _Transcription(
+            options.transcription_model,
+            or_unset(options.transcription_language),
+            or_unset(options.transcription_prompt),
+        )
+    if options.noise_reduction is not None:
+        noise_reduction = _NoiseReduction(options.noise_reduction)
+    turn_detection = options.turn_detection if options.turns == "auto" else None
+    return _Input(PcmFormat(SAMPLE_RATE), transcription, noise_reduction, turn_detection)
+
+
+def _output(config: SessionConfig, options: OpenAIOptions) -> _Output:
+    voice: str | _CustomVoice | UnsetType = or_unset(config.voice)
+    if isinstance(voice, str) and voice.startswith("voice_"):
+        voice = _CustomVoice(voice)
+    return _Output(PcmFormat(SAMPLE_RATE), voice, or_unset(options.speed))
+
+
+def _rules(options: OpenAIOptions) -> TurnRules:
+    detection = options.turn_detection
+    semantic = isinstance(detection, SemanticVad)
+    silence = _SEMANTIC_SILENCE_MS if isinstance(detection, SemanticVad) else detection.silence_duration_ms
+    return TurnRules(
+        auto=options.turns == "auto",
+        silence_ms=silence + _SILENCE_MARGIN_MS,
+        semantic=semantic,
+        interrupts=detection.interrupt_response,
+        creates=detection.create_response,
+    )

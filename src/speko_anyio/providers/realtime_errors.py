@@ -1,0 +1,113 @@
+"""What an `error` event of these protocols means: most are the harmless end of a race."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..protocol.frames import Error
+from .realtime_events import CancelResponse, ClientEvent, DeleteItem, ErrorInfo, TruncateItem, dig
+
+NOT_READY: Final = "provider_not_ready"
+"""The provider did not accept the configuration in time."""
+CONFIGURATION_REFUSED: Final = "provider_configuration_refused"
+"""The provider did not accept the configuration."""
+NO_RESPONSE: Final = "provider_no_response"
+"""The provider did not begin a response that was asked for; the session goes on."""
+RESPONSE_FAILED: Final = "provider_response_failed"
+"""A response failed and the provider gave no code; the session goes on."""
+TRANSCRIPTION_FAILED: Final = "transcription_failed"
+"""The user's words could not be had; the session goes on."""
+UNNAMED: Final = "provider_error"
+"""The provider gave neither code nor type."""
+
+EXPIRED: Final = "provider_session_expired"
+"""As the reason of `Close`: the provider's time limit."""
+IDLE_TIMEOUT: Final = "provider_idle_timeout"
+"""As the reason of `Close`: nothing was said for too long."""
+
+
+class Verdict(enum.Enum):
+    """What to do about an error."""
+
+    BENIGN = "count it"
+    ALREADY_ACTIVE = "the response we asked for met another"
+    REAL = "tell it, go on"
+    FATAL = "tell it, end the session"
+
+
+_BENIGN: Final = frozenset({"response_cancel_not_active", "input_audio_buffer_commit_empty"})
+_FATAL: Final = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "billing_hard_limit_reached",
+        "invalid_api_key",
+        "account_deactivated",
+    }
+)
+_HARMLESS: Final = (CancelResponse, TruncateItem, DeleteItem)
+"""Requests that come too late at worst: whatever is wrong with them, nobody need know."""
+
+
+def judge(error: ErrorInfo, answers: type[ClientEvent] | None) -> Verdict:
+    """What `error` means; `answers` is the kind of our request that it names, if it names one."""
+    names = {str(error.code), error.type}
+    message = (error.message or "").lower()
+    if "conversation_already_has_active_response" in names or "already has an active response" in message:
+        return Verdict.ALREADY_ACTIVE
+    if names & _FATAL:
+        return Verdict.FATAL
+    if (
+        names & _BENIGN
+        or answers in _HARMLESS
+        or "no active response" in message
+        or "truncat" in message
+        or "already shorter" in message
+        or is_empty_commit(error)
+    ):
+        return Verdict.BENIGN
+    return Verdict.REAL
+
+
+def ending(error: ErrorInfo, endings: Mapping[str, str]) -> str | None:
+    """The reason of the close that `error` announces, if it does; `endings` has it by code or type."""
+    return endings.get(str(error.code)) or endings.get(str(error.type))
+
+
+def fatal_name(error: ErrorInfo) -> str:
+    """What to give as the reason when a `FATAL` error ends the session."""
+    return next(name for name in (str(error.code), str(error.type)) if name in _FATAL)
+
+
+_ACTIVE_ID: Final = re.compile(r"in progress: ([^\s.]+)")
+
+
+def active_response(error: ErrorInfo) -> str | None:
+    """The id of the active response that an `ALREADY_ACTIVE` error names, if it names one."""
+    found = _ACTIVE_ID.search(error.message or "")
+    return found[1] if found else None
+
+
+def is_empty_commit(error: ErrorInfo) -> bool:
+    """Whether there was too little audio for a commit."""
+    message = (error.message or "").lower()
+    return error.code == "input_audio_buffer_commit_empty" or (
+        "commit" in message and ("empty" in message or "too small" in message)
+    )
+
+
+def as_frame(error: ErrorInfo) -> Error:
+    """`error` for the caller: the provider's code, else its type."""
+    return Error(str(error.code or error.type or UNNAMED), error.message or "the provider gave no reason")
+
+
+def response_failure(details: Any) -> ErrorInfo:
+    """Why a response failed, out of its ``status_details``, which may be anything."""
+    return ErrorInfo(
+        type=dig(details, str, "error", "type"),
+        code=dig(details, str, "error", "code"),
+        message=dig(details, str, "error", "message"),
+    )

@@ -1,0 +1,53 @@
+"""The words of a session: pieces made into texts, and each text final once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..protocol.frames import Role, Transcript
+from .realtime_recent import Recent
+
+_REMEMBERED: Final = 256
+"""Finished texts whose repeats are recognised."""
+
+_MAX_PARTIAL: Final = 64
+"""Texts of one role that may be incomplete at a time; the oldest is forgotten, its speaker has moved on."""
+
+
+class Transcripts:
+    """What one role says, by item and part of it.
+
+    Two parts of one item are two texts; no known model speaks in more than one.
+    """
+
+    __slots__ = ("_final", "_partial", "_role")
+
+    def __init__(self, role: Role) -> None:
+        self._role: Role = role
+        self._partial: dict[str, str] = {}
+        self._final = Recent(_REMEMBERED)
+
+    def add(self, part: str, delta: str) -> Transcript | None:
+        """More of a text; None when that is final already."""
+        return self.replace(part, self._partial.get(part, "") + delta)
+
+    def replace(self, part: str, text: str) -> Transcript | None:
+        """All of a text so far; None when that is final already, or this is nothing new."""
+        if part in self._final or self._partial.get(part, "") == text:
+            return None
+        self._partial[part] = text
+        if len(self._partial) > _MAX_PARTIAL:
+            del self._partial[next(iter(self._partial))]
+        return Transcript(self._role, text, False)
+
+    def finish(self, part: str, text: str | None) -> Transcript | None:
+        """The whole text, or None if it is what was collected; None when that is final already."""
+        collected = self._partial.pop(part, "")
+        if not self._final.add(part):
+            return None
+        return Transcript(self._role, collected if text is None else text, True)
+
+    def finish_all(self) -> list[Transcript]:
+        """Nothing more comes: the texts that were left incomplete are what they are."""
+        finished = [self.finish(part, None) for part in list(self._partial)]
+        return [transcript for transcript in finished if transcript is not None]

@@ -1,0 +1,165 @@
+"""xAI Grok Voice as a dialect, and where to connect for it.
+
+Its events have OpenAI's names and their own habits: what the user said is called complete several times, a
+response that the user talks over may never be called done, usage and voice stand elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Literal
+
+from ..protocol.errors import LocalProtocolError
+from ..protocol.limits import Limits
+from ..protocol.mint import SessionConfig
+from ..protocol.state import State
+from . import realtime_events as wire
+from .endpoint import Endpoint
+from .realtime import REALTIME_LIMITS, RealtimeDialect
+from .realtime_config import AuthStyle, ServerTool, realtime_endpoint
+from .realtime_errors import EXPIRED, IDLE_TIMEOUT
+from .realtime_gate import Phase
+from .realtime_user import part_of
+from .xai_config import UpdateSession, XAIOptions, XAIVad, configure
+
+__all__ = ["ServerTool", "XAIDialect", "XAIOptions", "XAIVad", "xai_endpoint"]
+
+_DEFAULT_OPTIONS: Final = XAIOptions()
+
+
+def xai_endpoint(
+    api_key: str,
+    model: str,
+    *,
+    base_url: str = "wss://api.x.ai/v1",
+    path: str = "/realtime",
+    conversation_id: str | None = None,
+    reasoning_effort: Literal["none", "low", "medium", "high"] | None = None,
+    auth: AuthStyle = "header",
+) -> Endpoint:
+    """Where and how to connect, with a key or an ephemeral token.
+
+    - `base_url`: may have any path and query of its own; `path` is added to it.
+    - `conversation_id`: of an earlier session's `provider_session`, to resume it; `XAIOptions.resumption`
+      must be on in both.
+
+    `LocalProtocolError` when something of it can't be used.
+    """
+    if not model:
+        raise LocalProtocolError(
+            "xAI needs the name of a model (it silently takes another), and it is empty; "
+            "pass for example grok-voice-latest"
+        )
+    query = [("model", model)]
+    if conversation_id is not None:
+        query.append(("conversation_id", conversation_id))
+    if reasoning_effort is not None:
+        query.append(("reasoning.effort", reasoning_effort))
+    return realtime_endpoint(
+        api_key,
+        base_url=base_url,
+        path=path,
+        query=query,
+        auth=auth,
+        subprotocols=("xai-client-secret.",),
+    )
+
+
+class XAIDialect(RealtimeDialect):
+    """A session with xAI over WebSocket messages.
+
+    - `config`: the session's parameters; its `provider` and `model` are for `xai_endpoint`. xAI takes and
+      gives either of the rates of a Speko session.
+    - `options`: what only xAI has.
+    - `ttl`: seconds until the session ends, if known: xAI has changed its limit more than once.
+
+    `LocalProtocolError` when the configuration can't be used; `notes` says what of it is not honoured. The
+    session is OPEN from the start: the WebSocket is the caller's.
+    """
+
+    _names_requests = False
+    _commits_in_auto = False
+    _endings: ClassVar[Mapping[str, str]] = {"max_duration": EXPIRED, "timeout": IDLE_TIMEOUT}
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        *,
+        options: XAIOptions = _DEFAULT_OPTIONS,
+        limits: Limits = REALTIME_LIMITS,
+        close_timeout: float = 5.0,
+        ready_timeout: float = 10.0,
+        ttl: float | None = None,
+        warn_before: float = 60.0,
+        state: State = State.OPEN,
+    ) -> None:
+        session, rules, notes, input_rate, output_rate = configure(config, options)
+        super().__init__(
+            rules=rules,
+            update=lambda event_id: UpdateSession(event_id=event_id, session=session),
+            notes=notes,
+            input_sample_rate=input_rate,
+            output_sample_rate=output_rate,
+            limits=limits,
+            close_timeout=close_timeout,
+            ready_timeout=ready_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+            state=state,
+        )
+        self._said: tuple[str, str] | None = None
+        """What the user said last, by the name of its text: complete, but it may still grow."""
+
+    def _create_response(self) -> tuple[str, wire.ClientEvent]:
+        return self._event_id(wire.CreateResponse), wire.CreateResponse()
+
+    def _is_own(self, metadata: Any) -> bool:
+        return metadata is not None
+
+    def _cancel(self) -> wire.ClientEvent:
+        return self._make(wire.CancelResponse)
+
+    def _arguments_done(self, event: wire.ArgumentsDone) -> None:
+        if self._is_live(event.response_id):
+            self._issue_call(event.response_id, event.call_id, event.name, event.arguments)
+
+    def _receive_user_text(
+        self, event: wire.UserDelta | wire.UserUpdated | wire.UserCompleted | wire.UserFailed
+    ) -> None:
+        part = part_of(event)
+        self._user_moves_on(part)
+        if not isinstance(event, wire.UserCompleted):
+            super()._receive_user_text(event)
+            return
+        self._tell(self._user.replace(part, event.transcript or ""))
+        if event.status in ("completed", None):
+            # Complete, and yet it comes again when the speaker goes on after a pause.
+            self._said = part, event.transcript or ""
+
+    def _speech_started(self, item_id: str | None) -> None:
+        if item_id is not None:
+            self._user_moves_on(f"{item_id} 0")
+        super()._speech_started(item_id)
+
+    def _is_live(self, response_id: str | None) -> bool:
+        live = super()._is_live(response_id)
+        if live:
+            self._user_is_done()
+        return live
+
+    def _end_response(self, *, told: bool = False) -> None:
+        if not self._turn.speaking and self._gate.phase is not Phase.CANCELLING:
+            self._user_is_done()
+        super()._end_response(told=told)
+
+    def _user_moves_on(self, part: str) -> None:
+        """The user's words now belong to that text: any other is final."""
+        if self._said is not None and self._said[0] != part:
+            self._user_is_done()
+
+    def _user_is_done(self) -> None:
+        """Someone else speaks: what the user said will not grow."""
+        if self._said is not None:
+            part, text = self._said
+            self._said = None
+            self._tell(self._user.finish(part, text))

@@ -1,0 +1,122 @@
+"""A session's parameters as xAI Grok Voice has them: OpenAI's names in other places."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
+from .realtime_config import AnyTool, ServerTool, checked, convert_tools, or_unset
+from .realtime_events import ClientEvent, PcmFormat
+from .realtime_turns import TurnMode, TurnRules
+
+_SILENCE_MARGIN_MS: Final = 300
+"""Silence beyond what the detection asks for, so that it surely notices."""
+
+
+class XAIVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="server_vad"):
+    """How xAI detects turns."""
+
+    threshold: Annotated[float, Meta(ge=0.1, le=0.9)] = 0.85
+    """Higher needs louder speech."""
+    prefix_padding_ms: Annotated[int, Meta(ge=0)] = 333
+    """Audio ahead of the speech that belongs to it."""
+    silence_duration_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
+    """Silence that ends a turn."""
+    idle_timeout_ms: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    """Silence after which the model speaks up by itself."""
+
+
+class XAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What only xAI has. Anything left out is the service's own default."""
+
+    turns: TurnMode = "auto"
+    turn_detection: XAIVad = XAIVad()
+    """Only in auto mode."""
+    transcription_model: str | None = "grok-transcribe"
+    """Writes down what the user says while it is said; None: what was said comes when it was."""
+    resumption: bool = False
+    """Whether the conversation can be resumed, for 30 minutes; see `xai_endpoint`."""
+    server_tools: tuple[ServerTool, ...] = ()
+    """Tools that xAI runs: ``web_search``, ``x_search``, ``file_search``, ``mcp``."""
+
+
+class _Transcription(msgspec.Struct, frozen=True, gc=False):
+    model: str
+
+
+class _Input(msgspec.Struct, frozen=True, gc=False):
+    format: PcmFormat
+    transcription: _Transcription | UnsetType = UNSET
+
+
+class _Output(msgspec.Struct, frozen=True, gc=False):
+    format: PcmFormat
+
+
+class _Audio(msgspec.Struct, frozen=True, gc=False):
+    input: _Input
+    output: _Output
+
+
+class _NoDetection(msgspec.Struct, frozen=True, gc=False):
+    type: None = None
+
+
+class _Resumption(msgspec.Struct, frozen=True, gc=False):
+    enabled: Literal[True] = True
+
+
+class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    instructions: str | UnsetType = UNSET
+    voice: str | UnsetType = UNSET
+    turn_detection: XAIVad | _NoDetection
+    audio: _Audio
+    tools: tuple[AnyTool, ...] | UnsetType = UNSET
+    resumption: _Resumption | UnsetType = UNSET
+
+
+class UpdateSession(ClientEvent, frozen=True, tag="session.update"):
+    """The configuration."""
+
+    session: _Session
+
+
+class Configuration(NamedTuple):
+    """What a session's parameters come to."""
+
+    session: _Session
+    rules: TurnRules
+    notes: tuple[str, ...]
+    input_sample_rate: int
+    output_sample_rate: int
+
+
+def configure(config: SessionConfig, options: XAIOptions) -> Configuration:
+    """`config` for xAI. `LocalProtocolError` when it can't be; the notes say what was changed."""
+    options = checked(options, "xAI")
+    # A function that is named like a tool of xAI's own makes the first response fail.
+    reserved = {tool.type for tool in options.server_tools}
+    tools, notes = convert_tools(config.tools, options.server_tools, reserved)
+    if config.temperature is not None:
+        notes = ("xAI documents no temperature: left out", *notes)
+    input_rate = config.input_sample_rate or DEFAULT_SAMPLE_RATE
+    output_rate = config.output_sample_rate or DEFAULT_SAMPLE_RATE
+    model = options.transcription_model
+    auto = options.turns == "auto"
+    session = _Session(
+        instructions=or_unset(config.system_prompt),
+        voice=or_unset(config.voice),
+        # Always said: what xAI does without it is not what its documentation says.
+        turn_detection=options.turn_detection if auto else _NoDetection(),
+        audio=_Audio(
+            _Input(PcmFormat(input_rate), UNSET if model is None else _Transcription(model)),
+            _Output(PcmFormat(output_rate)),
+        ),
+        tools=tools or UNSET,
+        resumption=_Resumption() if options.resumption else UNSET,
+    )
+    rules = TurnRules(auto=auto, silence_ms=options.turn_detection.silence_duration_ms + _SILENCE_MARGIN_MS)
+    return Configuration(session, rules, notes, input_rate, output_rate)
