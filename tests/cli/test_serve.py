@@ -38,10 +38,9 @@ def test_it_serves_until_a_signal(tmp_path: Path) -> None:
         assert match is not None, told
         question = tmp_path / "question.wav"
         question.write_bytes(format_wav(bytes(3200), 16000))
-        reply = tmp_path / "reply.wav"
-        ask = [sys.executable, "-m", "speko_anyio.cli", "say", question, "--provider", "echo", "-o", reply]
+        ask = [sys.executable, "-m", "speko_anyio.cli", "say", str(question), "--provider", "echo"]
         asked = subprocess.run(
-            ask,
+            [*ask, "-o", str(tmp_path / "reply.wav")],
             env={**environment, "SPEKO_BASE_URL": match[1], "SPEKO_API_KEY": match[2]},
             capture_output=True,
             text=True,

@@ -14,13 +14,13 @@ from speko_anyio import (
     Interruption,
     LocalProtocolError,
     Ready,
+    RealtimeSession,
     Speko,
     ToolCall,
     Transcript,
     Usage,
 )
 from speko_anyio.audio.wav import read_wav
-from speko_anyio.client.realtime import RealtimeSession
 from speko_anyio.gateway import Gateway, default_handlers, running_gateway
 from speko_anyio.gateway.local import speak_to_pcm
 
