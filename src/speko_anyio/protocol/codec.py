@@ -111,6 +111,7 @@ _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
 _FROM_CLIENT: Final[_Direction[ClientMessage]] = _Direction(
     msgspec.json.Decoder(ClientMessage), frozenset({"control", "interrupt", "tool_result"}), {}
 )
+_DECODE_FROM_SERVER: Final = _FROM_SERVER.decoder.decode
 _ANY: Final = msgspec.json.Decoder(_AnyTag)
 _ENCODE: Final = msgspec.json.Encoder().encode
 _CONTROLS: Final[dict[type, str]] = {
@@ -136,7 +137,7 @@ def decode_from_server(text: str, max_depth: int) -> ServerMessage | Unknown:
     if len(text) > 2 * max_depth:
         _check_depth(text, max_depth)
     try:
-        return _FROM_SERVER.decoder.decode(text)
+        return _DECODE_FROM_SERVER(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         return _unknown(_FROM_SERVER, text, error)
 
@@ -200,7 +201,8 @@ def _describe(error: Exception) -> str:
 
 
 def _check_depth(text: str, max_depth: int) -> None:
-    if text.count("[") + text.count("{") <= max_depth:
+    # Most texts hold no array and no object but themselves.
+    if "[" not in text and "{" not in text[1:]:
         return
     depth = 0
     in_string = escaped = False

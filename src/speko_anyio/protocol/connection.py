@@ -23,7 +23,7 @@ from .errors import HandshakeError, LocalProtocolError
 from .frames import Frame
 from .headers import Headers, encode_headers
 from .limits import DEFAULT_LIMITS, Limits
-from .masking import Entropy, mask
+from .masking import Entropy, exclusive_or
 from .session import MAX_AUDIO_MESSAGE, Buffer, ClientProtocol, ServerProtocol
 from .state import Signal, State
 from .tokens import check_token, is_token
@@ -102,8 +102,9 @@ class ClientConnection(ByteLevel[Frame], ClientProtocol):
             and (queued := self._queued + size) <= self._max_outbox
         ):
             self._queued = queued
-            (key,) = self._keys.take()
-            self._frames.append(_MASKED_HEADER(_MASKED_AUDIO, size, key) + mask(pcm, key))
+            take_key = self._keys.take  # by way of a local name: CPython 3.11 is slower otherwise
+            (key,) = take_key()
+            self._frames.append(_MASKED_HEADER(_MASKED_AUDIO, size, key) + exclusive_or(pcm, key))
         else:
             super().send_audio(pcm)
 

@@ -67,7 +67,7 @@ class ConnectionClosed(SpekoError):
         super().__init__(f"the session was ended by {who} with code {code}{because}; open a new one to go on")
         self.code = code
         self.reason = reason
-        self.initiated_by = initiated_by
+        self.initiated_by: Initiator = initiated_by
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), code=self.code, reason=self.reason, initiated_by=self.initiated_by), ()

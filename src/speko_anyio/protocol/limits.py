@@ -25,9 +25,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ten times the longest session. A ping costs us a reply, so a flood of them is an amplifier (compare
     CVE-2019-9512, "Ping Flood", of HTTP/2). Breach: close code 1008."""
 
-    max_json_depth: int = 64
+    max_json_depth: int = 256
     """Nesting of arrays and objects in a text message; the protocol's own messages have depth 1.
-    The decoder recurses, and the stack belongs to the caller. Breach: close code 1007."""
+    The decoder recurses, and the stack, of a thousand calls by default, belongs to the caller. A text of
+    fewer than twice as many characters can't reach it, and is not searched. Breach: close code 1007."""
 
     max_open_calls: int = 256
     """Tool calls waiting for a result. Providers issue a handful in parallel; each one held keeps its id.

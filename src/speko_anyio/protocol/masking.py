@@ -25,19 +25,27 @@ _KEYS: Final = struct.Struct("4s").iter_unpack
 _XOR: Final = tuple(bytes(a ^ b for a in range(256)) for b in range(256))
 
 
-def mask_in_python(data: bytes, key: bytes) -> bytes:
-    """`data` exclusive-or `key` repeated; its own inverse.
+_FIRST, _SECOND, _THIRD, _FOURTH = (slice(lane, None, 4) for lane in range(4))
 
-    Each of the four byte lanes is one table lookup in C (`bytes.translate`), a quarter of the data at a
+
+def exclusive_or_in_python(data: bytes, key: bytes) -> bytearray:
+    """`data` exclusive-or `key` repeated.
+
+    Each of the four byte lanes is one table lookup in C (`bytearray.translate`), a quarter of the data at a
     time: 1.6 µs for 960 bytes, against 2.5 for one wide integer and 40 for a loop.
     """
     masked = bytearray(data)
     a, b, c, d = key
-    masked[::4] = masked[::4].translate(_XOR[a])
-    masked[1::4] = masked[1::4].translate(_XOR[b])
-    masked[2::4] = masked[2::4].translate(_XOR[c])
-    masked[3::4] = masked[3::4].translate(_XOR[d])
-    return bytes(masked)
+    masked[_FIRST] = masked[_FIRST].translate(_XOR[a])
+    masked[_SECOND] = masked[_SECOND].translate(_XOR[b])
+    masked[_THIRD] = masked[_THIRD].translate(_XOR[c])
+    masked[_FOURTH] = masked[_FOURTH].translate(_XOR[d])
+    return masked
+
+
+def mask_in_python(data: bytes, key: bytes) -> bytes:
+    """The same, as bytes."""
+    return bytes(exclusive_or_in_python(data, key))
 
 
 def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
@@ -59,7 +67,12 @@ def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
 
 
 mask: Final = _fastest_mask()
-"""`mask_in_python`, or the same in C where it is installed."""
+"""`data` exclusive-or `key` repeated; its own inverse. In C where that is installed."""
+
+exclusive_or: Final[Callable[[bytes, bytes], bytes | bytearray]] = (
+    exclusive_or_in_python if mask is mask_in_python else mask
+)
+"""The same, for who copies the result anyway: in Python it spares one copy."""
 
 
 class MaskingKeys:

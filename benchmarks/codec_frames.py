@@ -1,0 +1,554 @@
+"""WebSocket libraries doing one and the same: payloads into frames, and frames into payloads.
+
+Each peer is driven by what it offers applications or, where that needs an event loop, by the nearest thing
+below it, with a transport that only takes the bytes. What each is spared is said at its class; in doubt a
+peer is spared more than we are. Every loop binds its methods to local names first, ours and theirs alike.
+
+Reading from a socket is in nobody's time. Replies (pongs and the like) are not asked for after decoding,
+though the contracts of ours and of websockets demand it: there are none here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import os
+import re
+import struct
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import chain, repeat
+from typing import Any, NamedTuple, TypeVar
+from unittest import mock
+
+from measuring import Case
+
+from speko_anyio.protocol import byte_level, connection, masking
+from speko_anyio.protocol.commands import AudioIn, UpgradeRequest
+from speko_anyio.protocol.connection import ClientConnection, ServerConnection
+from speko_anyio.protocol.dialect import NEED_DATA
+from speko_anyio.protocol.frames import Audio
+
+SIZES = (640, 960, 4_800)
+"""Bytes of payload: 20 ms of PCM16 at 16 kHz and at 24 kHz, 100 ms at 24 kHz."""
+
+READ_SIZE = 64 * 1024
+
+ENCODE = "encode, client"
+DECODE = "decode, client, one frame a read"
+DECODE_MANY = "decode, client, 64 KiB reads"
+DECODE_MASKED = "decode, server, one frame a read"
+DECODE_MIXED = (
+    f"decode, client, one frame a read, {' and '.join(f'{size:,}' for size in SIZES)} bytes in turn"
+)
+"""What a core pays that remembers the size of the last frame."""
+
+OURS = "speko-anyio"
+OURS_IN_PYTHON = "speko-anyio, no C masker"
+WSPROTO = "wsproto"
+WEBSOCKETS = "websockets"
+WEBSOCKETS_IN_PYTHON = "websockets, no C masker"
+PICOWS = "picows"
+PICOWS_IN_PLACE = "picows, read in place"
+AIOHTTP = "aiohttp"
+FLOOR = "(floor)"
+
+_T = TypeVar("_T")
+_RATE = 24_000
+_KEY = b"\x12\xab\x34\xcd"
+
+Encode = Callable[[Iterable[bytes]], bytes]
+"""Each payload into a masked binary frame; returns the last frame."""
+Decode = Callable[[Iterable[bytes]], bytes]
+"""Each read into payloads, as the library hands them to an application; returns the last payload."""
+
+
+def task(kind: str, size: int) -> str:
+    return f"{kind}, {size:,} bytes"
+
+
+def frame(payload: bytes, key: bytes = b"") -> bytes:
+    """A final binary frame, by the letter of RFC 6455 section 5.2."""
+    assert 125 < len(payload) < 65_536
+    head = struct.pack(">BBH", 0x82, 126 | (0x80 if key else 0), len(payload)) + key
+    return head + (_exclusive_or(payload, key) if key else payload)
+
+
+def unframe(data: bytes) -> bytes:
+    """The payload of such a frame, masked."""
+    first, second, size = struct.unpack_from(">BBH", data)
+    assert (first, second, size) == (0x82, 0xFE, len(data) - 8)
+    return _exclusive_or(data[8:], data[4:8])
+
+
+def _exclusive_or(data: bytes, key: bytes) -> bytes:
+    return bytes(byte ^ key[index % 4] for index, byte in enumerate(data))
+
+
+class Contender(NamedTuple):
+    """One library, or one way to use it. None where it has no such task."""
+
+    name: str
+    encode: Encode | None
+    decode: Decode | None
+    decode_many: Decode | None
+    decode_masked: Decode | None
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+# Ours
+
+
+def _sessions() -> tuple[ClientConnection, ServerConnection]:
+    client = ClientConnection("wss://localhost/session", "token", ping_interval=None)
+    server = ServerConnection(ping_interval=None)
+    server.receive_data(client.data_to_send())
+    assert isinstance(server.next_event(), UpgradeRequest)
+    server.accept()
+    client.receive_data(server.data_to_send())
+    assert client.next_event() is NEED_DATA
+    return client, server
+
+
+def _our_encode() -> Encode:
+    client, _ = _sessions()
+
+    def encode(payloads: Iterable[bytes]) -> bytes:
+        send_audio = client.send_audio
+        data_to_send = client.data_to_send
+        data = b""
+        for payload in payloads:
+            send_audio(payload)
+            data = data_to_send()
+        return data
+
+    return encode
+
+
+def _our_decode(session: ClientConnection | ServerConnection) -> Decode:
+    def decode(reads: Iterable[bytes]) -> bytes:
+        receive_data = session.receive_data
+        next_event = session.next_event
+        need_data = NEED_DATA
+        payload = b""
+        for data in reads:
+            receive_data(data)
+            while (event := next_event()) is not need_data:
+                payload = event.pcm  # type: ignore[union-attr]
+        return payload
+
+    return decode
+
+
+def _without_c_masker() -> AbstractContextManager[object]:
+    patches = ExitStack()
+    for module in (byte_level, connection):
+        name = "mask" if hasattr(module, "mask") else "exclusive_or"
+        patches.enter_context(mock.patch.object(module, name, getattr(masking, name + "_in_python")))
+    return patches
+
+
+def _ours() -> Iterator[Contender]:
+    decode = _our_decode(_sessions()[0])
+    decode_many = _our_decode(_sessions()[0])
+    if masking.mask is not masking.mask_in_python:
+        yield Contender(OURS, _our_encode(), decode, decode_many, _our_decode(_sessions()[1]))
+        decode = decode_many = None  # type: ignore[assignment]  # nothing to mask there: measured already
+    yield Contender(
+        OURS_IN_PYTHON, _our_encode(), decode, decode_many, _our_decode(_sessions()[1]), _without_c_masker
+    )
+
+
+def _floor() -> Iterator[Contender]:
+    """What no core in Python that delivers our events can do without: the copy, the exclusive-or, the
+    object; no state, no check, no call but those into C."""
+    mask = masking.mask
+    pack = struct.Struct(">HH4s").pack
+
+    def encode(payloads: Iterable[bytes]) -> bytes:
+        data = b""
+        for payload in payloads:
+            data = pack(0x82FE, len(payload), _KEY) + mask(payload, _KEY)
+        return data
+
+    def decode(reads: Iterable[bytes]) -> bytes:
+        payload = b""
+        for data in reads:
+            payload = Audio(data[4:], _RATE).pcm
+        return payload
+
+    def decode_masked(reads: Iterable[bytes]) -> bytes:
+        payload = b""
+        for data in reads:
+            payload = AudioIn(mask(data[8:], data[4:8]), _RATE).pcm
+        return payload
+
+    yield Contender(FLOOR, encode, decode, None, decode_masked)
+
+
+# Peers
+
+
+def _wsproto() -> Iterator[Contender]:
+    """`wsproto.connection.Connection`. Spared: turning the bytearray it delivers into bytes."""
+    from wsproto.connection import CLIENT, SERVER, Connection
+    from wsproto.events import BytesMessage
+
+    sender = Connection(CLIENT)
+
+    def encode(payloads: Iterable[bytes]) -> bytes:
+        send = sender.send
+        data = b""
+        for payload in payloads:
+            data = send(BytesMessage(payload))
+        return data
+
+    def decoder(kind: Any) -> Decode:
+        receiver = Connection(kind)
+
+        def decode(reads: Iterable[bytes]) -> bytes:
+            receive_data = receiver.receive_data
+            events = receiver.events
+            pieces: list[Any] = []
+            payload: Any = b""
+            for data in reads:
+                receive_data(data)
+                for event in events():
+                    # A frame split between two reads comes in two pieces, for the application to join.
+                    if not event.message_finished:  # type: ignore[attr-defined]
+                        pieces.append(event.data)  # type: ignore[attr-defined]
+                    elif pieces:
+                        payload = b"".join([*pieces, event.data])  # type: ignore[attr-defined]
+                        pieces.clear()
+                    else:
+                        payload = event.data  # type: ignore[attr-defined]
+            return payload  # type: ignore[no-any-return]
+
+        return decode
+
+    yield Contender(WSPROTO, encode, decoder(CLIENT), decoder(CLIENT), decoder(SERVER))
+
+
+def _websockets() -> Iterator[Contender]:
+    """`websockets.protocol.Protocol`, its sans-I/O core, with its masker in C and with that in Python.
+    Spared: turning the bytearray it delivers into bytes, which its own adapters do."""
+    from websockets import frames, utils
+    from websockets.protocol import CLIENT, SERVER, Protocol
+
+    def encoder() -> Encode:
+        sender = Protocol(CLIENT)
+
+        def encode(payloads: Iterable[bytes]) -> bytes:
+            send_binary = sender.send_binary
+            data_to_send = sender.data_to_send
+            data = b""
+            for payload in payloads:
+                send_binary(payload)
+                (data,) = data_to_send()
+            return data
+
+        return encode
+
+    def decoder(side: Any) -> Decode:
+        receiver = Protocol(side)
+
+        def decode(reads: Iterable[bytes]) -> bytes:
+            receive_data = receiver.receive_data
+            events_received = receiver.events_received
+            payload: Any = b""
+            for data in reads:
+                receive_data(data)
+                for event in events_received():
+                    payload = event.data  # type: ignore[union-attr]
+            return payload  # type: ignore[no-any-return]
+
+        return decode
+
+    yield Contender(WEBSOCKETS, encoder(), decoder(CLIENT), decoder(CLIENT), decoder(SERVER))
+    if vars(frames)["apply_mask"] is not utils.apply_mask:
+
+        def in_python() -> AbstractContextManager[object]:
+            return mock.patch.object(frames, "apply_mask", utils.apply_mask)
+
+        yield Contender(WEBSOCKETS_IN_PYTHON, encoder(), None, None, decoder(SERVER), in_python)
+
+
+def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Drive a coroutine that never waits, without an event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    raise AssertionError("it waits")
+
+
+class _FakeProtocol:
+    """What aiohttp's reader and writer ask of the protocol above them."""
+
+    _paused = False
+    _reading_paused = False
+
+
+class _FakeTransport:
+    """Takes written bytes and keeps the last. All of it C, as far as the timed calls go."""
+
+    def __init__(self) -> None:
+        self.written: deque[bytes] = deque(maxlen=1)
+        self.write = self.written.append
+        self.is_closing = bool
+
+
+def _aiohttp() -> Iterator[Contender]:
+    """aiohttp's WebSocketWriter, and its WebSocketReader (in Cython, where its wheel has it) with the queue
+    that it fills. Spared: the event loop, and all that `receive` and `send_bytes` of its WebSocket
+    responses do above these two."""
+    from aiohttp import WSMsgType
+    from aiohttp._websocket.reader import WebSocketDataQueue
+    from aiohttp.http_websocket import WebSocketReader, WebSocketWriter
+
+    loop: Any = None  # it would only make a future, for whoever has to wait
+    transport = _FakeTransport()
+
+    async def make_writer() -> WebSocketWriter:
+        return WebSocketWriter(_FakeProtocol(), transport, use_mask=True)  # type: ignore[arg-type]
+
+    writer = _run(make_writer())
+
+    async def send_all(payloads: Iterable[bytes]) -> bytes:
+        send_frame = writer.send_frame
+        opcode = WSMsgType.BINARY
+        for payload in payloads:
+            await send_frame(payload, opcode)
+        return transport.written[0]
+
+    def encode(payloads: Iterable[bytes]) -> bytes:
+        return _run(send_all(payloads))
+
+    def decoder() -> Decode:
+        queue = WebSocketDataQueue(_FakeProtocol(), 2**16, loop=loop)  # type: ignore[arg-type]
+        reader = WebSocketReader(queue, 2**20, compress=False, decode_text=True)
+        waiting = queue._buffer  # it has no public way to tell whether `read` would wait
+
+        async def read_all(reads: Iterable[bytes]) -> bytes:
+            feed_data = reader.feed_data
+            read = queue.read
+            payload: Any = b""
+            for data in reads:
+                feed_data(data)
+                while waiting:
+                    payload = (await read()).data
+            return payload  # type: ignore[no-any-return]
+
+        def decode(reads: Iterable[bytes]) -> bytes:
+            return _run(read_all(reads))
+
+        return decode
+
+    yield Contender(AIOHTTP, encode, decoder(), decoder(), decoder())
+
+
+class _FakeSocket:
+    def fileno(self) -> int:
+        return -1
+
+    def setsockopt(self, *_: int) -> None:
+        pass
+
+    def getsockopt(self, *_: int) -> int:
+        return 0
+
+
+class _FakeTlsTransport(_FakeTransport):
+    """With TLS picows writes to the transport; without, it would call send(2) on the socket itself."""
+
+    def get_extra_info(self, name: str) -> object:
+        return {"socket": _FakeSocket(), "ssl_object": self}.get(name)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+def _picows() -> Iterator[Contender]:
+    """picows: its asyncio protocol (in Cython), driven by the calls an event loop makes, and the transport
+    that it gives applications.
+
+    It parses in a buffer of its own, which an event loop lets the kernel fill. Here the read is copied
+    into it: like everybody it starts from `bytes`. "In place" is without that copy, as on a socket: one
+    frame is copied once and announced again and again. (A masked one is unmasked where it lies, so every
+    other time it comes out masked; the work is the same.)
+    """
+    import picows
+    from picows.picows import WSProtocol  # type: ignore[attr-defined]  # its stub leaves it out
+
+    class Listener(picows.WSListener):
+        def on_ws_connected(self, transport: picows.WSTransport) -> None:
+            self.payload = b""
+
+        def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+            self.payload = frame.get_payload_as_bytes()
+
+    logger = logging.getLogger("benchmark")
+    logger.setLevel(logging.WARNING)
+    loop = asyncio.new_event_loop()  # its constructor asks for a running one, its hot paths never do
+
+    async def connect(client: bool) -> tuple[Any, Listener, _FakeTlsTransport]:
+        listener = Listener()
+        protocol = WSProtocol(
+            "localhost", "/", client, lambda request, response=None: listener, logger, True, None,
+            False, 1.0, 1.0, picows.WSAutoPingStrategy.PING_WHEN_IDLE, True, 2**20, None, 2 * READ_SIZE,
+        )  # fmt: skip
+        transport = _FakeTlsTransport()
+        protocol.connection_made(transport)
+        answer = _accepted(transport.written[0]) if client else _UPGRADE
+        protocol.get_buffer(-1)[: len(answer)] = answer
+        protocol.buffer_updated(len(answer))
+        return protocol, listener, transport
+
+    protocol, _, transport = loop.run_until_complete(connect(True))
+    sender = protocol.transport
+
+    def encode(payloads: Iterable[bytes]) -> bytes:
+        send = sender.send
+        binary = picows.WSMsgType.BINARY
+        for payload in payloads:
+            send(binary, payload)
+        return transport.written[0]
+
+    def decoder(client: bool) -> Decode:
+        protocol, listener, _ = loop.run_until_complete(connect(client))
+
+        def decode(reads: Iterable[bytes]) -> bytes:
+            get_buffer = protocol.get_buffer
+            buffer_updated = protocol.buffer_updated
+            for data in reads:
+                size = len(data)
+                get_buffer(-1)[:size] = data
+                buffer_updated(size)
+            return listener.payload
+
+        return decode
+
+    def decoder_in_place(client: bool) -> Decode:
+        protocol, listener, _ = loop.run_until_complete(connect(client))
+
+        def decode(reads: Iterable[bytes]) -> bytes:
+            get_buffer = protocol.get_buffer
+            buffer_updated = protocol.buffer_updated
+            reads = iter(reads)
+            data = next(reads)
+            size = len(data)
+            get_buffer(-1)[:size] = data
+            buffer_updated(size)
+            for _ in reads:
+                get_buffer(-1)
+                buffer_updated(size)
+            return listener.payload
+
+        return decode
+
+    yield Contender(PICOWS, encode, decoder(True), decoder(True), decoder(False))
+    yield Contender(PICOWS_IN_PLACE, None, decoder_in_place(True), None, decoder_in_place(False))
+    loop.close()
+
+
+_UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def _accepted(request: bytes) -> bytes:
+    """The answer that an upgrade request wants."""
+    key = re.search(rb"(?i)sec-websocket-key: *(\S+)", request)
+    assert key is not None
+    accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+
+
+def contenders() -> list[Contender]:
+    """All that are installed, ours first."""
+    found = list(_ours())
+    for peers in (_wsproto, _websockets, _picows, _aiohttp, _floor):
+        try:
+            found += peers()
+        except ImportError as error:
+            print(f"not measured: {error}")
+    return found
+
+
+def check(contender: Contender) -> None:
+    """That it does the whole task: every payload arrives, the same for all."""
+    with contender.around():
+        for size in SIZES:
+            payloads = [os.urandom(size) for _ in range(200)]
+            if contender.encode is not None:
+                for payload in payloads[:5]:
+                    _same(contender, ENCODE, unframe(contender.encode([payload])), payload)
+            if contender.decode is not None:
+                for payload in payloads[:5]:
+                    _same(contender, DECODE, contender.decode([frame(payload)]), payload)
+                    _same(contender, DECODE, contender.decode([frame(payload)] * 3), payload)
+            if contender.decode_masked is not None:
+                for payload in payloads[:5]:
+                    data = frame(payload, _KEY)
+                    _same(contender, DECODE_MASKED, contender.decode_masked([data]), payload)
+            if contender.decode_many is not None:
+                for upto in range(1, len(payloads) + 1):
+                    # Each payload is the last of some stream, so each must have arrived.
+                    reads = _reads(payloads[:upto])
+                    _same(contender, DECODE_MANY, contender.decode_many(reads), payloads[upto - 1])
+
+
+def _same(contender: Contender, kind: str, got: object, wanted: bytes) -> None:
+    if got != wanted:
+        raise AssertionError(f"{contender.name} fails to {kind}: the payload does not arrive as it was sent")
+
+
+def _reads(payloads: Iterable[bytes]) -> list[bytes]:
+    stream = b"".join(map(frame, payloads))
+    return [stream[start : start + READ_SIZE] for start in range(0, len(stream), READ_SIZE)]
+
+
+def cases() -> list[Case]:
+    """Every contender with every task and size, checked."""
+    found: list[Case] = []
+    for contender in contenders():
+        check(contender)
+        for size in SIZES:
+            found += _cases_of(contender, size)
+        # In place there is only ever one frame.
+        if contender.decode is not None and contender.name != PICOWS_IN_PLACE:
+            reads = [frame(os.urandom(size)) for size in SIZES]
+            work = _in_turn(contender.decode, reads)
+            found.append(Case(DECODE_MIXED, contender.name, work, len(reads), contender.around))
+    return found
+
+
+def _cases_of(contender: Contender, size: int) -> Iterator[Case]:
+    payload = os.urandom(size)
+    name, around = contender.name, contender.around
+    for kind, work, data in (
+        (ENCODE, contender.encode, payload),
+        (DECODE, contender.decode, frame(payload)),
+        (DECODE_MASKED, contender.decode_masked, frame(payload, _KEY)),
+    ):
+        if work is not None:
+            yield Case(task(kind, size), name, _repeated(work, data), around=around)
+    if (many := contender.decode_many) is not None:
+        count = 4 * READ_SIZE // size
+        reads = _reads([payload] * count)
+        yield Case(task(DECODE_MANY, size), name, _in_turn(many, reads), count, around)
+
+
+def _repeated(work: Callable[[Iterable[bytes]], bytes], data: bytes) -> Callable[[int], object]:
+    return lambda times: work(repeat(data, times))
+
+
+def _in_turn(work: Decode, reads: Sequence[bytes]) -> Callable[[int], object]:
+    return lambda times: work(chain.from_iterable(repeat(reads, times)))

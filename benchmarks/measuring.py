@@ -1,0 +1,133 @@
+"""CPU time of many small things beside each other, on a machine that does other things too.
+
+A *case* is one contender doing one task. All cases are timed in every round, in a new random order, each
+for a few milliseconds, so that what disturbs the machine disturbs them all. The figure of a case is the
+median over the rounds; the quartiles tell how far to trust it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from importlib import metadata
+from typing import NamedTuple
+
+_CALIBRATION = 0.001  # seconds a batch must last before its speed is believed
+
+
+class Case(NamedTuple):
+    """One contender doing one task."""
+
+    task: str
+    contender: str
+    run: Callable[[int], object]
+    """Does the task that many times and returns the last result."""
+    messages: int = 1
+    """Messages that doing it once amounts to."""
+    around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    """Holds while the case runs: a patch, say."""
+
+
+class Figure(NamedTuple):
+    """Seconds of CPU time a message."""
+
+    median: float
+    lower: float
+    """First quartile."""
+    upper: float
+    """Third quartile."""
+    least: float
+    """What it takes undisturbed: on a busy machine, whose medians mix times with and without a neighbour on
+    the same core, this is the steadier figure."""
+    rounds: list[float]
+
+    @classmethod
+    def of(cls, rounds: list[float]) -> Figure:
+        lower, median, upper = statistics.quantiles(rounds, n=4, method="inclusive")
+        return cls(median, lower, upper, min(rounds), rounds)
+
+
+class Ratio(NamedTuple):
+    """One figure over another: the median of the ratios within each round, in which whatever disturbed the
+    two at the same time cancels out."""
+
+    median: float
+    lower: float
+    """First quartile."""
+    upper: float
+    """Third quartile."""
+    least: float
+    """Of the two least times."""
+
+    @classmethod
+    def of(cls, figure: Figure, base: Figure) -> Ratio:
+        each = [a / b for a, b in zip(figure.rounds, base.rounds, strict=True)]
+        lower, median, upper = statistics.quantiles(each, n=4, method="inclusive")
+        return cls(median, lower, upper, figure.least / base.least)
+
+
+def _cpu_time(case: Case, times: int) -> float:
+    run = case.run
+    start = time.thread_time()
+    run(times)
+    return time.thread_time() - start
+
+
+def _times_for(case: Case, seconds: float) -> int:
+    """How often to do the task so that it takes about `seconds`."""
+    times = 1
+    with case.around():
+        while (taken := _cpu_time(case, times)) < _CALIBRATION:
+            times *= 2
+    return max(1, round(times * seconds / taken))
+
+
+def measure(cases: Sequence[Case], *, rounds: int, seconds: float) -> dict[tuple[str, str], Figure]:
+    """Time every case `rounds` times for about `seconds` each; figures by task and contender.
+
+    The garbage collector is off meanwhile: nothing here makes cycles, and a collection would hit whichever
+    case comes by. A line on standard error says how far it is.
+    """
+    times = [_times_for(case, seconds) for case in cases]
+    taken: list[list[float]] = [[] for _ in cases]
+    order = list(range(len(cases)))
+    gc.collect()
+    gc.disable()
+    try:
+        for done in itertools.count(1):
+            random.shuffle(order)
+            for index in order:
+                case = cases[index]
+                with case.around():
+                    case.run(1 + times[index] // 20)  # brings its code and data back into the caches
+                    cpu = _cpu_time(case, times[index])
+                taken[index].append(cpu / (times[index] * case.messages))
+            print(f"\rround {done} of {rounds}, {len(cases)} cases each", end="", file=sys.stderr, flush=True)
+            if done == rounds:
+                break
+    finally:
+        gc.enable()
+        print(file=sys.stderr)
+    return {
+        (case.task, case.contender): Figure.of(seconds) for case, seconds in zip(cases, taken, strict=True)
+    }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """What was measured, and on what kind of machine: no names of hosts, users or files."""
+    found = {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
