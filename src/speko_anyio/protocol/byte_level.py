@@ -461,8 +461,9 @@ class ByteLevel(Dialect[EventT], abc.ABC):
 
     def _drop_queued_audio(self) -> None:
         # A frame tells by its first byte what it carries, and audio is all that is sent as binary.
+        dropped = [frame for frame in self._frames if frame[0] == framing.BINARY]
+        self._queued -= sum(map(framing.payload_size, dropped))
         self._frames[:] = [frame for frame in self._frames if frame[0] != framing.BINARY]
-        self._queued = sum(map(len, self._frames))
 
     # Time
 

@@ -31,6 +31,11 @@ def header(first: int, size: int, mask_bit: int) -> bytes:
     return _HEADER_10(first, mask_bit | 127, size)
 
 
+def payload_size(frame: bytes) -> int:
+    """How many bytes of payload a whole unmasked frame of ours carries."""
+    return len(frame) - {126: 4, 127: 10}.get(frame[1], 2)
+
+
 def close_payload(code: int, reason: str) -> bytes:
     """The payload of a close frame; empty for 1005, which stands for no code."""
     if code == close_codes.NO_STATUS:

@@ -140,12 +140,14 @@ class AssistantSide(ToolSide, abc.ABC):
             # At most one runs at a time: the one before ended, silently (xAI) or unseen.
             self._end_response()
         own = self._was_asked_for(metadata)
-        moot = gate.moot and (own or not self._rules.auto or self._turn.speaking)
+        surely = own and (not self._rules.auto or self._is_own(metadata))
+        # In doubt it is the provider's answer to what the user has just said: that is wanted.
+        moot = gate.moot and (surely or self._turn.speaking)
         gate.created(response_id)
         self._turn.awaiting_commit = False
         self._timers.stop("response")
         if own:
-            gate.granted()
+            gate.granted(surely=surely)
         else:
             gate.forget_turn()
             if self._calls.all_acknowledged:

@@ -38,7 +38,17 @@ class Reason(enum.Enum):
 class ResponseGate:
     """See the top."""
 
-    __slots__ = ("_cut_short", "_ended", "_last_request", "asked", "moot", "owed", "phase", "response_id")
+    __slots__ = (
+        "_cut_short",
+        "_ended",
+        "_last_request",
+        "_settled",
+        "asked",
+        "moot",
+        "owed",
+        "phase",
+        "response_id",
+    )
 
     def __init__(self) -> None:
         self.phase = Phase.IDLE
@@ -53,6 +63,7 @@ class ResponseGate:
         self._ended = Recent(_REMEMBERED)
         self._cut_short: set[str] = set()
         self._last_request: tuple[str, Reason] | None = None
+        self._settled = True  # whether it is sure what became of that
 
     @property
     def idle(self) -> bool:
@@ -79,17 +90,20 @@ class ResponseGate:
         self.phase = Phase.REQUESTED
         self.asked = event_id
         self._last_request = event_id, reason
+        self._settled = False
         self.owed = None
         self.moot = False
 
-    def granted(self) -> None:
-        """The response that begins, or ended unseen, is the one we asked for."""
+    def granted(self, *, surely: bool) -> None:
+        """The response that begins, or ended unseen, is the one we asked for, as far as we can tell."""
         self.asked = None
+        self._settled = surely
 
     def unanswered(self) -> None:
         """Our request came to nothing."""
         self.phase = Phase.IDLE
-        self.asked = self._last_request = None
+        self.asked = None
+        self._settled = True
         self.moot = False
 
     def refused(self, event_id: str | None, active_id: str | None) -> Reason | None:
@@ -100,10 +114,11 @@ class ResponseGate:
         """
         if self._last_request is None or event_id not in (None, self._last_request[0]):
             return None
-        if event_id is None and self.asked is None:
+        if event_id is None and self._settled:
             return None
         _, reason = self._last_request
         self.asked = self._last_request = None
+        self._settled = True
         if self.phase is Phase.REQUESTED:
             self.moot = False
             self.phase = Phase.ACTIVE
@@ -137,5 +152,9 @@ class ResponseGate:
             if not told:
                 self._cut_short = {name for name in self._cut_short if name in self._ended}
                 self._cut_short.add(self.response_id)
-        self.phase = Phase.IDLE if self.asked is None else Phase.REQUESTED
+        self.phase = Phase.REQUESTED
+        if self.asked is None:
+            # A request is refused before the response that is in its way ends.
+            self.phase = Phase.IDLE
+            self._settled = True
         self.response_id = None

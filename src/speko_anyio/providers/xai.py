@@ -7,7 +7,7 @@ response that the user talks over may never be called done, usage and voice stan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 from ..protocol.errors import LocalProtocolError
 from ..protocol.limits import Limits
@@ -34,7 +34,7 @@ def xai_endpoint(
     base_url: str = "wss://api.x.ai/v1",
     path: str = "/realtime",
     conversation_id: str | None = None,
-    reasoning_effort: Literal["none", "low", "medium", "high"] | None = None,
+    reasoning_effort: str | None = None,
     auth: AuthStyle = "header",
 ) -> Endpoint:
     """Where and how to connect, with a key or an ephemeral token.

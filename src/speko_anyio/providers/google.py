@@ -1,0 +1,762 @@
+"""Gemini Live as a dialect, and where to connect for it.
+
+Gemini's protocol is not a relative of the others': one setup that the client sends first, responses without
+ids, no event for the start of speech, and no error messages, since every failure is a close.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from ..protocol import close_codes
+from ..protocol.codec import MalformedMessage
+from ..protocol.errors import LocalProtocolError
+from ..protocol.frames import (
+    Audio,
+    Error,
+    Expiring,
+    Frame,
+    Interruption,
+    Ready,
+    Role,
+    ServerToolCall,
+    ToolCall,
+    Transcript,
+    Unknown,
+    Usage,
+)
+from ..protocol.limits import Limits
+from ..protocol.mint import SessionConfig
+from ..protocol.pcm import whole_samples
+from ..protocol.session import MAX_SAMPLE_RATE, Buffer, ClientDialect
+from ..protocol.state import State
+from . import google_events as wire
+from . import realtime_errors as errors
+from .endpoint import Endpoint
+from .google_calls import NamedCalls
+from .google_config import OUTPUT_SAMPLE_RATE, GoogleOptions, GoogleVad, configure
+from .google_errors import judge_close
+from .google_response import Phase, Progress
+from .google_speech import Speech
+from .realtime import ProviderSession
+from .realtime_config import ServerTool, realtime_endpoint
+from .realtime_playback import Playback
+from .realtime_turns import HeldInput, TurnEnd
+
+__all__ = [
+    "GoogleAuthStyle",
+    "GoogleDialect",
+    "GoogleOptions",
+    "GoogleStats",
+    "GoogleVad",
+    "ServerTool",
+    "google_endpoint",
+]
+
+GOOGLE_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size=16 * 1024 * 1024)
+"""The default limits: audio travels as JSON, in binary messages whose size Google does not bound; the same
+as for the other providers."""
+
+MUTE_TIMEOUT: Final = 3.0
+"""Seconds without output after which a muted response counts as over, for when its end is never told: a
+stale mute would silence the session. While a response is generated, its pieces are closer together."""
+
+_DEFAULT_OPTIONS: Final = GoogleOptions()
+_MESSAGE_MS: Final = 100
+"""Audio in one message we send; the longest that Google recommends."""
+
+_HELD_SECONDS: Final = 10
+_BENIGN_REASONS: Final = frozenset({None, "TURN_COMPLETE_REASON_UNSPECIFIED", "NEED_MORE_INPUT"})
+_RATE: Final = re.compile(r";\s*rate=(\d{1,6})\b")
+_SECONDS: Final = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s\Z")
+
+GoogleAuthStyle: TypeAlias = Literal["header", "token", "query", "bearer"]
+"""What the key is and how it travels: an API key in the ``x-goog-api-key`` header; an ephemeral token
+(``auth_tokens/...``) in the ``Authorization`` header, or, for a transport that has no headers (a browser), in
+the query; or an OAuth access token, for Vertex AI."""
+
+_SERVICE: Final = "/ws/google.ai.generativelanguage."
+_API_KEY_PATH: Final = f"{_SERVICE}v1beta.GenerativeService.BidiGenerateContent"
+_TOKEN_PATH: Final = f"{_SERVICE}v1alpha.GenerativeService.BidiGenerateContentConstrained"
+
+
+def google_endpoint(
+    api_key: str,
+    *,
+    base_url: str = "wss://generativelanguage.googleapis.com",
+    path: str | None = None,
+    auth: GoogleAuthStyle = "header",
+) -> Endpoint:
+    """Where and how to connect. The model is no part of it: the setup names it.
+
+    - `base_url`: may have any path and query of its own; `path` is added to it.
+    - `path`: by default the service's own, which differs for ephemeral tokens. For Vertex AI pass
+      ``/ws/google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent``.
+
+    `LocalProtocolError` when something of it can't be used.
+    """
+    ephemeral = auth in ("token", "query")
+    if path is None:
+        path = _TOKEN_PATH if ephemeral else _API_KEY_PATH
+    endpoint = realtime_endpoint(
+        api_key,
+        base_url=base_url,
+        path=path,
+        query=[("access_token", api_key)] if auth == "query" else [],
+        auth="header",
+        subprotocols=(),
+    )
+    headers = {
+        "header": (("x-goog-api-key", api_key),),
+        "token": (("Authorization", f"Token {api_key}"),),
+        "query": (),
+        "bearer": endpoint.headers,
+    }
+    return Endpoint(endpoint.url, headers[auth])
+
+
+class GoogleStats(msgspec.Struct):
+    """What happened and gave no frame, counted."""
+
+    unknown_fields: int = 0
+    """Fields that this version does not know; one at the top of a message also gave an `Unknown`."""
+    early_messages: int = 0
+    """Messages with content before the configuration was accepted."""
+    late_events: int = 0
+    """Output of a response that was cut off."""
+    repeated_events: int = 0
+    """Acceptances, interruptions and calls that were told before."""
+    skipped_commits: int = 0
+    """Turns that ended with nothing in them."""
+    unwanted_results: int = 0
+    """Results of tool calls that the provider had cancelled."""
+    skipped_blobs: int = 0
+    """Output that is neither audio nor text."""
+
+
+class _Turn:
+    """The user's turn, as far as we told the provider."""
+
+    __slots__ = ("messages", "open")
+
+    def __init__(self) -> None:
+        self.open = False
+        """In manual mode: it has begun."""
+        self.messages = 0
+        """Messages of audio in it."""
+
+
+class GoogleDialect(ClientDialect):
+    """A session with Gemini Live over WebSocket messages.
+
+    - `config`: the session's parameters; its `provider` does not matter.
+    - `options`: what only Gemini has.
+    - `resumption_handle`: of an earlier session of the same configuration, to go on where that one was. Close
+      its connection first.
+    - `ready_timeout`: seconds from the opening until the provider must have accepted the configuration.
+    - `ttl`: seconds until the session ends, if known. The provider itself warns about a minute ahead, which
+      gives an `Expiring` and `going_away`.
+
+    The remaining parameters are those of `Dialect`. `LocalProtocolError` when the configuration can't be
+    used; `notes` says what of it is not honoured. The session is OPEN from the start: the WebSocket is the
+    caller's.
+
+    Audio is at the *provider's* rates: `input_sample_rate` is the session's own (the provider converts), the
+    output 24 kHz, and every `Audio` says its rate. Whoever wants others resamples.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        *,
+        options: GoogleOptions = _DEFAULT_OPTIONS,
+        resumption_handle: str | None = None,
+        limits: Limits = GOOGLE_LIMITS,
+        close_timeout: float = 5.0,
+        ready_timeout: float = 10.0,
+        ttl: float | None = None,
+        warn_before: float = 60.0,
+        state: State = State.OPEN,
+    ) -> None:
+        setup, rules, input_rate, notes = configure(config, options, resumption_handle)
+        size = len(setup.encode())
+        if size > limits.max_outbox:
+            raise LocalProtocolError(
+                f"the configuration has {size} bytes, more than the outbox's limit of {limits.max_outbox}; "
+                "shorten the system prompt or the tools"
+            )
+        # First: with the opening, which follows, the setup is sent and the timers start.
+        self._setup = setup
+        self._ready_timeout = ready_timeout
+        super().__init__(
+            limits=limits, close_timeout=close_timeout, ttl=ttl, warn_before=warn_before, state=state
+        )
+        self.input_sample_rate = input_rate
+        """Samples a second of the audio that `send_audio` takes."""
+        self.output_sample_rate = OUTPUT_SAMPLE_RATE
+        """Samples a second of the audio that comes; see also `Audio.sample_rate`."""
+        self.notes = notes
+        """What of the configuration the provider can't honour, and what became of it; for a log."""
+        self.stats = GoogleStats()
+        self.playback = Playback(OUTPUT_SAMPLE_RATE)
+        self.provider_session = ProviderSession()
+        self.failure: Error | None = None
+        """The error that ended the session; None when something else did, or nothing yet."""
+        self._rules = rules
+        self._mime_type = f"audio/pcm;rate={input_rate}"
+        self._message_size = _MESSAGE_MS * input_rate // 1000 * 2
+        self._accepted = False
+        self._held = HeldInput(min(_HELD_SECONDS * input_rate * 2, limits.max_outbox // 2))
+        self._held_lost = 0
+        self._turn = _Turn()
+        self._progress = Progress()
+        self._unheard = False
+        self._calls = NamedCalls(limits.max_open_calls)
+        self._user = Speech("user")
+        self._assistant = Speech("assistant")
+        self._usage: wire.UsageMetadata | None = None
+        self._usage_due = False
+        self._server_tools: set[str] = set()
+        self._server_tools_told = 0
+        self._handle = resumption_handle or None
+        self._handle_is_fresh = False
+        self._may_resume = True
+        self._going_away: float | None = None
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+        return self._calls.open
+
+    @property
+    def held_audio_dropped(self) -> int:
+        """Bytes of audio that had to wait and were too many to keep: the oldest go first."""
+        return self._held.dropped + self._held_lost
+
+    @property
+    def idle(self) -> bool:
+        """Whether the model neither answers nor waits for a tool: the moment to move to a new connection."""
+        return not self._progress.stoppable and not self._calls.open
+
+    @property
+    def resumption_handle(self) -> str | None:
+        """With what a new dialect goes on where this one is, for 2 hours; None when there is nothing."""
+        return self._handle
+
+    @property
+    def handle_is_fresh(self) -> bool:
+        """Whether `resumption_handle` holds all that was said: it does not while the model answers or waits
+        for a tool."""
+        return self._handle_is_fresh
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it makes sense to go on in a new dialect with `resumption_handle`; False once the provider
+        closed for a reason that would come again."""
+        return self._handle is not None and self._may_resume
+
+    @property
+    def going_away(self) -> float | None:
+        """Seconds that the connection still had when the provider announced its end; None: it did not."""
+        return self._going_away
+
+    # Verbs
+
+    def send_audio(self, pcm: Buffer) -> None:
+        """As in `ClientDialect`, at `input_sample_rate`.
+
+        Before `Ready`, and while a tool call is open where `GoogleOptions.gate_input` says so, it is held, at
+        most 10 seconds of it: the oldest is dropped and counted in `held_audio_dropped`. In manual mode the
+        first audio of a turn stops the model.
+        """
+        if type(pcm) is not bytes:
+            # A memoryview may count in samples, and bytes(5) is five zeros: only a buffer passes here.
+            pcm = memoryview(pcm).tobytes()
+        self._check_open()
+        if len(pcm) & 1:
+            raise LocalProtocolError(
+                f"audio is PCM16, two bytes a sample, but this has {len(pcm)} bytes; "
+                "send whole samples and keep the odd byte for the next call"
+            )
+        if not pcm:
+            return
+        if self._must_hold:
+            self._held.add(pcm)
+        else:
+            self._send(pcm)
+
+    def commit(self) -> None:
+        """End the user's turn: what was sent is to be answered now. Raises as `send_audio`.
+
+        In manual mode a turn without audio is no turn: nothing happens, and `stats.skipped_commits` counts
+        it. In auto mode silence is sent, by which the provider finds the end itself.
+        """
+        self._end_turn("commit")
+
+    def end_turn(self) -> None:
+        """As `commit`."""
+        self._end_turn("end_turn")
+
+    def clear(self) -> None:
+        """Forget what audio of the turn was not taken to be sent. Gemini can't forget what it has: of that
+        nothing can be cleared. Raises as `send_audio`."""
+        self._check_open()
+        self._held.clear()
+        kept: list[Any] = []
+        position = len(self._outbox)
+        while position and self._outbox[position - 1] not in wire.TURN_ENDS:
+            position -= 1
+            message = self._outbox[position]
+            if wire.is_audio(message):
+                self._queued -= len(message)  # type: ignore[arg-type] # audio is text here
+                self._turn.messages -= 1
+            else:
+                kept.append(message)
+        self._outbox[position:] = reversed(kept)
+
+    def interrupt(self, *, played_ms: int | None = None) -> None:
+        """Stop the response in flight (barge-in). Raises as `send_audio`. Does nothing when there is nothing
+        to stop.
+
+        In auto mode the model goes on, unless `GoogleOptions.stop_generating` is on, and nobody hears it:
+        what it still says of this response is dropped. In manual mode it is told that the user speaks, and
+        that turn stays open until the next `commit`. `played_ms` is for other providers: Gemini's history
+        keeps what it made, heard or not.
+        """
+        self._check_open()
+        progress = self._progress
+        if not self._accepted or not (progress.stoppable or self.playback.unplayed_ms > 0):
+            return
+        if progress.stoppable:
+            if not self._must_hold:
+                self._tell_model_to_stop()
+            progress.awaited = False
+            self._mute()
+        self._interrupted("assistant")
+        self._release_held()
+
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        """As in `ClientDialect`. The result of a call that the provider cancelled is only counted."""
+        for name, value in (("call_id", call_id), ("output", output)):
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"{name} must be a str, not {type(value).__name__}; pass structured data as JSON text"
+                )
+        self._check_open()
+        if call_id not in self._calls:
+            raise LocalProtocolError(
+                f"no tool call {call_id!r} is open; answer each received call once, by its own id"
+            )
+        answer = self._calls.answer_to(call_id)
+        if answer is None:
+            self.stats.unwanted_results += 1
+        else:
+            try:
+                message = wire.tool_response(answer.wire_id, answer.name, wire.response_of(output))
+            except UnicodeEncodeError:
+                raise LocalProtocolError(
+                    "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
+                ) from None
+            self._queue([message])
+            self._handle_is_fresh = False
+        self._calls.answer(call_id)
+        self._release_held()
+
+    @property
+    def _must_hold(self) -> bool:
+        """Whether the user's input has to wait."""
+        return not self._accepted or (self._rules.gates and bool(self._calls.open))
+
+    def _send(self, pcm: bytes) -> None:
+        size = self._message_size
+        messages = [
+            wire.audio(pcm[start : start + size], self._mime_type) for start in range(0, len(pcm), size)
+        ]
+        opens = not self._rules.auto and not self._turn.open
+        self._queue([wire.ACTIVITY_START, *messages] if opens else messages)
+        self._turn.open = True
+        self._turn.messages += len(messages)
+
+    def _end_turn(self, verb: TurnEnd) -> None:
+        self._check_open()
+        if self._must_hold:
+            self._held.end_turn(verb)
+        else:
+            self._send_turn_end()
+
+    def _send_turn_end(self) -> None:
+        progress = self._progress
+        if self._rules.auto:
+            # Silence makes the provider's detection end the turn; some models want to be told, others ignore
+            # that.
+            size = self._message_size
+            silence = bytes(self._rules.silence_ms * self.input_sample_rate // 1000 * 2)
+            messages = [
+                wire.audio(silence[start : start + size], self._mime_type)
+                for start in range(0, len(silence), size)
+            ]
+            self._queue([*messages, wire.STREAM_END])
+        elif not self._turn.messages:
+            # The model would answer an empty turn; one that an interruption opened stays open.
+            self.stats.skipped_commits += 1
+            return
+        else:
+            self._queue([wire.ACTIVITY_END])
+            if progress.phase is Phase.MUTED and not (progress.begun or progress.dropped):
+                # Nothing ever came of the response that was cut off: what comes now is the next one.
+                self._unmute()
+            progress.awaited = True
+        self._turn.open = False
+        self._turn.messages = 0
+
+    def _tell_model_to_stop(self) -> None:
+        if self._rules.auto:
+            if self._rules.stops:
+                self._queue([wire.STOP_GENERATING])
+        elif not self._turn.open:
+            self._queue([wire.ACTIVITY_START])
+            self._turn.open = True
+
+    def _release_held(self) -> None:
+        """Send what had to wait, if it need not wait any more."""
+        if self._must_hold or self._state is not State.OPEN:
+            return
+        before, verb, after = self._held.take()
+        left = len(before) + len(after)
+        try:
+            if before:
+                self._send(before)
+                left -= len(before)
+            if verb is not None:
+                self._send_turn_end()
+            if after:
+                self._send(after)
+                left = 0
+        except LocalProtocolError:
+            # The outbox is full, and nobody who could be told asked for this now.
+            self._held_lost += left
+
+    def _queue(self, messages: Sequence[str]) -> None:
+        """Queue all or none: raises as `send_audio`."""
+        queued = self._queued + sum(len(text) if text.isascii() else len(text.encode()) for text in messages)
+        if queued > self._max_outbox:
+            raise self._outbox_full()
+        self._queued = queued
+        for message in messages:
+            self._put(message)
+
+    # What comes in
+
+    def _receive_text(self, text: str) -> None:
+        self._receive_json(text)
+
+    def _receive_binary(self, data: bytes) -> Frame | None:
+        self._receive_json(data)
+        return None
+
+    def _receive_json(self, data: bytes | str) -> None:
+        try:
+            message, unknown = wire.decode(data)
+        except MalformedMessage as error:
+            self._violated(
+                close_codes.INVALID_DATA, f"the provider sent a message that is not of its protocol: {error}"
+            )
+            return
+        for name in unknown:
+            self.stats.unknown_fields += 1
+            if "." not in name:
+                self._tell(Unknown(name, data if isinstance(data, str) else data.decode()))
+        self._receive(message)
+
+    def _receive(self, message: wire.ServerMessage) -> None:
+        """Any of the fields may be there, each with its own news."""
+        if message.setup_complete is not None:
+            self._accept(message.setup_complete)
+        if message.session_resumption_update is not None:
+            self._note_handle(message.session_resumption_update)
+        if message.go_away is not None:
+            self._note_going_away(message.go_away)
+        content, calls = message.server_content, message.tool_call
+        if not self._accepted:
+            self.stats.early_messages += content is not None or calls is not None
+            return
+        over = content is not None and self._receive_content(content)
+        if message.tool_call_cancellation is not None:
+            self._cancel_calls(message.tool_call_cancellation.ids or ())
+        if message.usage_metadata is not None:
+            self._usage = message.usage_metadata
+        # A response is over when its turn is, or when it leaves the word to a tool.
+        over = over or calls is not None
+        self._usage_due = self._usage_due or over
+        if over or self._progress.phase is Phase.IDLE:
+            self._tell_usage()
+        for call in (calls and calls.function_calls) or ():
+            self._issue_call(call)
+
+    def _tell(self, frame: Frame | None) -> None:
+        """Hand a frame to the caller, if there is one and the session has not ended in the same breath."""
+        if frame is None or self._state is State.CLOSED:
+            return
+        if isinstance(frame, Transcript) and len(frame.text) > self.limits.max_text_size:
+            self._violated(
+                close_codes.TOO_BIG,
+                f"the provider sent a transcript of more than {self.limits.max_text_size} characters",
+            )
+        else:
+            self._events.append(frame)
+
+    def _accept(self, setup: wire.SetupComplete) -> None:
+        if self._accepted:
+            self.stats.repeated_events += 1
+            return
+        self._accepted = True
+        self._timers.stop("ready")
+        self.provider_session = ProviderSession(id=setup.session_id)
+        self._tell(Ready(self.input_sample_rate, self.output_sample_rate))
+        self._release_held()
+
+    def _note_handle(self, update: wire.ResumptionUpdate) -> None:
+        self._handle_is_fresh = bool(update.resumable and update.new_handle)
+        if self._handle_is_fresh:
+            self._handle = update.new_handle
+
+    def _note_going_away(self, go_away: wire.GoAway) -> None:
+        found = _SECONDS.match(go_away.time_left or "")
+        first = self._going_away is None
+        # Without a time it is as good as over.
+        self._going_away = float(found[1]) if found else 0.0
+        if first:
+            self._tell(Expiring(self._going_away))
+
+    # The conversation
+
+    def _receive_content(self, content: wire.ServerContent) -> bool:
+        """Returns whether it ends a turn of the model."""
+        if content.input_transcription is not None:
+            self._receive_words(self._user, content.input_transcription)
+        if content.interim_input_transcription is not None:
+            self._tell(self._user.interim(content.interim_input_transcription.text or ""))
+        if content.interrupted:
+            self._user_cut_in()
+        if content.model_turn is not None:
+            for part in content.model_turn.parts or ():
+                self._receive_part(part)
+        if content.output_transcription is not None and self._is_heard():
+            self._receive_words(self._assistant, content.output_transcription)
+        if content.grounding_metadata:
+            self._server_tool("google_search")
+        if content.url_context_metadata:
+            self._server_tool("url_context")
+        if content.generation_complete:
+            self._progress.generated = True
+        if content.turn_complete_reason not in _BENIGN_REASONS:
+            message = f"the provider ended its turn early: {content.turn_complete_reason}"
+            self._tell(Error(errors.RESPONSE_FAILED, message))
+        return self._note_end(content)
+
+    def _receive_words(self, speech: Speech, words: wire.Transcription) -> None:
+        self._tell(speech.add(words.text or ""))
+        if words.finished:
+            self._tell(speech.finish())
+
+    def _receive_part(self, part: wire.Part) -> None:
+        if part.thought:
+            return
+        if part.inline_data is not None:
+            self._receive_audio(part.inline_data)
+        # What is written down of the speech comes as its transcription, if that is on.
+        if part.text and not self._rules.writes_output and self._is_heard():
+            self._tell(self._assistant.add(part.text))
+
+    def _receive_audio(self, blob: wire.Blob) -> None:
+        mime_type = blob.mime_type or "audio/pcm"
+        if not mime_type.startswith("audio/pcm"):
+            self.stats.skipped_blobs += 1
+            return
+        if self._progress.phase is Phase.MUTED and self._progress.generated:
+            # All of the muted response has come: this is the next one, and the end of that was not told.
+            self._unmute()
+        if not self._is_heard():
+            return
+        rate = _rate(mime_type) or OUTPUT_SAMPLE_RATE
+        if rate != self.output_sample_rate:
+            self.output_sample_rate = rate
+            self.playback.set_rate(rate)
+        pcm = blob.data
+        if self._odd or len(pcm) & 1:
+            pcm, self._odd = whole_samples(self._odd, pcm)
+        if pcm:
+            self._unheard = True
+            self.playback.add("", 0, len(pcm))
+            self._tell(Audio(pcm, rate))
+
+    def _is_heard(self) -> bool:
+        """Whether output that comes now counts; the first that does is the beginning of a response."""
+        if self._progress.phase is Phase.MUTED:
+            self._progress.dropped = True
+            self.stats.late_events += 1
+            self._start_mute_timer()
+            return False
+        if self._progress.output():
+            self._turn_begins()
+        return True
+
+    def _turn_begins(self) -> None:
+        self._odd = b""
+        self._handle_is_fresh = False
+        self._tell(self._user.finish())
+
+    def _note_end(self, content: wire.ServerContent) -> bool:
+        progress = self._progress
+        turn, waits = bool(content.turn_complete), bool(content.waiting_for_input)
+        status = content.interaction_status
+        cut = progress.cut or progress.phase is Phase.MUTED
+        idle = progress.over(turn=turn, status=status, waits=waits)
+        if idle:
+            self._timers.stop("mute")
+        if turn or idle:
+            self._server_tools.clear()
+            self._tell(self._assistant.finish())
+            if not cut:
+                # What came of the user's words meanwhile is still of the turn that was answered; after an
+                # interruption it is the beginning of the next.
+                self._tell(self._user.finish())
+        return turn or idle
+
+    def _user_cut_in(self) -> None:
+        progress = self._progress
+        progress.cut = True
+        if progress.phase is Phase.MUTED:
+            # Our own interruption, or one that was told.
+            self.stats.repeated_events += 1
+        elif progress.phase is Phase.ACTIVE or self._unheard:
+            if progress.phase is Phase.ACTIVE:
+                self._mute()
+            self._interrupted("user")
+            self._release_held()
+        else:
+            self.stats.repeated_events += 1
+
+    def _interrupted(self, at: Role) -> None:
+        """The assistant was cut off: what is queued of its audio is not to be heard."""
+        kept = [frame for frame in self._events if type(frame) is not Audio]
+        self._events.clear()
+        self._events.extend(kept)
+        self._odd = b""
+        self._unheard = False
+        self.playback.flush()
+        self._calls.make_moot()
+        self._tell(Interruption(at))
+        self._tell(self._assistant.finish())
+
+    def _mute(self) -> None:
+        self._progress.mute()
+        self._start_mute_timer()
+
+    def _start_mute_timer(self) -> None:
+        # A session that is ending waits for nothing but its end.
+        if self._state is State.OPEN:
+            self._timers.start("mute", MUTE_TIMEOUT)
+
+    def _unmute(self) -> None:
+        self._progress.rest()
+        self._timers.stop("mute")
+
+    # Tools and usage
+
+    def _issue_call(self, call: wire.FunctionCall) -> None:
+        if self._state is State.CLOSED:
+            return
+        if call.id and self._calls.was_issued(call.id):
+            self.stats.repeated_events += 1
+        elif self._calls.full:
+            self._violated(
+                close_codes.POLICY,
+                f"the provider has {self.limits.max_open_calls} tool calls open and issued another",
+            )
+        else:
+            if self._progress.tool_call():
+                self._turn_begins()
+            self._handle_is_fresh = False
+            call_id = self._calls.issue(call.id, call.name or "")
+            self._tell(ToolCall(call_id, call.name or "", call.arguments))
+
+    def _cancel_calls(self, ids: Sequence[str]) -> None:
+        for call_id in ids:
+            self._calls.cancel(call_id)
+        self._release_held()
+
+    def _server_tool(self, name: str) -> None:
+        """The results of a tool that Google ran came along; that it was started is not told."""
+        if self._progress.phase is Phase.MUTED:
+            self.stats.late_events += 1
+        elif name not in self._server_tools:
+            self._server_tools.add(name)
+            self._server_tools_told += 1
+            self._tell(ServerToolCall(f"{name}-{self._server_tools_told}", name, "completed"))
+
+    def _tell_usage(self) -> None:
+        usage, self._usage = self._usage, None
+        if usage is None:
+            return
+        if self._usage_due:
+            self._usage_due = False
+            self._tell(
+                Usage(
+                    _audio_tokens(usage.prompt_tokens_details), _audio_tokens(usage.response_tokens_details)
+                )
+            )
+        else:
+            self.stats.repeated_events += 1
+
+    # Time, the end
+
+    def receive_close(self, code: int, reason: str = "") -> None:
+        """As in `Dialect`. The provider's failures are closes: each gives an `Error` with a code of
+        `google_errors` or `realtime_errors`, which is also the reason of the `Close` that follows."""
+        if self._state is State.OPEN:
+            ending = judge_close(code, reason, ready=self._accepted, going_away=self._going_away is not None)
+            if ending is not None:
+                self._may_resume = ending.resumable
+                self.failure = Error(
+                    ending.code, reason or "the provider closed the session and gave no reason"
+                )
+                self._tell(self.failure)
+                reason = ending.code
+        super().receive_close(code, reason)
+
+    def _start_session_timers(self) -> None:
+        super()._start_session_timers()
+        self._timers.start("ready", self._ready_timeout)
+        # This is the moment of the opening, and here the client speaks first.
+        self._queued += len(self._setup.encode())
+        self._put(self._setup)
+
+    def _timer_expired(self, name: str, late: float) -> None:
+        match name:
+            case "ready":
+                message = (
+                    f"the provider did not accept the session within {self._ready_timeout:g} s; try again"
+                )
+                self.failure = Error(errors.NOT_READY, message)
+                self._tell(self.failure)
+                self.close(close_codes.NORMAL, errors.NOT_READY)
+            case "mute":
+                self._unmute()
+            case _:
+                super()._timer_expired(name, late)
+
+
+def _rate(mime_type: str) -> int | None:
+    """The rate that `mime_type` names, if it names a possible one."""
+    found = _RATE.search(mime_type)
+    rate = int(found[1]) if found else 0
+    return rate if 1 < rate <= MAX_SAMPLE_RATE else None
+
+
+def _audio_tokens(details: Sequence[wire.TokenCount] | None) -> int:
+    return sum(max(0, int(count.token_count or 0)) for count in details or () if count.modality == "AUDIO")
