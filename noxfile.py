@@ -70,18 +70,22 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def deep(session: nox.Session) -> None:
-    """The property-based and stateful proofs with 100,000 examples each: hours."""
+    """The property-based and stateful proofs with 100,000 examples each: hours. Arguments choose among them."""
     session.install("--quiet", "-e", ".[trio]", *group("test"), silent=False)
-    session.run("pytest", "tests/machines", *session.posargs, env={"HYPOTHESIS_PROFILE": "deep"})
+    session.env["HYPOTHESIS_PROFILE"] = "deep"
+    machine, differential = "tests/machines/test_session_machine.py", "tests/machines/test_differential.py"
+    # A process each: hypothesis remembers what it has seen, which comes to gigabytes.
+    for proof in session.posargs or (machine, differential):
+        session.run("pytest", proof)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Coverage-guided fuzzing of the two receive paths; seconds as argument, 60 when none is given."""
-    session.install("--quiet", "-e", ".", "atheris", silent=False)
+    session.install("--quiet", "-e", ".", *group("fuzz"), silent=False)
     seconds = session.posargs[0] if session.posargs else "60"
     with tempfile.TemporaryDirectory() as corpus:
-        session.run("python", "tests/fuzz/fuzz_receive.py", corpus, f"-max_total_time={seconds}")
+        session.run("python", "-m", "tests.fuzz.fuzz_receive", f"-max_total_time={seconds}", corpus)
 
 
 @nox.session

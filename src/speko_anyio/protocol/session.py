@@ -280,12 +280,13 @@ class ServerProtocol(_SpekoSession[Command]):
     def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
         """Queue a request to run `name` with `arguments`, JSON text.
 
-        `LocalProtocolError` also when `call_id` is open already or too many calls are open.
+        `LocalProtocolError` also when a call with this id has no result yet or too many calls are open.
         """
         _require_text(call_id=call_id, name=name, arguments=arguments)
         self._check_ready()
-        if call_id in self._calls.open:
-            raise LocalProtocolError(f"tool call {call_id!r} is open already; give each call its own id")
+        if call_id in self._calls:
+            # Also when an interruption made it moot: its result may be under way, and would answer this one.
+            raise LocalProtocolError(f"tool call {call_id!r} has no result yet; give each call its own id")
         if self._calls.full:
             raise LocalProtocolError(
                 f"{self.limits.max_open_calls} tool calls are open; wait for a result before the next one"
