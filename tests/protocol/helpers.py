@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 from collections.abc import Iterator
 from typing import Any, Final
+
+import pytest
 
 from speko_anyio.protocol import (
     NEED_DATA,
@@ -13,6 +16,7 @@ from speko_anyio.protocol import (
     Close,
     Command,
     Frame,
+    LocalProtocolError,
     ServerConnection,
     UpgradeRequest,
 )
@@ -153,6 +157,14 @@ def _parse_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
 def close_frame(code: int, reason: str = "") -> tuple[int, bytes]:
     """A close frame as `parse_frames` shows it."""
     return CLOSE, struct.pack(">H", code) + reason.encode()
+
+
+@contextlib.contextmanager
+def says(text: str, error: type[Exception] = LocalProtocolError) -> Iterator[None]:
+    """An error of that very text must come."""
+    with pytest.raises(error) as caught:
+        yield
+    assert str(caught.value) == text
 
 
 def fixed_entropy(seed: int = 1) -> random.Random:

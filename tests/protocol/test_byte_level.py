@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import os
 import struct
 from typing import Any
 
@@ -11,6 +13,7 @@ from speko_anyio.protocol import (
     NEED_DATA,
     Audio,
     AudioIn,
+    ByteLevel,
     Close,
     Commit,
     ConnectionClosed,
@@ -26,6 +29,7 @@ from speko_anyio.protocol import (
     State,
     Unknown,
 )
+from speko_anyio.protocol.engine import HandshakeEvent
 
 from .helpers import (
     BINARY,
@@ -45,6 +49,7 @@ from .helpers import (
     open_pair,
     opened,
     parse_frames,
+    xor,
 )
 
 with_each_masker = pytest.mark.usefixtures("masker")
@@ -52,6 +57,10 @@ with_each_masker = pytest.mark.usefixtures("masker")
 both_roles = pytest.mark.parametrize("role", ["client", "server"])
 
 SIZES = [0, 1, 2, 124, 125, 126, 127, 128, 65_534, 65_535, 65_536, 65_537]
+
+
+BROKEN = "the peer broke the WebSocket protocol (RFC 6455): "
+FOREIGN = "the peer sent a text message that is not of this protocol: "
 
 
 def audio(role: str, pcm: bytes) -> Audio | AudioIn:
@@ -68,11 +77,16 @@ def sent(connection: Connection) -> list[tuple[int, bytes]]:
 
 
 def assert_violated(connection: Connection, code: int, reason: str) -> None:
-    """The peer was told so, in one close frame, and every further call says it."""
+    """The peer was told so, in one close frame, and every further call says it. A `reason` that ends in a
+    colon is followed by words of wsproto's or msgspec's own."""
     close = drain(connection)[-1]
     assert isinstance(close, Close)
     assert (close.code, close.initiated_by) == (code, "local")
-    assert reason in close.reason
+    if reason.endswith(": "):
+        assert close.reason.startswith(reason)
+        assert len(close.reason) > len(reason)
+    else:
+        assert close.reason == reason
     ((opcode, payload),) = [item for item in sent(connection) if item[0] == CLOSE]
     assert opcode == CLOSE
     assert payload[:2] == struct.pack(">H", code)
@@ -228,6 +242,160 @@ def test_an_odd_first_byte_alone_is_no_event(role: str) -> None:
     assert drain(connection) == [audio(role, b"a" * 126)]
 
 
+def masked_by(role: str, key: bytes, data: bytes) -> bytes:
+    """A server's frame with another masking key; a client's as it is."""
+    if role == "client":
+        return data
+    head = 4  # that of all the frames here
+    return data[:head] + key + xor(xor(data[head + 4 :], KEY), key)
+
+
+@with_each_masker
+@both_roles
+def test_a_stream_of_reads_that_all_look_alike(role: str) -> None:
+    connection = opened(role, limits=Limits(max_control_frames=1))
+    for size in (126, 960, 960, 1920, 960, 65_534, 65_534):
+        for step in range(4):
+            pcm = bytes([step]) * size
+            key = bytes([step, 0, 255, size & 0xFF])
+            connection.receive_data(masked_by(role, key, frame_for(role, BINARY, pcm)))
+            assert connection.next_event() == audio(role, pcm)
+            assert connection.next_event() is NEED_DATA
+            feed(connection, role, PONG)  # one more in a row would be a flood
+            assert connection.next_event() is NEED_DATA
+    assert connection.state is State.OPEN
+
+
+def after_many_alike(role: str, read: bytes) -> Connection:
+    """A connection that got `read` behind some reads of 960 bytes of audio each."""
+    connection = opened(role)
+    for _ in range(3):
+        feed(connection, role, BINARY, bytes(960))
+        assert drain(connection) == [audio(role, bytes(960))]
+    connection.receive_data(read)
+    return connection
+
+
+@both_roles
+def test_a_read_that_has_the_size_of_the_others_but_is_something_else(role: str) -> None:
+    text = '{"t":"new"}'.ljust(960)
+    connection = after_many_alike(role, frame_for(role, TEXT, text.encode()))
+    assert drain(connection) == [Unknown("new", text)]
+    connection = after_many_alike(role, frame_for(role, BINARY, bytes(959)) + b"\x82")
+    assert drain(connection) == [audio(role, bytes(958))]
+    connection = after_many_alike(role, frame_for(role, BINARY, b"ab" * 480, fin=False))
+    assert drain(connection) == []
+    feed(connection, role, CONTINUATION)
+    assert drain(connection) == [audio(role, b"ab" * 480)]
+
+
+@both_roles
+def test_a_read_that_begins_like_the_others_but_has_another_size(role: str) -> None:
+    usual = frame_for(role, BINARY, bytes(960))
+    connection = after_many_alike(role, usual[:-1])
+    assert drain(connection) == []
+    connection.receive_data(usual[-1:])
+    assert drain(connection) == [audio(role, bytes(960))]
+    connection = after_many_alike(role, usual * 2)
+    assert drain(connection) == [audio(role, bytes(960))] * 2
+
+
+@both_roles
+@pytest.mark.parametrize(
+    ("opcode", "how"),
+    [
+        (BINARY, {"rsv": 0x40}),
+        (BINARY, {"length_bytes": 8}),
+        (CONTINUATION, {}),
+        (CLOSE, {}),
+        (PING, {}),
+    ],
+)
+def test_a_bad_frame_among_reads_that_look_alike(role: str, opcode: int, how: dict[str, Any]) -> None:
+    connection = after_many_alike(role, frame_for(role, opcode, bytes(960), **how))
+    assert_violated(connection, 1002, BROKEN)
+
+
+@both_roles
+def test_a_frame_masked_the_wrong_way_among_reads_that_look_alike(role: str) -> None:
+    connection = after_many_alike(role, frame(BINARY, bytes(960), masked=role == "client"))
+    assert_violated(connection, 1002, BROKEN)
+
+
+@with_each_masker
+@both_roles
+def test_reads_that_look_alike_in_the_middle_of_something_else(role: str) -> None:
+    connection = opened(role)
+    usual = frame_for(role, BINARY, bytes(960))
+
+    def alike() -> None:
+        connection.receive_data(usual)
+        assert drain(connection) == [audio(role, bytes(960))]
+
+    alike()
+    alike()
+    # Half a sample shifts what follows.
+    feed(connection, role, BINARY, b"a")
+    connection.receive_data(usual)
+    assert drain(connection) == [audio(role, b"a" + bytes(959))]
+    feed(connection, role, BINARY, b"b")
+    assert drain(connection) == [audio(role, b"\0b")]
+    alike()
+    # Two reads that were not looked at one by one.
+    connection.receive_data(usual)
+    connection.receive_data(usual)
+    assert drain(connection) == [audio(role, bytes(960))] * 2
+    alike()
+    # The tail of a message.
+    long = frame_for(role, BINARY, usual * 2)
+    connection.receive_data(long[: -len(usual)])
+    assert drain(connection) == []
+    connection.receive_data(long[-len(usual) :])
+    assert drain(connection) == [audio(role, usual * 2)]
+    alike()
+    # A message in pieces.
+    feed(connection, role, BINARY, b"ab", fin=False)
+    connection.receive_data(frame_for(role, CONTINUATION, bytes(960)))
+    assert drain(connection) == [audio(role, b"ab" + bytes(960))]
+    alike()
+    feed(connection, role, BINARY, b"ab", fin=False)
+    assert drain(connection) == []
+    connection.receive_data(usual)
+    assert_violated(connection, 1002, BROKEN)
+
+
+class Raw(ByteLevel[bytes | str]):
+    """A dialect whose binary messages are no audio."""
+
+    def __init__(self) -> None:
+        super().__init__(state=State.CONNECTING)
+        self._start_bytes(
+            client=True, entropy=os.urandom, handshake_timeout=1.0, ping_interval=None, ping_timeout=1.0
+        )
+        self._opened()
+
+    def _receive_handshake(self, event: HandshakeEvent) -> None:
+        raise AssertionError(event)
+
+    def _handshake_timed_out(self) -> None:
+        raise AssertionError
+
+    def _receive_text(self, text: str) -> None:
+        self._events.append(text)
+
+    def _receive_binary(self, data: bytes) -> bytes:
+        return data
+
+
+def test_where_binary_messages_are_no_audio_they_are_left_to_the_dialect() -> None:
+    connection = Raw()
+    for payload in (bytes(200), bytes(200), b"odd", b""):
+        connection.receive_data(frame(BINARY, payload, masked=False))
+        assert connection.next_event() == payload
+    connection.receive_data(frame(TEXT, b"text", masked=False))
+    assert connection.next_event() == "text"
+
+
 # Text must be UTF-8 and of this protocol
 
 
@@ -246,7 +414,7 @@ def test_text_that_is_not_utf8(role: str, payload: bytes, fragmented: bool) -> N
         feed(connection, role, CONTINUATION, payload[1:])
     else:
         feed(connection, role, TEXT, payload)
-    assert_violated(connection, 1007, "it sent text that is not UTF-8")
+    assert_violated(connection, 1007, BROKEN + "it sent text that is not UTF-8")
 
 
 @with_each_masker
@@ -254,7 +422,7 @@ def test_text_that_is_not_utf8(role: str, payload: bytes, fragmented: bool) -> N
 def test_text_that_is_not_of_this_protocol(role: str) -> None:
     connection = opened(role)
     feed(connection, role, TEXT, b"[]")
-    assert_violated(connection, 1007, "not of this protocol: Expected `object`, got `array`")
+    assert_violated(connection, 1007, FOREIGN + "Expected `object`, got `array`")
 
 
 # Fragments
@@ -306,7 +474,7 @@ def test_fragments_that_do_not_fit_together(
     connection = opened(role)
     for opcode, payload, how in frames:
         feed(connection, role, opcode, payload, **how)
-    assert_violated(connection, code, "the peer broke the WebSocket protocol (RFC 6455): ")
+    assert_violated(connection, code, BROKEN)
 
 
 # Frames that RFC 6455 forbids
@@ -342,7 +510,7 @@ def test_a_frame_that_the_rfc_forbids(role: str, opcode: int, payload: bytes, ho
     feed(connection, role, opcode, payload, **how)
     feed(connection, role, BINARY, b"never seen")
     assert connection.next_event() == audio(role, b"ab")
-    assert_violated(connection, 1002, "the peer broke the WebSocket protocol (RFC 6455): ")
+    assert_violated(connection, 1002, BROKEN)
 
 
 @with_each_masker
@@ -352,7 +520,7 @@ def test_a_frame_that_the_rfc_forbids(role: str, opcode: int, payload: bytes, ho
 def test_a_frame_masked_the_wrong_way(role: str, opcode: int, payload: bytes) -> None:
     connection = opened(role)
     connection.receive_data(frame(opcode, payload if opcode == BINARY else b"", masked=role == "client"))
-    assert_violated(connection, 1002, "the peer broke the WebSocket protocol (RFC 6455): ")
+    assert_violated(connection, 1002, BROKEN)
 
 
 @with_each_masker
@@ -361,7 +529,7 @@ def test_a_length_with_its_top_bit_set(role: str) -> None:
     connection = opened(role)
     mask_bit = 0x80 if role == "server" else 0
     connection.receive_data(bytes([0x82, mask_bit | 127]) + b"\xff" * 8)
-    assert_violated(connection, 1002, "the peer broke the WebSocket protocol (RFC 6455): ")
+    assert_violated(connection, 1002, BROKEN)
 
 
 @with_each_masker
@@ -369,7 +537,7 @@ def test_a_length_with_its_top_bit_set(role: str) -> None:
 def test_a_bad_frame_is_judged_by_its_header(role: str) -> None:
     connection = opened(role)
     connection.receive_data(frame_for(role, 0x3, bytes(1000))[:2])
-    assert_violated(connection, 1002, "opcode")
+    assert_violated(connection, 1002, BROKEN)
 
 
 @with_each_masker
@@ -385,7 +553,7 @@ def test_what_precedes_a_bad_byte_is_delivered_before_its_error(role: str) -> No
     assert connection.next_event() == audio(role, bytes(960))
     assert connection.next_event() == Unknown("x", '{"t":"x"}')
     assert connection.state is State.OPEN
-    assert_violated(connection, 1002, "opcode")
+    assert_violated(connection, 1002, BROKEN)
 
 
 @both_roles
@@ -393,7 +561,7 @@ def test_nothing_behind_a_bad_fragment_is_looked_at(role: str) -> None:
     connection = opened(role)
     feed(connection, role, TEXT, b"[", fin=False)
     feed(connection, role, CONTINUATION, b"]")
-    assert_violated(connection, 1007, "not of this protocol")
+    assert_violated(connection, 1007, FOREIGN + "Expected `object`, got `array`")
     feed(connection, role, BINARY, bytes(200))
     with pytest.raises(RemoteProtocolError):
         connection.next_event()
@@ -415,14 +583,6 @@ def test_the_peer_closes(role: str, code: int, reason: str) -> None:
         connection.next_event()
 
 
-@pytest.mark.xfail(reason="wsproto takes 1014 for reserved, while `is_sendable` lets us send it")
-@both_roles
-def test_a_bad_gateway_closes(role: str) -> None:
-    connection = opened(role)
-    feed(connection, role, CLOSE, struct.pack(">H", 1014))
-    assert only_event(connection) == Close(1014, "", "remote")
-
-
 @both_roles
 def test_the_peer_closes_without_a_code(role: str) -> None:
     connection = opened(role)
@@ -432,18 +592,18 @@ def test_the_peer_closes_without_a_code(role: str) -> None:
 
 
 @both_roles
-@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535])
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1014, 1015, 1016, 2999, 5000, 65_535])
 def test_the_peer_closes_with_a_code_it_may_not_send(role: str, code: int) -> None:
     connection = opened(role)
     feed(connection, role, CLOSE, struct.pack(">H", code))
-    assert_violated(connection, 1002, "the peer broke the WebSocket protocol")
+    assert_violated(connection, 1002, BROKEN)
 
 
 @both_roles
 def test_the_peer_closes_with_a_reason_that_is_not_utf8(role: str) -> None:
     connection = opened(role)
     feed(connection, role, CLOSE, struct.pack(">H", 1000) + b"\xff")
-    assert_violated(connection, 1007, "it sent text that is not UTF-8")
+    assert_violated(connection, 1007, BROKEN + "it sent text that is not UTF-8")
 
 
 @both_roles
@@ -549,7 +709,8 @@ def test_a_text_message_of_the_limit_passes_and_one_more_byte_does_not(role: str
 @pytest.mark.parametrize(("opcode", "kind"), [(BINARY, "binary"), (TEXT, "text")])
 def test_the_limit_counts_the_fragments_of_a_message_together(role: str, opcode: int, kind: str) -> None:
     connection = opened(role, limits=Limits(max_message_size=200, max_text_size=200))
-    feed(connection, role, opcode, b" " * 150, fin=False)
+    feed(connection, role, opcode, b" " * 50, fin=False)
+    feed(connection, role, CONTINUATION, b" " * 100, fin=False)
     assert connection.next_event() is NEED_DATA
     connection.receive_data(frame_for(role, CONTINUATION, b" " * 51)[:2])
     assert_violated(connection, 1009, f"the peer sent a {kind} message of more than 200 bytes")
@@ -580,6 +741,16 @@ def test_a_message_may_come_in_so_many_fragments_and_no_more(role: str) -> None:
 
 
 @both_roles
+def test_control_frames_are_no_part_of_a_message_at_its_limits(role: str) -> None:
+    connection = opened(role, limits=Limits(max_fragments=2, max_message_size=200))
+    feed(connection, role, BINARY, bytes(100), fin=False)
+    feed(connection, role, CONTINUATION, bytes(100), fin=False)
+    for opcode in (PING, PONG, CLOSE):
+        feed(connection, role, opcode, struct.pack(">H", 1001) + b"bye")
+    assert drain(connection) == [Close(1001, "bye", "remote")]
+
+
+@both_roles
 @pytest.mark.parametrize("opcode", [PING, PONG])
 def test_a_flood_of_control_frames(role: str, opcode: int) -> None:
     connection = opened(role, limits=Limits(max_control_frames=5))
@@ -603,32 +774,69 @@ def test_a_message_ends_the_count_of_control_frames(role: str, message: tuple[in
 
 @both_roles
 def test_pongs_that_the_peer_does_not_read(role: str) -> None:
-    connection = opened(role, limits=Limits(max_outbox=300))
-    for _ in range(2):
-        feed(connection, role, PING, b"x" * 125)
-    assert connection.next_event() is NEED_DATA
-    feed(connection, role, PING, b"x" * 125)
-    assert_violated(connection, 1008, "the peer sends pings and does not read what we send")
+    # What each costs is its payload, and 64 bytes for being an object at all.
+    for size, count in ((125, 3), (0, 9)):
+        connection = opened(role, limits=Limits(max_outbox=count * (size + 64)))
+        for _ in range(2):  # once they are taken, there is room again
+            for _ in range(count):
+                feed(connection, role, PING, bytes(size))
+                assert connection.next_event() is NEED_DATA
+            assert sent(connection) == [(PONG, bytes(size))] * count
+        for _ in range(count):
+            feed(connection, role, PING, bytes(size))
+        assert connection.next_event() is NEED_DATA
+        feed(connection, role, PING, bytes(size))
+        assert_violated(connection, 1008, "the peer sends pings and does not read what we send")
 
 
-@pytest.mark.xfail(reason="empty pongs count nothing, and a message resets the count of control frames")
 @both_roles
-def test_empty_pongs_that_the_peer_does_not_read(role: str) -> None:
-    connection = opened(role, limits=Limits(max_outbox=300))
-    for _ in range(300):
+def test_pongs_and_what_the_caller_queues_do_not_take_each_others_room(role: str) -> None:
+    connection = opened(role, limits=Limits(max_outbox=128))
+    if role == "server":
+        connection.send_ready()  # type: ignore[union-attr]
+        connection.data_to_send()
+    connection.send_audio(bytes(128))
+    for _ in range(2):
         feed(connection, role, PING)
-        feed(connection, role, BINARY)
-    drain(connection)
-    assert len(connection.data_to_send()) <= 300
-
-
-@pytest.mark.xfail(reason="an outbox that we filled ourselves is blamed on the peer's first ping")
-def test_a_ping_while_our_own_outbox_is_full_is_not_the_peers_fault() -> None:
-    connection = opened("client", limits=Limits(max_outbox=200))
-    connection.send_audio(bytes(200))
-    feed(connection, "client", PING, b"p")
     assert connection.next_event() is NEED_DATA
+    assert sent(connection) == [(BINARY, bytes(128)), (PONG, b""), (PONG, b"")]
+    for _ in range(2):
+        feed(connection, role, PING)
+    assert connection.next_event() is NEED_DATA
+    connection.send_audio(bytes(128))
     assert connection.state is State.OPEN
+
+
+INTERRUPTION = '{"t":"interruption","at":"user"}'
+
+
+def test_pongs_take_no_room_of_the_callers_after_an_interruption_either() -> None:
+    _, server = open_pair(server=ServerConnection(limits=Limits(max_outbox=1000)))
+    server.send_ready()
+    server.data_to_send()
+    for _ in range(5):
+        server.receive_data(frame(PING, bytes(125), masked=True))
+    assert server.next_event() is NEED_DATA
+    server.send_interruption()
+    server.send_audio(bytes(1000 - len(INTERRUPTION)))
+    with pytest.raises(LocalProtocolError, match="the outbox would pass its limit"):
+        server.send_audio(bytes(2))
+
+
+@pytest.mark.parametrize("size", [2, 124, 126, 200, 32_768, 70_000])
+def test_dropped_audio_gives_back_the_room_it_took_to_the_byte(size: int) -> None:
+    _, server = open_pair(server=ServerConnection(limits=Limits(max_outbox=100_000)))
+    server.send_ready()
+    server.data_to_send()
+    server.send_error("E", "m")
+    server.send_audio(bytes(size))
+    server.send_audio(bytes(size & 0xFFF))
+    server.send_interruption()
+    left = 100_000 - len('{"t":"error","code":"E","message":"m"}') - len(INTERRUPTION)
+    assert left % 2 == 0
+    server.send_audio(bytes(left))
+    with pytest.raises(LocalProtocolError, match="the outbox would pass its limit"):
+        server.send_audio(bytes(2))
 
 
 @both_roles
@@ -644,6 +852,23 @@ def test_the_outbox_is_full_at_its_limit(role: str) -> None:
             connection.send_audio(bytes(size))
     assert sent(connection) == [(BINARY, bytes(600)), (BINARY, bytes(400))]
     connection.send_audio(bytes(1000))
+
+
+@with_each_masker
+@both_roles
+def test_any_buffer_is_sent_by_its_bytes_and_may_change_once_it_is_queued(role: str) -> None:
+    connection = opened(role)
+    if role == "server":
+        connection.send_ready()  # type: ignore[union-attr]
+        connection.data_to_send()
+    pcm = bytes(range(250)) * 2
+    shorts = array.array("h", pcm)
+    strided = bytearray(1000)
+    strided[::2] = pcm
+    for buffer in (bytearray(pcm), shorts, strided):
+        connection.send_audio(memoryview(buffer)[:: 2 if buffer is strided else 1])
+        memoryview(buffer).cast("B")[:] = bytes(len(memoryview(buffer).cast("B")))
+    assert sent(connection) == [(BINARY, pcm)] * 3
 
 
 @both_roles
@@ -736,9 +961,6 @@ def test_the_peer_hangs_up_between_fragments(role: str) -> None:
         [],
         pytest.param(
             [204],
-            marks=pytest.mark.xfail(
-                reason="bytes that came in a read of their own are not seen as a beginning"
-            ),
         ),
     ],
     ids=["one read", "two reads"],
@@ -807,7 +1029,6 @@ def test_after_a_failed_send_the_peer_may_have_said_why(role: str) -> None:
     assert connection.data_to_send() == b""
 
 
-@pytest.mark.xfail(reason="a close frame is queued although sending has failed")
 @both_roles
 def test_a_bad_frame_after_a_failed_send_is_not_answered(role: str) -> None:
     connection = opened(role)
@@ -817,7 +1038,6 @@ def test_a_bad_frame_after_a_failed_send_is_not_answered(role: str) -> None:
     assert connection.data_to_send() == b""
 
 
-@pytest.mark.xfail(reason="the keepalive timer runs on after sending has failed")
 @both_roles
 def test_no_ping_is_sent_after_a_failed_send(role: str) -> None:
     connection = opened(role, ping_interval=20.0)
@@ -837,11 +1057,11 @@ def test_a_silent_peer_is_pinged_and_then_cut_off(role: str) -> None:
     assert connection.next_deadline() == 120.0
     connection.handle_timeout(119.9)
     assert connection.data_to_send() == b""
-    connection.handle_timeout(120.0)
+    connection.handle_timeout(120.5)
     assert sent(connection) == [(PING, b"")]
-    connection.handle_timeout(120.0)
-    assert connection.next_deadline() == 130.0
-    connection.handle_timeout(130.0)
+    # The peer's time to answer counts from then, without another look at the clock.
+    assert connection.next_deadline() == 130.5
+    connection.handle_timeout(130.5)
     reason = "keepalive: no byte from the peer within 10 s of a ping"
     assert only_event(connection) == Close(1006, reason, "transport")
     assert sent(connection) == [close_frame(1011, "keepalive timeout")]
@@ -873,7 +1093,6 @@ def test_half_a_frame_is_a_sign_of_life(role: str) -> None:
     assert connection.state is State.OPEN
 
 
-@pytest.mark.xfail(reason="receive_data takes even an empty read for a byte")
 @both_roles
 def test_an_empty_read_is_no_sign_of_life(role: str) -> None:
     connection = opened(role, ping_interval=20.0, ping_timeout=10.0)
@@ -918,6 +1137,18 @@ def test_a_peer_is_not_blamed_while_nobody_reads(role: str, pinged: bool) -> Non
     assert sent(connection) == [(PING, b"")]
     let_time_pass(connection, 1030.0, 1030.0)
     assert connection.closed is not None
+
+
+@both_roles
+def test_resuming_gives_the_peer_a_whole_interval_even_when_a_pong_was_due(role: str) -> None:
+    connection = opened(role, ping_interval=20.0, ping_timeout=10.0)
+    let_time_pass(connection, 0.0, 20.0)
+    assert sent(connection) == [(PING, b"")]
+    connection.resume_keepalive()
+    let_time_pass(connection, 25.0, 44.0)
+    assert (connection.state, connection.data_to_send()) == (State.OPEN, b"")
+    let_time_pass(connection, 45.0, 45.0)
+    assert sent(connection) == [(PING, b"")]
 
 
 @both_roles
@@ -969,10 +1200,9 @@ def test_a_server_ends_the_session_when_its_time_is_up() -> None:
     client.receive_data(server.data_to_send())
     assert drain(client) == [Close(1000, "session_expired", "remote")]
     server.receive_data(client.data_to_send())
-    assert only_event(server) == Close(1000, "session_expired", "local")
+    assert drain(server) == [Expiring(30.0), Close(1000, "session_expired", "local")]
 
 
-@pytest.mark.xfail(reason="timers that expire in the same call are not stopped by the close of the first")
 def test_nothing_is_sent_behind_the_close_of_an_expired_session() -> None:
     server = opened("server", ttl=19.0, ping_interval=20.0)
     server.handle_timeout(0.0)

@@ -33,6 +33,8 @@ from speko_anyio.protocol.codec import (
     error_text,
 )
 
+from .helpers import says
+
 DEPTH = 64
 
 FROM_SERVER: dict[str, ServerMessage] = {
@@ -169,7 +171,6 @@ def test_no_action() -> None:
     assert from_client('{"t":"control"}') == Unknown("control", '{"t":"control"}')
 
 
-@pytest.mark.xfail(reason="the codec's docstring says that a negative count is Unknown")
 def test_a_negative_count_is_unknown() -> None:
     text = '{"t":"usage","inputAudioTokens":-1}'
     assert from_server(text) == Unknown("usage", text)
@@ -282,6 +283,15 @@ def test_wrong_types_from_a_client(text: str) -> None:
         from_client(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"), [('{"t":"ready"', "truncated"), ("hello", "malformed"), ("{}", "missing .*`t`")]
+)
+def test_the_reason_says_what_is_wrong(text: str, reason: str) -> None:
+    for decode in (from_server, from_client):
+        with pytest.raises(MalformedMessage, match=reason):
+            decode(text)
+
+
 def test_the_reason_names_the_field_and_not_its_value() -> None:
     with pytest.raises(MalformedMessage) as caught:
         from_client('{"t":"tool_result","callId":"s3cret","output":17}')
@@ -333,6 +343,21 @@ def test_brackets_side_by_side_do_not_nest() -> None:
     assert from_server(text, 3) == Unknown("new", text)
 
 
+@pytest.mark.parametrize("brackets", [("[", "]"), ('{"a":', "}")])
+def test_the_depth_falls_and_rises_again(brackets: tuple[str, str]) -> None:
+    opening, closing = brackets
+    deep = opening * 3 + "0" + closing * 3
+    text = f'{{"t":"new","x":[{deep},{deep},{deep}]}}'
+    assert from_server(text, 5) == Unknown("new", text)
+    for deeper in (
+        f'{{"t":"new","x":[{deep},{opening}{deep}{closing}]}}',
+        f'{{"t":"new","x":{deep},"y":[0,{opening}{deep}{closing}]}}',
+        f'{{"t":"new","x":[{opening}0{closing},[{deep}]]}}',
+    ):
+        with pytest.raises(MalformedMessage, match="nested deeper than 5 levels"):
+            from_server(deeper, 5)
+
+
 @pytest.mark.parametrize("string", ["[" * 500, "{" * 500, '\\"' + "[" * 500, "\\\\\\" + '"' + "[{" * 300])
 def test_brackets_in_strings_do_not_count(string: str) -> None:
     text = f'{{"t":"transcript","text":"{string}"}}'
@@ -352,8 +377,14 @@ def test_more_brackets_than_any_stack() -> None:
 
 
 def test_a_limit_beyond_the_decoders_own_stack() -> None:
-    with pytest.raises(MalformedMessage, match="nested too deeply"):
+    with says("it is nested too deeply", MalformedMessage):
         from_server(nested(100_000), max_depth=10**6)
+
+
+def test_the_reason_names_half_of_a_pair() -> None:
+    for text in ('{"t":"ready","x":"\ud800"}', '{"t":"new","x":"\udfff"}'):
+        with says("it holds half of a surrogate pair", MalformedMessage):
+            from_server(text)
 
 
 # Out

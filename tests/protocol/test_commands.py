@@ -91,9 +91,8 @@ def test_a_request_in_a_log_shows_neither_token_nor_headers() -> None:
     assert repr(REQUEST) == "UpgradeRequest(target='/v1/stream', host='h')"
 
 
-@pytest.mark.xfail(reason="msgspec's __rich_repr__, which rich prefers to repr, still gives every field")
 def test_nor_does_rich_show_them() -> None:
-    assert "s3cret" not in str(list(REQUEST.__rich_repr__()))
+    assert REQUEST.__rich_repr__() == [("target", "/v1/stream"), ("host", "h")]
 
 
 def test_audio_in_a_log_is_one_short_line() -> None:

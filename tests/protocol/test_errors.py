@@ -52,11 +52,9 @@ ERRORS = [
     HandshakeError("no", status=401),
     pytest.param(
         RemoteProtocolError("theirs", close_code=1002),
-        marks=pytest.mark.xfail(reason="its keyword is not given on unpickling"),
     ),
     pytest.param(
         ConnectionClosed(code=1000, reason="done", initiated_by="local"),
-        marks=pytest.mark.xfail(reason="its keywords are not given on unpickling"),
     ),
 ]
 

@@ -7,13 +7,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from speko_anyio.protocol import masking
-from speko_anyio.protocol.masking import MaskingKeys, mask, mask_in_python
+from speko_anyio.protocol.masking import (
+    MaskingKeys,
+    exclusive_or,
+    exclusive_or_in_python,
+    mask,
+    mask_in_python,
+)
 
 from .helpers import fixed_entropy, xor
 
@@ -28,29 +36,81 @@ def another_copy() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("apply", [mask, mask_in_python], ids=["fastest", "python"])
+@pytest.mark.parametrize(
+    ("apply", "kind"),
+    [(mask, bytes), (mask_in_python, bytes), (exclusive_or, None), (exclusive_or_in_python, bytearray)],
+    ids=["fastest", "python", "fastest to be copied", "python to be copied"],
+)
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 7, 8, 125, 960, 961, 962, 963])
-def test_the_exclusive_or(apply: Callable[[bytes, bytes], bytes], size: int) -> None:
+def test_the_exclusive_or(
+    apply: Callable[[bytes, bytes], bytes | bytearray], kind: type | None, size: int
+) -> None:
     data = fixed_entropy(size).randbytes(size)
     key = b"\x00\x5a\xa5\xff"
     masked = apply(data, key)
     assert masked == xor(data, key)
-    assert type(masked) is bytes
-    assert apply(masked, key) == data
+    assert kind is None or type(masked) is kind
+    assert apply(bytes(masked), key) == data
 
 
-def test_without_a_c_masker_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "websockets.speedups", None)
+def test_with_websockets_installed_its_c_masker_does() -> None:
+    speedups = pytest.importorskip("websockets.speedups")
+    assert mask.__name__ == speedups.apply_mask.__name__
+    assert mask is not mask_in_python
+    assert exclusive_or is mask
+
+
+def websockets_in(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> ModuleSpec | None:
+    """Makes the package be installed in `folder` as far as anybody can see, or nowhere."""
+    spec = None
+    if folder is not None:
+        # One that can't be imported: no test that goes on from here has done so.
+        (folder / "__init__.py").write_text("raise AssertionError('imported')")
+        spec = importlib.util.spec_from_file_location(
+            "websockets", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: spec if name == "websockets" else find(name)
+    )
+    return spec
+
+
+def test_without_websockets_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    websockets_in(None, monkeypatch)
     copy = another_copy()
-    assert copy.mask is copy.mask_in_python
+    assert (copy.mask, copy.exclusive_or) == (copy.mask_in_python, copy.exclusive_or_in_python)
 
 
-def test_with_a_c_masker_that_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    speedups: Any = ModuleType("websockets.speedups")
-    speedups.apply_mask = lambda data, mask: b"by the C masker"
-    monkeypatch.setitem(sys.modules, "websockets", ModuleType("websockets"))
-    monkeypatch.setitem(sys.modules, "websockets.speedups", speedups)
-    assert another_copy().mask is speedups.apply_mask
+def test_without_the_extension_python_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    websockets_in(tmp_path, monkeypatch)
+    copy = another_copy()
+    assert (copy.mask, copy.exclusive_or) == (copy.mask_in_python, copy.exclusive_or_in_python)
+
+
+def test_a_folder_of_that_name_is_no_extension(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "speedups").mkdir()
+    spec = websockets_in(tmp_path, monkeypatch)
+    assert spec is not None
+    # What lies in a package without being a module is only found once that package is imported.
+    monkeypatch.setitem(sys.modules, "websockets", importlib.util.module_from_spec(spec))
+    copy = another_copy()
+    assert (copy.mask, copy.exclusive_or) == (copy.mask_in_python, copy.exclusive_or_in_python)
+
+
+def test_the_extension_is_loaded_without_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "speedups.py").write_text("def apply_mask(data, mask): return b'by the other masker'")
+    websockets_in(tmp_path, monkeypatch)
+    assert another_copy().mask(b"ab", b"\0\0\0\0") == b"by the other masker"
+
+
+def test_an_extension_that_does_not_load_is_as_good_as_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / f"speedups{EXTENSION_SUFFIXES[0]}").write_bytes(b"not for this machine")
+    websockets_in(tmp_path, monkeypatch)
+    copy = another_copy()
+    assert (copy.mask, copy.exclusive_or) == (copy.mask_in_python, copy.exclusive_or_in_python)
 
 
 def take(keys: Any, count: int) -> list[bytes]:

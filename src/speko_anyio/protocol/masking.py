@@ -60,8 +60,11 @@ def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
     spec = PathFinder.find_spec("websockets.speedups", package.submodule_search_locations)
     if spec is None or spec.loader is None:
         return mask_in_python
-    speedups = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(speedups)
+    try:
+        speedups = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(speedups)
+    except ImportError:
+        return mask_in_python  # built for another machine
     apply_mask: Callable[[bytes, bytes], bytes] = speedups.apply_mask
     return apply_mask
 

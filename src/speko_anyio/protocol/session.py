@@ -365,7 +365,7 @@ def _require_text(**values: object) -> None:
 
 def _require_count(**values: object) -> None:
     for name, value in values.items():
-        if not isinstance(value, int) or value < 0:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise LocalProtocolError(f"{name} must be a whole number, 0 or more, not {value!r}")
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from .errors import LocalProtocolError
 
+_URL: Final = re.compile(r"[^\x00-\x20\x7f]+\Z")
 _TARGET: Final = re.compile(r"[!-~]+\Z")
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]+\Z")
 
@@ -36,13 +37,17 @@ class WebSocketURL(msgspec.Struct, frozen=True, gc=False):
 def parse_url(url: str) -> WebSocketURL:
     """Take a ``ws://`` or ``wss://`` URL apart; `LocalProtocolError` when it is none."""
     try:
+        if not _URL.match(url):
+            # urlsplit drops some of what is no part of a URL instead of refusing it.
+            raise ValueError
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
         secure = {"ws": False, "wss": True}[parts.scheme]
         if not host or parts.fragment or parts.username is not None:
             raise ValueError
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        host = host.encode("idna").decode() if ":" not in host else str(IPv6Address(host))
+        in_brackets = "[" in parts.netloc
+        host = str(IPv6Address(host)) if in_brackets else host.encode("idna").decode()
         if port == 0 or not _TARGET.match(target) or not _HOST.match(host):
             raise ValueError
     except (KeyError, ValueError):
