@@ -114,3 +114,17 @@ def test_what_an_earlier_timer_starts_waits_for_the_next_call() -> None:
     timers.settle(5.0)
     assert timers.next() == 5.0
     assert expired(timers, 6.0) == [("again", 1.0)]
+
+
+def test_a_timer_that_is_started_again_in_the_round_waits_for_the_next() -> None:
+    timers = Timers()
+    timers.start("first", 1.0)
+    timers.start("second", 2.0)
+    timers.settle(0.0)
+    came = []
+    for name, _ in timers.expired(5.0):
+        came.append(name)
+        timers.start("second", 2.0)
+    assert came == ["first"]
+    timers.settle(5.0)
+    assert timers.next() == 7.0

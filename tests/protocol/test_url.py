@@ -82,21 +82,24 @@ def test_bad(url: str) -> None:
 
 
 def test_spaces_and_control_characters_are_refused() -> None:
-    for character in {chr(code) for code in (*range(0x21), 0x7F)} - set("\t\r\n"):
-        for url in ("ws://h/a{}b", "ws://h/?{}b", "ws://h{}h/", "ws://{}h/", "ws://h/{}"):
+    # Also those that `urlsplit` would drop, of which it asks nobody.
+    for code in (*range(0x21), 0x7F):
+        for url in (
+            "ws://h/a{}b",
+            "ws://h/?{}b",
+            "ws://h{}h/",
+            "ws://{}h/",
+            "ws://h/{}",
+            "{}ws://h/",
+            "w{}s://h",
+        ):
             with pytest.raises(LocalProtocolError):
-                parse_url(url.format(character))
+                parse_url(url.format(chr(code)))
 
 
 def test_brackets_hold_an_address_and_no_name() -> None:
     with pytest.raises(LocalProtocolError):
         parse_url("ws://[v1.future]/")
-
-
-@pytest.mark.parametrize("url", ["ws://h/a\tb", "ws://h\r/", "ws://h/\n", " ws://h/", "\x00ws://h/"])
-def test_spaces_and_control_characters_are_not_dropped_either(url: str) -> None:
-    with pytest.raises(LocalProtocolError):
-        parse_url(url)
 
 
 def test_a_label_of_the_longest_kind_goes_with_a_port() -> None:

@@ -26,6 +26,8 @@ class Timers:
 
     def start(self, name: str, seconds: float) -> None:
         """Start `name`, or start it again: `seconds` count from the next known time."""
+        # The old instant must not come true: `expired` may be in the middle of its round.
+        self._due.pop(name, None)
         self._started[name] = seconds
 
     def stop(self, name: str) -> None:

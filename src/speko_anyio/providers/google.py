@@ -6,15 +6,13 @@ ids, no event for the start of speech, and no error messages, since every failur
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
-from typing import Any, Final, Literal, TypeAlias
-
-import msgspec
+from typing import Final, Literal, TypeAlias
 
 from ..protocol import close_codes
 from ..protocol.codec import MalformedMessage
-from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import (
     Audio,
     Error,
@@ -29,25 +27,22 @@ from ..protocol.frames import (
     Unknown,
     Usage,
 )
-from ..protocol.limits import Limits
-from ..protocol.mint import SessionConfig
 from ..protocol.pcm import whole_samples
-from ..protocol.session import MAX_SAMPLE_RATE, Buffer, ClientDialect
+from ..protocol.session import MAX_SAMPLE_RATE
 from ..protocol.state import State
 from . import google_events as wire
 from . import realtime_errors as errors
 from .endpoint import Endpoint
-from .google_calls import NamedCalls
-from .google_config import OUTPUT_SAMPLE_RATE, GoogleOptions, GoogleVad, configure
+from .google_config import OUTPUT_SAMPLE_RATE, GoogleOptions, GoogleVad
 from .google_errors import judge_close
-from .google_response import Phase, Progress
+from .google_response import Phase
 from .google_speech import Speech
+from .google_user import GOOGLE_LIMITS, GoogleStats, UserSide
 from .realtime import ProviderSession
 from .realtime_config import ServerTool, realtime_endpoint
-from .realtime_playback import Playback
-from .realtime_turns import HeldInput, TurnEnd
 
 __all__ = [
+    "GOOGLE_LIMITS",
     "GoogleAuthStyle",
     "GoogleDialect",
     "GoogleOptions",
@@ -57,19 +52,10 @@ __all__ = [
     "google_endpoint",
 ]
 
-GOOGLE_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size=16 * 1024 * 1024)
-"""The default limits: audio travels as JSON, in binary messages whose size Google does not bound; the same
-as for the other providers."""
-
 MUTE_TIMEOUT: Final = 3.0
 """Seconds without output after which a muted response counts as over, for when its end is never told: a
 stale mute would silence the session. While a response is generated, its pieces are closer together."""
 
-_DEFAULT_OPTIONS: Final = GoogleOptions()
-_MESSAGE_MS: Final = 100
-"""Audio in one message we send; the longest that Google recommends."""
-
-_HELD_SECONDS: Final = 10
 _BENIGN_REASONS: Final = frozenset({None, "TURN_COMPLETE_REASON_UNSPECIFIED", "NEED_MORE_INPUT"})
 _RATE: Final = re.compile(r";\s*rate=(\d{1,6})\b")
 _SECONDS: Final = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s\Z")
@@ -119,38 +105,7 @@ def google_endpoint(
     return Endpoint(endpoint.url, headers[auth])
 
 
-class GoogleStats(msgspec.Struct):
-    """What happened and gave no frame, counted."""
-
-    unknown_fields: int = 0
-    """Fields that this version does not know; one at the top of a message also gave an `Unknown`."""
-    early_messages: int = 0
-    """Messages with content before the configuration was accepted."""
-    late_events: int = 0
-    """Output of a response that was cut off."""
-    repeated_events: int = 0
-    """Acceptances, interruptions and calls that were told before."""
-    skipped_commits: int = 0
-    """Turns that ended with nothing in them."""
-    unwanted_results: int = 0
-    """Results of tool calls that the provider had cancelled."""
-    skipped_blobs: int = 0
-    """Output that is neither audio nor text."""
-
-
-class _Turn:
-    """The user's turn, as far as we told the provider."""
-
-    __slots__ = ("messages", "open")
-
-    def __init__(self) -> None:
-        self.open = False
-        """In manual mode: it has begun."""
-        self.messages = 0
-        """Messages of audio in it."""
-
-
-class GoogleDialect(ClientDialect):
+class GoogleDialect(UserSide):
     """A session with Gemini Live over WebSocket messages.
 
     - `config`: the session's parameters; its `provider` does not matter.
@@ -168,288 +123,6 @@ class GoogleDialect(ClientDialect):
     Audio is at the *provider's* rates: `input_sample_rate` is the session's own (the provider converts), the
     output 24 kHz, and every `Audio` says its rate. Whoever wants others resamples.
     """
-
-    def __init__(
-        self,
-        config: SessionConfig,
-        *,
-        options: GoogleOptions = _DEFAULT_OPTIONS,
-        resumption_handle: str | None = None,
-        limits: Limits = GOOGLE_LIMITS,
-        close_timeout: float = 5.0,
-        ready_timeout: float = 10.0,
-        ttl: float | None = None,
-        warn_before: float = 60.0,
-        state: State = State.OPEN,
-    ) -> None:
-        setup, rules, input_rate, notes = configure(config, options, resumption_handle)
-        size = len(setup.encode())
-        if size > limits.max_outbox:
-            raise LocalProtocolError(
-                f"the configuration has {size} bytes, more than the outbox's limit of {limits.max_outbox}; "
-                "shorten the system prompt or the tools"
-            )
-        # First: with the opening, which follows, the setup is sent and the timers start.
-        self._setup = setup
-        self._ready_timeout = ready_timeout
-        super().__init__(
-            limits=limits, close_timeout=close_timeout, ttl=ttl, warn_before=warn_before, state=state
-        )
-        self.input_sample_rate = input_rate
-        """Samples a second of the audio that `send_audio` takes."""
-        self.output_sample_rate = OUTPUT_SAMPLE_RATE
-        """Samples a second of the audio that comes; see also `Audio.sample_rate`."""
-        self.notes = notes
-        """What of the configuration the provider can't honour, and what became of it; for a log."""
-        self.stats = GoogleStats()
-        self.playback = Playback(OUTPUT_SAMPLE_RATE)
-        self.provider_session = ProviderSession()
-        self.failure: Error | None = None
-        """The error that ended the session; None when something else did, or nothing yet."""
-        self._rules = rules
-        self._mime_type = f"audio/pcm;rate={input_rate}"
-        self._message_size = _MESSAGE_MS * input_rate // 1000 * 2
-        self._accepted = False
-        self._held = HeldInput(min(_HELD_SECONDS * input_rate * 2, limits.max_outbox // 2))
-        self._held_lost = 0
-        self._turn = _Turn()
-        self._progress = Progress()
-        self._unheard = False
-        self._calls = NamedCalls(limits.max_open_calls)
-        self._user = Speech("user")
-        self._assistant = Speech("assistant")
-        self._usage: wire.UsageMetadata | None = None
-        self._usage_due = False
-        self._server_tools: set[str] = set()
-        self._server_tools_told = 0
-        self._handle = resumption_handle or None
-        self._handle_is_fresh = False
-        self._may_resume = True
-        self._going_away: float | None = None
-
-    @property
-    def open_calls(self) -> tuple[str, ...]:
-        """Ids of the tool calls that wait for their result, oldest first."""
-        return self._calls.open
-
-    @property
-    def held_audio_dropped(self) -> int:
-        """Bytes of audio that had to wait and were too many to keep: the oldest go first."""
-        return self._held.dropped + self._held_lost
-
-    @property
-    def idle(self) -> bool:
-        """Whether the model neither answers nor waits for a tool: the moment to move to a new connection."""
-        return not self._progress.stoppable and not self._calls.open
-
-    @property
-    def resumption_handle(self) -> str | None:
-        """With what a new dialect goes on where this one is, for 2 hours; None when there is nothing."""
-        return self._handle
-
-    @property
-    def handle_is_fresh(self) -> bool:
-        """Whether `resumption_handle` holds all that was said: it does not while the model answers or waits
-        for a tool."""
-        return self._handle_is_fresh
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether it makes sense to go on in a new dialect with `resumption_handle`; False once the provider
-        closed for a reason that would come again."""
-        return self._handle is not None and self._may_resume
-
-    @property
-    def going_away(self) -> float | None:
-        """Seconds that the connection still had when the provider announced its end; None: it did not."""
-        return self._going_away
-
-    # Verbs
-
-    def send_audio(self, pcm: Buffer) -> None:
-        """As in `ClientDialect`, at `input_sample_rate`.
-
-        Before `Ready`, and while a tool call is open where `GoogleOptions.gate_input` says so, it is held, at
-        most 10 seconds of it: the oldest is dropped and counted in `held_audio_dropped`. In manual mode the
-        first audio of a turn stops the model.
-        """
-        if type(pcm) is not bytes:
-            # A memoryview may count in samples, and bytes(5) is five zeros: only a buffer passes here.
-            pcm = memoryview(pcm).tobytes()
-        self._check_open()
-        if len(pcm) & 1:
-            raise LocalProtocolError(
-                f"audio is PCM16, two bytes a sample, but this has {len(pcm)} bytes; "
-                "send whole samples and keep the odd byte for the next call"
-            )
-        if not pcm:
-            return
-        if self._must_hold:
-            self._held.add(pcm)
-        else:
-            self._send(pcm)
-
-    def commit(self) -> None:
-        """End the user's turn: what was sent is to be answered now. Raises as `send_audio`.
-
-        In manual mode a turn without audio is no turn: nothing happens, and `stats.skipped_commits` counts
-        it. In auto mode silence is sent, by which the provider finds the end itself.
-        """
-        self._end_turn("commit")
-
-    def end_turn(self) -> None:
-        """As `commit`."""
-        self._end_turn("end_turn")
-
-    def clear(self) -> None:
-        """Forget what audio of the turn was not taken to be sent. Gemini can't forget what it has: of that
-        nothing can be cleared. Raises as `send_audio`."""
-        self._check_open()
-        self._held.clear()
-        kept: list[Any] = []
-        position = len(self._outbox)
-        while position and self._outbox[position - 1] not in wire.TURN_ENDS:
-            position -= 1
-            message = self._outbox[position]
-            if wire.is_audio(message):
-                self._queued -= len(message)  # type: ignore[arg-type] # audio is text here
-                self._turn.messages -= 1
-            else:
-                kept.append(message)
-        self._outbox[position:] = reversed(kept)
-
-    def interrupt(self, *, played_ms: int | None = None) -> None:
-        """Stop the response in flight (barge-in). Raises as `send_audio`. Does nothing when there is nothing
-        to stop.
-
-        In auto mode the model goes on, unless `GoogleOptions.stop_generating` is on, and nobody hears it:
-        what it still says of this response is dropped. In manual mode it is told that the user speaks, and
-        that turn stays open until the next `commit`. `played_ms` is for other providers: Gemini's history
-        keeps what it made, heard or not.
-        """
-        self._check_open()
-        progress = self._progress
-        if not self._accepted or not (progress.stoppable or self.playback.unplayed_ms > 0):
-            return
-        if progress.stoppable:
-            if not self._must_hold:
-                self._tell_model_to_stop()
-            progress.awaited = False
-            self._mute()
-        self._interrupted("assistant")
-        self._release_held()
-
-    def send_tool_result(self, call_id: str, output: str) -> None:
-        """As in `ClientDialect`. The result of a call that the provider cancelled is only counted."""
-        for name, value in (("call_id", call_id), ("output", output)):
-            if not isinstance(value, str):
-                raise TypeError(
-                    f"{name} must be a str, not {type(value).__name__}; pass structured data as JSON text"
-                )
-        self._check_open()
-        if call_id not in self._calls:
-            raise LocalProtocolError(
-                f"no tool call {call_id!r} is open; answer each received call once, by its own id"
-            )
-        answer = self._calls.answer_to(call_id)
-        if answer is None:
-            self.stats.unwanted_results += 1
-        else:
-            try:
-                message = wire.tool_response(answer.wire_id, answer.name, wire.response_of(output))
-            except UnicodeEncodeError:
-                raise LocalProtocolError(
-                    "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
-                ) from None
-            self._queue([message])
-            self._handle_is_fresh = False
-        self._calls.answer(call_id)
-        self._release_held()
-
-    @property
-    def _must_hold(self) -> bool:
-        """Whether the user's input has to wait."""
-        return not self._accepted or (self._rules.gates and bool(self._calls.open))
-
-    def _send(self, pcm: bytes) -> None:
-        size = self._message_size
-        messages = [
-            wire.audio(pcm[start : start + size], self._mime_type) for start in range(0, len(pcm), size)
-        ]
-        opens = not self._rules.auto and not self._turn.open
-        self._queue([wire.ACTIVITY_START, *messages] if opens else messages)
-        self._turn.open = True
-        self._turn.messages += len(messages)
-
-    def _end_turn(self, verb: TurnEnd) -> None:
-        self._check_open()
-        if self._must_hold:
-            self._held.end_turn(verb)
-        else:
-            self._send_turn_end()
-
-    def _send_turn_end(self) -> None:
-        progress = self._progress
-        if self._rules.auto:
-            # Silence makes the provider's detection end the turn; some models want to be told, others ignore
-            # that.
-            size = self._message_size
-            silence = bytes(self._rules.silence_ms * self.input_sample_rate // 1000 * 2)
-            messages = [
-                wire.audio(silence[start : start + size], self._mime_type)
-                for start in range(0, len(silence), size)
-            ]
-            self._queue([*messages, wire.STREAM_END])
-        elif not self._turn.messages:
-            # The model would answer an empty turn; one that an interruption opened stays open.
-            self.stats.skipped_commits += 1
-            return
-        else:
-            self._queue([wire.ACTIVITY_END])
-            if progress.phase is Phase.MUTED and not (progress.begun or progress.dropped):
-                # Nothing ever came of the response that was cut off: what comes now is the next one.
-                self._unmute()
-            progress.awaited = True
-        self._turn.open = False
-        self._turn.messages = 0
-
-    def _tell_model_to_stop(self) -> None:
-        if self._rules.auto:
-            if self._rules.stops:
-                self._queue([wire.STOP_GENERATING])
-        elif not self._turn.open:
-            self._queue([wire.ACTIVITY_START])
-            self._turn.open = True
-
-    def _release_held(self) -> None:
-        """Send what had to wait, if it need not wait any more."""
-        if self._must_hold or self._state is not State.OPEN:
-            return
-        before, verb, after = self._held.take()
-        left = len(before) + len(after)
-        try:
-            if before:
-                self._send(before)
-                left -= len(before)
-            if verb is not None:
-                self._send_turn_end()
-            if after:
-                self._send(after)
-                left = 0
-        except LocalProtocolError:
-            # The outbox is full, and nobody who could be told asked for this now.
-            self._held_lost += left
-
-    def _queue(self, messages: Sequence[str]) -> None:
-        """Queue all or none: raises as `send_audio`."""
-        queued = self._queued + sum(len(text) if text.isascii() else len(text.encode()) for text in messages)
-        if queued > self._max_outbox:
-            raise self._outbox_full()
-        self._queued = queued
-        for message in messages:
-            self._put(message)
-
-    # What comes in
 
     def _receive_text(self, text: str) -> None:
         self._receive_json(text)
@@ -715,9 +388,9 @@ class GoogleDialect(ClientDialect):
 
     # Time, the end
 
-    def receive_close(self, code: int, reason: str = "") -> None:
-        """As in `Dialect`. The provider's failures are closes: each gives an `Error` with a code of
-        `google_errors` or `realtime_errors`, which is also the reason of the `Close` that follows."""
+    def _peer_closed(self, code: int, reason: str) -> None:
+        """Every failure of the provider's is a close: it gives an `Error` with a code of `google_errors` or
+        `realtime_errors`, which is also the reason of the `Close` that follows."""
         if self._state is State.OPEN:
             ending = judge_close(code, reason, ready=self._accepted, going_away=self._going_away is not None)
             if ending is not None:
@@ -727,7 +400,7 @@ class GoogleDialect(ClientDialect):
                 )
                 self._tell(self.failure)
                 reason = ending.code
-        super().receive_close(code, reason)
+        super()._peer_closed(code, reason)
 
     def _start_session_timers(self) -> None:
         super()._start_session_timers()
@@ -751,6 +424,7 @@ class GoogleDialect(ClientDialect):
                 super()._timer_expired(name, late)
 
 
+@functools.lru_cache(maxsize=16)  # a session has one
 def _rate(mime_type: str) -> int | None:
     """The rate that `mime_type` names, if it names a possible one."""
     found = _RATE.search(mime_type)

@@ -205,7 +205,7 @@ class RealtimeDialect(AssistantSide):
         self._pay()
 
     def _request_came_to_nothing(self) -> None:
-        self._gate.granted(surely=True)
+        self._gate.granted()
         if self._gate.phase is Phase.REQUESTED:
             self._gate.unanswered()
             self._timers.stop("response")

@@ -147,7 +147,7 @@ class AssistantSide(ToolSide, abc.ABC):
         self._turn.awaiting_commit = False
         self._timers.stop("response")
         if own:
-            gate.granted(surely=surely)
+            gate.granted()
         else:
             gate.forget_turn()
             if self._calls.all_acknowledged:

@@ -42,7 +42,6 @@ class ResponseGate:
         "_cut_short",
         "_ended",
         "_last_request",
-        "_settled",
         "asked",
         "moot",
         "owed",
@@ -63,7 +62,6 @@ class ResponseGate:
         self._ended = Recent(_REMEMBERED)
         self._cut_short: set[str] = set()
         self._last_request: tuple[str, Reason] | None = None
-        self._settled = True  # whether it is sure what became of that
 
     @property
     def idle(self) -> bool:
@@ -90,35 +88,30 @@ class ResponseGate:
         self.phase = Phase.REQUESTED
         self.asked = event_id
         self._last_request = event_id, reason
-        self._settled = False
         self.owed = None
         self.moot = False
 
-    def granted(self, *, surely: bool) -> None:
+    def granted(self) -> None:
         """The response that begins, or ended unseen, is the one we asked for, as far as we can tell."""
         self.asked = None
-        self._settled = surely
 
     def unanswered(self) -> None:
         """Our request came to nothing."""
         self.phase = Phase.IDLE
         self.asked = None
-        self._settled = True
         self.moot = False
 
     def refused(self, event_id: str | None, active_id: str | None) -> Reason | None:
         """A request met the response `active_id` (None: which one is not said), which was active already.
 
-        `event_id` names the request, or is None where the provider does not say. Returns why the refused
-        request was made; None when it is not the last one we made, or was settled before.
+        `event_id` names the request, or is None where the provider does not say: then it is taken to be the
+        last, for an answer too many is better than none. Returns why the refused request was made; None when
+        it is not the last one we made, or was refused before.
         """
         if self._last_request is None or event_id not in (None, self._last_request[0]):
             return None
-        if event_id is None and self._settled:
-            return None
         _, reason = self._last_request
         self.asked = self._last_request = None
-        self._settled = True
         if self.phase is Phase.REQUESTED:
             self.moot = False
             self.phase = Phase.ACTIVE
@@ -152,9 +145,5 @@ class ResponseGate:
             if not told:
                 self._cut_short = {name for name in self._cut_short if name in self._ended}
                 self._cut_short.add(self.response_id)
-        self.phase = Phase.REQUESTED
-        if self.asked is None:
-            # A request is refused before the response that is in its way ends.
-            self.phase = Phase.IDLE
-            self._settled = True
+        self.phase = Phase.IDLE if self.asked is None else Phase.REQUESTED
         self.response_id = None

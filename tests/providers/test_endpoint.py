@@ -1,0 +1,78 @@
+"""Where to connect, and that nobody sees with what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speko_anyio.protocol import LocalProtocolError
+from speko_anyio.protocol.url import parse_url
+from speko_anyio.providers.endpoint import Endpoint, websocket_url
+from speko_anyio.providers.openai import openai_endpoint
+from speko_anyio.providers.xai import xai_endpoint
+
+KEY = "sk-secret"
+
+
+def test_openai() -> None:
+    assert openai_endpoint(KEY, "gpt-realtime") == Endpoint(
+        "wss://api.openai.com/v1/realtime?model=gpt-realtime", (("Authorization", "Bearer sk-secret"),), ()
+    )
+
+
+def test_openai_without_headers() -> None:
+    endpoint = openai_endpoint("ek_1", "gpt-realtime", auth="subprotocol")
+    assert endpoint.headers == ()
+    assert endpoint.subprotocols == ("realtime", "openai-insecure-api-key.ek_1")
+
+
+def test_xai() -> None:
+    assert xai_endpoint(KEY, "grok-voice-latest") == Endpoint(
+        "wss://api.x.ai/v1/realtime?model=grok-voice-latest", (("Authorization", "Bearer sk-secret"),), ()
+    )
+
+
+def test_xai_resumed_without_headers() -> None:
+    endpoint = xai_endpoint("tok", "m", conversation_id="a b", reasoning_effort="high", auth="subprotocol")
+    assert endpoint.url == "wss://api.x.ai/v1/realtime?model=m&conversation_id=a+b&reasoning.effort=high"
+    assert endpoint.subprotocols == ("xai-client-secret.tok",)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "path", "url"),
+    [
+        ("https://api.openai.com/v1/", "/realtime", "wss://api.openai.com/v1/realtime?model=m%26x"),
+        ("http://localhost:8000", "/any/path", "ws://localhost:8000/any/path?model=m%26x"),
+        ("ws://[::1]:9/v9?api-version=3", "", "ws://[::1]:9/v9?api-version=3&model=m%26x"),
+    ],
+)
+def test_any_server_will_do(base_url: str, path: str, url: str) -> None:
+    endpoint = openai_endpoint(KEY, "m&x", base_url=base_url, path=path)
+    assert endpoint.url == url
+    parse_url(endpoint.url)
+
+
+@pytest.mark.parametrize("base_url", ["", "api.openai.com", "ftp://x", "wss://", "ws://x#y", "ws://[x"])
+def test_no_address(base_url: str) -> None:
+    with pytest.raises(LocalProtocolError, match="ws://"):
+        websocket_url(base_url, "/realtime", ())
+
+
+@pytest.mark.parametrize("endpoint", [openai_endpoint, xai_endpoint])
+@pytest.mark.parametrize(
+    ("key", "model"), [("", "m"), (KEY, ""), ("sk secret", "m"), ("sk-\n", "m"), ("é", "m"), (KEY, "\ud800")]
+)
+def test_what_cannot_be_used_is_refused_and_not_shown(endpoint: Any, key: str, model: str) -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        endpoint(key, model)
+    assert KEY not in str(caught.value)
+    assert "sk" not in str(caught.value).split()
+
+
+def test_the_repr_shows_no_secret() -> None:
+    endpoint = Endpoint("wss://user:pass1@x.test/v1?key=pass2", (("Authorization", "pass3"),), ("pass4",))
+    assert repr(endpoint) == (
+        "Endpoint(url='wss://x.test/v1?***', headers=('Authorization',), subprotocols=<1>)"
+    )
+    assert repr(Endpoint("ws://x.test/v1")) == "Endpoint(url='ws://x.test/v1', headers=(), subprotocols=<0>)"

@@ -1,0 +1,345 @@
+"""JSON Schema to what Gemini takes of it: kept, converted, left out with a note, or clearly refused."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from google.genai import types
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speko_anyio.protocol import LocalProtocolError
+from speko_anyio.providers.google_schema import MAX_NODES, convert_parameters
+
+from .google_talk import check_schema
+
+Schema = dict[str, Any]
+
+
+def convert(schema: Schema, **root: Any) -> tuple[Any, tuple[str, ...]]:
+    """`schema` as the one property of some parameters."""
+    parameters, notes = convert_parameters("t", {"type": "object", "properties": {"p": schema}, **root})
+    assert parameters is not None
+    check_schema(parameters)
+    types.Schema.model_validate(parameters)
+    return parameters["properties"]["p"], notes
+
+
+STRING = {"type": "STRING"}
+INTEGER = {"type": "INTEGER"}
+
+CONVERTED: list[tuple[Schema, Schema]] = [
+    ({"type": "string"}, STRING),
+    ({"type": "STRING"}, STRING),
+    ({"type": "number", "minimum": 1, "maximum": 2.5}, {"type": "NUMBER", "minimum": 1, "maximum": 2.5}),
+    ({"type": "integer", "format": "int64"}, {"type": "INTEGER", "format": "int64"}),
+    ({"type": "boolean", "default": False}, {"type": "BOOLEAN", "default": False}),
+    (
+        {"type": "string", "title": "T", "description": "D", "minLength": 1, "maxLength": 9, "pattern": "a"},
+        {"type": "STRING", "title": "T", "description": "D", "minLength": 1, "maxLength": 9, "pattern": "a"},
+    ),
+    ({"type": "string", "format": "date-time"}, {"type": "STRING", "format": "date-time"}),
+    ({"type": "string", "enum": ["a", "b"]}, {"type": "STRING", "enum": ["a", "b"]}),
+    ({"enum": ["a", None]}, {"type": "STRING", "enum": ["a"], "nullable": True}),
+    ({"const": "a"}, {"type": "STRING", "enum": ["a"]}),
+    ({"type": ["string", "null"]}, {"type": "STRING", "nullable": True}),
+    ({"type": "string", "nullable": True}, {"type": "STRING", "nullable": True}),
+    ({"type": "string", "default": None}, STRING),
+    (
+        {"type": ["string", "integer"], "description": "D", "maximum": 3},
+        {
+            "anyOf": [
+                {"description": "D", "type": "STRING"},
+                {"description": "D", "type": "INTEGER", "maximum": 3},
+            ]
+        },
+    ),
+    ({"anyOf": [{"type": "string"}, {"type": "null"}]}, {"type": "STRING", "nullable": True}),
+    ({"anyOf": [{"type": "string"}, {"const": None}], "default": None}, {"type": "STRING", "nullable": True}),
+    (
+        {"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}], "title": "T"},
+        {
+            "anyOf": [
+                {"title": "T", "nullable": True, "type": "STRING"},
+                {"title": "T", "nullable": True, "type": "INTEGER"},
+            ]
+        },
+    ),
+    (
+        {
+            "type": "object",
+            "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+            "anyOf": [{"required": ["a"]}, {"required": ["b"]}],
+        },
+        {
+            "anyOf": [
+                {"type": "OBJECT", "properties": {"a": STRING, "b": STRING}, "required": ["a"]},
+                {"type": "OBJECT", "properties": {"a": STRING, "b": STRING}, "required": ["b"]},
+            ]
+        },
+    ),
+    (
+        {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+        {"type": "ARRAY", "items": INTEGER, "minItems": 1},
+    ),
+    ({"items": {"type": "integer"}}, {"type": "ARRAY", "items": INTEGER}),
+    (
+        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a", "missing"]},
+        {"type": "OBJECT", "properties": {"a": STRING}, "required": ["a"]},
+    ),
+    ({"properties": {"a": {"type": "string"}}}, {"type": "OBJECT", "properties": {"a": STRING}}),
+    ({"type": "object", "required": ["missing"]}, {"type": "OBJECT"}),
+    ({"type": "string", "examples": ["a"], "$comment": "c"}, STRING),
+    (
+        {"allOf": [{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}]},
+        {"type": "OBJECT", "properties": {"a": STRING}, "required": ["a"]},
+    ),
+    (
+        {
+            "properties": {"b": {"type": "integer"}},
+            "required": ["b"],
+            "title": "Mine",
+            "allOf": [
+                {
+                    "title": "Its",
+                    "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+                    "required": ["a", "b"],
+                }
+            ],
+        },
+        {
+            "title": "Mine",
+            "type": "OBJECT",
+            "properties": {"a": STRING, "b": INTEGER},
+            "required": ["b", "a"],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "expected"), CONVERTED, ids=str)
+def test_converted(schema: Schema, expected: Schema) -> None:
+    assert convert(schema) == (expected, ())
+
+
+def test_references_are_written_out() -> None:
+    defs = {
+        "City": {"type": "object", "properties": {"name": {"$ref": "#/$defs/a~1b~0"}}},
+        "a/b~": {"type": "string", "description": "A name"},
+    }
+    schema, notes = convert({"$ref": "#/$defs/City", "description": "Where"}, **{"$defs": defs})
+    name = {"type": "STRING", "description": "A name"}
+    assert schema == {"description": "Where", "type": "OBJECT", "properties": {"name": name}}
+    assert notes == ()
+
+
+def test_a_reference_twice_is_no_recursion() -> None:
+    pair = {"type": "object", "properties": {"a": {"$ref": "#/$defs/S"}, "b": {"$ref": "#/$defs/S"}}}
+    schema, _ = convert(pair, **{"$defs": {"S": {"type": "string"}}})
+    assert schema["properties"] == {"a": STRING, "b": STRING}
+
+
+LEFT_OUT: list[tuple[Schema, Schema, str]] = [
+    ({"type": "object", "additionalProperties": False}, {"type": "OBJECT"}, "additionalProperties"),
+    ({"type": "integer", "exclusiveMinimum": 0}, INTEGER, "exclusiveMinimum"),
+    ({"type": "string", "format": "uri"}, STRING, "format 'uri'"),
+    ({"type": "integer", "enum": [1, 2]}, INTEGER, "enum of other than strings"),
+    ({"const": True}, {"type": "BOOLEAN"}, "enum of other than strings"),
+    ({"enum": [1.5]}, {"type": "NUMBER"}, "enum of other than strings"),
+    ({"type": "string", "x-mine": 1}, STRING, "x-mine"),
+    (
+        {"type": "array", "prefixItems": [{"type": "string"}]},
+        {"type": "ARRAY", "items": STRING},
+        "prefixItems",
+    ),
+    (
+        {"anyOf": [{"type": "string"}], "oneOf": [{"type": "integer"}]},
+        STRING,
+        "oneOf",
+    ),
+    (
+        {"type": "string", "maxLength": 1, "allOf": [{"maxLength": 2}]},
+        {"type": "STRING", "maxLength": 1},
+        "second maxLength",
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "expected", "word"), LEFT_OUT, ids=str)
+def test_left_out_with_a_note(schema: Schema, expected: Schema, word: str) -> None:
+    converted, notes = convert(schema)
+    assert converted == expected
+    assert any(word in note and "parameters.p" in note and "'t'" in note for note in notes)
+
+
+def test_one_note_for_one_thing() -> None:
+    items = {"type": "object", "properties": {"a": {"type": "string", "format": "uri"}}}
+    _, notes = convert({"anyOf": [items, {"type": "array", "items": {"type": "string", "format": "uri"}}]})
+    [note] = notes
+    assert note == (
+        "Gemini's tool schemas have no format 'uri': left out of "
+        "parameters.p.anyOf[0].a, parameters.p.anyOf[1][] of tool 't'"
+    )
+
+
+@pytest.mark.parametrize("schema", [{}, {"description": ""}, {"enum": []}, {"enum": [[1]]}])
+def test_what_has_no_type_is_a_string(schema: Schema) -> None:
+    converted, notes = convert(schema)
+    assert converted == STRING
+    assert any("no type" in note for note in notes)
+
+
+def test_anything_is_a_string_too() -> None:
+    parameters, notes = convert_parameters("t", {"properties": {"p": True, "q": {"type": "array"}}})
+    assert parameters == {
+        "type": "OBJECT",
+        "properties": {"p": STRING, "q": {"type": "ARRAY", "items": STRING}},
+    }
+    assert len(notes) == 2
+
+
+def test_items_as_a_list() -> None:
+    converted, _ = convert({"type": "array", "items": [{"type": "string"}, {"type": "integer"}]})
+    assert converted == {"type": "ARRAY", "items": {"anyOf": [STRING, INTEGER]}}
+
+
+@pytest.mark.parametrize("schema", [{}, {"type": "object"}, {"type": "object", "properties": {}}])
+def test_no_properties_no_parameters(schema: Schema) -> None:
+    assert convert_parameters("t", schema) == (None, ())
+
+
+RECURSIVE = {"$defs": {"N": {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}}}}
+
+REFUSED: list[tuple[Schema, Schema, str]] = [
+    ({"$ref": "#/$defs/N"}, RECURSIVE, "parameters.p.next refers to itself"),
+    ({"$ref": "#"}, {}, "refers to itself"),
+    ({"$ref": "https://example.com/s"}, {}, "outside of itself"),
+    ({"$ref": 5}, {}, "outside of itself"),
+    ({"$ref": "#/$defs/none"}, {}, "which is not there"),
+    ({"$ref": "#/type/x"}, {}, "which is not there"),
+    (False, {}, "is not a JSON Schema that any value fits"),  # type: ignore[list-item]
+    ({"type": "null"}, {}, "has the type 'null'"),
+    ({"type": 5}, {}, "has the type 5"),
+    ({"type": "file"}, {}, "has the type 'file'"),
+    ({"anyOf": [{"type": "null"}]}, {}, "no possible value but null"),
+    ({"anyOf": []}, {}, "no possible value but null"),
+    ({"anyOf": 1}, {}, "alternatives that are no list"),
+    ({"allOf": 1}, {}, "an allOf that is no list"),
+    ({"type": "string", "allOf": [{"type": "integer"}]}, {}, "two types at once"),
+    ({"enum": 1, "type": "string"}, {}, "an enum that is no list"),
+    ({"type": "object", "properties": []}, {}, "properties that are no object"),
+    ({"type": "object", "required": "a"}, {}, "a required that is no list"),
+    ({"type": "string", "minLength": "1"}, {}, "a minLength that is no number"),
+    ({"type": "string", "title": 1}, {}, "a title that is no text"),
+]
+
+
+@pytest.mark.parametrize(("schema", "root", "words"), REFUSED, ids=str)
+def test_refused(schema: Schema, root: Schema, words: str) -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        convert(schema, **root)
+    assert words in str(caught.value)
+    assert "tool 't'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "array"}, {"allOf": [{"type": "string"}]}, {"type": ["object", "null"]}]
+)
+def test_parameters_must_be_an_object(schema: Schema) -> None:
+    with pytest.raises(LocalProtocolError, match="wrap them in an object"):
+        convert_parameters("t", schema)
+
+
+def test_references_that_grow_without_end_are_refused() -> None:
+    two = {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/1"}] * 2}}
+    defs: Schema = {
+        str(n): {"type": "object", "properties": {key: {"$ref": f"#/$defs/{n + 1}"} for key in "abc"}}
+        for n in range(1, 12)
+    }
+    defs["12"] = {"type": "string"}
+    with pytest.raises(LocalProtocolError, match=f"larger than {MAX_NODES} schemas"):
+        convert(two, **{"$defs": defs})
+
+
+def test_deep_nesting_is_refused() -> None:
+    schema: Schema = {"type": "string"}
+    for _ in range(40):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(LocalProtocolError, match="32 levels"):
+        convert(schema)
+
+
+def test_long_chains_of_references_are_refused() -> None:
+    defs: Schema = {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(40)}
+    with pytest.raises(LocalProtocolError, match="32 levels"):
+        convert({"$ref": "#/$defs/0"}, **{"$defs": defs})
+
+
+# Any schema at all
+
+_scalars: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | st.sampled_from(["a", "b"])
+)
+_types = st.sampled_from(["string", "integer", "number", "boolean", "array", "object", "null"])
+
+
+def _schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    schemas = st.lists(inner, max_size=3)
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "type": _types | st.lists(_types, max_size=3),
+            "properties": st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+            "required": st.lists(st.sampled_from("abcd"), max_size=3),
+            "items": inner,
+            "prefixItems": schemas,
+            "anyOf": schemas,
+            "oneOf": schemas,
+            "allOf": schemas,
+            "enum": st.lists(_scalars, max_size=3),
+            "const": _scalars,
+            "format": st.sampled_from(["date-time", "uri", "int32"]),
+            "description": st.sampled_from(["", "D"]),
+            "default": _scalars,
+            "minimum": st.integers(0, 3),
+            "maxLength": st.integers(0, 3),
+            "pattern": st.just("a"),
+            "nullable": st.booleans(),
+            "additionalProperties": st.booleans() | inner,
+            "not": inner,
+            "$ref": st.sampled_from(["#", "#/$defs/a", "#/$defs/b", "#/properties/p"]),
+        },
+    )
+
+
+_any_schema: st.SearchStrategy[Any] = st.recursive(st.booleans() | st.just({}), _schemas, max_leaves=8)
+
+
+@given(_any_schema, _any_schema, _any_schema)
+def test_any_schema_is_converted_or_refused(schema: Any, a: Any, b: Any) -> None:
+    with contextlib.suppress(
+        LocalProtocolError
+    ):  # that it is one, and that what passes is right, is the test
+        convert(schema, **{"$defs": {"a": a, "b": b}})
+
+
+@given(
+    st.recursive(
+        _scalars,
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["type", "properties", "items", "anyOf", "allOf", "enum", "$ref", "required", "title"]
+                ),
+                inner,
+            )
+        ),
+        max_leaves=6,
+    )
+)
+def test_any_json_is_converted_or_refused(json: Any) -> None:
+    with contextlib.suppress(LocalProtocolError):
+        convert(json)

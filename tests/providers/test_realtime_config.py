@@ -1,0 +1,283 @@
+"""What a session's parameters become: sent, left out with a note, or refused with a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from speko_anyio.protocol import LocalProtocolError
+from speko_anyio.protocol.mint import SessionConfig, ToolSpec
+from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerTool, ServerVad
+from speko_anyio.providers.xai import XAIOptions, XAIVad
+
+from .realtime_talk import Event, openai, xai
+
+
+def openai_session(options: OpenAIOptions = OpenAIOptions(), **config: Any) -> tuple[Event, tuple[str, ...]]:  # noqa: B008
+    parameters = {"provider": "openai", "model": "gpt-realtime", **config}
+    talk = openai(options, SessionConfig(**parameters))
+    talk.hear({"type": "session.created"})
+    (update,) = talk.sent()
+    session: Event = update["session"]
+    return session, talk.dialect.notes
+
+
+def xai_session(options: XAIOptions = XAIOptions(), **config: Any) -> tuple[Event, tuple[str, ...]]:  # noqa: B008
+    talk = xai(options, SessionConfig(provider="xai", model="grok-voice-latest", **config))
+    talk.hear({"type": "session.created"})
+    (update,) = talk.sent()
+    session: Event = update["session"]
+    return session, talk.dialect.notes
+
+
+def test_openai_by_default() -> None:
+    session, notes = openai_session()
+    assert session == {
+        "type": "realtime",
+        "output_modalities": ["audio"],
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "transcription": {"model": "gpt-4o-mini-transcribe"},
+                "noise_reduction": None,
+                "turn_detection": {
+                    "type": "server_vad",
+                    "threshold": 0.5,
+                    "prefix_padding_ms": 300,
+                    "silence_duration_ms": 500,
+                    "create_response": True,
+                    "interrupt_response": True,
+                },
+            },
+            "output": {"format": {"type": "audio/pcm", "rate": 24000}},
+        },
+    }
+    assert notes == ()
+
+
+def test_openai_with_everything() -> None:
+    session, notes = openai_session(
+        OpenAIOptions(
+            turn_detection=SemanticVad(eagerness="low"),
+            transcription_model="whisper-1",
+            transcription_language="de",
+            transcription_prompt="Namen",
+            noise_reduction="far_field",
+            speed=1.25,
+            tool_choice="required",
+            max_output_tokens="inf",
+            reasoning_effort="low",
+            parallel_tool_calls=False,
+            server_tools=(
+                ServerTool(
+                    "mcp",
+                    {"server_label": "docs", "server_url": "https://x.test", "require_approval": "never"},
+                ),
+            ),
+        ),
+        model="gpt-realtime-2.1-mini",
+        voice="voice_abc",
+        system_prompt="",
+    )
+    assert notes == ()
+    assert session["instructions"] == ""
+    assert session["audio"]["output"] == {
+        "format": {"type": "audio/pcm", "rate": 24000},
+        "voice": {"id": "voice_abc"},
+        "speed": 1.25,
+    }
+    assert session["audio"]["input"]["transcription"] == {
+        "model": "whisper-1",
+        "language": "de",
+        "prompt": "Namen",
+    }
+    assert session["audio"]["input"]["noise_reduction"] == {"type": "far_field"}
+    assert session["audio"]["input"]["turn_detection"]["type"] == "semantic_vad"
+    assert session["tools"][0]["type"] == "mcp"
+    assert (session["tool_choice"], session["max_output_tokens"]) == ("required", "inf")
+    assert (session["reasoning"], session["parallel_tool_calls"]) == ({"effort": "low"}, False)
+
+
+def test_openai_idle_timeout_and_turns_that_are_not_answered() -> None:
+    detection = ServerVad(idle_timeout_ms=6000, create_response=False)
+    session, _ = openai_session(OpenAIOptions(turn_detection=detection))
+    assert session["audio"]["input"]["turn_detection"]["idle_timeout_ms"] == 6000
+
+
+def test_openai_manual_turns_and_no_transcription() -> None:
+    session, _ = openai_session(OpenAIOptions(turns="manual", transcription_model=None))
+    assert session["audio"]["input"]["turn_detection"] is None
+    assert session["audio"]["input"]["transcription"] is None
+
+
+def test_openai_leaves_out_what_it_does_not_know_and_says_so() -> None:
+    session, notes = openai_session(temperature=0.7, input_sample_rate=16000, output_sample_rate=16000)
+    assert "temperature" not in session
+    assert notes == (
+        "OpenAI Realtime has no temperature: left out",
+        "OpenAI Realtime has input audio at 24000 Hz only: 16000 is resampled",
+        "OpenAI Realtime has output audio at 24000 Hz only: 16000 is resampled",
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "knows"),
+    [
+        ("gpt-realtime", False),
+        ("gpt-realtime-2025-08-28", False),
+        ("gpt-realtime-mini", False),
+        ("gpt-realtime-mini-2025-12-15", False),
+        ("gpt-realtime-1.5", False),
+        ("gpt-realtime-2", True),
+        ("gpt-realtime-2.1-mini", True),
+        ("somebody-elses", True),
+    ],
+)
+def test_only_models_that_know_of_reasoning_hear_of_it(model: str, knows: bool) -> None:
+    for options in (OpenAIOptions(reasoning_effort="high"), OpenAIOptions(parallel_tool_calls=True)):
+        session, notes = openai_session(options, model=model)
+        assert bool({"reasoning", "parallel_tool_calls"} & set(session)) is knows
+        assert bool(notes) is not knows
+
+
+def test_xai_by_default() -> None:
+    session, notes = xai_session()
+    assert session == {
+        "turn_detection": {
+            "type": "server_vad",
+            "threshold": 0.85,
+            "prefix_padding_ms": 333,
+            "silence_duration_ms": 500,
+        },
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "transcription": {"model": "grok-transcribe"},
+            },
+            "output": {"format": {"type": "audio/pcm", "rate": 24000}},
+        },
+    }
+    assert notes == ()
+
+
+def test_xai_with_everything() -> None:
+    session, notes = xai_session(
+        XAIOptions(
+            turn_detection=XAIVad(idle_timeout_ms=9000),
+            transcription_model=None,
+            resumption=True,
+            server_tools=(ServerTool("web_search"),),
+        ),
+        voice="Rex",
+        system_prompt="Be brief.",
+        temperature=1.0,
+        input_sample_rate=16000,
+        output_sample_rate=16000,
+        tools=(ToolSpec(name="f"),),
+    )
+    assert notes == ("xAI documents no temperature: left out",)
+    assert (session["voice"], session["instructions"]) == ("Rex", "Be brief.")
+    assert session["audio"] == {
+        "input": {"format": {"type": "audio/pcm", "rate": 16000}},
+        "output": {"format": {"type": "audio/pcm", "rate": 16000}},
+    }
+    assert session["resumption"] == {"enabled": True}
+    assert session["turn_detection"]["idle_timeout_ms"] == 9000
+    assert [tool["type"] for tool in session["tools"]] == ["function", "web_search"]
+
+
+def test_xai_manual_turns_are_said() -> None:
+    assert xai_session(XAIOptions(turns="manual"))[0]["turn_detection"] == {"type": None}
+
+
+# Tools
+
+
+def test_parameters_become_a_schema_of_an_object() -> None:
+    tools = (
+        ToolSpec(name="plain"),
+        ToolSpec(name="whole", parameters={"type": "object", "properties": {"a": {}}, "required": ["a"]}),
+    )
+    session, notes = openai_session(tools=tools)
+    assert [tool["parameters"] for tool in session["tools"]] == [
+        {"type": "object", "properties": {}},
+        {"type": "object", "properties": {"a": {}}, "required": ["a"]},
+    ]
+    assert notes == ()
+
+
+def test_long_descriptions_are_cut() -> None:
+    session, notes = xai_session(tools=(ToolSpec(name="f", description="x" * 1025),))
+    assert session["tools"][0]["description"] == "x" * 1024
+    assert notes == ("the description of tool 'f' was cut to 1024 characters",)
+
+
+@pytest.mark.parametrize(
+    ("tools", "problem"),
+    [
+        ((ToolSpec(name=""),), "a name of its own"),
+        ((ToolSpec(name="f"), ToolSpec(name="f")), "a name of its own"),
+        ((ToolSpec(name="f", parameters={"type": "string"}),), "JSON Schema of an object"),
+        ((ToolSpec(name="\ud800"),), "written as JSON"),
+        ((ToolSpec(name="f", parameters={"x": object()}),), "written as JSON"),
+    ],
+)
+def test_tools_that_cannot_be_used_are_refused(tools: tuple[ToolSpec, ...], problem: str) -> None:
+    for session in (openai_session, xai_session):
+        with pytest.raises(LocalProtocolError, match=problem):
+            session(tools=tools)
+
+
+def test_a_name_that_xai_has_enabled_itself_is_refused() -> None:
+    tools = (ToolSpec(name="web_search"),)
+    assert xai_session(tools=tools)[0]["tools"][0]["name"] == "web_search"
+    with pytest.raises(LocalProtocolError, match="web_search"):
+        xai_session(XAIOptions(server_tools=(ServerTool("web_search"),)), tools=tools)
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        OpenAIOptions(turns="sometimes"),  # type: ignore[arg-type]
+        OpenAIOptions(speed=3.0),
+        OpenAIOptions(max_output_tokens=0),
+        OpenAIOptions(turn_detection=ServerVad(threshold=2.0)),
+        OpenAIOptions(turn_detection=ServerVad(silence_duration_ms=-1)),
+        OpenAIOptions(reasoning_effort="heroic"),  # type: ignore[arg-type]
+    ],
+)
+def test_options_of_openai_that_cannot_be_used_are_refused(options: OpenAIOptions) -> None:
+    with pytest.raises(LocalProtocolError, match="the options for OpenAI can't be used"):
+        openai_session(options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        XAIOptions(turn_detection=XAIVad(threshold=0.05)),
+        XAIOptions(turn_detection=XAIVad(silence_duration_ms=10_001)),
+    ],
+)
+def test_options_of_xai_that_cannot_be_used_are_refused(options: XAIOptions) -> None:
+    with pytest.raises(LocalProtocolError, match="the options for xAI can't be used"):
+        xai_session(options)
+
+
+def test_options_come_from_json_too() -> None:
+    text = '{"turn_detection":{"type":"semantic_vad","eagerness":"high"},"server_tools":[{"type":"mcp"}]}'
+    assert msgspec.json.decode(text, type=OpenAIOptions) == OpenAIOptions(
+        turn_detection=SemanticVad(eagerness="high"), server_tools=(ServerTool("mcp"),)
+    )
+    with pytest.raises(msgspec.ValidationError, match="unknown field `colour`"):
+        msgspec.json.decode('{"colour":1}', type=XAIOptions)
+
+
+def test_the_settings_of_server_tools_are_not_shown() -> None:
+    tool = ServerTool("mcp", {"authorization": "secret"})
+    assert repr(OpenAIOptions(server_tools=(tool,))).count("secret") == 0
+    assert tool.as_json() == {"type": "mcp", "authorization": "secret"}

@@ -1,0 +1,352 @@
+"""Tool calls: when they are handed out, how they are answered, and the one request that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from speko_anyio.protocol import Error, Limits, LocalProtocolError, ServerToolCall, ToolCall
+from speko_anyio.providers.openai import OpenAIOptions, ServerVad
+
+from .realtime_talk import (
+    COMMITTED,
+    MANUAL,
+    SPEECH_STARTED,
+    SPEECH_STOPPED,
+    XAI_MANUAL,
+    Event,
+    Talk,
+    call,
+    created,
+    done,
+    error,
+    granted,
+    openai,
+    pcm,
+    refusal,
+    speech,
+    xai,
+    xai_call,
+)
+
+ITEM = "conversation.item.create"
+CREATE = "response.create"
+
+Setting = tuple[Talk[Any], Callable[[str, str], Event]]
+
+
+@pytest.fixture(params=["openai", "xai"])
+def setting(request: pytest.FixtureRequest) -> Setting:
+    """A session in automatic mode, and how its provider makes a call."""
+    if request.param == "openai":
+        return openai().make_ready(), call
+    return xai().make_ready(), xai_call
+
+
+def acknowledged(call_id: str) -> Event:
+    return {"type": "conversation.item.added", "item": {"type": "function_call_output", "call_id": call_id}}
+
+
+def test_a_call_is_answered_and_the_model_asked_to_go_on(setting: Setting) -> None:
+    talk, make_call = setting
+    assert talk.hear(created("r1"), make_call("r1", "c1")) == [ToolCall("c1", "get_weather", "{}")]
+    assert talk.dialect.open_calls == ("c1",)
+    talk.hear(done("r1"))
+    talk.dialect.send_tool_result("c1", "7 degrees")
+    item, request = talk.sent()
+    assert item["item"] == {"type": "function_call_output", "call_id": "c1", "output": "7 degrees"}
+    assert request["type"] == CREATE
+    assert talk.dialect.open_calls == ()
+
+
+def test_parallel_calls_are_followed_by_one_request(setting: Setting) -> None:
+    talk, make_call = setting
+    talk.hear(created("r1"), make_call("r1", "c1"), make_call("r1", "c2"), make_call("r1", "c3"))
+    talk.dialect.send_tool_result("c2", "")
+    assert talk.sent_types() == [ITEM]
+    talk.hear(done("r1"))
+    talk.dialect.send_tool_result("c3", "")
+    assert talk.sent_types() == [ITEM]
+    talk.dialect.send_tool_result("c1", "")
+    assert talk.sent_types() == [ITEM, CREATE]
+
+
+def test_results_before_the_end_of_the_response_wait_for_it(setting: Setting) -> None:
+    talk, make_call = setting
+    talk.hear(created("r1"), make_call("r1", "c1"))
+    talk.dialect.send_tool_result("c1", "")
+    assert talk.sent_types() == [ITEM]
+    talk.hear(done("r1"))
+    assert talk.sent_types() == [CREATE]
+
+
+def test_a_result_needs_an_open_call(setting: Setting) -> None:
+    talk, make_call = setting
+    with pytest.raises(LocalProtocolError, match="no tool call 'c1' is open"):
+        talk.dialect.send_tool_result("c1", "")
+    talk.hear(created("r1"), make_call("r1", "c1"))
+    talk.dialect.send_tool_result("c1", "")
+    with pytest.raises(LocalProtocolError, match="no tool call 'c1' is open"):
+        talk.dialect.send_tool_result("c1", "")
+
+
+def test_a_result_must_be_text(setting: Setting) -> None:
+    talk, make_call = setting
+    talk.hear(created("r1"), make_call("r1", "c1"))
+    with pytest.raises(TypeError, match="JSON text"):
+        talk.dialect.send_tool_result("c1", {"temp": 7})
+    with pytest.raises(LocalProtocolError, match="surrogate"):
+        talk.dialect.send_tool_result("c1", "\ud800")
+    assert talk.sent() == []
+    talk.dialect.send_tool_result("c1", "7")
+    assert talk.sent_types() == [ITEM]
+
+
+def test_a_result_that_does_not_fit_can_be_sent_again() -> None:
+    talk = openai(limits=Limits(max_outbox=10_000)).make_ready()
+    talk.hear(created("r1"), call("r1", "c1"), done("r1"))
+    with pytest.raises(LocalProtocolError, match="outbox"):
+        talk.dialect.send_tool_result("c1", "x" * 10_000)
+    talk.dialect.send_tool_result("c1", "x")
+    assert talk.sent_types() == [ITEM, CREATE]
+
+
+def test_calls_repeat(setting: Setting) -> None:
+    talk, make_call = setting
+    talk.hear(created("r1"), make_call("r1", "c1"))
+    assert talk.hear(make_call("r1", "c1")) == []
+    assert talk.dialect.stats.repeated_events == 1
+    talk.dialect.send_tool_result("c1", "")
+    assert talk.hear(make_call("r1", "c1")) == []
+
+
+def test_a_call_that_was_cut_off_is_none() -> None:
+    talk = openai().make_ready()
+    arguments = {**xai_call("r1", "c1"), "arguments": '{"city":"Os'}
+    assert talk.hear(created("r1"), arguments, call("r1", "c1", "incomplete"), done("r1", "cancelled")) == []
+
+
+def test_calls_that_are_only_in_the_response_count() -> None:
+    talk = openai().make_ready()
+    output = [call("r1", "c1")["item"], call("r1", "c2")["item"], call("r1", "c3", "incomplete")["item"]]
+    frames = talk.hear(created("r1"), call("r1", "c1"), done("r1", output=[*output, {"type": "message"}]))
+    assert frames == [ToolCall("c1", "get_weather", "{}"), ToolCall("c2", "get_weather", "{}")]
+    talk.dialect.send_tool_result("c2", "")
+    talk.dialect.send_tool_result("c1", "")
+    assert talk.sent_types() == [ITEM, ITEM, CREATE]
+
+
+def test_a_call_after_the_end_of_its_response_is_answered_like_any() -> None:
+    talk = openai().make_ready()
+    assert len(talk.hear(created("r1"), done("r1"), call("r1", "c1"))) == 1
+    talk.dialect.send_tool_result("c1", "")
+    assert talk.sent_types() == [ITEM, CREATE]
+
+
+def test_a_call_without_an_id_cannot_be_answered() -> None:
+    talk = xai().make_ready()
+    (frame,) = talk.hear({**xai_call("r1", ""), "call_id": None})
+    assert isinstance(frame, Error)
+
+
+def test_more_calls_than_the_limit_break_the_protocol(setting: Setting) -> None:
+    make_call = setting[1]
+    limits = Limits(max_open_calls=2)
+    talk: Talk[Any] = openai(limits=limits) if make_call is call else xai(limits=limits)
+    talk.make_ready()
+    frames = talk.hear(*(make_call("r1", f"c{number}") for number in range(3)))
+    assert [type(frame).__name__ for frame in frames] == ["ToolCall", "ToolCall", "Close"]
+    assert talk.dialect.closed is not None
+    assert talk.dialect.closed.code == 1008
+
+
+def test_several_things_wrong_with_one_event_are_one_end() -> None:
+    talk = openai(limits=Limits(max_open_calls=1, max_text_size=4000)).make_ready()
+    output = [call("r1", f"c{number}")["item"] for number in range(3)]
+    frames = talk.hear(done("r1", output=output, usage={"input_token_details": {}}))
+    assert [type(frame).__name__ for frame in frames] == ["ToolCall", "Close"]
+
+
+# The floor
+
+
+def test_no_answer_is_forced_while_the_user_speaks(setting: Setting) -> None:
+    talk, make_call = setting
+    talk.hear(created("r1"), make_call("r1", "c1"), done("r1"), SPEECH_STARTED)
+    talk.dialect.send_tool_result("c1", "")
+    assert talk.sent_types() == [ITEM]
+    talk.hear(acknowledged("c1"), SPEECH_STOPPED, COMMITTED, created("r2"), done("r2"))
+    assert talk.sent() == []  # the provider's own answer knew the result
+
+
+def test_an_answer_that_may_not_know_the_result_is_followed_by_another(setting: Setting) -> None:
+    talk, make_call = setting
+    talk.hear(created("r1"), make_call("r1", "c1"), done("r1"), SPEECH_STARTED)
+    talk.dialect.send_tool_result("c1", "")
+    talk.hear(SPEECH_STOPPED, COMMITTED, created("r2"), acknowledged("c1"), done("r2"))
+    assert talk.sent_types() == [ITEM, CREATE]
+
+
+def test_a_provider_that_does_not_answer_the_user_is_asked(setting: Setting) -> None:
+    talk, make_call = setting
+    talk.hear(created("r1"), make_call("r1", "c1"), done("r1"), SPEECH_STARTED)
+    talk.dialect.send_tool_result("c1", "")
+    talk.hear(SPEECH_STOPPED)
+    talk.sent()
+    talk.wait(4.9)
+    assert talk.sent() == []
+    talk.wait(0.2)
+    assert talk.sent_types() == [CREATE]
+
+
+def test_where_turns_are_not_answered_unasked_the_result_need_not_wait() -> None:
+    talk = openai(OpenAIOptions(turn_detection=ServerVad(create_response=False))).make_ready()
+    talk.hear(created("r1"), call("r1", "c1"), done("r1"), SPEECH_STARTED)
+    talk.dialect.send_tool_result("c1", "")
+    assert talk.sent_types() == [ITEM]
+    talk.hear(SPEECH_STOPPED)
+    assert talk.sent_types() == [CREATE]
+
+
+def test_speech_that_is_cleared_gives_the_floor_back() -> None:
+    talk = openai().make_ready()
+    talk.hear(created("r1"), call("r1", "c1"), done("r1"), SPEECH_STARTED)
+    talk.dialect.send_tool_result("c1", "")
+    talk.hear({"type": "input_audio_buffer.cleared"})
+    assert talk.sent_types() == [ITEM, CREATE]
+
+
+def test_results_after_an_interruption_still_count(setting: Setting) -> None:
+    talk, make_call = setting
+    talk.hear(created("r1"), speech("r1", "a1", 100), make_call("r1", "c1"), make_call("r1", "c2"))
+    talk.dialect.interrupt()
+    talk.hear(done("r1", "cancelled"))
+    talk.sent()
+    assert talk.dialect.open_calls == ()
+    talk.dialect.send_tool_result("c1", "")
+    talk.dialect.send_tool_result("c2", "")
+    assert talk.sent_types() == [ITEM, ITEM, CREATE]
+
+
+def test_an_interruption_leaves_the_answer_to_tools_owed() -> None:
+    talk = openai(MANUAL).make_ready()
+    talk.hear(created("r1"), call("r1", "c1"), done("r1"), created("r2"))
+    talk.dialect.send_tool_result("c1", "")
+    talk.dialect.send_audio(pcm(100))
+    talk.dialect.commit()
+    talk.dialect.interrupt()
+    talk.sent()
+    talk.hear(done("r2", "cancelled"))
+    assert talk.sent_types() == [CREATE]
+
+
+def test_forgotten_calls_do_not_hold_up_the_others() -> None:
+    talk = openai(limits=Limits(max_open_calls=1)).make_ready()
+    for number in range(3):
+        talk.hear(created(f"r{number}"), call(f"r{number}", f"c{number}"))
+        talk.dialect.interrupt()
+        talk.hear(done(f"r{number}", "cancelled"))
+    talk.sent()
+    with pytest.raises(LocalProtocolError):
+        talk.dialect.send_tool_result("c0", "")
+    talk.dialect.send_tool_result("c2", "")
+    assert talk.sent_types() == [ITEM, CREATE]
+
+
+def test_a_request_for_tools_that_met_another_response_is_repeated() -> None:
+    talk = openai().make_ready()
+    talk.hear(created("r1"), call("r1", "c1"), done("r1"))
+    talk.dialect.send_tool_result("c1", "")
+    request = talk.sent()[-1]
+    talk.hear(created("vad"), refusal(request, "vad"))
+    assert talk.sent() == []
+    talk.hear(done("vad"))
+    assert talk.sent_types() == [CREATE]
+
+
+def test_the_same_on_xai_which_names_no_request() -> None:
+    talk = xai().make_ready()
+    talk.hear(created("r1"), xai_call("r1", "c1"), done("r1"))
+    talk.dialect.send_tool_result("c1", "")
+    talk.sent()
+    talk.hear(error(None, "Conversation already has an active response"), created("vad"), done("vad"))
+    assert talk.sent_types() == [CREATE]
+
+
+def test_a_request_for_tools_is_granted() -> None:
+    talk = openai().make_ready()
+    talk.hear(created("r1"), call("r1", "c1"), done("r1"))
+    talk.dialect.send_tool_result("c1", "")
+    request = talk.sent()[-1]
+    assert talk.hear(granted(request, "r2"), done("r2")) == []
+    assert talk.wait(10) == []
+    assert talk.sent() == []
+
+
+def test_a_turn_and_tools_are_answered_together() -> None:
+    talk = openai(MANUAL).make_ready()
+    talk.hear(created("r1"), call("r1", "c1"))
+    talk.dialect.send_tool_result("c1", "")
+    talk.dialect.send_audio(pcm(100))
+    talk.dialect.commit()
+    talk.sent()
+    talk.hear(done("r1"))
+    (request,) = talk.sent()
+    talk.hear(granted(request, "r2"), done("r2"))
+    assert talk.sent() == []
+
+
+# Tools on the provider's side
+
+
+def mcp(status: str, item_id: str = "m1") -> Event:
+    return {"type": f"response.mcp_call.{status}", "item_id": item_id}
+
+
+def item(event: str, status: str, kind: str = "mcp_call") -> Event:
+    return {
+        "type": f"response.output_item.{event}",
+        "response_id": "r1",
+        "item": {"id": "m1", "type": kind, "name": "search", "status": status},
+    }
+
+
+def test_a_server_tool_is_told_once_per_step() -> None:
+    talk = openai().make_ready()
+    frames = talk.hear(
+        item("added", "in_progress"),
+        mcp("in_progress"),
+        mcp("completed"),
+        item("done", "completed"),
+        mcp("completed"),
+        mcp("in_progress"),
+    )
+    assert frames == [ServerToolCall("m1", "search", "started"), ServerToolCall("m1", "search", "completed")]
+
+
+@pytest.mark.parametrize("end", [mcp("failed"), item("done", "failed"), item("done", "incomplete")])
+def test_a_server_tool_fails(end: Event) -> None:
+    talk = xai(XAI_MANUAL).make_ready()
+    assert talk.hear(mcp("in_progress"), end)[-1].status == "failed"  # type: ignore[union-attr]
+
+
+def test_server_tools_of_other_kinds_are_told_by_their_items() -> None:
+    talk = xai().make_ready()
+    frames = talk.hear(
+        item("added", "in_progress", "web_search_call"),
+        item("done", "in_progress", "web_search_call"),
+        item("done", "completed", "web_search_call"),
+        item("added", "in_progress", "message"),
+        {**item("done", "completed"), "item": {"id": "x"}},
+    )
+    assert [frame.status for frame in frames] == ["started", "completed"]  # type: ignore[union-attr]
+
+
+def test_server_tools_are_forgotten_in_time() -> None:
+    talk = openai().make_ready()
+    for number in range(300):
+        talk.hear(mcp("in_progress", f"m{number}"))
+    assert len(talk.hear(mcp("in_progress", "m0"))) == 1
+    assert talk.hear(mcp("in_progress", "m299")) == []
