@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import struct
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from speko_anyio import Commit, __version__
+from speko_anyio import AudioIn, Commit, __version__
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import BAD_INPUT, NO_ANSWER, REFUSED, UNREACHABLE, USAGE
@@ -228,3 +229,60 @@ def test_a_service_that_gives_up(
     monkeypatch.setattr("speko_anyio.cli.here.default_handlers", lambda: {"local": gives_up})
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     assert "code 1011 (PROVIDER_DOWN: the model is on strike)" in one_line(capsys)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+def test_ctrl_c_is_one_line_and_130(backend: str, question: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "speko_anyio.cli", "say", str(question), "--provider", "echo"]
+    # Long enough to be interrupted in the middle of the question.
+    question.write_bytes(format_wav(bytes(2 * 16000 * 30), 16000))
+    process = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "reply.wav"), "--backend", backend],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("question  30.0 s of speech")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait(10)
+    assert err == "speko-anyio: interrupted\n"
+    assert process.returncode == 130
+
+
+def test_silence_at_the_end_is_not_waited_for_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def eager(session: ServerSession) -> None:
+        async for command in session:
+            if isinstance(command, AudioIn):
+                await session.send_audio(bytes(640))
+                await session.send_usage(1, 1)
+                break
+        async for _ in session:
+            pass
+
+    monkeypatch.setattr("speko_anyio.cli.here.default_handlers", lambda: {"local": eager})
+    # If it were waited for, the time limit of the suite would tell.
+    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 3600.0)
+    monkeypatch.setattr("speko_anyio.cli.turn.QUIET_TIMEOUT", 3600.0)
+    path = tmp_path / "question.wav"
+    path.write_bytes(format_wav(bytes(2 * 16000), 16000))
+    assert main(["say", str(path), "-o", str(tmp_path / "[bold]reply.wav")]) == 0
+    out = capsys.readouterr().out
+    assert "before the end of the recording" in out
+    assert "[bold]reply.wav" in out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["serve", "--port", "70000"], ["serve", "--patience", "nan"], ["demo", "--turns", "x"]]
+)
+def test_numbers_that_are_none(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == USAGE
+    assert "is not a" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def read_wav(
     with file.open("rb") as stream:
         content = stream.read(max_bytes + 1)
     if len(content) > max_bytes:
-        raise WavError(f"{file} is larger than {max_bytes} bytes; raise max_bytes or cut the file")
+        raise WavError(f"{file} is larger than {max_bytes} bytes; cut it into shorter files")
     return parse_wav(content, sample_rate=sample_rate, name=str(file))
 
 

@@ -44,7 +44,8 @@ class Display:
 
     def line(self, text: str | Text) -> None:
         """Something to keep."""
-        self.console.print(text, soft_wrap=True)
+        # A file may be called [bold].wav: nothing here is markup.
+        self.console.print(text, soft_wrap=True, markup=False, emoji=False)
 
     def progress(self, done: float) -> None:
         """How much of the question was spoken, from 0 to 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anyio.to_thread
@@ -32,6 +33,12 @@ async def save(path: Path, pcm: bytes, sample_rate: int) -> None:
 def check_writable(path: Path) -> None:
     """Before a conversation is held whose end would be lost: can `path` be written at all?"""
     folder = path.parent
-    if path.is_dir() or not folder.is_dir():
-        what = "it is a folder" if path.is_dir() else f"{folder} is no folder"
-        raise CommandError(f"can't write {path}: {what}; choose another -o", BAD_INPUT)
+    if path.is_dir():
+        what = "it is a folder"
+    elif not folder.is_dir():
+        what = f"{folder} is no folder"
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        what = "it may not be written"
+    else:
+        return
+    raise CommandError(f"can't write {path}: {what}; choose another -o", BAD_INPUT)

@@ -12,7 +12,7 @@ import anyio
 
 from .._version import __version__
 from ..protocol.errors import SpekoError
-from .failures import EXIT_CODES_HELP, INTERRUPTED, CommandError, exit_code_of
+from .failures import EXIT_CODES_HELP, FAILED, INTERRUPTED, CommandError, exit_code_of
 
 BACKENDS: Final = ("asyncio", "uvloop", "trio")
 
@@ -25,15 +25,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(options)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except CommandError as error:
-        print(f"speko-anyio: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(str(error), error.exit_code)
     except SpekoError as error:
-        print(f"speko-anyio: {error}", file=sys.stderr)
-        return exit_code_of(error)
+        return _failed(str(error), exit_code_of(error))
+    except BaseExceptionGroup as group:
+        # trio delivers Ctrl-C inside whichever task runs, and that task's group wraps it.
+        if group.split(KeyboardInterrupt)[0] is not None:
+            return _interrupted()
+        broken = group.split(OSError)[0]
+        if broken is None:
+            raise
+        return _failed(f"the output broke: {_first(broken)}; check where it goes", FAILED)
+    except OSError as error:
+        return _failed(f"{error}; check where the output goes", FAILED)
     return 0
+
+
+def _first(group: BaseExceptionGroup[OSError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _interrupted() -> int:
+    return _failed("interrupted", INTERRUPTED)
+
+
+def _failed(message: str, exit_code: int) -> int:
+    # Not the peer's line ends either, whatever they are meant to do to the terminal.
+    line = "".join(c for c in " ".join(message.split()) if c.isprintable())
+    print(f"speko-anyio: {line}", file=sys.stderr)
+    return exit_code
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -111,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     say.add_argument(
         "wav", type=Path, metavar="QUESTION.wav", help="any PCM WAV: every rate and channel count"
     )
-    say.add_argument("--provider", default="local", help="openai, google, xai, local, … (default: local)")
+    say.add_argument("--provider", default="local", help="openai, google, xai, local, ... (default: local)")
     say.add_argument("--model", default=None, help="the provider's model (default: its usual one)")
     say.add_argument("--voice", default=None)
     say.add_argument("--system-prompt", default=None)
@@ -128,10 +153,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES_HELP,
     )
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    serve.add_argument("--port", type=_port, default=8000, help="0 takes a free one")
     serve.add_argument("--public-url", default=None, help="where clients reach it, behind a proxy")
     serve.add_argument(
-        "--patience", type=float, default=10.0, metavar="SECONDS", help="for living sessions on Ctrl-C"
+        "--patience", type=_seconds, default=10.0, metavar="SECONDS", help="for living sessions on Ctrl-C"
     )
     _add_backend(serve, choices=("asyncio", "uvloop"))
     return parser
@@ -155,7 +180,22 @@ def _add_backend(parser: argparse.ArgumentParser, choices: Sequence[str] = BACKE
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return seconds

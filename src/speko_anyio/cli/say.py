@@ -47,6 +47,8 @@ async def say(options: argparse.Namespace) -> None:
                     output_sample_rate=options.rate,
                 )
             )
+            seconds = len(question) / 2 / options.rate
+            display.line(f"question  {seconds:.1f} s of speech at {options.rate} Hz, to {options.provider}")
             answer = await take_turn(session, question, progress=display.progress, show=display.show)
         await files.save(options.output, bytes(answer.pcm), answer.sample_rate)
         seconds = len(answer.pcm) / 2 / answer.sample_rate

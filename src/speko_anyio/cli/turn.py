@@ -42,9 +42,7 @@ class Answer(msgspec.Struct):
         assert self.time_to_first_audio is not None
         milliseconds = self.time_to_first_audio * 1000
         if milliseconds < 0:
-            return (
-                f"time to first audio: {-milliseconds:.0f} ms before the recording ended (silence at its end)"
-            )
+            return f"time to first audio: {-milliseconds:.0f} ms before the end of the recording"
         return f"time to first audio: {milliseconds:.0f} ms after the end of the question"
 
 
@@ -79,6 +77,7 @@ class _Turn:
         self._patience = anyio.CancelScope()
         self._question_ended: float | None = None
         self._first_audio: float | None = None
+        self._answer_ended = False
         self._error: Error | None = None
         self._failure: Exception | None = None
 
@@ -94,7 +93,9 @@ class _Turn:
         except SpekoError:
             return  # the session is over: `listen` is told so too, and why
         self._question_ended = anyio.current_time()
-        self._patience.deadline = self._question_ended + ANSWER_TIMEOUT
+        # The answer may be there already, when the service heard the end before the recording had one.
+        patience = ANSWER_TIMEOUT if self._first_audio is None else QUIET_TIMEOUT
+        self._patience.deadline = self._question_ended + (0.0 if self._answer_ended else patience)
 
     async def listen(self) -> None:
         """Take frames until the answer is over. Raises nothing of ours: the task group would wrap it."""
@@ -128,7 +129,8 @@ class _Turn:
                 answer.said = f"{answer.said} {text}".strip()
             case Error():
                 self._error = frame
-            case Usage():
+            case Usage() if self._first_audio is not None:
+                self._answer_ended = True
                 return self._answered
             case Close(code=code, reason=reason):
                 self._failure = self._closed(code, reason)
