@@ -139,16 +139,24 @@ class RawClient:
     async def hear(self) -> Frame:
         """The next frame; raises what the core raises."""
         with anyio.fail_after(10):
-            while (event := self.connection.next_event()) is NEED_DATA:
+            while True:
+                try:
+                    event = self.connection.next_event()
+                finally:
+                    # The core answers pings and closes as its events are taken.
+                    await self._flush_if_open()
+                if event is not NEED_DATA:
+                    return event
                 try:
                     self.connection.receive_data(await self.stream.receive())
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     self.connection.receive_eof()
-                try:
-                    await self.flush()
-                except anyio.BrokenResourceError:
-                    self.connection.send_failed()
-        return event
+
+    async def _flush_if_open(self) -> None:
+        try:
+            await self.flush()
+        except anyio.BrokenResourceError:
+            self.connection.send_failed()
 
     async def hear_all(self) -> list[Frame]:
         """Every frame up to the last."""

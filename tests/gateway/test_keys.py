@@ -25,7 +25,12 @@ def test_nothing_else_is_a_key(header: str | None) -> None:
     assert APIKeys(["first", ""]).identify(header) is None
 
 
-@pytest.mark.parametrize("keys", [[], [""]])
+def test_whitespace_around_a_configured_key_is_no_part_of_it() -> None:
+    assert APIKeys([" first\n"]).identify("Bearer first") == APIKeys(["first"]).identify("Bearer first")
+    assert APIKeys(["first\n"]).identify("Bearer first") is not None
+
+
+@pytest.mark.parametrize("keys", [[], [""], [" \n"]])
 def test_there_must_be_a_key(keys: list[str]) -> None:
     with pytest.raises(ValueError, match="at least one API key"):
         APIKeys(keys)
@@ -46,7 +51,7 @@ def test_a_bucket_empties_and_fills() -> None:
     assert [limiter.take("a", 1000.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize(("rate", "burst"), [(0.0, 1), (1.0, 0)])
+@pytest.mark.parametrize(("rate", "burst"), [(0.0, 1), (1.0, 0), (-1.0, 1), (float("nan"), 1)])
 def test_a_limit_that_lets_nothing_through_is_refused(rate: float, burst: int) -> None:
     with pytest.raises(ValueError, match="rate limit"):
         RateLimiter(rate=rate, burst=burst)

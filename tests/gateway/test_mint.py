@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 import httpx
 import jwt
 import pytest
 
 from speko_anyio.gateway import Gateway, MemoryStore, SessionRecord
+from speko_anyio.gateway import mint as mint_module
 from speko_anyio.gateway.store import Idempotency
 
 from .support import KEY, make_gateway
@@ -158,7 +160,7 @@ async def test_a_key_is_needed(header: str) -> None:
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"ttlSeconds":0}', "$.ttlSeconds"),
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"ttlSeconds":"1"}', "$.ttlSeconds"),
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"metadata":[]}', "$.metadata"),
-        (b'{"metadata":' + b'{"a":' * 20_000, "nested too deeply"),
+        (b'{"metadata":' + b'{"a":' * 10_000, "nested too deeply"),
     ],
 )
 async def test_a_wrong_request_is_told_which_field(body: bytes, message: str) -> None:
@@ -178,7 +180,20 @@ async def test_a_url_that_can_not_be_told_is_refused() -> None:
     assert "Host" in response.json()["error"]
 
 
-@pytest.mark.parametrize("url", ["", "voice.example.com", "ftp://voice.example.com", "https://", "wss://x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "voice.example.com",
+        "ftp://voice.example.com",
+        "https://",
+        "wss://x",
+        "https://x/?a=1",
+        "https://x?",
+        "https://x/#a",
+        "https://x#",
+    ],
+)
 def test_a_public_url_is_checked_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="public_url"):
         make_gateway(public_url=url)
@@ -255,6 +270,7 @@ async def test_a_failure_of_the_store_is_logged_and_not_shown(caplog: pytest.Log
     [
         ("GET", "/", 404, "NOT_FOUND"),
         ("GET", "/v1/realtime/sess_1", 404, "NOT_FOUND"),
+        ("POST", "/v1/sessions/", 404, "NOT_FOUND"),
         ("PUT", "/v1/sessions", 405, "METHOD_NOT_ALLOWED"),
     ],
 )
@@ -264,3 +280,47 @@ async def test_other_paths_answer_in_the_same_shape(method: str, path: str, stat
     assert response.status_code == status
     assert response.json()["code"] == code
     assert path in response.json()["error"]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mint_module, "BODY_TIMEOUT", 0.05)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await anyio.sleep_forever()
+
+    with anyio.fail_after(5):
+        response = await answer_to(body())
+    assert response.status_code == 408
+    assert response.json()["code"] == "REQUEST_TIMEOUT"
+    assert response.headers["connection"] == "close"
+
+
+async def answer_to(body: AsyncIterator[bytes]) -> httpx.Response:
+    """By hand, as httpx listens only when it has sent the whole body."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": await anext(body), "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/sessions",
+        "query_string": b"",
+        "scheme": "http",
+        "headers": [(b"host", b"gw.test"), (b"authorization", AUTH["Authorization"].encode())],
+    }
+    await make_gateway().app(scope, receive, send)
+    return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=sent[1]["body"])
+
+
+async def test_what_the_client_sent_is_shown_in_part_only() -> None:
+    long = "x" * 10_000
+    response = await refused(400, "VALIDATION_ERROR", "$.mode", json={"mode": long, "s2s": S2S})
+    assert 100 < len(response.text) < 350
+    async with http() as client:
+        assert len((await client.get(f"/{long}")).text) < 350

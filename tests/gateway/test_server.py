@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
 from types import TracebackType
@@ -14,7 +15,7 @@ import pytest
 import uvicorn
 from anyio.abc import TaskStatus
 
-from speko_anyio.gateway import Gateway, ServerSession, echo, running_gateway, serve
+from speko_anyio.gateway import Gateway, ServerSession, echo, running_gateway, serve, server
 from speko_anyio.protocol import Close, HandshakeError, Ready
 
 from .support import KEY, Recorder, make_gateway, mint, raw_client
@@ -234,3 +235,66 @@ def test_a_gateway_needs_a_handler() -> None:
 
 def test_a_gateway_knows_its_providers() -> None:
     assert make_gateway({"a": echo, "b": echo}).providers == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("token_lifetime", 0),
+        ("token_lifetime", -1),
+        ("close_timeout", -1.0),
+        ("close_timeout", math.nan),
+        ("handler_grace", -0.1),
+        ("handler_grace", math.nan),
+    ],
+)
+def test_times_that_can_not_work_are_refused(name: str, value: float) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        make_gateway(**options)
+
+
+def test_what_it_accepts_sends_without_delay() -> None:
+    with server._listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_the_parser_of_http_has_a_limit_for_headers() -> None:
+    """Also where httptools is installed, which uvicorn would prefer."""
+    assert server._config(make_gateway()).http == "h11"
+
+
+async def test_no_log_level_shows_a_token(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("uvicorn.error", "uvicorn.asgi"):
+        caplog.set_level(1, name)
+    async with running_gateway(make_gateway()) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert isinstance(await client.hear(), Ready)
+    assert grant.ws_token not in caplog.text
+    assert [record for record in caplog.records if record.levelno < logging.INFO] == []
+
+
+async def test_a_server_that_ends_leaves_the_logs_of_another_one_alone() -> None:
+    async with running_gateway(make_gateway()):
+        before = list(logging.getLogger("uvicorn.error").filters)
+        async with running_gateway(make_gateway()):
+            pass
+        assert logging.getLogger("uvicorn.error").filters == before != []
+
+
+async def test_text_that_is_not_utf8_ends_its_session_and_is_not_logged_as_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recorder = Recorder()
+    async with running_gateway(make_gateway({"echo": recorder})) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert isinstance(await client.hear(), Ready)
+            await client.stream.send(b"\x81\x81" + bytes(4) + b"\xff")
+            assert (await client.hear_close()).code == 1007
+        await recorder.wait_done()
+    assert isinstance(recorder.commands[-1], Close)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

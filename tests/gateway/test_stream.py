@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import httpx
 import pytest
 
-from speko_anyio.gateway import MemoryStore, ServerSession, echo, running_gateway, server
+from speko_anyio.gateway import (
+    Gateway,
+    MemoryStore,
+    ServerSession,
+    SessionRecord,
+    echo,
+    running_gateway,
+    server,
+    stream,
+)
 from speko_anyio.gateway.mint import MAX_BODY
 from speko_anyio.gateway.session import RECEIVE_BUFFER
+from speko_anyio.gateway.store import Refused
 from speko_anyio.gateway.tokens import Claims, TokenSigner
 from speko_anyio.protocol import (
     Audio,
@@ -140,6 +153,24 @@ async def test_a_body_has_a_limit() -> None:
     assert response.json()["code"] == "PAYLOAD_TOO_LARGE"
 
 
+async def mint_in_memory(gateway: Gateway) -> dict[str, str]:
+    transport = httpx.ASGITransport(app=gateway.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gw.test") as http:
+        body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        grant: dict[str, str] = (await http.post("/v1/sessions", json=body, headers=headers)).json()
+    return grant
+
+
+def stream_scope(session_id: str, token: str) -> dict[str, Any]:
+    return {
+        "type": "websocket",
+        "path": f"/v1/realtime/{session_id}",
+        "headers": [],
+        "subprotocols": [token],
+    }
+
+
 @pytest.mark.parametrize("leaves", ["before the answer", "during the answer"])
 async def test_a_client_that_leaves_before_it_is_let_in_is_recorded(leaves: str) -> None:
     ended: list[tuple[str, Close | None]] = []
@@ -149,11 +180,7 @@ async def test_a_client_that_leaves_before_it_is_let_in_is_recorded(leaves: str)
             ended.append((session_id, close))
 
     gateway = make_gateway(store=Store())
-    transport = httpx.ASGITransport(app=gateway.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw.test") as http:
-        body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
-        headers = {"Authorization": f"Bearer {KEY}"}
-        grant = (await http.post("/v1/sessions", json=body, headers=headers)).json()
+    grant = await mint_in_memory(gateway)
 
     async def receive() -> dict[str, Any]:
         if leaves == "during the answer":
@@ -163,14 +190,93 @@ async def test_a_client_that_leaves_before_it_is_let_in_is_recorded(leaves: str)
     async def send(message: Any) -> None:
         raise OSError
 
-    scope = {
-        "type": "websocket",
-        "path": f"/v1/realtime/{grant['sessionId']}",
-        "headers": [],
-        "subprotocols": [grant["wsToken"]],
-    }
-    await gateway.app(scope, receive, send)
+    await gateway.app(stream_scope(grant["sessionId"], grant["wsToken"]), receive, send)
     assert ended == [(grant["sessionId"], None)]
+
+
+class SlowStore(MemoryStore):
+    """A store that answers a claim, or records an end, when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.answer = threading.Event()
+        self.ended: list[tuple[str, Close | None]] = []
+
+    async def claim(self, session_id: str, token_id: str, *, now: float) -> SessionRecord | Refused:
+        self.asked.set()
+        assert await anyio.to_thread.run_sync(self.answer.wait, 10)
+        return await super().claim(session_id, token_id, now=now)
+
+    async def end(self, session_id: str, close: Close | None, *, now: float) -> None:
+        await super().end(session_id, close, now=now)
+        self.ended.append((session_id, close))
+
+
+async def test_a_session_that_is_claimed_while_the_gateway_stops_is_refused() -> None:
+    store = SlowStore()
+    gateway = make_gateway(store=store)
+    async with running_gateway(gateway) as url:
+        grant = await mint(url)
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            assert await anyio.to_thread.run_sync(store.asked.wait, 10)
+            await gateway.drain()
+            store.answer.set()
+            with pytest.raises(HandshakeError, match="shutting down") as caught:
+                await client.hear()
+    assert caught.value.status == 503
+    assert store.ended == [(grant.session_id, None)]
+
+
+async def test_a_session_that_is_accepted_while_the_gateway_stops_is_closed() -> None:
+    recorder = Recorder()
+    store = SlowStore()
+    store.answer.set()
+    gateway = make_gateway({"echo": recorder}, store=store)
+    sent: list[Any] = []
+    says: list[dict[str, Any]] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.disconnect", "code": 1012, "reason": ""},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        if len(says) == 1:
+            await closing.wait()
+        return says.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "websocket.accept":
+            await gateway.drain()
+        if message["type"] == "websocket.close":
+            closing.set()
+
+    closing = anyio.Event()
+    grant = await mint_in_memory(gateway)
+    with anyio.fail_after(5):
+        await gateway.app(stream_scope(grant["sessionId"], grant["wsToken"]), receive, send)
+    assert sent[-1] == {"type": "websocket.close", "code": 1012, "reason": "the gateway is restarting"}
+    assert recorder.commands == []
+    assert [close and close.code for _, close in store.ended] == [1012]
+
+
+async def test_a_store_that_fails_to_claim_is_told_as_documented(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(MemoryStore):
+        async def claim(self, session_id: str, token_id: str, *, now: float) -> SessionRecord | Refused:
+            raise OSError("disk on fire")
+
+    async with running_gateway(make_gateway(store=Broken())) as url:
+        grant = await mint(url)
+        answer = await upgrade(
+            url,
+            f"Sec-WebSocket-Protocol: {grant.ws_token}",
+            path=f"/v1/realtime/{grant.session_id}",
+        )
+    assert answer.startswith("HTTP/1.1 500 ")
+    assert '"code":"SESSION_CREATE_FAILED"' in answer
+    assert "disk" not in answer
+    assert "disk on fire" in caplog.text
+    assert grant.ws_token not in caplog.text
 
 
 # Sessions
@@ -291,7 +397,22 @@ async def test_a_handler_that_fails_after_the_end_is_logged(caplog: pytest.LogCa
     assert "too late to tell anybody" in caplog.text
 
 
-@pytest.mark.parametrize("handler", [fails, fails_in_a_group, fails_by_another_session])
+class Panic(BaseException):
+    """As extension modules in Rust raise it."""
+
+
+async def panics(session: ServerSession) -> None:
+    raise Panic
+
+
+async def lets_a_cancellation_out(session: ServerSession) -> None:
+    # asyncio's, on whatever backend the test runs: the handler runs on asyncio.
+    raise anyio.get_cancelled_exc_class()
+
+
+@pytest.mark.parametrize(
+    "handler", [fails, fails_in_a_group, fails_by_another_session, panics, lets_a_cancellation_out]
+)
 async def test_a_handler_that_fails_ends_its_own_session_only(
     handler: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -404,3 +525,53 @@ async def test_a_client_that_does_not_read_holds_nothing_up() -> None:
                 other = await mint(url)
                 async with raw_client(other.ws_url, other.ws_token) as client:
                     assert [type(await client.hear()) for _ in range(2)] == [Ready, Audio]
+
+
+async def test_the_end_is_recorded_also_when_the_server_is_cancelled() -> None:
+    class Store(SlowStore):
+        async def end(self, session_id: str, close: Close | None, *, now: float) -> None:
+            await anyio.lowlevel.checkpoint()
+            await super().end(session_id, close, now=now)
+
+    store = Store()
+    store.answer.set()
+    gateway = make_gateway(store=store)
+    grant = await mint_in_memory(gateway)
+    says = [{"type": "websocket.connect"}]
+
+    async def receive() -> dict[str, Any]:
+        if not says:
+            await anyio.sleep_forever()
+        return says.pop(0)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            tasks.cancel_scope.cancel()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            scope = stream_scope(grant["sessionId"], grant["wsToken"])
+            tasks.start_soon(gateway.app, scope, receive, send)
+    assert [close and close.code for _, close in store.ended] == [1006]
+
+
+@pytest.mark.parametrize("how", ["fails", "hangs"])
+async def test_a_store_that_can_not_record_the_end_is_logged(
+    how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_RECORD_TIMEOUT", 0.05)
+
+    class Broken(MemoryStore):
+        async def end(self, session_id: str, close: Close | None, *, now: float) -> None:
+            if how == "hangs":
+                await anyio.sleep_forever()
+            raise OSError("disk on fire")
+
+    gateway = make_gateway({"echo": returns}, store=Broken())
+    with anyio.fail_after(10):
+        async with running_gateway(gateway) as url:
+            grant = await mint(url)
+            async with raw_client(grant.ws_url, grant.ws_token) as client:
+                assert (await client.hear_close()).code == 1000
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert grant.session_id in record.getMessage()

@@ -64,6 +64,17 @@ def test_nothing_else_is_taken_and_no_error_shows_the_token(token: str) -> None:
     assert not token or token not in str(caught.value)
 
 
+def test_a_token_that_nests_too_deeply_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As older releases of PyJWT say it."""
+
+    def decode(*args: object, **options: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(jwt, "decode", decode)
+    with pytest.raises(TokenError, match="not one of this gateway"):
+        verify(TokenSigner(), "a.b.c")
+
+
 def test_a_short_secret_is_refused_and_not_shown() -> None:
     with pytest.raises(ValueError, match="has 7 bytes") as caught:
         TokenSigner("hunter2")

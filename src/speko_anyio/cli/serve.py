@@ -39,7 +39,7 @@ async def serve(options: argparse.Namespace) -> None:
                 why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
                 where = f"{options.host}:{options.port}"
                 raise CommandError(
-                    f"can't listen on {where}: {why}; choose other --host or --port", USAGE
+                    f"can't listen on {where}: {why}; choose another --host or --port", USAGE
                 ) from None
             display.line(f"gateway    {url}")
             display.line(f"providers  {', '.join(sorted(gateway.providers))}")

@@ -14,7 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from .asgi import refuse
 from .keys import APIKeys, RateLimiter
-from .mint import Mint, error_response
+from .mint import Mint, error_response, shorten
 from .store import MemoryStore, SessionStore
 from .stream import Stream
 from .tokens import TokenSigner
@@ -66,6 +66,11 @@ class Gateway:
     ) -> None:
         if not handlers:
             raise ValueError("a gateway needs at least one handler; pass handlers=default_handlers()")
+        if not token_lifetime > 0:
+            raise ValueError(f"token_lifetime must be a number of seconds above 0, not {token_lifetime}")
+        for name, seconds in (("close_timeout", close_timeout), ("handler_grace", handler_grace)):
+            if not seconds >= 0:  # also refuses NaN
+                raise ValueError(f"{name} must be a number of seconds, 0 or more, not {seconds}")
         self._handlers = dict(handlers)
         self._draining = False
         signer = TokenSigner(secret)
@@ -100,6 +105,8 @@ class Gateway:
             lifespan=self._lifespan,
         )
         """The ASGI application; its lifespan is `running`."""
+        # A path that is not ours is answered as documented, also when only its slash is too much.
+        self.app.router.redirect_slashes = False
 
     @property
     def providers(self) -> frozenset[str]:
@@ -176,5 +183,5 @@ class _NoWebSocketHere:
 
 async def _http_error(request: Request, error: Any) -> Response:
     code = _CODES.get(error.status_code, "UNKNOWN")
-    message = f"{request.method} {request.url.path}: {error.detail}"
+    message = f"{shorten(f'{request.method} {request.url.path}')}: {error.detail}"
     return error_response(error.status_code, code, message, error.headers)

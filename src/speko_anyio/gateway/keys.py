@@ -16,7 +16,8 @@ class APIKeys:
     def __init__(self, keys: Iterable[str]) -> None:
         if isinstance(keys, str):
             raise TypeError("api_keys must be a collection of keys, not one string; put it into a list")
-        self._digests = tuple({_digest(key) for key in keys if key})
+        # Whitespace around a key, such as the end of the file's line it was read from, comes in no header.
+        self._digests = tuple({_digest(key) for key in map(str.strip, keys) if key})
         if not self._digests:
             raise ValueError(
                 "a gateway needs at least one API key; pass api_keys=[secrets.token_urlsafe(32)]"
@@ -44,7 +45,7 @@ class RateLimiter:
     """A token bucket for each of a known set of keys: `rate` a second on average, `burst` at once."""
 
     def __init__(self, *, rate: float, burst: int) -> None:
-        if rate <= 0 or burst < 1:
+        if not rate > 0 or burst < 1:  # also refuses NaN
             raise ValueError(
                 f"a rate limit needs a rate above 0 and a burst of 1 or more, not {rate}, {burst}"
             )

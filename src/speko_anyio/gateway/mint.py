@@ -27,8 +27,14 @@ from .tokens import Claims, TokenSigner
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY: Final = 256 * 1024
-"""Bytes of a mint's body: room for a hundred tools with long schemas."""
+MAX_BODY: Final = 64 * 1024
+"""Bytes of a mint's body: room for a long prompt and dozens of tools. Decoded it may be 22 times as large."""
+
+BODY_TIMEOUT: Final = 10.0
+"""Seconds in which a mint's body must have come."""
+
+_MAX_ECHO: Final = 200
+"""Characters of a message that may show what the client sent."""
 
 MAX_IDEMPOTENCY_KEY: Final = 255
 """Characters of an Idempotency-Key; Stripe's limit, which clients know."""
@@ -50,6 +56,12 @@ class MintError(Exception):
         self.status = status
         self.code = code
         self.headers = headers
+
+
+def shorten(message: str) -> str:
+    """A message of at most 200 characters, cut in its middle: msgspec's end with the field they are about."""
+    half = _MAX_ECHO // 2
+    return message if len(message) <= _MAX_ECHO else f"{message[:half]}…{message[1 - half :]}"
 
 
 def error_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -153,7 +165,7 @@ class Mint:
         except msgspec.ValidationError as error:
             # msgspec names the field and the type it has, but of the value only an enum's.
             hint = "; it must be 16000 or 24000" if "SampleRate`" in str(error) else ""
-            raise _invalid(f"the request is not valid: {error}{hint}") from None
+            raise _invalid(f"the request is not valid: {shorten(str(error))}{hint}") from None
         except (msgspec.DecodeError, UnicodeError):
             raise _invalid("the request's body is not JSON") from None
         except RecursionError:
@@ -184,14 +196,17 @@ class Mint:
 
 def _ws_base(url: str) -> str:
     """The WebSocket URL, without a path's end, of what is reached by HTTP at `url`; ValueError when that is
-    no URL."""
+    no URL to which a path can be added."""
     scheme, _, rest = url.partition("://")
     base = f"{_WS_SCHEMES.get(scheme, '')}://{rest.rstrip('/')}"
     try:
         parse_url(base)
+        if "?" in base or "#" in base:
+            raise LocalProtocolError("a path can't be added to a query or a fragment")
     except LocalProtocolError:
         raise ValueError(
-            "public_url is not a URL of http:// or https:// with a host; pass the one that clients connect to"
+            "public_url is not a URL of http:// or https:// with a host, and no query or fragment; pass the "
+            "one that clients connect to"
         ) from None
     return base
 
@@ -215,6 +230,20 @@ def _unavailable(message: str) -> MintError:
 
 
 async def _read_body(request: Request) -> bytes:
+    try:
+        with anyio.fail_after(BODY_TIMEOUT):
+            return await _collect_body(request)
+    except TimeoutError:
+        raise MintError(
+            408,
+            "REQUEST_TIMEOUT",
+            f"the request's body did not come within {BODY_TIMEOUT:g} seconds; send it at once",
+            # What may still come of the body is nobody's next request.
+            headers={"Connection": "close"},
+        ) from None
+
+
+async def _collect_body(request: Request) -> bytes:
     body = bytearray()
     async with aclosing(request.stream()) as chunks:
         async for chunk in chunks:

@@ -50,7 +50,11 @@ async def running_gateway(
     `port` 0 takes a free one. It is ready when the block begins. When the block ends, also by cancellation,
     no new session is taken; the living ones have `patience` seconds to finish and are then closed with 1012.
     With the gateway's close timeout and handlers' grace, and `SHUTDOWN_TIMEOUT` for HTTP, that is bounded.
-    No signal handler is installed.
+    No signal handler is installed. While it serves, the loggers ``uvicorn.error`` and ``uvicorn.asgi`` drop
+    what is below INFO, as it would show tokens.
+
+    uvicorn waits for a request's head without limit of time, as it does for idle connections: what faces
+    the internet needs a proxy in front that limits both.
 
     Raises OSError when the address can't be had, and what a handler raises when it is entered. Should the
     server fail, the block is cancelled and its error raised; on trio only raised, when the block ends.
@@ -91,7 +95,11 @@ def _on_trio() -> bool:
 def _listen(host: str, port: int) -> socket.socket:
     # Bound here and not by uvicorn, which ends the process when it can't.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    # The accepted sockets inherit it. asyncio sets it on none of them, as it only does for sockets made with
+    # the protocol's number, and then a message that follows another waits 40 ms for the peer's ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _url(host: str, listener: socket.socket) -> str:
@@ -124,6 +132,8 @@ class _Server(uvicorn.Server):
 def _config(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         gateway.app,
+        # Not httptools, uvicorn's choice where it is installed: it collects a request's head without limit.
+        http="h11",
         ws=WEBSOCKETS,
         ws_max_size=MAX_MESSAGE,
         # Speech does not get smaller by it, and every session would hold two compressors.
@@ -137,19 +147,36 @@ def _config(gateway: Gateway) -> uvicorn.Config:
     )
 
 
-def _is_no_false_alarm(record: logging.LogRecord) -> bool:
-    # uvicorn 0.54 with websockets says this of every WebSocket that was refused by HTTP, as it should be.
-    return record.msg != "ASGI callable returned without completing handshake."
+_FALSE_ALARMS: Final = frozenset(
+    {
+        # uvicorn 0.54 with websockets says this of every WebSocket that was refused by HTTP, as it should be.
+        "ASGI callable returned without completing handshake.",
+        # With a traceback, of what any client can send; the session ends with 1007 and its handler knows.
+        "Invalid UTF-8 sequence received from client.",
+    }
+)
+
+
+class _Discretion(logging.Filter):
+    """Drops uvicorn's false alarms, and its debugging: that shows requests with their headers, where the
+    tokens are."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.INFO and record.msg not in _FALSE_ALARMS
 
 
 @contextmanager
-def _without_false_alarms() -> Iterator[None]:
-    logger = logging.getLogger("uvicorn.error")
-    logger.addFilter(_is_no_false_alarm)
+def _discreet_logs() -> Iterator[None]:
+    # One of its own for each server: what a server removes at its end must not be another one's.
+    discretion = _Discretion()
+    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "uvicorn.asgi")]
+    for logger in loggers:
+        logger.addFilter(discretion)
     try:
         yield
     finally:
-        logger.removeFilter(_is_no_false_alarm)
+        for logger in loggers:
+            logger.removeFilter(discretion)
 
 
 @asynccontextmanager
@@ -165,7 +192,7 @@ async def _serving(gateway: Gateway, listener: socket.socket, patience: float) -
     async def run_server() -> None:
         nonlocal failure
         try:
-            with shield, _without_false_alarms():
+            with shield, _discreet_logs():
                 await server.serve([listener])
         except Exception as error:  # noqa: BLE001  (raised below: the task group would wrap it)
             failure = failure or error

@@ -17,8 +17,13 @@ from speko_anyio.protocol.frames import Close
 from speko_anyio.protocol.mint import SessionConfig
 
 MAX_RECORDS: Final = 100_000
-"""Records that a `MemoryStore` holds: at a few KiB each some hundred MiB, the most that mints within one
-token's lifetime may take."""
+"""Records that a `MemoryStore` holds."""
+
+MAX_BYTES: Final = 256 * 1024 * 1024
+"""Bytes that a `MemoryStore` holds: all that was minted within one token's lifetime."""
+
+RECORD_OVERHEAD: Final = 1024
+"""Bytes that a record takes besides its encoded form, as a `MemoryStore` counts them."""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,20 +91,41 @@ class SessionStore(Protocol):
 
 
 class _Entry:
-    __slots__ = ("claimed", "idempotency", "record")
+    __slots__ = ("claimed", "encoded", "expires_at", "idempotency", "session_id", "token_id")
 
-    def __init__(self, record: SessionRecord, idempotency: Idempotency | None) -> None:
-        self.record = record
+    def __init__(self, record: SessionRecord, encoded: bytes, idempotency: Idempotency | None) -> None:
+        self.session_id = record.session_id
+        self.token_id = record.token_id
+        self.expires_at = record.token_expires_at
+        # Metadata and tools take up to 22 times as much as Python objects, and the client chooses them.
+        self.encoded = encoded
         self.idempotency = idempotency
         self.claimed = False
 
+    @property
+    def size(self) -> int:
+        return RECORD_OVERHEAD + len(self.encoded)
+
+    @property
+    def record(self) -> SessionRecord:
+        return _DECODER.decode(self.encoded)
+
+
+_DECODER: Final = msgspec.json.Decoder(SessionRecord)
+
 
 class MemoryStore:
-    """A `SessionStore` of one process. Forgets a record when its token has expired: from then on the token's
-    own signature refuses it."""
+    """A `SessionStore` of one process, which holds `max_records` and `max_bytes` of them at most.
 
-    def __init__(self, *, max_records: int = MAX_RECORDS) -> None:
+    The records are kept encoded, so that their bytes are known: each counts for its JSON and
+    `RECORD_OVERHEAD`. It forgets a record when its token has expired: from then on the token's own signature
+    refuses it.
+    """
+
+    def __init__(self, *, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES) -> None:
         self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._entries: dict[str, _Entry] = {}
         self._by_idempotency: dict[tuple[str, str], _Entry] = {}
         # In the order of creation, which is the order of expiry for all that matters: a record that waits
@@ -121,12 +147,13 @@ class MemoryStore:
                         "the Idempotency-Key was used for another request; give every request its own"
                     )
                 return seen.record
-        if len(self._entries) >= self._max_records:
+        entry = _Entry(record, msgspec.json.encode(record), idempotency)
+        if len(self._entries) >= self._max_records or self._bytes + entry.size > self._max_bytes:
             raise StoreFullError(
-                f"the gateway holds {self._max_records} sessions minted just now; try again in a minute"
+                "the gateway holds as many sessions minted just now as it may; try again in a minute"
             )
-        entry = _Entry(record, idempotency)
         self._entries[record.session_id] = entry
+        self._bytes += entry.size
         self._oldest.append(entry)
         if idempotency is not None:
             self._by_idempotency[idempotency.key_id, idempotency.key] = entry
@@ -134,7 +161,7 @@ class MemoryStore:
 
     async def claim(self, session_id: str, token_id: str, *, now: float) -> SessionRecord | Refused:
         entry = self._entries.get(session_id)
-        if entry is None or entry.record.token_id != token_id or entry.record.token_expires_at <= now:
+        if entry is None or entry.token_id != token_id or entry.expires_at <= now:
             return Refused.UNKNOWN
         if entry.claimed:
             return Refused.USED
@@ -145,8 +172,9 @@ class MemoryStore:
         self._sweep(now)
 
     def _sweep(self, now: float) -> None:
-        while self._oldest and self._oldest[0].record.token_expires_at <= now:
+        while self._oldest and self._oldest[0].expires_at <= now:
             entry = self._oldest.popleft()
-            del self._entries[entry.record.session_id]
+            del self._entries[entry.session_id]
+            self._bytes -= entry.size
             if entry.idempotency is not None:
                 del self._by_idempotency[entry.idempotency.key_id, entry.idempotency.key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -18,6 +19,7 @@ from .tokens import TokenError, TokenSigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from starlette.types import Receive, Scope, Send
 
@@ -31,6 +33,23 @@ STOP_REASON: Final = "the gateway is restarting"
 
 _CLEANUP_TIMEOUT: Final = 2.0
 """Seconds that a cancelled handler may take to clean up before nobody waits for it any more."""
+
+_RECORD_TIMEOUT: Final = 2.0
+"""Seconds that the store has to record a session's end."""
+
+
+class _Refusal(Exception):
+    """A connection that is not let in, on its way to the answer."""
+
+    def __init__(self, status: int, code: str, message: str, close_code: int) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.close_code = close_code
+
+
+def _unauthorized(message: str) -> _Refusal:
+    return _Refusal(401, "UNAUTHORIZED", message, close_codes.UNAUTHORIZED)
 
 
 class Stream:
@@ -82,66 +101,102 @@ class Stream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as an ASGI application."""
-        if not self._accepting():
-            await refuse(
-                scope,
-                receive,
-                send,
-                status=503,
-                code="SESSION_CREATE_FAILED",
-                message="the gateway is shutting down; connect to another one",
-                close_code=close_codes.SERVICE_RESTART,
-            )
-            return
         token = first_subprotocol(scope)
         try:
-            record = await self._authorize(HTTPConnection(scope), token)
-        except TokenError as error:
+            record = await self._admit(HTTPConnection(scope), token)
+        except _Refusal as refusal:
             await refuse(
                 scope,
                 receive,
                 send,
-                status=401,
-                code="UNAUTHORIZED",
-                message=str(error),
-                close_code=close_codes.UNAUTHORIZED,
+                status=refusal.status,
+                code=refusal.code,
+                message=str(refusal),
+                close_code=refusal.close_code,
             )
             return
-        closed = None
-        if await _accept(receive, send, token):
-            closed = await self._serve(record, ASGITransport(receive, send))
-        await self._store.end(record.session_id, closed, now=self._now())
+        served: list[ServerSession] = []
+        try:
+            if await _accept(receive, send, token):
+                async with self._open(record, ASGITransport(receive, send)) as session:
+                    served.append(session)
+                    await self._serve(record, session)
+        finally:
+            await self._record_end(record, served[0].closed if served else None)
 
-    async def _authorize(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
-        """The session that the token opens, now claimed; `TokenError` when it opens none."""
+    async def _admit(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
+        """The session that the token opens, now claimed; `_Refusal` when it opens none."""
+        self._check_accepting()
         if token is None:
-            raise TokenError("the session token is missing; offer the mint's wsToken as first subprotocol")
+            raise _unauthorized("the session token is missing; offer the mint's wsToken as first subprotocol")
         now = self._now()
-        claims = self._signer.verify(token, session_id=connection.path_params["session_id"], now=now)
-        record = await self._store.claim(claims.session_id, claims.token_id, now=now)
+        try:
+            claims = self._signer.verify(token, session_id=connection.path_params["session_id"], now=now)
+        except TokenError as error:
+            raise _unauthorized(str(error)) from None
+        try:
+            record = await self._store.claim(claims.session_id, claims.token_id, now=now)
+        except Exception:
+            logger.exception("session %s: the store failed to claim it", claims.session_id)
+            raise _Refusal(
+                500,
+                "SESSION_CREATE_FAILED",
+                "the gateway failed to open the session; mint a new one",
+                close_codes.INTERNAL_ERROR,
+            ) from None
         if isinstance(record, Refused):
-            raise TokenError(record.value)
+            raise _unauthorized(record.value)
+        # Again: `stop` may have begun while the store was asked.
+        if not self._accepting():
+            await self._record_end(record, None)
+        self._check_accepting()
         return record
 
-    async def _serve(self, record: SessionRecord, transport: ASGITransport) -> Close | None:
-        async with open_session(
+    def _check_accepting(self) -> None:
+        if not self._accepting():
+            raise _Refusal(
+                503,
+                "SESSION_CREATE_FAILED",
+                "the gateway is shutting down; connect to another one",
+                close_codes.SERVICE_RESTART,
+            )
+
+    def _open(
+        self, record: SessionRecord, transport: ASGITransport
+    ) -> AbstractAsyncContextManager[ServerSession]:
+        return open_session(
             transport,
             session_id=record.session_id,
             config=record.config,
             metadata=record.metadata,
             ttl=record.ttl_seconds,
             close_timeout=self._close_timeout,
-        ) as session:
-            if not self._sessions:
-                self._all_gone = anyio.Event()
-            self._sessions.add(session)
-            try:
+        )
+
+    async def _serve(self, record: SessionRecord, session: ServerSession) -> None:
+        if not self._sessions:
+            self._all_gone = anyio.Event()
+        self._sessions.add(session)
+        try:
+            if self._accepting():
                 await self._run(self._handlers[record.config.provider], session)
-            finally:
-                self._sessions.discard(session)
-                if not self._sessions:
-                    self._all_gone.set()
-        return session.closed
+            else:
+                # `stop` began while the WebSocket was accepted, and may not have seen this session.
+                await session.close(close_codes.SERVICE_RESTART, STOP_REASON)
+        finally:
+            self._sessions.discard(session)
+            if not self._sessions:
+                self._all_gone.set()
+
+    async def _record_end(self, record: SessionRecord, closed: Close | None) -> None:
+        """Tell the store, also when this task is cancelled; its failure is logged, nobody is left to know."""
+        with anyio.move_on_after(_RECORD_TIMEOUT, shield=True) as limit:
+            try:
+                await self._store.end(record.session_id, closed, now=self._now())
+            except Exception:
+                logger.exception("session %s: the store failed to record its end", record.session_id)
+        if limit.cancelled_caught:
+            logger.error("session %s: the store took too long to record its end", record.session_id)
 
     async def _run(self, handler: Handler, session: ServerSession) -> None:
         """Run the handler until it is done, or too long after the session's end; tell its failure."""
@@ -149,7 +204,13 @@ class Stream:
             tasks.start_soon(self._limit, session, tasks.cancel_scope)
             try:
                 await handler(session)
-            except Exception as error:
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as error:
+                # Besides our cancellation there are those that a handler lets out though nobody cancelled
+                # it, such as that of a future that it awaits, and the panics of extension modules.
+                if not isinstance(error, Exception) and anyio.current_effective_deadline() == -math.inf:
+                    raise
                 if not _is_end_of(session, error):
                     logger.exception("session %s: the handler failed", session.session_id)
                     await _tell_failure(session)
@@ -185,7 +246,7 @@ async def _tell_failure(session: ServerSession) -> None:
         return  # the session ended first
 
 
-def _is_end_of(session: ServerSession, error: Exception) -> bool:
+def _is_end_of(session: ServerSession, error: BaseException) -> bool:
     """Whether `error` only says that the session is over; it may come out of the handler's task group."""
     if session.closed is None:
         return False

@@ -79,7 +79,8 @@ class TokenSigner:
                 },
                 Claims,
             )
-        except (jwt.InvalidTokenError, msgspec.ValidationError):
+        # PyJWT before 2.10 lets the JSON decoder's RecursionError out, of a token that nests too deeply.
+        except (jwt.InvalidTokenError, msgspec.ValidationError, RecursionError):
             raise TokenError("the session token is not one of this gateway; mint a new session") from None
         if claims.session_id != session_id:
             raise TokenError("the session token is for another session; use it with its own wsUrl")

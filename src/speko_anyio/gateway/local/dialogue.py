@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from .grammar import Grammar
-from .tools import PlannedCall, plan_calls, tool_grammar, words
+from .tools import PlannedCall, Toolbox, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .session import ToolDeclaration
 
@@ -81,12 +81,12 @@ class Dialogue:
     def __init__(
         self, tools: Sequence[ToolDeclaration] = (), *, now: Callable[[], datetime] | None = None
     ) -> None:
-        self._tools = tuple(tools)
+        self._tools = Toolbox(tools)
         self._now = now or _local_time
 
     def grammar(self) -> Grammar:
         """The sentences that this dialogue hopes to hear."""
-        offered = tool_grammar(self._tools)
+        offered = self._tools.grammar()
         return Grammar((*_PHRASES, *offered.templates), offered.slots)
 
     def answer(self, heard: str) -> Answer:
@@ -94,7 +94,7 @@ class Dialogue:
         said = words(heard)
         if not said:
             return Answer("I did not understand that.")
-        if calls := plan_calls(heard, self._tools):
+        if calls := self._tools.plan_calls(heard):
             if complete := tuple(call for call in calls if not call.missing):
                 return Answer("", complete)
             return Answer(f"To use {_spoken(calls[0].name)} I need the {_join(calls[0].missing)}.")
@@ -123,28 +123,41 @@ def _report_one(name: str, output: str | None) -> str:
         value: Any = msgspec.json.decode(output)
     except (msgspec.DecodeError, RecursionError):  # the client's text, so of any depth
         value = output
-    said = _say_value(value)[:MAX_SPOKEN_OUTPUT].strip()
+    said = _beginning(_say_value(value)).strip()
     if not said:
         return f"{_spoken(name).capitalize()} is done."
     return said if said[-1] in ".!?" else f"{said}."
 
 
-def _say_value(value: Any, depth: int = 0) -> str:
+def _beginning(pieces: Iterator[str]) -> str:
+    """As many pieces as are spoken: the client's output may hold a hundred thousand."""
+    text = ""
+    for piece in pieces:
+        text += piece[:MAX_SPOKEN_OUTPUT]
+        if len(text) >= MAX_SPOKEN_OUTPUT:
+            break
+    return text[:MAX_SPOKEN_OUTPUT]
+
+
+def _say_value(value: Any, depth: int = 0) -> Iterator[str]:
     if depth > MAX_SPOKEN_DEPTH:
-        return "more"
+        yield "more"
+        return
     match value:
         case dict():
-            return ", ".join(
-                f"{_spoken(str(key))} {_say_value(item, depth + 1)}" for key, item in value.items()
-            )
+            for index, (key, item) in enumerate(value.items()):
+                yield f"{', ' if index else ''}{_spoken(str(key)[:MAX_SPOKEN_OUTPUT])} "
+                yield from _say_value(item, depth + 1)
         case list():
-            return ", ".join(_say_value(item, depth + 1) for item in value)
+            for index, item in enumerate(value):
+                yield ", " if index else ""
+                yield from _say_value(item, depth + 1)
         case None:
-            return "nothing" if depth else ""
+            yield "nothing" if depth else ""
         case bool():
-            return "yes" if value else "no"
+            yield "yes" if value else "no"
         case _:
-            return str(value)
+            yield str(value)
 
 
 def _spoken(name: str) -> str:

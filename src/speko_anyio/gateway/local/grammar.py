@@ -34,11 +34,17 @@ class Grammar(msgspec.Struct, frozen=True):
         def sayable(phrase: str) -> bool:
             return all(_WORD.match(word) and knows(word) for word in phrase.split())
 
-        slots = {name: tuple(filter(sayable, phrases)) for name, phrases in self.slots.items()}
+        # A rule without a word can't be compiled.
+        slots = {
+            name: tuple(phrase for phrase in phrases if phrase.split() and sayable(phrase))
+            for name, phrases in self.slots.items()
+        }
         templates = tuple(
             template
             for template in self.templates
-            if sayable(_SLOT.sub(" ", template)) and all(slots.get(name) for name in _SLOT.findall(template))
+            if template.split()
+            and sayable(_SLOT.sub(" ", template))
+            and all(slots.get(name) for name in _SLOT.findall(template))
         )
         return Grammar(templates, slots)
 

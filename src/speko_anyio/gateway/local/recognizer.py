@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
@@ -36,6 +36,9 @@ QUEUE_PER_WORKER: Final = 8
 REAP_TIMEOUT: Final = 5.0
 """Seconds until a killed process must be gone."""
 
+RETRY_DELAY: Final = 0.5
+"""Seconds before a process that did not start is tried again, if somebody waits for it then."""
+
 WORKER_COMMAND: Final = (sys.executable, "-m", "speko_anyio.gateway.local.recognizer_worker")
 
 
@@ -54,11 +57,12 @@ class RecognizerBusyError(RecognizerError):
 class _Job:
     """One utterance on its way; whoever waits for it may have left (`abandoned`)."""
 
-    __slots__ = ("abandoned", "done", "outcome", "request")
+    __slots__ = ("abandoned", "done", "outcome", "request", "retried")
 
     def __init__(self, request: wire.Hear) -> None:
         self.request = request
         self.abandoned = False
+        self.retried = False
         self.done = anyio.Event()
         self.outcome: wire.Heard | RecognizerError | None = None
 
@@ -91,7 +95,8 @@ class Recognizer:
 
         Raises:
             RecognizerBusyError: too many utterances wait.
-            RecognizerError: the worker crashed or hung. It is replaced, so the next call may succeed.
+            RecognizerError: the worker crashed twice, hung, or could not be started again. The next call
+                tries anew.
         """
         job = _Job(wire.Hear(pcm, grammar))
         try:
@@ -124,7 +129,8 @@ async def open_recognizer(
         command: what to run; a process that speaks `wire` on its standard input and output.
 
     Raises:
-        RecognizerError: a worker did not start, most likely because the extra ``local`` is not installed.
+        RecognizerError: a worker did not start, most likely because the extra ``local`` is not installed;
+            or the recogniser itself is faulty, which ends the context.
         ValueError: fewer than one worker.
     """
     if workers < 1:
@@ -134,14 +140,20 @@ async def open_recognizer(
     # Kept aside and raised outside the task group, which would wrap it in an ExceptionGroup.
     failure: Exception | None = None
 
-    async with send, receive, anyio.create_task_group() as tasks:
-        try:
-            for _ in range(workers):
-                await tasks.start(_Worker(receive.clone(), pids, command).run)
-            yield Recognizer(send, pids)
-        except Exception as error:  # noqa: BLE001  (raised below)
-            failure = error
-        tasks.cancel_scope.cancel()
+    try:
+        async with send, receive, anyio.create_task_group() as tasks:
+            try:
+                for _ in range(workers):
+                    await tasks.start(_Worker(receive.clone(), pids, command).run)
+                yield Recognizer(send, pids)
+            except Exception as error:  # noqa: BLE001  (raised below)
+                failure = error
+            tasks.cancel_scope.cancel()
+    except ExceptionGroup as group:
+        raise RecognizerError(
+            "the gateway's recogniser failed by a fault of its own; report it to speko-anyio and restart the "
+            "gateway"
+        ) from group
     if failure is not None:
         raise failure
 
@@ -153,48 +165,60 @@ class _Worker:
         self._jobs = jobs
         self._pids = pids
         self._command = command
+        self._job: _Job | None = None  # taken from the queue, and not finished
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Serve until cancelled. Raises RecognizerError when the very first process does not start."""
+        started = False
         with self._jobs:
             try:
-                started = False
                 while True:
-                    async with self._process() as process:
-                        try:
-                            await process.expect(wire.Warm, START_TIMEOUT)
-                        except _ProcessFailedError as error:
-                            failure = RecognizerError(
-                                f"the gateway's recogniser process {error} while starting; see its error "
-                                "output, and install 'speko-anyio[local]' if it is missing"
-                            )
+                    try:
+                        async with self._process() as process:
                             if not started:
-                                raise failure from None
-                            (await self._jobs.receive()).finish(failure)
-                            continue
+                                started = True
+                                task_status.started()
+                            await self._serve(process)
+                    except _ProcessFailedError as error:
+                        failure = RecognizerError(f"the gateway's recogniser process {error}")
                         if not started:
-                            started = True
-                            task_status.started()
-                        await self._serve(process)
+                            raise failure from None
+                        self._finish(failure)
+                        # Takes no utterance meanwhile: another worker may be well.
+                        await anyio.sleep(RETRY_DELAY)
+                        await self._take()
             finally:
+                self._finish(_stopping())
                 self._fail_queued()
 
     async def _serve(self, process: _WorkerProcess) -> None:
         """Hand utterances to `process` until it fails."""
-        async for job in self._jobs:
-            if job.abandoned:
-                continue
+        while True:
+            job = await self._take()
             try:
                 await process.send(job.request, HEAR_TIMEOUT)
-                job.finish(await process.expect(wire.Heard, HEAR_TIMEOUT))
-            except _ProcessFailedError as error:
-                job.finish(
-                    RecognizerError(f"the gateway's recogniser process {error}; it is replaced, so try again")
-                )
+                outcome = await process.expect(wire.Heard, HEAR_TIMEOUT)
+            except _ProcessEndedError as error:
+                # It may have ended before, while it had nothing to do; only an utterance shows that.
+                if job.retried:
+                    self._finish(_replaced(error))
+                job.retried = True
                 return
-            finally:
-                if not job.done.is_set():
-                    job.finish(_stopping())
+            except _ProcessFailedError as error:
+                self._finish(_replaced(error))
+                return
+            self._finish(outcome)
+
+    async def _take(self) -> _Job:
+        """The utterance at hand, else the next that somebody waits for."""
+        while self._job is None or self._job.abandoned:
+            self._job = await self._jobs.receive()
+        return self._job
+
+    def _finish(self, outcome: wire.Heard | RecognizerError) -> None:
+        if self._job is not None:
+            self._job.finish(outcome)
+            self._job = None
 
     def _fail_queued(self) -> None:
         try:
@@ -205,17 +229,37 @@ class _Worker:
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[_WorkerProcess]:
-        process = await anyio.open_process(self._command, stderr=None)
+        """A process that has loaded its models. Raises _ProcessFailedError, but not after the start."""
+        try:
+            process = await anyio.open_process(self._command, stderr=None)
+        except OSError as error:
+            raise _ProcessFailedError(
+                f"could not be started ({error.strerror}); check the machine's limits of files, processes "
+                "and memory"
+            ) from None
         self._pids.add(process.pid)
         try:
-            yield _WorkerProcess(process)
+            ready = _WorkerProcess(process)
+            try:
+                await ready.expect(wire.Warm, START_TIMEOUT)
+            except _ProcessFailedError as error:
+                raise _ProcessFailedError(
+                    f"{error} while starting; see its error output, and install 'speko-anyio[local]' if it "
+                    "is missing"
+                ) from None
+            yield ready
         finally:
             self._pids.discard(process.pid)
             if process.returncode is None:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    process.kill()
             # A killed process is gone at once; the deadline is for a kernel that does not manage.
             with anyio.move_on_after(REAP_TIMEOUT, shield=True):
                 await process.aclose()
+
+
+def _replaced(error: _ProcessFailedError) -> RecognizerError:
+    return RecognizerError(f"the gateway's recogniser process {error}; it is replaced, so try again")
 
 
 def _stopping() -> RecognizerError:
@@ -224,6 +268,10 @@ def _stopping() -> RecognizerError:
 
 class _ProcessFailedError(Exception):
     """The process broke the exchange; reads as the rest of a sentence about it."""
+
+
+class _ProcessEndedError(_ProcessFailedError):
+    """The process is gone."""
 
 
 class _WorkerProcess:
@@ -260,7 +308,13 @@ def _failing(seconds: float) -> Iterator[None]:
             yield
     except TimeoutError:
         raise _ProcessFailedError(f"gave no answer within {seconds:g} s") from None
-    except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        raise _ProcessFailedError("ended") from None
+    except (
+        anyio.EndOfStream,
+        anyio.IncompleteRead,
+        anyio.BrokenResourceError,
+        anyio.ClosedResourceError,
+        OSError,  # a pipe's own error, which not every backend translates
+    ):
+        raise _ProcessEndedError("ended") from None
     except msgspec.DecodeError:
         raise _ProcessFailedError("sent what is no message") from None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -144,7 +145,11 @@ class Engine:
             return _Compiled(None, sayable.pattern())
         self._compiled_count += 1
         search = f"known{self._compiled_count}"
-        self._known.add_jsgf_string(search, sayable.jsgf())
+        try:
+            self._known.add_jsgf_string(search, sayable.jsgf())
+        except ValueError:
+            # Its tools are the client's: one grammar that can't be compiled must not end everybody's worker.
+            return _Compiled(None, sayable.pattern())
         return _Compiled(search, sayable.pattern())
 
     def _dictate(self, audio: bytes) -> str:
@@ -177,6 +182,8 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 def main() -> None:
     """Serve on the process's own pipes."""
+    # Ctrl-C reaches the terminal's whole process group; the gateway ends this process when it is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = os.dup(sys.stdout.fileno())
     # Nothing that a C library prints may get between the messages.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -16,17 +16,34 @@ not all heard is not made: the voice asks for what is missing.
 from __future__ import annotations
 
 import re
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .grammar import Grammar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .session import ToolDeclaration
 
 MAX_CALLS: Final = 4
 """Tools called for one sentence."""
+
+# A grammar costs time for each of its words, in the worker that all sessions share.
+MAX_ASKS: Final = 120
+"""Ways to ask for a tool that are listened for, over all tools: every way for 15 tools."""
+
+MAX_SLOTS: Final = 12
+"""Distinct sets of values that are listened for. Cities are one, for whatever number of properties."""
+
+MAX_SLOT_VALUES: Final = 200
+"""Values of one set that are listened for."""
+
+MAX_VALUES: Final = 400
+"""Values that are listened for over all sets."""
+
+MAX_PHRASE_WORDS: Final = 6
+"""Words of a tool's name or of a value; what is longer is left to dictation."""
 
 PLACES: Final = (
     "amsterdam", "athens", "beijing", "berlin", "boston", "brussels", "chicago", "copenhagen", "dublin",
@@ -53,6 +70,7 @@ _FILLERS: Final = frozenset(
     | {"please", "set", "tell", "that", "the", "this", "to", "up", "was", "what", "what's", "when", "which"}
     | {"will", "with", "would", "you", "your"}
 )
+_ASK_STARTS: Final = ("", "what is the ", "what's the ", "how is the ", "tell me the ", "get the ")
 _PREPOSITIONS: Final = frozenset(
     {"about", "at", "called", "for", "from", "in", "named", "of", "on", "to", "with"}
 )
@@ -80,103 +98,149 @@ def words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+(?:'[a-z]+)?", spaced.lower())
 
 
-def plan_calls(heard: str, tools: Sequence[ToolDeclaration]) -> list[PlannedCall]:
-    """The calls that `heard` asks for: of tools matched by name if any, else the best by description."""
-    said = words(heard)
-    by_name = [(tool, subject) for tool in tools if (subject := _subject(tool)) and subject <= set(said)]
-    # "weather forecast" asks for that, not for "weather" too
-    matched = [
-        (tool, subject) for tool, subject in by_name if not any(subject < other for _, other in by_name)
-    ] or _by_description(said, tools)
-    return [_plan(said, tool, subject) for tool, subject in matched[:MAX_CALLS]]
+class Toolbox:
+    """The tools of one session, prepared for matching. Of a faulty JSON Schema only what is sound counts."""
+
+    def __init__(self, tools: Sequence[ToolDeclaration]) -> None:
+        self._tools = tuple(map(_Tool, tools))
+
+    def plan_calls(self, heard: str) -> list[PlannedCall]:
+        """The calls that `heard` asks for: of tools matched by name if any, else the best by description."""
+        said = words(heard)
+        unique = frozenset(said)
+        by_name = [(tool, tool.subject) for tool in self._tools if tool.subject and tool.subject <= unique]
+        # "weather forecast" asks for that, not for "weather" too
+        matched = [
+            (tool, subject) for tool, subject in by_name if not any(subject < other for _, other in by_name)
+        ] or self._by_description(unique)
+        return [tool.plan(said, subject) for tool, subject in matched[:MAX_CALLS]]
+
+    def _by_description(self, said: frozenset[str]) -> list[tuple[_Tool, frozenset[str]]]:
+        shared = [(tool, tool.described & said) for tool in self._tools]
+        best = max(shared, key=lambda pair: len(pair[1]), default=None)
+        return [best] if best is not None and len(best[1]) >= 2 else []
+
+    def grammar(self) -> Grammar:
+        """What people say to ask for the tools, within the limits above, so that it can be expected.
+
+        Tools share the room in turns. What is left out may still be heard, by dictation.
+        """
+        turns = zip_longest(*(tool.asks() for tool in self._tools))
+        asks = list(islice((ask for turn in turns for ask in turn if ask is not None), MAX_ASKS))
+        if not asks:
+            return Grammar(())
+        slots = {"ask": tuple(ask.text for ask in asks), "preposition": ("in", "for")}
+        templates = ["<ask>"]
+        left = MAX_VALUES
+        # One slot for equal values: a slot is copied into the search for each template that has it.
+        expected = dict.fromkeys(values for ask in asks for values in ask.tool.expected)
+        for index, values in enumerate(islice(expected, MAX_SLOTS)):
+            slots[f"value{index}"] = values[:left]
+            slots[f"ask{index}"] = tuple(ask.text for ask in asks if values in ask.tool.expected)
+            templates.append(f"<ask{index}> <preposition> <value{index}>")
+            left = max(0, left - len(values))
+        return Grammar(tuple(templates), slots)
 
 
-def tool_grammar(tools: Sequence[ToolDeclaration]) -> Grammar:
-    """What people say to ask for `tools`, so that the recogniser can expect it."""
-    templates: list[str] = []
-    slots: dict[str, tuple[str, ...]] = {}
-    for index, tool in enumerate(tools):
-        name = [word for word in words(tool.name) if word.isalpha()]
+class _Ask(NamedTuple):
+    text: str
+    tool: _Tool
+
+
+class _Tool:
+    """One tool, its schema reduced to what speech can give."""
+
+    def __init__(self, declared: ToolDeclaration) -> None:
+        self._name = declared.name
+        self._name_words = words(declared.name)
+        self.subject = frozenset(self._name_words) - _VERBS - _FILLERS
+        """The words that ask for it."""
+        self.described = frozenset(words(declared.description)) - _VERBS - _FILLERS
+        """The telling words of its description."""
+        required = declared.parameters.get("required")
+        self._required = required if isinstance(required, list) else []
+        properties = declared.parameters.get("properties")
+        self._properties = (
+            {key: _Property(key, schema) for key, schema in properties.items() if isinstance(schema, dict)}
+            if isinstance(properties, dict)
+            else {}
+        )
+        self.expected = tuple(
+            dict.fromkeys(values for each in self._properties.values() if (values := each.expected))
+        )
+        """The distinct sets of values that are listened for."""
+
+    def asks(self) -> Iterator[_Ask]:
+        """What people say to ask for it, the likeliest first."""
+        name = [word for word in self._name_words if word.isalpha()]
         subject = " ".join(word for word in name if word not in _VERBS)
-        if not subject:
-            continue
-        asks = [subject, f"what is the {subject}", f"what's the {subject}", f"tell me the {subject}"]
-        asks += [f"what is the {subject} like", f"how is the {subject}", f"get the {subject}"]
-        asks += [" ".join(name)] if " ".join(name) != subject else []
-        templates += asks
-        for key, schema in _properties(tool).items():
-            values = _expected_values(key, schema)
-            if not values:
-                continue
-            slot = f"s{index}_{len(slots)}"
-            slots[slot] = values
-            templates += [f"{ask} {preposition} <{slot}>" for ask in asks for preposition in ("in", "for")]
-    return Grammar(tuple(dict.fromkeys(templates)), slots)
+        if not subject or len(name) > MAX_PHRASE_WORDS:
+            return
+        yield from (_Ask(f"{start}{subject}", self) for start in _ASK_STARTS)
+        yield _Ask(f"what is the {subject} like", self)
+        if " ".join(name) not in (subject, f"get the {subject}"):
+            yield _Ask(" ".join(name), self)
+
+    def plan(self, said: list[str], subject: frozenset[str]) -> PlannedCall:
+        """The call of it that a sentence asks for, which was recognised by `subject`."""
+        arguments: dict[str, Any] = {}
+        missing: list[str] = []
+        about_tool = subject.union(self._name_words)
+        for key, each in self._properties.items():
+            value = each.heard(said, about_tool)
+            if value is not None:
+                arguments[key] = value
+            elif key in self._required:
+                missing.append(key)
+        return PlannedCall(self._name, arguments, tuple(missing))
 
 
-def _subject(tool: ToolDeclaration) -> set[str]:
-    return set(words(tool.name)) - _VERBS - _FILLERS
+class _Property:
+    """One property of a tool's parameters."""
 
+    def __init__(self, key: str, schema: dict[str, Any]) -> None:
+        kind = schema.get("type", "string")
+        if isinstance(kind, list):
+            kind = next((each for each in kind if isinstance(each, str) and each != "null"), None)
+        self._kind = kind if isinstance(kind, str) else None
+        enum = schema.get("enum")
+        self._values: dict[str, Any] | None = None
+        """The enum's values by how they are said."""
+        self.expected: tuple[str, ...] = ()
+        """Values that are listened for."""
+        if isinstance(enum, list):
+            allowed = _JSON_TYPES.get(self._kind or "", ())
+            said = ((" ".join(words(str(each))), each) for each in enum if isinstance(each, allowed))
+            self._values = {phrase: value for phrase, value in said if phrase}
+            short = (phrase for phrase in self._values if phrase.count(" ") < MAX_PHRASE_WORDS)
+            self.expected = tuple(islice(short, MAX_SLOT_VALUES))
+        elif self._kind == "string" and _PLACE_WORDS & set(words(key)):
+            self.expected = PLACES
 
-def _by_description(
-    said: list[str], tools: Sequence[ToolDeclaration]
-) -> list[tuple[ToolDeclaration, set[str]]]:
-    shared = [(tool, (set(words(tool.description)) - _VERBS - _FILLERS) & set(said)) for tool in tools]
-    best = max(shared, key=lambda pair: len(pair[1]), default=None)
-    return [best] if best is not None and len(best[1]) >= 2 else []
-
-
-def _plan(said: list[str], tool: ToolDeclaration, subject: set[str]) -> PlannedCall:
-    arguments: dict[str, Any] = {}
-    missing: list[str] = []
-    required = tool.parameters.get("required", [])
-    for key, schema in _properties(tool).items():
-        value = _argument(said, subject | set(words(tool.name)), schema)
-        if value is not None and isinstance(value, _JSON_TYPES.get(schema.get("type", "string"), (object,))):
-            arguments[key] = value
-        elif key in required:
-            missing.append(key)
-    return PlannedCall(tool.name, arguments, tuple(missing))
-
-
-def _argument(said: list[str], subject: set[str], schema: dict[str, Any]) -> Any:
-    if "enum" in schema:
-        sentence = f" {' '.join(said)} "
-        return next((v for v in schema["enum"] if f" {' '.join(words(str(v)))} " in sentence), None)
-    match schema.get("type", "string"):
-        case "integer" | "number":
-            return next((n for word in said if (n := _number(word)) is not None), None)
-        case "boolean":
-            return not {"off", "not", "no"} & set(said)
-        case "string":
-            return _phrase(said, subject)
-        case _:
-            return None
+    def heard(self, said: list[str], about_tool: frozenset[str]) -> Any:
+        """The value that a sentence gives, or None; `about_tool` are the words that name the tool."""
+        if self._values is not None:
+            sentence = f" {' '.join(said)} "
+            return next((value for phrase, value in self._values.items() if f" {phrase} " in sentence), None)
+        match self._kind:
+            case "integer" | "number":
+                return next((n for word in said if (n := _number(word)) is not None), None)
+            case "boolean":
+                return not {"off", "not", "no"} & set(said)
+            case "string":
+                return _phrase(said, about_tool)
+            case _:
+                return None
 
 
 def _number(word: str) -> int | None:
     return int(word) if word.isdecimal() else NUMBERS.get(word)
 
 
-def _phrase(said: list[str], subject: set[str]) -> str | None:
+def _phrase(said: list[str], subject: frozenset[str]) -> str | None:
     after = max((index for index, word in enumerate(said) if word in subject), default=-1) + 1
     for index in range(after, len(said)):
         if said[index] in _PREPOSITIONS and said[index + 1 :]:
             return " ".join(said[index + 1 :])
     rest = [word for word in said if word not in subject and word not in _FILLERS and word not in _VERBS]
     return " ".join(rest) or None
-
-
-def _properties(tool: ToolDeclaration) -> dict[str, dict[str, Any]]:
-    properties = tool.parameters.get("properties", {})
-    if not isinstance(properties, dict):
-        return {}
-    return {key: schema for key, schema in properties.items() if isinstance(schema, dict)}
-
-
-def _expected_values(key: str, schema: dict[str, Any]) -> tuple[str, ...]:
-    if isinstance(values := schema.get("enum"), list):
-        return tuple(" ".join(words(value)) for value in values if isinstance(value, str))
-    if schema.get("type", "string") == "string" and _PLACE_WORDS & set(words(key)):
-        return PLACES
-    return ()
