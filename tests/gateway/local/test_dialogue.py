@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from speko_anyio.gateway.local.dialogue import Answer, Dialogue, report
+from speko_anyio.gateway.local import dialogue
+from speko_anyio.gateway.local.dialogue import MAX_SPOKEN_OUTPUT, Answer, Dialogue, report
 from speko_anyio.gateway.local.tools import PlannedCall
 from tests.gateway.local.fake_session import FakeTool
 
@@ -86,3 +87,17 @@ def test_long_and_deep_outputs_are_bounded() -> None:
 
 def test_several_outputs_are_told_in_order() -> None:
     assert report([("a", "one"), ("b", "two")]) == "one. two."
+
+
+def test_a_huge_output_is_not_formatted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def counted(name: str) -> list[str]:
+        names.append(name)
+        return [name]
+
+    monkeypatch.setattr(dialogue, "words", counted)
+    said = report([("get_weather", "[" + ",".join(['{"key": "value"}'] * 10_000) + "]")])
+    assert said.startswith("key value, key value, ")
+    assert len(said) <= MAX_SPOKEN_OUTPUT + 1
+    assert len(names) < MAX_SPOKEN_OUTPUT

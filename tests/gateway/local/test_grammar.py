@@ -34,3 +34,10 @@ def test_jsgf() -> None:
 
 def test_an_empty_grammar_matches_no_word() -> None:
     assert not Grammar(()).pattern().fullmatch("hello")
+
+
+def test_phrases_without_a_word_go() -> None:
+    grammar = Grammar(("", "hello", "<none>", "in <some>"), {"none": ("", " "), "some": ("", "rome")})
+    assert grammar.restricted(lambda _: True) == Grammar(
+        ("hello", "in <some>"), {"none": (), "some": ("rome",)}
+    )

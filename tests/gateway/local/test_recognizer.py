@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from speko_anyio.gateway.local import recognizer as module
+from speko_anyio.gateway.local import wire
 from speko_anyio.gateway.local.grammar import Grammar
 from speko_anyio.gateway.local.recognizer import (
     QUEUE_PER_WORKER,
@@ -86,6 +89,84 @@ async def test_a_process_that_does_not_start_is_told_without_a_group() -> None:
             raise AssertionError("entered")
 
 
+class Program:
+    """A program that runs the fake worker while it is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.command = (str(path),)
+        self.put()
+
+    def put(self) -> None:
+        self._path.write_text(f"#!/bin/sh\nexec {shlex.join(COMMAND)}\n", encoding="utf-8")
+        self._path.chmod(0o700)
+
+    def remove(self) -> None:
+        self._path.unlink()
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path / "worker")
+
+
+async def test_a_process_that_can_not_be_started_again_fails_the_waiting_turn_only(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_DELAY", 0.01)
+    with anyio.fail_after(30):
+        async with open_recognizer(command=program.command) as recognizer:
+            program.remove()
+            for order in (b"crash", b"hello"):
+                with pytest.raises(RecognizerError, match=r"could not be started \(No such file") as caught:
+                    await hear(recognizer, order)
+                assert caught.value.code == "RECOGNIZER_FAILED"
+            assert not recognizer.pids
+            program.put()
+            assert await hear(recognizer, b"hello") == "hello"
+
+
+async def test_a_first_process_that_can_not_be_started_is_told_without_a_group(tmp_path: Path) -> None:
+    with anyio.fail_after(30), pytest.raises(RecognizerError, match="could not be started"):
+        async with open_recognizer(command=(str(tmp_path / "nothing"),)):
+            raise AssertionError("entered")
+
+
+async def test_nobody_waiting_means_no_more_starts(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_DELAY", 0.01)
+    with anyio.fail_after(30):
+        async with open_recognizer(command=program.command) as recognizer:
+            program.remove()
+            with pytest.raises(RecognizerError, match="could not be started"):
+                await hear(recognizer, b"crash")
+            await until_idle(recognizer, expected=True)
+            assert not recognizer.pids
+
+
+async def test_a_process_that_ended_while_idle_costs_no_turn() -> None:
+    with anyio.fail_after(30):
+        async with open_recognizer(command=COMMAND) as recognizer:
+            (before,) = recognizer.pids
+            os.kill(before, signal.SIGKILL)
+            assert await hear(recognizer, b"x" * 300_000) == "x" * 300_000
+            assert before not in recognizer.pids
+
+
+async def test_a_fault_of_the_recogniser_itself_is_told_without_a_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: object) -> bytes:
+        raise ZeroDivisionError
+
+    async def use() -> None:
+        async with open_recognizer(command=COMMAND) as recognizer:
+            monkeypatch.setattr(wire, "encode", fail)
+            await hear(recognizer, b"hello")
+
+    with anyio.fail_after(30), pytest.raises(RecognizerError, match="a fault of its own"):
+        await use()
+
+
 async def test_the_bodys_own_error_comes_out_as_it_is() -> None:
     with anyio.fail_after(30), pytest.raises(KeyError, match="mine"):
         async with open_recognizer(command=COMMAND):
@@ -148,3 +229,22 @@ async def test_no_worker_is_no_recogniser() -> None:
     with pytest.raises(ValueError, match="at least one worker"):
         async with open_recognizer(workers=0):
             raise AssertionError("entered")
+
+
+@pytest.mark.speech
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the worker is the same for all
+async def test_the_real_worker_takes_no_notice_of_ctrl_c() -> None:
+    with anyio.fail_after(60):
+        async with open_recognizer() as recognizer:
+            before = recognizer.pids
+            (pid,) = before
+            os.kill(pid, signal.SIGINT)
+            assert await recognizer.hear(bytes(32_000), EMPTY) == wire.Heard("", known=False)
+            assert recognizer.pids == before
+
+
+@pytest.mark.speech
+def test_a_grammar_that_can_not_be_compiled_leaves_dictation(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").Engine()
+    monkeypatch.setattr(Grammar, "jsgf", lambda _: "no grammar")
+    assert engine.hear(bytes(32_000), Grammar(("hello",))) == wire.Heard("", known=False)

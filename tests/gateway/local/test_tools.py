@@ -1,15 +1,36 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from speko_anyio.gateway.local.tools import MAX_CALLS, PlannedCall, plan_calls, tool_grammar, words
+from speko_anyio.gateway.local.grammar import Grammar
+from speko_anyio.gateway.local.tools import (
+    MAX_ASKS,
+    MAX_CALLS,
+    MAX_SLOT_VALUES,
+    MAX_SLOTS,
+    MAX_VALUED_ASKS,
+    MAX_VALUES,
+    PLACES,
+    PlannedCall,
+    Toolbox,
+    words,
+)
 from tests.gateway.local.fake_session import FakeTool
 
 
 def tool(name: str, description: str = "", required: tuple[str, ...] = (), **properties: Any) -> FakeTool:
     return FakeTool(name, description, {"properties": properties, "required": list(required)})
+
+
+def plan_calls(heard: str, offered: Sequence[FakeTool]) -> list[PlannedCall]:
+    return Toolbox(offered).plan_calls(heard)
+
+
+def tool_grammar(offered: Sequence[FakeTool]) -> Grammar:
+    return Toolbox(offered).grammar()
 
 
 def arguments(heard: str, offered: FakeTool) -> dict[str, Any]:
@@ -76,7 +97,7 @@ def test_what_is_not_heard_is_left_out_or_missing() -> None:
 
 
 def test_types_that_speech_cannot_give_are_missing_when_required() -> None:
-    offered = tool("get_weather", "", ("where",), where={"type": "object"}, odd={"type": ["string", "null"]})
+    offered = tool("get_weather", "", ("where",), where={"type": "object"}, odd={"type": ["null"]})
     assert plan_calls("weather in rome", [offered]) == [PlannedCall("get_weather", {}, ("where",))]
 
 
@@ -85,7 +106,7 @@ def test_odd_schemas_do_no_harm(parameters: dict[str, Any]) -> None:
     assert plan_calls("weather", [FakeTool("get_weather", "", parameters)]) == [
         PlannedCall("get_weather", {}, ())
     ]
-    assert tool_grammar([FakeTool("get_weather", "", parameters)]).slots == {}
+    assert tool_grammar([FakeTool("get_weather", "", parameters)]).templates == ("<ask>",)
 
 
 def test_the_grammar_expects_places_and_enum_values() -> None:
@@ -98,3 +119,58 @@ def test_the_grammar_expects_places_and_enum_values() -> None:
 
 def test_a_tool_of_verbs_only_adds_no_phrase() -> None:
     assert tool_grammar([tool("get")]).templates == ()
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": ["string", "null"], "enum": ["paris", None]}, "paris"),
+        ({"type": ["null", "string"]}, "paris"),
+        ({"enum": 5}, "paris"),
+        ({"enum": None}, "paris"),
+        ({"enum": ["", "%", [], {}, "paris"]}, "paris"),
+    ],
+)
+def test_sloppy_properties_are_understood(schema: dict[str, Any], value: str) -> None:
+    offered = tool("get_weather", x=schema)
+    assert arguments("what is the weather in paris", offered) == {"x": value}
+    assert tool_grammar([offered]).pattern().fullmatch("what is the weather")
+
+
+@pytest.mark.parametrize("required", [None, 5, "x", {"x": 1}])
+def test_a_required_that_is_no_list_requires_nothing(required: object) -> None:
+    offered = FakeTool("get_weather", "", {"properties": {"x": {"type": "integer"}}, "required": required})
+    assert plan_calls("weather", [offered]) == [PlannedCall("get_weather", {}, ())]
+
+
+def test_values_without_a_word_are_not_listened_for() -> None:
+    grammar = tool_grammar([tool("get_weather", unit={"enum": ["", "%"]})])
+    assert grammar.templates == ("<ask>",)
+
+
+def test_the_grammar_is_bounded_and_shared_fairly() -> None:
+    subjects = [a + b for a in "abcd" for b in "vwxyz"]
+    many: dict[str, Any] = {
+        f"p{i}": {"enum": [f"{a} {b} {chr(97 + i)}" for a in subjects for b in subjects]} for i in range(14)
+    }
+    grammar = tool_grammar([tool(f"get_{subject}", **many) for subject in subjects])
+    values = [phrases for name, phrases in grammar.slots.items() if name.startswith("value")]
+    valued = [phrases for name, phrases in grammar.slots.items() if name.startswith("ask") and name != "ask"]
+    assert len(grammar.slots["ask"]) == MAX_ASKS
+    assert set(subjects) <= set(grammar.slots["ask"])
+    assert len(values) == len(valued) == MAX_SLOTS
+    assert max(map(len, values)) <= MAX_SLOT_VALUES
+    assert sum(map(len, values)) <= MAX_VALUES
+    assert sum(map(len, valued)) <= MAX_VALUED_ASKS
+
+
+def test_places_are_one_slot() -> None:
+    cities: dict[str, Any] = {key: {"type": "string"} for key in ("city", "destination", "location")}
+    grammar = tool_grammar([tool("get_weather", **cities), tool("get_hotel", **cities)])
+    assert list(grammar.slots.values()).count(PLACES) == 1
+    assert grammar.pattern().fullmatch("what is the hotel in new york")
+
+
+def test_long_names_and_values_are_left_to_dictation() -> None:
+    assert tool_grammar([tool("get_" + "very_" * 9 + "name")]) == Grammar(())
+    assert tool_grammar([tool("get_weather", x={"enum": ["very " * 9]})]).templates == ("<ask>",)

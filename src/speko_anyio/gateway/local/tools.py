@@ -30,8 +30,11 @@ MAX_CALLS: Final = 4
 """Tools called for one sentence."""
 
 # A grammar costs time for each of its words, in the worker that all sessions share.
-MAX_ASKS: Final = 120
-"""Ways to ask for a tool that are listened for, over all tools: every way for 15 tools."""
+MAX_ASKS: Final = 100
+"""Ways to ask for a tool, about eight each, that are listened for over all tools."""
+
+MAX_VALUED_ASKS: Final = 120
+"""Ways to ask for a tool with a value that are listened for, over all sets of values."""
 
 MAX_SLOTS: Final = 12
 """Distinct sets of values that are listened for. Cities are one, for whatever number of properties."""
@@ -41,6 +44,9 @@ MAX_SLOT_VALUES: Final = 200
 
 MAX_VALUES: Final = 400
 """Values that are listened for over all sets."""
+
+MAX_ENUM: Final = 500
+"""Values of one ``enum`` that are understood at all."""
 
 MAX_PHRASE_WORDS: Final = 6
 """Words of a tool's name or of a value; what is longer is left to dictation."""
@@ -133,10 +139,13 @@ class Toolbox:
         templates = ["<ask>"]
         left = MAX_VALUES
         # One slot for equal values: a slot is copied into the search for each template that has it.
-        expected = dict.fromkeys(values for ask in asks for values in ask.tool.expected)
-        for index, values in enumerate(islice(expected, MAX_SLOTS)):
+        askable = dict.fromkeys(ask.tool for ask in asks)
+        distinct = dict.fromkeys(values for tool in askable for values in tool.expected)
+        expected = list(islice(distinct, MAX_SLOTS))
+        for index, values in enumerate(expected):
             slots[f"value{index}"] = values[:left]
-            slots[f"ask{index}"] = tuple(ask.text for ask in asks if values in ask.tool.expected)
+            takers = (ask.text for ask in asks if values in ask.tool.expected)
+            slots[f"ask{index}"] = tuple(islice(takers, MAX_VALUED_ASKS // len(expected)))
             templates.append(f"<ask{index}> <preposition> <value{index}>")
             left = max(0, left - len(values))
         return Grammar(tuple(templates), slots)
@@ -210,7 +219,9 @@ class _Property:
         """Values that are listened for."""
         if isinstance(enum, list):
             allowed = _JSON_TYPES.get(self._kind or "", ())
-            said = ((" ".join(words(str(each))), each) for each in enum if isinstance(each, allowed))
+            said = (
+                (" ".join(words(str(each))), each) for each in enum[:MAX_ENUM] if isinstance(each, allowed)
+            )
             self._values = {phrase: value for phrase, value in said if phrase}
             short = (phrase for phrase in self._values if phrase.count(" ") < MAX_PHRASE_WORDS)
             self.expected = tuple(islice(short, MAX_SLOT_VALUES))
