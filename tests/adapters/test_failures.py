@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -115,6 +116,18 @@ async def test_a_grant_that_cannot_be_used_opens_nothing() -> None:
         async with open_session(grant("https://speko.test/x"), stream=server.stream):
             raise AssertionError("opened")
     assert server.wire == b""
+    assert server.stream.closed
+
+
+@pytest.mark.parametrize(("name", "value"), [("tools", [3]), ("conect_timeout", 1)])
+async def test_arguments_that_cannot_be_used_leave_no_stream_open(name: str, value: object) -> None:
+    server = FakeServer()
+    arguments: dict[str, Any] = {name: value}
+    with pytest.raises(TypeError):
+        async with open_session(grant(), stream=server.stream, **arguments):
+            raise AssertionError("opened")
+    assert server.wire == b""
+    assert server.stream.closed
 
 
 # The connection
@@ -350,6 +363,35 @@ async def test_a_failing_handler_cancels_the_body_and_comes_out_bare(
             await anyio.sleep_forever()
     assert server.stream.closed
     assert server.commands == [Close(1000, "client_closed", "remote")]
+
+
+@pytest.mark.parametrize("exit_", [SystemExit, KeyboardInterrupt])
+async def test_an_exit_in_a_handler_comes_out_bare_and_waits_for_nobody(exit_: type[BaseException]) -> None:
+    server = FakeServer()
+
+    def leave(frame: Frame) -> None:
+        server.answers = False
+        raise exit_
+
+    with pytest.raises(exit_):
+        async with connected(server) as (session, _):
+            session.on(leave)
+            await anyio.sleep_forever()
+    assert server.stream.closed
+
+
+@pytest.mark.parametrize("exit_", [SystemExit, KeyboardInterrupt])
+async def test_an_exit_in_a_tool_comes_out_bare(exit_: type[BaseException]) -> None:
+    async def leave() -> None:
+        raise exit_
+
+    server = FakeServer()
+    with pytest.raises(exit_):
+        async with connected(server, tools=[leave]):
+            server.core.send_tool_call("c1", "leave", "{}")
+            server.flush()
+            await anyio.sleep_forever()
+    assert server.stream.closed
 
 
 async def test_a_handler_that_fails_on_the_way_out_is_not_swallowed() -> None:

@@ -181,6 +181,20 @@ def test_a_wrong_key_is_never_shown(
     assert "sk_wrong" not in line
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8099", "http://127.0.0.1:99999", "http://user:secret@h"])
+def test_a_base_url_that_is_none(
+    url: str,
+    question: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SPEKO_API_KEY", "sk_key")
+    arguments = ["say", str(question), "-o", str(tmp_path / "reply.wav"), "--base-url", url]
+    assert main(arguments) == USAGE
+    assert "secret" not in one_line(capsys)
+
+
 def test_an_unknown_provider(
     question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import anyio
 import httpx
 import pytest
 
-from speko_anyio import MissingAPIKeyError, Ready, SessionGrant, Speko, ToolResult
+from speko_anyio import ConfigurationError, MissingAPIKeyError, Ready, SessionGrant, Speko, ToolResult
 from speko_anyio.client import realtime as realtime_module
 from speko_anyio.protocol.url import WebSocketURL
 from tests.support.server import FakeServer, grant
@@ -78,16 +79,32 @@ async def test_no_repr_shows_the_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["api.speko.dev", "ftp://x", "https://", "https://x/?q=1", "http://[::1", "wss://x"]
+    "url",
+    [
+        "api.speko.dev",
+        "ftp://x",
+        "https://",
+        "https://x/?q=1",
+        "http://[::1",
+        "wss://x",
+        "http://x:99999",
+        "http://x:abc",
+        "http://a\tb",
+        f"http://{'a' * 300}",
+        "http://a..b",
+        "https://user:hunter2@x",
+    ],
 )
 async def test_a_base_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="SPEKO_BASE_URL"):
+    with pytest.raises(ConfigurationError, match="SPEKO_BASE_URL") as caught:
         Speko(KEY, url)
+    assert isinstance(caught.value, ValueError)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["clé", "two\nlines"])
 async def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match="SPEKO_API_KEY") as caught:
+    with pytest.raises(ConfigurationError, match="SPEKO_API_KEY") as caught:
         Speko(key)
     assert key not in str(caught.value)
 
@@ -179,3 +196,13 @@ async def test_open_dials_where_the_grant_says(monkeypatch: pytest.MonkeyPatch) 
     ((where, options),) = dialled
     assert (where.secure, where.host, where.port) == (True, "speko.test", 8443)
     assert options == {"connect_timeout": 3.0, "ssl_context": None}
+
+
+async def test_a_misspelt_option_is_refused_before_anything_is_minted() -> None:
+    transport = API()
+    misspelt: dict[str, Any] = {"conect_timeout": 1}
+    async with httpx.AsyncClient(transport=transport) as client:
+        connecting = Speko(KEY, http_client=client).realtime.connect(provider="openai", model="m", **misspelt)
+        with pytest.raises(TypeError, match="'conect_timeout'"):
+            await connecting.__aenter__()
+    assert transport.requests == []

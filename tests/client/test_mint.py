@@ -20,6 +20,7 @@ from speko_anyio import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    ConfigurationError,
     RateLimitError,
     ServerError,
     SessionGrant,
@@ -198,7 +199,9 @@ async def test_each_status_has_its_error(status: int, kind: type[APIStatusError]
         (b"", "no message"),
         (b'{"error": {"nested": true}}', '{"error": {"nested": true}}'),
         (b"\xff\xfe", "\ufffd\ufffd"),
-        (b"x" * 10_000, "x" * 500),
+        (b"x" * 10_000, "x" * 300),
+        (b"<p>\n\x1b[31mno\x07\r\n</p>", "<p> [31mno </p>"),
+        (f"key {KEY[:4]}\x00{KEY[4:]}".encode(), "key <api key>"),
         (f"your key {KEY} is wrong".encode(), "your key <api key> is wrong"),
     ],
 )
@@ -365,3 +368,33 @@ async def test_a_grant_for_another_transport_names_it_and_shows_no_credential() 
 
 async def test_a_transport_that_comes_with_a_websocket_is_served() -> None:
     assert (await mint(API(ok(transport="proxy")))).session_id == "s1"
+
+
+async def test_an_answer_that_cannot_be_decoded_is_an_error_of_ours() -> None:
+    error = await refused(API(httpx.DecodingError("incorrect header check")), max_retries=0)
+    assert isinstance(error, APIResponseError)
+    assert "can't be decoded" in str(error)
+
+
+async def test_a_redirect_to_no_url_is_an_error_of_ours() -> None:
+    class Client:
+        # Not httpx's, which refuses the header by itself.
+        async def request(self, *args: object, **options: object) -> httpx.Response:
+            return httpx.Response(302, headers={"location": "http://[::1"})
+
+    with pytest.raises(APIStatusError, match="a redirect to elsewhere"):
+        await Speko(KEY, http_client=Client()).realtime.create_session(provider="openai", model="m")
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf")])
+async def test_a_temperature_that_json_has_no_number_for_asks_nothing(temperature: float) -> None:
+    api = API(ok())
+    with pytest.raises(ConfigurationError, match="temperature"):
+        await mint(api, temperature=temperature)
+    assert api.requests == []
+
+
+async def test_a_wait_beyond_all_numbers_is_none() -> None:
+    error = await refused(API(httpx.Response(429, headers={"retry-after": "9" * 400})), max_retries=0)
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after is None

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
@@ -118,6 +120,16 @@ async def test_a_mistake_of_the_caller_changes_nothing() -> None:
             await session.send_tool_result("nobody", "x")
         with pytest.raises(LocalProtocolError):
             await session.close(1005)
+        await session.commit()
+        assert server.commands == [Commit()]
+
+
+async def test_closing_with_arguments_of_other_types_changes_nothing() -> None:
+    wrong: list[Any] = ["a", None]
+    async with connected() as (session, server):
+        for code in wrong:
+            with pytest.raises((LocalProtocolError, TypeError)):
+                await session.close(code)
         await session.commit()
         assert server.commands == [Commit()]
 

@@ -12,7 +12,18 @@ import msgspec
 import pytest
 from anyio.lowlevel import checkpoint
 
-from speko_anyio import Ready, RealtimeSession, Tool, ToolCall, ToolError, ToolResult, ToolSpec, tool
+from speko_anyio import (
+    Close,
+    Ready,
+    RealtimeSession,
+    Tool,
+    ToolCall,
+    ToolError,
+    ToolResult,
+    ToolSpec,
+    Transcript,
+    tool,
+)
 from speko_anyio.client import session as session_module
 from speko_anyio.client.block import block
 from speko_anyio.client.tools import MAX_OUTPUT, AnyTool, Toolbox
@@ -145,7 +156,7 @@ def test_a_toolbox_takes_functions_specs_and_dicts() -> None:
         Toolbox([add, ToolSpec(name="add")])
     with pytest.raises(TypeError, match="not a tool"):
         Toolbox([42])  # type: ignore[list-item]
-    with pytest.raises(msgspec.ValidationError):
+    with pytest.raises(TypeError, match="`name`"):
         Toolbox([{"description": "no name"}])
 
 
@@ -287,6 +298,25 @@ def test_declared_tools_are_left_to_the_application() -> None:
     assert not Toolbox().answers(ToolCall("c", "anything", ""))
 
 
+def test_a_name_that_a_parameters_type_has_too() -> None:
+    def visit(place: Place) -> str:
+        return place.city
+
+    parameters = tool(name="Place")(visit).spec.parameters
+    assert list(parameters["properties"]) == ["place"]
+    reference = parameters["properties"]["place"]["$ref"]
+    (key,) = parameters["$defs"]
+    assert reference == f"#/$defs/{key}"
+    assert list(parameters["$defs"][key]["properties"]) == ["city", "country"]
+
+
+@pytest.mark.parametrize("name", ["get weather", "a.b", "é", "x" * 65, "a\n"])
+def test_a_name_that_no_provider_takes_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name of a tool"):
+        tool(name=name)(add)
+    assert tool(name="get-weather_2")(add).spec.name == "get-weather_2"
+
+
 # In a session
 
 
@@ -422,3 +452,39 @@ async def test_a_flood_of_calls_is_answered_and_not_run(monkeypatch: pytest.Monk
         refused = [command for command in server.commands if isinstance(command, ToolResult)]
         assert [result.call_id for result in refused] == ["c2", "c3", "c4"]
         assert all("Too many" in result.output for result in refused)
+
+
+@pytest.mark.anyio
+async def test_a_call_in_one_read_with_the_handshake_is_answered() -> None:
+    server = FakeServer()
+
+    def greet() -> None:
+        server.accept()
+        server.core.send_tool_call("c1", "add", '{"a": 1}')
+
+    server.greet = greet
+    async with connected(server, tools=[add]) as (session, _):
+        assert isinstance(await session.receive(), Ready)
+        assert isinstance(await session.receive(), ToolCall)
+        while not server.commands:
+            await checkpoint()
+        assert server.commands == [ToolResult("c1", "3")]
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_calls_behind_a_goodbye_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "MAX_RUNNING_TOOLS", 0)
+
+    async def unused() -> None:
+        raise AssertionError("it ran")
+
+    async with calling(unused) as (session, server, call):
+        server.answers = False
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.close)
+            await anyio.wait_all_tasks_blocked()
+            call("c1", "unused")
+            server.core.send_transcript("user", "late", final=True)
+            server.core.close(1000, "done")
+            server.flush()
+            assert [type(frame) async for frame in session] == [ToolCall, Transcript, Close]

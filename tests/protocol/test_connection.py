@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import functools
+import inspect
+import os
 import random
 import re
 from collections.abc import Callable
@@ -12,24 +14,30 @@ from typing import Any
 import pytest
 
 from speko_anyio.protocol import (
+    DEFAULT_LIMITS,
     NEED_DATA,
     Audio,
     AudioIn,
     ClientConnection,
+    ClientProtocol,
     Close,
     Commit,
     ConnectionClosed,
+    Expiring,
     HandshakeError,
+    Limits,
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
     ServerConnection,
+    ServerProtocol,
     SpekoError,
     State,
     ToolCall,
     ToolResult,
     UpgradeRequest,
 )
+from speko_anyio.protocol.engine import MAX_HEAD
 from speko_anyio.protocol.session import MAX_AUDIO_MESSAGE
 from speko_anyio.protocol.tokens import MAX_TOKEN
 
@@ -263,6 +271,65 @@ def test_what_follows_the_handshake_in_the_same_read_is_not_lost() -> None:
     server.send_ready()
     connection.receive_data(server.data_to_send())
     assert connection.next_event() == Ready(24_000, 24_000)
+
+
+def test_what_follows_a_head_does_not_count_as_head() -> None:
+    connection, server = client(), ServerConnection()
+    data = answer(server, connection.data_to_send())
+    server.send_ready()
+    server.send_audio(bytes(70_000))
+    connection.receive_data(data + server.data_to_send())
+    events = drain(connection)
+    assert events[0] == Ready(24_000, 24_000)
+    assert sum(len(event.pcm) for event in events[1:] if isinstance(event, Audio)) == 70_000
+
+
+OPTIONS: dict[str, Any] = {
+    "input_sample_rate": 24_000,
+    "output_sample_rate": 24_000,
+    "limits": DEFAULT_LIMITS,
+    "handshake_timeout": 10.0,
+    "ping_interval": 20.0,
+    "ping_timeout": 20.0,
+    "close_timeout": 5.0,
+    "ttl": None,
+    "warn_before": 60.0,
+    "entropy": os.urandom,
+}
+
+
+@pytest.mark.parametrize("kind", [ClientConnection, ServerConnection])
+def test_the_defaults_are_the_documented_ones(kind: type) -> None:
+    parameters = inspect.signature(kind).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    assert {name: defaults[name] for name in OPTIONS} == OPTIONS
+    assert {parameters[name].kind for name in OPTIONS} == {inspect.Parameter.KEYWORD_ONLY}
+    assert set(defaults) - set(OPTIONS) == (
+        {"url", "token", "headers"} if kind is ClientConnection else set()
+    )
+    for level in (ClientProtocol, ServerProtocol):
+        shared = inspect.signature(level).parameters
+        assert {name: shared[name].default for name in shared if name != "state"} == {
+            name: value for name, value in OPTIONS.items() if name in shared
+        }
+
+
+def test_every_option_arrives() -> None:
+    options: dict[str, Any] = {
+        "input_sample_rate": 16_000,
+        "output_sample_rate": 48_000,
+        "limits": Limits(max_outbox=1),
+        "ttl": 100.0,
+        "warn_before": 30.0,
+        "ping_interval": None,
+    }
+    for connection in open_pair(ClientConnection(URL, TOKEN, **options), ServerConnection(**options)):
+        assert (connection.input_sample_rate, connection.output_sample_rate) == (16_000, 48_000)
+        assert connection.limits == Limits(max_outbox=1)
+        connection.handle_timeout(0.0)
+        assert connection.next_deadline() == 70.0
+        connection.handle_timeout(70.0)
+        assert only_event(connection) == Expiring(30.0)
 
 
 @with_each_masker
@@ -518,7 +585,7 @@ def test_the_token_is_in_no_error(echo: Callable[[str], bytes], where: str) -> N
 
 def test_the_token_is_not_in_the_error_of_a_wrong_subprotocol() -> None:
     connection = answered(lambda data: data.replace(TOKEN.encode(), TOKEN.encode() + b", other"))
-    with pytest.raises(RemoteProtocolError) as caught:
+    with pytest.raises(RemoteProtocolError, match=r"unrecognized subprotocol <token>, other$") as caught:
         connection.next_event()
     assert TOKEN not in str(caught.value)
 
@@ -551,11 +618,13 @@ def test_garbage_instead_of_a_request(garbage: bytes) -> None:
     server = ServerConnection()
     server.receive_data(garbage)
     for _ in range(10):
-        with pytest.raises(
-            RemoteProtocolError, match="the client's request is no WebSocket handshake"
-        ) as caught:
+        with pytest.raises(RemoteProtocolError) as caught:
             server.next_event()
         assert server.error is caught.value
+    why = "Bad HTTP message" if garbage is GARBAGE["bad header"] else "it is not an HTTP/1.1 request"
+    assert str(server.error) == f"the client's request is no WebSocket handshake: {why}"
+    assert isinstance(server.error, RemoteProtocolError)
+    assert server.error.close_code == 1002
     head, _, body = server.data_to_send().decode().partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 400 Bad Request\r\n")
     assert f"content-length: {len(body)}" in head
@@ -593,8 +662,12 @@ def test_a_request_with_bytes_beyond_ascii(field: bytes) -> None:
     lines = [line for line in client().data_to_send().split(b"\r\n") if not line.startswith(name)]
     server = ServerConnection()
     server.receive_data(b"\r\n".join([lines[0], field, *lines[1:]]))
-    with pytest.raises(RemoteProtocolError, match="no WebSocket handshake"):
+    with pytest.raises(RemoteProtocolError) as caught:
         server.next_event()
+    why = "Missing header, 'Upgrade: " if name == b"Upgrade" else "a header of its handshake is not ASCII"
+    assert str(caught.value).startswith(f"the client's request is no WebSocket handshake: {why}")
+    assert str(caught.value).endswith(why) or name == b"Upgrade"
+    assert caught.value.close_code == 1002
     assert server.data_to_send().startswith(b"HTTP/1.1 400 ")
 
 
@@ -795,10 +868,19 @@ def test_the_first_and_the_last_status_that_refuses(status: int) -> None:
     assert server.state is State.CLOSED
 
 
-def test_a_client_that_does_not_wait_for_the_answer_is_limited() -> None:
+@pytest.mark.parametrize("size", [1, 4096, 20_000])
+def test_a_client_that_does_not_wait_for_the_answer_is_limited(size: int) -> None:
     server = asked_server()
-    with pytest.raises(RemoteProtocolError):
-        trickle(server, bytes(64 * 65_536), 65_536)
+    assert trickle(server, bytes(MAX_HEAD), size) == []
+    assert (server.state, server.data_to_send()) == (State.CONNECTING, b"")
+    server.receive_data(b"\0")
+    with pytest.raises(RemoteProtocolError) as caught:
+        server.next_event()
+    assert str(caught.value) == (
+        "the client's request is no WebSocket handshake: it sends more than 16384 bytes before the answer"
+    )
+    assert caught.value.close_code == 1008
+    assert server.data_to_send().startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
 # Giving up

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..client.errors import APIConnectionError, APIStatusError, MissingAPIKeyError
+from ..client.errors import APIConnectionError, APIStatusError, ConfigurationError, MissingAPIKeyError
 from ..protocol.errors import HandshakeError, SpekoError
 
 FAILED: Final = 1
@@ -38,7 +38,7 @@ class CommandError(Exception):
 
 def exit_code_of(error: SpekoError) -> int:
     """The exit code that an error of the library calls for."""
-    if isinstance(error, MissingAPIKeyError):
+    if isinstance(error, (MissingAPIKeyError, ConfigurationError)):
         return USAGE
     if isinstance(error, APIConnectionError):
         return UNREACHABLE

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from .errors import MissingAPIKeyError
+from .errors import ConfigurationError, MissingAPIKeyError
 from .mint import HTTPClient, Mint
 from .realtime import Realtime
 
@@ -19,8 +19,10 @@ DEFAULT_BASE_URL: Final = "https://api.speko.dev"
 class Speko:
     """A client of one Speko API, the hosted one or a gateway of your own. Use it with ``async with``.
 
-    - `api_key`: else the environment variable ``SPEKO_API_KEY``; `MissingAPIKeyError` when there is neither.
-    - `base_url`: else ``SPEKO_BASE_URL``, else the hosted service. ValueError when it is no HTTP URL.
+    - `api_key`: else the environment variable ``SPEKO_API_KEY``; `MissingAPIKeyError` when there is neither,
+      `ConfigurationError` for one that no HTTP header can carry.
+    - `base_url`: else ``SPEKO_BASE_URL``, else the hosted service. `ConfigurationError`, which is a
+      ValueError, when it is no HTTP URL, or has a user name, a query or a fragment.
     - `timeout`: seconds for each step of an HTTP request: connecting, sending, waiting for the answer. A
       live session has its own limits, see `Realtime.open`.
     - `max_retries`: further attempts at minting a session, where that is safe.
@@ -41,7 +43,9 @@ class Speko:
         if not key:
             raise MissingAPIKeyError
         if not (key.isascii() and key.isprintable()):
-            raise ValueError("the API key has characters that no HTTP header can carry; check SPEKO_API_KEY")
+            raise ConfigurationError(
+                "the API key has characters that no HTTP header can carry; check SPEKO_API_KEY"
+            )
         self._base_url = _check_url(base_url or os.environ.get("SPEKO_BASE_URL") or DEFAULT_BASE_URL)
         self._client = _OwnClient() if http_client is None else http_client
         self.realtime = Realtime(
@@ -110,13 +114,20 @@ class _OwnClient:
 def _check_url(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
-        usable = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
-    except ValueError:
+        # What httpx and the resolver would only find out at the first request, in errors of their own.
+        httpx.URL(url.strip()).raw_host.decode("ascii").encode("idna")
+        usable = (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and not (parts.query or parts.fragment or "@" in parts.netloc)
+        )
+    except (ValueError, httpx.InvalidURL):
         usable = False
     if not usable:
         # Not shown: somebody may have put a secret into it.
-        raise ValueError(
-            "the base URL must be http:// or https:// with a host, and no query; check SPEKO_BASE_URL or "
-            "pass Speko(base_url=...)"
+        raise ConfigurationError(
+            "the base URL must be http:// or https:// with a host, and neither user name nor query; check "
+            "SPEKO_BASE_URL or pass Speko(base_url=...)"
         )
     return url.strip().rstrip("/")

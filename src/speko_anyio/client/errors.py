@@ -2,6 +2,7 @@
 
 - `SpekoError` (core)
     - `MissingAPIKeyError`: no key was given
+    - `ConfigurationError`: a key, a URL or a number that can't be used; a ValueError too
     - `APIError`: no session was minted, or its host was not reached
         - `APIConnectionError`: no answer: unreachable, refused, timed out, TLS failed
         - `APIStatusError`: an answer that says no
@@ -23,6 +24,10 @@ class MissingAPIKeyError(SpekoError):
 
     def __init__(self) -> None:
         super().__init__("no API key: set the environment variable SPEKO_API_KEY or pass Speko(api_key=...)")
+
+
+class ConfigurationError(SpekoError, ValueError):
+    """An argument, or a variable of the environment, that can't be used; nothing was sent."""
 
 
 class APIError(SpekoError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import math
 import platform
 import random
 import time
@@ -35,7 +36,7 @@ _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 8.0
 """Seconds; a service that asks for more than this is not asked again: the caller knows better what to do."""
 
-_MAX_MESSAGE: Final = 500
+_MAX_MESSAGE: Final = 300
 """Characters of an error body that go into an exception."""
 
 _jitter: Final = random.SystemRandom().uniform
@@ -97,7 +98,7 @@ class Mint:
     ) -> None:
         self._client = client
         self._url = f"{base_url}/v1/sessions"
-        self._host = urlsplit(base_url).netloc.rpartition("@")[2]
+        self._host = urlsplit(base_url).netloc
         self._api_key = api_key
         self._timeout = timeout
         self._retries = retries
@@ -140,7 +141,12 @@ class Mint:
             raise APIConnectionError(
                 f"{self._host} did not answer within {self._timeout:g} s; check the network and the base URL"
             ) from error
-        except (httpx.TransportError, OSError) as error:
+        except httpx.DecodingError as error:
+            raise APIResponseError(
+                f"{self._host} answered with a body that can't be decoded; check that the base URL is that "
+                "of a Speko API"
+            ) from error
+        except (httpx.RequestError, OSError) as error:
             raise APIConnectionError(
                 f"{self._host} can't be reached ({self._redact(str(error)) or type(error).__name__}); "
                 "check the network and the base URL"
@@ -156,15 +162,21 @@ class Mint:
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             message, code = response.content.decode(errors="replace").strip(), "UNKNOWN"
         if 300 <= response.status_code < 400:
-            target = urlsplit(response.headers.get("location", "")).netloc.rpartition("@")[2]
+            target = _host_of(response.headers.get("location", ""))
             message = f"a redirect to {target or 'elsewhere'}, not followed since it would carry the API key"
         return status_error(
             host=self._host,
             status=response.status_code,
-            code=self._redact(code),
-            message=self._redact(message)[:_MAX_MESSAGE] or "no message",
+            code=self._quote(code) or "UNKNOWN",
+            message=self._quote(message) or "no message",
             retry_after=_retry_after(response.headers.get("retry-after")),
         )
+
+    def _quote(self, text: str) -> str:
+        """The service's words on one line, short, with nothing that a terminal obeys."""
+        line = "".join(char for char in " ".join(text.split()) if char.isprintable())
+        # Not before: a key that was interrupted by what is dropped would be whole again.
+        return self._redact(line)[:_MAX_MESSAGE]
 
     def _redact(self, text: str) -> str:
         # A service may quote what it refused.
@@ -174,7 +186,7 @@ class Mint:
         try:
             shape = msgspec.json.decode(body, type=_Shape)
             if shape.transport is not None and shape.ws_url is None:
-                details = ", ".join(filter(None, (shape.adapter, shape.provider_transport)))
+                details = self._quote(", ".join(filter(None, (shape.adapter, shape.provider_transport))))
                 raise UnsupportedTransportError(shape.transport, f" ({details})" if details else "")
             grant = msgspec.json.decode(body, type=SessionGrant)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -189,6 +201,13 @@ class Mint:
             input_sample_rate=grant.input_sample_rate or asked.input_sample_rate or DEFAULT_SAMPLE_RATE,
             output_sample_rate=grant.output_sample_rate or asked.output_sample_rate or DEFAULT_SAMPLE_RATE,
         )
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
 
 
 def _wait_before_retry(error: APIError, attempt: int) -> float | None:
@@ -211,7 +230,8 @@ def _retry_after(value: str | None) -> float | None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return float(value)
+        seconds = float(value)
+        return seconds if math.isfinite(seconds) else None
     try:
         instant = email.utils.parsedate_to_datetime(value)
         return float(max(0.0, instant.timestamp() - time.time()))

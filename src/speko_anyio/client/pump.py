@@ -194,20 +194,24 @@ class Pump:
     def _drain(self) -> None:
         next_event = self.core.next_event
         consumers = self._consumers
-        try:
-            while (frame := next_event()) is not NEED_DATA:
-                self.frames_received += 1
-                if type(frame) is Audio:
-                    self.audio_bytes_received += len(frame.pcm)
+        while True:
+            try:
+                frame = next_event()
+            except SpekoError:
+                # The sticky end of a session that has none of its own to deliver: it never opened.
                 for consumer in consumers:
-                    consumer.put(frame)
-                if type(frame) is ToolCall:
-                    self._on_call(frame)
-                elif type(frame) is Close:
-                    return
-        except SpekoError:
-            # The sticky end of a session that has none of its own to deliver: it never opened.
+                    consumer.end()
+                break
+            if frame is NEED_DATA:
+                break
+            self.frames_received += 1
+            if type(frame) is Audio:
+                self.audio_bytes_received += len(frame.pcm)
             for consumer in consumers:
-                consumer.end()
+                consumer.put(frame)
+            if type(frame) is ToolCall:
+                self._on_call(frame)
+            elif type(frame) is Close:
+                return
         if self.core.state is State.CLOSING:
             self._set_lossy()

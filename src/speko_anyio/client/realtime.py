@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, TypedDict, Unpack
@@ -22,6 +23,7 @@ from ..protocol.mint import (
 from ..protocol.url import parse_url
 from .block import block
 from .delivery import DEFAULT_MAX_BUFFER
+from .errors import ConfigurationError
 from .mint import USER_AGENT, Mint
 from .session import RealtimeSession
 from .tools import AnyTool, Toolbox
@@ -55,6 +57,13 @@ class SessionOptions(TypedDict, total=False):
     """Bounds on what the peer may send."""
 
 
+def _check_names(options: Mapping[str, object]) -> None:
+    known = SessionOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise TypeError(f"there is no session option {name!r}; the options are {', '.join(known)}")
+
+
 @block
 async def open_session(
     grant: SessionGrant,
@@ -72,33 +81,35 @@ async def open_session(
 
     Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the session
     or does not answer in time, `RemoteProtocolError` when what answers is no WebSocket server,
-    `LocalProtocolError` when the grant's URL or token can't be used. An exception of the body comes out as
+    `LocalProtocolError` when the grant's URL or token can't be used, TypeError for an option that there is
+    not or what is no tool. A `stream` is closed then too. An exception of the body comes out as
     it is. Cancelling the block ends the session at once; leaving it says goodbye first.
     """
-    toolbox = Toolbox(tools)
-    close_timeout = options.get("close_timeout", 5.0)
-    core = ClientConnection(
-        grant.ws_url,
-        grant.ws_token,
-        headers=[("User-Agent", USER_AGENT)],
-        input_sample_rate=grant.input_sample_rate or DEFAULT_SAMPLE_RATE,
-        output_sample_rate=grant.output_sample_rate or DEFAULT_SAMPLE_RATE,
-        limits=options.get("limits", DEFAULT_LIMITS),
-        handshake_timeout=options.get("handshake_timeout", 10.0),
-        ping_interval=options.get("ping_interval", 20.0),
-        ping_timeout=options.get("ping_timeout", 20.0),
-        close_timeout=close_timeout,
-        ttl=ttl_seconds,
-        warn_before=options.get("warn_before", 60.0),
-    )
     stream = options.get("stream")
-    if stream is None:
-        stream = await dial(
-            parse_url(grant.ws_url),
-            connect_timeout=options.get("connect_timeout", 10.0),
-            ssl_context=options.get("ssl_context"),
-        )
     try:
+        _check_names(options)
+        toolbox = Toolbox(tools)
+        close_timeout = options.get("close_timeout", 5.0)
+        core = ClientConnection(
+            grant.ws_url,
+            grant.ws_token,
+            headers=[("User-Agent", USER_AGENT)],
+            input_sample_rate=grant.input_sample_rate or DEFAULT_SAMPLE_RATE,
+            output_sample_rate=grant.output_sample_rate or DEFAULT_SAMPLE_RATE,
+            limits=options.get("limits", DEFAULT_LIMITS),
+            handshake_timeout=options.get("handshake_timeout", 10.0),
+            ping_interval=options.get("ping_interval", 20.0),
+            ping_timeout=options.get("ping_timeout", 20.0),
+            close_timeout=close_timeout,
+            ttl=ttl_seconds,
+            warn_before=options.get("warn_before", 60.0),
+        )
+        if stream is None:
+            stream = await dial(
+                parse_url(grant.ws_url),
+                connect_timeout=options.get("connect_timeout", 10.0),
+                ssl_context=options.get("ssl_context"),
+            )
         session = RealtimeSession(
             core,
             stream,
@@ -110,7 +121,8 @@ async def open_session(
         )
         await session._shake_hands()
     except BaseException:
-        await anyio.aclose_forcefully(stream)
+        if stream is not None:
+            await anyio.aclose_forcefully(stream)
         raise
     async with session._run():
         yield session
@@ -147,9 +159,12 @@ class Realtime:
         - `metadata`: free form, stored with the session.
         - `ttl_seconds`: how long the session may last; the server caps it at 1800.
 
-        Raises the `APIError` family. Connection failures and 429, 502, 503 and 504 are tried again, with one
+        Raises the `APIError` family, and `ConfigurationError` when `temperature` is not finite. Connection
+        failures and 429, 502, 503 and 504 are tried again, with one
         ``Idempotency-Key``, up to ``max_retries`` times.
         """
+        if temperature is not None and not math.isfinite(temperature):
+            raise ConfigurationError(f"the temperature is {temperature}; pass a finite number, or None")
         config = SessionConfig(
             provider=provider,
             model=model,
@@ -195,6 +210,7 @@ class Realtime:
 
         See those two for the parameters and what they raise.
         """
+        _check_names(options)
         tools = tuple(tools)
         grant = await self.create_session(
             provider=provider,

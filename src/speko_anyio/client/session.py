@@ -21,7 +21,7 @@ import anyio
 import msgspec
 from anyio.abc import ByteStream, TaskGroup
 
-from ..protocol.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError, SpekoError
+from ..protocol.errors import ConnectionClosed, RemoteProtocolError, SpekoError
 from ..protocol.frames import Close, Frame, ToolCall
 from ..protocol.session import Buffer
 from ..protocol.state import State
@@ -109,10 +109,11 @@ class RealtimeSession:
         self._alarm = anyio.CancelScope()
         self._armed: float | None = None
         self._body = anyio.CancelScope()
-        self._tasks: TaskGroup
+        self._tasks: TaskGroup | None = None
+        self._early_calls: list[ToolCall] = []
         self._handlers: list[_Subscription] = []
         self._running_tools = 0
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._bytes_sent = 0
         self._audio_bytes_sent = 0
 
@@ -242,6 +243,9 @@ class RealtimeSession:
         this session: a handler may find out that way. When the session ends handlers have
         ``close_timeout`` seconds to take what is left.
 
+        With a handler and nobody iterating yet, the iteration's own buffer does not hold up the reading: an
+        iteration that starts late misses the oldest of what was more than ``max_buffer`` bytes.
+
         Raises as the sends do once the session is over: the handler would never be called.
         """
         if self._pump.done:
@@ -266,12 +270,10 @@ class RealtimeSession:
 
         `LocalProtocolError` when `code` may not be sent: use 1000 or 4000 to 4999.
         """
+        self._pump.close(code, reason)
+        self._core_moved()
         try:
-            self._pump.close(code, reason)
-            self._core_moved()
             await self._finished.wait()
-        except LocalProtocolError:
-            raise
         except BaseException:
             self._abort("the closing was cancelled")
             raise
@@ -300,6 +302,9 @@ class RealtimeSession:
             async with anyio.create_task_group() as self._tasks:
                 try:
                     self._spawn(self._read)
+                    for call in self._early_calls:
+                        self._call_received(call)
+                    self._early_calls.clear()
                     self._spawn(self._watch_the_clock)
                     self._core_moved()
                     try:
@@ -309,15 +314,15 @@ class RealtimeSession:
                         raise
                     except BaseException as exc:  # noqa: BLE001 - held, and raised below
                         error = exc
-                    # An exit of the program, Ctrl-C above all, does not wait for a goodbye.
-                    if error is None or isinstance(error, Exception):
+                    if not (_is_exit(error) or _is_exit(self._failure)):
                         await self._leave()
                 finally:
                     self._abort("the block of the session was cancelled")
                     self._stop()
         finally:
             # Here and not behind the group: an outer cancellation would replace the user's error else.
-            if error is not None:
+            # An exit goes before whatever it made of the body.
+            if error is not None and not _is_exit(self._failure):
                 if self._failure is not None:
                     logger.error("a handler failed too, beside the session's body", exc_info=self._failure)
                 raise error
@@ -332,6 +337,7 @@ class RealtimeSession:
                 await subscription.done.wait()
 
     def _spawn(self, work: Callable[[*_Args], Awaitable[None]], *args: *_Args) -> None:
+        assert self._tasks is not None, "only within the session's block"
         self._tasks.start_soon(self._guard, work, args)
 
     async def _guard(self, work: Callable[[*_Args], Awaitable[None]], args: tuple[*_Args]) -> None:
@@ -343,6 +349,9 @@ class RealtimeSession:
                 scope.cancel()
             try:
                 await work(*args)
+            except (SystemExit, KeyboardInterrupt) as exc:
+                # Of a handler or a tool. Out of a task they would come in a group of ours, or past the loop.
+                self._fail(exc)
             except Exception as exc:  # noqa: BLE001 - nothing may come out of a task but through the owner
                 bug = InternalError(f"bug in speko_anyio, please report it: {type(exc).__name__}: {exc}")
                 bug.__cause__ = exc
@@ -356,7 +365,7 @@ class RealtimeSession:
         for scope in self._scopes:
             scope.cancel()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Something outside the body failed: cancel the body, and let the error out of the block."""
         if self._failure is None:
             self._failure = error
@@ -505,9 +514,16 @@ class RealtimeSession:
     def _call_received(self, call: ToolCall) -> None:
         if not self._toolbox.answers(call):
             return
+        if self._tasks is None:
+            # It came in one read with the handshake: a read's worth of calls at most.
+            self._early_calls.append(call)
+            return
         if self._running_tools >= MAX_RUNNING_TOOLS:
             # No await here: the answer is queued, and goes out with the replies.
-            self._core.send_tool_result(call.call_id, "Too many tools are running; try again later.")
+            try:
+                self._core.send_tool_result(call.call_id, "Too many tools are running; try again later.")
+            except SpekoError as error:
+                logger.debug("the call of tool %s was not answered: %s", call.name, error)
             return
         self._running_tools += 1
         self._spawn(self._run_tool, call)
@@ -530,6 +546,11 @@ class _Subscription:
         self.handler = handler
         self.buffer = buffer
         self.done = anyio.Event()
+
+
+def _is_exit(error: BaseException | None) -> bool:
+    """Whether it is to end the program, or the task: such an end does not wait for a goodbye."""
+    return error is not None and not isinstance(error, Exception)
 
 
 def _instant(deadline: float | None) -> float:

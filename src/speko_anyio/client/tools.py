@@ -29,6 +29,10 @@ MAX_OUTPUT: Final = 128 * 1024
 make it longer. A longer result would end the session; the model could hardly use it."""
 
 
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What every provider takes as a function's name."""
+
+
 class ToolError(Exception):
     """Raise it in a tool to tell the model, in your own words, what went wrong.
 
@@ -46,6 +50,11 @@ class Tool(Generic[P, R]):
         self.function = function
         summary, about = _parse_docstring(inspect.getdoc(function) or "")
         own_name = name or str(getattr(function, "__name__", type(function).__name__))
+        if not _NAME.fullmatch(own_name):
+            raise ValueError(
+                f"{own_name!r} can't be the name of a tool: it must be 1 to 64 letters, digits, _ or -; pass "
+                "tool(name=...)"
+            )
         self._arguments = _arguments_type(own_name, function, about)
         self.spec: ToolSpec = ToolSpec(
             name=own_name,
@@ -108,7 +117,8 @@ def tool(
     Every parameter needs a type that msgspec can validate; one with a default is optional for the model.
     The description is the docstring's first paragraph, those of the parameters come from its ``Args:``
     section (Google style) or from ``Annotated[..., msgspec.Meta(description=...)]``.
-    Raises TypeError for a signature that has no JSON Schema.
+    Raises TypeError for a signature that has no JSON Schema, ValueError for a name that is not 1 to 64 ASCII
+    letters, digits, ``_`` or ``-``.
     """
     if function is not None:
         return Tool(function, name=name, description=description)
@@ -129,7 +139,12 @@ class Toolbox:
             if isinstance(item, ToolSpec):
                 spec = item
             elif isinstance(item, Mapping):
-                spec = msgspec.convert(item, ToolSpec)
+                try:
+                    spec = msgspec.convert(item, ToolSpec)
+                except msgspec.ValidationError as error:
+                    raise TypeError(
+                        f"a dict is not a tool ({error}); give it name, description and parameters"
+                    ) from None
             elif callable(item):
                 function = item if isinstance(item, Tool) else Tool(item)
                 spec = function.spec
@@ -203,12 +218,15 @@ def _arguments_type(
             fields.append((parameter.name, kind))
         else:
             fields.append((parameter.name, kind | msgspec.UnsetType, msgspec.UNSET))
-    return msgspec.defstruct(tool_name, fields, kw_only=True, forbid_unknown_fields=True)
+    return msgspec.defstruct(tool_name, fields, kw_only=True, forbid_unknown_fields=True, module=__name__)
+
+
+_DEFS: Final = "#/$defs/"
 
 
 def _schema(arguments: type[msgspec.Struct]) -> dict[str, Any]:
-    (_,), components = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
-    schema: dict[str, Any] = components.pop(arguments.__name__)
+    (reference,), components = msgspec.json.schema_components([arguments], ref_template=_DEFS + "{name}")
+    schema: dict[str, Any] = components.pop(reference["$ref"].removeprefix(_DEFS))
     # Some providers refuse these two; that unknown arguments are refused is seen to when a call comes.
     schema.pop("title", None)
     schema.pop("additionalProperties", None)
