@@ -520,10 +520,11 @@ def test_a_frame_that_the_rfc_forbids(role: str, opcode: int, payload: bytes, ho
 @with_each_masker
 @both_roles
 @pytest.mark.parametrize("payload", [b"ab", bytes(200), bytes(70_000)], ids=len)
-@pytest.mark.parametrize("opcode", [BINARY, PING])
-def test_a_frame_masked_the_wrong_way(role: str, opcode: int, payload: bytes) -> None:
+@pytest.mark.parametrize(("opcode", "copies"), [(BINARY, 1), (BINARY, 2), (PING, 1)])
+def test_a_frame_masked_the_wrong_way(role: str, opcode: int, copies: int, payload: bytes) -> None:
     connection = opened(role)
-    connection.receive_data(frame(opcode, payload if opcode == BINARY else b"", masked=role == "client"))
+    bad = frame(opcode, payload if opcode == BINARY else b"", masked=role == "client")
+    connection.receive_data(bad * copies)
     assert_violated(connection, 1002, BROKEN)
 
 

@@ -230,8 +230,8 @@ def test_a_close_has_a_code_and_no_reason_by_default(make: Callable[..., Session
     assert goodbyes(session) == [CloseMessage(1000, "")]
 
 
-@pytest.mark.parametrize("code", [0, 999, 1005, 1006, 1015, 2000, 5000, 70_000])
-def test_a_code_that_may_not_be_sent(make: Callable[..., Session], code: int) -> None:
+@pytest.mark.parametrize("code", [0, 999, 1005, 1006, 1015, 2000, 5000, 70_000, 1000.5])
+def test_a_code_that_may_not_be_sent(make: Callable[..., Session], code: Any) -> None:
     session = make()
     with says(f"{code} is not a close code that may be sent; use 1000 or one from 4000 to 4999"):
         session.close(code)
