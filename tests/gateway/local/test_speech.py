@@ -33,7 +33,8 @@ def test_it_speaks(rate: int) -> None:
 
 @pytest.mark.speech
 def test_voices_differ_and_do_not_stick() -> None:
-    usual = len(speak_to_pcm("nine hundred", 16_000))
+    # The same text does not always come to the very same number of samples, but nearly.
+    usual = pytest.approx(len(speak_to_pcm("nine hundred", 16_000)), rel=0.01)
     assert len(speak_to_pcm("nine hundred", 16_000, voice="de")) != usual
     assert len(speak_to_pcm("nine hundred", 16_000)) == usual
 
