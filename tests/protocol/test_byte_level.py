@@ -530,10 +530,11 @@ def test_a_frame_masked_the_wrong_way(role: str, opcode: int, copies: int, paylo
 
 @with_each_masker
 @both_roles
-def test_a_length_with_its_top_bit_set(role: str) -> None:
+@pytest.mark.parametrize("size", [1 << 63, (1 << 64) - 1])
+def test_a_length_with_its_top_bit_set(role: str, size: int) -> None:
     connection = opened(role)
     mask_bit = 0x80 if role == "server" else 0
-    connection.receive_data(bytes([0x82, mask_bit | 127]) + b"\xff" * 8)
+    connection.receive_data(struct.pack(">BBQ", 0x82, mask_bit | 127, size))
     assert_violated(connection, 1002, BROKEN)
 
 
@@ -939,6 +940,13 @@ def test_the_peer_hangs_up(role: str) -> None:
     for _ in range(10):
         with pytest.raises(ConnectionClosed, match="by a lost connection with code 1006"):
             connection.next_event()
+
+
+@both_roles
+def test_the_peer_hangs_up_behind_reads_that_all_look_alike(role: str) -> None:
+    connection = after_many_alike(role, b"")
+    connection.receive_eof()
+    assert only_event(connection) == Close(1006, "the peer hung up without a closing handshake", "transport")
 
 
 @both_roles

@@ -330,6 +330,12 @@ def test_a_client_may_talk_before_ready() -> None:
     assert len(client.messages_to_send()) == 2
 
 
+def test_before_ready_the_sessions_rates_count() -> None:
+    rates: dict[str, Any] = {"input_sample_rate": 16_000, "output_sample_rate": 48_000}
+    assert received(ClientProtocol(**rates), b"ab") == [Audio(b"ab", 48_000)]
+    assert received(ready_server(**rates), b"ab") == [AudioIn(b"ab", 16_000)]
+
+
 def test_readys_rates_win() -> None:
     client = ClientProtocol(input_sample_rate=24_000, output_sample_rate=24_000)
     events = received(client, b"ab", '{"t":"ready","inputSampleRate":16000,"outputSampleRate":48000}', b"cd")
@@ -911,3 +917,13 @@ def test_end_means_nothing_to_a_server() -> None:
     assert received(ready_server(), '{"t":"end","reason":"x"}') == [
         Unknown("end", '{"t":"end","reason":"x"}')
     ]
+
+
+@both_roles
+def test_audio_has_the_rate_of_its_direction_before_any_ready(role: str) -> None:
+    if role == "client":
+        client = ClientProtocol(input_sample_rate=16_000, output_sample_rate=24_000)
+        assert received(client, b"ab") == [Audio(b"ab", 24_000)]
+    else:
+        server = ServerProtocol(input_sample_rate=16_000, output_sample_rate=24_000)
+        assert received(server, b"ab") == [AudioIn(b"ab", 16_000)]
