@@ -57,7 +57,6 @@ def lint(session: nox.Session) -> None:
     session.install("--quiet", *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("flake8", "--select=ASYNC", "--enable=ASYNC", "src", "tests", "examples")
 
 
 @nox.session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import Any
@@ -350,8 +351,12 @@ async def test_a_message_beyond_measure_is_not_collected() -> None:
         async with raw_client(grant.ws_url, grant.ws_token) as client:
             assert isinstance(await client.hear(), Ready)
             # The header of a binary message of 1 GiB, masked; its payload never comes whole.
-            await client.stream.send(b"\x82\xff" + (1 << 30).to_bytes(8, "big") + bytes(4) + bytes(2 << 20))
-            assert (await client.hear_close()).code in {1009, 1006}
+            # The server may hang up while the payload is still on its way: then there is nothing to hear.
+            with contextlib.suppress(anyio.BrokenResourceError):
+                await client.stream.send(
+                    b"\x82\xff" + (1 << 30).to_bytes(8, "big") + bytes(4) + bytes(2 << 20)
+                )
+                assert (await client.hear_close()).code in {1009, 1006}
         await recorder.wait_done()
     assert isinstance(recorder.commands[-1], Close)
 

@@ -33,9 +33,9 @@ def cut_reason(reason: str) -> str:
     return reason if len(encoded) <= MAX_REASON else encoded[:MAX_REASON].decode(errors="ignore")
 
 
-def is_sendable(code: int) -> bool:
+def is_sendable(code: object) -> bool:
     """Whether `code` may stand in a close frame (RFC 6455 sections 7.4.1 and 7.4.2, IANA to 1013).
 
     IANA has 1014, bad gateway, too; wsproto and others still take it for a violation.
     """
-    return 1000 <= code <= 1003 or 1007 <= code <= 1013 or 3000 <= code <= 4999
+    return isinstance(code, int) and (1000 <= code <= 1003 or 1007 <= code <= 1013 or 3000 <= code <= 4999)

@@ -249,7 +249,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         `LocalProtocolError` when `code` may not be sent (RFC 6455 section 7.4) or `reason` is no text.
         A reason longer than 123 bytes of UTF-8 is cut in the WebSocket's close frame.
         """
-        if not isinstance(code, int) or not close_codes.is_sendable(code):
+        if not close_codes.is_sendable(code):
             raise LocalProtocolError(
                 f"{code} is not a close code that may be sent; use 1000 or one from 4000 to 4999"
             )
