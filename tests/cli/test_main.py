@@ -53,7 +53,7 @@ def api_that_answers(status: int, body: object) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's own name
             """Not into the test's output."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
