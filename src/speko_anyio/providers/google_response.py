@@ -71,7 +71,7 @@ class Progress:
         self._reports = self._reports or status in ("IDLE", "IN_PROGRESS", "REQUIRES_ACTION")
         idle = waits or status == "IDLE" or (turn and status is None and not self._reports)
         if (turn or idle) and not self.begun:
-            # Nothing came of what we await; else this is the end of an earlier turn.
+            # Nothing came of what was asked for; else this is the end of an earlier turn.
             self.awaited = False
         if turn:
             self.begun = self.generated = self.cut = False
