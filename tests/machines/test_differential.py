@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import example, given, target
+from hypothesis import example, given, settings, target
 from hypothesis import strategies as st
 
 from speko_anyio.protocol import (
@@ -26,6 +26,10 @@ from .driver import Wire
 from .oracle import Oracle
 
 VERBS = ("nothing", "close", "close 4000", "interruption", "call c", "result a", "interrupt")
+
+SHARE = settings(max_examples=max(50, settings().max_examples // 16))
+"""The examples of each of the 16 proofs here: profile deep's hundred thousand are those of all together, which
+takes an hour and not a day."""
 
 ROLES = [pytest.param(True, id="client"), pytest.param(False, id="server")]
 
@@ -207,6 +211,7 @@ def applies(client: bool, verb: str) -> bool:
 
 @pytest.mark.parametrize("client", ROLES)
 @pytest.mark.parametrize("kind", ["valid", "hostile", "mutated"])
+@SHARE
 @given(data=st.data())
 def test_fast_lane_does_what_stock_wsproto_does(client: bool, kind: str, data: st.DataObject) -> None:
     eof = data.draw(st.booleans(), label="eof")
@@ -222,6 +227,7 @@ def test_fast_lane_does_what_stock_wsproto_does(client: bool, kind: str, data: s
 
 
 @pytest.mark.parametrize("client", ROLES)
+@SHARE
 @given(data=st.data())
 def test_every_prefix_then_eof_does_what_stock_wsproto_does(client: bool, data: st.DataObject) -> None:
     stream = data.draw(strat.streams(client=client), label="stream")
@@ -250,6 +256,7 @@ def conversations(draw: st.DrawFn, *, client: bool) -> bytes:
 
 
 @pytest.mark.parametrize("client", ROLES)
+@SHARE
 @given(data=st.data())
 def test_cuts_change_nothing(client: bool, data: st.DataObject) -> None:
     stream = data.draw(conversations(client=client), label="stream")
@@ -265,6 +272,7 @@ def test_cuts_change_nothing(client: bool, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("client", ROLES)
+@SHARE
 @given(data=st.data())
 def test_when_events_are_taken_changes_nothing(client: bool, data: st.DataObject) -> None:
     stream = data.draw(conversations(client=client), label="stream")
@@ -279,6 +287,7 @@ def test_when_events_are_taken_changes_nothing(client: bool, data: st.DataObject
 
 
 @pytest.mark.parametrize("client", ROLES)
+@SHARE
 @given(data=st.data())
 def test_no_bytes_raise_anything_undocumented_or_pile_up(client: bool, data: st.DataObject) -> None:
     stream = data.draw(conversations(client=client) | st.binary(max_size=200), label="stream")
@@ -292,6 +301,7 @@ def test_no_bytes_raise_anything_undocumented_or_pile_up(client: bool, data: st.
 
 
 @pytest.mark.parametrize("client", ROLES)
+@SHARE
 @given(data=st.binary(max_size=300), cut=st.integers(0, 300))
 @example(data=b"\r\n\r\n", cut=2)
 def test_arbitrary_bytes_never_open_a_session(client: bool, data: bytes, cut: int) -> None:
