@@ -28,7 +28,7 @@ from .oracle import Oracle
 VERBS = ("nothing", "close", "close 4000", "interruption", "call c", "result a", "interrupt")
 
 SHARE = settings(max_examples=max(50, settings().max_examples // 16))
-"""The examples of each of the 16 proofs here: profile deep's hundred thousand are those of all together, which
+"""The examples of each of the 16 proofs here: profile deep's hundred thousand are those of all of them, which
 takes an hour and not a day."""
 
 ROLES = [pytest.param(True, id="client"), pytest.param(False, id="server")]
