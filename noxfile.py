@@ -69,7 +69,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def deep(session: nox.Session) -> None:
-    """The property-based and stateful proofs with 100,000 examples each; about two hours. Arguments choose."""
+    """The property-based and stateful proofs with 100,000 examples each; two hours. Arguments choose."""
     session.install("--quiet", "-e", ".[trio]", *group("test"), silent=False)
     session.env["HYPOTHESIS_PROFILE"] = "deep"
     machine, differential = "tests/machines/test_session_machine.py", "tests/machines/test_differential.py"
