@@ -1,0 +1,1 @@
+"""Test doubles for applications of this library, and for the library itself: no network, no waiting."""

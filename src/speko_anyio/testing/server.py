@@ -1,0 +1,118 @@
+"""A Speko server in memory: the core's own server role, answering within the client's writes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Unpack
+
+import anyio
+
+from ..client.block import block
+from ..client.realtime import SessionOptions, open_session
+from ..client.session import RealtimeSession
+from ..client.tools import AnyTool
+from ..protocol import (
+    NEED_DATA,
+    Close,
+    Command,
+    ServerConnection,
+    SpekoError,
+    UpgradeRequest,
+)
+from ..protocol.mint import SessionGrant
+from .streams import MemoryStream, Pipe
+
+TOKEN = "wst_0123456789abcdef"  # noqa: S105 - it opens nothing
+"""The token of every grant made here."""
+
+
+def grant(ws_url: str = "ws://speko.test/v1/sessions/s1/stream") -> SessionGrant:
+    """What a mint might answer; nothing listens at `ws_url`."""
+    return SessionGrant(
+        session_id="s1",
+        ws_url=ws_url,
+        ws_token=TOKEN,
+        expires_at="2030-01-01T00:00:00Z",
+        input_sample_rate=24_000,
+        output_sample_rate=24_000,
+    )
+
+
+class FakeServer:
+    """The peer of one client whose stream is `stream`. It has no task: it acts when the client writes, and
+    when a test says so.
+
+    - `core`: the server's side; queue with its verbs, then `flush`.
+    - `commands`: what the client said, in order; `on_command` is called with each.
+    - `greet`: what to do with the upgrade request; by default accept it and send `ready`.
+    - `answers`: whether the server answers at all; a peer that is stuck does not.
+    """
+
+    def __init__(self, *, max_receive: int = 65_536) -> None:
+        self.to_client = Pipe()
+        self.from_client = Pipe()
+        self.from_client.sink = self._received
+        self.stream = MemoryStream(self.to_client, self.from_client, max_receive=max_receive)
+        self.core = ServerConnection(ping_interval=None)
+        self.commands: list[Command] = []
+        self.on_command: Callable[[Command], None] | None = None
+        self.greet: Callable[[], None] = self.accept
+        self.answers = True
+        self.wire = bytearray()
+
+    @property
+    def closed(self) -> Close | None:
+        return self.core.closed
+
+    def accept(self) -> None:
+        self.core.accept()
+        self.core.send_ready()
+
+    def flush(self) -> None:
+        """Send what the core has queued."""
+        if data := self.core.data_to_send():
+            self.to_client.write(data)
+
+    def raw(self, data: bytes) -> None:
+        """Send bytes as they are, past the core."""
+        self.to_client.write(data)
+
+    def hang_up(self) -> None:
+        """Close the connection without a word."""
+        self.to_client.end()
+
+    def _received(self, data: bytes) -> None:
+        self.wire += data
+        if not self.answers:
+            return
+        self.core.receive_data(data)
+        try:
+            while (event := self.core.next_event()) is not NEED_DATA:
+                if isinstance(event, UpgradeRequest):
+                    self.greet()
+                    continue
+                self.commands.append(event)
+                if self.on_command is not None:
+                    self.on_command(event)
+        except SpekoError:
+            pass  # the end of the session: `closed` tells
+        self.flush()
+        if self.core.error is not None:
+            self.to_client.end()
+
+
+@block
+async def connected(
+    server: FakeServer | None = None,
+    *,
+    tools: Iterable[AnyTool] = (),
+    ttl_seconds: float | None = None,
+    within: float = 5.0,
+    **options: Unpack[SessionOptions],
+) -> AsyncGenerator[tuple[RealtimeSession, FakeServer], None]:
+    """A session over memory with its server; TimeoutError when the test takes longer than `within` s."""
+    server = server or FakeServer()
+    with anyio.fail_after(within):
+        options.setdefault("stream", server.stream)
+        async with open_session(grant(), tools=tools, ttl_seconds=ttl_seconds, **options) as session:
+            yield session, server
