@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import threading
 from collections.abc import AsyncGenerator, Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import anyio
 import msgspec
@@ -315,6 +316,111 @@ def test_a_name_that_no_provider_takes_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name of a tool"):
         tool(name=name)(add)
     assert tool(name="get-weather_2")(add).spec.name == "get-weather_2"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    with pytest.raises(ValueError, match="tool add: the timeout is"):
+        Tool(add, timeout=timeout)
+
+
+def test_a_policy_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="no policy 'stop'; on_interrupt is one of finish, cancel"):
+        tool(on_interrupt="stop")(add)  # type: ignore[call-overload]  # what a type checker would say
+
+
+@pytest.mark.anyio
+async def test_a_tool_that_takes_too_long_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    stopped: list[str] = []
+
+    @tool(timeout=0.001)
+    async def forever() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.append("forever")
+
+    with anyio.fail_after(5):
+        assert await answer([forever], "forever", "") == "The tool forever took too long and was stopped."
+    assert stopped == ["forever"]
+    assert [record.getMessage() for record in caplog.records] == ["tool forever took longer than its 0.001 s"]
+
+
+@pytest.mark.anyio
+async def test_a_timeout_of_the_functions_own_is_its_failure(caplog: pytest.LogCaptureFixture) -> None:
+    @tool(timeout=100)
+    async def impatient() -> None:
+        with anyio.fail_after(0):
+            await anyio.sleep_forever()
+
+    assert await answer([impatient], "impatient", "") == "The tool impatient failed (TimeoutError)."
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.anyio
+async def test_a_thread_that_takes_too_long_is_left_alone() -> None:
+    go = threading.Event()
+
+    @tool(timeout=0.001)
+    def hang() -> None:
+        go.wait(10)
+
+    try:
+        with anyio.fail_after(5):
+            assert "took too long" in await answer([hang], "hang", "")
+    finally:
+        go.set()
+
+
+@pytest.mark.anyio
+async def test_whoever_asks_is_told_of_failures_instead_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    failures: list[tuple[str, Exception]] = []
+    error = ValueError("broken")
+
+    def fail() -> None:
+        raise error
+
+    def polite() -> None:
+        raise ToolError("No such city.")
+
+    def report(name: str, error: Exception) -> None:
+        failures.append((name, error))
+
+    toolbox = Toolbox([fail, polite])
+    await toolbox.run(ToolCall("c1", "fail", ""), report)
+    await toolbox.run(ToolCall("c2", "polite", ""), report)
+    await toolbox.run(ToolCall("c3", "fail", "?"), report)
+    assert failures == [("fail", error)]
+    assert caplog.records == []
+
+
+@dataclasses.dataclass
+class Point:
+    x: float
+    y: float = 0.0
+
+
+class Span(TypedDict):
+    start: Point
+    unit: NotRequired[Unit]
+
+
+@pytest.mark.anyio
+async def test_dataclasses_typed_dicts_and_enums_are_parameters_and_results() -> None:
+    def measure(span: Span, mode: Literal["fast", "exact"] = "fast") -> Span:
+        start = span["start"]
+        return {"start": Point(start.x, start.y), "unit": span.get("unit", Unit.FAHRENHEIT)}
+
+    schema = Tool(measure).spec.parameters
+    assert sorted(schema["$defs"]) == ["Point", "Span", "Unit"]
+    assert schema["$defs"]["Span"]["required"] == ["start"]
+    assert schema["properties"]["mode"]["enum"] == ["exact", "fast"]
+    text = await answer([measure], "measure", '{"span": {"start": {"x": 1}, "unit": "celsius"}}')
+    assert text == '{"start":{"x":1.0,"y":0.0},"unit":"celsius"}'
+    assert "`$.span.start`" in await answer([measure], "measure", '{"span": {"start": {}}}')
+    assert "Invalid enum value" in await answer(
+        [measure], "measure", '{"span": {"start": {"x": 1}}, "mode": "slow"}'
+    )
 
 
 # In a session

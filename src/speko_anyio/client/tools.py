@@ -11,13 +11,27 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, get_type_hints, overload
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_type_hints,
+    overload,
+)
 
+import anyio
 import anyio.to_thread
 import msgspec
 
 from ..protocol.frames import ToolCall
 from ..protocol.mint import ToolSpec
+from . import pydantic_models
 
 logger: Final = logging.getLogger("speko_anyio")
 
@@ -32,6 +46,25 @@ make it longer. A longer result would end the session; the model could hardly us
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What every provider takes as a function's name."""
 
+InterruptPolicy: TypeAlias = Literal["finish", "cancel"]
+"""What becomes of a running tool when the user interrupts the answer that it was called for:
+
+- ``finish``: it runs on, and its result is sent: the model knows it in later turns, and nobody waits for it.
+- ``cancel``: it is cancelled, and the model is told so. A sync function's thread runs on, unheard.
+"""
+
+ToolErrors: TypeAlias = Literal["log", "raise"]
+"""Where a tool's exception goes, beside the text that the model gets: into the log, or out of the session's
+``async with``. A `ToolError`, and a tool that takes too long, are for the model alone."""
+
+Report: TypeAlias = Callable[[str, Exception], None]
+"""Told of a tool, by its name, that failed, and how."""
+
+
+def log_failure(name: str, error: Exception) -> None:
+    """The `Report` of ``tool_errors="log"``."""
+    logger.error("tool %s failed", name, exc_info=error)
+
 
 class ToolError(Exception):
     """Raise it in a tool to tell the model, in your own words, what went wrong.
@@ -44,7 +77,13 @@ class Tool(Generic[P, R]):
     """A function the model may call. Make it with `tool`; calling it calls the function."""
 
     def __init__(
-        self, function: Callable[P, R], *, name: str | None = None, description: str | None = None
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        on_interrupt: InterruptPolicy = "finish",
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -55,6 +94,17 @@ class Tool(Generic[P, R]):
                 f"{own_name!r} can't be the name of a tool: it must be 1 to 64 letters, digits, _ or -; pass "
                 "tool(name=...)"
             )
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"tool {own_name}: the timeout is {timeout}; pass seconds above 0, or None")
+        if on_interrupt not in get_args(InterruptPolicy):
+            raise ValueError(
+                f"tool {own_name}: there is no policy {on_interrupt!r}; on_interrupt is one of "
+                f"{', '.join(get_args(InterruptPolicy))}"
+            )
+        self.timeout = timeout
+        """Seconds that a call may take; None for as long as the session lasts."""
+        self.on_interrupt: InterruptPolicy = on_interrupt
+        """What an interruption does to a running call."""
         self._arguments = _arguments_type(own_name, function, about)
         self.spec: ToolSpec = ToolSpec(
             name=own_name,
@@ -75,7 +125,9 @@ class Tool(Generic[P, R]):
         Raises `msgspec.ValidationError` for those that don't fit, and for those that are no JSON
         `msgspec.DecodeError`, UnicodeError or RecursionError.
         """
-        given = msgspec.json.decode(arguments or "{}", type=self._arguments)
+        given = msgspec.json.decode(
+            arguments or "{}", type=self._arguments, dec_hook=pydantic_models.validate
+        )
         return {
             name: value
             for name in given.__struct_fields__
@@ -96,14 +148,20 @@ class Tool(Generic[P, R]):
             result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
         if inspect.isawaitable(result):
             result = await result
-        return result if isinstance(result, str) else msgspec.json.encode(result).decode()
+        if isinstance(result, str):
+            return result
+        return msgspec.json.encode(result, enc_hook=pydantic_models.dump).decode()
 
 
 @overload
 def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
 @overload
 def tool(
-    *, name: str | None = None, description: str | None = None
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float | None = None,
+    on_interrupt: InterruptPolicy = "finish",
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -111,18 +169,27 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
+    timeout: float | None = None,
+    on_interrupt: InterruptPolicy = "finish",
 ) -> Any:
-    """Make a `Tool` of a sync or async function; use as ``@tool`` or ``@tool(name=...)``.
+    """Make a `Tool` of a sync or async function; use as ``@tool`` or ``@tool(timeout=...)``.
 
-    Every parameter needs a type that msgspec can validate; one with a default is optional for the model.
-    The description is the docstring's first paragraph, those of the parameters come from its ``Args:``
-    section (Google style) or from ``Annotated[..., msgspec.Meta(description=...)]``.
-    Raises TypeError for a signature that has no JSON Schema, ValueError for a name that is not 1 to 64 ASCII
-    letters, digits, ``_`` or ``-``.
+    Every parameter needs a type that msgspec can validate (dataclasses, TypedDicts, enums and so on), or a
+    pydantic model; one with a default is optional for the model. The description is the docstring's first
+    paragraph, those of the parameters come from its ``Args:`` section (Google style) or from
+    ``Annotated[..., msgspec.Meta(description=...)]``.
+
+    - `timeout`: seconds after which a call is cancelled, and the model told that it took too long. The
+      thread of a sync function can't be stopped: it runs on, its result forgotten.
+    - `on_interrupt`: what an interruption does to a running call, see `InterruptPolicy`.
+
+    Raises TypeError for a signature that has no JSON Schema; ValueError for a name that is not 1 to 64 ASCII
+    letters, digits, ``_`` or ``-``, for a timeout that is not above 0 and for a policy that there is not.
     """
-    if function is not None:
-        return Tool(function, name=name, description=description)
-    return functools.partial(Tool, name=name, description=description)
+    make = functools.partial(
+        Tool, name=name, description=description, timeout=timeout, on_interrupt=on_interrupt
+    )
+    return make if function is None else make(function)
 
 
 AnyTool: TypeAlias = ToolSpec | Mapping[str, Any] | Tool[..., Any] | Callable[..., Any]
@@ -166,8 +233,14 @@ class Toolbox:
         answered here as soon as any function is."""
         return bool(self._functions) and call.name not in self._declared_only
 
-    async def run(self, call: ToolCall) -> str:
-        """The text that answers `call`, also when it fails. Raises nothing but cancellation."""
+    def cancels(self, call: ToolCall) -> bool:
+        """Whether an interruption is to cancel the run of `call`."""
+        function = self._functions.get(call.name)
+        return function is not None and function.on_interrupt == "cancel"
+
+    async def run(self, call: ToolCall, report: Report = log_failure) -> str:
+        """The text that answers `call`, also when it fails: then `report` is told why. Raises nothing but
+        cancellation."""
         function = self._functions.get(call.name)
         if function is None:
             known = ", ".join(self._functions)
@@ -178,13 +251,18 @@ class Toolbox:
             return f"The arguments of {call.name} do not fit its schema: {error}"
         except (UnicodeError, RecursionError):
             return f"The arguments of {call.name} are not JSON."
+        output = None
         try:
-            output = await function.run(arguments)
+            with anyio.move_on_after(function.timeout):
+                output = await function.run(arguments)
         except ToolError as error:
-            return str(error)
-        except Exception as error:
-            logger.exception("tool %s failed", call.name)
+            output = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
+            report(call.name, error)
             return f"The tool {call.name} failed ({type(error).__name__})."
+        if output is None:
+            logger.warning("tool %s took longer than its %g s", call.name, function.timeout)
+            return f"The tool {call.name} took too long and was stopped."
         size = len(output.encode(errors="replace"))
         if size > MAX_OUTPUT:
             logger.error("tool %s gave %d bytes, more than %d: not sent", call.name, size, MAX_OUTPUT)
@@ -225,8 +303,12 @@ _DEFS: Final = "#/$defs/"
 
 
 def _schema(arguments: type[msgspec.Struct]) -> dict[str, Any]:
-    (reference,), components = msgspec.json.schema_components([arguments], ref_template=_DEFS + "{name}")
+    models = pydantic_models.Schemas(_DEFS)
+    (reference,), components = msgspec.json.schema_components(
+        [arguments], schema_hook=models.schema, ref_template=_DEFS + "{name}"
+    )
     schema: dict[str, Any] = components.pop(reference["$ref"].removeprefix(_DEFS))
+    models.add_to(components)
     # Some providers refuse these two; that unknown arguments are refused is seen to when a call comes.
     schema.pop("title", None)
     schema.pop("additionalProperties", None)

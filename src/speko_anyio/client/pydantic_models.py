@@ -1,0 +1,66 @@
+"""Pydantic models as types of a tool's parameters and results, for those who have pydantic.
+
+It is never imported here: whoever has a model has imported it already. These are msgspec's hooks for types
+that it does not know itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+
+
+def _is_model(kind: Any) -> bool:
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)
+
+
+def validate(kind: type, value: Any) -> Any:
+    """The model `kind`, one that `Schemas` took, made of decoded JSON; ValueError with pydantic's findings in
+    one line."""
+    try:
+        # As JSON again: a model may hold values from JSON to other rules than Python's own.
+        return kind.model_validate_json(msgspec.json.encode(value))  # type: ignore[attr-defined]
+    except sys.modules["pydantic"].ValidationError as error:
+        raise ValueError("; ".join(map(_finding, error.errors(include_url=False)))) from None
+
+
+def _finding(error: dict[str, Any]) -> str:
+    where = ".".join(map(str, error["loc"]))
+    return f"{where}: {error['msg']}" if where else str(error["msg"])
+
+
+def dump(value: Any) -> Any:
+    """A model as what JSON has; TypeError for anything else."""
+    if not _is_model(type(value)):
+        raise TypeError(f"{type(value).__name__} can't be written as JSON")
+    return value.model_dump(mode="json", by_alias=True)
+
+
+class Schemas:
+    """The JSON Schemas of the models in one tool's parameters; `prefix` is that of their references."""
+
+    def __init__(self, prefix: str) -> None:
+        self._template = prefix + "{model}"
+        self._definitions: dict[str, Any] = {}
+
+    def schema(self, kind: type) -> dict[str, Any]:
+        """The schema of `kind`, its definitions kept for `add_to`. Of what is no model, msgspec says so in a
+        TypeError when it sees NotImplementedError."""
+        if not _is_model(kind):
+            raise NotImplementedError
+        schema: dict[str, Any] = kind.model_json_schema(ref_template=self._template)  # type: ignore[attr-defined]
+        _add(self._definitions, schema.pop("$defs", {}))
+        return schema
+
+    def add_to(self, definitions: dict[str, Any]) -> None:
+        """Add what the schemas refer to. TypeError when a name means two things."""
+        _add(definitions, self._definitions)
+
+
+def _add(definitions: dict[str, Any], more: dict[str, Any]) -> None:
+    for name, schema in more.items():
+        if definitions.setdefault(name, schema) != schema:
+            raise TypeError(f"two types of the parameters are called {name!r}; rename one")
