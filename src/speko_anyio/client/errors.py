@@ -5,13 +5,14 @@
     - `ConfigurationError`: a key, a URL or a number that can't be used; a ValueError too
     - `APIError`: no session was minted, or its host was not reached
         - `APIConnectionError`: no answer: unreachable, refused, timed out, TLS failed
+            - `ProxyError`: the proxy on the way could not be reached, or refused
         - `APIStatusError`: an answer that says no
             - `BadRequestError` 400, `AuthenticationError` 401, `RateLimitError` 429, `ServerError` 5xx
         - `APIResponseError`: an answer that is not what the protocol says
         - `UnsupportedTransportError`: a grant for a transport that this client does not speak
     - `InternalError`: a bug of this library
 
-None of them shows the API key or a token.
+None of them shows the API key, a token or a proxy's password.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class APIError(SpekoError):
 
 class APIConnectionError(APIError):
     """A host gave no answer: unreachable, refused, TLS failed, or too slow."""
+
+
+class ProxyError(APIConnectionError):
+    """The proxy on the way to the host could not be reached, or refused to connect to it."""
 
 
 class APIResponseError(APIError):
