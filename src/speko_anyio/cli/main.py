@@ -156,6 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=_port, default=8000, help="0 takes a free one")
     serve.add_argument("--public-url", default=None, help="where clients reach it, behind a proxy")
     serve.add_argument(
+        "--playground",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a page to talk to the gateway with (default: only when the API key is made up)",
+    )
+    serve.add_argument(
         "--patience", type=_seconds, default=10.0, metavar="SECONDS", help="for living sessions on Ctrl-C"
     )
     _add_backend(serve, choices=("asyncio", "uvloop"))

@@ -24,8 +24,14 @@ async def serve(options: argparse.Namespace) -> None:
     made_up = not keys
     if made_up:
         keys = [f"sk_local_{secrets.token_urlsafe(24)}"]
+    playground = made_up if options.playground is None else options.playground
     try:
-        gateway = Gateway(handlers=default_handlers(), api_keys=keys, public_url=options.public_url)
+        gateway = Gateway(
+            handlers=default_handlers(),
+            api_keys=keys,
+            public_url=options.public_url,
+            playground=playground,
+        )
     except ValueError as error:
         raise CommandError(str(error), USAGE) from None
     # The signals are awaited before the server starts: one that comes early ends it as well.
@@ -46,6 +52,9 @@ async def serve(options: argparse.Namespace) -> None:
             if made_up:
                 display.line("SPEKO_GATEWAY_KEYS is not set; a key for this run, in your client's shell:")
                 display.line(f"  export SPEKO_BASE_URL={url} SPEKO_API_KEY={keys[0]}")
+            if playground:
+                # In the fragment, which stays in the browser.
+                display.line(f"playground {url}/{f'#key={keys[0]}' if made_up else ''}")
             display.line("stop with Ctrl-C")
             async for _ in signals:
                 break

@@ -15,6 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from .asgi import refuse
 from .keys import APIKeys, RateLimiter
 from .mint import Mint, error_response, shorten
+from .playground import playground_routes
 from .store import MemoryStore, SessionStore
 from .stream import Stream
 from .tokens import TokenSigner
@@ -44,6 +45,8 @@ class Gateway:
     - `mint_rate`, `mint_burst`: mints a second, and at once, for each key; more get 429.
     - `close_timeout`: seconds that a client has to answer a close.
     - `handler_grace`: seconds that a handler has to return when its session is over; then it is cancelled.
+    - `playground`: for development: serve a page at ``/`` to talk to the gateway with. It adds no way in: its
+      user needs an API key.
     - `now`: seconds since the epoch.
 
     Raises ValueError for a configuration that can't work.
@@ -62,6 +65,7 @@ class Gateway:
         mint_burst: int = 200,
         close_timeout: float = 5.0,
         handler_grace: float = 5.0,
+        playground: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         if not handlers:
@@ -99,6 +103,7 @@ class Gateway:
             routes=[
                 Route("/v1/sessions", mint.post, methods=["POST"], name="mint"),
                 WebSocketRoute("/v1/realtime/{session_id}", self._stream, name="realtime"),
+                *(playground_routes(self._handlers.keys()) if playground else ()),
                 WebSocketRoute("/{path:path}", _NoWebSocketHere()),
             ],
             exception_handlers={HTTPException: _http_error},

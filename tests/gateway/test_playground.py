@@ -1,0 +1,49 @@
+"""The playground's routes: there when asked for, and only then. The page itself is tested in a browser."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from speko_anyio._version import __version__
+
+from .support import make_gateway
+
+pytestmark = pytest.mark.anyio
+
+
+async def get(path: str, *, playground: bool) -> httpx.Response:
+    transport = httpx.ASGITransport(make_gateway(playground=playground).app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
+        return await http.get(path)
+
+
+@pytest.mark.parametrize("path", ["/", "/playground/app.js", "/playground/about.json"])
+async def test_there_is_no_page_unless_it_is_asked_for(path: str) -> None:
+    assert (await get(path, playground=False)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/playground/style.css", "text/css; charset=utf-8"),
+        ("/playground/worklet.js", "text/javascript; charset=utf-8"),
+    ],
+)
+async def test_it_serves_its_files_under_a_strict_policy(path: str, media_type: str) -> None:
+    answer = await get(path, playground=True)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == media_type
+    assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_it_tells_what_the_gateway_serves_and_no_more() -> None:
+    answer = await get("/playground/about.json", playground=True)
+    assert answer.json() == {"version": __version__, "providers": ["echo"]}
+
+
+@pytest.mark.parametrize("path", ["/playground/__init__.py", "/playground/../app.py", "/playground/"])
+async def test_it_serves_nothing_else(path: str) -> None:
+    assert (await get(path, playground=True)).status_code == 404
