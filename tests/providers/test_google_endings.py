@@ -60,7 +60,7 @@ def check_failure(talk: Talk, code: int, reason: str, name: str) -> None:
 def test_before_it_was_ready(code: int, reason: str, name: str) -> None:
     talk = Talk(ready=False, resumption_handle="h")
     check_failure(talk, code, reason, name)
-    assert not talk.dialect.can_resume
+    assert talk.dialect.resumption is None
 
 
 @pytest.mark.parametrize(("code", "reason", "name", "resumable"), LATER)
@@ -68,14 +68,14 @@ def test_later(code: int, reason: str, name: str, resumable: bool) -> None:
     talk = Talk()
     talk.hear(HANDLE)
     check_failure(talk, code, reason, name)
-    assert talk.dialect.can_resume is resumable
+    assert (talk.dialect.resumption is not None) is resumable
 
 
 def test_an_announced_end() -> None:
     talk = Talk()
     talk.hear(HANDLE, AWAY)
     check_failure(talk, 1011, "Internal error encountered.", "provider_session_expired")
-    assert talk.dialect.can_resume
+    assert talk.dialect.resumption is not None
 
 
 def test_an_ordinary_end() -> None:
@@ -100,5 +100,5 @@ def test_a_lost_connection() -> None:
     talk.hear(HANDLE)
     talk.dialect.receive_lost()
     assert frames(talk.dialect) == [Close(1006, "the connection was lost", "transport")]
-    assert talk.dialect.can_resume
+    assert talk.dialect.resumption is not None
     assert talk.hear(READY) == []

@@ -868,8 +868,8 @@ def test_handles() -> None:
     assert update(newHandle="h-5", resumable=True) == ("h-5", True)
     talk.hear(COMPLETE, speech(PCM))
     assert not dialect.handle_is_fresh
-    assert dialect.can_resume
-    assert not Talk().dialect.can_resume
+    assert dialect.resumption is not None
+    assert Talk().dialect.resumption is None
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
 
 from ..protocol.errors import LocalProtocolError
+
+AuthStyle: TypeAlias = Literal["header", "subprotocol"]
+"""How a key travels: in the ``Authorization`` header, or, for a transport that has no headers (a browser),
+as a subprotocol, which takes an ephemeral token only."""
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
@@ -50,3 +55,31 @@ def websocket_url(base_url: str, path: str, query: Iterable[tuple[str, str]]) ->
             "and no fragment, and the model a name; pass for example wss://api.openai.com/v1"
         ) from None
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + path, full_query, ""))
+
+
+def provider_endpoint(
+    api_key: str,
+    *,
+    base_url: str,
+    path: str,
+    query: Sequence[tuple[str, str]],
+    auth: AuthStyle,
+    subprotocols: tuple[str, ...],
+) -> Endpoint:
+    """The address with `api_key` in its place; `subprotocols` are those that go with it otherwise, the last
+    one a prefix of the key."""
+    if not api_key:
+        raise LocalProtocolError("the provider needs an API key, and it is empty; pass one")
+    try:
+        api_key.encode("ascii")
+        usable = api_key.isprintable() and " " not in api_key
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise LocalProtocolError(
+            "the API key holds characters that no header can carry; pass it without spaces or line ends"
+        )
+    url = websocket_url(base_url, path, query)
+    if auth == "header":
+        return Endpoint(url, (("Authorization", f"Bearer {api_key}"),))
+    return Endpoint(url, (), (*subprotocols[:-1], subprotocols[-1] + api_key))

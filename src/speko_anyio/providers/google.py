@@ -30,19 +30,18 @@ from ..protocol.frames import (
 from ..protocol.pcm import whole_samples
 from ..protocol.session import MAX_SAMPLE_RATE
 from ..protocol.state import State
+from . import codes
 from . import google_events as wire
-from . import realtime_errors as errors
-from .endpoint import Endpoint
+from .endpoint import Endpoint, provider_endpoint
 from .google_config import OUTPUT_SAMPLE_RATE, GoogleOptions, GoogleVad
 from .google_errors import judge_close
 from .google_response import Phase
 from .google_speech import Speech
-from .google_user import GOOGLE_LIMITS, GoogleStats, UserSide
-from .realtime import ProviderSession
-from .realtime_config import ServerTool, realtime_endpoint
+from .google_user import GoogleStats, UserSide
+from .options import ServerTool
+from .provider import ProviderSession
 
 __all__ = [
-    "GOOGLE_LIMITS",
     "GoogleAuthStyle",
     "GoogleDialect",
     "GoogleOptions",
@@ -88,7 +87,7 @@ def google_endpoint(
     ephemeral = auth in ("token", "query")
     if path is None:
         path = _TOKEN_PATH if ephemeral else _API_KEY_PATH
-    endpoint = realtime_endpoint(
+    endpoint = provider_endpoint(
         api_key,
         base_url=base_url,
         path=path,
@@ -228,7 +227,7 @@ class GoogleDialect(UserSide):
             self._progress.generated = True
         if content.turn_complete_reason not in _BENIGN_REASONS:
             message = f"the provider ended its turn early: {content.turn_complete_reason}"
-            self._tell(Error(errors.RESPONSE_FAILED, message))
+            self._tell(Error(codes.RESPONSE_FAILED, message))
         return self._note_end(content)
 
     def _receive_words(self, speech: Speech, words: wire.Transcription) -> None:
@@ -389,8 +388,8 @@ class GoogleDialect(UserSide):
     # Time, the end
 
     def _peer_closed(self, code: int, reason: str) -> None:
-        """Every failure of the provider's is a close: it gives an `Error` with a code of `google_errors` or
-        `realtime_errors`, which is also the reason of the `Close` that follows."""
+        """Every failure of the provider's is a close: it gives an `Error` with one of `codes`, which is
+        also the reason of the `Close` that follows."""
         if self._state is State.OPEN:
             ending = judge_close(code, reason, ready=self._accepted, going_away=self._going_away is not None)
             if ending is not None:
@@ -415,9 +414,9 @@ class GoogleDialect(UserSide):
                 message = (
                     f"the provider did not accept the session within {self._ready_timeout:g} s; try again"
                 )
-                self.failure = Error(errors.NOT_READY, message)
+                self.failure = Error(codes.NOT_READY, message)
                 self._tell(self.failure)
-                self.close(close_codes.NORMAL, errors.NOT_READY)
+                self.close(close_codes.NORMAL, codes.NOT_READY)
             case "mute":
                 self._unmute()
             case _:

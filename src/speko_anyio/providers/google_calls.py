@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..protocol.calls import Calls
-from .realtime_recent import Recent
+from .recent import Recent
 
 
 class Answer(NamedTuple):

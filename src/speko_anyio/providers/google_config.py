@@ -18,8 +18,8 @@ from msgspec import UNSET, Meta, UnsetType
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig, ToolSpec
 from .google_schema import convert_parameters
-from .realtime_config import ServerTool, checked, or_unset
-from .realtime_turns import TurnMode
+from .options import ServerTool, checked, or_unset
+from .turns import TurnMode
 
 OUTPUT_SAMPLE_RATE: Final = 24_000
 """The one rate of the model's speech."""

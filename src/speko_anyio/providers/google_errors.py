@@ -6,31 +6,14 @@ import re
 from typing import Final, NamedTuple
 
 from ..protocol import close_codes
-from .realtime_errors import CONFIGURATION_REFUSED, EXPIRED, UNNAMED
-
-UNAUTHORIZED: Final = "provider_unauthorized"
-"""The key is missing, wrong or may not do this."""
-MODEL_NOT_FOUND: Final = "provider_model_not_found"
-"""There is no such model, or it has no live sessions."""
-QUOTA_EXCEEDED: Final = "provider_quota_exceeded"
-"""The account has used up what it may."""
-INVALID_REQUEST: Final = "provider_invalid_request"
-"""The provider did not understand us, or the conversation has grown too long."""
-OPERATION_REFUSED: Final = "provider_operation_refused"
-"""What we said came at a moment that the model can't handle: a race, not a mistake."""
-UNKNOWN_ENTITY: Final = "provider_entity_not_found"
-"""We named something that the provider does not have (any more), such as a tool call or a handle."""
-INTERNAL_ERROR: Final = "provider_internal_error"
-"""The provider failed."""
-UNAVAILABLE: Final = "provider_unavailable"
-"""The provider restarts, or has too much to do."""
+from . import codes
 
 
 class Ending(NamedTuple):
     """Why the provider closed."""
 
     code: str
-    """One of the names above, or of `realtime_errors`."""
+    """One of `codes`."""
     resumable: bool
     """Whether the same session may go on over another connection."""
 
@@ -57,30 +40,30 @@ def judge_close(code: int, reason: str, *, ready: bool, going_away: bool) -> End
     `ready`: whether the configuration was accepted before; `going_away`: whether a `goAway` announced it.
     """
     if code == close_codes.NORMAL:
-        return None if ready else Ending(CONFIGURATION_REFUSED, False)
+        return None if ready else Ending(codes.CONFIGURATION_REFUSED, False)
     if _QUOTA.search(reason):
-        return Ending(QUOTA_EXCEEDED, False)
+        return Ending(codes.QUOTA_EXCEEDED, False)
     if code in (close_codes.INVALID_DATA, close_codes.POLICY):
         return _judge_refusal(reason, ready=ready)
     if code == close_codes.GOING_AWAY or going_away or _EXPIRED.search(reason):
-        return Ending(EXPIRED, True)
+        return Ending(codes.EXPIRED, True)
     if code == close_codes.INTERNAL_ERROR:
-        return Ending(INTERNAL_ERROR, True)
+        return Ending(codes.INTERNAL_ERROR, True)
     if code in _TRANSIENT:
-        return Ending(UNAVAILABLE, True)
-    return Ending(UNNAMED, code in (close_codes.NO_STATUS, close_codes.ABNORMAL))
+        return Ending(codes.UNAVAILABLE, True)
+    return Ending(codes.UNNAMED, code in (close_codes.NO_STATUS, close_codes.ABNORMAL))
 
 
 def _judge_refusal(reason: str, *, ready: bool) -> Ending:
     if _OPERATION.search(reason):
-        return Ending(OPERATION_REFUSED, ready)
+        return Ending(codes.OPERATION_REFUSED, ready)
     if _ENTITY.search(reason):
-        return Ending(UNKNOWN_ENTITY, ready)
+        return Ending(codes.UNKNOWN_ENTITY, ready)
     if ready:
-        return Ending(INVALID_REQUEST, False)
+        return Ending(codes.INVALID_REQUEST, False)
     # Only what is wrong from the start can be the key, the model or a setting.
     if _UNAUTHORIZED.search(reason):
-        return Ending(UNAUTHORIZED, False)
+        return Ending(codes.UNAUTHORIZED, False)
     if _MODEL.search(reason):
-        return Ending(MODEL_NOT_FOUND, False)
-    return Ending(CONFIGURATION_REFUSED, False)
+        return Ending(codes.MODEL_NOT_FOUND, False)
+    return Ending(codes.CONFIGURATION_REFUSED, False)

@@ -15,6 +15,11 @@ class Speech:
         self._text = ""
         self._interim = ""
 
+    @property
+    def speaking(self) -> bool:
+        """Whether there is text that is not complete."""
+        return bool(self._text or self._interim)
+
     def add(self, fragment: str) -> Transcript | None:
         """More of the text; None when it is empty. The space before the first word is no part of it."""
         fragment = fragment if self._text else fragment.lstrip()

@@ -12,29 +12,22 @@ from typing import Any, Final
 import msgspec
 
 from ..protocol.errors import LocalProtocolError
-from ..protocol.frames import Error, Role
+from ..protocol.frames import Role
 from ..protocol.limits import Limits
 from ..protocol.mint import SessionConfig
-from ..protocol.session import Buffer, ClientDialect
+from ..protocol.session import Buffer
 from ..protocol.state import State
 from . import google_events as wire
 from .google_calls import NamedCalls
 from .google_config import OUTPUT_SAMPLE_RATE, GoogleOptions, configure
 from .google_response import Phase, Progress
 from .google_speech import Speech
-from .realtime import ProviderSession
-from .realtime_playback import Playback
-from .realtime_turns import HeldInput, TurnEnd
-
-GOOGLE_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size=16 * 1024 * 1024)
-"""The default limits: audio travels as JSON, in binary messages whose size Google does not bound; the same
-as for the other providers."""
+from .provider import PROVIDER_LIMITS, ProviderDialect
+from .turns import TurnEnd
 
 _DEFAULT_OPTIONS: Final = GoogleOptions()
 _MESSAGE_MS: Final = 100
 """Audio in one message we send; the longest that Google recommends."""
-
-_HELD_SECONDS: Final = 10
 
 
 class GoogleStats(msgspec.Struct):
@@ -68,7 +61,7 @@ class _Turn:
         """Messages of audio in it."""
 
 
-class UserSide(ClientDialect, abc.ABC):
+class UserSide(ProviderDialect, abc.ABC):
     """See the top. The parameters are those of `GoogleDialect`."""
 
     def __init__(
@@ -77,7 +70,7 @@ class UserSide(ClientDialect, abc.ABC):
         *,
         options: GoogleOptions = _DEFAULT_OPTIONS,
         resumption_handle: str | None = None,
-        limits: Limits = GOOGLE_LIMITS,
+        limits: Limits = PROVIDER_LIMITS,
         close_timeout: float = 5.0,
         ready_timeout: float = 10.0,
         ttl: float | None = None,
@@ -91,28 +84,23 @@ class UserSide(ClientDialect, abc.ABC):
                 f"the configuration has {size} bytes, more than the outbox's limit of {limits.max_outbox}; "
                 "shorten the system prompt or the tools"
             )
-        # First: with the opening, which follows, the setup is sent and the timers start.
+        # First: with the opening, which follows, the setup is sent.
         self._setup = setup
-        self._ready_timeout = ready_timeout
         super().__init__(
-            limits=limits, close_timeout=close_timeout, ttl=ttl, warn_before=warn_before, state=state
+            input_sample_rate=input_rate,
+            output_sample_rate=OUTPUT_SAMPLE_RATE,
+            notes=notes,
+            ready_timeout=ready_timeout,
+            limits=limits,
+            close_timeout=close_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+            state=state,
         )
-        self.input_sample_rate = input_rate
-        """Samples a second of the audio that `send_audio` takes."""
-        self.output_sample_rate = OUTPUT_SAMPLE_RATE
-        """Samples a second of the audio that comes; see also `Audio.sample_rate`."""
-        self.notes = notes
-        """What of the configuration the provider can't honour, and what became of it; for a log."""
         self.stats = GoogleStats()
-        self.playback = Playback(OUTPUT_SAMPLE_RATE)
-        self.provider_session = ProviderSession()
-        self.failure: Error | None = None
-        """The error that ended the session; None when something else did, or nothing yet."""
         self._rules = rules
         self._mime_type = f"audio/pcm;rate={input_rate}"
         self._message_size = _MESSAGE_MS * input_rate // 1000 * 2
-        self._accepted = False
-        self._held = HeldInput(min(_HELD_SECONDS * input_rate * 2, limits.max_outbox // 2))
         self._held_lost = 0
         self._turn = _Turn()
         self._progress = Progress()
@@ -139,10 +127,28 @@ class UserSide(ClientDialect, abc.ABC):
         """Bytes of audio that had to wait and were too many to keep: the oldest go first."""
         return self._held.dropped + self._held_lost
 
+    def takes_result(self, call_id: str) -> bool:
+        return call_id in self._calls
+
+    @property
+    def responding(self) -> bool:
+        return self._progress.phase is Phase.ACTIVE and not self._progress.generated
+
     @property
     def idle(self) -> bool:
-        """Whether the model neither answers nor waits for a tool: the moment to move to a new connection."""
+        """Whether the model neither answers nor waits for a tool."""
         return not self._progress.stoppable and not self._calls.open
+
+    @property
+    def at_rest(self) -> bool:
+        # What the user said is not in the handle before the model has taken it up; a turn that was told to
+        # have begun would begin again.
+        turn_is_open = self._turn.open and not self._rules.auto
+        return self.idle and self._handle_is_fresh and not self._user.speaking and not turn_is_open
+
+    @property
+    def resumption(self) -> str | None:
+        return self._handle if self._may_resume else None
 
     @property
     def resumption_handle(self) -> str | None:
@@ -154,12 +160,6 @@ class UserSide(ClientDialect, abc.ABC):
         """Whether `resumption_handle` holds all that was said: it does not while the model answers or waits
         for a tool."""
         return self._handle_is_fresh
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether it makes sense to go on in a new dialect with `resumption_handle`; False once the provider
-        closed for a reason that would come again."""
-        return self._handle is not None and self._may_resume
 
     @property
     def going_away(self) -> float | None:
@@ -175,15 +175,7 @@ class UserSide(ClientDialect, abc.ABC):
         most 10 seconds of it: the oldest is dropped and counted in `held_audio_dropped`. In manual mode the
         first audio of a turn stops the model.
         """
-        if type(pcm) is not bytes:
-            # A memoryview may count in samples, and bytes(5) is five zeros: only a buffer passes here.
-            pcm = memoryview(pcm).tobytes()
-        self._check_open()
-        if len(pcm) & 1:
-            raise LocalProtocolError(
-                f"audio is PCM16, two bytes a sample, but this has {len(pcm)} bytes; "
-                "send whole samples and keep the odd byte for the next call"
-            )
+        pcm = self._checked_audio(pcm)
         if not pcm:
             return
         if self._must_hold:
@@ -243,16 +235,7 @@ class UserSide(ClientDialect, abc.ABC):
 
     def send_tool_result(self, call_id: str, output: str) -> None:
         """As in `ClientDialect`. The result of a call that the provider cancelled is only counted."""
-        for name, value in (("call_id", call_id), ("output", output)):
-            if not isinstance(value, str):
-                raise TypeError(
-                    f"{name} must be a str, not {type(value).__name__}; pass structured data as JSON text"
-                )
-        self._check_open()
-        if call_id not in self._calls:
-            raise LocalProtocolError(
-                f"no tool call {call_id!r} is open; answer each received call once, by its own id"
-            )
+        self._check_result(call_id, output)
         answer = self._calls.answer_to(call_id)
         if answer is None:
             self.stats.unwanted_results += 1

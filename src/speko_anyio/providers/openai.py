@@ -15,12 +15,13 @@ from ..protocol.errors import LocalProtocolError
 from ..protocol.limits import Limits
 from ..protocol.mint import SessionConfig
 from ..protocol.state import State
+from . import codes
 from . import realtime_events as wire
-from .endpoint import Endpoint
+from .endpoint import AuthStyle, Endpoint, provider_endpoint
 from .openai_config import SAMPLE_RATE, OpenAIOptions, SemanticVad, ServerVad, UpdateSession, configure
-from .realtime import REALTIME_LIMITS, RealtimeDialect
-from .realtime_config import AuthStyle, ServerTool, realtime_endpoint
-from .realtime_errors import EXPIRED
+from .options import ServerTool
+from .provider import PROVIDER_LIMITS
+from .realtime import RealtimeDialect
 
 __all__ = [
     "OpenAIDialect",
@@ -55,7 +56,7 @@ def openai_endpoint(
         raise LocalProtocolError(
             "OpenAI needs the name of a model, and it is empty; pass for example gpt-realtime"
         )
-    return realtime_endpoint(
+    return provider_endpoint(
         api_key,
         base_url=base_url,
         path=path,
@@ -78,14 +79,14 @@ class OpenAIDialect(RealtimeDialect):
 
     _names_requests = True
     _commits_in_auto = True
-    _endings: ClassVar[Mapping[str, str]] = {"session_expired": EXPIRED}
+    _endings: ClassVar[Mapping[str, str]] = {"session_expired": codes.EXPIRED}
 
     def __init__(
         self,
         config: SessionConfig,
         *,
         options: OpenAIOptions = _DEFAULT_OPTIONS,
-        limits: Limits = REALTIME_LIMITS,
+        limits: Limits = PROVIDER_LIMITS,
         close_timeout: float = 5.0,
         ready_timeout: float = 10.0,
         ttl: float | None = SESSION_SECONDS,

@@ -13,9 +13,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ..protocol.mint import SessionConfig
-from .realtime_config import AnyTool, ServerTool, checked, convert_tools, or_unset
+from .options import ServerTool, checked, or_unset
+from .realtime_config import AnyTool, convert_tools
 from .realtime_events import ClientEvent, PcmFormat
-from .realtime_turns import TurnMode, TurnRules
+from .realtime_turns import TurnRules
+from .turns import TurnMode
 
 SAMPLE_RATE: Final = 24_000
 """The one rate there is, in both directions."""

@@ -4,7 +4,7 @@ The frames are those of a Speko session: `Ready` once the provider accepted the 
 *provider's* rates (`input_sample_rate`, `output_sample_rate`: whoever wants others resamples), transcripts,
 tool calls, interruptions, usage, errors, and one `Close`. What differs between the two is in `openai.py` and
 `xai.py`; the state has its own modules: `realtime_gate.py`, `realtime_turns.py`, `realtime_calls.py`,
-`realtime_transcripts.py`, `realtime_playback.py`.
+`realtime_transcripts.py`, `playback.py`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from ..protocol.codec import MalformedMessage
 from ..protocol.frames import Error, Frame, Ready, Unknown
 from ..protocol.session import MAX_SAMPLE_RATE
 from ..protocol.state import State
+from . import codes
 from . import realtime_errors as errors
 from . import realtime_events as wire
+from .provider import ProviderSession
 from .realtime_assistant import AssistantSide
-from .realtime_base import REALTIME_LIMITS, RESPONSE_TIMEOUT, ProviderSession, RealtimeStats
+from .realtime_base import RESPONSE_TIMEOUT, RealtimeStats
 from .realtime_errors import Verdict
 from .realtime_gate import Phase, Reason
 from .realtime_tools import is_server_tool
 from .realtime_user import part_of
 
-__all__ = ["REALTIME_LIMITS", "ProviderSession", "RealtimeDialect", "RealtimeStats"]
+__all__ = ["RealtimeDialect", "RealtimeStats"]
 
 
 class RealtimeDialect(AssistantSide):
@@ -82,8 +84,8 @@ class RealtimeDialect(AssistantSide):
         else:
             frame = errors.as_frame(error)
             if self._configured:
-                frame = Error(errors.CONFIGURATION_REFUSED, f"{frame.code}: {frame.message}")
-            self._fail(frame, errors.CONFIGURATION_REFUSED)
+                frame = Error(codes.CONFIGURATION_REFUSED, f"{frame.code}: {frame.message}")
+            self._fail(frame, codes.CONFIGURATION_REFUSED)
 
     def _note_session(self, session: wire.Session) -> None:
         self.provider_session = ProviderSession(
@@ -231,7 +233,7 @@ class RealtimeDialect(AssistantSide):
 
     def _not_ready(self) -> None:
         message = f"the provider did not accept the session within {self._ready_timeout:g} s; try again"
-        self._fail(Error(errors.NOT_READY, message), errors.NOT_READY)
+        self._fail(Error(codes.NOT_READY, message), codes.NOT_READY)
 
     def _end_overdue(self) -> None:
         self._end_response()
@@ -244,7 +246,7 @@ class RealtimeDialect(AssistantSide):
         else:
             if not self._gate.moot:
                 message = "the provider did not begin the response that was asked for; say it again"
-                self._tell(Error(errors.NO_RESPONSE, message))
+                self._tell(Error(codes.NO_RESPONSE, message))
             self._gate.unanswered()
         self._pay()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..protocol.frames import Audio, Error, Interruption, Role, Usage
 from ..protocol.pcm import whole_samples
+from . import codes
 from . import realtime_errors as errors
 from . import realtime_events as wire
 from .realtime_base import LIVE, RESPONSE_TIMEOUT
@@ -235,7 +236,7 @@ class AssistantSide(ToolSide, abc.ABC):
         if errors.judge(error, None) is Verdict.FATAL:
             self._fail(errors.as_frame(error), errors.fatal_name(error))
         else:
-            code = str(error.code or error.type or errors.RESPONSE_FAILED)
+            code = str(error.code or error.type or codes.RESPONSE_FAILED)
             self._tell(Error(code, error.message or "the provider could not complete a response"))
 
     def _end_response(self, *, told: bool = False) -> None:

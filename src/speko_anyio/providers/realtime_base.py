@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -13,18 +13,13 @@ from ..protocol import close_codes
 from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Error, Frame, ToolStatus, Transcript
 from ..protocol.limits import Limits
-from ..protocol.session import ClientDialect
 from ..protocol.state import State
 from . import realtime_events as wire
+from .provider import ProviderDialect
 from .realtime_calls import CallGroups
 from .realtime_gate import Phase, Reason, ResponseGate
-from .realtime_playback import Playback
 from .realtime_transcripts import Transcripts
-from .realtime_turns import HeldInput, Turn, TurnRules
-
-REALTIME_LIMITS: Final = Limits(max_text_size=16 * 1024 * 1024)
-"""The default limits of these dialects: audio travels as text here, and a server's messages pass 1 MiB;
-16 MiB is the size that OpenAI itself sets for the other direction, rounded up."""
+from .realtime_turns import Turn, TurnRules
 
 LIVE: Final = (Phase.ACTIVE, Phase.CANCELLING)
 """The phases in which a response is in flight."""
@@ -33,7 +28,6 @@ RESPONSE_TIMEOUT: Final = 5.0
 """Seconds to wait for a requested response to begin, or for a cancelled one to end. Both take a fraction of
 that, and xAI is known to leave out either."""
 
-_HELD_SECONDS: Final = 10
 _REMEMBERED_REQUESTS: Final = 256
 
 
@@ -52,27 +46,8 @@ class RealtimeStats(msgspec.Struct):
     """Turns that ended with less audio than can be committed."""
 
 
-class ProviderSession(NamedTuple):
-    """The session as the provider names it."""
-
-    id: str | None = None
-    model: str | None = None
-    """The model that really answers: an alias is resolved, and xAI replaces a missing one silently."""
-    expires_at: float | None = None
-    """The provider's time limit, in seconds since 1970; a session that is not resumed ends then."""
-    conversation_id: str | None = None
-    """With this, xAI resumes the conversation in another session."""
-
-
-class RealtimeBase(ClientDialect, abc.ABC):
-    """See the top. `Playback.clock` tells how the caller makes the truncation of interrupted audio exact.
-
-    - `rules`, `update`, `notes`: what the configuration came to (see the subclasses).
-    - `input_sample_rate`, `output_sample_rate`: samples a second that were asked of the provider.
-    - `ready_timeout`: seconds from the opening until the provider must have accepted the configuration.
-
-    The remaining parameters are those of `Dialect`.
-    """
+class RealtimeBase(ProviderDialect, abc.ABC):
+    """See the top. `rules`, `update`, `notes`: what the configuration came to (see the subclasses)."""
 
     _names_requests: ClassVar[bool]
     """Whether what we send carries an ``event_id``, which errors then name."""
@@ -104,27 +79,21 @@ class RealtimeBase(ClientDialect, abc.ABC):
             raise LocalProtocolError(
                 f"the configuration can't be written as JSON: {error}; pass text and plain data"
             ) from None
-        self._ready_timeout = ready_timeout  # first: the timers start with what follows
         super().__init__(
-            limits=limits, close_timeout=close_timeout, ttl=ttl, warn_before=warn_before, state=state
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            notes=notes,
+            ready_timeout=ready_timeout,
+            limits=limits,
+            close_timeout=close_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+            state=state,
         )
-        self.input_sample_rate = input_sample_rate
-        """Samples a second of the audio that `send_audio` takes: the provider's, see `Ready`."""
-        self.output_sample_rate = output_sample_rate
-        """Samples a second of the audio that comes: the provider's, see `Ready`."""
-        self.notes = notes
-        """What of the configuration the provider can't honour, and what became of it; for a log."""
         self.stats = RealtimeStats()
-        self.playback = Playback(output_sample_rate)
-        self.provider_session = ProviderSession()
-        self.failure: Error | None = None
-        """The error that made this side end the session; None when something else did, or nothing yet."""
         self._rules = rules
         self._update = update
         self._configured = False
-        self._accepted = False
-        held = min(_HELD_SECONDS * input_sample_rate * 2, limits.max_outbox // 2)
-        self._held = HeldInput(held)
         self._turn = Turn()
         self._gate = ResponseGate()
         self._echoes_metadata = False
@@ -141,6 +110,17 @@ class RealtimeBase(ClientDialect, abc.ABC):
     def open_calls(self) -> tuple[str, ...]:
         """Ids of the tool calls that wait for their result, oldest first."""
         return self._calls.open
+
+    def takes_result(self, call_id: str) -> bool:
+        return call_id in self._calls
+
+    @property
+    def responding(self) -> bool:
+        return self._gate.phase in LIVE
+
+    @property
+    def at_rest(self) -> bool:
+        return self._may_request and self._gate.owed is None and not self._calls.open
 
     @property
     def _may_request(self) -> bool:

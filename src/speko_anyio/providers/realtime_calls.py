@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..protocol.calls import Calls
-from .realtime_recent import Recent
+from .recent import Recent
 
 _REMEMBERED: Final = 1024
 """Calls whose repeats are recognised; more than can be open."""

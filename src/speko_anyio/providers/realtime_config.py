@@ -1,40 +1,17 @@
-"""What the configurations of OpenAI and xAI have in common: tools, and how they are addressed."""
+"""What the configurations of OpenAI and xAI have in common: tools."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final, Literal, TypeAlias, TypeVar
-
-import msgspec
-from msgspec import UNSET, UnsetType
+from typing import Any, Final, TypeAlias
 
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import ToolSpec
-from .endpoint import Endpoint, websocket_url
+from .options import ServerTool
 from .realtime_events import FunctionTool
 
 MAX_DESCRIPTION: Final = 1024
 """Characters of a tool's description; a longer one made OpenAI refuse the whole configuration."""
-
-AuthStyle: TypeAlias = Literal["header", "subprotocol"]
-"""How a key travels: in the ``Authorization`` header, or, for a transport that has no headers (a browser),
-as a subprotocol, which takes an ephemeral token only."""
-
-
-class ServerTool(msgspec.Struct, frozen=True):
-    """A tool that runs on the provider's side, such as ``mcp`` or ``web_search``; its settings pass through
-    as they are. They may hold credentials, so its repr does not show them."""
-
-    type: str
-    settings: dict[str, Any] = {}
-
-    def __repr__(self) -> str:
-        return f"ServerTool(type={self.type!r}, settings=<{len(self.settings)}>)"
-
-    def as_json(self) -> dict[str, Any]:
-        """As it stands in the configuration."""
-        return {**self.settings, "type": self.type}
-
 
 AnyTool: TypeAlias = FunctionTool | dict[str, Any]
 
@@ -72,48 +49,3 @@ def convert_tools(
             )
         converted.append(FunctionTool(tool.name, description, parameters))
     return (*converted, *(tool.as_json() for tool in server_tools)), tuple(notes)
-
-
-def realtime_endpoint(
-    api_key: str,
-    *,
-    base_url: str,
-    path: str,
-    query: Sequence[tuple[str, str]],
-    auth: AuthStyle,
-    subprotocols: tuple[str, ...],
-) -> Endpoint:
-    """The address with `api_key` in its place; `subprotocols` are those that go with it otherwise, the last
-    one a prefix of the key."""
-    if not api_key:
-        raise LocalProtocolError("the provider needs an API key, and it is empty; pass one")
-    try:
-        api_key.encode("ascii")
-        usable = api_key.isprintable() and " " not in api_key
-    except UnicodeEncodeError:
-        usable = False
-    if not usable:
-        raise LocalProtocolError(
-            "the API key holds characters that no header can carry; pass it without spaces or line ends"
-        )
-    url = websocket_url(base_url, path, query)
-    if auth == "header":
-        return Endpoint(url, (("Authorization", f"Bearer {api_key}"),))
-    return Endpoint(url, (), (*subprotocols[:-1], subprotocols[-1] + api_key))
-
-
-OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
-_T = TypeVar("_T")
-
-
-def or_unset(value: _T | None) -> _T | UnsetType:
-    """`value`, or nothing at all: an absent field is the service's default, a null one may clear it."""
-    return UNSET if value is None else value
-
-
-def checked(options: OptionsT, provider: str) -> OptionsT:
-    """`options` if its values are what its types allow; else `LocalProtocolError` says which is not."""
-    try:
-        return msgspec.convert(msgspec.to_builtins(options), type(options))
-    except msgspec.ValidationError as error:
-        raise LocalProtocolError(f"the options for {provider} can't be used: {error}; correct them") from None

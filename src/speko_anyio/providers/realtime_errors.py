@@ -8,25 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ..protocol.frames import Error
+from . import codes
 from .realtime_events import CancelResponse, ClientEvent, DeleteItem, ErrorInfo, TruncateItem, dig
-
-NOT_READY: Final = "provider_not_ready"
-"""The provider did not accept the configuration in time."""
-CONFIGURATION_REFUSED: Final = "provider_configuration_refused"
-"""The provider did not accept the configuration."""
-NO_RESPONSE: Final = "provider_no_response"
-"""The provider did not begin a response that was asked for; the session goes on."""
-RESPONSE_FAILED: Final = "provider_response_failed"
-"""A response failed and the provider gave no code; the session goes on."""
-TRANSCRIPTION_FAILED: Final = "transcription_failed"
-"""The user's words could not be had; the session goes on."""
-UNNAMED: Final = "provider_error"
-"""The provider gave neither code nor type."""
-
-EXPIRED: Final = "provider_session_expired"
-"""As the reason of `Close`: the provider's time limit."""
-IDLE_TIMEOUT: Final = "provider_idle_timeout"
-"""As the reason of `Close`: nothing was said for too long."""
 
 
 class Verdict(enum.Enum):
@@ -101,7 +84,9 @@ def is_empty_commit(error: ErrorInfo) -> bool:
 
 def as_frame(error: ErrorInfo) -> Error:
     """`error` for the caller: the provider's code, else its type."""
-    return Error(str(error.code or error.type or UNNAMED), error.message or "the provider gave no reason")
+    return Error(
+        str(error.code or error.type or codes.UNNAMED), error.message or "the provider gave no reason"
+    )
 
 
 def response_failure(details: Any) -> ErrorInfo:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from .realtime_recent import Recent
+from .recent import Recent
 
 _REMEMBERED: Final = 256
 """Ended responses whose late events are recognised: hours of talk, while an id comes late by seconds."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..protocol import close_codes
-from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Error, ServerToolCall, ToolCall, ToolStatus
-from . import realtime_errors as errors
+from . import codes
 from . import realtime_events as wire
 from .realtime_base import LIVE
 from .realtime_gate import Reason
@@ -20,16 +19,7 @@ class ToolSide(UserSide):
     """See the top."""
 
     def send_tool_result(self, call_id: str, output: str) -> None:
-        for name, value in (("call_id", call_id), ("output", output)):
-            if not isinstance(value, str):
-                raise TypeError(
-                    f"{name} must be a str, not {type(value).__name__}; pass structured data as JSON text"
-                )
-        self._check_open()
-        if call_id not in self._calls:
-            raise LocalProtocolError(
-                f"no tool call {call_id!r} is open; answer each received call once, by its own id"
-            )
+        self._check_result(call_id, output)
         result = self._make(wire.CreateItem, item=wire.FunctionCallOutput(call_id, output))
         complete = self._calls.completes(call_id)
         if complete and self._may_request:
@@ -54,7 +44,7 @@ class ToolSide(UserSide):
     ) -> None:
         """Hand a call to the caller; `repeats`: to have seen it before is worth counting."""
         if not call_id:
-            self._tell(Error(errors.UNNAMED, "the provider made a tool call without an id"))
+            self._tell(Error(codes.UNNAMED, "the provider made a tool call without an id"))
         elif self._calls.was_issued(call_id):
             self.stats.repeated_events += repeats
         elif self._calls.full:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..protocol.frames import Role, Transcript
-from .realtime_recent import Recent
+from .recent import Recent
 
 _REMEMBERED: Final = 256
 """Finished texts whose repeats are recognised."""

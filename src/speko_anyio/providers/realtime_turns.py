@@ -1,17 +1,8 @@
-"""The user's side of these protocols: whose turn detection, what was said so far, what was said too early."""
+"""The user's turn in these protocols: how it ends, and how far it is."""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Literal, TypeAlias
-
 import msgspec
-
-TurnMode: TypeAlias = Literal["auto", "manual"]
-"""Who ends the user's turns: the provider's voice activity detection (VAD), or the client's `commit`."""
-
-TurnEnd: TypeAlias = Literal["commit", "end_turn"]
-"""The verb that ended a turn."""
 
 
 class TurnRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,47 +34,3 @@ class Turn:
         """Bytes of audio that were sent and have not become an item."""
         self.silence_repeated = False
         """Whether the silence that was to end the turn was sent a second time."""
-
-
-class HeldInput:
-    """What the user said before the provider was ready: audio, bounded, and at most one end of a turn."""
-
-    __slots__ = ("_after", "_before", "_capacity", "_end", "_size", "dropped")
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._before: deque[bytes] = deque()
-        self._end: TurnEnd | None = None
-        self._after: deque[bytes] = deque()
-        self._size = 0
-        self.dropped = 0
-        """Bytes of audio that were lost: the oldest go first."""
-
-    def add(self, pcm: bytes) -> None:
-        """More audio."""
-        self._after.append(pcm)
-        self._size += len(pcm)
-        while self._size > self._capacity:
-            oldest = (self._before or self._after).popleft()
-            self._size -= len(oldest)
-            self.dropped += len(oldest)
-
-    def end_turn(self, verb: TurnEnd) -> None:
-        """The turn is over. A second one joins the first: one answer to all that was said."""
-        self._before += self._after
-        self._after.clear()
-        self._end = verb
-
-    def clear(self) -> None:
-        """Forget the audio that no turn's end followed."""
-        self._size -= sum(map(len, self._after))
-        self._after.clear()
-
-    def take(self) -> tuple[bytes, TurnEnd | None, bytes]:
-        """Everything, once: audio, how its turn ended, and the audio after that."""
-        taken = b"".join(self._before), self._end, b"".join(self._after)
-        self._before.clear()
-        self._after.clear()
-        self._end = None
-        self._size = 0
-        return taken

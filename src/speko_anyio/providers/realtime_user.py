@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Error
 from ..protocol.session import MAX_AUDIO_MESSAGE, Buffer
-from . import realtime_errors as errors
+from . import codes
 from . import realtime_events as wire
 from .realtime_base import RESPONSE_TIMEOUT, RealtimeBase
 from .realtime_gate import Reason
-from .realtime_turns import TurnEnd
+from .turns import TurnEnd
 
 SILENCE_TIMEOUT: Final = 1.0
 """Seconds to wait for silence to end the turn before something else is tried."""
@@ -32,15 +31,7 @@ class UserSide(RealtimeBase):
     def send_audio(self, pcm: Buffer) -> None:
         """As in `ClientDialect`, at `input_sample_rate`. Before `Ready` it is held, at most 10 seconds of
         it: the oldest is dropped and counted in `held_audio_dropped`."""
-        if type(pcm) is not bytes:
-            # A memoryview may count in samples, and bytes(5) is five zeros: only a buffer passes here.
-            pcm = memoryview(pcm).tobytes()
-        self._check_open()
-        if len(pcm) & 1:
-            raise LocalProtocolError(
-                f"audio is PCM16, two bytes a sample, but this has {len(pcm)} bytes; "
-                "send whole samples and keep the odd byte for the next call"
-            )
+        pcm = self._checked_audio(pcm)
         if not pcm:
             return
         if self._accepted:
@@ -180,7 +171,7 @@ class UserSide(RealtimeBase):
             case wire.UserFailed(error=error):
                 why = error.message if error is not None else None
                 message = why or "the provider could not write down what the user said"
-                self._tell(Error(errors.TRANSCRIPTION_FAILED, message))
+                self._tell(Error(codes.TRANSCRIPTION_FAILED, message))
 
 
 def _appends(pcm: bytes) -> list[wire.ClientEvent]:

@@ -13,11 +13,12 @@ from ..protocol.errors import LocalProtocolError
 from ..protocol.limits import Limits
 from ..protocol.mint import SessionConfig
 from ..protocol.state import State
+from . import codes
 from . import realtime_events as wire
-from .endpoint import Endpoint
-from .realtime import REALTIME_LIMITS, RealtimeDialect
-from .realtime_config import AuthStyle, ServerTool, realtime_endpoint
-from .realtime_errors import EXPIRED, IDLE_TIMEOUT
+from .endpoint import AuthStyle, Endpoint, provider_endpoint
+from .options import ServerTool
+from .provider import PROVIDER_LIMITS
+from .realtime import RealtimeDialect
 from .realtime_gate import Phase
 from .realtime_user import part_of
 from .xai_config import UpdateSession, XAIOptions, XAIVad, configure
@@ -55,7 +56,7 @@ def xai_endpoint(
         query.append(("conversation_id", conversation_id))
     if reasoning_effort is not None:
         query.append(("reasoning.effort", reasoning_effort))
-    return realtime_endpoint(
+    return provider_endpoint(
         api_key,
         base_url=base_url,
         path=path,
@@ -79,14 +80,14 @@ class XAIDialect(RealtimeDialect):
 
     _names_requests = False
     _commits_in_auto = False
-    _endings: ClassVar[Mapping[str, str]] = {"max_duration": EXPIRED, "timeout": IDLE_TIMEOUT}
+    _endings: ClassVar[Mapping[str, str]] = {"max_duration": codes.EXPIRED, "timeout": codes.IDLE_TIMEOUT}
 
     def __init__(
         self,
         config: SessionConfig,
         *,
         options: XAIOptions = _DEFAULT_OPTIONS,
-        limits: Limits = REALTIME_LIMITS,
+        limits: Limits = PROVIDER_LIMITS,
         close_timeout: float = 5.0,
         ready_timeout: float = 10.0,
         ttl: float | None = None,
@@ -107,8 +108,15 @@ class XAIDialect(RealtimeDialect):
             warn_before=warn_before,
             state=state,
         )
+        self._resumable = options.resumption
         self._said: tuple[str, str] | None = None
         """What the user said last, by the name of its text: complete, but it may still grow."""
+
+    @property
+    def resumption(self) -> str | None:
+        # A session that ended because nobody spoke has nothing to go on with.
+        over = self.failure is not None or self._ending.reason == codes.IDLE_TIMEOUT
+        return self.provider_session.conversation_id if self._resumable and not over else None
 
     def _create_response(self) -> tuple[str, wire.ClientEvent]:
         return self._event_id(wire.CreateResponse), wire.CreateResponse()

@@ -8,9 +8,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
-from .realtime_config import AnyTool, ServerTool, checked, convert_tools, or_unset
+from .options import ServerTool, checked, or_unset
+from .realtime_config import AnyTool, convert_tools
 from .realtime_events import ClientEvent, PcmFormat
-from .realtime_turns import TurnMode, TurnRules
+from .realtime_turns import TurnRules
+from .turns import TurnMode
 
 _SILENCE_MARGIN_MS: Final = 300
 """Silence beyond what the detection asks for, so that it surely notices."""

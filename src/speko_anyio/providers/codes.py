@@ -1,0 +1,40 @@
+"""The codes of the errors that the dialects and the bridge report, and the reasons of their closes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NOT_READY: Final = "provider_not_ready"
+"""The provider did not accept the configuration in time."""
+CONFIGURATION_REFUSED: Final = "provider_configuration_refused"
+"""The provider did not accept the configuration."""
+NO_RESPONSE: Final = "provider_no_response"
+"""The provider did not begin a response that was asked for; the session goes on."""
+RESPONSE_FAILED: Final = "provider_response_failed"
+"""A response failed and the provider gave no code; the session goes on."""
+TRANSCRIPTION_FAILED: Final = "transcription_failed"
+"""The user's words could not be had; the session goes on."""
+UNNAMED: Final = "provider_error"
+"""The provider gave neither code nor type."""
+
+EXPIRED: Final = "provider_session_expired"
+"""As the reason of `Close`: the provider's time limit."""
+IDLE_TIMEOUT: Final = "provider_idle_timeout"
+"""As the reason of `Close`: nothing was said for too long."""
+
+UNAUTHORIZED: Final = "provider_unauthorized"
+"""The key is missing, wrong or may not do this."""
+MODEL_NOT_FOUND: Final = "provider_model_not_found"
+"""There is no such model, or it has no live sessions."""
+QUOTA_EXCEEDED: Final = "provider_quota_exceeded"
+"""The account has used up what it may."""
+INVALID_REQUEST: Final = "provider_invalid_request"
+"""The provider did not understand us, or the conversation has grown too long."""
+OPERATION_REFUSED: Final = "provider_operation_refused"
+"""What we said came at a moment that the model can't handle: a race, not a mistake."""
+UNKNOWN_ENTITY: Final = "provider_entity_not_found"
+"""We named something that the provider does not have (any more), such as a tool call or a handle."""
+INTERNAL_ERROR: Final = "provider_internal_error"
+"""The provider failed."""
+UNAVAILABLE: Final = "provider_unavailable"
+"""The provider restarts, or has too much to do."""

@@ -1,0 +1,133 @@
+"""What the dialects of all providers have beyond the verbs: what a bridge, or a log, wants to know of one."""
+
+from __future__ import annotations
+
+import abc
+from typing import Final, NamedTuple
+
+from ..protocol.errors import LocalProtocolError
+from ..protocol.frames import Error
+from ..protocol.limits import Limits
+from ..protocol.session import Buffer, ClientDialect
+from ..protocol.state import State
+from .playback import Playback
+from .turns import HeldInput
+
+PROVIDER_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size=16 * 1024 * 1024)
+"""The default limits of these dialects: audio travels as JSON here, and a provider's messages pass 1 MiB;
+16 MiB is the size that OpenAI itself sets for the other direction, rounded up."""
+
+_HELD_SECONDS: Final = 10
+"""Of audio that is kept before `Ready`."""
+
+
+class ProviderSession(NamedTuple):
+    """The session as the provider names it."""
+
+    id: str | None = None
+    model: str | None = None
+    """The model that really answers: an alias is resolved, and xAI replaces a missing one silently."""
+    expires_at: float | None = None
+    """The provider's time limit, in seconds since 1970; a session that is not resumed ends then."""
+    conversation_id: str | None = None
+    """With this, xAI resumes the conversation in another session."""
+
+
+class ProviderDialect(ClientDialect, abc.ABC):
+    """The client's side of a session with a provider. `Playback.clock` tells how the caller makes the
+    truncation of interrupted audio exact.
+
+    - `input_sample_rate`, `output_sample_rate`: samples a second that were asked of the provider.
+    - `notes`: what of the configuration the provider can't honour.
+    - `ready_timeout`: seconds from the opening until the provider must have accepted the configuration.
+
+    The remaining parameters are those of `Dialect`.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_sample_rate: int,
+        output_sample_rate: int,
+        notes: tuple[str, ...],
+        ready_timeout: float,
+        limits: Limits,
+        close_timeout: float,
+        ttl: float | None,
+        warn_before: float,
+        state: State,
+    ) -> None:
+        self._ready_timeout = ready_timeout  # first: the timers start with what follows
+        super().__init__(
+            limits=limits, close_timeout=close_timeout, ttl=ttl, warn_before=warn_before, state=state
+        )
+        self.input_sample_rate = input_sample_rate
+        """Samples a second of the audio that `send_audio` takes: the provider's, see `Ready`."""
+        self.output_sample_rate = output_sample_rate
+        """Samples a second of the audio that comes: the provider's, see `Ready` and `Audio.sample_rate`."""
+        self.notes = notes
+        """What of the configuration the provider can't honour, and what became of it; for a log."""
+        self.playback = Playback(output_sample_rate)
+        self.provider_session = ProviderSession()
+        self.failure: Error | None = None
+        """The error that ended the session; None when something else did, or nothing yet. It was, or is
+        still to be, delivered like any `Error`."""
+        self._accepted = False
+        self._held = HeldInput(min(_HELD_SECONDS * input_sample_rate * 2, limits.max_outbox // 2))
+
+    @property
+    @abc.abstractmethod
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+
+    @abc.abstractmethod
+    def takes_result(self, call_id: str) -> bool:
+        """Whether `send_tool_result` would take a result for this call, wanted or not."""
+
+    @property
+    @abc.abstractmethod
+    def responding(self) -> bool:
+        """Whether more may come of the response in flight."""
+
+    @property
+    @abc.abstractmethod
+    def at_rest(self) -> bool:
+        """Whether nothing would be lost if the session went on elsewhere: nobody speaks, and no answer and
+        no tool's result is under way."""
+
+    @property
+    def resumption(self) -> str | None:
+        """With what another dialect goes on where this one is; None when there is no such thing, or the
+        session ended for a reason that would come again."""
+        return None
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be taken and sent."""
+        return self._queued
+
+    def _checked_audio(self, pcm: Buffer) -> bytes:
+        """The bytes of `pcm`; raises as `send_audio`."""
+        if type(pcm) is not bytes:
+            # A memoryview may count in samples, and bytes(5) is five zeros: only a buffer passes here.
+            pcm = memoryview(pcm).tobytes()
+        self._check_open()
+        if len(pcm) & 1:
+            raise LocalProtocolError(
+                f"audio is PCM16, two bytes a sample, but this has {len(pcm)} bytes; "
+                "send whole samples and keep the odd byte for the next call"
+            )
+        return pcm
+
+    def _check_result(self, call_id: str, output: str) -> None:
+        """Raises as `send_tool_result`."""
+        for name, value in (("call_id", call_id), ("output", output)):
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"{name} must be a str, not {type(value).__name__}; pass structured data as JSON text"
+                )
+        self._check_open()
+        if not self.takes_result(call_id):
+            raise LocalProtocolError(
+                f"no tool call {call_id!r} is open; answer each received call once, by its own id"
+            )
