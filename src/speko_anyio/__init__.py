@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         ServerError,
         UnsupportedTransportError,
     )
-    from .client.realtime import Realtime, SessionOptions, open_session
-    from .client.session import RealtimeSession, SessionStats
+    from .client.opening import SessionOptions
+    from .client.realtime import Realtime, open_session
+    from .client.session import RealtimeSession
+    from .client.stats import SessionStats
     from .client.tools import Tool, ToolError, tool
     from .protocol import (
         DEFAULT_LIMITS,
@@ -176,8 +178,10 @@ _HOMES = {
         ),
         "client.errors",
     ),
-    **dict.fromkeys(("Realtime", "SessionOptions", "open_session"), "client.realtime"),
-    **dict.fromkeys(("RealtimeSession", "SessionStats"), "client.session"),
+    "SessionOptions": "client.opening",
+    **dict.fromkeys(("Realtime", "open_session"), "client.realtime"),
+    "RealtimeSession": "client.session",
+    "SessionStats": "client.stats",
     **dict.fromkeys(("Tool", "ToolError", "tool"), "client.tools"),
     **dict.fromkeys(("SessionConfig", "SessionGrant", "ToolSpec"), "protocol.mint"),
 }

@@ -539,7 +539,7 @@ async def test_cancelled_at_each_await_it_ends_and_leaves_nothing(scenario: Scen
         assert server.stream.closed or not server.stream.sends
         for session in sessions:
             assert session.closed is not None
-            assert len(session._scopes) == 0
+            assert session._lifetime.running == 0
             with pytest.raises((ConnectionClosed, RemoteProtocolError)):
                 await session.commit()
         turns += 1

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from speko_anyio import ConfigurationError, MissingAPIKeyError, Ready, SessionGrant, Speko, ToolResult
-from speko_anyio.client import realtime as realtime_module
+from speko_anyio.client import opening as opening_module
+from speko_anyio.client.stream_driver import StreamDriver
 from speko_anyio.protocol.url import WebSocketURL
 from tests.support.server import FakeServer, grant
 
@@ -185,11 +186,11 @@ async def test_open_dials_where_the_grant_says(monkeypatch: pytest.MonkeyPatch) 
     server = FakeServer()
     dialled: list[tuple[WebSocketURL, dict[str, object]]] = []
 
-    async def dial(where: WebSocketURL, **options: object) -> object:
+    async def dial(where: WebSocketURL, **options: object) -> StreamDriver:
         dialled.append((where, options))
-        return server.stream
+        return StreamDriver(server.stream)
 
-    monkeypatch.setattr(realtime_module, "dial", dial)
+    monkeypatch.setattr(opening_module, "dial", dial)
     opened: SessionGrant = grant("wss://speko.test:8443/x")
     async with Speko(KEY).realtime.open(opened, connect_timeout=3.0):
         pass

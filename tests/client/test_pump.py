@@ -25,7 +25,8 @@ class Driven:
         self.calls: list[ToolCall] = []
         self.space = 0
         self.core = ClientConnection("ws://speko.test/s", "token", ping_interval=None)
-        self.pump = Pump(self.core, max_buffer=max_buffer, on_call=self.calls.append, on_space=self.on_space)
+        self.pump = Pump(self.core, max_buffer=max_buffer, on_call=self.calls.append)
+        self.pump.on_space = self.on_space
         self.exchange()
 
     def on_space(self) -> None:

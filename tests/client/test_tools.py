@@ -25,7 +25,7 @@ from speko_anyio import (
     Transcript,
     tool,
 )
-from speko_anyio.client import session as session_module
+from speko_anyio.client import tool_calls as tool_calls_module
 from speko_anyio.client.block import block
 from speko_anyio.client.tools import MAX_OUTPUT, AnyTool, Toolbox
 from tests.support.server import FakeServer, connected
@@ -542,7 +542,7 @@ async def test_a_thread_that_hangs_does_not_keep_the_session() -> None:
 
 @pytest.mark.anyio
 async def test_a_flood_of_calls_is_answered_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "MAX_RUNNING_TOOLS", 2)
+    monkeypatch.setattr(tool_calls_module, "MAX_RUNNING_TOOLS", 2)
     running = 0
 
     async def forever() -> None:
@@ -579,7 +579,7 @@ async def test_a_call_in_one_read_with_the_handshake_is_answered() -> None:
 
 @pytest.mark.anyio
 async def test_a_flood_of_calls_behind_a_goodbye_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "MAX_RUNNING_TOOLS", 0)
+    monkeypatch.setattr(tool_calls_module, "MAX_RUNNING_TOOLS", 0)
 
     async def unused() -> None:
         raise AssertionError("it ran")

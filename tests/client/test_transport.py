@@ -26,7 +26,7 @@ from speko_anyio import (
     open_session,
 )
 from speko_anyio.client.block import block
-from speko_anyio.client.transport import dial
+from speko_anyio.client.dialing import connect
 from speko_anyio.protocol import NEED_DATA
 from speko_anyio.protocol.url import parse_url
 from tests.support.server import grant
@@ -87,7 +87,7 @@ async def test_a_session_over_tcp() -> None:
 async def test_nagles_algorithm_is_off() -> None:
     async with serving() as port:
         where = parse_url(f"ws://localhost:{port}/")
-        async with await dial(where, connect_timeout=5.0, ssl_context=None) as stream:
+        async with await connect(where, connect_timeout=5.0, ssl_context=None) as stream:
             raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
             assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 

@@ -62,8 +62,8 @@ class ClientCore(Protocol):
 class Pump:
     """Moves a core on, and its frames to the consumers: the `inbox` first, then the handlers' buffers.
 
-    `on_call` is told of every `ToolCall`, `on_space` when reading may go on. Nothing here raises for what
-    the peer does: see `error`.
+    `on_call` is told of every `ToolCall`, within the call that brought it, which may be outside of any task.
+    Nothing here raises for what the peer does: see `error`.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Pump:
         *,
         max_buffer: int,
         on_call: Callable[[ToolCall], None],
-        on_space: Callable[[], None],
     ) -> None:
         self.core = core
         self._max_buffer = max_buffer
         self._on_call = on_call
-        self._on_space = on_space
+        self.on_space: Callable[[], None] = _do_nothing
+        """Called when reading may go on; whoever drives the pump sets it."""
         self._claimed = False
-        self.inbox = DeliveryBuffer(max_buffer, on_space)
+        self.inbox = DeliveryBuffer(max_buffer, self._space_made)
         """What `receive` and the iteration take from."""
         self._consumers: list[DeliveryBuffer] = [self.inbox]
         self.bytes_received = 0
@@ -125,7 +125,7 @@ class Pump:
 
     def subscribe(self) -> DeliveryBuffer:
         """A further consumer; it starts where the inbox stands."""
-        buffer = DeliveryBuffer(self._max_buffer, self._on_space)
+        buffer = DeliveryBuffer(self._max_buffer, self._space_made)
         for frame in self.inbox.snapshot():
             buffer.put(frame)
         self._consumers.append(buffer)
@@ -139,7 +139,10 @@ class Pump:
             buffer.end()
             buffer.clear()
             self._set_lossy()
-            self._on_space()
+            self._space_made()
+
+    def _space_made(self) -> None:
+        self.on_space()
 
     def _set_lossy(self) -> None:
         # After a goodbye, ours or the peer's, the close must be read, whoever is slow. And when there are
@@ -215,3 +218,7 @@ class Pump:
                 return
         if self.core.state is State.CLOSING:
             self._set_lossy()
+
+
+def _do_nothing() -> None:
+    """What a pump tells that nobody drives yet."""

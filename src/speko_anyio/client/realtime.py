@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import math
-import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from typing import Any, TypedDict, Unpack
-
-import anyio
-from anyio.abc import ByteStream
+from typing import Any, Unpack
 
 from ..protocol.connection import ClientConnection
-from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.mint import (
     DEFAULT_SAMPLE_RATE,
     MAX_TTL_SECONDS,
@@ -20,48 +15,12 @@ from ..protocol.mint import (
     SessionConfig,
     SessionGrant,
 )
-from ..protocol.url import parse_url
 from .block import block
-from .delivery import DEFAULT_MAX_BUFFER
 from .errors import ConfigurationError
 from .mint import USER_AGENT, Mint
+from .opening import CoreOptions, SessionOptions, check_names, open_core
 from .session import RealtimeSession
 from .tools import AnyTool, Toolbox
-from .transport import dial
-
-
-class SessionOptions(TypedDict, total=False):
-    """How to hold a session, beside what it is; every time is in seconds."""
-
-    stream: ByteStream | None
-    """A byte stream to the server to use instead of connecting; the session owns it and closes it."""
-    ssl_context: ssl.SSLContext | None
-    """For ``wss``; by default one that trusts what the system trusts."""
-    connect_timeout: float
-    """For looking up the host, connecting and TLS; default 10."""
-    handshake_timeout: float
-    """For the server's answer to the WebSocket request; default 10."""
-    close_timeout: float
-    """For the peer's answer to the goodbye, and for handlers to take what is left; default 5."""
-    ping_interval: float | None
-    """Silence after which a ping is sent; None for no keepalive; default 20."""
-    ping_timeout: float
-    """For any sign of life after a ping; then the session is lost; default 20."""
-    warn_before: float
-    """How long before its end by `ttl_seconds` a session gives `Expiring`; default 60."""
-    max_buffer: int
-    """Bytes of undelivered frames at which the socket is no longer read; default 3 MiB, which is about a
-    minute of 24 kHz audio. A consumer slower than that holds up the server, and its interruptions wait in
-    the socket."""
-    limits: Limits
-    """Bounds on what the peer may send."""
-
-
-def _check_names(options: Mapping[str, object]) -> None:
-    known = SessionOptions.__annotations__
-    for name in options:
-        if name not in known:
-            raise TypeError(f"there is no session option {name!r}; the options are {', '.join(known)}")
 
 
 @block
@@ -85,46 +44,27 @@ async def open_session(
     not or what is no tool. A `stream` is closed then too. An exception of the body comes out as
     it is. Cancelling the block ends the session at once; leaving it says goodbye first.
     """
-    stream = options.get("stream")
-    try:
-        _check_names(options)
-        toolbox = Toolbox(tools)
-        close_timeout = options.get("close_timeout", 5.0)
-        core = ClientConnection(
+
+    def make_core(core_options: CoreOptions) -> ClientConnection:
+        return ClientConnection(
             grant.ws_url,
             grant.ws_token,
             headers=[("User-Agent", USER_AGENT)],
             input_sample_rate=grant.input_sample_rate or DEFAULT_SAMPLE_RATE,
             output_sample_rate=grant.output_sample_rate or DEFAULT_SAMPLE_RATE,
-            limits=options.get("limits", DEFAULT_LIMITS),
-            handshake_timeout=options.get("handshake_timeout", 10.0),
-            ping_interval=options.get("ping_interval", 20.0),
-            ping_timeout=options.get("ping_timeout", 20.0),
-            close_timeout=close_timeout,
             ttl=ttl_seconds,
-            warn_before=options.get("warn_before", 60.0),
+            **core_options,
         )
-        if stream is None:
-            stream = await dial(
-                parse_url(grant.ws_url),
-                connect_timeout=options.get("connect_timeout", 10.0),
-                ssl_context=options.get("ssl_context"),
-            )
-        session = RealtimeSession(
-            core,
-            stream,
-            session_id=grant.session_id,
-            expires_at=grant.expires_at,
-            toolbox=toolbox,
-            close_timeout=close_timeout,
-            max_buffer=options.get("max_buffer", DEFAULT_MAX_BUFFER),
-        )
-        await session._shake_hands()
-    except BaseException:
-        if stream is not None:
-            await anyio.aclose_forcefully(stream)
-        raise
-    async with session._run():
+
+    opening = open_core(
+        make_core,
+        grant.ws_url,
+        session_id=grant.session_id,
+        expires_at=grant.expires_at,
+        tools=tools,
+        **options,
+    )
+    async with opening as session:
         yield session
 
 
@@ -210,7 +150,7 @@ class Realtime:
 
         See those two for the parameters and what they raise.
         """
-        _check_names(options)
+        check_names(options)
         tools = tuple(tools)
         grant = await self.create_session(
             provider=provider,

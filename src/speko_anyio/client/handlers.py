@@ -1,0 +1,75 @@
+"""The handlers of a session: who they are, what each has not seen yet, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from ..protocol.errors import ConnectionClosed
+from ..protocol.frames import Frame
+from ..protocol.state import State
+from .delivery import DeliveryBuffer
+from .lifetime import Lifetime
+from .pump import Pump
+
+Handler = Callable[[Frame], Awaitable[object] | object]
+"""Called with each frame; when it gives an awaitable, that is awaited before the next frame."""
+
+
+class Handlers:
+    """The handlers of the session that `pump` moves; each runs as a task of its `lifetime`."""
+
+    def __init__(self, pump: Pump, lifetime: Lifetime) -> None:
+        self._pump = pump
+        self._lifetime = lifetime
+        self._subscriptions: list[_Subscription] = []
+
+    def add(self, handler: Handler) -> Callable[[], None]:
+        """Call `handler` with what has not been received yet and all that follows; gives what stops it."""
+        subscription = _Subscription(handler, self._pump.subscribe())
+        self._subscriptions.append(subscription)
+        self._lifetime.spawn(self._run, subscription)
+
+        def unsubscribe() -> None:
+            self._pump.unsubscribe(subscription.buffer)
+
+        return unsubscribe
+
+    async def wait_finished(self) -> None:
+        """Wait until each has taken what is left for it."""
+        for subscription in tuple(self._subscriptions):
+            await subscription.done.wait()
+
+    async def _run(self, subscription: _Subscription) -> None:
+        try:
+            while (frame := await subscription.buffer.get()) is not None:
+                try:
+                    result = subscription.handler(frame)
+                    if inspect.isawaitable(result):
+                        await result
+                except Exception as exc:  # noqa: BLE001 - whatever it is, it is the owner's
+                    if not self._is_own_end(exc):
+                        self._lifetime.fail(exc)
+                        return
+        finally:
+            self._pump.unsubscribe(subscription.buffer)
+            self._subscriptions.remove(subscription)
+            subscription.done.set()
+
+    def _is_own_end(self, error: Exception) -> bool:
+        """Whether a handler only found out that the session is over. That is no failure: `Close` tells it."""
+        core = self._pump.core
+        if core.state is State.OPEN:
+            return False
+        return isinstance(error, ConnectionClosed) or error is core.error
+
+
+class _Subscription:
+    """A handler and what it has not seen yet."""
+
+    def __init__(self, handler: Handler, buffer: DeliveryBuffer) -> None:
+        self.handler = handler
+        self.buffer = buffer
+        self.done = anyio.Event()

@@ -1,0 +1,140 @@
+"""How long a session lives: its tasks around the user's ``async with`` body, and whose error comes out.
+
+None of the tasks raises. What goes wrong in one cancels the body and comes out of the block as it is, so
+that no ExceptionGroup of ours reaches anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextvars import Context, copy_context
+from typing import Final, TypeVarTuple
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .block import block
+from .errors import InternalError
+
+_Args = TypeVarTuple("_Args")
+
+logger: Final = logging.getLogger("speko_anyio")
+
+
+class Lifetime:
+    """The tasks of one session, which `name` is told in the log."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tasks: TaskGroup | None = None
+        self._context: Context | None = None
+        self._early: list[Callable[[TaskGroup], None]] = []
+        self._scopes: set[anyio.CancelScope] = set()
+        self._stopping = False
+        self._body = anyio.CancelScope()
+        self._failure: BaseException | None = None
+
+    @property
+    def running(self) -> int:
+        """How many tasks run."""
+        return len(self._scopes)
+
+    def spawn(self, work: Callable[[*_Args], Awaitable[None]], *args: *_Args) -> None:
+        """Run `work` beside the body, in the context of the block. It is cancelled only when the block ends,
+        after the body; an exit of the program comes out of the block, any other error as a bug of ours.
+
+        Never blocks, and may be called outside of any task, such as from an event loop's callback. Before
+        the block is entered, the work waits for that.
+        """
+
+        def start(tasks: TaskGroup) -> None:
+            tasks.start_soon(self._guard, work, args)
+
+        if self._tasks is None or self._context is None:
+            self._early.append(start)
+        else:
+            # Of the block and not of whoever calls: work that a callback starts sees the user's variables. A
+            # copy, since a context can't be entered twice.
+            self._context.copy().run(start, self._tasks)
+
+    def fail(self, error: BaseException) -> None:
+        """Something outside the body failed: cancel the body, and let the error out of the block."""
+        if self._failure is None:
+            self._failure = error
+        else:
+            logger.error("a further failure in session %s", self._name, exc_info=error)
+        self._body.cancel()
+
+    @block
+    async def run(
+        self, *, leave: Callable[[], Awaitable[None]], abort: Callable[[str], None]
+    ) -> AsyncGenerator[None, None]:
+        """Live around the user's body, whose exception comes out as it went in.
+
+        `leave` says goodbye after a body that was not cancelled. `abort` ends the session at once, whatever
+        came before; when it returns nothing of the session waits any more.
+        """
+        cancelled = anyio.get_cancelled_exc_class()
+        error: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                try:
+                    self._start(tasks)
+                    try:
+                        with self._body:
+                            yield
+                    except cancelled:
+                        raise
+                    except BaseException as exc:  # noqa: BLE001 - held, and raised below
+                        error = exc
+                    if not (_is_exit(error) or _is_exit(self._failure)):
+                        await leave()
+                finally:
+                    abort("the block of the session was cancelled")
+                    self._stop()
+        finally:
+            # Here and not behind the group: an outer cancellation would replace the user's error else.
+            # An exit goes before whatever it made of the body.
+            if error is not None and not _is_exit(self._failure):
+                if self._failure is not None:
+                    logger.error("a handler failed too, beside the session's body", exc_info=self._failure)
+                raise error
+            if self._failure is not None:
+                raise self._failure
+
+    def _start(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._context = copy_context()
+        for start in self._early:
+            start(tasks)
+        self._early.clear()
+
+    async def _guard(self, work: Callable[[*_Args], Awaitable[None]], args: tuple[*_Args]) -> None:
+        # Shielded: when the body is cancelled, its `finally` blocks still have a live connection.
+        # `_stop` is the other end of every such scope.
+        with anyio.CancelScope(shield=True) as scope:
+            self._scopes.add(scope)
+            if self._stopping:
+                scope.cancel()
+            try:
+                await work(*args)
+            except (SystemExit, KeyboardInterrupt) as exc:
+                # Of a handler or a tool. Out of a task they would come in a group of ours, or past the loop.
+                self.fail(exc)
+            except Exception as exc:  # noqa: BLE001 - nothing may come out of a task but through the owner
+                bug = InternalError(f"bug in speko_anyio, please report it: {type(exc).__name__}: {exc}")
+                bug.__cause__ = exc
+                self.fail(bug)
+            finally:
+                self._scopes.discard(scope)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for scope in self._scopes:
+            scope.cancel()
+
+
+def _is_exit(error: BaseException | None) -> bool:
+    """Whether it is to end the program, or the task: such an end does not wait for a goodbye."""
+    return error is not None and not isinstance(error, Exception)

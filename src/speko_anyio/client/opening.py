@@ -1,0 +1,132 @@
+"""Opening a session: any core that speaks WebSocket as a client, over a transport, in the user's hands."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from typing import TypedDict, Unpack
+
+from anyio.abc import ByteStream
+
+from ..protocol.limits import DEFAULT_LIMITS, Limits
+from ..protocol.url import parse_url
+from .block import block
+from .delivery import DEFAULT_MAX_BUFFER
+from .dialing import dial
+from .driver import Driver
+from .pump import ClientCore
+from .session import RealtimeSession
+from .stream_driver import StreamDriver
+from .tools import AnyTool, Toolbox
+
+
+class SessionOptions(TypedDict, total=False):
+    """How to hold a session, beside what it is; every time is in seconds."""
+
+    stream: ByteStream | None
+    """A byte stream to the server to use instead of connecting; the session owns it and closes it."""
+    ssl_context: ssl.SSLContext | None
+    """For ``wss``; by default one that trusts what the system trusts."""
+    connect_timeout: float
+    """For looking up the host, connecting and TLS; default 10."""
+    handshake_timeout: float
+    """For the server's answer to the WebSocket request; default 10."""
+    close_timeout: float
+    """For the peer's answer to the goodbye, and for handlers to take what is left; default 5."""
+    ping_interval: float | None
+    """Silence after which a ping is sent; None for no keepalive; default 20."""
+    ping_timeout: float
+    """For any sign of life after a ping; then the session is lost; default 20."""
+    warn_before: float
+    """How long before its end by `ttl_seconds` a session gives `Expiring`; default 60."""
+    max_buffer: int
+    """Bytes of undelivered frames at which the socket is no longer read; default 3 MiB, which is about a
+    minute of 24 kHz audio. A consumer slower than that holds up the server, and its interruptions wait in
+    the socket."""
+    limits: Limits
+    """Bounds on what the peer may send."""
+
+
+class CoreOptions(TypedDict):
+    """The part of `SessionOptions` that is the core's business: keywords that every byte-level client core
+    takes. See `ClientConnection`."""
+
+    limits: Limits
+    handshake_timeout: float
+    ping_interval: float | None
+    ping_timeout: float
+    close_timeout: float
+    warn_before: float
+
+
+def check_names(options: Mapping[str, object]) -> None:
+    """TypeError for an option that there is not."""
+    known = SessionOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise TypeError(f"there is no session option {name!r}; the options are {', '.join(known)}")
+
+
+@block
+async def open_core(
+    make_core: Callable[[CoreOptions], ClientCore],
+    url: str,
+    *,
+    session_id: str,
+    expires_at: str = "",
+    tools: Iterable[AnyTool] = (),
+    **options: Unpack[SessionOptions],
+) -> AsyncGenerator[RealtimeSession, None]:
+    """Hold open the session in which the core that `make_core` makes speaks to the host of `url`.
+
+    `make_core` is given the options that are the core's, and may raise. So a provider's dialect at byte level
+    becomes a session like any other::
+
+        def make_core(options: CoreOptions) -> ClientCore:
+            return OpenAIConnection(endpoint, config, **options)
+
+        async with open_core(make_core, endpoint.url, session_id="openai") as session: ...
+
+    - `session_id`: what `RealtimeSession.session_id` and the log call it; no secret.
+    - `tools`, `options` and what it raises: see `open_session`.
+
+    The `stream` of the options is closed whatever comes of it.
+    """
+    stream = options.get("stream")
+    driver: Driver | None = None if stream is None else StreamDriver(stream)
+    try:
+        check_names(options)
+        toolbox = Toolbox(tools)
+        close_timeout = options.get("close_timeout", 5.0)
+        core = make_core(
+            {
+                "limits": options.get("limits", DEFAULT_LIMITS),
+                "handshake_timeout": options.get("handshake_timeout", 10.0),
+                "ping_interval": options.get("ping_interval", 20.0),
+                "ping_timeout": options.get("ping_timeout", 20.0),
+                "close_timeout": close_timeout,
+                "warn_before": options.get("warn_before", 60.0),
+            }
+        )
+        if driver is None:
+            driver = await dial(
+                parse_url(url),
+                connect_timeout=options.get("connect_timeout", 10.0),
+                ssl_context=options.get("ssl_context"),
+            )
+        session = RealtimeSession(
+            core,
+            driver,
+            session_id=session_id,
+            expires_at=expires_at,
+            toolbox=toolbox,
+            close_timeout=close_timeout,
+            max_buffer=options.get("max_buffer", DEFAULT_MAX_BUFFER),
+        )
+        await driver.shake_hands()
+    except BaseException:
+        if driver is not None:
+            await driver.aclose_forcefully()
+        raise
+    async with session._run():
+        yield session
