@@ -8,7 +8,8 @@ from typing import Unpack
 import anyio
 
 from ..client.block import block
-from ..client.realtime import SessionOptions, open_session
+from ..client.opening import SessionOptions
+from ..client.realtime import open_session
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool
 from ..protocol import (
