@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UnsupportedTransportError,
     )
     from .client.opening import SessionOptions
+    from .client.playback import Flushed, Playback
     from .client.realtime import Realtime, open_session
     from .client.session import RealtimeSession
     from .client.stats import SessionStats
@@ -108,6 +109,7 @@ __all__ = [
     "EndTurn",
     "Error",
     "Expiring",
+    "Flushed",
     "Frame",
     "HandshakeError",
     "Initiator",
@@ -119,6 +121,7 @@ __all__ = [
     "Message",
     "MissingAPIKeyError",
     "NeedData",
+    "Playback",
     "ProtocolError",
     "ProxyError",
     "RateLimitError",
@@ -178,6 +181,7 @@ _HOMES = {
         ),
         "client.errors",
     ),
+    **dict.fromkeys(("Flushed", "Playback"), "client.playback"),
     "SessionOptions": "client.opening",
     **dict.fromkeys(("Realtime", "open_session"), "client.realtime"),
     "RealtimeSession": "client.session",

@@ -1,0 +1,337 @@
+"""What is to be heard and was not yet: the buffer between a session, which answers faster than anybody
+listens, and whatever plays at the speed of speech.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import Final, Self
+
+import anyio
+import msgspec
+
+from ..audio.pcm import SAMPLE_BYTES
+from ..audio.resample import Resampler
+from ..protocol.frames import Audio, Close, Frame, Interruption, Transcript, Usage
+from ..protocol.mint import DEFAULT_SAMPLE_RATE
+
+logger: Final = logging.getLogger("speko_anyio")
+
+DEFAULT_MAX_BUFFER: Final = 16 * 1024 * 1024
+"""Bytes of audio that wait to be played at most: almost six minutes at 24 kHz, which no answer takes. A
+playback never blocks, so that an interruption is never kept waiting; what does not fit is dropped."""
+
+MAX_MARKS: Final = 4096
+"""Transcripts and turns that wait for their place in the audio; of more, the oldest are forgotten."""
+
+CHUNK_SECONDS: Final = 0.02
+"""Of audio in one chunk, unless told otherwise: what telephony sends."""
+
+MAX_LATE: Final = 0.2
+"""Seconds that `Playback.chunks` catches up on when whoever takes them was late; more is let go, for a burst
+of old audio would only fill the next buffer."""
+
+
+class Flushed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a flush cut off."""
+
+    turn: int
+    """The number of the turn that was playing; 0 when nothing had been played yet."""
+    played_ms: int
+    """Milliseconds of that turn that were played."""
+    dropped_ms: int
+    """Milliseconds that will never be heard."""
+    text: str
+    """What the assistant had said by then, as far as its transcripts tell: see `Playback.text`."""
+
+
+class Playback:
+    """Audio that waits to be played: fed by a session, drained by a speaker, a phone bridge or a test.
+
+    Give it to a session as a handler, ``session.on(playback.feed)``, and take from it with `read`, which
+    never waits, or by iterating over `chunks`, which keeps to the clock. An `Interruption` flushes it.
+
+    A *turn* is one answer: it begins with the first audio, or transcript of the assistant, behind a `Usage`,
+    an `Interruption` or a `flush`. Turns are counted from 1.
+
+    - `sample_rate`: samples a second of what is read. Audio of another rate is converted, which needs soxr.
+    - `max_buffer`: bytes of audio that may wait. What comes beyond is dropped, and counted in `overflow_ms`.
+
+    Everything but the iteration over `chunks` may be called from any thread, and never blocks, so that an
+    audio callback can.
+    """
+
+    def __init__(
+        self, *, sample_rate: int = DEFAULT_SAMPLE_RATE, max_buffer: int = DEFAULT_MAX_BUFFER
+    ) -> None:
+        if sample_rate <= 0:
+            raise ValueError(f"the sample rate is {sample_rate}; pass samples a second, above 0")
+        self.sample_rate = sample_rate
+        """Samples a second of what `read` gives."""
+        self._max_buffer = max_buffer
+        # Held for some copying of bytes at most: an audio callback must not wait longer.
+        self._lock = threading.Lock()
+        self._waiting: deque[bytes] = deque()
+        self._taken = 0
+        """Bytes of the first that were read already."""
+        self._written = 0
+        self._played = 0
+        self._dropped = 0
+        self._overflow = 0
+        self._resampler: Resampler | None = None
+        self._marks: deque[_Mark] = deque(maxlen=MAX_MARKS)
+        self._between_turns = True
+        self._turns = 0
+        self._turn = 0
+        self._turn_started = 0
+        self._text = ""
+        self._last_flush: Flushed | None = None
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<Playback turn={self._turn} played={self.played_ms} ms buffered={self.buffered_ms} ms>"
+
+    # Into it
+
+    def feed(self, frame: Frame) -> None:
+        """Take a frame of any kind: audio waits to be played, an interruption flushes, `Close` is the end."""
+        match frame:
+            case Audio(pcm=pcm, sample_rate=rate):
+                self.write(pcm, rate)
+            case Interruption():
+                self.flush()
+            case Transcript(role="assistant", text=text):
+                with self._lock:
+                    self._begin_turn()
+                    self._mark(_Mark(self._written, text=text))
+            case Usage():
+                with self._lock:
+                    self._between_turns = True
+            case Close():
+                self.end()
+            case _:
+                pass
+
+    def write(self, pcm: bytes, sample_rate: int | None = None) -> None:
+        """Append PCM16 mono, whole samples, at `sample_rate` samples a second; at the playback's own if None.
+
+        ImportError when the rate has to be converted and soxr is not installed.
+        """
+        with self._lock:
+            self._begin_turn()
+            pcm = self._convert(pcm, self.sample_rate if sample_rate is None else sample_rate)
+            if self._buffered + len(pcm) <= self._max_buffer:
+                self._append(pcm)
+                return
+            first = not self._overflow
+            self._overflow += len(pcm)
+        if first:
+            logger.warning("playback: nobody plays the audio as fast as it comes; some of it is dropped")
+
+    def end(self) -> None:
+        """Nothing more will come: `chunks` ends once everything was played."""
+        with self._lock:
+            self._drain_resampler()
+            self._ended = True
+
+    # Out of it
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes of PCM16, of which silence makes up what is not there. Never waits.
+
+        ValueError when that would be half a sample.
+        """
+        if size % SAMPLE_BYTES:
+            raise ValueError(f"{size} bytes are not whole PCM16 samples; read an even number")
+        with self._lock:
+            if self._buffered < size:
+                # What the resampler holds back is due: better now than at the start of the next answer.
+                self._drain_resampler()
+            pcm = self._take(size)
+            self._reach_marks()
+        return pcm + bytes(size - len(pcm))
+
+    def chunks(self, seconds: float = CHUNK_SECONDS) -> Chunks:
+        """Iterate over what is to be played, in pieces of `seconds`: see `Chunks`."""
+        return Chunks(self, seconds)
+
+    def flush(self) -> Flushed:
+        """Forget what was not played yet, and say what that was. The next audio begins a turn."""
+        with self._lock:
+            dropped = self._buffered
+            flushed = Flushed(
+                turn=self._turn,
+                played_ms=self._milliseconds(self._played - self._turn_started),
+                dropped_ms=self._milliseconds(dropped),
+                text=self._text,
+            )
+            self._last_flush = flushed
+            self._waiting.clear()
+            self._taken = 0
+            self._dropped += dropped
+            self._written = self._played
+            self._marks.clear()
+            self._between_turns = True
+            if self._resampler is not None:
+                self._resampler.reset()
+        return flushed
+
+    # What has become of it
+
+    @property
+    def played_ms(self) -> int:
+        """Milliseconds that were read, without the silence."""
+        return self._milliseconds(self._played)
+
+    @property
+    def buffered_ms(self) -> int:
+        """Milliseconds that wait to be played."""
+        return self._milliseconds(self._buffered)
+
+    @property
+    def dropped_ms(self) -> int:
+        """Milliseconds that flushes have cut off."""
+        return self._milliseconds(self._dropped)
+
+    @property
+    def overflow_ms(self) -> int:
+        """Milliseconds that came when `max_buffer` was full."""
+        return self._milliseconds(self._overflow)
+
+    @property
+    def turn(self) -> int:
+        """The number of the turn that is playing, or was last; 0 before the first."""
+        return self._turn
+
+    @property
+    def turn_played_ms(self) -> int:
+        """Milliseconds of that turn that were played."""
+        return self._milliseconds(self._played - self._turn_started)
+
+    @property
+    def text(self) -> str:
+        """The assistant's transcript that came with what is playing. Services send transcripts about when
+        they send the audio, so it is near the words that are heard, and no exact place."""
+        return self._text
+
+    @property
+    def last_flush(self) -> Flushed | None:
+        """What the last flush cut off, such as that of an interruption; None before the first."""
+        return self._last_flush
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything was played, and nothing more will come."""
+        return self._ended and not self._buffered
+
+    # The caller holds the lock
+
+    @property
+    def _buffered(self) -> int:
+        return self._written - self._played
+
+    def _milliseconds(self, size: int) -> int:
+        return size * 1000 // (SAMPLE_BYTES * self.sample_rate)
+
+    def _convert(self, pcm: bytes, rate: int) -> bytes:
+        if self._resampler is None or self._resampler.source_rate != rate:
+            self._drain_resampler()
+            self._resampler = None if rate == self.sample_rate else Resampler(rate, self.sample_rate)
+        return pcm if self._resampler is None else self._resampler.push(pcm)
+
+    def _drain_resampler(self) -> None:
+        if self._resampler is not None:
+            self._append(self._resampler.flush())
+
+    def _append(self, pcm: bytes) -> None:
+        if pcm:
+            self._waiting.append(pcm)
+            self._written += len(pcm)
+
+    def _take(self, size: int) -> bytes:
+        pieces = []
+        missing = min(size, self._buffered)
+        while missing:
+            first = self._waiting[0]
+            piece = first[self._taken : self._taken + missing]
+            pieces.append(piece)
+            missing -= len(piece)
+            self._taken += len(piece)
+            self._played += len(piece)
+            if self._taken == len(first):
+                self._waiting.popleft()
+                self._taken = 0
+        return b"".join(pieces)
+
+    def _begin_turn(self) -> None:
+        if self._between_turns:
+            self._between_turns = False
+            self._turns += 1
+            self._mark(_Mark(self._written, turn=self._turns))
+
+    def _mark(self, mark: _Mark) -> None:
+        if self._marks and mark.replaces(self._marks[-1]):
+            self._marks.pop()
+        self._marks.append(mark)
+        self._reach_marks()
+
+    def _reach_marks(self) -> None:
+        while self._marks and self._marks[0].reached(self._played):
+            mark = self._marks.popleft()
+            if mark.turn is None:
+                self._text = mark.text
+            else:
+                self._turn = mark.turn
+                self._turn_started = mark.position
+                self._text = ""
+
+
+class Chunks:
+    """What is to be played, in pieces of the same length, each when its time has come. Made by
+    `Playback.chunks`; iterate over it.
+
+    Where there is nothing to play a piece is silence, as on a phone line. The iteration ends when everything
+    was played that came before the `Playback.end`. Pieces that were not taken in time come at once, but no
+    more than `MAX_LATE` seconds of them.
+    """
+
+    def __init__(self, playback: Playback, seconds: float) -> None:
+        samples = round(playback.sample_rate * seconds)
+        if samples < 1:
+            raise ValueError(f"a chunk of {seconds} s has no sample; make it longer")
+        self._playback = playback
+        self._size = samples * SAMPLE_BYTES
+        self._seconds = samples / playback.sample_rate
+        self._due: float | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        now = anyio.current_time()
+        due = now if self._due is None else max(self._due, now - MAX_LATE)
+        # Also when it is due: to be cancelled here is a caller's only way out of a silent line.
+        await anyio.sleep_until(due)
+        if self._playback.ended:
+            raise StopAsyncIteration
+        self._due = due + self._seconds
+        return self._playback.read(self._size)
+
+
+class _Mark(msgspec.Struct, frozen=True, gc=False):
+    """Something that becomes true at a place in the audio, counted in bytes."""
+
+    position: int
+    turn: int | None = None
+    """The turn that begins there."""
+    text: str = ""
+
+    def replaces(self, other: _Mark) -> bool:
+        """Whether `other` is of no interest any more: an earlier text for the same place."""
+        return self.position == other.position and self.turn is None and other.turn is None
+
+    def reached(self, played: int) -> bool:
+        # A turn begins with its first sample, not with the end of the one before.
+        return played > self.position if self.turn is not None else played >= self.position
