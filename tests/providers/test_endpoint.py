@@ -9,6 +9,7 @@ import pytest
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.providers.endpoint import Endpoint, websocket_url
+from speko_anyio.providers.google import google_endpoint
 from speko_anyio.providers.openai import openai_endpoint
 from speko_anyio.providers.xai import xai_endpoint
 
@@ -17,7 +18,9 @@ KEY = "sk-secret"
 
 def test_openai() -> None:
     assert openai_endpoint(KEY, "gpt-realtime") == Endpoint(
-        "wss://api.openai.com/v1/realtime?model=gpt-realtime", (("Authorization", "Bearer sk-secret"),), ()
+        "wss://api.openai.com/v1/realtime?model=gpt-realtime",
+        (("Authorization", "Bearer sk-secret"),),
+        secrets=(KEY,),
     )
 
 
@@ -29,7 +32,9 @@ def test_openai_without_headers() -> None:
 
 def test_xai() -> None:
     assert xai_endpoint(KEY, "grok-voice-latest") == Endpoint(
-        "wss://api.x.ai/v1/realtime?model=grok-voice-latest", (("Authorization", "Bearer sk-secret"),), ()
+        "wss://api.x.ai/v1/realtime?model=grok-voice-latest",
+        (("Authorization", "Bearer sk-secret"),),
+        secrets=(KEY,),
     )
 
 
@@ -53,7 +58,9 @@ def test_any_server_will_do(base_url: str, path: str, url: str) -> None:
     parse_url(endpoint.url)
 
 
-@pytest.mark.parametrize("base_url", ["", "api.openai.com", "ftp://x", "wss://", "ws://x#y", "ws://[x"])
+@pytest.mark.parametrize(
+    "base_url", ["", "api.openai.com", "ftp://x", "wss://", "ws://x#y", "ws://[x", "ws://u:p@x"]
+)
 def test_no_address(base_url: str) -> None:
     with pytest.raises(LocalProtocolError, match="ws://"):
         websocket_url(base_url, "/realtime", ())
@@ -68,6 +75,13 @@ def test_what_cannot_be_used_is_refused_and_not_shown(endpoint: Any, key: str, m
         endpoint(key, model)
     assert KEY not in str(caught.value)
     assert "sk" not in str(caught.value).split()
+
+
+def test_what_no_error_may_show_is_known() -> None:
+    base_url = "wss://proxy.test/v1?api-version=2026-11-25&subscription-key=0123456789abcdef"
+    assert openai_endpoint(KEY, "m", base_url=base_url).secrets == (KEY, "0123456789abcdef")
+    assert openai_endpoint("ek_1", "m", auth="subprotocol").secrets == ("ek_1",)
+    assert google_endpoint("auth_tokens/1", auth="query").secrets == ("auth_tokens/1",)
 
 
 def test_the_repr_shows_no_secret() -> None:

@@ -15,10 +15,11 @@ import os
 import struct
 from typing import Final
 
-from . import codec, framing
+from . import framing
 from .byte_level import ByteLevel
+from .client_byte_level import ClientByteLevel
 from .commands import Command, UpgradeRequest
-from .engine import Accepted, Broken, HandshakeEvent, Refused
+from .engine import Broken, HandshakeEvent
 from .errors import HandshakeError, LocalProtocolError
 from .frames import Frame
 from .headers import Headers, encode_headers
@@ -27,7 +28,6 @@ from .masking import Entropy, exclusive_or
 from .session import MAX_AUDIO_MESSAGE, Buffer, ClientProtocol, ServerProtocol
 from .state import Signal, State
 from .tokens import check_token, is_token
-from .url import parse_url
 
 _REFUSALS: Final = frozenset(status for status in http.HTTPStatus if 300 <= status <= 599)
 _HEADER: Final = struct.Struct(">HH").pack
@@ -36,7 +36,7 @@ _AUDIO: Final = framing.BINARY << 8 | 126  # a length of two bytes follows
 _MASKED_AUDIO: Final = _AUDIO | framing.MASKED
 
 
-class ClientConnection(ByteLevel[Frame], ClientProtocol):
+class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
     """The client's side of one session over a byte stream to the server.
 
     `url` and `token` are the mint's ``wsUrl`` and ``wsToken``; `LocalProtocolError` when they can't be
@@ -50,6 +50,8 @@ class ClientConnection(ByteLevel[Frame], ClientProtocol):
 
     The remaining parameters are those of `ClientProtocol`.
     """
+
+    _refusal_advice = "mint a new one and open it in time"
 
     def __init__(
         self,
@@ -77,19 +79,16 @@ class ClientConnection(ByteLevel[Frame], ClientProtocol):
             warn_before=warn_before,
             state=State.CONNECTING,
         )
-        self._start_bytes(
-            client=True,
+        self._start_client(
+            url,
+            subprotocols=(check_token(token),),
+            headers=headers,
+            secrets=(token,),
             entropy=entropy,
             handshake_timeout=handshake_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
         )
-        where = parse_url(url)
-        check_token(token)
-        request = self._engine.request(
-            host=where.host_header, target=where.target, token=token, headers=headers, entropy=entropy
-        )
-        self._frames.append(request)
 
     def send_audio(self, pcm: Buffer) -> None:
         # The fast lane out, fifty times a second and session: audio of the usual form that may be sent now
@@ -107,37 +106,6 @@ class ClientConnection(ByteLevel[Frame], ClientProtocol):
             self._frames.append(_MASKED_HEADER(_MASKED_AUDIO, size, key) + exclusive_or(pcm, key))
         else:
             super().send_audio(pcm)
-
-    def _receive_handshake(self, event: HandshakeEvent) -> None:
-        match event:
-            case Accepted():
-                self._opened()
-            case Refused(status=status, body=body):
-                self._refused(status, body)
-            case _:
-                assert isinstance(event, Broken)
-                reason = f"the server's answer is no WebSocket handshake: {event.reason}"
-                self._violated(event.close_code, reason)
-
-    def _refused(self, status: int, body: str) -> None:
-        # A server may echo what it refused; the token must not come out in an error.
-        said = codec.error_text(body.replace(self._engine.token, "<token>"))
-        because = f" ({said})" if said else ""
-        error = HandshakeError(
-            f"the server refused the session with HTTP {status}{because}; mint a new one and open it in time",
-            status=status,
-        )
-        self._fail_handshake(Signal.REFUSED, error)
-
-    def _apply_eof(self) -> None:
-        if self._state is State.CONNECTING and (refusal := self._engine.handshake_eof()) is not None:
-            self._refused(refusal.status, refusal.body)
-        else:
-            super()._apply_eof()
-
-    def _handshake_timed_out(self) -> None:
-        error = HandshakeError("no session: the server did not answer the handshake in time; try again")
-        self._fail_handshake(Signal.LOST, error)
 
 
 class ServerConnection(ByteLevel[Command], ServerProtocol):

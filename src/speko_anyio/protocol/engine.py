@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -112,8 +112,7 @@ class Engine:
     def __init__(self, *, client: bool) -> None:
         kind = wsproto.ConnectionType.CLIENT if client else wsproto.ConnectionType.SERVER
         self._ws = wsproto.WSConnection(kind)
-        self.token = ""
-        """Client: what was offered, so that it can be kept out of errors."""
+        self._secrets: tuple[str, ...] = ()
         self._head = bytearray()
         self._head_done = False
         self._swap: tuple[bytes, bytes] | None = None
@@ -123,14 +122,25 @@ class Engine:
 
     # Handshake
 
-    def request(self, *, host: str, target: str, token: str, headers: Headers, entropy: Entropy) -> bytes:
-        """The client's opening request, with `token` as the only subprotocol."""
-        self.token = token
+    def request(
+        self,
+        *,
+        host: str,
+        target: str,
+        subprotocols: Sequence[str],
+        headers: Headers,
+        secrets: Iterable[str],
+        entropy: Entropy,
+    ) -> bytes:
+        """The client's opening request. It offers `subprotocols`, which may be none; the server may take one
+        of them or none. `secrets` is what of it `redact` crosses out."""
+        # The longest first: one may be a part of another.
+        self._secrets = tuple(sorted(filter(None, secrets), key=len, reverse=True))
         raw = self._ws.send(
             Request(
                 host=_PLACEHOLDER,
                 target=target,
-                subprotocols=[token],
+                subprotocols=list(subprotocols),
                 extra_headers=encode_headers(headers),
             )
         )
@@ -143,6 +153,12 @@ class Engine:
         assert match is not None
         self._swap = _accept_token(nonce), _accept_token(match[0])
         return raw[: match.start()] + nonce + raw[match.end() :]
+
+    def redact(self, text: str) -> str:
+        """`text` of the peer for an error: it may quote what it was sent."""
+        for secret in self._secrets:
+            text = text.replace(secret, "<token>")
+        return text
 
     def receive_head(self, data: bytes) -> tuple[list[HandshakeEvent], bytes]:
         """Feed bytes of the handshake. Returns what came of them, and the bytes after an upgrade's head."""
@@ -178,8 +194,7 @@ class Engine:
             self._ws.receive_data(data)
             return list(self._handshake_events())
         except WsprotoRemoteError as error:
-            reason = str(error).replace(self.token, "<token>") if self.token else str(error)
-            return [Broken(close_codes.PROTOCOL_ERROR, reason)]
+            return [Broken(close_codes.PROTOCOL_ERROR, self.redact(str(error)))]
         except UnicodeError:
             return [Broken(close_codes.PROTOCOL_ERROR, "a header of its handshake is not ASCII")]
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from typing import Final, Literal, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
 from ..protocol.errors import LocalProtocolError
+from ..protocol.url import parse_url
 
 AuthStyle: TypeAlias = Literal["header", "subprotocol"]
 """How a key travels: in the ``Authorization`` header, or, for a transport that has no headers (a browser),
 as a subprotocol, which takes an ephemeral token only."""
+
+_SHORT: Final = 15
+"""Characters of a value in a query that is no secret: versions, regions."""
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
@@ -26,6 +30,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """Further HTTP fields of the opening request."""
     subprotocols: tuple[str, ...] = ()
     """To offer, in order; empty: none."""
+    secrets: tuple[str, ...] = ()
+    """What of all that no error may show, should the provider quote it."""
 
     def __repr__(self) -> str:
         # A query may be a key, and so may a subprotocol or the value of a header.
@@ -48,13 +54,16 @@ def websocket_url(base_url: str, path: str, query: Iterable[tuple[str, str]]) ->
         if not parts.hostname or parts.fragment:
             raise ValueError
         full_query = "&".join(part for part in (parts.query, urlencode(list(query))) if part)
-    except (KeyError, ValueError):
+        url = urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + path, full_query, ""))
+        parse_url(url)
+    except (KeyError, ValueError, LocalProtocolError):
         # The URL itself is not shown: somebody may have put a secret into it.
         raise LocalProtocolError(
-            "not a provider's address: the base URL must be ws://, wss://, http:// or https:// with a host "
-            "and no fragment, and the model a name; pass for example wss://api.openai.com/v1"
+            "not a provider's address: the base URL must be ws://, wss://, http:// or https:// with a host, "
+            "an ASCII path, and neither user name nor fragment, and the model a name; pass for example "
+            "wss://api.openai.com/v1"
         ) from None
-    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + path, full_query, ""))
+    return url
 
 
 def provider_endpoint(
@@ -80,6 +89,8 @@ def provider_endpoint(
             "the API key holds characters that no header can carry; pass it without spaces or line ends"
         )
     url = websocket_url(base_url, path, query)
+    # A key of some gateway may stand in the base URL's query.
+    secrets = (api_key, *(value for _, value in parse_qsl(urlsplit(base_url).query) if len(value) > _SHORT))
     if auth == "header":
-        return Endpoint(url, (("Authorization", f"Bearer {api_key}"),))
-    return Endpoint(url, (), (*subprotocols[:-1], subprotocols[-1] + api_key))
+        return Endpoint(url, (("Authorization", f"Bearer {api_key}"),), secrets=secrets)
+    return Endpoint(url, (), (*subprotocols[:-1], subprotocols[-1] + api_key), secrets)

@@ -101,7 +101,7 @@ def google_endpoint(
         "query": (),
         "bearer": endpoint.headers,
     }
-    return Endpoint(endpoint.url, headers[auth])
+    return Endpoint(endpoint.url, headers[auth], secrets=endpoint.secrets)
 
 
 class GoogleDialect(UserSide):

@@ -8,6 +8,7 @@ from the times at which the audio came. Those times are the caller's to tell.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 _MAX_ITEMS: Final = 64
@@ -26,16 +27,17 @@ class Heard(NamedTuple):
 class Playback:
     """Tells how much of each item was heard.
 
-    Call `clock` before every message that is handed to the dialect and before every verb, or never. If it is
-    never called, all audio counts as heard the moment it comes: nothing is unplayed, and an interrupted item
-    is truncated to what was sent of it.
+    Call `clock` before every message that is handed to the dialect and before every verb; or `follow`, once;
+    or neither: then all audio counts as heard the moment it comes, nothing is unplayed, and an interrupted
+    item is truncated to what was sent of it.
     """
 
-    __slots__ = ("_bytes_per_ms", "_end", "_items", "_now", "_size")
+    __slots__ = ("_bytes_per_ms", "_clock", "_end", "_items", "_now", "_size")
 
     def __init__(self, sample_rate: int) -> None:
         self._bytes_per_ms = sample_rate * 2 / 1000
         self._now: float | None = None
+        self._clock: Callable[[], float] | None = None
         self._end = 0.0
         # Oldest first: item, content index and bytes of each that is not played to its end, and of the last.
         self._items: deque[tuple[str, int, int]] = deque()
@@ -45,6 +47,11 @@ class Playback:
         """It is `now`, in seconds of a clock of the caller's choice that never goes back."""
         self._now = now
 
+    def follow(self, clock: Callable[[], float]) -> None:
+        """Ask `clock` for the time whenever it matters, instead of being told."""
+        self._clock = clock
+        self._now = clock()
+
     def set_rate(self, sample_rate: int) -> None:
         """The audio to come has this rate."""
         self.flush()
@@ -53,7 +60,13 @@ class Playback:
     @property
     def unplayed_ms(self) -> float:
         """How long the player would still play if nothing more came."""
-        return 0.0 if self._now is None else max(0.0, self._end - self._now) * 1000
+        now = self._read()
+        return 0.0 if now is None else max(0.0, self._end - now) * 1000
+
+    def _read(self) -> float | None:
+        if self._clock is not None:
+            self._now = self._clock()
+        return self._now
 
     def add(self, item_id: str, content_index: int, size: int) -> None:
         """Audio of this many bytes goes to the listener now."""
@@ -67,8 +80,8 @@ class Playback:
                 self._size -= items.popleft()[2]
         items.append((item_id, content_index, size_before + size))
         self._size += size
-        if self._now is not None:
-            self._end = max(self._end, self._now) + size / self._bytes_per_ms / 1000
+        if (now := self._read()) is not None:
+            self._end = max(self._end, now) + size / self._bytes_per_ms / 1000
 
     def heard(self) -> list[Heard]:
         """The items with unplayed audio, and the last one in any case; oldest first."""
