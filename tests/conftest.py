@@ -25,3 +25,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """The backend a test runs on: every test marked `anyio` runs on all three."""
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever proxies this machine has, the tests talk to the loopback."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)

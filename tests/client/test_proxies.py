@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import sys
@@ -23,12 +22,6 @@ from .test_transport import serving, talk
 
 SECRET = "hunter2"
 KINDS = [HTTPProxy, SOCKSProxy]
-
-
-@pytest.fixture(autouse=True)
-def no_proxies_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
 
 
 # Which proxy
@@ -208,6 +201,28 @@ async def test_nagles_algorithm_is_off_towards_the_proxy(kind: type[FakeProxy]) 
         async with await tunnel(proxy.url(), "ws://speko.test/") as stream:
             raw = stream.extra(SocketAttribute.raw_socket)
             assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_session_takes_the_proxy_of_the_environment_or_the_one_it_is_given(
+    kind: type[FakeProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving() as port, running_proxy(kind({"speko.test": port, "127.0.0.1": port})) as proxy:
+        url = f"ws://speko.test:{port}/s"
+        async with open_session(grant(url), proxy=proxy.url()) as session:
+            await talk(session)
+        monkeypatch.setenv("ALL_PROXY", proxy.url())
+        async with open_session(grant(url)) as session:
+            await talk(session)
+        assert len(proxy.targets) == 2
+        local = grant(f"ws://127.0.0.1:{port}/s")
+        async with open_session(local, proxy=None) as session:
+            await talk(session)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        async with open_session(local) as session:
+            await talk(session)
+        assert len(proxy.targets) == 2
 
 
 # What goes wrong

@@ -10,12 +10,27 @@ from anyio.abc import ByteStream
 from ..protocol.url import WebSocketURL
 from .driver import Driver
 from .errors import APIConnectionError
+from .proxies import ProxyOption, connect_through, find_proxy
 from .stream_driver import StreamDriver
 from .transport import describe, root
 
 
-async def dial(where: WebSocketURL, *, connect_timeout: float, ssl_context: ssl.SSLContext | None) -> Driver:
-    """Connect to the host, in the way that suits the event loop. Parameters and errors as of `connect`."""
+async def dial(
+    where: WebSocketURL,
+    *,
+    connect_timeout: float,
+    ssl_context: ssl.SSLContext | None,
+    proxy: ProxyOption = None,
+) -> Driver:
+    """Connect to the host, in the way that suits the event loop. Parameters and errors as of `connect`.
+
+    What `find_proxy` finds for `proxy` is gone through; see `connect_through` for what it raises.
+    """
+    through = find_proxy(where, proxy)
+    if through is not None:
+        return StreamDriver(
+            await connect_through(through, where, connect_timeout=connect_timeout, ssl_context=ssl_context)
+        )
     return StreamDriver(await connect(where, connect_timeout=connect_timeout, ssl_context=ssl_context))
 
 

@@ -14,6 +14,7 @@ from .block import block
 from .delivery import DEFAULT_MAX_BUFFER
 from .dialing import dial
 from .driver import Driver
+from .proxies import ProxyOption
 from .pump import ClientCore
 from .session import RealtimeSession
 from .stream_driver import StreamDriver
@@ -26,9 +27,13 @@ class SessionOptions(TypedDict, total=False):
     stream: ByteStream | None
     """A byte stream to the server to use instead of connecting; the session owns it and closes it."""
     ssl_context: ssl.SSLContext | None
-    """For ``wss``; by default one that trusts what the system trusts."""
+    """For ``wss`` and ``https://`` proxies; by default one that trusts what the system trusts."""
+    proxy: ProxyOption
+    """The proxy to connect through: ``http://``, ``https://`` or ``socks5://`` with ``user:password@`` where
+    it asks for that, or None to connect directly. By default, True, the environment names it: ``HTTPS_PROXY``
+    for ``wss``, ``HTTP_PROXY`` for ``ws``, else ``ALL_PROXY``, but for hosts in ``NO_PROXY``."""
     connect_timeout: float
-    """For looking up the host, connecting and TLS; default 10."""
+    """For looking up the host, connecting and TLS, all of it also through a proxy; default 10."""
     handshake_timeout: float
     """For the server's answer to the WebSocket request; default 10."""
     close_timeout: float
@@ -113,6 +118,7 @@ async def open_core(
                 parse_url(url),
                 connect_timeout=options.get("connect_timeout", 10.0),
                 ssl_context=options.get("ssl_context"),
+                proxy=options.get("proxy", True),
             )
         session = RealtimeSession(
             core,
