@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio import Audio, ClientConnection, Close, ConnectionClosed, Frame, Ready, RemoteProtocolError
+from speko_anyio import (
+    Audio,
+    ClientConnection,
+    Close,
+    ConnectionClosed,
+    Frame,
+    Interruption,
+    Ready,
+    RemoteProtocolError,
+)
 from speko_anyio.client.pump import Pump
 from speko_anyio.protocol import LocalProtocolError, ToolCall
 from tests.support.server import FakeServer
@@ -25,9 +34,18 @@ class Driven:
         self.calls: list[ToolCall] = []
         self.space = 0
         self.core = ClientConnection("ws://speko.test/s", "token", ping_interval=None)
-        self.pump = Pump(self.core, max_buffer=max_buffer, on_call=self.calls.append)
+        self.interruptions = 0
+        self.pump = Pump(
+            self.core,
+            max_buffer=max_buffer,
+            on_call=self.calls.append,
+            on_interruption=self.on_interruption,
+        )
         self.pump.on_space = self.on_space
         self.exchange()
+
+    def on_interruption(self) -> None:
+        self.interruptions += 1
 
     def on_space(self) -> None:
         self.space += 1
@@ -45,15 +63,16 @@ class Driven:
         return list(self.pump.inbox.snapshot())
 
 
-async def test_it_opens_delivers_and_tells_of_calls() -> None:
+async def test_it_opens_delivers_and_tells_of_calls_and_interruptions() -> None:
     driven = Driven(FakeServer())
+    driven.server.core.send_interruption()
     driven.server.core.send_audio(PCM)
     driven.server.core.send_tool_call("c1", "f", "{}")
     driven.server.flush()
     driven.exchange()
     call = ToolCall("c1", "f", "{}")
-    assert driven.frames() == [Ready(24_000, 24_000), Audio(PCM, 24_000), call]
-    assert driven.calls == [call]
+    assert driven.frames() == [Ready(24_000, 24_000), Interruption(), Audio(PCM, 24_000), call]
+    assert (driven.calls, driven.interruptions) == ([call], 1)
     assert not driven.pump.done
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import anyio
@@ -14,21 +14,13 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from speko_anyio import (
-    Close,
-    Ready,
-    RealtimeSession,
     Tool,
     ToolCall,
     ToolError,
-    ToolResult,
     ToolSpec,
-    Transcript,
     tool,
 )
-from speko_anyio.client import tool_calls as tool_calls_module
-from speko_anyio.client.block import block
 from speko_anyio.client.tools import MAX_OUTPUT, AnyTool, Toolbox
-from tests.support.server import FakeServer, connected
 
 
 class Unit(enum.Enum):
@@ -421,176 +413,3 @@ async def test_dataclasses_typed_dicts_and_enums_are_parameters_and_results() ->
     assert "Invalid enum value" in await answer(
         [measure], "measure", '{"span": {"start": {"x": 1}}, "mode": "slow"}'
     )
-
-
-# In a session
-
-
-@block
-async def calling(
-    *tools: AnyTool,
-) -> AsyncGenerator[tuple[RealtimeSession, FakeServer, Callable[[str, str], None]], None]:
-    async with connected(tools=tools) as (session, server):
-
-        def call(call_id: str, name: str) -> None:
-            server.core.send_tool_call(call_id, name, "{}")
-            server.flush()
-
-        assert isinstance(await session.receive(), Ready)
-        yield session, server, call
-
-
-@pytest.mark.anyio
-async def test_calls_run_side_by_side_and_are_answered_as_they_finish() -> None:
-    go = {"first": anyio.Event(), "second": anyio.Event()}
-
-    async def first() -> str:
-        await go["first"].wait()
-        return "one"
-
-    async def second() -> str:
-        await go["second"].wait()
-        return "two"
-
-    async with calling(first, second) as (session, server, call):
-        call("c1", "first")
-        call("c2", "second")
-        call("c3", "third")
-        assert [await session.receive() for _ in range(3)] == [
-            ToolCall("c1", "first", "{}"),
-            ToolCall("c2", "second", "{}"),
-            ToolCall("c3", "third", "{}"),
-        ]
-        for event in (go["second"], go["first"]):
-            event.set()
-            await anyio.wait_all_tasks_blocked()
-        answered = [command.call_id for command in server.commands if isinstance(command, ToolResult)]
-        assert answered == ["c3", "c2", "c1"]
-
-
-@pytest.mark.anyio
-async def test_what_the_application_answered_is_not_answered_again() -> None:
-    go = anyio.Event()
-
-    async def slow() -> str:
-        await go.wait()
-        return "late"
-
-    async with calling(slow) as (session, server, call):
-        call("c1", "slow")
-        await session.receive()
-        await session.send_tool_result("c1", "quick")
-        go.set()
-        await anyio.wait_all_tasks_blocked()
-        assert server.commands == [ToolResult("c1", "quick")]
-
-
-@pytest.mark.anyio
-async def test_an_interrupted_call_is_still_answered() -> None:
-    go = anyio.Event()
-
-    async def slow() -> str:
-        await go.wait()
-        return "late"
-
-    async with calling(slow) as (session, server, call):
-        call("c1", "slow")
-        await session.receive()
-        server.core.send_interruption()
-        server.flush()
-        await session.receive()
-        go.set()
-        await anyio.wait_all_tasks_blocked()
-        assert server.commands == [ToolResult("c1", "late")]
-
-
-@pytest.mark.anyio
-async def test_leaving_cancels_what_runs() -> None:
-    cancelled = anyio.Event()
-
-    async def forever() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            cancelled.set()
-
-    async with calling(forever) as (session, _server, call):
-        call("c1", "forever")
-        await session.receive()
-        await anyio.wait_all_tasks_blocked()
-    assert cancelled.is_set()
-
-
-@pytest.mark.anyio
-async def test_a_thread_that_hangs_does_not_keep_the_session() -> None:
-    go, started = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        started.set()
-        go.wait(10)
-
-    try:
-        async with calling(hang) as (session, _server, call):
-            call("c1", "hang")
-            await session.receive()
-            while not started.is_set():
-                await checkpoint()
-        assert not go.is_set()
-    finally:
-        go.set()
-
-
-@pytest.mark.anyio
-async def test_a_flood_of_calls_is_answered_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_calls_module, "MAX_RUNNING_TOOLS", 2)
-    running = 0
-
-    async def forever() -> None:
-        nonlocal running
-        running += 1
-        await anyio.sleep_forever()
-
-    async with calling(forever) as (_session, server, call):
-        for number in range(5):
-            call(f"c{number}", "forever")
-        await anyio.wait_all_tasks_blocked()
-        assert running == 2
-        refused = [command for command in server.commands if isinstance(command, ToolResult)]
-        assert [result.call_id for result in refused] == ["c2", "c3", "c4"]
-        assert all("Too many" in result.output for result in refused)
-
-
-@pytest.mark.anyio
-async def test_a_call_in_one_read_with_the_handshake_is_answered() -> None:
-    server = FakeServer()
-
-    def greet() -> None:
-        server.accept()
-        server.core.send_tool_call("c1", "add", '{"a": 1}')
-
-    server.greet = greet
-    async with connected(server, tools=[add]) as (session, _):
-        assert isinstance(await session.receive(), Ready)
-        assert isinstance(await session.receive(), ToolCall)
-        while not server.commands:
-            await checkpoint()
-        assert server.commands == [ToolResult("c1", "3")]
-
-
-@pytest.mark.anyio
-async def test_a_flood_of_calls_behind_a_goodbye_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_calls_module, "MAX_RUNNING_TOOLS", 0)
-
-    async def unused() -> None:
-        raise AssertionError("it ran")
-
-    async with calling(unused) as (session, server, call):
-        server.answers = False
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(session.close)
-            await anyio.wait_all_tasks_blocked()
-            call("c1", "unused")
-            server.core.send_transcript("user", "late", final=True)
-            server.core.close(1000, "done")
-            server.flush()
-            assert [type(frame) async for frame in session] == [ToolCall, Transcript, Close]

@@ -18,7 +18,7 @@ from .proxies import ProxyOption
 from .pump import ClientCore
 from .session import RealtimeSession
 from .stream_driver import StreamDriver
-from .tools import AnyTool, Toolbox
+from .tools import AnyTool, Toolbox, ToolErrors
 
 
 class SessionOptions(TypedDict, total=False):
@@ -50,6 +50,9 @@ class SessionOptions(TypedDict, total=False):
     the socket."""
     limits: Limits
     """Bounds on what the peer may send."""
+    tool_errors: ToolErrors
+    """Where the exception of a tool's function goes, beside the text that the model gets: ``log`` (default),
+    or ``raise``: it ends the session and comes out of its ``async with``."""
 
 
 class CoreOptions(TypedDict):
@@ -128,6 +131,7 @@ async def open_core(
             toolbox=toolbox,
             close_timeout=close_timeout,
             max_buffer=options.get("max_buffer", DEFAULT_MAX_BUFFER),
+            tool_errors=options.get("tool_errors", "log"),
         )
         await driver.shake_hands()
     except BaseException:

@@ -17,7 +17,7 @@ from typing import Final, Literal, Protocol
 from ..protocol import close_codes
 from ..protocol.dialect import NEED_DATA, NeedData
 from ..protocol.errors import SpekoError
-from ..protocol.frames import Audio, Close, Frame, ToolCall
+from ..protocol.frames import Audio, Close, Frame, Interruption, ToolCall
 from ..protocol.state import State
 from .delivery import DeliveryBuffer
 
@@ -62,8 +62,8 @@ class ClientCore(Protocol):
 class Pump:
     """Moves a core on, and its frames to the consumers: the `inbox` first, then the handlers' buffers.
 
-    `on_call` is told of every `ToolCall`, within the call that brought it, which may be outside of any task.
-    Nothing here raises for what the peer does: see `error`.
+    `on_call` is told of every `ToolCall` and `on_interruption` of every `Interruption`, within the call that
+    brought it, which may be outside of any task. Nothing here raises for what the peer does: see `error`.
     """
 
     def __init__(
@@ -72,10 +72,12 @@ class Pump:
         *,
         max_buffer: int,
         on_call: Callable[[ToolCall], None],
+        on_interruption: Callable[[], None],
     ) -> None:
         self.core = core
         self._max_buffer = max_buffer
         self._on_call = on_call
+        self._on_interruption = on_interruption
         self.on_space: Callable[[], None] = _do_nothing
         """Called when reading may go on; whoever drives the pump sets it."""
         self._claimed = False
@@ -208,12 +210,14 @@ class Pump:
             if frame is NEED_DATA:
                 break
             self.frames_received += 1
-            if type(frame) is Audio:
-                self.audio_bytes_received += len(frame.pcm)
             for consumer in consumers:
                 consumer.put(frame)
-            if type(frame) is ToolCall:
+            if type(frame) is Audio:
+                self.audio_bytes_received += len(frame.pcm)
+            elif type(frame) is ToolCall:
                 self._on_call(frame)
+            elif type(frame) is Interruption:
+                self._on_interruption()
             elif type(frame) is Close:
                 return
         if self.core.state is State.CLOSING:

@@ -18,7 +18,7 @@ from .lifetime import Lifetime
 from .pump import ClientCore, Pump
 from .stats import SessionStats
 from .tool_calls import ToolCalls
-from .tools import Toolbox
+from .tools import Toolbox, ToolErrors
 
 
 class RealtimeSession:
@@ -47,6 +47,7 @@ class RealtimeSession:
         toolbox: Toolbox,
         close_timeout: float,
         max_buffer: int = DEFAULT_MAX_BUFFER,
+        tool_errors: ToolErrors = "log",
     ) -> None:
         self._core = core
         self._driver = driver
@@ -54,8 +55,20 @@ class RealtimeSession:
         self._expires_at = expires_at
         self._close_timeout = close_timeout
         self._lifetime = Lifetime(session_id)
-        self._tool_calls = ToolCalls(toolbox, core, self._lifetime, send_result=self.send_tool_result)
-        self._pump = Pump(core, max_buffer=max_buffer, on_call=self._tool_calls.receive)
+        self._tool_calls = ToolCalls(
+            toolbox,
+            core,
+            self._lifetime,
+            send_result=self.send_tool_result,
+            moved=driver.moved,
+            errors=tool_errors,
+        )
+        self._pump = Pump(
+            core,
+            max_buffer=max_buffer,
+            on_call=self._tool_calls.receive,
+            on_interruption=self._tool_calls.interrupt,
+        )
         self._handlers = Handlers(self._pump, self._lifetime)
         self._audio_bytes_sent = 0
         driver.attach(self._pump, close_timeout=close_timeout)

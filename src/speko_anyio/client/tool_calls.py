@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, get_args
+
+import anyio
 
 from ..protocol.errors import SpekoError
 from ..protocol.frames import ToolCall
 from .lifetime import Lifetime
 from .pump import ClientCore
-from .tools import Toolbox
+from .tools import Toolbox, ToolErrors, log_failure
 
 logger: Final = logging.getLogger("speko_anyio")
 
@@ -20,7 +22,12 @@ there, but their functions run on, and a peer must not start tasks without end."
 
 
 class ToolCalls:
-    """Runs the calls of one session as tasks of its `lifetime`, and answers each with `send_result`."""
+    """Runs the calls of one session as tasks of its `lifetime`, and answers each with `send_result`.
+
+    `receive` and `interrupt` are called while bytes are taken in, at times outside of any task: nothing of
+    anyio may be made there but by `Lifetime.spawn`. What is answered without waiting is queued in the core,
+    and `moved` has it written.
+    """
 
     def __init__(
         self,
@@ -29,37 +36,94 @@ class ToolCalls:
         lifetime: Lifetime,
         *,
         send_result: Callable[[str, str], Awaitable[None]],
+        moved: Callable[[], None],
+        errors: ToolErrors,
     ) -> None:
+        if errors not in get_args(ToolErrors):
+            raise ValueError(
+                f"there is no tool_errors {errors!r}; it is one of {', '.join(get_args(ToolErrors))}"
+            )
         self._toolbox = toolbox
         self._core = core
         self._lifetime = lifetime
         self._send_result = send_result
-        self._running = 0
+        self._moved = moved
+        self._errors: ToolErrors = errors
+        self._running: set[_Run] = set()
+        self.received = 0
+        """Calls so far, also those that the application answers."""
+
+    @property
+    def running(self) -> int:
+        """Functions that run now, or wait to."""
+        return len(self._running)
 
     def receive(self, call: ToolCall) -> None:
-        """Answer `call` in time, when it is for us to answer.
-
-        Called while bytes are taken in, at times outside of any task: nothing of anyio may be made here but
-        by `Lifetime.spawn`.
-        """
+        """Answer `call` in time, when it is for us to answer."""
+        self.received += 1
         if not self._toolbox.answers(call):
             return
-        if self._running >= MAX_RUNNING_TOOLS:
-            # No await here: the answer is queued, and goes out with the replies.
-            try:
-                self._core.send_tool_result(call.call_id, "Too many tools are running; try again later.")
-            except SpekoError as error:
-                logger.debug("the call of tool %s was not answered: %s", call.name, error)
+        if len(self._running) >= MAX_RUNNING_TOOLS:
+            # It goes out with the replies to what was read.
+            self._answer_at_once(call, "Too many tools are running; try again later.")
             return
-        self._running += 1
-        self._lifetime.spawn(self._run, call)
+        run = _Run(call)
+        self._running.add(run)
+        self._lifetime.spawn(self._run, run)
 
-    async def _run(self, call: ToolCall) -> None:
+    def interrupt(self) -> None:
+        """The user has interrupted the answer that the calls were made for: stop those that are to be."""
+        for run in self._running:
+            if self._toolbox.cancels(run.call):
+                run.interrupt()
+
+    async def _run(self, run: _Run) -> None:
+        call = run.call
+        failures: list[Exception] = []
+
+        def keep(_name: str, error: Exception) -> None:
+            failures.append(error)
+
+        output = None
         try:
-            output = await self._toolbox.run(call)
-            await self._send_result(call.call_id, output)
+            with anyio.CancelScope() as run.scope:
+                if not run.interrupted:
+                    output = await self._toolbox.run(
+                        call,
+                        log_failure if self._errors == "log" else lambda _, error: failures.append(error),
+                    )
+            if output is None:
+                output = f"The user interrupted, and {call.name} was stopped before it had a result."
+            if failures:
+                # Before the session ends of it, and without waiting: the model is told all the same.
+                self._answer_at_once(call, output)
+                self._moved()
+                self._lifetime.fail(failures[0])
+            else:
+                await self._send_result(call.call_id, output)
         except SpekoError as error:
             # The session is over, or the application was quicker: nobody waits for this result.
             logger.debug("the result of tool %s was not sent: %s", call.name, error)
         finally:
-            self._running -= 1
+            self._running.discard(run)
+
+    def _answer_at_once(self, call: ToolCall, output: str) -> None:
+        try:
+            self._core.send_tool_result(call.call_id, output)
+        except SpekoError as error:
+            logger.debug("the result of tool %s was not sent: %s", call.name, error)
+
+
+class _Run:
+    """A call that is being answered, and whether the user has interrupted it."""
+
+    def __init__(self, call: ToolCall) -> None:
+        self.call = call
+        self.interrupted = False
+        self.scope: anyio.CancelScope | None = None
+        """Of the function; None before it runs."""
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+        if self.scope is not None:
+            self.scope.cancel()
