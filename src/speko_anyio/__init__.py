@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .client.session import RealtimeSession
     from .client.stats import SessionStats
     from .client.tools import Tool, ToolError, tool
+    from .observe.observer import SessionInfo, SessionObserver
     from .protocol import (
         DEFAULT_LIMITS,
         NEED_DATA,
@@ -136,6 +137,8 @@ __all__ = [
     "ServerToolCall",
     "SessionConfig",
     "SessionGrant",
+    "SessionInfo",
+    "SessionObserver",
     "SessionOptions",
     "SessionStats",
     "Speko",
@@ -186,6 +189,7 @@ _HOMES = {
     **dict.fromkeys(("Realtime", "open_session"), "client.realtime"),
     "RealtimeSession": "client.session",
     "SessionStats": "client.stats",
+    **dict.fromkeys(("SessionInfo", "SessionObserver"), "observe.observer"),
     **dict.fromkeys(("Tool", "ToolError", "tool"), "client.tools"),
     **dict.fromkeys(("SessionConfig", "SessionGrant", "ToolSpec"), "protocol.mint"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import logging
 import math
 import platform
 import random
@@ -26,6 +27,8 @@ from .errors import (
     UnsupportedTransportError,
     status_error,
 )
+
+logger: Final = logging.getLogger("speko_anyio.client")
 
 USER_AGENT: Final = f"speko-anyio/{__version__} python/{platform.python_version()}"
 
@@ -123,6 +126,7 @@ class Mint:
                 wait = _wait_before_retry(error, attempt)
                 if wait is None or attempt >= self._retries:
                     raise
+                logger.debug("minting a session failed, and is tried again in %.1f s: %s", wait, error)
             attempt += 1
             await anyio.sleep(wait)
 
@@ -151,6 +155,7 @@ class Mint:
                 f"{self._host} can't be reached ({self._redact(str(error)) or type(error).__name__}); "
                 "check the network and the base URL"
             ) from error
+        logger.debug("%s answered HTTP %d to a mint", self._host, response.status_code)
         if 200 <= response.status_code < 300:
             return response.content
         raise self._refusal(response)

@@ -8,6 +8,8 @@ from typing import TypedDict, Unpack
 
 from anyio.abc import ByteStream
 
+from ..observe.observer import Observer
+from ..observe.watching import watching
 from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.url import parse_url
 from .block import block
@@ -53,6 +55,9 @@ class SessionOptions(TypedDict, total=False):
     tool_errors: ToolErrors
     """Where the exception of a tool's function goes, beside the text that the model gets: ``log`` (default),
     or ``raise``: it ends the session and comes out of its ``async with``."""
+    observer: Observer | None
+    """Makes a `SessionObserver` that is told of everything in the session, such as
+    `speko_anyio.otel.OpenTelemetry`."""
 
 
 class CoreOptions(TypedDict):
@@ -83,6 +88,7 @@ async def open_core(
     session_id: str,
     expires_at: str = "",
     tools: Iterable[AnyTool] = (),
+    secrets: Iterable[str] = (),
     **options: Unpack[SessionOptions],
 ) -> AsyncGenerator[RealtimeSession, None]:
     """Hold open the session in which the core that `make_core` makes speaks to the host of `url`.
@@ -96,10 +102,34 @@ async def open_core(
         async with open_core(make_core, endpoint.url, session_id="openai") as session: ...
 
     - `session_id`: what `RealtimeSession.session_id` and the log call it; no secret.
+    - `secrets`: keys and tokens that the log must not show, whoever says them.
     - `tools`, `options` and what it raises: see `open_session`.
 
     The `stream` of the options is closed whatever comes of it.
     """
+    with watching(session_id, url, options.get("observer"), secrets=secrets) as watch:
+        opening = _open_core(
+            lambda core_options: watch(make_core(core_options)),
+            url,
+            session_id=session_id,
+            expires_at=expires_at,
+            tools=tools,
+            **options,
+        )
+        async with opening as session:
+            yield session
+
+
+@block
+async def _open_core(
+    make_core: Callable[[CoreOptions], ClientCore],
+    url: str,
+    *,
+    session_id: str,
+    expires_at: str,
+    tools: Iterable[AnyTool],
+    **options: Unpack[SessionOptions],
+) -> AsyncGenerator[RealtimeSession, None]:
     stream = options.get("stream")
     driver: Driver | None = None if stream is None else StreamDriver(stream)
     try:

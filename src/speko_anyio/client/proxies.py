@@ -8,6 +8,7 @@ is built on, speaks HTTP; socksio, the extra `socks`, speaks SOCKS.
 from __future__ import annotations
 
 import base64
+import logging
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from ..protocol.url import WebSocketURL
 from .errors import APIConnectionError, ConfigurationError, ProxyError
 from .mint import USER_AGENT
 from .transport import describe, root
+
+logger: Final = logging.getLogger("speko_anyio.client")
 
 ProxyOption = str | Literal[True] | None
 """What users say: the URL of a proxy, True for the one that the environment names, None for none."""
@@ -107,6 +110,7 @@ async def connect_through(
     and `ConfigurationError` when the extra `socks` is needed. Cancelled, it leaves nothing open.
     """
     target = _authority(where.host, where.port)
+    logger.debug("connecting to %s through the proxy %s", target, proxy)
     try:
         with anyio.fail_after(connect_timeout):
             return await _connect_through(proxy, where, target, ssl_context)

@@ -27,9 +27,10 @@ _LEAVING: Final = (State.CLOSING, State.CLOSED)
 class ClientCore(Protocol):
     """What the client needs of a core: a client dialect at byte level, such as `ClientConnection`."""
 
-    input_sample_rate: int
-    output_sample_rate: int
-
+    @property
+    def input_sample_rate(self) -> int: ...
+    @property
+    def output_sample_rate(self) -> int: ...
     @property
     def state(self) -> State: ...
     @property

@@ -6,6 +6,8 @@ import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Unpack
 
+import msgspec
+
 from ..protocol.connection import ClientConnection
 from ..protocol.mint import (
     DEFAULT_SAMPLE_RATE,
@@ -62,6 +64,7 @@ async def open_session(
         session_id=grant.session_id,
         expires_at=grant.expires_at,
         tools=tools,
+        secrets=(grant.ws_token,),
         **options,
     )
     async with opening as session:
@@ -166,6 +169,11 @@ class Realtime:
             agent_id=agent_id,
             webhook_tags=webhook_tags,
         )
+        observer = options.get("observer")
+        if observer is not None:
+            options["observer"] = lambda info: observer(
+                msgspec.structs.replace(info, provider=provider, model=model)
+            )
         ttl = None if ttl_seconds is None else min(ttl_seconds, MAX_TTL_SECONDS)
         async with self.open(grant, tools=tools, ttl_seconds=ttl, **options) as session:
             yield session

@@ -1,0 +1,143 @@
+"""A core that tells observers what happens in it, in place of one that doesn't.
+
+So a session without observers pays nothing for them: it has the core itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ..protocol.commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
+from ..protocol.dialect import NEED_DATA, NeedData
+from ..protocol.errors import SpekoError
+from ..protocol.frames import Close, Frame
+from ..protocol.session import Buffer
+from ..protocol.state import State
+from ..protocol.timers import AT_ONCE
+from .observer import SessionObserver
+
+if TYPE_CHECKING:
+    from ..client.pump import ClientCore
+    from .watching import Audience
+
+
+class ObservedCore:
+    """`core`, telling an audience."""
+
+    def __init__(self, core: ClientCore, audience: Audience) -> None:
+        self._core = core
+        self._tell = audience.tell
+        self._state = core.state
+
+    @property
+    def input_sample_rate(self) -> int:
+        return self._core.input_sample_rate
+
+    @property
+    def output_sample_rate(self) -> int:
+        return self._core.output_sample_rate
+
+    @property
+    def state(self) -> State:
+        return self._core.state
+
+    @property
+    def closed(self) -> Close | None:
+        return self._core.closed
+
+    @property
+    def error(self) -> SpekoError | None:
+        return self._core.error
+
+    @property
+    def has_output(self) -> bool:
+        return self._core.has_output
+
+    # What happens to it
+
+    def receive_data(self, data: bytes) -> None:
+        self._tell(SessionObserver.bytes_read, len(data))
+        self._core.receive_data(data)
+        self._look()
+
+    def receive_eof(self) -> None:
+        self._core.receive_eof()
+        self._look()
+
+    def receive_lost(self, reason: str = "the connection was lost") -> None:
+        self._core.receive_lost(reason)
+        self._look()
+
+    def next_event(self) -> Frame | Literal[NeedData.NEED_DATA]:
+        event = self._core.next_event()
+        self._look()
+        if event is not NEED_DATA:
+            self._tell(SessionObserver.received, event)
+        return event
+
+    def data_to_send(self) -> bytes:
+        data = self._core.data_to_send()
+        if data:
+            self._tell(SessionObserver.bytes_taken, len(data))
+        return data
+
+    def send_failed(self) -> None:
+        self._core.send_failed()
+        self._look()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        self._core.close(code, reason)
+        self._look()
+
+    def next_deadline(self) -> float | None:
+        return self._core.next_deadline()
+
+    def handle_timeout(self, now: float) -> None:
+        deadline = self._core.next_deadline()
+        if deadline is not None and AT_ONCE < deadline <= now:
+            self._tell(SessionObserver.timer_fired)
+        self._core.handle_timeout(now)
+        self._look()
+
+    def suspend_keepalive(self) -> None:
+        self._core.suspend_keepalive()
+        self._tell(SessionObserver.reading_paused)
+
+    def resume_keepalive(self) -> None:
+        self._core.resume_keepalive()
+        self._tell(SessionObserver.reading_resumed)
+
+    def _look(self) -> None:
+        state = self._core.state
+        if state is not self._state:
+            self._state = state
+            self._tell(SessionObserver.state_changed, state)
+
+    # What the application says
+
+    def send_audio(self, pcm: Buffer) -> None:
+        self._core.send_audio(pcm)
+        self._sent(AudioIn(bytes(pcm), self._core.input_sample_rate))
+
+    def commit(self) -> None:
+        self._core.commit()
+        self._sent(Commit())
+
+    def clear(self) -> None:
+        self._core.clear()
+        self._sent(Clear())
+
+    def end_turn(self) -> None:
+        self._core.end_turn()
+        self._sent(EndTurn())
+
+    def interrupt(self) -> None:
+        self._core.interrupt()
+        self._sent(Interrupt())
+
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        self._core.send_tool_result(call_id, output)
+        self._sent(ToolResult(call_id, output))
+
+    def _sent(self, command: Command) -> None:
+        self._tell(SessionObserver.sent, command)

@@ -1,0 +1,63 @@
+"""What watches a session: told of everything that happens in it, able to change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ..protocol.commands import Command
+from ..protocol.frames import Frame
+from ..protocol.state import State
+
+
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Which session it is."""
+
+    session_id: str
+    host: str
+    """Where the session's WebSocket is."""
+    port: int
+    provider: str | None = None
+    """As `connect` was given it; None for a session that was minted elsewhere."""
+    model: str | None = None
+    """Likewise."""
+
+
+class SessionObserver:
+    """Told of everything in one session, as it happens. Every method does nothing until overridden.
+
+    The calls come from within the session's event loop, between two awaits: be quick, never block. An error
+    in an observer is logged, and this observer is told no more; the session does not notice.
+    """
+
+    def state_changed(self, state: State) -> None:
+        """The session is `state` now."""
+
+    def sent(self, command: Command) -> None:
+        """The application said something; it is queued to be written."""
+
+    def received(self, frame: Frame) -> None:
+        """The peer said something; nobody has taken it yet. A session that opened ends with `Close`."""
+
+    def bytes_read(self, size: int) -> None:
+        """The transport gave `size` bytes."""
+
+    def bytes_taken(self, size: int) -> None:
+        """The transport took `size` bytes to write."""
+
+    def timer_fired(self) -> None:
+        """A deadline came: of the handshake, the keepalive, the goodbye or the session itself."""
+
+    def reading_paused(self) -> None:
+        """A consumer is too slow: nothing more is read until `reading_resumed`."""
+
+    def reading_resumed(self) -> None:
+        """There is room again."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """The last call: the session's block was left, or never reached. `error` is what came out of it."""
+
+
+Observer = Callable[[SessionInfo], SessionObserver]
+"""Makes the observer of a session, when it is about to connect."""
