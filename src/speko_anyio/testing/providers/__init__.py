@@ -1,0 +1,60 @@
+"""Doubles of OpenAI Realtime, xAI Grok Voice and Gemini Live: scripted servers that speak as those do."""
+
+from __future__ import annotations
+
+from .double import ProviderDouble
+from .google import GoogleDouble, GoogleSession
+from .hearing import tone
+from .openai import OpenAIDouble, OpenAISession
+from .realtime import RealtimeSession
+from .script import (
+    CallTools,
+    Die,
+    Expire,
+    Fail,
+    GoAway,
+    Hangup,
+    Incomplete,
+    Pace,
+    RateLimit,
+    Reply,
+    RunTool,
+    Say,
+    Send,
+    Silent,
+    Step,
+    Wait,
+)
+from .session import DoubleSession, Refusal, Request
+from .xai import XAIDouble, XAISession
+
+__all__ = [
+    "CallTools",
+    "Die",
+    "DoubleSession",
+    "Expire",
+    "Fail",
+    "GoAway",
+    "GoogleDouble",
+    "GoogleSession",
+    "Hangup",
+    "Incomplete",
+    "OpenAIDouble",
+    "OpenAISession",
+    "Pace",
+    "ProviderDouble",
+    "RateLimit",
+    "RealtimeSession",
+    "Refusal",
+    "Reply",
+    "Request",
+    "RunTool",
+    "Say",
+    "Send",
+    "Silent",
+    "Step",
+    "Wait",
+    "XAIDouble",
+    "XAISession",
+    "tone",
+]

@@ -1,0 +1,214 @@
+"""What the doubles of all providers are to whoever uses them, and how they are served. No rules in here."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import ssl
+from collections.abc import AsyncGenerator, Sequence
+from typing import ClassVar, Final, Generic, TypeVar
+
+import anyio
+from anyio.abc import ByteStream, Listener
+from anyio.streams.tls import TLSListener
+
+from ...client.block import block
+from .script import COMMON, CallTools, Fail, Pace, RateLimit, Reply, RunTool, Say, Silent, steps
+from .server_socket import ServerSocket
+from .session import DEATH, DoubleSession, Refusal, Request, Script
+
+SessionT = TypeVar("SessionT", bound=DoubleSession)
+
+_READ_SIZE: Final = 65_536
+_GOODBYE_TIMEOUT: Final = 2.0
+"""Seconds that the client has to answer a close."""
+
+_BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+
+
+class ProviderDouble(abc.ABC, Generic[SessionT]):
+    """A scripted server that speaks a provider's protocol as that does, errors and habits included.
+
+    - `replies`: what it answers, one after the other, over all its connections; `then` is the answer when
+      none is left.
+    - `user_says`: what it writes down of the user's turns, one after the other.
+    - `api_key`: the only one it takes, in each way that the provider takes a key.
+    - `pace`: how fast it is.
+
+    It listens for real: a turn begins and ends by the loudness of the audio it gets (`tone` is loud enough),
+    unless turns are manual. Serve it on loopback with `serve`, over any byte stream with `handle`, or drive
+    the pure session that `open` gives. `sessions` has every connection so far, with all that was said.
+    """
+
+    provider: ClassVar[str]
+    _can: ClassVar[frozenset[type]] = COMMON | {Say, CallTools, RunTool, Fail, RateLimit, Silent}
+    """The steps that make sense here."""
+    _session_type: type[SessionT]
+
+    def __init__(
+        self,
+        replies: Sequence[Reply] = (),
+        *,
+        then: Reply = Say("All right.", 0.4),  # noqa: B008  # frozen
+        user_says: Sequence[str] = (),
+        api_key: str = "test-key",
+        pace: Pace = Pace(),  # noqa: B008  # frozen
+    ) -> None:
+        for step in itertools.chain(*map(steps, (*replies, then))):
+            if type(step) not in self._can:
+                raise ValueError(f"{self.provider} does nothing like {step!r}; take another step")
+        self.api_key = api_key
+        self.sessions: list[SessionT] = []
+        self.refused: list[Request] = []
+        """Requests that were turned down."""
+        self._script = Script(replies, then=then, user_says=user_says)
+        self._pace = pace
+
+    @property
+    def session(self) -> SessionT:
+        """The latest connection."""
+        return self.sessions[-1]
+
+    # Pure
+
+    @abc.abstractmethod
+    def judge(self, request: Request) -> Refusal | None:
+        """Why this request gets no WebSocket; None: it gets one."""
+
+    @abc.abstractmethod
+    def subprotocol(self, request: Request) -> str | None:
+        """Which of the offered subprotocols is taken."""
+
+    def open(self, request: Request, now: float = 0.0) -> SessionT:
+        """A new connection without any I/O."""
+        session = self._session_type(request, self._script, self._pace)
+        self.sessions.append(session)
+        session.start(now)
+        return session
+
+    # Over anyio
+
+    @block
+    async def serve(
+        self, port: int = 0, *, ssl_context: ssl.SSLContext | None = None
+    ) -> AsyncGenerator[str, None]:
+        """Listen on 127.0.0.1 while the block runs; `port` 0 takes a free one.
+
+        Gives the base URL, ``ws://127.0.0.1:PORT``, or ``wss`` with an `ssl_context` for servers; any path
+        below it is fine. Leaving the block cuts what is connected.
+        """
+        plain = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
+        own_port = plain.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+        listener: Listener[ByteStream] = plain
+        if ssl_context is not None:
+            listener = TLSListener(plain, ssl_context, standard_compatible=False)
+        scheme = "ws" if ssl_context is None else "wss"
+        failures: list[Exception] = []
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, self.handle)
+            try:
+                yield f"{scheme}://127.0.0.1:{own_port}"
+            except Exception as error:  # noqa: BLE001  (raised below: the task group would wrap it)
+                failures.append(error)
+            tasks.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+
+    async def handle(self, stream: ByteStream) -> None:
+        """Serve one client over `stream`, which is closed in the end. A broken connection is an end like any
+        other, so nothing is raised for it."""
+        async with stream:
+            socket = ServerSocket()
+            try:
+                request = await self._handshake(stream, socket)
+                if request is not None:
+                    await _Driver(stream, socket, self.open(request, anyio.current_time())).run()
+            except _BROKEN:
+                pass
+
+    async def _handshake(self, stream: ByteStream, socket: ServerSocket) -> Request | None:
+        while (request := socket.request()) is None:
+            if socket.over:
+                return None
+            socket.receive(await stream.receive(_READ_SIZE))
+        refusal = self.judge(request)
+        if refusal is not None:
+            self.refused.append(request)
+            await stream.send(socket.refuse(refusal.status, refusal.body))
+            return None
+        await stream.send(socket.accept(self.subprotocol(request)))
+        return request
+
+
+class _Driver:
+    """Moves bytes between one client and one session."""
+
+    def __init__(self, stream: ByteStream, socket: ServerSocket, session: DoubleSession) -> None:
+        self._stream = stream
+        self._socket = socket
+        self._session = session
+        self._news = anyio.Event()
+
+    async def run(self) -> None:
+        self._session.on_output = self._tell
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read, tasks.cancel_scope)
+                await self._write()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._session.receive_close(1006)
+
+    def _tell(self) -> None:
+        self._news.set()
+
+    async def _read(self, scope: anyio.CancelScope) -> None:
+        session, socket = self._session, self._socket
+        try:
+            while True:
+                for message in socket.messages():
+                    session.receive(message, anyio.current_time())
+                if socket.closed is not None:
+                    session.receive_close(*socket.closed)
+                    self._tell()
+                    return
+                socket.receive(await self._stream.receive(_READ_SIZE))
+                self._tell()  # it may have been a ping
+        except _BROKEN:
+            scope.cancel()
+
+    async def _write(self) -> None:
+        session, socket = self._session, self._socket
+        while True:
+            self._news = anyio.Event()
+            session.advance(anyio.current_time())
+            outputs = session.take()
+            if outputs or socket.has_replies:
+                data = b"".join(socket.frame(output) for output in outputs if output != DEATH)
+                try:
+                    await self._stream.send(data + socket.replies())
+                except _BROKEN:
+                    return
+                if DEATH in outputs:
+                    return
+                continue  # there may be more by now
+            if session.closed is not None:
+                if socket.closed is None:
+                    with anyio.move_on_after(_GOODBYE_TIMEOUT):
+                        await self._goodbye()
+                return
+            await self._wait(session.next_deadline())
+
+    async def _goodbye(self) -> None:
+        """Our close is sent: wait for the client's."""
+        while self._socket.closed is None:
+            self._news = anyio.Event()
+            await self._news.wait()
+
+    async def _wait(self, deadline: float | None) -> None:
+        """Until there is news, or until `deadline`."""
+        if deadline is None:
+            await self._news.wait()
+            return
+        with anyio.move_on_after(deadline - anyio.current_time()):
+            await self._news.wait()

@@ -1,0 +1,87 @@
+"""What a double hears, judged by the loudness of the audio it is sent; and its voice, which is a tone."""
+
+from __future__ import annotations
+
+import functools
+import math
+from array import array
+from typing import Final, NamedTuple
+
+from ...audio.pcm import SAMPLE_BYTES, peak_dbfs, to_bytes
+
+LOUD: Final = -40.0
+"""dBFS from which on it is speech."""
+
+WINDOW_MS: Final = 20
+_WINDOWS_TO_START: Final = 2
+_TONE_HERTZ: Final = 220
+_TONE_LEVEL: Final = 0.3
+
+
+class Turn(NamedTuple):
+    """Speech began or ended."""
+
+    started: bool
+    at_ms: int
+    """In the audio received so far, as the provider counts it."""
+
+
+class Ear:
+    """Tells when speech starts and stops. Time is that of the audio, not of any clock: who stops sending
+    goes on speaking.
+
+    - `silence_ms`: how long it must be quiet for speech to be over.
+    - `padding_ms`: how much before the first loud moment belongs to the speech.
+    """
+
+    def __init__(self, sample_rate: int, *, silence_ms: int, padding_ms: int) -> None:
+        self.speaking = False
+        self._silence_ms = silence_ms
+        self._padding_ms = padding_ms
+        self._window = sample_rate * WINDOW_MS // 1000 * SAMPLE_BYTES
+        self._rest = b""
+        self._heard_ms = 0
+        self._loud = 0
+        self._quiet_ms = 0
+
+    def hear(self, pcm: bytes) -> list[Turn]:
+        """What begins or ends within `pcm`."""
+        turns: list[Turn] = []
+        audio = self._rest + pcm
+        whole = len(audio) - len(audio) % self._window
+        for start in range(0, whole, self._window):
+            self._heard_ms += WINDOW_MS
+            loud = peak_dbfs(audio[start : start + self._window]) > LOUD
+            self._loud = self._loud + 1 if loud else 0
+            self._quiet_ms = 0 if loud else self._quiet_ms + WINDOW_MS
+            if not self.speaking and self._loud >= _WINDOWS_TO_START:
+                self.speaking = True
+                began = self._heard_ms - self._loud * WINDOW_MS - self._padding_ms
+                turns.append(Turn(started=True, at_ms=max(0, began)))
+            elif self.speaking and self._quiet_ms >= self._silence_ms:
+                self.speaking = False
+                turns.append(Turn(started=False, at_ms=self._heard_ms))
+        self._rest = audio[whole:]
+        return turns
+
+    def forget(self) -> None:
+        """The audio so far does not count any more."""
+        self.speaking = False
+        self._rest = b""
+        self._loud = 0
+        self._quiet_ms = 0
+
+
+@functools.cache
+def _second(sample_rate: int) -> bytes:
+    step = 2 * math.pi * _TONE_HERTZ / sample_rate
+    return to_bytes(
+        array("h", [round(32767 * _TONE_LEVEL * math.sin(step * at)) for at in range(sample_rate)])
+    )
+
+
+def tone(seconds: float, sample_rate: int) -> bytes:
+    """PCM16 that is loud enough to count as speech, `seconds` of it, rounded to the nearest sample."""
+    second = _second(sample_rate)
+    size = round(seconds * sample_rate) * SAMPLE_BYTES
+    return (second * (size // len(second) + 1))[:size]
