@@ -1,0 +1,503 @@
+"""`Bridge`: a Speko session's client on one side, a provider's dialect on the other. No I/O, no clock.
+
+The contract, for whoever brings the two connections::
+
+    bridge.receive_command(command, now)           # what the client says
+    while (frame := bridge.next_frame()) is not None:
+        ...                                        # say it to the client, `Close` last; then take the next
+    if bridge.wanted is not None:                  # a connection to the provider, resumed or not
+        provider = ...                             # a dialect for `bridge.wanted.resumption`
+        bridge.attach(provider, now)               # then dial; `provider.receive_lost` when that fails
+    with bridge.at(now):                           # around everything that the provider's dialect is told
+        provider.receive_data(data)
+    transport.write(provider.data_to_send())       # after each of these, until the provider is CLOSED
+
+Stop reading from the client while `client_must_wait`, from the provider while `provider_must_wait`, and call
+`handle_timeout` at `next_deadline`. It is over when `done`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ..protocol import close_codes
+from ..protocol.commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
+from ..protocol.dialect import NEED_DATA
+from ..protocol.errors import HandshakeError, LocalProtocolError, SpekoError
+from ..protocol.frames import (
+    Audio,
+    Close,
+    Error,
+    Expiring,
+    Frame,
+    Interruption,
+    Ready,
+    Role,
+    ServerToolCall,
+    ToolCall,
+    Transcript,
+    Unknown,
+    Usage,
+)
+from ..protocol.limits import DEFAULT_LIMITS
+from ..protocol.state import State
+from ..protocol.timers import Timers
+from . import codes
+from .bridge_calls import CallNames
+from .bridge_errors import Ending, for_client, judge_close, judge_refusal
+from .bridge_queue import ClientFrame, ClientQueue
+from .provider import ProviderDialect
+from .resampling import Converter, ResamplingFactory
+from .turns import HeldInput, TurnEnd
+
+__all__ = ["Bridge", "BridgeLimits", "BridgeStats", "ClientFrame", "Connect"]
+
+RETRY_AFTER: Final = (0.0, 0.5, 2.0)
+"""Seconds before each further attempt to connect; then it is given up."""
+
+STEADY_AFTER: Final = 30.0
+"""Seconds for which a connection must last so that the next one's attempts are counted anew: a provider that
+takes every session and drops it at once is not asked for ever."""
+
+MOVE_MARGIN: Final = 2.0
+"""Seconds ahead of the announced end of a connection at which the session moves whatever is under way."""
+
+
+class BridgeLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one bridged session may make the process hold, beside what each side's core holds."""
+
+    held_seconds: float = 10.0
+    """Of the client's audio, while there is no provider to send it to. The oldest is dropped."""
+    to_client: int = 1024 * 1024
+    """Bytes of frames at which the provider must wait: 21 s of speech at 24 kHz, since an interruption that
+    is still unread in the socket can't act."""
+    to_provider: int = 1024 * 1024
+    """Bytes of messages at which the client must wait."""
+    max_open_calls: int = DEFAULT_LIMITS.max_open_calls
+    """Tool calls that the client may have open at a time; further ones are answered with an error."""
+
+
+DEFAULT_BRIDGE_LIMITS: Final = BridgeLimits()
+
+_TOO_MANY_CALLS: Final = '{"error":"too many tool calls wait for their results"}'
+
+
+class BridgeStats(msgspec.Struct):
+    """What happened and gave no frame, counted."""
+
+    connections: int = 0
+    """To the provider, that became ready."""
+    dropped_audio: int = 0
+    """Bytes of the client's audio that could be neither held nor sent."""
+    late_results: int = 0
+    """Results of tool calls that nobody waited for any more."""
+    refused_calls: int = 0
+    """Tool calls beyond the limit."""
+    unknown_events: int = 0
+    """Events of the provider's that this version does not know."""
+
+
+class Connect(NamedTuple):
+    """A connection to the provider is wanted."""
+
+    resumption: str | None
+    """What the dialect before had as its `resumption`: go on from there; None: begin."""
+
+
+class _Phase(enum.Enum):
+    WAITING = "no connection; one is wanted, or will be soon"
+    OPENING = "the provider is not ready yet"
+    LIVE = "both sides talk"
+    MOVING = "this connection is closed so that the next one can go on"
+    OVER = "nothing more comes for the client"
+
+
+class Bridge:
+    """See the top. One for each session; `now` is in seconds of one clock that never goes back.
+
+    - `input_sample_rate`, `output_sample_rate`: of the client's session, in samples a second.
+    - `resampling`: makes what converts between those and the provider's.
+    - `secrets`: texts, such as the provider's key, that no message may show the client.
+
+    Nothing here raises for what either side does.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_sample_rate: int,
+        output_sample_rate: int,
+        resampling: ResamplingFactory,
+        limits: BridgeLimits = DEFAULT_BRIDGE_LIMITS,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self.input_sample_rate = input_sample_rate
+        self.output_sample_rate = output_sample_rate
+        self.limits = limits
+        self.stats = BridgeStats()
+        self._secrets = tuple(secret for secret in secrets if secret)
+        self._phase = _Phase.WAITING
+        self._provider: ProviderDialect | None = None
+        self._queue = ClientQueue()
+        self._calls = CallNames(limits.max_open_calls)
+        self._partial: dict[Role, str] = {}
+        self._input = Converter(resampling)
+        self._output = Converter(resampling)
+        self._held = HeldInput(int(limits.held_seconds * input_sample_rate) * 2)
+        self._responding = False
+        self._wanted: Connect | None = Connect(None)
+        self._resumption: str | None = None
+        self._attempts = 0
+        self._leaving = False
+        self._timers = Timers()
+
+    # What has become of it
+
+    @property
+    def provider(self) -> ProviderDialect | None:
+        """The dialect of the connection there is: to be told what that brings, and asked what to send."""
+        return self._provider
+
+    @property
+    def wanted(self) -> Connect | None:
+        """A connection that is wanted now: `attach` one."""
+        return self._wanted
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will happen: take what `next_frame` still has, and leave."""
+        return self._phase is _Phase.OVER and self._provider is None
+
+    @property
+    def provider_must_wait(self) -> bool:
+        """Whether to stop reading from the provider: the client has enough to take. Its keepalive must not
+        run meanwhile."""
+        return self._queue.size > self.limits.to_client
+
+    @property
+    def client_must_wait(self) -> bool:
+        """Whether to stop taking commands from the client: the provider has enough to take."""
+        return self._provider is not None and self._provider.queued > self.limits.to_provider
+
+    # The client
+
+    def next_frame(self) -> ClientFrame | None:
+        """What to say to the client next; None when there is nothing now. Take one when the one before was
+        sent: the speech that waits here can still be taken back. The last is `Close`, with the code and the
+        reason to close with; there is none when it was the client that left."""
+        return self._queue.take()
+
+    @property
+    def urgent(self) -> bool:
+        """Whether an interruption waits among the frames: what is being said does not matter any more."""
+        return self._queue.urgent
+
+    def receive_command(self, command: Command, now: float) -> None:
+        """The client said something; `Close`: it is gone."""
+        if self._phase is _Phase.OVER:
+            return
+        with self.at(now):
+            match command:
+                case AudioIn(pcm=pcm):
+                    self._receive_audio(pcm)
+                case Commit():
+                    self._end_turn("commit")
+                case EndTurn():
+                    self._end_turn("end_turn")
+                case Clear():
+                    self._clear()
+                case Interrupt():
+                    if (provider := self._listening) is not None:
+                        self._try(provider.interrupt)
+                case ToolResult(call_id=call_id, output=output):
+                    self._receive_result(call_id, output)
+                case Close():
+                    self._queue.clear()
+                    self._leave()
+
+    @property
+    def _listening(self) -> ProviderDialect | None:
+        """The provider, if it can be told something."""
+        provider = self._provider
+        if self._phase is not _Phase.LIVE or provider is None or provider.state is not State.OPEN:
+            return None
+        return provider
+
+    def _receive_audio(self, pcm: bytes) -> None:
+        provider = self._listening
+        if provider is None:
+            self._held.add(pcm)
+        else:
+            rates = self.input_sample_rate, provider.input_sample_rate
+            self._send_audio(provider, self._input.convert(pcm, *rates))
+
+    def _send_audio(self, provider: ProviderDialect, pcm: bytes) -> None:
+        try:
+            provider.send_audio(pcm)
+        except SpekoError:
+            # Its outbox is full: the client was not made to wait, and a gap is all that comes of it.
+            self.stats.dropped_audio += len(pcm)
+
+    def _end_turn(self, verb: TurnEnd) -> None:
+        provider = self._listening
+        if provider is None:
+            self._held.end_turn(verb)
+            return
+        # The end of what the user said is still in there.
+        self._send_audio(provider, self._input.flush())
+        self._try(provider.commit if verb == "commit" else provider.end_turn)
+
+    def _clear(self) -> None:
+        provider = self._listening
+        if provider is None:
+            self._held.clear()
+        else:
+            self._input.reset()
+            self._try(provider.clear)
+
+    def _receive_result(self, call_id: str, output: str) -> None:
+        name = self._calls.answer(call_id)
+        provider = self._listening
+        if name is None or provider is None or not provider.takes_result(name):
+            self.stats.late_results += 1
+            return
+        self._try(lambda: provider.send_tool_result(name, output))
+
+    def _try(self, verb: Callable[[], None]) -> None:
+        try:
+            verb()
+        except LocalProtocolError as error:
+            self._fail(Error(codes.UNAVAILABLE, f"the provider can't be told what you said: {error}"))
+
+    # The provider
+
+    def attach(self, provider: ProviderDialect, now: float) -> None:
+        """The connection that was `wanted`, fresh, not yet dialled. `LocalProtocolError` when none was."""
+        if self._wanted is None:
+            raise LocalProtocolError("no connection to the provider is wanted now; look at `wanted` first")
+        self._wanted = None
+        self._attempts += 1
+        self._provider = provider
+        self._output.reset()
+        self._phase = _Phase.OPENING
+        with self.at(now):
+            pass
+
+    @contextmanager
+    def at(self, now: float) -> Iterator[None]:
+        """Around whatever is told to the provider's dialect: before it the playback must know the time, and
+        after it there may be news."""
+        if self._provider is not None:
+            self._provider.playback.clock(now)
+        yield
+        self._drain()
+        self._timers.settle(now)
+
+    def _drain(self) -> None:
+        while (provider := self._provider) is not None:
+            try:
+                event = provider.next_event()
+            except SpekoError as error:
+                # A session that never opened ends without a frame.
+                ending = judge_refusal(error) if isinstance(error, HandshakeError) else Ending(None, False)
+                self._disconnected(provider, ending)
+                return
+            if event is NEED_DATA:
+                self._settle(provider)
+                return
+            if isinstance(event, Close):
+                self._disconnected(provider, judge_close(event, provider.error, provider.failure))
+                return
+            if self._phase in (_Phase.OPENING, _Phase.LIVE):
+                self._receive(provider, event)
+
+    def _receive(self, provider: ProviderDialect, frame: Frame) -> None:
+        match frame:
+            case Audio(pcm=pcm, sample_rate=rate):
+                self._responding = True
+                self._tell_audio(self._output.convert(pcm, rate, self.output_sample_rate))
+            case Interruption():
+                self._interrupted(frame)
+            case Transcript(role=role, text=text, final=final):
+                self._partial.pop(role, None)
+                if not final:
+                    self._partial[role] = text
+                self._queue.put(frame)
+            case ToolCall():
+                self._receive_call(provider, frame)
+            case ServerToolCall() | Usage():
+                self._queue.put(frame)
+            case Error():
+                # What ends the connection need not end the session.
+                if frame is not provider.failure:
+                    self._queue.put(for_client(frame, self._secrets))
+            case Ready():
+                self._ready(provider)
+            case Expiring(seconds=seconds):
+                self._going_away(provider, seconds)
+            case Unknown():
+                self.stats.unknown_events += 1
+
+    def _tell_audio(self, pcm: bytes) -> None:
+        if pcm:
+            self._queue.put(Audio(pcm, self.output_sample_rate))
+
+    def _interrupted(self, frame: Interruption) -> None:
+        self._output.reset()
+        self._calls.make_moot()
+        self._queue.put(frame)
+
+    def _receive_call(self, provider: ProviderDialect, call: ToolCall) -> None:
+        # It follows all the speech that was made before it.
+        self._tell_audio(self._output.flush())
+        if self._calls.full:
+            self.stats.refused_calls += 1
+            self._try(lambda: provider.send_tool_result(call.call_id, _TOO_MANY_CALLS))
+            return
+        self._queue.put(ToolCall(self._calls.issue(call.call_id), call.name, call.arguments))
+
+    def _ready(self, provider: ProviderDialect) -> None:
+        self._phase = _Phase.LIVE
+        self.stats.connections += 1
+        self._timers.start("steady", STEADY_AFTER)
+        before, verb, after = self._held.take()
+        if before:
+            self._receive_audio(before)
+        if verb is not None:
+            self._end_turn(verb)
+        if after:
+            self._receive_audio(after)
+
+    def _settle(self, provider: ProviderDialect) -> None:
+        """There is no more news for now."""
+        if self._phase is not _Phase.LIVE:
+            return
+        was_responding, self._responding = self._responding, provider.responding
+        if was_responding and not self._responding:
+            self._tell_audio(self._output.flush())
+        if self._leaving and provider.at_rest and provider.resumption is not None:
+            self._move(provider)
+
+    # From one connection to the next
+
+    def _going_away(self, provider: ProviderDialect, seconds: float) -> None:
+        if provider.resumption is None:
+            message = f"the provider ends the session in {seconds:.0f} s"
+            self._queue.put(Error(codes.GOING_AWAY.upper(), message))
+        self._leaving = True
+        self._timers.start("move", max(0.0, seconds - MOVE_MARGIN))
+
+    def _move(self, provider: ProviderDialect) -> None:
+        """End this connection, so that the next one can go on; the old one must be closed first."""
+        self._phase = _Phase.MOVING
+        provider.close(close_codes.NORMAL, "")
+
+    def _disconnected(self, provider: ProviderDialect, ending: Ending) -> None:
+        """The connection is gone."""
+        before, self._provider = self._phase, None
+        self._leaving = False
+        self._timers.stop("move")
+        self._timers.stop("steady")
+        if before is _Phase.OVER:
+            return
+        self._phase = _Phase.WAITING
+        self._input.reset()
+        if before is _Phase.OPENING:
+            again = ending.transient
+        else:
+            self._resumption = provider.resumption
+            again = self._resumption is not None
+        if again and self._attempts <= len(RETRY_AFTER):
+            self._lose_what_was_under_way()
+            self._retry(RETRY_AFTER[self._attempts - 1])
+        else:
+            self._tell_audio(self._output.flush())
+            self._end_texts()
+            self._end(ending.error)
+
+    def _retry(self, seconds: float) -> None:
+        if seconds > 0:
+            self._timers.start("retry", seconds)
+        else:
+            self._wanted = Connect(self._resumption)
+
+    def _lose_what_was_under_way(self) -> None:
+        """The session goes on without the answer, and the results, that the old connection was about."""
+        cut = self._responding or len(self._calls) > 0
+        lost = cut or bool(self._partial)
+        self._responding = False
+        if cut:
+            self._interrupted(Interruption("assistant"))
+        else:
+            self._tell_audio(self._output.flush())
+        self._end_texts()
+        self._calls.disconnect()
+        if lost:
+            message = "the connection to the provider broke in the middle of something; say it again"
+            self._queue.put(Error(codes.RESPONSE_LOST.upper(), message))
+
+    def _end_texts(self) -> None:
+        for role, text in self._partial.items():
+            self._queue.put(Transcript(role, text, True))
+        self._partial.clear()
+
+    # The end
+
+    def _fail(self, error: Error) -> None:
+        """The session can't go on, whatever the provider thinks of it."""
+        self._tell_audio(self._output.flush())
+        self._end_texts()
+        self._end(error)
+
+    def _end(self, error: Error | None) -> None:
+        close_code, reason = close_codes.NORMAL, "provider_closed"
+        if error is not None:
+            told = for_client(error, self._secrets)
+            self._queue.put(told)
+            reason = told.code.lower()
+            if reason not in (codes.EXPIRED, codes.IDLE_TIMEOUT):
+                close_code = close_codes.INTERNAL_ERROR
+        self._queue.put(Close(close_code, reason, "local"))
+        self._leave()
+
+    def _leave(self) -> None:
+        self._phase = _Phase.OVER
+        self._wanted = None
+        self._timers.clear()
+        if self._provider is not None:
+            self._provider.close(close_codes.NORMAL, "")
+
+    # Time
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` wants to be called, for the provider's dialect too; see `Dialect`."""
+        own = self._timers.next()
+        theirs = None if self._provider is None else self._provider.next_deadline()
+        if own is None or theirs is None:
+            return own if theirs is None else theirs
+        return min(own, theirs)
+
+    def handle_timeout(self, now: float) -> None:
+        """It is `now`: act on the deadlines that have come."""
+        with self.at(now):
+            for name, _ in self._timers.expired(now):
+                self._timer_expired(name)
+            if self._provider is not None:
+                self._provider.handle_timeout(now)
+
+    def _timer_expired(self, name: str) -> None:
+        provider = self._provider
+        match name:
+            case "retry":
+                self._wanted = Connect(self._resumption)
+            case "steady":
+                self._attempts = 1
+            case _:
+                assert name == "move"
+                if self._listening is not None and provider is not None and provider.resumption is not None:
+                    self._move(provider)

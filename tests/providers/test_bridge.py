@@ -1,0 +1,348 @@
+"""The bridge, case by case; `test_bridge_machine.py` has the races."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from speko_anyio.protocol import (
+    Audio,
+    AudioIn,
+    Clear,
+    Close,
+    Commit,
+    EndTurn,
+    Error,
+    Interrupt,
+    Interruption,
+    LocalProtocolError,
+    ToolCall,
+    ToolResult,
+    Transcript,
+    Unknown,
+)
+from speko_anyio.providers.bridge import BridgeLimits
+from speko_anyio.providers.google import GoogleOptions
+from speko_anyio.providers.openai import OpenAIOptions
+
+from . import google_talk
+from .bridge_talk import google, openai, xai
+from .fake_resampling import HELD
+from .realtime_talk import audio, call, created, done, error, pcm, speech, words
+
+MANUAL = OpenAIOptions(turns="manual")
+
+
+def spoken(messages: list[dict[str, object]]) -> bytes:
+    """The audio in messages to a realtime provider."""
+    return b"".join(base64.b64decode(str(m["audio"])) for m in messages if "audio" in m)
+
+
+# Before the provider is ready
+
+
+def test_a_connection_is_wanted_from_the_start_and_once() -> None:
+    talk = openai(ready=False)
+    assert talk.bridge.wanted == (None,)
+    dialect = talk.connect()
+    assert not talk.wants_connection()
+    assert talk.bridge.provider is dialect
+    with pytest.raises(LocalProtocolError, match="look at `wanted`"):
+        talk.bridge.attach(dialect, talk.now)
+
+
+def test_what_the_client_says_before_the_provider_is_ready_is_kept() -> None:
+    talk = openai(MANUAL, ready=False)
+    talk.say(AudioIn(pcm(200), 24_000), Commit(), AudioIn(b"\1\0" * 48, 24_000))
+    assert talk.make_ready() == []
+    _, *said = talk.sent()
+    types = [message["type"] for message in said]
+    assert types == [
+        "input_audio_buffer.append",
+        "input_audio_buffer.commit",
+        "response.create",
+        "input_audio_buffer.append",
+    ]
+    assert spoken(said) == pcm(200) + b"\1\0" * 48
+
+
+def test_only_so_much_is_kept() -> None:
+    talk = openai(ready=False, limits=BridgeLimits(held_seconds=1))
+    for number in range(3):
+        talk.say(AudioIn(bytes([number, 0]) * 12_000, 24_000))
+    talk.make_ready()
+    assert spoken(talk.sent()) == b"\1\0" * 12_000 + b"\2\0" * 12_000
+
+
+# Audio
+
+
+def test_rates_are_changed_both_ways() -> None:
+    talk = openai(rates=(16_000, 16_000))
+    talk.say(AudioIn(b"\5\0" * 160, 16_000))
+    assert len(spoken(talk.sent())) == (160 - HELD) * 3
+    frames = talk.hear(created("r1"), speech("r1", "a1", 20))
+    assert frames == [Audio(bytes((480 - HELD) * 2 // 3 * 2), 16_000)]
+    assert talk.hear(done("r1"))[0] == Audio(bytes(320 * 2 - (480 - HELD) * 2 // 3 * 2), 16_000)
+
+
+def test_the_end_of_a_turn_takes_all_of_it() -> None:
+    talk = openai(MANUAL, rates=(16_000, 24_000))
+    talk.say(AudioIn(b"\5\0" * 3_200, 16_000), EndTurn())
+    said = talk.sent()
+    assert spoken(said) == b"\5\0" * 4_800
+    assert [message["type"] for message in said][-2:] == ["input_audio_buffer.commit", "response.create"]
+
+
+def test_what_was_cleared_does_not_come_with_the_next_turn() -> None:
+    talk = openai(MANUAL, rates=(16_000, 24_000))
+    talk.say(AudioIn(b"\5\0" * 3_200, 16_000), Clear(), AudioIn(b"\7\0" * 3_200, 16_000), Commit())
+    said = talk.sent()
+    position = [message["type"] for message in said].index("input_audio_buffer.clear")
+    assert spoken(said[position:]) == b"\7\0" * 4_800
+
+
+# Interruptions
+
+
+def test_an_interruption_takes_back_the_speech_that_waits() -> None:
+    talk = openai()
+    talk.tell(created("r1"), words("r1", "a1", "Hello"), speech("r1", "a1", 500))
+    assert not talk.is_urgent()
+    talk.now += 0.125
+    talk.bridge.receive_command(Interrupt(), talk.now)
+    assert talk.is_urgent()
+    assert talk.frames() == [Transcript("assistant", "Hello", False), Interruption("assistant")]
+    truncate = talk.sent()[-1]
+    assert (truncate["type"], truncate["audio_end_ms"]) == ("conversation.item.truncate", 125)
+    assert talk.hear(speech("r1", "a1", 20)) == []
+
+
+def test_the_rest_of_cut_speech_is_not_in_the_next() -> None:
+    talk = openai(rates=(24_000, 16_000))
+    talk.hear(created("r1"), audio("r1", "a1", base64.b64encode(b"\1\0" * 480).decode()))
+    talk.say(Interrupt())
+    talk.hear(done("r1", "cancelled"))
+    [frame] = talk.hear(created("r2"), audio("r2", "a2", base64.b64encode(b"\2\0" * 480).decode()))
+    assert isinstance(frame, Audio)
+    assert set(frame.pcm[::2]) == {2}
+
+
+# Tools
+
+
+def test_parallel_calls_are_answered_and_then_asked_about_once() -> None:
+    talk = openai()
+    frames = talk.hear(created("r1"), call("r1", "c1"), call("r1", "c2"), done("r1"))
+    assert frames[:2] == [ToolCall("c1", "get_weather", "{}"), ToolCall("c2", "get_weather", "{}")]
+    talk.say(ToolResult("c2", "2"), ToolResult("c1", "1"))
+    types = [message["type"] for message in talk.sent()]
+    assert types == ["conversation.item.create"] * 2 + ["response.create"]
+
+
+def test_a_result_that_nobody_waits_for_is_swallowed() -> None:
+    talk = openai()
+    assert talk.say(ToolResult("c9", "")) == []
+    assert talk.sent() == []
+    assert talk.bridge.stats.late_results == 1
+
+
+def test_the_result_of_a_cancelled_call_is_swallowed() -> None:
+    talk = google()
+    talk.hear(google_talk.call(("c1", {})), {"toolCallCancellation": {"ids": ["c1"]}})
+    assert talk.say(ToolResult("c1", "")) == []
+    assert talk.sent() == []
+
+
+def test_calls_beyond_the_limit_are_answered_here() -> None:
+    talk = google(limits=BridgeLimits(max_open_calls=1))
+    frames = talk.hear(google_talk.call(("c1", {}), ("c2", {})))
+    assert frames == [ToolCall("c1", "get_weather", "{}")]
+    [answer] = talk.sent()
+    [response] = answer["toolResponse"]["functionResponses"]
+    assert response["id"] == "c2"
+    assert "error" in response["response"]
+    assert talk.bridge.stats.refused_calls == 1
+
+
+# The end
+
+
+def test_the_client_leaves() -> None:
+    talk = openai()
+    talk.tell(created("r1"), speech("r1", "a1", 20))
+    assert talk.say(Close(1000, "bye", "remote")) == []
+    assert not talk.is_done()
+    assert talk.answer_close() == []
+    assert talk.is_done()
+    assert talk.bridge.next_deadline() is None
+
+
+def test_the_client_leaves_before_there_is_a_connection() -> None:
+    talk = openai(ready=False)
+    talk.say(Close(1000, "", "remote"))
+    assert talk.is_done()
+    assert not talk.wants_connection()
+
+
+def test_the_provider_dies() -> None:
+    talk = openai(rates=(24_000, 16_000))
+    frames = talk.hear(created("r1"), words("r1", "a1", "Hel"), speech("r1", "a1", 20))
+    frames += talk.provider_is_lost()
+    total = sum(len(frame.pcm) for frame in frames if isinstance(frame, Audio))
+    assert total == 320 * 2
+    assert frames[-3:] == [
+        Transcript("assistant", "Hel", True),
+        Error("PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006)"),
+        Close(1011, "provider_unavailable", "local"),
+    ]
+    assert talk.is_done()
+
+
+def test_what_the_session_survives_is_told_with_a_stable_code() -> None:
+    talk = openai(secrets=("sk-secret",))
+    [told] = talk.hear(error("server_error", "with sk-secret something broke"))
+    assert told == Error("PROVIDER_INTERNAL_ERROR", "server_error: with *** something broke")
+    [told] = talk.hear(error("never_heard_of", "x" * 1_000))
+    assert isinstance(told, Error)
+    assert told.code == "PROVIDER_ERROR"
+    assert len(told.message) == 500
+
+
+def test_a_fatal_error_ends_the_session_and_shows_no_key() -> None:
+    talk = openai()
+    assert talk.hear(error("invalid_api_key", "Incorrect API key provided: sk-***abcd")) == []
+    frames = talk.answer_close()
+    assert frames == [
+        Error(
+            "PROVIDER_UNAUTHORIZED",
+            "the provider does not accept this server's key; tell who runs the server",
+        ),
+        Close(1011, "provider_unauthorized", "local"),
+    ]
+
+
+def test_the_time_limit_of_the_provider() -> None:
+    talk = openai()
+    talk.hear(error("session_expired", "Your session hit the maximum duration of 60 minutes."))
+    assert talk.provider_closes(1001)[-1] == Close(1000, "provider_session_expired", "local")
+
+
+def test_unknown_events_are_counted() -> None:
+    talk = openai()
+    assert talk.hear({"type": "brand.new"}) == []
+    assert talk.bridge.stats.unknown_events == 1
+    assert talk.say(Unknown("new", "{}")) == []
+
+
+# Resumption
+
+
+def handle(name: str) -> dict[str, object]:
+    return {"sessionResumptionUpdate": {"newHandle": name, "resumable": True}}
+
+
+def test_a_session_moves_and_the_client_notices_nothing() -> None:
+    talk = google()
+    talk.hear(google_talk.speech(b"\1\0" * 100), google_talk.COMPLETE, handle("h1"))
+    assert talk.hear({"goAway": {"timeLeft": "50s"}}) == []
+    talk.sent()
+    assert not talk.wants_connection()
+    talk.say(AudioIn(b"\1\0", 24_000))
+    assert talk.answer_close() == []
+    talk.say(AudioIn(b"\2\0", 24_000))
+    assert talk.make_ready() == []
+    assert talk.resumptions == [None, "h1"]
+    setup, *said = talk.sent()
+    assert setup["setup"]["sessionResumption"] == {"handle": "h1"}
+    assert b"".join(map(google_talk.pcm_of, said)) == b"\1\0\2\0"
+
+
+def test_it_moves_when_the_answer_is_over() -> None:
+    talk = google()
+    talk.hear(handle("h1"), google_talk.speech(b"\1\0"), {"goAway": {"timeLeft": "50s"}})
+    assert talk.wait(40) == []
+    assert talk.bridge.provider is not None
+    talk.hear(google_talk.COMPLETE)
+    assert talk.provider.state.value == "open"
+    talk.hear(handle("h2"))
+    talk.answer_close()
+    talk.make_ready()
+    assert talk.resumptions == [None, "h2"]
+
+
+def test_it_moves_in_the_middle_when_time_is_up() -> None:
+    talk = google()
+    talk.hear(handle("h1"), {"goAway": {"timeLeft": "50s"}})
+    # It moved at once: nothing was under way.
+    talk.answer_close()
+    talk.make_ready()
+    talk.hear(handle("h2"), google_talk.said("Well"), google_talk.speech(b"\1\0"))
+    talk.hear({"goAway": {"timeLeft": "9s"}})
+    talk.wait(8)
+    assert talk.answer_close() == [
+        Interruption("assistant"),
+        Transcript("assistant", "Well", True),
+        Error(
+            "PROVIDER_RESPONSE_LOST",
+            "the connection to the provider broke in the middle of something; say it again",
+        ),
+    ]
+    talk.wait(0.5)
+    talk.make_ready()
+    assert talk.resumptions == [None, "h1", "h2"]
+
+
+def test_a_broken_connection_is_resumed() -> None:
+    talk = google()
+    talk.hear(handle("h1"), google_talk.call(("c1", {})))
+    frames = talk.provider_closes(1011, "Internal error encountered.")
+    assert frames[0] == Interruption("assistant")
+    talk.make_ready()
+    talk.sent()
+    # The model that asked is gone, and another call has the same id.
+    assert talk.say(ToolResult("c1", "late")) == []
+    assert talk.sent() == []
+    assert talk.hear(google_talk.call(("c1", {}))) == [ToolCall("c1-2", "get_weather", "{}")]
+    talk.say(ToolResult("c1-2", "{}"))
+    [answer] = talk.sent()
+    assert answer["toolResponse"]["functionResponses"][0]["id"] == "c1"
+
+
+def test_it_is_not_tried_for_ever() -> None:
+    talk = google()
+    talk.hear(handle("h1"))
+    frames = talk.provider_is_lost()
+    for seconds in (0.0, 0.5, 2.0):
+        assert frames == []
+        if seconds:
+            assert not talk.wants_connection()
+            talk.wait(seconds)
+        talk.connect()
+        frames = talk.provider_is_lost()
+    assert [type(frame) for frame in frames] == [Error, Close]
+    assert talk.resumptions == [None, "h1", "h1", "h1"]
+    assert talk.is_done()
+
+
+def test_xai_resumes_its_conversation() -> None:
+    talk = xai()
+    talk.hear({"type": "conversation.created", "conversation": {"id": "conv"}})
+    talk.hear(error(None, "Session exceeded its maximum duration", type="max_duration"))
+    talk.provider_closes(1000)
+    assert talk.make_ready() == []
+    assert talk.resumptions == [None, "conv"]
+
+
+def test_xai_does_not_wake_a_session_that_fell_asleep() -> None:
+    talk = xai()
+    talk.hear({"type": "conversation.created", "conversation": {"id": "conv"}})
+    talk.hear(error(None, "Conversation timed out after 900.0 seconds due to inactivity", type="timeout"))
+    assert talk.provider_closes(1000)[-1] == Close(1000, "provider_idle_timeout", "local")
+
+
+def test_one_that_can_not_move_says_so() -> None:
+    talk = google(GoogleOptions(resumption=False))
+    [told] = talk.hear({"goAway": {"timeLeft": "50s"}})
+    assert told == Error("PROVIDER_GOING_AWAY", "the provider ends the session in 50 s")
