@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ServerError,
         UnsupportedTransportError,
     )
+    from .client.frame_stream import FrameStream
     from .client.opening import SessionOptions
     from .client.playback import Flushed, Playback
     from .client.realtime import Realtime, open_session
@@ -112,6 +113,7 @@ __all__ = [
     "Expiring",
     "Flushed",
     "Frame",
+    "FrameStream",
     "HandshakeError",
     "Initiator",
     "InternalError",
@@ -185,6 +187,7 @@ _HOMES = {
         "client.errors",
     ),
     **dict.fromkeys(("Flushed", "Playback"), "client.playback"),
+    "FrameStream": "client.frame_stream",
     "SessionOptions": "client.opening",
     **dict.fromkeys(("Realtime", "open_session"), "client.realtime"),
     "RealtimeSession": "client.session",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import anyio
@@ -173,3 +173,35 @@ class DeliveryBuffer:
         if self.full and self._size <= self._resume_at:
             self.full = False
             self._on_space()
+
+
+class SelectiveBuffer(DeliveryBuffer):
+    """A `DeliveryBuffer` of the frames of some types only; an `Interruption` and a `Close` that are not among
+    them have their effect and are not given.
+
+    With `drop_oldest` it is never `full`: what exceeds the limit goes from its old end.
+    """
+
+    __slots__ = ("_drop_oldest", "_kinds")
+
+    def __init__(
+        self, limit: int, on_space: Callable[[], None], *, kinds: Collection[type], drop_oldest: bool
+    ) -> None:
+        super().__init__(limit, on_space)
+        self._kinds = frozenset(kinds)
+        self._drop_oldest = drop_oldest
+
+    def put(self, frame: Frame) -> None:
+        kind = type(frame)
+        if kind in self._kinds:
+            super().put(frame)
+            if self._drop_oldest and self.full:
+                while self._size > self._limit and len(self._frames) > 1:
+                    oldest = self._frames.popleft()
+                    self._size -= _cost(oldest)
+                    self._dropped(oldest)
+                self.full = False
+        elif kind is Interruption:
+            self._discard_audio()
+        elif kind is Close:
+            self.end()

@@ -11,15 +11,15 @@ Whatever drives it (a reader task over a byte stream, a callback of an event loo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Literal, Protocol
 
 from ..protocol import close_codes
 from ..protocol.dialect import NEED_DATA, NeedData
-from ..protocol.errors import SpekoError
+from ..protocol.errors import RemoteProtocolError, SpekoError
 from ..protocol.frames import Audio, Close, Frame, Interruption, ToolCall
 from ..protocol.state import State
-from .delivery import DeliveryBuffer
+from .delivery import DeliveryBuffer, SelectiveBuffer
 
 _LEAVING: Final = (State.CLOSING, State.CLOSED)
 
@@ -103,6 +103,12 @@ class Pump:
         assert error is not None, "asked of a session that is not over"
         return error
 
+    def end_of_iteration(self) -> Exception:
+        """What an iteration raises behind the last frame: StopAsyncIteration, unless the peer broke the
+        protocol."""
+        error = self.core.error
+        return error.with_traceback(None) if isinstance(error, RemoteProtocolError) else StopAsyncIteration()
+
     @property
     def full(self) -> bool:
         """Whether to stop reading: some consumer has enough for now."""
@@ -128,9 +134,20 @@ class Pump:
 
     def subscribe(self) -> DeliveryBuffer:
         """A further consumer; it starts where the inbox stands."""
-        buffer = DeliveryBuffer(self._max_buffer, self._space_made)
+        return self._add(DeliveryBuffer(self._max_buffer, self._space_made))
+
+    def subscribe_to(
+        self, kinds: Collection[type], *, max_buffer: int | None, drop_oldest: bool
+    ) -> DeliveryBuffer:
+        """A further consumer, of the frames of these types: see `SelectiveBuffer`."""
+        limit = self._max_buffer if max_buffer is None else max_buffer
+        return self._add(SelectiveBuffer(limit, self._space_made, kinds=kinds, drop_oldest=drop_oldest))
+
+    def _add(self, buffer: DeliveryBuffer) -> DeliveryBuffer:
         for frame in self.inbox.snapshot():
             buffer.put(frame)
+        if self.done:
+            buffer.end()
         self._consumers.append(buffer)
         self._set_lossy()
         return buffer

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Self
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Self, TypeVar, overload
 
 import anyio
 
-from ..protocol.errors import RemoteProtocolError
 from ..protocol.frames import Close, Frame
 from ..protocol.session import Buffer
 from .block import block
 from .delivery import DEFAULT_MAX_BUFFER
 from .driver import Driver
+from .frame_stream import FrameStream, check_types
 from .handlers import Handler, Handlers
 from .lifetime import Lifetime
 from .pump import ClientCore, Pump
 from .stats import SessionStats
 from .tool_calls import ToolCalls
 from .tools import Toolbox, ToolErrors
+
+A = TypeVar("A", bound=Frame)
+B = TypeVar("B", bound=Frame)
+C = TypeVar("C", bound=Frame)
 
 
 class RealtimeSession:
@@ -173,12 +178,59 @@ class RealtimeSession:
     async def __anext__(self) -> Frame:
         self._pump.claim()
         frame = await self._pump.inbox.get()
-        if frame is not None:
-            return frame
-        error = self._pump.error
-        if isinstance(error, RemoteProtocolError):
-            raise error.with_traceback(None)
-        raise StopAsyncIteration
+        if frame is None:
+            raise self._pump.end_of_iteration()
+        return frame
+
+    @overload
+    def frames(
+        self, /, *, max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AbstractAsyncContextManager[FrameStream[Frame], None]: ...
+    @overload
+    def frames(
+        self, a: type[A], /, *, max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AbstractAsyncContextManager[FrameStream[A], None]: ...
+    @overload
+    def frames(
+        self, a: type[A], b: type[B], /, *, max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AbstractAsyncContextManager[FrameStream[A | B], None]: ...
+    @overload
+    def frames(
+        self,
+        a: type[A],
+        b: type[B],
+        c: type[C],
+        /,
+        *,
+        max_buffer: int | None = None,
+        drop_oldest: bool = False,
+    ) -> AbstractAsyncContextManager[FrameStream[A | B | C], None]: ...
+    @overload
+    def frames(
+        self, *kinds: type[Frame], max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AbstractAsyncContextManager[FrameStream[Frame], None]: ...
+    @block
+    async def frames(
+        self, *kinds: type, max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AsyncGenerator[FrameStream[Any], None]:
+        """A consumer of its own while the block lasts: every frame of the types `kinds`, of all when none are
+        given, that was not yet received and all that follow. As many as you like, each in its own time::
+
+            async with session.frames(Transcript, ToolCall) as frames:
+                async for frame in frames: ...
+
+        - `max_buffer`: bytes that may wait for it, the session's by default; frames of other types cost
+          nothing. When it is full the socket is no longer read, for anybody.
+        - `drop_oldest`: drop the oldest instead, for a display that had better be late than hold up a call.
+
+        An `Interruption` discards the audio ahead of it here too, also when it is not asked for. The stream
+        ends with the session, behind its `Close`. TypeError for what is no type of frame.
+        """
+        buffer = self._pump.subscribe_to(check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
+        try:
+            yield FrameStream(self._pump, buffer)
+        finally:
+            self._pump.unsubscribe(buffer)
 
     def on(self, handler: Handler) -> Callable[[], None]:
         """Call `handler` with every frame not yet received and all that follow, one at a time and in order;

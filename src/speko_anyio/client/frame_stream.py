@@ -1,0 +1,46 @@
+"""A consumer of a session's frames, beside the others: what `RealtimeSession.frames` gives."""
+
+from __future__ import annotations
+
+from typing import Final, Generic, Self, TypeVar, cast, get_args
+
+from ..protocol.frames import Frame
+from .delivery import DeliveryBuffer
+from .pump import Pump
+
+F_co = TypeVar("F_co", covariant=True)
+
+FRAME_TYPES: Final[frozenset[type]] = frozenset(get_args(Frame))
+
+
+def check_types(kinds: tuple[type, ...]) -> frozenset[type]:
+    """The frame types `kinds`, all there are when it is empty; TypeError for anything else."""
+    for kind in kinds:
+        if kind not in FRAME_TYPES:
+            known = ", ".join(sorted(frame.__name__ for frame in FRAME_TYPES))
+            raise TypeError(f"{kind!r} is no type of frame; the types are {known}")
+    return frozenset(kinds) or FRAME_TYPES
+
+
+class FrameStream(Generic[F_co]):
+    """Frames to iterate over, one task at a time. It ends with the session; when the peer broke the protocol,
+    with that `RemoteProtocolError`. Cancelled, it loses no frame."""
+
+    def __init__(self, pump: Pump, buffer: DeliveryBuffer) -> None:
+        self._pump = pump
+        self._buffer = buffer
+
+    @property
+    def dropped_frames(self) -> int:
+        """Frames that will not come: audio that an interruption made stale, and what did not fit into a
+        stream that may drop."""
+        return self._buffer.dropped_frames
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> F_co:
+        frame = await self._buffer.get()
+        if frame is None:
+            raise self._pump.end_of_iteration()
+        return cast("F_co", frame)
