@@ -21,9 +21,9 @@ from speko_anyio.protocol.errors import ConnectionClosed
 from speko_anyio.protocol.frames import Close, Unknown
 from speko_anyio.protocol.limits import DEFAULT_LIMITS, Limits
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
-from speko_anyio.protocol.session import ServerProtocol
 from speko_anyio.protocol.state import State
 
+from .logs import make_core
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from speko_anyio.protocol.commands import Command
     from speko_anyio.protocol.dialect import Message
     from speko_anyio.protocol.frames import Role, ToolStatus
-    from speko_anyio.protocol.session import Buffer
+    from speko_anyio.protocol.session import Buffer, ServerProtocol
 
 _P = ParamSpec("_P")
 
@@ -101,7 +101,8 @@ async def open_session(
         session_id=session_id,
         config=config,
         metadata=metadata,
-        core=ServerProtocol(
+        core=make_core(
+            session_id,
             input_sample_rate=config.input_sample_rate or DEFAULT_SAMPLE_RATE,
             output_sample_rate=config.output_sample_rate or DEFAULT_SAMPLE_RATE,
             limits=limits,

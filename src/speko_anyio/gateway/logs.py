@@ -1,0 +1,54 @@
+"""The log of the gateway's sessions, on the logger ``speko_anyio.gateway.session`` at DEBUG."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from speko_anyio.observe.lines import line, quote, redact
+from speko_anyio.protocol import codec
+from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage, NeedData
+from speko_anyio.protocol.session import ServerProtocol
+
+if TYPE_CHECKING:
+    from speko_anyio.protocol.commands import Command
+    from speko_anyio.protocol.dialect import Message
+
+logger: Final = logging.getLogger("speko_anyio.gateway.session")
+
+
+def make_core(session_id: str, **options: Any) -> ServerProtocol:
+    """A `ServerProtocol` with these options; one that logs, when the level asks for it now."""
+    if logger.isEnabledFor(logging.DEBUG):
+        return LoggedProtocol(session_id, **options)
+    return ServerProtocol(**options)
+
+
+class LoggedProtocol(ServerProtocol):
+    """Logs what is said, without audio, texts and secrets; see `speko_anyio.observe.lines`."""
+
+    def __init__(self, session_id: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._session_id = redact(session_id)
+
+    def next_event(self) -> Command | Literal[NeedData.NEED_DATA]:
+        event = super().next_event()
+        if event is not NEED_DATA:
+            logger.debug("session %s < %s", self._session_id, line(event))
+        return event
+
+    def messages_to_send(self) -> list[Message]:
+        messages = super().messages_to_send()
+        for message in messages:
+            logger.debug("session %s > %s", self._session_id, self._line(message))
+        return messages
+
+    def _line(self, message: Message) -> str:
+        match message:
+            case bytes():
+                return f"Audio: {len(message)} bytes"
+            case CloseMessage(code=code, reason=reason):
+                return f"close: {code} {quote(reason)}"
+            case _:
+                said = codec.decode_from_server(message, self.limits.max_json_depth)
+                return f"end: {quote(said.reason)}" if isinstance(said, codec.End) else line(said)
