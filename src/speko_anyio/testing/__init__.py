@@ -1,1 +1,71 @@
-"""Test doubles for applications of this library, and for the library itself: no network, no waiting."""
+"""Test doubles for applications of this library, and for the library itself: no network, no waiting.
+
+- `fake_session` and `FakeGateway`: a session, or a whole `Speko`, whose service is in memory and scripted
+  (`speko_anyio.testing.steps`);
+- `virtual_backend`: asyncio and trio on a clock that jumps when there is nothing to do;
+- `record`, `Recording`, `replay`: sessions written down, and played again as fakes;
+- `draw_timeline`: who spoke when, as a picture;
+- `MemoryStream` and `FakeServer`: what these are made of.
+
+The pytest plugin is `speko_anyio.testing.plugin`; pytest finds it by itself.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .clock import VIRTUAL_BACKENDS, VirtualTimeLoop, virtual_backend
+    from .gateway import FakeGateway, fake_session
+    from .handler import serve
+    from .order import reordered
+    from .peer import FakePeer
+    from .script import Script, Step
+    from .server import FakeServer, connected, grant
+    from .streams import MemoryStream, Pipe, stream_pair
+
+__all__ = [
+    "VIRTUAL_BACKENDS",
+    "FakeGateway",
+    "FakePeer",
+    "FakeServer",
+    "MemoryStream",
+    "Pipe",
+    "Script",
+    "Step",
+    "VirtualTimeLoop",
+    "connected",
+    "fake_session",
+    "grant",
+    "reordered",
+    "serve",
+    "stream_pair",
+    "virtual_backend",
+]
+
+# Loaded on first use: pytest imports this package, for its plugin, in every project that has it installed.
+_HOMES: Final = {
+    **dict.fromkeys(("VIRTUAL_BACKENDS", "VirtualTimeLoop", "virtual_backend"), "clock"),
+    **dict.fromkeys(("FakeGateway", "fake_session"), "gateway"),
+    "serve": "handler",
+    "reordered": "order",
+    "FakePeer": "peer",
+    **dict.fromkeys(("Script", "Step"), "script"),
+    **dict.fromkeys(("FakeServer", "connected", "grant"), "server"),
+    **dict.fromkeys(("MemoryStream", "Pipe", "stream_pair"), "streams"),
+}
+
+
+def __getattr__(name: str) -> object:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value: object = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -49,12 +49,20 @@ class FakeServer:
     - `answers`: whether the server answers at all; a peer that is stuck does not.
     """
 
-    def __init__(self, *, max_receive: int = 65_536) -> None:
+    def __init__(
+        self,
+        *,
+        max_receive: int = 65_536,
+        input_sample_rate: int = 24_000,
+        output_sample_rate: int = 24_000,
+    ) -> None:
         self.to_client = Pipe()
         self.from_client = Pipe()
         self.from_client.sink = self._received
         self.stream = MemoryStream(self.to_client, self.from_client, max_receive=max_receive)
-        self.core = ServerConnection(ping_interval=None)
+        self.core = ServerConnection(
+            input_sample_rate=input_sample_rate, output_sample_rate=output_sample_rate, ping_interval=None
+        )
         self.commands: list[Command] = []
         self.on_command: Callable[[Command], None] | None = None
         self.greet: Callable[[], None] = self.accept
@@ -82,11 +90,11 @@ class FakeServer:
         """Close the connection without a word."""
         self.to_client.end()
 
-    def _received(self, data: bytes) -> None:
-        self.wire += data
-        if not self.answers:
-            return
-        self.core.receive_data(data)
+    def client_left(self) -> None:
+        """The client has closed its side of the connection. Nobody here notices; `FakePeer` does."""
+
+    def take_events(self) -> None:
+        """Note what the core has understood of the client, and answer it."""
         try:
             while (event := self.core.next_event()) is not NEED_DATA:
                 if isinstance(event, UpgradeRequest):
@@ -99,7 +107,17 @@ class FakeServer:
             pass  # the end of the session: `closed` tells
         self.flush()
         if self.core.error is not None:
-            self.to_client.end()
+            self.hang_up()
+
+    def _received(self, data: bytes) -> None:
+        self.wire += data
+        if not self.answers:
+            return
+        if data:
+            self.core.receive_data(data)
+            self.take_events()
+        else:
+            self.client_left()
 
 
 @block

@@ -12,7 +12,8 @@ from anyio.abc import ByteStream
 class Pipe:
     """One direction: what was written and not yet received, up to `capacity` bytes.
 
-    `sink`, when given, takes what is written at once, in the writer's own call: a peer that needs no task.
+    `sink`, when given, takes what is written at once, in the writer's own call, and ``b""`` for its end: a
+    peer that needs no task.
     """
 
     def __init__(self, capacity: int = 65_536) -> None:
@@ -37,8 +38,11 @@ class Pipe:
         self.changed()
 
     def end(self) -> None:
-        self.eof = True
+        """The writer has no more to say."""
+        ended, self.eof = self.eof, True
         self.changed()
+        if self.sink is not None and not ended and not self.broken:
+            self.sink(b"")
 
     def break_(self) -> None:
         """From now on both ends find the connection reset."""

@@ -1,0 +1,186 @@
+"""The service in memory: a session with its fake peer, or a whole `Speko`, mint and sessions included."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any, Final, Unpack
+
+import httpx
+import msgspec
+
+from ..client.api import Speko
+from ..client.block import block
+from ..client.mint import Mint
+from ..client.opening import SessionOptions
+from ..client.realtime import Realtime, open_session
+from ..client.session import RealtimeSession
+from ..client.tools import AnyTool
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, APIErrorBody, MintRequest, SessionGrant
+from .peer import FakePeer
+from .script import Script, scripted
+from .server import connected
+
+API_KEY: Final = "sk_fake"
+"""The key that a fake gateway takes, and its `FakeGateway.speko` has."""
+
+BASE_URL: Final = "http://speko.test"
+"""Where a fake gateway seems to be. The name can't be resolved (RFC 6761): nothing leaves the process."""
+
+
+@block
+async def fake_session(
+    script: Script | None = None,
+    *,
+    peer: FakePeer | None = None,
+    tools: Iterable[AnyTool] = (),
+    ttl_seconds: float | None = None,
+    within: float = 30.0,
+    **options: Unpack[SessionOptions],
+) -> AsyncGenerator[tuple[RealtimeSession, FakePeer], None]:
+    """A real session of the client whose gateway is fake: yields both ends. No sockets, no waiting.
+
+    - `script`: what the gateway does; without one, play the peer by hand.
+    - `peer`: one of your own, for other sample rates.
+    - `within`: seconds until the test is taken to hang, which is a TimeoutError.
+
+    The rest is as for `open_session`. A failure of the script comes out as itself, see `scripted`.
+    """
+    peer = peer or FakePeer()
+    opening = connected(peer, tools=tools, ttl_seconds=ttl_seconds, within=within, **options)
+    async with scripted(peer, script, opening) as (session, _):
+        yield session, peer
+
+
+class FakeGateway:
+    """A mint and its sessions in memory, for applications that open their own: give them its `speko()`.
+
+    - `script`: what the gateway does in every session; change it between sessions as you like.
+    - `minted`: the requests for sessions, in order; `sessions`: the peers of those that were opened.
+
+    A failure of the script comes out of the session's block, in the application. Lest the application
+    handles it like a failure of the service, `check` raises it again: the fixture ``speko_gateway`` does.
+    """
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script
+        self.minted: list[MintRequest] = []
+        self.sessions: list[FakePeer] = []
+        self._waiting: dict[str, FakePeer] = {}
+        self._refusals: deque[httpx.Response] = deque()
+        self._failures: list[Exception] = []
+
+    @property
+    def session(self) -> FakePeer:
+        """The peer of the one session there was. AssertionError when there was none, or several."""
+        assert len(self.sessions) == 1, f"{len(self.sessions)} sessions were opened, not one"
+        return self.sessions[0]
+
+    def speko(self, **options: Any) -> Speko:
+        """A `Speko` whose sessions are minted and served here; `options` are those of `Speko`."""
+        return _FakeSpeko(self, options)
+
+    def refuse(
+        self,
+        status: int,
+        code: str = "UNKNOWN",
+        message: str = "refused by the test",
+        *,
+        retry_after: float | None = None,
+        times: int = 1,
+    ) -> None:
+        """Answer the next request for a session with an HTTP error; `times` requests, to outlast retries."""
+        headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
+        body = msgspec.json.encode(APIErrorBody(error=message, code=code))
+        self._refusals.extend(httpx.Response(status, headers=headers, content=body) for _ in range(times))
+
+    def check(self) -> None:
+        """Raise the first failure of a script, if there was one."""
+        if self._failures:
+            raise self._failures[0]
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes,
+        headers: dict[str, str],
+        timeout: float,  # noqa: ASYNC109 - httpx's own parameter
+        follow_redirects: bool,
+    ) -> httpx.Response:
+        """Answer as the mint: this is the `http_client` of the fake `Speko`."""
+        assert (method, url) == ("POST", f"{BASE_URL}/v1/sessions"), f"a fake mint has no {method} {url}"
+        if self._refusals:
+            return self._refusals.popleft()
+        if headers.get("Authorization") != f"Bearer {API_KEY}":
+            body = APIErrorBody(error="the API key is wrong", code="UNAUTHORIZED")
+            return httpx.Response(401, content=msgspec.json.encode(body))
+        return httpx.Response(201, content=msgspec.json.encode(self._grant(content)))
+
+    def take(self, grant: SessionGrant) -> FakePeer:
+        """The peer that a grant opens, once; one that refuses with 401 for any other grant."""
+        peer = self._waiting.pop(grant.ws_token, None)
+        if peer is None:
+            refusing = FakePeer()
+            body = APIErrorBody(error="the token opens no session, or was used", code="UNAUTHORIZED")
+            text = msgspec.json.encode(body).decode()
+            refusing.greet = lambda: refusing.core.refuse(401, text)
+            return refusing
+        self.sessions.append(peer)
+        return peer
+
+    def note_failure(self, error: Exception) -> None:
+        """Keep a failure of a script for `check`."""
+        self._failures.append(error)
+
+    def _grant(self, content: bytes) -> SessionGrant:
+        request = msgspec.json.decode(content, type=MintRequest)
+        self.minted.append(request)
+        number = len(self.minted)
+        config = request.s2s
+        peer = FakePeer(
+            config=config,
+            input_sample_rate=config.input_sample_rate or DEFAULT_SAMPLE_RATE,
+            output_sample_rate=config.output_sample_rate or DEFAULT_SAMPLE_RATE,
+        )
+        token = f"wst_fake_{number}"
+        self._waiting[token] = peer
+        return SessionGrant(
+            session_id=f"session-{number}",
+            ws_url=f"ws://speko.test/v1/sessions/session-{number}/stream",
+            ws_token=token,
+            expires_at="2030-01-01T00:00:00Z",
+            input_sample_rate=peer.core.input_sample_rate,
+            output_sample_rate=peer.core.output_sample_rate,
+        )
+
+
+class _FakeSpeko(Speko):
+    """A `Speko` of a fake gateway: the real client but for where its HTTP and its WebSockets go."""
+
+    def __init__(self, gateway: FakeGateway, options: dict[str, Any]) -> None:
+        super().__init__(API_KEY, BASE_URL, http_client=gateway, **options)
+        self.realtime = _FakeRealtime(self.realtime._mint, gateway)
+
+
+class _FakeRealtime(Realtime):
+    def __init__(self, mint: Mint, gateway: FakeGateway) -> None:
+        super().__init__(mint)
+        self._gateway = gateway
+
+    @block
+    async def open(
+        self,
+        grant: SessionGrant,
+        *,
+        tools: Iterable[AnyTool] = (),
+        ttl_seconds: float | None = None,
+        **options: Unpack[SessionOptions],
+    ) -> AsyncGenerator[RealtimeSession, None]:
+        gateway = self._gateway
+        peer = gateway.take(grant)
+        options["stream"] = peer.stream
+        opening = open_session(grant, tools=tools, ttl_seconds=ttl_seconds, **options)
+        async with scripted(peer, gateway.script, opening, failed=gateway.note_failure) as session:
+            yield session

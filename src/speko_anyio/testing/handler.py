@@ -1,0 +1,78 @@
+"""A real gateway's handler as the script of a fake one: both ends of an application in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..gateway.session import open_session
+from ..protocol import codec
+from ..protocol.commands import AudioIn, Command, UpgradeRequest
+from ..protocol.dialect import CloseMessage
+from ..protocol.errors import ConnectionClosed
+from ..protocol.frames import Audio, Close, Expiring, Ready, Unknown
+from ..protocol.limits import DEFAULT_LIMITS
+from ..protocol.mint import SessionConfig
+
+if TYPE_CHECKING:
+    from ..gateway.handlers import Handler
+    from .peer import FakePeer
+    from .script import Step
+
+_UNMINTED: Final = SessionConfig(provider="fake", model="fake")
+"""What a handler is told of a session that nobody minted."""
+
+
+def serve(handler: Handler) -> Step:
+    """Run a gateway's handler, ``async def handler(session: ServerSession)``, as a whole script.
+
+    It has the session as behind a real gateway, with its buffers and its interruptions; when it returns the
+    session is closed with 1000, when it raises the test fails.
+    """
+
+    async def script(peer: FakePeer) -> None:
+        async with open_session(
+            _Transport(peer), session_id="fake", config=peer.config or _UNMINTED
+        ) as session:
+            await handler(session)
+
+    return script
+
+
+class _Transport:
+    """A `MessageTransport` whose other side is the client of a `FakePeer`."""
+
+    def __init__(self, peer: FakePeer) -> None:
+        self._peer = peer
+
+    async def receive(self) -> str | bytes | CloseMessage | None:
+        try:
+            return _message(await self._peer.receive())
+        except ConnectionClosed:
+            return None
+
+    async def send(self, message: str | bytes) -> None:
+        peer = self._peer
+        if isinstance(message, bytes):
+            peer.send(Audio(message, peer.core.output_sample_rate))
+            return
+        frame = codec.decode_from_server(message, DEFAULT_LIMITS.max_json_depth)
+        # The peer said `ready` as it accepted the client, and says `end` as it closes.
+        if not isinstance(frame, Ready | codec.End):
+            peer.send(frame)
+
+    async def close(self, code: int, reason: str) -> None:
+        self._peer.close(code, reason)
+
+
+def _message(command: Command) -> str | bytes | CloseMessage | None:
+    """The WebSocket message that `command` was."""
+    match command:
+        case AudioIn(pcm=pcm):
+            return pcm
+        case Unknown(raw=text):
+            return text
+        case Close(code=code, reason=reason, initiated_by=who):
+            return None if who == "transport" else CloseMessage(code, reason)
+        case _:
+            assert not isinstance(command, Expiring | UpgradeRequest)
+            return codec.encode(command)

@@ -1,0 +1,132 @@
+"""Scripts: what a fake gateway does, beside the session of the application under test."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+import anyio
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
+
+from ..client.block import block
+from ..protocol.errors import ConnectionClosed
+
+if TYPE_CHECKING:
+    from .peer import FakePeer
+
+SessionT = TypeVar("SessionT")
+
+Step: TypeAlias = "Callable[[FakePeer], Awaitable[object] | object]"
+"""Something a gateway does: a function of its `FakePeer`, sync or async."""
+
+Script: TypeAlias = "Step | Iterable[Step]"
+"""Everything a gateway does: one coroutine function, or steps in their order.
+
+When it is through, the session is closed with 1000, as the gateway does behind a handler; unless there are
+reactions (`FakePeer.on`), which last until the client leaves. It begins when the client's session is
+open: for faults in the handshake give the peer another `greet`.
+"""
+
+GRACE: Final = 1.0
+"""Seconds for a script that expects something of a client that has left to notice that."""
+
+
+class Stage:
+    """Where the script of one peer runs, and its reactions. The first failure ends everything on it."""
+
+    def __init__(self, peer: FakePeer, tasks: TaskGroup, failed: Callable[[Exception], None] | None) -> None:
+        self._peer = peer
+        self._tasks = tasks
+        self._failed = failed
+        self.failure: Exception | None = None
+        self._block_failed = False
+
+    def block_failed(self) -> None:
+        """The block fails or is cancelled: whatever fails here now is only the consequence."""
+        self._block_failed = True
+
+    def start_soon(self, steps: Iterable[Step]) -> None:
+        """Run steps in a task of their own, beside the script."""
+        self._tasks.start_soon(self._run, steps, False)
+
+    async def start(self, script: Script) -> None:
+        """Begin the whole script; returns when it first waits: what it sets up is in force then."""
+        steps = [script] if callable(script) else tuple(script)
+        await self._tasks.start(self._run, steps, True)
+
+    async def _run(
+        self, steps: Iterable[Step], whole: bool, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
+    ) -> None:
+        peer = self._peer
+        begun = False
+        try:
+            for step in steps:
+                result = step(peer)
+                if inspect.isawaitable(result):
+                    if not begun:
+                        # The task runs on until it really waits, and only then whoever started it.
+                        begun = True
+                        task_status.started()
+                    await result
+            if whole and not peer.reactions:
+                peer.close()
+        except Exception as exc:  # noqa: BLE001 - raised by `scripted`
+            # That the client left while the script was talking is no failure of either.
+            if isinstance(exc, ConnectionClosed) and exc is peer.core.error:
+                return
+            if self.failure is None and not self._block_failed:
+                self.failure = exc
+                if self._failed is not None:
+                    self._failed(exc)
+                self._tasks.cancel_scope.cancel()
+        finally:
+            if not begun:
+                task_status.started()
+
+
+@block
+async def scripted(
+    peer: FakePeer,
+    script: Script | None,
+    opening: AbstractAsyncContextManager[SessionT],
+    *,
+    failed: Callable[[Exception], None] | None = None,
+) -> AsyncGenerator[SessionT, None]:
+    """Open the client's session and run `script` on `peer` beside the block; yields what `opening` does.
+
+    A failure of the script, a missed expectation above all, cancels the block and comes out of it as it is;
+    `failed` is told of it too. When the block failed first, its own exception comes out. A script that is
+    not through when the session is over is cancelled; if it still expects something of the client, it fails.
+    """
+    error: BaseException | None = None
+    stage: Stage | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            peer.stage = stage = Stage(peer, tasks, failed)
+            tasks.start_soon(peer.carry)
+            try:
+                async with opening as session:
+                    if script is not None:
+                        await stage.start(script)
+                    try:
+                        yield session
+                    except BaseException:
+                        stage.block_failed()
+                        raise
+                with anyio.move_on_after(GRACE):
+                    await peer.wait_expecting_nothing()
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as exc:  # noqa: BLE001 - held, and raised below: the group would wrap it
+                error = exc
+            tasks.cancel_scope.cancel()
+    finally:
+        peer.stage = None
+        # What its failure made of the block is not told.
+        if stage is not None and stage.failure is not None:
+            raise stage.failure
+        if error is not None:
+            raise error
