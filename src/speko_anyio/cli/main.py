@@ -83,6 +83,10 @@ def _command(name: str) -> Command:
             from .say import say
 
             return say
+        if name == "bench":
+            from .bench import bench
+
+            return bench
         from .serve import serve
 
         return serve
@@ -144,6 +148,37 @@ def _parser() -> argparse.ArgumentParser:
     say.add_argument("--base-url", default=None, help="of the service (default: SPEKO_BASE_URL)")
     _add_output(say)
     _add_backend(say)
+
+    bench = commands.add_parser(
+        "bench",
+        help="put a load on any gateway",
+        description="Hold many real-time sessions at once and report latencies, late and lost messages, and "
+        "errors. With the provider echo, audio is sent without a pause and must come back as it was; with "
+        "--wav, that question is asked again and again. Without --base-url, the providers local and echo are "
+        "served by a gateway in this process.",
+        epilog=EXIT_CODES_HELP + "; 1 also when a session failed or a message was lost",
+    )
+    bench.add_argument("--sessions", type=_positive, default=20, metavar="N", help="at once (default: 20)")
+    bench.add_argument(
+        "--seconds", type=_seconds, default=10.0, metavar="S", help="of each session (default: 10)"
+    )
+    bench.add_argument(
+        "--ramp", type=_seconds, default=2.0, metavar="S", help="in which they are opened (default: 2)"
+    )
+    bench.add_argument("--provider", default="echo", help="(default: echo)")
+    bench.add_argument("--model", default=None, help="the provider's model (default: its usual one)")
+    bench.add_argument(
+        "--wav", type=Path, default=None, metavar="FILE", help="a question to ask, any PCM WAV"
+    )
+    bench.add_argument(
+        "--rate", type=int, choices=(16000, 24000), default=24000, help="of the sessions, in Hz"
+    )
+    bench.add_argument("--base-url", default=None, help="of the service (default: SPEKO_BASE_URL)")
+    bench.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the report as JSON")
+    bench.add_argument(
+        "--plot", type=Path, default=None, metavar="FILE.svg", help="draw the latency over time"
+    )
+    _add_backend(bench)
 
     serve = commands.add_parser(
         "serve",

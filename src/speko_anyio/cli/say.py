@@ -19,7 +19,8 @@ USUAL_MODELS: Final = {
 }
 """The model of a provider that was named without one; any other provider's is called as the provider is."""
 
-_SERVED_HERE: Final = ("local", "echo")
+SERVED_HERE: Final = ("local", "echo")
+"""Providers that a gateway in this process serves when no other is named."""
 
 
 async def say(options: argparse.Namespace) -> None:
@@ -30,7 +31,7 @@ async def say(options: argparse.Namespace) -> None:
     with Display() as display:
         async with AsyncExitStack() as stack:
             api_key = None
-            if base_url is None and options.provider in _SERVED_HERE:
+            if base_url is None and options.provider in SERVED_HERE:
                 from .here import gateway_here
 
                 display.status("starting a gateway in this process")

@@ -1,0 +1,84 @@
+"""The command: from options to a plan, from a load to what is printed and written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from ...client.api import Speko
+from .. import files
+from ..display import Display
+from ..failures import FAILED, CommandError
+from ..say import SERVED_HERE, USUAL_MODELS
+from .chart import draw
+from .load import Load
+from .plan import Plan
+from .report import make_lines, make_report, make_table
+
+
+async def bench(options: argparse.Namespace) -> None:
+    """Make the load and report it; `CommandError` at the end when not every session did what it should."""
+    for path in filter(None, (options.json, options.plot)):
+        files.check_writable(path)
+    plan = _plan(options)
+    question = b"" if options.wav is None else await files.load(options.wav, plan.rate)
+    base_url = options.base_url or os.environ.get("SPEKO_BASE_URL")
+    with Display() as display:
+        async with AsyncExitStack() as stack:
+            api_key = None
+            if base_url is None and plan.provider in SERVED_HERE:
+                from ..here import gateway_here
+
+                display.line("the gateway runs in this process and shares its CPU; --base-url names another")
+                base_url, api_key = await stack.enter_async_context(gateway_here())
+            speko = await stack.enter_async_context(Speko(api_key, base_url))
+            load = Load(speko, plan, question)
+            await load.run(_watcher(display, load))
+        report = make_report(load, plan, backend=options.backend)
+        display.console.print(make_table(report))
+        for line in make_lines(report):
+            display.line(line)
+        if options.json is not None:
+            await _write(options.json, msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+            display.line(f"written   {options.json}")
+        if options.plot is not None:
+            await _write(options.plot, draw(report))
+            display.line(f"written   {options.plot}")
+    if not report.clean:
+        raise CommandError("not every session did what it should; see above", FAILED)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    return Plan(
+        kind="echo" if options.wav is None else "turns",
+        provider=options.provider,
+        model=options.model or USUAL_MODELS.get(options.provider, options.provider),
+        sessions=options.sessions,
+        seconds=options.seconds,
+        ramp=options.ramp,
+        rate=options.rate,
+    )
+
+
+def _watcher(display: Display, load: Load) -> Callable[[], None]:
+    def watch() -> None:
+        received = sum(outcome.received for outcome in load.outcomes)
+        failed = load.errors.total()
+        display.status(
+            f"{load.clock():.0f} s: {load.live} sessions open, {received} messages received, {failed} failed"
+        )
+
+    return watch
+
+
+async def _write(path: Path, text: str) -> None:
+    try:
+        await anyio.Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{path} can't be written: {error.strerror}", FAILED) from None

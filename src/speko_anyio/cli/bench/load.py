@@ -1,0 +1,108 @@
+"""The load itself: every session of a plan in a task of its own."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import anyio
+
+from ...client.api import Speko
+from ...protocol.errors import SpekoError
+from ..failures import CommandError
+from .echo import run_echo
+from .outcome import Outcome
+from .plan import Plan
+from .turns import run_turns
+
+
+class Load:
+    """`plan`'s sessions on `speko`; `outcomes` grow while `run` does.
+
+    `now` gives seconds. Not the event loop's clock, which on uvloop moves in whole milliseconds.
+    """
+
+    def __init__(
+        self,
+        speko: Speko,
+        plan: Plan,
+        question: bytes = b"",
+        *,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._speko = speko
+        self._plan = plan
+        self._question = question
+        self._now = now
+        self._begin = 0.0
+        self.outcomes: list[Outcome] = []
+        self.live = 0
+        """Sessions that are open now."""
+        self.seconds = 0.0
+        """The whole took."""
+        self.cpu_seconds = 0.0
+        """Of this process, which makes the load."""
+
+    @property
+    def errors(self) -> Counter[str]:
+        """What went wrong, and how often."""
+        return Counter(outcome.error for outcome in self.outcomes if outcome.error is not None)
+
+    def clock(self) -> float:
+        """Seconds from the beginning."""
+        return self._now() - self._begin
+
+    async def run(self, watch: Callable[[], None]) -> None:
+        """Make the load; `watch` is called twice a second. What the sessions meet is in `outcomes`."""
+        self._begin = self._now()
+        start = anyio.current_time()
+        cpu = time.process_time()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_call_regularly, watch)
+            async with anyio.create_task_group() as sessions:
+                for index in range(self._plan.sessions):
+                    await anyio.sleep_until(start + self._plan.starts_at(index))
+                    sessions.start_soon(self._hold)
+            tasks.cancel_scope.cancel()
+        self.seconds = self.clock()
+        self.cpu_seconds = time.process_time() - cpu
+
+    async def _hold(self) -> None:
+        outcome = Outcome()
+        self.outcomes.append(outcome)
+        plan = self._plan
+        asked = self.clock()
+        try:
+            async with self._speko.realtime.connect(
+                provider=plan.provider,
+                model=plan.model,
+                input_sample_rate=plan.rate,
+                output_sample_rate=plan.rate,
+            ) as session:
+                outcome.connect = self.clock() - asked
+                self.live += 1
+                try:
+                    if plan.kind == "echo":
+                        await run_echo(session, plan, outcome, self.clock)
+                    else:
+                        await run_turns(session, plan, outcome, self.clock, self._question)
+                finally:
+                    self.live -= 1
+            outcome.ended(session.closed)
+            if (
+                session.closed is not None
+                and session.closed.initiated_by != "local"
+                and outcome.error is None
+            ):
+                outcome.error = f"the session ended with {outcome.end}"
+        except (SpekoError, CommandError) as error:
+            outcome.error = str(error)
+            if outcome.connect is not None:
+                outcome.ended(session.closed)
+
+
+async def _call_regularly(watch: Callable[[], None]) -> None:
+    while True:
+        watch()
+        await anyio.sleep(0.5)
