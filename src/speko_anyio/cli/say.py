@@ -23,6 +23,11 @@ SERVED_HERE: Final = ("local", "echo")
 """Providers that a gateway in this process serves when no other is named."""
 
 
+def usual_model(provider: str) -> str:
+    """The model of a provider that was named without one."""
+    return USUAL_MODELS.get(provider, provider)
+
+
 async def say(options: argparse.Namespace) -> None:
     """Ask, show the conversation, write the answer."""
     files.check_writable(options.output)
@@ -41,7 +46,7 @@ async def say(options: argparse.Namespace) -> None:
             session = await stack.enter_async_context(
                 speko.realtime.connect(
                     provider=options.provider,
-                    model=options.model or USUAL_MODELS.get(options.provider, options.provider),
+                    model=options.model or usual_model(options.provider),
                     voice=options.voice,
                     system_prompt=options.system_prompt,
                     input_sample_rate=options.rate,

@@ -15,7 +15,7 @@ from ...client.api import Speko
 from .. import files
 from ..display import Display
 from ..failures import FAILED, CommandError
-from ..say import SERVED_HERE, USUAL_MODELS
+from ..say import SERVED_HERE, usual_model
 from .chart import draw
 from .load import Load
 from .plan import Plan
@@ -58,7 +58,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     return Plan(
         kind="echo" if options.wav is None else "turns",
         provider=options.provider,
-        model=options.model or USUAL_MODELS.get(options.provider, options.provider),
+        model=options.model or usual_model(options.provider),
         sessions=options.sessions,
         seconds=options.seconds,
         ramp=options.ramp,

@@ -66,6 +66,7 @@ async def run_echo(
             for index in range(total):
                 await anyio.sleep_until(start + index * MESSAGE_SECONDS)
                 sent_at.append(clock())
+                outcome.behind.append(max(0.0, sent_at[index] - sent_at[0] - index * MESSAGE_SECONDS))
                 outcome.sent += 1
                 await session.send_audio(message(index, size))
         except SpekoError:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import anyio
 
 from ...client.api import Speko
+from ...client.session import RealtimeSession
 from ...protocol.errors import SpekoError
 from ..failures import CommandError
 from .echo import run_echo
@@ -73,6 +74,7 @@ class Load:
         self.outcomes.append(outcome)
         plan = self._plan
         asked = self.clock()
+        session: RealtimeSession | None = None
         try:
             async with self._speko.realtime.connect(
                 provider=plan.provider,
@@ -98,8 +100,7 @@ class Load:
                 outcome.error = f"the session ended with {outcome.end}"
         except (SpekoError, CommandError) as error:
             outcome.error = str(error)
-            if outcome.connect is not None:
-                outcome.ended(session.closed)
+            outcome.ended(None if session is None else session.closed)
 
 
 async def _call_regularly(watch: Callable[[], None]) -> None:

@@ -24,6 +24,8 @@ class Outcome:
         """Of each message of an echo, from being sent to being back."""
         self.lateness = array("d")
         """Of each message that came: how long a player that began with the first one had to wait for it."""
+        self.behind = array("d")
+        """How late each message of an echo was sent: the load's own fault, and part of the lateness."""
         self.sent = 0
         """Messages of audio."""
         self.received = 0

@@ -74,6 +74,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: Spread | None
     """Of an echo: from sending a message to having it back."""
     lateness_ms: Spread | None
+    behind_ms: Spread | None
+    """Of an echo: how late the messages were sent. Where this is large, so is the lateness, and neither is the
+    gateway's."""
     ends: dict[str, int]
     errors: dict[str, int]
     by_second: tuple[Second, ...]
@@ -106,6 +109,7 @@ def make_report(load: Load, plan: Plan, *, backend: str) -> Report:
         first_audio_ms=Spread.of(first for outcome in outcomes for first in outcome.first_audio),
         latency_ms=Spread.of(latency for outcome in outcomes for latency in outcome.latency),
         lateness_ms=Spread.of(lateness),
+        behind_ms=Spread.of(behind for outcome in outcomes for behind in outcome.behind),
         ends=dict(Counter(outcome.end for outcome in outcomes).most_common()),
         errors=dict(load.errors.most_common()),
         by_second=_by_second(load),
@@ -135,6 +139,7 @@ def make_table(report: Report) -> Table:
         ("time to first audio", report.first_audio_ms),
         ("message there and back", report.latency_ms),
         ("lateness of a message", report.lateness_ms),
+        ("of it, sent too late", report.behind_ms),
     ):
         if spread is not None:
             figures = (spread.p50, spread.p90, spread.p99, spread.max)
