@@ -75,8 +75,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Of an echo: from sending a message to having it back."""
     lateness_ms: Spread | None
     behind_ms: Spread | None
-    """Of an echo: how late the messages were sent. Where this is large, so is the lateness, and neither is the
-    gateway's."""
+    """Of an echo: how late the messages were sent. Where this is large, so is the lateness, and neither is
+    the gateway's."""
     ends: dict[str, int]
     errors: dict[str, int]
     by_second: tuple[Second, ...]
