@@ -12,6 +12,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .client.api import Speko
+    from .client.direct import XAI, Google, OpenAI, Provider
     from .client.errors import (
         APIConnectionError,
         APIError,
@@ -84,10 +85,15 @@ if TYPE_CHECKING:
         parse_url,
     )
     from .protocol.mint import SessionConfig, SessionGrant, ToolSpec
+    from .providers.google import GoogleOptions, GoogleVad
+    from .providers.openai import OpenAIOptions, SemanticVad, ServerVad
+    from .providers.options import ServerTool
+    from .providers.xai import XAIOptions, XAIVad
 
 __all__ = [
     "DEFAULT_LIMITS",
     "NEED_DATA",
+    "XAI",
     "APIConnectionError",
     "APIError",
     "APIResponseError",
@@ -114,6 +120,9 @@ __all__ = [
     "Flushed",
     "Frame",
     "FrameStream",
+    "Google",
+    "GoogleOptions",
+    "GoogleVad",
     "HandshakeError",
     "Initiator",
     "InternalError",
@@ -124,8 +133,11 @@ __all__ = [
     "Message",
     "MissingAPIKeyError",
     "NeedData",
+    "OpenAI",
+    "OpenAIOptions",
     "Playback",
     "ProtocolError",
+    "Provider",
     "ProxyError",
     "RateLimitError",
     "Ready",
@@ -133,10 +145,13 @@ __all__ = [
     "RealtimeSession",
     "RemoteProtocolError",
     "Role",
+    "SemanticVad",
     "ServerConnection",
     "ServerError",
     "ServerProtocol",
+    "ServerTool",
     "ServerToolCall",
+    "ServerVad",
     "SessionConfig",
     "SessionGrant",
     "SessionInfo",
@@ -158,6 +173,8 @@ __all__ = [
     "UpgradeRequest",
     "Usage",
     "WebSocketURL",
+    "XAIOptions",
+    "XAIVad",
     "__version__",
     "is_sendable",
     "open_session",
@@ -195,6 +212,11 @@ _HOMES = {
     **dict.fromkeys(("SessionInfo", "SessionObserver"), "observe.observer"),
     **dict.fromkeys(("Tool", "ToolError", "tool"), "client.tools"),
     **dict.fromkeys(("SessionConfig", "SessionGrant", "ToolSpec"), "protocol.mint"),
+    **dict.fromkeys(("Google", "OpenAI", "Provider", "XAI"), "client.direct"),
+    **dict.fromkeys(("GoogleOptions", "GoogleVad"), "providers.google"),
+    **dict.fromkeys(("OpenAIOptions", "SemanticVad", "ServerVad"), "providers.openai"),
+    "ServerTool": "providers.options",
+    **dict.fromkeys(("XAIOptions", "XAIVad"), "providers.xai"),
 }
 
 

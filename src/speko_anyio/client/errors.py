@@ -23,8 +23,10 @@ from ..protocol.errors import SpekoError
 class MissingAPIKeyError(SpekoError):
     """No API key: neither as an argument nor in the environment."""
 
-    def __init__(self) -> None:
-        super().__init__("no API key: set the environment variable SPEKO_API_KEY or pass Speko(api_key=...)")
+    def __init__(self, variable: str = "SPEKO_API_KEY", argument: str = "Speko(api_key=...)") -> None:
+        super().__init__(f"no API key: set the environment variable {variable} or pass {argument}")
+        self.variable = variable
+        """Of the environment, where the key was looked for."""
 
 
 class ConfigurationError(SpekoError, ValueError):

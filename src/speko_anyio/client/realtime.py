@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Unpack
 
@@ -14,15 +13,14 @@ from ..protocol.mint import (
     MAX_TTL_SECONDS,
     MintRequest,
     SampleRate,
-    SessionConfig,
     SessionGrant,
 )
 from .block import block
-from .errors import ConfigurationError
+from .config import session_config
 from .mint import USER_AGENT, Mint
 from .opening import CoreOptions, SessionOptions, check_names, open_core
 from .session import RealtimeSession
-from .tools import AnyTool, Toolbox
+from .tools import AnyTool
 
 
 @block
@@ -106,9 +104,7 @@ class Realtime:
         failures and 429, 502, 503 and 504 are tried again, with one
         ``Idempotency-Key``, up to ``max_retries`` times.
         """
-        if temperature is not None and not math.isfinite(temperature):
-            raise ConfigurationError(f"the temperature is {temperature}; pass a finite number, or None")
-        config = SessionConfig(
+        config = session_config(
             provider=provider,
             model=model,
             voice=voice,
@@ -116,7 +112,7 @@ class Realtime:
             temperature=temperature,
             input_sample_rate=input_sample_rate,
             output_sample_rate=output_sample_rate,
-            tools=Toolbox(tools).specs,
+            tools=tools,
         )
         return await self._mint.create(
             MintRequest(

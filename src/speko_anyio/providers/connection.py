@@ -7,6 +7,7 @@ sent from then on, also before `Ready`.
 
 from __future__ import annotations
 
+import abc
 import os
 from collections.abc import Callable
 from typing import Final, TypedDict, Unpack, cast
@@ -23,13 +24,16 @@ from ..protocol.state import State
 from .endpoint import Endpoint
 from .google import GoogleDialect, GoogleOptions
 from .openai import SESSION_SECONDS, OpenAIDialect, OpenAIOptions
-from .playback import Playback
-from .provider import PROVIDER_LIMITS
+from .provider import PROVIDER_LIMITS, ProviderDialect
 from .xai import XAIDialect, XAIOptions
 
 _OPENAI_DEFAULTS: Final = OpenAIOptions()
 _XAI_DEFAULTS: Final = XAIOptions()
 _GOOGLE_DEFAULTS: Final = GoogleOptions()
+
+
+PING_TIMEOUT: Final = 60.0
+"""Seconds to wait for a sign of life after a ping: Gemini's pongs have been seen to take 30."""
 
 
 class TransportOptions(TypedDict, total=False):
@@ -42,7 +46,7 @@ class TransportOptions(TypedDict, total=False):
     ping_interval: float | None
     """Silence after which a ping is sent; None for no keepalive; default 20."""
     ping_timeout: float
-    """For any sign of life after a ping; default 60, since Gemini's pongs have been seen to take 30."""
+    """For any sign of life after a ping; default `PING_TIMEOUT`."""
     clock: Callable[[], float] | None
     """Seconds of a clock that never goes back: makes the truncation of interrupted audio exact. None: audio
     counts as heard when it comes; see `Playback`."""
@@ -50,12 +54,19 @@ class TransportOptions(TypedDict, total=False):
     """Where masking keys and the handshake's nonce come from; default `os.urandom`."""
 
 
-class ProviderConnection(ClientByteLevel[Frame]):
+class ConnectionOptions(TransportOptions, total=False):
+    """What the connections of all providers take."""
+
+    limits: Limits
+    close_timeout: float
+    ready_timeout: float
+    warn_before: float
+
+
+class ProviderConnection(ClientByteLevel[Frame], ProviderDialect, abc.ABC):
     """Adds bytes to a provider's dialect. Put it before the dialect in the bases; call `_connect` last."""
 
     _refusal_advice = "check the API key and the model, and that the account may use it"
-
-    playback: Playback
 
     def _connect(self, endpoint: Endpoint, options: TransportOptions) -> None:
         self._start_client(
@@ -66,7 +77,7 @@ class ProviderConnection(ClientByteLevel[Frame]):
             entropy=options.get("entropy", os.urandom),
             handshake_timeout=options.get("handshake_timeout", 10.0),
             ping_interval=options.get("ping_interval", 20.0),
-            ping_timeout=options.get("ping_timeout", 60.0),
+            ping_timeout=options.get("ping_timeout", PING_TIMEOUT),
         )
         clock = options.get("clock")
         if clock is not None:

@@ -1,0 +1,308 @@
+"""Sessions with a provider itself: your own key with it, and no service or gateway between."""
+
+from __future__ import annotations
+
+import abc
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import ClassVar, Final, Unpack
+
+from ..protocol.mint import SampleRate, SessionConfig
+from ..providers.connection import (
+    PING_TIMEOUT,
+    ConnectionOptions,
+    GoogleConnection,
+    OpenAIConnection,
+    ProviderConnection,
+    XAIConnection,
+)
+from ..providers.endpoint import AuthStyle, Endpoint
+from ..providers.google import GoogleAuthStyle, GoogleOptions, google_endpoint
+from ..providers.openai import OpenAIOptions, openai_endpoint
+from ..providers.provider import PROVIDER_LIMITS
+from ..providers.xai import XAIOptions, xai_endpoint
+from .block import block
+from .config import session_config
+from .errors import MissingAPIKeyError
+from .mint import USER_AGENT
+from .opening import CoreOptions, SessionOptions, open_core
+from .session import RealtimeSession
+from .tools import AnyTool
+
+logger: Final = logging.getLogger("speko_anyio")
+
+_HEADERS: Final = (("User-Agent", USER_AGENT),)
+_OPENAI_OPTIONS: Final = OpenAIOptions()
+_XAI_OPTIONS: Final = XAIOptions()
+_GOOGLE_OPTIONS: Final = GoogleOptions()
+
+
+class Provider(abc.ABC):
+    """A provider's service, and an account with it: `OpenAI`, `XAI`, `Google`. Shows its key nowhere.
+
+    Use it for sessions straight with the provider (`connect`), or give it to a gateway.
+    """
+
+    name: ClassVar[str]
+    """As in ``speko.realtime.connect(provider=...)``."""
+    key_variable: ClassVar[str]
+    """Of the environment, for the API key."""
+    url_variable: ClassVar[str]
+    """Of the environment, for the base URL."""
+    usual_model: ClassVar[str]
+    """To take when nobody chose."""
+
+    def __init__(self, api_key: str | None, base_url: str | None, default_url: str) -> None:
+        key = (api_key or os.environ.get(self.key_variable) or "").strip()
+        if not key:
+            raise MissingAPIKeyError(self.key_variable, f"{type(self).__name__}(api_key=...)")
+        self._api_key = key
+        self._base_url = base_url or os.environ.get(self.url_variable) or default_url
+        # What can't be used is found out here, and not at the first session.
+        self.endpoint(self.usual_model)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.endpoint(self.usual_model)!r}>"
+
+    @classmethod
+    def is_configured(cls) -> bool:
+        """Whether the environment has a key for it."""
+        return bool(os.environ.get(cls.key_variable, "").strip())
+
+    @abc.abstractmethod
+    def endpoint(self, model: str) -> Endpoint:
+        """Where and how to connect; it holds the key. `LocalProtocolError` when something can't be used."""
+
+    @abc.abstractmethod
+    def connection(
+        self, config: SessionConfig, *, resumption: str | None = None, **options: Unpack[ConnectionOptions]
+    ) -> ProviderConnection:
+        """A core for one connection, at byte level, not connected yet.
+
+        - `resumption`: of an earlier connection's dialect, to go on where that one was.
+
+        `LocalProtocolError` when `config` can't be used.
+        """
+
+    @block
+    async def connect(
+        self,
+        *,
+        model: str,
+        voice: str | None = None,
+        system_prompt: str | None = None,
+        temperature: float | None = None,
+        input_sample_rate: SampleRate | None = None,
+        output_sample_rate: SampleRate | None = None,
+        tools: Iterable[AnyTool] = (),
+        **options: Unpack[SessionOptions],
+    ) -> AsyncGenerator[RealtimeSession, None]:
+        """Hold a session with the provider open for the block: the same as `Realtime.connect` gives.
+
+        The parameters are those of `Realtime.connect`. What of them the provider can't honour is logged as a
+        warning. `session_id` is made up here, and `expires_at` is empty.
+
+        Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the
+        session, `LocalProtocolError` when a parameter can't be used, `ConfigurationError` when `temperature`
+        is not finite. A configuration that the provider refuses is an `Error` frame and the session's end.
+        """
+        tools = tuple(tools)
+        config = session_config(
+            provider=self.name,
+            model=model,
+            voice=voice,
+            system_prompt=system_prompt,
+            temperature=temperature,
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            tools=tools,
+        )
+        opening = open_connection(
+            lambda core_options: self.connection(
+                config, clock=time.monotonic, headers=_HEADERS, **core_options
+            ),
+            self.endpoint(model),
+            session_id=f"{self.name}-{uuid.uuid4().hex[:12]}",
+            tools=tools,
+            **options,
+        )
+        async with opening as session:
+            yield session
+
+
+class OpenAI(Provider):
+    """OpenAI Realtime, or any server that speaks its protocol.
+
+    - `api_key`: else ``OPENAI_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``OPENAI_BASE_URL``, else OpenAI
+      itself. `path` is added to it.
+    - `auth`: how the key travels; see `AuthStyle`.
+    - `options`: what only OpenAI has.
+
+    `LocalProtocolError` when something of it can't be used.
+    """
+
+    name = "openai"
+    key_variable = "OPENAI_API_KEY"
+    url_variable = "OPENAI_BASE_URL"
+    usual_model = "gpt-realtime"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        path: str = "/realtime",
+        auth: AuthStyle = "header",
+        options: OpenAIOptions = _OPENAI_OPTIONS,
+    ) -> None:
+        self._path = path
+        self._auth: AuthStyle = auth
+        self._options = options
+        super().__init__(api_key, base_url, "wss://api.openai.com/v1")
+
+    def endpoint(self, model: str) -> Endpoint:
+        return openai_endpoint(
+            self._api_key, model, base_url=self._base_url, path=self._path, auth=self._auth
+        )
+
+    def connection(
+        self, config: SessionConfig, *, resumption: str | None = None, **options: Unpack[ConnectionOptions]
+    ) -> OpenAIConnection:
+        return OpenAIConnection(self.endpoint(config.model), config, options=self._options, **options)
+
+
+class XAI(Provider):
+    """xAI Grok Voice.
+
+    - `api_key`: else ``XAI_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``XAI_BASE_URL``, else xAI
+      itself. `path` is added to it.
+    - `auth`: how the key travels; see `AuthStyle`.
+    - `reasoning_effort`: passed to the service as it is.
+    - `options`: what only xAI has.
+
+    `LocalProtocolError` when something of it can't be used.
+    """
+
+    name = "xai"
+    key_variable = "XAI_API_KEY"
+    url_variable = "XAI_BASE_URL"
+    usual_model = "grok-voice-latest"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        path: str = "/realtime",
+        auth: AuthStyle = "header",
+        reasoning_effort: str | None = None,
+        options: XAIOptions = _XAI_OPTIONS,
+    ) -> None:
+        self._path = path
+        self._auth: AuthStyle = auth
+        self._reasoning_effort = reasoning_effort
+        self._options = options
+        super().__init__(api_key, base_url, "wss://api.x.ai/v1")
+
+    def endpoint(self, model: str, *, conversation_id: str | None = None) -> Endpoint:
+        return xai_endpoint(
+            self._api_key,
+            model,
+            base_url=self._base_url,
+            path=self._path,
+            conversation_id=conversation_id,
+            reasoning_effort=self._reasoning_effort,
+            auth=self._auth,
+        )
+
+    def connection(
+        self, config: SessionConfig, *, resumption: str | None = None, **options: Unpack[ConnectionOptions]
+    ) -> XAIConnection:
+        endpoint = self.endpoint(config.model, conversation_id=resumption)
+        return XAIConnection(endpoint, config, options=self._options, **options)
+
+
+class Google(Provider):
+    """Gemini Live.
+
+    - `api_key`: else ``GEMINI_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``GEMINI_BASE_URL``, else
+      Google's Gemini API. `path` is added to it, by default the service's own; see `google_endpoint` for
+      Vertex AI.
+    - `auth`: what the key is; see `GoogleAuthStyle`.
+    - `options`: what only Gemini has.
+
+    `LocalProtocolError` when something of it can't be used.
+    """
+
+    name = "google"
+    key_variable = "GEMINI_API_KEY"
+    url_variable = "GEMINI_BASE_URL"
+    usual_model = "gemini-2.5-flash-native-audio-latest"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        path: str | None = None,
+        auth: GoogleAuthStyle = "header",
+        options: GoogleOptions = _GOOGLE_OPTIONS,
+    ) -> None:
+        self._path = path
+        self._auth: GoogleAuthStyle = auth
+        self._options = options
+        super().__init__(api_key, base_url, "wss://generativelanguage.googleapis.com")
+
+    def endpoint(self, model: str) -> Endpoint:
+        return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
+
+    def connection(
+        self, config: SessionConfig, *, resumption: str | None = None, **options: Unpack[ConnectionOptions]
+    ) -> GoogleConnection:
+        endpoint = self.endpoint(config.model)
+        return GoogleConnection(
+            endpoint, config, options=self._options, resumption_handle=resumption, **options
+        )
+
+
+PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google)
+"""Every provider there is a dialect for."""
+
+
+@block
+async def open_connection(
+    make_connection: Callable[[CoreOptions], ProviderConnection],
+    endpoint: Endpoint,
+    *,
+    session_id: str,
+    expires_at: str = "",
+    tools: Iterable[AnyTool],
+    **options: Unpack[SessionOptions],
+) -> AsyncGenerator[RealtimeSession, None]:
+    """`open_core` for a provider: with its limits, and a log of what it can't honour."""
+
+    def make_core(core_options: CoreOptions) -> ProviderConnection:
+        core = make_connection(core_options)
+        for note in core.notes:
+            logger.warning("session %s: %s", session_id, note)
+        return core
+
+    options.setdefault("limits", PROVIDER_LIMITS)
+    options.setdefault("ping_timeout", PING_TIMEOUT)
+    opening = open_core(
+        make_core,
+        endpoint.url,
+        session_id=session_id,
+        expires_at=expires_at,
+        tools=tools,
+        secrets=endpoint.secrets,
+        **options,
+    )
+    async with opening as session:
+        yield session

@@ -1,0 +1,321 @@
+"""Sessions straight with a provider, over loopback sockets with doubles of the three."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from speko_anyio import (
+    XAI,
+    Audio,
+    Close,
+    ConfigurationError,
+    Error,
+    Frame,
+    Google,
+    GoogleOptions,
+    HandshakeError,
+    Interruption,
+    LocalProtocolError,
+    MissingAPIKeyError,
+    OpenAI,
+    OpenAIOptions,
+    Provider,
+    Ready,
+    RealtimeSession,
+    Transcript,
+    Usage,
+    XAIOptions,
+    tool,
+)
+from speko_anyio.client import direct
+from speko_anyio.testing.providers import (
+    CallTools,
+    Die,
+    GoogleDouble,
+    OpenAIDouble,
+    Pace,
+    ProviderDouble,
+    Say,
+    XAIDouble,
+    tone,
+)
+
+KEY = "sk-test-0123456789"
+
+NAMES = ("openai", "xai", "google")
+MODELS = {"openai": "gpt-realtime", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
+KINDS: Mapping[str, type[Any]] = {"openai": OpenAI, "xai": XAI, "google": Google}
+DOUBLES: Mapping[str, type[ProviderDouble[Any]]] = {
+    "openai": OpenAIDouble,
+    "xai": XAIDouble,
+    "google": GoogleDouble,
+}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in KINDS.values():
+        monkeypatch.delenv(kind.key_variable, raising=False)
+        monkeypatch.delenv(kind.url_variable, raising=False)
+
+
+async def ask(session: RealtimeSession, seconds: float = 0.4) -> None:
+    """A turn of the user's: something to hear, and its end."""
+    rate = session.input_sample_rate
+    await session.send_audio(tone(seconds, rate))
+    await session.commit()
+
+
+async def frames_until(session: RealtimeSession, *wanted: Callable[[Frame], bool]) -> list[Frame]:
+    """The frames up to the one with which each of `wanted` has been true of some frame."""
+    frames, missing = [], list(wanted)
+    async for frame in session:
+        frames.append(frame)
+        missing = [test for test in missing if not test(frame)]
+        if not missing:
+            return frames
+    raise AssertionError(f"the session ended before; it gave {frames}")
+
+
+def is_a(*kinds: type[Any]) -> Callable[[Frame], bool]:
+    return lambda frame: isinstance(frame, kinds)
+
+
+def said(role: str, text: str) -> Callable[[Frame], bool]:
+    return lambda frame: isinstance(frame, Transcript) and frame == Transcript(role, text, True)  # type: ignore[arg-type]
+
+
+def sent_of(double: ProviderDouble[Any], kind: str) -> list[dict[str, Any]]:
+    """What an OpenAI or xAI double received of that type."""
+    return [message for message in double.session.received if message.get("type") == kind]
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.anyio
+async def test_a_conversation(name: str) -> None:
+    double = DOUBLES[name](
+        [Say("It is sunny.", 0.5)],
+        user_says=["What is the weather?"],
+        api_key=KEY,
+        pace=Pace(latency=0.05, transcription=0.0),
+    )
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = KINDS[name](KEY, base_url=url)
+            async with provider.connect(
+                model=MODELS[name], voice="Kore", system_prompt="Be terse."
+            ) as session:
+                assert session.session_id.startswith(f"{name}-")
+                assert session.expires_at == ""
+                await ask(session)
+                frames = await frames_until(
+                    session,
+                    is_a(Usage),
+                    said("user", "What is the weather?"),
+                    said("assistant", "It is sunny."),
+                )
+    assert isinstance(frames[0], Ready)
+    audio = [frame for frame in frames if isinstance(frame, Audio)]
+    assert sum(len(frame.pcm) for frame in audio) == 2 * 24_000 * 0.5
+    assert {frame.sample_rate for frame in audio} == {24_000}
+    assert session.closed == Close(1000, "client_closed", "local")
+    configured = json.dumps(double.session.received[0])
+    assert "Kore" in configured
+    assert "Be terse." in configured
+
+
+@pytest.mark.anyio
+async def test_tools_run_in_parallel_and_are_answered_together(name: str) -> None:
+    both = anyio.Event()
+    running = 0
+
+    @tool
+    async def get_weather(city: str) -> str:
+        """Current weather."""
+        nonlocal running
+        running += 1
+        if running == 2:
+            both.set()
+        await both.wait()
+        return f"sunny in {city}"
+
+    calls = CallTools([("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Rome"})])
+    double = DOUBLES[name]([calls, Say("Sunny in both.", 0.2)], api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = KINDS[name](KEY, base_url=url)
+            async with provider.connect(model=MODELS[name], tools=[get_weather]) as session:
+                await ask(session)
+                await frames_until(session, said("assistant", "Sunny in both."))
+    received = json.dumps(double.session.received)
+    assert received.count("sunny in Oslo") == 1
+    assert received.count("sunny in Rome") == 1
+
+
+@pytest.mark.parametrize("name", ["openai", "xai"], indirect=True)
+@pytest.mark.anyio
+async def test_what_was_heard_of_an_interrupted_answer_is_exact(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(direct, "time", SimpleNamespace(monotonic=lambda: now))
+    double = DOUBLES[name]([Say("A long story.", 8.0)], api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = KINDS[name](KEY, base_url=url)
+            async with provider.connect(model=MODELS[name]) as session:
+                await ask(session)
+                await frames_until(session, is_a(Audio))
+                now += 0.05
+                await session.interrupt()
+                await frames_until(session, is_a(Interruption))
+    (truncation,) = sent_of(double, "conversation.item.truncate")
+    assert truncation["audio_end_ms"] == 50
+
+
+@pytest.mark.anyio
+async def test_speech_over_the_answer_interrupts_it(name: str) -> None:
+    double = DOUBLES[name]([Say("A long story.", 8.0)], api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = KINDS[name](KEY, base_url=url)
+            async with provider.connect(model=MODELS[name]) as session:
+                await ask(session)
+                await frames_until(session, is_a(Audio))
+                await session.send_audio(tone(0.4, session.input_sample_rate))
+                frames = await frames_until(session, is_a(Interruption))
+    assert frames[-1] == Interruption("user")
+
+
+@pytest.mark.anyio
+async def test_a_provider_that_dies_in_the_middle_of_an_answer(name: str) -> None:
+    double = DOUBLES[name]([[Say("Well.", 0.2), Die()]], api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = KINDS[name](KEY, base_url=url)
+            async with provider.connect(model=MODELS[name]) as session:
+                await ask(session)
+                frames = await frames_until(session, is_a(Close))
+    close = frames[-1]
+    assert isinstance(close, Close)
+    assert close.code == 1006
+    assert close.initiated_by == "transport"
+
+
+@pytest.mark.anyio
+async def test_a_wrong_key_is_refused_and_not_shown(name: str) -> None:
+    double = DOUBLES[name](api_key="another")
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = KINDS[name](KEY, base_url=url)
+            if name == "google":  # every error of Gemini's is a close
+                async with provider.connect(model=MODELS[name]) as session:
+                    frames = await frames_until(session, is_a(Close))
+                    (error,) = [frame for frame in frames if isinstance(frame, Error)]
+                    assert error.code == "provider_unauthorized"
+                    assert KEY not in repr(frames)
+            else:
+                with pytest.raises(HandshakeError, match=r"HTTP 401 .*check the API key") as caught:
+                    async with provider.connect(model=MODELS[name]):
+                        raise AssertionError("opened")
+                assert KEY not in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_any_compatible_server_at_any_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = OpenAIDouble(api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+            monkeypatch.setenv("OPENAI_BASE_URL", url.replace("ws://", "http://") + "/proxy/v1?region=eu")
+            async with OpenAI(path="/rt").connect(model="llama voice") as session:
+                await frames_until(session, is_a(Ready))
+    assert double.session.request.target == "/proxy/v1/rt?region=eu&model=llama+voice"
+
+
+@pytest.mark.anyio
+async def test_what_only_a_provider_has_arrives() -> None:
+    double = OpenAIDouble(api_key=KEY)
+    options = OpenAIOptions(turns="manual", speed=1.25)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = OpenAI(KEY, base_url=url, options=options)
+            async with provider.connect(model="gpt-realtime") as session:
+                await frames_until(session, is_a(Ready))
+    (update,) = sent_of(double, "session.update")
+    assert update["session"]["audio"]["input"]["turn_detection"] is None
+    assert update["session"]["audio"]["output"]["speed"] == 1.25
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_honoured_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    double = OpenAIDouble(api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            async with OpenAI(KEY, base_url=url).connect(model="gpt-realtime", temperature=0.5) as session:
+                pass
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"session {session.session_id}: OpenAI Realtime has no temperature: left out"
+    ]
+
+
+@pytest.mark.anyio
+async def test_what_makes_no_session_is_told_before_anything_is_sent(name: str) -> None:
+    provider = KINDS[name](KEY, base_url="ws://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="temperature"):
+        async with provider.connect(model=MODELS[name], temperature=float("nan")):
+            raise AssertionError
+    with pytest.raises(TypeError, match="no session option 'colour'"):
+        async with provider.connect(model=MODELS[name], colour="red"):
+            raise AssertionError
+    options = {"openai": OpenAIOptions, "xai": XAIOptions, "google": GoogleOptions}[name]
+    provider = KINDS[name](KEY, base_url="ws://127.0.0.1:1", options=options(turns="sometimes"))
+    with pytest.raises(LocalProtocolError, match="options"):
+        async with provider.connect(model=MODELS[name]):
+            raise AssertionError
+
+
+def test_without_a_key_the_variable_is_named(name: str) -> None:
+    kind = KINDS[name]
+    assert not kind.is_configured()
+    with pytest.raises(MissingAPIKeyError) as caught:
+        kind()
+    assert str(caught.value) == (
+        f"no API key: set the environment variable {kind.key_variable} or pass {kind.__name__}(api_key=...)"
+    )
+    assert caught.value.variable == kind.key_variable
+
+
+def test_a_key_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = KINDS[name]
+    monkeypatch.setenv(kind.key_variable, KEY)
+    assert kind.is_configured()
+    assert KEY in kind().endpoint("m").secrets
+    assert "another" in kind("another").endpoint("m").secrets
+
+
+def test_a_provider_shows_no_key(name: str) -> None:
+    provider: Provider = KINDS[name](KEY, base_url=f"wss://x.test/v1?key={KEY}")
+    assert KEY not in repr(provider)
+    assert "x.test" in repr(provider)
+
+
+@pytest.mark.parametrize("base_url", ["", "nonsense", "ftp://x", "ws://user:pass@x"])
+def test_a_base_url_that_is_none(name: str, base_url: str) -> None:
+    if not base_url:
+        assert "x.test" not in repr(KINDS[name](KEY, base_url=base_url))
+    else:
+        with pytest.raises(LocalProtocolError, match="base URL must be") as caught:
+            KINDS[name](KEY, base_url=base_url)
+        assert "pass@" not in str(caught.value)
