@@ -13,7 +13,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "venv"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-EVERYTHING = ".[trio,gateway,local,cli]"
+EVERYTHING = ".[trio,gateway,postgres,local,cli]"
 
 
 def group(name: str) -> list[str]:

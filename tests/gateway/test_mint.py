@@ -12,9 +12,10 @@ import httpx
 import jwt
 import pytest
 
-from speko_anyio.gateway import Gateway, MemoryStore, SessionRecord
+from speko_anyio.gateway import Gateway, KeyLimits, MemoryStore, SessionRecord, StoreError
 from speko_anyio.gateway import mint as mint_module
 from speko_anyio.gateway.store import Idempotency
+from speko_anyio.gateway.store.records import NO_LIMITS
 
 from .support import KEY, make_gateway
 
@@ -69,10 +70,15 @@ async def test_everything_that_can_be_asked_is_taken() -> None:
 
     class Store(MemoryStore):
         async def create(
-            self, record: SessionRecord, *, idempotency: Idempotency | None, now: float
+            self,
+            record: SessionRecord,
+            *,
+            idempotency: Idempotency | None,
+            limits: KeyLimits = NO_LIMITS,
+            now: float,
         ) -> SessionRecord:
             kept.append(record)
-            return await super().create(record, idempotency=idempotency, now=now)
+            return await super().create(record, idempotency=idempotency, limits=limits, now=now)
 
     asked = {
         **S2S,
@@ -263,6 +269,20 @@ async def test_a_failure_of_the_store_is_logged_and_not_shown(caplog: pytest.Log
     assert "disk" not in response.text
     assert "disk on fire" in caplog.text
     assert KEY not in caplog.text
+
+
+async def test_a_store_that_is_away_says_try_again(caplog: pytest.LogCaptureFixture) -> None:
+    class Away(MemoryStore):
+        async def create(self, *args: Any, **options: Any) -> SessionRecord:
+            raise StoreError("no route to host")
+
+    async with http(make_gateway(store=Away())) as client:
+        response = await client.post("/v1/sessions", json=BODY)
+    assert response.status_code == 503
+    assert response.json()["code"] == "SESSION_CREATE_FAILED"
+    assert response.headers["retry-after"] == "5"
+    assert "route" not in response.text
+    assert "no route to host" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_no_other_name_is() -> None:
 def test_a_session_needs_nothing_of_the_extra() -> None:
     code = (
         "import sys; from speko_anyio.gateway import ServerSession, echo, default_handlers; "
-        "print(sorted({'starlette', 'uvicorn', 'jwt', 'asyncio', 'trio'} & set(sys.modules)))"
+        "print(sorted({'starlette', 'uvicorn', 'jwt', 'sqlalchemy', 'asyncio', 'trio'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
@@ -33,11 +33,23 @@ def test_a_session_needs_nothing_of_the_extra() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("missing", ["jwt", "starlette", "uvicorn"])
+def test_a_gateway_without_a_database_needs_no_sqlalchemy() -> None:
+    code = (
+        "import sys; sys.modules['sqlalchemy'] = sys.modules['alembic'] = None\n"
+        "from speko_anyio.gateway import Gateway, MemoryStore, echo\n"
+        "print(Gateway(handlers={'echo': echo}, store=MemoryStore()).live_sessions)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("missing", ["alembic", "jwt", "sqlalchemy", "starlette", "uvicorn"])
 def test_a_missing_extra_is_named(missing: str) -> None:
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "try:\n    from speko_anyio.gateway import Gateway, serve\n"
+        "try:\n    from speko_anyio.gateway import Gateway, SQLStore, serve\n"
         "except ImportError as error:\n    print(error)"
     )
     done = subprocess.run(

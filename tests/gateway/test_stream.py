@@ -17,6 +17,7 @@ from speko_anyio.gateway import (
     Gateway,
     MemoryStore,
     ServerSession,
+    SessionOutcome,
     SessionRecord,
     echo,
     running_gateway,
@@ -174,11 +175,11 @@ def stream_scope(session_id: str, token: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("leaves", ["before the answer", "during the answer"])
 async def test_a_client_that_leaves_before_it_is_let_in_is_recorded(leaves: str) -> None:
-    ended: list[tuple[str, Close | None]] = []
+    ended: list[tuple[str, SessionOutcome]] = []
 
     class Store(MemoryStore):
-        async def end(self, session_id: str, close: Close | None, *, now: float) -> None:
-            ended.append((session_id, close))
+        async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
+            ended.append((session_id, outcome))
 
     gateway = make_gateway(store=Store())
     grant = await mint_in_memory(gateway)
@@ -192,7 +193,7 @@ async def test_a_client_that_leaves_before_it_is_let_in_is_recorded(leaves: str)
         raise OSError
 
     await gateway.app(stream_scope(grant["sessionId"], grant["wsToken"]), receive, send)
-    assert ended == [(grant["sessionId"], None)]
+    assert ended == [(grant["sessionId"], SessionOutcome())]
 
 
 class SlowStore(MemoryStore):
@@ -204,14 +205,16 @@ class SlowStore(MemoryStore):
         self.answer = threading.Event()
         self.ended: list[tuple[str, Close | None]] = []
 
-    async def claim(self, session_id: str, token_id: str, *, now: float) -> SessionRecord | Refused:
+    async def claim(
+        self, session_id: str, token_id: str, *, node_id: str, lease: float, now: float
+    ) -> SessionRecord | Refused:
         self.asked.set()
         assert await anyio.to_thread.run_sync(self.answer.wait, 10)
-        return await super().claim(session_id, token_id, now=now)
+        return await super().claim(session_id, token_id, node_id=node_id, lease=lease, now=now)
 
-    async def end(self, session_id: str, close: Close | None, *, now: float) -> None:
-        await super().end(session_id, close, now=now)
-        self.ended.append((session_id, close))
+    async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
+        await super().end(session_id, outcome, now=now)
+        self.ended.append((session_id, outcome.close))
 
 
 async def test_a_session_that_is_claimed_while_the_gateway_stops_is_refused() -> None:
@@ -263,7 +266,9 @@ async def test_a_session_that_is_accepted_while_the_gateway_stops_is_closed() ->
 
 async def test_a_store_that_fails_to_claim_is_told_as_documented(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(MemoryStore):
-        async def claim(self, session_id: str, token_id: str, *, now: float) -> SessionRecord | Refused:
+        async def claim(
+            self, session_id: str, token_id: str, *, node_id: str, lease: float, now: float
+        ) -> SessionRecord | Refused:
             raise OSError("disk on fire")
 
     async with running_gateway(make_gateway(store=Broken())) as url:
@@ -491,6 +496,7 @@ async def test_a_session_ends_at_its_time() -> None:
         async with raw_client(grant.ws_url, grant.ws_token) as client:
             assert await client.hear_all() == [
                 Ready(24000, 24000),
+                Error("SESSION_EXPIRING", "the session ends in 1 seconds"),
                 Close(1000, "session_expired", "remote"),
             ]
     assert recorder.commands == [Expiring(1.0), Close(1000, "session_expired", "local")]
@@ -534,9 +540,9 @@ async def test_a_client_that_does_not_read_holds_nothing_up() -> None:
 
 async def test_the_end_is_recorded_also_when_the_server_is_cancelled() -> None:
     class Store(SlowStore):
-        async def end(self, session_id: str, close: Close | None, *, now: float) -> None:
+        async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
             await anyio.lowlevel.checkpoint()
-            await super().end(session_id, close, now=now)
+            await super().end(session_id, outcome, now=now)
 
     store = Store()
     store.answer.set()
@@ -567,7 +573,7 @@ async def test_a_store_that_can_not_record_the_end_is_logged(
     monkeypatch.setattr(stream, "_RECORD_TIMEOUT", 0.05)
 
     class Broken(MemoryStore):
-        async def end(self, session_id: str, close: Close | None, *, now: float) -> None:
+        async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
             if how == "hangs":
                 await anyio.sleep_forever()
             raise OSError("disk on fire")

@@ -20,16 +20,34 @@ if TYPE_CHECKING:
     from .handlers import Handler, default_handlers
     from .server import running_gateway, serve
     from .session import MessageTransport, ServerSession, open_session
-    from .store import MemoryStore, SessionRecord, SessionStore
+    from .store import (
+        KeyLimits,
+        MemoryStore,
+        SessionHistory,
+        SessionOutcome,
+        SessionQuery,
+        SessionRecord,
+        SessionStore,
+        StoredKey,
+        StoreError,
+    )
+    from .store.sql import SQLStore
 
 __all__ = [
     "Gateway",
     "Handler",
+    "KeyLimits",
     "MemoryStore",
     "MessageTransport",
+    "SQLStore",
     "ServerSession",
+    "SessionHistory",
+    "SessionOutcome",
+    "SessionQuery",
     "SessionRecord",
     "SessionStore",
+    "StoreError",
+    "StoredKey",
     "default_handlers",
     "echo",
     "open_session",
@@ -42,18 +60,25 @@ __all__ = [
 _HOMES: Final = {
     "Gateway": "app",
     "Handler": "handlers",
+    "KeyLimits": "store",
     "MemoryStore": "store",
     "MessageTransport": "session",
+    "SQLStore": "store.sql",
     "ServerSession": "session",
+    "SessionHistory": "store",
+    "SessionOutcome": "store",
+    "SessionQuery": "store",
     "SessionRecord": "store",
     "SessionStore": "store",
+    "StoreError": "store",
+    "StoredKey": "store",
     "default_handlers": "handlers",
     "echo": "echo_handler",
     "open_session": "session",
     "running_gateway": "server",
     "serve": "server",
 }
-_EXTRA: Final = {"jwt", "starlette", "uvicorn"}
+_EXTRA: Final = {"alembic", "jwt", "sqlalchemy", "starlette", "uvicorn"}
 
 
 def __getattr__(name: str) -> object:

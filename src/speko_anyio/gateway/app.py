@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -12,10 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
+from .access import Access
+from .answers import error_response, shorten
 from .asgi import refuse
+from .keeper import Keeper
 from .keys import APIKeys, RateLimiter
-from .mint import Mint, error_response, shorten
+from .mint import Mint
 from .playground import playground_routes
+from .sessions_api import SessionsAPI
 from .store import MemoryStore, SessionStore
 from .stream import Stream
 from .tokens import TokenSigner
@@ -35,10 +40,13 @@ class Gateway:
     """A self-hosted gateway: the mint, and the WebSocket of every session, each served by a handler.
 
     - `handlers`: by the provider's name that clients mint with.
-    - `api_keys`: who may mint. Kept as hashes.
+    - `api_keys`: who may mint, and read the records of what they minted, besides the keys in `store`. Kept as
+      hashes.
     - `secret`: signs the session tokens, 32 bytes or more; None for a random one, so that tokens are good
-      in this process only and until it ends.
-    - `store`: the session records; None for a `MemoryStore`.
+      in this process only and until it ends. Nodes that share a store need the same.
+    - `store`: the session records, and more keys; None for a `MemoryStore`.
+    - `transcript_retention`: seconds for which the store keeps what was said; None: it is not stored.
+    - `lease`: seconds after the last sign of life of a node at which its sessions are taken for lost.
     - `public_url`: where clients reach the gateway, such as ``https://voice.example.com/api``; None: as the
       mint's request did.
     - `token_lifetime`: seconds from the mint in which the session must be opened.
@@ -56,9 +64,11 @@ class Gateway:
         self,
         *,
         handlers: Mapping[str, Handler],
-        api_keys: Iterable[str],
+        api_keys: Iterable[str] = (),
         secret: bytes | str | None = None,
         store: SessionStore | None = None,
+        transcript_retention: float | None = None,
+        lease: float = 30.0,
         public_url: str | None = None,
         token_lifetime: int = 60,
         mint_rate: float = 20.0,
@@ -72,17 +82,31 @@ class Gateway:
             raise ValueError("a gateway needs at least one handler; pass handlers=default_handlers()")
         if not token_lifetime > 0:
             raise ValueError(f"token_lifetime must be a number of seconds above 0, not {token_lifetime}")
+        if not lease >= 1:
+            raise ValueError(f"lease must be a number of seconds, 1 or more, not {lease}")
+        if transcript_retention is not None and not transcript_retention > 0:
+            raise ValueError(
+                "transcript_retention must be a number of seconds above 0, or None, "
+                f"not {transcript_retention}"
+            )
         for name, seconds in (("close_timeout", close_timeout), ("handler_grace", handler_grace)):
             if not seconds >= 0:  # also refuses NaN
                 raise ValueError(f"{name} must be a number of seconds, 0 or more, not {seconds}")
         self._handlers = dict(handlers)
         self._draining = False
         signer = TokenSigner(secret)
+        keys = APIKeys(api_keys, may_be_empty=store is not None)
         store = MemoryStore() if store is None else store
+        access = Access(keys, store)
+        node_id = f"node_{secrets.token_hex(8)}"
+        self._store = store
         self._stream = Stream(
             handlers=self._handlers,
             signer=signer,
             store=store,
+            node_id=node_id,
+            lease=lease,
+            keep_transcripts=transcript_retention is not None,
             close_timeout=close_timeout,
             handler_grace=handler_grace,
             accepting=self._accepting,
@@ -90,7 +114,7 @@ class Gateway:
         )
         mint = Mint(
             providers=self._handlers.keys(),
-            keys=APIKeys(api_keys),
+            access=access,
             limiter=RateLimiter(rate=mint_rate, burst=mint_burst),
             signer=signer,
             store=store,
@@ -99,9 +123,21 @@ class Gateway:
             accepting=self._accepting,
             now=now,
         )
+        self._keeper = Keeper(
+            store,
+            node_id=node_id,
+            lease=lease,
+            held=lambda: self._stream.held,
+            retry=self._stream.record_again,
+            transcript_retention=transcript_retention,
+            now=now,
+        )
+        sessions = SessionsAPI(access=access, store=store, now=now)
         self.app = Starlette(
             routes=[
                 Route("/v1/sessions", mint.post, methods=["POST"], name="mint"),
+                Route("/v1/sessions", sessions.list, methods=["GET"], name="sessions"),
+                Route("/v1/sessions/{session_id}", sessions.get, methods=["GET"], name="session"),
                 WebSocketRoute("/v1/realtime/{session_id}", self._stream, name="realtime"),
                 *(playground_routes(self._handlers.keys()) if playground else ()),
                 WebSocketRoute("/{path:path}", _NoWebSocketHere()),
@@ -130,11 +166,15 @@ class Gateway:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Enter the handlers that are async context managers; leave them at the end, after `drain`.
+        """Enter the store and the handlers that are async context managers; leave them at the end, after
+        `drain`. Meanwhile keep the leases of the sessions.
 
-        An ASGI server does this by the application's lifespan. Raises what a handler raises.
+        An ASGI server does this by the application's lifespan. Raises what the store or a handler raises.
         """
         async with AsyncExitStack() as stack:
+            if isinstance(self._store, AbstractAsyncContextManager):
+                await stack.enter_async_context(self._store)
+            await stack.enter_async_context(self._keeper.running())
             entered: set[int] = set()
             handlers: list[object] = list(self._handlers.values())
             for handler in handlers:

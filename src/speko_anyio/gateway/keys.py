@@ -1,24 +1,31 @@
-"""API keys: who may mint, and how fast."""
+"""API keys: who may use the gateway, and how fast one may mint."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING
+import re
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from .store.records import KeyLimits, Scope, StoredKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_STORED: Final = re.compile(r"sk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+"""A key of the store: it names its record, and has 256 random bits."""
+
 
 class APIKeys:
-    """The keys that may mint, kept as hashes only."""
+    """The keys of the configuration, kept as hashes only; `may_be_empty` when there are others."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    def __init__(self, keys: Iterable[str], *, may_be_empty: bool = False) -> None:
         if isinstance(keys, str):
             raise TypeError("api_keys must be a collection of keys, not one string; put it into a list")
         # Whitespace around a key, such as the end of the file's line it was read from, comes in no header.
         self._digests = tuple({_digest(key) for key in map(str.strip, keys) if key})
-        if not self._digests:
+        if not self._digests and not may_be_empty:
             raise ValueError(
                 "a gateway needs at least one API key; pass api_keys=[secrets.token_urlsafe(32)]"
             )
@@ -28,13 +35,45 @@ class APIKeys:
 
         The id is the start of the key's hash: safe to store and to log.
         """
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer":
+        key = bearer(authorization)
+        if not key:
             return None
-        digest = _digest(key.strip())
+        digest = _digest(key)
         # Every key is compared, in constant time: how long it takes tells nothing about any of them.
         found = [known for known in self._digests if hmac.compare_digest(known, digest)]
         return f"key_{digest.hex()[:12]}" if found else None
+
+
+def bearer(authorization: str | None) -> str:
+    """The key in an Authorization header; empty when there is none."""
+    scheme, _, key = (authorization or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def new_key(name: str, scopes: Iterable[Scope], limits: KeyLimits, *, now: float) -> tuple[str, StoredKey]:
+    """A new key, to be shown once, and what to keep of it. `now` in seconds since the epoch."""
+    number = secrets.token_hex(8)
+    key = f"sk_{number}_{secrets.token_urlsafe(32)}"
+    stored = StoredKey(
+        key_id=f"key_{number}",
+        name=name,
+        digest=_digest(key),
+        scopes=tuple(scopes),
+        limits=limits,
+        created_at=now,
+    )
+    return key, stored
+
+
+def stored_key_id(key: str) -> str | None:
+    """The id under which `key` would be stored; None when it is no key that `new_key` makes."""
+    match = _STORED.fullmatch(key)
+    return None if match is None else f"key_{match[1]}"
+
+
+def is_key(key: str, stored: StoredKey) -> bool:
+    """Whether `key` is the one of which `stored` is kept; takes as long either way."""
+    return hmac.compare_digest(_digest(key), stored.digest)
 
 
 def _digest(key: str) -> bytes:

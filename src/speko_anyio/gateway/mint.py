@@ -20,9 +20,18 @@ from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, MintRequest, SessionGrant
 from speko_anyio.protocol.url import parse_url
 
-from .asgi import error_body
-from .keys import APIKeys, RateLimiter
-from .store import Idempotency, IdempotencyError, SessionRecord, SessionStore, StoreFullError
+from .access import Access, Caller
+from .answers import BUSY_RETRY, RequestError, error_response, invalid, shorten, too_many
+from .keys import RateLimiter
+from .store import (
+    Idempotency,
+    IdempotencyError,
+    LimitError,
+    SessionRecord,
+    SessionStore,
+    StoreError,
+    StoreFullError,
+)
 from .tokens import Claims, TokenSigner
 
 logger = logging.getLogger(__name__)
@@ -33,40 +42,11 @@ MAX_BODY: Final = 64 * 1024
 BODY_TIMEOUT: Final = 10.0
 """Seconds in which a mint's body must have come."""
 
-_MAX_ECHO: Final = 200
-"""Characters of a message that may show what the client sent."""
-
 MAX_IDEMPOTENCY_KEY: Final = 255
 """Characters of an Idempotency-Key; Stripe's limit, which clients know."""
 
-BUSY_RETRY: Final = 5
-"""Seconds after which a client may try again when the gateway can't serve it now."""
-
 _WS_SCHEMES: Final = {"http": "ws", "https": "wss"}
 _DECODER: Final = msgspec.json.Decoder(MintRequest)
-
-
-class MintError(Exception):
-    """A mint that is refused: the documented error, as an exception on its way to the response."""
-
-    def __init__(
-        self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.headers = headers
-
-
-def shorten(message: str) -> str:
-    """A message of at most 200 characters, cut in its middle: msgspec's end with the field they are about."""
-    half = _MAX_ECHO // 2
-    return message if len(message) <= _MAX_ECHO else f"{message[:half]}…{message[1 - half :]}"
-
-
-def error_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An error of the HTTP API: ``{"error", "code"}``."""
-    return Response(error_body(code, message), status, headers, "application/json")
 
 
 class Mint:
@@ -76,7 +56,7 @@ class Mint:
         self,
         *,
         providers: Collection[str],
-        keys: APIKeys,
+        access: Access,
         limiter: RateLimiter,
         signer: TokenSigner,
         store: SessionStore,
@@ -86,7 +66,7 @@ class Mint:
         now: Callable[[], float],
     ) -> None:
         self._providers = providers
-        self._keys = keys
+        self._access = access
         self._limiter = limiter
         self._signer = signer
         self._store = store
@@ -99,32 +79,35 @@ class Mint:
         """Answer one mint; never raises."""
         try:
             grant = await self._mint(request)
-        except MintError as refusal:
-            return error_response(refusal.status, refusal.code, str(refusal), refusal.headers)
+        except RequestError as refusal:
+            return refusal.response
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
+        except StoreError as error:
+            logger.error("minting a session failed: %s", error)
+            return _unavailable("the gateway can't reach its records now; try again").response
         except Exception:
             logger.exception("minting a session failed")
             return error_response(500, "SESSION_CREATE_FAILED", "the gateway failed to create the session")
         return Response(msgspec.json.encode(grant), 201, media_type="application/json")
 
     async def _mint(self, request: Request) -> SessionGrant:
-        key_id = self._authenticate(request)
+        caller = await self._authenticate(request)
         if not self._accepting():
             raise _unavailable("the gateway is shutting down; connect to another one")
         idempotency_key = request.headers.get("idempotency-key")
         if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
-            raise _invalid(f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters")
+            raise invalid(f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters")
         ws_base = self._public_base or _own_ws_base(request)
         body = await _read_body(request)
         asked = self._parse(body)
         idempotency = None
         if idempotency_key is not None:
-            idempotency = Idempotency(key_id, idempotency_key, hashlib.sha256(body).digest())
+            idempotency = Idempotency(caller.key_id, idempotency_key, hashlib.sha256(body).digest())
         now = self._now()
         record = SessionRecord(
             session_id=f"sess_{secrets.token_urlsafe(16)}",
-            key_id=key_id,
+            key_id=caller.key_id,
             token_id=secrets.token_urlsafe(16),
             config=asked.s2s,
             metadata=asked.metadata,
@@ -133,31 +116,21 @@ class Mint:
             token_expires_at=math.ceil(now) + self._token_lifetime,
         )
         try:
-            record = await self._store.create(record, idempotency=idempotency, now=now)
+            record = await self._store.create(record, idempotency=idempotency, limits=caller.limits, now=now)
         except IdempotencyError as error:
-            raise MintError(409, "IDEMPOTENCY_KEY_REUSED", str(error)) from None
+            raise RequestError(409, "IDEMPOTENCY_KEY_REUSED", str(error)) from None
+        except LimitError as error:
+            raise too_many(str(error), math.ceil(error.retry_after)) from None
         except StoreFullError as error:
             raise _unavailable(str(error)) from None
         return self._grant(record, ws_base)
 
-    def _authenticate(self, request: Request) -> str:
-        key_id = self._keys.identify(request.headers.get("authorization"))
-        if key_id is None:
-            raise MintError(
-                401,
-                "UNAUTHORIZED",
-                "the API key is missing or wrong; send it as Authorization: Bearer <api key>",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        wait = self._limiter.take(key_id, anyio.current_time())
+    async def _authenticate(self, request: Request) -> Caller:
+        caller = await self._access.caller(request, "mint")
+        wait = self._limiter.take(caller.key_id, anyio.current_time())
         if wait:
-            raise MintError(
-                429,
-                "RATE_LIMITED",
-                "this API key mints too fast; wait as long as Retry-After says",
-                headers={"Retry-After": str(math.ceil(wait))},
-            )
-        return key_id
+            raise too_many("this API key mints too fast; wait as long as Retry-After says", math.ceil(wait))
+        return caller
 
     def _parse(self, body: bytes) -> MintRequest:
         try:
@@ -165,20 +138,20 @@ class Mint:
         except msgspec.ValidationError as error:
             # msgspec names the field and the type it has, but of the value only an enum's.
             hint = "; it must be 16000 or 24000" if "SampleRate`" in str(error) else ""
-            raise _invalid(f"the request is not valid: {shorten(str(error))}{hint}") from None
+            raise invalid(f"the request is not valid: {shorten(str(error))}{hint}") from None
         except (msgspec.DecodeError, UnicodeError):
-            raise _invalid("the request's body is not JSON") from None
+            raise invalid("the request's body is not JSON") from None
         except RecursionError:
-            raise _invalid("the request's body is nested too deeply") from None
+            raise invalid("the request's body is nested too deeply") from None
         if asked.s2s.provider not in self._providers:
-            raise _invalid(
+            raise invalid(
                 f"the request is not valid: unknown provider at `$.s2s.provider`; "
                 f"this gateway serves {', '.join(sorted(self._providers))}"
             )
         if not asked.s2s.model:
-            raise _invalid("the request is not valid: `$.s2s.model` is empty; name a model")
+            raise invalid("the request is not valid: `$.s2s.model` is empty; name a model")
         if asked.ttl_seconds is not None and asked.ttl_seconds < 1:
-            raise _invalid("the request is not valid: `$.ttlSeconds` must be 1 or more")
+            raise invalid("the request is not valid: `$.ttlSeconds` must be 1 or more")
         return asked
 
     def _grant(self, record: SessionRecord, ws_base: str) -> SessionGrant:
@@ -216,17 +189,13 @@ def _own_ws_base(request: Request) -> str:
     try:
         return _ws_base(f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}")
     except ValueError:
-        raise _invalid(
+        raise invalid(
             "the gateway can't tell its URL from this request; send its host name as Host"
         ) from None
 
 
-def _invalid(message: str) -> MintError:
-    return MintError(400, "VALIDATION_ERROR", message)
-
-
-def _unavailable(message: str) -> MintError:
-    return MintError(503, "SESSION_CREATE_FAILED", message, headers={"Retry-After": str(BUSY_RETRY)})
+def _unavailable(message: str) -> RequestError:
+    return RequestError(503, "SESSION_CREATE_FAILED", message, headers={"Retry-After": str(BUSY_RETRY)})
 
 
 async def _read_body(request: Request) -> bytes:
@@ -234,7 +203,7 @@ async def _read_body(request: Request) -> bytes:
         with anyio.fail_after(BODY_TIMEOUT):
             return await _collect_body(request)
     except TimeoutError:
-        raise MintError(
+        raise RequestError(
             408,
             "REQUEST_TIMEOUT",
             f"the request's body did not come within {BODY_TIMEOUT:g} seconds; send it at once",
@@ -249,7 +218,7 @@ async def _collect_body(request: Request) -> bytes:
         async for chunk in chunks:
             body += chunk
             if len(body) > MAX_BODY:
-                raise MintError(
+                raise RequestError(
                     413, "PAYLOAD_TOO_LARGE", f"the request's body has more than {MAX_BODY} bytes; shorten it"
                 )
     return bytes(body)

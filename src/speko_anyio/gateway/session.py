@@ -7,6 +7,7 @@ them knows a rule of the protocol, which are all in `ServerProtocol`.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self
@@ -15,15 +16,16 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from speko_anyio.protocol import close_codes
-from speko_anyio.protocol.commands import AudioIn, ToolResult
+from speko_anyio.protocol.commands import AudioIn, Commit, EndTurn, ToolResult
 from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage
 from speko_anyio.protocol.errors import ConnectionClosed
-from speko_anyio.protocol.frames import Close, Unknown
+from speko_anyio.protocol.frames import Close, Expiring, Unknown
 from speko_anyio.protocol.limits import DEFAULT_LIMITS, Limits
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
 from speko_anyio.protocol.state import State
 
 from .logs import make_core
+from .meter import Meter
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ response made faster than it is taken does not pile up here."""
 
 _COMMAND_OVERHEAD: Final = 64
 """Bytes that even an empty command counts for; without it a flood of them would never meet the limit."""
+
+EXPIRING: Final = "SESSION_EXPIRING"
+"""Code of the `Error` that tells the client what `Expiring` tells the handler. The protocol has no message of
+its own for it; an error that no close follows is one that the session survives, and every client knows it."""
 
 _OPEN: Final = State.OPEN
 _GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
@@ -85,6 +91,7 @@ async def open_session(
     limits: Limits = DEFAULT_LIMITS,
     receive_buffer: int = RECEIVE_BUFFER,
     send_buffer: int = SEND_BUFFER,
+    meter: Meter | None = None,
 ) -> AsyncIterator[ServerSession]:
     """Serve one session over a WebSocket that is open: say `ready`, yield the session, say goodbye.
 
@@ -93,8 +100,9 @@ async def open_session(
     An exception leaves as itself, never in an exception group of ours.
 
     - `ttl`: seconds after which the session is closed; None for no limit. `warn_before` seconds ahead of
-      it an `Expiring` command comes.
+      it an `Expiring` command comes, and the client gets an `Error` with the code ``SESSION_EXPIRING``.
     - `receive_buffer`, `send_buffer`: bytes that may wait for the handler, and for the peer.
+    - `meter`: counts what the session uses; None for one that nobody reads.
     """
     session = ServerSession(
         transport,
@@ -113,6 +121,7 @@ async def open_session(
         receive_buffer=receive_buffer,
         send_buffer=send_buffer,
         close_timeout=close_timeout,
+        meter=meter or Meter(),
     )
     failure: Exception | None = None
     try:
@@ -156,12 +165,15 @@ class ServerSession:
         receive_buffer: int,
         send_buffer: int,
         close_timeout: float,
+        meter: Meter,
     ) -> None:
         self.session_id = session_id
         self.config = config
         """What the client asked for when the session was minted."""
         self.metadata = metadata
         """What the mint's caller attached to the session; None when nothing."""
+        self.meter = meter
+        """What the session has used so far."""
         self._transport = transport
         self._core = core
         self._close_timeout = close_timeout
@@ -259,14 +271,19 @@ class ServerSession:
     async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
         """Send what `role` said; a partial text is replaced by the next one of the same role."""
         await self._send(self._core.send_transcript, role, text, final=final)
+        if final:
+            self.meter.said(role, text, time.time())
 
     async def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
         """Ask the client to run `name` with `arguments`, JSON text; a `ToolResult` answers, by `call_id`."""
         await self._send(self._core.send_tool_call, call_id, name, arguments)
+        self.meter.tool_called(name)
 
     async def send_server_tool_call(self, id: str, name: str, status: ToolStatus) -> None:
         """Send news of a tool that runs on the server's side."""
         await self._send(self._core.send_server_tool_call, id, name, status)
+        if status == "started":
+            self.meter.tool_called(name)
 
     async def send_interruption(self, at: Role = "user") -> None:
         """Say that the assistant was cut off. Never waits for room: the audio still queued is dropped, and
@@ -279,10 +296,17 @@ class ServerSession:
     async def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
         """Send the tokens of audio spent since the last report."""
         await self._send(self._core.send_usage, input_audio_tokens, output_audio_tokens)
+        self.meter.input_tokens += input_audio_tokens
+        self.meter.output_tokens += output_audio_tokens
 
     async def send_error(self, code: str, message: str) -> None:
         """Report a failure that the session survives, or the reason for the close that follows."""
         await self._send(self._core.send_error, code, message)
+
+    def turn_ended(self) -> None:
+        """Say that the user has finished speaking, for the time to first audio. A handler that detects turns
+        says it; what the client says by `Commit` and `EndTurn` is known."""
+        self.meter.turn_ended(anyio.current_time())
 
     async def close(self, code: int = close_codes.NORMAL, reason: str = "") -> None:
         """End the session after what is queued, and wait until it is over (`close_timeout` at most).
@@ -316,19 +340,24 @@ class ServerSession:
         """Move what the core made, commands to the inbox and messages to the writer. To be called after
         everything that is told to the core, before the next ``await``."""
         core = self._core
+        while not self._ended.is_set() and (event := core.next_event()) is not NEED_DATA:
+            size = _size(event)
+            self._inbox.append((event, size))
+            self._inbox_size += size
+            self._arrived.ring()
+            match event:
+                case Commit() | EndTurn():
+                    self.turn_ended()
+                case Expiring(seconds=seconds) if core.state is _OPEN:
+                    core.send_error(EXPIRING, f"the session ends in {seconds:.0f} seconds")
+                case Close():
+                    self._ended.set()
         for message in core.messages_to_send():
             self._outgoing.append(message)
             if not isinstance(message, CloseMessage):
                 self._unsent += len(message)
         if self._outgoing:
             self._to_write.ring()
-        while not self._ended.is_set() and (event := core.next_event()) is not NEED_DATA:
-            size = _size(event)
-            self._inbox.append((event, size))
-            self._inbox_size += size
-            self._arrived.ring()
-            if isinstance(event, Close):
-                self._ended.set()
         if core.state is not _OPEN:
             # Whatever anybody waited for, it is different now.
             for wakeup in (self._arrived, self._clock, self._space, self._room, self._to_write):
@@ -348,6 +377,8 @@ class ServerSession:
                 core.receive_close(message.code, message.reason)
                 self._drop_unsent()
             elif core.state is _OPEN or self._inbox_size <= self._inbox_limit:
+                if isinstance(message, bytes):
+                    self.meter.audio_in += len(message)
                 core.receive_message(message)
             # Else we have said goodbye and nobody reads what still comes: only its end matters.
             self._after_core()
@@ -370,6 +401,10 @@ class ServerSession:
                 if self._unsent <= self._outgoing_limit:
                     self._room.ring()
                 await self._transport.send(message)
+                if isinstance(message, bytes):
+                    self.meter.audio_out += len(message)
+                    if self.meter.asked_at is not None:
+                        self.meter.answered(anyio.current_time())
         except _GONE:
             self._core.send_failed()
             self._drop_unsent()

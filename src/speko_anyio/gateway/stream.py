@@ -13,8 +13,9 @@ from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import SpekoError
 
 from .asgi import ASGITransport, first_subprotocol, refuse
+from .meter import Meter
 from .session import ServerSession, open_session
-from .store import Refused, SessionRecord, SessionStore
+from .store import Refused, SessionOutcome, SessionRecord, SessionStore, StoreError
 from .tokens import TokenError, TokenSigner
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from starlette.types import Receive, Scope, Send
-
-    from speko_anyio.protocol.frames import Close
 
     from .handlers import Handler
 
@@ -36,6 +35,10 @@ _CLEANUP_TIMEOUT: Final = 2.0
 
 _RECORD_TIMEOUT: Final = 2.0
 """Seconds that the store has to record a session's end."""
+
+MAX_UNRECORDED: Final = 1000
+"""Ends that are kept to be recorded later, while the store fails; the records of more will say that the node
+was lost."""
 
 
 class _Refusal(Exception):
@@ -61,6 +64,9 @@ class Stream:
         handlers: Mapping[str, Handler],
         signer: TokenSigner,
         store: SessionStore,
+        node_id: str,
+        lease: float,
+        keep_transcripts: bool,
         close_timeout: float,
         handler_grace: float,
         accepting: Callable[[], bool],
@@ -69,11 +75,16 @@ class Stream:
         self._handlers = handlers
         self._signer = signer
         self._store = store
+        self._node_id = node_id
+        self._lease = lease
+        self._keep_transcripts = keep_transcripts
         self._close_timeout = close_timeout
         self._handler_grace = handler_grace
         self._accepting = accepting
         self._now = now
         self._sessions: set[ServerSession] = set()
+        self._held: set[str] = set()
+        self._unrecorded: dict[str, tuple[SessionOutcome, float]] = {}
         self._all_gone = anyio.Event()
 
     @property
@@ -85,6 +96,18 @@ class Stream:
     def sessions(self) -> frozenset[ServerSession]:
         """The sessions whose handlers run."""
         return frozenset(self._sessions)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The ids of the sessions that were claimed here, until their end is recorded."""
+        return frozenset(self._held)
+
+    async def record_again(self) -> None:
+        """Record the ends that the store failed to record; raises its error when it fails again."""
+        while self._unrecorded:
+            session_id, (outcome, ended_at) = next(iter(self._unrecorded.items()))
+            await self._store.end(session_id, outcome, now=ended_at)
+            self._unrecorded.pop(session_id, None)
 
     async def wait_empty(self) -> None:
         """Wait until no handler runs."""
@@ -122,7 +145,7 @@ class Stream:
                     served.append(session)
                     await self._serve(record, session)
         finally:
-            await self._record_end(record, served[0].closed if served else None)
+            await self._record_end(record, _outcome(served[0]) if served else SessionOutcome())
 
     async def _admit(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
         """The session that the token opens, now claimed; `_Refusal` when it opens none."""
@@ -135,7 +158,9 @@ class Stream:
         except TokenError as error:
             raise _unauthorized(str(error)) from None
         try:
-            record = await self._store.claim(claims.session_id, claims.token_id, now=now)
+            record = await self._store.claim(
+                claims.session_id, claims.token_id, node_id=self._node_id, lease=self._lease, now=now
+            )
         except Exception:
             logger.exception("session %s: the store failed to claim it", claims.session_id)
             raise _Refusal(
@@ -146,9 +171,10 @@ class Stream:
             ) from None
         if isinstance(record, Refused):
             raise _unauthorized(record.value)
+        self._held.add(record.session_id)
         # Again: `stop` may have begun while the store was asked.
         if not self._accepting():
-            await self._record_end(record, None)
+            await self._record_end(record, SessionOutcome())
         self._check_accepting()
         return record
 
@@ -171,6 +197,7 @@ class Stream:
             metadata=record.metadata,
             ttl=record.ttl_seconds,
             close_timeout=self._close_timeout,
+            meter=Meter(keep_transcript=self._keep_transcripts),
         )
 
     async def _serve(self, record: SessionRecord, session: ServerSession) -> None:
@@ -188,15 +215,24 @@ class Stream:
             if not self._sessions:
                 self._all_gone.set()
 
-    async def _record_end(self, record: SessionRecord, closed: Close | None) -> None:
-        """Tell the store, also when this task is cancelled; its failure is logged, nobody is left to know."""
+    async def _record_end(self, record: SessionRecord, outcome: SessionOutcome) -> None:
+        """Tell the store, also when this task is cancelled. What it fails to take is logged, and kept for
+        `record_again`."""
+        session_id, now = record.session_id, self._now()
+        recorded = False
         with anyio.move_on_after(_RECORD_TIMEOUT, shield=True) as limit:
             try:
-                await self._store.end(record.session_id, closed, now=self._now())
+                await self._store.end(session_id, outcome, now=now)
+                recorded = True
+            except StoreError as error:
+                logger.error("session %s: its end is not recorded yet: %s", session_id, error)
             except Exception:
-                logger.exception("session %s: the store failed to record its end", record.session_id)
+                logger.exception("session %s: the store failed to record its end", session_id)
         if limit.cancelled_caught:
-            logger.error("session %s: the store took too long to record its end", record.session_id)
+            logger.error("session %s: the store took too long to record its end", session_id)
+        if not recorded and len(self._unrecorded) < MAX_UNRECORDED:
+            self._unrecorded[session_id] = (outcome, now)
+        self._held.discard(session_id)
 
     async def _run(self, handler: Handler, session: ServerSession) -> None:
         """Run the handler until it is done, or too long after the session's end; tell its failure."""
@@ -225,6 +261,14 @@ class Stream:
             self._handler_grace,
         )
         scope.cancel()
+
+
+def _outcome(session: ServerSession) -> SessionOutcome:
+    return session.meter.outcome(
+        session.closed,
+        input_sample_rate=session.input_sample_rate,
+        output_sample_rate=session.output_sample_rate,
+    )
 
 
 async def _accept(receive: Receive, send: Send, token: str | None) -> bool:

@@ -1,0 +1,105 @@
+"""The gateway's beat: renew the leases of the sessions that live here, end those of lost nodes, purge."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from .store import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+
+    from .store import SessionStore
+
+logger = logging.getLogger(__name__)
+
+BEATS_PER_LEASE: Final = 3
+"""Two of them may fail before a node is taken for lost."""
+
+
+class Keeper:
+    """Keeps the records of one node true.
+
+    - `held`: the ids of the sessions that were claimed here and whose end is not recorded.
+    - `retry`: records the ends that could not be recorded when they came.
+    - `lease`: seconds after its last sign of life at which a node is taken for lost.
+    - `transcript_retention`: seconds for which transcripts are kept; None: as long as the database.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        node_id: str,
+        lease: float,
+        held: Callable[[], Collection[str]],
+        retry: Callable[[], Awaitable[None]],
+        transcript_retention: float | None,
+        now: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._node_id = node_id
+        self._lease = lease
+        self._held = held
+        self._retry = retry
+        self._transcript_retention = transcript_retention
+        self._now = now
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Beat while the block runs, also when it is cancelled and cleans up: its sessions still live."""
+        failure: Exception | None = None
+        scope = anyio.CancelScope(shield=True)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._run, scope)
+                try:
+                    yield
+                except Exception as error:  # noqa: BLE001  (raised below: the task group would wrap it)
+                    failure = error
+                finally:
+                    scope.cancel()
+        finally:
+            if failure is not None:
+                raise failure
+
+    async def _run(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            while True:
+                await self.beat()
+                await anyio.sleep(self._lease / BEATS_PER_LEASE)
+
+    async def beat(self) -> None:
+        """Do all of it once. What fails is logged, and tried again at the next beat."""
+        await self._step("renewing the leases", self._renew)
+        await self._step("recording what ended", self._retry)
+        await self._step("ending the sessions of lost nodes", self._sweep)
+        await self._step("purging", self._purge)
+
+    async def _step(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with anyio.fail_after(self._lease / BEATS_PER_LEASE):
+                await step()
+        except TimeoutError:
+            logger.error("%s took too long", what)
+        except StoreError as error:
+            logger.error("%s failed: %s", what, error)
+        except Exception:
+            logger.exception("%s failed", what)
+
+    async def _renew(self) -> None:
+        await self._store.renew(self._held(), node_id=self._node_id, lease=self._lease, now=self._now())
+
+    async def _sweep(self) -> None:
+        for session_id in await self._store.sweep(now=self._now()):
+            logger.warning("session %s: its node is lost", session_id)
+
+    async def _purge(self) -> None:
+        now = self._now()
+        retention = self._transcript_retention
+        before = None if retention is None else now - retention
+        await self._store.purge(transcripts_before=before, now=now)

@@ -1,0 +1,58 @@
+"""Records of the sessions that were minted, and the API keys that may mint them.
+
+`SessionStore` is what the gateway needs. `MemoryStore` keeps it in this process; `SQLStore`, in `.sql`, in a
+SQLite file or in a PostgreSQL database that several nodes share.
+"""
+
+from __future__ import annotations
+
+from .contract import (
+    IdempotencyError,
+    KeyNotFoundError,
+    LimitError,
+    Refused,
+    SessionStore,
+    StoreError,
+    StoreFullError,
+)
+from .memory import MAX_BYTES, MAX_RECORDS, RECORD_OVERHEAD, MemoryStore
+from .records import (
+    Idempotency,
+    KeyLimits,
+    Purged,
+    Scope,
+    SessionHistory,
+    SessionLife,
+    SessionOutcome,
+    SessionQuery,
+    SessionRecord,
+    Status,
+    StoredKey,
+    TranscriptLine,
+)
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_RECORDS",
+    "RECORD_OVERHEAD",
+    "Idempotency",
+    "IdempotencyError",
+    "KeyLimits",
+    "KeyNotFoundError",
+    "LimitError",
+    "MemoryStore",
+    "Purged",
+    "Refused",
+    "Scope",
+    "SessionHistory",
+    "SessionLife",
+    "SessionOutcome",
+    "SessionQuery",
+    "SessionRecord",
+    "SessionStore",
+    "Status",
+    "StoreError",
+    "StoreFullError",
+    "StoredKey",
+    "TranscriptLine",
+]

@@ -1,0 +1,166 @@
+"""The database behind the SQL store: its address, its engine, and its work in threads.
+
+SQLAlchemy's ordinary engine in worker threads, and not its asyncio one: it works on every event loop, needs
+one driver for each database (that of SQLite is Python's own), and costs nothing that matters, since a session
+comes here four times in its life and its audio never does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from .contract import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+
+CONNECTIONS: Final = 8
+"""Connections to PostgreSQL, and so threads, of one node: a session needs one for some milliseconds."""
+
+PATIENCE: Final = 5
+"""Seconds that a statement, a lock or a connection may take. It bounds how long a thread can hang."""
+
+_LOCAL_FILE: Final = 0o600
+"""Who may read the file: it holds what people said to the gateway, and how its keys are hashed."""
+
+
+class Database:
+    """One database by its URL: ``sqlite:///path``, a path, or ``postgresql://user:password@host/name``.
+
+    Raises `StoreError` for a URL that names none, and when the database can't be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = self._engine()
+        # Threads of our own, so that a database that hangs holds up nothing but what needs it. SQLite has
+        # one writer at a time: more threads would only wait for each other.
+        self._threads = 1 if self.is_sqlite else CONNECTIONS
+        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("database threads")
+
+    def __repr__(self) -> str:
+        return f"Database({self.url.render_as_string(hide_password=True)!r})"
+
+    def _engine(self) -> Engine:
+        options: dict[str, Any] = {"pool_timeout": PATIENCE, "pool_size": CONNECTIONS, "max_overflow": 0}
+        if self.is_sqlite:
+            options["connect_args"] = {"timeout": PATIENCE, "check_same_thread": False}
+        else:
+            options["connect_args"] = _postgres_arguments(self.url.query)
+            # The database was restarted, or a firewall forgot the connection.
+            options["pool_pre_ping"] = True
+        try:
+            # Statements hold metadata and prompts, and their errors get into the log.
+            engine = create_engine(self.url, hide_parameters=True, **options)
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"the database needs {error.name}, which is not installed; "
+                "install 'speko-anyio[gateway,postgres]'"
+            ) from None
+        if self.is_sqlite:
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a transaction, in a thread.
+
+        Cancelled, the thread is left to finish by itself; `PATIENCE` bounds it.
+        """
+        limiter = self._limiter.get(None)
+        if limiter is None:
+            limiter = anyio.CapacityLimiter(self._threads)
+            self._limiter.set(limiter)
+        return await anyio.to_thread.run_sync(self.do, work, abandon_on_cancel=True, limiter=limiter)
+
+    def do(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a transaction, here."""
+        try:
+            with self.engine.begin() as connection:
+                return work(connection)
+        except (DBAPIError, PoolTimeout) as error:
+            raise StoreError(f"the database failed: {_cause(error)}; check it and {self!r}") from error
+
+    async def close(self) -> None:
+        """Close the connections that are idle; the others close when they are given back."""
+        await anyio.to_thread.run_sync(self.engine.dispose)
+
+    def make_file(self) -> None:
+        """Make the SQLite file and its folder, for its owner only; nothing for another database."""
+        if not self.is_sqlite or self.url.database is None:
+            return
+        path = Path(self.url.database)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, _LOCAL_FILE))
+        except OSError as error:
+            raise StoreError(
+                f"can't make the database {path}: {error.strerror}; choose another path"
+            ) from None
+
+
+def _url(text: str) -> URL:
+    if "://" not in text:
+        text = f"sqlite:///{text}"
+    try:
+        url = make_url(text)
+        name = url.get_backend_name()
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        name = ""
+    if name in {"postgresql", "postgres"}:
+        return url.set(drivername="postgresql+psycopg")
+    if name == "sqlite":
+        if url.database and url.database != ":memory:":
+            return url.set(drivername="sqlite")
+        raise StoreError("the database has no file; give its path, or use a MemoryStore")
+    # The URL is not shown: a password may be in it.
+    raise StoreError(
+        "the database's URL is none that is known; give sqlite:///path or postgresql://user:password@host/name"
+    )
+
+
+def _postgres_arguments(given: Mapping[str, object]) -> dict[str, object]:
+    """What the URL does not say itself."""
+    milliseconds = PATIENCE * 1000
+    wanted = {
+        "connect_timeout": PATIENCE,
+        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} "
+        f"-c idle_in_transaction_session_timeout={milliseconds}",
+        # Of a database that is gone without a word; in milliseconds.
+        "tcp_user_timeout": milliseconds,
+        "application_name": "speko-anyio",
+    }
+    return {name: value for name, value in wanted.items() if name not in given}
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    # None: we say BEGIN ourselves, below. Python's driver would begin only at the first change, and a
+    # transaction that has read before it writes can fail for another's sake.
+    connection.isolation_level = None
+    # Readers and the writer do not wait for each other. What was written last may be lost when the power
+    # fails, but never half of it.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _cause(error: Exception) -> str:
+    """The driver's own words, in one line, without the statement."""
+    original = getattr(error, "orig", None)
+    return " ".join(str(error if original is None else original).split())

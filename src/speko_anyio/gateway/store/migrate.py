@@ -1,0 +1,58 @@
+"""The database's tables, brought up to date by Alembic with the steps in ``gateway/migrations``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, func, select, text
+
+from .contract import StoreError
+
+_LOCATION: Final = "speko_anyio.gateway:migrations"
+
+_LOCK: Final = 0x5BE_C0DB
+"""Any number that nothing else locks: nodes that start together migrate one after the other."""
+
+
+def migrate(connection: Connection) -> None:
+    """Make the tables, or bring them up to date; `StoreError` when a newer version has been here."""
+    if connection.dialect.name == "postgresql":
+        # Whoever waits here waits for another's migration, and large tables take their time.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    config = _config()
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise _too_new() from error
+
+
+def check_schema(connection: Connection) -> None:
+    """`StoreError` unless the tables are those of this version."""
+    scripts = ScriptDirectory.from_config(_config())
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current == scripts.get_current_head():
+        return
+    if current is None or current in {script.revision for script in scripts.walk_revisions()}:
+        raise StoreError(
+            "the database's tables are not those of this version; run `speko-anyio gateway migrate`"
+        )
+    raise _too_new()
+
+
+def _too_new() -> StoreError:
+    return StoreError("the database was used by a newer version of speko-anyio; install that one here too")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", _LOCATION)
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,474 @@
+"""`SQLStore`: the records in a SQLite file, or in a PostgreSQL database that several nodes share.
+
+What must be decided once, whichever node asks, is one conditional ``UPDATE`` or happens under a lock of its
+key: PostgreSQL's advisory lock, and in SQLite the write lock that every transaction takes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+from sqlalchemy import (
+    Connection,
+    Float,
+    Row,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from speko_anyio.protocol.mint import SessionConfig
+
+from .contract import IdempotencyError, KeyNotFoundError, Refused
+from .database import Database
+from .limits import KeyUse, day_start, granted_ttl
+from .migrate import check_schema, migrate
+from .records import (
+    CLOSED_BY,
+    LOST_CODE,
+    LOST_REASON,
+    NO_LIMITS,
+    SCOPES,
+    Idempotency,
+    KeyLimits,
+    Purged,
+    SessionHistory,
+    SessionLife,
+    SessionOutcome,
+    SessionQuery,
+    SessionRecord,
+    Status,
+    StoredKey,
+    TranscriptLine,
+)
+from .tables import IDEMPOTENCY, KEYS, SESSIONS, TRANSCRIPTS
+
+T = TypeVar("T")
+
+PURGE_BATCH: Final = 1000
+"""Rows of a table that one purge removes, so that it holds nobody up."""
+
+RENEW_BATCH: Final = 500
+"""Sessions that one statement renews."""
+
+_CONFIG: Final = msgspec.json.Decoder(SessionConfig)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+_COUNTS: Final = msgspec.json.Decoder(dict[str, int])
+
+_S: Final = SESSIONS.c
+
+
+class SQLStore:
+    """A `SessionStore` in the database at `url`: a path or ``sqlite:///path``, or ``postgresql://...``.
+
+    Entered, it makes a SQLite file and brings its tables up to date; of PostgreSQL it demands that
+    ``speko-anyio gateway migrate`` was run. `migrate_at_start` decides otherwise. Raises `StoreError` for a
+    URL that names no database; every call raises it when the database can't be used.
+
+    Of the nodes that share a database the clocks must agree to a second or so (NTP).
+    """
+
+    def __init__(self, url: str, *, migrate_at_start: bool | None = None) -> None:
+        self._database = Database(url)
+        self._migrate_at_start = self._database.is_sqlite if migrate_at_start is None else migrate_at_start
+
+    def __repr__(self) -> str:
+        return f"SQLStore({self._database!r})"
+
+    async def __aenter__(self) -> Self:
+        if self._migrate_at_start:
+            await self.migrate()
+        else:
+            await self._database.run(check_schema)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._database.close()
+
+    async def migrate(self) -> None:
+        """Bring the tables up to date; make them, and a SQLite file, where there are none."""
+        self._database.make_file()
+        await self._database.run(migrate)
+
+    # Sessions
+
+    async def create(
+        self,
+        record: SessionRecord,
+        *,
+        idempotency: Idempotency | None,
+        limits: KeyLimits = NO_LIMITS,
+        now: float,
+    ) -> SessionRecord:
+        def work(connection: Connection) -> SessionRecord:
+            if idempotency is not None or limits != NO_LIMITS:
+                _lock_key(connection, record.key_id)
+            if idempotency is not None:
+                seen = _find_same(connection, idempotency, now)
+                if seen is not None:
+                    return seen
+            kept = record
+            if limits != NO_LIMITS:
+                use = _use(connection, record.key_id, limits, now)
+                ttl = granted_ttl(limits, use, ttl=record.ttl_seconds, now=now)
+                kept = msgspec.structs.replace(record, ttl_seconds=ttl)
+            connection.execute(insert(SESSIONS).values(_row(kept)))
+            if idempotency is not None:
+                _keep_same(connection, idempotency, kept)
+            return kept
+
+        return await self._database.run(work)
+
+    async def claim(
+        self, session_id: str, token_id: str, *, node_id: str, lease: float, now: float
+    ) -> SessionRecord | Refused:
+        this = and_(_S.session_id == session_id, _S.token_id == token_id, _S.token_expires_at > now)
+        revoked = (
+            select(KEYS.c.key_id).where(KEYS.c.key_id == _S.key_id, KEYS.c.revoked_at.is_not(None)).exists()
+        )
+        take = (
+            update(SESSIONS)
+            .where(this, _S.started_at.is_(None), ~revoked)
+            .values(started_at=now, node_id=node_id, lease_expires_at=now + lease)
+        )
+
+        def work(connection: Connection) -> SessionRecord | Refused:
+            taken = connection.execute(take).rowcount == 1
+            row = connection.execute(select(SESSIONS).where(this)).one_or_none()
+            if row is None:
+                return Refused.UNKNOWN
+            if taken:
+                return _record(row)
+            # Not revoked in the instant after: what was not started, was refused for its key.
+            return Refused.REVOKED if row.started_at is None else Refused.USED
+
+        return await self._database.run(work)
+
+    async def renew(self, session_ids: Collection[str], *, node_id: str, lease: float, now: float) -> None:
+        ids = sorted(session_ids)
+        alive = or_(_S.ended_at.is_(None), _S.closed_by == "sweeper")
+        values = {
+            "lease_expires_at": now + lease,
+            "ended_at": None,
+            "close_code": None,
+            "close_reason": None,
+            "closed_by": None,
+        }
+
+        def work(connection: Connection) -> None:
+            for start in range(0, len(ids), RENEW_BATCH):
+                these = _S.session_id.in_(ids[start : start + RENEW_BATCH])
+                connection.execute(update(SESSIONS).where(these, _S.node_id == node_id, alive).values(values))
+
+        if ids:
+            await self._database.run(work)
+
+    async def sweep(self, *, now: float) -> Sequence[str]:
+        lost = and_(_S.ended_at.is_(None), _S.lease_expires_at <= now)
+        end = (
+            update(SESSIONS)
+            .where(lost)
+            .values(
+                ended_at=_S.lease_expires_at,
+                close_code=LOST_CODE,
+                close_reason=LOST_REASON,
+                closed_by="sweeper",
+            )
+            .returning(_S.session_id)
+        )
+        return await self._database.run(lambda connection: list(connection.execute(end).scalars()))
+
+    async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
+        close = outcome.close
+        values = {
+            "ended_at": now,
+            "close_code": close and close.code,
+            "close_reason": close and _storable(close.reason),
+            "closed_by": close and CLOSED_BY[close.initiated_by],
+            "input_audio_seconds": outcome.input_audio_seconds,
+            "output_audio_seconds": outcome.output_audio_seconds,
+            "input_audio_tokens": outcome.input_audio_tokens,
+            "output_audio_tokens": outcome.output_audio_tokens,
+            "time_to_first_audio": outcome.time_to_first_audio,
+            "tool_calls": msgspec.json.encode(outcome.tool_calls).decode(),
+        }
+        alive = or_(_S.ended_at.is_(None), _S.closed_by == "sweeper")
+        end = (
+            update(SESSIONS)
+            .where(_S.session_id == session_id, _S.started_at.is_not(None), alive)
+            .values(values)
+        )
+        lines = [
+            {"session_id": session_id, "role": line.role, "text": _storable(line.text), "at": line.at}
+            for line in outcome.transcript
+        ]
+
+        def work(connection: Connection) -> None:
+            if connection.execute(end).rowcount == 1 and lines:
+                connection.execute(insert(TRANSCRIPTS), lines)
+
+        await self._database.run(work)
+
+    async def get(self, session_id: str, *, key_id: str | None = None) -> SessionHistory | None:
+        query = select(SESSIONS).where(_S.session_id == _storable(session_id))
+        if key_id is not None:
+            query = query.where(_S.key_id == key_id)
+
+        def work(connection: Connection) -> SessionHistory | None:
+            row = connection.execute(query).one_or_none()
+            return None if row is None else _history(row)
+
+        return await self._database.run(work)
+
+    async def transcript(self, session_id: str) -> Sequence[TranscriptLine]:
+        columns = TRANSCRIPTS.c
+        query = (
+            select(columns.role, columns.text, columns.at)
+            .where(columns.session_id == session_id)
+            .order_by(columns.id)
+        )
+        return await self._database.run(
+            lambda connection: [TranscriptLine(*row) for row in connection.execute(query)]
+        )
+
+    async def sessions(self, query: SessionQuery, *, now: float) -> Sequence[SessionHistory]:
+        position = (_S.created_at, _S.session_id)
+        rows = select(SESSIONS).order_by(*(column.desc() for column in position)).limit(query.limit)
+        if query.key_id is not None:
+            rows = rows.where(_S.key_id == _storable(query.key_id))
+        if query.provider is not None:
+            rows = rows.where(_S.provider == _storable(query.provider))
+        if query.created_from is not None:
+            rows = rows.where(_S.created_at >= query.created_from)
+        if query.created_until is not None:
+            rows = rows.where(_S.created_at < query.created_until)
+        if query.after is not None:
+            created_at, session_id = query.after
+            rows = rows.where(tuple_(*position) < tuple_(literal(created_at), literal(_storable(session_id))))
+        if query.status is not None:
+            rows = rows.where(_is_status(query.status, now))
+        return await self._database.run(
+            lambda connection: [_history(row) for row in connection.execute(rows)]
+        )
+
+    async def purge(self, *, transcripts_before: float | None, now: float) -> Purged:
+        lines, same = TRANSCRIPTS.c, IDEMPOTENCY.c
+        expired = select(same.key_id, same.request).where(same.expires_at <= now).limit(PURGE_BATCH)
+        forget = delete(IDEMPOTENCY).where(tuple_(same.key_id, same.request).in_(expired))
+
+        def work(connection: Connection) -> Purged:
+            removed = 0
+            if transcripts_before is not None:
+                old = select(lines.id).where(lines.at < transcripts_before).limit(PURGE_BATCH)
+                removed = connection.execute(delete(TRANSCRIPTS).where(lines.id.in_(old))).rowcount
+            return Purged(removed, connection.execute(forget).rowcount)
+
+        return await self._database.run(work)
+
+    # Keys
+
+    async def add_key(self, key: StoredKey) -> None:
+        values = {
+            "key_id": key.key_id,
+            "name": _storable(key.name),
+            "digest": key.digest,
+            "scopes": ",".join(key.scopes),
+            **msgspec.structs.asdict(key.limits),
+            "created_at": key.created_at,
+            "revoked_at": key.revoked_at,
+        }
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(KEYS).values(values))
+
+        await self._database.run(work)
+
+    async def find_key(self, key_id: str) -> StoredKey | None:
+        def work(connection: Connection) -> StoredKey | None:
+            row = connection.execute(select(KEYS).where(KEYS.c.key_id == key_id)).one_or_none()
+            return None if row is None else _key(row)
+
+        return await self._database.run(work)
+
+    async def keys(self) -> Sequence[StoredKey]:
+        query = select(KEYS).order_by(KEYS.c.created_at, KEYS.c.key_id)
+        return await self._database.run(lambda connection: [_key(row) for row in connection.execute(query)])
+
+    async def revoke_key(self, key_id: str, *, now: float) -> StoredKey:
+        this = KEYS.c.key_id == key_id
+
+        def work(connection: Connection) -> StoredKey:
+            connection.execute(update(KEYS).where(this, KEYS.c.revoked_at.is_(None)).values(revoked_at=now))
+            row = connection.execute(select(KEYS).where(this)).one_or_none()
+            if row is None:
+                raise KeyNotFoundError(key_id)
+            return _key(row)
+
+        return await self._database.run(work)
+
+
+def _lock_key(connection: Connection, key_id: str) -> None:
+    """Until the transaction ends nobody else counts what this key has used."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key_id, 0))))
+
+
+def _request_hash(idempotency: Idempotency) -> bytes:
+    return hashlib.sha256(idempotency.key.encode(errors="surrogatepass")).digest()
+
+
+def _find_same(connection: Connection, idempotency: Idempotency, now: float) -> SessionRecord | None:
+    columns = IDEMPOTENCY.c
+    this = and_(columns.key_id == idempotency.key_id, columns.request == _request_hash(idempotency))
+    connection.execute(delete(IDEMPOTENCY).where(this, columns.expires_at <= now))
+    row = connection.execute(select(columns.fingerprint, columns.session_id).where(this)).one_or_none()
+    if row is None:
+        return None
+    if bytes(row.fingerprint) != idempotency.fingerprint:
+        raise IdempotencyError
+    return _record(connection.execute(select(SESSIONS).where(_S.session_id == row.session_id)).one())
+
+
+def _keep_same(connection: Connection, idempotency: Idempotency, record: SessionRecord) -> None:
+    connection.execute(
+        insert(IDEMPOTENCY).values(
+            key_id=idempotency.key_id,
+            request=_request_hash(idempotency),
+            fingerprint=idempotency.fingerprint,
+            session_id=record.session_id,
+            expires_at=record.token_expires_at,
+        )
+    )
+
+
+def _use(connection: Connection, key_id: str, limits: KeyLimits, now: float) -> KeyUse:
+    mine = _S.key_id == key_id
+    is_open = or_(_is_status(Status.LIVE, now), _is_status(Status.MINTED, now))
+    nth_newest = None
+    if limits.mints_per_minute is not None:
+        nth_newest = connection.execute(
+            select(_S.created_at)
+            .where(mine)
+            .order_by(_S.created_at.desc())
+            .offset(max(0, limits.mints_per_minute - 1))
+            .limit(1)
+        ).scalar()
+    open_sessions = 0
+    if limits.max_sessions is not None:
+        open_sessions = connection.execute(select(func.count()).where(mine, is_open)).scalar_one()
+    spent = reserved = 0.0
+    if limits.minutes_per_day is not None:
+        length = case((_S.ended_at > _S.started_at, _S.ended_at - _S.started_at), else_=0.0)
+        held = case((is_open, cast(_S.ttl_seconds, Float)), else_=0.0)
+        spent, reserved = connection.execute(
+            select(func.coalesce(func.sum(length), 0.0), func.coalesce(func.sum(held), 0.0)).where(
+                mine, _S.created_at >= day_start(now)
+            )
+        ).one()
+    return KeyUse(
+        nth_newest_mint=nth_newest,
+        open_sessions=open_sessions,
+        spent_seconds=spent,
+        reserved_seconds=reserved,
+    )
+
+
+def _is_status(status: Status, now: float) -> Any:
+    match status:
+        case Status.MINTED:
+            return and_(_S.started_at.is_(None), _S.token_expires_at > now)
+        case Status.LIVE:
+            return and_(_S.started_at.is_not(None), _S.ended_at.is_(None))
+        case Status.ENDED:
+            return _S.ended_at.is_not(None)
+        case Status.EXPIRED:
+            return and_(_S.started_at.is_(None), _S.token_expires_at <= now)
+
+
+def _row(record: SessionRecord) -> dict[str, Any]:
+    metadata = record.metadata
+    return {
+        "session_id": record.session_id,
+        "key_id": record.key_id,
+        "token_id": record.token_id,
+        "provider": record.config.provider,
+        "config": msgspec.json.encode(record.config).decode(),
+        "metadata": None if metadata is None else msgspec.json.encode(metadata).decode(),
+        "ttl_seconds": record.ttl_seconds,
+        "created_at": record.created_at,
+        "token_expires_at": record.token_expires_at,
+    }
+
+
+def _record(row: Row[Any]) -> SessionRecord:
+    columns = row._mapping
+    metadata = columns["metadata"]
+    return SessionRecord(
+        session_id=columns["session_id"],
+        key_id=columns["key_id"],
+        token_id=columns["token_id"],
+        config=_CONFIG.decode(columns["config"]),
+        metadata=None if metadata is None else _OBJECT.decode(metadata),
+        ttl_seconds=columns["ttl_seconds"],
+        created_at=columns["created_at"],
+        token_expires_at=columns["token_expires_at"],
+    )
+
+
+def _history(row: Row[Any]) -> SessionHistory:
+    outcome = SessionOutcome()
+    if row.tool_calls is not None:
+        outcome = SessionOutcome(
+            input_audio_seconds=row.input_audio_seconds,
+            output_audio_seconds=row.output_audio_seconds,
+            input_audio_tokens=row.input_audio_tokens,
+            output_audio_tokens=row.output_audio_tokens,
+            time_to_first_audio=row.time_to_first_audio,
+            tool_calls=_COUNTS.decode(row.tool_calls),
+        )
+    life = SessionLife(
+        started_at=row.started_at,
+        node_id=row.node_id,
+        ended_at=row.ended_at,
+        close_code=row.close_code,
+        close_reason=row.close_reason,
+        closed_by=row.closed_by,
+        outcome=outcome,
+    )
+    return SessionHistory(_record(row), life)
+
+
+def _key(row: Row[Any]) -> StoredKey:
+    kept = row.scopes.split(",")
+    return StoredKey(
+        key_id=row.key_id,
+        name=row.name,
+        digest=bytes(row.digest),
+        scopes=tuple(scope for scope in SCOPES if scope in kept),
+        limits=KeyLimits(
+            max_sessions=row.max_sessions,
+            mints_per_minute=row.mints_per_minute,
+            minutes_per_day=row.minutes_per_day,
+        ),
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+    )
+
+
+def _storable(text: str) -> str:
+    """What every database takes: PostgreSQL knows no NUL, and UTF-8 no half of a surrogate pair."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -1,0 +1,76 @@
+"""Every kind of store, each empty and ready."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from speko_anyio.gateway import MemoryStore, SessionStore, SQLStore
+from speko_anyio.gateway.store.database import Database
+from speko_anyio.gateway.store.migrate import migrate
+from speko_anyio.gateway.store.tables import METADATA
+
+from ...support.postgres import Postgres, find_binaries, running_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL server is installed (initdb, postgres)")
+    with running_postgres(binaries) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Postgres) -> str:
+    url = postgres.new_database()
+    database = Database(url)
+    database.do(migrate)
+    database.engine.dispose()
+    return url
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("migrated") / "gateway.db"
+    database = Database(str(path))
+    database.do(migrate)
+    database.engine.dispose()
+    return path
+
+
+def empty_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database with its tables, which several stores may open."""
+    if kind == "sqlite":
+        path = tmp_path / "gateway.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("migrated_postgres")
+    database = Database(url)
+    tables = ", ".join(table.name for table in METADATA.sorted_tables)
+    with database.engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {tables}"))
+    database.engine.dispose()
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return empty_database(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: object
+) -> AsyncIterator[SessionStore]:
+    """An empty store."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    async with SQLStore(empty_database(request.param, request, tmp_path)) as opened:
+        yield opened
