@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from .contract import StoreError
@@ -113,21 +113,24 @@ class Database:
 
 
 def _url(text: str) -> URL:
-    if "://" not in text:
-        text = f"sqlite:///{text}"
     try:
-        url = make_url(text)
-        name = url.get_backend_name()
-    except (ArgumentError, NoSuchModuleError, ValueError):
-        name = ""
-    if name in {"postgresql", "postgres"}:
-        return url.set(drivername="postgresql+psycopg")
-    if name == "sqlite":
-        if url.database and url.database != ":memory:":
+        url = make_url(text if "://" in text else f"sqlite:///{text}")
+    except (ArgumentError, ValueError):
+        raise _unknown_url() from None
+    match url.get_backend_name():
+        case "postgresql" | "postgres":
+            return url.set(drivername="postgresql+psycopg")
+        case "sqlite" if url.database and url.database != ":memory:":
             return url.set(drivername="sqlite")
-        raise StoreError("the database has no file; give its path, or use a MemoryStore")
-    # The URL is not shown: a password may be in it.
-    raise StoreError(
+        case "sqlite":
+            raise StoreError("the database has no file; give its path, or use a MemoryStore")
+        case _:
+            raise _unknown_url()
+
+
+def _unknown_url() -> StoreError:
+    # It is not shown: a password may be in it.
+    return StoreError(
         "the database's URL is none that is known; give sqlite:///path or postgresql://user:password@host/name"
     )
 
