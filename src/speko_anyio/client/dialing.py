@@ -26,12 +26,23 @@ async def dial(
 
     What `find_proxy` finds for `proxy` is gone through; see `connect_through` for what it raises.
     """
+    return StreamDriver(
+        await open_stream(where, connect_timeout=connect_timeout, ssl_context=ssl_context, proxy=proxy)
+    )
+
+
+async def open_stream(
+    where: WebSocketURL,
+    *,
+    connect_timeout: float,
+    ssl_context: ssl.SSLContext | None,
+    proxy: ProxyOption = None,
+) -> ByteStream:
+    """As `dial`, for who has a driver of their own."""
     through = find_proxy(where, proxy)
     if through is not None:
-        return StreamDriver(
-            await connect_through(through, where, connect_timeout=connect_timeout, ssl_context=ssl_context)
-        )
-    return StreamDriver(await connect(where, connect_timeout=connect_timeout, ssl_context=ssl_context))
+        return await connect_through(through, where, connect_timeout=connect_timeout, ssl_context=ssl_context)
+    return await connect(where, connect_timeout=connect_timeout, ssl_context=ssl_context)
 
 
 async def connect(
