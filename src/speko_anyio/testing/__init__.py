@@ -3,7 +3,7 @@
 - `fake_session` and `FakeGateway`: a session, or a whole `Speko`, whose service is in memory and scripted
   (`speko_anyio.testing.steps`);
 - `virtual_backend`: asyncio and trio on a clock that jumps when there is nothing to do;
-- `record`, `Recording`, `replay`: sessions written down, and played again as fakes;
+- `Recorder`, `Recording`, `replay`: sessions written down, and played again as fakes;
 - `draw_timeline`: who spoke when, as a picture;
 - `MemoryStream` and `FakeServer`: what these are made of.
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .handler import serve
     from .order import reordered
     from .peer import FakePeer
+    from .recorder import Recorder
+    from .recording import Moment, Recording, RecordingError
+    from .replaying import peer_of, perform, replay
     from .script import Script, Step
     from .server import FakeServer, connected, grant
     from .streams import MemoryStream, Pipe, stream_pair
@@ -31,14 +34,21 @@ __all__ = [
     "FakePeer",
     "FakeServer",
     "MemoryStream",
+    "Moment",
     "Pipe",
+    "Recorder",
+    "Recording",
+    "RecordingError",
     "Script",
     "Step",
     "VirtualTimeLoop",
     "connected",
     "fake_session",
     "grant",
+    "peer_of",
+    "perform",
     "reordered",
+    "replay",
     "serve",
     "stream_pair",
     "virtual_backend",
@@ -51,6 +61,9 @@ _HOMES: Final = {
     "serve": "handler",
     "reordered": "order",
     "FakePeer": "peer",
+    "Recorder": "recorder",
+    **dict.fromkeys(("Moment", "Recording", "RecordingError"), "recording"),
+    **dict.fromkeys(("peer_of", "perform", "replay"), "replaying"),
     **dict.fromkeys(("Script", "Step"), "script"),
     **dict.fromkeys(("FakeServer", "connected", "grant"), "server"),
     **dict.fromkeys(("MemoryStream", "Pipe", "stream_pair"), "streams"),

@@ -1,0 +1,89 @@
+"""A recording played again: its gateway to an application under test, or its user to any gateway."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+
+from ..client.session import RealtimeSession
+from ..protocol.close_codes import is_sendable
+from ..protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult, UpgradeRequest
+from ..protocol.errors import ConnectionClosed, LocalProtocolError
+from ..protocol.frames import Close, Expiring, Ready
+from .peer import FakePeer
+from .recording import Recording
+from .script import Step
+
+PATIENCE: Final = 10.0
+"""Seconds that the application may be later with a command than the recorded one was."""
+
+
+def replay(recording: Recording) -> Step:
+    """The gateway's part of `recording`, as a script for a peer with the recording's rates (`peer_of`).
+
+    Every frame comes when it came then. What the client did then, its audio aside, is waited for, and time
+    counts on from there: an application that takes longer is answered later, one that does something else
+    fails the test. The contents of a tool's result may differ.
+    """
+
+    async def script(peer: FakePeer) -> None:
+        shift = anyio.current_time()  # what a recorded instant is on this clock, minus that instant
+        for moment in recording.moments:
+            match moment.what:
+                case AudioIn() | Ready() | Expiring() | UpgradeRequest():
+                    continue  # whoever makes them makes them again
+                case Close(code=code, reason=reason, initiated_by=who) if who != "local":
+                    await anyio.sleep_until(shift + moment.at)
+                    if who == "remote" and is_sendable(code):
+                        peer.close(code, reason)
+                    else:
+                        peer.drop()
+                case Close() | Commit() | Clear() | EndTurn() | Interrupt() | ToolResult():
+                    late = anyio.current_time() - shift - moment.at
+                    await peer.expect(type(moment.what), within=PATIENCE - late)
+                    shift = anyio.current_time() - moment.at
+                case frame:
+                    await anyio.sleep_until(shift + moment.at)
+                    peer.send(frame)
+
+    return script
+
+
+def peer_of(recording: Recording) -> FakePeer:
+    """A peer with the sample rates of `recording`."""
+    return FakePeer(
+        input_sample_rate=recording.input_sample_rate, output_sample_rate=recording.output_sample_rate
+    )
+
+
+async def perform(session: RealtimeSession, recording: Recording) -> None:
+    """The client's part of `recording`, spoken into `session` when it was spoken then: audio and commands.
+
+    Returns when it is through, or the session is over. Results of calls that are not open here are left out.
+    """
+    start = anyio.current_time()
+    for moment in recording.moments:
+        if moment.by != "client":
+            continue
+        await anyio.sleep_until(start + moment.at)
+        try:
+            match moment.what:
+                case AudioIn(pcm=pcm):
+                    await session.send_audio(pcm)
+                case Commit():
+                    await session.commit()
+                case Clear():
+                    await session.clear()
+                case EndTurn():
+                    await session.end_turn()
+                case Interrupt():
+                    await session.interrupt()
+                case ToolResult(call_id=call_id, output=output):
+                    await session.send_tool_result(call_id, output)
+                case Close(code=code, reason=reason):
+                    await session.close(code, reason)
+        except LocalProtocolError:
+            continue  # this session's gateway made no such call, or was answered already
+        except ConnectionClosed:
+            return
