@@ -8,7 +8,7 @@ import binascii
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ...audio.pcm import SAMPLE_BYTES
 from .hearing import Ear, tone
@@ -50,6 +50,9 @@ class RealtimeSession(DoubleSession, abc.ABC):
     - `results`: what the client answered to each tool call, by its id.
     - `errors`: the ``error`` events that were sent, their inner objects.
     """
+
+    _audio_content: ClassVar[str] = "output_audio"
+    """The type of what the assistant says, inside an item."""
 
     def __init__(self, request: Request, script: Script, pace: Pace) -> None:
         super().__init__(request, script, pace)
@@ -344,7 +347,7 @@ class RealtimeSession(DoubleSession, abc.ABC):
         self._event("response.output_audio_transcript.done", **place, transcript=step.text)
         part = {"type": "audio", "transcript": step.text}
         self._event("response.content_part.done", **place, part=part)
-        item.json["content"] = [{"type": "output_audio", "transcript": step.text}]
+        item.json["content"] = [{"type": self._audio_content, "transcript": step.text}]
         self._finish_item(response, item, "completed")
 
     def _call(self, response: Response, name: str, arguments: Mapping[str, Any]) -> None:

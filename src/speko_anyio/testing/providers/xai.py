@@ -19,6 +19,8 @@ _IDLE_ERROR: Final = "Conversation timed out after 900.0 seconds due to inactivi
 class XAISession(RealtimeSession):
     """One connection."""
 
+    _audio_content = "audio"
+
     @property
     def _input_rate(self) -> int:
         rate: int = self.config["audio"]["input"]["format"]["rate"]
