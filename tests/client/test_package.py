@@ -38,6 +38,29 @@ def test_the_client_loads_no_backend_of_its_own() -> None:
     assert not {"trio", "uvloop", "starlette", "speko_anyio.gateway"} & modules
 
 
+THEIRS = "import httpx, anyio; from anyio import *"
+
+
+def test_the_client_loads_no_extra_and_nothing_that_it_may_not_need() -> None:
+    """Beside httpx and anyio, importing it costs what the core needs: msgspec and wsproto."""
+    ours = loaded_by(f"{THEIRS}; from speko_anyio import *; import speko_anyio.client.opening") - loaded_by(
+        THEIRS
+    )
+    packages = {name.partition(".")[0] for name in ours} - sys.stdlib_module_names
+    core = {"speko_anyio", "msgspec", "wsproto", "h11", "typing_extensions"}
+    assert packages <= {*core, "anyio", "sniffio"}
+    assert not {"speko_anyio.otel", "speko_anyio.observe.core", "speko_anyio.observe.logs"} & ours
+    assert "speko_anyio.client.session" in ours
+
+
+def test_telemetry_without_its_extra_names_it() -> None:
+    code = "import sys\nsys.modules['opentelemetry'] = None\nimport speko_anyio.otel"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (
+        "ImportError: speko_anyio.otel needs the extra otel: pip install 'speko-anyio[otel]'" in done.stderr
+    )
+
+
 def test_all_of_the_core_and_the_client_is_public() -> None:
     assert set(speko_anyio.protocol.__all__) <= set(speko_anyio.__all__)
     assert sorted(speko_anyio.__all__) == sorted(set(speko_anyio.__all__))
