@@ -1,0 +1,309 @@
+"""Microphone and loudspeaker of this computer, by sounddevice (extra ``audio``), which is imported when a
+device is opened.
+
+sounddevice calls back in a thread of PortAudio's own, which must never wait. So nothing there takes longer
+than the copying of 20 ms of audio: the microphone leaves it in a bounded buffer and rings, the speaker reads
+from a `Playback`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from ..client.playback import DEFAULT_MAX_BUFFER, Playback
+from ..protocol.errors import SpekoError
+from ..protocol.frames import Frame
+from ..protocol.mint import DEFAULT_SAMPLE_RATE
+from .pcm import SAMPLE_BYTES
+from .resample import Resampler
+from .thread_signal import ThreadSignal
+
+BLOCK_SECONDS: Final = 0.02
+"""Of audio in one callback, and in one piece of the microphone's: what telephony sends."""
+
+MAX_UNHEARD_SECONDS: Final = 2.0
+"""Of speech that wait to be taken from a microphone: who is later than that is not in a conversation."""
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that a device may take to stop; a driver that hangs must not hang the program."""
+
+Device: TypeAlias = int | str | None
+"""A device as sounddevice names it: a number, a part of its name, or None for the system's choice.
+``python -m sounddevice`` lists them."""
+
+
+_Direction: TypeAlias = Literal["input", "output"]
+_NAMES: Final[dict[_Direction, str]] = {"input": "microphone", "output": "loudspeaker"}
+
+# Any: sounddevice has no types.
+_Callback: TypeAlias = Callable[[Any, int, Any, Any], None]
+
+
+class DeviceError(SpekoError):
+    """A microphone or a loudspeaker can't be used."""
+
+
+class Microphone:
+    """The speech of whoever sits in front of this computer, as PCM16 mono in pieces of 20 ms. Use it with
+    ``async with``, and iterate over it, one task at a time::
+
+        async with Microphone() as microphone:
+            async for pcm in microphone:
+                await session.send_audio(pcm)
+
+    - `sample_rate`: samples a second of the pieces, whatever the device can do.
+    - `device`: which one, see `Device`.
+
+    Entering raises `DeviceError` when there is no such device or sounddevice is not installed, and
+    ImportError when the rate has to be converted and soxr is missing. The iteration raises `DeviceError` when
+    the device goes away, and ends when the block is left.
+    """
+
+    def __init__(self, *, sample_rate: int = DEFAULT_SAMPLE_RATE, device: Device = None) -> None:
+        self.sample_rate = sample_rate
+        """Samples a second of what the iteration gives."""
+        self.overruns = 0
+        """How often speech was lost, because nobody took it in time or the computer was too slow."""
+        self._device = device
+        self._stream: _Stream | None = None
+        self._size = round(sample_rate * BLOCK_SECONDS) * SAMPLE_BYTES
+        self._blocks: deque[bytes] = deque()
+        self._piece = bytearray()
+
+    async def __aenter__(self) -> Self:
+        self._signal = ThreadSignal()
+        try:
+            self._stream = await _open("input", self._device, self.sample_rate, self._prepare, self._signal)
+        except BaseException:
+            self._signal.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        stream, self._stream = self._stream, None
+        self._signal.close()
+        if stream is not None:
+            await stream.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        waited = False
+        while len(self._piece) < self._size:
+            if self._stream is None:
+                raise StopAsyncIteration
+            if self._blocks:
+                self._piece += self._resampler.push(self._blocks.popleft())
+            elif self._stream.stopped:
+                raise DeviceError("the microphone stopped; check that it is still connected")
+            else:
+                waited = True
+                try:
+                    await self._signal.wait()
+                except anyio.ClosedResourceError:
+                    raise StopAsyncIteration from None
+        if not waited:
+            await anyio.lowlevel.checkpoint()
+        piece = bytes(self._piece[: self._size])
+        del self._piece[: self._size]
+        return piece
+
+    def _prepare(self, rate: int) -> _Callback:
+        self._resampler = Resampler(rate, self.sample_rate)
+        return self._called
+
+    def _called(self, data: Any, _frames: int, _time: object, status: Any) -> None:
+        """In PortAudio's thread: a block was recorded."""
+        if status.input_overflow:
+            self.overruns += 1
+        if len(self._blocks) >= MAX_UNHEARD_SECONDS / BLOCK_SECONDS:
+            self._blocks.popleft()
+            self.overruns += 1
+        self._blocks.append(bytes(data))
+        self._signal.set()
+
+
+class Speaker:
+    """The loudspeaker of this computer, playing what a session says. Use it with ``async with``, and give it
+    to the session as a handler::
+
+        async with Speaker() as speaker:
+            session.on(speaker.feed)
+
+    - `sample_rate`: samples a second that are asked of the device; one that can't has its own, and what is
+      fed is converted.
+    - `device`: which one, see `Device`.
+    - `max_buffer`: see `Playback`.
+
+    Entering raises what that of `Microphone` does. Leaving falls silent at once: see `drain`.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int = DEFAULT_SAMPLE_RATE,
+        device: Device = None,
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+    ) -> None:
+        self.underruns = 0
+        """How often the computer was too slow for the device; silence between answers is none."""
+        self._sample_rate = sample_rate
+        self._device = device
+        self._max_buffer = max_buffer
+        self._stream: _Stream | None = None
+        self._draining = False
+
+    @property
+    def playback(self) -> Playback:
+        """What it plays from: how much was heard, and of which turn."""
+        return self._playback
+
+    def feed(self, frame: Frame) -> None:
+        """Take a frame of any kind: see `Playback.feed`. `DeviceError` when the device went away."""
+        if self._stream is not None and self._stream.stopped:
+            raise DeviceError("the loudspeaker stopped; check that it is still connected")
+        self._playback.feed(frame)
+
+    async def drain(self) -> None:
+        """Wait until everything was played that was fed so far, or until the device goes away."""
+        self._draining = True
+        while self._stream is not None and not self._stream.stopped and self._playback.buffered_ms:
+            await self._signal.wait()
+        self._draining = False
+
+    async def __aenter__(self) -> Self:
+        self._signal = ThreadSignal()
+        try:
+            self._stream = await _open("output", self._device, self._sample_rate, self._prepare, self._signal)
+        except BaseException:
+            self._signal.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        stream, self._stream = self._stream, None
+        self._signal.close()
+        if stream is not None:
+            await stream.aclose()
+
+    def _prepare(self, rate: int) -> _Callback:
+        self._playback = Playback(sample_rate=rate, max_buffer=self._max_buffer)
+        return self._called
+
+    def _called(self, data: Any, _frames: int, _time: object, status: Any) -> None:
+        """In PortAudio's thread: a block is to be played."""
+        if status.output_underflow:
+            self.underruns += 1
+        data[:] = self._playback.read(len(data))
+        if self._draining:
+            self._signal.set()
+
+
+class _Stream:
+    """An open device, running."""
+
+    def __init__(self, signal: ThreadSignal) -> None:
+        self.stopped = False
+        """Whether it stopped by itself."""
+        self._signal = signal
+        self._stream: Any = None
+
+    def start(
+        self, direction: _Direction, device: Device, wanted: int, prepare: Callable[[int], _Callback]
+    ) -> None:
+        """Open the device and run it. Blocks."""
+        sounddevice = _import()
+        try:
+            rate = _rate(sounddevice, direction, device, wanted)
+            kind = sounddevice.RawInputStream if direction == "input" else sounddevice.RawOutputStream
+            self._stream = kind(
+                samplerate=rate,
+                blocksize=round(rate * BLOCK_SECONDS),
+                device=device,
+                channels=1,
+                dtype="int16",
+                latency="low",
+                callback=prepare(rate),
+                finished_callback=self._finished,
+            )
+            self._stream.start()
+        except (sounddevice.PortAudioError, ValueError) as error:
+            self._close()
+            why = " ".join(str(error).split())
+            raise DeviceError(
+                f"no {_NAMES[direction]} could be opened ({why}); `python -m sounddevice` lists the devices"
+            ) from error
+        except BaseException:
+            self._close()
+            raise
+
+    async def aclose(self) -> None:
+        """Stop at once, also when cancelled; a driver that hangs is left behind."""
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await anyio.to_thread.run_sync(self._close, abandon_on_cancel=True)
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.abort(ignore_errors=True)
+            self._stream.close(ignore_errors=True)
+
+    def _finished(self) -> None:
+        self.stopped = True
+        self._signal.set()
+
+
+async def _open(
+    direction: _Direction,
+    device: Device,
+    wanted: int,
+    prepare: Callable[[int], _Callback],
+    signal: ThreadSignal,
+) -> _Stream:
+    """Open a device in a worker thread, since it takes a while. `prepare` is told the rate of the device, and
+    gives what is to be called with its blocks."""
+    stream = _Stream(signal)
+    await anyio.to_thread.run_sync(stream.start, direction, device, wanted, prepare)
+    return stream
+
+
+def _rate(sounddevice: Any, direction: _Direction, device: Device, wanted: int) -> int:
+    """The rate `wanted`, or the device's own when it can't do that."""
+    check = sounddevice.check_input_settings if direction == "input" else sounddevice.check_output_settings
+    try:
+        check(device=device, channels=1, dtype="int16", samplerate=wanted)
+    except sounddevice.PortAudioError:
+        return int(sounddevice.query_devices(device, direction)["default_samplerate"])
+    return wanted
+
+
+def _import() -> Any:
+    try:
+        return importlib.import_module("sounddevice")
+    except ImportError:
+        raise DeviceError(
+            "microphone and loudspeaker need sounddevice, which is missing; install 'speko-anyio[audio]'"
+        ) from None
+    except OSError as error:
+        # Its wheels for Linux come without the library itself.
+        raise DeviceError(
+            f"PortAudio can't be loaded ({error}); install it: libportaudio2 on Debian, portaudio elsewhere"
+        ) from None
