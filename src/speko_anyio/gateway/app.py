@@ -16,9 +16,12 @@ from starlette.routing import Route, WebSocketRoute
 from .access import Access
 from .answers import error_response, shorten
 from .asgi import refuse
+from .background import background
+from .health import Health
 from .keeper import Keeper
 from .keys import APIKeys, RateLimiter
 from .mint import Mint
+from .observer import Observer
 from .playground import playground_routes
 from .sessions_api import SessionsAPI
 from .store import MemoryStore, SessionStore
@@ -26,12 +29,14 @@ from .stream import Stream
 from .tokens import TokenSigner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from .handlers import Handler
+    from .metrics import Metrics
+    from .session import ServerSession
 
 _CODES: Final = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
@@ -53,6 +58,7 @@ class Gateway:
     - `mint_rate`, `mint_burst`: mints a second, and at once, for each key; more get 429.
     - `close_timeout`: seconds that a client has to answer a close.
     - `handler_grace`: seconds that a handler has to return when its session is over; then it is cancelled.
+    - `metrics`: serve ``/metrics`` for Prometheus, to whoever asks: keep it from the public in the proxy.
     - `playground`: for development: serve a page at ``/`` to talk to the gateway with. It adds no way in: its
       user needs an API key.
     - `now`: seconds since the epoch.
@@ -75,6 +81,7 @@ class Gateway:
         mint_burst: int = 200,
         close_timeout: float = 5.0,
         handler_grace: float = 5.0,
+        metrics: bool = False,
         playground: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -100,6 +107,8 @@ class Gateway:
         access = Access(keys, store)
         node_id = f"node_{secrets.token_hex(8)}"
         self._store = store
+        self._metrics = _make_metrics(lambda: self._stream.sessions) if metrics else None
+        observer = self._metrics or Observer()
         self._stream = Stream(
             handlers=self._handlers,
             signer=signer,
@@ -110,6 +119,7 @@ class Gateway:
             close_timeout=close_timeout,
             handler_grace=handler_grace,
             accepting=self._accepting,
+            observer=observer,
             now=now,
         )
         mint = Mint(
@@ -121,6 +131,7 @@ class Gateway:
             token_lifetime=token_lifetime,
             public_url=public_url,
             accepting=self._accepting,
+            observer=observer,
             now=now,
         )
         self._keeper = Keeper(
@@ -133,8 +144,12 @@ class Gateway:
             now=now,
         )
         sessions = SessionsAPI(access=access, store=store, now=now)
+        health = Health(accepting=self._accepting, trouble=lambda: self._keeper.trouble)
         self.app = Starlette(
             routes=[
+                Route("/healthz", health.live, methods=["GET"]),
+                Route("/readyz", health.ready, methods=["GET"]),
+                *((Route("/metrics", self._metrics.answer, methods=["GET"]),) if self._metrics else ()),
                 Route("/v1/sessions", mint.post, methods=["POST"], name="mint"),
                 Route("/v1/sessions", sessions.list, methods=["GET"], name="sessions"),
                 Route("/v1/sessions/{session_id}", sessions.get, methods=["GET"], name="session"),
@@ -181,6 +196,8 @@ class Gateway:
                 if id(handler) not in entered and isinstance(handler, AbstractAsyncContextManager):
                     entered.add(id(handler))
                     await stack.enter_async_context(handler)
+            if self._metrics is not None:
+                await stack.enter_async_context(background(self._metrics.watch_the_loop))
             self._draining = False
             try:
                 yield
@@ -209,6 +226,18 @@ class Gateway:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         async with self.running():
             yield
+
+
+def _make_metrics(live: Callable[[], Collection[ServerSession]]) -> Metrics:
+    try:
+        from .metrics import Metrics
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        raise ValueError(
+            "metrics need prometheus-client, which is not installed; install 'speko-anyio[gateway]'"
+        ) from None
+    return Metrics(live)
 
 
 class _NoWebSocketHere:

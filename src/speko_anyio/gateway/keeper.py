@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from .background import background
 from .store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
+    from contextlib import AbstractAsyncContextManager
 
     from .store import SessionStore
 
@@ -48,48 +49,46 @@ class Keeper:
         self._retry = retry
         self._transcript_retention = transcript_retention
         self._now = now
+        self._failed: str | None = None
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    @property
+    def trouble(self) -> str | None:
+        """What the store failed at in the last beat; None when nothing."""
+        return self._failed
+
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Beat while the block runs, also when it is cancelled and cleans up: its sessions still live."""
-        failure: Exception | None = None
-        scope = anyio.CancelScope(shield=True)
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run, scope)
-                try:
-                    yield
-                except Exception as error:  # noqa: BLE001  (raised below: the task group would wrap it)
-                    failure = error
-                finally:
-                    scope.cancel()
-        finally:
-            if failure is not None:
-                raise failure
+        return background(self._run)
 
-    async def _run(self, scope: anyio.CancelScope) -> None:
-        with scope:
-            while True:
-                await self.beat()
-                await anyio.sleep(self._lease / BEATS_PER_LEASE)
+    async def _run(self) -> None:
+        while True:
+            await self.beat()
+            await anyio.sleep(self._lease / BEATS_PER_LEASE)
 
     async def beat(self) -> None:
         """Do all of it once. What fails is logged, and tried again at the next beat."""
-        await self._step("renewing the leases", self._renew)
-        await self._step("recording what ended", self._retry)
-        await self._step("ending the sessions of lost nodes", self._sweep)
-        await self._step("purging", self._purge)
+        steps = {
+            "renewing the leases": self._renew,
+            "recording what ended": self._retry,
+            "ending the sessions of lost nodes": self._sweep,
+            "purging": self._purge,
+        }
+        failed = [what for what, step in steps.items() if not await self._step(what, step)]
+        self._failed = f"the session store fails at {failed[0]}" if failed else None
 
-    async def _step(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
+    async def _step(self, what: str, step: Callable[[], Awaitable[None]]) -> bool:
+        """Whether it was done."""
         try:
             with anyio.fail_after(self._lease / BEATS_PER_LEASE):
                 await step()
+                return True
         except TimeoutError:
             logger.error("%s took too long", what)
         except StoreError as error:
             logger.error("%s failed: %s", what, error)
         except Exception:
             logger.exception("%s failed", what)
+        return False
 
     async def _renew(self) -> None:
         await self._store.renew(self._held(), node_id=self._node_id, lease=self._lease, now=self._now())

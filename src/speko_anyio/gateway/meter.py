@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from .observer import Observer
 from .store.records import SessionOutcome, TranscriptLine
 
 if TYPE_CHECKING:
@@ -18,14 +19,20 @@ MAX_TRANSCRIPT: Final = 1024 * 1024
 """Characters of a transcript that are kept: hours of speech. What comes after them is not."""
 
 _BYTES_PER_SAMPLE: Final = 2
+_NOBODY: Final = Observer()
 
 
 class Meter:
-    """Counts for one session. `keep_transcript`: whether final texts are kept until its end."""
+    """Counts for one session, and tells `observer` what can't wait for its end.
+
+    - `keep_transcript`: whether final texts are kept until then.
+    """
 
     __slots__ = (
         "_keep_transcript",
         "_kept",
+        "_observer",
+        "_provider",
         "asked_at",
         "audio_in",
         "audio_out",
@@ -36,7 +43,9 @@ class Meter:
         "transcript",
     )
 
-    def __init__(self, *, keep_transcript: bool = False) -> None:
+    def __init__(
+        self, *, keep_transcript: bool = False, observer: Observer = _NOBODY, provider: str = ""
+    ) -> None:
         self.audio_in = 0
         """Bytes of audio that the client sent."""
         self.audio_out = 0
@@ -51,6 +60,8 @@ class Meter:
         self.transcript: list[TranscriptLine] = []
         self._keep_transcript = keep_transcript
         self._kept = 0
+        self._observer = observer
+        self._provider = provider
 
     def turn_ended(self, now: float) -> None:
         """The user has finished speaking; `now` is of the clock that `answered` is told."""
@@ -59,9 +70,15 @@ class Meter:
     def answered(self, now: float) -> None:
         """Audio went out, the first since the user's turn ended."""
         assert self.asked_at is not None
+        seconds = now - self.asked_at
         if self.time_to_first_audio is None:
-            self.time_to_first_audio = now - self.asked_at
+            self.time_to_first_audio = seconds
         self.asked_at = None
+        self._observer.answered(self._provider, seconds)
+
+    def failed(self, code: str) -> None:
+        """The client was told an error."""
+        self._observer.failed(self._provider, code)
 
     def tool_called(self, name: str) -> None:
         """A tool was called, on whichever side it runs."""

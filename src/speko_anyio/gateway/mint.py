@@ -23,6 +23,7 @@ from speko_anyio.protocol.url import parse_url
 from .access import Access, Caller
 from .answers import BUSY_RETRY, RequestError, error_response, invalid, shorten, too_many
 from .keys import RateLimiter
+from .observer import Observer
 from .store import (
     Idempotency,
     IdempotencyError,
@@ -63,6 +64,7 @@ class Mint:
         token_lifetime: int,
         public_url: str | None,
         accepting: Callable[[], bool],
+        observer: Observer,
         now: Callable[[], float],
     ) -> None:
         self._providers = providers
@@ -73,10 +75,16 @@ class Mint:
         self._token_lifetime = token_lifetime
         self._public_base = None if public_url is None else _ws_base(public_url)
         self._accepting = accepting
+        self._observer = observer
         self._now = now
 
     async def post(self, request: Request) -> Response:
         """Answer one mint; never raises."""
+        response = await self._post(request)
+        self._observer.minted(response.status_code)
+        return response
+
+    async def _post(self, request: Request) -> Response:
         try:
             grant = await self._mint(request)
         except RequestError as refusal:

@@ -221,6 +221,11 @@ class ServerSession:
         """How the session ended; None while it lives. Known before the handler has read everything."""
         return self._core.closed
 
+    @property
+    def buffered(self) -> tuple[int, int]:
+        """Bytes that wait for the handler, and bytes that wait for the client."""
+        return self._inbox_size, self._unsent
+
     async def wait_closed(self) -> Close:
         """Wait until the session is over, and say how it ended."""
         await self._ended.wait()
@@ -302,6 +307,7 @@ class ServerSession:
     async def send_error(self, code: str, message: str) -> None:
         """Report a failure that the session survives, or the reason for the close that follows."""
         await self._send(self._core.send_error, code, message)
+        self.meter.failed(code)
 
     def turn_ended(self) -> None:
         """Say that the user has finished speaking, for the time to first audio. A handler that detects turns

@@ -13,6 +13,7 @@ from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import SpekoError
 
 from .asgi import ASGITransport, first_subprotocol, refuse
+from .json_log import current_session
 from .meter import Meter
 from .session import ServerSession, open_session
 from .store import Refused, SessionOutcome, SessionRecord, SessionStore, StoreError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from .handlers import Handler
+    from .observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class Stream:
         close_timeout: float,
         handler_grace: float,
         accepting: Callable[[], bool],
+        observer: Observer,
         now: Callable[[], float],
     ) -> None:
         self._handlers = handlers
@@ -81,6 +84,7 @@ class Stream:
         self._close_timeout = close_timeout
         self._handler_grace = handler_grace
         self._accepting = accepting
+        self._observer = observer
         self._now = now
         self._sessions: set[ServerSession] = set()
         self._held: set[str] = set()
@@ -138,14 +142,22 @@ class Stream:
                 close_code=refusal.close_code,
             )
             return
+        current_session.set(record.session_id)
+        provider = record.config.provider
         served: list[ServerSession] = []
+        outcome = SessionOutcome()
         try:
             if await _accept(receive, send, token):
                 async with self._open(record, ASGITransport(receive, send)) as session:
                     served.append(session)
+                    started = anyio.current_time()
+                    self._observer.started(provider)
                     await self._serve(record, session)
         finally:
-            await self._record_end(record, _outcome(served[0]) if served else SessionOutcome())
+            if served:
+                outcome = _outcome(served[0])
+                self._observer.ended(provider, outcome, anyio.current_time() - started)
+            await self._record_end(record, outcome)
 
     async def _admit(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
         """The session that the token opens, now claimed; `_Refusal` when it opens none."""
@@ -197,7 +209,11 @@ class Stream:
             metadata=record.metadata,
             ttl=record.ttl_seconds,
             close_timeout=self._close_timeout,
-            meter=Meter(keep_transcript=self._keep_transcripts),
+            meter=Meter(
+                keep_transcript=self._keep_transcripts,
+                observer=self._observer,
+                provider=record.config.provider,
+            ),
         )
 
     async def _serve(self, record: SessionRecord, session: ServerSession) -> None:

@@ -1,0 +1,43 @@
+"""The log for machines: one JSON object a line, with the id of the session that it is about."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+current_session: Final[ContextVar[str | None]] = ContextVar("current_session", default=None)
+"""The id of the session that this task serves; every task that it starts inherits it."""
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    time: str
+    """ISO 8601, UTC, milliseconds."""
+    level: str
+    logger: str
+    message: str
+    session: str | None = None
+    error: str | None = None
+    """The type of the exception and what it says."""
+    traceback: str | None = None
+
+
+class JSONFormatter(logging.Formatter):
+    """Formats a record as one line of JSON. Line breaks in texts are escaped: nobody can forge lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = _Line(
+            time=datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            level=record.levelname,
+            logger=record.name,
+            message=record.getMessage(),
+            session=current_session.get(),
+        )
+        if record.exc_info is not None and (error := record.exc_info[1]) is not None:
+            line.error = f"{type(error).__name__}: {error}"
+            line.traceback = "".join(traceback.format_exception(error))
+        return msgspec.json.encode(line).decode()

@@ -1,0 +1,79 @@
+"""The log for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from speko_anyio.gateway import ServerSession, running_gateway
+from speko_anyio.gateway.json_log import JSONFormatter, current_session
+
+from .support import make_gateway, mint, raw_client
+
+
+def line(message: str, *arguments: object, error: BaseException | None = None) -> str:
+    info = None if error is None else (type(error), error, None)
+    record = logging.LogRecord("speko_anyio.x", logging.WARNING, "f.py", 1, message, arguments, info)
+    record.created = 0.25
+    return JSONFormatter().format(record)
+
+
+def test_a_record_is_one_object_on_one_line() -> None:
+    text = line("it\nbroke: %s", "here")
+    assert "\n" not in text
+    assert json.loads(text) == {
+        "time": "1970-01-01T00:00:00.250+00:00",
+        "level": "WARNING",
+        "logger": "speko_anyio.x",
+        "message": "it\nbroke: here",
+    }
+
+
+def test_an_exception_has_its_type_words_and_traceback() -> None:
+    told = json.loads(line("failed", error=ValueError("no\nway")))
+    assert told["error"] == "ValueError: no\nway"
+    assert "ValueError" in told["traceback"]
+
+
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JSONFormatter())
+        self.lines: list[dict[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(json.loads(self.format(record)))
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler = Lines()
+    logger = logging.getLogger("speko_anyio.test")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+@pytest.mark.anyio
+async def test_what_a_handler_logs_names_its_session(lines: Lines) -> None:
+    async def talkative(session: ServerSession) -> None:
+        logging.getLogger("speko_anyio.test").warning("hello")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(inner)
+
+    async def inner() -> None:
+        logging.getLogger("speko_anyio.test").warning("from a task")
+
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway({"echo": talkative})) as url:
+            grants = [await mint(url), await mint(url)]
+            for grant in grants:
+                async with raw_client(grant.ws_url, grant.ws_token) as client:
+                    await client.hear_close()
+    told = [(told["session"], told["message"]) for told in lines.lines]
+    assert told == [(g.session_id, text) for g in grants for text in ("hello", "from a task")]
+    assert current_session.get() is None
