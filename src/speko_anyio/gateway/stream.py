@@ -146,17 +146,17 @@ class Stream:
         provider = record.config.provider
         served: list[ServerSession] = []
         outcome = SessionOutcome()
+        begin = anyio.current_time()
         try:
             if await _accept(receive, send, token):
                 async with self._open(record, ASGITransport(receive, send)) as session:
                     served.append(session)
-                    started = anyio.current_time()
                     self._observer.started(provider)
                     await self._serve(record, session)
         finally:
             if served:
                 outcome = _outcome(served[0])
-                self._observer.ended(provider, outcome, anyio.current_time() - started)
+                self._observer.ended(provider, outcome, anyio.current_time() - begin)
             await self._record_end(record, outcome)
 
     async def _admit(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
