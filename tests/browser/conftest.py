@@ -49,6 +49,7 @@ def playground_url() -> Iterator[str]:
 def serving() -> Iterator[str]:
     """`speko-anyio serve`; gives the address that it prints for a browser, with the key in its fragment."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SPEKO_")}
+    environment["SPEKO_GATEWAY_DATABASE"] = "memory"
     server = subprocess.Popen(
         [sys.executable, "-u", "-m", "speko_anyio.cli", "serve", "--port", "0", "--patience", "0"],
         stdout=subprocess.PIPE,

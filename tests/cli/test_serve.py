@@ -19,6 +19,7 @@ from speko_anyio.cli.failures import USAGE
 
 def test_it_serves_until_a_signal(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SPEKO_")}
+    environment["SPEKO_GATEWAY_DATABASE"] = str(tmp_path / "gateway.db")
     server = subprocess.Popen(
         [sys.executable, "-u", "-m", "speko_anyio.cli", "serve", "--port", "0", "--patience", "0"],
         stdout=subprocess.PIPE,
@@ -61,7 +62,7 @@ def test_it_serves_until_a_signal(tmp_path: Path) -> None:
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert main(["serve", "--port", str(port)]) == USAGE
+        assert main(["serve", "--port", str(port), "--database", "memory"]) == USAGE
     err = capsys.readouterr().err.strip()
     assert err.startswith(f"speko-anyio: can't listen on 127.0.0.1:{port}")
     assert "\n" not in err

@@ -14,6 +14,9 @@ from .._version import __version__
 from ..protocol.errors import SpekoError
 from .failures import EXIT_CODES_HELP, FAILED, INTERRUPTED, CommandError, exit_code_of
 
+SCOPES: Final = ("mint", "read", "admin")
+"""As the gateway knows them; named here so that ``--help`` loads no gateway."""
+
 BACKENDS: Final = ("asyncio", "uvloop", "trio")
 
 Command = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
@@ -87,6 +90,14 @@ def _command(name: str) -> Command:
             from .bench import bench
 
             return bench
+        if name == "keys":
+            from .keys import keys
+
+            return keys
+        if name == "gateway":
+            from .gateway import gateway
+
+            return gateway
         from .serve import serve
 
         return serve
@@ -183,8 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="run a gateway",
-        description="Serve sessions with the handlers that are installed. API keys are read from "
-        "SPEKO_GATEWAY_KEYS (separated by commas); without it one is made up and printed.",
+        description="Serve sessions with the handlers that are installed. API keys are those of the database "
+        "and of SPEKO_GATEWAY_KEYS (separated by commas); where there are none, one is made up and printed. "
+        "SPEKO_GATEWAY_SECRET signs the session tokens; nodes that share a database need the same.",
         epilog=EXIT_CODES_HELP,
     )
     serve.add_argument("--host", default="127.0.0.1")
@@ -199,8 +211,65 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--patience", type=_seconds, default=10.0, metavar="SECONDS", help="for living sessions on Ctrl-C"
     )
+    serve.add_argument(
+        "--transcript-days",
+        type=_positive,
+        default=None,
+        metavar="N",
+        help="store what is said, for so long (default: store nothing of it)",
+    )
+    _add_database(serve, "; 'memory': none, the records end with the process")
     _add_backend(serve, choices=("asyncio", "uvloop"))
+
+    _add_keys(commands)
+
+    gateway = commands.add_parser("gateway", help="look after a gateway", epilog=EXIT_CODES_HELP)
+    actions = gateway.add_subparsers(dest="action", required=True, metavar="ACTION")
+    migrate = actions.add_parser("migrate", help="make the database's tables, or bring them up to date")
+    _add_database(migrate)
+    gateway.set_defaults(backend="asyncio")
     return parser
+
+
+def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    keys = commands.add_parser(
+        "keys",
+        help="create, list and revoke API keys of a gateway",
+        description="The API keys in a gateway's database. They are stored as hashes; gateways that run know "
+        "of every change at once.",
+        epilog=EXIT_CODES_HELP,
+    )
+    keys.set_defaults(backend="asyncio")
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make a key, and show it this once")
+    create.add_argument("--name", required=True, help="whose it is, or for what")
+    create.add_argument(
+        "--scopes",
+        type=_scopes,
+        default=("mint", "read"),
+        help="mint: sessions; read: their records; admin: everybody's records (default: mint,read)",
+    )
+    for limit, what in (
+        ("--max-sessions", "sessions at once"),
+        ("--mints-per-minute", "sessions minted within 60 seconds"),
+        ("--minutes-per-day", "minutes of sessions in a day of UTC"),
+    ):
+        create.add_argument(limit, type=_positive, default=None, metavar="N", help=f"{what} (default: any)")
+    shown = actions.add_parser("list", help="show the keys, revoked ones too; not the secrets")
+    revoke = actions.add_parser("revoke", help="let a key mint and read nothing more")
+    revoke.add_argument("key_id", metavar="KEY_ID", help="as `keys list` shows it")
+    for action in (create, shown, revoke):
+        _add_database(action)
+
+
+def _add_database(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument(
+        "--database",
+        default=None,
+        metavar="URL",
+        help="a file's path, or postgresql://user:password@host/name (default: SPEKO_GATEWAY_DATABASE, else "
+        f"a file in the user's state folder){more}",
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +287,14 @@ def _add_backend(parser: argparse.ArgumentParser, choices: Sequence[str] = BACKE
     parser.add_argument(
         "--backend", choices=choices, default="asyncio", help="the event loop (default: asyncio)"
     )
+
+
+def _scopes(text: str) -> tuple[str, ...]:
+    scopes = [scope.strip() for scope in text.split(",")]
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no scope; there are {', '.join(SCOPES)}")
+    return tuple(scope for scope in SCOPES if scope in scopes)
 
 
 def _positive(text: str) -> int:

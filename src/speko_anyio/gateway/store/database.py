@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -21,9 +21,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from .contract import StoreError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 T = TypeVar("T")
 
 CONNECTIONS: Final = 8
@@ -31,6 +28,17 @@ CONNECTIONS: Final = 8
 
 PATIENCE: Final = 5
 """Seconds that a statement, a lock or a connection may take. It bounds how long a thread can hang."""
+
+_MILLISECONDS: Final = PATIENCE * 1000
+_SQLITE_ARGUMENTS: Final = {"timeout": PATIENCE, "check_same_thread": False}
+_POSTGRES_ARGUMENTS: Final = {
+    "connect_timeout": PATIENCE,
+    "options": f"-c statement_timeout={_MILLISECONDS} -c lock_timeout={_MILLISECONDS} "
+    f"-c idle_in_transaction_session_timeout={_MILLISECONDS}",
+    # Of a server that is gone without a word.
+    "tcp_user_timeout": _MILLISECONDS,
+    "application_name": "speko-anyio",
+}
 
 _LOCAL_FILE: Final = 0o600
 """Who may read the file: it holds what people said to the gateway, and how its keys are hashed."""
@@ -51,15 +59,17 @@ class Database:
         self._threads = 1 if self.is_sqlite else CONNECTIONS
         self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("database threads")
 
-    def __repr__(self) -> str:
-        return f"Database({self.url.render_as_string(hide_password=True)!r})"
+    def __str__(self) -> str:
+        return f"the database {self.url.render_as_string(hide_password=True)}"
 
     def _engine(self) -> Engine:
         options: dict[str, Any] = {"pool_timeout": PATIENCE, "pool_size": CONNECTIONS, "max_overflow": 0}
-        if self.is_sqlite:
-            options["connect_args"] = {"timeout": PATIENCE, "check_same_thread": False}
-        else:
-            options["connect_args"] = _postgres_arguments(self.url.query)
+        arguments = _SQLITE_ARGUMENTS if self.is_sqlite else _POSTGRES_ARGUMENTS
+        # What the URL says itself goes before.
+        options["connect_args"] = {
+            name: value for name, value in arguments.items() if name not in self.url.query
+        }
+        if not self.is_sqlite:
             # The database was restarted, or a firewall forgot the connection.
             options["pool_pre_ping"] = True
         try:
@@ -92,11 +102,11 @@ class Database:
             with self.engine.begin() as connection:
                 return work(connection)
         except (DBAPIError, PoolTimeout) as error:
-            raise StoreError(f"the database failed: {_cause(error)}; check it and {self!r}") from error
+            raise StoreError(f"{self} failed: {_cause(error)}; check it, and the URL") from error
 
-    async def close(self) -> None:
-        """Close the connections that are idle; the others close when they are given back."""
-        await anyio.to_thread.run_sync(self.engine.dispose)
+    def close(self) -> None:
+        """Close the idle connections, and the others when they are given back. It can be used again."""
+        self.engine.dispose()
 
     def make_file(self) -> None:
         """Make the SQLite file and its folder, for its owner only; nothing for another database."""
@@ -133,20 +143,6 @@ def _unknown_url() -> StoreError:
     return StoreError(
         "the database's URL is none that is known; give sqlite:///path or postgresql://user:password@host/name"
     )
-
-
-def _postgres_arguments(given: Mapping[str, object]) -> dict[str, object]:
-    """What the URL does not say itself."""
-    milliseconds = PATIENCE * 1000
-    wanted = {
-        "connect_timeout": PATIENCE,
-        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} "
-        f"-c idle_in_transaction_session_timeout={milliseconds}",
-        # Of a database that is gone without a word; in milliseconds.
-        "tcp_user_timeout": milliseconds,
-        "application_name": "speko-anyio",
-    }
-    return {name: value for name, value in wanted.items() if name not in given}
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

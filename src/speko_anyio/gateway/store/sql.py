@@ -85,19 +85,28 @@ class SQLStore:
         self._migrate_at_start = self._database.is_sqlite if migrate_at_start is None else migrate_at_start
 
     def __repr__(self) -> str:
-        return f"SQLStore({self._database!r})"
+        return f"SQLStore({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """Where it is; a password is not shown."""
+        return self._database.url.render_as_string(hide_password=True)
 
     async def __aenter__(self) -> Self:
-        if self._migrate_at_start:
-            await self.migrate()
-        else:
-            await self._database.run(check_schema)
+        try:
+            if self._migrate_at_start:
+                await self.migrate()
+            else:
+                await self._database.run(check_schema)
+        except BaseException:
+            self._database.close()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._database.close()
+        self._database.close()
 
     async def migrate(self) -> None:
         """Bring the tables up to date; make them, and a SQLite file, where there are none."""

@@ -14,7 +14,7 @@ from speko_anyio.gateway.store.database import Database
 from speko_anyio.gateway.store.migrate import migrate
 from speko_anyio.gateway.store.tables import METADATA
 
-from ...support.postgres import Postgres, find_binaries, running_postgres
+from ..support.postgres import Postgres, find_binaries, running_postgres
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def migrated_postgres(postgres: Postgres) -> str:
     url = postgres.new_database()
     database = Database(url)
     database.do(migrate)
-    database.engine.dispose()
+    database.close()
     return url
 
 
@@ -40,7 +40,7 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "gateway.db"
     database = Database(str(path))
     database.do(migrate)
-    database.engine.dispose()
+    database.close()
     return path
 
 
@@ -55,7 +55,7 @@ def empty_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) ->
     tables = ", ".join(table.name for table in METADATA.sorted_tables)
     with database.engine.begin() as connection:
         connection.execute(text(f"TRUNCATE {tables}"))
-    database.engine.dispose()
+    database.close()
     return url
 
 

@@ -1,0 +1,127 @@
+"""Addresses, failures and cancellation of the database; what it stores is in `test_contract`."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+from sqlalchemy import Connection, text
+
+from speko_anyio.gateway import SQLStore, StoreError
+from speko_anyio.gateway.store.database import Database
+
+from .support import record
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "name"),
+    [
+        ("/var/lib/gateway.db", "sqlite", "/var/lib/gateway.db"),
+        ("gateway.db", "sqlite", "gateway.db"),
+        ("sqlite:///gateway.db", "sqlite", "gateway.db"),
+        ("postgresql://u:p@h/d", "postgresql+psycopg", "d"),
+        ("postgres://u:p@h/d", "postgresql+psycopg", "d"),
+        ("postgresql+psycopg2://u:p@h/d", "postgresql+psycopg", "d"),
+    ],
+)
+def test_an_address_is_a_path_or_a_url(url: str, driver: str, name: str) -> None:
+    database = Database(url)
+    assert (database.url.drivername, database.url.database) == (driver, name)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "sqlite://", "sqlite:///:memory:", "mysql://u:hunter2@h/d", "://hunter2", "x://"]
+)
+def test_no_other_address_is_taken_or_shown(url: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        SQLStore(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_is_not_shown() -> None:
+    store = SQLStore("postgresql://user:hunter2@host/name")
+    assert "hunter2" not in f"{store!r} {store.url} {Database('postgres://u:hunter2@h/d')}"
+
+
+def test_a_driver_that_is_missing_is_named() -> None:
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from speko_anyio.gateway import SQLStore, StoreError\n"
+        "try:\n    SQLStore('postgresql://u:p@h/d')\n"
+        "except StoreError as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == (
+        "the database needs psycopg, which is not installed; install 'speko-anyio[gateway,postgres]'"
+    )
+
+
+async def test_an_error_shows_neither_what_was_stored_nor_the_statement(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with SQLStore(database_url) as store:
+        await store.create(record(metadata={"said": "hunter2"}), idempotency=None, now=0)
+        with pytest.raises(StoreError) as caught:
+            await store.create(record(metadata={"said": "hunter2"}), idempotency=None, now=0)
+    assert "\n" not in str(caught.value)
+    assert "INSERT" not in str(caught.value)
+    cause = caught.value.__cause__
+    assert "hunter2" not in f"{caught.value} {cause} {caplog.text}"
+
+
+async def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="Connection refused"):
+        async with SQLStore("postgresql://u:p@127.0.0.1:1/d"):
+            raise AssertionError
+    with pytest.raises(StoreError, match="can't make the database"):
+        async with SQLStore("/dev/null/gateway.db"):
+            raise AssertionError
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        async with SQLStore(str(broken)):
+            raise AssertionError
+
+
+async def test_a_call_that_is_cancelled_does_not_wait_for_its_thread(database_url: str) -> None:
+    database = Database(database_url)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(connection: Connection) -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(database.run, hang)
+            assert await anyio.to_thread.run_sync(begun.wait, 10)
+            tasks.cancel_scope.cancel()
+    go_on.set()
+    # What it held is given back.
+    with anyio.fail_after(10):
+        assert await database.run(lambda connection: connection.execute(text("SELECT 1")).scalar()) == 1
+        database.close()
+
+
+async def test_a_lock_is_not_waited_for_without_end(database_url: str) -> None:
+    sqlite = database_url.startswith("sqlite")
+    impatient = f"{database_url}?timeout=0.1" if sqlite else f"{database_url}&options=-c lock_timeout=100"
+    holder = Database(database_url)
+    async with SQLStore(impatient) as store:
+        with holder.engine.begin() as connection, anyio.fail_after(10):
+            if not sqlite:  # there a transaction is the lock
+                connection.execute(text("LOCK TABLE sessions"))
+            with pytest.raises(StoreError, match="lock"):
+                await store.create(record(), idempotency=None, now=0)
+        assert (await store.create(record(), idempotency=None, now=0)).session_id == "sess_1"
+    holder.close()
