@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from speko_anyio.protocol import NEED_DATA, CloseMessage, Frame, SpekoError, ToolCall, Transcript
+from speko_anyio.protocol import Close, Expiring, Frame, ToolCall, Transcript
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers.endpoint import Endpoint
 from speko_anyio.providers.google import GoogleDialect, google_endpoint
@@ -15,13 +15,13 @@ from speko_anyio.providers.xai import XAIDialect, xai_endpoint
 from speko_anyio.testing.providers import (
     DoubleSession,
     GoogleDouble,
+    Joined,
     OpenAIDouble,
     ProviderDouble,
     Request,
     XAIDouble,
     tone,
 )
-from speko_anyio.testing.providers.session import DEATH
 
 SessionT = TypeVar("SessionT", bound=DoubleSession)
 
@@ -30,13 +30,6 @@ WEATHER = ToolSpec(
     description="Current weather",
     parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
-
-
-def request(endpoint: Endpoint) -> Request:
-    """The opening request of a client that goes to `endpoint`."""
-    return Request(
-        "/" + endpoint.url.split("://", 1)[1].partition("/")[2], endpoint.headers, endpoint.subprotocols
-    )
 
 
 def endpoint(provider: str, key: str, base_url: str = "ws://double.test", **options: Any) -> Endpoint:
@@ -65,64 +58,17 @@ def config(provider: str, **fields: Any) -> SessionConfig:
     return SessionConfig(provider=provider, model=MODELS[provider], **{"tools": (WEATHER,), **fields})
 
 
-class Call(Generic[SessionT]):
-    """One call. `frames` is all that the dialect told; time stands still but for `run`."""
+class Call(Joined[SessionT]):
+    """One call, with a user at the microphone."""
 
     def __init__(self, double: ProviderDouble[SessionT], dialect: ProviderDialect, **options: Any) -> None:
-        self.dialect = dialect
-        self.now = 0.0
-        self.frames: list[Any] = []
-        self.session = double.open(request(endpoint(double.provider, double.api_key, **options)), self.now)
-        self.run(0)
+        where = endpoint(double.provider, double.api_key, **options)
+        super().__init__(dialect, double.open(Request.to(where)))
 
-    def run(self, seconds: float) -> list[Frame]:
-        """Let that time pass, exchanging everything; what was told meanwhile."""
-        before = len(self.frames)
-        until = self.now + seconds
-        while True:
-            if self._exchange():
-                continue
-            deadlines = [self.dialect.next_deadline(), self.session.next_deadline()]
-            due = min((deadline for deadline in deadlines if deadline is not None), default=until)
-            if due > until:
-                break
-            self.now = max(self.now, due)
-            self.dialect.handle_timeout(self.now)
-            self.session.advance(self.now)
-            if due >= until and not self._pending():
-                break
-        self.now = until
-        return self.frames[before:]
-
-    def _pending(self) -> bool:
-        deadlines = [self.dialect.next_deadline(), self.session.next_deadline()]
-        return self.dialect.has_output or any(d is not None and d <= self.now for d in deadlines)
-
-    def _exchange(self) -> bool:
-        moved = False
-        self.dialect.playback.clock(self.now)
-        for message in self.dialect.messages_to_send():
-            moved = True
-            if isinstance(message, CloseMessage):
-                self.session.receive_close(message.code, message.reason)
-                self.dialect.receive_close(message.code, message.reason)
-            else:
-                self.session.receive(message, self.now)
-        for output in self.session.take():
-            moved = True
-            if output == DEATH:
-                self.dialect.receive_lost()
-            elif isinstance(output, CloseMessage):
-                self.dialect.receive_close(output.code, output.reason)
-            else:
-                self.dialect.receive_message(output)
-        try:
-            while (event := self.dialect.next_event()) is not NEED_DATA:
-                moved = True
-                self.frames.append(event)
-        except SpekoError:
-            pass  # the end; its Close is among the frames
-        return moved
+    @property
+    def frames(self) -> list[Any]:
+        """All that the dialect told."""
+        return [told.frame for told in self.told]
 
     # The user
 
@@ -133,7 +79,7 @@ class Call(Generic[SessionT]):
     def pause(self, seconds: float = 0.8) -> None:
         self.dialect.send_audio(bytes(round(seconds * self.dialect.input_sample_rate) * 2))
 
-    def ask(self) -> list[Frame]:
+    def ask(self) -> list[Frame | Close | Expiring]:
         """A whole turn of the user's, and the answer to it."""
         self.speak()
         self.pause()

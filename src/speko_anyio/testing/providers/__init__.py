@@ -5,6 +5,7 @@ from __future__ import annotations
 from .double import ProviderDouble
 from .google import GoogleDouble, GoogleSession
 from .hearing import tone
+from .joined import Joined, Told
 from .openai import OpenAIDouble, OpenAISession
 from .realtime import RealtimeSession
 from .script import (
@@ -39,6 +40,7 @@ __all__ = [
     "GoogleSession",
     "Hangup",
     "Incomplete",
+    "Joined",
     "OpenAIDouble",
     "OpenAISession",
     "Pace",
@@ -53,6 +55,7 @@ __all__ = [
     "Send",
     "Silent",
     "Step",
+    "Told",
     "Wait",
     "XAIDouble",
     "XAISession",

@@ -12,11 +12,12 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final, Literal, TypeAlias
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import msgspec
 
 from ...protocol.dialect import CloseMessage
+from ...providers.endpoint import Endpoint
 from .script import Die, Expire, Hangup, Pace, Reply, Send, Step, Wait, steps
 
 Json: TypeAlias = dict[str, Any]
@@ -34,6 +35,13 @@ class Request(msgspec.Struct, frozen=True):
     """Path and query."""
     headers: tuple[tuple[str, str], ...] = ()
     subprotocols: tuple[str, ...] = ()
+
+    @classmethod
+    def to(cls, endpoint: Endpoint) -> Request:
+        """What a client sends that goes to `endpoint`."""
+        parts = urlsplit(endpoint.url)
+        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        return cls(target, endpoint.headers, endpoint.subprotocols)
 
     @property
     def path(self) -> str:

@@ -1,0 +1,517 @@
+"""Writes down what each provider does with every parameter, command and frame of a session.
+
+``python docs/provider_table.py`` writes ``provider-table.md`` beside this file; a test asserts that what is
+committed is what the code gives. Nothing here knows the answers: the dialects are configured, talk with the
+doubles of their providers, and are watched.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from speko_anyio.protocol import Close, CloseMessage, Interruption, Transcript
+from speko_anyio.protocol.mint import SessionConfig, ToolSpec
+from speko_anyio.providers.endpoint import Endpoint
+from speko_anyio.providers.google import GoogleDialect, GoogleOptions, GoogleVad, google_endpoint
+from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions, ServerTool, ServerVad, openai_endpoint
+from speko_anyio.providers.provider import ProviderDialect
+from speko_anyio.providers.realtime_events import IGNORED
+from speko_anyio.providers.xai import XAIDialect, XAIOptions, XAIVad, xai_endpoint
+from speko_anyio.testing.providers import (
+    CallTools,
+    Die,
+    Expire,
+    Fail,
+    GoAway,
+    GoogleDouble,
+    Joined,
+    OpenAIDouble,
+    Pace,
+    ProviderDouble,
+    Request,
+    RunTool,
+    Say,
+    Send,
+    Told,
+    XAIDouble,
+    tone,
+)
+
+PAGE: Final = Path(__file__).with_name("provider-table.md")
+
+Json: TypeAlias = dict[str, Any]
+
+
+class Provider(NamedTuple):
+    """What there is of one."""
+
+    title: str
+    model: str
+    dialect: Callable[..., ProviderDialect]
+    double: Callable[..., ProviderDouble[Any]]
+    options: type[msgspec.Struct]
+    endpoint: Callable[[SessionConfig], Endpoint]
+    values: Json
+    """Of each of the options, one that is not the default."""
+
+
+_AS_OPENAI: Final = {
+    "turns": "manual",
+    "server_tools": (ServerTool("mcp"),),
+}
+
+PROVIDERS: Final = {
+    "openai": Provider(
+        "OpenAI Realtime",
+        "gpt-realtime-2",
+        OpenAIDialect,
+        OpenAIDouble,
+        OpenAIOptions,
+        lambda config: openai_endpoint("test-key", config.model),
+        {
+            **_AS_OPENAI,
+            "turn_detection": ServerVad(threshold=0.9),
+            "transcription_model": "whisper-1",
+            "transcription_language": "en",
+            "transcription_prompt": "names of ships",
+            "noise_reduction": "near_field",
+            "speed": 1.2,
+            "tool_choice": "none",
+            "max_output_tokens": 100,
+            "reasoning_effort": "low",
+            "parallel_tool_calls": False,
+        },
+    ),
+    "xai": Provider(
+        "xAI Grok Voice",
+        "grok-voice-latest",
+        XAIDialect,
+        XAIDouble,
+        XAIOptions,
+        lambda config: xai_endpoint("test-key", config.model),
+        {
+            **_AS_OPENAI,
+            "turn_detection": XAIVad(threshold=0.5),
+            "transcription_model": None,
+            "resumption": True,
+        },
+    ),
+    "google": Provider(
+        "Gemini Live",
+        "gemini-2.5-flash-native-audio-latest",
+        GoogleDialect,
+        GoogleDouble,
+        GoogleOptions,
+        lambda config: google_endpoint("test-key"),
+        {
+            **_AS_OPENAI,
+            "turn_detection": GoogleVad(start_sensitivity="low"),
+            "interrupts": False,
+            "input_transcription": False,
+            "output_transcription": False,
+            "max_output_tokens": 100,
+            "thinking_budget": 0,
+            "thinking_level": "low",
+            "tool_behavior": "non_blocking",
+            "gate_input": False,
+            "stop_generating": True,
+            "native_input_rate": True,
+            "resumption": False,
+            "compression": False,
+            "server_tools": (ServerTool("googleSearch"),),
+        },
+    ),
+}
+
+OTHER_MODELS: Final = {"thinking_level": "gemini-3.1-flash-live-preview"}
+"""For options that the model above does not take."""
+
+PARAMETERS: Final[Json] = {
+    "model": "another-model",
+    "voice": "a voice",
+    "system_prompt": "You are terse.",
+    "temperature": 0.5,
+    "input_sample_rate": 16_000,
+    "output_sample_rate": 16_000,
+    "tools": (ToolSpec(name="f", parameters={"properties": {"x": {"type": "string"}}}),),
+}
+"""Of each parameter, a value that is not the default."""
+
+
+# Configurations
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands in a message, by its path; lists are taken as they are."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from leaves(inner, f"{path}.{name}" if path else name)
+    else:
+        yield path, value
+
+
+def opening(name: str, config: SessionConfig, options: Json) -> tuple[Json, tuple[str, ...]]:
+    """All that is said up to the first of the user's audio, by path; and the dialect's notes."""
+    provider = PROVIDERS[name]
+    dialect = provider.dialect(config, options=provider.options(**options))
+    endpoint = provider.endpoint(config)
+    joined = Joined(dialect, provider.double().open(Request.to(endpoint)))
+    dialect.send_audio(bytes(960))
+    joined.run(0.0)
+    said: Json = {}
+    for message in joined.session.received:
+        said |= {path: value for path, value in leaves(message) if path not in ("type", "event_id")}
+    query = endpoint.url.partition("?")[2]
+    return {**said, "the address": query}, dialect.notes
+
+
+def change(name: str, before: tuple[SessionConfig, Json], after: tuple[SessionConfig, Json]) -> str:
+    """Where the second configuration shows in what is said, and what the dialect notes about it."""
+    old, old_notes = opening(name, *before)
+    new, new_notes = opening(name, *after)
+    paths = [path for path in {**old, **new} if old.get(path, ...) != new.get(path, ...)]
+    shown = _together([_whole(path, old, new) for path in paths if path not in ("audio", _BLOB)])
+    where = ", ".join(path if " " in path else f"`{path}`" for path in shown)
+    notes = "; ".join(note for note in new_notes if note not in old_notes)
+    return "; ".join(filter(None, (where, f"*{notes}*" if notes else ""))) or NOWHERE
+
+
+NOWHERE: Final = "no field: the dialect acts on it"
+
+_BLOB: Final = "realtimeInput.audio.data"
+
+
+def _whole(path: str, old: Json, new: Json) -> str:
+    """The longest way along `path` at which only one of the two has anything."""
+    parts = path.split(".")
+    for size in range(1, len(parts)):
+        start = ".".join(parts[:size])
+        inside = [any(p == start or p.startswith(f"{start}.") for p in said) for said in (old, new)]
+        if not all(inside):
+            return start
+    return path
+
+
+def _together(paths: Sequence[str]) -> list[str]:
+    """`paths` without repetition, and instead of several of one object that object."""
+    parents = collections.Counter(path.rpartition(".")[0] for path in dict.fromkeys(paths))
+    objects = {parent for parent, count in parents.items() if parent and (count > 1 or parent in paths)}
+    joined = (path.rpartition(".")[0] if path.rpartition(".")[0] in objects else path for path in paths)
+    return list(dict.fromkeys(joined))
+
+
+def parameter_rows() -> Iterator[list[str]]:
+    """The table of the parameters."""
+    for parameter, value in PARAMETERS.items():
+        cells = []
+        for name, provider in PROVIDERS.items():
+            config = SessionConfig(provider=name, model=provider.model)
+            cells.append(
+                change(name, (config, {}), (msgspec.structs.replace(config, **{parameter: value}), {}))
+            )
+        yield [f"`{parameter}`", *cells]
+
+
+def option_rows(name: str) -> Iterator[list[str]]:
+    """The table of one provider's options."""
+    provider = PROVIDERS[name]
+    for field in msgspec.structs.fields(provider.options):
+        model = OTHER_MODELS.get(field.name, provider.model)
+        config = SessionConfig(provider=name, model=model, tools=PARAMETERS["tools"])
+        value = provider.values[field.name]
+        yield [f"`{field.name}`", change(name, (config, {}), (config, {field.name: value}))]
+
+
+# Conversations
+
+
+class Mode(NamedTuple):
+    """A provider, with turns that it ends by itself or not."""
+
+    provider: str
+    turns: str
+
+    @property
+    def title(self) -> str:
+        return f"{PROVIDERS[self.provider].title}, {self.turns}"
+
+
+MODES: Final = [Mode(name, turns) for name in PROVIDERS for turns in ("auto", "manual")]
+
+TWO_CALLS: Final = CallTools([("f", {"x": "1"}), ("f", {"x": "2"})])
+
+
+class Talk(Joined[Any]):
+    """One conversation; `by_command` holds what a command gave by itself, with the command's name."""
+
+    def __init__(self, mode: Mode, replies: Sequence[Any] = (), *, speed: float = 20.0) -> None:
+        provider = PROVIDERS[mode.provider]
+        self.mode = mode
+        config = SessionConfig(provider=mode.provider, model=provider.model, tools=PARAMETERS["tools"])
+        dialect = provider.dialect(config, options=provider.options(turns=mode.turns))
+        double = provider.double(replies, pace=Pace(speed=speed))
+        self.by_command: list[tuple[str, Told]] = []
+        super().__init__(dialect, double.open(Request.to(provider.endpoint(config))))
+
+    def speak(self, *, pause: bool = False) -> None:
+        rate = self.dialect.input_sample_rate
+        self.dialect.send_audio(tone(0.5, rate) + bytes(2 * rate if pause else 0))
+        self.run(0.0)
+
+    def ask(self) -> None:
+        """A whole turn, up to the beginning of its answer."""
+        self.speak(pause=True)
+        if self.mode.turns == "manual":
+            self.dialect.commit()
+        self.run(0.0)
+
+    def command(self, name: str, act: Callable[[], None]) -> list[Json]:
+        """What is said because of it."""
+        said, told = len(self.session.received), len(self.told)
+        act()
+        self.run(0.0)
+        self.by_command += [(name, one) for one in self.told[told:] if one.cause is None]
+        received: list[Json] = self.session.received[said:]
+        return received
+
+
+def kind(message: Json | CloseMessage) -> str:
+    """What a reader looks up in the provider's documentation."""
+    if isinstance(message, CloseMessage):
+        return "the close of the WebSocket"
+    if "type" in message:
+        return f"`{message['type']}`"
+    names = [name for name in message if name != "usageMetadata"] or list(message)
+    inner = message[names[0]]
+    parts = [names[0]]
+    if names[0] in ("serverContent", "realtimeInput"):
+        parts += sorted(inner)[:1]
+    return f"`{'.'.join(parts)}`"
+
+
+def is_silence(message: Json) -> bool:
+    """Whether `message` is audio in which nothing is heard."""
+    blob = message.get("audio") or message.get("realtimeInput", {}).get("audio", {}).get("data")
+    return blob is not None and not any(base64.b64decode(blob))
+
+
+def said(messages: Sequence[Json]) -> str:
+    """The messages of the client, each kind once in a row."""
+    kinds = [kind(message) + (" (silence)" if is_silence(message) else "") for message in messages]
+    return ", ".join(name for name, _ in itertools.groupby(kinds)) or "nothing: it acts here only"
+
+
+def commands(mode: Mode) -> Iterator[tuple[str, str]]:
+    """Each command of a Speko client, and what the provider hears of it."""
+    talk = Talk(mode)
+    pcm = tone(0.5, talk.dialect.input_sample_rate)
+    yield "audio", said(talk.command("audio", lambda: talk.dialect.send_audio(pcm)))
+    for name in ("commit", "end_turn", "clear"):
+        talk = Talk(mode)
+        talk.speak()
+        yield f"`{name}` while the user speaks", said(talk.command(name, getattr(talk.dialect, name)))
+    talk = Talk(mode)
+    yield "`commit` while nobody speaks", said(talk.command("commit", talk.dialect.commit))
+    talk = Talk(mode, [Say("word " * 20, 10.0)], speed=2.0)
+    talk.ask()
+    talk.run(1.0)
+    yield "`interrupt` while the assistant speaks", said(talk.command("interrupt", talk.dialect.interrupt))
+    talk = Talk(mode, [Say("word " * 20, 10.0)])
+    talk.ask()
+    talk.run(1.0)
+    text = "`interrupt` when all is generated and not yet played"
+    yield text, said(talk.command("interrupt", talk.dialect.interrupt))
+    talk = Talk(mode, [TWO_CALLS])
+    talk.ask()
+    first, last = talk.dialect.open_calls
+    for text, call_id in (("first", first), ("last", last)):
+        result = talk.command("tool_result", lambda c=call_id: talk.dialect.send_tool_result(c, "{}"))  # type: ignore[misc]
+        yield f"`tool_result`, the {text} of two", said(result)
+
+
+def command_rows() -> Iterator[list[str]]:
+    """The table of the commands."""
+    columns = [dict(commands(mode)) for mode in MODES]
+    for name in columns[0]:
+        yield [name, *(column[name] for column in columns)]
+
+
+def label(frame: Any) -> str:
+    """The kind of frame, as finely as they differ."""
+    match frame:
+        case Transcript(role=role, final=final):
+            return f"`Transcript` {role}, {'final' if final else 'partial'}"
+        case Interruption(at=at):
+            return f"`Interruption` {at}"
+    return f"`{type(frame).__name__}`"
+
+
+def conversations(name: str) -> Iterator[Talk]:
+    """Between them, everything that a provider can say."""
+    auto = Mode(name, "auto")
+    talk = Talk(
+        auto, [[RunTool("search"), Say("Hello there, it is sunny.", 1.0)], Say("Yes.", 0.2), TWO_CALLS]
+    )
+    for _ in range(3):
+        talk.ask()
+        talk.run(5.0)
+    for call_id in talk.dialect.open_calls:
+        talk.dialect.send_tool_result(call_id, "{}")
+    talk.run(5.0)
+    talk.command("close", talk.dialect.close)
+    yield talk
+    for answer, interrupts in (
+        (Say("word " * 20, 10.0), True),
+        (Say("word " * 20, 10.0), False),
+        (TWO_CALLS, False),
+    ):
+        talk = Talk(auto, [answer], speed=2.0)
+        talk.ask()
+        talk.run(1.0)
+        if interrupts:
+            talk.command("interrupt", talk.dialect.interrupt)
+        else:
+            talk.speak()
+        talk.run(1.0)
+        yield talk
+    own: list[Any] = [GoAway()]
+    if name != "google":
+        own = [Send([{"type": "error", "error": {"code": "server_error", "message": "Sorry."}}])]
+    for step in (*own, Fail(), Expire(), Die()):
+        talk = Talk(auto, [step])
+        talk.ask()
+        talk.run(5.0)
+        yield talk
+    talk = Talk(auto)
+    talk.run(3600.0)
+    yield talk
+
+
+FRAMES: Final = [
+    "`Ready`",
+    "`Audio`",
+    "`Transcript` user, partial",
+    "`Transcript` user, final",
+    "`Transcript` assistant, partial",
+    "`Transcript` assistant, final",
+    "`ToolCall`",
+    "`ServerToolCall`",
+    "`Interruption` user",
+    "`Interruption` assistant",
+    "`Usage`",
+    "`Error`",
+    "`Expiring`",
+    "`Close`",
+]
+
+OVER: Final = "the loss of the connection"
+
+
+def causes(name: str) -> dict[str, list[str]]:
+    """For each kind of frame, what it comes of."""
+    found: dict[str, list[str]] = {frame: [] for frame in FRAMES}
+    for talk in conversations(name):
+        own = {id(told.frame): f"the command `{command}`" for command, told in talk.by_command}
+        for told in talk.told:
+            of_itself = OVER if isinstance(told.frame, Close) else "the time"
+            cause = kind(told.cause) if told.cause is not None else own.get(id(told.frame), of_itself)
+            places = found[label(told.frame)]
+            if cause not in places:
+                places.append(cause)
+    return found
+
+
+def without_frame(name: str) -> list[str]:
+    """The kinds of messages of the provider that never gave any."""
+    giving = {cause for places in causes(name).values() for cause in places}
+    heard = {kind(message) for talk in conversations(name) for message in talk.session.sent}
+    if name != "google":
+        heard |= {f"`{event}`" for event in IGNORED}
+    return sorted(heard - giving)
+
+
+def frame_rows() -> Iterator[list[str]]:
+    """The table of the frames."""
+    columns = [causes(name) for name in PROVIDERS]
+    for frame in FRAMES:
+        yield [frame, *(", ".join(column[frame]) or "never" for column in columns)]
+
+
+# The page
+
+
+def table(head: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
+    """A table in Markdown."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|---" * len(head) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def markdown() -> str:
+    """The page."""
+    titles = [provider.title for provider in PROVIDERS.values()]
+    lines = [
+        "<!-- Written by docs/provider_table.py, which watches the code; don't edit. -->",
+        "",
+        "# What each provider does with what",
+        "",
+        "The dialects of `speko_anyio.providers` were configured, talked with the doubles of their providers",
+        "and were watched: this is what they did.",
+        "",
+        "## Parameters of a session",
+        "",
+        "Where each parameter goes. What a provider can't honour is noted, in italics, and left out or",
+        "converted: `notes` of a dialect says so to a log.",
+        "",
+        *table(["parameter", *titles], parameter_rows()),
+    ]
+    for name, provider in PROVIDERS.items():
+        lines += [
+            "",
+            f"## Options of {provider.title}",
+            "",
+            f"What only this provider has: the fields of `{provider.options.__name__}`, and where each goes.",
+            "",
+            *table(["option", "where it goes"], option_rows(name)),
+        ]
+    lines += [
+        "",
+        "## What a client says",
+        "",
+        "The messages that a command becomes, when turns are the provider's to end (auto) and when they are",
+        "the client's (manual).",
+        "",
+        *table(["command", *(mode.title for mode in MODES)], command_rows()),
+        "",
+        "## What a client hears",
+        "",
+        "The messages of the provider that give each frame.",
+        "",
+        *table(["frame", *titles], frame_rows()),
+        "",
+        "## What gives no frame",
+        "",
+        "These change what is done later, or need nothing done. Whatever is neither here nor above becomes",
+        "an `Unknown`.",
+        "",
+    ]
+    for name, provider in PROVIDERS.items():
+        lines.append(f"- {provider.title}: {', '.join(without_frame(name))}")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(markdown(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
