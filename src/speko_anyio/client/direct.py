@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import ClassVar, Final, Unpack
 
 from ..protocol.mint import SampleRate, SessionConfig
@@ -54,6 +54,8 @@ class Provider(abc.ABC):
     """Of the environment, for the base URL."""
     usual_model: ClassVar[str]
     """To take when nobody chose."""
+    speko_models: ClassVar[Mapping[str, str]] = {}
+    """The provider's own names of models that Speko's API calls otherwise."""
 
     def __init__(self, api_key: str | None, base_url: str | None, default_url: str) -> None:
         key = (api_key or os.environ.get(self.key_variable) or "").strip()
@@ -192,6 +194,7 @@ class XAI(Provider):
     key_variable = "XAI_API_KEY"
     url_variable = "XAI_BASE_URL"
     usual_model = "grok-voice-latest"
+    speko_models: ClassVar[Mapping[str, str]] = {"grok-voice-beta": "grok-voice-latest"}
 
     def __init__(
         self,
@@ -244,6 +247,9 @@ class Google(Provider):
     key_variable = "GEMINI_API_KEY"
     url_variable = "GEMINI_BASE_URL"
     usual_model = "gemini-2.5-flash-native-audio-latest"
+    speko_models: ClassVar[Mapping[str, str]] = {
+        "gemini-2.5-flash-native-audio": "gemini-2.5-flash-native-audio-latest"
+    }
 
     def __init__(
         self,

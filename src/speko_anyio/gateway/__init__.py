@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .app import Gateway
     from .echo_handler import echo
     from .handlers import Handler, default_handlers
+    from .provider_handler import ProviderHandler
     from .server import running_gateway, serve
     from .session import MessageTransport, ServerSession, open_session
     from .store import (
@@ -39,6 +40,7 @@ __all__ = [
     "KeyLimits",
     "MemoryStore",
     "MessageTransport",
+    "ProviderHandler",
     "SQLStore",
     "ServerSession",
     "SessionHistory",
@@ -63,6 +65,7 @@ _HOMES: Final = {
     "KeyLimits": "store",
     "MemoryStore": "store",
     "MessageTransport": "session",
+    "ProviderHandler": "provider_handler",
     "SQLStore": "store.sql",
     "ServerSession": "session",
     "SessionHistory": "store",

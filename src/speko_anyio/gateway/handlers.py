@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Final, TypeAlias
 
 from .echo_handler import echo
+from .provider_handler import provider_handlers
 from .session import ServerSession
 
 Handler: TypeAlias = Callable[[ServerSession], Awaitable[None]]
@@ -22,8 +23,13 @@ _LOCAL_NEEDS: Final = ("espeakng_loader", "pocketsphinx", "soxr", "webrtcvad")
 
 
 def default_handlers() -> dict[str, Handler]:
-    """``echo``, and ``local``, the offline voice, where its extra is installed."""
-    handlers: dict[str, Handler] = {"echo": echo}
+    """``echo``; ``local``, the offline voice, where its extra is installed; and ``openai``, ``xai`` and
+    ``google`` where the environment holds the API key of their account (``OPENAI_API_KEY``, ``XAI_API_KEY``,
+    ``GEMINI_API_KEY``; the base URL may be in ``OPENAI_BASE_URL`` and so on).
+
+    `LocalProtocolError` when such a base URL is none.
+    """
+    handlers: dict[str, Handler] = {"echo": echo, **provider_handlers()}
     if all(find_spec(module) for module in _LOCAL_NEEDS):
         from .local import LocalVoice
 

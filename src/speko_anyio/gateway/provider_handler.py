@@ -1,0 +1,114 @@
+"""The handler that joins a session to a provider, with the operator's own account there."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from speko_anyio.audio.resample import Resampler
+from speko_anyio.client.direct import PROVIDERS
+from speko_anyio.protocol import close_codes
+from speko_anyio.protocol.errors import LocalProtocolError, SpekoError
+from speko_anyio.providers import codes
+from speko_anyio.providers.bridge import Bridge
+
+from .provider_driver import ProviderDriver
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from speko_anyio.client.direct import Provider
+    from speko_anyio.client.proxies import ProxyOption
+    from speko_anyio.protocol.mint import SessionConfig
+    from speko_anyio.providers.connection import ProviderConnection
+
+    from .handlers import Handler
+    from .session import ServerSession
+
+logger: Final = logging.getLogger(__name__)
+
+_CLOSE_TIMEOUT: Final = 2.0
+"""Seconds that a provider has to answer our close; less than what the gateway gives a handler to return."""
+
+
+class ProviderHandler:
+    """Serves each session with a session of the provider's.
+
+    - `provider`: the account, such as ``OpenAI()``.
+    - `models`: the provider's own names for models that clients call otherwise; any other name is passed on.
+      None: `Provider.speko_models`.
+    - `connect_timeout`: seconds for looking up the provider's host, connecting and TLS.
+    - `ssl_context`, `proxy`: as in `SessionOptions`.
+
+    What the provider says of a failure comes as an `Error` with a code of `speko_anyio.providers.codes` in
+    capitals, and never shows the key. The session goes on while the provider's can be resumed.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        models: Mapping[str, str] | None = None,
+        connect_timeout: float = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: ProxyOption = True,
+    ) -> None:
+        self._provider = provider
+        self._models = dict(provider.speko_models if models is None else models)
+        self._connect_timeout = connect_timeout
+        self._ssl_context = ssl_context
+        self._proxy: ProxyOption = proxy
+
+    def __repr__(self) -> str:
+        return f"ProviderHandler({self._provider!r})"
+
+    async def __call__(self, session: ServerSession) -> None:
+        """Serve `session` until either side ends it."""
+        config = msgspec.structs.replace(
+            session.config, model=self._models.get(session.config.model, session.config.model)
+        )
+        try:
+            endpoint = self._provider.endpoint(config.model)
+            notes = self._connection(config, None).notes
+        except LocalProtocolError as error:
+            await _refuse(session, str(error))
+            return
+        for note in notes:
+            logger.info("session %s: %s", session.session_id, note)
+        bridge = Bridge(
+            input_sample_rate=session.input_sample_rate,
+            output_sample_rate=session.output_sample_rate,
+            resampling=Resampler,
+            secrets=endpoint.secrets,
+        )
+        driver = ProviderDriver(
+            session,
+            bridge,
+            make_connection=lambda resumption: self._connection(config, resumption),
+            url=endpoint.url,
+            connect_timeout=self._connect_timeout,
+            ssl_context=self._ssl_context,
+            proxy=self._proxy,
+        )
+        await driver.run()
+
+    def _connection(self, config: SessionConfig, resumption: str | None) -> ProviderConnection:
+        return self._provider.connection(config, resumption=resumption, close_timeout=_CLOSE_TIMEOUT)
+
+
+async def _refuse(session: ServerSession, message: str) -> None:
+    """The client asked for what can't be: say so, and close."""
+    try:
+        await session.send_error(codes.CONFIGURATION_REFUSED.upper(), message)
+        await session.close(close_codes.POLICY, codes.CONFIGURATION_REFUSED)
+    except SpekoError:
+        pass  # the client has left
+
+
+def provider_handlers() -> dict[str, Handler]:
+    """A handler for each provider whose API key is in the environment. `LocalProtocolError` when its base URL
+    there is none."""
+    return {kind.name: ProviderHandler(kind()) for kind in PROVIDERS if kind.is_configured()}

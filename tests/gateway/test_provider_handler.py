@@ -1,0 +1,483 @@
+"""The gateway's handlers of providers, in virtual time: doubles of the three at the other end of a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import ByteStream, TaskGroup
+
+from speko_anyio import XAI, Google, GoogleOptions, OpenAI, ToolSpec
+from speko_anyio.client.errors import APIConnectionError
+from speko_anyio.gateway import ProviderHandler, default_handlers, open_session, provider_driver
+from speko_anyio.protocol import (
+    Audio,
+    ClientProtocol,
+    Close,
+    CloseMessage,
+    Error,
+    Frame,
+    Interruption,
+    Ready,
+    Role,
+    ToolCall,
+    Transcript,
+    Usage,
+)
+from speko_anyio.protocol.mint import SampleRate, SessionConfig
+from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing.providers import (
+    CallTools,
+    Die,
+    Fail,
+    GoAway,
+    GoogleDouble,
+    Hangup,
+    OpenAIDouble,
+    Pace,
+    ProviderDouble,
+    RateLimit,
+    Reply,
+    Say,
+    XAIDouble,
+    tone,
+)
+from speko_anyio.testing.streams import stream_pair
+
+from .support import MemoryTransport
+
+KEY = "sk-operators-own-key"
+NAMES = ("openai", "xai", "google")
+MODELS = {"openai": "gpt-realtime", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
+KINDS: dict[str, type[Any]] = {"openai": OpenAI, "xai": XAI, "google": Google}
+DOUBLES: dict[str, type[ProviderDouble[Any]]] = {
+    "openai": OpenAIDouble,
+    "xai": XAIDouble,
+    "google": GoogleDouble,
+}
+WEATHER = ToolSpec(
+    name="get_weather", parameters={"type": "object", "properties": {"city": {"type": "string"}}}
+)
+PROMPT = Pace(latency=0.1, transcription=0.0)
+"""The user's words come before the answer."""
+
+
+@pytest.fixture(params=VIRTUAL_BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return virtual_backend(request.param)
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def double_of(name: str, *replies: Reply, **how: Any) -> ProviderDouble[Any]:
+    how.setdefault("api_key", KEY)
+    how.setdefault("pace", PROMPT)
+    return DOUBLES[name](replies, user_says=["What is the weather?"], **how)
+
+
+class Client:
+    """The session's client, at the other end of a transport in memory."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self.transport = transport
+        self.core = transport.client
+        self.heard: list[Frame] = []
+
+    def say(self, verb: Callable[..., None], *args: Any) -> None:
+        verb(*args)
+        self.transport.flush()
+
+    def ask(self, seconds: float = 0.4) -> None:
+        """A turn of the user's."""
+        self.say(self.core.send_audio, tone(seconds, self.core.input_sample_rate))
+        self.say(self.core.commit)
+
+    async def hear(self, *wanted: Callable[[Frame], bool]) -> list[Frame]:
+        """The frames up to the one with which each of `wanted` has been true of some frame."""
+        frames, missing = [], list(wanted)
+        while missing:
+            frame = await self.transport.hear()
+            frames.append(frame)
+            self.heard.append(frame)
+            missing = [test for test in missing if not test(frame)]
+        return frames
+
+
+def is_a(*kinds: type[Any]) -> Callable[[Frame], bool]:
+    return lambda frame: isinstance(frame, kinds)
+
+
+def said(role: Role, text: str) -> Callable[[Frame], bool]:
+    return lambda frame: frame == Transcript(role, text, True)
+
+
+class Network:
+    """Where the handler's connections go: to a double, or nowhere, for so many times that it is `down`; or
+    nobody answers, when it is `stuck`."""
+
+    def __init__(self, double: ProviderDouble[Any], tasks: TaskGroup, *, down: int, stuck: bool) -> None:
+        self.double = double
+        self.down = down
+        self.stuck = stuck
+        self.dialled = 0
+        self._tasks = tasks
+
+    async def open_stream(self, where: object, **how: object) -> ByteStream:
+        self.dialled += 1
+        if self.stuck:
+            await anyio.sleep_forever()
+        if self.down > 0:
+            self.down -= 1
+            raise APIConnectionError("provider.test:443 can't be reached (down); check the network")
+        ours, theirs = stream_pair()
+        self._tasks.start_soon(self.double.handle, theirs)
+        return ours
+
+
+@asynccontextmanager
+async def served(
+    name: str,
+    double: ProviderDouble[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    rate: SampleRate = 24000,
+    down: int = 0,
+    stuck: bool = False,
+    config: dict[str, Any] | None = None,
+    options: Any = None,
+) -> AsyncGenerator[tuple[Client, Network], None]:
+    """A session that is served by `double` through the handler; both are gone when the block is left."""
+    how = {} if options is None else {"options": options}
+    handler = ProviderHandler(KINDS[name](KEY, **how))
+    session_config = SessionConfig(
+        provider=name,
+        **{"model": MODELS[name], **(config or {})},
+        input_sample_rate=rate,
+        output_sample_rate=rate,
+        tools=(WEATHER,),
+    )
+    transport = MemoryTransport()
+    transport.client = ClientProtocol(input_sample_rate=rate, output_sample_rate=rate)
+    client = Client(transport)
+
+    async def serve() -> None:
+        async with open_session(transport, session_id="s1", config=session_config) as session:
+            await handler(session)
+
+    try:
+        with anyio.fail_after(600):
+            async with anyio.create_task_group() as network_tasks:
+                network = Network(double, network_tasks, down=down, stuck=stuck)
+                monkeypatch.setattr(provider_driver, "open_stream", network.open_stream)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(serve)
+                    yield client, network
+                    if client.core.closed is None:
+                        client.say(client.core.close)
+                        transport.say(CloseMessage(1000, ""))
+                network_tasks.cancel_scope.cancel()
+    finally:
+        transport.stop()
+    assert KEY not in repr(client.heard)
+
+
+def sent_of(double: ProviderDouble[Any], kind: str) -> list[dict[str, Any]]:
+    return [message for message in double.session.received if message.get("type") == kind]
+
+
+@pytest.mark.parametrize("rate", [16000, 24000])
+@pytest.mark.anyio
+async def test_a_conversation_at_either_rate(
+    name: str, rate: SampleRate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = double_of(name, Say("It is sunny.", 0.5))
+    async with served(name, double, monkeypatch, rate=rate) as (client, _):
+        client.ask()
+        frames = await client.hear(
+            is_a(Usage), said("user", "What is the weather?"), said("assistant", "It is sunny.")
+        )
+        audio = [frame for frame in frames if isinstance(frame, Audio)]
+        frames += await client.hear(is_a(Audio)) if sum(len(a.pcm) for a in audio) < rate * 0.98 else []
+    assert frames[0] == Ready(rate, rate)
+    audio = [frame for frame in frames if isinstance(frame, Audio)]
+    assert {frame.sample_rate for frame in audio} == {rate}
+    assert sum(len(frame.pcm) for frame in audio) == pytest.approx(rate * 2 * 0.5, abs=8)
+    assert double.session.closed == (1000, "")
+
+
+@pytest.mark.anyio
+async def test_parallel_tool_calls(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = CallTools([("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Rome"})])
+    double = double_of(name, calls, Say("Sunny in both.", 0.2))
+    async with served(name, double, monkeypatch) as (client, _):
+        client.ask()
+        seen: list[ToolCall] = []
+
+        def both(frame: Frame) -> bool:
+            if isinstance(frame, ToolCall):
+                seen.append(frame)
+            return len(seen) == 2
+
+        await client.hear(both)
+        for call in reversed(seen):
+            city = json.loads(call.arguments)["city"]
+            client.say(client.core.send_tool_result, call.call_id, f"sunny in {city}")
+        await client.hear(said("assistant", "Sunny in both."))
+    received = json.dumps(double.session.received)
+    assert received.count("sunny in Oslo") == 1
+    assert received.count("sunny in Rome") == 1
+
+
+@pytest.mark.anyio
+async def test_speech_over_the_answer_interrupts_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of(name, Say("A long story.", 8.0))
+    async with served(name, double, monkeypatch) as (client, _):
+        client.ask()
+        await client.hear(is_a(Audio))
+        started = anyio.current_time()
+        await anyio.sleep(0.25)
+        client.say(client.core.send_audio, tone(0.4, 24_000))
+        await client.hear(is_a(Interruption))
+        elapsed = round((anyio.current_time() - started) * 1000)
+    assert client.heard[-1] == Interruption("user")
+    if name != "google":  # whose history can't be corrected
+        (truncation,) = sent_of(double, "conversation.item.truncate")
+        assert truncation["audio_end_ms"] == pytest.approx(elapsed, abs=2)
+
+
+@pytest.mark.anyio
+async def test_an_interruption_by_the_client(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of(name, Say("A long story.", 8.0), Say("Yes?", 0.2))
+    async with served(name, double, monkeypatch) as (client, _):
+        client.ask()
+        await client.hear(is_a(Audio))
+        client.say(client.core.interrupt)
+        await client.hear(is_a(Interruption))
+        await anyio.sleep(4)  # Gemini goes on, unheard
+        client.ask()
+        frames = await client.hear(said("assistant", "Yes?"))
+    assert Interruption("assistant") in client.heard
+    assert sum(len(frame.pcm) for frame in frames if isinstance(frame, Audio)) <= 24_000 * 2 * 0.2
+
+
+@pytest.mark.anyio
+async def test_an_interruption_overtakes_what_a_slow_client_has_not_taken(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = double_of(name, Say("A long story.", 20.0))
+    async with served(name, double, monkeypatch) as (client, _):
+        client.ask()
+        await client.hear(is_a(Audio))
+        client.transport.writable = anyio.Event()
+        await anyio.sleep(2)  # all of the answer is here, and nobody takes it
+        client.say(client.core.interrupt)
+        await anyio.sleep(1)
+        client.transport.writable.set()
+        frames = await client.hear(is_a(Interruption))
+    unstoppable = 2  # one in the transport, one on its way to it
+    assert len([frame for frame in frames if isinstance(frame, Audio)]) <= unstoppable
+
+
+@pytest.mark.anyio
+async def test_a_client_that_takes_nothing_holds_up_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("openai", Say("A very long story.", 60.0), pace=Pace(speed=1000.0))
+    async with served("openai", double, monkeypatch) as (client, _):
+        client.ask()
+        await client.hear(is_a(Audio))
+        client.transport.writable = anyio.Event()
+        await anyio.sleep(300)  # longer than any keepalive has patience
+        sent = len(double.session.sent)
+        client.transport.writable.set()
+        frames = await client.hear(said("assistant", "A very long story."), is_a(Usage))
+        assert sent <= len(double.session.sent)
+    assert not [frame for frame in frames if isinstance(frame, Error)]
+    total = sum(len(frame.pcm) for frame in client.heard if isinstance(frame, Audio))
+    assert total == 60 * 24_000 * 2
+
+
+@pytest.mark.anyio
+async def test_a_provider_that_dies_ends_the_session_with_a_clear_error(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = double_of(name, [Say("Well.", 0.2), Die()], then=Die())
+    options = {"google": GoogleOptions(resumption=False)}.get(name)
+    async with served(name, double, monkeypatch, options=options) as (client, network):
+        client.ask()
+        frames = await client.hear(is_a(Close))
+        assert network.dialled == 1
+    assert frames[-2] == Error(
+        "PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006)"
+    )
+    assert frames[-1] == Close(1011, "provider_unavailable", "remote")
+
+
+@pytest.mark.anyio
+async def test_gemini_is_resumed_and_the_client_does_not_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("google", [Say("First.", 0.2), GoAway(20.0)], Say("Second.", 0.2))
+    async with served("google", double, monkeypatch) as (client, network):
+        client.ask()
+        await client.hear(said("assistant", "First."))
+        await anyio.sleep(30)
+        assert network.dialled == 2
+        assert len(double.sessions) == 2
+        client.ask()
+        await client.hear(said("assistant", "Second."))
+    assert not [frame for frame in client.heard if isinstance(frame, Error)]
+    assert "handle" in double.session.received[0]["setup"]["sessionResumption"]
+
+
+@pytest.mark.anyio
+async def test_what_is_lost_with_a_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("google", [Say("First of", 0.2), Die(after_ms=0.0)], Say("Second.", 0.2))
+    async with served("google", double, monkeypatch) as (client, network):
+        client.ask()
+        frames = await client.hear(is_a(Error))
+        assert isinstance(frames[-1], Error)
+        assert frames[-1].code == "PROVIDER_RESPONSE_LOST"
+        await anyio.sleep(1)
+        client.ask()
+        await client.hear(said("assistant", "Second."))
+        assert network.dialled == 2
+
+
+@pytest.mark.anyio
+async def test_a_provider_that_is_down_for_a_moment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of(name, Say("Here.", 0.2))
+    async with served(name, double, monkeypatch, down=2) as (client, network):
+        client.ask()
+        await client.hear(said("assistant", "Here."))
+        assert network.dialled == 3
+    assert not [frame for frame in client.heard if isinstance(frame, Error)]
+
+
+@pytest.mark.anyio
+async def test_a_provider_that_is_down(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    double = double_of(name)
+    async with served(name, double, monkeypatch, down=100) as (client, network):
+        frames = await client.hear(is_a(Close))
+        assert network.dialled == 4
+    assert frames[1:] == [
+        Error("PROVIDER_UNAVAILABLE", "the provider can't be reached; try again"),
+        Close(1011, "provider_unavailable", "remote"),
+    ]
+    assert "session s1: provider.test:443 can't be reached (down)" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_a_wrong_key_is_the_operators_business(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of(name, api_key="another")
+    async with served(name, double, monkeypatch) as (client, network):
+        frames = await client.hear(is_a(Close))
+        assert network.dialled == 1
+    assert frames[1:] == [
+        Error(
+            "PROVIDER_UNAUTHORIZED",
+            "the provider does not accept this server's key; tell who runs the server",
+        ),
+        Close(1011, "provider_unauthorized", "remote"),
+    ]
+
+
+@pytest.mark.anyio
+async def test_a_failed_response_is_survived(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of(name, Fail(), Say("Again.", 0.2))
+    async with served(name, double, monkeypatch) as (client, _):
+        client.ask()
+        frames = await client.hear(is_a(Error))
+        assert isinstance(frames[-1], Error)
+        assert frames[-1].code.startswith("PROVIDER_")
+        await anyio.sleep(1)
+        client.ask()
+        await client.hear(said("assistant", "Again."))
+
+
+@pytest.mark.anyio
+async def test_a_rate_limit_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of(name, RateLimit())
+    async with served(name, double, monkeypatch) as (client, _):
+        client.ask()
+        frames = await client.hear(is_a(Error))
+        assert isinstance(frames[-1], Error)
+        assert frames[-1].code.startswith("PROVIDER_")
+
+
+@pytest.mark.parametrize("name", ["openai", "xai"], indirect=True)  # Gemini is resumed
+@pytest.mark.anyio
+async def test_a_provider_that_hangs_up_in_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of(name, [Say("Bye.", 0.2), Hangup(1000, "")])
+    async with served(name, double, monkeypatch) as (client, _):
+        client.ask()
+        frames = await client.hear(is_a(Close))
+    assert frames[-1] == Close(1000, "provider_closed", "remote")
+
+
+@pytest.mark.anyio
+async def test_a_client_that_leaves_while_the_provider_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("openai")
+    async with served("openai", double, monkeypatch, stuck=True) as (client, network):
+        await client.hear(is_a(Ready))
+        await anyio.sleep(1)
+        assert network.dialled == 1
+        started = anyio.current_time()
+    assert anyio.current_time() == started
+    assert double.sessions == []
+
+
+@pytest.mark.anyio
+async def test_what_the_provider_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("openai")
+    async with served("openai", double, monkeypatch, config={"model": ""}) as (client, network):
+        frames = await client.hear(is_a(Close))
+        assert network.dialled == 0
+    error = frames[-2]
+    assert isinstance(error, Error)
+    assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
+    assert "name of a model" in error.message
+    assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
+
+
+@pytest.mark.anyio
+async def test_models_that_speko_calls_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("xai")
+    async with served("xai", double, monkeypatch, config={"model": "grok-voice-beta"}) as (client, _):
+        client.ask()
+        await client.hear(is_a(Audio))
+    assert double.session.request.query("model") == "grok-voice-latest"
+
+
+@pytest.mark.anyio
+async def test_cancelled_it_leaves_nothing_behind(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of(name, Say("A long story.", 8.0))
+    with anyio.CancelScope() as scope:
+        async with served(name, double, monkeypatch) as (client, _):
+            client.ask()
+            await client.hear(is_a(Audio))
+            scope.cancel()
+            await anyio.sleep(1)
+    assert scope.cancelled_caught
+    await anyio.lowlevel.checkpoint()
+    assert double.session.closed is not None
+
+
+def test_providers_are_served_when_their_key_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in KINDS.values():
+        monkeypatch.delenv(kind.key_variable, raising=False)
+    assert not {"openai", "xai", "google"} & set(default_handlers())
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    handlers = default_handlers()
+    assert {"openai", "google"} <= set(handlers)
+    assert "xai" not in handlers
+    assert "ws://127.0.0.1:9/v1" in repr(handlers["openai"])
+    assert KEY not in repr(handlers)
