@@ -25,6 +25,7 @@ from speko_anyio import (
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
+    SessionExpired,
     ToolCall,
     ToolResult,
     Transcript,
@@ -489,3 +490,16 @@ async def test_a_violation_is_raised_behind_what_came_before_it_and_told_to_the_
         assert server.closed is not None
         assert server.closed.code == 1007
         assert server.stream.closed
+
+
+async def test_a_session_whose_time_is_up_says_so_with_a_type_of_its_own() -> None:
+    async with connected() as (session, server):
+        server.core.close(1000, "session_expired")
+        server.flush()
+        frames = [frame async for frame in session]
+        assert frames[-1] == Close(1000, "session_expired", "remote")
+        assert session.closed is not None
+        assert session.closed.expired
+        for use in (session.receive, session.commit):
+            with pytest.raises(SessionExpired, match="with code 1000: session_expired; open a new one"):
+                await use()

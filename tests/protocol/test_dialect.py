@@ -20,6 +20,7 @@ from speko_anyio.protocol import (
     Initiator,
     RemoteProtocolError,
     ServerProtocol,
+    SessionExpired,
     SpekoError,
     State,
 )
@@ -78,6 +79,16 @@ ENDS: dict[str, tuple[Callable[[Session], None], Close, type[SpekoError]]] = {
         lambda session: session.receive_close(1005),
         Close(1005, "", "remote"),
         ConnectionClosed,
+    ),
+    "the session's time is up": (
+        lambda session: session.receive_close(1000, "session_expired"),
+        Close(1000, "session_expired", "remote"),
+        SessionExpired,
+    ),
+    "the provider's time is up": (
+        lambda session: session.receive_close(1001, "provider_session_expired"),
+        Close(1001, "provider_session_expired", "remote"),
+        SessionExpired,
     ),
     "a lost transport": (
         lambda session: session.receive_lost(),

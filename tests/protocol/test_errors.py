@@ -12,6 +12,7 @@ from speko_anyio.protocol import (
     LocalProtocolError,
     ProtocolError,
     RemoteProtocolError,
+    SessionExpired,
     SpekoError,
 )
 
@@ -19,6 +20,7 @@ from speko_anyio.protocol import (
 def test_the_hierarchy() -> None:
     assert ProtocolError.__bases__ == HandshakeError.__bases__ == ConnectionClosed.__bases__ == (SpekoError,)
     assert LocalProtocolError.__bases__ == RemoteProtocolError.__bases__ == (ProtocolError,)
+    assert SessionExpired.__bases__ == (ConnectionClosed,)
     assert SpekoError.__bases__ == (Exception,)
 
 
@@ -56,6 +58,7 @@ ERRORS = [
     pytest.param(
         ConnectionClosed(code=1000, reason="done", initiated_by="local"),
     ),
+    SessionExpired(code=1000, reason="session_expired", initiated_by="remote"),
 ]
 
 

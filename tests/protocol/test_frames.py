@@ -105,3 +105,16 @@ def test_the_defaults_are_those_of_the_published_sdks() -> None:
 
 def test_audio_in_a_log_is_one_short_line() -> None:
     assert repr(Audio(bytes(960), 24_000)) == "Audio(pcm=<960 bytes>, sample_rate=24000)"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expired"),
+    [
+        ("session_expired", True),
+        ("provider_session_expired", True),
+        ("", False),
+        ("my session_expired", False),
+    ],
+)
+def test_a_close_tells_whether_the_time_was_up(reason: str, expired: bool) -> None:
+    assert Close(1000, reason, "remote").expired is expired

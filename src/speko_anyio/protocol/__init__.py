@@ -19,6 +19,7 @@ from .errors import (
     LocalProtocolError,
     ProtocolError,
     RemoteProtocolError,
+    SessionExpired,
     SpekoError,
 )
 from .frames import (
@@ -78,6 +79,7 @@ __all__ = [
     "ServerConnection",
     "ServerProtocol",
     "ServerToolCall",
+    "SessionExpired",
     "SpekoError",
     "State",
     "ToolCall",

@@ -16,8 +16,15 @@ from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from . import close_codes
-from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, RemoteProtocolError, SpekoError
-from .frames import Close, Expiring, Initiator
+from .errors import (
+    ConnectionClosed,
+    HandshakeError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SessionExpired,
+    SpekoError,
+)
+from .frames import SESSION_EXPIRED, Close, Expiring, Initiator
 from .limits import DEFAULT_LIMITS, Limits
 from .state import TRANSITIONS, Signal, State, transition
 from .timers import Timers
@@ -51,6 +58,12 @@ _OPEN: Final = State.OPEN
 def _utf8_size(text: str) -> int:
     # Half of a surrogate pair counts here and is refused where it matters.
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+def _over(close: Close) -> ConnectionClosed:
+    """What every call raises after this end."""
+    kind = SessionExpired if close.expired else ConnectionClosed
+    return kind(code=close.code, reason=close.reason, initiated_by=close.initiated_by)
 
 
 class _Times(NamedTuple):
@@ -301,7 +314,7 @@ class Dialect(abc.ABC, Generic[EventT]):
             self._events.append(Expiring(max(0.0, left - late)))
         else:
             assert name == "expiry"
-            self.close(close_codes.NORMAL, "session_expired")
+            self.close(close_codes.NORMAL, SESSION_EXPIRED)
 
     def _start_session_timers(self) -> None:
         if self._times.ttl is None:
@@ -346,7 +359,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         else:
             lost = Close(close_codes.ABNORMAL, "sending failed", "transport")
             goodbye = self._ending.goodbye or lost
-        return ConnectionClosed(code=goodbye.code, reason=goodbye.reason, initiated_by=goodbye.initiated_by)
+        return _over(goodbye)
 
     def _outbox_full(self) -> LocalProtocolError:
         return LocalProtocolError(
@@ -384,9 +397,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         self._move(signal)
         self._timers.clear()
         self._ending.closed = close
-        self._ending.error = error or ConnectionClosed(
-            code=close.code, reason=close.reason, initiated_by=close.initiated_by
-        )
+        self._ending.error = error or _over(close)
         self._events.append(close)
 
     def _fail_handshake(self, signal: Signal, error: SpekoError) -> None:

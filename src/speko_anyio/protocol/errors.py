@@ -6,6 +6,7 @@
         - `RemoteProtocolError`: the peer did; the session is over
     - `HandshakeError`: no session came about: the peer refused the WebSocket, or did not answer
     - `ConnectionClosed`: the session is over, so this can't be done any more
+        - `SessionExpired`: since it has lasted as long as it may
 
 (The errors of minting a session over HTTP are in `speko_anyio.client.errors`.)
 """
@@ -71,3 +72,7 @@ class ConnectionClosed(SpekoError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), code=self.code, reason=self.reason, initiated_by=self.initiated_by), ()
+
+
+class SessionExpired(ConnectionClosed):
+    """The session is over since it has lasted as long as it may; an `Expiring` frame warned of it."""

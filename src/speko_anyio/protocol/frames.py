@@ -16,7 +16,7 @@ The defaults are those that the published SDKs apply when a message lacks a fiel
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,12 @@ ToolStatus: TypeAlias = Literal["started", "completed", "failed"]
 Initiator: TypeAlias = Literal["local", "remote", "transport"]
 """Who ended a session: this side, the peer, or the connection between them."""
 
+
+SESSION_EXPIRED: Final = "session_expired"
+"""Why a server ends a session whose ``ttl_seconds`` are over, with code 1000."""
+
+PROVIDER_SESSION_EXPIRED: Final = "provider_session_expired"
+"""Why a session ends that its provider lets last no longer, with code 1001."""
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 """How many: never below zero."""
@@ -131,6 +137,11 @@ class Close(msgspec.Struct, frozen=True, gc=False):
     transport died without a closing handshake."""
     reason: str
     initiated_by: Initiator
+
+    @property
+    def expired(self) -> bool:
+        """Whether the session had lasted as long as it may: its own time limit, or its provider's."""
+        return self.reason in (SESSION_EXPIRED, PROVIDER_SESSION_EXPIRED)
 
 
 Frame: TypeAlias = (

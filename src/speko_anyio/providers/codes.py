@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..protocol.frames import PROVIDER_SESSION_EXPIRED
+
 # The session goes on.
 
 NO_RESPONSE: Final = "provider_no_response"
@@ -36,7 +38,7 @@ MODEL_NOT_FOUND: Final = "provider_model_not_found"
 """There is no such model, or it has no live sessions."""
 QUOTA_EXCEEDED: Final = "provider_quota_exceeded"
 """The account has used up what it may."""
-EXPIRED: Final = "provider_session_expired"
+EXPIRED: Final = PROVIDER_SESSION_EXPIRED
 """The provider's time limit."""
 IDLE_TIMEOUT: Final = "provider_idle_timeout"
 """Nothing was said for too long."""
