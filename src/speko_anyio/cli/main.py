@@ -98,6 +98,10 @@ def _command(name: str) -> Command:
             from .gateway import gateway
 
             return gateway
+        if name == "timeline":
+            from .timeline import timeline
+
+            return timeline
         from .serve import serve
 
         return serve
@@ -157,8 +161,30 @@ def _parser() -> argparse.ArgumentParser:
     say.add_argument("--system-prompt", default=None)
     say.add_argument("--rate", type=int, choices=(16000, 24000), default=24000, help="of the session, in Hz")
     say.add_argument("--base-url", default=None, help="of the service (default: SPEKO_BASE_URL)")
+    say.add_argument(
+        "--record", type=Path, default=None, metavar="DIR", help="write the session down, for `timeline`"
+    )
     _add_output(say)
     _add_backend(say)
+
+    timeline = commands.add_parser(
+        "timeline",
+        help="draw a recorded session",
+        description="Draw who spoke when in a recording that `say --record` or speko_anyio.testing made, "
+        "with transcripts, tool calls, interruptions and the time to first audio.",
+        epilog=EXIT_CODES_HELP,
+    )
+    timeline.add_argument("recording", type=Path, metavar="DIR", help="the recording's folder")
+    timeline.add_argument("--title", default="", help="of the picture (default: the provider and its model)")
+    timeline.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("timeline.svg"),
+        metavar="FILE.svg",
+        help="(default: %(default)s)",
+    )
+    timeline.set_defaults(backend="asyncio")
 
     bench = commands.add_parser(
         "bench",

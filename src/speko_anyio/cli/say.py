@@ -10,6 +10,7 @@ from typing import Final
 from ..client.api import Speko
 from . import files
 from .display import Display
+from .recording import recorded_to
 from .turn import take_turn
 
 USUAL_MODELS: Final = {
@@ -35,6 +36,7 @@ async def say(options: argparse.Namespace) -> None:
     base_url = options.base_url or os.environ.get("SPEKO_BASE_URL")
     with Display() as display:
         async with AsyncExitStack() as stack:
+            observer = stack.enter_context(recorded_to(options.record))
             api_key = None
             if base_url is None and options.provider in SERVED_HERE:
                 from .here import gateway_here
@@ -51,6 +53,7 @@ async def say(options: argparse.Namespace) -> None:
                     system_prompt=options.system_prompt,
                     input_sample_rate=options.rate,
                     output_sample_rate=options.rate,
+                    observer=observer,
                 )
             )
             seconds = len(question) / 2 / options.rate

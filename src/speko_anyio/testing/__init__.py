@@ -4,7 +4,7 @@
   (`speko_anyio.testing.steps`);
 - `virtual_backend`: asyncio and trio on a clock that jumps when there is nothing to do;
 - `Recorder`, `Recording`, `replay`: sessions written down, and played again as fakes;
-- `draw_timeline`: who spoke when, as a picture;
+- `draw_timeline`: who spoke when, as a picture; `mumble`: somebody to speak;
 - `MemoryStream` and `FakeServer`: what these are made of.
 
 The pytest plugin is `speko_anyio.testing.plugin`; pytest finds it by itself.
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from .handler import serve
     from .order import reordered
     from .peer import FakePeer
+    from .picture import draw_timeline
     from .recorder import Recorder
     from .recording import Moment, Recording, RecordingError
     from .replaying import peer_of, perform, replay
     from .script import Script, Step
     from .server import FakeServer, connected, grant
     from .streams import MemoryStream, Pipe, stream_pair
+    from .timeline import Timeline, timeline_of
+    from .voice import mumble
 
 __all__ = [
     "VIRTUAL_BACKENDS",
@@ -41,16 +44,20 @@ __all__ = [
     "RecordingError",
     "Script",
     "Step",
+    "Timeline",
     "VirtualTimeLoop",
     "connected",
+    "draw_timeline",
     "fake_session",
     "grant",
+    "mumble",
     "peer_of",
     "perform",
     "reordered",
     "replay",
     "serve",
     "stream_pair",
+    "timeline_of",
     "virtual_backend",
 ]
 
@@ -61,12 +68,15 @@ _HOMES: Final = {
     "serve": "handler",
     "reordered": "order",
     "FakePeer": "peer",
+    "draw_timeline": "picture",
     "Recorder": "recorder",
     **dict.fromkeys(("Moment", "Recording", "RecordingError"), "recording"),
     **dict.fromkeys(("peer_of", "perform", "replay"), "replaying"),
     **dict.fromkeys(("Script", "Step"), "script"),
     **dict.fromkeys(("FakeServer", "connected", "grant"), "server"),
     **dict.fromkeys(("MemoryStream", "Pipe", "stream_pair"), "streams"),
+    **dict.fromkeys(("Timeline", "timeline_of"), "timeline"),
+    "mumble": "voice",
 }
 
 
