@@ -33,15 +33,16 @@ class BridgeTalk(Generic[DialectT]):
 
     def __init__(
         self,
-        make: Callable[[str | None], DialectT],
-        check: Callable[[Json], None],
+        make: Callable[[str | None, State], DialectT],
+        check: Callable[[Json], None] | None,
         opening: tuple[Json, ...],
         *,
         rates: tuple[int, int] = (24_000, 24_000),
         ready: bool = True,
+        bridge_class: type[Bridge] = Bridge,
         **parameters: Any,
     ) -> None:
-        self.bridge = Bridge(
+        self.bridge = bridge_class(
             input_sample_rate=rates[0],
             output_sample_rate=rates[1],
             resampling=FakeResampling,
@@ -74,11 +75,11 @@ class BridgeTalk(Generic[DialectT]):
     def is_done(self) -> bool:
         return self.bridge.done
 
-    def connect(self) -> DialectT:
-        """The connection that the bridge wants."""
+    def connect(self, state: State = State.OPEN) -> DialectT:
+        """The connection that the bridge wants; it is open, or still to be dialled."""
         assert self.bridge.wanted is not None
         self.resumptions.append(self.bridge.wanted.resumption)
-        dialect = self._make(self.bridge.wanted.resumption)
+        dialect = self._make(self.bridge.wanted.resumption, state)
         self.closing = None
         self.bridge.attach(dialect, self.now)
         return dialect
@@ -136,17 +137,25 @@ class BridgeTalk(Generic[DialectT]):
             assert self.closing is None, "something follows the close"
             assert isinstance(message, str)
             found.append(json.loads(message))
-            self._check(found[-1])
+            if self._check is not None:
+                self._check(found[-1])
         return found
 
-    def wait(self, seconds: float) -> list[ClientFrame]:
+    def pass_time(self, seconds: float) -> None:
         """That much time passes, and every deadline in it."""
         end = self.now + seconds
+        deadlines = 0
         while (deadline := self.bridge.next_deadline()) is not None and deadline <= end:
+            deadlines += 1
+            assert deadlines < 100, "a deadline that never passes"
             self.now = max(self.now, deadline)
             self.bridge.handle_timeout(self.now)
         self.now = end
         self.bridge.handle_timeout(self.now)
+
+    def wait(self, seconds: float) -> list[ClientFrame]:
+        """As `pass_time`; what the client hears."""
+        self.pass_time(seconds)
         return self.frames()
 
     def answer_close(self) -> list[ClientFrame]:
@@ -160,11 +169,12 @@ class BridgeTalk(Generic[DialectT]):
 def openai(
     options: OpenAIOptions = OpenAIOptions(),  # noqa: B008 - immutable
     config: SessionConfig = realtime_talk.OPENAI,
+    check: Callable[[Json], None] | None = realtime_talk.check_openai,
     **parameters: Any,
 ) -> BridgeTalk[OpenAIDialect]:
     return BridgeTalk(
-        lambda _: OpenAIDialect(config, options=options, ttl=None),
-        realtime_talk.check_openai,
+        lambda _, state: OpenAIDialect(config, options=options, ttl=None, state=state),
+        check,
         (CREATED, UPDATED),
         **parameters,
     )
@@ -173,11 +183,12 @@ def openai(
 def xai(
     options: XAIOptions = XAIOptions(resumption=True),  # noqa: B008 - immutable
     config: SessionConfig = realtime_talk.XAI,
+    check: Callable[[Json], None] | None = realtime_talk.check_xai,
     **parameters: Any,
 ) -> BridgeTalk[XAIDialect]:
     return BridgeTalk(
-        lambda _: XAIDialect(config, options=options),
-        realtime_talk.check_xai,
+        lambda _, state: XAIDialect(config, options=options, state=state),
+        check,
         (CREATED, UPDATED),
         **parameters,
     )
@@ -186,11 +197,14 @@ def xai(
 def google(
     options: GoogleOptions = GoogleOptions(),  # noqa: B008 - immutable
     config: SessionConfig = google_talk.GOOGLE,
+    check: Callable[[Json], None] | None = google_talk.check,
     **parameters: Any,
 ) -> BridgeTalk[GoogleDialect]:
     return BridgeTalk(
-        lambda resumption: GoogleDialect(config, options=options, resumption_handle=resumption),
-        google_talk.check,
+        lambda resumption, state: GoogleDialect(
+            config, options=options, resumption_handle=resumption, state=state
+        ),
+        check,
         (google_talk.READY,),
         **parameters,
     )

@@ -200,6 +200,8 @@ class Bridge:
     def receive_command(self, command: Command, now: float) -> None:
         """The client said something; `Close`: it is gone."""
         if self._phase is _Phase.OVER:
+            if isinstance(command, Close):
+                self._queue.clear()
             return
         with self.at(now):
             match command:
@@ -231,7 +233,9 @@ class Bridge:
     def _receive_audio(self, pcm: bytes) -> None:
         provider = self._listening
         if provider is None:
+            dropped = self._held.dropped
             self._held.add(pcm)
+            self.stats.dropped_audio += self._held.dropped - dropped
         else:
             rates = self.input_sample_rate, provider.input_sample_rate
             self._send_audio(provider, self._input.convert(pcm, *rates))

@@ -1,0 +1,437 @@
+"""A bridge between a real session and a provider that races, repeats itself and dies: driven by Hypothesis.
+
+The client is the library's own, over the library's own server: what those do not allow, a bridge must not do.
+Everything on its way waits until a rule delivers it. Samples tell where they come from: those of the user are
+the number of the piece that was sent, those of a response its number.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import Counter
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from speko_anyio.protocol import (
+    NEED_DATA,
+    Audio,
+    ClientProtocol,
+    Close,
+    CloseMessage,
+    Error,
+    Interruption,
+    Ready,
+    ServerProtocol,
+    ServerToolCall,
+    SpekoError,
+    State,
+    ToolCall,
+    Transcript,
+    Unknown,
+    Usage,
+)
+from speko_anyio.providers import codes
+from speko_anyio.providers.bridge import Bridge, BridgeLimits, ClientFrame
+from speko_anyio.providers.provider import ProviderDialect
+
+from .bridge_talk import BridgeTalk, Json
+
+LIMITS = BridgeLimits(held_seconds=0.5, to_client=4_000, max_open_calls=4)
+BATCH = 100_000
+"""More than the frames that one message of the provider's comes to."""
+
+
+def values(pcm: bytes) -> Counter[int]:
+    """How often each sample comes."""
+    samples = array("H", pcm)
+    if sys.byteorder == "big":
+        samples.byteswap()
+    return Counter(samples)
+
+
+class BridgeMachine(RuleBasedStateMachine):
+    """See the top. What is of one provider's protocol is in the subclasses."""
+
+    bridge_class: ClassVar[type[Bridge]] = Bridge
+
+    talk: BridgeTalk[Any]
+    model: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.talk_has_begun = False
+        self.to_provider: list[Json] = []
+        # What the user said
+        self.piece = 0
+        self.said: dict[int, int] = {}
+        self.said_rate = 0
+        """Of the user's audio as the provider takes it."""
+        self.heard_by_provider: Counter[int] = Counter()
+        self.last_piece = 0
+        self.unsure_before = 0
+        """Pieces up to this one may have been lost, cleared or dropped."""
+        # What the provider said
+        self.entered: set[int] = set()
+        """Responses of which the bridge knows."""
+        self.spoken: Counter[int] = Counter()
+        self.ended: set[int] = set()
+        """Responses of which nothing more may come."""
+        self.unsure: set[int] = set()
+        """Responses of which something need not be heard."""
+        self.interruptions: list[set[int]] = []
+        """The responses that each was the end of."""
+        # What the client hears
+        self.stale: set[int] = set()
+        self.interruptions_heard = 0
+        self.heard: Counter[int] = Counter()
+        self.calls: list[str] = []
+        self.answered: set[str] = set()
+        self.closed: Close | None = None
+        self.left = False
+
+    def begin(self, talk: BridgeTalk[Any], rates: tuple[int, int]) -> None:
+        self.talk = talk
+        self.rates = rates
+        self.model = self.new_model()
+        self.talk_has_begun = True
+        self.server = ServerProtocol(input_sample_rate=rates[0], output_sample_rate=rates[1])
+        self.client = ClientProtocol(input_sample_rate=rates[0], output_sample_rate=rates[1])
+        self.server.send_ready()
+        self.to_the_client()
+
+    # Of one protocol
+
+    def new_model(self) -> Any:
+        """The provider's end of a new connection."""
+        raise NotImplementedError
+
+    def enter(self, message: Json) -> None:
+        """Note the responses that a message of the provider's is of, and the audio in it."""
+        raise NotImplementedError
+
+    def pcm_in(self, message: Json) -> bytes:
+        """The user's audio in a message to the provider."""
+        raise NotImplementedError
+
+    def receive(self, message: Json) -> None:
+        """A message reaches the provider."""
+        self.model.receive(message)
+
+    def finish_answer(self) -> None:
+        """The provider ends what it is doing."""
+        raise NotImplementedError
+
+    # The provider's side
+
+    @property
+    def bridge(self) -> Bridge:
+        return self.talk.bridge
+
+    @property
+    def provider(self) -> ProviderDialect | None:
+        return self.bridge.provider
+
+    def flush(self) -> None:
+        """What the bridge made of the last thing that happened."""
+        waiting = sum(type(frame) is Interruption for frame in self.bridge._queue._frames)
+        while len(self.interruptions) < self.interruptions_heard + waiting:
+            self.interruptions.append(set(self.entered))
+            self.doubt()
+        if self.provider is not None:
+            for message in self.talk.sent():
+                self.to_provider.append(message)
+
+    def doubt(self) -> None:
+        self.unsure |= self.entered | {self.model.answers, self.model.answers + 1}
+
+    def disconnected(self) -> None:
+        self.to_provider.clear()
+        self.model.said.clear()
+        self.unsure_before = self.piece
+        self.doubt()
+        self.flush()
+
+    @precondition(lambda self: self.bridge.wanted is not None)
+    @rule()
+    def connect(self) -> None:
+        self.model = self.new_model()
+        self.talk.connect()
+        self.flush()
+
+    @precondition(lambda self: self.bridge.wanted is not None)
+    @rule(reason=st.sampled_from(["refused", "lost"]))
+    def connecting_fails(self, reason: str) -> None:
+        self.talk.connect(state=State.CONNECTING)
+        with self.bridge.at(self.talk.now):
+            self.talk.provider.receive_lost(reason)
+        self.disconnected()
+
+    @precondition(lambda self: self.provider is not None)
+    @rule(count=st.integers(1, 8))
+    def to_the_bridge(self, count: int) -> None:
+        for _ in range(count):
+            if self.provider is None or not self.model.said or self.bridge.provider_must_wait:
+                return
+            message = self.model.said.pop(0)
+            self.enter(message)
+            self.talk.tell(message)
+            self.flush()
+
+    @precondition(lambda self: self.provider is not None)
+    @rule(count=st.integers(1, 8))
+    def to_the_provider(self, count: int) -> None:
+        for message in self.to_provider[:count]:
+            found = values(self.pcm_in(message))
+            del found[0]
+            for piece in sorted(found):
+                assert piece >= self.last_piece, "the user's audio out of order"
+                self.last_piece = piece
+            self.heard_by_provider += found
+            self.receive(message)
+        del self.to_provider[:count]
+        if not self.to_provider and self.talk.closing is not None:
+            self.closes(self.talk.closing.code)
+
+    def closes(self, code: int) -> None:
+        self.talk_quietly(lambda dialect: dialect.receive_close(code, ""))
+
+    def talk_quietly(self, happens: Any) -> None:
+        if self.provider is None:
+            return
+        with self.bridge.at(self.talk.now):
+            happens(self.provider)
+        self.disconnected()
+
+    @precondition(lambda self: self.provider is not None)
+    @rule(how=st.sampled_from([None, None, None, None, "lost", 1011, 1001, 1000, 1008]))
+    def connection_breaks(self, how: int | str | None) -> None:
+        if how == "lost":
+            self.talk_quietly(lambda dialect: dialect.receive_lost())
+        elif isinstance(how, int):
+            self.closes(how)
+
+    # The client's side
+
+    @rule(count=st.integers(1, 8))
+    def to_the_client(self, count: int = 0) -> None:
+        for _ in range(count):
+            frame = self.bridge.next_frame()
+            if frame is None:
+                break
+            assert self.closed is None, "something follows Close"
+            self.send(frame)
+        for message in self.server.messages_to_send():
+            if isinstance(message, CloseMessage):
+                self.client.receive_close(message.code, message.reason)
+            else:
+                self.client.receive_message(message)
+        while True:
+            try:
+                event = self.client.next_event()
+            except SpekoError:
+                return
+            if event is NEED_DATA:
+                return
+            self.hear(event)
+
+    def send(self, frame: ClientFrame) -> None:
+        """As a handler would. Whatever the session does not allow is raised here."""
+        server = self.server
+        match frame:
+            case Audio(pcm=pcm, sample_rate=rate):
+                assert rate == self.rates[1]
+                server.send_audio(pcm)
+            case Transcript(role=role, text=text, final=final):
+                server.send_transcript(role, text, final=final)
+            case ToolCall(call_id=call_id, name=name, arguments=arguments):
+                server.send_tool_call(call_id, name, arguments)
+            case ServerToolCall(id=id, name=name, status=status):
+                server.send_server_tool_call(id, name, status)
+            case Interruption(at=at):
+                server.send_interruption(at)
+            case Usage(input_audio_tokens=spent_in, output_audio_tokens=spent_out):
+                server.send_usage(spent_in, spent_out)
+            case Error(code=code, message=message):
+                server.send_error(code, message)
+            case Close(code=code, reason=reason):
+                self.closed = frame
+                server.close(code, reason)
+
+    def hear(self, event: object) -> None:
+        match event:
+            case Audio(pcm=pcm):
+                found = values(pcm)
+                assert not found.keys() & self.stale, "audio of a response that was interrupted"
+                self.heard += found
+            case Interruption():
+                self.stale |= self.interruptions[self.interruptions_heard]
+                self.interruptions_heard += 1
+            case ToolCall(call_id=call_id):
+                assert call_id not in self.calls, "the same call twice"
+                self.calls.append(call_id)
+            case Error(code=code):
+                assert code.lower() in codes.ALL
+            case Close(reason=reason):
+                assert self.closed is not None
+                assert reason in codes.ALL | {"provider_closed"}
+            case Transcript() | Usage() | ServerToolCall() | Ready():
+                pass
+            case _:
+                raise AssertionError(event)
+
+    def from_the_client(self) -> None:
+        if self.closed is not None:
+            return
+        for message in self.client.messages_to_send():
+            assert not isinstance(message, CloseMessage)
+            self.server.receive_message(message)
+        while (command := self.server.next_event()) is not NEED_DATA:
+            assert not isinstance(command, Unknown)
+            self.bridge.receive_command(command, self.talk.now)
+        self.flush()
+
+    def talks(self) -> bool:
+        return self.client.state is State.OPEN and not self.left
+
+    @precondition(talks)
+    @rule(ms=st.sampled_from([20, 100, 300]))
+    def send_audio(self, ms: int) -> None:
+        self.piece += 1
+        self.said[self.piece] = ms * self.rates[0] // 1000
+        self.client.send_audio(self.piece.to_bytes(2, "little") * self.said[self.piece])
+        self.from_the_client()
+
+    @precondition(talks)
+    @rule(verb=st.sampled_from(["commit", "commit", "end_turn", "clear", "interrupt"]))
+    def say(self, verb: str) -> None:
+        if verb == "clear":
+            self.unsure_before = self.piece
+        elif verb == "interrupt":
+            self.doubt()
+        getattr(self.client, verb)()
+        self.from_the_client()
+
+    @precondition(lambda self: self.talks() and set(self.calls) - self.answered)
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        call_id = data.draw(st.sampled_from(sorted(set(self.calls) - self.answered)))
+        self.answered.add(call_id)
+        try:
+            self.client.send_tool_result(call_id, "{}")
+        except SpekoError:
+            return  # moot for so long that the client has forgotten it
+        self.from_the_client()
+
+    @precondition(talks)
+    @rule(really=st.sampled_from([False, False, False, True]))
+    def leave(self, really: bool) -> None:
+        if really:
+            self.left = True
+            self.bridge.receive_command(Close(1000, "client_closed", "remote"), self.talk.now)
+            self.flush()
+            assert self.bridge.next_frame() is None, "nobody hears it"
+
+    # Time
+
+    @rule(seconds=st.sampled_from([0.05, 0.6, 2.1, 5.1, 31.0]))
+    def wait(self, seconds: float) -> None:
+        before = self.provider
+        self.talk.pass_time(seconds)
+        if before is not None and self.provider is not before:
+            self.disconnected()
+        self.flush()
+
+    # What always holds
+
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        bridge = self.bridge
+        assert bridge._queue.size <= LIMITS.to_client + BATCH
+        assert bridge._queue.size == sum(
+            100 + len(getattr(frame, "pcm", getattr(frame, "text", getattr(frame, "arguments", ""))))
+            for frame in bridge._queue._frames
+        )
+        assert bridge._held._size <= LIMITS.held_seconds * self.rates[0] * 2
+        assert len(bridge._calls._names) <= 2 * LIMITS.max_open_calls
+
+    @invariant()
+    def an_interruption_waits_for_no_speech(self) -> None:
+        kinds = [type(frame) for frame in self.bridge._queue._frames]
+        if Interruption in kinds:
+            last = len(kinds) - kinds[::-1].index(Interruption)
+            assert Audio not in kinds[:last]
+
+    @invariant()
+    def what_is_wanted_can_be_had(self) -> None:
+        assert self.bridge.wanted is None or self.provider is None
+        if self.bridge.done:
+            assert self.bridge.next_deadline() is None
+
+    @invariant()
+    def nobody_hears_more_than_was_said(self) -> None:
+        for piece, count in self.heard_by_provider.items():
+            assert count <= self.expected(self.said[piece], self.rates[0], self.said_rate) + 2
+        for number, count in self.heard.items():
+            assert count <= self.expected(self.spoken[number], 24_000, self.rates[1]) + 2
+
+    @staticmethod
+    def expected(samples: int, rate: int, target: int) -> int:
+        return samples * target // rate
+
+    # The end
+
+    def settle(self) -> None:
+        """All that is under way arrives, and everybody ends what they are doing."""
+        for _ in range(12):
+            while self.bridge.wanted is not None:
+                self.connect()
+            if self.provider is not None:
+                self.to_the_provider(10_000)
+            while self.provider is not None and self.model.said:
+                self.to_the_bridge(10_000)
+                self.to_the_client(10_000)
+            self.to_the_client(10_000)
+            for call_id in set(self.calls) - self.answered:
+                if self.talks() and call_id in self.client.open_calls:
+                    self.client.send_tool_result(call_id, "{}")
+                    self.from_the_client()
+                self.answered.add(call_id)
+            if self.provider is not None:
+                self.finish_answer()
+            self.wait(1.1)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "talk"):
+            return
+        self.settle()
+        if self.talks():
+            assert self.provider is not None
+            assert self.provider.open_calls == ()
+            # The end of the user's audio goes with a turn's end.
+            self.client.end_turn()
+            self.from_the_client()
+            self.settle()
+        if self.talks():
+            self.check_that_nothing_is_missing()
+            self.left = True
+            self.bridge.receive_command(Close(1000, "", "remote"), self.talk.now)
+            self.flush()
+        for _ in range(3):
+            if self.provider is not None:
+                self.to_the_provider(10_000)
+        self.to_the_client(10_000)
+        assert self.bridge.done
+        assert (self.closed is None) is (self.client.state is State.OPEN)
+
+    def check_that_nothing_is_missing(self) -> None:
+        if not self.bridge.stats.dropped_audio:
+            for piece, count in self.said.items():
+                if piece > self.unsure_before:
+                    wanted = self.expected(count, self.rates[0], self.said_rate)
+                    assert self.heard_by_provider[piece] >= wanted - 2
+        for number, count in self.spoken.items():
+            if number not in self.unsure:
+                assert self.heard[number] >= self.expected(count, 24_000, self.rates[1]) - 4

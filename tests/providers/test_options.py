@@ -1,0 +1,49 @@
+"""What a client may want of a provider beyond the session's parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speko_anyio.protocol import LocalProtocolError
+from speko_anyio.providers.google import GoogleOptions
+from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerTool
+from speko_anyio.providers.options import OPTIONS_KEY, with_wishes
+from speko_anyio.providers.xai import XAIOptions
+
+
+def test_wishes_replace_what_the_operator_has() -> None:
+    base = OpenAIOptions(speed=1.1, transcription_language="no", server_tools=(ServerTool("mcp", {"a": 1}),))
+    wishes = {"openai": {"speed": 1.2, "turn_detection": {"type": "semantic_vad", "eagerness": "low"}}}
+    found = with_wishes(base, {OPTIONS_KEY: wishes, "other": 1}, "openai")
+    assert found == OpenAIOptions(
+        speed=1.2,
+        turn_detection=SemanticVad(eagerness="low"),
+        transcription_language="no",
+        server_tools=(ServerTool("mcp", {"a": 1}),),
+    )
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {OPTIONS_KEY: {}}, {OPTIONS_KEY: {"xai": {"turns": "manual"}}}]
+)
+def test_without_wishes_nothing_changes(metadata: dict[str, Any] | None) -> None:
+    options = GoogleOptions(turns="manual")
+    assert with_wishes(options, metadata, "google") == options
+
+
+@pytest.mark.parametrize(
+    ("wishes", "complaint"),
+    [
+        ([], "objects in an object"),
+        ({"xai": 1}, "objects in an object"),
+        ({"xai": {"server_tools": []}}, "only who runs the server"),
+        ({"xai": {"turns": "never"}}, "Invalid enum value 'never'"),
+        ({"xai": {"nope": 1}}, "unknown field `nope`"),
+        ({"xai": {"turn_detection": {"threshold": 5}}}, "<= 0.9"),
+    ],
+)
+def test_what_can_not_be_had(wishes: Any, complaint: str) -> None:
+    with pytest.raises(LocalProtocolError, match=complaint):
+        with_wishes(XAIOptions(), {OPTIONS_KEY: wishes}, "xai")
