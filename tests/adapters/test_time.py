@@ -22,8 +22,9 @@ from speko_anyio import (
     Ready,
     open_session,
 )
+from speko_anyio.client import asyncio_driver
 from speko_anyio.client.delivery import FRAME_OVERHEAD
-from tests.support.clock import VIRTUAL_BACKENDS, virtual_backend
+from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, settled
 from tests.support.server import FakeServer, connected, grant
 
 pytestmark = pytest.mark.anyio
@@ -31,9 +32,9 @@ pytestmark = pytest.mark.anyio
 PCM = bytes(range(256)) * 4
 
 
-@pytest.fixture(params=VIRTUAL_BACKENDS)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return virtual_backend(request.param)
+@pytest.fixture(params=EVERY_VIRTUAL_DRIVER)
+def anyio_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return driven(request.param, monkeypatch)
 
 
 @pytest.fixture
@@ -76,6 +77,7 @@ async def test_a_host_that_does_not_answer(
         await anyio.sleep_forever()
 
     monkeypatch.setattr(anyio, "connect_tcp", nobody)
+    monkeypatch.setattr(asyncio_driver, "connect_socket", nobody)
     elapsed()
     with pytest.raises(APIConnectionError, match=r"speko\.test:80 did not answer within 3 s"):
         async with open_session(grant(), connect_timeout=3.0):
@@ -107,12 +109,13 @@ async def test_a_peer_that_does_not_read_holds_up_the_goodbye_no_longer(
 
             async def send() -> None:
                 try:
-                    await session.send_audio(PCM)
+                    while True:
+                        await session.send_audio(PCM)
                 except ConnectionClosed as error:
                     failures.append(error)
 
             tasks.start_soon(send)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
         assert elapsed() == pytest.approx(5.0, abs=0.3)
     assert len(failures) == 1
     assert server.stream.closed

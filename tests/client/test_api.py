@@ -196,7 +196,7 @@ async def test_open_dials_where_the_grant_says(monkeypatch: pytest.MonkeyPatch) 
         pass
     ((where, options),) = dialled
     assert (where.secure, where.host, where.port) == (True, "speko.test", 8443)
-    assert options == {"connect_timeout": 3.0, "ssl_context": None}
+    assert options == {"connect_timeout": 3.0, "ssl_context": None, "proxy": True}
 
 
 async def test_a_misspelt_option_is_refused_before_anything_is_minted() -> None:

@@ -32,11 +32,17 @@ from speko_anyio import (
     Usage,
 )
 from speko_anyio.client.delivery import FRAME_OVERHEAD
+from tests.support.drivers import EVERY_DRIVER, driven, settled
 from tests.support.server import TOKEN, FakeServer, connected
 
 pytestmark = pytest.mark.anyio
 
 PCM = bytes(range(256)) * 4
+
+
+@pytest.fixture(params=EVERY_DRIVER)
+def anyio_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return driven(request.param, monkeypatch)
 
 
 async def test_a_session_says_what_it_is() -> None:
@@ -78,6 +84,7 @@ async def test_every_verb_reaches_the_server_in_order() -> None:
         await session.end_turn()
         await session.interrupt()
         await session.send_tool_result("c1", "42")
+        await settled()
         audio = AudioIn(PCM, 24_000)
         assert server.commands == [
             audio,
@@ -122,6 +129,7 @@ async def test_a_mistake_of_the_caller_changes_nothing() -> None:
         with pytest.raises(LocalProtocolError):
             await session.close(1005)
         await session.commit()
+        await settled()
         assert server.commands == [Commit()]
 
 
@@ -132,6 +140,7 @@ async def test_closing_with_arguments_of_other_types_changes_nothing() -> None:
             with pytest.raises((LocalProtocolError, TypeError)):
                 await session.close(code)
         await session.commit()
+        await settled()
         assert server.commands == [Commit()]
 
 
@@ -165,10 +174,10 @@ async def test_close_is_idempotent_and_concurrent_callers_wait_for_the_same_end(
         server.from_client.stall()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(session.close, 4001, "4001")
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             for code in (4002, 4003):
                 tasks.start_soon(session.close, code, str(code))
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             assert session.closed is None
             server.from_client.resume()
         assert session.closed == Close(4001, "4001", "local")
@@ -199,7 +208,7 @@ async def test_a_second_receiver_is_told_that_the_first_is_there() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(first)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             with pytest.raises(anyio.BusyResourceError):
                 await session.receive()
             with pytest.raises(anyio.BusyResourceError):
@@ -219,7 +228,7 @@ async def test_a_cancelled_receive_loses_no_frame() -> None:
         for audio in sent:
             server.core.send_audio(audio.pcm)
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         received: list[Frame] = []
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -239,6 +248,7 @@ async def test_a_send_in_a_cancelled_scope_changes_nothing() -> None:
         assert scope.cancelled_caught
         assert server.commands == []
         await session.clear()
+        await settled()
         assert server.commands == [Clear()]
 
 
@@ -252,6 +262,7 @@ async def test_sends_of_many_tasks_stay_whole() -> None:
         async with anyio.create_task_group() as tasks:
             for sample in range(4):
                 tasks.start_soon(talk, sample)
+        await settled()
         audio = b"".join(command.pcm for command in server.commands if isinstance(command, AudioIn))
         assert len(audio) == 4 * 5 * 200_000
         runs = [audio[i : i + 200_000] for i in range(0, len(audio), 200_000)]
@@ -268,7 +279,7 @@ async def test_a_full_buffer_stops_the_reading_and_room_resumes_it() -> None:
         for _ in range(40):
             server.core.send_audio(PCM)
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         stats = session.stats()
         assert 10 * frame_size <= stats.bytes_buffered <= 11 * frame_size
         assert not server.stream.receiving
@@ -288,11 +299,11 @@ async def test_an_interruption_discards_the_undelivered_audio_ahead_of_it() -> N
             server.core.send_audio(PCM)
         server.core.send_transcript("assistant", "so", final=False)
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         server.core.send_interruption()
         server.core.send_audio(PCM[:2])
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert [await session.receive() for _ in range(3)] == [
             Transcript("assistant", "so", False),
             Interruption("user"),
@@ -310,7 +321,7 @@ async def test_closing_gets_through_a_full_buffer() -> None:
         for _ in range(100):
             server.core.send_audio(PCM)
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         await session.close()
         frames = [frame async for frame in session]
         assert frames[-1] == Close(1000, "client_closed", "local")
@@ -322,7 +333,7 @@ async def test_pings_are_answered_though_nobody_receives() -> None:
     async with connected() as (_session, server):
         before = len(server.wire)
         server.raw(b"\x89\x03abc")
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         pong = bytes(server.wire[before:])
         assert pong[:2] == b"\x8a\x83"
         assert bytes(a ^ b for a, b in zip(pong[6:], pong[2:6], strict=False)) == b"abc"
@@ -334,14 +345,14 @@ async def test_a_peer_that_does_not_read_is_still_read_from() -> None:
         server.from_client.stall()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(session.send_audio, PCM)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             server.raw(b"\x89\x00")
             server.core.send_audio(PCM)
             server.flush()
             assert await session.receive() == Audio(PCM, 24_000)
             server.from_client.resume()
+        await settled()
         assert server.commands == [AudioIn(PCM, 24_000)]
-        await anyio.wait_all_tasks_blocked()
         assert bytes(server.wire[-6:-4]) == b"\x8a\x80"
 
 
@@ -350,7 +361,7 @@ async def test_a_consumer_that_never_waits_gives_others_their_turn() -> None:
         for _ in range(500):
             server.core.send_audio(PCM)
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         turns = 0
 
         async def count() -> None:
@@ -407,7 +418,7 @@ async def test_an_unsubscribed_handler_hears_no_more() -> None:
         stop = session.on(once)
         server.core.send_audio(PCM)
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         stop()
         assert heard == [Ready(24_000, 24_000)]
         assert isinstance(await session.receive(), Ready)
@@ -422,7 +433,7 @@ async def test_with_handlers_only_nobody_else_holds_up_the_reading() -> None:
             server.core.send_audio(PCM)
             server.core.send_audio(PCM)
             server.flush()
-            await anyio.wait_all_tasks_blocked()
+            await settled()
         assert len(heard) == 17
         assert session.stats().frames_buffered <= 5
 
@@ -441,11 +452,11 @@ async def test_a_slow_handler_stops_the_reading_and_loses_nothing() -> None:
         for _ in range(50):
             server.core.send_audio(PCM)
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert not server.stream.receiving
         assert len(server.to_client.data) > 40 * len(PCM)
         go.set()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert heard[1:] == [Audio(PCM, 24_000)] * 50
 
 
@@ -486,7 +497,7 @@ async def test_a_violation_is_raised_behind_what_came_before_it_and_told_to_the_
             await session.receive()
         with pytest.raises(RemoteProtocolError):
             await session.commit()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert server.closed is not None
         assert server.closed.code == 1007
         assert server.stream.closed

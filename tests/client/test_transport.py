@@ -25,8 +25,12 @@ from speko_anyio import (
     UpgradeRequest,
     open_session,
 )
+from speko_anyio.client import asyncio_driver
+from speko_anyio.client.asyncio_driver import AsyncioDriver
 from speko_anyio.client.block import block
-from speko_anyio.client.dialing import connect
+from speko_anyio.client.dialing import dial
+from speko_anyio.client.driver import Driver
+from speko_anyio.client.stream_driver import StreamDriver
 from speko_anyio.protocol import NEED_DATA
 from speko_anyio.protocol.url import parse_url
 from tests.support.server import grant
@@ -84,12 +88,20 @@ async def test_a_session_over_tcp() -> None:
         await talk(session)
 
 
+def raw_socket(driver: Driver) -> socket.socket:
+    if isinstance(driver, AsyncioDriver):
+        raw: socket.socket = driver._transport.get_extra_info("socket")
+        return raw
+    assert isinstance(driver, StreamDriver)
+    return driver._stream.extra(anyio.abc.SocketAttribute.raw_socket)
+
+
 async def test_nagles_algorithm_is_off() -> None:
     async with serving() as port:
         where = parse_url(f"ws://localhost:{port}/")
-        async with await connect(where, connect_timeout=5.0, ssl_context=None) as stream:
-            raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-            assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        driver = await dial(where, connect_timeout=5.0, ssl_context=None)
+        assert raw_socket(driver).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await driver.aclose_forcefully()
 
 
 async def test_a_session_over_tls() -> None:
@@ -149,6 +161,7 @@ async def test_whatever_stops_it_is_one_error(
         raise error
 
     monkeypatch.setattr(anyio, "connect_tcp", fail)
+    monkeypatch.setattr(asyncio_driver, "connect_socket", fail)
     with pytest.raises(APIConnectionError, match=r"speko\.test:80 can't be reached") as caught:
         async with open_session(grant()):
             raise AssertionError("opened")
@@ -163,6 +176,7 @@ async def test_of_several_addresses_the_first_failure_is_told(monkeypatch: pytes
         raise OSError("All connection attempts failed") from ExceptionGroup("", [refused, OSError("other")])
 
     monkeypatch.setattr(anyio, "connect_tcp", fail)
+    monkeypatch.setattr(asyncio_driver, "connect_socket", fail)
     with pytest.raises(APIConnectionError, match=r"\[Errno 111\] refused") as caught:
         async with open_session(grant()):
             raise AssertionError("opened")

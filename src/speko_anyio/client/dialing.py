@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ssl
+import sys
+from collections.abc import AsyncGenerator
 
 import anyio
 from anyio.abc import ByteStream
 
 from ..protocol.url import WebSocketURL
+from .block import block
 from .driver import Driver
 from .errors import APIConnectionError
 from .proxies import ProxyOption, connect_through, find_proxy
@@ -22,13 +25,15 @@ async def dial(
     ssl_context: ssl.SSLContext | None,
     proxy: ProxyOption = None,
 ) -> Driver:
-    """Connect to the host, in the way that suits the event loop. Parameters and errors as of `connect`.
+    """Connect to the host in the way that suits the event loop. Parameters and errors as of `open_stream`."""
+    if not _on_asyncio() or find_proxy(where, proxy) is not None:
+        return StreamDriver(
+            await open_stream(where, connect_timeout=connect_timeout, ssl_context=ssl_context, proxy=proxy)
+        )
+    from .asyncio_driver import connect
 
-    What `find_proxy` finds for `proxy` is gone through; see `connect_through` for what it raises.
-    """
-    return StreamDriver(
-        await open_stream(where, connect_timeout=connect_timeout, ssl_context=ssl_context, proxy=proxy)
-    )
+    async with _in_time(where, connect_timeout):
+        return await connect(where, ssl_context=ssl_context)
 
 
 async def open_stream(
@@ -38,37 +43,38 @@ async def open_stream(
     ssl_context: ssl.SSLContext | None,
     proxy: ProxyOption = None,
 ) -> ByteStream:
-    """As `dial`, for who has a driver of their own."""
-    through = find_proxy(where, proxy)
-    if through is not None:
-        return await connect_through(through, where, connect_timeout=connect_timeout, ssl_context=ssl_context)
-    return await connect(where, connect_timeout=connect_timeout, ssl_context=ssl_context)
-
-
-async def connect(
-    where: WebSocketURL, *, connect_timeout: float, ssl_context: ssl.SSLContext | None
-) -> ByteStream:
     """Open a byte stream to the host, with TLS for ``wss``; every address is tried (RFC 8305).
 
     `connect_timeout` in seconds covers looking up the name, connecting and TLS. Raises
-    `APIConnectionError`. Cancelled, it leaves nothing open.
+    `APIConnectionError`. Cancelled, it leaves nothing open. What `find_proxy` finds for `proxy` is gone
+    through; see `connect_through` for what it raises.
     """
+    through = find_proxy(where, proxy)
+    if through is not None:
+        return await connect_through(through, where, connect_timeout=connect_timeout, ssl_context=ssl_context)
+    async with _in_time(where, connect_timeout):
+        if not where.secure:
+            return await anyio.connect_tcp(where.host, where.port)
+        return await anyio.connect_tcp(
+            where.host,
+            where.port,
+            tls=True,
+            ssl_context=ssl_context,
+            # A WebSocket says goodbye itself: waiting for TLS to do it again only costs time.
+            tls_standard_compatible=False,
+        )
+
+
+@block
+async def _in_time(where: WebSocketURL, seconds: float) -> AsyncGenerator[None, None]:
+    """Bound the connecting in the block, and say in one error what stopped it."""
     host = f"{where.host}:{where.port}"
     try:
-        with anyio.fail_after(connect_timeout):
-            if not where.secure:
-                return await anyio.connect_tcp(where.host, where.port)
-            return await anyio.connect_tcp(
-                where.host,
-                where.port,
-                tls=True,
-                ssl_context=ssl_context,
-                # A WebSocket says goodbye itself: waiting for TLS to do it again only costs time.
-                tls_standard_compatible=False,
-            )
+        with anyio.fail_after(seconds):
+            yield
     except TimeoutError as error:
         raise APIConnectionError(
-            f"{host} did not answer within {connect_timeout:g} s; check the network and the address"
+            f"{host} did not answer within {seconds:g} s; check the network and the address"
         ) from error
     except ssl.SSLError as error:
         raise APIConnectionError(
@@ -79,3 +85,12 @@ async def connect(
         raise APIConnectionError(
             f"{host} can't be reached ({describe(error)}); check the network and the address"
         ) from root(error)
+
+
+def _on_asyncio() -> bool:
+    """Whether a task of asyncio is running, whosever loop it is."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.current_task() is not None
+    except RuntimeError:
+        return False  # no loop of asyncio in this thread

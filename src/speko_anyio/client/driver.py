@@ -46,5 +46,9 @@ class Driver(Protocol):
     async def wait_closed(self) -> None:
         """Wait until the session is over and the transport closed."""
 
+    async def wait_gone(self) -> None:
+        """Wait until the transport of an aborted session whose tasks have ended is closed: for a moment at
+        most, and even in a cancelled scope."""
+
     async def aclose_forcefully(self) -> None:
         """Close the transport of a session that was never started."""

@@ -68,12 +68,17 @@ class Lifetime:
 
     @block
     async def run(
-        self, *, leave: Callable[[], Awaitable[None]], abort: Callable[[str], None]
+        self,
+        *,
+        leave: Callable[[], Awaitable[None]],
+        abort: Callable[[str], None],
+        wait_gone: Callable[[], Awaitable[None]],
     ) -> AsyncGenerator[None, None]:
         """Live around the user's body, whose exception comes out as it went in.
 
         `leave` says goodbye after a body that was not cancelled. `abort` ends the session at once, whatever
-        came before; when it returns nothing of the session waits any more.
+        came before; when it returns nothing of the session waits any more. `wait_gone` comes last, and is not
+        for cancelling.
         """
         cancelled = anyio.get_cancelled_exc_class()
         error: BaseException | None = None
@@ -95,13 +100,19 @@ class Lifetime:
                     self._stop()
         finally:
             # Here and not behind the group: an outer cancellation would replace the user's error else.
-            # An exit goes before whatever it made of the body.
-            if error is not None and not _is_exit(self._failure):
-                if self._failure is not None:
-                    logger.error("a handler failed too, beside the session's body", exc_info=self._failure)
-                raise error
+            try:
+                await wait_gone()
+            finally:
+                self._raise_what_failed(error)
+
+    def _raise_what_failed(self, error: BaseException | None) -> None:
+        # An exit goes before whatever it made of the body.
+        if error is not None and not _is_exit(self._failure):
             if self._failure is not None:
-                raise self._failure
+                logger.error("a handler failed too, beside the session's body", exc_info=self._failure)
+            raise error
+        if self._failure is not None:
+            raise self._failure
 
     def _start(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
@@ -123,9 +134,7 @@ class Lifetime:
                 # Of a handler or a tool. Out of a task they would come in a group of ours, or past the loop.
                 self.fail(exc)
             except Exception as exc:  # noqa: BLE001 - nothing may come out of a task but through the owner
-                bug = InternalError(f"bug in speko_anyio, please report it: {type(exc).__name__}: {exc}")
-                bug.__cause__ = exc
-                self.fail(bug)
+                self.fail(bug(exc))
             finally:
                 self._scopes.discard(scope)
 
@@ -133,6 +142,13 @@ class Lifetime:
         self._stopping = True
         for scope in self._scopes:
             scope.cancel()
+
+
+def bug(error: Exception) -> InternalError:
+    """What users see of an error that nobody foresaw."""
+    internal = InternalError(f"bug in speko_anyio, please report it: {type(error).__name__}: {error}")
+    internal.__cause__ = error
+    return internal
 
 
 def _is_exit(error: BaseException | None) -> bool:

@@ -275,8 +275,9 @@ class RealtimeSession:
     @block
     async def _run(self) -> AsyncGenerator[Self, None]:
         """Live, after the handshake, around the user's body."""
-        async with self._lifetime.run(leave=self._leave, abort=self._driver.abort):
-            self._driver.start(self._lifetime)
+        driver = self._driver
+        async with self._lifetime.run(leave=self._leave, abort=driver.abort, wait_gone=driver.wait_gone):
+            driver.start(self._lifetime)
             yield self
 
     async def _leave(self) -> None:

@@ -100,6 +100,9 @@ class StreamDriver:
     async def wait_closed(self) -> None:
         await self._finished.wait()
 
+    async def wait_gone(self) -> None:
+        """The reader has closed it."""
+
     async def aclose_forcefully(self) -> None:
         await anyio.aclose_forcefully(self._stream)
 

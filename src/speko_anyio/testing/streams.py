@@ -13,7 +13,7 @@ class Pipe:
     """One direction: what was written and not yet received, up to `capacity` bytes.
 
     `sink`, when given, takes what is written at once, in the writer's own call, and ``b""`` for its end: a
-    peer that needs no task.
+    peer that needs no task. `watchers` are called whenever something has changed.
     """
 
     def __init__(self, capacity: int = 65_536) -> None:
@@ -23,11 +23,14 @@ class Pipe:
         self.eof = False
         self.broken = False
         self.stalled = False
+        self.watchers: list[Callable[[], None]] = []
         self._changed = anyio.Event()
 
     def changed(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+        for watcher in self.watchers:
+            watcher()
 
     async def wait(self) -> None:
         await self._changed.wait()

@@ -1,0 +1,74 @@
+"""Connecting to whichever address of a host answers first (RFC 8305, "Happy Eyeballs").
+
+anyio does this for its own streams and asyncio for its own loop, but neither does for uvloop's transports.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+
+_DELAY: Final = 0.25
+"""Seconds for an address to answer before the next is tried beside it (RFC 8305 section 8)."""
+
+Address = tuple[socket.AddressFamily, Any]
+
+
+async def connect_socket(
+    host: str, port: int, *, connect: Callable[[socket.socket, Any], Awaitable[None]]
+) -> socket.socket:
+    """A non-blocking TCP socket connected to the host by `connect`, which is a loop's ``sock_connect``.
+
+    Raises the OSError of the one address, or one whose cause is the group of all. Cancelled, it leaves
+    nothing open.
+    """
+    winners: list[socket.socket] = []
+    errors: list[OSError] = []
+    async with anyio.create_task_group() as attempts:
+
+        async def attempt(address: Address, failed: anyio.Event) -> None:
+            family, where = address
+            try:
+                candidate = socket.socket(family, socket.SOCK_STREAM)
+                try:
+                    candidate.setblocking(False)
+                    # Frames are small and every one is urgent: no waiting for more (Nagle's algorithm).
+                    candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    await connect(candidate, where)
+                except BaseException:
+                    candidate.close()
+                    raise
+            except OSError as error:
+                errors.append(error)
+                failed.set()
+                return
+            if winners:
+                candidate.close()
+            else:
+                winners.append(candidate)
+                attempts.cancel_scope.cancel()
+
+        for address in await _addresses(host, port):
+            failed = anyio.Event()
+            attempts.start_soon(attempt, address, failed)
+            with anyio.move_on_after(_DELAY):
+                await failed.wait()
+    if winners:
+        return winners[0]
+    if len(errors) == 1:
+        raise errors[0]
+    raise OSError("no address of the host answers") from ExceptionGroup("", errors)
+
+
+async def _addresses(host: str, port: int) -> list[Address]:
+    """In the order to try them: the resolver's own, but one family after the other."""
+    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    families: dict[socket.AddressFamily, list[Address]] = {}
+    for family, _, _, _, where in found:
+        families.setdefault(family, []).append((family, where))
+    in_turn = itertools.zip_longest(*families.values())
+    return [address for addresses in in_turn for address in addresses if address is not None]

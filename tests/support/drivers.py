@@ -1,0 +1,194 @@
+"""Every way to drive a session: the event loops times the drivers, all over the same streams in memory.
+
+A test module gets all of them with this fixture::
+
+    @pytest.fixture(params=EVERY_DRIVER)
+    def anyio_backend(request, monkeypatch): return driven(request.param, monkeypatch)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
+
+from speko_anyio.client import opening
+from speko_anyio.client.asyncio_driver import AsyncioDriver
+from speko_anyio.testing.clock import virtual_backend
+from tests.support.streams import MemoryStream
+
+Way = tuple[str, str]
+"""An event loop, and ``stream`` or ``native`` for the driver."""
+
+_LOOPS: dict[str, Callable[[], tuple[str, dict[str, Any]]]] = {
+    "asyncio": lambda: ("asyncio", {"use_uvloop": False}),
+    "eager": lambda: ("asyncio", {"loop_factory": _eager_loop}),
+    "uvloop": lambda: ("asyncio", {"use_uvloop": True}),
+    "trio": lambda: ("trio", {}),
+    "virtual asyncio": lambda: virtual_backend("asyncio"),
+    "virtual trio": lambda: virtual_backend("trio"),
+}
+
+
+def _eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+    return loop
+
+
+def _ways(*loops: str) -> list[Any]:
+    # Eager tasks are of Python 3.12 and later.
+    there = [loop for loop in loops if loop != "eager" or hasattr(asyncio, "eager_task_factory")]
+    return [
+        pytest.param((loop, driver), id=f"{loop}-{driver}")
+        for loop in there
+        for driver in ("stream", "native")
+        if driver == "stream" or "trio" not in loop
+    ]
+
+
+EVERY_DRIVER = _ways("asyncio", "eager", "uvloop", "trio")
+EVERY_VIRTUAL_DRIVER = _ways("virtual asyncio", "virtual trio")
+
+
+def driven(way: Way, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """The options of anyio's backend; streams in memory are driven that way from here on."""
+    loop, driver = way
+    if driver == "native":
+        monkeypatch.setattr(opening, "StreamDriver", _over_transport)
+    return _LOOPS[loop]()
+
+
+def _over_transport(stream: ByteStream) -> AsyncioDriver:
+    assert isinstance(stream, MemoryStream)
+    driver = AsyncioDriver(asyncio.get_running_loop())
+    MemoryTransport(stream, driver)
+    return driver
+
+
+_CALLBACKS = 200
+"""More turns of the loop than any test has callbacks in a row; anyio only knows of tasks."""
+
+
+async def settled() -> None:
+    """Wait until every task waits for something, and the loop has no callback left to call."""
+    for _ in range(_CALLBACKS):
+        await checkpoint()
+    await anyio.wait_all_tasks_blocked()
+
+
+class MemoryTransport(asyncio.Transport):
+    """asyncio's side of a `MemoryStream`: behaves as its socket transports do, flow control included."""
+
+    def __init__(self, stream: MemoryStream, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._stream = stream
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        self._reading = True
+        self._scheduled = False
+        self._closing = False
+        self._lost = False
+        self._buffer = bytearray()
+        self._high, self._low = 65_536, 16_384
+        self._writing_paused = False
+        stream.incoming.watchers.append(self._schedule)
+        stream.outgoing.watchers.append(self._call_flush)
+        protocol.connection_made(self)
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        self._closing = True
+        self._flush()
+
+    def abort(self) -> None:
+        self._lose(None)
+
+    def _lose(self, error: Exception | None) -> None:
+        self._closing = True
+        self._buffer.clear()
+        if not self._lost:
+            self._lost = True
+            self._loop.call_soon(self._connection_lost, error)
+
+    def _connection_lost(self, error: Exception | None) -> None:
+        self._stream.incoming.watchers.remove(self._schedule)
+        self._stream.outgoing.watchers.remove(self._call_flush)
+        self._protocol.connection_lost(error)
+        self._stream.receiving = False
+        self._stream.closed = True
+        self._stream.outgoing.end()
+
+    # Reading
+
+    def pause_reading(self) -> None:
+        self._reading = self._stream.receiving = False
+
+    def resume_reading(self) -> None:
+        self._reading = self._stream.receiving = True
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        self._scheduled = False
+        pipe = self._stream.incoming
+        if self._closing or not self._reading or pipe.stalled:
+            return
+        if pipe.data:
+            data = bytes(pipe.data[: self._stream.max_receive])
+            del pipe.data[: len(data)]
+            pipe.changed()
+            self._protocol.data_received(data)
+        elif pipe.broken:
+            self._lose(ConnectionResetError(104, "Connection reset by peer"))
+        elif pipe.eof and not self._protocol.eof_received():
+            self.close()
+
+    # Writing
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high, self._low = high or 0, low or 0
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if not self._lost:
+            self._stream.sends += 1
+            self._buffer += data
+            self._flush()
+
+    def _call_flush(self) -> None:
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        pipe = self._stream.outgoing
+        while self._buffer and not pipe.stalled:
+            if pipe.broken:
+                self._lose(BrokenPipeError(32, "Broken pipe"))
+                return
+            data = bytes(self._buffer)
+            if pipe.sink is not None:
+                self._buffer.clear()
+                pipe.sink(data)
+            elif room := max(pipe.capacity - len(pipe.data), 0):
+                del self._buffer[:room]
+                pipe.write(data[:room])
+            else:
+                break
+        if len(self._buffer) > self._high and not self._writing_paused:
+            self._writing_paused = True
+            self._protocol.pause_writing()
+        elif len(self._buffer) <= self._low and self._writing_paused:
+            self._writing_paused = False
+            self._protocol.resume_writing()
+        if self._closing and not self._buffer:
+            self._lose(None)
