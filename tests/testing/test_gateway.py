@@ -25,6 +25,7 @@ from speko_anyio import (
     Interrupt,
     Interruption,
     LocalProtocolError,
+    MissingAPIKeyError,
     RateLimitError,
     Ready,
     RealtimeSession,
@@ -475,3 +476,15 @@ async def test_a_failure_that_the_application_swallows_is_raised_by_the_check() 
             await application(speko)
     with pytest.raises(AssertionError, match="expected Clear"):
         gateway.check()
+
+
+async def test_an_application_that_makes_its_own_speko(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPEKO_API_KEY", raising=False)
+    script = [steps.expect(Commit), steps.transcript("assistant", "hi")]
+    with FakeGateway(script).installed() as gateway:
+        async with Speko("a real key", "https://api.example", timeout=3.0) as speko:
+            assert await application(speko) == ["hi"]
+        assert await application(Speko()) == ["hi"]
+    assert len(gateway.sessions) == 2
+    with pytest.raises(MissingAPIKeyError):
+        Speko()

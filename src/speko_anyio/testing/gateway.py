@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
-from typing import Any, Final, Unpack
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Self, Unpack
 
 import httpx
 import msgspec
@@ -78,7 +79,26 @@ class FakeGateway:
 
     def speko(self, **options: Any) -> Speko:
         """A `Speko` whose sessions are minted and served here; `options` are those of `Speko`."""
-        return _FakeSpeko(self, options)
+        speko = Speko(API_KEY, BASE_URL, http_client=self, **options)
+        self._redirect(speko)
+        return speko
+
+    @contextmanager
+    def installed(self) -> Iterator[Self]:
+        """Within the block every `Speko` that is made is one of this gateway, wherever and with whatever key
+        and address: for applications that make their own."""
+        original = Speko.__init__
+
+        def init(speko: Speko, *_: object, **options: Any) -> None:
+            options.update(api_key=API_KEY, base_url=BASE_URL, http_client=self)
+            original(speko, **options)
+            self._redirect(speko)
+
+        Speko.__init__ = init  # type: ignore[method-assign,assignment]
+        try:
+            yield self
+        finally:
+            Speko.__init__ = original  # type: ignore[method-assign]
 
     def refuse(
         self,
@@ -134,6 +154,10 @@ class FakeGateway:
         """Keep a failure of a script for `check`."""
         self._failures.append(error)
 
+    def _redirect(self, speko: Speko) -> None:
+        """Lead the sessions of `speko` here; its HTTP comes here already."""
+        speko.realtime = _FakeRealtime(speko.realtime._mint, self)
+
     def _grant(self, content: bytes) -> SessionGrant:
         request = msgspec.json.decode(content, type=MintRequest)
         self.minted.append(request)
@@ -154,14 +178,6 @@ class FakeGateway:
             input_sample_rate=peer.core.input_sample_rate,
             output_sample_rate=peer.core.output_sample_rate,
         )
-
-
-class _FakeSpeko(Speko):
-    """A `Speko` of a fake gateway: the real client but for where its HTTP and its WebSockets go."""
-
-    def __init__(self, gateway: FakeGateway, options: dict[str, Any]) -> None:
-        super().__init__(API_KEY, BASE_URL, http_client=gateway, **options)
-        self.realtime = _FakeRealtime(self.realtime._mint, gateway)
 
 
 class _FakeRealtime(Realtime):
