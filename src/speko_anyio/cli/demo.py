@@ -6,12 +6,9 @@ import argparse
 import statistics
 from typing import Final
 
-import anyio.to_thread
-
 from ..client.api import Speko
 from . import files
 from .display import Display
-from .failures import CommandError
 from .here import gateway_here
 from .turn import Answer, take_turn
 
@@ -24,7 +21,7 @@ async def demo(options: argparse.Namespace) -> None:
     answers: list[Answer] = []
     with Display() as display:
         display.status("starting the gateway and the offline voice")
-        question = await _question(options)
+        question = await files.load_or_speak(options.wav, options.text, _RATE)
         async with gateway_here() as here, Speko(here.api_key, here.base_url) as speko:
             display.line(f"gateway   {here.base_url}, provider local, on {options.backend}")
             display.line(f"question  {len(question) / 2 / _RATE:.1f} s of speech at {_RATE} Hz")
@@ -48,14 +45,3 @@ async def demo(options: argparse.Namespace) -> None:
                 f"time to first audio: median {statistics.median(times):.0f} ms of {len(times)} turns "
                 f"({min(times):.0f} to {max(times):.0f}), after the end of the question"
             )
-
-
-async def _question(options: argparse.Namespace) -> bytes:
-    if options.wav is not None:
-        return await files.load(options.wav, _RATE)
-    try:
-        from ..gateway.local import speak_to_pcm
-
-        return await anyio.to_thread.run_sync(speak_to_pcm, options.text, _RATE)
-    except ImportError as error:
-        raise CommandError(f"the offline voice is not installed ({error})") from None

@@ -22,6 +22,18 @@ async def load(path: Path, sample_rate: int) -> bytes:
     return wav.pcm
 
 
+async def load_or_speak(path: Path | None, text: str, sample_rate: int) -> bytes:
+    """The recording at `path`, or else `text` as the offline voice speaks it; or `CommandError`."""
+    if path is not None:
+        return await load(path, sample_rate)
+    try:
+        from ..gateway.local import speak_to_pcm
+
+        return await anyio.to_thread.run_sync(speak_to_pcm, text, sample_rate)
+    except ImportError as error:
+        raise CommandError(f"the offline voice is not installed ({error})") from None
+
+
 async def save(path: Path, pcm: bytes, sample_rate: int) -> None:
     """Write PCM16 mono to `path` as a WAV; `CommandError` when it can't be."""
     try:

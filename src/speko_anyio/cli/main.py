@@ -190,9 +190,9 @@ def _parser() -> argparse.ArgumentParser:
         "bench",
         help="put a load on any gateway",
         description="Hold many real-time sessions at once and report latencies, late and lost messages, and "
-        "errors. With the provider echo, audio is sent without a pause and must come back as it was; with "
-        "--wav, that question is asked again and again. Without --base-url, the providers local and echo are "
-        "served by a gateway in this process.",
+        "errors. Audio is sent without a pause and must come back as it was, as from the provider echo; with "
+        "--wav or --text, that question is asked again and again. Without --base-url, the providers local "
+        "and echo are served by a gateway in this process.",
         epilog=EXIT_CODES_HELP + "; 1 also when a session failed or a message was lost",
     )
     bench.add_argument("--sessions", type=_positive, default=20, metavar="N", help="at once (default: 20)")
@@ -204,9 +204,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--provider", default="echo", help="(default: echo)")
     bench.add_argument("--model", default=None, help="the provider's model (default: its usual one)")
-    bench.add_argument(
+    asked = bench.add_mutually_exclusive_group()
+    asked.add_argument(
         "--wav", type=Path, default=None, metavar="FILE", help="a question to ask, any PCM WAV"
     )
+    asked.add_argument("--text", default=None, help="a question to ask, to be spoken for you")
     bench.add_argument(
         "--rate", type=int, choices=(16000, 24000), default=24000, help="of the sessions, in Hz"
     )

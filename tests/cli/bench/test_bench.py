@@ -69,10 +69,13 @@ def test_an_echo_is_whole(backend: str, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.speech
-def test_turns_are_timed_with_the_offline_voice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("question", [["--wav", str(SPEECH)], ["--text", "What time is it?"]])
+def test_turns_are_timed_with_the_offline_voice(
+    question: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     written = tmp_path / "report.json"
     command = ["bench", "--sessions", "2", "--seconds", "1", "--ramp", "0", "--provider", "local"]
-    assert main([*command, "--wav", str(SPEECH), "--json", str(written)]) == 0, capsys.readouterr()
+    assert main([*command, *question, "--json", str(written)]) == 0, capsys.readouterr()
     report = report_of(written)
     assert report.clean
     assert report.first_audio_ms is not None

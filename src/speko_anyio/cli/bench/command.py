@@ -27,7 +27,9 @@ async def bench(options: argparse.Namespace) -> None:
     for path in filter(None, (options.json, options.plot)):
         files.check_writable(path)
     plan = _plan(options)
-    question = b"" if options.wav is None else await files.load(options.wav, plan.rate)
+    question = b""
+    if plan.kind == "turns":
+        question = await files.load_or_speak(options.wav, options.text, plan.rate)
     base_url = options.base_url or os.environ.get("SPEKO_BASE_URL")
     with Display() as display:
         async with AsyncExitStack() as stack:
@@ -56,7 +58,7 @@ async def bench(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> Plan:
     return Plan(
-        kind="echo" if options.wav is None else "turns",
+        kind="echo" if options.wav is None and options.text is None else "turns",
         provider=options.provider,
         model=options.model or usual_model(options.provider),
         sessions=options.sessions,
