@@ -112,7 +112,7 @@ def tables(result: Result) -> str:
         "| --- | ---: | ---: |",
         *(f"| {name} | {p50:.2f} | {p99:.2f} |" for name, p50, p99 in rows),
         "",
-        f"| {result.talkers} sessions with the offline voice | turns | failed | p50 ms | p90 ms | p99 ms | max ms |",
+        f"| {result.talkers} sessions, offline voice | turns | failed | p50 ms | p90 ms | p99 ms | max ms |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         f"| time to first audio after `commit` | {answer['count']} | {answer['failed']} | "
         + " | ".join(f"{answer[name]:.0f}" for name in ("p50", "p90", "p99", "max"))
