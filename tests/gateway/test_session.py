@@ -282,13 +282,18 @@ async def test_it_counts_what_is_used(wire: MemoryTransport) -> None:
     assert outcome.time_to_first_audio is None
 
 
+def time_to_first_audio(session: ServerSession) -> float | None:
+    # In a function: a type checker takes an attribute for unchanged.
+    return session.meter.time_to_first_audio
+
+
 @pytest.mark.parametrize("end", ["commit", "end_turn", "the handler"])
 async def test_the_first_audio_after_a_turn_is_timed(wire: MemoryTransport, end: str) -> None:
     async with session_over(wire) as session:
         # A greeting answers nobody.
         await session.send_audio(bytes(2))
         await wait_all_tasks_blocked()
-        assert session.meter.time_to_first_audio is None
+        assert time_to_first_audio(session) is None
         if end == "the handler":
             session.turn_ended()
         else:
@@ -297,16 +302,16 @@ async def test_the_first_audio_after_a_turn_is_timed(wire: MemoryTransport, end:
             await session.receive()
         await session.send_transcript("assistant", "well", final=False)
         await wait_all_tasks_blocked()
-        assert session.meter.time_to_first_audio is None
+        assert time_to_first_audio(session) is None
         await session.send_audio(bytes(2))
         await wait_all_tasks_blocked()
-        first = session.meter.time_to_first_audio
+        first = time_to_first_audio(session)
         assert first is not None
         assert first >= 0
         session.turn_ended()
         await session.send_audio(bytes(2))
         await wait_all_tasks_blocked()
-        assert session.meter.time_to_first_audio == first
+        assert time_to_first_audio(session) == first
 
 
 async def test_audio_that_is_dropped_was_not_sent(wire: MemoryTransport) -> None:
