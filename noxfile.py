@@ -89,16 +89,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The codec beside its peers, as a table and a plot; arguments go to the benchmark."""
-    session.install("--quiet", "-e", ".", *group("bench"), silent=False)
-    session.run("python", "benchmarks/codec.py", *session.posargs)
-
-
-@nox.session
-def docs(session: nox.Session) -> None:
-    """The pages, as a site in site/; a broken link or reference is an error."""
-    session.install("--quiet", "-e", ".[gateway,otel]", *group("docs"), silent=False)
-    session.run("mkdocs", "build", "--strict", *session.posargs)
+    """The codec beside its peers; with `bridge` first, what the gateway adds to a call with a provider."""
+    arguments = list(session.posargs)
+    name = arguments.pop(0) if arguments[:1] == ["bridge"] else "codec"
+    session.install("--quiet", "-e", ".[gateway]" if name == "bridge" else ".", *group("bench"), silent=False)
+    session.run("python", f"benchmarks/{name}.py", *arguments)
 
 
 @nox.session

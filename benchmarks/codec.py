@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,14 +18,11 @@ import codec_frames as frames
 import codec_json as messages
 from bar_chart import Bar, Kind, Panel, draw
 from measuring import Figure, Ratio, measure, versions
+from report import DOCS, renew, table
 
 Figures = dict[tuple[str, str], Figure]
 
 PACKAGES: Final = ("msgspec", "wsproto", "websockets", "picows", "aiohttp", "pydantic", "pydantic-core")
-
-_DOCS: Final = Path(__file__).parent.parent / "docs"
-_BEGIN: Final = "<!-- codec.py writes from here -->"
-_END: Final = "<!-- to here -->"
 
 _OURS: Final = Kind("speko-anyio", "#2b6cb0")
 _OURS_SLOWER: Final = Kind("speko-anyio, without a C masker", "#90b8e0")
@@ -72,18 +69,6 @@ def _targets() -> Iterator[Target]:
         yield Target(messages.decode_task(example), messages.OURS, messages.STANDARD, 0.15)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown that reads well as plain text, too. The first column is text, the others are figures."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = []
-    for row in [head, *rows]:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        lines.append(f"| {' | '.join(cells)} |")
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines.insert(1, f"| {' | '.join(rule)} |")
-    return "\n".join(lines)
-
-
 def _tasks(figures: Figures) -> list[str]:
     return list(dict.fromkeys(task for task, _ in figures))
 
@@ -110,7 +95,7 @@ def figure_tables(figures: Figures) -> str:
             for (of, contender), figure in figures.items()
             if of == task
         ]
-        parts.append(_table((f"**{task}**", "µs, median", "quartiles", "least", "ours / it"), rows))
+        parts.append(table((f"**{task}**", "µs, median", "quartiles", "least", "ours / it"), rows))
     return "\n\n".join(parts)
 
 
@@ -138,7 +123,7 @@ def target_table(figures: Figures) -> str:
                 "met" if ratio.median <= target.at_most else "missed",
             )
         )
-    return _table(("target", "at most", "median", "quartiles", "of least", ""), rows)
+    return table(("target", "at most", "median", "quartiles", "of least", ""), rows)
 
 
 def plot(figures: Figures) -> str:
@@ -197,14 +182,6 @@ def report(figures: Figures, *, rounds: int, about: dict[str, str]) -> str:
     )
 
 
-def _write_docs(text: str, picture: str) -> None:
-    page = _DOCS / "benchmarks.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    page.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}", encoding="utf-8")
-    (_DOCS / "benchmarks-codec.svg").write_text(picture, encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="CPU time a message, beside other libraries, in one run.")
     parser.add_argument("--quick", action="store_true", help="a glance: few rounds, shorter timings")
@@ -230,7 +207,8 @@ def main() -> None:
         (options.out / "codec.md").write_text(text, encoding="utf-8")
         (options.out / "codec.svg").write_text(plot(figures), encoding="utf-8")
     if options.docs:
-        _write_docs(text, plot(figures))
+        renew("codec.py", text)
+        (DOCS / "benchmarks-codec.svg").write_text(plot(figures), encoding="utf-8")
     print(text)
 
 

@@ -105,7 +105,7 @@ PROVIDERS: Final = {
     ),
     "google": Provider(
         "Gemini Live",
-        "gemini-2.5-flash-native-audio-latest",
+        "gemini-3.8-live",
         GoogleDialect,
         GoogleDouble,
         GoogleOptions,
@@ -130,7 +130,10 @@ PROVIDERS: Final = {
     ),
 }
 
-OTHER_MODELS: Final = {"thinking_level": "gemini-3.1-flash-live-preview"}
+OTHER_MODELS: Final = {
+    "thinking_budget": "gemini-2.5-flash-native-audio-latest",
+    "thinking_level": "gemini-3.1-flash-live-preview",
+}
 """For options that the model above does not take."""
 
 PARAMETERS: Final[Json] = {

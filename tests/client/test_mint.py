@@ -29,7 +29,7 @@ from speko_anyio import (
     UnsupportedTransportError,
     tool,
 )
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from tests.support.clock import VIRTUAL_BACKENDS, virtual_backend
 
 pytestmark = pytest.mark.anyio
 

@@ -147,3 +147,26 @@ def test_nothing_that_can_be_said_is_left_out(provider: str) -> None:
             check(session, provider)
             said |= kinds(session)
     assert said == SPOKEN[provider]
+
+
+def test_a_session_that_goes_on_where_another_was() -> None:
+    double = DOUBLES["google"]([Say("First.", 0.2), Say("Second.", 0.2)])
+    first: Call[Any] = Call(double, DIALECTS["google"](config("google")))
+    first.ask()
+    handle = first.dialect.resumption
+    second: Call[Any] = Call(double, DIALECTS["google"](config("google"), resumption_handle=handle))
+    second.ask()
+    assert second.session.resumed_from == handle is not None
+    check(second.session, "google")
+    options = XAIOptions(resumption=True)
+    double = DOUBLES["xai"]([Say("First.", 0.2), Say("Second.", 0.2)])
+    before: Call[Any] = Call(double, DIALECTS["xai"](config("xai"), options=options))
+    conversation_id = before.dialect.provider_session.conversation_id
+    after: Call[Any] = Call(
+        double, DIALECTS["xai"](config("xai"), options=options), conversation_id=conversation_id
+    )
+    after.ask()
+    assert conversation_id is not None
+    assert after.session.request.query("conversation_id") == conversation_id
+    check(after.session, "xai")
+    assert after.said("assistant") == ["First."]

@@ -5,6 +5,7 @@
 - `virtual_backend`: asyncio and trio on a clock that jumps when there is nothing to do;
 - `Recorder`, `Recording`, `replay`: sessions written down, and played again as fakes;
 - `draw_timeline`: who spoke when, as a picture; `mumble`: somebody to speak;
+- `speko_anyio.testing.providers`: servers that speak as OpenAI, xAI and Gemini do, scripted as well;
 - `MemoryStream` and `FakeServer`: what these are made of.
 
 The pytest plugin is `speko_anyio.testing.plugin`; pytest finds it by itself.

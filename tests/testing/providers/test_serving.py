@@ -29,6 +29,7 @@ from speko_anyio.testing.providers import (
     OpenAIDouble,
     Pace,
     ProviderDouble,
+    Refusal,
     Say,
     XAIDouble,
     tone,
@@ -97,6 +98,16 @@ async def test_a_wrong_key_is_refused(kind: type[ProviderDouble[Any]]) -> None:
         assert json.loads(body.data)["error"]["message"] == "Incorrect API key provided."
     assert double.sessions == []
     assert [request.path for request in double.refused] == ["/v1/realtime"]
+
+
+async def test_the_first_requests_may_be_refused_for_any_reason() -> None:
+    double = XAIDouble(refuse=[Refusal(429, "Too many sessions.")])
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            for expected in (RejectConnection, AcceptConnection):
+                async with await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2])) as stream:
+                    assert isinstance(await WebSocketClient(stream).open(), expected)
+    assert len(double.refused) == len(double.sessions) == 1
 
 
 async def test_gemini_closes_for_a_wrong_key() -> None:

@@ -34,6 +34,7 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
     - `user_says`: what it writes down of the user's turns, one after the other.
     - `api_key`: the only one it takes, in each way that the provider takes a key.
     - `pace`: how fast it is.
+    - `refuse`: what the first requests get instead of a WebSocket, ``Refusal(429, "...")`` for example.
 
     It listens for real: a turn begins and ends by the loudness of the audio it gets (`tone` is loud enough),
     unless turns are manual. Serve it on loopback with `serve`, over any byte stream with `handle`, or drive
@@ -53,6 +54,7 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
         user_says: Sequence[str] = (),
         api_key: str = "test-key",
         pace: Pace = Pace(),  # noqa: B008  # frozen
+        refuse: Sequence[Refusal] = (),
     ) -> None:
         for step in itertools.chain(*map(steps, (*replies, then))):
             if type(step) not in self._can:
@@ -63,6 +65,7 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
         """Requests that were turned down."""
         self._script = Script(replies, then=then, user_says=user_says)
         self._pace = pace
+        self._refusals = iter(refuse)
 
     @property
     def session(self) -> SessionT:
@@ -131,7 +134,7 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
             if socket.over:
                 return None
             socket.receive(await stream.receive(_READ_SIZE))
-        refusal = self.judge(request)
+        refusal = next(self._refusals, None) or self.judge(request)
         if refusal is not None:
             self.refused.append(request)
             await stream.send(socket.refuse(refusal.status, refusal.body))

@@ -325,8 +325,8 @@ class RealtimeSession(DoubleSession, abc.ABC):
 
     def _say(self, response: Response, step: Say) -> Play:
         item = self._new_item(response, type="message", role="assistant", content=[])
-        place = {"response_id": response.id, "item_id": item.id, "output_index": 0, "content_index": 0}
-        place["output_index"] = len(response.items) - 1
+        index = len(response.items) - 1
+        place = {"response_id": response.id, "item_id": item.id, "output_index": index, "content_index": 0}
         self._event("response.content_part.added", **place, part={"type": "audio", "transcript": ""})
         pcm = tone(step.seconds, self._output_rate)
         size = round(self._pace.chunk * self._output_rate) * SAMPLE_BYTES

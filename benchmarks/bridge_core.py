@@ -1,0 +1,251 @@
+"""What a message costs in the cores alone: a provider's connection by itself, and with the bridge and the
+client's session around it. No sockets, no event loop."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from measuring import Case
+
+from speko_anyio.audio.resample import Resampler
+from speko_anyio.protocol import NEED_DATA, Audio, AudioIn, Ready, ServerProtocol
+from speko_anyio.protocol.mint import SampleRate, SessionConfig
+from speko_anyio.providers.bridge import Bridge
+from speko_anyio.providers.connection import (
+    GoogleConnection,
+    OpenAIConnection,
+    ProviderConnection,
+    XAIConnection,
+)
+from speko_anyio.providers.google import google_endpoint
+from speko_anyio.providers.openai import openai_endpoint
+from speko_anyio.providers.xai import xai_endpoint
+from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, XAIDouble, tone
+from speko_anyio.testing.providers.server_socket import ServerSocket
+
+ALONE: Final = "dialect alone"
+BRIDGED: Final = "bridge around it"
+
+UP_MS: Final = 20
+"""Of audio in a message of the client's."""
+
+DOWN_MS: Final = 100
+"""Of audio in a message of the provider's."""
+
+RATES: Final[tuple[SampleRate, ...]] = (24_000, 16_000)
+"""Of the client's session. The second is resampled where the provider can't do it."""
+
+BASE_URL: Final = "ws://double.test"
+
+
+class Provider(NamedTuple):
+    title: str
+    model: str
+    connect: Callable[[SessionConfig], ProviderConnection]
+    double: Callable[[], ProviderDouble[Any]]
+
+
+PROVIDERS: Final = {
+    "openai": Provider(
+        "OpenAI",
+        "gpt-realtime",
+        lambda config: OpenAIConnection(
+            openai_endpoint("test-key", config.model, base_url=BASE_URL), config, clock=time.monotonic
+        ),
+        OpenAIDouble,
+    ),
+    "xai": Provider(
+        "xAI",
+        "grok-voice-latest",
+        lambda config: XAIConnection(
+            xai_endpoint("test-key", config.model, base_url=BASE_URL), config, clock=time.monotonic
+        ),
+        XAIDouble,
+    ),
+    "google": Provider(
+        "Gemini",
+        "gemini-3.8-live",
+        lambda config: GoogleConnection(
+            google_endpoint("test-key", base_url=BASE_URL), config, clock=time.monotonic
+        ),
+        GoogleDouble,
+    ),
+}
+
+
+class Ends:
+    """A provider's connection that is ready and has a response under way; `spoken` is a frame with speech of
+    that response, as the provider sends it again and again."""
+
+    def __init__(self, name: str, rate: SampleRate) -> None:
+        provider = PROVIDERS[name]
+        self.config = SessionConfig(
+            provider=name, model=provider.model, input_sample_rate=rate, output_sample_rate=rate
+        )
+        self.connection = provider.connect(self.config)
+        self._socket = ServerSocket()
+        self._socket.receive(self.connection.data_to_send())
+        request = self._socket.request()
+        assert request is not None
+        double = provider.double()
+        self.connection.receive_data(self._socket.accept(double.subprotocol(request)))
+        self._session = double.open(request)
+
+    def exchange(self) -> None:
+        """Carry everything both ways once."""
+        for output in self._session.take():
+            assert isinstance(output, str | bytes)
+            self.connection.receive_data(self._socket.frame(output))
+        self._socket.receive(self.connection.data_to_send())
+        for message in self._socket.messages():
+            self._session.receive(message, 0.0)
+
+    def begin_response(self) -> None:
+        if self.config.provider != "google":  # which says nothing of it
+            self.say({"type": "response.created", "response": {"id": "r"}})
+
+    def say(self, message: Any) -> None:
+        self.connection.receive_data(self.framed(message))
+
+    def framed(self, message: Any) -> bytes:
+        text = json.dumps(message, separators=(",", ":"))
+        return self._socket.frame(text.encode() if self.config.provider == "google" else text)
+
+    @property
+    def spoken(self) -> bytes:
+        rate = self.connection.output_sample_rate
+        audio = base64.b64encode(tone(DOWN_MS / 1000, rate)).decode()
+        if self.config.provider == "google":
+            blob = {"mimeType": f"audio/pcm;rate={rate}", "data": audio}
+            turn = {"role": "model", "parts": [{"inlineData": blob}]}
+            return self.framed({"serverContent": {"modelTurn": turn}})
+        return self.framed(
+            {
+                "type": "response.output_audio.delta",
+                "event_id": "event_1",
+                "response_id": "r",
+                "item_id": "a",
+                "output_index": 0,
+                "content_index": 0,
+                "delta": audio,
+            }
+        )
+
+
+def alone(name: str, rate: SampleRate) -> ProviderConnection:
+    """The connection, ready and with a response under way."""
+    ends = Ends(name, rate)
+    connection = ends.connection
+    ready = False
+    for _ in range(5):
+        ends.exchange()
+        while (event := connection.next_event()) is not NEED_DATA:
+            ready = ready or isinstance(event, Ready)
+    assert ready
+    ends.begin_response()
+    assert connection.next_event() is NEED_DATA
+    return connection
+
+
+def bridged(name: str, rate: SampleRate) -> tuple[Bridge, ServerProtocol, ProviderConnection]:
+    """The same within a bridge, and the client's session on its other side."""
+    ends = Ends(name, rate)
+    bridge = Bridge(input_sample_rate=rate, output_sample_rate=rate, resampling=Resampler)
+    bridge.attach(ends.connection, time.monotonic())
+    for _ in range(5):
+        with bridge.at(time.monotonic()):
+            ends.exchange()
+    with bridge.at(time.monotonic()):
+        ends.begin_response()
+    assert bridge.stats.connections == 1
+    server = ServerProtocol(input_sample_rate=rate, output_sample_rate=rate)
+    server.send_ready()
+    server.messages_to_send()
+    return bridge, server, ends.connection
+
+
+def task(name: str, rate: int, direction: str) -> str:
+    size = UP_MS if direction == "up" else DOWN_MS
+    where = "to" if direction == "up" else "from"
+    return f"{size} ms {where} {PROVIDERS[name].title}, session at {rate // 1000} kHz"
+
+
+def cases() -> Iterator[Case]:
+    for name in PROVIDERS:
+        for rate in RATES:
+            yield Case(task(name, rate, "up"), ALONE, _up_alone(name, rate))
+            yield Case(task(name, rate, "up"), BRIDGED, _up_bridged(name, rate))
+            yield Case(task(name, rate, "down"), ALONE, _down_alone(name, rate))
+            yield Case(task(name, rate, "down"), BRIDGED, _down_bridged(name, rate))
+
+
+def _up_alone(name: str, rate: SampleRate) -> Callable[[int], object]:
+    connection = alone(name, rate)
+    # The dialect takes the provider's rate, and whoever uses it alone has to record at that.
+    pcm = tone(UP_MS / 1000, connection.input_sample_rate)
+
+    def run(times: int) -> object:
+        data = b""
+        for _ in range(times):
+            connection.send_audio(pcm)
+            data = connection.data_to_send()
+        assert len(data) > len(pcm)
+        return data
+
+    return run
+
+
+def _up_bridged(name: str, rate: SampleRate) -> Callable[[int], object]:
+    bridge, server, connection = bridged(name, rate)
+    pcm = tone(UP_MS / 1000, rate)
+
+    def run(times: int) -> object:
+        data = b""
+        for _ in range(times):
+            server.receive_message(pcm)
+            command = server.next_event()
+            assert type(command) is AudioIn
+            bridge.receive_command(command, time.monotonic())
+            data = connection.data_to_send()
+        return data
+
+    return run
+
+
+def _down_alone(name: str, rate: SampleRate) -> Callable[[int], object]:
+    ends = Ends(name, rate)
+    connection = alone(name, rate)
+    frame = ends.spoken
+
+    def run(times: int) -> object:
+        event: object = None
+        for _ in range(times):
+            connection.receive_data(frame)
+            event = connection.next_event()
+        assert type(event) is Audio
+        return event
+
+    return run
+
+
+def _down_bridged(name: str, rate: SampleRate) -> Callable[[int], object]:
+    ends = Ends(name, rate)
+    bridge, server, connection = bridged(name, rate)
+    frame = ends.spoken
+
+    def run(times: int) -> object:
+        sent: list[Any] = []
+        for _ in range(times):
+            with bridge.at(time.monotonic()):
+                connection.receive_data(frame)
+            while (told := bridge.next_frame()) is not None:
+                assert type(told) is Audio
+                server.send_audio(told.pcm)
+                sent = server.messages_to_send()
+        return sent
+
+    return run

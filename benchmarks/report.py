@@ -1,0 +1,32 @@
+"""What the reports of all benchmarks are made of: tables, and pages that are renewed in part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+DOCS: Final = Path(__file__).parent.parent / "docs"
+_END: Final = "<!-- to here -->"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown that reads well as plain text, too. The first column is text, the others are figures."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in [head, *rows]:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines.insert(1, f"| {' | '.join(rule)} |")
+    return "\n".join(lines)
+
+
+def renew(program: str, text: str) -> None:
+    """Put `text` where docs/benchmarks.md says that `program` writes."""
+    page = DOCS / "benchmarks.md"
+    begin = f"<!-- {program} writes from here -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    assert found, f"{page.name} has no place for what {program} writes"
+    _, _, after = rest.partition(_END)
+    page.write_text(f"{before}{begin}\n\n{text}\n{_END}{after}", encoding="utf-8")
