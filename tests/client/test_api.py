@@ -5,16 +5,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from anyio.abc import ByteStream, SocketAttribute
 
-from speko_anyio import ConfigurationError, MissingAPIKeyError, Ready, SessionGrant, Speko, ToolResult
+from speko_anyio import (
+    AuthenticationError,
+    ConfigurationError,
+    MissingAPIKeyError,
+    Ready,
+    SessionGrant,
+    Speko,
+    ToolResult,
+)
 from speko_anyio.client import opening as opening_module
 from speko_anyio.client.stream_driver import StreamDriver
 from speko_anyio.protocol.url import WebSocketURL
+from tests.support.proxy import SOCKSProxy, running_proxy
 from tests.support.server import FakeServer, grant
 
 pytestmark = pytest.mark.anyio
@@ -207,3 +218,49 @@ async def test_a_misspelt_option_is_refused_before_anything_is_minted() -> None:
         with pytest.raises(TypeError, match="'conect_timeout'"):
             await connecting.__aenter__()
     assert transport.requests == []
+
+
+async def test_the_mint_goes_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def serve(stream: ByteStream) -> None:
+        async with stream:
+            asked.append((await stream.receive()).decode())
+            await stream.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+    with anyio.fail_after(10):
+        async with (
+            listener,
+            anyio.create_task_group() as tasks,
+            running_proxy(SOCKSProxy({"speko.test": port}, login=("me", "secret"))) as proxy,
+        ):
+            tasks.start_soon(listener.serve, serve)
+            monkeypatch.setenv("ALL_PROXY", proxy.url("me:secret@"))
+            async with Speko(KEY, f"http://speko.test:{port}") as speko:
+                with pytest.raises(AuthenticationError):
+                    await speko.realtime.create_session(provider="openai", model="m")
+            tasks.cancel_scope.cancel()
+    assert proxy.targets == [("speko.test", port)]
+    assert asked[0].startswith("POST /v1/sessions HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("url", ["socks4://me:secret@a:1", "http://me:secret@[::1"])
+async def test_a_proxy_of_the_environment_that_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", url)
+    async with Speko(KEY) as speko:
+        with pytest.raises(ConfigurationError, match="check that HTTPS_PROXY, HTTP_PROXY") as caught:
+            await speko.realtime.create_session(provider="openai", model="m")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+async def test_a_socks_proxy_without_the_library_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://a:1")
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    for name in [name for name in sys.modules if name.startswith("httpcore._async.socks")]:
+        monkeypatch.delitem(sys.modules, name)
+    async with Speko(KEY) as speko:
+        with pytest.raises(ConfigurationError, match=r"pip install 'speko-anyio\[socks\]'"):
+            await speko.realtime.create_session(provider="openai", model="m")

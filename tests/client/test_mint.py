@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from speko_anyio import (
     AuthenticationError,
     BadRequestError,
     ConfigurationError,
+    ProxyError,
     RateLimitError,
     ServerError,
     SessionGrant,
@@ -266,6 +268,7 @@ async def test_what_is_safe_to_ask_again_is_asked_again_with_one_key(trouble: Re
         httpx.ReadTimeout("slow"),
         TimeoutError(),
         httpx.UnsupportedProtocol("gopher"),
+        httpx.ProxyError("407 Proxy Authentication Required"),
     ],
     ids=repr,
 )
@@ -282,6 +285,45 @@ async def test_a_short_retry_after_is_kept() -> None:
     start = anyio.current_time()
     await mint(api)
     assert anyio.current_time() - start == pytest.approx(7.0)
+
+
+async def test_a_retry_after_that_is_a_date_is_kept_too() -> None:
+    at = email.utils.formatdate(time.time() + 7, usegmt=True)
+    api = API(httpx.Response(503, headers={"Retry-After": at}), ok())
+    start = anyio.current_time()
+    await mint(api)
+    # A date has whole seconds, and the clock of the day goes on.
+    assert 4.0 <= anyio.current_time() - start <= 7.0
+
+
+async def test_the_waits_grow_and_are_not_all_alike() -> None:
+    waits: list[list[float]] = []
+    for _ in range(5):
+        times: list[float] = []
+
+        def note(request: httpx.Request, times: list[float] = times) -> httpx.Response:
+            times.append(anyio.current_time())
+            return httpx.Response(503)
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(note)) as client:
+            with pytest.raises(ServerError):
+                await Speko(KEY, max_retries=6, http_client=client).realtime.create_session(
+                    provider="openai", model="m"
+                )
+        waits.append([later - earlier for earlier, later in itertools.pairwise(times)])
+    for row in waits:
+        for wait, longest in zip(row, (0.5, 1.0, 2.0, 4.0, 8.0, 8.0), strict=True):
+            assert longest / 2 <= wait <= longest
+    assert len({row[0] for row in waits}) > 1
+
+
+async def test_cancelled_while_it_waits_it_asks_no_more() -> None:
+    api = API(httpx.Response(503))
+    with anyio.move_on_after(0.2) as scope:
+        await mint(api)
+    assert scope.cancelled_caught
+    await anyio.sleep(10.0)
+    assert len(api.requests) == 1
 
 
 async def test_each_session_has_a_key_of_its_own() -> None:
@@ -398,3 +440,9 @@ async def test_a_wait_beyond_all_numbers_is_none() -> None:
     error = await refused(API(httpx.Response(429, headers={"retry-after": "9" * 400})), max_retries=0)
     assert isinstance(error, RateLimitError)
     assert error.retry_after is None
+
+
+async def test_a_proxy_that_refuses_is_not_taken_for_the_service() -> None:
+    error = await refused(API(httpx.ProxyError("407 no\x1b[1m\n way")))
+    assert type(error) is ProxyError
+    assert "the proxy on the way to api.speko.dev refused to connect (407 no[1m way)" in str(error)

@@ -143,7 +143,10 @@ def contexts(*names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 async def test_a_session_through_a_proxy_that_looks_up_the_name(
     kind: type[FakeProxy], login: tuple[str, str] | None
 ) -> None:
-    async with serving() as port, running_proxy(kind({"speko.test": port}, login=login)) as proxy:
+    async with (
+        serving() as port,
+        running_proxy(kind({"speko.test": port}, login=login, in_pieces=True)) as proxy,
+    ):
         said = "me:p%40ss%3Aw%C3%B6rd@" if login else ""
         stream = await tunnel(proxy.url(said), f"ws://speko.test:{port}/s")
         async with open_session(grant(f"ws://speko.test:{port}/s"), stream=stream) as session:

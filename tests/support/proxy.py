@@ -18,6 +18,7 @@ class FakeProxy:
 
     - `login`: what the client has to say; None when everybody is welcome.
     - `targets`: what it was asked for, in order; `logins`: what the clients said they were.
+    - `in_pieces`: whether its answer comes bit by bit, which not every client bears (httpcore's SOCKS).
     - `answer`: sent instead of the protocol's own answer to the request, when given.
     """
 
@@ -29,10 +30,12 @@ class FakeProxy:
         *,
         login: tuple[str, str] | None = None,
         answer: bytes | None = None,
+        in_pieces: bool = False,
     ) -> None:
         self.hosts = dict(hosts or {})
         self.login = login
         self.answer = answer
+        self.in_pieces = in_pieces
         self.targets: list[tuple[str, int]] = []
         self.logins: list[tuple[str, str]] = []
         self.port = 0
@@ -95,8 +98,9 @@ class HTTPProxy(FakeProxy):
         if self.targets[-1][0] not in self.hosts:
             await client.send(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
             return False
-        # In two pieces, and with something that is no answer yet.
-        for part in (b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 Connec", b"tion established\r\n\r\n"):
+        # What is no answer yet, and the answer.
+        answer = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n"
+        for part in (answer[:50], answer[50:]) if self.in_pieces else (answer,):
             await client.send(part)
         return True
 
@@ -138,8 +142,9 @@ class SOCKSProxy(FakeProxy):
             return False
         # The address in the reply is of the kind that was asked with; nobody needs it.
         bound = {1: bytes(4), 3: b"\x05proxy", 4: bytes(16)}[kind]
-        await client.send(b"\x05\x00\x00" + bytes([kind]))
-        await client.send(bound + b"\x00\x00")
+        reply = b"\x05\x00\x00" + bytes([kind]) + bound + b"\x00\x00"
+        for part in (reply[:3], reply[3:6], reply[6:]) if self.in_pieces else (reply,):
+            await client.send(part)
         return True
 
 

@@ -11,6 +11,7 @@ import httpx
 
 from .errors import ConfigurationError, MissingAPIKeyError
 from .mint import HTTPClient, Mint
+from .proxies import needs_socks
 from .realtime import Realtime
 
 DEFAULT_BASE_URL: Final = "https://api.speko.dev"
@@ -100,7 +101,16 @@ class _OwnClient:
         if not self._open:
             raise RuntimeError("Speko is not open: use `async with Speko() as speko:`")
         if self._client is None:
-            self._client = httpx.AsyncClient()
+            try:
+                self._client = httpx.AsyncClient()
+            except ImportError:
+                raise needs_socks() from None
+            except (ValueError, httpx.InvalidURL):
+                # Not shown: it may hold a password.
+                raise ConfigurationError(
+                    "a proxy of the environment can't be used; check that HTTPS_PROXY, HTTP_PROXY and "
+                    "ALL_PROXY are http://, https:// or socks5:// URLs"
+                ) from None
         return await self._client.request(
             method,
             url,

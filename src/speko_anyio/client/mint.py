@@ -24,6 +24,7 @@ from .errors import (
     APIError,
     APIResponseError,
     APIStatusError,
+    ProxyError,
     UnsupportedTransportError,
     status_error,
 )
@@ -150,6 +151,11 @@ class Mint:
                 f"{self._host} answered with a body that can't be decoded; check that the base URL is that "
                 "of a Speko API"
             ) from error
+        except httpx.ProxyError as error:
+            raise ProxyError(
+                f"the proxy on the way to {self._host} refused to connect ({self._quote(str(error))}); check "
+                "HTTPS_PROXY and ALL_PROXY, and the user:password@ in them, or ask whoever runs the proxy"
+            ) from error
         except (httpx.RequestError, OSError) as error:
             raise APIConnectionError(
                 f"{self._host} can't be reached ({self._redact(str(error)) or type(error).__name__}); "
@@ -218,6 +224,8 @@ def _host_of(url: str) -> str:
 def _wait_before_retry(error: APIError, attempt: int) -> float | None:
     """Seconds to wait before another attempt; None when there should be none."""
     backoff = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * _jitter(0.5, 1.0)
+    if isinstance(error, ProxyError):
+        return None
     if isinstance(error, APIConnectionError):
         # After a timeout it may be at work still, and another attempt would take as long again.
         slow = (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout, TimeoutError)
