@@ -33,17 +33,13 @@ from tests.support.server import TOKEN, FakeServer, connected, grant
 pytestmark = pytest.mark.anyio
 
 PCM = bytes(range(256)) * 4
+LONG = bytes(100_000)
+"""Longer than what a driver holds back for a moment: sending it waits for the transport."""
 READY = Ready(24_000, 24_000)
 
 
 class Boom(Exception):
     pass
-
-
-async def keep_sending(session: RealtimeSession) -> None:
-    """Until the transport takes no more, and then some: a driver may hold a message for a moment."""
-    while True:
-        await session.send_audio(PCM)
 
 
 # The handshake
@@ -194,7 +190,7 @@ async def test_a_send_cancelled_while_it_writes_ends_the_session() -> None:
         server.from_client.stall()
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(keep_sending, session)
+                tasks.start_soon(session.send_audio, LONG)
                 await settled()
                 scope.cancel()
         assert scope.cancelled_caught
@@ -219,7 +215,7 @@ async def test_senders_that_wait_behind_a_cancelled_one_are_told() -> None:
         async with anyio.create_task_group() as tasks:
             with anyio.CancelScope() as scope:
                 async with anyio.create_task_group() as inner:
-                    inner.start_soon(keep_sending, session)
+                    inner.start_soon(session.send_audio, LONG)
                     await settled()
                     tasks.start_soon(wait_and_send)
                     tasks.start_soon(wait_and_send)
