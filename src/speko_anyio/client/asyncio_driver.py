@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Final, TypeVarTuple, cast
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from ..protocol.state import State
 from ..protocol.timers import AT_ONCE
@@ -28,13 +28,14 @@ from .transport import describe
 _Args = TypeVarTuple("_Args")
 
 _SENDS_PER_TURN: Final = 16
-"""Sends for one turn of the event loop when none has to wait: a turn costs about what a send does."""
+"""Sends for one turn of the event loop, which is also where a cancellation is noticed, when none has to wait:
+a turn costs more than a send."""
 
 _HOLD_WITHIN: Final = 20e-6
 """Seconds after a write in which the next is held until the loop's turn is over, to go out with what follows.
 So close together they are of one turn, nearly always, and a system call costs more than all the rest of a
-send. A lone message, such as every 20 ms of speech, never waits. By the machine's clock, not the loop's, which
-on uvloop knows milliseconds."""
+send. A lone message, such as every 20 ms of speech, never waits. By the machine's clock: uvloop's own knows
+milliseconds."""
 
 _MAX_HELD: Final = 65_536
 """Bytes that are held at most."""
@@ -93,6 +94,7 @@ class AsyncioDriver(asyncio.Protocol):
         self._core = pump.core
         self._close_timeout = close_timeout
         pump.on_space = self._space_made
+        pump.inbox.make_waiter = self._make_waiter
 
     async def shake_hands(self) -> None:
         pump = self._attached()
@@ -111,7 +113,6 @@ class AsyncioDriver(asyncio.Protocol):
     async def send(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
         if self._sends_left:
             self._sends_left -= 1
-            await checkpoint_if_cancelled()
         else:
             await checkpoint()
             self._sends_left = _SENDS_PER_TURN - 1
@@ -176,8 +177,10 @@ class AsyncioDriver(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._ending:
             try:
-                self._attached().receive_data(data)
-                self.moved()
+                pump = self._attached()
+                # The usual read is audio and nothing else; then there is nothing to see to but the room.
+                if pump.receive_data(data) or pump.full or self._opening is not None:
+                    self.moved()
             except Exception as error:  # noqa: BLE001 - a bug must not end in asyncio's log
                 self._report(error)
 
@@ -218,6 +221,9 @@ class AsyncioDriver(asyncio.Protocol):
         # Not here and now: the pump may be in the middle of delivering.
         if not self._reading and not self._ending:
             self._loop.call_soon(self._guard, self.moved)
+
+    def _make_waiter(self) -> _Waiter:
+        return _Waiter(self._loop)
 
     def _receive_eof(self) -> None:
         self._attached().receive_eof()
@@ -374,6 +380,22 @@ class AsyncioDriver(asyncio.Protocol):
     def _attached(self) -> Pump:
         assert self._pump is not None, "attach a pump first"
         return self._pump
+
+
+class _Waiter:
+    """What one task waits for, once. Events, of anyio or asyncio, are for any number of tasks and cost five
+    times as much, and a session waits for each frame."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._future = loop.create_future()
+
+    def set(self) -> None:
+        _wake(self._future)
+
+    async def wait(self) -> None:
+        await self._future
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

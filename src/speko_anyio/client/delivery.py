@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -37,6 +37,13 @@ def _cost(frame: Frame) -> int:
             return FRAME_OVERHEAD
 
 
+class Waiter(Protocol):
+    """What one task waits for, once: an `anyio.Event` will do."""
+
+    def set(self) -> object: ...
+    async def wait(self) -> None: ...
+
+
 class DeliveryBuffer:
     """What one consumer has not taken yet.
 
@@ -58,6 +65,7 @@ class DeliveryBuffer:
         "dropped_frames",
         "full",
         "lossy",
+        "make_waiter",
     )
 
     def __init__(self, limit: int, on_space: Callable[[], None]) -> None:
@@ -70,7 +78,9 @@ class DeliveryBuffer:
         self._size = 0
         self._streak = 0
         self._busy = False
-        self._wake: anyio.Event | None = None
+        self._wake: Waiter | None = None
+        self.make_waiter: Callable[[], Waiter] = anyio.Event
+        """Where an event loop has something lighter to wait for, that."""
         self._ended = False
         self.full = False
         """Whether no more should be put; the reader stops reading."""
@@ -108,6 +118,7 @@ class DeliveryBuffer:
             self._ended = True
         if self._wake is not None:
             self._wake.set()
+            self._wake = None
 
     def end(self) -> None:
         """Nothing more will come: what waits can still be taken, then `get` gives None."""
@@ -120,6 +131,13 @@ class DeliveryBuffer:
         self._frames.clear()
         self._size = 0
         self._check_space()
+
+    def take(self) -> Frame | None:
+        """The oldest frame, as `get` gives it, when that takes no waiting for anything; else None."""
+        if self._streak and self._frames and not self._busy:
+            self._streak -= 1
+            return self._pop()
+        return None
 
     async def get(self) -> Frame | None:
         """Take the oldest frame, waiting for one; None after the end.
@@ -140,14 +158,17 @@ class DeliveryBuffer:
             while not frames:
                 if self._ended:
                     return None
-                self._wake = anyio.Event()
+                self._wake = self.make_waiter()
                 await self._wake.wait()
                 self._streak = _FRAMES_PER_TURN - 1
         finally:
             self._busy = False
             self._wake = None
-        frame = frames.popleft()
-        self._size -= _cost(frame)
+        return self._pop()
+
+    def _pop(self) -> Frame:
+        frame = self._frames.popleft()
+        self._size -= FRAME_OVERHEAD + len(frame.pcm) if type(frame) is Audio else _cost(frame)
         if self.full:
             self._check_space()
         return frame

@@ -112,7 +112,10 @@ class Pump:
     @property
     def full(self) -> bool:
         """Whether to stop reading: some consumer has enough for now."""
-        return any(consumer.full and not consumer.lossy for consumer in self._consumers)
+        for consumer in self._consumers:  # noqa: SIM110 - no generator: it is asked at every read
+            if consumer.full and not consumer.lossy:
+                return True
+        return False
 
     @property
     def owes(self) -> bool:
@@ -148,6 +151,7 @@ class Pump:
             buffer.put(frame)
         if self.done:
             buffer.end()
+        buffer.make_waiter = self.inbox.make_waiter
         self._consumers.append(buffer)
         self._set_lossy()
         return buffer
@@ -175,11 +179,12 @@ class Pump:
 
     # What happens
 
-    def receive_data(self, data: bytes) -> None:
-        """Bytes came."""
+    def receive_data(self, data: bytes) -> bool:
+        """Bytes came. Gives whether anything but the consumers may have moved: not when it was audio only."""
         self.bytes_received += len(data)
-        self.core.receive_data(data)
-        self._drain()
+        core = self.core
+        core.receive_data(data)
+        return self._drain() or core.has_output
 
     def receive_eof(self) -> None:
         """The peer will send no more."""
@@ -214,9 +219,11 @@ class Pump:
             self.core.receive_lost(reason)
             self._drain()
 
-    def _drain(self) -> None:
+    def _drain(self) -> bool:
+        """Deliver what the core has; gives whether that was more than audio in an open session."""
         next_event = self.core.next_event
         consumers = self._consumers
+        more = False
         while True:
             try:
                 frame = next_event()
@@ -232,14 +239,18 @@ class Pump:
                 consumer.put(frame)
             if type(frame) is Audio:
                 self.audio_bytes_received += len(frame.pcm)
-            elif type(frame) is ToolCall:
+                continue
+            more = True
+            if type(frame) is ToolCall:
                 self._on_call(frame)
             elif type(frame) is Interruption:
                 self._on_interruption()
             elif type(frame) is Close:
-                return
-        if self.core.state is State.CLOSING:
+                break
+        state = self.core.state
+        if state is State.CLOSING:
             self._set_lossy()
+        return more or state is not State.OPEN
 
 
 def _do_nothing() -> None:

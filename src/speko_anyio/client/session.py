@@ -33,7 +33,8 @@ class RealtimeSession:
     Receive by iterating, which ends after the final `Close`, or by `receive`; one task at a time. Send from
     as many tasks as you like: each call's messages stay together and in the order of the calls.
 
-    Sending waits for the transport, not for the peer's answer. A send that is *cancelled while it writes*
+    Sending waits for the transport, not for the peer's answer. When that takes all at once, a cancellation is
+    noticed at least at every 16th send. A send that is *cancelled while it writes*
     leaves an unknown part of a message on the wire, so it ends the session: to bound a send, bound the
     whole session. A send that is cancelled before it could start changes nothing.
 
@@ -128,11 +129,8 @@ class RealtimeSession:
     async def send_audio(self, pcm: Buffer) -> None:
         """Send the user's speech: PCM16 little-endian mono at `input_sample_rate`, whole samples, any
         length (more than 64 KiB is split). See the class for what it raises and what cancelling does."""
-        await self._driver.send(self._say_audio, pcm)
-
-    def _say_audio(self, pcm: Buffer) -> None:
-        self._core.send_audio(pcm)
-        self._audio_bytes_sent += len(pcm) if isinstance(pcm, bytes) else memoryview(pcm).nbytes
+        await self._driver.send(self._core.send_audio, pcm)
+        self._audio_bytes_sent += len(pcm) if type(pcm) is bytes else memoryview(pcm).nbytes
 
     async def commit(self) -> None:
         """End the user's turn: what was sent is to be answered now."""
@@ -166,20 +164,24 @@ class RealtimeSession:
         `anyio.BusyResourceError` while another task is receiving. Cancelled, it loses no frame; frames
         that are here already are given without a look at the event loop, but for every 16th.
         """
-        self._pump.claim()
-        frame = await self._pump.inbox.get()
+        frame = self._pump.inbox.take()
         if frame is None:
-            raise self._pump.error.with_traceback(None)
+            self._pump.claim()
+            frame = await self._pump.inbox.get()
+            if frame is None:
+                raise self._pump.error.with_traceback(None)
         return frame
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Frame:
-        self._pump.claim()
-        frame = await self._pump.inbox.get()
+        frame = self._pump.inbox.take()
         if frame is None:
-            raise self._pump.end_of_iteration()
+            self._pump.claim()
+            frame = await self._pump.inbox.get()
+            if frame is None:
+                raise self._pump.end_of_iteration()
         return frame
 
     @overload
