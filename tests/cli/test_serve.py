@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from speko_anyio.audio.wav import format_wav
@@ -66,3 +68,38 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err.strip()
     assert err.startswith(f"speko-anyio: can't listen on 127.0.0.1:{port}")
     assert "\n" not in err
+
+
+def test_it_runs_by_a_file_of_settings(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        'port = 0\nkeys = ["sk_file"]\ndatabase = "memory"\nmetrics = true\nlog_format = "json"\n'
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SPEKO_")}
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-m", "speko_anyio.cli", "serve", "--config", str(file), "--patience", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        assert server.stdout is not None
+        told = ""
+        for line in server.stdout:
+            told += line
+            if "stop with Ctrl-C" in line:
+                break
+        match = re.search(r"^gateway\s+(\S+)", told)
+        assert match is not None, told
+        assert "playground" not in told, "its keys are real ones"
+        assert httpx.get(f"{match[1]}/readyz").json() == {"status": "ready"}
+        assert "speko_gateway_info" in httpx.get(f"{match[1]}/metrics").text
+        server.send_signal(signal.SIGTERM)
+        _, log = server.communicate(timeout=30)
+        assert server.returncode == 0
+        lines = [json.loads(line) for line in log.splitlines()]
+        assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    finally:
+        server.kill()
+        server.communicate(timeout=10)

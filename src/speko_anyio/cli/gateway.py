@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 
 from ..gateway import SQLStore
-from .database import database_of
+from .settings import database_of, settings_of
 
 
 async def gateway(options: argparse.Namespace) -> None:
-    """Bring the database's tables up to date."""
-    store = SQLStore(database_of(options))
+    """Check the configuration, or bring the database's tables up to date."""
+    if options.action == "check":
+        from .check import check
+
+        await check(options)
+        return
+    store = SQLStore(database_of(settings_of(options).settings))
     await store.migrate()
     print(f"the tables of {store.url} are up to date")

@@ -227,8 +227,9 @@ def _parser() -> argparse.ArgumentParser:
         "SPEKO_GATEWAY_SECRET signs the session tokens; nodes that share a database need the same.",
         epilog=EXIT_CODES_HELP,
     )
-    serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=_port, default=8000, help="0 takes a free one")
+    _add_config(serve)
+    serve.add_argument("--host", default=None, help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=_port, default=None, help="(default: 8000) 0 takes a free one")
     serve.add_argument("--public-url", default=None, help="where clients reach it, behind a proxy")
     serve.add_argument(
         "--playground",
@@ -237,7 +238,11 @@ def _parser() -> argparse.ArgumentParser:
         help="a page to talk to the gateway with (default: only when the API key is made up)",
     )
     serve.add_argument(
-        "--patience", type=_seconds, default=10.0, metavar="SECONDS", help="for living sessions on Ctrl-C"
+        "--patience",
+        type=_seconds,
+        default=None,
+        metavar="SECONDS",
+        help="for living sessions on Ctrl-C (default: 10)",
     )
     serve.add_argument(
         "--transcript-days",
@@ -253,8 +258,15 @@ def _parser() -> argparse.ArgumentParser:
 
     gateway = commands.add_parser("gateway", help="look after a gateway", epilog=EXIT_CODES_HELP)
     actions = gateway.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check",
+        help="show every setting and where it stands, and try what a start would need",
+        epilog=EXIT_CODES_HELP,
+    )
     migrate = actions.add_parser("migrate", help="make the database's tables, or bring them up to date")
-    _add_database(migrate)
+    for action in (check, migrate):
+        _add_config(action)
+        _add_database(action)
     gateway.set_defaults(backend="asyncio")
     return parser
 
@@ -287,7 +299,18 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     revoke = actions.add_parser("revoke", help="let a key mint and read nothing more")
     revoke.add_argument("key_id", metavar="KEY_ID", help="as `keys list` shows it")
     for action in (create, shown, revoke):
+        _add_config(action)
         _add_database(action)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=None,
+        metavar="FILE.toml",
+        help="settings; the environment (SPEKO_GATEWAY_...) goes before them, options before both",
+    )
 
 
 def _add_database(parser: argparse.ArgumentParser, more: str = "") -> None:

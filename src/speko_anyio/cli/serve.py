@@ -3,56 +3,46 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import secrets
 import signal
+from collections.abc import Collection
 from contextlib import AsyncExitStack
-from typing import Final
 
 import anyio
 
-from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers, running_gateway
-from .database import MEMORY, database_of
+from ..gateway import SessionStore, SQLStore, running_gateway
+from ..gateway.json_log import start_log
 from .display import Display
 from .failures import USAGE, CommandError
-
-_DAY: Final = 86_400
+from .settings import gateway_of, settings_of, store_of
 
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve the installed handlers; on a signal close the living sessions in order and end."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = settings_of(options).settings
+    start_log(settings)
     display = Display()
-    keys = [key.strip() for key in os.environ.get("SPEKO_GATEWAY_KEYS", "").split(",") if key.strip()]
-    database = database_of(options)
-    store = MemoryStore() if database == MEMORY else SQLStore(database)
+    store = store_of(settings)
+    keys: Collection[str] = settings.keys
     made_up = not keys and not await _has_keys(store)
+    key = f"sk_local_{secrets.token_urlsafe(24)}"
     if made_up:
-        keys = [f"sk_local_{secrets.token_urlsafe(24)}"]
-    playground = made_up if options.playground is None else options.playground
-    try:
-        gateway = Gateway(
-            handlers=default_handlers(),
-            api_keys=keys,
-            secret=os.environ.get("SPEKO_GATEWAY_SECRET") or None,
-            store=store,
-            transcript_retention=options.transcript_days and options.transcript_days * _DAY,
-            public_url=options.public_url,
-            playground=playground,
-        )
-    except ValueError as error:
-        raise CommandError(str(error), USAGE) from None
+        keys = (key,)
+    playground = made_up if settings.playground is None else settings.playground
+    gateway = gateway_of(settings, store, keys=keys, playground=playground)
     # The signals are awaited before the server starts: one that comes early ends it as well.
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with AsyncExitStack() as stack:
             try:
                 url = await stack.enter_async_context(
-                    running_gateway(gateway, host=options.host, port=options.port, patience=options.patience)
+                    running_gateway(
+                        gateway, host=settings.host, port=settings.port, patience=settings.drain_seconds
+                    )
                 )
             except OSError as error:
                 why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-                where = f"{options.host}:{options.port}"
+                where = f"{settings.host}:{settings.port}"
                 raise CommandError(
                     f"can't listen on {where}: {why}; choose another --host or --port", USAGE
                 ) from None
@@ -61,14 +51,14 @@ async def serve(options: argparse.Namespace) -> None:
             display.line(f"records    {store.url if isinstance(store, SQLStore) else 'in memory'}")
             if made_up:
                 display.line("There are no API keys; one for this run, in your client's shell:")
-                display.line(f"  export SPEKO_BASE_URL={url} SPEKO_API_KEY={keys[0]}")
+                display.line(f"  export SPEKO_BASE_URL={url} SPEKO_API_KEY={key}")
             if playground:
                 # In the fragment, which stays in the browser.
-                display.line(f"playground {url}/{f'#key={keys[0]}' if made_up else ''}")
+                display.line(f"playground {url}/{f'#key={key}' if made_up else ''}")
             display.line("stop with Ctrl-C")
             async for _ in signals:
                 break
-            display.line(f"stopping: living sessions have {options.patience:g} s")
+            display.line(f"stopping: living sessions have {settings.drain_seconds:g} s")
 
 
 async def _has_keys(store: SessionStore) -> bool:

@@ -1,4 +1,4 @@
-"""The log for machines: one JSON object a line, with the id of the session that it is about."""
+"""The gateway's log: for people, or for machines: one JSON object a line, with the session it is about."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+
+from .settings import Settings
 
 current_session: Final[ContextVar[str | None]] = ContextVar("current_session", default=None)
 """The id of the session that this task serves; every task that it starts inherits it."""
@@ -41,3 +43,13 @@ class JSONFormatter(logging.Formatter):
             line.error = f"{type(error).__name__}: {error}"
             line.traceback = "".join(traceback.format_exception(error))
         return msgspec.json.encode(line).decode()
+
+
+def start_log(settings: Settings) -> None:
+    """Send the log to standard error in the form and from the level that the settings say."""
+    handler = logging.StreamHandler()
+    if settings.log_format == "json":
+        handler.setFormatter(JSONFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])

@@ -1,0 +1,100 @@
+"""`speko-anyio gateway check`: would a gateway run with this configuration, and is it a wise one?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Final
+
+import anyio
+
+from ..gateway import Gateway, MemoryStore, SQLStore
+from ..gateway.settings import Loaded, Settings
+from ..protocol.errors import SpekoError
+from .display import Display
+from .failures import USAGE, CommandError
+from .settings import gateway_of, settings_of, store_of
+
+_PATIENCE: Final = 15.0
+"""Seconds for the database to answer."""
+
+_ANY_KEY: Final = "any"
+
+_LOOPBACK: Final = ("127.", "localhost", "::1")
+
+
+async def check(options: argparse.Namespace) -> None:
+    """Show every setting and where it stands, try what a start would need, and tell what looks unwise.
+
+    `CommandError` for the first thing that would keep the gateway from starting.
+    """
+    loaded = settings_of(options)
+    settings = loaded.settings
+    display = Display()
+    for line in _shown(loaded):
+        display.line(line)
+    store = store_of(settings)
+    gateway = gateway_of(settings, store, keys=settings.keys or (_ANY_KEY,), playground=False)
+    display.line(f"ok    providers: {', '.join(sorted(gateway.providers))}")
+    has_keys = await _check_store(store, display)
+    _check_address(settings, display)
+    for line in _advice(settings, gateway, has_keys=has_keys or bool(settings.keys)):
+        display.line(f"note  {line}")
+
+
+def _shown(loaded: Loaded) -> Iterator[str]:
+    shown = loaded.settings.shown()
+    widths = max(len(name) for name, _ in shown), max(len(value) for _, value in shown)
+    for name, value in shown:
+        source = loaded.sources.get(name, "default")
+        yield f"      {name:<{widths[0]}}  {value:<{widths[1]}}  {source}"
+
+
+async def _check_store(store: MemoryStore | SQLStore, display: Display) -> bool:
+    """Whether there is a key in it that could mint."""
+    if isinstance(store, MemoryStore):
+        display.line("ok    records: in memory, until the process ends")
+        return False
+    try:
+        with anyio.fail_after(_PATIENCE):
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(store)
+                usable = [key for key in await store.keys() if key.revoked_at is None]
+    except TimeoutError:
+        raise CommandError(f"the database {store.url} did not answer in {_PATIENCE:g} s; is it up?") from None
+    except SpekoError as error:
+        raise CommandError(str(error)) from None
+    display.line(f"ok    records: {store.url}, with {len(usable)} usable API keys")
+    return bool(usable)
+
+
+def _check_address(settings: Settings, display: Display) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    where = f"{settings.host}:{settings.port}"
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise CommandError(f"can't listen on {where}: {why}; set another host or port", USAGE) from None
+    display.line(f"ok    address: {where}")
+
+
+def _advice(settings: Settings, gateway: Gateway, *, has_keys: bool) -> Iterator[str]:
+    public = not settings.host.startswith(_LOOPBACK)
+    if not has_keys:
+        yield "there is no API key: one is made up at every start; make one with `speko-anyio keys create`"
+    if settings.secret is None:
+        yield "secret is not set: tokens are good on this node only, and not after a restart"
+    if public and settings.public_url is None:
+        yield "public_url is not set: clients are told the address of their mint's request"
+    if settings.public_url is not None and settings.public_url.startswith("http://"):
+        yield "public_url is http: tokens and speech cross the network readable; put TLS in front"
+    if public and settings.playground:
+        yield "the playground is on, at an address that others reach; it is for development"
+    if public and settings.metrics:
+        yield "/metrics answers whoever asks; keep it from the public in the proxy"
+    if gateway.providers == {"echo"}:
+        yield "echo is the only provider; install 'speko-anyio[local]' or set a provider's API key"

@@ -1,0 +1,125 @@
+"""`speko-anyio gateway check`: what would keep a gateway from starting, and what is unwise."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from speko_anyio.cli import main
+from speko_anyio.cli.failures import FAILED, USAGE
+from speko_anyio.gateway import SQLStore
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("SPEKO_GATEWAY_PORT", "0")
+
+
+def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["gateway", "check", *arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_it_shows_every_setting_where_it_stands_and_no_secret(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(f'secret = "{SECRET}"\nmetrics = true\n')
+    monkeypatch.setenv("SPEKO_GATEWAY_KEYS", "sk_hidden")
+    code, out, err = checked(capsys, "--config", str(file), "--database", "memory")
+    assert (code, err) == (0, "")
+    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("      ")}
+    assert lines["metrics"].split() == ["metrics", "True", str(file)]
+    assert lines["secret"].split() == ["secret", "(set)", str(file)]
+    assert lines["keys"].split() == ["keys", "(set)", "SPEKO_GATEWAY_KEYS"]
+    assert lines["database"].split() == ["database", "(set)", "--database"]
+    assert lines["host"].split() == ["host", "127.0.0.1", "default"]
+    assert "ok    providers: echo" in out
+    assert "ok    records: in memory" in out
+    assert "ok    address: 127.0.0.1:0" in out
+    assert "sk_hidden" not in out
+    assert SECRET not in out
+    assert "note" not in out
+
+
+def test_what_is_unwise_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {
+        "HOST": "0.0.0.0",
+        "METRICS": "1",
+        "PLAYGROUND": "1",
+        "PUBLIC_URL": "http://voice.example.com",
+    }.items():
+        monkeypatch.setenv(f"SPEKO_GATEWAY_{name}", text)
+    code, out, _ = checked(capsys, "--database", "memory")
+    assert code == 0
+    notes = [line for line in out.splitlines() if line.startswith("note")]
+    for what in ("no API key", "secret is not set", "public_url is http", "playground is on", "/metrics"):
+        assert any(what in note for note in notes), what
+    assert len(notes) == 5
+
+
+def test_a_database_is_opened_and_its_keys_are_counted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    database = str(tmp_path / "gateway.db")
+    assert main(["keys", "create", "--name", "phone", "--database", database]) == 0
+    capsys.readouterr()
+    code, out, _ = checked(capsys, "--database", database)
+    assert code == 0
+    assert "with 1 usable API keys" in out
+    assert "no API key" not in out
+
+
+def test_a_database_that_cannot_be_used_is_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "gateway.db").write_text("this is no database, however long one looks at it " * 100)
+    code, _, err = checked(capsys, "--database", str(tmp_path / "gateway.db"))
+    assert code == FAILED
+    assert err.startswith("speko-anyio: ")
+    assert err.count("\n") == 1
+
+
+def test_a_wrong_setting_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEKO_GATEWAY_LOG_LEVEL", "loud")
+    code, out, err = checked(capsys)
+    assert (code, out) == (USAGE, "")
+    assert err.strip() == (
+        "speko-anyio: SPEKO_GATEWAY_LOG_LEVEL: log_level is wrong (not one of the choices); correct it there"
+    )
+
+
+def test_a_public_url_that_makes_no_sense_is_told_before_a_start(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEKO_GATEWAY_PUBLIC_URL", "voice.example.com")
+    code, _, err = checked(capsys, "--database", "memory")
+    assert code == USAGE
+    assert "public_url is not a URL" in err
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("SPEKO_GATEWAY_PORT", str(port))
+        code, _, err = checked(capsys, "--database", "memory")
+    assert code == USAGE
+    assert f"can't listen on 127.0.0.1:{port}" in err
+
+
+def test_checking_changes_nothing_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    database = tmp_path / "gateway.db"
+    asyncio.run(SQLStore(str(database)).migrate())
+    before = database.read_bytes()
+    code, _, _ = checked(capsys, "--database", str(database))
+    assert code == 0
+    assert database.read_bytes() == before
