@@ -13,6 +13,9 @@ from speko_anyio import (
     Audio,
     Close,
     HandshakeError,
+    OpenAI,
+    SessionInfo,
+    SessionObserver,
     Speko,
     ToolCall,
     Transcript,
@@ -21,6 +24,7 @@ from speko_anyio import (
 )
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
 from speko_anyio.protocol import AudioIn, Commit, ToolResult
+from speko_anyio.testing.providers import CallTools, OpenAIDouble, Say
 from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy
 from tests.support.server import TOKEN, connected
 
@@ -149,3 +153,32 @@ async def test_the_password_of_a_proxy(
             assert proxy.logins == [login]
     log = check(caplog, grant.ws_token, login[1])
     assert f"through the proxy localhost:{proxy.port}" in log
+
+
+async def test_a_session_straight_with_a_provider(caplog: pytest.LogCaptureFixture) -> None:
+    infos: list[SessionInfo] = []
+
+    def observer(info: SessionInfo) -> SessionObserver:
+        infos.append(info)
+        return SessionObserver()
+
+    key = "no-prefix-at-all-0123"
+    double = OpenAIDouble(
+        replies=[CallTools([("look_up", {"query": ARGUMENT})]), Say(TRANSCRIPT)], api_key=key
+    )
+    with anyio.fail_after(30):
+        async with double.serve() as url:
+            provider = OpenAI(key, base_url=url)
+            async with provider.connect(model="gpt", tools=[look_up], observer=observer) as session:
+                await session.send_audio(PCM * 50)
+                await session.commit()
+                async for frame in session:
+                    if isinstance(frame, Transcript) and frame.final and frame.role == "assistant":
+                        break
+            with pytest.raises(HandshakeError):
+                async with OpenAI(f"{key}-wrong", base_url=url).connect(model="gpt"):
+                    raise AssertionError("opened")
+    (info,) = infos
+    assert (info.provider, info.model, info.host) == ("openai", "gpt", "127.0.0.1")
+    log = check(caplog, key)
+    assert "< ToolCall: 'look_up'" in log

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import ClassVar, Final, Unpack
 
+from ..observe.observer import introduced
 from ..protocol.mint import SampleRate, SessionConfig
 from ..providers.connection import (
     PING_TIMEOUT,
@@ -122,6 +123,7 @@ class Provider(abc.ABC):
             output_sample_rate=output_sample_rate,
             tools=tools,
         )
+        options["observer"] = introduced(options.get("observer"), provider=self.name, model=model)
         opening = open_connection(
             lambda core_options: self.connection(
                 config, clock=time.monotonic, headers=_HEADERS, **core_options

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Unpack
 
-import msgspec
-
+from ..observe.observer import introduced
 from ..protocol.connection import ClientConnection
 from ..protocol.mint import (
     DEFAULT_SAMPLE_RATE,
@@ -165,11 +164,7 @@ class Realtime:
             agent_id=agent_id,
             webhook_tags=webhook_tags,
         )
-        observer = options.get("observer")
-        if observer is not None:
-            options["observer"] = lambda info: observer(
-                msgspec.structs.replace(info, provider=provider, model=model)
-            )
+        options["observer"] = introduced(options.get("observer"), provider=provider, model=model)
         ttl = None if ttl_seconds is None else min(ttl_seconds, MAX_TTL_SECONDS)
         async with self.open(grant, tools=tools, ttl_seconds=ttl, **options) as session:
             yield session

@@ -61,3 +61,10 @@ class SessionObserver:
 
 Observer = Callable[[SessionInfo], SessionObserver]
 """Makes the observer of a session, when it is about to connect."""
+
+
+def introduced(observer: Observer | None, *, provider: str, model: str) -> Observer | None:
+    """`observer`, told of the provider and the model of its sessions too."""
+    if observer is None:
+        return None
+    return lambda info: observer(msgspec.structs.replace(info, provider=provider, model=model))
