@@ -97,6 +97,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The pages, as a site in site/; a broken link or reference is an error."""
+    session.install("--quiet", "-e", ".[gateway,otel]", *group("docs"), silent=False)
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """The sdist and the wheel, into dist/, with their metadata checked."""
     session.install("--quiet", "build", "twine")

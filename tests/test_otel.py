@@ -34,7 +34,7 @@ from speko_anyio import (
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
 from speko_anyio.otel import OpenTelemetry
 from speko_anyio.protocol import AudioIn
-from tests.support.server import FakeServer, connected
+from speko_anyio.testing.server import FakeServer, connected
 
 PCM = b"the-voice-of-a-person-" * 40
 WORDS = ["the-voice", "what-was-said", "what-was-asked", "what-was-answered"]

@@ -27,8 +27,8 @@ from speko_anyio import (
     SpekoError,
     open_session,
 )
+from speko_anyio.testing.server import TOKEN, FakeServer, connected, grant
 from tests.support.drivers import settled
-from tests.support.server import TOKEN, FakeServer, connected, grant
 
 pytestmark = pytest.mark.anyio
 

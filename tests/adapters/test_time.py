@@ -24,8 +24,8 @@ from speko_anyio import (
 )
 from speko_anyio.client import asyncio_driver
 from speko_anyio.client.delivery import FRAME_OVERHEAD
+from speko_anyio.testing.server import FakeServer, connected, grant
 from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, settled
-from tests.support.server import FakeServer, connected, grant
 
 pytestmark = pytest.mark.anyio
 

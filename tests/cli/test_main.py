@@ -225,7 +225,7 @@ def test_a_service_that_stays_silent(
         async for _ in session:
             pass
 
-    monkeypatch.setattr("speko_anyio.cli.here.default_handlers", lambda: {"local": silent})
+    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": silent})
     monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.2)
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     assert "no spoken answer came within 0.2 s of the question" in one_line(capsys)
@@ -240,7 +240,7 @@ def test_a_service_that_gives_up(
                 await session.send_error("PROVIDER_DOWN", "the model is on strike")
                 await session.close(1011, "provider failed")
 
-    monkeypatch.setattr("speko_anyio.cli.here.default_handlers", lambda: {"local": gives_up})
+    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": gives_up})
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     assert "code 1011 (PROVIDER_DOWN: the model is on strike)" in one_line(capsys)
 
@@ -280,7 +280,7 @@ def test_silence_at_the_end_is_not_waited_for_again(
         async for _ in session:
             pass
 
-    monkeypatch.setattr("speko_anyio.cli.here.default_handlers", lambda: {"local": eager})
+    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": eager})
     # If it were waited for, the time limit of the suite would tell.
     monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 3600.0)
     monkeypatch.setattr("speko_anyio.cli.turn.QUIET_TIMEOUT", 3600.0)

@@ -11,12 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 
 from speko_anyio.audio.wav import format_wav
 from speko_anyio.cli import main
+from speko_anyio.cli import serve as serve_module
 from speko_anyio.cli.failures import USAGE
+from speko_anyio.gateway import MemoryStore, SessionStore, SQLStore
 
 
 def test_it_serves_until_a_signal(tmp_path: Path) -> None:
@@ -68,6 +71,18 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err.strip()
     assert err.startswith(f"speko-anyio: can't listen on 127.0.0.1:{port}")
     assert "\n" not in err
+
+
+async def _has(store: SessionStore) -> bool:
+    return await serve_module._has_keys(store)
+
+
+def test_no_key_is_made_up_where_the_database_has_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "gateway.db")
+    assert not anyio.run(_has, MemoryStore())
+    assert not anyio.run(_has, SQLStore(path))
+    assert main(["keys", "create", "--name", "x", "--database", path]) == 0
+    assert anyio.run(_has, SQLStore(path))
 
 
 def test_it_runs_by_a_file_of_settings(tmp_path: Path) -> None:

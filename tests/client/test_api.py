@@ -25,8 +25,8 @@ from speko_anyio import (
 from speko_anyio.client import opening as opening_module
 from speko_anyio.client.stream_driver import StreamDriver
 from speko_anyio.protocol.url import WebSocketURL
+from speko_anyio.testing.server import FakeServer, grant
 from tests.support.proxy import SOCKSProxy, running_proxy
-from tests.support.server import FakeServer, grant
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class API(httpx.AsyncBaseTransport):
-    """Grants the session of `tests.support.server` to whoever asks."""
+    """Grants the session of `speko_anyio.testing.server` to whoever asks."""
 
     def __init__(self) -> None:
         self.requests: list[httpx.Request] = []

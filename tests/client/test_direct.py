@@ -35,6 +35,7 @@ from speko_anyio import (
     tool,
 )
 from speko_anyio.client import direct
+from speko_anyio.protocol.mint import SampleRate
 from speko_anyio.testing.providers import (
     CallTools,
     Die,
@@ -133,6 +134,24 @@ async def test_a_conversation(name: str) -> None:
     configured = json.dumps(double.session.received[0])
     assert "Kore" in configured
     assert "Be terse." in configured
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("rate", [16000, 24000])
+async def test_audio_is_at_the_rates_that_were_asked_for(name: str, rate: SampleRate) -> None:
+    double = DOUBLES[name]([Say("It is sunny.", 0.5)], api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = KINDS[name](KEY, base_url=url)
+            connecting = provider.connect(model=MODELS[name], input_sample_rate=rate, output_sample_rate=rate)
+            async with connecting as session:
+                assert session.input_sample_rate == session.output_sample_rate == rate
+                await ask(session)
+                frames = await frames_until(session, is_a(Usage))
+    assert frames[0] == Ready(rate, rate)
+    audio = [frame for frame in frames if isinstance(frame, Audio)]
+    assert {frame.sample_rate for frame in audio} == {rate}
+    assert sum(len(frame.pcm) for frame in audio) == pytest.approx(2 * rate * 0.5, abs=8)
 
 
 @pytest.mark.anyio

@@ -21,7 +21,7 @@ from speko_anyio import (
     Usage,
 )
 from speko_anyio.client.delivery import FRAME_OVERHEAD
-from tests.support.server import FakeServer, connected
+from speko_anyio.testing.server import FakeServer, connected
 
 pytestmark = pytest.mark.anyio
 

@@ -31,7 +31,7 @@ from speko_anyio import (
     UnsupportedTransportError,
     tool,
 )
-from tests.support.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 
 pytestmark = pytest.mark.anyio
 

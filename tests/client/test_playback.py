@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from speko_anyio import Audio, Close, Flushed, Interruption, Playback, Ready, Transcript, Usage
 from speko_anyio.client.playback import MAX_LATE
-from tests.support.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 
 MS = 48
 """Bytes of a millisecond at 24 kHz."""

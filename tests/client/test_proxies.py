@@ -15,8 +15,8 @@ from anyio.streams.tls import TLSStream
 from speko_anyio import APIConnectionError, ConfigurationError, ProxyError, open_session
 from speko_anyio.client.proxies import Proxy, connect_through, find_proxy
 from speko_anyio.protocol.url import parse_url
+from speko_anyio.testing.server import grant
 from tests.support.proxy import FakeProxy, HTTPProxy, SOCKSProxy, running_proxy
-from tests.support.server import grant
 
 from .test_transport import serving, talk
 

@@ -19,7 +19,7 @@ from speko_anyio import (
 )
 from speko_anyio.client.pump import Pump
 from speko_anyio.protocol import LocalProtocolError, ToolCall
-from tests.support.server import FakeServer
+from speko_anyio.testing.server import FakeServer
 
 PCM = bytes(range(256)) * 4
 

@@ -32,8 +32,8 @@ from speko_anyio import (
     Usage,
 )
 from speko_anyio.client.delivery import FRAME_OVERHEAD
+from speko_anyio.testing.server import TOKEN, FakeServer, connected
 from tests.support.drivers import EVERY_DRIVER, driven, settled
-from tests.support.server import TOKEN, FakeServer, connected
 
 pytestmark = pytest.mark.anyio
 

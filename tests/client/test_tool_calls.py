@@ -27,7 +27,7 @@ from speko_anyio import (
 from speko_anyio.client import tool_calls
 from speko_anyio.client.block import block
 from speko_anyio.client.tools import AnyTool
-from tests.support.server import FakeServer, connected
+from speko_anyio.testing.server import FakeServer, connected
 
 pytestmark = pytest.mark.anyio
 

@@ -33,8 +33,8 @@ from speko_anyio.client.driver import Driver
 from speko_anyio.client.stream_driver import StreamDriver
 from speko_anyio.protocol import NEED_DATA
 from speko_anyio.protocol.url import parse_url
-from tests.support.server import grant
-from tests.support.streams import stream_pair
+from speko_anyio.testing.server import grant
+from speko_anyio.testing.streams import stream_pair
 
 pytestmark = pytest.mark.anyio
 

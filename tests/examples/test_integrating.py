@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -27,11 +26,12 @@ from speko_anyio.protocol import (
     ToolCall,
     Transcript,
 )
+from tests.docs.programs import DOCS, programs
 from tests.interop.fake_server import TOKEN, FakeServer
 from tests.interop.wire import PATIENCE
 
-PAGE = (Path(__file__).parents[2] / "docs" / "integrating.md").read_text()
-PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = (DOCS / "integrating.md").read_text(encoding="utf-8")
+PROGRAMS = programs("integrating.md")
 
 NO_VERBS = {
     *("receive_data", "receive_eof", "receive_message", "receive_close", "receive_lost"),
@@ -41,9 +41,7 @@ NO_VERBS = {
 
 
 def run_minimal_loop(server: FakeServer, token: str) -> list[Frame]:
-    names: dict[str, object] = {}
-    exec(compile(PROGRAMS[0], "the minimal loop", "exec"), names)
-    run = names["run"]
+    run = PROGRAMS[0].load()["run"]
     assert callable(run)
     heard = []
 
@@ -81,15 +79,13 @@ def test_the_minimal_loop_raises_when_it_is_refused() -> None:
 
 
 def test_the_minimal_loop_is_at_most_fifteen_lines() -> None:
-    function = PROGRAMS[0][PROGRAMS[0].index("def run") :]
+    function = PROGRAMS[0].source[PROGRAMS[0].source.index("def run") :]
     assert len(function.splitlines()) <= 15
 
 
 def test_the_replay_program_runs() -> None:
     assert len(PROGRAMS) == 2
-    names: dict[str, object] = {}
-    exec(compile(PROGRAMS[1], "the replay program", "exec"), names)
-    assert isinstance(names["one"], ClientConnection)
+    assert isinstance(PROGRAMS[1].load()["one"], ClientConnection)
 
 
 EVENTS: dict[str, type] = {kind.__name__: kind for kind in (*get_args(Frame), *get_args(Command))}

@@ -11,6 +11,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
+from speko_anyio.gateway.meter import Meter
 from speko_anyio.gateway.session import RECEIVE_BUFFER, SEND_BUFFER, ServerSession, open_session
 from speko_anyio.protocol import (
     Audio,
@@ -232,6 +233,96 @@ async def test_the_time_limit_is_announced_and_kept(wire: MemoryTransport) -> No
     assert isinstance(warning, Expiring)
     assert 0 < warning.seconds <= 0.05
     assert close == Close(1000, "session_expired", "local")
+    # The client is told too, ahead of it.
+    assert [await wire.hear() for _ in range(3)] == [
+        Ready(16000, 24000),
+        Error("SESSION_EXPIRING", "the session ends in 0 seconds"),
+        Close(1000, "session_expired", "remote"),
+    ]
+
+
+async def test_nobody_is_warned_who_has_left(wire: MemoryTransport) -> None:
+    wire.answers_close = False
+    async with session_over(wire, ttl=0.05, warn_before=0.01, close_timeout=0.1) as session:
+        await session.close(4000, "enough")
+    assert await wire.hear() == Ready(16000, 24000)
+    assert await wire.hear() == Close(4000, "enough", "remote")
+
+
+async def test_it_counts_what_is_used(wire: MemoryTransport) -> None:
+    meter = Meter(keep_transcript=True)
+    async with session_over(wire, meter=meter) as session:
+        assert session.meter is meter
+        wire.say(bytes(320), bytes(3), '{"t":"interrupt"}')
+        while not isinstance(await session.receive(), Interrupt):
+            pass
+        await session.send_transcript("user", "hel", final=False)
+        await session.send_transcript("user", "hello", final=True)
+        await session.send_tool_call("c1", "f", "{}")
+        for status in ("started", "completed"):
+            await session.send_server_tool_call("s1", "search", status)
+        await session.send_usage(1, 2)
+        await session.send_usage(10, 20)
+        await session.send_audio(bytes(480))
+        await wait_all_tasks_blocked()
+        # What is refused counts for nothing.
+        for refused in (
+            session.send_tool_call("c1", "f", "{}"),
+            session.send_usage(-1, 0),
+            session.send_audio(b"x"),
+        ):
+            with pytest.raises(LocalProtocolError):
+                await refused
+    outcome = meter.outcome(session.closed, input_sample_rate=1, output_sample_rate=1)
+    assert outcome.close == session.closed
+    assert (outcome.input_audio_seconds, outcome.output_audio_seconds) == (161.5, 240)
+    assert (outcome.input_audio_tokens, outcome.output_audio_tokens) == (11, 22)
+    assert outcome.tool_calls == {"f": 1, "search": 1}
+    assert [(line.role, line.text) for line in outcome.transcript] == [("user", "hello")]
+    assert outcome.time_to_first_audio is None
+
+
+def time_to_first_audio(session: ServerSession) -> float | None:
+    # In a function: a type checker takes an attribute for unchanged.
+    return session.meter.time_to_first_audio
+
+
+@pytest.mark.parametrize("end", ["commit", "end_turn", "the handler"])
+async def test_the_first_audio_after_a_turn_is_timed(wire: MemoryTransport, end: str) -> None:
+    async with session_over(wire) as session:
+        # A greeting answers nobody.
+        await session.send_audio(bytes(2))
+        await wait_all_tasks_blocked()
+        assert time_to_first_audio(session) is None
+        if end == "the handler":
+            session.turn_ended()
+        else:
+            getattr(wire.client, end)()
+            wire.flush()
+            await session.receive()
+        await session.send_transcript("assistant", "well", final=False)
+        await wait_all_tasks_blocked()
+        assert time_to_first_audio(session) is None
+        await session.send_audio(bytes(2))
+        await wait_all_tasks_blocked()
+        first = time_to_first_audio(session)
+        assert first is not None
+        assert first >= 0
+        session.turn_ended()
+        await session.send_audio(bytes(2))
+        await wait_all_tasks_blocked()
+        assert time_to_first_audio(session) == first
+
+
+async def test_audio_that_is_dropped_was_not_sent(wire: MemoryTransport) -> None:
+    wire.writable = anyio.Event()
+    async with session_over(wire) as session:
+        for _ in range(10):
+            await session.send_audio(bytes(480))
+        await session.send_interruption()
+        wire.writable.set()
+        await wait_all_tasks_blocked()
+        assert session.meter.audio_out == 0
 
 
 async def test_only_one_task_receives(wire: MemoryTransport) -> None:

@@ -19,6 +19,7 @@ from speko_anyio.gateway import (
     ServerSession,
     SessionOutcome,
     SessionRecord,
+    StoreError,
     echo,
     running_gateway,
     server,
@@ -586,3 +587,64 @@ async def test_a_store_that_can_not_record_the_end_is_logged(
                 assert (await client.hear_close()).code == 1000
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert grant.session_id in record.getMessage()
+
+
+async def test_an_end_that_the_store_could_not_take_is_recorded_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By the gateway's beat, with the time at which it was."""
+    time = 1_800_000_000.0
+
+    class Away(MemoryStore):
+        away = True
+
+        async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
+            if self.away:
+                raise StoreError("no route to host")
+            await super().end(session_id, outcome, now=now)
+
+    store = Away()
+    gateway = make_gateway({"echo": returns}, store=store, now=lambda: time)
+    grants = [await mint_in_memory(gateway) for _ in range(2)]
+    for grant in grants:
+        await leave_after_opening(gateway, grant)
+    assert "no route to host" in caplog.text
+    assert gateway._stream.held == frozenset()
+    time += 10
+    store.away = False
+    await gateway._keeper.beat()
+    for grant in grants:
+        history = await store.get(grant["sessionId"])
+        assert history is not None
+        assert history.life.ended_at == time - 10
+    await gateway._keeper.beat()
+
+
+async def test_ends_that_can_not_be_recorded_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_UNRECORDED", 1)
+
+    class Away(MemoryStore):
+        async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
+            raise StoreError("no route to host")
+
+    gateway = make_gateway({"echo": returns}, store=Away())
+    for _ in range(3):
+        await leave_after_opening(gateway, await mint_in_memory(gateway))
+    assert len(gateway._stream._unrecorded) == 1
+    assert gateway._stream.held == frozenset()
+
+
+async def leave_after_opening(gateway: Gateway, grant: dict[str, str]) -> None:
+    says: list[dict[str, Any]] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.disconnect", "code": 1000, "reason": ""},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        return says.pop(0)
+
+    async def send(message: Any) -> None:
+        pass
+
+    with anyio.fail_after(10):
+        await gateway.app(stream_scope(grant["sessionId"], grant["wsToken"]), receive, send)

@@ -25,8 +25,8 @@ from speko_anyio import (
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
 from speko_anyio.protocol import AudioIn, Commit, ToolResult
 from speko_anyio.testing.providers import CallTools, OpenAIDouble, Say
+from speko_anyio.testing.server import TOKEN, connected
 from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy
-from tests.support.server import TOKEN, connected
 
 pytestmark = pytest.mark.anyio
 

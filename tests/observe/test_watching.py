@@ -29,9 +29,9 @@ from speko_anyio import (
 )
 from speko_anyio.observe.core import ObservedCore
 from speko_anyio.protocol import Command, Frame
-from tests.support.clock import VIRTUAL_BACKENDS, virtual_backend
-from tests.support.server import FakeServer, connected, grant
-from tests.support.streams import MemoryStream, Pipe
+from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing.server import FakeServer, connected, grant
+from speko_anyio.testing.streams import MemoryStream, Pipe
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 from speko_anyio.client import opening
 from speko_anyio.client.asyncio_driver import AsyncioDriver
 from speko_anyio.testing.clock import virtual_backend
-from tests.support.streams import MemoryStream
+from speko_anyio.testing.streams import MemoryStream
 
 Way = tuple[str, str]
 """An event loop, and ``stream`` or ``native`` for the driver."""

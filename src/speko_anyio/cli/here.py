@@ -1,4 +1,4 @@
-"""A gateway in this process, for whoever has no other: with the offline voice, and a key nobody else has."""
+"""A gateway in this process, for whoever has no other: with a key that nobody else has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from ..gateway import Gateway, default_handlers, running_gateway
+from ..client.direct import Provider
+from ..gateway import Gateway, Handler, ProviderHandler, built_in_handlers, running_gateway
 
 
 class Endpoint(NamedTuple):
@@ -21,8 +22,12 @@ class Endpoint(NamedTuple):
 
 
 @asynccontextmanager
-async def gateway_here() -> AsyncIterator[Endpoint]:
-    """Serve on a free port of the loopback interface while the block runs."""
+async def gateway_here(account: Provider | None = None) -> AsyncIterator[Endpoint]:
+    """Serve on a free port of the loopback interface while the block runs: the built-in handlers, or the
+    provider of `account`."""
     key = f"sk_local_{secrets.token_urlsafe(24)}"
-    async with running_gateway(Gateway(handlers=default_handlers(), api_keys=[key])) as url:
+    handlers: dict[str, Handler] = built_in_handlers()
+    if account is not None:
+        handlers = {account.name: ProviderHandler(account)}
+    async with running_gateway(Gateway(handlers=handlers, api_keys=[key])) as url:
         yield Endpoint(url, key)

@@ -149,8 +149,10 @@ def _parser() -> argparse.ArgumentParser:
         "say",
         help="ask any endpoint a recorded question",
         description="Ask with a WAV file, at the speed of speech, and write the answer to another. Without "
-        "--base-url, the providers local and echo are served by a gateway in this process.",
-        epilog=EXIT_CODES_HELP + "; the API key is read from SPEKO_API_KEY",
+        "--base-url, the providers local and echo are served by a gateway in this process; so are openai, "
+        "xai and google when OPENAI_API_KEY, XAI_API_KEY or GEMINI_API_KEY is set, and neither "
+        "SPEKO_BASE_URL nor SPEKO_API_KEY.",
+        epilog=EXIT_CODES_HELP + "; a service's API key is read from SPEKO_API_KEY",
     )
     say.add_argument(
         "wav", type=Path, metavar="QUESTION.wav", help="any PCM WAV: every rate and channel count"
@@ -163,6 +165,16 @@ def _parser() -> argparse.ArgumentParser:
     say.add_argument("--base-url", default=None, help="of the service (default: SPEKO_BASE_URL)")
     say.add_argument(
         "--record", type=Path, default=None, metavar="DIR", help="write the session down, for `timeline`"
+    )
+    say.add_argument(
+        "--direct", action="store_true", help="your own account with the provider, and no gateway between"
+    )
+    say.add_argument(
+        "--provider-url",
+        default=None,
+        metavar="URL",
+        help="where the provider is, for your own account with it (default: OPENAI_BASE_URL, XAI_BASE_URL or "
+        "GEMINI_BASE_URL, else the provider itself)",
     )
     _add_output(say)
     _add_backend(say)

@@ -30,6 +30,8 @@ from .config import session_config
 from .errors import MissingAPIKeyError
 from .mint import USER_AGENT
 from .opening import CoreOptions, SessionOptions, open_core
+from .pump import ClientCore
+from .resampled import ResampledCore
 from .session import RealtimeSession
 from .tools import AnyTool
 
@@ -106,7 +108,9 @@ class Provider(abc.ABC):
         """Hold a session with the provider open for the block: the same as `Realtime.connect` gives.
 
         The parameters are those of `Realtime.connect`. What of them the provider can't honour is logged as a
-        warning. `session_id` is made up here, and `expires_at` is empty.
+        warning. A sample rate that the provider does not have is changed here, which takes the extra `audio`
+        (ImportError without it) and delays speech by up to 20 ms; None is the provider's own rate.
+        `session_id` is made up here, and `expires_at` is empty.
 
         Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the
         session, `LocalProtocolError` when a parameter can't be used, `ConfigurationError` when `temperature`
@@ -129,6 +133,7 @@ class Provider(abc.ABC):
                 config, clock=time.monotonic, headers=_HEADERS, **core_options
             ),
             self.endpoint(model),
+            config,
             session_id=f"{self.name}-{uuid.uuid4().hex[:12]}",
             tools=tools,
             **options,
@@ -287,19 +292,25 @@ PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google
 async def open_connection(
     make_connection: Callable[[CoreOptions], ProviderConnection],
     endpoint: Endpoint,
+    config: SessionConfig,
     *,
     session_id: str,
     expires_at: str = "",
     tools: Iterable[AnyTool],
     **options: Unpack[SessionOptions],
 ) -> AsyncGenerator[RealtimeSession, None]:
-    """`open_core` for a provider: with its limits, and a log of what it can't honour."""
+    """`open_core` for a provider: with its limits, at the rates of `config`, and a log of what the provider
+    can't honour. ImportError when a rate is to be changed and soxr is not installed."""
 
-    def make_core(core_options: CoreOptions) -> ProviderConnection:
+    def make_core(core_options: CoreOptions) -> ClientCore:
         core = make_connection(core_options)
         for note in core.notes:
             logger.warning("session %s: %s", session_id, note)
-        return core
+        own = core.input_sample_rate, core.output_sample_rate
+        wanted = config.input_sample_rate or own[0], config.output_sample_rate or own[1]
+        if wanted == own:
+            return core
+        return ResampledCore(core, input_sample_rate=wanted[0], output_sample_rate=wanted[1])
 
     options.setdefault("limits", PROVIDER_LIMITS)
     options.setdefault("ping_timeout", PING_TIMEOUT)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from .app import Gateway
     from .echo_handler import echo
-    from .handlers import Handler, default_handlers
+    from .handlers import Handler, built_in_handlers, default_handlers
     from .provider_handler import ProviderHandler
     from .server import running_gateway, serve
     from .session import MessageTransport, ServerSession, open_session
@@ -50,6 +50,7 @@ __all__ = [
     "SessionStore",
     "StoreError",
     "StoredKey",
+    "built_in_handlers",
     "default_handlers",
     "echo",
     "open_session",
@@ -75,6 +76,7 @@ _HOMES: Final = {
     "SessionStore": "store",
     "StoreError": "store",
     "StoredKey": "store",
+    "built_in_handlers": "handlers",
     "default_handlers": "handlers",
     "echo": "echo_handler",
     "open_session": "session",

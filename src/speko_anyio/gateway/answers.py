@@ -47,6 +47,11 @@ def too_many(message: str, retry_after: int) -> RequestError:
     return RequestError(429, "RATE_LIMITED", message, headers={"Retry-After": str(retry_after)})
 
 
+def unavailable(code: str, message: str) -> RequestError:
+    """The gateway can't do it now, but soon."""
+    return RequestError(503, code, message, headers={"Retry-After": str(BUSY_RETRY)})
+
+
 def shorten(message: str) -> str:
     """A message of at most 200 characters, cut in its middle: msgspec's end with the field they are about."""
     half = _MAX_ECHO // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 from starlette.applications import Starlette
@@ -29,7 +29,7 @@ from .stream import Stream
 from .tokens import TokenSigner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .handlers import Handler
     from .metrics import Metrics
     from .session import ServerSession
+
+    Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 _CODES: Final = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
@@ -150,9 +152,8 @@ class Gateway:
                 Route("/healthz", health.live, methods=["GET"]),
                 Route("/readyz", health.ready, methods=["GET"]),
                 *((Route("/metrics", self._metrics.answer, methods=["GET"]),) if self._metrics else ()),
-                Route("/v1/sessions", mint.post, methods=["POST"], name="mint"),
-                Route("/v1/sessions", sessions.list, methods=["GET"], name="sessions"),
-                Route("/v1/sessions/{session_id}", sessions.get, methods=["GET"], name="session"),
+                Route("/v1/sessions", _by_method(mint.post, sessions.list), methods=["GET", "POST"]),
+                Route("/v1/sessions/{session_id}", sessions.get, methods=["GET"]),
                 WebSocketRoute("/v1/realtime/{session_id}", self._stream, name="realtime"),
                 *(playground_routes(self._handlers.keys()) if playground else ()),
                 WebSocketRoute("/{path:path}", _NoWebSocketHere()),
@@ -238,6 +239,15 @@ def _make_metrics(live: Callable[[], Collection[ServerSession]]) -> Metrics:
             "metrics need prometheus-client, which is not installed; install 'speko-anyio[gateway]'"
         ) from None
     return Metrics(live)
+
+
+def _by_method(post: Endpoint, get: Endpoint) -> Endpoint:
+    """One route for both: of two, a wrong method would be told the first one's only."""
+
+    async def endpoint(request: Request) -> Response:
+        return await (post if request.method == "POST" else get)(request)
+
+    return endpoint
 
 
 class _NoWebSocketHere:

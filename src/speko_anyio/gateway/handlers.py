@@ -22,16 +22,21 @@ A handler that is also an async context manager is entered when the gateway star
 _LOCAL_NEEDS: Final = ("espeakng_loader", "pocketsphinx", "soxr", "webrtcvad")
 
 
-def default_handlers() -> dict[str, Handler]:
-    """``echo``; ``local``, the offline voice, where its extra is installed; and ``openai``, ``xai`` and
-    ``google`` where the environment holds the API key of their account (``OPENAI_API_KEY``, ``XAI_API_KEY``,
-    ``GEMINI_API_KEY``; the base URL may be in ``OPENAI_BASE_URL`` and so on).
-
-    `LocalProtocolError` when such a base URL is none.
-    """
-    handlers: dict[str, Handler] = {"echo": echo, **provider_handlers()}
+def built_in_handlers() -> dict[str, Handler]:
+    """Those that need no account: ``echo``, and ``local``, the offline voice, if its extra is installed."""
+    handlers: dict[str, Handler] = {"echo": echo}
     if all(find_spec(module) for module in _LOCAL_NEEDS):
         from .local import LocalVoice
 
         handlers["local"] = LocalVoice()
     return handlers
+
+
+def default_handlers() -> dict[str, Handler]:
+    """`built_in_handlers`, and ``openai``, ``xai`` and ``google`` where the environment holds the API key of
+    an account (``OPENAI_API_KEY``, ``XAI_API_KEY``, ``GEMINI_API_KEY``; another base URL may be in
+    ``OPENAI_BASE_URL``, ``XAI_BASE_URL``, ``GEMINI_BASE_URL``).
+
+    `LocalProtocolError` when such a base URL is none.
+    """
+    return {**built_in_handlers(), **provider_handlers()}

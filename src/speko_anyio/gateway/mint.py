@@ -21,7 +21,7 @@ from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, Mint
 from speko_anyio.protocol.url import parse_url
 
 from .access import Access, Caller
-from .answers import BUSY_RETRY, RequestError, error_response, invalid, shorten, too_many
+from .answers import RequestError, error_response, invalid, shorten, too_many, unavailable
 from .keys import RateLimiter
 from .observer import Observer
 from .store import (
@@ -203,7 +203,7 @@ def _own_ws_base(request: Request) -> str:
 
 
 def _unavailable(message: str) -> RequestError:
-    return RequestError(503, "SESSION_CREATE_FAILED", message, headers={"Retry-After": str(BUSY_RETRY)})
+    return unavailable("SESSION_CREATE_FAILED", message)
 
 
 async def _read_body(request: Request) -> bytes:

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .access import Access, Caller
-from .answers import RequestError, error_response, invalid, shorten
-from .store import SessionHistory, SessionQuery, SessionStore, Status, TranscriptLine
+from .answers import RequestError, error_response, invalid, shorten, unavailable
+from .store import SessionHistory, SessionQuery, SessionStore, Status, StoreError, TranscriptLine
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,9 @@ async def _answer(work: Awaitable[dict[str, Any]]) -> Response:
         body = msgspec.json.encode(await work)
     except RequestError as refusal:
         return refusal.response
+    except StoreError as error:
+        logger.error("reading the sessions failed: %s", error)
+        return unavailable("UNAVAILABLE", "the gateway can't reach its records now; try again").response
     except Exception:
         logger.exception("reading the sessions failed")
         return error_response(500, "INTERNAL", "the gateway failed to read its records; try again later")

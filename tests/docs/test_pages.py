@@ -1,0 +1,97 @@
+"""Every program on the pages of `docs` runs, as it stands there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from speko_anyio.gateway import Gateway, ServerSession, running_gateway
+from speko_anyio.protocol import Commit, ToolResult
+from speko_anyio.testing.providers import OpenAIDouble
+
+from .programs import DOCS, Program, programs
+
+KEY = "sk_docs_0123456789"
+
+RUN = ("tutorial.md", "networking.md", "observability.md")
+"""Pages whose programs need no more than a gateway."""
+
+SAYS = {
+    "tutorial.md 1": "It rains. (960 bytes of speech)",
+    "tutorial.md 2": "sess_",
+    "tutorial.md 3": 'get_weather {"city": "Paris"}\nthe end',
+    "tutorial.md 4": "play 960 bytes",
+    "tutorial.md 5": "wrong key: HTTP 401 UNAUTHORIZED",
+    "networking.md 1": "the proxy 127.0.0.1:9 can't be reached",
+    "networking.md 2": "sess_",
+    "networking.md 3": "sess_",
+    "observability.md 3": ": 0 interruptions",
+}
+"""What each program says, or a part of it; nothing, when it is not here."""
+
+
+async def voice(session: ServerSession) -> None:
+    async for command in session:
+        match command:
+            case Commit() if session.config.tools:
+                await session.send_tool_call("c1", "get_weather", '{"city": "Paris"}')
+            case Commit() | ToolResult():
+                await session.send_audio(bytes(960))
+                await session.send_transcript("assistant", "It rains.", final=True)
+                return
+            case _:
+                pass
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """A program may set up logging; afterwards it is as it was."""
+    root, ours = logging.getLogger(), logging.getLogger("speko_anyio")
+    handlers, levels = list(root.handlers), (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+PROGRAMS = [program for page in RUN for program in programs(page)]
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize("program", PROGRAMS, ids=repr)
+async def test_a_program_runs(
+    program: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = Gateway(handlers={"local": voice}, api_keys=[KEY])
+    with anyio.fail_after(30):
+        async with running_gateway(gateway) as url:
+            monkeypatch.setenv("SPEKO_API_KEY", KEY)
+            monkeypatch.setenv("SPEKO_BASE_URL", url)
+            await program.run(monkeypatch)
+    said = capsys.readouterr().out
+    assert SAYS.get(repr(program), "") in said
+    assert bool(said) == (repr(program) in SAYS)
+
+
+def test_what_is_said_is_said_by_a_program() -> None:
+    assert SAYS.keys() <= {repr(program) for program in PROGRAMS}
+
+
+def test_the_double_of_a_provider_is_made() -> None:
+    # The page leaves out the program under test, so there is nothing to run.
+    (program,) = programs("provider-doubles.md")
+    assert isinstance(program.load()["double"], OpenAIDouble)
+
+
+OTHERS = sorted({page.name for page in DOCS.glob("*.md") if programs(page.name)} - set(RUN))
+
+
+@pytest.mark.parametrize("page", OTHERS)
+def test_the_other_pages_have_tests_of_their_own(page: str) -> None:
+    tests = Path(__file__).parents[1].rglob("test_*.py")
+    assert any(f'"{page}"' in test.read_text(encoding="utf-8") for test in tests)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from speko_anyio.gateway import SessionOutcome
+from speko_anyio.gateway.meter import MAX_TOOL_NAMES, MAX_TRANSCRIPT, OTHER_TOOLS, Meter
+from speko_anyio.gateway.store import TranscriptLine
+from speko_anyio.protocol import Close
+
+
+def test_what_nobody_did_is_nothing() -> None:
+    assert Meter().outcome(None, input_sample_rate=16000, output_sample_rate=24000) == SessionOutcome()
+
+
+def test_an_outcome_has_all_of_it() -> None:
+    meter = Meter(keep_transcript=True)
+    meter.audio_in, meter.audio_out = 16000, 24000
+    meter.input_tokens, meter.output_tokens = 1, 2
+    meter.turn_ended(10.0)
+    meter.turn_ended(11.0)
+    meter.answered(11.25)
+    meter.turn_ended(20.0)
+    meter.answered(29.0)
+    meter.tool_called("f")
+    meter.tool_called("f")
+    meter.said("user", "hi", 5.0)
+    close = Close(1000, "", "local")
+    assert meter.outcome(close, input_sample_rate=16000, output_sample_rate=24000) == SessionOutcome(
+        close=close,
+        input_audio_seconds=0.5,
+        output_audio_seconds=0.5,
+        input_audio_tokens=1,
+        output_audio_tokens=2,
+        time_to_first_audio=0.25,
+        tool_calls={"f": 2},
+        transcript=(TranscriptLine("user", "hi", 5.0),),
+    )
+
+
+def test_names_that_a_model_makes_up_fill_no_memory() -> None:
+    meter = Meter()
+    for number in range(MAX_TOOL_NAMES + 10):
+        meter.tool_called(f"f{number}")
+    meter.tool_called("f0")
+    assert len(meter.tool_calls) == MAX_TOOL_NAMES + 1
+    assert (meter.tool_calls["f0"], meter.tool_calls[OTHER_TOOLS]) == (2, 10)
+
+
+def test_a_transcript_is_kept_when_asked_for_and_as_far_as_it_fits() -> None:
+    silent, meter = Meter(), Meter(keep_transcript=True)
+    silent.said("user", "hi", 1.0)
+    assert silent.transcript == []
+    meter.said("user", "x" * MAX_TRANSCRIPT, 1.0)
+    meter.said("user", "y", 2.0)
+    assert len(meter.transcript) == 1
