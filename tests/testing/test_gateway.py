@@ -304,6 +304,16 @@ async def test_a_script_that_still_talks_when_the_client_leaves_has_not_failed()
     async with fake_session([steps.wait(1.0), steps.call_tool("f"), steps.say(PCM)]) as (session, _):
         await session.close()
         await anyio.sleep(2.0)
+    # One that was called before the session ended, and a reaction that outlives the script's own close.
+    async with fake_session([steps.call_tool("f")]) as (session, _):
+        await session.receive()
+    talking = steps.on_commit(steps.say(bytes(480_000), pace=1.0))
+    async with fake_session([talking, steps.wait(1.0), steps.stall(), steps.close(), steps.wait(1.0)]) as (
+        s,
+        _,
+    ):
+        await s.commit()
+        await anyio.sleep(1.5)
 
 
 async def test_a_gateway_can_not_say_what_the_protocol_forbids() -> None:

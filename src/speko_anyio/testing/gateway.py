@@ -94,11 +94,12 @@ class FakeGateway:
             original(speko, **options)
             self._redirect(speko)
 
-        Speko.__init__ = init  # type: ignore[method-assign,assignment]
+        # The class itself, since applications have imported it by now.
+        Speko.__init__ = init  # type: ignore[method-assign,assignment]  # its arguments matter to nobody
         try:
             yield self
         finally:
-            Speko.__init__ = original  # type: ignore[method-assign]
+            Speko.__init__ = original  # type: ignore[method-assign]  # as it was
 
     def refuse(
         self,

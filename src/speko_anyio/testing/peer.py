@@ -236,8 +236,10 @@ class FakePeer(FakeServer):
 
     def stall(self, *, receiving: bool = True, sending: bool = True) -> None:
         """Hold the connection still, as seen from the client: nothing arrives, or nothing can be written."""
-        self.to_client.stalled |= receiving
-        self.from_client.stalled |= sending
+        if receiving:
+            self.to_client.stall()
+        if sending:
+            self.from_client.stall()
 
     def resume(self) -> None:
         """End every `stall`."""

@@ -13,16 +13,17 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from ..client.block import block
 from ..protocol.errors import ConnectionClosed
+from ..protocol.state import State
 
 if TYPE_CHECKING:
     from .peer import FakePeer
 
 SessionT = TypeVar("SessionT")
 
-Step: TypeAlias = "Callable[[FakePeer], Awaitable[object] | object]"
+Step: TypeAlias = Callable[["FakePeer"], Awaitable[object] | object]
 """Something a gateway does: a function of its `FakePeer`, sync or async."""
 
-Script: TypeAlias = "Step | Iterable[Step]"
+Script: TypeAlias = Step | Iterable[Step]
 """Everything a gateway does: one coroutine function, or steps in their order.
 
 When it is through, the session is closed with 1000, as the gateway does behind a handler; unless there are
@@ -74,8 +75,8 @@ class Stage:
             if whole and not peer.reactions:
                 peer.close()
         except Exception as exc:  # noqa: BLE001 - raised by `scripted`
-            # That the client left while the script was talking is no failure of either.
-            if isinstance(exc, ConnectionClosed) and exc is peer.core.error:
+            # That the session ended while somebody was still talking in it is no failure of theirs.
+            if isinstance(exc, ConnectionClosed) and peer.core.state is not State.OPEN:
                 return
             if self.failure is None and not self._block_failed:
                 self.failure = exc
