@@ -85,7 +85,7 @@ if TYPE_CHECKING:
         is_sendable,
         parse_url,
     )
-    from .protocol.mint import SessionConfig, SessionGrant, ToolSpec
+    from .protocol.mint import ProviderGrant, SessionConfig, SessionGrant, ToolSpec
     from .providers.google import GoogleOptions, GoogleVad
     from .providers.openai import OpenAIOptions, SemanticVad, ServerVad
     from .providers.options import ServerTool
@@ -139,6 +139,7 @@ __all__ = [
     "Playback",
     "ProtocolError",
     "Provider",
+    "ProviderGrant",
     "ProxyError",
     "RateLimitError",
     "Ready",
@@ -213,7 +214,7 @@ _HOMES = {
     "SessionStats": "client.stats",
     **dict.fromkeys(("SessionInfo", "SessionObserver"), "observe.observer"),
     **dict.fromkeys(("Tool", "ToolError", "tool"), "client.tools"),
-    **dict.fromkeys(("SessionConfig", "SessionGrant", "ToolSpec"), "protocol.mint"),
+    **dict.fromkeys(("ProviderGrant", "SessionConfig", "SessionGrant", "ToolSpec"), "protocol.mint"),
     **dict.fromkeys(("Google", "OpenAI", "Provider", "XAI"), "client.direct"),
     **dict.fromkeys(("GoogleOptions", "GoogleVad"), "providers.google"),
     **dict.fromkeys(("OpenAIOptions", "SemanticVad", "ServerVad"), "providers.openai"),

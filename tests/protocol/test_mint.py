@@ -13,6 +13,7 @@ from speko_anyio.protocol.mint import (
     MAX_TTL_SECONDS,
     APIErrorBody,
     MintRequest,
+    ProviderGrant,
     SessionConfig,
     SessionGrant,
     ToolSpec,
@@ -171,3 +172,51 @@ def test_the_body_of_an_error() -> None:
 
 def test_the_documented_numbers() -> None:
     assert (DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS) == (24000, 1800)
+
+
+PROVIDER_GRANT: dict[str, Any] = {
+    "mode": "s2s",
+    "transport": "provider_direct",
+    "sessionId": "s1",
+    "planId": "plan_1",
+    "attemptId": "att_1",
+    "provider": "xai",
+    "model": "grok-voice-latest",
+    "adapter": "xai.realtime.v1",
+    "providerTransport": "websocket",
+    "endpoint": "wss://api.x.ai/v1/realtime",
+    "credential": {"kind": "bearer", "value": "ek-secret", "expiresAt": "2100-01-01T00:05:00Z"},
+    "telemetry": {"endpoint": "https://t.test/v1/events", "token": "tt-secret", "flushIntervalMs": 2000},
+    "reservation": {"id": "res_1", "authorizedDurationSeconds": 300, "billing": {"mode": "x"}},
+    "session": {"voice": "Ara", "instructions": "Be terse.", "tools": [{"name": "f", "parameters": {}}]},
+    "inputSampleRate": 16000,
+    "outputSampleRate": 24000,
+    "expiresAt": "2100-01-01T00:05:00Z",
+}
+
+
+def test_a_grant_of_a_session_with_a_provider() -> None:
+    grant = msgspec.convert(PROVIDER_GRANT, ProviderGrant)
+    assert (grant.session_id, grant.attempt_id, grant.provider) == ("s1", "att_1", "xai")
+    assert grant.credential.value == "ek-secret"
+    assert grant.telemetry is not None
+    assert grant.telemetry.flush_interval_ms == 2000
+    assert grant.reservation is not None
+    assert grant.reservation.authorized_duration_seconds == 300
+    assert grant.session is not None
+    assert grant.session.tools == (ToolSpec(name="f"),)
+
+
+def test_a_grant_of_a_session_with_a_provider_that_says_little() -> None:
+    optional = {"attemptId", "telemetry", "reservation", "session", "inputSampleRate", "outputSampleRate"}
+    grant = msgspec.convert(
+        {name: value for name, value in PROVIDER_GRANT.items() if name not in optional}, ProviderGrant
+    )
+    assert (grant.telemetry, grant.reservation, grant.session) == (None, None, None)
+    assert (grant.attempt_id, grant.input_sample_rate, grant.output_sample_rate) == ("", 0, 0)
+
+
+def test_a_grant_of_a_session_with_a_provider_shows_no_secret() -> None:
+    shown = repr(msgspec.convert(PROVIDER_GRANT, ProviderGrant))
+    assert "secret" not in shown
+    assert "https://t.test/v1/events" in shown

@@ -37,7 +37,9 @@ from .tools import AnyTool
 
 logger: Final = logging.getLogger("speko_anyio")
 
-_HEADERS: Final = (("User-Agent", USER_AGENT),)
+HEADERS: Final = (("User-Agent", USER_AGENT),)
+"""Of the opening request to a provider."""
+
 _OPENAI_OPTIONS: Final = OpenAIOptions()
 _XAI_OPTIONS: Final = XAIOptions()
 _GOOGLE_OPTIONS: Final = GoogleOptions()
@@ -130,7 +132,7 @@ class Provider(abc.ABC):
         options["observer"] = introduced(options.get("observer"), provider=self.name, model=model)
         opening = open_connection(
             lambda core_options: self.connection(
-                config, clock=time.monotonic, headers=_HEADERS, **core_options
+                config, clock=time.monotonic, headers=HEADERS, **core_options
             ),
             self.endpoint(model),
             config,

@@ -52,11 +52,10 @@ class APIResponseError(APIError):
 class UnsupportedTransportError(APIError):
     """The API granted a session over a transport that this client does not speak."""
 
-    def __init__(self, transport: str, details: str = "") -> None:
+    def __init__(self, transport: str, details: str = "", problem: str = "this version can't speak") -> None:
         super().__init__(
-            f"the API granted a session over the transport {transport!r}{details}, which this version can't "
-            "speak; choose a provider and model that the API serves through its own WebSocket, or upgrade "
-            "speko-anyio"
+            f"the API granted a session over the transport {transport!r}{details}, which {problem}; choose a "
+            "provider and model that the API serves through its own WebSocket, or upgrade speko-anyio"
         )
         self.transport = transport
         """As the API names it, such as ``provider_direct``."""

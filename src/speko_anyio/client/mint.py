@@ -10,7 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from .._version import __version__
-from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, SessionGrant
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, ProviderGrant, SessionGrant
 from .errors import (
     APIConnectionError,
     APIError,
@@ -44,6 +44,12 @@ _MAX_MESSAGE: Final = 300
 """Characters of an error body that go into an exception."""
 
 _jitter: Final = random.SystemRandom().uniform
+
+
+ADAPTERS: Final = ("openai.realtime.v1", "xai.realtime.v1", "google.live.v1")
+"""The protocols of providers that this client speaks, as the API names them."""
+
+AnyGrant: TypeAlias = SessionGrant | ProviderGrant
 
 
 class HTTPResponse(Protocol):
@@ -82,6 +88,15 @@ class _Shape(msgspec.Struct, frozen=True, rename="camel"):
     adapter: str | None = None
     provider_transport: str | None = None
 
+    @property
+    def is_served_here(self) -> bool:
+        """Whether it is a session with a provider that this client can hold."""
+        return (
+            self.transport == "provider_direct"
+            and self.provider_transport == "websocket"
+            and self.adapter in ADAPTERS
+        )
+
 
 class _ErrorBody(msgspec.Struct, frozen=True):
     error: str
@@ -107,7 +122,7 @@ class Mint:
         self._timeout = timeout
         self._retries = retries
 
-    async def create(self, request: MintRequest) -> SessionGrant:
+    async def create(self, request: MintRequest) -> AnyGrant:
         """Mint a session; raises the `APIError` family."""
         body = msgspec.json.encode(request)
         headers = {
@@ -193,13 +208,17 @@ class Mint:
         # A service may quote what it refused.
         return text.replace(self._api_key, "<api key>")
 
-    def _grant(self, request: MintRequest, body: bytes) -> SessionGrant:
+    def _grant(self, request: MintRequest, body: bytes) -> AnyGrant:
+        grant: AnyGrant
         try:
             shape = msgspec.json.decode(body, type=_Shape)
-            if shape.transport is not None and shape.ws_url is None:
+            if shape.is_served_here:
+                grant = msgspec.json.decode(body, type=ProviderGrant)
+            elif shape.transport is not None and shape.ws_url is None:
                 details = self._quote(", ".join(filter(None, (shape.adapter, shape.provider_transport))))
                 raise UnsupportedTransportError(shape.transport, f" ({details})" if details else "")
-            grant = msgspec.json.decode(body, type=SessionGrant)
+            else:
+                grant = msgspec.json.decode(body, type=SessionGrant)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             # msgspec names the field that is wrong, and not its value: no token comes out here.
             raise APIResponseError(

@@ -11,12 +11,14 @@ from ..protocol.mint import (
     DEFAULT_SAMPLE_RATE,
     MAX_TTL_SECONDS,
     MintRequest,
+    ProviderGrant,
     SampleRate,
     SessionGrant,
 )
 from .block import block
 from .config import session_config
-from .mint import USER_AGENT, Mint
+from .errors import UnsupportedTransportError
+from .mint import USER_AGENT, AnyGrant, Mint
 from .opening import CoreOptions, SessionOptions, check_names, open_core
 from .session import RealtimeSession
 from .tools import AnyTool
@@ -24,13 +26,16 @@ from .tools import AnyTool
 
 @block
 async def open_session(
-    grant: SessionGrant,
+    grant: AnyGrant,
     *,
     tools: Iterable[AnyTool] = (),
     ttl_seconds: float | None = None,
     **options: Unpack[SessionOptions],
 ) -> AsyncGenerator[RealtimeSession, None]:
     """Open the session of a grant that was minted here or elsewhere; no API key is needed.
+
+    A `ProviderGrant` is opened with the provider itself, on the service's account. Its credential goes there,
+    and the service is told how long the session lasts.
 
     - `tools`: functions whose calls are to be answered here. What the model knows of them was declared when
       the session was minted.
@@ -40,9 +45,17 @@ async def open_session(
     Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the session
     or does not answer in time, `RemoteProtocolError` when what answers is no WebSocket server,
     `LocalProtocolError` when the grant's URL or token can't be used, TypeError for an option that there is
-    not or what is no tool. A `stream` is closed then too. An exception of the body comes out as
-    it is. Cancelling the block ends the session at once; leaving it says goodbye first.
+    not or what is no tool, `UnsupportedTransportError` for a session that is not over a WebSocket. A
+    `stream` is closed then too. An exception of the body comes out as it is. Cancelling the block ends the
+    session at once; leaving it says goodbye first.
     """
+    if isinstance(grant, ProviderGrant):
+        # The dialects are loaded when they are needed.
+        from .direct_grant import open_provider_grant
+
+        async with open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, **options) as session:
+            yield session
+        return
 
     def make_core(core_options: CoreOptions) -> ClientConnection:
         return ClientConnection(
@@ -99,30 +112,31 @@ class Realtime:
         - `metadata`: free form, stored with the session.
         - `ttl_seconds`: how long the session may last; the server caps it at 1800.
 
-        Raises the `APIError` family, and `ConfigurationError` when `temperature` is not finite. Connection
-        failures and 429, 502, 503 and 504 are tried again, with one
+        Raises the `APIError` family, which has `UnsupportedTransportError` for a session straight with the
+        provider (such a grant is not to be handed out: use `connect`), and `ConfigurationError` when
+        `temperature` is not finite. Connection failures and 429, 502, 503 and 504 are tried again, with one
         ``Idempotency-Key``, up to ``max_retries`` times.
         """
-        config = session_config(
-            provider=provider,
-            model=model,
-            voice=voice,
-            system_prompt=system_prompt,
-            temperature=temperature,
-            input_sample_rate=input_sample_rate,
-            output_sample_rate=output_sample_rate,
-            tools=tools,
-        )
-        return await self._mint.create(
-            MintRequest(
-                mode="s2s",
-                s2s=config,
-                metadata=None if metadata is None else dict(metadata),
+        grant = await self._mint.create(
+            _mint_request(
+                provider=provider,
+                model=model,
+                voice=voice,
+                system_prompt=system_prompt,
+                temperature=temperature,
+                input_sample_rate=input_sample_rate,
+                output_sample_rate=output_sample_rate,
+                tools=tools,
+                metadata=metadata,
                 ttl_seconds=ttl_seconds,
                 agent_id=agent_id,
-                webhook_tags=None if webhook_tags is None else dict(webhook_tags),
+                webhook_tags=webhook_tags,
             )
         )
+        if isinstance(grant, ProviderGrant):
+            details = f" ({grant.adapter}, {grant.provider_transport})"
+            raise UnsupportedTransportError(grant.transport, details, "only `connect` can open")
+        return grant
 
     open = staticmethod(open_session)
 
@@ -144,27 +158,65 @@ class Realtime:
         webhook_tags: Mapping[str, str] | None = None,
         **options: Unpack[SessionOptions],
     ) -> AsyncGenerator[RealtimeSession, None]:
-        """Mint a session and hold it open for the block: `create_session` and `open` in one.
+        """Mint a session and hold it open for the block: `create_session` and `open` in one, also for what
+        the API grants straight with a provider.
 
         See those two for the parameters and what they raise.
         """
         check_names(options)
         tools = tuple(tools)
-        grant = await self.create_session(
-            provider=provider,
-            model=model,
-            voice=voice,
-            system_prompt=system_prompt,
-            temperature=temperature,
-            input_sample_rate=input_sample_rate,
-            output_sample_rate=output_sample_rate,
-            tools=tools,
-            metadata=metadata,
-            ttl_seconds=ttl_seconds,
-            agent_id=agent_id,
-            webhook_tags=webhook_tags,
+        grant = await self._mint.create(
+            _mint_request(
+                provider=provider,
+                model=model,
+                voice=voice,
+                system_prompt=system_prompt,
+                temperature=temperature,
+                input_sample_rate=input_sample_rate,
+                output_sample_rate=output_sample_rate,
+                tools=tools,
+                metadata=metadata,
+                ttl_seconds=ttl_seconds,
+                agent_id=agent_id,
+                webhook_tags=webhook_tags,
+            )
         )
         options["observer"] = introduced(options.get("observer"), provider=provider, model=model)
         ttl = None if ttl_seconds is None else min(ttl_seconds, MAX_TTL_SECONDS)
         async with self.open(grant, tools=tools, ttl_seconds=ttl, **options) as session:
             yield session
+
+
+def _mint_request(
+    *,
+    provider: str,
+    model: str,
+    voice: str | None,
+    system_prompt: str | None,
+    temperature: float | None,
+    input_sample_rate: SampleRate | None,
+    output_sample_rate: SampleRate | None,
+    tools: Iterable[AnyTool],
+    metadata: Mapping[str, Any] | None,
+    ttl_seconds: int | None,
+    agent_id: str | None,
+    webhook_tags: Mapping[str, str] | None,
+) -> MintRequest:
+    config = session_config(
+        provider=provider,
+        model=model,
+        voice=voice,
+        system_prompt=system_prompt,
+        temperature=temperature,
+        input_sample_rate=input_sample_rate,
+        output_sample_rate=output_sample_rate,
+        tools=tools,
+    )
+    return MintRequest(
+        mode="s2s",
+        s2s=config,
+        metadata=None if metadata is None else dict(metadata),
+        ttl_seconds=ttl_seconds,
+        agent_id=agent_id,
+        webhook_tags=None if webhook_tags is None else dict(webhook_tags),
+    )

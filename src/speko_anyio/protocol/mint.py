@@ -75,6 +75,71 @@ class SessionGrant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return [("session_id", self.session_id), ("expires_at", self.expires_at)]
 
 
+class Credential(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What lets one session in at a provider."""
+
+    kind: Literal["bearer"]
+    value: str
+    expires_at: str = ""
+
+    def __repr__(self) -> str:
+        return f"Credential(kind={self.kind!r}, value='***', expires_at={self.expires_at!r})"
+
+
+class TelemetryTarget(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Where the service wants to be told how a session with a provider goes."""
+
+    endpoint: str
+    token: str
+    flush_interval_ms: int = 5000
+
+    def __repr__(self) -> str:
+        return f"TelemetryTarget(endpoint={self.endpoint!r}, token='***')"
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What was set aside for a session."""
+
+    authorized_duration_seconds: int
+    """How long it may last."""
+
+
+class ProviderParameters(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the session is to be, as the service resolved it."""
+
+    voice: str | None = None
+    instructions: str | None = None
+    temperature: float | None = None
+    tools: tuple[ToolSpec, ...] | None = None
+
+
+class ProviderGrant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The other answer: a session straight with the provider, on the service's account."""
+
+    transport: Literal["provider_direct"]
+    session_id: str
+    provider: str
+    model: str
+    adapter: str
+    """The protocol that the provider speaks, such as ``xai.realtime.v1``."""
+    provider_transport: str
+    """``websocket`` or ``webrtc``."""
+    endpoint: str
+    """Where the provider is: a URL with its path."""
+    credential: Credential
+    expires_at: str = ""
+    """ISO 8601; until then the credential opens the session."""
+    attempt_id: str = ""
+    """What telemetry calls the session."""
+    telemetry: TelemetryTarget | None = None
+    reservation: Reservation | None = None
+    session: ProviderParameters | None = None
+    input_sample_rate: int = 0
+    """0: what was asked for counts, then 24000."""
+    output_sample_rate: int = 0
+    mode: Literal["s2s"] = "s2s"
+
+
 class APIErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every error of the HTTP API."""
 

@@ -12,7 +12,7 @@ import msgspec
 
 from ..client.api import Speko
 from ..client.block import block
-from ..client.mint import Mint
+from ..client.mint import AnyGrant, Mint
 from ..client.opening import SessionOptions
 from ..client.realtime import Realtime, open_session
 from ..client.session import RealtimeSession
@@ -189,12 +189,13 @@ class _FakeRealtime(Realtime):
     @block
     async def open(
         self,
-        grant: SessionGrant,
+        grant: AnyGrant,
         *,
         tools: Iterable[AnyTool] = (),
         ttl_seconds: float | None = None,
         **options: Unpack[SessionOptions],
     ) -> AsyncGenerator[RealtimeSession, None]:
+        assert isinstance(grant, SessionGrant), "nothing else is minted here"
         gateway = self._gateway
         peer = gateway.take(grant)
         options["stream"] = peer.stream

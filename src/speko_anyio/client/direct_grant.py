@@ -1,0 +1,110 @@
+"""Sessions straight with a provider that a service granted: its account, its credential, its telemetry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterable
+from typing import Unpack
+
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, ProviderGrant, ProviderParameters, SampleRate, SessionConfig
+from ..providers.connection import (
+    GoogleConnection,
+    OpenAIConnection,
+    ProviderConnection,
+    XAIConnection,
+)
+from ..providers.endpoint import Endpoint
+from ..providers.google import google_endpoint
+from ..providers.openai import openai_endpoint
+from ..providers.xai import xai_endpoint
+from .block import block
+from .direct import HEADERS, open_connection
+from .errors import UnsupportedTransportError
+from .mint import ADAPTERS
+from .opening import CoreOptions, SessionOptions
+from .session import RealtimeSession
+from .telemetry import Telemetry
+from .tools import AnyTool, Toolbox
+
+
+@block
+async def open_provider_grant(
+    grant: ProviderGrant,
+    *,
+    tools: Iterable[AnyTool] = (),
+    ttl_seconds: float | None = None,
+    **options: Unpack[SessionOptions],
+) -> AsyncGenerator[RealtimeSession, None]:
+    """`open_session` for a `ProviderGrant`. `UnsupportedTransportError` when it is not over a WebSocket."""
+    if grant.provider_transport != "websocket" or grant.adapter not in ADAPTERS:
+        raise UnsupportedTransportError(grant.transport, f" ({grant.adapter}, {grant.provider_transport})")
+    tools = tuple(tools)
+    config = _config(grant, tools)
+    endpoint = _endpoint(grant)
+    ttl = ttl_seconds
+    if grant.reservation is not None:
+        ttl = min(grant.reservation.authorized_duration_seconds, ttl_seconds or float("inf"))
+
+    def make_connection(core_options: CoreOptions) -> ProviderConnection:
+        match grant.adapter:
+            case "xai.realtime.v1":
+                return XAIConnection(
+                    endpoint, config, ttl=ttl, clock=time.monotonic, headers=HEADERS, **core_options
+                )
+            case "google.live.v1":
+                return GoogleConnection(
+                    endpoint, config, ttl=ttl, clock=time.monotonic, headers=HEADERS, **core_options
+                )
+            case _:
+                return OpenAIConnection(
+                    endpoint, config, ttl=ttl, clock=time.monotonic, headers=HEADERS, **core_options
+                )
+
+    telemetry = None if grant.telemetry is None else Telemetry(grant, grant.telemetry)
+    opening = open_connection(
+        make_connection,
+        endpoint,
+        config,
+        session_id=grant.session_id,
+        expires_at=grant.expires_at,
+        tools=tools,
+        **options,
+    )
+    opened = False
+    try:
+        async with opening as session:
+            opened = True
+            if telemetry is not None:
+                session._lifetime.spawn(telemetry.run)
+            yield session
+    finally:
+        if telemetry is not None and opened:
+            await telemetry.finish()
+
+
+def _config(grant: ProviderGrant, tools: tuple[AnyTool, ...]) -> SessionConfig:
+    parameters = grant.session or ProviderParameters()
+    declared = Toolbox(tools).specs if parameters.tools is None else parameters.tools
+    return SessionConfig(
+        provider=grant.provider,
+        model=grant.model,
+        voice=parameters.voice,
+        system_prompt=parameters.instructions,
+        temperature=parameters.temperature,
+        input_sample_rate=_rate(grant.input_sample_rate),
+        output_sample_rate=_rate(grant.output_sample_rate),
+        tools=declared,
+    )
+
+
+def _rate(rate: int) -> SampleRate:
+    return 16000 if rate == 16000 else DEFAULT_SAMPLE_RATE
+
+
+def _endpoint(grant: ProviderGrant) -> Endpoint:
+    key = grant.credential.value
+    if grant.adapter == "xai.realtime.v1":
+        return xai_endpoint(key, grant.model, base_url=grant.endpoint, path="", auth="subprotocol")
+    if grant.adapter == "google.live.v1":
+        return google_endpoint(key, base_url=grant.endpoint, path="", auth="token")
+    return openai_endpoint(key, grant.model, base_url=grant.endpoint, path="")
