@@ -11,7 +11,6 @@ import pytest
 
 from speko_anyio.gateway import MemoryStore, StoreError
 from speko_anyio.gateway.keeper import Keeper
-from speko_anyio.gateway.store import Purged
 from speko_anyio.testing import VIRTUAL_BACKENDS, virtual_backend
 
 from .store.support import claim, record
@@ -32,6 +31,7 @@ class Store(MemoryStore):
         self.log: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
         self.hangs = False
+        self.backlog = 0
 
     async def renew(self, session_ids: Collection[str], *, node_id: str, lease: float, now: float) -> None:
         self.log.append(("renew", sorted(session_ids), node_id, lease, now))
@@ -41,9 +41,10 @@ class Store(MemoryStore):
             raise self.error
         await super().renew(session_ids, node_id=node_id, lease=lease, now=now)
 
-    async def purge(self, *, transcripts_before: float | None, now: float) -> Purged:
+    async def purge(self, *, transcripts_before: float | None, now: float) -> bool:
         self.log.append(("purge", transcripts_before, now))
-        return await super().purge(transcripts_before=transcripts_before, now=now)
+        self.backlog = max(0, self.backlog - 1)
+        return self.backlog > 0
 
 
 def keeper(store: Store, *, retention: float | None = None, retries: list[float] | None = None) -> Keeper:
@@ -72,6 +73,14 @@ async def test_it_beats_thrice_a_lease_from_the_start_until_the_block_ends() -> 
     assert store.log[2] == ("renew", ["sess_1"], "node_a", 30.0, start + 10)
     assert store.log[3] == ("purge", start + 10 - 100, start + 10)
     assert [at - start for at in retries] == [0, 10, 20]
+
+
+async def test_it_purges_until_there_is_no_more() -> None:
+    store = Store()
+    store.backlog = 5
+    await keeper(store).beat()
+    assert [entry[0] for entry in store.log].count("purge") == 5
+    assert store.backlog == 0
 
 
 async def test_its_own_sessions_live_and_those_of_a_lost_node_end(caplog: pytest.LogCaptureFixture) -> None:

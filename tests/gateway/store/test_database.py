@@ -12,10 +12,11 @@ import anyio
 import pytest
 from sqlalchemy import Connection, text
 
-from speko_anyio.gateway import SQLStore, StoreError
+from speko_anyio.gateway import SessionOutcome, SQLStore, StoreError
+from speko_anyio.gateway.store import TranscriptLine, sql
 from speko_anyio.gateway.store.database import Database
 
-from .support import record
+from .support import claim, record
 
 pytestmark = pytest.mark.anyio
 
@@ -91,6 +92,19 @@ async def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not a database"):
         async with SQLStore(str(broken)):
             raise AssertionError
+
+
+async def test_a_purge_takes_so_much_at_a_time(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "PURGE_BATCH", 2)
+    async with SQLStore(database_url) as store:
+        await store.create(record(), idempotency=None, now=0)
+        await claim(store)
+        lines = tuple(TranscriptLine("user", str(at), float(at)) for at in range(5))
+        await store.end("sess_1", SessionOutcome(transcript=lines), now=5)
+        left = []
+        while await store.purge(transcripts_before=4.5, now=5):
+            left.append(len(await store.transcript("sess_1")))
+    assert left == [3, 1]
 
 
 async def test_a_call_that_is_cancelled_does_not_wait_for_its_thread(database_url: str) -> None:

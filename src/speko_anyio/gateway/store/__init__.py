@@ -19,7 +19,6 @@ from .memory import MAX_BYTES, MAX_RECORDS, RECORD_OVERHEAD, MemoryStore
 from .records import (
     Idempotency,
     KeyLimits,
-    Purged,
     Scope,
     SessionHistory,
     SessionLife,
@@ -41,7 +40,6 @@ __all__ = [
     "KeyNotFoundError",
     "LimitError",
     "MemoryStore",
-    "Purged",
     "Refused",
     "Scope",
     "SessionHistory",

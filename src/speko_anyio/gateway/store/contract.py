@@ -12,7 +12,6 @@ from .records import (
     NO_LIMITS,
     Idempotency,
     KeyLimits,
-    Purged,
     SessionHistory,
     SessionOutcome,
     SessionQuery,
@@ -120,9 +119,9 @@ class SessionStore(Protocol):
         """The sessions that `query` asks for, newest first; of the same moment, by their ids downwards."""
         ...
 
-    async def purge(self, *, transcripts_before: float | None, now: float) -> Purged:
+    async def purge(self, *, transcripts_before: float | None, now: float) -> bool:
         """Remove what nobody needs: transcript lines older than that (None: none of them) and what makes
-        mints repeatable, once expired. A bounded amount at a time."""
+        mints repeatable, once expired. A bounded amount at a time; True when there may be more."""
         ...
 
     async def add_key(self, key: StoredKey) -> None:

@@ -41,7 +41,7 @@ _POSTGRES_ARGUMENTS: Final = {
 }
 
 _LOCAL_FILE: Final = 0o600
-"""Who may read the file: it holds what people said to the gateway, and how its keys are hashed."""
+"""Who may read the file: only its owner. It holds what people say, and the hashes of the keys."""
 
 
 class Database:

@@ -17,7 +17,6 @@ from .records import (
     NO_LIMITS,
     Idempotency,
     KeyLimits,
-    Purged,
     SessionHistory,
     SessionLife,
     SessionOutcome,
@@ -254,15 +253,13 @@ class MemoryStore:
                     found.append(history)
         return found
 
-    async def purge(self, *, transcripts_before: float | None, now: float) -> Purged:
+    async def purge(self, *, transcripts_before: float | None, now: float) -> bool:
         self._expire(now)
-        removed = 0
         if transcripts_before is not None:
             for entry in self._entries.values():
                 kept = tuple(line for line in entry.transcript if line.at >= transcripts_before)
-                removed += len(entry.transcript) - len(kept)
                 self._keep_transcript(entry, kept)
-        return Purged(removed, 0)
+        return False
 
     async def add_key(self, key: StoredKey) -> None:
         self._keys[key.key_id] = key

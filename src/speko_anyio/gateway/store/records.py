@@ -167,10 +167,3 @@ class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Before this."""
     after: tuple[float, str] | None = None
     """What the page before ended with: `created_at` and `session_id`."""
-
-
-class Purged(msgspec.Struct, frozen=True):
-    """How much a purge removed, and so whether there may be more."""
-
-    transcripts: int
-    idempotency: int

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+import anyio.to_thread
 import msgspec
 from sqlalchemy import (
     Connection,
@@ -43,7 +44,6 @@ from .records import (
     SCOPES,
     Idempotency,
     KeyLimits,
-    Purged,
     SessionHistory,
     SessionLife,
     SessionOutcome,
@@ -110,7 +110,7 @@ class SQLStore:
 
     async def migrate(self) -> None:
         """Bring the tables up to date; make them, and a SQLite file, where there are none."""
-        self._database.make_file()
+        await anyio.to_thread.run_sync(self._database.make_file)
         await self._database.run(migrate)
 
     # Sessions
@@ -274,17 +274,17 @@ class SQLStore:
             lambda connection: [_history(row) for row in connection.execute(rows)]
         )
 
-    async def purge(self, *, transcripts_before: float | None, now: float) -> Purged:
+    async def purge(self, *, transcripts_before: float | None, now: float) -> bool:
         lines, same = TRANSCRIPTS.c, IDEMPOTENCY.c
         expired = select(same.key_id, same.request).where(same.expires_at <= now).limit(PURGE_BATCH)
         forget = delete(IDEMPOTENCY).where(tuple_(same.key_id, same.request).in_(expired))
 
-        def work(connection: Connection) -> Purged:
+        def work(connection: Connection) -> bool:
             removed = 0
             if transcripts_before is not None:
                 old = select(lines.id).where(lines.at < transcripts_before).limit(PURGE_BATCH)
                 removed = connection.execute(delete(TRANSCRIPTS).where(lines.id.in_(old))).rowcount
-            return Purged(removed, connection.execute(forget).rowcount)
+            return max(removed, connection.execute(forget).rowcount) >= PURGE_BATCH
 
         return await self._database.run(work)
 
