@@ -61,6 +61,7 @@ class FakeSession:
         self.output_sample_rate = output_sample_rate
         self.sent: list[Sent] = []
         self.peer_left = False
+        self.turns_ended = 0
         self._ended = False
         self._say, self._commands = anyio.create_memory_object_stream[Command](10_000)
         self._news = anyio.Event()
@@ -123,6 +124,9 @@ class FakeSession:
 
     async def send_error(self, code: str, message: str) -> None:
         await self._send(Error(code=code, message=message))
+
+    def turn_ended(self) -> None:
+        self.turns_ended += 1
 
     async def _send(self, frame: Frame) -> None:
         await anyio.lowlevel.checkpoint()

@@ -108,6 +108,7 @@ async def test_a_turn(input_rate: int, output_rate: int, end: Commit | EndTurn) 
         session.say(*question(input_rate), end)
         await session.wait_for(is_a(Usage))
     assert finals(session) == [("user", "what time is it"), ("assistant", "It is 3:25 PM.")]
+    assert session.turns_ended == 0  # the client said so itself
     assert audio_seconds(session) == pytest.approx(
         len(speak_to_pcm("It is 3:25 PM.", 16_000)) / 32_000, abs=0.01
     )
@@ -126,6 +127,7 @@ async def test_silence_ends_the_turn_and_a_late_commit_asks_nothing_more() -> No
         session.say(*question(), AudioIn(pcm.silence(1, 16_000), 16_000), Commit())
         await session.wait_for(is_a(Usage))
         assert len(finals(session)) == 2
+        assert session.turns_ended == 1
         session.say(Commit())
         await session.wait_for(is_a(Error))
     assert [f.code for f in session.frames if isinstance(f, Error)] == ["INPUT_EMPTY"]

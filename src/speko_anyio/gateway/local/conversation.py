@@ -122,6 +122,8 @@ class Conversation:
 
     async def _listen(self, pcm: bytes) -> None:
         for event in self._listener.push(pcm):
+            if isinstance(event, hear.TurnEnded):
+                self._session.turn_ended()
             await self._react(event)
 
     async def _react(self, event: hear.Event) -> None:
