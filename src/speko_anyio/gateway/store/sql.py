@@ -34,7 +34,7 @@ from speko_anyio.protocol.mint import SessionConfig
 
 from .contract import IdempotencyError, KeyNotFoundError, Refused
 from .database import Database
-from .limits import KeyUse, day_start, granted_ttl
+from .limits import DAY, KeyUse, day_start, granted_ttl
 from .migrate import check_schema, migrate
 from .records import (
     CLOSED_BY,
@@ -378,7 +378,9 @@ def _use(connection: Connection, key_id: str, limits: KeyLimits, now: float) -> 
         ).scalar()
     open_sessions = 0
     if limits.max_sessions is not None:
-        open_sessions = connection.execute(select(func.count()).where(mine, is_open)).scalar_one()
+        # What is a day old is over, as a session lasts half an hour; so the years before are not searched.
+        recent = _S.created_at >= now - DAY
+        open_sessions = connection.execute(select(func.count()).where(mine, recent, is_open)).scalar_one()
     spent = reserved = 0.0
     if limits.minutes_per_day is not None:
         length = case((_S.ended_at > _S.started_at, _S.ended_at - _S.started_at), else_=0.0)
