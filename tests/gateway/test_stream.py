@@ -620,6 +620,30 @@ async def test_an_end_that_the_store_could_not_take_is_recorded_later(
     await gateway._keeper.beat()
 
 
+async def test_an_end_that_is_never_taken_holds_up_no_other() -> None:
+    class Picky(MemoryStore):
+        away = True
+        refused = ""
+
+        async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
+            if self.away or session_id == self.refused:
+                raise StoreError("not that one")
+            await super().end(session_id, outcome, now=now)
+
+    store = Picky()
+    gateway = make_gateway({"echo": returns}, store=store)
+    first, second = [(await mint_in_memory(gateway)) for _ in range(2)]
+    for grant in (first, second):
+        await leave_after_opening(gateway, grant)
+    store.away, store.refused = False, first["sessionId"]
+    for _ in range(2):
+        await gateway._keeper.beat()
+    history = await store.get(second["sessionId"])
+    assert history is not None
+    assert history.life.ended_at is not None
+    assert list(gateway._stream._unrecorded) == [first["sessionId"]]
+
+
 async def test_ends_that_can_not_be_recorded_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "MAX_UNRECORDED", 1)
 

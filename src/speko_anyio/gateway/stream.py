@@ -109,9 +109,14 @@ class Stream:
     async def record_again(self) -> None:
         """Record the ends that the store failed to record; raises its error when it fails again."""
         while self._unrecorded:
-            session_id, (outcome, ended_at) = next(iter(self._unrecorded.items()))
-            await self._store.end(session_id, outcome, now=ended_at)
-            self._unrecorded.pop(session_id, None)
+            session_id = next(iter(self._unrecorded))
+            outcome, ended_at = end = self._unrecorded.pop(session_id)
+            try:
+                await self._store.end(session_id, outcome, now=ended_at)
+            except BaseException:
+                # To the end of the queue: one that is never taken must not hold up the others.
+                self._unrecorded[session_id] = end
+                raise
 
     async def wait_empty(self) -> None:
         """Wait until no handler runs."""
