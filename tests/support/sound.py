@@ -34,6 +34,8 @@ class FakeStream:
         if self._sound.start_error is not None:
             raise self._sound.start_error
         self.running = True
+        if self._sound.inputs and self._sound.outputs:
+            self._sound.opened.set()
 
     def abort(self, ignore_errors: bool) -> None:
         if self.running:
@@ -76,6 +78,8 @@ class FakeSound(types.ModuleType):
         self.start_error: Exception | None = None
         self.inputs: list[FakeStream] = []
         self.outputs: list[FakeStream] = []
+        self.opened = threading.Event()
+        """Set when both a microphone and a loudspeaker run."""
 
     def RawInputStream(self, **options: Any) -> FakeStream:  # noqa: N802 - the module's own name
         self.inputs.append(FakeStream(self, **options))

@@ -86,6 +86,10 @@ def _command(name: str) -> Command:
             from .say import say
 
             return say
+        if name == "talk":
+            from .talk import talk
+
+            return talk
         if name == "bench":
             from .bench import bench
 
@@ -157,25 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     say.add_argument(
         "wav", type=Path, metavar="QUESTION.wav", help="any PCM WAV: every rate and channel count"
     )
-    say.add_argument("--provider", default="local", help="openai, google, xai, local, ... (default: local)")
-    say.add_argument("--model", default=None, help="the provider's model (default: its usual one)")
-    say.add_argument("--voice", default=None)
-    say.add_argument("--system-prompt", default=None)
-    say.add_argument("--rate", type=int, choices=(16000, 24000), default=24000, help="of the session, in Hz")
-    say.add_argument("--base-url", default=None, help="of the service (default: SPEKO_BASE_URL)")
-    say.add_argument(
-        "--record", type=Path, default=None, metavar="DIR", help="write the session down, for `timeline`"
-    )
-    say.add_argument(
-        "--direct", action="store_true", help="your own account with the provider, and no gateway between"
-    )
-    say.add_argument(
-        "--provider-url",
-        default=None,
-        metavar="URL",
-        help="where the provider is, for your own account with it (default: OPENAI_BASE_URL, XAI_BASE_URL or "
-        "GEMINI_BASE_URL, else the provider itself)",
-    )
+    _add_session(say)
     _add_output(say)
     _add_backend(say)
 
@@ -197,6 +183,46 @@ def _parser() -> argparse.ArgumentParser:
         help="(default: %(default)s)",
     )
     timeline.set_defaults(backend="asyncio")
+
+    talk = commands.add_parser(
+        "talk",
+        help="talk by microphone and loudspeaker",
+        description="Hold a conversation until Ctrl-C. Speak while the assistant does to interrupt it; wear "
+        "headphones, or it interrupts itself. On a computer without devices, files stand in for them.",
+        epilog=EXIT_CODES_HELP + "; the API key is read from SPEKO_API_KEY",
+    )
+    _add_session(talk)
+    talk.add_argument(
+        "--tools",
+        nargs="+",
+        default=(),
+        metavar="MODULE:FUNCTION",
+        help="functions that the model may call, looked for in the current folder too",
+    )
+    talk.add_argument("--input-device", type=_device, default=None, metavar="DEVICE", help="number or name")
+    talk.add_argument(
+        "--output-device",
+        type=_device,
+        default=None,
+        metavar="DEVICE",
+        help="likewise; `python -m sounddevice` lists them",
+    )
+    talk.add_argument(
+        "--wav",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="say this instead of using a microphone, and hang up when the answer was heard",
+    )
+    talk.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="write what would be heard to this WAV instead of using a loudspeaker",
+    )
+    _add_backend(talk)
 
     bench = commands.add_parser(
         "bench",
@@ -335,6 +361,32 @@ def _add_database(parser: argparse.ArgumentParser, more: str = "") -> None:
     )
 
 
+def _add_session(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--provider", default="local", help="openai, google, xai, local, ... (default: local)"
+    )
+    parser.add_argument("--model", default=None, help="the provider's model (default: its usual one)")
+    parser.add_argument("--voice", default=None)
+    parser.add_argument("--system-prompt", default=None)
+    parser.add_argument(
+        "--rate", type=int, choices=(16000, 24000), default=24000, help="of the session, in Hz"
+    )
+    parser.add_argument("--base-url", default=None, help="of the service (default: SPEKO_BASE_URL)")
+    parser.add_argument(
+        "--record", type=Path, default=None, metavar="DIR", help="write the session down, for `timeline`"
+    )
+    parser.add_argument(
+        "--direct", action="store_true", help="your own account with the provider, and no gateway between"
+    )
+    parser.add_argument(
+        "--provider-url",
+        default=None,
+        metavar="URL",
+        help="where the provider is, for your own account with it (default: OPENAI_BASE_URL, XAI_BASE_URL or "
+        "GEMINI_BASE_URL, else the provider itself)",
+    )
+
+
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
@@ -364,6 +416,10 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
+
+
+def _device(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _port(text: str) -> int:

@@ -88,6 +88,7 @@ class Playback:
         self._turn_started = 0
         self._text = ""
         self._last_flush: Flushed | None = None
+        self._last_read = b""
         self._ended = False
 
     def __repr__(self) -> str:
@@ -151,7 +152,8 @@ class Playback:
                 self._drain_resampler()
             pcm = self._take(size)
             self._reach_marks()
-        return pcm + bytes(size - len(pcm))
+        self._last_read = pcm + bytes(size - len(pcm))
+        return self._last_read
 
     def chunks(self, seconds: float = CHUNK_SECONDS) -> Chunks:
         """Iterate over what is to be played, in pieces of `seconds`: see `Chunks`."""
@@ -215,6 +217,11 @@ class Playback:
         """The assistant's transcript that came with what is playing. Services send transcripts about when
         they send the audio, so it is near the words that are heard, and no exact place."""
         return self._text
+
+    @property
+    def last_read(self) -> bytes:
+        """What was read last, silence included: for a level meter."""
+        return self._last_read
 
     @property
     def last_flush(self) -> Flushed | None:

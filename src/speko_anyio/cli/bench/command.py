@@ -13,9 +13,9 @@ import msgspec
 
 from ...client.api import Speko
 from .. import files
+from ..connecting import SERVED_HERE, usual_model
 from ..display import Display
 from ..failures import FAILED, CommandError
-from ..say import SERVED_HERE, usual_model
 from .chart import draw
 from .load import Load
 from .plan import Plan
