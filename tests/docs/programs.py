@@ -30,7 +30,8 @@ class Program:
     def load(self, **names: object) -> dict[str, Any]:
         """Run it with these global names; gives all that it has then. Tracebacks point into the page."""
         filled = "\n" * self._line + self.source
-        exec(compile(filled, str(DOCS / self.page), "exec"), names)
+        # As it stands there: not with this module's `from __future__`.
+        exec(compile(filled, str(DOCS / self.page), "exec", dont_inherit=True), names)
         return names
 
     async def run(self, monkeypatch: pytest.MonkeyPatch, **names: object) -> dict[str, Any]:

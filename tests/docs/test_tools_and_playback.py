@@ -1,0 +1,124 @@
+"""The programs of the pages on tools and on playback, each with what its page says that it does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from speko_anyio import Tool, ToolCall
+from speko_anyio.audio import DeviceError
+from speko_anyio.client.tools import Toolbox
+from speko_anyio.gateway import Gateway, ServerSession, running_gateway
+from speko_anyio.protocol import AudioIn, Commit, ToolResult
+from tests.support.sound import FakeSound, sound
+
+from .programs import Program, programs
+
+__all__ = ["sound"]
+
+pytestmark = pytest.mark.anyio
+
+CALLING, POLICIES, STRUCTURES, RAISING = programs("tools.md")
+DEVICES, LINE, HEARD, SEVERAL = programs("playback.md")
+
+KEY = "sk_docs_0123456789"
+VOICE = b"\x05" * 4_800
+"""100 ms of what the model says."""
+
+
+async def voice(session: ServerSession) -> None:
+    """Calls the first tool it has and says the result; else says `VOICE`, to a commit or to anything loud."""
+    async for command in session:
+        match command:
+            case Commit() if session.config.tools:
+                await session.send_tool_call("c1", session.config.tools[0].name, '{"city": "Paris"}')
+            case ToolResult(output=output):
+                await session.send_transcript("assistant", output, final=True)
+                return
+            case Commit():
+                await session.send_audio(VOICE)
+                return
+            case AudioIn(pcm=pcm) if any(pcm):
+                await session.send_audio(VOICE)
+            case _:
+                pass
+
+
+@pytest.fixture
+async def gateway(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    with anyio.fail_after(30):
+        async with running_gateway(Gateway(handlers={"local": voice}, api_keys=[KEY])) as url:
+            monkeypatch.setenv("SPEKO_API_KEY", KEY)
+            monkeypatch.setenv("SPEKO_BASE_URL", url)
+            yield
+
+
+@pytest.mark.usefixtures("gateway")
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        (
+            CALLING,
+            'called: get_weather {"city": "Paris"}\nsays: {"city":"Paris","forecast":"rain"}\n',
+        ),
+        (RAISING, "the tool failed: Paris\n"),
+        (LINE, "100 ms heard in 1 answer\n"),
+        (SEVERAL, "bytes of speech: 4800\n"),
+    ],
+    ids=repr,
+)
+async def test_a_program_does_what_its_page_says(
+    program: Program, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await program.run(monkeypatch)
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.usefixtures("gateway")
+async def test_five_lines_talk_and_end_with_the_device(
+    monkeypatch: pytest.MonkeyPatch, sound: FakeSound
+) -> None:
+    heard: list[bytes] = []
+
+    def person() -> None:
+        sound.opened.wait(20)
+        sound.inputs[0].record(b"\x20" * 960)
+        while VOICE not in b"".join(heard):
+            heard.append(sound.outputs[0].play(960))
+        sound.inputs[0].vanish()
+
+    thread = threading.Thread(target=person, daemon=True)
+    thread.start()
+    with pytest.raises(DeviceError, match="the microphone stopped"):
+        await DEVICES.run(monkeypatch)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_the_policies_are_as_the_page_has_them() -> None:
+    POLICIES.load()
+
+
+async def test_structures_are_validated_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    order = STRUCTURES.load()["order"]
+    assert isinstance(order, Tool)
+    assert '"description": "As printed on the chair."' in capsys.readouterr().out
+    toolbox = Toolbox([order])
+    call = '{"drinks": [{"name": "tea"}], "guest": {"name": "Ann", "seat": %d}}'
+    assert await toolbox.run(ToolCall("c1", "order", call % 1)) == "1 for Ann"
+    answer = await toolbox.run(ToolCall("c1", "order", call % 0))
+    assert "seat: Input should be greater than or equal to 1 - at `$.guest`" in answer
+
+
+def test_the_flush_tells_what_was_heard(capsys: pytest.CaptureFixture[str]) -> None:
+    HEARD.load()
+    assert capsys.readouterr().out == (
+        "Flushed(turn=1, played_ms=600, dropped_ms=1400, text='Your balance is')\n"
+    )
+
+
+def test_every_program_is_run() -> None:
+    assert (len(programs("tools.md")), len(programs("playback.md"))) == (4, 4)
