@@ -238,6 +238,37 @@ def test_long_words_and_long_texts_are_cut_to_their_room() -> None:
     assert f"<title>{text.strip()}</title>" in svg  # whole under the pointer
 
 
+def test_what_would_cover_something_else_gets_a_row_of_its_own() -> None:
+    svg = draw_timeline(
+        recorded(
+            (0.5, ToolCall("a", "one", "{}")),
+            (0.6, ToolCall("b", "two", "{}")),
+            (0.7, ToolResult("a", "")),
+            (0.8, ServerToolCall("s", "three", "started")),
+            (9.0, ServerToolCall("s", "three", "failed")),
+            (9.1, Error("BUSY", "wait")),
+            (9.2, Error("BUSY", "wait longer")),
+            (9.9, Close(1000, "a reason with many words", "remote")),
+        )
+    )
+    places = {
+        "".join(element.itertext()): (float(element.attrib["x"]), float(element.attrib["y"]))
+        for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+        if "x" in element.attrib
+    }
+    tools = [
+        places[name] for name in ("one · 200 ms", "two · never answered", "three · failed after 8200 ms")
+    ]
+    assert len({y for _, y in tools}) == 3
+    # No room behind these two bars, which reach the end: they are named ahead of it.
+    assert tools[1][0] < tools[0][0]
+    assert tools[2][0] < tools[0][0]
+    notes = [places[text] for text in ("BUSY: wait", "BUSY: wait longer")]
+    closed = places["closed 1000 a reason with many words"]
+    assert len({y for _, y in (*notes, closed)}) == 3
+    assert all(x < 1200 for x, _ in (*notes, closed))
+
+
 def test_a_long_session_is_a_wide_picture() -> None:
     recording = recorded((0.0, AudioIn(loud(500), RATE)), (600.0, Close(1000, "", "remote")))
     width = ET.fromstring(draw_timeline(recording)).attrib["width"]

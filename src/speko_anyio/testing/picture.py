@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator
 from html import escape
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Final, NamedTuple
 
 from ..audio.pcm import samples
@@ -35,6 +35,8 @@ _STYLE: Final = (
     ".wait{stroke:#6a3fa0;stroke-width:1.5;fill:none}.purple{fill:#6a3fa0}.end{stroke:#555;stroke-width:1.5}"
     ".mark{fill:#2f6db3}</style>"
 )
+_NOTED: Final = {"interruption": "red", "error": "red", "close": "sub"}
+"""The marks that are told in words, and in which colour."""
 _LEGEND: Final = (
     ("user", "user"),
     ("assistant", "assistant, as played"),
@@ -67,6 +69,17 @@ class _Label(NamedTuple):
         return [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
 
 
+class _Item(NamedTuple):
+    """Something with a text that needs a row in which it covers nothing else."""
+
+    left: float
+    right: float
+    text: str
+    kind: str
+    bar: float = 0.0
+    """The width of the bar it has beside its text."""
+
+
 class _Picture:
     """Where things are: time to the right, one lane below the other."""
 
@@ -82,13 +95,33 @@ class _Picture:
         self.assistant = self.user + 2 * _WAVE + 46
         self.words_below = self.assistant + _WAVE + 18
         self.tools = self.words_below + _LINE * _most_lines(below) + 8
-        self.rows = _rows(timeline.tools)
-        lanes = max(self.rows, default=-1) + 1
-        self.bottom = self.tools + (lanes * _ROW + 12 if lanes else 0)
-        self.height = self.bottom + 30
+        self.bars = _stack(self.bar(run) for run in timeline.tools)
+        rows = max((row for row, _ in self.bars), default=-1) + 1
+        self.bottom = self.tools + (rows * _ROW + 12 if rows else 0)
+        self.notes = _stack(self.note(mark) for mark in timeline.marks if mark.kind in _NOTED)
+        rows = max((row for row, _ in self.notes), default=-1) + 1
+        self.height = self.bottom + rows * _LINE + 14
 
     def x(self, at: float) -> float:
         return _LEFT + at * self.scale
+
+    def bar(self, run: ToolRun) -> _Item:
+        """A tool at work, named beside its bar: behind it where there is room."""
+        left = self.x(run.start)
+        right = max(left + 2.0, self.right if run.end is None else self.x(run.end))
+        kind = "open" if run.end is None else "failed" if run.failed else "tool"
+        took = "never answered" if run.end is None else _milliseconds(run.end - run.start)
+        text = f"{run.name} · {'failed after ' if run.failed else ''}{took}"
+        room = 6 + len(text) * _CHARACTER
+        if right + room <= self.width:
+            return _Item(left, right + room, text, kind, right - left)
+        return _Item(left - room, right, text, kind, right - left)
+
+    def note(self, mark: Mark) -> _Item:
+        """A line below everything, which begins where it happened, or ends there."""
+        x, room = self.x(mark.at), len(mark.text) * _CHARACTER
+        left = x if x + room <= self.width else x - room
+        return _Item(left, left + room, mark.text, _NOTED[mark.kind])
 
     def labels(self, role: str) -> list[_Label]:
         """The transcripts of one role, each with the room up to the next; several of one utterance joined."""
@@ -130,6 +163,7 @@ def draw_timeline(recording: Recording, *, title: str = "") -> str:
         *_texts(picture),
         *_waits(timeline.waits, picture),
         *_tools(picture),
+        *_notes(picture),
         "</svg>",
         "",
     ]
@@ -253,33 +287,30 @@ def _waits(waits: Iterable[Wait], picture: _Picture) -> Iterator[str]:
         yield f'<text class="purple" x="{right + 6:.1f}" y="{y + 4}">{text}</text>'
 
 
-def _rows(tools: Iterable[ToolRun]) -> list[int]:
-    """The row of each tool: the first that is free when it starts."""
-    free: list[float] = []
-    rows: list[int] = []
-    for run in tools:
-        row = next((row for row, end in enumerate(free) if end <= run.start), len(free))
-        free[row : row + 1] = [math.inf if run.end is None else run.end]
-        rows.append(row)
-    return rows
+def _stack(items: Iterable[_Item]) -> list[tuple[int, _Item]]:
+    """Each item with its row: the first in which it covers no other."""
+    stack: list[tuple[int, _Item]] = []
+    for item in items:
+        taken = {row for row, other in stack if other.left < item.right + 8 and item.left < other.right + 8}
+        stack.append((next(row for row in count() if row not in taken), item))
+    return stack
 
 
 def _tools(picture: _Picture) -> Iterator[str]:
-    if picture.rows:
+    if picture.bars:
         yield f'<text class="lane" x="20" y="{picture.tools + 15}">tools</text>'
-    for run, row in zip(picture.timeline.tools, picture.rows, strict=True):
-        left = picture.x(run.start)
-        width = max(2.0, (picture.right if run.end is None else picture.x(run.end)) - left)
-        y = picture.tools + row * _ROW
-        kind = "open" if run.end is None else "failed" if run.failed else "tool"
-        took = "never answered" if run.end is None else _milliseconds(run.end - run.start)
-        text = f"{run.name} · {'failed after ' if run.failed else ''}{took}"
-        beside = left + width + 6
-        fits = beside + len(text) * _CHARACTER <= picture.width
-        place = f'x="{beside:.1f}"' if fits else f'x="{left - 6:.1f}" text-anchor="end"'
-        size = f'width="{width:.1f}" height="{_ROW - 8}"'
-        yield f'<rect class="{kind}" x="{left:.1f}" y="{y + 3}" {size} rx="3"/>'
-        yield f'<text {place} y="{y + 15}">{_escape(text)}</text>'
+    for (row, item), run in zip(picture.bars, picture.timeline.tools, strict=True):
+        left, y = picture.x(run.start), picture.tools + row * _ROW
+        place = f'x="{left + item.bar + 6:.1f}"' if item.left == left else f'x="{item.left:.1f}"'
+        size = f'width="{item.bar:.1f}" height="{_ROW - 8}"'
+        yield f'<rect class="{item.kind}" x="{left:.1f}" y="{y + 3}" {size} rx="3"/>'
+        yield f'<text {place} y="{y + 15}">{_escape(item.text)}</text>'
+
+
+def _notes(picture: _Picture) -> Iterator[str]:
+    for row, item in picture.notes:
+        place = f'x="{item.left:.1f}" y="{picture.bottom + 16 + row * _LINE}"'
+        yield f'<text class="{item.kind}" {place}>{_escape(item.text)}</text>'
 
 
 def _marks(marks: Iterable[Mark], picture: _Picture) -> Iterator[str]:
@@ -293,17 +324,7 @@ def _marks(marks: Iterable[Mark], picture: _Picture) -> Iterator[str]:
                 yield f'<path class="{kind}" d="M{x:.1f},{below} l5,9 h-10 z">{title}</path>'
             case "interruption":
                 yield f'<path class="stop" d="M{x:.1f},{_TOP - 4} V{picture.bottom}">{title}</path>'
-                yield _note(x, picture, mark.text, "red")
             case "error":
                 yield f'<path class="red" d="M{x:.1f},{picture.bottom} l6,-10 h-12 z">{title}</path>'
-                yield _note(x, picture, mark.text, "red")
             case _:
                 yield f'<path class="end" d="M{x:.1f},{_TOP - 4} V{picture.bottom}">{title}</path>'
-                yield _note(x, picture, mark.text, "sub")
-
-
-def _note(x: float, picture: _Picture, text: str, kind: str) -> str:
-    """A line below everything, which begins or ends at `x`."""
-    anchor = "start" if x + len(text) * _CHARACTER <= picture.width else "end"
-    place = f'x="{x:.1f}" y="{picture.bottom + 16}" text-anchor="{anchor}"'
-    return f'<text class="{kind}" {place}>{_escape(text)}</text>'
