@@ -77,6 +77,9 @@ def gateway_of(
             token_lifetime=settings.token_seconds,
             mint_rate=settings.mints_per_second,
             mint_burst=settings.mints_at_once,
+            max_sessions=settings.max_sessions,
+            idle_timeout=settings.idle_seconds,
+            allowed_origins=settings.allowed_origins,
             metrics=settings.metrics,
             playground=playground,
         )

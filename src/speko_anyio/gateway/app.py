@@ -22,6 +22,7 @@ from .keeper import Keeper
 from .keys import APIKeys, RateLimiter
 from .mint import Mint
 from .observer import Observer
+from .origins import Origins
 from .playground import playground_routes
 from .sessions_api import SessionsAPI
 from .store import MemoryStore, SessionStore
@@ -58,6 +59,11 @@ class Gateway:
       mint's request did.
     - `token_lifetime`: seconds from the mint in which the session must be opened.
     - `mint_rate`, `mint_burst`: mints a second, and at once, for each key; more get 429.
+    - `max_sessions`: open at once on this node; more get 503.
+    - `idle_timeout`: seconds without a message from the client after which a session is ended; None: it may
+      be silent for as long as it lasts.
+    - `allowed_origins`: of the web pages that may use the gateway, such as ``https://app.example.com``; None
+      for any, see `Origins`.
     - `close_timeout`: seconds that a client has to answer a close.
     - `handler_grace`: seconds that a handler has to return when its session is over; then it is cancelled.
     - `metrics`: serve ``/metrics`` for Prometheus, to whoever asks: keep it from the public in the proxy.
@@ -81,6 +87,9 @@ class Gateway:
         token_lifetime: int = 60,
         mint_rate: float = 20.0,
         mint_burst: int = 200,
+        max_sessions: int = 1000,
+        idle_timeout: float | None = 300.0,
+        allowed_origins: Collection[str] | None = None,
         close_timeout: float = 5.0,
         handler_grace: float = 5.0,
         metrics: bool = False,
@@ -98,6 +107,11 @@ class Gateway:
                 "transcript_retention must be a number of seconds above 0, or None, "
                 f"not {transcript_retention}"
             )
+        if not max_sessions >= 1:
+            raise ValueError(f"max_sessions must be 1 or more, not {max_sessions}")
+        if idle_timeout is not None and not idle_timeout > 0:
+            raise ValueError(f"idle_timeout must be a number of seconds above 0, or None, not {idle_timeout}")
+        origins = Origins(allowed_origins)
         for name, seconds in (("close_timeout", close_timeout), ("handler_grace", handler_grace)):
             if not seconds >= 0:  # also refuses NaN
                 raise ValueError(f"{name} must be a number of seconds, 0 or more, not {seconds}")
@@ -118,6 +132,9 @@ class Gateway:
             node_id=node_id,
             lease=lease,
             keep_transcripts=transcript_retention is not None,
+            max_sessions=max_sessions,
+            idle_timeout=idle_timeout,
+            origins=origins,
             close_timeout=close_timeout,
             handler_grace=handler_grace,
             accepting=self._accepting,
@@ -133,6 +150,7 @@ class Gateway:
             token_lifetime=token_lifetime,
             public_url=public_url,
             accepting=self._accepting,
+            full=lambda: self._stream.full,
             observer=observer,
             now=now,
         )
@@ -158,6 +176,7 @@ class Gateway:
                 *(playground_routes(self._handlers.keys()) if playground else ()),
                 WebSocketRoute("/{path:path}", _NoWebSocketHere()),
             ],
+            middleware=origins.middleware,
             exception_handlers={HTTPException: _http_error},
             lifespan=self._lifespan,
         )

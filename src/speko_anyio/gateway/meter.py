@@ -37,6 +37,7 @@ class Meter:
         "audio_in",
         "audio_out",
         "input_tokens",
+        "messages",
         "output_tokens",
         "time_to_first_audio",
         "tool_calls",
@@ -46,6 +47,8 @@ class Meter:
     def __init__(
         self, *, keep_transcript: bool = False, observer: Observer = _NOBODY, provider: str = ""
     ) -> None:
+        self.messages = 0
+        """That came from the client."""
         self.audio_in = 0
         """Bytes of audio that the client sent."""
         self.audio_out = 0

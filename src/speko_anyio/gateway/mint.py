@@ -64,6 +64,7 @@ class Mint:
         token_lifetime: int,
         public_url: str | None,
         accepting: Callable[[], bool],
+        full: Callable[[], bool],
         observer: Observer,
         now: Callable[[], float],
     ) -> None:
@@ -75,6 +76,7 @@ class Mint:
         self._token_lifetime = token_lifetime
         self._public_base = None if public_url is None else _ws_base(public_url)
         self._accepting = accepting
+        self._full = full
         self._observer = observer
         self._now = now
 
@@ -103,6 +105,8 @@ class Mint:
         caller = await self._authenticate(request)
         if not self._accepting():
             raise _unavailable("the gateway is shutting down; connect to another one")
+        if self._full():
+            raise _unavailable("the gateway has as many sessions as it can serve; try again later")
         idempotency_key = request.headers.get("idempotency-key")
         if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
             raise invalid(f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters")

@@ -383,6 +383,7 @@ class ServerSession:
                 core.receive_close(message.code, message.reason)
                 self._drop_unsent()
             elif core.state is _OPEN or self._inbox_size <= self._inbox_limit:
+                self.meter.messages += 1
                 if isinstance(message, bytes):
                     self.meter.audio_in += len(message)
                 core.receive_message(message)

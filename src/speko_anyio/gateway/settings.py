@@ -60,6 +60,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """After which a node that gives no sign of life is taken for lost."""
     token_seconds: Annotated[int, Meta(ge=1)] = 60
     """From the mint, in which a session must be opened."""
+    max_sessions: Annotated[int, Meta(ge=1)] = 1000
+    """Open at once on this node."""
+    idle_seconds: Annotated[float, Meta(gt=0)] | None = 300.0
+    """Without a message from the client, after which a session is ended."""
+    allowed_origins: tuple[str, ...] | None = None
+    """Of the web pages that may use the gateway, such as https://app.example.com; in the environment with
+    commas between them. None: any."""
     mints_per_second: Annotated[float, Meta(gt=0)] = 20.0
     """For each API key, on average, on this node."""
     mints_at_once: Annotated[int, Meta(ge=1)] = 200
@@ -129,7 +136,7 @@ _TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(Sett
 
 def _parse(name: str, text: str) -> object:
     """A variable's text as what a file would hold; an empty one says nothing."""
-    if name == "keys":
+    if name in ("keys", "allowed_origins"):
         return [part.strip() for part in text.split(",") if part.strip()]
     return text.strip() or None
 

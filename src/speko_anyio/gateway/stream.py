@@ -17,7 +17,7 @@ from .json_log import current_session
 from .meter import Meter
 from .session import ServerSession, open_session
 from .store import Refused, SessionOutcome, SessionRecord, SessionStore, StoreError
-from .tokens import TokenError, TokenSigner
+from .tokens import Claims, TokenError, TokenSigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .handlers import Handler
     from .observer import Observer
+    from .origins import Origins
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,9 @@ class Stream:
         node_id: str,
         lease: float,
         keep_transcripts: bool,
+        max_sessions: int,
+        idle_timeout: float | None,
+        origins: Origins,
         close_timeout: float,
         handler_grace: float,
         accepting: Callable[[], bool],
@@ -81,12 +85,16 @@ class Stream:
         self._node_id = node_id
         self._lease = lease
         self._keep_transcripts = keep_transcripts
+        self._max_sessions = max_sessions
+        self._idle_timeout = idle_timeout
+        self._origins = origins
         self._close_timeout = close_timeout
         self._handler_grace = handler_grace
         self._accepting = accepting
         self._observer = observer
         self._now = now
         self._sessions: set[ServerSession] = set()
+        self._opening = 0
         self._held: set[str] = set()
         self._unrecorded: dict[str, tuple[SessionOutcome, float]] = {}
         self._all_gone = anyio.Event()
@@ -100,6 +108,11 @@ class Stream:
     def sessions(self) -> frozenset[ServerSession]:
         """The sessions whose handlers run."""
         return frozenset(self._sessions)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many sessions are open, or being opened, as may be."""
+        return len(self._held) + self._opening >= self._max_sessions
 
     @property
     def held(self) -> frozenset[str]:
@@ -167,6 +180,13 @@ class Stream:
     async def _admit(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
         """The session that the token opens, now claimed; `_Refusal` when it opens none."""
         self._check_accepting()
+        if not self._origins.admit(connection):
+            raise _Refusal(
+                403,
+                "FORBIDDEN",
+                "this gateway does not serve pages of that origin; its operator can allow it",
+                close_codes.POLICY,
+            )
         if token is None:
             raise _unauthorized("the session token is missing; offer the mint's wsToken as first subprotocol")
         now = self._now()
@@ -174,6 +194,28 @@ class Stream:
             claims = self._signer.verify(token, session_id=connection.path_params["session_id"], now=now)
         except TokenError as error:
             raise _unauthorized(str(error)) from None
+        # Only now: who has no token must not learn how busy it is here.
+        if self.full:
+            raise _Refusal(
+                503,
+                "SESSION_CREATE_FAILED",
+                "the gateway has as many sessions as it can serve; try again later",
+                close_codes.TRY_AGAIN_LATER,
+            )
+        self._opening += 1
+        try:
+            record = await self._claim(claims)
+        finally:
+            self._opening -= 1
+        self._held.add(record.session_id)
+        # Again: `stop` may have begun while the store was asked.
+        if not self._accepting():
+            await self._record_end(record, SessionOutcome())
+        self._check_accepting()
+        return record
+
+    async def _claim(self, claims: Claims) -> SessionRecord:
+        now = self._now()
         try:
             record = await self._store.claim(
                 claims.session_id, claims.token_id, node_id=self._node_id, lease=self._lease, now=now
@@ -188,11 +230,6 @@ class Stream:
             ) from None
         if isinstance(record, Refused):
             raise _unauthorized(record.value)
-        self._held.add(record.session_id)
-        # Again: `stop` may have begun while the store was asked.
-        if not self._accepting():
-            await self._record_end(record, SessionOutcome())
-        self._check_accepting()
         return record
 
     def _check_accepting(self) -> None:
@@ -259,6 +296,8 @@ class Stream:
         """Run the handler until it is done, or too long after the session's end; tell its failure."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._limit, session, tasks.cancel_scope)
+            if self._idle_timeout is not None:
+                tasks.start_soon(_end_idle, session, self._idle_timeout)
             try:
                 await handler(session)
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -282,6 +321,21 @@ class Stream:
             self._handler_grace,
         )
         scope.cancel()
+
+
+async def _end_idle(session: ServerSession, timeout: float) -> None:  # noqa: ASYNC109 - of the session
+    """End the session once the client has said nothing for `timeout` seconds, up to twice that: cheaper
+    than a look at the clock with every message."""
+    seen = -1
+    while session.meter.messages != seen:
+        seen = session.meter.messages
+        await anyio.sleep(timeout)
+    logger.info("session %s: nothing came from the client for %g s", session.session_id, timeout)
+    try:
+        await session.send_error("IDLE_TIMEOUT", f"nothing was heard for {timeout:g} seconds")
+        await session.close(close_codes.POLICY, "idle")
+    except SpekoError:
+        return  # it ended by itself
 
 
 def _outcome(session: ServerSession) -> SessionOutcome:

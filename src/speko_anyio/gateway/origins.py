@@ -1,0 +1,70 @@
+"""Which web pages may use the gateway: those of some origins, or all.
+
+A session's token is what lets a page in, and no cookie does, so that a foreign page gains nothing by
+connecting. A policy is for operators who know their pages: it makes a token that leaked into another page
+useless there, and lets their own pages mint across origins (CORS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
+
+_PREFLIGHT_SECONDS: Final = 600
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Origins:
+    """`allowed`: such as ``https://app.example.com``; None for any. ValueError for what is no origin."""
+
+    def __init__(self, allowed: Collection[str] | None) -> None:
+        self._allowed = None if allowed is None else frozenset(map(_checked, allowed))
+
+    @property
+    def middleware(self) -> list[Middleware]:
+        """Lets pages of the allowed origins read what the HTTP API answers."""
+        if not self._allowed:
+            return []
+        return [
+            Middleware(
+                CORSMiddleware,
+                allow_origins=sorted(self._allowed),
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+                expose_headers=["Retry-After"],
+                max_age=_PREFLIGHT_SECONDS,
+            )
+        ]
+
+    def admit(self, connection: HTTPConnection) -> bool:
+        """Whether a WebSocket's opening may go on. Without an ``Origin`` it comes from no page; one of the
+        gateway's own host comes from its playground."""
+        origin = connection.headers.get("origin")
+        if self._allowed is None or origin is None or origin.lower() in self._allowed:
+            return True
+        try:
+            return urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower() != ""
+        except ValueError:
+            return False
+
+
+def _checked(origin: str) -> str:
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+        usable = parts.scheme in _DEFAULT_PORTS and parts.hostname and origin.count("/") == 2
+    except ValueError:
+        usable = False
+    if not usable or "@" in origin:
+        raise ValueError(
+            f"{origin!r} is no origin; give scheme and host, and the port if it is unusual, like "
+            "https://app.example.com"
+        )
+    if port == _DEFAULT_PORTS[parts.scheme]:
+        raise ValueError(f"{origin!r} names its usual port, which browsers leave out; leave it out, too")
+    return origin.lower()

@@ -1,0 +1,210 @@
+"""Clients that mean harm, over real sockets: each line of ``docs/threat-model.md`` that no other test has."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import pytest
+
+from speko_anyio.gateway import MemoryStore, running_gateway
+from speko_anyio.protocol import Audio, Close, Error, HandshakeError, Ready
+
+from .support import KEY, RawClient, make_gateway, mint, raw_client
+
+THREAT_MODEL = Path(__file__).parents[2] / "docs" / "threat-model.md"
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[RawClient]:
+    grant = await mint(url)
+    async with raw_client(grant.ws_url, grant.ws_token) as client:
+        assert await client.hear() == Ready(24000, 24000)
+        yield client
+
+
+async def raw_http(url: str, *parts: bytes) -> bytes:
+    """Everything that comes back, until the server hangs up."""
+    where = urlsplit(url)
+    assert where.hostname is not None
+    assert where.port is not None
+    answer = b""
+    async with await anyio.connect_tcp(where.hostname, where.port) as stream:
+        try:
+            for part in parts:
+                await stream.send(part)
+            while True:
+                answer += await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return answer
+
+
+@pytest.mark.anyio
+async def test_a_head_without_an_end_is_cut_off() -> None:
+    filler = b"x-filler: " + b"a" * 8000 + b"\r\n"
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url:
+            answer = await raw_http(url, b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\n", *[filler] * 1000)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+
+
+@pytest.mark.anyio
+async def test_the_head_of_a_websocket_has_the_same_limit() -> None:
+    head = b"GET /v1/realtime/x HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    filler = b"x-filler: " + b"a" * 8000 + b"\r\n"
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url:
+            answer = await raw_http(url, head, *[filler] * 1000)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+
+
+class CountingStore(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.claims = 0
+
+    async def claim(self, *arguments: Any, **options: Any) -> Any:
+        self.claims += 1
+        return await super().claim(*arguments, **options)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("token", ["nonsense", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.", "a" * 4000])
+async def test_a_flood_of_made_up_tokens_never_reaches_the_database(token: str) -> None:
+    store = CountingStore()
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway(store=store)) as url:
+            for _ in range(20):
+                async with raw_client(f"{url.replace('http', 'ws')}/v1/realtime/sess_1", token) as client:
+                    with pytest.raises(HandshakeError) as caught:
+                        await client.hear()
+                    assert caught.value.status == 401
+                    assert token not in str(caught.value)
+    assert store.claims == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("where", ["query", "authorization"])
+async def test_a_token_in_the_wrong_place_opens_nothing(where: str) -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url:
+            grant = await mint(url)
+            address, headers = grant.ws_url, []
+            if where == "query":
+                address += f"?token={grant.ws_token}"
+            else:
+                headers.append(("Authorization", f"Bearer {grant.ws_token}"))
+            async with raw_client(address, "not-the-token", headers=headers) as client:
+                with pytest.raises(HandshakeError, match="401"):
+                    await client.hear()
+            # It was not used up by that.
+            async with raw_client(grant.ws_url, grant.ws_token) as client:
+                assert await client.hear() == Ready(24000, 24000)
+
+
+@pytest.mark.anyio
+async def test_an_api_key_opens_no_session_and_a_token_mints_none() -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, httpx.AsyncClient() as http:
+            grant = await mint(url)
+            async with raw_client(grant.ws_url, KEY) as client:
+                with pytest.raises(HandshakeError, match="401"):
+                    await client.hear()
+            answer = await http.post(
+                f"{url}/v1/sessions", json={}, headers={"Authorization": f"Bearer {grant.ws_token}"}
+            )
+            assert answer.status_code == 401
+            by_query = await http.post(f"{url}/v1/sessions?api_key={KEY}", json={})
+            assert by_query.status_code == 401
+
+
+@pytest.mark.anyio
+async def test_more_sessions_than_a_node_may_have_are_refused_and_room_is_used_again() -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway(max_sessions=1)) as url, httpx.AsyncClient() as http:
+            spare = await mint(url)
+            async with opened(url) as client:
+                async with raw_client(spare.ws_url, spare.ws_token) as refused:
+                    with pytest.raises(HandshakeError) as caught:
+                        await refused.hear()
+                    assert caught.value.status == 503
+                answer = await http.post(
+                    f"{url}/v1/sessions",
+                    json={"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}},
+                    headers={"Authorization": f"Bearer {KEY}"},
+                )
+                assert answer.status_code == 503
+                assert int(answer.headers["retry-after"]) > 0
+                client.connection.close()
+                await client.flush()
+                await client.hear_close()
+            while True:  # until the gateway has recorded that end
+                async with raw_client(spare.ws_url, spare.ws_token) as again:
+                    try:
+                        assert await again.hear() == Ready(24000, 24000)
+                    except HandshakeError:
+                        continue
+                    break
+
+
+@pytest.mark.anyio
+async def test_a_client_that_says_nothing_is_told_and_ended() -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway(idle_timeout=0.05)) as url, opened(url) as client:
+            frames = await client.hear_all()
+    assert frames == [
+        Error("IDLE_TIMEOUT", "nothing was heard for 0.05 seconds"),
+        Close(1008, "idle", "remote"),
+    ]
+
+
+@pytest.mark.anyio
+async def test_a_client_that_speaks_is_not_idle() -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway(idle_timeout=0.2)) as url, opened(url) as client:
+            start = anyio.current_time()
+            while anyio.current_time() < start + 1:
+                client.connection.send_audio(bytes(960))
+                await client.flush()
+                assert isinstance(await client.hear(), Audio)
+
+
+@pytest.mark.anyio
+async def test_secrets_of_refused_clients_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, httpx.AsyncClient() as http:
+            grant = await mint(url)
+            await http.post(f"{url}/v1/sessions", json={}, headers={"Authorization": "Bearer sk_guess_123"})
+            for _ in range(2):
+                async with raw_client(grant.ws_url, grant.ws_token) as client:
+                    try:
+                        await client.hear()
+                    except HandshakeError:
+                        continue
+    logged = "\n".join(
+        record.getMessage() for record in caplog.records if record.name.startswith(("speko_anyio", "uvicorn"))
+    )
+    for secret in (KEY, "sk_guess_123", grant.ws_token):
+        assert secret not in logged
+
+
+def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
+    """The table's last column: ``module::test``, one or more."""
+    root = Path(__file__).parents[1]
+    lines = THREAT_MODEL.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "::" in line]
+    assert len(rows) > 15
+    for row in rows:
+        named = re.findall(r"`([\w/]+)::(\w+)`", row.rsplit("|", 2)[1])
+        assert named, row
+        for module, test in named:
+            text = (root / f"{module}.py").read_text(encoding="utf-8")
+            assert re.search(rf"def {test}\b", text), f"{module} has no {test}"
