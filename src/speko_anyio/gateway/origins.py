@@ -56,15 +56,15 @@ class Origins:
 def _checked(origin: str) -> str:
     try:
         parts = urlsplit(origin)
-        port = parts.port
+        usual = parts.port == _DEFAULT_PORTS.get(parts.scheme)
         usable = parts.scheme in _DEFAULT_PORTS and parts.hostname and origin.count("/") == 2
     except ValueError:
-        usable = False
+        usable = usual = False
     if not usable or "@" in origin:
         raise ValueError(
             f"{origin!r} is no origin; give scheme and host, and the port if it is unusual, like "
             "https://app.example.com"
         )
-    if port == _DEFAULT_PORTS[parts.scheme]:
+    if usual:
         raise ValueError(f"{origin!r} names its usual port, which browsers leave out; leave it out, too")
     return origin.lower()
