@@ -10,13 +10,15 @@ from speko_anyio.protocol import (
     Close,
     CloseMessage,
     Command,
+    Limits,
     State,
 )
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.bridge import Bridge, ClientFrame
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
 from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions
-from speko_anyio.providers.provider import ProviderDialect
+from speko_anyio.providers.provider import PROVIDER_LIMITS, ProviderDialect
+from speko_anyio.providers.resampling import ResamplingFactory
 from speko_anyio.providers.xai import XAIDialect, XAIOptions
 
 from . import google_talk, realtime_talk
@@ -40,12 +42,13 @@ class BridgeTalk(Generic[DialectT]):
         rates: tuple[int, int] = (24_000, 24_000),
         ready: bool = True,
         bridge_class: type[Bridge] = Bridge,
+        resampling: ResamplingFactory = FakeResampling,
         **parameters: Any,
     ) -> None:
         self.bridge = bridge_class(
             input_sample_rate=rates[0],
             output_sample_rate=rates[1],
-            resampling=FakeResampling,
+            resampling=resampling,
             **parameters,
         )
         self._make = make
@@ -68,6 +71,12 @@ class BridgeTalk(Generic[DialectT]):
 
     def wants_connection(self) -> bool:
         return self.bridge.wanted is not None
+
+    def waits_for_client(self) -> bool:
+        return self.bridge.provider_must_wait
+
+    def waits_for_provider(self) -> bool:
+        return self.bridge.client_must_wait
 
     def is_urgent(self) -> bool:
         return self.bridge.urgent
@@ -169,11 +178,12 @@ class BridgeTalk(Generic[DialectT]):
 def openai(
     options: OpenAIOptions = OpenAIOptions(),  # noqa: B008 - immutable
     config: SessionConfig = realtime_talk.OPENAI,
+    dialect_limits: Limits = PROVIDER_LIMITS,
     check: Callable[[Json], None] | None = realtime_talk.check_openai,
     **parameters: Any,
 ) -> BridgeTalk[OpenAIDialect]:
     return BridgeTalk(
-        lambda _, state: OpenAIDialect(config, options=options, ttl=None, state=state),
+        lambda _, state: OpenAIDialect(config, options=options, limits=dialect_limits, ttl=None, state=state),
         check,
         (CREATED, UPDATED),
         **parameters,

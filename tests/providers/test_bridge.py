@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import math
+import struct
 
 import pytest
 
+from speko_anyio.audio.resample import Resampler
 from speko_anyio.protocol import (
     Audio,
     AudioIn,
@@ -14,15 +17,20 @@ from speko_anyio.protocol import (
     Commit,
     EndTurn,
     Error,
+    HandshakeError,
     Interrupt,
     Interruption,
+    Limits,
     LocalProtocolError,
+    RemoteProtocolError,
+    State,
     ToolCall,
     ToolResult,
     Transcript,
     Unknown,
 )
 from speko_anyio.providers.bridge import BridgeLimits
+from speko_anyio.providers.bridge_errors import judge_opening
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions
 
@@ -37,6 +45,12 @@ MANUAL = OpenAIOptions(turns="manual")
 def spoken(messages: list[dict[str, object]]) -> bytes:
     """The audio in messages to a realtime provider."""
     return b"".join(base64.b64decode(str(m["audio"])) for m in messages if "audio" in m)
+
+
+def loudest(pcm: bytes) -> int:
+    """Of the middle half: at its ends a tone that is cut off rings."""
+    samples = struct.unpack(f"<{len(pcm) // 2}h", pcm)
+    return max(samples[len(samples) // 4 : len(samples) * 3 // 4])
 
 
 # Before the provider is ready
@@ -85,6 +99,27 @@ def test_rates_are_changed_both_ways() -> None:
     frames = talk.hear(created("r1"), speech("r1", "a1", 20))
     assert frames == [Audio(bytes((480 - HELD) * 2 // 3 * 2), 16_000)]
     assert talk.hear(done("r1"))[0] == Audio(bytes(320 * 2 - (480 - HELD) * 2 // 3 * 2), 16_000)
+
+
+@pytest.mark.parametrize("rates", [(16_000, 16_000), (24_000, 24_000)])
+def test_with_a_real_resampler_no_sound_is_lost(rates: tuple[int, int]) -> None:
+    tone = [int(8_000 * math.sin(number / 20)) for number in range(rates[0])]
+    said = struct.pack(f"<{len(tone)}h", *tone)
+    talk = openai(MANUAL, rates=rates, resampling=Resampler)
+    for start in range(0, len(said), 1_000):
+        talk.say(AudioIn(said[start : start + 1_000], rates[0]))
+    talk.say(Commit())
+    told = spoken(talk.sent())
+    assert abs(len(told) // 2 - 24_000) <= 2
+    assert loudest(told) == pytest.approx(8_000, rel=0.02)
+    # And back again.
+    talk.tell(created("r1"))
+    for start in range(0, len(told), 1_000):
+        talk.tell(audio("r1", "a1", base64.b64encode(told[start : start + 1_000]).decode()))
+    frames = talk.hear(done("r1"))
+    heard = b"".join(frame.pcm for frame in frames if isinstance(frame, Audio))
+    assert abs(len(heard) - len(said)) // 2 <= 2
+    assert loudest(heard) == pytest.approx(8_000, rel=0.02)
 
 
 def test_the_end_of_a_turn_takes_all_of_it() -> None:
@@ -166,6 +201,24 @@ def test_calls_beyond_the_limit_are_answered_here() -> None:
     assert talk.bridge.stats.refused_calls == 1
 
 
+def test_a_call_that_is_too_long_is_answered_here() -> None:
+    talk = google(limits=BridgeLimits(max_text_size=50))
+    frames = talk.hear(
+        google_talk.call(("c1", {"city": "x" * 50})), google_talk.call(("c2", {"city": "Oslo"}))
+    )
+    assert frames == [ToolCall("c2", "get_weather", '{"city":"Oslo"}')]
+    [answer] = talk.sent()
+    assert answer["toolResponse"]["functionResponses"][0]["response"] == {
+        "error": "the arguments are too long"
+    }
+
+
+def test_a_text_that_is_too_long_is_cut() -> None:
+    talk = openai(limits=BridgeLimits(max_text_size=7))
+    [told] = talk.hear(created("r1"), words("r1", "a1", "é" * 9))
+    assert told == Transcript("assistant", "ééé", False)
+
+
 # The end
 
 
@@ -234,6 +287,70 @@ def test_unknown_events_are_counted() -> None:
     assert talk.hear({"type": "brand.new"}) == []
     assert talk.bridge.stats.unknown_events == 1
     assert talk.say(Unknown("new", "{}")) == []
+
+
+def test_why_there_is_no_connection() -> None:
+    for status, code in [
+        (None, "unavailable"),
+        (401, "unauthorized"),
+        (404, "model_not_found"),
+        (429, "rate_limited"),
+        (503, "unavailable"),
+        (418, "error"),
+    ]:
+        ending = judge_opening(HandshakeError("no", status=status))
+        assert ending.error is not None
+        assert ending.error.code == f"provider_{code}"
+        assert ending.transient is (status in (None, 429, 503))
+    ending = judge_opening(RemoteProtocolError("bad head", close_code=1002))
+    assert ending == (Error("provider_protocol_error", "bad head"), False)
+
+
+def test_the_first_connection_is_tried_again() -> None:
+    talk = openai(ready=False)
+    talk.say(AudioIn(b"\1\0", 24_000))
+    talk.connect(State.CONNECTING)
+    assert talk.provider_is_lost() == []
+    talk.make_ready()
+    assert talk.resumptions == [None, None]
+    assert spoken(talk.sent()) == b"\1\0"
+
+
+def test_a_provider_that_breaks_its_protocol() -> None:
+    talk = openai()
+    with talk.bridge.at(talk.now):
+        talk.provider.receive_message("{")
+    told, close = talk.frames()
+    assert isinstance(told, Error)
+    assert told.code == "PROVIDER_PROTOCOL_ERROR"
+    assert close == Close(1011, "provider_protocol_error", "local")
+
+
+def test_a_provider_that_ends_the_session() -> None:
+    assert openai().provider_closes(1000) == [Close(1000, "provider_closed", "local")]
+
+
+# Backpressure
+
+
+def test_who_must_wait() -> None:
+    talk = openai(limits=BridgeLimits(to_client=500, to_provider=500))
+    assert not talk.waits_for_client()
+    talk.tell(created("r1"), speech("r1", "a1", 20))
+    assert talk.waits_for_client()
+    talk.frames()
+    assert not talk.waits_for_client()
+    assert not talk.waits_for_provider()
+    talk.say(AudioIn(pcm(20), 24_000))
+    assert talk.waits_for_provider()
+    talk.sent()
+    assert not talk.waits_for_provider()
+
+
+def test_what_does_not_fit_is_dropped_or_ends_the_session() -> None:
+    talk = openai(MANUAL, dialect_limits=Limits(max_outbox=8_000))
+    talk.say(*[AudioIn(pcm(100), 24_000)] * 4)
+    assert talk.bridge.stats.dropped_audio == 3 * len(pcm(100))
 
 
 # Resumption

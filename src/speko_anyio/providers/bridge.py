@@ -28,7 +28,7 @@ import msgspec
 from ..protocol import close_codes
 from ..protocol.commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
 from ..protocol.dialect import NEED_DATA
-from ..protocol.errors import HandshakeError, LocalProtocolError, SpekoError
+from ..protocol.errors import LocalProtocolError, SpekoError
 from ..protocol.frames import (
     Audio,
     Close,
@@ -49,7 +49,7 @@ from ..protocol.state import State
 from ..protocol.timers import Timers
 from . import codes
 from .bridge_calls import CallNames
-from .bridge_errors import Ending, for_client, judge_close, judge_refusal
+from .bridge_errors import Ending, for_client, judge_close, judge_opening
 from .bridge_queue import ClientFrame, ClientQueue
 from .provider import ProviderDialect
 from .resampling import Converter, ResamplingFactory
@@ -78,6 +78,9 @@ class BridgeLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     is still unread in the socket can't act."""
     to_provider: int = 1024 * 1024
     """Bytes of messages at which the client must wait."""
+    max_text_size: int = 100 * 1024
+    """Bytes of a transcript, which is cut there, and of a tool call's arguments: a call with longer ones is
+    answered with an error. As JSON text it may double, and clients take 256 KiB in one message."""
     max_open_calls: int = DEFAULT_LIMITS.max_open_calls
     """Tool calls that the client may have open at a time; further ones are answered with an error."""
 
@@ -85,6 +88,7 @@ class BridgeLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 DEFAULT_BRIDGE_LIMITS: Final = BridgeLimits()
 
 _TOO_MANY_CALLS: Final = '{"error":"too many tool calls wait for their results"}'
+_TOO_LONG: Final = '{"error":"the arguments are too long"}'
 
 
 class BridgeStats(msgspec.Struct):
@@ -97,7 +101,7 @@ class BridgeStats(msgspec.Struct):
     late_results: int = 0
     """Results of tool calls that nobody waited for any more."""
     refused_calls: int = 0
-    """Tool calls beyond the limit."""
+    """Tool calls beyond the limits."""
     unknown_events: int = 0
     """Events of the provider's that this version does not know."""
 
@@ -308,8 +312,7 @@ class Bridge:
                 event = provider.next_event()
             except SpekoError as error:
                 # A session that never opened ends without a frame.
-                ending = judge_refusal(error) if isinstance(error, HandshakeError) else Ending(None, False)
-                self._disconnected(provider, ending)
+                self._disconnected(provider, judge_opening(error))
                 return
             if event is NEED_DATA:
                 self._settle(provider)
@@ -328,10 +331,11 @@ class Bridge:
             case Interruption():
                 self._interrupted(frame)
             case Transcript(role=role, text=text, final=final):
+                text = self._cut(text)
                 self._partial.pop(role, None)
                 if not final:
                     self._partial[role] = text
-                self._queue.put(frame)
+                self._queue.put(Transcript(role, text, final))
             case ToolCall():
                 self._receive_call(provider, frame)
             case ServerToolCall() | Usage():
@@ -351,6 +355,12 @@ class Bridge:
         if pcm:
             self._queue.put(Audio(pcm, self.output_sample_rate))
 
+    def _cut(self, text: str) -> str:
+        limit = self.limits.max_text_size
+        if 4 * len(text) <= limit:
+            return text
+        return text.encode()[:limit].decode(errors="ignore")
+
     def _interrupted(self, frame: Interruption) -> None:
         self._output.reset()
         self._calls.make_moot()
@@ -359,9 +369,11 @@ class Bridge:
     def _receive_call(self, provider: ProviderDialect, call: ToolCall) -> None:
         # It follows all the speech that was made before it.
         self._tell_audio(self._output.flush())
-        if self._calls.full:
+        too_long = len(call.arguments.encode()) > self.limits.max_text_size
+        if too_long or self._calls.full:
             self.stats.refused_calls += 1
-            self._try(lambda: provider.send_tool_result(call.call_id, _TOO_MANY_CALLS))
+            refusal = _TOO_LONG if too_long else _TOO_MANY_CALLS
+            self._try(lambda: provider.send_tool_result(call.call_id, refusal))
             return
         self._queue.put(ToolCall(self._calls.issue(call.call_id), call.name, call.arguments))
 

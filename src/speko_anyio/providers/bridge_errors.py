@@ -56,8 +56,12 @@ class Ending(NamedTuple):
     """Whether another attempt may succeed where this one did not."""
 
 
-def judge_refusal(error: HandshakeError) -> Ending:
+def judge_opening(error: SpekoError) -> Ending:
     """The connection never opened. What an HTTP server says about it is not passed on."""
+    if isinstance(error, RemoteProtocolError):
+        return Ending(Error(codes.PROTOCOL_ERROR, str(error)), False)
+    if not isinstance(error, HandshakeError):
+        return Ending(None, False)  # it was given up on our side
     match error.status:
         case None:
             return Ending(Error(codes.UNAVAILABLE, "the provider can't be reached; try again"), True)
