@@ -49,7 +49,7 @@ def spoken(messages: list[dict[str, object]]) -> bytes:
 
 def loudest(pcm: bytes) -> int:
     """Of the middle half: at its ends a tone that is cut off rings."""
-    samples = struct.unpack(f"<{len(pcm) // 2}h", pcm)
+    samples: tuple[int, ...] = struct.unpack(f"<{len(pcm) // 2}h", pcm)
     return max(samples[len(samples) // 4 : len(samples) * 3 // 4])
 
 
@@ -211,6 +211,13 @@ def test_a_call_that_is_too_long_is_answered_here() -> None:
     assert answer["toolResponse"]["functionResponses"][0]["response"] == {
         "error": "the arguments are too long"
     }
+
+
+def test_a_refused_call_of_a_provider_that_leaves() -> None:
+    talk = openai(limits=BridgeLimits(max_open_calls=0))
+    talk.hear(error("insufficient_quota"))
+    assert talk.hear(created("r1"), call("r1", "c1")) == []
+    assert talk.answer_close()[-1] == Close(1011, "provider_quota_exceeded", "local")
 
 
 def test_a_text_that_is_too_long_is_cut() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
 from typing import Any
 
@@ -21,6 +22,7 @@ from .google_talk import INTERRUPTED, speech
 from .realtime_talk import audio, error
 
 RATES = st.sampled_from([16_000, 24_000])
+READY = st.sampled_from([True, True, True, False])
 
 
 class RealtimeBridgeMachine(BridgeMachine):
@@ -29,9 +31,13 @@ class RealtimeBridgeMachine(BridgeMachine):
     model: realtime_model.Provider
 
     @initialize(
-        is_xai=st.booleans(), manual=st.booleans(), echoes=st.booleans(), rates=st.tuples(RATES, RATES)
+        is_xai=st.booleans(),
+        manual=st.booleans(),
+        echoes=st.booleans(),
+        rates=st.tuples(RATES, RATES),
+        ready=READY,
     )
-    def open(self, is_xai: bool, manual: bool, echoes: bool, rates: tuple[int, int]) -> None:
+    def open(self, is_xai: bool, manual: bool, echoes: bool, rates: tuple[int, int], ready: bool) -> None:
         turns: Any = "manual" if manual else "auto"
         self.habits = realtime_model.Habits(xai=is_xai, auto=not manual, echoes=echoes)
         self.said_rate = 24_000
@@ -45,9 +51,13 @@ class RealtimeBridgeMachine(BridgeMachine):
         if is_xai:
             # It takes any rate, and the model of it knows one.
             rates = 24_000, 24_000
-            self.begin(bridge_talk.xai(XAIOptions(turns=turns, resumption=True), **parameters), rates)
+            self.begin(
+                bridge_talk.xai(XAIOptions(turns=turns, resumption=True), **parameters), rates, ready=ready
+            )
         else:
-            self.begin(bridge_talk.openai(OpenAIOptions(turns=turns), rates=rates, **parameters), rates)
+            self.begin(
+                bridge_talk.openai(OpenAIOptions(turns=turns), rates=rates, **parameters), rates, ready=ready
+            )
 
     def new_model(self) -> realtime_model.Provider:
         model = realtime_model.Provider(self.habits)
@@ -73,6 +83,13 @@ class RealtimeBridgeMachine(BridgeMachine):
     def pcm_in(self, message: Json) -> bytes:
         return base64.b64decode(message.get("audio", ""))
 
+    def results_in(self, message: Json) -> list[tuple[str, Json]]:
+        if message["type"] != "conversation.item.create":
+            return []
+        result = json.loads(message["item"]["output"])
+        # What the bridge itself answers is an error.
+        return [] if "error" in result else [(message["item"]["call_id"], result)]
+
     def receive(self, message: Json) -> None:
         super().receive(message)
         self.configured = self.configured or message["type"] == "session.update"
@@ -82,6 +99,12 @@ class RealtimeBridgeMachine(BridgeMachine):
             self.model.speech_stops()
         if self.model.active is not None:
             self.model.end("completed")
+
+    def begin_answer(self) -> None:
+        if self.configured and self.model.active is None:
+            self.model.begin()
+        if self.model.active is not None:
+            self.model.speak(60)
 
     @precondition(lambda self: self.model.active is not None)
     @rule(ms=st.sampled_from([20, 100]))
@@ -138,12 +161,13 @@ class GoogleBridgeMachine(BridgeMachine):
         bundles=st.booleans(),
         reports=st.booleans(),
         rates=st.tuples(RATES, RATES),
+        ready=READY,
     )
     def open(
-        self, auto: bool, interrupts: bool, bundles: bool, reports: bool, rates: tuple[int, int]
+        self, auto: bool, interrupts: bool, bundles: bool, reports: bool, rates: tuple[int, int], ready: bool
     ) -> None:
         self.habits = google_model.Habits(auto, interrupts, bundles=bundles, reports=reports)
-        self.said_rate = rates[0]
+        self.said_rate = 24_000  # what the configuration says nothing else about
         self.handles = 0
         options = GoogleOptions(turns="auto" if auto else "manual", interrupts=interrupts, gate_input=False)
         talk = bridge_talk.google(
@@ -154,7 +178,7 @@ class GoogleBridgeMachine(BridgeMachine):
             ready=False,
             check=None,
         )
-        self.begin(talk, rates)
+        self.begin(talk, rates, ready=ready)
 
     def new_model(self) -> google_model.Provider:
         model = google_model.Provider(self.habits)
@@ -181,14 +205,23 @@ class GoogleBridgeMachine(BridgeMachine):
     def pcm_in(self, message: Json) -> bytes:
         return base64.b64decode(message.get("realtimeInput", {}).get("audio", {}).get("data", ""))
 
+    def results_in(self, message: Json) -> list[tuple[str, Json]]:
+        answers = message.get("toolResponse", {}).get("functionResponses", ())
+        results = [(answer["id"], answer["response"]) for answer in answers]
+        return [(name, result) for name, result in results if "error" not in result]
+
     def finish_answer(self) -> None:
         self.model.generated()
         self.model.complete()
 
+    def begin_answer(self) -> None:
+        self.begins()
+        self.speaks()
+
     @precondition(lambda self: self.model.ready)
     @rule()
     def begins(self) -> None:
-        if self.habits.auto or self.model.owed:
+        if self.model.ready and (self.habits.auto or self.model.owed):
             self.model.begin()
 
     @rule()
@@ -235,6 +268,16 @@ class GoogleBridgeMachine(BridgeMachine):
         self.handles += 1
         update = {"newHandle": f"h{self.handles}", "resumable": resumable}
         self.model.say({"sessionResumptionUpdate": update})
+
+    @precondition(lambda self: self.model.ready and self.provider is not None and self.talks())
+    @rule()
+    def breaks_and_goes_on(self) -> None:
+        self.gives_a_handle(resumable=True)
+        self.everywhere()
+        self.closes(1011)
+        if self.bridge.wanted is not None:
+            self.connect()
+            self.everywhere()
 
     @precondition(lambda self: self.model.ready)
     @rule(seconds=st.sampled_from([1, 10, 50]))

@@ -281,6 +281,8 @@ class Bridge:
             verb()
         except LocalProtocolError as error:
             self._fail(Error(codes.UNAVAILABLE, f"the provider can't be told what you said: {error}"))
+        except SpekoError:
+            pass  # the connection ends, as its `Close` will say
 
     # The provider
 
