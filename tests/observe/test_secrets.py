@@ -121,7 +121,7 @@ async def test_a_key_and_a_token_that_are_refused(caplog: pytest.LogCaptureFixtu
             with pytest.raises(HandshakeError):
                 async with open_session(grant):
                     raise AssertionError("opened twice")
-    check(caplog, wrong, grant.ws_token)
+    assert "a WebSocket is refused with 401 UNAUTHORIZED: " in check(caplog, wrong, grant.ws_token)
 
 
 async def test_a_peer_that_quotes_the_token(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from .driver import Driver
 from .errors import APIConnectionError
 from .proxies import ProxyOption, connect_through, find_proxy
 from .stream_driver import StreamDriver
-from .transport import describe, root
+from .transport import failing_as
 
 
 async def dial(
@@ -70,21 +70,12 @@ async def _in_time(where: WebSocketURL, seconds: float) -> AsyncGenerator[None, 
     """Bound the connecting in the block, and say in one error what stopped it."""
     host = f"{where.host}:{where.port}"
     try:
-        with anyio.fail_after(seconds):
+        with failing_as(APIConnectionError, host), anyio.fail_after(seconds):
             yield
     except TimeoutError as error:
         raise APIConnectionError(
             f"{host} did not answer within {seconds:g} s; check the network and the address"
         ) from error
-    except ssl.SSLError as error:
-        raise APIConnectionError(
-            f"TLS with {host} failed ({error.reason or describe(error)}); check its certificate, or pass an "
-            "ssl_context that trusts it"
-        ) from error
-    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        raise APIConnectionError(
-            f"{host} can't be reached ({describe(error)}); check the network and the address"
-        ) from root(error)
 
 
 def _on_asyncio() -> bool:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import logging
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -25,7 +23,7 @@ from anyio.streams.tls import TLSStream
 from ..protocol.url import WebSocketURL
 from .errors import APIConnectionError, ConfigurationError, ProxyError
 from .mint import USER_AGENT
-from .transport import describe, root
+from .transport import failing_as
 
 logger: Final = logging.getLogger("speko_anyio.client")
 
@@ -125,15 +123,15 @@ async def _connect_through(
     proxy: Proxy, where: WebSocketURL, target: str, ssl_context: ssl.SSLContext | None
 ) -> ByteStream:
     open_tunnel = _socks if proxy.scheme.startswith("socks") else _http
-    with _failing_as(ProxyError, f"the proxy {proxy}"):
+    with failing_as(ProxyError, f"the proxy {proxy}"):
         stream: ByteStream = await anyio.connect_tcp(proxy.host, proxy.port)
     try:
-        with _failing_as(ProxyError, f"the proxy {proxy}"):
+        with failing_as(ProxyError, f"the proxy {proxy}"):
             if proxy.scheme == "https":
                 stream = await _start_tls(stream, proxy.host, ssl_context)
             await open_tunnel(stream, proxy, where, target)
         if where.secure:
-            with _failing_as(APIConnectionError, f"{target} behind the proxy {proxy}"):
+            with failing_as(APIConnectionError, f"{target} behind the proxy {proxy}"):
                 stream = await _start_tls(stream, where.host, ssl_context)
     except BaseException:
         await anyio.aclose_forcefully(stream)
@@ -143,22 +141,6 @@ async def _connect_through(
 
 async def _start_tls(stream: ByteStream, host: str, ssl_context: ssl.SSLContext | None) -> ByteStream:
     return await TLSStream.wrap(stream, hostname=host, ssl_context=ssl_context, standard_compatible=False)
-
-
-@contextmanager
-def _failing_as(kind: type[APIConnectionError], name: str) -> Iterator[None]:
-    """Turn what a stream raises into an error of ours about `name`."""
-    try:
-        yield
-    except ssl.SSLError as error:
-        raise kind(
-            f"TLS with {name} failed ({error.reason or describe(error)}); check its certificate, or pass an "
-            "ssl_context that trusts it"
-        ) from error
-    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        raise kind(
-            f"{name} can't be reached ({describe(error)}); check its address and the network"
-        ) from root(error)
 
 
 async def _http(stream: ByteStream, proxy: Proxy, where: WebSocketURL, target: str) -> None:

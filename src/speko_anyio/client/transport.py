@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import anyio
+
+from .errors import APIConnectionError
 
 TRANSPORT_ERRORS: Final = (
     anyio.BrokenResourceError,
@@ -27,3 +32,22 @@ def describe(error: Exception) -> str:
     """What a transport's exception says; many say nothing but their name."""
     told = root(error)
     return str(told) or type(told).__name__
+
+
+@contextmanager
+def failing_as(kind: type[APIConnectionError], name: str) -> Iterator[None]:
+    """Turn what connecting raises into an error of ours about `name`; but for TimeoutError: whoever set the
+    limit can name it."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except ssl.SSLError as error:
+        raise kind(
+            f"TLS with {name} failed ({error.reason or describe(error)}); check its certificate, or pass an "
+            "ssl_context that trusts it"
+        ) from error
+    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        raise kind(
+            f"{name} can't be reached ({describe(error)}); check the network and the address"
+        ) from root(error)

@@ -150,6 +150,7 @@ class Stream:
         try:
             record = await self._admit(HTTPConnection(scope), token)
         except _Refusal as refusal:
+            logger.debug("a WebSocket is refused with %d %s: %s", refusal.status, refusal.code, refusal)
             await refuse(
                 scope,
                 receive,
