@@ -167,7 +167,7 @@ async def test_a_barge_in_cuts_the_answer_where_it_was_heard(name: str) -> None:
 
 async def test_a_provider_that_dies_in_the_middle_of_a_call(name: str) -> None:
     double = double_of(name, [Say("Well.", 0.2), Die()])
-    how = {"options": GoogleOptions(resumption=False)} if name == "google" else {}
+    how: dict[str, Any] = {"options": GoogleOptions(resumption=False)} if name == "google" else {}
     async with connected(name, double, **how) as session:
         await ask(session)
         frames = await frames_until(session, lambda frame: isinstance(frame, Close))
