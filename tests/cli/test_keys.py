@@ -109,6 +109,17 @@ def test_the_environment_names_the_database(
     assert "other.db are up to date" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["keys", "list"], ["gateway", "migrate"]])
+def test_there_are_no_keys_in_memory(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPEKO_GATEWAY_DATABASE", "memory")
+    assert main(command) == USAGE
+    assert "name a database" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("database", "told"),
     [

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..gateway import SQLStore
-from .settings import database_of, settings_of
+from .settings import database_store_of, settings_of
 
 
 async def gateway(options: argparse.Namespace) -> None:
@@ -15,6 +14,6 @@ async def gateway(options: argparse.Namespace) -> None:
 
         await check(options)
         return
-    store = SQLStore(database_of(settings_of(options).settings))
+    store = database_store_of(settings_of(options).settings)
     await store.migrate()
     print(f"the tables of {store.url} are up to date")

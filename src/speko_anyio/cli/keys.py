@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 from ..gateway import KeyLimits, SQLStore, StoredKey
 from ..gateway.keys import new_key
-from .settings import database_of, settings_of
+from .settings import database_store_of, settings_of
 
 
 async def keys(options: argparse.Namespace) -> None:
     """Create, list or revoke, as asked."""
-    async with SQLStore(database_of(settings_of(options).settings)) as store:
+    async with database_store_of(settings_of(options).settings) as store:
         match options.action:
             case "create":
                 await _create(store, options)

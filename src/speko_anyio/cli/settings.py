@@ -54,6 +54,18 @@ def database_of(settings: Settings) -> str:
     return settings.database or str(_default())
 
 
+def database_store_of(settings: Settings) -> SQLStore:
+    """The gateway's database; `CommandError` when its records are in memory, where nobody else finds them."""
+    database = database_of(settings)
+    if database == MEMORY:
+        raise CommandError(
+            "the gateway's records are to be in memory, which ends with its process; name a database with "
+            "--database or SPEKO_GATEWAY_DATABASE",
+            USAGE,
+        )
+    return SQLStore(database)
+
+
 def store_of(settings: Settings) -> MemoryStore | SQLStore:
     """Where the gateway keeps its records; not entered."""
     database = database_of(settings)

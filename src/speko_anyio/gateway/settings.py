@@ -45,7 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     secret: Annotated[str, Meta(min_length=32)] | None = None
     """Signs session tokens; nodes that share a database need the same. None: one of this process only."""
     database: str | None = None
-    """A SQLite file's path, or a ``postgresql://`` URL; None: records last as long as the process."""
+    """A SQLite file's path, a ``postgresql://`` URL, or ``memory``: records end with the process. None: a
+    file in the user's state folder."""
     transcript_days: Annotated[float, Meta(gt=0)] | None = None
     """For which what was said is stored; None: it is not."""
     playground: bool | None = None

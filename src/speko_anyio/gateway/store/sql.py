@@ -93,11 +93,11 @@ class SQLStore:
         return self._database.url.render_as_string(hide_password=True)
 
     async def __aenter__(self) -> Self:
+        if self._migrate_at_start:
+            await self.migrate()
+            return self
         try:
-            if self._migrate_at_start:
-                await self.migrate()
-            else:
-                await self._database.run(check_schema)
+            await self._database.run(check_schema)
         except BaseException:
             self._database.close()
             raise
@@ -109,9 +109,15 @@ class SQLStore:
         self._database.close()
 
     async def migrate(self) -> None:
-        """Bring the tables up to date; make them, and a SQLite file, where there are none."""
+        """Bring the tables up to date; make them, and a SQLite file, where there are none.
+
+        The store need not be entered, and no connection is left open.
+        """
         await anyio.to_thread.run_sync(self._database.make_file)
-        await self._database.run(migrate)
+        try:
+            await self._database.run(migrate)
+        finally:
+            self._database.close()
 
     # Sessions
 
