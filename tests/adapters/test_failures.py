@@ -25,6 +25,7 @@ from speko_anyio import (
     RemoteProtocolError,
     Speko,
     SpekoError,
+    Transcript,
     open_session,
 )
 from speko_anyio.testing.server import TOKEN, FakeServer, connected, grant
@@ -183,6 +184,80 @@ async def test_a_send_into_a_broken_connection_ends_the_session() -> None:
         assert [type(frame) async for frame in session] == [Ready, Audio, Close]
         await settled()
         assert server.stream.closed
+
+
+async def test_whoever_waits_to_send_or_to_close_is_told_when_the_connection_breaks() -> None:
+    async with connected() as (session, server):
+        server.from_client.stall()
+        told: list[str] = []
+
+        async def send() -> None:
+            with pytest.raises(ConnectionClosed):
+                await session.send_audio(LONG)
+            told.append("sender")
+
+        async def send_behind_it() -> None:
+            with pytest.raises(ConnectionClosed):
+                await session.commit()
+            told.append("sender behind it")
+
+        async def close() -> None:
+            await session.close()
+            told.append("closer")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            await settled()
+            tasks.start_soon(send_behind_it)
+            tasks.start_soon(close)
+            await settled()
+            assert told == []
+            server.to_client.break_()
+        assert sorted(told) == ["closer", "sender", "sender behind it"]
+
+
+async def test_good_frames_in_one_read_with_a_bad_one_are_delivered_first() -> None:
+    async with connected() as (session, server):
+        server.core.send_audio(PCM)
+        server.core.send_transcript("user", "so", final=True)
+        server.raw(server.core.data_to_send() + b"\xff\xff")
+        frames: list[Frame] = []
+        with pytest.raises(RemoteProtocolError):
+            async for frame in session:
+                frames.append(frame)  # noqa: PERF401 - what came before the error counts
+        assert [type(frame) for frame in frames] == [Ready, Audio, Transcript, Close]
+
+
+async def test_a_ping_behind_the_frames_that_fill_the_buffer_is_answered() -> None:
+    async with connected(max_buffer=len(PCM)) as (session, server):
+        before = len(server.wire)
+        server.core.send_audio(PCM)
+        server.core.send_audio(PCM)
+        server.raw(server.core.data_to_send() + b"\x89\x00")
+        await settled()
+        assert not server.stream.receiving
+        assert bytes(server.wire[before : before + 2]) == b"\x8a\x80"
+        assert session.closed is None
+
+
+async def test_a_handler_that_sends_while_its_buffer_is_full_blocks_nobody() -> None:
+    server = FakeServer(max_receive=len(PCM))
+    async with connected(server, max_buffer=2 * len(PCM)) as (session, _):
+        heard: list[Frame] = []
+
+        async def answer(frame: Frame) -> None:
+            await session.send_audio(PCM)
+            await checkpoint()
+            heard.append(frame)
+
+        session.on(answer)
+        for _ in range(30):
+            server.core.send_audio(PCM)
+        server.flush()
+        await settled()
+        await settled()
+        assert [type(frame) for frame in heard] == [Ready, *[Audio] * 30]
+        assert len(server.commands) == 31
 
 
 async def test_a_send_cancelled_while_it_writes_ends_the_session() -> None:
@@ -573,6 +648,34 @@ async def test_cancelled_by_asyncio_itself_at_each_await(anyio_backend: tuple[st
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 5)
         assert server.stream.closed or not server.stream.sends
+
+
+def test_a_loop_that_ends_with_a_session_open_closes_it(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    backend, options = anyio_backend
+    servers: list[FakeServer] = []
+
+    async def hold(server: FakeServer) -> None:
+        async with open_session(grant(), stream=server.stream) as session:
+            session.on(lambda frame: None)
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        server = FakeServer()
+        servers.append(server)
+        if backend == "asyncio":
+            # Nobody's child: the loop itself cancels it on its way out.
+            task = asyncio.ensure_future(hold(server))
+            await settled()
+            assert not task.done()
+        else:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hold, server)
+                await settled()
+                tasks.cancel_scope.cancel()
+
+    anyio.run(main, backend=backend, backend_options=options)
+    (server,) = servers
+    assert server.stream.closed
 
 
 async def test_cancelled_while_minting_and_opening_nothing_is_left() -> None:

@@ -132,6 +132,19 @@ async def test_cancelling_the_goodbye_ends_it_at_once(elapsed: Callable[[], floa
     assert server.stream.closed
 
 
+async def test_leaving_with_a_peer_that_does_not_read_obeys_an_outer_timeout(
+    elapsed: Callable[[], float],
+) -> None:
+    server = FakeServer()
+    elapsed()
+    with anyio.move_on_after(1.0) as scope:
+        async with connected(server, within=60, close_timeout=30.0):
+            server.from_client.stall()
+    assert scope.cancelled_caught
+    assert elapsed() == 1.0
+    assert server.stream.closed
+
+
 async def test_a_violating_peer_that_does_not_read_is_cut_off(elapsed: Callable[[], float]) -> None:
     server = FakeServer()
     async with connected(server, within=60) as (session, _):

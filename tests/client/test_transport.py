@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -35,6 +39,7 @@ from speko_anyio.protocol import NEED_DATA
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.testing.server import grant
 from speko_anyio.testing.streams import stream_pair
+from tests.support.drivers import settled
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +107,60 @@ async def test_nagles_algorithm_is_off() -> None:
         driver = await dial(where, connect_timeout=5.0, ssl_context=None)
         assert raw_socket(driver).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         await driver.aclose_forcefully()
+
+
+@pytest.mark.parametrize("way", ["leave", "fail", "cancel", "peer gone"])
+async def test_a_block_that_is_left_leaves_no_task_no_timer_and_no_socket(way: str) -> None:
+    async with serving() as port:
+        # What an event loop opens once, and keeps.
+        async with open_session(grant(f"ws://127.0.0.1:{port}/s"), proxy=None):
+            pass
+        await settled()
+        before = len(anyio.get_running_tasks()), open_files(), timers()
+        with anyio.CancelScope() as scope, contextlib.suppress(ZeroDivisionError):
+            async with open_session(grant(f"ws://127.0.0.1:{port}/s"), proxy=None) as session:
+                await session.send_audio(PCM)
+                session.on(lambda frame: None)
+                match way:
+                    case "fail":
+                        raise ZeroDivisionError
+                    case "cancel":
+                        scope.cancel()
+                        await checkpoint()
+                    case "peer gone":
+                        with socket.socket(fileno=os.dup(raw_socket(session._driver).fileno())) as same:
+                            same.shutdown(socket.SHUT_RD)
+                        assert [type(frame) async for frame in session][-1] is Close
+        await settled()
+        assert (len(anyio.get_running_tasks()), open_files(), timers()) == before
+
+
+def open_files() -> int:
+    return len([*Path("/dev/fd").iterdir()])
+
+
+def timers() -> int:
+    """How many timers of an event loop wait; only asyncio's own tells."""
+    try:
+        scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+    except (RuntimeError, AttributeError):
+        return 0
+    return sum(not handle.cancelled() for handle in scheduled)
+
+
+async def test_a_server_that_talks_first_is_no_websocket() -> None:
+    async def introduce_itself(stream: ByteStream) -> None:
+        async with stream:
+            await stream.send(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, introduce_itself)
+        with anyio.fail_after(10), pytest.raises(SpekoError):
+            async with open_session(grant(f"ws://127.0.0.1:{port}/s")):
+                raise AssertionError("opened")
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_session_over_tls() -> None:

@@ -72,6 +72,7 @@ class AsyncioDriver(asyncio.Protocol):
         self._opening: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed: float | None = None
+        self._early: list[bytes] = []
         self._reading = False
         self._paused = False
         self._turns = asyncio.Lock()
@@ -99,6 +100,9 @@ class AsyncioDriver(asyncio.Protocol):
     async def shake_hands(self) -> None:
         pump = self._attached()
         self._opening = self._loop.create_future()
+        for data in self._early:
+            pump.receive_data(data)
+        self._early.clear()
         if self._lost:
             self._end_lost()
         self.moved()
@@ -175,9 +179,13 @@ class AsyncioDriver(asyncio.Protocol):
         self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
-        if not self._ending:
+        if self._pump is None:
+            # uvloop starts to read all the same; this time it stops.
+            self._early.append(data)
+            self._transport.pause_reading()
+        elif not self._ending:
             try:
-                pump = self._attached()
+                pump = self._pump
                 # The usual read is audio and nothing else; then there is nothing to see to but the room.
                 if pump.receive_data(data) or pump.full or self._opening is not None:
                     self.moved()
@@ -185,7 +193,8 @@ class AsyncioDriver(asyncio.Protocol):
                 self._report(error)
 
     def eof_received(self) -> None:
-        if not self._ending:
+        # Without a pump it comes again, as the loss of the connection.
+        if self._pump is not None and not self._ending:
             self._guard(self._receive_eof)
 
     def connection_lost(self, exc: Exception | None) -> None:
