@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import anyio
 import pytest
@@ -22,8 +22,15 @@ from speko_anyio import (
 )
 from speko_anyio.client.delivery import FRAME_OVERHEAD
 from speko_anyio.testing.server import FakeServer, connected
+from tests.support.drivers import EVERY_DRIVER, driven, settled
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=EVERY_DRIVER)
+def anyio_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return driven(request.param, monkeypatch)
+
 
 PCM = bytes(960)
 
@@ -100,7 +107,7 @@ async def test_a_slow_one_holds_up_the_reading_and_loses_nothing() -> None:
             tasks.start_soon(consume, fast, fast_got)
             for _ in range(100):
                 say(server, audio=1)
-                await anyio.wait_all_tasks_blocked()
+                await settled()
             held_up = len(fast_got)
             assert 10 <= held_up < 100
             assert slow_got == []
@@ -124,12 +131,12 @@ async def test_one_that_may_drop_holds_up_nobody_and_keeps_the_newest() -> None:
     async with connected() as (session, server):
         async with session.frames(Transcript, max_buffer=limit, drop_oldest=True) as display:
             say(server, *"abcdefgh")
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             assert [frame.text for frame in (await anext(display), await anext(display))] == ["f", "g"]
             assert display.dropped_frames == 5
             # A frame above the limit by itself is given all the same, and does not stop the reading.
             say(server, "x" * 10 * limit)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             assert display.dropped_frames == 6
             assert (await anext(display)).text == "x" * 10 * limit
             say(server, "i")
@@ -140,10 +147,10 @@ async def test_an_interruption_discards_audio_in_every_one_asked_for_or_not() ->
     async with connected() as (session, server):
         async with session.frames(Audio, Transcript) as speaker, session.frames(Audio, Interruption) as other:
             say(server, "a", audio=3)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             server.core.send_interruption()
             say(server, "b", audio=1)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             assert await take(speaker, 3) == [
                 Transcript("assistant", "a", True),
                 Transcript("assistant", "b", True),
@@ -166,7 +173,7 @@ async def test_an_abandoned_one_frees_the_reading() -> None:
     async with connected() as (session, server):
         async with session.frames(Audio, max_buffer=1_000) as frames:
             say(server, audio=5)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             await anext(frames)
         say(server, "later")
         while not isinstance(await session.receive(), Transcript):
@@ -188,7 +195,7 @@ async def test_all_end_with_the_session_wherever_they_wait() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(consume, "audio", Audio)
             tasks.start_soon(consume, "closes", Close)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             server.core.close(1000, "enough")
             server.flush()
         assert sorted(ended) == ["audio", "closes"]
@@ -213,7 +220,7 @@ async def test_one_task_at_a_time() -> None:
     async with connected() as (session, _server), session.frames(Usage) as frames:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(anext, frames)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             with pytest.raises(anyio.BusyResourceError):
                 await anext(frames)
             tasks.cancel_scope.cancel()

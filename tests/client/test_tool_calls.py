@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Callable
-from typing import Unpack
+from typing import Any, Unpack
 
 import anyio
 import pytest
@@ -28,8 +28,15 @@ from speko_anyio.client import tool_calls
 from speko_anyio.client.block import block
 from speko_anyio.client.tools import AnyTool
 from speko_anyio.testing.server import FakeServer, connected
+from tests.support.drivers import EVERY_DRIVER, driven, settled
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=EVERY_DRIVER)
+def anyio_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return driven(request.param, monkeypatch)
+
 
 INTERRUPTED = "The user interrupted, and slow was stopped before it had a result."
 
@@ -74,7 +81,7 @@ async def test_calls_run_side_by_side_and_are_answered_as_they_finish() -> None:
         ]
         for event in (go["second"], go["first"]):
             event.set()
-            await anyio.wait_all_tasks_blocked()
+            await settled()
         answered = [command.call_id for command in server.commands if isinstance(command, ToolResult)]
         assert answered == ["c3", "c2", "c1"]
 
@@ -91,7 +98,7 @@ async def test_what_the_application_answered_is_not_answered_again() -> None:
         await session.receive()
         await session.send_tool_result("c1", "quick")
         go.set()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert server.commands == [ToolResult("c1", "quick")]
 
 
@@ -109,7 +116,7 @@ async def test_an_interrupted_call_is_still_answered() -> None:
         server.flush()
         await session.receive()
         go.set()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert server.commands == [ToolResult("c1", "late")]
 
 
@@ -125,7 +132,7 @@ async def test_leaving_cancels_what_runs() -> None:
     async with calling(forever) as (session, _server, call):
         call("c1", "forever")
         await session.receive()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
     assert cancelled.is_set()
 
 
@@ -159,7 +166,7 @@ async def test_a_flood_of_calls_is_answered_and_not_run(monkeypatch: pytest.Monk
     async with calling(forever) as (_session, server, call):
         for number in range(5):
             call(f"c{number}", "forever")
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert running == 2
         refused = [command for command in server.commands if isinstance(command, ToolResult)]
         assert [result.call_id for result in refused] == ["c2", "c3", "c4"]
@@ -192,7 +199,7 @@ async def test_a_flood_of_calls_behind_a_goodbye_loses_nothing(monkeypatch: pyte
         server.answers = False
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(session.close)
-            await anyio.wait_all_tasks_blocked()
+            await settled()
             call("c1", "unused")
             server.core.send_transcript("user", "late", final=True)
             server.core.close(1000, "done")
@@ -219,17 +226,17 @@ async def test_an_interruption_cancels_the_tools_that_want_it_and_the_model_is_t
     async with calling(slow, steady) as (_session, server, call):
         call("c1", "slow")
         call("c2", "steady")
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         server.core.send_interruption()
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert stopped == ["slow"]
         assert server.commands == [ToolResult("c1", INTERRUPTED)]
         go.set()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert server.commands[1:] == [ToolResult("c2", "done")]
         call("c3", "slow")
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert len(server.commands) == 2
 
 
@@ -243,7 +250,7 @@ async def test_a_call_interrupted_within_the_read_that_brought_it_does_not_start
         server.core.send_interruption()
         server.flush()
         assert [type(await session.receive()) for _ in range(2)] == [ToolCall, Interruption]
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert server.commands == [ToolResult("c1", INTERRUPTED)]
 
 
@@ -258,12 +265,12 @@ async def test_a_tool_that_has_a_result_in_spite_of_its_cancellation_has_it_sent
 
     async with calling(slow) as (_session, server, call):
         call("c1", "slow")
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         server.core.send_interruption()
         server.flush()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         go.set()
-        await anyio.wait_all_tasks_blocked()
+        await settled()
         assert server.commands == [ToolResult("c1", "all of it")]
 
 

@@ -130,6 +130,9 @@ class AsyncioDriver(asyncio.Protocol):
             async with self._turns:
                 await self._wait_written()
 
+    def current_time(self) -> float:
+        return self._loop.time()
+
     def moved(self) -> None:
         pump = self._attached()
         if pump.full is self._reading and not self._ending:

@@ -37,6 +37,10 @@ class Driver(Protocol):
         it changes nothing; cancelled while it writes, it ends the session.
         """
 
+    def current_time(self) -> float:
+        """The event loop's clock, in seconds. May be asked outside of any task."""
+        ...
+
     def moved(self) -> None:
         """Something happened to the core, not by this driver: start what it asks for. Never blocks."""
 

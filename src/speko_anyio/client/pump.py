@@ -81,6 +81,8 @@ class Pump:
         self._on_interruption = on_interruption
         self.on_space: Callable[[], None] = _do_nothing
         """Called when reading may go on; whoever drives the pump sets it."""
+        self.on_first_audio: Callable[[], None] | None = None
+        """Called with the next audio, once."""
         self._claimed = False
         self.inbox = DeliveryBuffer(max_buffer, self._space_made)
         """What `receive` and the iteration take from."""
@@ -88,6 +90,7 @@ class Pump:
         self.bytes_received = 0
         self.frames_received = 0
         self.audio_bytes_received = 0
+        self.interruptions = 0
 
     # What has become of it
 
@@ -239,11 +242,15 @@ class Pump:
                 consumer.put(frame)
             if type(frame) is Audio:
                 self.audio_bytes_received += len(frame.pcm)
+                if self.on_first_audio is not None:
+                    first, self.on_first_audio = self.on_first_audio, None
+                    first()
                 continue
             more = True
             if type(frame) is ToolCall:
                 self._on_call(frame)
             elif type(frame) is Interruption:
+                self.interruptions += 1
                 self._on_interruption()
             elif type(frame) is Close:
                 break

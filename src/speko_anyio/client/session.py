@@ -8,7 +8,8 @@ from typing import Any, Self, TypeVar, overload
 
 import anyio
 
-from ..protocol.frames import Close, Frame
+from ..audio.pcm import duration
+from ..protocol.frames import Audio, Close, Frame
 from ..protocol.session import Buffer
 from .block import block
 from .delivery import DEFAULT_MAX_BUFFER
@@ -17,7 +18,7 @@ from .frame_stream import FrameStream, check_types
 from .handlers import Handler, Handlers
 from .lifetime import Lifetime
 from .pump import ClientCore, Pump
-from .stats import SessionStats
+from .stats import SessionStats, TurnTimes
 from .tool_calls import ToolCalls
 from .tools import Toolbox, ToolErrors
 
@@ -77,6 +78,7 @@ class RealtimeSession:
         )
         self._handlers = Handlers(self._pump, self._lifetime)
         self._audio_bytes_sent = 0
+        self._turn_times = TurnTimes()
         driver.attach(self._pump, close_timeout=close_timeout)
 
     def __repr__(self) -> str:
@@ -122,6 +124,15 @@ class RealtimeSession:
             audio_bytes_dropped=inbox.dropped_bytes,
             frames_buffered=len(inbox),
             bytes_buffered=inbox.size,
+            seconds_buffered=sum(
+                duration(frame.pcm, frame.sample_rate)
+                for frame in inbox.snapshot()
+                if isinstance(frame, Audio)
+            ),
+            interruptions=pump.interruptions,
+            tool_calls=self._tool_calls.received,
+            tools_running=self._tool_calls.running,
+            times_to_first_audio=self._turn_times.times,
         )
 
     # Sending
@@ -134,7 +145,7 @@ class RealtimeSession:
 
     async def commit(self) -> None:
         """End the user's turn: what was sent is to be answered now."""
-        await self._driver.send(self._core.commit)
+        await self._driver.send(self._end_turn, self._core.commit)
 
     async def clear(self) -> None:
         """Make the server forget the audio sent since the last `commit`."""
@@ -142,7 +153,15 @@ class RealtimeSession:
 
     async def end_turn(self) -> None:
         """End the user's turn where the server detects turns (VAD)."""
-        await self._driver.send(self._core.end_turn)
+        await self._driver.send(self._end_turn, self._core.end_turn)
+
+    def _end_turn(self, verb: Callable[[], None]) -> None:
+        verb()
+        self._turn_times.turn_ended(self._driver.current_time())
+        self._pump.on_first_audio = self._answer_began
+
+    def _answer_began(self) -> None:
+        self._turn_times.answer_began(self._driver.current_time())
 
     async def interrupt(self) -> None:
         """Stop the response in flight (barge-in). Audio already received is yours to drop."""

@@ -1,8 +1,15 @@
-"""What a session has counted."""
+"""What a session has counted, and how long its answers took."""
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
+from typing import Final
+
 import msgspec
+
+MAX_TIMES: Final = 1000
+"""Answers whose time is kept, the newest: more than a session of half an hour has."""
 
 
 class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,3 +30,44 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     """Frames that wait for `receive`."""
     bytes_buffered: int
     """What they hold, as ``max_buffer`` counts it."""
+    seconds_buffered: float
+    """How long the audio among them lasts."""
+    interruptions: int
+    """`Interruption` frames received."""
+    tool_calls: int
+    """`ToolCall` frames received, also those that the application answers."""
+    tools_running: int
+    """Functions passed as ``tools`` that run now."""
+    times_to_first_audio: tuple[float, ...]
+    """Of each answer, the oldest first, seconds from when `commit` or `end_turn` was called to when the next
+    audio was read; of the last 1000.
+
+    A turn that was ended anew before any audio came counts from the last time. Audio of an earlier answer
+    that was still under way counts, as a client can't tell. Where the service ends the turns there is no
+    time: when the user stopped speaking is not known here."""
+
+    @property
+    def median_time_to_first_audio(self) -> float | None:
+        """The median of them; None when there are none."""
+        return statistics.median(self.times_to_first_audio) if self.times_to_first_audio else None
+
+
+class TurnTimes:
+    """How long answers take, told of the ends of turns and of the first audio behind each."""
+
+    def __init__(self) -> None:
+        self._ended = 0.0
+        self._times: deque[float] = deque(maxlen=MAX_TIMES)
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Seconds of each answer, the oldest first."""
+        return tuple(self._times)
+
+    def turn_ended(self, now: float) -> None:
+        """The user's turn was ended."""
+        self._ended = now
+
+    def answer_began(self, now: float) -> None:
+        """The first audio came since then."""
+        self._times.append(now - self._ended)

@@ -72,6 +72,9 @@ class StreamDriver:
             verb(*args)
             await self._write()
 
+    def current_time(self) -> float:
+        return anyio.current_time()
+
     def moved(self) -> None:
         pump = self._pump
         deadline = pump.deadline
