@@ -89,10 +89,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The codec beside its peers; with `bridge` first, what the gateway adds to a call with a provider."""
+    """The codec beside its peers; or first `gateway` or `bridge`, for what those add. Arguments go there."""
     arguments = list(session.posargs)
-    name = arguments.pop(0) if arguments[:1] == ["bridge"] else "codec"
-    session.install("--quiet", "-e", ".[gateway]" if name == "bridge" else ".", *group("bench"), silent=False)
+    name = arguments.pop(0) if arguments[:1] in (["bridge"], ["gateway"]) else "codec"
+    what = "." if name == "codec" else EVERYTHING
+    session.install("--quiet", "-e", what, *group("bench"), silent=False)
     session.run("python", f"benchmarks/{name}.py", *arguments)
 
 

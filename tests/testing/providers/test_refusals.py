@@ -496,6 +496,30 @@ def test_an_interruption_of_audio_that_is_still_played() -> None:
     session.receive(json.dumps(blob(bytes(32_000))), 10.0)
 
 
+def said_by(session: GoogleSession) -> str:
+    contents = [message.get("serverContent", {}) for message in session.sent]
+    return "".join(content.get("outputTranscription", {}).get("text", "") for content in contents)
+
+
+def test_a_turn_that_ends_while_another_is_answered_has_its_answer_after_that() -> None:
+    setup = {**SETUP["setup"], "outputAudioTranscription": {}}
+    setup["realtimeInputConfig"] = {"activityHandling": "NO_INTERRUPTION"}
+    session = google({"setup": setup}, replies=[Say("first.", 1.0), Say("second.", 1.0)])
+    say(session, {"realtimeInput": {"text": "Hello"}}, blob(), blob(bytes(32_000)))
+    session.advance(5.0)
+    assert said_by(session) == "first.second."
+
+
+def test_results_that_come_while_the_model_speaks_are_answered_after_that() -> None:
+    setup = {"setup": {**SETUP["setup"], "outputAudioTranscription": {}}}
+    replies = [[CallTools([("f", {})]), Say("Let me look.", 1.0)], Say("Found.", 0.2)]
+    session = google(setup, {"realtimeInput": {"text": "Hello"}}, replies=replies)
+    answer = {"id": "function-call-1", "name": "f", "response": {}}
+    say(session, {"toolResponse": {"functionResponses": [answer]}})
+    session.advance(5.0)
+    assert said_by(session) == "Let me look.Found."
+
+
 def test_the_name_of_a_result_counts() -> None:
     session = google(SETUP, {"realtimeInput": {"text": "Hello"}}, replies=[CallTools([("get_weather", {})])])
     answer = {"id": "function-call-1", "name": "other", "response": {}}

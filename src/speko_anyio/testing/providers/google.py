@@ -51,6 +51,8 @@ class GoogleSession(DoubleSession):
         self._pending: dict[str, str] = {}
         """The calls without a result, and their names."""
         self._waits_for_tools = False
+        self._owes = False
+        """Whether a turn ended, or tools were answered, while the model was at another answer."""
         self._ear: Ear | None = None
         self._ear_rate = 0
         self._window = False
@@ -188,7 +190,7 @@ class GoogleSession(DoubleSession):
             if answer.get("name") != self._pending.pop(answer["id"]):
                 raise _Refused(_INVALID, "Request contains an invalid argument.")
             self.results[answer["id"]] = answer["response"]
-        if not self._pending and self._waits_for_tools:
+        if not self._pending:
             self._waits_for_tools = False
             self._respond()
 
@@ -205,6 +207,7 @@ class GoogleSession(DoubleSession):
         self._heard_until = self._now
         self._stop(self._play)
         self._play = None
+        self._owes = False
         if self._pending:
             self._send({"toolCallCancellation": {"ids": list(self._pending)}})
             self.cancelled.update(self._pending)
@@ -225,8 +228,12 @@ class GoogleSession(DoubleSession):
                 self._send({"serverContent": {"inputTranscription": {"text": words}}})
 
     def _respond(self) -> None:
+        if self._play is not None:
+            self._owes = True
+            return
+        self._owes = False
         steps = self._script.next_reply()
-        if self._play is None and not any(isinstance(step, Silent) for step in steps):
+        if not any(isinstance(step, Silent) for step in steps):
             self._play = self._answer(steps)
             self._begin(self._play)
 
@@ -263,6 +270,8 @@ class GoogleSession(DoubleSession):
             if not ending:
                 self._send({"serverContent": {"generationComplete": True}})
             self._turn_complete(**ending)
+        if self._owes:
+            self._respond()
 
     def _turn_complete(self, **fields: Any) -> None:
         heard, said = round(self._heard_ms / 40), round(self._said_ms / 40)
