@@ -82,6 +82,12 @@ def test_what_is_said_is_said_by_a_program() -> None:
     assert SAYS.keys() <= {repr(program) for program in PROGRAMS}
 
 
+def test_the_gateway_of_several_nodes_is_made() -> None:
+    # Its database is not there, and nobody asks for it yet.
+    (program,) = programs("gateway-storage.md")
+    assert isinstance(program.load()["gateway"], Gateway)
+
+
 OTHERS = sorted({page.name for page in DOCS.glob("*.md") if programs(page.name)} - set(RUN))
 
 
