@@ -159,6 +159,15 @@ def test_a_service_that_has_a_key_goes_first(
         assert len(double.sessions) == 1
 
 
+def test_a_provider_url_that_is_none(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XAI_API_KEY", KEY)
+    arguments = ["say", str(question), "-o", str(tmp_path / "r.wav"), "--provider", "xai"]
+    assert main([*arguments, "--provider-url", "127.0.0.1:9"]) == USAGE
+    assert "base URL must be" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("how", [["--direct"], ["--provider-url", "ws://127.0.0.1:9"]])
 def test_what_has_no_api_of_its_own(
     how: list[str], question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -335,6 +335,8 @@ def test_a_base_url_that_is_none(name: str, base_url: str) -> None:
     if not base_url:
         assert "x.test" not in repr(KINDS[name](KEY, base_url=base_url))
     else:
-        with pytest.raises(LocalProtocolError, match="base URL must be") as caught:
-            KINDS[name](KEY, base_url=base_url)
+        kind = KINDS[name]
+        with pytest.raises(ConfigurationError, match="base URL must be") as caught:
+            kind(KEY, base_url=base_url)
+        assert kind.url_variable in str(caught.value)
         assert "pass@" not in str(caught.value)

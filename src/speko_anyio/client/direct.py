@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import ClassVar, Final, Unpack
 
 from ..observe.observer import introduced
+from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import SampleRate, SessionConfig
 from ..providers.connection import (
     PING_TIMEOUT,
@@ -27,7 +28,7 @@ from ..providers.provider import PROVIDER_LIMITS
 from ..providers.xai import XAIOptions, xai_endpoint
 from .block import block
 from .config import session_config
-from .errors import MissingAPIKeyError
+from .errors import ConfigurationError, MissingAPIKeyError
 from .mint import USER_AGENT
 from .opening import CoreOptions, SessionOptions, open_core
 from .pump import ClientCore
@@ -69,7 +70,11 @@ class Provider(abc.ABC):
         self._api_key = key
         self._base_url = base_url or os.environ.get(self.url_variable) or default_url
         # What can't be used is found out here, and not at the first session.
-        self.endpoint(self.usual_model)
+        try:
+            self.endpoint(self.usual_model)
+        except LocalProtocolError as error:
+            variables = f"{self.key_variable} and {self.url_variable}"
+            raise ConfigurationError(f"{error} (what is not passed comes from {variables})") from None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.endpoint(self.usual_model)!r}>"
@@ -153,7 +158,7 @@ class OpenAI(Provider):
     - `auth`: how the key travels; see `AuthStyle`.
     - `options`: what only OpenAI has.
 
-    `LocalProtocolError` when something of it can't be used.
+    `ConfigurationError` when something of it can't be used.
     """
 
     name = "openai"
@@ -196,7 +201,7 @@ class XAI(Provider):
     - `reasoning_effort`: passed to the service as it is.
     - `options`: what only xAI has.
 
-    `LocalProtocolError` when something of it can't be used.
+    `ConfigurationError` when something of it can't be used.
     """
 
     name = "xai"
@@ -249,7 +254,7 @@ class Google(Provider):
     - `auth`: what the key is; see `GoogleAuthStyle`.
     - `options`: what only Gemini has.
 
-    `LocalProtocolError` when something of it can't be used.
+    `ConfigurationError` when something of it can't be used.
     """
 
     name = "google"

@@ -37,6 +37,6 @@ def default_handlers() -> dict[str, Handler]:
     an account (``OPENAI_API_KEY``, ``XAI_API_KEY``, ``GEMINI_API_KEY``; another base URL may be in
     ``OPENAI_BASE_URL``, ``XAI_BASE_URL``, ``GEMINI_BASE_URL``).
 
-    `LocalProtocolError` when such a base URL is none.
+    `ConfigurationError` when such a base URL is none.
     """
     return {**built_in_handlers(), **provider_handlers()}

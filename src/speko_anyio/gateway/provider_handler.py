@@ -109,6 +109,6 @@ async def _refuse(session: ServerSession, message: str) -> None:
 
 
 def provider_handlers() -> dict[str, Handler]:
-    """A handler for each provider whose API key is in the environment. `LocalProtocolError` when its base URL
+    """A handler for each provider whose API key is in the environment. `ConfigurationError` when its base URL
     there is none."""
     return {kind.name: ProviderHandler(kind()) for kind in PROVIDERS if kind.is_configured()}
