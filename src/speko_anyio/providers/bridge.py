@@ -340,7 +340,11 @@ class Bridge:
                 self._queue.put(Transcript(role, text, final))
             case ToolCall():
                 self._receive_call(provider, frame)
-            case ServerToolCall() | Usage():
+            case Usage():
+                # Whoever hears it takes the answer to be over.
+                self._tell_audio(self._output.flush())
+                self._queue.put(frame)
+            case ServerToolCall():
                 self._queue.put(frame)
             case Error():
                 # What ends the connection need not end the session.
