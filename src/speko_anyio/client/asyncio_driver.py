@@ -65,6 +65,34 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
 class AsyncioDriver(asyncio.Protocol):
     """Drives a pump over the transport whose protocol it is. See `Driver`."""
 
+    # Half a kibibyte for each session.
+    __slots__ = (
+        "_armed",
+        "_cause",
+        "_close_timeout",
+        "_core",
+        "_early",
+        "_ending",
+        "_gone",
+        "_held",
+        "_held_size",
+        "_lifetime",
+        "_loop",
+        "_lost",
+        "_opening",
+        "_paused",
+        "_pump",
+        "_reading",
+        "_sends_left",
+        "_timer",
+        "_transport",
+        "_turns",
+        "_waiting",
+        "_writable",
+        "_written_at",
+        "bytes_sent",
+    )
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._pump: Pump | None = None
