@@ -22,7 +22,7 @@ __all__ = ["sound"]
 pytestmark = pytest.mark.anyio
 
 CALLING, POLICIES, STRUCTURES, RAISING = programs("tools.md")
-DEVICES, LINE, HEARD, SEVERAL = programs("playback.md")
+DEVICES, LINE, HEARD, WAITED, SEVERAL = programs("playback.md")
 
 KEY = "sk_docs_0123456789"
 VOICE = b"\x05" * 4_800
@@ -66,6 +66,7 @@ async def gateway(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
         ),
         (RAISING, "the tool failed: Paris\n"),
         (LINE, "100 ms heard in 1 answer\n"),
+        (WAITED, "answered\n"),
         (SEVERAL, "bytes of speech: 4800\n"),
     ],
     ids=repr,
@@ -121,4 +122,4 @@ def test_the_flush_tells_what_was_heard(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_every_program_is_run() -> None:
-    assert (len(programs("tools.md")), len(programs("playback.md"))) == (4, 4)
+    assert (len(programs("tools.md")), len(programs("playback.md"))) == (4, 5)

@@ -81,6 +81,8 @@ class Playback:
         self._dropped = 0
         self._overflow = 0
         self._resampler: Resampler | None = None
+        self._held_back = False
+        """Whether the resampler may have something that was not given yet."""
         self._marks: deque[_Mark] = deque(maxlen=MAX_MARKS)
         self._between_turns = True
         self._turns = 0
@@ -177,6 +179,7 @@ class Playback:
             self._marks.clear()
             self._between_turns = True
             if self._resampler is not None:
+                self._held_back = False
                 self._resampler.reset()
         return flushed
 
@@ -246,10 +249,15 @@ class Playback:
         if self._resampler is None or self._resampler.source_rate != rate:
             self._drain_resampler()
             self._resampler = None if rate == self.sample_rate else Resampler(rate, self.sample_rate)
-        return pcm if self._resampler is None else self._resampler.push(pcm)
+        if self._resampler is None:
+            return pcm
+        self._held_back = True
+        return self._resampler.push(pcm)
 
     def _drain_resampler(self) -> None:
-        if self._resampler is not None:
+        # Asked at every reading of silence: nothing is computed for that.
+        if self._resampler is not None and self._held_back:
+            self._held_back = False
             self._append(self._resampler.flush())
 
     def _append(self, pcm: bytes) -> None:
