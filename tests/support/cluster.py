@@ -1,0 +1,164 @@
+"""Several gateway nodes on one PostgreSQL database behind nginx, each a process: as `deploy/` describes it,
+without containers."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from .postgres import find_binaries, running_postgres
+
+NGINX_CONF = Path(__file__).parents[2] / "deploy" / "nginx.conf"
+
+_START_TIMEOUT = 60.0
+
+
+def missing() -> str | None:
+    """What the machine lacks for a cluster; None when nothing."""
+    if find_binaries() is None:
+        return "there is no PostgreSQL server on this machine; install the package postgresql"
+    if shutil.which("nginx", path=_path()) is None:
+        return "there is no nginx on this machine; install the package nginx"
+    return None
+
+
+def _path() -> str:
+    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])  # where Debian keeps servers
+
+
+class Node:
+    """One gateway process."""
+
+    def __init__(self, name: str, environment: dict[str, str], port: int, log: Path) -> None:
+        self.name = name
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        command = [sys.executable, "-m", "speko_anyio.cli", "serve", "--backend", "uvloop"]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                env={**environment, "SPEKO_GATEWAY_PORT": str(port)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def kill(self) -> None:
+        """As the kernel ends a process that used too much memory: nothing is said, nothing is saved."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def drain(self) -> None:
+        """As an operator ends it: SIGTERM. Returns at once."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Make sure that it is gone."""
+        self.process.kill()
+        self.process.wait(10)
+
+
+class Cluster:
+    """What runs. `url` is nginx'; `database_url` and `key` are for whoever looks behind it."""
+
+    def __init__(self, url: str, nodes: Sequence[Node], database_url: str, key: str) -> None:
+        self.url = url
+        self.nodes = nodes
+        self.database_url = database_url
+        self.key = key
+
+
+@contextmanager
+def running_cluster(
+    *, nodes: int = 2, lease_seconds: float = 6.0, drain_seconds: float = 5.0
+) -> Iterator[Cluster]:
+    """A cluster while the block runs; every provider is the nodes' own."""
+    binaries = find_binaries()
+    assert binaries is not None, missing()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        database_url = stack.enter_context(running_postgres(binaries)).new_database()
+        key = f"sk_cluster_{secrets.token_urlsafe(16)}"
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SPEKO_")},
+            "SPEKO_GATEWAY_DATABASE": database_url,
+            "SPEKO_GATEWAY_SECRET": secrets.token_urlsafe(48),
+            "SPEKO_GATEWAY_KEYS": key,
+            "SPEKO_GATEWAY_LEASE_SECONDS": str(lease_seconds),
+            "SPEKO_GATEWAY_DRAIN_SECONDS": str(drain_seconds),
+            "SPEKO_GATEWAY_METRICS": "true",
+        }
+        migrate = [sys.executable, "-m", "speko_anyio.cli", "gateway", "migrate"]
+        subprocess.run(migrate, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        started: list[Node] = []
+        for index in range(nodes):
+            name = f"node-{chr(ord('a') + index)}"
+            node = Node(name, environment, _free_port(), folder / f"{name}.log")
+            stack.callback(node.stop)
+            started.append(node)
+        for node in started:
+            _wait_until_ready(node.url, node.process, node.log)
+        url = stack.enter_context(_nginx(folder, started))
+        yield Cluster(url, started, database_url, key)
+
+
+@contextmanager
+def _nginx(folder: Path, nodes: Sequence[Node]) -> Iterator[str]:
+    """nginx with the configuration that is shipped, but for the addresses."""
+    port = _free_port()
+    shipped = NGINX_CONF.read_text(encoding="utf-8")
+    servers = "".join(
+        f"server {node.url.removeprefix('http://')} max_fails=1 fail_timeout=5s;\n" for node in nodes
+    )
+    text = re.sub(r"(server node-\w:8000 [^\n]*\n\s*)+", servers, shipped)
+    text = text.replace("listen 8080", f"listen 127.0.0.1:{port}")
+    # All clients are one address here.
+    text = re.sub(r"\n\s*limit_conn[^\n]*", "", text)
+    for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
+        text = text.replace("http {", f"http {{\n    {name}_temp_path {folder}/{name};", 1)
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    file = folder / "nginx.conf"
+    file.write_text(
+        f"{user}pid {folder}/nginx.pid;\nerror_log {folder}/nginx.log warn;\n{text}", encoding="utf-8"
+    )
+    program = shutil.which("nginx", path=_path())
+    assert program is not None, missing()
+    command = [program, "-e", f"{folder}/nginx.log", "-c", str(file), "-g", "daemon off;"]
+    process = subprocess.Popen(command)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(url, process, folder / "nginx.log")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise AssertionError(f"{url} did not get ready: {log.read_text(encoding='utf-8')}")
