@@ -467,6 +467,26 @@ async def test_cancelled_it_leaves_nothing_behind(name: str, monkeypatch: pytest
     assert double.session.closed is not None
 
 
+@pytest.mark.anyio
+async def test_it_may_be_cancelled_at_any_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(20):
+        calls = CallTools([("get_weather", {"city": "Oslo"})])
+        double = double_of(name, calls, Say("A long story.", 8.0))
+        with anyio.move_on_after(step * 0.04):
+            async with served(name, double, monkeypatch, down=step % 2) as (client, _):
+                client.ask()
+                (*_, call) = await client.hear(is_a(ToolCall))
+                assert isinstance(call, ToolCall)
+                client.say(client.core.send_tool_result, call.call_id, "sunny")
+                await client.hear(is_a(Audio))
+                client.transport.writable = anyio.Event()
+                await anyio.sleep(0.2)
+                client.say(client.core.interrupt)
+                await anyio.sleep_forever()
+        for session in double.sessions:
+            assert session.closed is not None
+
+
 def test_providers_are_served_when_their_key_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in KINDS.values():
         monkeypatch.delenv(kind.key_variable, raising=False)
