@@ -117,7 +117,8 @@ class Provider(abc.ABC):
         The parameters are those of `Realtime.connect`. What of them the provider can't honour is logged as a
         warning. A sample rate that the provider does not have is changed here, which takes the extra `audio`
         (ImportError without it) and delays speech by up to 20 ms; None is the provider's own rate.
-        `session_id` is made up here, and `expires_at` is empty.
+        `session_id` is made up here, and `expires_at` is empty. Of `options`, `ping_timeout` is 60 by
+        default, and `limits` are `PROVIDER_LIMITS`: audio travels as JSON here.
 
         Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the
         session, `LocalProtocolError` when a parameter can't be used, `ConfigurationError` when `temperature`
