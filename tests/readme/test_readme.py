@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from speko_anyio import Audio, Commit, Speko, Transcript
-from speko_anyio.gateway import Gateway, ServerSession, running_gateway
+from speko_anyio.gateway import Gateway, ServerSession, echo, running_gateway
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -53,9 +54,52 @@ async def test_the_first_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr().out == "assistant rain in Paris\n"
 
 
+class Line:
+    """Stands for a microphone, and for a loudspeaker that has heard enough when it heard something."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    async def __aenter__(self) -> Line:
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        pass
+
+    def feed(self, frame: object) -> None:
+        if isinstance(frame, Audio):
+            self.heard.append(frame.pcm)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self.heard:
+            yield bytes(960)
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_the_assistant_with_microphone_and_loudspeaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {}
+    monkeypatch.setattr(anyio, "run", lambda main: None)
+    exec(PROGRAMS[1], names)
+    line = Line()
+    names |= {"Microphone": lambda: line, "Speaker": lambda: line}
+    with anyio.fail_after(30):
+        async with running_gateway(Gateway(handlers={"openai": echo}, api_keys=["sk_readme"])) as url:
+            monkeypatch.setenv("SPEKO_API_KEY", "sk_readme")
+            monkeypatch.setenv("SPEKO_BASE_URL", url)
+            await names["main"]()
+    assert set(line.heard) == {bytes(960)}
+
+
+async def test_the_test_program() -> None:
+    names: dict[str, Any] = {}
+    exec(PROGRAMS[3], names)
+    with anyio.fail_after(30):
+        await names["test_a_question_is_answered"]()
+
+
 async def test_the_server_program() -> None:
     names: dict[str, Any] = {}
-    exec(PROGRAMS[1], names)
+    exec(PROGRAMS[2], names)
     with anyio.fail_after(30):
         async with (
             running_gateway(names["gateway"]) as url,
