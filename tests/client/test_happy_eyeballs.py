@@ -122,3 +122,28 @@ async def test_cancelled_it_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch)
     assert scope.cancelled_caught
     assert len(network.sockets) == 2
     assert network.open_sockets() == []
+
+
+async def test_cancelled_when_one_has_just_won_it_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def answers_and_cancels() -> None:
+        scope.cancel()
+
+    network = Network(monkeypatch, v4_a=answers_and_cancels)
+    with anyio.CancelScope() as scope:
+        await network.connect_socket()
+    assert scope.cancelled_caught
+    assert len(network.sockets) == 1
+    assert network.open_sockets() == []
+
+
+async def test_the_error_of_a_name_that_there_is_not_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*args: object, **options: object) -> list[Any]:
+        await checkpoint()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    network = Network(monkeypatch)
+    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+    with pytest.raises(socket.gaierror):
+        await network.connect_socket()

@@ -26,37 +26,45 @@ async def connect_socket(
     Raises the OSError of the one address, or one whose cause is the group of all. Cancelled, it leaves
     nothing open.
     """
+    # Not within the group, which would wrap the error of a name that there is not.
+    addresses = await _addresses(host, port)
     winners: list[socket.socket] = []
     errors: list[OSError] = []
-    async with anyio.create_task_group() as attempts:
 
-        async def attempt(address: Address, failed: anyio.Event) -> None:
-            family, where = address
+    async def attempt(address: Address, failed: anyio.Event) -> None:
+        family, where = address
+        try:
+            candidate = socket.socket(family, socket.SOCK_STREAM)
             try:
-                candidate = socket.socket(family, socket.SOCK_STREAM)
-                try:
-                    candidate.setblocking(False)
-                    # Frames are small and every one is urgent: no waiting for more (Nagle's algorithm).
-                    candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    await connect(candidate, where)
-                except BaseException:
-                    candidate.close()
-                    raise
-            except OSError as error:
-                errors.append(error)
-                failed.set()
-                return
-            if winners:
+                candidate.setblocking(False)
+                # Frames are small and every one is urgent: no waiting for more (Nagle's algorithm).
+                candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await connect(candidate, where)
+            except BaseException:
                 candidate.close()
-            else:
-                winners.append(candidate)
-                attempts.cancel_scope.cancel()
+                raise
+        except OSError as error:
+            errors.append(error)
+            failed.set()
+            return
+        if winners:
+            candidate.close()
+        else:
+            winners.append(candidate)
+            attempts.cancel_scope.cancel()
 
-        for address in await _addresses(host, port):
-            failed = anyio.Event()
-            attempts.start_soon(attempt, address, failed)
-            with anyio.move_on_after(_DELAY):
-                await failed.wait()
+    try:
+        async with anyio.create_task_group() as attempts:
+            for address in addresses:
+                failed = anyio.Event()
+                attempts.start_soon(attempt, address, failed)
+                with anyio.move_on_after(_DELAY):
+                    await failed.wait()
+    except BaseException:
+        # Cancelled, when one had just won.
+        for winner in winners:
+            winner.close()
+        raise
     if winners:
         return winners[0]
     if len(errors) == 1:
