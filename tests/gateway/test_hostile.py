@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from speko_anyio.gateway import MemoryStore, running_gateway
-from speko_anyio.protocol import Audio, Close, Error, HandshakeError, Ready
+from speko_anyio.protocol import Close, Error, HandshakeError, Ready
 
 from .support import KEY, RawClient, make_gateway, mint, raw_client
 
@@ -163,17 +163,6 @@ async def test_a_client_that_says_nothing_is_told_and_ended() -> None:
         Error("IDLE_TIMEOUT", "nothing was heard for 0.05 seconds"),
         Close(1008, "idle", "remote"),
     ]
-
-
-@pytest.mark.anyio
-async def test_a_client_that_speaks_is_not_idle() -> None:
-    with anyio.fail_after(20):
-        async with running_gateway(make_gateway(idle_timeout=0.2)) as url, opened(url) as client:
-            start = anyio.current_time()
-            while anyio.current_time() < start + 1:
-                client.connection.send_audio(bytes(960))
-                await client.flush()
-                assert isinstance(await client.hear(), Audio)
 
 
 @pytest.mark.anyio

@@ -222,6 +222,11 @@ class ServerSession:
         return self._core.closed
 
     @property
+    def ending(self) -> bool:
+        """Whether it is over, or being closed: nothing can be sent any more."""
+        return self._core.state is not _OPEN
+
+    @property
     def buffered(self) -> tuple[int, int]:
         """Bytes that wait for the handler, and bytes that wait for the client."""
         return self._inbox_size, self._unsent

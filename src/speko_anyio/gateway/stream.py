@@ -36,6 +36,9 @@ STOP_REASON: Final = "the gateway is restarting"
 _CLEANUP_TIMEOUT: Final = 2.0
 """Seconds that a cancelled handler may take to clean up before nobody waits for it any more."""
 
+_TELL_TIMEOUT: Final = 1.0
+"""Seconds that a client has to make room for the reason before its session is closed without one."""
+
 _RECORD_TIMEOUT: Final = 2.0
 """Seconds that the store has to record a session's end."""
 
@@ -332,11 +335,8 @@ async def _end_idle(session: ServerSession, timeout: float) -> None:  # noqa: AS
         seen = session.meter.messages
         await anyio.sleep(timeout)
     logger.info("session %s: nothing came from the client for %g s", session.session_id, timeout)
-    try:
-        await session.send_error("IDLE_TIMEOUT", f"nothing was heard for {timeout:g} seconds")
-        await session.close(close_codes.POLICY, "idle")
-    except SpekoError:
-        return  # it ended by itself
+    message = f"nothing was heard for {timeout:g} seconds"
+    await _end(session, "IDLE_TIMEOUT", message, close_codes.POLICY, "idle")
 
 
 def _outcome(session: ServerSession) -> SessionOutcome:
@@ -359,16 +359,23 @@ async def _accept(receive: Receive, send: Send, token: str | None) -> bool:
 
 
 async def _tell_failure(session: ServerSession) -> None:
+    message = "the gateway failed to serve this session"
+    await _end(session, "INTERNAL", message, close_codes.INTERNAL_ERROR, "internal error")
+
+
+async def _end(session: ServerSession, code: str, message: str, close_code: int, reason: str) -> None:
+    """Say why, and close. A client that takes nothing must not keep its session by that."""
     try:
-        await session.send_error("INTERNAL", "the gateway failed to serve this session")
-        await session.close(close_codes.INTERNAL_ERROR, "internal error")
+        with anyio.move_on_after(_TELL_TIMEOUT):
+            await session.send_error(code, message)
+        await session.close(close_code, reason)
     except SpekoError:
         return  # the session ended first
 
 
 def _is_end_of(session: ServerSession, error: BaseException) -> bool:
     """Whether `error` only says that the session is over; it may come out of the handler's task group."""
-    if session.closed is None:
+    if not session.ending:
         return False
     if isinstance(error, ExceptionGroup):
         return all(_is_end_of(session, inner) for inner in error.exceptions)
