@@ -15,6 +15,7 @@ from anyio.abc import ByteStream, TaskGroup
 from speko_anyio import XAI, Google, GoogleOptions, OpenAI, ToolSpec
 from speko_anyio.client.errors import APIConnectionError
 from speko_anyio.gateway import ProviderHandler, default_handlers, open_session, provider_driver
+from speko_anyio.gateway.meter import Meter
 from speko_anyio.protocol import (
     Audio,
     ClientProtocol,
@@ -90,6 +91,7 @@ class Client:
         self.transport = transport
         self.core = transport.client
         self.heard: list[Frame] = []
+        self.meter = Meter()
 
     def say(self, verb: Callable[..., None], *args: Any) -> None:
         verb(*args)
@@ -153,6 +155,7 @@ async def served(
     stuck: bool = False,
     config: dict[str, Any] | None = None,
     options: Any = None,
+    metadata: dict[str, Any] | None = None,
 ) -> AsyncGenerator[tuple[Client, Network], None]:
     """A session that is served by `double` through the handler; both are gone when the block is left."""
     how = {} if options is None else {"options": options}
@@ -169,7 +172,9 @@ async def served(
     client = Client(transport)
 
     async def serve() -> None:
-        async with open_session(transport, session_id="s1", config=session_config) as session:
+        async with open_session(
+            transport, session_id="s1", config=session_config, metadata=metadata, meter=client.meter
+        ) as session:
             await handler(session)
 
     try:
@@ -442,6 +447,69 @@ async def test_what_the_provider_cannot_be_asked_for(monkeypatch: pytest.MonkeyP
     assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
     assert "name of a model" in error.message
     assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
+
+
+@pytest.mark.anyio
+async def test_what_a_client_wants_of_the_provider_goes_before_the_operators_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    double = double_of("google", [Say("First.", 0.2), GoAway(20.0)], Say("Second.", 0.2))
+    options = GoogleOptions(max_output_tokens=100, compression=False)
+    metadata = {"caller": "42", "provider_options": {"google": {"max_output_tokens": 50}}}
+    async with served("google", double, monkeypatch, options=options, metadata=metadata) as (client, _):
+        client.ask()
+        await client.hear(said("assistant", "First."))
+        await anyio.sleep(30)
+        client.ask()
+        await client.hear(said("assistant", "Second."))
+    assert len(double.sessions) == 2
+    for session in double.sessions:
+        setup = session.received[0]["setup"]
+        assert setup["generationConfig"]["maxOutputTokens"] == 50
+        assert "contextWindowCompression" not in setup
+
+
+@pytest.mark.parametrize("wishes", [{"nope": 1}, {"server_tools": []}, {"turns": 5}, [1]])
+@pytest.mark.anyio
+async def test_what_a_client_can_not_have_of_the_provider(
+    name: str, wishes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = {"provider_options": {name: wishes}}
+    async with served(name, double_of(name), monkeypatch, metadata=metadata) as (client, network):
+        *_, error, close = await client.hear(is_a(Close))
+        assert network.dialled == 0
+    assert isinstance(error, Error)
+    assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
+    assert "provider_options" in error.message
+    assert close == Close(1008, "provider_configuration_refused", "remote")
+
+
+@pytest.mark.parametrize("name", ["openai", "xai"])
+@pytest.mark.anyio
+async def test_time_to_first_audio_is_known_without_a_commit(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = double_of(name, Say("It is sunny.", 0.5), pace=Pace(latency=0.25))
+    async with served(name, double, monkeypatch) as (client, _):
+        client.say(client.core.send_audio, tone(0.4, 24_000) + bytes(48_000))
+        await client.hear(is_a(Usage))
+    assert client.meter.time_to_first_audio == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["openai", "xai"])
+@pytest.mark.anyio
+async def test_time_to_first_audio_is_from_the_commit_where_there_is_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = double_of(name, Say("It is sunny.", 0.5), pace=Pace(latency=0.25))
+    async with served(name, double, monkeypatch) as (client, _):
+        client.say(client.core.send_audio, tone(0.4, 24_000))
+        started = anyio.current_time()
+        client.say(client.core.commit)
+        await client.hear(is_a(Audio))
+        elapsed = anyio.current_time() - started
+        await client.hear(is_a(Usage))
+    assert client.meter.time_to_first_audio == pytest.approx(elapsed, abs=0.001)
 
 
 @pytest.mark.anyio

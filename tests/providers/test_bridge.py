@@ -470,3 +470,34 @@ def test_one_that_can_not_move_says_so() -> None:
     talk = google(GoogleOptions(resumption=False))
     [told] = talk.hear({"goAway": {"timeLeft": "50s"}})
     assert told == Error("PROVIDER_GOING_AWAY", "the provider ends the session in 50 s")
+
+
+# The ends of turns
+
+
+def stopped() -> dict[str, object]:
+    return {"type": "input_audio_buffer.speech_stopped", "item_id": "u1", "audio_end_ms": 700}
+
+
+def test_the_ends_of_turns_that_the_provider_hears_are_counted() -> None:
+    talk = openai()
+    for count in range(1, 4):
+        talk.tell(stopped())
+        assert talk.bridge.stats.turns_heard == count
+        talk.hear(created(f"r{count}"), speech(f"r{count}", f"a{count}", 20), done(f"r{count}"))
+
+
+def test_the_end_of_a_turn_that_the_client_said_is_not_heard_again() -> None:
+    talk = openai()
+    talk.say(AudioIn(pcm(200), 24_000), EndTurn())
+    talk.tell(stopped())
+    assert talk.bridge.stats.turns_heard == 0
+    talk.hear(created("r1"), speech("r1", "a1", 20), done("r1"))
+    talk.tell(stopped())
+    assert talk.bridge.stats.turns_heard == 1
+
+
+def test_what_the_user_says_into_an_answer_that_goes_on_ends_no_turn() -> None:
+    talk = openai()
+    talk.tell(created("r1"), stopped())
+    assert talk.bridge.stats.turns_heard == 0

@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from typing import ClassVar, Final, Unpack
+from typing import Any, ClassVar, Final, Unpack
 
 from ..observe.observer import introduced
 from ..protocol.errors import LocalProtocolError
@@ -24,6 +24,7 @@ from ..providers.connection import (
 from ..providers.endpoint import AuthStyle, Endpoint
 from ..providers.google import GoogleAuthStyle, GoogleOptions, google_endpoint
 from ..providers.openai import OpenAIOptions, openai_endpoint
+from ..providers.options import with_wishes
 from ..providers.provider import PROVIDER_LIMITS
 from ..providers.xai import XAIOptions, xai_endpoint
 from .block import block
@@ -90,13 +91,19 @@ class Provider(abc.ABC):
 
     @abc.abstractmethod
     def connection(
-        self, config: SessionConfig, *, resumption: str | None = None, **options: Unpack[ConnectionOptions]
+        self,
+        config: SessionConfig,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        resumption: str | None = None,
+        **options: Unpack[ConnectionOptions],
     ) -> ProviderConnection:
         """A core for one connection, at byte level, not connected yet.
 
+        - `metadata`: of the mint; what it has under ``provider_options`` goes before this account's options.
         - `resumption`: of an earlier connection's dialect, to go on where that one was.
 
-        `LocalProtocolError` when `config` can't be used.
+        `LocalProtocolError` when `config` or `metadata` can't be used.
         """
 
     @block
@@ -187,9 +194,15 @@ class OpenAI(Provider):
         )
 
     def connection(
-        self, config: SessionConfig, *, resumption: str | None = None, **options: Unpack[ConnectionOptions]
+        self,
+        config: SessionConfig,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        resumption: str | None = None,
+        **options: Unpack[ConnectionOptions],
     ) -> OpenAIConnection:
-        return OpenAIConnection(self.endpoint(config.model), config, options=self._options, **options)
+        wanted = with_wishes(self._options, metadata, self.name)
+        return OpenAIConnection(self.endpoint(config.model), config, options=wanted, **options)
 
 
 class XAI(Provider):
@@ -239,10 +252,16 @@ class XAI(Provider):
         )
 
     def connection(
-        self, config: SessionConfig, *, resumption: str | None = None, **options: Unpack[ConnectionOptions]
+        self,
+        config: SessionConfig,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        resumption: str | None = None,
+        **options: Unpack[ConnectionOptions],
     ) -> XAIConnection:
+        wanted = with_wishes(self._options, metadata, self.name)
         endpoint = self.endpoint(config.model, conversation_id=resumption)
-        return XAIConnection(endpoint, config, options=self._options, **options)
+        return XAIConnection(endpoint, config, options=wanted, **options)
 
 
 class Google(Provider):
@@ -284,12 +303,16 @@ class Google(Provider):
         return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
 
     def connection(
-        self, config: SessionConfig, *, resumption: str | None = None, **options: Unpack[ConnectionOptions]
+        self,
+        config: SessionConfig,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        resumption: str | None = None,
+        **options: Unpack[ConnectionOptions],
     ) -> GoogleConnection:
+        wanted = with_wishes(self._options, metadata, self.name)
         endpoint = self.endpoint(config.model)
-        return GoogleConnection(
-            endpoint, config, options=self._options, resumption_handle=resumption, **options
-        )
+        return GoogleConnection(endpoint, config, options=wanted, resumption_handle=resumption, **options)
 
 
 PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google)

@@ -95,6 +95,7 @@ class ProviderDriver:
         self._may_read = Wakeup()
         self._clock = Wakeup()
         self._armed: float | None = None
+        self._turns_heard = 0
         self._saying: anyio.CancelScope | None = None
         self._dialling: anyio.CancelScope | None = None
         self._writing: anyio.CancelScope | None = None
@@ -114,6 +115,9 @@ class ProviderDriver:
         now = anyio.current_time()
         yield now
         bridge, connection = self._bridge, self._connection
+        if bridge.stats.turns_heard != self._turns_heard:
+            self._turns_heard = bridge.stats.turns_heard
+            self._session.turn_ended()
         self._to_say.ring()
         self._to_connect.ring()
         if connection is not None and (connection.has_output or connection.state is _CLOSED):

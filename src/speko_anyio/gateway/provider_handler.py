@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -43,6 +43,11 @@ class ProviderHandler:
     - `connect_timeout`: seconds for looking up the provider's host, connecting and TLS.
     - `ssl_context`, `proxy`: as in `SessionOptions`.
 
+    What a client wants beyond the session's parameters stands in the mint's metadata, as in
+    ``{"provider_options": {"openai": {"speed": 1.2}}}``, with the fields of `OpenAIOptions`, `XAIOptions` or
+    `GoogleOptions`; they go before those of `provider`, but for ``server_tools``, which are the operator's.
+    What is wrong with them is an `Error` and the end of the session.
+
     What the provider says of a failure comes as an `Error` with a code of `speko_anyio.providers.codes` in
     capitals, and never shows the key. The session goes on while the provider's can be resumed.
     """
@@ -72,7 +77,7 @@ class ProviderHandler:
         )
         try:
             endpoint = self._provider.endpoint(config.model)
-            notes = self._connection(config, None).notes
+            notes = self._connection(config, session.metadata, None).notes
         except LocalProtocolError as error:
             await _refuse(session, str(error))
             return
@@ -87,7 +92,7 @@ class ProviderHandler:
         driver = ProviderDriver(
             session,
             bridge,
-            make_connection=lambda resumption: self._connection(config, resumption),
+            make_connection=lambda resumption: self._connection(config, session.metadata, resumption),
             url=endpoint.url,
             connect_timeout=self._connect_timeout,
             ssl_context=self._ssl_context,
@@ -95,8 +100,12 @@ class ProviderHandler:
         )
         await driver.run()
 
-    def _connection(self, config: SessionConfig, resumption: str | None) -> ProviderConnection:
-        return self._provider.connection(config, resumption=resumption, close_timeout=_CLOSE_TIMEOUT)
+    def _connection(
+        self, config: SessionConfig, metadata: Mapping[str, Any] | None, resumption: str | None
+    ) -> ProviderConnection:
+        return self._provider.connection(
+            config, metadata=metadata, resumption=resumption, close_timeout=_CLOSE_TIMEOUT
+        )
 
 
 async def _refuse(session: ServerSession, message: str) -> None:

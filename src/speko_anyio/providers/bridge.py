@@ -100,6 +100,8 @@ class BridgeStats(msgspec.Struct):
     """Bytes of the client's audio that could be neither held nor sent."""
     late_results: int = 0
     """Results of tool calls that nobody waited for any more."""
+    turns_heard: int = 0
+    """Turns of the user whose end the provider heard, before the client said it if it did."""
     refused_calls: int = 0
     """Tool calls beyond the limits."""
     unknown_events: int = 0
@@ -154,6 +156,8 @@ class Bridge:
         self._output = Converter(resampling)
         self._held = HeldInput(int(limits.held_seconds * input_sample_rate) * 2)
         self._responding = False
+        self._turn_told = False
+        self._turns_heard = 0
         self._wanted: Connect | None = Connect(None)
         self._resumption: str | None = None
         self._attempts = 0
@@ -212,8 +216,10 @@ class Bridge:
                 case AudioIn(pcm=pcm):
                     self._receive_audio(pcm)
                 case Commit():
+                    self._turn_told = True
                     self._end_turn("commit")
                 case EndTurn():
+                    self._turn_told = True
                     self._end_turn("end_turn")
                 case Clear():
                     self._clear()
@@ -293,6 +299,7 @@ class Bridge:
         self._wanted = None
         self._attempts += 1
         self._provider = provider
+        self._turns_heard = provider.turns_heard
         self._output.reset()
         self._phase = _Phase.OPENING
         with self.at(now):
@@ -316,6 +323,7 @@ class Bridge:
                 # A session that never opened ends without a frame.
                 self._disconnected(provider, judge_opening(error))
                 return
+            self._note_turns(provider)
             if event is NEED_DATA:
                 self._settle(provider)
                 return
@@ -325,10 +333,16 @@ class Bridge:
             if self._phase in (_Phase.OPENING, _Phase.LIVE):
                 self._receive(provider, event)
 
+    def _note_turns(self, provider: ProviderDialect) -> None:
+        if provider.turns_heard != self._turns_heard:
+            self._turns_heard = provider.turns_heard
+            self.stats.turns_heard += not self._turn_told
+
     def _receive(self, provider: ProviderDialect, frame: Frame) -> None:
         match frame:
             case Audio(pcm=pcm, sample_rate=rate):
                 self._responding = True
+                self._turn_told = False
                 self._tell_audio(self._output.convert(pcm, rate, self.output_sample_rate))
             case Interruption():
                 self._interrupted(frame)

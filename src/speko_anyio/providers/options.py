@@ -67,6 +67,8 @@ def with_wishes(options: OptionsT, metadata: Mapping[str, Any] | None, provider:
         raise LocalProtocolError(
             f"{OPTIONS_KEY} can't have {min(denied)}: only who runs the server chooses that; leave it out"
         )
+    if not wishes:
+        return options
     try:
         return msgspec.convert({**msgspec.to_builtins(options), **wishes}, type(options))
     except msgspec.ValidationError as error:

@@ -72,6 +72,9 @@ class ProviderDialect(ClientDialect, abc.ABC):
         self.failure: Error | None = None
         """The error that ended the session; None when something else did, or nothing yet. It was, or is
         still to be, delivered like any `Error`."""
+        self.turns_heard = 0
+        """Turns of the user that the provider said were over, as it heard it, while it was not answering.
+        Gemini says no such thing."""
         self._accepted = False
         self._held = HeldInput(min(_HELD_SECONDS * input_sample_rate * 2, limits.max_outbox // 2))
 

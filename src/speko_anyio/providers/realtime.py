@@ -135,6 +135,7 @@ class RealtimeDialect(AssistantSide):
             case wire.SpeechStarted(item_id=item_id):
                 self._speech_started(item_id)
             case wire.SpeechStopped():
+                self.turns_heard += not self.responding
                 self._speech_over()
             case wire.AudioCommitted():
                 self._audio_committed()
