@@ -30,7 +30,7 @@ def test_wishes_replace_what_the_operator_has() -> None:
 )
 def test_without_wishes_nothing_changes(metadata: dict[str, Any] | None) -> None:
     options = GoogleOptions(turns="manual")
-    assert with_wishes(options, metadata, "google") == options
+    assert with_wishes(options, metadata, "google") is options
 
 
 @pytest.mark.parametrize(
