@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from speko_anyio import (
     Audio,
+    AudioIn,
     Close,
     Commit,
     ConnectionClosed,
@@ -179,7 +180,7 @@ async def test_a_send_into_a_broken_connection_ends_the_session() -> None:
         await settled()
         server.from_client.break_()
         with pytest.raises(ConnectionClosed) as caught:
-            await session.send_audio(PCM)
+            await session.send_audio(LONG)
         assert isinstance(caught.value.__cause__, anyio.BrokenResourceError)
         assert [type(frame) async for frame in session] == [Ready, Audio, Close]
         await settled()
@@ -317,6 +318,63 @@ async def test_cancelling_a_sender_in_the_queue_harms_nobody() -> None:
         await session.commit()
         await settled()
         assert [type(command).__name__ for command in server.commands] == [*["AudioIn"] * 3, "Commit"]
+
+
+async def test_a_send_cancelled_behind_one_that_was_just_written_is_not_heard_or_is_the_end() -> None:
+    async with connected() as (session, server):
+        await session.clear()
+        await settled()
+        server.from_client.stall()
+        written = len(server.wire)
+
+        async def send_at_once() -> None:
+            while len(server.wire) == written:
+                await checkpoint()
+            server.from_client.stall()
+            await session.send_audio(b"\x01" * len(LONG))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.send_audio, LONG)
+            await settled()
+            async with anyio.create_task_group() as inner:
+                inner.start_soon(send_at_once)
+                await checkpoint()
+                server.from_client.resume()
+                await settled()
+                inner.cancel_scope.cancel()
+            server.from_client.resume()
+        await settled()
+        heard = b"".join(command.pcm for command in server.commands if isinstance(command, AudioIn))
+        assert LONG in heard
+        assert session.closed is not None or b"\x01" not in heard
+
+
+async def test_a_ping_that_comes_between_two_sends_is_answered_though_the_second_is_refused() -> None:
+    async with connected() as (session, server):
+        await session.clear()
+        await settled()
+        server.from_client.stall()
+        receive = server.from_client.sink
+        assert receive is not None
+
+        def receive_and_ping(data: bytes) -> None:
+            server.from_client.sink = receive
+            receive(data)
+            server.raw(b"\x89\x00")
+
+        async def answer_nobody() -> None:
+            with pytest.raises(LocalProtocolError):
+                await session.send_tool_result("c9", "")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.send_audio, LONG)
+            await settled()
+            tasks.start_soon(answer_nobody)
+            await settled()
+            server.from_client.sink = receive_and_ping
+            server.from_client.resume()
+        await settled()
+        assert bytes(server.wire[-6:-4]) == b"\x8a\x80"
 
 
 # The body

@@ -148,13 +148,15 @@ class AsyncioDriver(asyncio.Protocol):
         else:
             await checkpoint()
             self._sends_left = _SENDS_PER_TURN - 1
-        others_wait = self._paused or self._waiting
+        # `_turns` is held too by whoever was told just now that all is written, and has not gone on yet.
+        others_wait = self._paused or self._waiting or self._turns.locked()
         if others_wait:
             await self._send_in_turn(verb, *args)
             return
         verb(*args)
         self._write()
         if self._paused or self._transport.is_closing():
+            # Taken without waiting: to be cancelled between the write and the wait would go unnoticed.
             async with self._turns:
                 await self._wait_written()
 

@@ -87,8 +87,8 @@ class StreamDriver:
             return
         if self._space is not None and not pump.full:
             self._space.set()
-        # Whoever is writing now looks for more before it stops.
-        if pump.owes and not self._replying and not self._sending.locked():
+        # Also while somebody holds `_sending`: their own verb may be refused, and then they write nothing.
+        if pump.owes and not self._replying:
             assert self._lifetime is not None, "only within the session's block"
             self._replying = True
             self._lifetime.spawn(self._reply)
