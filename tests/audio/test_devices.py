@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+from typing import Any
 
 import anyio
 import pytest
 
 from speko_anyio import Audio, Interruption, SpekoError
 from speko_anyio.audio import DeviceError, Microphone, Speaker, devices
-from tests.support.sound import FakeSound, PortAudioError, sound
+from tests.support.sound import FakeSound, FakeStream, PortAudioError, sound
 
 pytestmark = pytest.mark.anyio
 
@@ -230,3 +231,51 @@ async def test_a_driver_that_hangs_is_left_behind(sound: FakeSound, monkeypatch:
                 monkeypatch.setattr(sound.outputs[0], "abort", lambda ignore_errors: go.wait(10))
     finally:
         go.set()
+
+
+async def test_a_driver_that_hangs_while_it_opens_holds_up_nobody_who_is_cancelled(
+    sound: FakeSound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, go_on = threading.Event(), threading.Event()
+    start = FakeStream.start
+
+    def hang(stream: FakeStream) -> None:
+        opening.set()
+        assert go_on.wait(10)
+        start(stream)
+
+    async def open_it() -> None:
+        async with Microphone():
+            raise AssertionError("opened")
+
+    monkeypatch.setattr(FakeStream, "start", hang)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(open_it)
+            while not opening.is_set():
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        (stream,) = sound.inputs
+        assert not stream.closed
+        go_on.set()
+        while not stream.closed:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_device_that_opened_just_as_it_was_cancelled_is_closed(
+    sound: FakeSound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_sync = anyio.to_thread.run_sync
+
+    async def run_and_be_cancelled(function: Any, *args: Any, **options: Any) -> None:
+        await run_sync(function, *args, **options)
+        if not scope.cancel_called:
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", run_and_be_cancelled)
+    with anyio.fail_after(5), anyio.CancelScope() as scope:
+        async with Microphone():
+            raise AssertionError("opened")
+    assert scope.cancelled_caught
+    assert sound.inputs[0].closed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import anyio
 import pytest
 
@@ -59,4 +61,20 @@ async def test_a_flood_never_blocks_and_nothing_happens_after_the_close() -> Non
     signal.close()
     in_thread(signal.set)
     with pytest.raises(anyio.ClosedResourceError):
+        await signal.wait()
+
+
+async def test_a_close_right_behind_the_set_is_the_end_and_no_error_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signal = ThreadSignal()
+    wait_readable = anyio.wait_readable
+
+    async def wait_and_close(sock: socket.socket) -> None:
+        await wait_readable(sock)
+        signal.close()
+
+    monkeypatch.setattr(anyio, "wait_readable", wait_and_close)
+    in_thread(signal.set)
+    with anyio.fail_after(5), pytest.raises(anyio.ClosedResourceError):
         await signal.wait()

@@ -9,6 +9,7 @@ from a `Playback`.
 from __future__ import annotations
 
 import importlib
+import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -226,11 +227,15 @@ class _Stream:
         """Whether it stopped by itself."""
         self._signal = signal
         self._stream: Any = None
+        # Of the two that follow: opening and giving up may cross.
+        self._lock = threading.Lock()
+        self._running = False
+        self._unwanted = False
 
     def start(
         self, direction: _Direction, device: Device, wanted: int, prepare: Callable[[int], _Callback]
     ) -> None:
-        """Open the device and run it. Blocks."""
+        """Open the device and run it; after `give_up` close it again. Blocks."""
         sounddevice = _import()
         try:
             rate = _rate(sounddevice, direction, device, wanted)
@@ -255,6 +260,17 @@ class _Stream:
         except BaseException:
             self._close()
             raise
+        with self._lock:
+            self._running = True
+            unwanted = self._unwanted
+        if unwanted:
+            self._close()
+
+    def give_up(self) -> bool:
+        """Nobody waits for `start` any more; gives whether the device runs, and so is still to be closed."""
+        with self._lock:
+            self._unwanted = True
+            return self._running
 
     async def aclose(self) -> None:
         """Stop at once, also when cancelled; a driver that hangs is left behind."""
@@ -279,9 +295,17 @@ async def _open(
     signal: ThreadSignal,
 ) -> _Stream:
     """Open a device in a worker thread, since it takes a while. `prepare` is told the rate of the device, and
-    gives what is to be called with its blocks."""
+    gives what is to be called with its blocks. Cancelled, it waits for no driver: the thread closes the
+    device when it comes to that."""
     stream = _Stream(signal)
-    await anyio.to_thread.run_sync(stream.start, direction, device, wanted, prepare)
+    try:
+        await anyio.to_thread.run_sync(
+            stream.start, direction, device, wanted, prepare, abandon_on_cancel=True
+        )
+    except BaseException:
+        if stream.give_up():
+            await stream.aclose()
+        raise
     return stream
 
 

@@ -39,6 +39,9 @@ class ThreadSignal:
         if self._inside.fileno() < 0:
             raise anyio.ClosedResourceError
         await anyio.wait_readable(self._inside)
+        if self._inside.fileno() < 0:
+            # Closed when it had just been set.
+            raise anyio.ClosedResourceError
         self._inside.recv(4096)
 
     def close(self) -> None:
