@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -28,6 +29,7 @@ from speko_anyio import (
     open_session,
 )
 from speko_anyio.observe.core import ObservedCore
+from speko_anyio.observe.observer import introduced
 from speko_anyio.protocol import Command, Frame
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing.server import FakeServer, connected, grant
@@ -199,6 +201,49 @@ async def test_an_observer_that_can_not_be_made_is_logged(caplog: pytest.LogCapt
     async with connected(observer=make) as (session, _):
         await session.receive()
     assert [record.getMessage() for record in caplog.records] == ["session s1: an observer could not be made"]
+
+
+async def test_several_observers_are_told_the_same_and_one_that_fails_takes_none_along(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(SessionObserver):
+        def received(self, frame: Frame) -> None:
+            raise RuntimeError("mine")
+
+    first, second = Shelf(), Shelf()
+    async with connected(observer=[first, lambda info: Broken(), second]) as (session, _):
+        await session.receive()
+        await session.commit()
+    assert first.books[0].notes == second.books[0].notes
+    assert first.books[0].notes[-1] == ("ended", None)
+    assert Commit() in first.books[0].notes
+    assert [record.getMessage() for record in caplog.records] == [
+        "session s1: an observer failed and is told no more"
+    ]
+
+
+async def test_no_observers_are_none() -> None:
+    async with connected(observer=[]) as (session, _):
+        assert type(session._core) is ClientConnection
+
+
+async def test_what_is_no_observer_is_logged_and_leaves_the_session_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    observers: Any = 3
+    async with connected(observer=observers) as (session, _):
+        await session.receive()
+    assert [record.getMessage() for record in caplog.records] == ["session s1: an observer could not be made"]
+
+
+async def test_each_of_several_is_told_whose_session_it_is() -> None:
+    shelves = Shelf(), Shelf()
+    info = SessionInfo(session_id="s1", host="speko.test", port=80)
+    made = [make(info) for make in introduced(shelves, provider="openai", model="gpt")]
+    assert len(made) == 2
+    for shelf in shelves:
+        assert (shelf.books[0].info.provider, shelf.books[0].info.model) == ("openai", "gpt")
+    assert introduced(None, provider="openai", model="gpt") == ()
 
 
 async def test_a_slow_consumer_is_told() -> None:

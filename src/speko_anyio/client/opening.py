@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 
 from anyio.abc import ByteStream
 
-from ..observe.observer import Observer
+from ..observe.observer import Observers
 from ..observe.watching import watching
 from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.url import parse_url
@@ -55,9 +55,9 @@ class SessionOptions(TypedDict, total=False):
     tool_errors: ToolErrors
     """Where the exception of a tool's function goes, beside the text that the model gets: ``log`` (default),
     or ``raise``: it ends the session and comes out of its ``async with``."""
-    observer: Observer | None
+    observer: Observers
     """Makes a `SessionObserver` that is told of everything in the session, such as
-    `speko_anyio.otel.OpenTelemetry`."""
+    `speko_anyio.otel.OpenTelemetry`; or a list of several."""
 
 
 class CoreOptions(TypedDict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -63,8 +63,23 @@ Observer = Callable[[SessionInfo], SessionObserver]
 """Makes the observer of a session, when it is about to connect."""
 
 
-def introduced(observer: Observer | None, *, provider: str, model: str) -> Observer | None:
-    """`observer`, told of the provider and the model of its sessions too."""
-    if observer is None:
-        return None
-    return lambda info: observer(msgspec.structs.replace(info, provider=provider, model=model))
+Observers = Observer | Iterable[Observer] | None
+"""What users say: one, several, or none."""
+
+
+def each(observers: Observers) -> tuple[Observer, ...]:
+    """Those that there are. Raises nothing: what can't make an observer is found out when it is asked to."""
+    if observers is None:
+        return ()
+    if callable(observers) or not isinstance(observers, Iterable):
+        return (observers,)
+    return tuple(observers)
+
+
+def introduced(observers: Observers, *, provider: str, model: str) -> tuple[Observer, ...]:
+    """The `observers`, told of the provider and the model of their sessions too."""
+
+    def introduce(observer: Observer) -> Observer:
+        return lambda info: observer(msgspec.structs.replace(info, provider=provider, model=model))
+
+    return tuple(map(introduce, each(observers)))

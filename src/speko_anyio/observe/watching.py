@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..protocol.errors import LocalProtocolError
 from ..protocol.url import parse_url
-from .observer import Observer, SessionInfo, SessionObserver
+from .observer import Observer, Observers, SessionInfo, SessionObserver, each
 
 if TYPE_CHECKING:
     from ..client.pump import ClientCore
@@ -19,14 +19,14 @@ logger: Final = logging.getLogger("speko_anyio.client")
 
 @contextmanager
 def watching(
-    session_id: str, url: str, observer: Observer | None, *, secrets: Iterable[str]
+    session_id: str, url: str, observers: Observers, *, secrets: Iterable[str]
 ) -> Iterator[Callable[[ClientCore], ClientCore]]:
     """Watch the session at `url` that lives in the block; gives what its core has to be passed through.
 
-    `observer` is the user's, None when there is none; the log is another one when its level asks for it now.
-    `secrets` must not be logged, whoever says them.
+    `observers` are the user's; the log is another one when its level asks for it now. `secrets` must not be
+    logged, whoever says them.
     """
-    makers: list[Observer] = [] if observer is None else [observer]
+    makers: list[Observer] = [*each(observers)]
     if logger.isEnabledFor(logging.DEBUG):
         from .logs import LogObserver
 

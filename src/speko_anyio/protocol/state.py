@@ -40,7 +40,7 @@ class Signal(enum.Enum):
     CLOSE_RECEIVED = "close received"
     VIOLATED = "peer broke the protocol"
     SEND_FAILED = "sending failed"
-    """What we said did not arrive; what the peer said before may still wait to be read."""
+    """What we said did not arrive. What was received before is still delivered; nothing more is read."""
     LOST = "transport lost or timed out"
 
 

@@ -231,7 +231,8 @@ class FakePeer(FakeServer):
         self._lost("the fake reset the connection")
 
     def fail_sends(self) -> None:
-        """Break one direction: what the client sends fails from now on."""
+        """Break one direction: what the client sends fails from now on. Its session ends with that; what was
+        sent to it and not read by then is lost, as with a connection that was reset."""
         self.from_client.break_()
 
     def stall(self, *, receiving: bool = True, sending: bool = True) -> None:
