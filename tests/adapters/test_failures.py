@@ -26,6 +26,7 @@ from speko_anyio import (
     RemoteProtocolError,
     Speko,
     SpekoError,
+    ToolResult,
     Transcript,
     open_session,
 )
@@ -534,6 +535,47 @@ async def test_an_exit_in_a_tool_comes_out_bare(exit_: type[BaseException]) -> N
             server.flush()
             await anyio.sleep_forever()
     assert server.stream.closed
+
+
+async def cancelled_by_somebody_else() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def test_a_handler_whose_own_wait_was_cancelled_does_not_end_the_block_in_silence(
+    anyio_backend: tuple[str, object],
+) -> None:
+    if anyio_backend[0] != "asyncio":
+        pytest.skip("asyncio's own cancellation, which comes from anywhere")
+
+    async def wait(frame: Frame) -> None:
+        await cancelled_by_somebody_else()
+
+    server = FakeServer()
+    with pytest.raises(asyncio.CancelledError):
+        async with connected(server) as (session, _):
+            session.on(wait)
+            await anyio.sleep_forever()
+    assert server.stream.closed
+
+
+async def test_a_tool_whose_own_wait_was_cancelled_is_answered_and_the_session_goes_on(
+    anyio_backend: tuple[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    if anyio_backend[0] != "asyncio":
+        pytest.skip("asyncio's own cancellation, which comes from anywhere")
+
+    async def wait() -> None:
+        await cancelled_by_somebody_else()
+
+    async with connected(tools=[wait]) as (session, server):
+        server.core.send_tool_call("c1", "wait", "{}")
+        server.flush()
+        await settled()
+        assert server.commands == [ToolResult("c1", "The tool wait failed (CancelledError).")]
+        assert session.closed is None
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == ["tool wait failed"]
 
 
 async def test_a_handler_that_fails_on_the_way_out_is_not_swallowed() -> None:

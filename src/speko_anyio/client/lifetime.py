@@ -133,6 +133,12 @@ class Lifetime:
             except (SystemExit, KeyboardInterrupt) as exc:
                 # Of a handler or a tool. Out of a task they would come in a group of ours, or past the loop.
                 self.fail(exc)
+            except anyio.get_cancelled_exc_class() as exc:
+                if scope.cancel_called:
+                    raise
+                # asyncio: something that a handler waited for was cancelled. A group takes that for its own
+                # end, and would leave the block as if the body had come to it.
+                self.fail(exc)
             except Exception as exc:  # noqa: BLE001 - nothing may come out of a task but through the owner
                 self.fail(bug(exc))
             finally:

@@ -88,10 +88,7 @@ class ToolCalls:
         try:
             with anyio.CancelScope() as run.scope:
                 if not run.interrupted:
-                    output = await self._toolbox.run(
-                        call,
-                        log_failure if self._errors == "log" else lambda _, error: failures.append(error),
-                    )
+                    output = await self._toolbox.run(call, log_failure if self._errors == "log" else keep)
             if output is None:
                 output = f"The user interrupted, and {call.name} was stopped before it had a result."
             if failures:

@@ -26,6 +26,7 @@ from typing import (
 )
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
@@ -257,6 +258,13 @@ class Toolbox:
                 output = await function.run(arguments)
         except ToolError as error:
             output = str(error)
+        except anyio.get_cancelled_exc_class() as error:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            # Not the session's doing: asyncio has the same exception for what the function waited for.
+            stray = RuntimeError("something that the tool waited for was cancelled")
+            stray.__cause__ = error
+            report(call.name, stray)
+            return f"The tool {call.name} failed ({type(error).__name__})."
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
             report(call.name, error)
             return f"The tool {call.name} failed ({type(error).__name__})."
