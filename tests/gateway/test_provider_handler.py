@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import ByteStream, TaskGroup
 
-from speko_anyio import XAI, Google, GoogleOptions, OpenAI, ToolSpec
+from speko_anyio import XAI, Google, GoogleOptions, OpenAI, ToolSpec, XAIOptions
 from speko_anyio.client.errors import APIConnectionError
 from speko_anyio.gateway import ProviderHandler, default_handlers, open_session, provider_driver
 from speko_anyio.gateway.meter import Meter
@@ -35,6 +35,7 @@ from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing.providers import (
     CallTools,
     Die,
+    Expire,
     Fail,
     GoAway,
     GoogleDouble,
@@ -45,6 +46,8 @@ from speko_anyio.testing.providers import (
     RateLimit,
     Reply,
     Say,
+    Step,
+    Wait,
     XAIDouble,
     tone,
 )
@@ -414,7 +417,39 @@ async def test_a_rate_limit_is_told(name: str, monkeypatch: pytest.MonkeyPatch) 
         assert frames[-1].code.startswith("PROVIDER_")
 
 
-@pytest.mark.parametrize("name", ["openai", "xai"], indirect=True)  # Gemini is resumed
+@pytest.mark.parametrize("ending", [Die(), Expire()])
+@pytest.mark.anyio
+async def test_xai_is_resumed_where_that_was_asked_for(ending: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("xai", [Say("First.", 0.2), Wait(1.0), ending], Say("Second.", 0.2))
+    options = XAIOptions(resumption=True)
+    async with served("xai", double, monkeypatch, options=options) as (client, network):
+        client.ask()
+        await client.hear(said("assistant", "First."))
+        await anyio.sleep(5)
+        assert network.dialled == 2
+        heard = len(client.heard)
+        client.ask()
+        await client.hear(said("assistant", "Second."))
+    first, second = double.sessions
+    conversation = next(event for event in first.sent if event["type"] == "conversation.created")
+    assert second.request.query("conversation_id") == conversation["conversation"]["id"]
+    assert second.request.query("model") == MODELS["xai"]
+    assert second.received[0]["session"]["resumption"] == {"enabled": True}
+    replayed = [event for event in second.sent if "What was said before." in json.dumps(event)]
+    assert replayed
+    assert "What was said before." not in repr(client.heard[heard:])
+
+
+@pytest.mark.anyio
+async def test_xai_that_forgets_its_conversation_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("xai", [Say("First.", 0.2), Expire()])
+    async with served("xai", double, monkeypatch) as (client, network):
+        client.ask()
+        frames = await client.hear(is_a(Close))
+        assert network.dialled == 1
+    assert frames[-1] == Close(1000, "provider_session_expired", "remote")
+
+
 @pytest.mark.anyio
 async def test_a_provider_that_hangs_up_in_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     double = double_of(name, [Say("Bye.", 0.2), Hangup(1000, "")])

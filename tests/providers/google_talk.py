@@ -171,6 +171,7 @@ class Talk:
     def __init__(self, config: SessionConfig = GOOGLE, *, ready: bool = True, **parameters: Any) -> None:
         self.dialect = GoogleDialect(config, **parameters)
         self.close: CloseMessage | None = None
+        self.now = 0.0
         self.setup: Json = {}
         if ready:
             [message] = self.sent()
@@ -181,6 +182,16 @@ class Talk:
         """The provider says these, as it does: JSON in binary messages."""
         for message in messages:
             self.dialect.receive_message(json.dumps(message).encode())
+        return frames(self.dialect)
+
+    def wait(self, seconds: float) -> list[Frame]:
+        """That much time passes, and every deadline in it; what comes of it."""
+        self.dialect.handle_timeout(self.now)
+        end = self.now + seconds
+        while (deadline := self.dialect.next_deadline()) is not None and deadline <= end:
+            self.now = deadline
+            self.dialect.handle_timeout(deadline)
+        self.now = end
         return frames(self.dialect)
 
     def sent(self) -> list[Json]:

@@ -71,24 +71,29 @@ def test_later(code: int, reason: str, name: str, resumable: bool) -> None:
     assert (talk.dialect.resumption is not None) is resumable
 
 
-def test_an_announced_end() -> None:
+@pytest.mark.parametrize("code", [1000, 1011])
+def test_an_announced_end(code: int) -> None:
     talk = Talk()
     talk.hear(HANDLE, AWAY)
-    check_failure(talk, 1011, "Internal error encountered.", "provider_session_expired")
+    check_failure(talk, code, "Internal error encountered.", "provider_session_expired")
     assert talk.dialect.resumption is not None
 
 
 def test_an_ordinary_end() -> None:
     talk = Talk()
+    talk.hear(HANDLE)
     talk.dialect.receive_close(1000, "bye")
     assert frames(talk.dialect) == [Close(1000, "bye", "remote")]
     assert talk.dialect.failure is None
+    assert talk.dialect.resumption is None
 
 
 def test_our_own_end_is_no_failure() -> None:
     talk = Talk()
+    talk.hear(HANDLE)
     talk.dialect.close(1000, "client_closed")
     talk.dialect.receive_close(1011, "Internal error")
+    assert talk.dialect.resumption == "h"
     assert frames(talk.dialect) == [Close(1000, "client_closed", "local")]
     assert talk.dialect.failure is None
     talk.dialect.receive_close(1011, "again")

@@ -27,7 +27,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.providers.google import MUTE_TIMEOUT, GoogleDialect, GoogleOptions
+from speko_anyio.providers.google import LATE_WORDS_TIMEOUT, MUTE_TIMEOUT, GoogleDialect, GoogleOptions
 
 from .google_talk import (
     COMPLETE,
@@ -58,13 +58,6 @@ GATED = GoogleOptions(gate_input=True)
 
 def audio(*frames: Frame) -> bytes:
     return b"".join(frame.pcm for frame in frames if isinstance(frame, Audio))
-
-
-def wait(talk: Talk, seconds: float, *, start: float = 0.0) -> list[Frame]:
-    """That much time passes."""
-    talk.dialect.handle_timeout(start)
-    talk.dialect.handle_timeout(start + seconds)
-    return frames(talk.dialect)
 
 
 def is_idle(talk: Talk) -> bool:
@@ -223,8 +216,8 @@ def test_what_waits_and_does_not_fit_is_counted() -> None:
 
 def test_it_must_be_ready_in_time() -> None:
     talk = Talk(ready=False)
-    assert wait(talk, 9.9) == []
-    (failure,) = wait(talk, 0.2, start=9.9)
+    assert talk.wait(9.9) == []
+    (failure,) = talk.wait(0.2)
     assert failure == talk.dialect.failure
     assert isinstance(failure, Error)
     assert failure.code == "provider_not_ready"
@@ -233,7 +226,7 @@ def test_it_must_be_ready_in_time() -> None:
     assert talk.close is not None
     assert talk.close.reason == "provider_not_ready"
     ready = Talk()
-    assert wait(ready, 100) == []
+    assert ready.wait(100) == []
 
 
 def test_ready_after_our_goodbye_sends_nothing() -> None:
@@ -336,7 +329,8 @@ def test_malformed(message: bytes | str) -> None:
     talk = Talk()
     talk.hear(said("Hi"))
     talk.dialect.receive_message(message)
-    [close] = frames(talk.dialect)
+    words, close = frames(talk.dialect)
+    assert words == final("assistant", "Hi")
     assert isinstance(close, Close)
     assert (close.code, close.initiated_by) == (1007, "local")
     assert close.reason.startswith("the provider sent a message that is not of its protocol: ")
@@ -389,6 +383,74 @@ def test_late_words_of_the_user_are_final_with_the_turn() -> None:
     assert finals(*talk.hear(speech(PCM), heard("late"))) == []
     assert finals(*talk.hear(COMPLETE)) == [final("user", "late")]
     assert talk.hear(COMPLETE) == []
+
+
+def test_words_that_come_when_the_answer_is_over_are_final_after_a_while() -> None:
+    talk = Talk()
+    assert finals(*talk.hear(speech(PCM), COMPLETE, heard("What"))) == []
+    assert talk.wait(LATE_WORDS_TIMEOUT - 0.1) == []
+    assert finals(*talk.hear(heard(" is it?"))) == []
+    assert talk.wait(LATE_WORDS_TIMEOUT - 0.1) == []
+    assert talk.wait(0.1) == [final("user", "What is it?")]
+    # The next that are written down are of the next turn.
+    talk.hear(heard("And"))
+    assert talk.wait(60) == []
+    assert finals(*talk.hear(heard(" that?"), speech(PCM))) == [final("user", "And that?")]
+    assert finals(*talk.hear(COMPLETE)) == []
+    assert talk.wait(60) == []
+
+
+def test_words_that_come_while_a_long_answer_goes_on_are_not_final_twice() -> None:
+    talk = Talk()
+    talk.hear(speech(PCM), heard("What?"))
+    assert talk.wait(LATE_WORDS_TIMEOUT) == [final("user", "What?")]
+    assert finals(*talk.hear(speech(PCM), COMPLETE)) == []
+
+
+def test_words_that_were_finished_are_not_waited_for() -> None:
+    talk = Talk()
+    talk.hear(speech(PCM), COMPLETE, heard("What?", finished=True), heard("And"))
+    assert talk.wait(60) == []
+
+
+def test_words_are_not_late_while_a_manual_turn_is_open() -> None:
+    talk = Talk(options=MANUAL)
+    talk.hear(speech(PCM), COMPLETE)
+    talk.dialect.send_audio(PCM)
+    talk.hear(heard("Well"))
+    assert talk.wait(60) == []
+    talk.dialect.commit()
+    talk.hear(heard(" then"))
+    assert talk.wait(60) == []
+    assert finals(*talk.hear(speech(PCM))) == [final("user", "Well then")]
+
+
+def test_words_of_who_cuts_in_are_not_late() -> None:
+    talk = Talk()
+    talk.hear(speech(PCM), heard("No"), INTERRUPTED, COMPLETE)
+    assert talk.wait(60) == []
+    assert finals(*talk.hear(heard(", stop."), speech(PCM))) == [final("user", "No, stop.")]
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+def test_what_was_being_said_at_the_end_is_final(goodbye: bool) -> None:
+    talk = Talk()
+    talk.hear(said("I am"), heard("But"))
+    if goodbye:
+        talk.dialect.close()
+    talk.dialect.receive_lost()
+    *texts, close = frames(talk.dialect)
+    assert texts == [final("user", "But"), final("assistant", "I am")]
+    assert isinstance(close, Close)
+    assert talk.dialect.cut_short
+
+
+def test_a_session_that_ends_when_nobody_speaks_is_not_cut_short() -> None:
+    talk = Talk()
+    talk.hear(heard("Hi"), speech(PCM), said("Yo"), COMPLETE)
+    talk.dialect.receive_lost()
+    assert len(frames(talk.dialect)) == 1
+    assert not talk.dialect.cut_short
 
 
 def test_words_after_an_interruption_are_of_the_next_turn() -> None:
@@ -572,11 +634,11 @@ def test_a_mute_ends_by_time() -> None:
     talk = Talk()
     talk.hear(speech(PCM))
     talk.dialect.interrupt()
-    assert wait(talk, MUTE_TIMEOUT - 1) == [Interruption("assistant")]
+    assert talk.wait(MUTE_TIMEOUT - 1) == [Interruption("assistant")]
     assert talk.hear(speech(PCM)) == []  # it still talks: wait longer
-    assert wait(talk, MUTE_TIMEOUT - 1, start=MUTE_TIMEOUT - 1) == []
+    assert talk.wait(MUTE_TIMEOUT - 1) == []
     assert talk.hear(speech(PCM)) == []
-    assert wait(talk, MUTE_TIMEOUT, start=10) == []
+    assert talk.wait(MUTE_TIMEOUT) == []
     assert talk.hear(speech(PCM)) == [Audio(PCM, 24_000)]
 
 
@@ -897,7 +959,7 @@ def test_idle() -> None:
 
 def test_a_known_end_is_warned_of() -> None:
     talk = Talk(ttl=100.0, warn_before=10.0)
-    assert wait(talk, 90.0) == [Expiring(10.0)]
+    assert talk.wait(90.0) == [Expiring(10.0)]
 
 
 def test_the_dialect_can_be_made_before_the_connection_is_open() -> None:
@@ -914,4 +976,4 @@ def test_after_our_goodbye_what_comes_is_heard() -> None:
     assert talk.hear(speech(PCM)) == [Audio(PCM, 24_000)]
     assert talk.hear(INTERRUPTED, speech(PCM)) == [Interruption("user")]
     assert talk.sent() == []
-    assert wait(talk, 6.0)[-1] == Close(1006, "the peer did not answer the close in time", "local")
+    assert talk.wait(6.0)[-1] == Close(1006, "the peer did not answer the close in time", "local")

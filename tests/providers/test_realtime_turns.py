@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
-from speko_anyio.protocol import Limits, LocalProtocolError, Ready, Transcript
+from speko_anyio.protocol import Error, Limits, LocalProtocolError, Ready, Transcript
 from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerVad
 from speko_anyio.providers.xai import XAIOptions, XAIVad
 
@@ -25,6 +26,7 @@ from .realtime_talk import (
     pcm,
     refusal,
     speech,
+    words,
     xai,
 )
 
@@ -440,6 +442,72 @@ def test_xai_is_not_final_for_the_end_of_a_response_that_was_talked_over() -> No
     talk.hear(completed("Wait", "u2"))
     assert talk.hear(done("r1", "cancelled")) == []
     assert talk.hear(completed("Wait a moment", "u2")) == [Transcript("user", "Wait a moment", False)]
+
+
+def updated(text: str, item: str = "u1") -> Event:
+    kind = "conversation.item.input_audio_transcription.updated"
+    return {"type": kind, "item_id": item, "transcript": text}
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("named_by", [SPEECH_STARTED, COMMITTED, updated("What")])
+def test_xai_is_final_at_once_when_it_comes_after_the_assistant_spoke(named_by: Event, over: bool) -> None:
+    talk = xai(XAI_MANUAL if named_by is COMMITTED else XAIOptions()).make_ready()
+    talk.hear({**named_by, "item_id": "u1"}, SPEECH_STOPPED, created("r1"), speech("r1", "a1", 20))
+    if over:
+        talk.hear(done("r1"))
+    assert talk.hear(completed("What is", status="in_progress")) == [Transcript("user", "What is", False)]
+    assert talk.hear(completed("What is it?", status="completed")) == [
+        Transcript("user", "What is it?", True)
+    ]
+    assert talk.hear(completed("What is it? Well?", status="completed")) == []
+
+
+def test_xai_is_final_at_once_when_it_comes_after_the_next_item_began() -> None:
+    talk = xai().make_ready()
+    talk.hear({**SPEECH_STARTED, "item_id": "u1"}, {**SPEECH_STARTED, "item_id": "u2"}, updated("Tw", "u2"))
+    assert talk.hear(completed("One.", "u1")) == [Transcript("user", "One.", True)]
+    # The second still may grow.
+    assert talk.hear(completed("Two.", "u2")) == [Transcript("user", "Two.", False)]
+    assert talk.hear(completed("Two and a half.", "u2")) == [Transcript("user", "Two and a half.", False)]
+
+
+def test_xai_is_not_final_while_the_user_goes_on_in_the_same_item() -> None:
+    talk = xai().make_ready()
+    u1 = {**SPEECH_STARTED, "item_id": "u1"}
+    talk.hear(u1, SPEECH_STOPPED, created("r1"), speech("r1", "a1", 20), u1)
+    assert talk.hear(completed("What")) == [Transcript("user", "What", False)]
+    talk.hear(completed("What is it?"), SPEECH_STOPPED, created("r2"))
+    assert talk.hear(speech("r2", "a2", 20))[0] == Transcript("user", "What is it?", True)
+
+
+def test_xai_words_that_are_never_complete_are_final_a_turn_later() -> None:
+    talk = xai().make_ready()
+    talk.hear(updated("One", "u1"), created("r1"), speech("r1", "a1", 20), done("r1"))
+    talk.hear(updated("Two", "u2"), created("r2"), speech("r2", "a2", 20))
+    assert talk.hear(done("r2")) == [Transcript("user", "One", True)]
+    # And at the end of the session at the latest.
+    talk.dialect.receive_close(1000)
+    assert talk.frames()[:-1] == [Transcript("user", "Two", True)]
+
+
+def test_words_that_could_not_be_had_are_final_as_they_are() -> None:
+    talk = openai().make_ready()
+    talk.hear(delta("What"))
+    kind = "conversation.item.input_audio_transcription.failed"
+    words, failure = talk.hear({"type": kind, "item_id": "u1", "error": {"message": "too loud"}})
+    assert words == Transcript("user", "What", True)
+    assert failure == Error("transcription_failed", "too loud")
+
+
+@pytest.mark.parametrize("make", [openai, xai])
+def test_what_was_being_said_at_the_end_is_final(make: Any) -> None:
+    talk = make().make_ready()
+    talk.hear(completed("But", status="in_progress") if make is xai else delta("But"))
+    talk.hear(created("r1"), words("r1", "a1", "I am"))
+    talk.dialect.receive_lost()
+    assert talk.frames()[:-1] == [Transcript("user", "But", True), Transcript("assistant", "I am", True)]
+    assert talk.dialect.cut_short
 
 
 def test_xai_may_begin_speech_without_naming_its_item() -> None:

@@ -449,7 +449,7 @@ class Bridge:
             self._resumption = provider.resumption
             again = self._resumption is not None
         if again and self._attempts <= len(RETRY_AFTER):
-            self._lose_what_was_under_way()
+            self._lose_what_was_under_way(provider)
             self._retry(RETRY_AFTER[self._attempts - 1])
         else:
             self._tell_audio(self._output.flush())
@@ -462,10 +462,10 @@ class Bridge:
         else:
             self._wanted = Connect(self._resumption)
 
-    def _lose_what_was_under_way(self) -> None:
+    def _lose_what_was_under_way(self, provider: ProviderDialect) -> None:
         """The session goes on without the answer, and the results, that the old connection was about."""
         cut = self._responding or len(self._calls) > 0
-        lost = cut or bool(self._partial)
+        lost = cut or provider.cut_short
         self._responding = False
         if cut:
             self._interrupted(Interruption("assistant"))

@@ -55,6 +55,10 @@ MUTE_TIMEOUT: Final = 3.0
 """Seconds without output after which a muted response counts as over, for when its end is never told: a
 stale mute would silence the session. While a response is generated, its pieces are closer together."""
 
+LATE_WORDS_TIMEOUT: Final = 2.0
+"""Seconds after which the user's words are complete that came when they were answered already: nothing marks
+their end. They are written down in one go, unlike what is still being said."""
+
 _BENIGN_REASONS: Final = frozenset({None, "TURN_COMPLETE_REASON_UNSPECIFIED", "NEED_MORE_INPUT"})
 _RATE: Final = re.compile(r";\s*rate=(\d{1,6})\b")
 _SECONDS: Final = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s\Z")
@@ -210,8 +214,12 @@ class GoogleDialect(UserSide):
         """Returns whether it ends a turn of the model."""
         if content.input_transcription is not None:
             self._receive_words(self._user, content.input_transcription)
+            if content.input_transcription.finished:
+                self._words_due = False
+            self._await_more_words()
         if content.interim_input_transcription is not None:
             self._tell(self._user.interim(content.interim_input_transcription.text or ""))
+            self._await_more_words()
         if content.interrupted:
             self._user_cut_in()
         if content.model_turn is not None:
@@ -234,6 +242,21 @@ class GoogleDialect(UserSide):
         self._tell(speech.add(words.text or ""))
         if words.finished:
             self._tell(speech.finish())
+
+    def _await_more_words(self) -> None:
+        """The user's words came. If none had come of what was answered last, these are of that."""
+        talks = not self._rules.auto and (self._turn.open or self._progress.awaited)
+        if self._words_due and not talks and self._user.speaking and self._state is State.OPEN:
+            self._timers.start("words", LATE_WORDS_TIMEOUT)
+        else:
+            self._timers.stop("words")
+
+    def _finish_user(self) -> None:
+        """What the user said is complete."""
+        words = self._user.finish()
+        self._tell(words)
+        self._words_due = words is None
+        self._timers.stop("words")
 
     def _receive_part(self, part: wire.Part) -> None:
         if part.thought:
@@ -280,7 +303,7 @@ class GoogleDialect(UserSide):
     def _turn_begins(self) -> None:
         self._odd = b""
         self._handle_is_fresh = False
-        self._tell(self._user.finish())
+        self._finish_user()
 
     def _note_end(self, content: wire.ServerContent) -> bool:
         progress = self._progress
@@ -293,15 +316,17 @@ class GoogleDialect(UserSide):
         if turn or idle:
             self._server_tools.clear()
             self._tell(self._assistant.finish())
-            if not cut:
+            if not cut and self._user.speaking:
                 # What came of the user's words meanwhile is still of the turn that was answered; after an
                 # interruption it is the beginning of the next.
-                self._tell(self._user.finish())
+                self._finish_user()
         return turn or idle
 
     def _user_cut_in(self) -> None:
         progress = self._progress
         progress.cut = True
+        self._words_due = False
+        self._timers.stop("words")
         if progress.phase is Phase.MUTED:
             # Our own interruption, or one that was told.
             self.stats.repeated_events += 1
@@ -392,8 +417,8 @@ class GoogleDialect(UserSide):
         also the reason of the `Close` that follows."""
         if self._state is State.OPEN:
             ending = judge_close(code, reason, ready=self._accepted, going_away=self._going_away is not None)
+            self._may_resume = ending is not None and ending.resumable
             if ending is not None:
-                self._may_resume = ending.resumable
                 self.failure = Error(
                     ending.code, reason or "the provider closed the session and gave no reason"
                 )
@@ -419,6 +444,8 @@ class GoogleDialect(UserSide):
                 self.close(close_codes.NORMAL, codes.NOT_READY)
             case "mute":
                 self._unmute()
+            case "words":
+                self._finish_user()
             case _:
                 super()._timer_expired(name, late)
 

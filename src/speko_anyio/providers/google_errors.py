@@ -39,7 +39,7 @@ def judge_close(code: int, reason: str, *, ready: bool, going_away: bool) -> End
 
     `ready`: whether the configuration was accepted before; `going_away`: whether a `goAway` announced it.
     """
-    if code == close_codes.NORMAL:
+    if code == close_codes.NORMAL and not going_away:
         return None if ready else Ending(codes.CONFIGURATION_REFUSED, False)
     if _QUOTA.search(reason):
         return Ending(codes.QUOTA_EXCEEDED, False)

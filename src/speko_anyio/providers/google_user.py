@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from ..protocol.errors import LocalProtocolError
-from ..protocol.frames import Role
+from ..protocol.frames import Role, Transcript
 from ..protocol.limits import Limits
 from ..protocol.mint import SessionConfig
 from ..protocol.session import Buffer
@@ -107,6 +107,8 @@ class UserSide(ProviderDialect, abc.ABC):
         self._unheard = False
         self._calls = NamedCalls(limits.max_open_calls)
         self._user = Speech("user")
+        self._words_due = False
+        """Whether the model answered the user, and what that had said was not written down yet."""
         self._assistant = Speech("assistant")
         self._usage: wire.UsageMetadata | None = None
         self._usage_due = False
@@ -116,6 +118,10 @@ class UserSide(ProviderDialect, abc.ABC):
         self._handle_is_fresh = False
         self._may_resume = True
         self._going_away: float | None = None
+
+    def _take_open_texts(self) -> list[Transcript]:
+        texts = self._user.finish(), self._assistant.finish()
+        return [text for text in texts if text is not None]
 
     @property
     def open_calls(self) -> tuple[str, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import abc
 from typing import Final, NamedTuple
 
-from ..protocol.errors import LocalProtocolError
-from ..protocol.frames import Error
+from ..protocol.errors import LocalProtocolError, SpekoError
+from ..protocol.frames import Close, Error, Transcript
 from ..protocol.limits import Limits
 from ..protocol.session import Buffer, ClientDialect
-from ..protocol.state import State
+from ..protocol.state import Signal, State
 from .playback import Playback
 from .turns import HeldInput
 
@@ -75,6 +75,8 @@ class ProviderDialect(ClientDialect, abc.ABC):
         self.turns_heard = 0
         """Turns of the user that the provider said were over, as it heard it, while it was not answering.
         Gemini says no such thing."""
+        self.cut_short = False
+        """Whether the end of the session was in the middle of what somebody said."""
         self._accepted = False
         self._held = HeldInput(min(_HELD_SECONDS * input_sample_rate * 2, limits.max_outbox // 2))
 
@@ -108,6 +110,17 @@ class ProviderDialect(ClientDialect, abc.ABC):
     def queued(self) -> int:
         """Bytes that wait to be taken and sent."""
         return self._queued
+
+    @abc.abstractmethod
+    def _take_open_texts(self) -> list[Transcript]:
+        """The texts of both sides that were not final: nothing more comes of them."""
+
+    def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
+        # Whoever waits for what was said hears of no other end. What is too long to tell was not told before.
+        texts = [text for text in self._take_open_texts() if len(text.text) <= self.limits.max_text_size]
+        self.cut_short = bool(texts)
+        self._events.extend(texts)
+        super()._finish(signal, close, error)
 
     def _checked_audio(self, pcm: Buffer) -> bytes:
         """The bytes of `pcm`; raises as `send_audio`."""

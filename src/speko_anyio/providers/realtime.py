@@ -137,8 +137,8 @@ class RealtimeDialect(AssistantSide):
             case wire.SpeechStopped():
                 self.turns_heard += not self.responding
                 self._speech_over()
-            case wire.AudioCommitted():
-                self._audio_committed()
+            case wire.AudioCommitted(item_id=item_id):
+                self._audio_committed(item_id)
             case wire.AudioCleared():
                 self._turn.speaking = False
                 self._pay()

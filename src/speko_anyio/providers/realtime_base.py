@@ -106,6 +106,9 @@ class RealtimeBase(ProviderDialect, abc.ABC):
         self._events_sent = 0
         self._requests: dict[str, type[wire.ClientEvent]] = {}
 
+    def _take_open_texts(self) -> list[Transcript]:
+        return [*self._user.finish_all(), *self._assistant.finish_all()]
+
     @property
     def open_calls(self) -> tuple[str, ...]:
         """Ids of the tool calls that wait for their result, oldest first."""

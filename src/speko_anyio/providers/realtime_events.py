@@ -164,6 +164,8 @@ class SpeechStopped(ServerEvent, frozen=True, tag="input_audio_buffer.speech_sto
 class AudioCommitted(ServerEvent, frozen=True, tag="input_audio_buffer.committed"):
     """The appended audio is a user's item now."""
 
+    item_id: str | None = None
+
 
 class AudioCleared(ServerEvent, frozen=True, tag="input_audio_buffer.cleared"):
     """The appended audio is forgotten."""
@@ -420,6 +422,7 @@ IGNORED: Final = frozenset(
     {
         "conversation.item.deleted",
         "conversation.item.done",
+        "conversation.item.input_audio_transcription.segment",
         "conversation.item.retrieved",
         "conversation.item.truncated",
         "input_audio_buffer.timeout_triggered",
@@ -440,7 +443,9 @@ IGNORED: Final = frozenset(
         "response.output_audio.done",
     }
 )
-"""The ``type`` of every documented event that needs nothing done."""
+"""The ``type`` of every documented event that needs nothing done. The words of a transcription's segments
+come otherwise too, and for who spoke there is no frame. The keys that a caller pressed on the phone come
+nowhere else: that event is not here, and comes as `Unknown`."""
 
 
 class _AnyType(msgspec.Struct, frozen=True, gc=False):

@@ -47,7 +47,11 @@ class Transcripts:
             return None
         return Transcript(self._role, collected if text is None else text, True)
 
-    def finish_all(self) -> list[Transcript]:
-        """Nothing more comes: the texts that were left incomplete are what they are."""
-        finished = [self.finish(part, None) for part in list(self._partial)]
-        return [transcript for transcript in finished if transcript is not None]
+    def give_up(self, part: str) -> Transcript | None:
+        """Nothing more comes of a text: it is what it is, and None when it is nothing."""
+        return self.finish(part, None) if self._partial.get(part) else None
+
+    def finish_all(self, *, but: str | None = None) -> list[Transcript]:
+        """Nothing more comes, but of one text: those that were left incomplete are what they are."""
+        given_up = [self.give_up(part) for part in list(self._partial) if part != but]
+        return [transcript for transcript in given_up if transcript is not None]

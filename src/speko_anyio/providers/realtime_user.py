@@ -136,7 +136,8 @@ class UserSide(RealtimeBase):
             # The provider now answers by itself; if it does not, we ask.
             self._start_timer("owed", RESPONSE_TIMEOUT)
 
-    def _audio_committed(self) -> None:
+    def _audio_committed(self, item_id: str | None) -> None:
+        """What the user said is that item now."""
         if self._rules.auto:
             self._turn.uncommitted = 0
         if self._turn.awaiting_commit:
@@ -171,6 +172,7 @@ class UserSide(RealtimeBase):
             case wire.UserFailed(error=error):
                 why = error.message if error is not None else None
                 message = why or "the provider could not write down what the user said"
+                self._tell(self._user.give_up(part))
                 self._tell(Error(codes.TRANSCRIPTION_FAILED, message))
 
 

@@ -21,11 +21,15 @@ from .provider import PROVIDER_LIMITS
 from .realtime import RealtimeDialect
 from .realtime_gate import Phase
 from .realtime_user import part_of
+from .recent import Recent
 from .xai_config import UpdateSession, XAIOptions, XAIVad, configure
 
 __all__ = ["ServerTool", "XAIDialect", "XAIOptions", "XAIVad", "xai_endpoint"]
 
 _DEFAULT_OPTIONS: Final = XAIOptions()
+
+_REMEMBERED_TEXTS: Final = 256
+"""Of the user's: a late word of one of these begins no new turn."""
 
 
 def xai_endpoint(
@@ -109,8 +113,13 @@ class XAIDialect(RealtimeDialect):
             state=state,
         )
         self._resumable = options.resumption
+        self._texts = Recent(_REMEMBERED_TEXTS)
+        """Names of what the user said in turn."""
+        self._text: str | None = None
+        """The last of them, which may still grow unless it is answered."""
+        self._answered = False
         self._said: tuple[str, str] | None = None
-        """What the user said last, by the name of its text: complete, but it may still grow."""
+        """That text, and its name, when it is called complete and may still grow."""
 
     @property
     def resumption(self) -> str | None:
@@ -135,35 +144,54 @@ class XAIDialect(RealtimeDialect):
         self, event: wire.UserDelta | wire.UserUpdated | wire.UserCompleted | wire.UserFailed
     ) -> None:
         part = part_of(event)
-        self._user_moves_on(part)
+        self._user_goes_on_with(part)
         if not isinstance(event, wire.UserCompleted):
             super()._receive_user_text(event)
             return
-        self._tell(self._user.replace(part, event.transcript or ""))
-        if event.status in ("completed", None):
+        text = event.transcript or ""
+        if event.status == "in_progress":
+            self._tell(self._user.replace(part, text))
+        elif self._answered or part != self._text:
+            # It comes late: whoever would have made it final has spoken.
+            self._tell(self._user.finish(part, text))
+        else:
             # Complete, and yet it comes again when the speaker goes on after a pause.
-            self._said = part, event.transcript or ""
+            self._tell(self._user.replace(part, text))
+            self._said = part, text
 
     def _speech_started(self, item_id: str | None) -> None:
         if item_id is not None:
-            self._user_moves_on(f"{item_id} 0")
+            self._user_goes_on_with(_whole(item_id))
+            self._answered = False
         super()._speech_started(item_id)
+
+    def _audio_committed(self, item_id: str | None) -> None:
+        if item_id is not None:
+            self._user_goes_on_with(_whole(item_id))
+        super()._audio_committed(item_id)
 
     def _is_live(self, response_id: str | None) -> bool:
         live = super()._is_live(response_id)
         if live:
             self._user_is_done()
+            self._answered = not self._turn.speaking
         return live
 
     def _end_response(self, *, told: bool = False) -> None:
         if not self._turn.speaking and self._gate.phase is not Phase.CANCELLING:
             self._user_is_done()
+            self._answered = True
+            for transcript in self._user.finish_all(but=self._text):
+                # It was never called complete, and a whole turn has passed since.
+                self._tell(transcript)
         super()._end_response(told=told)
 
-    def _user_moves_on(self, part: str) -> None:
-        """The user's words now belong to that text: any other is final."""
-        if self._said is not None and self._said[0] != part:
+    def _user_goes_on_with(self, part: str) -> None:
+        """The user's words belong to that text: if it is a new one, none before it grows."""
+        if self._texts.add(part):
             self._user_is_done()
+            self._text = part
+            self._answered = False
 
     def _user_is_done(self) -> None:
         """Someone else speaks: what the user said will not grow."""
@@ -171,3 +199,8 @@ class XAIDialect(RealtimeDialect):
             part, text = self._said
             self._said = None
             self._tell(self._user.finish(part, text))
+
+
+def _whole(item_id: str) -> str:
+    """The name of an item's first text: a user's item has no other."""
+    return f"{item_id} 0"
