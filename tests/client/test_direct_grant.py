@@ -156,6 +156,19 @@ async def test_a_grant_that_was_minted_elsewhere_and_says_little(reports: Report
     assert reports.requests == []
 
 
+@pytest.mark.parametrize("adapter", ["openai.realtime.v1", "xai.realtime.v1"])
+async def test_an_endpoint_that_names_the_model_is_taken_at_its_word(adapter: str, reports: Reports) -> None:
+    double = DOUBLES[adapter](api_key=CREDENTIAL)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            endpoint = f"{url}{PATHS[adapter]}?region=eu&model=the%20real-one"
+            grant = msgspec.convert(answer(adapter, endpoint, telemetry=None), ProviderGrant)
+            async with open_session(grant) as session:
+                await session.receive()
+    target = double.session.request.target
+    assert target == f"{PATHS[adapter]}?region=eu&model=the+real-one"
+
+
 @pytest.mark.parametrize("how", ["stuck", "broken"])
 async def test_telemetry_fails_no_session(
     how: str, reports: Reports, monkeypatch: pytest.MonkeyPatch

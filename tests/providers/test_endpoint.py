@@ -50,6 +50,7 @@ def test_xai_resumed_without_headers() -> None:
         ("https://api.openai.com/v1/", "/realtime", "wss://api.openai.com/v1/realtime?model=m%26x"),
         ("http://localhost:8000", "/any/path", "ws://localhost:8000/any/path?model=m%26x"),
         ("ws://[::1]:9/v9?api-version=3", "", "ws://[::1]:9/v9?api-version=3&model=m%26x"),
+        ("ws://x.test/v1?model=a&b=%20&mod%65l=c&", "", "ws://x.test/v1?b=%20&model=m%26x"),
     ],
 )
 def test_any_server_will_do(base_url: str, path: str, url: str) -> None:

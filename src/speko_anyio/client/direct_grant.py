@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterable
 from typing import Unpack
+from urllib.parse import parse_qsl
 
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, ProviderGrant, ProviderParameters, SampleRate, SessionConfig
 from ..providers.connection import (
@@ -103,8 +104,10 @@ def _rate(rate: int) -> SampleRate:
 
 def _endpoint(grant: ProviderGrant) -> Endpoint:
     key = grant.credential.value
+    # What the endpoint says is the provider's own name of it.
+    model = dict(parse_qsl(grant.endpoint.partition("?")[2])).get("model", grant.model)
     if grant.adapter == "xai.realtime.v1":
-        return xai_endpoint(key, grant.model, base_url=grant.endpoint, path="", auth="subprotocol")
+        return xai_endpoint(key, model, base_url=grant.endpoint, path="", auth="subprotocol")
     if grant.adapter == "google.live.v1":
         return google_endpoint(key, base_url=grant.endpoint, path="", auth="token")
-    return openai_endpoint(key, grant.model, base_url=grant.endpoint, path="")
+    return openai_endpoint(key, model, base_url=grant.endpoint, path="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
@@ -43,7 +43,8 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def websocket_url(base_url: str, path: str, query: Iterable[tuple[str, str]]) -> str:
-    """`base_url` with `path` added to its own and `query` to its query.
+    """`base_url` with `path` added to its own and `query` to its query, instead of what has the same
+    name there.
 
     ``http`` and ``https`` mean ``ws`` and ``wss``, since providers document their base URLs in that form.
     `LocalProtocolError` when it is none of the four or has no host.
@@ -53,7 +54,13 @@ def websocket_url(base_url: str, path: str, query: Iterable[tuple[str, str]]) ->
         scheme = _SCHEMES[parts.scheme]
         if not parts.hostname or parts.fragment:
             raise ValueError
-        full_query = "&".join(part for part in (parts.query, urlencode(list(query))) if part)
+        added = dict(query)
+        own = [
+            part
+            for part in parts.query.split("&")
+            if part and unquote_plus(part.partition("=")[0]) not in added
+        ]
+        full_query = "&".join([*own, *([urlencode(added)] if added else [])])
         url = urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + path, full_query, ""))
         parse_url(url)
     except (KeyError, ValueError, LocalProtocolError):
