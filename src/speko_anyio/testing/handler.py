@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from anyio import BrokenResourceError
+
 from ..gateway.session import open_session
 from ..protocol import codec
 from ..protocol.commands import AudioIn, Command, UpgradeRequest
@@ -51,6 +53,13 @@ class _Transport:
             return None
 
     async def send(self, message: str | bytes) -> None:
+        try:
+            self._send(message)
+        except ConnectionClosed:
+            # The client left, and the session has not been told yet.
+            raise BrokenResourceError from None
+
+    def _send(self, message: str | bytes) -> None:
         peer = self._peer
         if isinstance(message, bytes):
             peer.send(Audio(message, peer.core.output_sample_rate))

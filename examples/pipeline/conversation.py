@@ -1,0 +1,197 @@
+"""One session of the bot: a task reads, another answers, and one shows what was heard so far."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectSendStream
+from engines import EngineError, Engines, Message, ToolRequest
+from turns import LONGEST, Ended, Event, GoesOn, Started, Turns
+
+from speko_anyio.audio.pcm import byte_count, duration
+from speko_anyio.gateway import ServerSession
+from speko_anyio.protocol import AudioIn, Clear, Commit, ConnectionClosed, EndTurn, Interrupt, ToolResult
+
+CHUNK: Final = 0.04
+"""Seconds of one audio message."""
+
+LEAD: Final = 0.4
+"""Seconds of audio that are sent ahead of playback: what the voice has for its next sentence."""
+
+TOOL_TIMEOUT: Final = 30.0
+MAX_TOOL_ROUNDS: Final = 5
+"""Times in a row that the model may ask for tools."""
+
+TOKENS_PER_SECOND: Final = 10
+"""Of audio, as this bot bills it."""
+
+
+class Reply:
+    """One answer, from the end of the user's turn until it was played."""
+
+    def __init__(self, pcm: bytes) -> None:
+        self.pcm = pcm
+        """The user's turn."""
+        self.heard = False
+        self.said = ""
+        self.seconds = 0.0
+        """Of audio sent."""
+        self.played_at = 0.0
+        """When the client will have played it."""
+        self.scope = anyio.CancelScope()
+
+
+class Conversation:
+    """Runs one session; `run` returns when the session is over."""
+
+    def __init__(self, session: ServerSession, engines: Engines) -> None:
+        self._session = session
+        self._engines = engines
+        self._turns = Turns(session.input_sample_rate)
+        self._messages: list[Message] = []
+        if session.config.system_prompt:
+            self._messages.append(Message("system", session.config.system_prompt))
+        self._reply: Reply | None = None  # that can be interrupted
+        self._showing = anyio.CancelScope()
+        self._unheard = b""
+        self._results: dict[str, MemoryObjectSendStream[str]] = {}
+        self._calls = 0
+        self._tasks: TaskGroup
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as self._tasks:
+            async for command in self._session:
+                match command:
+                    case AudioIn(pcm=pcm):
+                        for event in self._turns.push(pcm):
+                            if isinstance(event, Ended):
+                                # The gateway measures the time to first audio from here.
+                                self._session.turn_ended()
+                            await self._react(event)
+                    case Commit() | EndTurn():
+                        if (ended := self._turns.end()) is not None:
+                            await self._react(ended)
+                    case Clear():
+                        self._turns.clear()
+                        self._showing.cancel()
+                    case Interrupt():
+                        await self._interrupt()
+                    case ToolResult(call_id=call_id, output=output):
+                        # One that nobody waits for came too late, or was made up.
+                        if (waiting := self._results.pop(call_id, None)) is not None:
+                            waiting.send_nowait(output)
+            self._tasks.cancel_scope.cancel()
+
+    async def _react(self, event: Event) -> None:
+        match event:
+            case Started():
+                await self._interrupt()
+            case GoesOn(pcm=pcm):
+                self._showing.cancel()
+                self._showing = anyio.CancelScope()
+                self._tasks.start_soon(self._show, pcm, self._showing)
+            case Ended(pcm=pcm):
+                self._showing.cancel()
+                self._reply = Reply(self._unheard + pcm)
+                self._unheard = b""
+                self._tasks.start_soon(self._answer, self._reply)
+
+    async def _interrupt(self) -> None:
+        """Stop the answer, if there is one that the user may still hear."""
+        if (reply := self._reply) is None:
+            return
+        self._reply = None
+        # In this order: once its task is cancelled it sends nothing more, and the rest can be dropped.
+        reply.scope.cancel()
+        await self._session.send_interruption()
+        if not reply.heard:
+            # The user had only paused: what they said before belongs to what they say now.
+            limit = byte_count(LONGEST, self._session.input_sample_rate)
+            self._unheard = reply.pcm[-limit:]
+        else:
+            await self._conclude(reply)
+
+    async def _show(self, pcm: bytes, scope: anyio.CancelScope) -> None:
+        """Send what was said so far as a partial transcript."""
+        # Nobody waits for it: the final transcript tells what is wrong, and the reader that the client left.
+        with scope, suppress(EngineError, ConnectionClosed):
+            if text := await self._engines.ears.hear(pcm, self._session.input_sample_rate):
+                await self._session.send_transcript("user", text, final=False)
+
+    async def _answer(self, reply: Reply) -> None:
+        with suppress(ConnectionClosed), reply.scope:
+            try:
+                await self._hear(reply)
+            except EngineError as error:
+                await self._session.send_error(error.code, str(error))
+            # Until it was played it can be interrupted.
+            await anyio.sleep_until(reply.played_at)
+            # From here on `_interrupt` leaves it alone, so nothing below is cancelled half-way.
+            self._reply = None
+            await self._conclude(reply)
+
+    async def _hear(self, reply: Reply) -> None:
+        text = await self._engines.ears.hear(reply.pcm, self._session.input_sample_rate)
+        reply.heard = True
+        await self._session.send_transcript("user", text, final=True)
+        if text:
+            self._messages.append(Message("user", text))
+            await self._think(reply)
+
+    async def _think(self, reply: Reply) -> None:
+        for _ in range(MAX_TOOL_ROUNDS):
+            requests: list[ToolRequest] = []
+            answer = self._engines.mind.answer(self._messages, self._session.config.tools)
+            async with aclosing(answer) as parts:
+                async for part in parts:
+                    if isinstance(part, ToolRequest):
+                        requests.append(part)
+                    else:
+                        await self._say(part, reply)
+            if not requests:
+                return
+            for request in requests:
+                self._messages.append(Message("tool", await self._call(request)))
+        raise EngineError("TOOL_LOOP", f"the model asked for tools {MAX_TOOL_ROUNDS} times in a row")
+
+    async def _say(self, sentence: str, reply: Reply) -> None:
+        rate = self._session.output_sample_rate
+        pcm = await self._engines.voice.speak(sentence, rate)
+        reply.said = f"{reply.said} {sentence}".lstrip()
+        await self._session.send_transcript("assistant", reply.said, final=False)
+        size = byte_count(CHUNK, rate)
+        for start in range(0, len(pcm), size):
+            chunk = pcm[start : start + size]
+            # At the pace of playback, so that this task lives, and can be interrupted, while it is heard.
+            await anyio.sleep_until(reply.played_at - LEAD)
+            await self._session.send_audio(chunk)
+            reply.seconds += duration(chunk, rate)
+            reply.played_at = max(reply.played_at, anyio.current_time()) + duration(chunk, rate)
+
+    async def _call(self, request: ToolRequest) -> str:
+        """Have the client run a tool; its output, or that there is none."""
+        self._calls += 1
+        call_id = f"call-{self._calls}"
+        waiting, result = anyio.create_memory_object_stream[str](1)
+        self._results[call_id] = waiting
+        try:
+            with waiting, result, anyio.move_on_after(TOOL_TIMEOUT):
+                await self._session.send_tool_call(call_id, request.name, request.arguments)
+                return await result.receive()
+        finally:
+            self._results.pop(call_id, None)
+        return f"{request.name} gave no answer in {TOOL_TIMEOUT:g} seconds"
+
+    async def _conclude(self, reply: Reply) -> None:
+        """Say what was said in the end, also of an answer that was cut off, and what it cost."""
+        if reply.said:
+            # As far as it was said: the model should not believe that the user heard the rest.
+            self._messages.append(Message("assistant", reply.said))
+            await self._session.send_transcript("assistant", reply.said, final=True)
+        heard = duration(reply.pcm, self._session.input_sample_rate) if reply.heard else 0.0
+        await self._session.send_usage(
+            round(heard * TOKENS_PER_SECOND), round(reply.seconds * TOKENS_PER_SECOND)
+        )

@@ -1,0 +1,52 @@
+"""A voice bot of your own, speech to text to a language model to speech, served by a gateway.
+
+``python my_bot.py [PORT]`` serves it with engines that need no account (pip install
+'speko-anyio[cli,gateway,local]') and prints what to type into another shell. To make it yours, write the
+three engines of `engines.py` for the services that you use. docs/handlers.md explains it step by step.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Self
+
+import anyio
+from conversation import Conversation
+from engines import Engines
+from offline import offline_engines
+
+from speko_anyio.gateway import Gateway, ServerSession, running_gateway
+
+
+class MyBot(anyio.AsyncContextManagerMixin):
+    """The handler. The gateway enters it when it starts: the engines live as long as it serves."""
+
+    def __init__(self, open_engines: Callable[[], AbstractAsyncContextManager[Engines]]) -> None:
+        self._open_engines = open_engines
+        self._engines: Engines
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncIterator[Self]:
+        async with self._open_engines() as self._engines:
+            yield self
+
+    async def __call__(self, session: ServerSession) -> None:
+        await Conversation(session, self._engines).run()
+
+
+async def main(port: int) -> None:
+    key = os.environ.get("SPEKO_API_KEY") or f"sk_{secrets.token_urlsafe(24)}"
+    gateway = Gateway(handlers={"my-bot": MyBot(offline_engines)}, api_keys=[key])
+    async with running_gateway(gateway, port=port) as url:
+        print(f"export SPEKO_BASE_URL={url} SPEKO_API_KEY={key}")
+        print("speko-anyio say question.wav --provider my-bot", flush=True)
+        await anyio.sleep_forever()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        anyio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 8000)

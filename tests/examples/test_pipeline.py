@@ -1,0 +1,314 @@
+"""The example of a bot of one's own: it answers, is interrupted, calls tools, and survives its engines."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from array import array
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anyio
+import pytest
+
+from speko_anyio import (
+    Audio,
+    Error,
+    Frame,
+    Interruption,
+    Ready,
+    RealtimeSession,
+    Speko,
+    ToolCall,
+    Transcript,
+    Usage,
+)
+from speko_anyio.audio.pcm import duration, silence
+from speko_anyio.gateway import Gateway, running_gateway
+from speko_anyio.protocol.mint import SessionConfig
+from speko_anyio.testing import VIRTUAL_BACKENDS, FakePeer, fake_session, serve, virtual_backend
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "pipeline"
+RATE = 24_000
+
+pytestmark = pytest.mark.anyio
+
+
+def speech(seconds: float) -> bytes:
+    """A tone: loud throughout, as syllables are not."""
+    return array(
+        "h", (round(9_000 * math.sin(index / 20)) for index in range(round(seconds * RATE)))
+    ).tobytes()
+
+
+QUESTION = speech(0.9) + silence(0.6, RATE)
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Import the example's modules as its own folder's programs do, and forget them afterwards."""
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    yield importlib.import_module
+    for path in EXAMPLE.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+class FakeEngines:
+    """All three: hears what it is told, answers from a list, speaks 100 ms for each character."""
+
+    def __init__(self, engines: ModuleType, *answers: Sequence[object]) -> None:
+        self._engines = engines
+        self.answers = list(answers)
+        self.hears = "tell me"
+        self.heard: list[float] = []
+        self.asked: list[list[Any]] = []
+        self.broken = False
+        self.deaf = False
+
+    async def hear(self, pcm: bytes, sample_rate: int) -> str:
+        self.heard.append(duration(pcm, sample_rate))
+        await anyio.sleep(0.1)
+        if self.deaf:
+            raise self._engines.EngineError("DEAF", "the ears are stopped")
+        return self.hears
+
+    async def answer(self, messages: Sequence[Any], tools: object) -> AsyncGenerator[Any, None]:
+        self.asked.append(list(messages))
+        for part in self.answers.pop(0):
+            await anyio.sleep(0.01)
+            yield part
+
+    async def speak(self, text: str, sample_rate: int) -> bytes:
+        await anyio.sleep(0.01)
+        if self.broken:
+            raise self._engines.EngineError("MUTE", "the voice is lost")
+        return bytes(round(len(text) / 10 * sample_rate) * 2)
+
+
+Talk = Callable[..., Any]
+
+
+@pytest.fixture
+def talk(example: Callable[[str], ModuleType]) -> Talk:
+    """Open a session with the bot and these answers of its model."""
+    engines, my_bot = example("engines"), example("my_bot")
+
+    @asynccontextmanager
+    async def opened(
+        *answers: Sequence[object], tools: Sequence[Any] = ()
+    ) -> AsyncIterator[tuple[RealtimeSession, FakeEngines]]:
+        fake = FakeEngines(engines, *answers)
+
+        @asynccontextmanager
+        async def open_engines() -> AsyncIterator[Any]:
+            yield engines.Engines(fake, fake, fake)
+
+        config = SessionConfig(provider="my-bot", model="any", system_prompt="Be kind.")
+        async with (
+            my_bot.MyBot(open_engines) as bot,
+            fake_session(serve(bot), peer=FakePeer(config=config), tools=tools, within=60) as (session, _),
+        ):
+            assert isinstance(await session.receive(), Ready)
+            yield session, fake
+
+    return opened
+
+
+async def until(session: RealtimeSession, kind: type[Frame], count: int = 1) -> list[Frame]:
+    """The frames up to the `count`-th of a kind."""
+    frames: list[Frame] = []
+    while sum(isinstance(frame, kind) for frame in frames) < count:
+        frames.append(await session.receive())
+    return frames
+
+
+def told(frames: Sequence[Frame]) -> list[Frame]:
+    return [frame for frame in frames if not isinstance(frame, Audio)]
+
+
+def seconds(frames: Sequence[Frame]) -> float:
+    return sum(duration(frame.pcm, RATE) for frame in frames if isinstance(frame, Audio))
+
+
+async def test_a_question_is_answered(talk: Talk) -> None:
+    async with talk(["Yes.", "No."]) as (session, fake):
+        await session.send_audio(QUESTION)
+        frames = await until(session, Usage)
+    assert told(frames) == [
+        Transcript("user", "tell me", True),
+        Transcript("assistant", "Yes.", False),
+        Transcript("assistant", "Yes. No.", False),
+        Transcript("assistant", "Yes. No.", True),
+        Usage(14, 7),
+    ]
+    assert seconds(frames) == pytest.approx(0.7)
+    assert [message.text for message in fake.asked[0]] == ["Be kind.", "tell me"]
+
+
+class TestInTime:
+    """Where seconds pass, they are virtual."""
+
+    @pytest.fixture(params=VIRTUAL_BACKENDS)
+    def anyio_backend(self, request: pytest.FixtureRequest) -> Any:
+        return virtual_backend(request.param)
+
+    async def test_what_is_said_is_shown_while_it_is_said(self, talk: Talk) -> None:
+        async with talk(["Yes."]) as (session, fake):
+            for _ in range(20):
+                await session.send_audio(speech(0.1))
+                await anyio.sleep(0.1)
+            frames = await until(session, Transcript)
+            assert frames == [Transcript("user", "tell me", False)]
+            assert fake.heard == pytest.approx([0.6, 0.9, 1.35], abs=0.05)
+            await session.commit()
+            frames = await until(session, Usage)
+        assert Transcript("user", "tell me", True) in frames
+
+    async def test_talking_over_it_stops_it_at_once(self, talk: Talk) -> None:
+        async with talk(["A" * 20, "B" * 20], ["Well."]) as (session, fake):
+            await session.send_audio(QUESTION)
+            await until(session, Audio)
+            await anyio.sleep(1.0)
+            await session.send_audio(speech(0.1))
+            frames = await until(session, Usage)
+            cut = next(i for i, frame in enumerate(frames) if isinstance(frame, Interruption))
+            assert seconds(frames[cut:]) == 0
+            assert seconds(frames) < 1.6
+            assert told(frames[cut:]) == [
+                Interruption("user"),
+                Transcript("assistant", "A" * 20, True),
+                Usage(14, 14),
+            ]
+            await session.send_audio(QUESTION)
+            frames = await until(session, Usage)
+            assert Transcript("assistant", "Well.", True) in frames
+        assert [message.text for message in fake.asked[1]] == ["Be kind.", "tell me", "A" * 20, "tell me"]
+
+    async def test_a_client_may_interrupt_while_all_was_sent_and_not_played(self, talk: Talk) -> None:
+        async with talk(["Yes."]) as (session, _):
+            await session.send_audio(QUESTION)
+            await until(session, Audio, 10)
+            await session.interrupt()
+            assert told(await until(session, Interruption)) == [Interruption("user")]
+
+    async def test_an_interrupt_without_an_answer_does_nothing(self, talk: Talk) -> None:
+        async with talk(["Yes."]) as (session, _):
+            await session.interrupt()
+            await session.send_audio(QUESTION)
+            frames = await until(session, Usage)
+            await session.interrupt()
+            await anyio.sleep(1.0)
+        assert not any(isinstance(frame, Interruption) for frame in frames)
+
+    async def test_who_goes_on_after_a_pause_is_heard_from_the_start(self, talk: Talk) -> None:
+        async with talk(["Yes."]) as (session, fake):
+            await session.send_audio(QUESTION)
+            await session.send_audio(QUESTION)
+            frames = await until(session, Usage)
+        assert max(fake.heard) == pytest.approx(1.4 + 1.4 + 0.1, abs=0.15)
+        assert sum(frame == Transcript("user", "tell me", True) for frame in frames) == 1
+
+    async def test_a_tool_is_called_and_its_result_goes_to_the_model(
+        self, talk: Talk, example: Callable[[str], ModuleType]
+    ) -> None:
+        async def get_weather(city: str) -> str:
+            await anyio.sleep(1)
+            return f"rain in {city}"
+
+        request = example("engines").ToolRequest("get_weather", '{"city": "Oslo"}')
+        async with talk([request], ["It rains."], tools=[get_weather]) as (session, fake):
+            await session.send_audio(QUESTION)
+            frames = await until(session, Usage)
+        assert ToolCall("call-1", "get_weather", '{"city": "Oslo"}') in frames
+        assert fake.asked[1][-1] == ("tool", "rain in Oslo")
+        assert Transcript("assistant", "It rains.", True) in frames
+
+    async def test_a_tool_that_does_not_answer_is_not_waited_for_for_ever(
+        self, talk: Talk, example: Callable[[str], ModuleType]
+    ) -> None:
+        async with talk([example("engines").ToolRequest("nap", "{}")], ["Sorry."]) as (session, fake):
+            start = anyio.current_time()
+            await session.send_audio(QUESTION)
+            await until(session, ToolCall)
+            await until(session, Usage)
+            assert 30 <= anyio.current_time() - start < 33
+            # Too late: nobody waits for it, and nothing breaks.
+            await session.send_tool_result("call-1", "up")
+            await session.interrupt()
+            await anyio.sleep(1)
+        assert fake.asked[1][-1] == ("tool", "nap gave no answer in 30 seconds")
+
+    async def test_a_model_that_only_asks_for_tools_is_stopped(
+        self, talk: Talk, example: Callable[[str], ModuleType]
+    ) -> None:
+        async def nap() -> str:
+            return "more"
+
+        request = example("engines").ToolRequest("nap", "{}")
+        async with talk(*[[request]] * 9, tools=[nap]) as (session, fake):
+            await session.send_audio(QUESTION)
+            frames = await until(session, Usage)
+        assert Error("TOOL_LOOP", "the model asked for tools 5 times in a row") in frames
+        assert len(fake.asked) == 5
+
+    async def test_an_engine_that_fails_costs_one_answer(self, talk: Talk) -> None:
+        async with talk(["Yes."], ["Yes."]) as (session, fake):
+            fake.broken = True
+            await session.send_audio(QUESTION)
+            assert Error("MUTE", "the voice is lost") in await until(session, Usage)
+            fake.broken = False
+            await session.send_audio(QUESTION)
+            assert Transcript("assistant", "Yes.", True) in await until(session, Usage)
+
+    async def test_ears_that_fail_are_told_once(self, talk: Talk) -> None:
+        async with talk() as (session, fake):
+            fake.deaf = True
+            await session.send_audio(QUESTION)
+            assert told(await until(session, Usage)) == [Error("DEAF", "the ears are stopped"), Usage(0, 0)]
+
+    async def test_audio_that_is_cleared_is_not_answered(self, talk: Talk) -> None:
+        async with talk() as (session, fake):
+            await session.send_audio(speech(0.5))
+            await session.clear()
+            await session.commit()
+            await anyio.sleep(2)
+        assert fake.heard == []
+
+    async def test_the_client_may_leave_in_the_middle_of_an_answer(self, talk: Talk) -> None:
+        async with talk(["A" * 50]) as (session, _):
+            await session.send_audio(QUESTION)
+            await until(session, Audio)
+            start = anyio.current_time()
+            await session.close()
+        assert anyio.current_time() - start < 1
+
+
+def spoken(text: str) -> bytes:
+    from speko_anyio.gateway.local.speech import speak_to_pcm
+
+    return silence(0.2, RATE) + speak_to_pcm(text, RATE) + silence(0.8, RATE)
+
+
+@pytest.mark.speech
+async def test_it_really_listens_and_speaks(example: Callable[[str], ModuleType]) -> None:
+    async def get_weather(city: str) -> str:
+        return f"rain in {city}"
+
+    bot = example("my_bot").MyBot(example("offline").offline_engines)
+    gateway = Gateway(handlers={"my-bot": bot}, api_keys=["sk_example"])
+    with anyio.fail_after(60):
+        async with (
+            running_gateway(gateway) as url,
+            Speko("sk_example", url) as speko,
+            speko.realtime.connect(provider="my-bot", model="any", tools=[get_weather]) as session,
+        ):
+            await session.send_audio(spoken("what is the weather in Oslo"))
+            frames = await until(session, Usage)
+    assert Transcript("user", "what is the weather in oslo", True) in frames
+    assert ToolCall("call-1", "get_weather", '{"city": "Oslo"}') in frames
+    assert Transcript("assistant", "I was told: rain in Oslo.", True) in frames
+    assert seconds(frames) > 0.5
