@@ -1,0 +1,115 @@
+"""docs/gateway.md names every setting and every metric there is, and no other."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from speko_anyio.cli import main
+from speko_anyio.gateway.metrics import Metrics
+from speko_anyio.gateway.settings import Settings, load_settings
+from speko_anyio.gateway.store import SessionOutcome
+
+from .programs import DOCS
+
+PAGE = (DOCS / "gateway.md").read_text(encoding="utf-8")
+
+
+def rows(section: str) -> dict[str, list[str]]:
+    """The tables of a section: the cells behind the first, by the name in it."""
+    text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    assert text, section
+    found = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"
+    ]
+    return {first.strip("`"): rest for first, *rest in found if first.startswith("`")}
+
+
+def shown(value: object) -> str:
+    """A default as the page has it."""
+    match value:
+        case None | ():
+            return "none"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case float():
+            return f"`{value:g}`"
+        case _:
+            return f"`{value}`"
+
+
+def test_every_setting_is_told_with_its_default() -> None:
+    told = rows("Settings")
+    fields = msgspec.structs.fields(Settings)
+    assert list(told) == [field.name for field in fields]
+    assert {name: default for name, (default, _) in told.items()} == {
+        field.name: shown(field.default) for field in fields
+    }
+
+
+def test_the_file_of_settings_is_a_good_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+    assert load_settings(file, {}).sources.keys() == tomllib.loads(text).keys()
+
+
+def test_every_metric_is_told_with_its_labels() -> None:
+    metrics = Metrics(lambda: ())
+    # A metric with labels shows them once it has counted something.
+    metrics.minted(201)
+    metrics.started("echo")
+    metrics.answered("echo", 0.1)
+    metrics.failed("echo", "TIRED")
+    metrics.ended("echo", SessionOutcome(), 1.0)
+    counted = {
+        f"{family.name}_total" if family.type == "counter" else family.name: {
+            label for sample in family.samples for label in sample.labels if label != "le"
+        }
+        for family in text_string_to_metric_families(metrics.render().decode())
+        if not family.name.endswith("_created")
+    }
+    told = {name: set(re.findall(r"`(\w+)`", labels)) for name, (labels, _) in rows("Metrics").items()}
+    assert told.keys() == counted.keys()
+    of_open_sessions = {"speko_sessions": {"provider"}}
+    assert told == counted | of_open_sessions
+
+
+@pytest.mark.parametrize(
+    "command", re.findall(r"speko-anyio (serve|gateway check|gateway migrate|keys \w+|bench)", PAGE)
+)
+def test_the_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: speko-anyio {command}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        {
+            name
+            for line in re.findall(r"speko-anyio ([^`\n]*)", PAGE)
+            for name in re.findall("--[a-z-]+", line)
+        }
+    ),
+)
+def test_the_options_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    helps = ""
+    for command in ("serve", "gateway check", "keys create", "bench"):
+        with pytest.raises(SystemExit):
+            main([*command.split(), "--help"])
+        helps += capsys.readouterr().out
+    assert name in helps
+
+
+def test_the_files_of_the_deployment_exist() -> None:
+    for name in ("Dockerfile", "compose.yaml", "nginx.conf"):
+        assert f"`{name}`" in PAGE
+        assert (DOCS.parent / "deploy" / name).is_file()
