@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from speko_anyio import (
     Interruption,
     Ready,
     ServerToolCall,
+    SessionInfo,
+    State,
     ToolCall,
     ToolResult,
     Transcript,
@@ -348,3 +351,23 @@ def test_a_side_that_no_longer_speaks_leaves_no_file(tmp_path: Path) -> None:
     Recording().save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["session.jsonl"]
     assert Recording.load(tmp_path) == Recording()
+
+
+def test_the_time_is_known_in_a_callback_of_the_loop_whatever_anyio_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ask_anyio() -> float:
+        raise AssertionError("older versions of anyio know no loop outside of a task")
+
+    recorder = Recorder()
+
+    async def main() -> None:
+        watcher = recorder(SessionInfo(session_id="s1", host="speko.test", port=80))
+        loop = asyncio.get_running_loop()
+        loop.call_soon(watcher.state_changed, State.OPEN)
+        loop.call_soon(watcher.sent, Commit())
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(anyio, "current_time", ask_anyio)
+    asyncio.run(main())
+    assert [moment.what for moment in recorder.recording.moments] == [Commit()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import sys
 from collections.abc import AsyncGenerator
 
 import anyio
@@ -13,6 +12,7 @@ from ..protocol.url import WebSocketURL
 from .block import block
 from .driver import Driver
 from .errors import APIConnectionError
+from .event_loop import on_asyncio
 from .proxies import ProxyOption, connect_through, find_proxy
 from .stream_driver import StreamDriver
 from .transport import failing_as
@@ -26,7 +26,7 @@ async def dial(
     proxy: ProxyOption = None,
 ) -> Driver:
     """Connect to the host in the way that suits the event loop. Parameters and errors as of `open_stream`."""
-    if not _on_asyncio() or find_proxy(where, proxy) is not None:
+    if not on_asyncio() or find_proxy(where, proxy) is not None:
         return StreamDriver(
             await open_stream(where, connect_timeout=connect_timeout, ssl_context=ssl_context, proxy=proxy)
         )
@@ -76,12 +76,3 @@ async def _in_time(where: WebSocketURL, seconds: float) -> AsyncGenerator[None, 
         raise APIConnectionError(
             f"{host} did not answer within {seconds:g} s; check the network and the address"
         ) from error
-
-
-def _on_asyncio() -> bool:
-    """Whether a task of asyncio is running, whosever loop it is."""
-    asyncio = sys.modules.get("asyncio")
-    try:
-        return asyncio is not None and asyncio.current_task() is not None
-    except RuntimeError:
-        return False  # no loop of asyncio in this thread

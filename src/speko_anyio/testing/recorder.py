@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import anyio
 import msgspec
 
+from ..client.event_loop import clock
 from ..observe.lines import redact
 from ..observe.observer import SessionInfo, SessionObserver
 from ..protocol.commands import AudioIn, Command, ToolResult
@@ -72,11 +72,12 @@ class _SessionRecorder(SessionObserver):
         self._opened = opened
         self._hide = hide
         self._room = room
+        self._clock = clock()
         self._start = 0.0
 
     def state_changed(self, state: State) -> None:
         if state is State.OPEN:
-            self._start = anyio.current_time()
+            self._start = self._clock()
             self._opened(self._recording)
 
     def sent(self, command: Command) -> None:
@@ -104,5 +105,5 @@ class _SessionRecorder(SessionObserver):
             self._recording.truncated = True
             return
         # Microseconds: finer than any clock here, and short to read.
-        at = round(anyio.current_time() - self._start, 6)
+        at = round(self._clock() - self._start, 6)
         self._recording.moments.append(Moment(at, by, what))
