@@ -224,7 +224,7 @@ async def test_a_cancelled_receive_loses_no_frame() -> None:
         await session.receive()
         with anyio.move_on_after(0):
             await session.receive()
-        sent = [Audio(bytes([number, 0]), 24_000) for number in range(50)]
+        sent = [Audio(bytes([number, 0]), 24_000) for number in range(100)]
         for audio in sent:
             server.core.send_audio(audio.pcm)
         server.flush()
@@ -234,8 +234,8 @@ async def test_a_cancelled_receive_loses_no_frame() -> None:
             scope.cancel()
             while True:
                 received.append(await session.receive())
-        assert len(received) <= 16
-        while len(received) < 50:
+        assert len(received) <= 64
+        while len(received) < 100:
             received.append(await session.receive())
         assert received == sent
 
@@ -358,7 +358,7 @@ async def test_a_peer_that_does_not_read_is_still_read_from() -> None:
 
 async def test_a_consumer_that_never_waits_gives_others_their_turn() -> None:
     async with connected() as (session, server):
-        for _ in range(500):
+        for _ in range(2000):
             server.core.send_audio(PCM)
         server.flush()
         await settled()
@@ -372,7 +372,7 @@ async def test_a_consumer_that_never_waits_gives_others_their_turn() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(count)
-            for _ in range(500):
+            for _ in range(2000):
                 await session.receive()
             tasks.cancel_scope.cancel()
         assert turns >= 20

@@ -219,8 +219,8 @@ class AsyncioDriver(asyncio.Protocol):
         elif not self._ending:
             try:
                 pump = self._pump
-                # The usual read is audio and nothing else; then there is nothing to see to but the room.
-                if pump.receive_data(data) or pump.full or self._opening is not None:
+                # The usual read is audio and nothing else; then there is nothing to see to.
+                if pump.receive_data(data) or self._opening is not None:
                     self.moved()
             except Exception as error:  # noqa: BLE001 - a bug must not end in asyncio's log
                 self._report(error)
@@ -434,10 +434,11 @@ class _Waiter:
         self._future = loop.create_future()
 
     def set(self) -> None:
-        _wake(self._future)
+        if not self._future.done():
+            self._future.set_result(None)
 
-    async def wait(self) -> None:
-        await self._future
+    def wait(self) -> asyncio.Future[None]:
+        return self._future
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final, Protocol
 
 import anyio
@@ -20,7 +20,7 @@ FRAME_OVERHEAD: Final = 100
 """Bytes that a frame counts beside its content, about what its objects take; so that a flood of tiny
 frames is bounded too."""
 
-_FRAMES_PER_TURN: Final = 16
+_FRAMES_PER_TURN: Final = 64
 """Buffered frames for one turn of the event loop, which is also where a cancellation is noticed: a turn
 costs several times what a frame does."""
 
@@ -41,7 +41,7 @@ class Waiter(Protocol):
     """What one task waits for, once: an `anyio.Event` will do."""
 
     def set(self) -> object: ...
-    async def wait(self) -> None: ...
+    def wait(self) -> Awaitable[object]: ...
 
 
 class DeliveryBuffer:
@@ -136,42 +136,37 @@ class DeliveryBuffer:
         """The oldest frame, as `get` gives it, when that takes no waiting for anything; else None."""
         if self._streak and self._frames and not self._busy:
             self._streak -= 1
-            return self._pop()
+            frame = self._frames.popleft()
+            self._size -= FRAME_OVERHEAD + len(frame.pcm) if type(frame) is Audio else _cost(frame)
+            if self.full:
+                self._check_space()
+            return frame
         return None
 
     async def get(self) -> Frame | None:
         """Take the oldest frame, waiting for one; None after the end.
 
         Raises `anyio.BusyResourceError` while another task is in here. Cancelled, it takes nothing; a pending
-        cancellation is noticed when it waits, and else at every 16th frame.
+        cancellation is noticed when it waits, and else at every 64th frame.
         """
         if self._busy:
             raise anyio.BusyResourceError("receiving from")
         self._busy = True
         frames = self._frames
         try:
-            if self._streak:
-                self._streak -= 1
-            elif frames or self._ended:
+            if not self._streak and (frames or self._ended):
                 await anyio.lowlevel.checkpoint()
-                self._streak = _FRAMES_PER_TURN - 1
+                self._streak = _FRAMES_PER_TURN
             while not frames:
                 if self._ended:
                     return None
                 self._wake = self.make_waiter()
                 await self._wake.wait()
-                self._streak = _FRAMES_PER_TURN - 1
+                self._streak = _FRAMES_PER_TURN
         finally:
             self._busy = False
             self._wake = None
-        return self._pop()
-
-    def _pop(self) -> Frame:
-        frame = self._frames.popleft()
-        self._size -= FRAME_OVERHEAD + len(frame.pcm) if type(frame) is Audio else _cost(frame)
-        if self.full:
-            self._check_space()
-        return frame
+        return self.take()
 
     def _discard_audio(self) -> None:
         kept = [frame for frame in self._frames if type(frame) is not Audio]

@@ -83,7 +83,8 @@ class Pump:
         """Called when reading may go on; whoever drives the pump sets it."""
         self.on_first_audio: Callable[[], None] | None = None
         """Called with the next audio, once."""
-        self._claimed = False
+        self.claimed = False
+        """Whether somebody takes from the inbox; see `claim`."""
         self.inbox = DeliveryBuffer(max_buffer, self._space_made)
         """What `receive` and the iteration take from."""
         self._consumers: list[DeliveryBuffer] = [self.inbox]
@@ -134,8 +135,8 @@ class Pump:
 
     def claim(self) -> None:
         """Somebody takes from the inbox: it has to be lossless from here on."""
-        if not self._claimed:
-            self._claimed = True
+        if not self.claimed:
+            self.claimed = True
             self._set_lossy()
 
     def subscribe(self) -> DeliveryBuffer:
@@ -177,13 +178,14 @@ class Pump:
         leaving = self.core.state in _LEAVING
         for consumer in self._consumers:
             consumer.lossy = leaving
-        if not self._claimed and len(self._consumers) > 1:
+        if not self.claimed and len(self._consumers) > 1:
             self.inbox.lossy = True
 
     # What happens
 
     def receive_data(self, data: bytes) -> bool:
-        """Bytes came. Gives whether anything but the consumers may have moved: not when it was audio only."""
+        """Bytes came. Gives whether there is anything to see to: not when it was audio only, and there is
+        room for more."""
         self.bytes_received += len(data)
         core = self.core
         core.receive_data(data)
@@ -223,7 +225,8 @@ class Pump:
             self._drain()
 
     def _drain(self) -> bool:
-        """Deliver what the core has; gives whether that was more than audio in an open session."""
+        """Deliver what the core has; gives whether that was more than audio in an open session, or filled a
+        consumer."""
         next_event = self.core.next_event
         consumers = self._consumers
         more = False
@@ -240,6 +243,8 @@ class Pump:
             self.frames_received += 1
             for consumer in consumers:
                 consumer.put(frame)
+                if consumer.full and not consumer.lossy:
+                    more = True
             if type(frame) is Audio:
                 self.audio_bytes_received += len(frame.pcm)
                 if self.on_first_audio is not None:

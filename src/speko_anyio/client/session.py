@@ -76,6 +76,7 @@ class RealtimeSession:
             on_call=self._tool_calls.receive,
             on_interruption=self._tool_calls.interrupt,
         )
+        self._inbox = self._pump.inbox
         self._handlers = Handlers(self._pump, self._lifetime)
         self._audio_bytes_sent = 0
         self._turn_times = TurnTimes()
@@ -113,7 +114,7 @@ class RealtimeSession:
 
     def stats(self) -> SessionStats:
         """The session's counters, as of now."""
-        pump, inbox = self._pump, self._pump.inbox
+        pump, inbox = self._pump, self._inbox
         return SessionStats(
             bytes_received=pump.bytes_received,
             bytes_sent=self._driver.bytes_sent,
@@ -181,12 +182,13 @@ class RealtimeSession:
 
         After that it raises `ConnectionClosed`, or `RemoteProtocolError` when the peer broke the protocol;
         `anyio.BusyResourceError` while another task is receiving. Cancelled, it loses no frame; frames
-        that are here already are given without a look at the event loop, but for every 16th.
+        that are here already are given without a look at the event loop, but for every 64th.
         """
-        frame = self._pump.inbox.take()
+        frame = self._inbox.take()
         if frame is None:
-            self._pump.claim()
-            frame = await self._pump.inbox.get()
+            if not self._pump.claimed:
+                self._pump.claim()
+            frame = await self._inbox.get()
             if frame is None:
                 raise self._pump.error.with_traceback(None)
         return frame
@@ -195,10 +197,11 @@ class RealtimeSession:
         return self
 
     async def __anext__(self) -> Frame:
-        frame = self._pump.inbox.take()
+        frame = self._inbox.take()
         if frame is None:
-            self._pump.claim()
-            frame = await self._pump.inbox.get()
+            if not self._pump.claimed:
+                self._pump.claim()
+            frame = await self._inbox.get()
             if frame is None:
                 raise self._pump.end_of_iteration()
         return frame
