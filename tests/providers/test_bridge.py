@@ -28,6 +28,7 @@ from speko_anyio.protocol import (
     ToolResult,
     Transcript,
     Unknown,
+    Usage,
 )
 from speko_anyio.providers.bridge import BridgeLimits
 from speko_anyio.providers.bridge_errors import judge_opening
@@ -174,6 +175,34 @@ def test_parallel_calls_are_answered_and_then_asked_about_once() -> None:
     talk.say(ToolResult("c2", "2"), ToolResult("c1", "1"))
     types = [message["type"] for message in talk.sent()]
     assert types == ["conversation.item.create"] * 2 + ["response.create"]
+
+
+def test_a_call_follows_all_the_speech_that_was_made_before_it() -> None:
+    talk = openai(rates=(24_000, 16_000))
+    before = talk.hear(created("r1"), speech("r1", "a1", 20))
+    *rest, told = talk.hear(call("r1", "c1"))
+    assert isinstance(told, ToolCall)
+    # Not held back for the call, and what the resampler kept comes ahead of it.
+    assert all(isinstance(frame, Audio) for frame in (*before, *rest))
+    assert before
+    assert sum(len(frame.pcm) for frame in (*before, *rest) if isinstance(frame, Audio)) == 320 * 2
+
+
+def test_usage_stands_between_the_speech_of_two_responses_and_once() -> None:
+    talk = openai(rates=(24_000, 16_000))
+    usage = {"input_token_details": {"audio_tokens": 1}, "output_token_details": {"audio_tokens": 2}}
+    frames = talk.hear(
+        created("r1"),
+        speech("r1", "a1", 20),
+        done("r1", usage=usage),
+        done("r1", usage=usage),
+        created("r2"),
+        speech("r2", "a2", 20),
+    )
+    assert frames.count(Usage(1, 2)) == 1
+    at = frames.index(Usage(1, 2))
+    assert sum(len(frame.pcm) for frame in frames[:at] if isinstance(frame, Audio)) == 320 * 2
+    assert any(isinstance(frame, Audio) for frame in frames[at:])
 
 
 def test_a_result_that_nobody_waits_for_is_swallowed() -> None:
