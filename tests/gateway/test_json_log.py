@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from speko_anyio.gateway import ServerSession, running_gateway
-from speko_anyio.gateway.json_log import JSONFormatter, current_session
+from speko_anyio.gateway.json_log import JSONFormatter, TextFormatter, current_session
 
 from .support import make_gateway, mint, raw_client
 
@@ -37,6 +37,17 @@ def test_an_exception_has_its_type_words_and_traceback() -> None:
     told = json.loads(line("failed", error=ValueError("no\nway")))
     assert told["error"] == "ValueError: no\nway"
     assert "ValueError" in told["traceback"]
+
+
+def test_half_of_a_surrogate_pair_is_told_too() -> None:
+    told = json.loads(line("no file %s", "a\udc80", error=OSError("a\udc80")))
+    assert told["message"] == r"no file a\udc80"
+    assert told["error"] == r"OSError: a\udc80"
+
+
+def test_for_people_a_record_is_one_line_too() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "f.py", 1, "session %s", ("1\r\nERROR x: no",), None)
+    assert TextFormatter("%(name)s: %(message)s").format(record) == r"x: session 1\r\nERROR x: no"
 
 
 class Lines(logging.Handler):

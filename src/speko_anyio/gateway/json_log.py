@@ -36,13 +36,26 @@ class JSONFormatter(logging.Formatter):
             time=datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             level=record.levelname,
             logger=record.name,
-            message=record.getMessage(),
+            message=_encodable(record.getMessage()),
             session=current_session.get(),
         )
         if record.exc_info is not None and (error := record.exc_info[1]) is not None:
-            line.error = f"{type(error).__name__}: {error}"
-            line.traceback = "".join(traceback.format_exception(error))
+            line.error = _encodable(f"{type(error).__name__}: {error}")
+            line.traceback = _encodable("".join(traceback.format_exception(error)))
         return msgspec.json.encode(line).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """Formats a record for people. What a record says is one line, so that nobody can forge others, such as
+    by the name of a model; an exception and its traceback follow it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _encodable(text: str) -> str:
+    """What UTF-8 has: Python's names of files, and so its errors, may hold halves of surrogate pairs."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def start_log(settings: Settings) -> None:
@@ -51,5 +64,5 @@ def start_log(settings: Settings) -> None:
     if settings.log_format == "json":
         handler.setFormatter(JSONFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
