@@ -125,6 +125,26 @@ async def mint(url: str, provider: str = "echo", **more: Any) -> SessionGrant:
     return grant
 
 
+async def mint_in_memory(gateway: Gateway, provider: str = "echo") -> dict[str, str]:
+    """A grant, without a server."""
+    transport = httpx.ASGITransport(app=gateway.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gw.test") as http:
+        body = {"mode": "s2s", "s2s": {"provider": provider, "model": "m"}}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        grant: dict[str, str] = (await http.post("/v1/sessions", json=body, headers=headers)).json()
+    return grant
+
+
+def stream_scope(session_id: str, token: str) -> dict[str, Any]:
+    """A WebSocket's opening, as an ASGI server hands it on."""
+    return {
+        "type": "websocket",
+        "path": f"/v1/realtime/{session_id}",
+        "headers": [],
+        "subprotocols": [token],
+    }
+
+
 class RawClient:
     """A client of nothing but the core and a TCP stream."""
 

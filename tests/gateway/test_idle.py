@@ -6,16 +6,14 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
-import httpx
 import pytest
 
 from speko_anyio.gateway import Gateway, Handler, ServerSession
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 
-from .support import KEY, make_gateway
+from .support import make_gateway, mint_in_memory, stream_scope
 
 IDLE = 60.0
 
@@ -55,18 +53,9 @@ class Peer:
 @asynccontextmanager
 async def connected(gateway: Gateway, provider: str) -> AsyncIterator[tuple[Peer, anyio.Event]]:
     """A session, and the event of its end."""
-    body = {"mode": "s2s", "s2s": {"provider": provider, "model": "m"}}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway.app), base_url="http://x") as http:
-        answer = await http.post("/v1/sessions", json=body, headers={"Authorization": f"Bearer {KEY}"})
-    grant = answer.json()
+    grant = await mint_in_memory(gateway, provider)
+    scope = stream_scope(grant["sessionId"], grant["wsToken"])
     peer, over = Peer(), anyio.Event()
-    scope = {
-        "type": "websocket",
-        "path": urlsplit(grant["wsUrl"]).path,
-        "headers": [],
-        "query_string": b"",
-        "subprotocols": [grant["wsToken"]],
-    }
 
     async def serve() -> None:
         await gateway.app(scope, peer.receive, peer.send)

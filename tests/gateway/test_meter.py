@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from speko_anyio.gateway import SessionOutcome
-from speko_anyio.gateway.meter import MAX_TOOL_NAMES, MAX_TRANSCRIPT, OTHER_TOOLS, Meter
+from speko_anyio.gateway.meter import MAX_TOKENS, MAX_TOOL_NAMES, MAX_TRANSCRIPT, OTHER_TOOLS, Meter
 from speko_anyio.gateway.store import TranscriptLine
 from speko_anyio.protocol import Close
 
@@ -33,6 +33,13 @@ def test_an_outcome_has_all_of_it() -> None:
         tool_calls={"f": 2},
         transcript=(TranscriptLine("user", "hi", 5.0),),
     )
+
+
+def test_numbers_without_sense_fit_a_record() -> None:
+    meter = Meter()
+    meter.input_tokens = meter.output_tokens = 10**400
+    outcome = meter.outcome(None, input_sample_rate=16000, output_sample_rate=24000)
+    assert (outcome.input_audio_tokens, outcome.output_audio_tokens) == (MAX_TOKENS, MAX_TOKENS)
 
 
 def test_names_that_a_model_makes_up_fill_no_memory() -> None:

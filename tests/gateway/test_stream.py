@@ -43,7 +43,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 
-from .support import KEY, Recorder, make_gateway, mint, raw_client
+from .support import KEY, Recorder, make_gateway, mint, mint_in_memory, raw_client, stream_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -154,24 +154,6 @@ async def test_a_body_has_a_limit() -> None:
         )
     assert response.status_code == 413
     assert response.json()["code"] == "PAYLOAD_TOO_LARGE"
-
-
-async def mint_in_memory(gateway: Gateway) -> dict[str, str]:
-    transport = httpx.ASGITransport(app=gateway.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw.test") as http:
-        body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
-        headers = {"Authorization": f"Bearer {KEY}"}
-        grant: dict[str, str] = (await http.post("/v1/sessions", json=body, headers=headers)).json()
-    return grant
-
-
-def stream_scope(session_id: str, token: str) -> dict[str, Any]:
-    return {
-        "type": "websocket",
-        "path": f"/v1/realtime/{session_id}",
-        "headers": [],
-        "subprotocols": [token],
-    }
 
 
 @pytest.mark.parametrize("leaves", ["before the answer", "during the answer"])

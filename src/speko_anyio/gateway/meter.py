@@ -18,6 +18,10 @@ OTHER_TOOLS: Final = "(other)"
 MAX_TRANSCRIPT: Final = 1024 * 1024
 """Characters of a transcript that are kept: hours of speech. What comes after them is not."""
 
+MAX_TOKENS: Final = 2**63 - 1
+"""What a database's integer holds. A provider's number may be any, and a record that can't be kept would be
+tried again for ever."""
+
 _BYTES_PER_SAMPLE: Final = 2
 _NOBODY: Final = Observer()
 
@@ -103,8 +107,8 @@ class Meter:
             close=close,
             input_audio_seconds=self.audio_in / _BYTES_PER_SAMPLE / input_sample_rate,
             output_audio_seconds=self.audio_out / _BYTES_PER_SAMPLE / output_sample_rate,
-            input_audio_tokens=self.input_tokens,
-            output_audio_tokens=self.output_tokens,
+            input_audio_tokens=min(self.input_tokens, MAX_TOKENS),
+            output_audio_tokens=min(self.output_tokens, MAX_TOKENS),
             time_to_first_audio=self.time_to_first_audio,
             tool_calls=self.tool_calls,
             transcript=tuple(self.transcript),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from speko_anyio.gateway import KeyLimits, SessionOutcome, SessionQuery, SessionStore
+from speko_anyio.gateway.meter import MAX_TOKENS
 from speko_anyio.gateway.store import (
     Idempotency,
     IdempotencyError,
@@ -106,7 +107,7 @@ async def test_an_end_is_kept_with_all_that_is_known(store: SessionStore) -> Non
         input_audio_seconds=1.25,
         output_audio_seconds=0.5,
         input_audio_tokens=10,
-        output_audio_tokens=1 << 40,
+        output_audio_tokens=MAX_TOKENS,
         time_to_first_audio=0.125,
         tool_calls={"f": 2, "g\0": 1},
         transcript=lines,
@@ -123,7 +124,7 @@ async def test_an_end_is_kept_with_all_that_is_known(store: SessionStore) -> Non
         input_audio_seconds=1.25,
         output_audio_seconds=0.5,
         input_audio_tokens=10,
-        output_audio_tokens=1 << 40,
+        output_audio_tokens=MAX_TOKENS,
         time_to_first_audio=0.125,
         tool_calls={"f": 2, "g\0": 1},
     )
