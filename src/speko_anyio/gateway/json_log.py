@@ -49,7 +49,7 @@ class TextFormatter(logging.Formatter):
     """Formats a record for people. What a record says is one line, so that nobody can forge others, such as
     by the name of a model; an exception and its traceback follow it."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TypeAlias
-from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote_plus, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
@@ -97,7 +97,9 @@ def provider_endpoint(
         )
     url = websocket_url(base_url, path, query)
     # A key of some gateway may stand in the base URL's query.
-    secrets = (api_key, *(value for _, value in parse_qsl(urlsplit(base_url).query) if len(value) > _SHORT))
+    # What quotes a URL may show the key as it stands in a query.
+    keys = dict.fromkeys((api_key, quote(api_key, safe="")))
+    secrets = (*keys, *(value for _, value in parse_qsl(urlsplit(base_url).query) if len(value) > _SHORT))
     if auth == "header":
         return Endpoint(url, (("Authorization", f"Bearer {api_key}"),), secrets=secrets)
     return Endpoint(url, (), (*subprotocols[:-1], subprotocols[-1] + api_key), secrets)
