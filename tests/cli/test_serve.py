@@ -73,6 +73,16 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\n" not in err
 
 
+def test_a_host_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    # No name, so that nobody is asked for it.
+    assert main(["serve", "--host", "a..b", "--port", "8000", "--database", "memory"]) == USAGE
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("speko-anyio: can't listen on a..b:8000: ")
+    assert err.endswith("; choose another host or port")
+    assert "while attempting" not in err
+    assert "Errno" not in err
+
+
 async def _has(store: SessionStore) -> bool:
     return await serve_module._has_keys(store)
 

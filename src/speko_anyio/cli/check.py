@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -15,7 +14,7 @@ from ..gateway import Gateway, MemoryStore, SQLStore
 from ..gateway.settings import Loaded, Settings
 from ..protocol.errors import SpekoError
 from .display import Display
-from .failures import USAGE, CommandError
+from .failures import CommandError, no_listening
 from .settings import gateway_of, settings_of, store_of
 
 _PATIENCE: Final = 15.0
@@ -73,13 +72,11 @@ async def _check_store(store: MemoryStore | SQLStore, display: Display) -> bool:
 
 def _check_address(settings: Settings, display: Display) -> None:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    where = f"{settings.host}:{settings.port}"
     try:
         socket.create_server((settings.host, settings.port), family=family).close()
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise CommandError(f"can't listen on {where}: {why}; set another host or port", USAGE) from None
-    display.line(f"ok    address: {where}")
+        raise no_listening(settings.host, settings.port, error) from None
+    display.line(f"ok    address: {settings.host}:{settings.port}")
 
 
 def _advice(settings: Settings, gateway: Gateway, *, has_keys: bool) -> Iterator[str]:

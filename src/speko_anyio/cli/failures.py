@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from ..client.errors import APIConnectionError, APIStatusError, ConfigurationError, MissingAPIKeyError
@@ -45,3 +46,11 @@ def exit_code_of(error: SpekoError) -> int:
     if isinstance(error, (APIStatusError, HandshakeError)):
         return REFUSED
     return FAILED
+
+
+def no_listening(host: str, port: int, error: OSError) -> CommandError:
+    """The failure to listen at an address, without what `socket.create_server` adds to the reason."""
+    # A name that can't be looked up has a number below zero, which is not the system's.
+    number = error.errno or 0
+    why = os.strerror(number) if number > 0 else str(error.strerror or error).partition(" (while")[0]
+    return CommandError(f"can't listen on {host}:{port}: {why}; choose another host or port", USAGE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import signal
 from collections.abc import Collection
@@ -14,7 +13,7 @@ import anyio
 from ..gateway import SessionStore, SQLStore, running_gateway
 from ..gateway.json_log import start_log
 from .display import Display
-from .failures import USAGE, CommandError
+from .failures import no_listening
 from .settings import gateway_of, settings_of, store_of
 
 
@@ -41,11 +40,7 @@ async def serve(options: argparse.Namespace) -> None:
                     )
                 )
             except OSError as error:
-                why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-                where = f"{settings.host}:{settings.port}"
-                raise CommandError(
-                    f"can't listen on {where}: {why}; choose another --host or --port", USAGE
-                ) from None
+                raise no_listening(settings.host, settings.port, error) from None
             display.line(f"gateway    {url}")
             display.line(f"providers  {', '.join(sorted(gateway.providers))}")
             display.line(f"records    {store.url if isinstance(store, SQLStore) else 'in memory'}")
