@@ -89,10 +89,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The codec beside its peers; or first `gateway` or `bridge`, for what those add. Arguments go there."""
+    """The codec beside its peers; or first `client`, `gateway` or `bridge`, for what those cost. Arguments go
+    there."""
     arguments = list(session.posargs)
-    name = arguments.pop(0) if arguments[:1] in (["bridge"], ["gateway"]) else "codec"
-    what = "." if name == "codec" else EVERYTHING
+    name = arguments.pop(0) if arguments[:1] in (["bridge"], ["client"], ["gateway"]) else "codec"
+    what = "." if name in ("client", "codec") else EVERYTHING
     session.install("--quiet", "-e", what, *group("bench"), silent=False)
     session.run("python", f"benchmarks/{name}.py", *arguments)
 

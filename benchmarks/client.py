@@ -1,0 +1,409 @@
+"""What a session costs a client: ours beside spekoai, websockets, aiohttp, picows, httpx-ws, trio-websocket
+and a raw socket, on asyncio, uvloop and trio. ``docs/benchmarks.md`` says how to read it.
+
+    python benchmarks/client.py [--quick] [--rounds N] [--loop NAME] [--out DIR] [--docs]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import client_contenders as who
+from bar_chart import Bar, Kind, Panel, draw
+from client_server import Endpoint, serving
+from measuring import Figure, Ratio, versions
+from report import DOCS, renew, table
+
+PACKAGES: Final = (
+    "anyio",
+    "msgspec",
+    "wsproto",
+    "spekoai",
+    "websockets",
+    "aiohttp",
+    "picows",
+    "httpx-ws",
+    "trio-websocket",
+    "uvloop",
+    "trio",
+)
+
+_HERE: Final = Path(__file__).parent
+_MEMORY_ROUNDS: Final = 2  # it does not vary
+
+_OURS: Final = Kind("speko-anyio", "#2b6cb0")
+_OTHERS: Final = Kind("other clients", "#b7b7b7")
+_COMPILED: Final = Kind("compiled", "#d9a441")
+_FLOOR: Final = Kind("raw socket: the floor", "#dcdcdc")
+_KINDS: Final = {
+    who.OURS: _OURS,
+    who.AIOHTTP: _COMPILED,
+    who.PICOWS: _COMPILED,
+    who.PICOWS_AWAITED: _COMPILED,
+    who.RAW: _FLOOR,
+}
+
+
+class Metric(NamedTuple):
+    """Something measured, less being better."""
+
+    name: str
+    title: str
+    scale: float
+    """From what was measured to what is shown."""
+    digits: int
+
+
+_METRICS: Final = {
+    metric.name: metric
+    for metric in (
+        Metric("p50", "there and back, p50 µs", 1e6, 0),
+        Metric("p99", "p99 µs", 1e6, 0),
+        Metric("received", "received, µs CPU", 1e6, 2),
+        Metric("sent", "sent, µs CPU", 1e6, 2),
+        Metric("talk", "ms CPU a second of talk", 1e3, 2),
+        Metric("idle", "idle, KiB", 1 / 1024, 1),
+        Metric("active", "active, KiB", 1 / 1024, 1),
+        Metric("connect", "connect, ms", 1e3, 2),
+        Metric("mint", "with mint, ms", 1e3, 2),
+        Metric("import", "import, ms CPU", 1e3, 0),
+    )
+}
+_TASKS: Final = ("round trip", "received", "sent", "talk", "connect")
+_MEMORY: Final = "memory"
+
+Key = tuple[str, str, str]
+"""Event loop, contender, metric."""
+Figures = dict[Key, Figure]
+
+
+class Measurement(NamedTuple):
+    """One process."""
+
+    loop: str
+    contender: str
+    task: str
+
+
+def plan(loops: Sequence[str]) -> Iterator[Measurement]:
+    """All of a round."""
+    for loop in loops:
+        for name in who.installed(loop):
+            for task in (*_TASKS, _MEMORY):
+                yield Measurement(loop, name, task)
+            if name in who.APIS:
+                yield Measurement(loop, name, "mint")
+            if loop in who.CONTENDERS[name].imports:
+                yield Measurement(loop, name, "import")
+
+
+class _Contender:
+    """One contender's process on that event loop, on that processor where one is named."""
+
+    def __init__(self, loop: str, name: str, server: Endpoint, core: int | None) -> None:
+        self._loop, self._name, self._core = loop, name, core
+        self._process = self._start(str(_HERE / "client_measurement.py"), name, loop, *server)
+
+    def _start(self, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        if self._core is not None:
+            os.sched_setaffinity(process.pid, {self._core})
+        return process
+
+    def run(self, task: str) -> dict[str, float]:
+        """A measurement, in a new process."""
+        if task == "import":
+            program = (
+                f"import time; {who.CONTENDERS[self._name].imports[self._loop]}; print(time.process_time())"
+            )
+            return {"import": float(self._start("-c", program).communicate()[0])}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{task}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"\n{self._name} on {self._loop} failed at {task}")
+        found: dict[str, float] = json.loads(answer)
+        return found
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def _cores() -> tuple[int | None, int | None]:
+    """One for the server and one for who is measured, where the system lets us choose."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    allowed = sorted(os.sched_getaffinity(0))
+    return (allowed[0], allowed[-1]) if len(allowed) > 1 else (None, None)
+
+
+def measure(rounds: int, loops: Sequence[str]) -> Figures:
+    """Everything, in each round in a new order."""
+    taken: dict[Key, list[float]] = {}
+    for_server, for_client = _cores()
+    everything = list(plan(loops))
+    with serving(for_server) as server, ExitStack() as stack:
+        contenders = {}
+        for loop, name in dict.fromkeys((one.loop, one.contender) for one in everything):
+            contenders[loop, name] = contender = _Contender(loop, name, server, for_client)
+            stack.callback(contender.close)
+        for index in range(rounds):
+            memory_too = index < _MEMORY_ROUNDS
+            todo = [one for one in everything if memory_too or one.task != _MEMORY]
+            for done, (loop, name, task) in enumerate(_interleaved(todo), 1):
+                print(
+                    f"\rround {index + 1} of {rounds}, {done} of {len(todo)}",
+                    end="",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                for metric, value in contenders[loop, name].run(task).items():
+                    taken.setdefault((loop, name, metric), []).append(value)
+    print(file=sys.stderr)
+    return {
+        (one.loop, one.contender, name): Figure.of(values)
+        for one in dict.fromkeys(one._replace(task="") for one in everything)
+        for name in _METRICS
+        if (values := taken.get((one.loop, one.contender, name)))
+    }
+
+
+def _interleaved(todo: Sequence[Measurement]) -> list[Measurement]:
+    """In random order, but whoever does the same on the same event loop one after the other: what disturbs
+    one disturbs the next."""
+    groups: dict[tuple[str, str], list[Measurement]] = {}
+    for one in todo:
+        groups.setdefault((one.loop, one.task), []).append(one)
+    together = list(groups.values())
+    random.shuffle(together)
+    for group in together:
+        random.shuffle(group)
+    return [one for group in together for one in group]
+
+
+class Target(NamedTuple):
+    """What the project set itself: our figure over a peer's, at most."""
+
+    loop: str
+    peer: str
+    metric: str
+    at_most: float
+    why: str = ""
+
+
+_AHEAD: Final = ("p50", "p99", "received", "sent", "idle", "active", "connect", "import")
+
+TARGETS: Final = (
+    Target(who.ASYNCIO, who.SPEKOAI, "received", 0.3),
+    Target(who.ASYNCIO, who.SPEKOAI, "sent", 0.8),
+    Target(who.ASYNCIO, who.SPEKOAI, "p50", 0.55),
+    Target(who.ASYNCIO, who.SPEKOAI, "talk", 1 / 1.6, "1.6 times the sessions a core"),
+    Target(who.UVLOOP, who.PICOWS, "talk", 1.0, "as many sessions a core"),
+    Target(who.TRIO, who.TRIO_WEBSOCKET, "talk", 1 / 1.6, "1.6 times the sessions a core"),
+    Target(who.TRIO, who.WEBSOCKETS, "talk", 1.0, "as many sessions a core"),
+    *(Target(who.TRIO, peer, name, 1.0) for peer in (who.TRIO_WEBSOCKET, who.WEBSOCKETS) for name in _AHEAD),
+)
+IDLE_KIB: Final = 6.0
+"""What an idle session on asyncio may hold."""
+
+
+def target_table(figures: Figures) -> str:
+    """Each target with what was measured and whether it is met. A report, never a failure."""
+    rows = []
+    for loop, peer, name, at_most, why in TARGETS:
+        title = f"{loop}: {_METRICS[name].title}{f' ({why})' if why else ''}, speko-anyio / {peer}"
+        ours, theirs = figures.get((loop, who.OURS, name)), figures.get((loop, peer, name))
+        if ours is None or theirs is None:
+            rows.append((title, f"{at_most:.3f}", "", "", "", "?"))
+            continue
+        ratio = Ratio.of(ours, theirs)
+        rows.append(
+            (
+                title,
+                f"{at_most:.3f}",
+                f"{ratio.median:.3f}",
+                f"{ratio.lower:.3f} to {ratio.upper:.3f}",
+                f"{ratio.least:.3f}",
+                "met" if ratio.median <= at_most else "missed",
+            )
+        )
+    idle = figures.get((who.ASYNCIO, who.OURS, "idle"))
+    if idle is not None:
+        median, lower, upper, least = (
+            value / 1024 for value in (idle.median, idle.lower, idle.upper, idle.least)
+        )
+        rows.append(
+            (
+                "asyncio: an idle session, KiB",
+                f"{IDLE_KIB:.3f}",
+                f"{median:.3f}",
+                f"{lower:.3f} to {upper:.3f}",
+                f"{least:.3f}",
+                "met" if median <= IDLE_KIB else "missed",
+            )
+        )
+    return table(("target", "at most", "median", "quartiles", "of least", ""), rows)
+
+
+def _contenders(figures: Figures, loop: str) -> list[str]:
+    return list(dict.fromkeys(name for of, name, _ in figures if of == loop))
+
+
+def figure_tables(figures: Figures) -> str:
+    """One table an event loop: everybody and everything."""
+    parts = []
+    for loop in dict.fromkeys(loop for loop, _, _ in figures):
+        rows = []
+        for contender in _contenders(figures, loop):
+            cells = []
+            for metric in _METRICS.values():
+                figure = figures.get((loop, contender, metric.name))
+                cells.append("" if figure is None else f"{figure.median * metric.scale:.{metric.digits}f}")
+                if metric.name == "talk":
+                    cells.append("" if figure is None else f"{1 / figure.median:.0f}")
+            rows.append((contender, *cells))
+        head = [metric.title for metric in _METRICS.values()]
+        head.insert([*_METRICS].index("talk") + 1, "sessions a core")
+        parts.append(table((f"**{loop}**", *head), rows))
+    return "\n\n".join(parts)
+
+
+def ratio_tables(figures: Figures) -> str:
+    """Ours as a part of theirs."""
+    parts = []
+    for loop in dict.fromkeys(loop for loop, _, _ in figures):
+        rows = []
+        for contender in _contenders(figures, loop):
+            if contender == who.OURS:
+                continue
+            cells = []
+            for name in _METRICS:
+                ours, theirs = figures.get((loop, who.OURS, name)), figures.get((loop, contender, name))
+                known = ours is not None and theirs is not None and theirs.least > 0
+                cells.append(f"{Ratio.of(ours, theirs).median:.2f}" if known else "")
+            rows.append((contender, *cells))
+        head = [metric.title.replace(" µs", "").replace(" ms", "") for metric in _METRICS.values()]
+        parts.append(table((f"**{loop}**: ours / it", *head), rows))
+    return "\n\n".join(parts)
+
+
+_PANELS: Final = (
+    (who.ASYNCIO, "p50", "asyncio: there and back, median"),
+    (who.ASYNCIO, "talk", "asyncio: CPU of a session that talks"),
+    (who.ASYNCIO, "received", "asyncio: CPU of a message received"),
+    (who.ASYNCIO, "sent", "asyncio: CPU of a message sent"),
+    (who.UVLOOP, "p50", "uvloop: there and back, median"),
+    (who.UVLOOP, "talk", "uvloop: CPU of a session that talks"),
+    (who.TRIO, "p50", "trio: there and back, median"),
+    (who.TRIO, "talk", "trio: CPU of a session that talks"),
+    (who.TRIO, "received", "trio: CPU of a message received"),
+    (who.TRIO, "sent", "trio: CPU of a message sent"),
+    (who.ASYNCIO, "idle", "asyncio: memory of an idle session"),
+    (who.TRIO, "idle", "trio: memory of an idle session"),
+)
+
+
+def plot(figures: Figures) -> str:
+    """Bars of what peers take, ours being 1."""
+    panels = [
+        Panel(title, bars) for loop, name, title in _PANELS if (bars := list(_bars(figures, loop, name)))
+    ]
+    return draw(
+        "What a session costs a client, as a multiple of speko-anyio's",
+        "960-byte audio messages with one fast server over loopback; shorter is better. "
+        "Ratios carry over to other machines, the figures beside them do not.",
+        panels,
+    )
+
+
+def _bars(figures: Figures, loop: str, name: str) -> Iterator[Bar]:
+    ours = figures.get((loop, who.OURS, name))
+    if ours is None:
+        return
+    metric = _METRICS[name]
+    unit = metric.title.split()[-1] if name == "idle" else "ms" if metric.scale == 1e3 else "µs"
+    for contender in _contenders(figures, loop):
+        if (figure := figures.get((loop, contender, name))) is not None:
+            shown = f"{figure.median * metric.scale:.{metric.digits}f} {unit}"
+            yield Bar(contender, Ratio.of(figure, ours).median, shown, _KINDS.get(contender, _OTHERS))
+
+
+def results(figures: Figures, *, rounds: int, about: dict[str, str]) -> dict[str, Any]:
+    """Everything measured, for whoever wants to compare two runs, in seconds and bytes."""
+    return {
+        "versions": about,
+        "rounds": rounds,
+        "figures": [
+            {
+                "loop": loop,
+                "contender": contender,
+                "metric": name,
+                "median": float(f"{figure.median:.5g}"),
+                "lower_quartile": float(f"{figure.lower:.5g}"),
+                "upper_quartile": float(f"{figure.upper:.5g}"),
+                "least": float(f"{figure.least:.5g}"),
+            }
+            for (loop, contender, name), figure in figures.items()
+        ],
+    }
+
+
+def report(figures: Figures, *, rounds: int, about: dict[str, str]) -> str:
+    """All tables, as Markdown."""
+    measured = ", ".join(f"{name} {version}" for name, version in about.items() if name != "python")
+    return (
+        f"{about['python']}; {measured}. Medians of {rounds} rounds.\n\n"
+        f"#### Targets of the client\n\n{target_table(figures)}\n\n"
+        f"#### The client's figures\n\n{figure_tables(figures)}\n\n"
+        f"#### Ours as a part of theirs\n\n{ratio_tables(figures)}\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="What a session costs a client, beside other libraries, in one run."
+    )
+    parser.add_argument("--quick", action="store_true", help="a glance: two rounds")
+    parser.add_argument("--rounds", type=int, help="fresh processes for each measurement (7; quick: 2)")
+    parser.add_argument("--loop", choices=who.LOOPS, action="append", help="only this event loop")
+    parser.add_argument("--out", type=Path, help="folder for client.json, client.md and client.svg")
+    parser.add_argument("--docs", action="store_true", help="also renew tables and plot in docs/")
+    options = parser.parse_args()
+    rounds: int = options.rounds or (2 if options.quick else 7)
+    if rounds < 2:
+        parser.error("quartiles need at least 2 rounds")
+
+    started = time.monotonic()
+    figures = measure(rounds, options.loop or who.LOOPS)
+    about = versions(PACKAGES)
+    text = report(figures, rounds=rounds, about=about)
+    picture = plot(figures)
+    print(f"took {time.monotonic() - started:.0f} s", file=sys.stderr)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        found = results(figures, rounds=rounds, about=about)
+        (options.out / "client.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (options.out / "client.md").write_text(text, encoding="utf-8")
+        (options.out / "client.svg").write_text(picture, encoding="utf-8")
+    if options.docs:
+        renew("client.py", text)
+        (DOCS / "benchmarks-client.svg").write_text(picture, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,536 @@
+"""Everybody who can hold a session's WebSocket, each as its own documentation has it, behind one small
+interface whose parts are the contender's own methods wherever they fit.
+
+The import of a contender is in the function that needs it, so that a process has only the one it measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from client_server import PCM, READY, TOKEN
+
+COMMIT: Final = '{"t":"control","action":"commit"}'
+
+OURS: Final = "speko-anyio"
+SPEKOAI: Final = "spekoai"
+WEBSOCKETS: Final = "websockets"
+AIOHTTP: Final = "aiohttp"
+PICOWS: Final = "picows"
+PICOWS_AWAITED: Final = "picows, awaited"
+HTTPX_WS: Final = "httpx-ws"
+TRIO_WEBSOCKET: Final = "trio-websocket"
+RAW: Final = "(raw socket)"
+
+
+class Tally:
+    """Audio messages received."""
+
+    __slots__ = ("count", "until")
+
+    def __init__(self, until: int = -1) -> None:
+        self.count = 0
+        self.until = until
+        """Where to stop listening; negative: never."""
+
+
+class Line:
+    """A session that is open."""
+
+    __slots__ = ("commit", "is_audio", "receiver", "send")
+
+    def __init__(
+        self,
+        send: Callable[[bytes], Awaitable[object]],
+        commit: Callable[[], Awaitable[object]],
+        receiver: Callable[[], Callable[[], Awaitable[Any]]],
+        is_audio: Callable[[Any], bool],
+    ) -> None:
+        self.send = send
+        self.commit = commit
+        self.receiver = receiver
+        """Gives what receives a message."""
+        self.is_audio = is_audio
+
+    async def listen(self, tally: Tally) -> None:
+        """Receive, and count the audio."""
+        receive, is_audio = self.receiver(), self.is_audio
+        while tally.count != tally.until:
+            if is_audio(await receive()):
+                tally.count += 1
+
+
+Connect = Callable[[str], AbstractAsyncContextManager[Line]]
+
+
+def _is_bytes(message: object) -> bool:
+    return type(message) is bytes
+
+
+@asynccontextmanager
+async def nothing(url: str) -> AsyncIterator[Line]:
+    """What this interface itself takes."""
+
+    async def never(*_: object) -> None:
+        raise AssertionError("there is nobody")
+
+    yield Line(never, never, lambda: never, _is_bytes)
+
+
+def _ours() -> Connect:
+    from speko_anyio import Audio, open_session
+    from speko_anyio.protocol.mint import SessionGrant
+
+    def is_audio(frame: object) -> bool:
+        return type(frame) is Audio
+
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        grant = SessionGrant(session_id="s", ws_url=url, ws_token=TOKEN, expires_at="2100-01-01T00:00:00Z")
+        async with open_session(grant) as session:
+            yield Line(session.send_audio, session.commit, lambda: session.__anext__, is_audio)
+
+    return connect
+
+
+def _spekoai() -> Connect:
+    from spekoai.models import RealtimeSessionInfo
+    from spekoai.realtime import open_realtime_session
+
+    def is_audio(frame: Any) -> bool:
+        return bool(frame["type"] == "audio")
+
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        grant = {"mode": "s2s", "sessionId": "s", "wsUrl": url, "wsToken": TOKEN}
+        info = RealtimeSessionInfo.model_validate({**grant, "expiresAt": "2100-01-01T00:00:00Z"})
+        async with await open_realtime_session(info) as session:
+            yield Line(session.send_audio, session.commit, lambda: aiter(session).__anext__, is_audio)
+
+    return connect
+
+
+def _websockets() -> Connect:
+    from websockets.asyncio.client import connect as open_websocket
+
+    return _websockets_by(open_websocket)
+
+
+def _websockets_on_trio() -> Connect:
+    from websockets.trio.client import connect as open_websocket
+
+    return _websockets_by(open_websocket)
+
+
+def _websockets_by(open_websocket: Any) -> Connect:
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        async with open_websocket(url, subprotocols=[TOKEN]) as websocket:
+            yield Line(websocket.send, partial(websocket.send, COMMIT), lambda: websocket.recv, _is_bytes)
+
+    return connect
+
+
+def _aiohttp() -> Connect:
+    import aiohttp
+
+    client: aiohttp.ClientSession | None = None
+    binary = aiohttp.WSMsgType.BINARY
+
+    def is_audio(message: Any) -> bool:
+        return message.type is binary
+
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        nonlocal client
+        if client is None:
+            client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        async with client.ws_connect(url, protocols=[TOKEN]) as websocket:
+            yield Line(
+                websocket.send_bytes,
+                partial(websocket.send_str, COMMIT),
+                lambda: websocket.receive,
+                is_audio,
+            )
+
+    return connect
+
+
+def _httpx_ws() -> Connect:
+    import httpx
+    import wsproto.events
+    from httpx_ws import aconnect_ws
+
+    client: httpx.AsyncClient | None = None
+
+    def is_audio(event: object) -> bool:
+        return type(event) is wsproto.events.BytesMessage
+
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        nonlocal client
+        if client is None:
+            client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+        async with aconnect_ws(url, client, subprotocols=[TOKEN]) as websocket:
+            yield Line(
+                websocket.send_bytes,
+                partial(websocket.send_text, COMMIT),
+                lambda: websocket.receive,
+                is_audio,
+            )
+
+    return connect
+
+
+def _trio_websocket() -> Connect:
+    from trio_websocket import open_websocket_url
+
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        async with open_websocket_url(url, subprotocols=[TOKEN]) as websocket:
+            yield Line(
+                websocket.send_message,
+                partial(websocket.send_message, COMMIT),
+                lambda: websocket.get_message,
+                _is_bytes,
+            )
+
+    return connect
+
+
+def _picows(*, awaited: bool) -> Connect:
+    """It has callbacks only. Counting is done in one; where an application waits for a message, and in all
+    when `awaited`, there is a queue and a future behind it, the least that others have."""
+    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+    class Listener(WSListener):  # type: ignore[misc]  # picows has no types
+        def __init__(self) -> None:
+            self.loop = asyncio.get_running_loop()
+            self.messages: deque[bytes] = deque()
+            self.waiting: asyncio.Future[None] | None = None
+            self.writable: asyncio.Future[None] | None = None
+            self.tally: Tally | None = None
+
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            if frame.msg_type != WSMsgType.BINARY:
+                return
+            payload = frame.get_payload_as_bytes()
+            if self.tally is None:
+                self.messages.append(payload)
+            else:
+                self.tally.count += 1
+                if self.tally.count != self.tally.until:
+                    return
+            if self.waiting is not None and not self.waiting.done():
+                self.waiting.set_result(None)
+
+        def pause_writing(self) -> None:
+            self.writable = self.loop.create_future()
+
+        def resume_writing(self) -> None:
+            if self.writable is not None:
+                self.writable.set_result(None)
+                self.writable = None
+
+    class PicowsLine(Line):
+        __slots__ = ("_listener",)
+
+        def __init__(self, transport: WSTransport, listener: Listener) -> None:
+            async def send(pcm: bytes) -> None:
+                transport.send(WSMsgType.BINARY, pcm)
+                if listener.writable is not None:
+                    await listener.writable
+
+            async def commit() -> None:
+                transport.send(WSMsgType.TEXT, COMMIT.encode())
+
+            async def receive() -> bytes:
+                while not listener.messages:
+                    listener.waiting = listener.loop.create_future()
+                    await listener.waiting
+                return listener.messages.popleft()
+
+            super().__init__(send, commit, lambda: receive, _is_bytes)
+            self._listener = listener
+
+        async def listen(self, tally: Tally) -> None:
+            if awaited:
+                await super().listen(tally)
+            else:
+                self._listener.tally = tally
+                self._listener.waiting = self._listener.loop.create_future()
+                await self._listener.waiting
+
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        transport, listener = await ws_connect(Listener, url, extra_headers={"Sec-WebSocket-Protocol": TOKEN})
+        try:
+            yield PicowsLine(transport, listener)
+        finally:
+            transport.send_close(1000, b"")
+            transport.disconnect()
+            await transport.wait_disconnected()
+
+    return connect
+
+
+_MASK: Final = b"abcd"
+
+
+def _masked(head: bytes, payload: bytes) -> bytes:
+    return head + _MASK + bytes(octet ^ _MASK[index % 4] for index, octet in enumerate(payload))
+
+
+_AUDIO_FRAME: Final = _masked(b"\x82\xfe" + len(PCM).to_bytes(2), PCM)
+_COMMIT_FRAME: Final = _masked(bytes((0x81, 0x80 | len(COMMIT))), COMMIT.encode())
+_AUDIO_SIZE: Final = 4 + len(PCM)
+"""Bytes of a message from the server."""
+
+
+def _request(url: str) -> tuple[int, bytes]:
+    address, _, path = url.removeprefix("ws://").partition("/")
+    lines = (
+        f"GET /{path} HTTP/1.1",
+        f"Host: {address}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Protocol: {TOKEN}",
+    )
+    return int(address.rpartition(":")[2]), "\r\n".join((*lines, "", "")).encode()
+
+
+def _opened(read: bytes) -> bool:
+    """Whether that is the whole answer to the handshake, and `ready` behind it."""
+    return read.endswith(READY)
+
+
+def _raw() -> Connect:
+    """A protocol of asyncio that writes frames made in advance and counts the bytes that come: the floor."""
+
+    class Counter(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.size = 0
+            self.enough = 0
+            self.head: bytes | None = b""
+            self.waiting: asyncio.Future[None] = loop.create_future()
+            self.writable: asyncio.Future[None] | None = None
+            self.tally: Tally | None = None
+
+        def data_received(self, data: bytes) -> None:
+            if self.head is not None:
+                self.head += data
+                if _opened(self.head):
+                    self.head = None
+                    self.waiting.set_result(None)
+                return
+            self.size += len(data)
+            if self.tally is not None:
+                self.tally.count = self.size // _AUDIO_SIZE
+            if self.size >= self.enough and not self.waiting.done():
+                self.waiting.set_result(None)
+
+        def pause_writing(self) -> None:
+            self.writable = loop.create_future()
+
+        def resume_writing(self) -> None:
+            if self.writable is not None:
+                self.writable.set_result(None)
+                self.writable = None
+
+        async def wait(self, messages: int) -> None:
+            self.enough = messages * _AUDIO_SIZE
+            if self.size < self.enough:
+                self.waiting = loop.create_future()
+                await self.waiting
+
+    class RawLine(Line):
+        __slots__ = ("_counter",)
+
+        def __init__(self, transport: asyncio.Transport, counter: Counter) -> None:
+            async def send(pcm: bytes) -> None:
+                transport.write(_AUDIO_FRAME)
+                if counter.writable is not None:
+                    await counter.writable
+
+            async def commit() -> None:
+                transport.write(_COMMIT_FRAME)
+
+            async def receive() -> bytes:
+                await counter.wait(1)
+                counter.size -= _AUDIO_SIZE
+                return PCM
+
+            super().__init__(send, commit, lambda: receive, _is_bytes)
+            self._counter = counter
+
+        async def listen(self, tally: Tally) -> None:
+            self._counter.tally = tally
+            await self._counter.wait(tally.until if tally.until >= 0 else 1 << 40)
+
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        port, request = _request(url)
+        transport, counter = await loop.create_connection(Counter, "127.0.0.1", port)
+        try:
+            transport.write(request)
+            await counter.waiting
+            yield RawLine(transport, counter)
+        finally:
+            transport.abort()
+
+    loop: asyncio.AbstractEventLoop
+    return connect
+
+
+def _raw_on_trio() -> Connect:
+    """A stream of trio that is sent frames made in advance, and the bytes that come counted: the floor."""
+    import trio
+
+    class RawLine(Line):
+        __slots__ = ("_stream",)
+
+        def __init__(self, stream: trio.SocketStream) -> None:
+            async def send(pcm: bytes) -> None:
+                await stream.send_all(_AUDIO_FRAME)
+
+            async def receive() -> bytes:
+                left = _AUDIO_SIZE
+                while left:
+                    left -= len(await stream.receive_some(left))
+                return PCM
+
+            super().__init__(send, partial(stream.send_all, _COMMIT_FRAME), lambda: receive, _is_bytes)
+            self._stream = stream
+
+        async def listen(self, tally: Tally) -> None:
+            receive = self._stream.receive_some
+            size = 0
+            while tally.count != tally.until:
+                size += len(await receive(65_536))
+                tally.count = size // _AUDIO_SIZE
+
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        port, request = _request(url)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(request)
+            read = b""
+            while not _opened(read):
+                read += await stream.receive_some(4096)
+            yield RawLine(stream)
+
+    return connect
+
+
+class Contender(NamedTuple):
+    connect: dict[str, Callable[[], Connect]]
+    """By event loop."""
+    needs: str
+    """The package that it is."""
+    imports: dict[str, str]
+    """The statement with which a program has it, by event loop."""
+
+
+ASYNCIO: Final = "asyncio"
+UVLOOP: Final = "uvloop"
+TRIO: Final = "trio"
+LOOPS: Final = (ASYNCIO, UVLOOP, TRIO)
+
+
+def _on_asyncio(connect: Callable[[], Connect]) -> dict[str, Callable[[], Connect]]:
+    return {ASYNCIO: connect, UVLOOP: connect}
+
+
+CONTENDERS: Final = {
+    OURS: Contender(
+        dict.fromkeys(LOOPS, _ours),
+        "speko_anyio",
+        {
+            ASYNCIO: "import asyncio; from speko_anyio import Speko, open_session",
+            TRIO: "import trio; from speko_anyio import Speko, open_session",
+        },
+    ),
+    SPEKOAI: Contender(
+        _on_asyncio(_spekoai), "spekoai", {ASYNCIO: "import asyncio; from spekoai import AsyncSpeko"}
+    ),
+    WEBSOCKETS: Contender(
+        {**_on_asyncio(_websockets), TRIO: _websockets_on_trio},
+        "websockets",
+        {
+            ASYNCIO: "from websockets.asyncio.client import connect",
+            TRIO: "from websockets.trio.client import connect",
+        },
+    ),
+    AIOHTTP: Contender(_on_asyncio(_aiohttp), "aiohttp", {ASYNCIO: "from aiohttp import ClientSession"}),
+    PICOWS: Contender(
+        _on_asyncio(partial(_picows, awaited=False)), "picows", {ASYNCIO: "from picows import ws_connect"}
+    ),
+    PICOWS_AWAITED: Contender(_on_asyncio(partial(_picows, awaited=True)), "picows", {}),
+    HTTPX_WS: Contender(
+        dict.fromkeys(LOOPS, _httpx_ws),
+        "httpx_ws",
+        {
+            ASYNCIO: "import asyncio, httpx; from httpx_ws import aconnect_ws",
+            TRIO: "import trio, httpx; from httpx_ws import aconnect_ws",
+        },
+    ),
+    TRIO_WEBSOCKET: Contender(
+        {TRIO: _trio_websocket}, "trio_websocket", {TRIO: "from trio_websocket import open_websocket_url"}
+    ),
+    RAW: Contender(
+        {**_on_asyncio(_raw), TRIO: _raw_on_trio},
+        "asyncio",
+        {ASYNCIO: "import asyncio", TRIO: "import trio"},
+    ),
+}
+
+
+def installed(loop: str) -> list[str]:
+    """Who is there to be measured on that event loop."""
+    if importlib.util.find_spec(loop) is None:
+        return []
+    return [
+        name
+        for name, contender in CONTENDERS.items()
+        if loop in contender.connect and importlib.util.find_spec(contender.needs) is not None
+    ]
+
+
+@asynccontextmanager
+async def our_api(base_url: str) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[object]]]:
+    """What mints a session and opens it."""
+    from speko_anyio import Speko
+
+    async with Speko(api_key="sk_bench", base_url=base_url) as speko:
+        yield partial(speko.realtime.connect, provider="openai", model="gpt-realtime")
+
+
+@asynccontextmanager
+async def spekoai_api(base_url: str) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[object]]]:
+    """What mints a session and opens it."""
+    from spekoai import AsyncSpeko
+    from spekoai.models import RealtimeConnectParams
+
+    async with AsyncSpeko(api_key="sk_bench", base_url=base_url) as speko:
+
+        @asynccontextmanager
+        async def connect() -> AsyncIterator[object]:
+            wanted = RealtimeConnectParams(provider="openai", model="gpt-realtime")
+            async with await speko.connect_realtime(wanted) as session:
+                yield session
+
+        yield connect
+
+
+APIS: Final = {OURS: our_api, SPEKOAI: spekoai_api}
+"""Those who mint."""
