@@ -30,6 +30,7 @@ from speko_anyio import (
     Transcript,
     open_session,
 )
+from speko_anyio.client.pump import Pump
 from speko_anyio.testing.server import TOKEN, FakeServer, connected, grant
 from tests.support.drivers import settled
 
@@ -613,12 +614,12 @@ async def test_the_failures_of_two_handlers_are_both_seen(caplog: pytest.LogCapt
 async def test_a_bug_in_the_session_is_one_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer()
 
-    def broken(data: bytes) -> None:
+    def broken(pump: Pump, data: bytes) -> None:
         raise ZeroDivisionError("no such thing")
 
     with pytest.raises(SpekoError, match="report") as caught:
-        async with connected(server) as (session, _):
-            monkeypatch.setattr(session._pump, "receive_data", broken)
+        async with connected(server):
+            monkeypatch.setattr(Pump, "receive_data", broken)
             server.raw(b"\x89\x00")
             await anyio.sleep_forever()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

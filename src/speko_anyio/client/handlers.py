@@ -21,6 +21,8 @@ Handler = Callable[[Frame], Awaitable[object] | object]
 class Handlers:
     """The handlers of the session that `pump` moves; each runs as a task of its `lifetime`."""
 
+    __slots__ = ("_lifetime", "_pump", "_subscriptions")
+
     def __init__(self, pump: Pump, lifetime: Lifetime) -> None:
         self._pump = pump
         self._lifetime = lifetime

@@ -25,6 +25,17 @@ logger: Final = logging.getLogger("speko_anyio")
 class Lifetime:
     """The tasks of one session, which `name` is told in the log."""
 
+    __slots__ = (
+        "_body",
+        "_context",
+        "_early",
+        "_failure",
+        "_name",
+        "_scopes",
+        "_stopping",
+        "_tasks",
+    )
+
     def __init__(self, name: str) -> None:
         self._name = name
         self._tasks: TaskGroup | None = None

@@ -67,6 +67,22 @@ class Pump:
     brought it, which may be outside of any task. Nothing here raises for what the peer does: see `error`.
     """
 
+    __slots__ = (
+        "_consumers",
+        "_max_buffer",
+        "_on_call",
+        "_on_interruption",
+        "audio_bytes_received",
+        "bytes_received",
+        "claimed",
+        "core",
+        "frames_received",
+        "inbox",
+        "interruptions",
+        "on_first_audio",
+        "on_space",
+    )
+
     def __init__(
         self,
         core: ClientCore,

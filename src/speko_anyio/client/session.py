@@ -44,6 +44,22 @@ class RealtimeSession:
     protocol, once the session is over.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_audio_bytes_sent",
+        "_close_timeout",
+        "_core",
+        "_driver",
+        "_expires_at",
+        "_handlers",
+        "_inbox",
+        "_lifetime",
+        "_pump",
+        "_session_id",
+        "_tool_calls",
+        "_turn_times",
+    )
+
     def __init__(
         self,
         core: ClientCore,

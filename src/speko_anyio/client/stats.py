@@ -55,14 +55,16 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
 class TurnTimes:
     """How long answers take, told of the ends of turns and of the first audio behind each."""
 
+    __slots__ = ("_ended", "_times")
+
     def __init__(self) -> None:
         self._ended = 0.0
-        self._times: deque[float] = deque(maxlen=MAX_TIMES)
+        self._times: deque[float] | None = None
 
     @property
     def times(self) -> tuple[float, ...]:
         """Seconds of each answer, the oldest first."""
-        return tuple(self._times)
+        return tuple(self._times or ())
 
     def turn_ended(self, now: float) -> None:
         """The user's turn was ended."""
@@ -70,4 +72,6 @@ class TurnTimes:
 
     def answer_began(self, now: float) -> None:
         """The first audio came since then."""
+        if self._times is None:
+            self._times = deque(maxlen=MAX_TIMES)
         self._times.append(now - self._ended)

@@ -29,6 +29,17 @@ class ToolCalls:
     and `moved` has it written.
     """
 
+    __slots__ = (
+        "_core",
+        "_errors",
+        "_lifetime",
+        "_moved",
+        "_running",
+        "_send_result",
+        "_toolbox",
+        "received",
+    )
+
     def __init__(
         self,
         toolbox: Toolbox,

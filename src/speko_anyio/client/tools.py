@@ -200,6 +200,8 @@ AnyTool: TypeAlias = ToolSpec | Mapping[str, Any] | Tool[..., Any] | Callable[..
 class Toolbox:
     """The tools of one session. TypeError for what is no tool, ValueError for a name given twice."""
 
+    __slots__ = ("_declared_only", "_functions", "specs")
+
     def __init__(self, tools: Iterable[AnyTool] = ()) -> None:
         self._functions: dict[str, Tool[..., Any]] = {}
         specs: dict[str, ToolSpec] = {}

@@ -165,7 +165,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
 
     def next_event(self) -> EventT | Close | Expiring | Literal[NeedData.NEED_DATA]:
         if self._events:
-            return self._events.popleft()
+            return self._events.pop(0)
         buffer = self._buffer
         if not buffer and self._more_may_come:
             return NEED_DATA
@@ -305,6 +305,8 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             self._feed_engine(position, end)
             self._partial.fed = 0
             self._count_fragment(first, size)
+            if not self._partial.fragments:
+                self._engine.rest()
         return True
 
     def _receive_whole(self, first: int, payload: bytes) -> None:

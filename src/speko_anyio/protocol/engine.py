@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 import wsproto
-from wsproto.connection import ConnectionState
+from wsproto.connection import Connection, ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -107,11 +107,28 @@ def _accept_token(nonce: bytes) -> bytes:
 
 
 class Engine:
-    """One WebSocket in one role: wsproto behind an interface without its quirks."""
+    """One WebSocket in one role: wsproto behind an interface without its quirks.
+
+    Of wsproto's objects there are those that are in use: none, in a session at rest. They take some KiB.
+    """
+
+    __slots__ = (
+        "_frames",
+        "_handshake",
+        "_head",
+        "_head_done",
+        "_kind",
+        "_pieces",
+        "_refusal",
+        "_refusal_body",
+        "_secrets",
+        "_swap",
+    )
 
     def __init__(self, *, client: bool) -> None:
-        kind = wsproto.ConnectionType.CLIENT if client else wsproto.ConnectionType.SERVER
-        self._ws = wsproto.WSConnection(kind)
+        self._kind = wsproto.ConnectionType.CLIENT if client else wsproto.ConnectionType.SERVER
+        self._handshake: wsproto.WSConnection | None = wsproto.WSConnection(self._kind)
+        self._frames: Connection | None = None
         self._secrets: tuple[str, ...] = ()
         self._head = bytearray()
         self._head_done = False
@@ -136,7 +153,7 @@ class Engine:
         of them or none. `secrets` is what of it `redact` crosses out."""
         # The longest first: one may be a part of another.
         self._secrets = tuple(sorted(filter(None, secrets), key=len, reverse=True))
-        raw = self._ws.send(
+        raw = self._shaking().send(
             Request(
                 host=_PLACEHOLDER,
                 target=target,
@@ -191,15 +208,18 @@ class Engine:
 
     def _feed_handshake(self, data: bytes) -> list[HandshakeEvent]:
         try:
-            self._ws.receive_data(data)
-            return list(self._handshake_events())
+            self._shaking().receive_data(data)
+            events = list(self._handshake_events())
         except WsprotoRemoteError as error:
             return [Broken(close_codes.PROTOCOL_ERROR, self.redact(str(error)))]
         except UnicodeError:
             return [Broken(close_codes.PROTOCOL_ERROR, "a header of its handshake is not ASCII")]
+        if events and isinstance(events[0], Accepted):
+            self._opened()
+        return events
 
     def _handshake_events(self) -> Iterator[HandshakeEvent]:
-        for event in self._ws.events():
+        for event in self._shaking().events():
             if isinstance(event, AcceptConnection):
                 yield Accepted()
             elif isinstance(event, RejectConnection):
@@ -231,15 +251,28 @@ class Engine:
     def accept(self, subprotocol: str, headers: Headers) -> bytes:
         """The server's 101, with `subprotocol`, which was offered."""
         accept = AcceptConnection(subprotocol=subprotocol, extra_headers=encode_headers(headers))
-        return self._ws.send(accept)
+        answer = self._shaking().send(accept)
+        self._opened()
+        return answer
+
+    def _shaking(self) -> wsproto.WSConnection:
+        assert self._handshake is not None, "the handshake is done"
+        return self._handshake
+
+    def _opened(self) -> None:
+        # Nothing of the handshake bears on what follows: no extension was offered or taken.
+        self._handshake = self._swap = None
+        self._secrets = ()
 
     # Frames
 
     def receive(self, data: bytes) -> list[FrameEvent]:
         """Feed bytes of frames, up to the end of one frame at most. Whole messages come out."""
-        self._ws.receive_data(data)
+        if self._frames is None:
+            self._frames = Connection(self._kind)
+        self._frames.receive_data(data)
         events: list[FrameEvent] = []
-        for event in self._ws.events():
+        for event in self._frames.events():
             if isinstance(event, (TextMessage, BytesMessage)):
                 self._pieces.append(event.data)  # type: ignore[arg-type]  # one message has one type
                 if event.message_finished:
@@ -250,8 +283,12 @@ class Engine:
                 events.append(PongReceived())
             else:
                 assert isinstance(event, CloseConnection)
-                events.append(self._close(event))
+                events.append(self._close(event, self._frames.state))
         return events
+
+    def rest(self) -> None:
+        """No frame and no message is under way, and the session is open: then wsproto remembers nothing."""
+        self._frames = None
 
     def _assembled(self, last: TextMessage | BytesMessage) -> FrameEvent:
         pieces, self._pieces = self._pieces, []
@@ -259,8 +296,8 @@ class Engine:
             return TextReceived("".join(pieces))  # type: ignore[arg-type]
         return BinaryReceived(b"".join(pieces))  # type: ignore[arg-type]
 
-    def _close(self, event: CloseConnection) -> FrameEvent:
-        if self._ws.state is not ConnectionState.OPEN:
+    def _close(self, event: CloseConnection, state: ConnectionState) -> FrameEvent:
+        if state is not ConnectionState.OPEN:
             return CloseReceived(int(event.code), event.reason or "")
         if event.code == close_codes.INVALID_DATA:
             # The decoder's own words count bytes within a piece, which tells a reader nothing.
