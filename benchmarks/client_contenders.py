@@ -313,7 +313,8 @@ def _opened(read: bytes) -> bool:
 
 
 def _raw() -> Connect:
-    """A protocol of asyncio that writes frames made in advance and counts the bytes that come: the floor."""
+    """A protocol of asyncio that writes frames made in advance and counts the bytes that come: the floor, but
+    for what asyncio's own reads take, see ``docs/benchmarks.md``."""
 
     class Counter(asyncio.Protocol):
         def __init__(self) -> None:
