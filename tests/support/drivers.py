@@ -85,7 +85,7 @@ async def settled() -> None:
 class MemoryTransport(asyncio.Transport):
     """asyncio's side of a `MemoryStream`: behaves as its socket transports do, flow control included."""
 
-    def __init__(self, stream: MemoryStream, protocol: asyncio.Protocol) -> None:
+    def __init__(self, stream: MemoryStream, protocol: asyncio.BufferedProtocol) -> None:
         super().__init__()
         self._stream = stream
         self._protocol = protocol
@@ -146,10 +146,12 @@ class MemoryTransport(asyncio.Transport):
         if self._closing or not self._reading or pipe.stalled:
             return
         if pipe.data:
-            data = bytes(pipe.data[: self._stream.max_receive])
-            del pipe.data[: len(data)]
+            buffer = memoryview(self._protocol.get_buffer(-1))
+            size = min(len(pipe.data), self._stream.max_receive, len(buffer))
+            buffer[:size] = pipe.data[:size]
+            del pipe.data[:size]
             pipe.changed()
-            self._protocol.data_received(data)
+            self._protocol.buffer_updated(size)
         elif pipe.broken:
             self._lose(ConnectionResetError(104, "Connection reset by peer"))
         elif pipe.eof and not self._protocol.eof_received():
