@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +55,9 @@ def _first(group: BaseExceptionGroup[OSError]) -> BaseException:
 
 
 def _interrupted() -> int:
+    # On trio Ctrl-C may strike between the making of a task and its start; Python would tell of the coroutine
+    # that was never awaited, in lines of its own, when the process ends.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     return _failed("interrupted", INTERRUPTED)
 
 
