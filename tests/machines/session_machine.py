@@ -24,6 +24,7 @@ from speko_anyio.protocol import (
     Limits,
     LocalProtocolError,
     ServerConnection,
+    SessionExpired,
     SpekoError,
     State,
     UpgradeRequest,
@@ -36,6 +37,15 @@ from .strategies import BINARY, CLOSE, CONTINUATION, FIN, PING, TEXT, frame, pat
 
 MEMORY = 60_000
 """Bytes that a connection may hold once everything was taken from it, with the limits of `Options`."""
+
+
+def kind_of(error: Exception) -> type[Exception]:
+    """The error's type, as the model knows it. That a session ended at its time is told by a reason and by a
+    type of its own, which have to agree."""
+    if isinstance(error, ConnectionClosed):
+        assert isinstance(error, SessionExpired) == (error.reason == "session_expired"), repr(error)
+        return ConnectionClosed
+    return type(error)
 
 
 class Side:
@@ -98,7 +108,7 @@ class Side:
         except SpekoError as error:
             ended = error
         if ended is not None:
-            assert expected is type(ended), f"expected {expected}, not {ended!r}"
+            assert expected is kind_of(ended), f"expected {expected}, not {ended!r}"
             assert self.last_error in (None, ended), "the error after the end has changed"
             assert ended is self.connection.error
             self.last_error = ended
@@ -231,7 +241,7 @@ class SessionMachine(RuleBasedStateMachine):
             verb(*args, **kwargs)
         except (SpekoError, TypeError) as exception:
             raised = exception
-        kind = None if raised is None else type(raised)
+        kind = None if raised is None else kind_of(raised)
         assert kind is error, f"{verb.__name__} should raise {error}, not {raised!r}"
         self.arm()
 
