@@ -51,9 +51,10 @@ class EchoCheck:
 
 
 async def run_echo(
-    session: RealtimeSession, plan: Plan, outcome: Outcome, clock: Callable[[], float]
+    session: RealtimeSession, plan: Plan, index: int, outcome: Outcome, clock: Callable[[], float]
 ) -> None:
-    """Send for the plan's time, at the speed of speech; `clock` gives seconds from the beginning."""
+    """Be session `index` of the plan: send for its time, at the speed of speech; `clock` gives seconds from
+    the beginning."""
     size = plan.message_size
     sent_at: list[float] = []
     check = EchoCheck(size, outcome)
@@ -61,14 +62,14 @@ async def run_echo(
     failures: list[SpekoError] = []
 
     async def speak() -> None:
-        start = anyio.current_time()
+        start = plan.speaks_at(index, anyio.current_time())
         try:
-            for index in range(total):
-                await anyio.sleep_until(start + index * MESSAGE_SECONDS)
+            for number in range(total):
+                await anyio.sleep_until(start + number * MESSAGE_SECONDS)
                 sent_at.append(clock())
-                outcome.behind.append(max(0.0, sent_at[index] - sent_at[0] - index * MESSAGE_SECONDS))
+                outcome.behind.append(max(0.0, sent_at[number] - sent_at[0] - number * MESSAGE_SECONDS))
                 outcome.sent += 1
-                await session.send_audio(message(index, size))
+                await session.send_audio(message(number, size))
         except SpekoError:
             return  # the session is over: `listen` is told so too, and why
         limit.deadline = anyio.current_time() + _PATIENCE
@@ -83,14 +84,14 @@ async def run_echo(
                     if not isinstance(frame, Audio):
                         continue
                     now = clock()
-                    for index in check.receive(frame.pcm):
+                    for number in check.receive(frame.pcm):
                         if not outcome.received:
-                            first = now - index * MESSAGE_SECONDS
-                            outcome.first_audio.append(now - sent_at[index])
+                            first = now - number * MESSAGE_SECONDS
+                            outcome.first_audio.append(now - sent_at[number])
                         outcome.received += 1
                         outcome.when.append(now)
-                        outcome.latency.append(now - sent_at[index])
-                        outcome.lateness.append(max(0.0, now - index * MESSAGE_SECONDS - first))
+                        outcome.latency.append(now - sent_at[number])
+                        outcome.lateness.append(max(0.0, now - number * MESSAGE_SECONDS - first))
                     if outcome.received + outcome.lost == total:
                         return
         except SpekoError as error:

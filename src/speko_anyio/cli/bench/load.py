@@ -64,12 +64,12 @@ class Load:
             async with anyio.create_task_group() as sessions:
                 for index in range(self._plan.sessions):
                     await anyio.sleep_until(start + self._plan.starts_at(index))
-                    sessions.start_soon(self._hold)
+                    sessions.start_soon(self._hold, index)
             tasks.cancel_scope.cancel()
         self.seconds = self.clock()
         self.cpu_seconds = time.process_time() - cpu
 
-    async def _hold(self) -> None:
+    async def _hold(self, index: int) -> None:
         outcome = Outcome()
         self.outcomes.append(outcome)
         plan = self._plan
@@ -86,7 +86,7 @@ class Load:
                 self.live += 1
                 try:
                     if plan.kind == "echo":
-                        await run_echo(session, plan, outcome, self.clock)
+                        await run_echo(session, plan, index, outcome, self.clock)
                     else:
                         await run_turns(session, plan, outcome, self.clock, self._question)
                 finally:

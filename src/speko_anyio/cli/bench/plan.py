@@ -33,3 +33,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def starts_at(self, index: int) -> float:
         """When session `index` is opened, from the beginning."""
         return self.ramp * index / self.sessions
+
+    def speaks_at(self, index: int, now: float) -> float:
+        """When session `index` sends its first message: at `now` or up to a message's time later.
+
+        Callers do not speak in step. The sessions' moments are spread evenly over the time of a message;
+        all at the same one, each message would wait for those of all the others, which measures a queue.
+        """
+        return now + (MESSAGE_SECONDS * index / self.sessions - now) % MESSAGE_SECONDS
