@@ -1,8 +1,13 @@
 """A voice bot of your own, speech to text to a language model to speech, served by a gateway.
 
-``python my_bot.py [PORT]`` serves it with engines that need no account (pip install
-'speko-anyio[cli,gateway,local]') and prints what to type into another shell. To make it yours, write the
-three engines of `engines.py` for the services that you use. docs/handlers.md explains it step by step.
+Its engines need no account (pip install 'speko-anyio[cli,gateway,local]'). In this folder,
+
+    speko-anyio serve --handler my-bot=my_bot:bot
+
+serves it; so does ``python my_bot.py [PORT]``, which shows how a program of yours would. Both print what to
+type into another shell, and there ``speko-anyio say question.wav --provider my-bot`` asks it. To make it
+yours, write the three engines of `engines.py` for the services that you use. docs/handlers.md explains it
+step by step.
 """
 
 from __future__ import annotations
@@ -38,9 +43,12 @@ class MyBot(anyio.AsyncContextManagerMixin):
         await Conversation(session, self._engines).run()
 
 
+bot = MyBot(offline_engines)
+
+
 async def main(port: int) -> None:
     key = os.environ.get("SPEKO_API_KEY") or f"sk_{secrets.token_urlsafe(24)}"
-    gateway = Gateway(handlers={"my-bot": MyBot(offline_engines)}, api_keys=[key])
+    gateway = Gateway(handlers={"my-bot": bot}, api_keys=[key])
     async with running_gateway(gateway, port=port) as url:
         print(f"export SPEKO_BASE_URL={url} SPEKO_API_KEY={key}")
         print("speko-anyio say question.wav --provider my-bot", flush=True)

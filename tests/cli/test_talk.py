@@ -242,8 +242,8 @@ def test_a_service_that_stays_silent(
     ("tool", "expected"),
     [
         ("no_such_module:f", "no module no_such_module"),
-        ("json:no_such", "it is not in json"),
-        ("json", "names no tool; write module:function"),
+        ("json:no_such", "json has no no_such"),
+        ("json", "names nothing; write module:attribute"),
         ("json:__name__", "is no function"),
         ("json:dumps", "json:dumps can't be a tool: "),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 from speko_anyio import Audio, Frame, Interruption, Ready, RealtimeSession, Speko, Transcript, Usage
+from speko_anyio.cli import main
 from speko_anyio.gateway import running_gateway
 from speko_anyio.testing import VIRTUAL_BACKENDS, fake_session, mumble, serve, virtual_backend
 from tests.testing.test_plugin import run_pytest
@@ -141,6 +143,18 @@ def test_the_test_is_a_file_that_passes(tmp_path: Path) -> None:
     assert "::test_the_parrot_says_what_it_heard[" in done.stdout
     parrot = PARROT.source[PARROT.source.index("    heard = ") : PARROT.source.index("\n\n\nasync def main")]
     assert parrot in TEST.source
+
+
+def test_the_command_would_serve_the_parrot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parrot.py").write_text(PARROT.source, encoding="utf-8")
+    (line,) = re.findall(r"speko-anyio serve (--handler .*)", (DOCS / "handlers.md").read_text("utf-8"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("SPEKO_GATEWAY_PORT", "0")
+    try:
+        assert main(["gateway", "check", "--database", "memory", *line.split()]) == 0
+    finally:
+        sys.modules.pop("parrot", None)
 
 
 class TestServed:

@@ -33,6 +33,7 @@ from speko_anyio import (
 )
 from speko_anyio.audio.pcm import duration, silence
 from speko_anyio.audio.wav import format_wav
+from speko_anyio.cli import main
 from speko_anyio.gateway import Gateway, running_gateway
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.testing import VIRTUAL_BACKENDS, FakePeer, fake_session, serve, virtual_backend
@@ -317,6 +318,14 @@ async def test_it_really_listens_and_speaks(example: Callable[[str], ModuleType]
     assert ToolCall("call-1", "get_weather", '{"city": "Oslo"}') in frames
     assert Transcript("assistant", "I was told: rain in Oslo.", True) in frames
     assert seconds(frames) > 0.5
+
+
+def test_the_command_would_serve_it(monkeypatch: pytest.MonkeyPatch, example: object) -> None:
+    (line,) = re.findall(r"speko-anyio (serve .*)", (EXAMPLE / "my_bot.py").read_text(encoding="utf-8"))
+    _, *arguments = line.split()
+    monkeypatch.chdir(EXAMPLE)
+    monkeypatch.setenv("SPEKO_GATEWAY_PORT", "0")
+    assert main(["gateway", "check", "--database", "memory", *arguments]) == 0
 
 
 @pytest.mark.speech

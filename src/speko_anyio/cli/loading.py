@@ -1,42 +1,107 @@
-"""Tools that are named on the command line."""
+"""What is named as ``module:attribute``: the tools of `talk`, and the handlers of a gateway."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 import sys
-from collections.abc import Iterable
-from typing import Any
+import traceback
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from ..client.tools import Tool
 from .failures import USAGE, CommandError
+
+if TYPE_CHECKING:
+    from ..gateway import Handler
+
+_HANDLER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""It is a provider's name in mints, in records and in the labels of metrics."""
 
 
 def load_tools(names: Iterable[str]) -> list[Tool[..., Any]]:
     """The functions named ``module:function``, whose modules may be in the current folder; `CommandError` for
     what can't be had."""
-    if "" not in sys.path:
-        # As ``python -m`` has it; an installed command does not.
-        sys.path.insert(0, "")
-    return [_load(name) for name in names]
+    return [_tool(name) for name in names]
 
 
-def _load(name: str) -> Tool[..., Any]:
-    module_name, _, attribute = name.partition(":")
-    if not (module_name and attribute):
-        raise CommandError(f"{name!r} names no tool; write module:function", USAGE)
-    try:
-        function: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            function = getattr(function, part)
-    except ModuleNotFoundError as error:
-        raise CommandError(
-            f"can't load the tool {name}: no module {error.name}; check the name", USAGE
-        ) from None
-    except AttributeError:
-        raise CommandError(f"can't load the tool {name}: it is not in {module_name}", USAGE) from None
+def load_handlers(named: Mapping[str, str], *, reserved: Collection[str]) -> dict[str, Handler]:
+    """The handlers named ``module:attribute``, by the names that clients mint with.
+
+    Their modules may be in the current folder. `CommandError` for one that can't be had, is no handler, or
+    has a name of `reserved`.
+    """
+    return {name: _handler(name, target, reserved) for name, target in named.items()}
+
+
+def _tool(name: str) -> Tool[..., Any]:
+    function = _load(name, f"the tool {name}")
     if not callable(function):
         raise CommandError(f"{name} is no function", USAGE)
     try:
         return function if isinstance(function, Tool) else Tool(function)
     except (TypeError, ValueError) as error:
         raise CommandError(f"{name} can't be a tool: {error}", USAGE) from None
+
+
+def _handler(name: str, target: str, reserved: Collection[str]) -> Handler:
+    if not _HANDLER_NAME.fullmatch(name):
+        raise CommandError(
+            f"{name!r} can't be a handler's name; take 1 to 64 of letters, digits, `.`, `-` and `_`",
+            USAGE,
+        )
+    if name in reserved:
+        raise CommandError(f"the handler's name {name} is one of the gateway's own; choose another", USAGE)
+    what = f"the handler {name}={target}"
+    handler: Any = _load(target, what)
+    if isinstance(handler, type):
+        wrong = "it is a class; name an instance of it"
+    elif not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)):
+        wrong = "it is not async; write `async def` with one argument, the session"
+    elif not _takes_one(handler):
+        wrong = "it can't be called with the session alone; give it that one argument"
+    else:
+        found: Handler = handler
+        return found
+    raise CommandError(f"can't use {what}: {wrong}", USAGE)
+
+
+def _takes_one(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    return True
+
+
+def _load(name: str, what: str) -> object:
+    module_name, _, attribute = name.partition(":")
+    if not (module_name and attribute) or module_name.startswith("."):
+        raise CommandError(f"can't load {what}: {name!r} names nothing; write module:attribute", USAGE)
+    if "" not in sys.path:
+        # As ``python -m`` has it; an installed command does not.
+        sys.path.insert(0, "")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"can't load {what}: there is no module {error.name}, here or installed; check the name", USAGE
+        ) from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (it is the user's code, and may do anything)
+        raise CommandError(
+            f"can't load {what}: importing {module_name} fails: {_told(error)}", USAGE
+        ) from None
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise CommandError(f"can't load {what}: {module_name} has no {attribute}", USAGE) from None
+    return found
+
+
+def _told(error: BaseException) -> str:
+    """What was raised, and which line of a module that led to it; wrong syntax says itself where it is."""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+    where = f" ({lines[-1].filename}, line {lines[-1].lineno})" if lines else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -264,8 +264,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="run a gateway",
-        description="Serve sessions with the handlers that are installed. API keys are those of the database "
-        "and of SPEKO_GATEWAY_KEYS (separated by commas); where there are none, one is made up and printed. "
+        description="Serve sessions with the handlers that are installed, and with your own. API keys are "
+        "those of the database and of SPEKO_GATEWAY_KEYS (separated by commas); where there are none, one is "
+        "made up and printed. "
         "SPEKO_GATEWAY_SECRET signs the session tokens; nodes that share a database need the same.",
         epilog=EXIT_CODES_HELP,
     )
@@ -273,6 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default=None, help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=_port, default=None, help="(default: 8000) 0 takes a free one")
     serve.add_argument("--public-url", default=None, help="where clients reach it, behind a proxy")
+    _add_handler(serve)
     serve.add_argument(
         "--playground",
         action=argparse.BooleanOptionalAction,
@@ -309,6 +311,7 @@ def _parser() -> argparse.ArgumentParser:
     for action in (check, migrate):
         _add_config(action)
         _add_database(action)
+    _add_handler(check)
     gateway.set_defaults(backend="asyncio")
     return parser
 
@@ -352,6 +355,17 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="FILE.toml",
         help="settings; the environment (SPEKO_GATEWAY_...) goes before them, options before both",
+    )
+
+
+def _add_handler(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--handler",
+        action="append",
+        default=None,
+        metavar="NAME=MODULE:ATTRIBUTE",
+        help="a handler of your own for the provider NAME, looked for in the current folder too; again for "
+        "each (default: those of the settings)",
     )
 
 

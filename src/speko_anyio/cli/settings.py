@@ -11,8 +11,10 @@ from typing import Final
 import msgspec
 
 from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers
-from ..gateway.settings import Loaded, Settings, SettingsError, load_settings
+from ..gateway.handlers import OWN_NAMES
+from ..gateway.settings import Loaded, Settings, SettingsError, load_settings, parse_handlers
 from .failures import USAGE, CommandError
+from .loading import load_handlers
 
 MEMORY: Final = "memory"
 """No database: the records end with the process."""
@@ -23,6 +25,7 @@ _OPTIONS: Final = {
     "host": "host",
     "port": "port",
     "public_url": "public_url",
+    "handler": "handlers",
     "playground": "playground",
     "patience": "drain_seconds",
     "transcript_days": "transcript_days",
@@ -33,15 +36,17 @@ _OPTIONS: Final = {
 
 def settings_of(options: argparse.Namespace) -> Loaded:
     """The settings and where each one stands; `CommandError` when one can't be used."""
-    try:
-        loaded = load_settings(options.config, os.environ)
-    except SettingsError as error:
-        raise CommandError(str(error), USAGE) from None
     given = {
         setting: value
         for option, setting in _OPTIONS.items()
         if (value := getattr(options, option, None)) is not None
     }
+    try:
+        loaded = load_settings(options.config, os.environ)
+        if "handlers" in given:
+            given["handlers"] = parse_handlers(given["handlers"], source="--handler")
+    except SettingsError as error:
+        raise CommandError(str(error), USAGE) from None
     sources = {setting: f"--{option.replace('_', '-')}" for option, setting in _OPTIONS.items()}
     return Loaded(
         msgspec.structs.replace(loaded.settings, **given),
@@ -77,9 +82,10 @@ def gateway_of(
 ) -> Gateway:
     """The gateway with these settings; `CommandError` when it can't work."""
     retention = settings.transcript_days
+    own = load_handlers(settings.handlers, reserved=OWN_NAMES)
     try:
         return Gateway(
-            handlers=default_handlers(),
+            handlers={**default_handlers(), **own},
             api_keys=keys,
             secret=settings.secret,
             store=store,

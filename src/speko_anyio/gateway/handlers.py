@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import Final, TypeAlias
 
+from speko_anyio.client.direct import PROVIDERS
+
 from .echo_handler import echo
 from .provider_handler import provider_handlers
 from .session import ServerSession
@@ -18,6 +20,10 @@ An exception is logged and closes that session, with 1011. When the session ends
 
 A handler that is also an async context manager is entered when the gateway starts and left when it stops.
 """
+
+OWN_NAMES: Final = frozenset({"echo", "local", *(kind.name for kind in PROVIDERS)})
+"""Of the gateway's own handlers, whether they are there or not: what serves a client must not depend on what
+else is installed."""
 
 _LOCAL_NEEDS: Final = ("espeakng_loader", "pocketsphinx", "soxr", "webrtcvad")
 

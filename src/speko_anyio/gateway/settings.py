@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -44,6 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """API keys that may mint, besides those in the database; in the environment separated by commas."""
     secret: Annotated[str, Meta(min_length=32)] | None = None
     """Signs session tokens; nodes that share a database need the same. None: one of this process only."""
+    handlers: dict[str, str] = {}
+    """Of the operator's own: ``module:attribute`` by the name that clients mint with; in the environment
+    ``name=module:attribute``, separated by commas."""
     database: str | None = None
     """A SQLite file's path, a ``postgresql://`` URL, or ``memory``: records end with the process. None: a
     file in the user's state folder."""
@@ -84,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def _shown(name: str, value: object) -> str:
     if name in _SECRETS:
         return "(set)" if value else "(not set)"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={text}" for key, text in value.items()) or "(not set)"
     return "(not set)" if value is None else str(value)
 
 
@@ -109,7 +114,7 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
         if variable.endswith(_FROM_FILE):
             name = name.removesuffix(_FROM_FILE.lower())
             text = _read_secret(variable, text)
-        given[name] = _convert(name, _parse(name, text), source=variable, strict=False)
+        given[name] = _convert(name, _parse(name, text, variable), source=variable, strict=False)
         sources[name] = variable
     return Loaded(Settings(**given), sources)
 
@@ -135,10 +140,25 @@ def _read_secret(variable: str, path: str) -> str:
 _TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 
 
-def _parse(name: str, text: str) -> object:
+def parse_handlers(texts: Iterable[str], *, source: str) -> dict[str, str]:
+    """Each ``name=module:attribute``, as a file would hold them. `SettingsError`, which names `source`, for
+    one that is not written so, and for a name that comes twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, separator, target = (part.strip() for part in text.partition("="))
+        if not (name and separator and target):
+            raise SettingsError(f"{source}: {text!r} names no handler; write name=module:attribute")
+        if name in found:
+            raise SettingsError(f"{source}: there are two handlers named {name}; name one of them otherwise")
+        found[name] = target
+    return found
+
+
+def _parse(name: str, text: str, variable: str) -> object:
     """A variable's text as what a file would hold; an empty one says nothing."""
-    if name in ("keys", "allowed_origins"):
-        return [part.strip() for part in text.split(",") if part.strip()]
+    if name in ("keys", "allowed_origins", "handlers"):
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return parse_handlers(parts, source=variable) if name == "handlers" else parts
     return text.strip() or None
 
 
