@@ -1,4 +1,4 @@
-"""One backend matrix for every test that awaits: asyncio, uvloop and trio."""
+"""One backend matrix for every test that awaits: asyncio, eager tasks where there are any, uvloop, trio."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.event_loops import EVENT_LOOPS, event_loop
+
 settings.register_profile("fast", max_examples=50, deadline=None, print_blob=True)
 settings.register_profile(
     "deep", max_examples=100_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -15,16 +17,10 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-        pytest.param(("trio", {}), id="trio"),
-    ]
-)
+@pytest.fixture(params=EVENT_LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """The backend a test runs on: every test marked `anyio` runs on all three."""
-    return request.param
+    """The backend a test runs on: every test marked `anyio` runs on each event loop."""
+    return event_loop(request.param)
 
 
 @pytest.fixture(autouse=True)

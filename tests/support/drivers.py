@@ -9,7 +9,7 @@ A test module gets all of them with this fixture::
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import anyio
@@ -19,49 +19,32 @@ from anyio.lowlevel import checkpoint
 
 from speko_anyio.client import opening
 from speko_anyio.client.asyncio_driver import AsyncioDriver
-from speko_anyio.testing.clock import virtual_backend
 from speko_anyio.testing.streams import MemoryStream
+from tests.support.event_loops import EVENT_LOOPS, VIRTUAL_EVENT_LOOPS, Options, event_loop
 
 Way = tuple[str, str]
 """An event loop, and ``stream`` or ``native`` for the driver."""
 
-_LOOPS: dict[str, Callable[[], tuple[str, dict[str, Any]]]] = {
-    "asyncio": lambda: ("asyncio", {"use_uvloop": False}),
-    "eager": lambda: ("asyncio", {"loop_factory": _eager_loop}),
-    "uvloop": lambda: ("asyncio", {"use_uvloop": True}),
-    "trio": lambda: ("trio", {}),
-    "virtual asyncio": lambda: virtual_backend("asyncio"),
-    "virtual trio": lambda: virtual_backend("trio"),
-}
 
-
-def _eager_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
-    return loop
-
-
-def _ways(*loops: str) -> list[Any]:
-    # Eager tasks are of Python 3.12 and later.
-    there = [loop for loop in loops if loop != "eager" or hasattr(asyncio, "eager_task_factory")]
+def _ways(loops: Iterable[str]) -> list[Any]:
     return [
         pytest.param((loop, driver), id=f"{loop}-{driver}")
-        for loop in there
+        for loop in loops
         for driver in ("stream", "native")
         if driver == "stream" or "trio" not in loop
     ]
 
 
-EVERY_DRIVER = _ways("asyncio", "eager", "uvloop", "trio")
-EVERY_VIRTUAL_DRIVER = _ways("virtual asyncio", "virtual trio")
+EVERY_DRIVER = _ways(EVENT_LOOPS)
+EVERY_VIRTUAL_DRIVER = _ways(VIRTUAL_EVENT_LOOPS)
 
 
-def driven(way: Way, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+def driven(way: Way, monkeypatch: pytest.MonkeyPatch) -> Options:
     """The options of anyio's backend; streams in memory are driven that way from here on."""
     loop, driver = way
     if driver == "native":
         monkeypatch.setattr(opening, "StreamDriver", _over_transport)
-    return _LOOPS[loop]()
+    return event_loop(loop)
 
 
 def _over_transport(stream: ByteStream) -> AsyncioDriver:
