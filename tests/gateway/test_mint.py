@@ -27,6 +27,13 @@ S2S = {"provider": "echo", "model": "m"}
 BODY = {"mode": "s2s", "s2s": S2S}
 
 
+ECHO = b'{"provider":"echo","model":"m"}'
+
+
+def nested(levels: int) -> bytes:
+    return b'{"a":' * levels + b"1" + b"}" * levels
+
+
 @asynccontextmanager
 async def http(
     gateway: Gateway | None = None, base_url: str = "http://gw.test:81"
@@ -166,11 +173,22 @@ async def test_a_key_is_needed(header: str) -> None:
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"ttlSeconds":0}', "$.ttlSeconds"),
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"ttlSeconds":"1"}', "$.ttlSeconds"),
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"metadata":[]}', "$.metadata"),
-        (b'{"metadata":' + b'{"a":' * 10_000, "nested too deeply"),
+        (b'{"metadata":' + b'{"a":' * 10_000, "nested too deeply; 128 levels"),
+        (b'{"mode":"s2s","s2s":%b,"metadata":%b}' % (ECHO, nested(128)), "nested too deeply"),
+        (b'{"mode":"s2s","s2s":{"provider":"echo\xff","model":"m"}}', "not JSON"),
     ],
 )
 async def test_a_wrong_request_is_told_which_field(body: bytes, message: str) -> None:
     await refused(400, "VALIDATION_ERROR", message, content=body)
+
+
+async def test_what_is_nested_as_deeply_as_it_may_be_can_be_listed() -> None:
+    body = b'{"mode":"s2s","s2s":%b,"metadata":%b}' % (ECHO, nested(127))
+    async with http() as client:
+        assert (await client.post("/v1/sessions", content=body)).status_code == 201
+        listed = await client.get("/v1/sessions")
+    assert listed.status_code == 200
+    assert nested(127) in listed.content
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256])

@@ -16,6 +16,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from speko_anyio.protocol.codec import MalformedMessage, check_depth
 from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, MintRequest, SessionGrant
 from speko_anyio.protocol.url import parse_url
@@ -39,6 +40,10 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a mint's body: room for a long prompt and dozens of tools. Decoded it may be 22 times as large."""
+
+MAX_DEPTH: Final = 128
+"""Nesting of a mint's body; schemas of tools have a dozen levels. The decoder recurses on the stack, and what
+is taken must be readable again wherever it is listed, deeper in calls and in other objects."""
 
 BODY_TIMEOUT: Final = 10.0
 """Seconds in which a mint's body must have come."""
@@ -146,6 +151,7 @@ class Mint:
 
     def _parse(self, body: bytes) -> MintRequest:
         try:
+            check_depth(body.decode(), MAX_DEPTH)
             asked = _DECODER.decode(body)
         except msgspec.ValidationError as error:
             # msgspec names the field and the type it has, but of the value only an enum's.
@@ -153,8 +159,10 @@ class Mint:
             raise invalid(f"the request is not valid: {shorten(str(error))}{hint}") from None
         except (msgspec.DecodeError, UnicodeError):
             raise invalid("the request's body is not JSON") from None
-        except RecursionError:
-            raise invalid("the request's body is nested too deeply") from None
+        except MalformedMessage:
+            raise invalid(
+                f"the request's body is nested too deeply; {MAX_DEPTH} levels are the limit"
+            ) from None
         if asked.s2s.provider not in self._providers:
             raise invalid(
                 f"the request is not valid: unknown provider at `$.s2s.provider`; "

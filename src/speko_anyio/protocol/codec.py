@@ -135,7 +135,7 @@ def decode_from_server(text: str, max_depth: int) -> ServerMessage | Unknown:
     """What a server said; `MalformedMessage` when it is no message of this protocol."""
     # The shortest text that could nest too deeply has two characters a level: most messages are done here.
     if len(text) > 2 * max_depth:
-        _check_depth(text, max_depth)
+        check_depth(text, max_depth)
     try:
         return _DECODE_FROM_SERVER(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -147,7 +147,7 @@ def decode_from_client(
 ) -> Commit | Clear | EndTurn | Interrupt | ToolResult | Unknown:
     """What a client said; `MalformedMessage` when it is no message of this protocol."""
     if len(text) > 2 * max_depth:
-        _check_depth(text, max_depth)
+        check_depth(text, max_depth)
     try:
         message = _FROM_CLIENT.decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -200,9 +200,10 @@ def _describe(error: Exception) -> str:
     return str(error)
 
 
-def _check_depth(text: str, max_depth: int) -> None:
-    # Most texts hold no array and no object but themselves.
-    if "[" not in text and "{" not in text[1:]:
+def check_depth(text: str, max_depth: int) -> None:
+    """`MalformedMessage` for a JSON text that nests arrays and objects deeper than `max_depth`."""
+    # Most texts hold too few of them, however they are nested.
+    if text.count("[") + text.count("{") <= max_depth:
         return
     depth = 0
     in_string = escaped = False
