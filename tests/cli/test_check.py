@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import FAILED, USAGE
-from speko_anyio.gateway import SQLStore
+from speko_anyio.gateway import Gateway, SQLStore
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -96,6 +97,26 @@ def test_a_wrong_setting_is_one_line(
     assert err.strip() == (
         "speko-anyio: SPEKO_GATEWAY_LOG_LEVEL: log_level is wrong (not one of the choices); correct it there"
     )
+
+
+def test_retentions_are_in_days(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    retentions: list[object] = []
+
+    class Told(Gateway):
+        def __init__(self, **options: Any) -> None:
+            retentions.append((options["transcript_retention"], options["record_retention"]))
+            super().__init__(**options)
+
+    monkeypatch.setattr("speko_anyio.cli.settings.Gateway", Told)
+    monkeypatch.setenv("SPEKO_GATEWAY_TRANSCRIPT_DAYS", "0.5")
+    assert checked(capsys, "--database", "memory")[0] == 0
+    monkeypatch.setenv("SPEKO_GATEWAY_RECORD_DAYS", "30")
+    assert checked(capsys, "--database", "memory")[0] == 0
+    assert retentions == [(43_200.0, None), (43_200.0, 2_592_000.0)]
+    monkeypatch.setenv("SPEKO_GATEWAY_RECORD_DAYS", "0.9")
+    code, _, err = checked(capsys, "--database", "memory")
+    assert code == USAGE
+    assert "record_days is wrong (Expected `float` >= 1.0)" in err
 
 
 def test_a_public_url_that_makes_no_sense_is_told_before_a_start(

@@ -41,13 +41,21 @@ class Store(MemoryStore):
             raise self.error
         await super().renew(session_ids, node_id=node_id, lease=lease, now=now)
 
-    async def purge(self, *, transcripts_before: float | None, now: float) -> bool:
-        self.log.append(("purge", transcripts_before, now))
+    async def purge(
+        self, *, transcripts_before: float | None, records_before: float | None, now: float
+    ) -> bool:
+        self.log.append(("purge", transcripts_before, records_before, now))
         self.backlog = max(0, self.backlog - 1)
         return self.backlog > 0
 
 
-def keeper(store: Store, *, retention: float | None = None, retries: list[float] | None = None) -> Keeper:
+def keeper(
+    store: Store,
+    *,
+    transcripts: float | None = None,
+    records: float | None = None,
+    retries: list[float] | None = None,
+) -> Keeper:
     async def retry() -> None:
         if retries is not None:
             retries.append(anyio.current_time())
@@ -58,7 +66,8 @@ def keeper(store: Store, *, retention: float | None = None, retries: list[float]
         lease=30.0,
         held=lambda: ["sess_1"],
         retry=retry,
-        transcript_retention=retention,
+        transcript_retention=transcripts,
+        record_retention=records,
         now=anyio.current_time,
     )
 
@@ -66,12 +75,12 @@ def keeper(store: Store, *, retention: float | None = None, retries: list[float]
 async def test_it_beats_thrice_a_lease_from_the_start_until_the_block_ends() -> None:
     store, retries = Store(), list[float]()
     start = anyio.current_time()
-    async with keeper(store, retention=100.0, retries=retries).running():
+    async with keeper(store, transcripts=100.0, records=1000.0, retries=retries).running():
         await anyio.sleep(25)
     await anyio.sleep(60)
     assert [entry[-1] - start for entry in store.log] == [0, 0, 10, 10, 20, 20]
     assert store.log[2] == ("renew", ["sess_1"], "node_a", 30.0, start + 10)
-    assert store.log[3] == ("purge", start + 10 - 100, start + 10)
+    assert store.log[3] == ("purge", start + 10 - 100, start + 10 - 1000, start + 10)
     assert [at - start for at in retries] == [0, 10, 20]
 
 
@@ -121,7 +130,7 @@ async def test_what_hangs_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     start = anyio.current_time()
     async with keeper(store).running():
         await anyio.sleep(15)
-    assert [entry for entry in store.log if entry[0] == "purge"] == [("purge", None, start + 10)]
+    assert [entry for entry in store.log if entry[0] == "purge"] == [("purge", None, None, start + 10)]
     assert "renewing the leases took too long" in caplog.text
 
 

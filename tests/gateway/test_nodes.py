@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -129,6 +130,26 @@ async def test_what_a_session_used_is_on_its_record(database_url: str, retention
     assert (known["metadata"], known["ttlSeconds"]) == ({"call": 7}, 120)
     said = [(line["role"], line["text"]) for line in known.get("transcript", ())]
     assert said == ([] if retention is None else [("user", "what's new"), ("assistant", "nothing")])
+
+
+async def test_records_are_kept_as_long_as_they_are_to_be(database_url: str) -> None:
+    now = time.time()
+    grants = []
+    for days in (3, 1):
+        then = partial(float, now - days * 86_400)
+        async with running_gateway(gateway_on(database_url, now=then)) as url:
+            grants.append(await mint(url))
+    async with running_gateway(gateway_on(database_url, record_retention=2 * 86_400.0)) as url:
+        async with httpx.AsyncClient(headers=HEADERS) as client:
+
+            async def status(number: int) -> int:
+                return (await client.get(f"{url}/v1/sessions/{grants[number].session_id}")).status_code
+
+            # Its first beat comes with its start.
+            with anyio.fail_after(20):
+                while await status(0) != 404:
+                    pass
+            assert await status(1) == 200
 
 
 NODE = """

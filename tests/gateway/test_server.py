@@ -246,6 +246,9 @@ def test_a_gateway_knows_its_providers() -> None:
         ("close_timeout", math.nan),
         ("handler_grace", -0.1),
         ("handler_grace", math.nan),
+        ("transcript_retention", 0),
+        ("record_retention", 86_399),
+        ("record_retention", math.nan),
     ],
 )
 def test_times_that_can_not_work_are_refused(name: str, value: float) -> None:

@@ -295,6 +295,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="store what is said, for so long (default: store nothing of it)",
     )
+    serve.add_argument(
+        "--record-days",
+        type=_positive,
+        default=None,
+        metavar="N",
+        help="store the records of sessions, for so long (default: until you delete them)",
+    )
     _add_database(serve, "; 'memory': none, the records end with the process")
     _add_backend(serve, choices=("asyncio", "uvloop"))
 

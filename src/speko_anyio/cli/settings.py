@@ -13,13 +13,12 @@ import msgspec
 from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers
 from ..gateway.handlers import OWN_NAMES
 from ..gateway.settings import Loaded, Settings, SettingsError, load_settings, parse_handlers
+from ..gateway.store.limits import DAY
 from .failures import USAGE, CommandError
 from .loading import load_handlers
 
 MEMORY: Final = "memory"
 """No database: the records end with the process."""
-
-_DAY: Final = 86_400
 
 _OPTIONS: Final = {
     "host": "host",
@@ -29,6 +28,7 @@ _OPTIONS: Final = {
     "playground": "playground",
     "patience": "drain_seconds",
     "transcript_days": "transcript_days",
+    "record_days": "record_days",
     "database": "database",
 }
 """Options of `serve` and its like, and the settings that they stand for."""
@@ -81,7 +81,6 @@ def gateway_of(
     settings: Settings, store: SessionStore, *, keys: Collection[str], playground: bool
 ) -> Gateway:
     """The gateway with these settings; `CommandError` when it can't work."""
-    retention = settings.transcript_days
     own = load_handlers(settings.handlers, reserved=OWN_NAMES)
     try:
         return Gateway(
@@ -89,7 +88,8 @@ def gateway_of(
             api_keys=keys,
             secret=settings.secret,
             store=store,
-            transcript_retention=None if retention is None else retention * _DAY,
+            transcript_retention=_seconds(settings.transcript_days),
+            record_retention=_seconds(settings.record_days),
             lease=settings.lease_seconds,
             public_url=settings.public_url,
             token_lifetime=settings.token_seconds,
@@ -103,6 +103,10 @@ def gateway_of(
         )
     except ValueError as error:
         raise CommandError(str(error), USAGE) from None
+
+
+def _seconds(days: float | None) -> float | None:
+    return None if days is None else days * DAY
 
 
 def _default() -> Path:

@@ -26,6 +26,7 @@ from .origins import Origins
 from .playground import playground_routes
 from .sessions_api import SessionsAPI
 from .store import MemoryStore, SessionStore
+from .store.limits import DAY
 from .stream import Stream
 from .tokens import TokenSigner
 
@@ -54,6 +55,8 @@ class Gateway:
       in this process only and until it ends. Nodes that share a store need the same.
     - `store`: the session records, and more keys; None for a `MemoryStore`.
     - `transcript_retention`: seconds for which the store keeps what was said; None: it is not stored.
+    - `record_retention`: seconds for which the store keeps the record of a session, a day or more, since the
+      limits of keys count the sessions of a day; None: for as long as it has room.
     - `lease`: seconds after the last sign of life of a node at which its sessions are taken for lost.
     - `public_url`: where clients reach the gateway, such as ``https://voice.example.com/api``; None: as the
       mint's request did.
@@ -82,6 +85,7 @@ class Gateway:
         secret: bytes | str | None = None,
         store: SessionStore | None = None,
         transcript_retention: float | None = None,
+        record_retention: float | None = None,
         lease: float = 30.0,
         public_url: str | None = None,
         token_lifetime: int = 60,
@@ -106,6 +110,11 @@ class Gateway:
             raise ValueError(
                 "transcript_retention must be a number of seconds above 0, or None, "
                 f"not {transcript_retention}"
+            )
+        if record_retention is not None and not record_retention >= DAY:
+            raise ValueError(
+                f"record_retention must be a number of seconds, {DAY} (a day) or more, or None, "
+                f"not {record_retention}"
             )
         if not max_sessions >= 1:
             raise ValueError(f"max_sessions must be 1 or more, not {max_sessions}")
@@ -161,6 +170,7 @@ class Gateway:
             held=lambda: self._stream.held,
             retry=self._stream.record_again,
             transcript_retention=transcript_retention,
+            record_retention=record_retention,
             now=now,
         )
         sessions = SessionsAPI(access=access, store=store, now=now)

@@ -28,7 +28,8 @@ class Keeper:
     - `held`: the ids of the sessions that were claimed here and whose end is not recorded.
     - `retry`: records the ends that could not be recorded when they came.
     - `lease`: seconds after its last sign of life at which a node is taken for lost.
-    - `transcript_retention`: seconds for which transcripts are kept; None: as long as the database.
+    - `transcript_retention`, `record_retention`: seconds for which transcripts, and the records of sessions,
+      are kept; None: as long as the database.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Keeper:
         held: Callable[[], Collection[str]],
         retry: Callable[[], Awaitable[None]],
         transcript_retention: float | None,
+        record_retention: float | None,
         now: Callable[[], float],
     ) -> None:
         self._store = store
@@ -48,6 +50,7 @@ class Keeper:
         self._held = held
         self._retry = retry
         self._transcript_retention = transcript_retention
+        self._record_retention = record_retention
         self._now = now
         self._failed: str | None = None
 
@@ -99,7 +102,11 @@ class Keeper:
 
     async def _purge(self) -> None:
         now = self._now()
-        retention = self._transcript_retention
-        before = None if retention is None else now - retention
-        while await self._store.purge(transcripts_before=before, now=now):
+        transcripts = _before(now, self._transcript_retention)
+        records = _before(now, self._record_retention)
+        while await self._store.purge(transcripts_before=transcripts, records_before=records, now=now):
             pass  # each takes a bounded amount, and the beat's time bounds them all
+
+
+def _before(now: float, retention: float | None) -> float | None:
+    return None if retention is None else now - retention

@@ -52,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     file in the user's state folder."""
     transcript_days: Annotated[float, Meta(gt=0)] | None = None
     """For which what was said is stored; None: it is not."""
+    record_days: Annotated[float, Meta(ge=1)] | None = None
+    """For which the records of sessions are stored; None: until somebody deletes them."""
     playground: bool | None = None
     """A page to talk to the gateway with; None: when no API key is set."""
     metrics: bool = False

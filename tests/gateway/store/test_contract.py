@@ -339,20 +339,64 @@ async def test_transcripts_are_purged_by_age(store: SessionStore) -> None:
     await claim(store)
     lines = tuple(TranscriptLine("user", str(at), at) for at in (1.0, 2.0, 3.0))
     await store.end("sess_1", SessionOutcome(transcript=lines), now=4)
-    assert not await store.purge(transcripts_before=None, now=5)
+    assert not await store.purge(transcripts_before=None, records_before=None, now=5)
     assert len(await store.transcript("sess_1")) == 3
-    assert not await store.purge(transcripts_before=3.0, now=5)
+    assert not await store.purge(transcripts_before=3.0, records_before=None, now=5)
     assert list(await store.transcript("sess_1")) == list(lines[2:])
     assert list(await store.transcript("sess_2")) == []
 
 
 async def test_a_purge_takes_nothing_that_is_still_good(store: SessionStore) -> None:
     first = await store.create(record(1), idempotency=SAME, now=0)
-    await store.purge(transcripts_before=None, now=59)
+    await store.purge(transcripts_before=None, records_before=None, now=59)
     assert await store.create(record(2), idempotency=SAME, now=59) == first
-    await store.purge(transcripts_before=None, now=60)
+    await store.purge(transcripts_before=None, records_before=None, now=60)
     again = await store.create(record(2, token_expires_at=120), idempotency=SAME, now=60)
     assert again.session_id == "sess_2"
+
+
+async def test_records_are_purged_by_age_when_they_are_over(store: SessionStore) -> None:
+    # 1 ended, 2 lives, 3 nobody opened, 4 can still be opened, 5 ended and is young.
+    ages = {1: 0.0, 2: 1.0, 3: 2.0, 4: 3.0, 5: 10.0}
+    for number, at in ages.items():
+        expires_at = 500 if number == 4 else 60
+        await store.create(
+            record(number, created_at=at, token_expires_at=expires_at), idempotency=None, now=at
+        )
+    for number in (1, 2, 5):
+        assert not isinstance(await claim(store, number, now=11), Refused)
+        if number != 2:
+            lines = (TranscriptLine("user", "hello", 12.0),)
+            await store.end(f"sess_{number}", SessionOutcome(transcript=lines), now=12)
+
+    async def there() -> list[int]:
+        page = await store.sessions(SessionQuery(limit=10), now=100)
+        return sorted(int(history.record.session_id.removeprefix("sess_")) for history in page)
+
+    assert not await store.purge(transcripts_before=None, records_before=None, now=100)
+    assert await there() == [1, 2, 3, 4, 5]
+    assert not await store.purge(transcripts_before=None, records_before=10, now=100)
+    assert await there() == [2, 4, 5]
+    assert await store.get("sess_1") is None
+    assert list(await store.transcript("sess_1")) == []
+    assert len(await store.transcript("sess_5")) == 1
+    # Its node comes back, and what it tells is told too late.
+    await store.renew(["sess_1"], node_id=NODE, lease=LEASE, now=100)
+    await store.end("sess_1", SessionOutcome(transcript=(TranscriptLine("user", "late", 100.0),)), now=100)
+    assert list(await store.transcript("sess_1")) == []
+    await store.sweep(now=100)
+    assert not await store.purge(transcripts_before=None, records_before=10, now=600)
+    assert await there() == [5]
+
+
+async def test_a_record_stays_as_long_as_its_mint_can_be_repeated(store: SessionStore) -> None:
+    first = await store.create(record(1, token_expires_at=90), idempotency=SAME, now=0)
+    await claim(store)
+    await store.end("sess_1", SessionOutcome(), now=5)
+    await store.purge(transcripts_before=None, records_before=50, now=80)
+    assert await store.create(record(2), idempotency=SAME, now=80) == first
+    await store.purge(transcripts_before=None, records_before=50, now=90)
+    assert await store.get("sess_1") is None
 
 
 # Keys

@@ -102,9 +102,46 @@ async def test_a_purge_takes_so_much_at_a_time(database_url: str, monkeypatch: p
         lines = tuple(TranscriptLine("user", str(at), float(at)) for at in range(5))
         await store.end("sess_1", SessionOutcome(transcript=lines), now=5)
         left = []
-        while await store.purge(transcripts_before=4.5, now=5):
+        while await store.purge(transcripts_before=4.5, records_before=None, now=5):
             left.append(len(await store.transcript("sess_1")))
     assert left == [3, 1]
+
+
+async def test_no_transcript_is_left_behind_without_its_session(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "PURGE_BATCH", 2)
+    async with SQLStore(database_url) as store:
+        for number in (1, 2, 3):
+            await store.create(record(number), idempotency=None, now=0)
+            await claim(store, number)
+            lines = tuple(TranscriptLine("user", str(at), float(at)) for at in range(3))
+            await store.end(f"sess_{number}", SessionOutcome(transcript=lines), now=5)
+        left = []
+        more = True
+        while more:
+            more = await store.purge(transcripts_before=None, records_before=1, now=60)
+            sessions = [await store.get(f"sess_{number}") for number in (1, 2, 3)]
+            lines_left = [len(await store.transcript(f"sess_{number}")) for number in (1, 2, 3)]
+            left.append((sum(session is not None for session in sessions), sum(lines_left)))
+    # Two lines a time; with the last of two sessions' lines they go themselves.
+    assert left == [(3, 7), (3, 5), (3, 3), (1, 3), (1, 1), (0, 0)]
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)  # SQLite has one writer at a time
+async def test_nodes_that_purge_at_once_share_the_work(database_url: str) -> None:
+    async with SQLStore(database_url) as store:
+        for number in (1, 2):
+            await store.create(record(number, created_at=float(number)), idempotency=None, now=0)
+        database = Database(database_url)
+        with database.engine.begin() as other_node:
+            other_node.execute(text("SELECT 1 FROM sessions WHERE session_id = 'sess_1' FOR UPDATE"))
+            assert not await store.purge(transcripts_before=None, records_before=3, now=60)
+        database.close()
+        assert await store.get("sess_1") is not None
+        assert await store.get("sess_2") is None
+        assert not await store.purge(transcripts_before=None, records_before=3, now=60)
+        assert await store.get("sess_1") is None
 
 
 async def test_a_call_that_is_cancelled_does_not_wait_for_its_thread(database_url: str) -> None:

@@ -119,9 +119,12 @@ class SessionStore(Protocol):
         """The sessions that `query` asks for, newest first; of the same moment, by their ids downwards."""
         ...
 
-    async def purge(self, *, transcripts_before: float | None, now: float) -> bool:
-        """Remove what nobody needs: transcript lines older than that (None: none of them) and what makes
-        mints repeatable, once expired. A bounded amount at a time; True when there may be more."""
+    async def purge(
+        self, *, transcripts_before: float | None, records_before: float | None, now: float
+    ) -> bool:
+        """Remove what nobody needs: transcript lines older than that (None: none of them), the sessions that
+        were minted before that (None: none) and can't be, or come, alive, with all that is known of them, and
+        what makes mints repeatable, once expired. A bounded amount at a time; True when there may be more."""
         ...
 
     async def add_key(self, key: StoredKey) -> None:

@@ -253,8 +253,13 @@ class MemoryStore:
                     found.append(history)
         return found
 
-    async def purge(self, *, transcripts_before: float | None, now: float) -> bool:
+    async def purge(
+        self, *, transcripts_before: float | None, records_before: float | None, now: float
+    ) -> bool:
         self._expire(now)
+        if records_before is not None:
+            for entry in [entry for entry in self._past.values() if entry.created_at < records_before]:
+                self._forget(entry)
         if transcripts_before is not None:
             for entry in self._entries.values():
                 kept = tuple(line for line in entry.transcript if line.at >= transcripts_before)
@@ -304,10 +309,13 @@ class MemoryStore:
     def _forget_oldest(self) -> bool:
         if not self._past:
             return False
-        entry = self._past.pop(next(iter(self._past)))
+        self._forget(next(iter(self._past.values())))
+        return True
+
+    def _forget(self, entry: _Entry) -> None:
+        del self._past[entry.session_id]
         del self._entries[entry.session_id]
         self._bytes -= entry.size
-        return True
 
 
 def _matches(query: SessionQuery, history: SessionHistory, now: float) -> bool:

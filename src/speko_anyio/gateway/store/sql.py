@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 import anyio.to_thread
 import msgspec
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Float,
     Row,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.sql.expression import GenerativeSelect
 
 from speko_anyio.protocol.mint import SessionConfig
 
@@ -56,6 +58,7 @@ from .records import (
 from .tables import IDEMPOTENCY, KEYS, SESSIONS, TRANSCRIPTS
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", bound=GenerativeSelect)
 
 PURGE_BATCH: Final = 1000
 """Rows of a table that one purge removes, so that it holds nobody up."""
@@ -280,17 +283,20 @@ class SQLStore:
             lambda connection: [_history(row) for row in connection.execute(rows)]
         )
 
-    async def purge(self, *, transcripts_before: float | None, now: float) -> bool:
-        lines, same = TRANSCRIPTS.c, IDEMPOTENCY.c
-        expired = select(same.key_id, same.request).where(same.expires_at <= now).limit(PURGE_BATCH)
+    async def purge(
+        self, *, transcripts_before: float | None, records_before: float | None, now: float
+    ) -> bool:
+        same = IDEMPOTENCY.c
+        expired = _some(select(same.key_id, same.request).where(same.expires_at <= now))
         forget = delete(IDEMPOTENCY).where(tuple_(same.key_id, same.request).in_(expired))
 
         def work(connection: Connection) -> bool:
-            removed = 0
+            removed = [connection.execute(forget).rowcount]
             if transcripts_before is not None:
-                old = select(lines.id).where(lines.at < transcripts_before).limit(PURGE_BATCH)
-                removed = connection.execute(delete(TRANSCRIPTS).where(lines.id.in_(old))).rowcount
-            return max(removed, connection.execute(forget).rowcount) >= PURGE_BATCH
+                removed.append(_purge_lines(connection, TRANSCRIPTS.c.at < transcripts_before))
+            if records_before is not None:
+                removed += _purge_sessions(connection, records_before, now)
+            return max(removed) >= PURGE_BATCH
 
         return await self._database.run(work)
 
@@ -368,6 +374,31 @@ def _keep_same(connection: Connection, idempotency: Idempotency, record: Session
             expires_at=record.token_expires_at,
         )
     )
+
+
+def _some(rows: Rows) -> Rows:
+    """As many of `rows` as one purge removes, and none that another node is removing now."""
+    return rows.limit(PURGE_BATCH).with_for_update(skip_locked=True)
+
+
+def _purge_lines(connection: Connection, which: ColumnElement[bool]) -> int:
+    """Remove lines of transcripts; how many."""
+    some = _some(select(TRANSCRIPTS.c.id).where(which))
+    return connection.execute(delete(TRANSCRIPTS).where(TRANSCRIPTS.c.id.in_(some))).rowcount
+
+
+def _purge_sessions(connection: Connection, before: float, now: float) -> tuple[int, int]:
+    """Remove sessions that are over, and their transcripts; how many lines and sessions."""
+    over = and_(_S.token_expires_at <= now, or_(_S.started_at.is_(None), _S.ended_at.is_not(None)))
+    # Their ids by themselves: for each statement there may be others.
+    ids = list(connection.execute(_some(select(_S.session_id).where(_S.created_at < before, over))).scalars())
+    if not ids:
+        return 0, 0
+    lines = _purge_lines(connection, TRANSCRIPTS.c.session_id.in_(ids))
+    if lines >= PURGE_BATCH:
+        # There may be more of them, which nobody would find without their sessions.
+        return lines, 0
+    return lines, connection.execute(delete(SESSIONS).where(_S.session_id.in_(ids))).rowcount
 
 
 def _use(connection: Connection, key_id: str, limits: KeyLimits, now: float) -> KeyUse:
