@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -391,6 +392,22 @@ async def test_the_bodys_exception_comes_out_as_it_is() -> None:
     assert caught.value is error
     assert server.commands == [Close(1000, "client_closed", "remote")]
     assert server.stream.closed
+
+
+async def test_the_bodys_exception_looks_as_if_it_went_straight_through() -> None:
+    with pytest.raises(Boom) as caught:
+        async with open_session(grant(), stream=FakeServer().stream):
+            raise Boom
+    assert {frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)} == {__file__}
+
+
+async def test_a_session_is_opened_once() -> None:
+    block = open_session(grant(), stream=FakeServer().stream)
+    async with block:
+        with pytest.raises(RuntimeError, match="once"):
+            await block.__aenter__()
+    with pytest.raises(RuntimeError, match="once"):
+        await block.__aenter__()
 
 
 async def test_the_bodys_own_group_passes_untouched() -> None:

@@ -7,7 +7,8 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final, Unpack
 
 from ..observe.observer import introduced
@@ -27,7 +28,6 @@ from ..providers.openai import OpenAIOptions, openai_endpoint
 from ..providers.options import with_wishes
 from ..providers.provider import PROVIDER_LIMITS
 from ..providers.xai import XAIOptions, xai_endpoint
-from .block import block
 from .config import session_config
 from .errors import ConfigurationError, MissingAPIKeyError
 from .mint import USER_AGENT
@@ -106,8 +106,7 @@ class Provider(abc.ABC):
         `LocalProtocolError` when `config` or `metadata` can't be used.
         """
 
-    @block
-    async def connect(
+    def connect(
         self,
         *,
         model: str,
@@ -118,7 +117,7 @@ class Provider(abc.ABC):
         output_sample_rate: SampleRate | None = None,
         tools: Iterable[AnyTool] = (),
         **options: Unpack[SessionOptions],
-    ) -> AsyncGenerator[RealtimeSession, None]:
+    ) -> AbstractAsyncContextManager[RealtimeSession, None]:
         """Hold a session with the provider open for the block: the same as `Realtime.connect` gives.
 
         The parameters are those of `Realtime.connect`. What of them the provider can't honour is logged as a
@@ -143,7 +142,7 @@ class Provider(abc.ABC):
             tools=tools,
         )
         options["observer"] = introduced(options.get("observer"), provider=self.name, model=model)
-        opening = open_connection(
+        return open_connection(
             lambda core_options: self.connection(
                 config, clock=time.monotonic, headers=HEADERS, **core_options
             ),
@@ -153,8 +152,6 @@ class Provider(abc.ABC):
             tools=tools,
             **options,
         )
-        async with opening as session:
-            yield session
 
 
 class OpenAI(Provider):
@@ -319,8 +316,7 @@ PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google
 """Every provider there is a dialect for."""
 
 
-@block
-async def open_connection(
+def open_connection(
     make_connection: Callable[[CoreOptions], ProviderConnection],
     endpoint: Endpoint,
     config: SessionConfig,
@@ -329,7 +325,7 @@ async def open_connection(
     expires_at: str = "",
     tools: Iterable[AnyTool],
     **options: Unpack[SessionOptions],
-) -> AsyncGenerator[RealtimeSession, None]:
+) -> AbstractAsyncContextManager[RealtimeSession, None]:
     """`open_core` for a provider: with its limits, at the rates of `config`, and a log of what the provider
     can't honour. ImportError when a rate is to be changed and soxr is not installed."""
 
@@ -345,7 +341,7 @@ async def open_connection(
 
     options.setdefault("limits", PROVIDER_LIMITS)
     options.setdefault("ping_timeout", PING_TIMEOUT)
-    opening = open_core(
+    return open_core(
         make_core,
         endpoint.url,
         session_id=session_id,
@@ -354,5 +350,3 @@ async def open_connection(
         secrets=endpoint.secrets,
         **options,
     )
-    async with opening as session:
-        yield session

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import TypedDict, Unpack
 
 from anyio.abc import ByteStream
 
 from ..observe.observer import Observers
-from ..observe.watching import watching
+from ..observe.watching import Audience, audience_of
 from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.url import parse_url
-from .block import block
 from .delivery import DEFAULT_MAX_BUFFER
 from .dialing import dial
 from .driver import Driver
@@ -80,8 +81,7 @@ def check_names(options: Mapping[str, object]) -> None:
             raise TypeError(f"there is no session option {name!r}; the options are {', '.join(known)}")
 
 
-@block
-async def open_core(
+def open_core(
     make_core: Callable[[CoreOptions], ClientCore],
     url: str,
     *,
@@ -90,7 +90,7 @@ async def open_core(
     tools: Iterable[AnyTool] = (),
     secrets: Iterable[str] = (),
     **options: Unpack[SessionOptions],
-) -> AsyncGenerator[RealtimeSession, None]:
+) -> AbstractAsyncContextManager[RealtimeSession, None]:
     """Hold open the session in which the core that `make_core` makes speaks to the host of `url`.
 
     `make_core` is given the options that are the core's, and may raise. So a provider's dialect at byte level
@@ -107,20 +107,59 @@ async def open_core(
 
     The `stream` of the options is closed whatever comes of it.
     """
-    with watching(session_id, url, options.get("observer"), secrets=secrets) as watch:
-        opening = _open_core(
-            lambda core_options: watch(make_core(core_options)),
-            url,
-            session_id=session_id,
-            expires_at=expires_at,
-            tools=tools,
-            **options,
-        )
-        async with opening as session:
-            yield session
+
+    async def open_watched() -> RealtimeSession:
+        audience = audience_of(session_id, url, options.get("observer"), secrets=secrets)
+        try:
+            return await _open_core(
+                make_core,
+                url,
+                session_id=session_id,
+                expires_at=expires_at,
+                tools=tools,
+                audience=audience,
+                options=options,
+            )
+        except BaseException as error:
+            if audience is not None:
+                audience.ended(error)
+            raise
+
+    return _SessionBlock(open_watched)
 
 
-@block
+class _SessionBlock:
+    """The ``async with`` around the session that `open_session` opens. No generator, and nothing that the
+    opening needed stays: what is held here is held as long as the session lives."""
+
+    __slots__ = ("_open", "_session")
+
+    def __init__(self, open_session: Callable[[], Awaitable[RealtimeSession]]) -> None:
+        self._open: Callable[[], Awaitable[RealtimeSession]] | None = open_session
+
+    async def __aenter__(self) -> RealtimeSession:
+        open_session, self._open = self._open, None
+        if open_session is None:
+            raise RuntimeError("a session is opened once: ask for another one")
+        self._session = session = await open_session()
+        await session._enter()
+        return session
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._session._exit(error)
+        except BaseException as raised:
+            if raised is not error:
+                raise
+            # It goes on as it came, and does not look as if it were raised here too.
+            raised.__traceback__ = traceback
+
+
 async def _open_core(
     make_core: Callable[[CoreOptions], ClientCore],
     url: str,
@@ -128,8 +167,9 @@ async def _open_core(
     session_id: str,
     expires_at: str,
     tools: Iterable[AnyTool],
-    **options: Unpack[SessionOptions],
-) -> AsyncGenerator[RealtimeSession, None]:
+    audience: Audience | None,
+    options: SessionOptions,
+) -> RealtimeSession:
     stream = options.get("stream")
     driver: Driver | None = None if stream is None else StreamDriver(stream)
     try:
@@ -146,6 +186,8 @@ async def _open_core(
                 "warn_before": options.get("warn_before", 60.0),
             }
         )
+        if audience is not None:
+            core = audience.watch(core)
         if driver is None:
             driver = await dial(
                 parse_url(url),
@@ -162,11 +204,11 @@ async def _open_core(
             close_timeout=close_timeout,
             max_buffer=options.get("max_buffer", DEFAULT_MAX_BUFFER),
             tool_errors=options.get("tool_errors", "log"),
+            audience=audience,
         )
         await driver.shake_hands()
     except BaseException:
         if driver is not None:
             await driver.aclose_forcefully()
         raise
-    async with session._run():
-        yield session
+    return session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Unpack
 
 from ..observe.observer import introduced
@@ -24,14 +25,13 @@ from .session import RealtimeSession
 from .tools import AnyTool
 
 
-@block
-async def open_session(
+def open_session(
     grant: AnyGrant,
     *,
     tools: Iterable[AnyTool] = (),
     ttl_seconds: float | None = None,
     **options: Unpack[SessionOptions],
-) -> AsyncGenerator[RealtimeSession, None]:
+) -> AbstractAsyncContextManager[RealtimeSession, None]:
     """Open the session of a grant that was minted here or elsewhere; no API key is needed.
 
     A `ProviderGrant` is opened with the provider itself, on the service's account. Its credential goes there,
@@ -53,9 +53,7 @@ async def open_session(
         # The dialects are loaded when they are needed.
         from .direct_grant import open_provider_grant
 
-        async with open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, **options) as session:
-            yield session
-        return
+        return open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, **options)
 
     def make_core(core_options: CoreOptions) -> ClientConnection:
         return ClientConnection(
@@ -68,7 +66,7 @@ async def open_session(
             **core_options,
         )
 
-    opening = open_core(
+    return open_core(
         make_core,
         grant.ws_url,
         session_id=grant.session_id,
@@ -77,8 +75,6 @@ async def open_session(
         secrets=(grant.ws_token,),
         **options,
     )
-    async with opening as session:
-        yield session
 
 
 class Realtime:

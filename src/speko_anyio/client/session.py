@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar, overload
 import anyio
 
 from ..audio.pcm import duration
+from ..observe.watching import Audience
 from ..protocol.frames import Audio, Close, Frame
 from ..protocol.session import Buffer
 from .block import block
@@ -46,6 +47,7 @@ class RealtimeSession:
 
     __slots__ = (
         "__weakref__",
+        "_audience",
         "_audio_bytes_sent",
         "_close_timeout",
         "_core",
@@ -71,12 +73,14 @@ class RealtimeSession:
         close_timeout: float,
         max_buffer: int = DEFAULT_MAX_BUFFER,
         tool_errors: ToolErrors = "log",
+        audience: Audience | None = None,
     ) -> None:
         self._core = core
         self._driver = driver
         self._session_id = session_id
         self._expires_at = expires_at
         self._close_timeout = close_timeout
+        self._audience = audience
         self._lifetime = Lifetime(session_id)
         self._tool_calls = ToolCalls(
             toolbox,
@@ -312,13 +316,24 @@ class RealtimeSession:
 
     # Its life
 
-    @block
-    async def _run(self) -> AsyncGenerator[Self, None]:
-        """Live, after the handshake, around the user's body."""
+    async def _enter(self) -> None:
+        """Begin to live, after the handshake. `_exit` has to follow, in the same task."""
+        self._driver.start(self._lifetime)
+        await self._lifetime.enter()
+
+    async def _exit(self, error: BaseException | None) -> None:
+        """End, after the user's body, which raised `error`; raises what is to come out of the block."""
         driver = self._driver
-        async with self._lifetime.run(leave=self._leave, abort=driver.abort, wait_gone=driver.wait_gone):
-            driver.start(self._lifetime)
-            yield self
+        try:
+            await self._lifetime.exit(
+                error, leave=self._leave, abort=driver.abort, wait_gone=driver.wait_gone
+            )
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if self._audience is not None:
+                self._audience.ended(error)
 
     async def _leave(self) -> None:
         """The body is through: say goodbye, and let the handlers take what is left."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from ..protocol.errors import LocalProtocolError
@@ -17,11 +16,10 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("speko_anyio.client")
 
 
-@contextmanager
-def watching(
+def audience_of(
     session_id: str, url: str, observers: Observers, *, secrets: Iterable[str]
-) -> Iterator[Callable[[ClientCore], ClientCore]]:
-    """Watch the session at `url` that lives in the block; gives what its core has to be passed through.
+) -> Audience | None:
+    """Who watches the session at `url`, where anybody does.
 
     `observers` are the user's; the log is another one when its level asks for it now. `secrets` must not be
     logged, whoever says them.
@@ -31,18 +29,7 @@ def watching(
         from .logs import LogObserver
 
         makers.append(lambda info: LogObserver(info, logger, secrets=secrets))
-    if not makers:
-        yield lambda core: core
-        return
-    from .core import ObservedCore
-
-    audience = Audience(_info(session_id, url), makers)
-    try:
-        yield lambda core: ObservedCore(core, audience)
-    except BaseException as error:
-        audience.tell(SessionObserver.ended, error)
-        raise
-    audience.tell(SessionObserver.ended, None)
+    return Audience(_info(session_id, url), makers) if makers else None
 
 
 def _info(session_id: str, url: str) -> SessionInfo:
@@ -65,6 +52,16 @@ class Audience:
                 self._observers.append(make(info))
             except Exception:
                 logger.exception("session %s: an observer could not be made", info.session_id)
+
+    def watch(self, core: ClientCore) -> ClientCore:
+        """The core, telling the observers what happens in it."""
+        from .core import ObservedCore
+
+        return ObservedCore(core, self)
+
+    def ended(self, error: BaseException | None) -> None:
+        """The session is over, by `error` where it is one."""
+        self.tell(SessionObserver.ended, error)
 
     def tell(self, what: Callable[..., None], *args: object) -> None:
         """Call the method `what` of every observer."""
