@@ -45,7 +45,7 @@ class Lifetime:
         self._tasks: TaskGroup | None = None
         self._context: Context | None = None
         self._early: list[Callable[[TaskGroup], None]] = []
-        self._scopes: set[anyio.CancelScope] = set()
+        self._scopes: list[anyio.CancelScope] = []
         self._stopping = False
         self._body = anyio.CancelScope()
         self._failure: BaseException | None = None
@@ -147,7 +147,7 @@ class Lifetime:
         # Shielded: when the body is cancelled, its `finally` blocks still have a live connection.
         # `_stop` is the other end of every such scope.
         with anyio.CancelScope(shield=True) as scope:
-            self._scopes.add(scope)
+            self._scopes.append(scope)
             if self._stopping:
                 scope.cancel()
             try:
@@ -164,7 +164,7 @@ class Lifetime:
             except Exception as exc:  # noqa: BLE001 - nothing may come out of a task but through the owner
                 self.fail(bug(exc))
             finally:
-                self._scopes.discard(scope)
+                self._scopes.remove(scope)
 
     def _stop(self) -> None:
         self._stopping = True

@@ -85,9 +85,8 @@ class RealtimeSession:
         self._tool_calls = ToolCalls(
             toolbox,
             core,
+            driver,
             self._lifetime,
-            send_result=self.send_tool_result,
-            moved=driver.moved,
             errors=tool_errors,
         )
         self._pump = Pump(

@@ -193,7 +193,9 @@ class StreamDriver:
     async def _watch_the_clock(self) -> None:
         while not self._pump.done:
             with anyio.CancelScope(deadline=_instant(self._armed)) as self._alarm:
-                await anyio.sleep_forever()
+                # The end cancels it before that comes. Any event would do: it costs less than to sleep for
+                # ever, which takes another scope on trio.
+                await self._finished.wait()
             self._pump.handle_timeout(anyio.current_time())
             self.moved()
 

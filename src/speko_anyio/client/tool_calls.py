@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Final, get_args
 
 import anyio
 
 from ..protocol.errors import SpekoError
 from ..protocol.frames import ToolCall
+from .driver import Driver
 from .lifetime import Lifetime
 from .pump import ClientCore
 from .tools import Toolbox, ToolErrors, log_failure
@@ -22,20 +22,19 @@ there, but their functions run on, and a peer must not start tasks without end."
 
 
 class ToolCalls:
-    """Runs the calls of one session as tasks of its `lifetime`, and answers each with `send_result`.
+    """Runs the calls of one session as tasks of its `lifetime`, and answers each by its `driver`.
 
     `receive` and `interrupt` are called while bytes are taken in, at times outside of any task: nothing of
     anyio may be made there but by `Lifetime.spawn`. What is answered without waiting is queued in the core,
-    and `moved` has it written.
+    and the driver's `moved` has it written.
     """
 
     __slots__ = (
         "_core",
+        "_driver",
         "_errors",
         "_lifetime",
-        "_moved",
         "_running",
-        "_send_result",
         "_toolbox",
         "received",
     )
@@ -44,10 +43,9 @@ class ToolCalls:
         self,
         toolbox: Toolbox,
         core: ClientCore,
+        driver: Driver,
         lifetime: Lifetime,
         *,
-        send_result: Callable[[str, str], Awaitable[None]],
-        moved: Callable[[], None],
         errors: ToolErrors,
     ) -> None:
         if errors not in get_args(ToolErrors):
@@ -56,11 +54,10 @@ class ToolCalls:
             )
         self._toolbox = toolbox
         self._core = core
+        self._driver = driver
         self._lifetime = lifetime
-        self._send_result = send_result
-        self._moved = moved
         self._errors: ToolErrors = errors
-        self._running: set[_Run] = set()
+        self._running: list[_Run] = []
         self.received = 0
         """Calls so far, also those that the application answers."""
 
@@ -79,7 +76,7 @@ class ToolCalls:
             self._answer_at_once(call, "Too many tools are running; try again later.")
             return
         run = _Run(call)
-        self._running.add(run)
+        self._running.append(run)
         self._lifetime.spawn(self._run, run)
 
     def interrupt(self) -> None:
@@ -105,15 +102,15 @@ class ToolCalls:
             if failures:
                 # Before the session ends of it, and without waiting: the model is told all the same.
                 self._answer_at_once(call, output)
-                self._moved()
+                self._driver.moved()
                 self._lifetime.fail(failures[0])
             else:
-                await self._send_result(call.call_id, output)
+                await self._driver.send(self._core.send_tool_result, call.call_id, output)
         except SpekoError as error:
             # The session is over, or the application was quicker: nobody waits for this result.
             logger.debug("the result of tool %s was not sent: %s", call.name, error)
         finally:
-            self._running.discard(run)
+            self._running.remove(run)
 
     def _answer_at_once(self, call: ToolCall, output: str) -> None:
         try:
