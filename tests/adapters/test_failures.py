@@ -106,6 +106,16 @@ async def test_a_connection_that_breaks_in_the_handshake() -> None:
     assert server.stream.closed
 
 
+async def test_nothing_is_opened_before_the_block_is_entered() -> None:
+    server = FakeServer()
+    opening = open_session(grant(), stream=server.stream)
+    await settled()
+    assert server.wire == b""
+    assert not server.stream.receiving
+    async with opening as session:
+        assert await session.receive() == READY
+
+
 async def test_a_session_accepted_and_closed_in_one_breath_is_a_session() -> None:
     server = FakeServer()
 
@@ -220,6 +230,32 @@ async def test_whoever_waits_to_send_or_to_close_is_told_when_the_connection_bre
         assert sorted(told) == ["closer", "sender", "sender behind it"]
 
 
+@pytest.mark.parametrize("stuck", ["reads nothing", "answers nothing"])
+async def test_a_peer_that_is_stuck_holds_up_the_leaving_only_so_long(stuck: str) -> None:
+    async with connected(close_timeout=0.01) as (session, server):
+        if stuck == "reads nothing":
+            server.from_client.stall()
+        else:
+            server.answers = False
+    assert session.closed is not None
+    assert (session.closed.code, session.closed.initiated_by) == (1006, "local")
+    assert server.stream.closed
+
+
+async def test_the_end_of_a_lost_session_is_not_that_of_the_next_one() -> None:
+    client = Speko("k").realtime
+    lost, server = FakeServer(), FakeServer()
+    async with client.open(grant(), stream=lost.stream) as session:
+        lost.to_client.break_()
+        assert [type(frame) async for frame in session] == [Ready, Close]
+    async with client.open(grant(), stream=server.stream) as session:
+        assert await session.receive() == READY
+        await session.commit()
+        await settled()
+        assert server.commands == [Commit()]
+        assert session.closed is None
+
+
 async def test_good_frames_in_one_read_with_a_bad_one_are_delivered_first() -> None:
     async with connected() as (session, server):
         server.core.send_audio(PCM)
@@ -262,6 +298,27 @@ async def test_a_handler_that_sends_while_its_buffer_is_full_blocks_nobody() -> 
         await settled()
         assert [type(frame) for frame in heard] == [Ready, *[Audio] * 30]
         assert len(server.commands) == 31
+
+
+async def test_a_handler_that_waits_for_the_goodbye_while_its_buffer_is_full_blocks_nobody() -> None:
+    server = FakeServer(max_receive=len(PCM))
+    async with connected(server, max_buffer=2 * len(PCM)) as (session, _):
+        go = anyio.Event()
+
+        async def leave(frame: Frame) -> None:
+            await go.wait()
+            await session.close(4000, "heard enough")
+
+        session.on(leave)
+        for _ in range(30):
+            server.core.send_audio(PCM)
+        server.flush()
+        await settled()
+        assert not server.stream.receiving
+        go.set()
+        while session.closed is None:
+            await checkpoint()
+        assert session.closed == Close(4000, "heard enough", "local")
 
 
 async def test_a_send_cancelled_while_it_writes_ends_the_session() -> None:
@@ -481,24 +538,39 @@ async def test_a_cancelled_body_has_a_live_connection_while_it_cleans_up() -> No
     assert closed.initiated_by == "local"
 
 
-async def test_receivers_outside_the_block_are_woken_when_it_is_cancelled() -> None:
-    frames: list[Frame] = []
-    async with anyio.create_task_group() as outside:
-        woken = anyio.Event()
+async def test_whoever_waits_outside_the_block_is_woken_when_it_is_cancelled() -> None:
+    woken: list[str] = []
 
-        async def receive(session: RealtimeSession) -> None:
-            frames.extend([frame async for frame in session])
-            woken.set()
+    async def receive(session: RealtimeSession) -> None:
+        assert [type(frame) async for frame in session] == [Ready, Close]
+        woken.append("receiver")
 
-        with anyio.CancelScope() as scope:
-            async with connected() as (session, _server):
-                outside.start_soon(receive, session)
-                await settled()
-                scope.cancel()
-                await anyio.sleep_forever()
-        with anyio.fail_after(1):
-            await woken.wait()
-    assert [type(frame) for frame in frames] == [Ready, Close]
+    async def take(session: RealtimeSession) -> None:
+        async with session.frames(Transcript) as frames:
+            assert [frame async for frame in frames] == []
+        woken.append("consumer")
+
+    async def send(session: RealtimeSession) -> None:
+        with pytest.raises(ConnectionClosed):
+            await session.send_audio(LONG)
+        woken.append("sender")
+
+    async def close(session: RealtimeSession) -> None:
+        await session.close()
+        woken.append("closer")
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as outside:
+            with anyio.CancelScope() as scope:
+                async with connected() as (session, server):
+                    server.from_client.stall()
+                    for wait in (receive, take, send, close):
+                        outside.start_soon(wait, session)
+                        await settled()
+                    assert woken == []
+                    scope.cancel()
+                    await anyio.sleep_forever()
+    assert sorted(woken) == ["closer", "consumer", "receiver", "sender"]
 
 
 # Handlers

@@ -115,6 +115,31 @@ async def test_a_slow_one_holds_up_the_reading_and_loses_nothing() -> None:
         assert len(slow_got) == len(fast_got) == 100
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_reading_goes_on_when_the_last_of_those_that_hold_it_up_has_room(
+    order: tuple[int, int],
+) -> None:
+    limit = 4 * (len(PCM) + FRAME_OVERHEAD)
+    server = FakeServer(max_receive=len(PCM))
+    async with connected(server) as (session, _):
+        async with session.frames(Audio, max_buffer=limit) as a, session.frames(Audio, max_buffer=limit) as b:
+            first, last = ((a, b)[index] for index in order)
+            for _ in range(3):
+                say(server, audio=12)
+                await settled()
+                assert not server.stream.receiving
+                # Each time by other tasks than those that came too late.
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(take, first, 4)
+                await settled()
+                assert not server.stream.receiving
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(take, last, 12)
+                    tasks.start_soon(take, first, 8)
+                await settled()
+                assert server.stream.receiving
+
+
 async def test_unwanted_frames_cost_nothing() -> None:
     async with connected() as (session, server), session.frames(Transcript, max_buffer=1_000) as texts:
         async with session.frames(Audio) as audio:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ from speko_anyio import (
     Frame,
     Interrupt,
     Interruption,
+    Limits,
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
@@ -29,6 +31,7 @@ from speko_anyio import (
     ToolCall,
     ToolResult,
     Transcript,
+    Unknown,
     Usage,
 )
 from speko_anyio.client.delivery import FRAME_OVERHEAD
@@ -292,6 +295,27 @@ async def test_a_full_buffer_stops_the_reading_and_room_resumes_it() -> None:
         assert session.stats().bytes_buffered == 0
 
 
+async def test_by_default_about_a_minute_of_speech_waits_and_an_interruption_acts_at_once() -> None:
+    speech = bytes(960)
+    async with connected() as (session, server):
+        for _ in range(59 * 50):
+            server.core.send_audio(speech)
+        server.flush()
+        while server.to_client.data:
+            await settled()
+        assert server.stream.receiving
+        assert session.stats().seconds_buffered == pytest.approx(59)
+        server.core.send_interruption()
+        server.flush()
+        await settled()
+        assert [await session.receive() for _ in range(2)] == [Ready(24_000, 24_000), Interruption("user")]
+        for _ in range(70 * 50):
+            server.core.send_audio(speech)
+        server.flush()
+        await settled()
+        assert not server.stream.receiving
+
+
 async def test_an_interruption_discards_the_undelivered_audio_ahead_of_it() -> None:
     async with connected() as (session, server):
         assert isinstance(await session.receive(), Ready)
@@ -501,6 +525,34 @@ async def test_a_violation_is_raised_behind_what_came_before_it_and_told_to_the_
         assert server.closed is not None
         assert server.closed.code == 1007
         assert server.stream.closed
+
+
+def audio_of(size: int) -> tuple[bytes, Frame]:
+    return b"\x82\x7f" + size.to_bytes(8, "big") + bytes(size), Audio(bytes(size), 24_000)
+
+
+def text_of(size: int) -> tuple[bytes, Frame]:
+    text = '{"t":"new","x":"'.ljust(size - 2, "-") + '"}'
+    return b"\x81\x7f" + size.to_bytes(8, "big") + text.encode(), Unknown("new", text)
+
+
+@pytest.mark.parametrize("message", [audio_of, text_of])
+async def test_a_message_may_be_as_long_as_was_asked_for_and_no_longer(
+    message: Callable[[int], tuple[bytes, Frame]],
+) -> None:
+    """That is no matter of how it is read: a message at this limit takes several reads."""
+    limit = 200_000
+    async with connected(limits=Limits(max_message_size=limit, max_text_size=limit)) as (session, server):
+        assert isinstance(await session.receive(), Ready)
+        wire, frame = message(limit)
+        server.raw(wire)
+        assert await session.receive() == frame
+        wire, _ = message(limit + 2)
+        server.raw(wire)
+        assert isinstance(await session.receive(), Close)
+        with pytest.raises(RemoteProtocolError) as caught:
+            await session.receive()
+        assert caught.value.close_code == 1009
 
 
 async def test_a_session_whose_time_is_up_says_so_with_a_type_of_its_own() -> None:

@@ -136,6 +136,27 @@ async def test_leaving_cancels_what_runs() -> None:
     assert cancelled.is_set()
 
 
+async def test_a_connection_that_breaks_under_a_tool_is_the_sessions_end_and_no_failure_of_the_tool(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    go = anyio.Event()
+
+    async def slow() -> str:
+        await go.wait()
+        return "late"
+
+    async with calling(slow) as (session, server, call):
+        call("c1", "slow")
+        assert isinstance(await session.receive(), ToolCall)
+        server.to_client.break_()
+        assert isinstance(await session.receive(), Close)
+        go.set()
+        await settled()
+        assert session.stats().tools_running == 0
+        assert server.commands == []
+    assert caplog.records == []
+
+
 async def test_a_thread_that_hangs_does_not_keep_the_session() -> None:
     go, started = threading.Event(), threading.Event()
 

@@ -22,6 +22,7 @@ from speko_anyio import (
     Audio,
     AudioIn,
     Close,
+    ConnectionClosed,
     Ready,
     RealtimeSession,
     ServerConnection,
@@ -192,6 +193,22 @@ async def test_tls_with_somebody_who_speaks_none() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_tls_that_fails_leaves_no_socket_open() -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    open_before: list[int] = []
+    # What an event loop opens once, and keeps, it opens in the first round.
+    for _ in range(3):
+        async with serving(context) as port:
+            with pytest.raises(APIConnectionError, match="TLS with"):
+                async with open_session(grant(f"wss://127.0.0.1:{port}/s"), proxy=None):
+                    raise AssertionError("opened")
+        await settled()
+        open_before.append(open_files())
+    assert open_before[1] == open_before[2]
+
+
 async def test_a_port_where_nobody_listens() -> None:
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
@@ -257,3 +274,51 @@ async def test_a_peer_that_reads_nothing_while_it_writes_does_not_stop_us() -> N
                     senders.start_soon(send)
                     frames = [await session.receive() for _ in range(101)]
                     assert frames[1:] == [Audio(PCM, 24_000)] * 100
+
+
+async def test_a_host_that_reads_nothing_more_stops_the_sender_and_not_the_leaving() -> None:
+    """Over sockets, whose buffers are the system's: the sender waits once they are full, and is told."""
+    left = anyio.Event()
+
+    async def open_and_sulk(stream: ByteStream) -> None:
+        core = ServerConnection(ping_interval=None)
+        async with stream:
+            while not isinstance(core.next_event(), UpgradeRequest):
+                core.receive_data(await stream.receive())
+            core.accept()
+            core.send_ready()
+            await stream.send(core.data_to_send())
+            await left.wait()
+
+    sent = 0
+    told: list[ConnectionClosed] = []
+
+    async def send(session: RealtimeSession) -> None:
+        nonlocal sent
+        try:
+            while True:
+                await session.send_audio(bytes(65_536))
+                sent += 1
+        except ConnectionClosed as error:
+            told.append(error)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    with anyio.fail_after(30):
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, open_and_sulk)
+            url = f"ws://127.0.0.1:{port}/s"
+            async with open_session(grant(url), proxy=None, close_timeout=0.05) as session:
+                assert isinstance(await session.receive(), Ready)
+                tasks.start_soon(send, session)
+                before = -1
+                while sent > before:
+                    before = sent
+                    await settled()
+                assert told == []
+            assert session.closed is not None
+            assert session.closed.code == 1006
+            while not told:
+                await checkpoint()
+            left.set()
+            tasks.cancel_scope.cancel()

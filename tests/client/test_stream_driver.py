@@ -1,0 +1,93 @@
+"""A session over any byte stream: what the stream raises is the session's end, and told as its cause."""
+
+from __future__ import annotations
+
+import ssl
+
+import anyio
+import pytest
+
+from speko_anyio import Close, Commit, ConnectionClosed, Ready
+from speko_anyio.testing.server import FakeServer, connected
+from speko_anyio.testing.streams import MemoryStream
+from tests.support.drivers import settled
+
+pytestmark = pytest.mark.anyio
+
+ERRORS = [
+    anyio.BrokenResourceError(),
+    anyio.ClosedResourceError(),
+    anyio.BusyResourceError("reading from"),
+    ConnectionResetError(104, "Connection reset by peer"),
+    ssl.SSLError(1, "bad record mac"),
+]
+
+
+class FailingStream(MemoryStream):
+    """Raises what it was given, each time it is used from then on."""
+
+    receive_error: Exception | None = None
+    send_error: Exception | None = None
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        data = await super().receive(max_bytes)
+        if self.receive_error is not None:
+            raise self.receive_error
+        return data
+
+    async def send(self, item: bytes) -> None:
+        if self.send_error is not None:
+            raise self.send_error
+        await super().send(item)
+
+
+def failing() -> tuple[FakeServer, FailingStream]:
+    server = FakeServer()
+    server.stream = stream = FailingStream(server.to_client, server.from_client)
+    return server, stream
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_what_receiving_raises(error: Exception) -> None:
+    server, stream = failing()
+    async with connected(server) as (session, _):
+        assert isinstance(await session.receive(), Ready)
+        stream.receive_error = error
+        server.raw(b"\x89\x00")
+        end = await session.receive()
+        assert isinstance(end, Close)
+        assert (end.code, end.initiated_by) == (1006, "transport")
+        with pytest.raises(ConnectionClosed) as caught:
+            await session.commit()
+        assert caught.value.__cause__ is error
+        await settled()
+        assert stream.closed
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_what_sending_raises(error: Exception) -> None:
+    server, stream = failing()
+    async with connected(server) as (session, _):
+        assert isinstance(await session.receive(), Ready)
+        stream.send_error = error
+        with pytest.raises(ConnectionClosed) as caught:
+            await session.commit()
+        assert caught.value.__cause__ is error
+        end = await session.receive()
+        assert isinstance(end, Close)
+        assert end.code == 1006
+        await settled()
+        assert stream.closed
+
+
+async def test_a_reply_that_can_not_be_sent_is_the_end_too() -> None:
+    server, stream = failing()
+    async with connected(server) as (session, _):
+        await session.commit()
+        assert isinstance(await session.receive(), Ready)
+        stream.send_error = anyio.BrokenResourceError()
+        server.raw(b"\x89\x00")
+        assert isinstance(await session.receive(), Close)
+        await settled()
+        assert stream.closed
+    assert server.commands == [Commit()]
