@@ -12,6 +12,7 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Final, TypeVarTuple, cast
 
@@ -89,6 +90,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         "_opening",
         "_paused",
         "_pump",
+        "_read_buffer",
         "_reading",
         "_sends_left",
         "_timer",
@@ -108,6 +110,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._armed: float | None = None
         self._early: list[bytes] = []
+        self._read_buffer = _read_buffer()
         self._reading = False
         self._paused = False
         self._turns = asyncio.Lock()
@@ -130,7 +133,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._core = pump.core
         self._close_timeout = close_timeout
         pump.on_space = self._space_made
-        pump.inbox.make_waiter = self._make_waiter
+        pump.use_waiter(partial(_Waiter, self._loop))
 
     async def shake_hands(self) -> None:
         pump = self._attached()
@@ -155,17 +158,21 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         else:
             await checkpoint()
             self._sends_left = _SENDS_PER_TURN - 1
-        # `_turns` is held too by whoever was told just now that all is written, and has not gone on yet.
-        others_wait = self._paused or self._waiting or self._turns.locked()
+        # Somebody waits also who was told just now that all is written, and has not gone on yet.
+        others_wait = self._paused or self._waiting
         if others_wait:
             await self._send_in_turn(verb, *args)
             return
         verb(*args)
         self._write()
         if self._paused or self._transport.is_closing():
-            # Taken without waiting: to be cancelled between the write and the wait would go unnoticed.
-            async with self._turns:
-                await self._wait_written()
+            self._waiting += 1
+            try:
+                # Taken without waiting: to be cancelled between the write and the wait would go unnoticed.
+                async with self._turns:
+                    await self._wait_written()
+            finally:
+                self._waiting -= 1
 
     def current_time(self) -> float:
         return self._loop.time()
@@ -219,16 +226,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._transport.pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        # Filled and handed over in one step of the loop, so one serves all the sessions of a thread.
-        view: memoryview | None = getattr(_reads, "buffer", None)
-        if view is None:
-            view = _reads.buffer = memoryview(bytearray(_READ_SIZE))
-        return view
+        return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._receive(bytes(_reads.buffer[:nbytes]))
-
-    def _receive(self, data: bytes) -> None:
+        data = bytes(self._read_buffer[:nbytes])
         if self._pump is None:
             # uvloop starts to read all the same; this time it stops.
             self._early.append(data)
@@ -280,9 +281,6 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         # Not here and now: the pump may be in the middle of delivering.
         if not self._reading and not self._ending:
             self._loop.call_soon(self._guard, self.moved)
-
-    def _make_waiter(self) -> _Waiter:
-        return _Waiter(self._loop)
 
     def _receive_eof(self) -> None:
         self._attached().receive_eof()
@@ -426,7 +424,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def _guard(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except Exception as error:  # noqa: BLE001 - as in `_receive`
+        except Exception as error:  # noqa: BLE001 - as in `buffer_updated`
             self._report(error)
 
     def _report(self, error: Exception) -> None:
@@ -442,20 +440,29 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
 
 class _Waiter:
-    """What one task waits for, once. Events, of anyio or asyncio, are for any number of tasks and cost five
-    times as much, and a session waits for each frame."""
+    """What one task waits for. Events, of anyio or asyncio, are for any number of tasks and cost five times
+    as much, and a session waits for each frame."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_future", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._future = loop.create_future()
-
-    def set(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
+        self._loop = loop
 
     def wait(self) -> asyncio.Future[None]:
+        self._future = self._loop.create_future()
         return self._future
+
+    def wake(self) -> None:
+        _wake(self._future)
+
+
+def _read_buffer() -> memoryview:
+    """Where reads go. Filled and handed over in one step of the loop, so one serves all the sessions of a
+    thread."""
+    view: memoryview | None = getattr(_reads, "buffer", None)
+    if view is None:
+        view = _reads.buffer = memoryview(bytearray(_READ_SIZE))
+    return view
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -38,10 +38,27 @@ def _cost(frame: Frame) -> int:
 
 
 class Waiter(Protocol):
-    """What one task waits for, once: an `anyio.Event` will do."""
+    """What one task waits for, again and again."""
 
-    def set(self) -> object: ...
-    def wait(self) -> Awaitable[object]: ...
+    def wait(self) -> Awaitable[object]:
+        """What the task is to await now."""
+        ...
+
+    def wake(self) -> None:
+        """Let it go on; nothing when it has gone on already, or was cancelled."""
+
+
+class EventWaiter:
+    """A `Waiter` for any event loop."""
+
+    __slots__ = ("_event",)
+
+    def wait(self) -> Awaitable[None]:
+        self._event = anyio.Event()
+        return self._event.wait()
+
+    def wake(self) -> None:
+        self._event.set()
 
 
 class DeliveryBuffer:
@@ -60,12 +77,12 @@ class DeliveryBuffer:
         "_resume_at",
         "_size",
         "_streak",
-        "_wake",
+        "_waiting",
         "dropped_bytes",
         "dropped_frames",
         "full",
         "lossy",
-        "make_waiter",
+        "waiter",
     )
 
     def __init__(self, limit: int, on_space: Callable[[], None]) -> None:
@@ -78,8 +95,8 @@ class DeliveryBuffer:
         self._size = 0
         self._streak = 0
         self._busy = False
-        self._wake: Waiter | None = None
-        self.make_waiter: Callable[[], Waiter] = anyio.Event
+        self._waiting = False
+        self.waiter: Waiter = EventWaiter()
         """Where an event loop has something lighter to wait for, that."""
         self._ended = False
         self.full = False
@@ -102,29 +119,35 @@ class DeliveryBuffer:
         """The frames that wait, oldest first."""
         return tuple(self._frames)
 
-    def put(self, frame: Frame) -> None:
-        """Append a frame; an `Interruption` discards the audio ahead of it. `Close` ends the buffer."""
+    def put(self, frame: Frame) -> bool:
+        """Append a frame; an `Interruption` discards the audio ahead of it. `Close` ends the buffer. Gives
+        whether to stop reading."""
         kind = type(frame)
-        if kind is Interruption:
-            self._discard_audio()
-        elif self.full and self.lossy and kind is not Close:
+        if self.full and self.lossy and kind is not Interruption and kind is not Close:
             self._dropped(frame)
-            return
+            return False
+        if kind is Audio:
+            self._size += FRAME_OVERHEAD + len(frame.pcm)  # type: ignore[union-attr]
+        else:
+            if kind is Interruption:
+                self._discard_audio()
+            elif kind is Close:
+                self._ended = True
+            self._size += _cost(frame)
         self._frames.append(frame)
-        self._size += _cost(frame) if kind is not Audio else FRAME_OVERHEAD + len(frame.pcm)  # type: ignore[union-attr]
         if self._size >= self._limit:
             self.full = True
-        if kind is Close:
-            self._ended = True
-        if self._wake is not None:
-            self._wake.set()
-            self._wake = None
+        if self._waiting:
+            self._waiting = False
+            self.waiter.wake()
+        return self.full and not self.lossy
 
     def end(self) -> None:
         """Nothing more will come: what waits can still be taken, then `get` gives None."""
         self._ended = True
-        if self._wake is not None:
-            self._wake.set()
+        if self._waiting:
+            self._waiting = False
+            self.waiter.wake()
 
     def clear(self) -> None:
         """Forget what waits: nobody will take it."""
@@ -160,12 +183,12 @@ class DeliveryBuffer:
             while not frames:
                 if self._ended:
                     return None
-                self._wake = self.make_waiter()
-                await self._wake.wait()
+                self._waiting = True
+                await self.waiter.wait()
                 self._streak = _FRAMES_PER_TURN
         finally:
             self._busy = False
-            self._wake = None
+            self._waiting = False
         return self.take()
 
     def _discard_audio(self) -> None:
@@ -207,7 +230,7 @@ class SelectiveBuffer(DeliveryBuffer):
         self._kinds = frozenset(kinds)
         self._drop_oldest = drop_oldest
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: Frame) -> bool:
         kind = type(frame)
         if kind in self._kinds:
             super().put(frame)
@@ -221,3 +244,4 @@ class SelectiveBuffer(DeliveryBuffer):
             self._discard_audio()
         elif kind is Close:
             self.end()
+        return self.full and not self.lossy

@@ -19,8 +19,9 @@ from ..protocol.dialect import NEED_DATA, NeedData
 from ..protocol.errors import RemoteProtocolError, SpekoError
 from ..protocol.frames import Audio, Close, Frame, Interruption, ToolCall
 from ..protocol.state import State
-from .delivery import DeliveryBuffer, SelectiveBuffer
+from .delivery import DeliveryBuffer, EventWaiter, SelectiveBuffer, Waiter
 
+_OPEN: Final = State.OPEN
 _LEAVING: Final = (State.CLOSING, State.CLOSED)
 
 
@@ -69,6 +70,7 @@ class Pump:
 
     __slots__ = (
         "_consumers",
+        "_make_waiter",
         "_max_buffer",
         "_on_call",
         "_on_interruption",
@@ -104,6 +106,7 @@ class Pump:
         self.inbox = DeliveryBuffer(max_buffer, self._space_made)
         """What `receive` and the iteration take from."""
         self._consumers: list[DeliveryBuffer] = [self.inbox]
+        self._make_waiter: Callable[[], Waiter] = EventWaiter
         self.bytes_received = 0
         self.frames_received = 0
         self.audio_bytes_received = 0
@@ -149,6 +152,11 @@ class Pump:
 
     # Consumers
 
+    def use_waiter(self, make: Callable[[], Waiter]) -> None:
+        """Have the consumers wait by this, where an event loop has something lighter than events."""
+        self._make_waiter = make
+        self.inbox.waiter = make()
+
     def claim(self) -> None:
         """Somebody takes from the inbox: it has to be lossless from here on."""
         if not self.claimed:
@@ -171,7 +179,7 @@ class Pump:
             buffer.put(frame)
         if self.done:
             buffer.end()
-        buffer.make_waiter = self.inbox.make_waiter
+        buffer.waiter = self._make_waiter()
         self._consumers.append(buffer)
         self._set_lossy()
         return buffer
@@ -258,8 +266,7 @@ class Pump:
                 break
             self.frames_received += 1
             for consumer in consumers:
-                consumer.put(frame)
-                if consumer.full and not consumer.lossy:
+                if consumer.put(frame):
                     more = True
             if type(frame) is Audio:
                 self.audio_bytes_received += len(frame.pcm)
@@ -276,9 +283,11 @@ class Pump:
             elif type(frame) is Close:
                 break
         state = self.core.state
+        if state is _OPEN:
+            return more
         if state is State.CLOSING:
             self._set_lossy()
-        return more or state is not State.OPEN
+        return True
 
 
 def _do_nothing() -> None:

@@ -118,7 +118,9 @@ class StreamDriver:
                 while not pump.done:
                     if pump.full:
                         await self._wait_for_space()
-                    await self._receive()
+                    # The usual read is audio and nothing else; then there is nothing to see to.
+                    while not await self._receive():
+                        pass
                     self.moved()
             if pump.owes:
                 with anyio.move_on_after(self._close_timeout):
@@ -132,7 +134,8 @@ class StreamDriver:
             finally:
                 self._finished.set()
 
-    async def _receive(self) -> None:
+    async def _receive(self) -> bool:
+        """Take what comes next; gives whether there is anything to see to."""
         try:
             data = await self._stream.receive(READ_SIZE)
         except anyio.EndOfStream:
@@ -141,7 +144,8 @@ class StreamDriver:
             self._pump.receive_lost(f"the connection broke ({describe(exc)})")
             self._pump.error.__cause__ = exc
         else:
-            self._pump.receive_data(data)
+            return self._pump.receive_data(data)
+        return True
 
     async def _wait_for_space(self) -> None:
         # No pong is seen while we don't read, so silence proves nothing.
