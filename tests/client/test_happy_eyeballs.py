@@ -77,6 +77,21 @@ async def test_the_first_address_that_answers_is_the_only_one_tried(monkeypatch:
         assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", V4), ("::1", V6)])
+async def test_a_number_is_not_looked_up(
+    host: str, family: socket.AddressFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(candidate: socket.socket, where: tuple[str, int]) -> None:
+        await checkpoint()
+        tried.append(where[:2])
+
+    tried: list[tuple[str, int]] = []
+    Network(monkeypatch)  # one that knows no address
+    with await connect_socket(host, 80, connect=connect) as connected:
+        assert tried == [(host, 80)]
+        assert connected.family == family
+
+
 async def test_the_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(monkeypatch, v6_a=refuses, v6_b=refuses, v6_c=answers, v4_a=refuses)
     with await network.connect_socket():
@@ -115,12 +130,13 @@ async def test_of_several_errors_each_is_kept(monkeypatch: pytest.MonkeyPatch) -
     assert network.open_sockets() == []
 
 
-async def test_cancelled_it_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Network(monkeypatch, v6_a=anyio.sleep_forever, v4_a=anyio.sleep_forever)
+@pytest.mark.parametrize("names", [["v4_a"], ["v6_a", "v4_a"]])
+async def test_cancelled_it_leaves_nothing_open(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, **dict.fromkeys(names, anyio.sleep_forever))
     with anyio.move_on_after(10) as scope:
         await network.connect_socket()
     assert scope.cancelled_caught
-    assert len(network.sockets) == 2
+    assert len(network.sockets) == len(names)
     assert network.open_sockets() == []
 
 
@@ -130,7 +146,7 @@ async def test_cancelled_when_one_has_just_won_it_leaves_nothing_open(
     async def answers_and_cancels() -> None:
         scope.cancel()
 
-    network = Network(monkeypatch, v4_a=answers_and_cancels)
+    network = Network(monkeypatch, v6_a=answers_and_cancels, v4_a=anyio.sleep_forever)
     with anyio.CancelScope() as scope:
         await network.connect_socket()
     assert scope.cancelled_caught

@@ -13,6 +13,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
 from speko_anyio import APIConnectionError, ConfigurationError, ProxyError, open_session
+from speko_anyio.client import proxies
 from speko_anyio.client.proxies import Proxy, connect_through, find_proxy
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.testing.server import grant
@@ -57,6 +58,12 @@ def test_the_environment_names_the_proxy(
     assert (found and str(found)) == expected
     assert find_proxy(parse_url(url), None) is None
     assert str(find_proxy(parse_url(url), "http://mine:5")) == "mine:5"
+
+
+def test_a_system_with_settings_of_its_own_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxies, "_ONLY_ENVIRONMENT", False)
+    monkeypatch.setattr(proxies, "getproxies", lambda: {"https": "http://system:1"})
+    assert str(find_proxy(parse_url("wss://speko.test/"), True)) == "system:1"
 
 
 @pytest.mark.parametrize(

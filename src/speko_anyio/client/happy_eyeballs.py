@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import anyio
@@ -28,21 +28,14 @@ async def connect_socket(
     """
     # Not within the group, which would wrap the error of a name that there is not.
     addresses = await _addresses(host, port)
+    if len(addresses) == 1:
+        return await _connected(addresses[0], connect)
     winners: list[socket.socket] = []
     errors: list[OSError] = []
 
     async def attempt(address: Address, failed: anyio.Event) -> None:
-        family, where = address
         try:
-            candidate = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                candidate.setblocking(False)
-                # Frames are small and every one is urgent: no waiting for more (Nagle's algorithm).
-                candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await connect(candidate, where)
-            except BaseException:
-                candidate.close()
-                raise
+            candidate = await _connected(address, connect)
         except OSError as error:
             errors.append(error)
             failed.set()
@@ -67,14 +60,33 @@ async def connect_socket(
         raise
     if winners:
         return winners[0]
-    if len(errors) == 1:
-        raise errors[0]
     raise OSError("no address of the host answers") from ExceptionGroup("", errors)
+
+
+async def _connected(
+    address: Address, connect: Callable[[socket.socket, Any], Awaitable[None]]
+) -> socket.socket:
+    family, where = address
+    candidate = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        candidate.setblocking(False)
+        # Frames are small and every one is urgent: no waiting for more (Nagle's algorithm).
+        candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await connect(candidate, where)
+    except BaseException:
+        candidate.close()
+        raise
+    return candidate
 
 
 async def _addresses(host: str, port: int) -> list[Address]:
     """In the order to try them: the resolver's own, but one family after the other."""
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found: Iterable[tuple[Any, Any, Any, Any, Any]]
+    try:
+        # A number needs no looking up, which takes a thread.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     families: dict[socket.AddressFamily, list[Address]] = {}
     for family, _, _, _, where in found:
         families.setdefault(family, []).append((family, where))

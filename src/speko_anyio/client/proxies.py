@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 import ssl
 from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 import anyio
 import h11
@@ -31,6 +32,9 @@ ProxyOption = str | Literal[True] | None
 """What users say: the URL of a proxy, True for the one that the environment names, None for none."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+
+_ONLY_ENVIRONMENT: Final = getproxies is getproxies_environment
+"""Whether nothing else names proxies; macOS and Windows have settings."""
 
 _MAX_RESPONSE: Final = 64 * 1024
 """Bytes of an HTTP proxy's response head; what proxies say at length is in the body, which nobody reads."""
@@ -66,7 +70,7 @@ def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
         return None
     if option is not True:
         return _parse_proxy(option, "the option proxy")
-    proxies = getproxies()
+    proxies = _named_proxies()
     for scheme in ("wss", "https", "all") if where.secure else ("ws", "http", "all"):
         if scheme in proxies:
             break
@@ -76,6 +80,14 @@ def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
     if proxy_bypass(_authority(where.host, where.port)) or proxy_bypass(where.host):
         return None
     return _parse_proxy(proxies[scheme], f"the environment variable {scheme.upper()}_PROXY")
+
+
+def _named_proxies() -> dict[str, str]:
+    """The URLs of proxies by scheme."""
+    # It reads the whole environment, twice, which is as long as half of what else connecting takes.
+    if _ONLY_ENVIRONMENT and not any(name[-6:].lower() == "_proxy" for name in os.environ):
+        return {}
+    return getproxies()
 
 
 def _parse_proxy(url: str, source: str) -> Proxy:
