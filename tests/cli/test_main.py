@@ -228,7 +228,22 @@ def test_a_service_that_stays_silent(
     monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": silent})
     monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.2)
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
-    assert "no spoken answer came within 0.2 s of the question" in one_line(capsys)
+    line = one_line(capsys)
+    assert "no spoken answer came within 0.2 s of the question; check that the recording holds speech" in line
+
+
+def test_a_service_that_reports_why_it_stays_silent(
+    question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(session: ServerSession) -> None:
+        async for command in session:
+            if isinstance(command, Commit):
+                await session.send_error("OVERLOADED", "try again")
+
+    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": busy})
+    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.2)
+    assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
+    assert "of the question; the service reported OVERLOADED: try again" in one_line(capsys)
 
 
 def test_a_service_that_gives_up(

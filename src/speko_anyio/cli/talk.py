@@ -22,7 +22,7 @@ from .display import Display
 from .failures import NO_ANSWER, CommandError
 from .loading import load_tools
 from .sound import Ears, Mouth, Recording, Tape
-from .turn import ANSWER_TIMEOUT, QUIET_TIMEOUT
+from .turn import ANSWER_TIMEOUT, QUIET_TIMEOUT, no_answer
 
 TICK: Final = 0.08
 """Seconds between two looks at the levels: a dozen a second, which is what the display shows."""
@@ -120,10 +120,7 @@ class _Talk:
                 break
             await anyio.sleep(TICK)
         if not conversation.turns and self._session.closed is None:
-            why = "" if self._error is None else f" ({self._error.code}: {self._error.message})"
-            raise CommandError(
-                f"no spoken answer came{why}; check that the recording holds speech", NO_ANSWER
-            )
+            raise no_answer(self._error)
 
     async def _show_levels(self) -> None:
         playback = self._mouth.playback

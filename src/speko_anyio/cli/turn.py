@@ -150,11 +150,15 @@ class _Turn:
         if self._first_audio is None or self._question_ended is None:
             if self._failure is not None:
                 raise self._failure
-            why = "" if self._error is None else f" ({self._error.code}: {self._error.message})"
-            raise CommandError(
-                f"no spoken answer came within {ANSWER_TIMEOUT:g} s of the question{why}; "
-                "check that the recording holds speech",
-                NO_ANSWER,
-            )
+            raise no_answer(self._error, f" within {ANSWER_TIMEOUT:g} s of the question")
         self._answer.time_to_first_audio = self._first_audio - self._question_ended
         return self._answer
+
+
+def no_answer(reported: Error | None, when: str = "") -> CommandError:
+    """What to say of a question that nobody answered: what the service reported, else what is likely."""
+    if reported is None:
+        why = "check that the recording holds speech"
+    else:
+        why = f"the service reported {reported.code}: {reported.message}"
+    return CommandError(f"no spoken answer came{when}; {why}", NO_ANSWER)
