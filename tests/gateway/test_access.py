@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -104,9 +104,9 @@ async def test_only_what_has_a_key_s_shape_is_looked_up() -> None:
     asked: list[str] = []
 
     class Store(MemoryStore):
-        async def find_key(self, key_id: str) -> StoredKey | None:
-            asked.append(key_id)
-            return await super().find_key(key_id)
+        async def find_keys(self, key_ids: Collection[str]) -> Sequence[StoredKey]:
+            asked.extend(key_ids)
+            return await super().find_keys(key_ids)
 
     async with http(Store(), "sk_0123_x") as client:
         assert (await client.post("/v1/sessions", json=BODY)).status_code == 401

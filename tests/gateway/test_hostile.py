@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import anyio
 import httpx
 import pytest
 
-from speko_anyio.gateway import MemoryStore, running_gateway
+from speko_anyio.gateway import KeyLimits, MemoryStore, SQLStore, StoredKey, running_gateway
+from speko_anyio.gateway.key_lookup import REST
+from speko_anyio.gateway.keys import new_key
 from speko_anyio.protocol import Close, Error, HandshakeError, Ready
 
 from .support import KEY, RawClient, make_gateway, mint, raw_client
@@ -88,6 +90,51 @@ async def test_a_flood_of_made_up_tokens_never_reaches_the_database(token: str) 
                     assert caught.value.status == 401
                     assert token not in str(caught.value)
     assert store.claims == 0
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_made_up_keys_costs_few_queries_and_keeps_nobody_out(tmp_path: Path) -> None:
+    queries = 0
+
+    class Store(SQLStore):
+        async def find_keys(self, key_ids: Collection[str]) -> Sequence[StoredKey]:
+            nonlocal queries
+            queries += 1
+            return await super().find_keys(key_ids)
+
+    async def ask(client: httpx.AsyncClient, key: str) -> int:
+        body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
+        headers = {"Authorization": f"Bearer {key}"}
+        return (await client.post("/v1/sessions", json=body, headers=headers)).status_code
+
+    refused: list[int] = []
+    flowing, over = anyio.Event(), anyio.Event()
+
+    async def flood(client: httpx.AsyncClient) -> None:
+        while not over.is_set():
+            refused.append(await ask(client, new_key("x", ("mint",), KeyLimits(), now=0)[0]))
+            if len(refused) >= 100:
+                flowing.set()
+
+    store = Store(str(tmp_path / "gateway.db"))
+    start = anyio.current_time()
+    with anyio.fail_after(30):
+        async with (
+            running_gateway(make_gateway(store=store)) as url,
+            httpx.AsyncClient(base_url=url) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            for _ in range(20):
+                tasks.start_soon(flood, client)
+            await flowing.wait()
+            # One that nobody has seen before.
+            key, kept = new_key("right", ("mint",), KeyLimits(), now=0)
+            await store.add_key(kept)
+            assert await ask(client, key) == 201
+            over.set()
+        took = anyio.current_time() - start
+    assert set(refused) == {401}
+    assert queries <= took / REST + 2
 
 
 @pytest.mark.anyio

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from .answers import RequestError
-from .keys import APIKeys, bearer, is_key, stored_key_id
+from .key_lookup import KeyLookup
+from .keys import APIKeys, bearer
 from .store import KeyLimits, Scope
 from .store.records import NO_LIMITS
 
@@ -33,10 +34,11 @@ class Access:
 
     def __init__(self, configured: APIKeys, store: SessionStore) -> None:
         self._configured = configured
-        self._store = store
+        self._stored = KeyLookup(store)
 
     async def caller(self, request: Request, *scopes: Scope) -> Caller:
-        """Whose key the request has; `RequestError` when it is not known, or may do none of `scopes`."""
+        """Whose key the request has; `RequestError` when it is not known, or may do none of `scopes`, or when
+        too many keys are being looked up."""
         authorization = request.headers.get("authorization")
         caller = self._configured_caller(authorization) or await self._stored_caller(authorization)
         if caller is None:
@@ -59,12 +61,5 @@ class Access:
         return None if key_id is None else Caller(key_id, _CONFIGURED, NO_LIMITS)
 
     async def _stored_caller(self, authorization: str | None) -> Caller | None:
-        key = bearer(authorization)
-        # The store is asked for what has a key's shape only.
-        key_id = stored_key_id(key)
-        if key_id is None:
-            return None
-        stored = await self._store.find_key(key_id)
-        if stored is None or not is_key(key, stored) or stored.revoked_at is not None:
-            return None
-        return Caller(stored.key_id, stored.scopes, stored.limits)
+        stored = await self._stored.find(bearer(authorization))
+        return None if stored is None else Caller(stored.key_id, stored.scopes, stored.limits)

@@ -409,8 +409,10 @@ async def test_keys_are_kept(store: SessionStore) -> None:
     await store.add_key(second)
     await store.add_key(first)
     assert list(await store.keys()) == [first, second]
-    assert await store.find_key("key_1") == first
-    assert await store.find_key("key_3") is None
+    assert list(await store.find_keys({"key_1", "key_3"})) == [first]
+    found = await store.find_keys(["key_3", "key_2", "key_1"])
+    assert sorted(found, key=lambda key: key.key_id) == [first, second]
+    assert list(await store.find_keys([])) == []
 
 
 async def test_a_revoked_key_opens_nothing_more(store: SessionStore) -> None:
@@ -420,7 +422,8 @@ async def test_a_revoked_key_opens_nothing_more(store: SessionStore) -> None:
     await claim(store, 1)
     revoked = await store.revoke_key("key_1", now=5)
     assert revoked.revoked_at == 5
-    assert await store.revoke_key("key_1", now=6) == revoked == await store.find_key("key_1")
+    assert await store.revoke_key("key_1", now=6) == revoked
+    assert list(await store.find_keys(["key_1"])) == [revoked]
     assert await claim(store, 2, now=7) is Refused.REVOKED
     assert await claim(store, 1, now=7) is Refused.USED
     with pytest.raises(KeyNotFoundError, match="there is no API key key_9"):

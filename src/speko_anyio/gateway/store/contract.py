@@ -131,8 +131,8 @@ class SessionStore(Protocol):
         """Keep a new key."""
         ...
 
-    async def find_key(self, key_id: str) -> StoredKey | None:
-        """The key with this id, revoked or not."""
+    async def find_keys(self, key_ids: Collection[str]) -> Sequence[StoredKey]:
+        """Those of the keys with these ids that there are, revoked or not, in any order."""
         ...
 
     async def keys(self) -> Sequence[StoredKey]:

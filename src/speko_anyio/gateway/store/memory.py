@@ -269,8 +269,8 @@ class MemoryStore:
     async def add_key(self, key: StoredKey) -> None:
         self._keys[key.key_id] = key
 
-    async def find_key(self, key_id: str) -> StoredKey | None:
-        return self._keys.get(key_id)
+    async def find_keys(self, key_ids: Collection[str]) -> Sequence[StoredKey]:
+        return [self._keys[key_id] for key_id in key_ids if key_id in self._keys]
 
     async def keys(self) -> Sequence[StoredKey]:
         return sorted(self._keys.values(), key=lambda key: key.created_at)

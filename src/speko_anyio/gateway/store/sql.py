@@ -318,15 +318,14 @@ class SQLStore:
 
         await self._database.run(work)
 
-    async def find_key(self, key_id: str) -> StoredKey | None:
-        def work(connection: Connection) -> StoredKey | None:
-            row = connection.execute(select(KEYS).where(KEYS.c.key_id == key_id)).one_or_none()
-            return None if row is None else _key(row)
-
-        return await self._database.run(work)
+    async def find_keys(self, key_ids: Collection[str]) -> Sequence[StoredKey]:
+        return await self._keys(KEYS.c.key_id.in_(key_ids))
 
     async def keys(self) -> Sequence[StoredKey]:
-        query = select(KEYS).order_by(KEYS.c.created_at, KEYS.c.key_id)
+        return await self._keys()
+
+    async def _keys(self, *which: ColumnElement[bool]) -> Sequence[StoredKey]:
+        query = select(KEYS).where(*which).order_by(KEYS.c.created_at, KEYS.c.key_id)
         return await self._database.run(lambda connection: [_key(row) for row in connection.execute(query)])
 
     async def revoke_key(self, key_id: str, *, now: float) -> StoredKey:
