@@ -12,7 +12,7 @@ from anyio.from_thread import start_blocking_portal
 
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import NO_ANSWER, REFUSED, USAGE
+from speko_anyio.cli.failures import NO_ANSWER, REFUSED, UNREACHABLE, USAGE
 from speko_anyio.testing.providers import (
     Die,
     GoogleDouble,
@@ -181,3 +181,26 @@ def test_no_key(how: list[str], question: Path, tmp_path: Path, capsys: pytest.C
     arguments = ["say", str(question), "-o", str(tmp_path / "r.wav"), "--provider", "google", *how]
     assert main(arguments) == USAGE
     assert "GEMINI_API_KEY" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["say", "talk"])
+def test_a_provider_that_there_is_not(
+    command: str,
+    question: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ["say", str(question)] if command == "say" else ["talk", "--wav", str(question)]
+    arguments += ["-o", str(tmp_path / "r.wav"), "--provider", "nope"]
+    assert main(arguments) == USAGE
+    err = capsys.readouterr().err
+    assert "there is no provider nope here, only local, echo, openai, xai, google; a service may have" in err
+    assert err.count("\n") == 1
+    # A service may know it: that is asked, if it can be.
+    assert main([*arguments, "--base-url", "http://127.0.0.1:9"]) == USAGE
+    assert "SPEKO_API_KEY" in capsys.readouterr().err
+    monkeypatch.setenv("SPEKO_API_KEY", "sk_speko")
+    assert main([*arguments, "--base-url", "http://127.0.0.1:9"]) == UNREACHABLE
+    monkeypatch.setenv("SPEKO_BASE_URL", "http://127.0.0.1:9")
+    assert main(arguments) == UNREACHABLE

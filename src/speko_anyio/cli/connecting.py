@@ -102,6 +102,13 @@ def _account(options: argparse.Namespace) -> Provider | None:
             USAGE,
         )
     service = options.base_url or os.environ.get("SPEKO_BASE_URL") or os.environ.get("SPEKO_API_KEY")
+    if kind is None and not service and options.provider not in SERVED_HERE:
+        known = ", ".join([*SERVED_HERE, *_KINDS])
+        raise CommandError(
+            f"there is no provider {options.provider} here, only {known}; a service may have more: set "
+            "SPEKO_API_KEY, and SPEKO_BASE_URL or --base-url unless it is Speko's",
+            USAGE,
+        )
     if kind is None or (service and not asked):
         return None
     if not (asked or kind.is_configured()):
