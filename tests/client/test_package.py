@@ -38,6 +38,10 @@ def test_the_client_loads_no_backend_of_its_own() -> None:
     assert not {"trio", "uvloop", "starlette", "speko_anyio.gateway"} & modules
 
 
+def test_a_session_that_was_minted_elsewhere_loads_no_http_client() -> None:
+    assert not {"httpx", "urllib.request"} & loaded_by("from speko_anyio import open_session")
+
+
 THEIRS = "import httpx, anyio; from anyio import *"
 
 

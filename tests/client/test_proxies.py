@@ -62,7 +62,7 @@ def test_the_environment_names_the_proxy(
 
 def test_a_system_with_settings_of_its_own_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxies, "_ONLY_ENVIRONMENT", False)
-    monkeypatch.setattr(proxies, "getproxies", lambda: {"https": "http://system:1"})
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://system:1"})
     assert str(find_proxy(parse_url("wss://speko.test/"), True)) == "system:1"
 
 

@@ -30,12 +30,12 @@ from ..providers.provider import PROVIDER_LIMITS
 from ..providers.xai import XAIOptions, xai_endpoint
 from .config import session_config
 from .errors import ConfigurationError, MissingAPIKeyError
-from .mint import USER_AGENT
 from .opening import CoreOptions, SessionOptions, open_core
 from .pump import ClientCore
 from .resampled import ResampledCore
 from .session import RealtimeSession
 from .tools import AnyTool
+from .user_agent import USER_AGENT
 
 logger: Final = logging.getLogger("speko_anyio")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import email.utils
 import logging
 import math
-import platform
 import random
 import time
 import uuid
@@ -17,7 +16,6 @@ import anyio
 import httpx
 import msgspec
 
-from .._version import __version__
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, ProviderGrant, SessionGrant
 from .errors import (
     APIConnectionError,
@@ -28,10 +26,9 @@ from .errors import (
     UnsupportedTransportError,
     status_error,
 )
+from .user_agent import USER_AGENT
 
 logger: Final = logging.getLogger("speko_anyio.client")
-
-USER_AGENT: Final = f"speko-anyio/{__version__} python/{platform.python_version()}"
 
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 """Statuses that say nothing was minted, or that it is safe to ask again with the same key."""

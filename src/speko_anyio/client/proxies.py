@@ -11,20 +11,19 @@ import base64
 import logging
 import os
 import ssl
+import sys
 from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 import anyio
 import h11
 import msgspec
 from anyio.abc import ByteStream
-from anyio.streams.tls import TLSStream
 
 from ..protocol.url import WebSocketURL
 from .errors import APIConnectionError, ConfigurationError, ProxyError
-from .mint import USER_AGENT
 from .transport import failing_as
+from .user_agent import USER_AGENT
 
 logger: Final = logging.getLogger("speko_anyio.client")
 
@@ -33,7 +32,7 @@ ProxyOption = str | Literal[True] | None
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
-_ONLY_ENVIRONMENT: Final = getproxies is getproxies_environment
+_ONLY_ENVIRONMENT: Final = sys.platform not in ("darwin", "win32")
 """Whether nothing else names proxies; macOS and Windows have settings."""
 
 _MAX_RESPONSE: Final = 64 * 1024
@@ -70,7 +69,12 @@ def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
         return None
     if option is not True:
         return _parse_proxy(option, "the option proxy")
-    proxies = _named_proxies()
+    # What Python has for it reads the whole environment, twice, at every connect, and loads its HTTP client.
+    if _ONLY_ENVIRONMENT and not any(name[-6:].lower() == "_proxy" for name in os.environ):
+        return None
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
     for scheme in ("wss", "https", "all") if where.secure else ("ws", "http", "all"):
         if scheme in proxies:
             break
@@ -80,14 +84,6 @@ def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
     if proxy_bypass(_authority(where.host, where.port)) or proxy_bypass(where.host):
         return None
     return _parse_proxy(proxies[scheme], f"the environment variable {scheme.upper()}_PROXY")
-
-
-def _named_proxies() -> dict[str, str]:
-    """The URLs of proxies by scheme."""
-    # It reads the whole environment, twice, which is as long as half of what else connecting takes.
-    if _ONLY_ENVIRONMENT and not any(name[-6:].lower() == "_proxy" for name in os.environ):
-        return {}
-    return getproxies()
 
 
 def _parse_proxy(url: str, source: str) -> Proxy:
@@ -152,6 +148,8 @@ async def _connect_through(
 
 
 async def _start_tls(stream: ByteStream, host: str, ssl_context: ssl.SSLContext | None) -> ByteStream:
+    from anyio.streams.tls import TLSStream  # anyio itself loads it when there is TLS
+
     return await TLSStream.wrap(stream, hostname=host, ssl_context=ssl_context, standard_compatible=False)
 
 

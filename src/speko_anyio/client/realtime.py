@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..observe.observer import introduced
 from ..protocol.connection import ClientConnection
@@ -19,10 +19,14 @@ from ..protocol.mint import (
 from .block import block
 from .config import session_config
 from .errors import UnsupportedTransportError
-from .mint import USER_AGENT, AnyGrant, Mint
 from .opening import CoreOptions, SessionOptions, check_names, open_core
 from .session import RealtimeSession
 from .tools import AnyTool
+from .user_agent import USER_AGENT
+
+if TYPE_CHECKING:
+    # Not for whoever opens sessions that were minted elsewhere: it loads httpx, and all that that has.
+    from .mint import AnyGrant, Mint
 
 
 def open_session(

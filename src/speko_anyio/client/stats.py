@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from typing import Final
 
@@ -49,7 +48,9 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def median_time_to_first_audio(self) -> float | None:
         """The median of them; None when there are none."""
-        return statistics.median(self.times_to_first_audio) if self.times_to_first_audio else None
+        from statistics import median  # which loads fractions and decimals
+
+        return median(self.times_to_first_audio) if self.times_to_first_audio else None
 
 
 class TurnTimes:

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from ..protocol.mint import ProviderGrant, TelemetryTarget
-from .mint import USER_AGENT
+from .user_agent import USER_AGENT
 
 logger: Final = logging.getLogger("speko_anyio.client")
 
