@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from speko_anyio.gateway import SQLStore, StoreError
+from speko_anyio.gateway.store import database as database_module
+from speko_anyio.gateway.store import sql
 from speko_anyio.gateway.store.database import Database
 from speko_anyio.gateway.store.migrate import check_schema, migrate
 from speko_anyio.gateway.store.tables import METADATA
@@ -48,23 +55,97 @@ def test_nodes_that_start_together_migrate_once(bare_url: str) -> None:
     errors: list[BaseException] = []
     start = threading.Barrier(3)
 
+    async def serve() -> None:
+        async with SQLStore(bare_url, migrate_at_start=True) as store:
+            await store.keys()
+
     def node() -> None:
-        database = Database(bare_url)
         start.wait(10)
         try:
-            database.do(migrate)
-            database.do(check_schema)
+            anyio.run(serve)
         except BaseException as error:  # noqa: BLE001
             errors.append(error)
-        finally:
-            database.close()
 
     threads = [threading.Thread(target=node) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert errors == []
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Somebody who writes to the file, until it is told `rollback`."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        yield writer
+
+
+async def test_a_new_file_that_is_being_written_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(tmp_path / "new.db") as writer:
+        monkeypatch.setattr(database_module, "sleep", lambda seconds: writer.rollback())
+        with anyio.fail_after(30):
+            async with SQLStore(str(tmp_path / "new.db")) as store:
+                await store.keys()
+
+
+class Do(logging.Handler):
+    """Does something when a start has to wait."""
+
+    def __init__(self, what: Callable[[], object]) -> None:
+        super().__init__()
+        self.what = what
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert "is held by another process" in record.getMessage()
+        self.what()
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """A file with tables."""
+    database = Database(str(tmp_path / "held.db"))
+    database.do(migrate)
+    database.close()
+    return tmp_path / "held.db"
+
+
+@contextmanager
+def when_it_waits(what: Callable[[], object]) -> Iterator[None]:
+    handler = Do(what)
+    sql.logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        sql.logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("migrate_at_start", [True, False])
+async def test_a_start_waits_for_a_long_migration(held: Path, migrate_at_start: bool) -> None:
+    with writing(held) as writer, when_it_waits(writer.rollback):
+        store = SQLStore(f"sqlite:///{held}?timeout=0.01", migrate_at_start=migrate_at_start)
+        with anyio.fail_after(30):
+            async with store:
+                assert not writer.in_transaction
+                await store.keys()
+
+
+async def test_a_start_does_not_wait_for_ever(held: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "MIGRATION_PATIENCE", 0.0)
+    with writing(held), pytest.raises(StoreError, match="locked"):
+        async with SQLStore(f"sqlite:///{held}?timeout=0.01"):
+            raise AssertionError
+
+
+async def test_a_start_that_waits_can_be_cancelled(held: Path) -> None:
+    scope = anyio.CancelScope()
+    with writing(held), when_it_waits(scope.cancel), anyio.fail_after(30), scope:
+        async with SQLStore(f"sqlite:///{held}?timeout=0.01"):
+            raise AssertionError
+    assert scope.cancelled_caught
 
 
 async def test_a_file_is_made_and_a_server_is_asked_to_be_migrated(bare_url: str) -> None:

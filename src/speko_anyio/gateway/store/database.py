@@ -8,8 +8,10 @@ comes here four times in its life and its audio never does.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -40,8 +42,15 @@ _POSTGRES_ARGUMENTS: Final = {
     "application_name": "speko-anyio",
 }
 
+_RETRY: Final = 0.02
+"""Seconds between two tries of what SQLite does not wait for by itself."""
+
 _LOCAL_FILE: Final = 0o600
 """Who may read the file: only its owner. It holds what people say, and the hashes of the keys."""
+
+
+class BusyError(StoreError):
+    """Somebody else has had the SQLite file to themselves for `PATIENCE` seconds."""
 
 
 class Database:
@@ -102,7 +111,8 @@ class Database:
             with self.engine.begin() as connection:
                 return work(connection)
         except (DBAPIError, PoolTimeout) as error:
-            raise StoreError(f"{self} failed: {_cause(error)}; check it, and the URL") from error
+            kind = BusyError if _is_busy(getattr(error, "orig", None)) else StoreError
+            raise kind(f"{self} failed: {_cause(error)}; check it, and the URL") from error
 
     def close(self) -> None:
         """Close the idle connections, and the others when they are given back. It can be used again."""
@@ -151,12 +161,32 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None
     # Readers and the writer do not wait for each other. What was written last may be lost when the power
     # fails, but never half of it.
-    connection.execute("PRAGMA journal_mode=WAL")
+    _switch_to_wal(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _switch_to_wal(connection: Any) -> None:
+    # For a file that is not in this mode yet it is a read that becomes a write, and SQLite refuses that at
+    # once while somebody else writes, whatever its timeout is: nodes that start together on a new file do.
+    deadline = monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or monotonic() >= deadline:
+                raise
+        else:
+            return
+        sleep(_RETRY)
 
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    # The lowest byte is the kind of error; what is above it says more of it.
+    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _cause(error: Exception) -> str:

@@ -7,10 +7,12 @@ key: PostgreSQL's advisory lock, and in SQLite the write lock that every transac
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+import anyio
 import anyio.to_thread
 import msgspec
 from sqlalchemy import (
@@ -35,7 +37,7 @@ from sqlalchemy.sql.expression import GenerativeSelect
 from speko_anyio.protocol.mint import SessionConfig
 
 from .contract import IdempotencyError, KeyNotFoundError, Refused
-from .database import Database
+from .database import BusyError, Database
 from .limits import DAY, KeyUse, day_start, granted_ttl
 from .migrate import check_schema, migrate
 from .records import (
@@ -57,11 +59,16 @@ from .records import (
 )
 from .tables import IDEMPOTENCY, KEYS, SESSIONS, TRANSCRIPTS
 
+logger: Final = logging.getLogger(__name__)
+
 T = TypeVar("T")
 Rows = TypeVar("Rows", bound=GenerativeSelect)
 
 PURGE_BATCH: Final = 1000
 """Rows of a table that one purge removes, so that it holds nobody up."""
+
+MIGRATION_PATIENCE: Final = 600.0
+"""Seconds to wait at the start for another node that brings the tables of a SQLite file up to date."""
 
 RENEW_BATCH: Final = 500
 """Sessions that one statement renews."""
@@ -100,7 +107,7 @@ class SQLStore:
             await self.migrate()
             return self
         try:
-            await self._database.run(check_schema)
+            await self._start(check_schema)
         except BaseException:
             self._database.close()
             raise
@@ -118,9 +125,23 @@ class SQLStore:
         """
         await anyio.to_thread.run_sync(self._database.make_file)
         try:
-            await self._database.run(migrate)
+            await self._start(migrate)
         finally:
             self._database.close()
+
+    async def _start(self, work: Callable[[Connection], None]) -> None:
+        """Do `work`, when the nodes that start at the same time have done theirs.
+
+        PostgreSQL lets them wait for each other by itself, see `migrate`.
+        """
+        deadline = anyio.current_time() + MIGRATION_PATIENCE
+        while True:
+            try:
+                return await self._database.run(work)
+            except BusyError:
+                if anyio.current_time() >= deadline:
+                    raise
+                logger.warning("%s is held by another process; waiting for it", self._database)
 
     # Sessions
 
