@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import anyio
 import pytest
 
-from speko_anyio import Audio, AudioIn, Clear, Close, Commit, ConnectionClosed, Frame, Ready
-from speko_anyio.testing.server import FakeServer, connected
+from speko_anyio import Audio, AudioIn, Clear, Close, Commit, ConnectionClosed, Frame, Ready, open_session
+from speko_anyio.testing.server import FakeServer, connected, grant
 from tests.support.drivers import EVERY_DRIVER, driven, settled
 
 pytestmark = pytest.mark.anyio
@@ -57,14 +58,18 @@ async def test_a_receive_cancelled_while_its_frame_is_on_its_way_loses_none() ->
         assert received == sent
 
 
-async def test_a_timeout_around_the_block_is_a_timeout() -> None:
+async def test_a_timeout_around_the_block_is_a_timeout_and_says_no_goodbye() -> None:
     server = FakeServer()
+    said = 0
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(None) as limit, connected(server) as (session, _):
+        async with asyncio.timeout(None) as limit, connected(server, close_timeout=3600.0) as (session, _):
             assert isinstance(await session.receive(), Ready)
+            server.answers = False
+            said = len(server.wire)
             limit.reschedule(0)
             await asyncio.sleep(3600)
     assert server.stream.closed
+    assert len(server.wire) == said
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -72,10 +77,14 @@ async def test_a_timeout_around_the_block_is_a_timeout() -> None:
 
 async def test_a_timeout_ends_the_goodbye_to_a_peer_that_is_stuck() -> None:
     server = FakeServer()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(None) as limit, connected(server, close_timeout=3600.0):
+    with anyio.move_on_after(5) as too_late, pytest.raises(TimeoutError):
+        async with (
+            asyncio.timeout(None) as limit,
+            open_session(grant(), stream=server.stream, close_timeout=3600.0),
+        ):
             server.answers = False
             limit.reschedule(asyncio.get_running_loop().time() + 0.01)
+    assert not too_late.cancelled_caught
     assert server.stream.closed
 
 

@@ -128,11 +128,13 @@ async def test_reading_goes_on_when_the_last_of_those_that_hold_it_up_has_room(
                 say(server, audio=12)
                 await settled()
                 assert not server.stream.receiving
+                unread = len(server.to_client.data)
                 # Each time by other tasks than those that came too late.
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(take, first, 4)
                 await settled()
                 assert not server.stream.receiving
+                assert len(server.to_client.data) == unread
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(take, last, 12)
                     tasks.start_soon(take, first, 8)
