@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -159,6 +160,31 @@ async def test_a_violating_peer_that_does_not_read_is_cut_off(elapsed: Callable[
         await session.close()
         assert elapsed() == 5.0
         assert server.stream.closed
+
+
+@pytest.mark.parametrize("closing", [True, False])
+async def test_cancelled_while_the_last_words_are_written_it_ends_at_once(
+    closing: bool, elapsed: Callable[[], float]
+) -> None:
+    server = FakeServer()
+    with anyio.move_on_after(1.0) as leaving:
+        async with connected(server, within=60, close_timeout=30.0) as (session, _):
+            elapsed()
+            server.from_client.stall()
+            server.raw(b"\xff\xff")
+            with pytest.raises(Exception, match="RFC 6455"):
+                while True:
+                    await session.receive()
+            if closing:
+                leaving.deadline = math.inf
+                with anyio.move_on_after(1.0) as goodbye:
+                    await session.close()
+                assert goodbye.cancelled_caught
+                await settled()
+                assert server.stream.closed
+    assert leaving.cancelled_caught is not closing
+    assert elapsed() == 1.0
+    assert server.stream.closed
 
 
 async def test_a_silent_peer_is_pinged_and_then_given_up(elapsed: Callable[[], float]) -> None:

@@ -7,10 +7,10 @@ that no ExceptionGroup of ours reaches anybody.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack
 from contextvars import Context, copy_context
-from typing import Final, TypeVarTuple
+from typing import Any, Final, TypeVarTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -63,8 +63,21 @@ class Lifetime:
         the block is entered, the work waits for that.
         """
 
+        self._begin(self._guard, work, args)
+
+    def spawn_shielded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """The same for work that waits only where it has shielded itself, and ends when the session is over
+        or aborted. It is spared a scope around its own."""
+        self._begin(self._tell, work, ())
+
+    def _begin(
+        self,
+        run: Callable[[Callable[[*_Args], Awaitable[None]], tuple[*_Args]], Coroutine[Any, Any, None]],
+        work: Callable[[*_Args], Awaitable[None]],
+        args: tuple[*_Args],
+    ) -> None:
         def start(tasks: TaskGroup) -> None:
-            tasks.start_soon(self._guard, work, args)
+            tasks.start_soon(run, work, args)
 
         if self._tasks is None or self._context is None:
             self._early.append(start)
@@ -151,20 +164,29 @@ class Lifetime:
             if self._stopping:
                 scope.cancel()
             try:
-                await work(*args)
-            except (SystemExit, KeyboardInterrupt) as exc:
-                # Of a handler or a tool. Out of a task they would come in a group of ours, or past the loop.
-                self.fail(exc)
-            except anyio.get_cancelled_exc_class() as exc:
-                if scope.cancel_called:
-                    raise
-                # asyncio: something that a handler waited for was cancelled. A group takes that for its own
-                # end, and would leave the block as if the body had come to it.
-                self.fail(exc)
-            except Exception as exc:  # noqa: BLE001 - nothing may come out of a task but through the owner
-                self.fail(bug(exc))
+                await self._tell(work, args, scope)
             finally:
                 self._scopes.remove(scope)
+
+    async def _tell(
+        self,
+        work: Callable[[*_Args], Awaitable[None]],
+        args: tuple[*_Args],
+        scope: anyio.CancelScope | None = None,
+    ) -> None:
+        try:
+            await work(*args)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            # Of a handler or a tool. Out of a task they would come in a group of ours, or past the loop.
+            self.fail(exc)
+        except anyio.get_cancelled_exc_class() as exc:
+            if scope is not None and scope.cancel_called:
+                raise
+            # asyncio: something that a handler waited for was cancelled. A group takes that for its own
+            # end, and would leave the block as if the body had come to it.
+            self.fail(exc)
+        except Exception as exc:  # noqa: BLE001 - nothing may come out of a task but through the owner
+            self.fail(bug(exc))
 
     def _stop(self) -> None:
         self._stopping = True

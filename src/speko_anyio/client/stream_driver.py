@@ -31,14 +31,33 @@ READ_SIZE: Final = 65_536
 class StreamDriver:
     """Drives a pump over `stream`, which it owns. See `Driver`."""
 
+    __slots__ = (
+        "_alarm",
+        "_armed",
+        "_close_timeout",
+        "_core",
+        "_finished",
+        "_lifetime",
+        "_parting",
+        "_pump",
+        "_reading",
+        "_replying",
+        "_sending",
+        "_space",
+        "_stream",
+        "bytes_sent",
+    )
+
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._sending = anyio.Lock(fast_acquire=True)
         self._replying = False
         self._space: anyio.Event | None = None
         self._finished = anyio.Event()
-        self._reading = anyio.CancelScope()
-        self._alarm = anyio.CancelScope()
+        # The scopes in which the tasks wait; the end cancels them.
+        self._reading = anyio.CancelScope(shield=True)
+        self._alarm = anyio.CancelScope(shield=True)
+        self._parting: anyio.CancelScope | None = None
         self._armed: float | None = None
         self._lifetime: Lifetime | None = None
         self.bytes_sent = 0
@@ -63,8 +82,8 @@ class StreamDriver:
 
     def start(self, lifetime: Lifetime) -> None:
         self._lifetime = lifetime
-        lifetime.spawn(self._read)
-        lifetime.spawn(self._watch_the_clock)
+        lifetime.spawn_shielded(self._read)
+        lifetime.spawn_shielded(self._watch_the_clock)
         self.moved()
 
     async def send(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
@@ -99,6 +118,8 @@ class StreamDriver:
     def abort(self, reason: str) -> None:
         self._pump.abort(reason)
         self.moved()
+        if self._parting is not None:
+            self._parting.cancel()
 
     async def wait_closed(self) -> None:
         await self._finished.wait()
@@ -123,14 +144,15 @@ class StreamDriver:
                         pass
                     self.moved()
             if pump.owes:
-                with anyio.move_on_after(self._close_timeout):
+                with anyio.move_on_after(self._close_timeout, shield=True) as self._parting:
                     await self._reply()
                     await self._stream.aclose()
         finally:
             # First everybody is woken, which needs no await; then the transport goes, whatever it takes.
             self.abort("the session was cancelled")
             try:
-                await self.aclose_forcefully()
+                with anyio.CancelScope(shield=True):
+                    await self.aclose_forcefully()
             finally:
                 self._finished.set()
 
@@ -196,7 +218,7 @@ class StreamDriver:
 
     async def _watch_the_clock(self) -> None:
         while not self._pump.done:
-            with anyio.CancelScope(deadline=_instant(self._armed)) as self._alarm:
+            with anyio.CancelScope(deadline=_instant(self._armed), shield=True) as self._alarm:
                 # The end cancels it before that comes. Any event would do: it costs less than to sleep for
                 # ever, which takes another scope on trio.
                 await self._finished.wait()
