@@ -8,12 +8,13 @@ from a `Playback`.
 
 from __future__ import annotations
 
+import abc
 import importlib
 import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -52,37 +53,22 @@ class DeviceError(SpekoError):
     """A microphone or a loudspeaker can't be used."""
 
 
-class Microphone:
-    """The speech of whoever sits in front of this computer, as PCM16 mono in pieces of 20 ms. Use it with
-    ``async with``, and iterate over it, one task at a time::
+class _DeviceBlock(abc.ABC):
+    """A device that is open, and runs, while the block that was entered with it does."""
 
-        async with Microphone() as microphone:
-            async for pcm in microphone:
-                await session.send_audio(pcm)
+    _direction: ClassVar[_Direction]
 
-    - `sample_rate`: samples a second of the pieces, whatever the device can do.
-    - `device`: which one, see `Device`.
-
-    Entering raises `DeviceError` when there is no such device or sounddevice is not installed, and
-    ImportError when the rate has to be converted and soxr is missing. The iteration raises `DeviceError` when
-    the device goes away, and ends when the block is left.
-    """
-
-    def __init__(self, *, sample_rate: int = DEFAULT_SAMPLE_RATE, device: Device = None) -> None:
-        self.sample_rate = sample_rate
-        """Samples a second of what the iteration gives."""
-        self.overruns = 0
-        """How often speech was lost, because nobody took it in time or the computer was too slow."""
+    def __init__(self, sample_rate: int, device: Device) -> None:
+        self._wanted = sample_rate
         self._device = device
         self._stream: _Stream | None = None
-        self._size = round(sample_rate * BLOCK_SECONDS) * SAMPLE_BYTES
-        self._blocks: deque[bytes] = deque()
-        self._piece = bytearray()
 
     async def __aenter__(self) -> Self:
         self._signal = ThreadSignal()
         try:
-            self._stream = await _open("input", self._device, self.sample_rate, self._prepare, self._signal)
+            self._stream = await _open(
+                self._direction, self._device, self._wanted, self._prepare, self._signal
+            )
         except BaseException:
             self._signal.close()
             raise
@@ -98,6 +84,39 @@ class Microphone:
         self._signal.close()
         if stream is not None:
             await stream.aclose()
+
+    @abc.abstractmethod
+    def _prepare(self, rate: int) -> _Callback:
+        """The device has this rate; gives what is to be called with its blocks, in a thread."""
+
+
+class Microphone(_DeviceBlock):
+    """The speech of whoever sits in front of this computer, as PCM16 mono in pieces of 20 ms. Use it with
+    ``async with``, and iterate over it, one task at a time::
+
+        async with Microphone() as microphone:
+            async for pcm in microphone:
+                await session.send_audio(pcm)
+
+    - `sample_rate`: samples a second of the pieces, whatever the device can do.
+    - `device`: which one, see `Device`.
+
+    Entering raises `DeviceError` when there is no such device or sounddevice is not installed, and
+    ImportError when the rate has to be converted and soxr is missing. The iteration raises `DeviceError` when
+    the device goes away, and ends when the block is left.
+    """
+
+    _direction = "input"
+
+    def __init__(self, *, sample_rate: int = DEFAULT_SAMPLE_RATE, device: Device = None) -> None:
+        super().__init__(sample_rate, device)
+        self.sample_rate = sample_rate
+        """Samples a second of what the iteration gives."""
+        self.overruns = 0
+        """How often speech was lost, because nobody took it in time or the computer was too slow."""
+        self._size = round(sample_rate * BLOCK_SECONDS) * SAMPLE_BYTES
+        self._blocks: deque[bytes] = deque()
+        self._piece = bytearray()
 
     def __aiter__(self) -> Self:
         return self
@@ -138,7 +157,7 @@ class Microphone:
         self._signal.set()
 
 
-class Speaker:
+class Speaker(_DeviceBlock):
     """The loudspeaker of this computer, playing what a session says. Use it with ``async with``, and give it
     to the session as a handler::
 
@@ -153,6 +172,8 @@ class Speaker:
     Entering raises what that of `Microphone` does. Leaving falls silent at once: see `drain`.
     """
 
+    _direction = "output"
+
     def __init__(
         self,
         *,
@@ -160,12 +181,10 @@ class Speaker:
         device: Device = None,
         max_buffer: int = DEFAULT_MAX_BUFFER,
     ) -> None:
+        super().__init__(sample_rate, device)
         self.underruns = 0
         """How often the computer was too slow for the device; silence between answers is none."""
-        self._sample_rate = sample_rate
-        self._device = device
         self._max_buffer = max_buffer
-        self._stream: _Stream | None = None
         self._draining = False
 
     @property
@@ -185,26 +204,6 @@ class Speaker:
         while self._stream is not None and not self._stream.stopped and self._playback.buffered_ms:
             await self._signal.wait()
         self._draining = False
-
-    async def __aenter__(self) -> Self:
-        self._signal = ThreadSignal()
-        try:
-            self._stream = await _open("output", self._device, self._sample_rate, self._prepare, self._signal)
-        except BaseException:
-            self._signal.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        stream, self._stream = self._stream, None
-        self._signal.close()
-        if stream is not None:
-            await stream.aclose()
 
     def _prepare(self, rate: int) -> _Callback:
         self._playback = Playback(sample_rate=rate, max_buffer=self._max_buffer)
