@@ -61,8 +61,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict and pyright over the package and its tests."""
-    session.install("--quiet", "-e", EVERYTHING, *group("test"), *group("types"), silent=False)
+    """mypy --strict and pyright over the package and its tests; mypy over the benchmarks, too."""
+    needs = [*group("test"), *group("bench"), *group("types")]
+    session.install("--quiet", "-e", EVERYTHING, *needs, silent=False)
     session.run("mypy")
     session.run("pyright")
 

@@ -293,8 +293,10 @@ def ratio_tables(figures: Figures) -> str:
             cells = []
             for name in _METRICS:
                 ours, theirs = figures.get((loop, who.OURS, name)), figures.get((loop, contender, name))
-                known = ours is not None and theirs is not None and theirs.least > 0
-                cells.append(f"{Ratio.of(ours, theirs).median:.2f}" if known else "")
+                if ours is None or theirs is None or not theirs.least > 0:
+                    cells.append("")
+                else:
+                    cells.append(f"{Ratio.of(ours, theirs).median:.2f}")
             rows.append((contender, *cells))
         head = [metric.title.replace(" µs", "").replace(" ms", "") for metric in _METRICS.values()]
         parts.append(table((f"**{loop}**: ours / it", *head), rows))

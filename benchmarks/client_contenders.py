@@ -165,7 +165,7 @@ def _aiohttp() -> Connect:
 def _httpx_ws() -> Connect:
     import httpx
     import wsproto.events
-    from httpx_ws import aconnect_ws
+    from httpx_ws import AsyncWebSocketSession, aconnect_ws
 
     client: httpx.AsyncClient | None = None
 
@@ -177,7 +177,9 @@ def _httpx_ws() -> Connect:
         nonlocal client
         if client is None:
             client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
-        async with aconnect_ws(url, client, subprotocols=[TOKEN]) as websocket:
+        async with aconnect_ws(
+            url, client, subprotocols=[TOKEN], session_class=AsyncWebSocketSession
+        ) as websocket:
             yield Line(
                 websocket.send_bytes,
                 partial(websocket.send_text, COMMIT),
@@ -207,9 +209,9 @@ def _trio_websocket() -> Connect:
 def _picows(*, awaited: bool) -> Connect:
     """It has callbacks only. Counting is done in one; where an application waits for a message, and in all
     when `awaited`, there is a queue and a future behind it, the least that others have."""
-    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+    from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-    class Listener(WSListener):  # type: ignore[misc]  # picows has no types
+    class Listener(WSListener):
         def __init__(self) -> None:
             self.loop = asyncio.get_running_loop()
             self.messages: deque[bytes] = deque()
@@ -270,10 +272,11 @@ def _picows(*, awaited: bool) -> Connect:
     @asynccontextmanager
     async def connect(url: str) -> AsyncIterator[Line]:
         transport, listener = await ws_connect(Listener, url, extra_headers={"Sec-WebSocket-Protocol": TOKEN})
+        assert isinstance(listener, Listener)
         try:
             yield PicowsLine(transport, listener)
         finally:
-            transport.send_close(1000, b"")
+            transport.send_close(WSCloseCode.OK, b"")
             transport.disconnect()
             await transport.wait_disconnected()
 
@@ -315,6 +318,7 @@ def _opened(read: bytes) -> bool:
 def _raw() -> Connect:
     """A protocol of asyncio that writes frames made in advance and counts the bytes that come: the floor, but
     for what asyncio's own reads take, see ``docs/benchmarks.md``."""
+    loop: asyncio.AbstractEventLoop
 
     class Counter(asyncio.Protocol):
         def __init__(self) -> None:
@@ -389,7 +393,6 @@ def _raw() -> Connect:
         finally:
             transport.abort()
 
-    loop: asyncio.AbstractEventLoop
     return connect
 
 

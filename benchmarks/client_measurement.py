@@ -124,6 +124,9 @@ async def _talk(connect: Connect, url: str) -> Figures:
 
 async def _memory(connect: Connect, url: str) -> Figures:
     """Bytes of a session that waits, and of one that has spoken and listened, with its two tasks."""
+    lines: list[Line] = []
+    wanted = 0
+    all_open = anyio.Event()
 
     async def hold(connect: Connect, count: int) -> int:
         """How much more memory there is when so many sessions are open."""
@@ -152,9 +155,6 @@ async def _memory(connect: Connect, url: str) -> Figures:
             await line.send(PCM)
         await anyio.sleep_forever()
 
-    lines: list[Line] = []
-    wanted = 0
-    all_open = anyio.Event()
     tracemalloc.start()
     async with anyio.create_task_group() as tasks:
         await hold(connect, 10)
@@ -171,7 +171,7 @@ async def _memory(connect: Connect, url: str) -> Figures:
         talked = _traced() - before
         # Whatever closing them takes, nobody asked.
         tasks.cancel_scope.cancel()
-        return {"idle": (idle - bare) / IDLE, "active": (idle - bare + talked) / IDLE}
+    return {"idle": (idle - bare) / IDLE, "active": (idle - bare + talked) / IDLE}
 
 
 def _traced() -> int:

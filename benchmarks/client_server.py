@@ -70,7 +70,7 @@ def serving(core: int | None) -> Iterator[Endpoint]:
         process.stdout.close()
 
 
-class _Session(WSListener):  # type: ignore[misc]  # picows has no types
+class _Session(WSListener):
     def __init__(self, path: str) -> None:
         self._path = path
         self._flood: asyncio.Task[None] | None = None

@@ -21,16 +21,13 @@ from typing import Any, Final, NamedTuple
 import gateway_servers as servers
 from bar_chart import Bar, Kind, Panel, draw
 from measuring import versions
+from report import DOCS, renew
 
 PACKAGES: Final = ("anyio", "uvicorn", "websockets", "uvloop", "starlette")
 LOOP: Final = "uvloop"
 
 QUESTION: Final = "What time is it?"
 """One that the offline voice knows: free dictation measures its recogniser."""
-
-_DOCS: Final = Path(__file__).parent.parent / "docs"
-_BEGIN: Final = "<!-- gateway.py writes from here -->"
-_END: Final = "<!-- to here: gateway.py -->"
 
 _OURS: Final = Kind("speko-anyio's gateway", "#2b6cb0")
 _BARE: Final = Kind("bare server", "#b7b7b7")
@@ -90,13 +87,15 @@ class Result(NamedTuple):
 
     def added(self, name: str) -> float:
         """The median, over the rounds, of how much more the gateway took than the bare server."""
-        return statistics.median(
+        more: float = statistics.median(
             getattr(a, name) - getattr(b, name) for a, b in zip(self.ours, self.bare, strict=True)
         )
+        return more
 
 
 def _median(rounds: Sequence[Round], name: str) -> float:
-    return statistics.median(getattr(one, name) for one in rounds)
+    median: float = statistics.median(getattr(one, name) for one in rounds)
+    return median
 
 
 def tables(result: Result) -> str:
@@ -182,11 +181,8 @@ def main() -> None:
         (options.out / "gateway.md").write_text(text, encoding="utf-8")
         (options.out / "gateway.svg").write_text(plot(result), encoding="utf-8")
     if options.docs:
-        page = _DOCS / "benchmarks.md"
-        before, _, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
-        _, _, after = rest.partition(_END)
-        page.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}", encoding="utf-8")
-        (_DOCS / "benchmarks-gateway.svg").write_text(plot(result), encoding="utf-8")
+        renew("gateway.py", text)
+        (DOCS / "benchmarks-gateway.svg").write_text(plot(result), encoding="utf-8")
     print(text)
 
 
