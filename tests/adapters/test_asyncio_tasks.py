@@ -127,3 +127,20 @@ async def test_a_task_that_outlives_the_block_learns_its_end() -> None:
     assert await asyncio.wait_for(receiving, 5) == Close(1000, "client_closed", "local")
     with pytest.raises(ConnectionClosed):
         await asyncio.wait_for(session.commit(), 5)
+
+
+async def test_a_block_left_by_another_task_than_entered_it_is_an_error_and_closed_all_the_same() -> None:
+    """What fixtures and exit stacks of other frameworks do: a scope belongs to one task."""
+    server = FakeServer()
+    block = open_session(grant(), stream=server.stream)
+    session = await asyncio.wait_for(asyncio.ensure_future(block.__aenter__()), 5)
+
+    async def leave() -> None:
+        await block.__aexit__(None, None, None)
+
+    with pytest.raises(RuntimeError, match="different task"):
+        await asyncio.wait_for(asyncio.ensure_future(leave()), 5)
+    assert session.closed is not None
+    assert server.stream.closed
+    await settled()
+    assert session._lifetime.running == 0
