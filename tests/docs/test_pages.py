@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import anyio
 import pytest
 
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
+from speko_anyio.gateway.local import LocalVoice
 from speko_anyio.protocol import Commit, ToolResult
 
 from .programs import DOCS, Program, programs
@@ -22,7 +24,7 @@ RUN = ("tutorial.md", "networking.md", "observability.md", "provider-doubles.md"
 SAYS = {
     "tutorial.md 1": "It rains. (960 bytes of speech)",
     "tutorial.md 2": "sess_",
-    "tutorial.md 3": 'get_weather {"city": "Paris"}\nthe end',
+    "tutorial.md 3": 'get_weather {"city": "Paris"}\nIt rains.',
     "tutorial.md 4": "play 960 bytes",
     "tutorial.md 5": "wrong key: HTTP 401 UNAUTHORIZED",
     "networking.md 1": "the proxy 127.0.0.1:9 can't be reached",
@@ -95,3 +97,23 @@ OTHERS = sorted({page.name for page in DOCS.glob("*.md") if programs(page.name)}
 def test_the_other_pages_have_tests_of_their_own(page: str) -> None:
     tests = Path(__file__).parents[1].rglob("test_*.py")
     assert any(f'"{page}"' in test.read_text(encoding="utf-8") for test in tests)
+
+
+@pytest.mark.speech
+@pytest.mark.anyio
+async def test_the_tutorial_is_true_of_the_offline_voice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asking, _, calling, talking, _ = programs("tutorial.md")
+    gateway = Gateway(handlers={"local": LocalVoice()}, api_keys=[KEY])
+    with anyio.fail_after(60):
+        async with running_gateway(gateway) as url:
+            monkeypatch.setenv("SPEKO_API_KEY", KEY)
+            monkeypatch.setenv("SPEKO_BASE_URL", url)
+            for program in (asking, calling, talking):
+                await program.run(monkeypatch)
+    time, call, answer, *played = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"It is .* [AP]M\. \(\d+ bytes of speech\)", time)
+    assert call.lower() == 'get_weather {"city":"oslo"}'
+    assert answer.lower() == "rain in oslo."
+    assert len(played) > 10
