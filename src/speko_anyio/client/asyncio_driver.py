@@ -109,7 +109,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._opening: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed: float | None = None
-        self._early: list[bytes] = []
+        self._early = b""
         self._read_buffer = _read_buffer()
         self._reading = False
         self._paused = False
@@ -138,9 +138,9 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     async def shake_hands(self) -> None:
         pump = self._attached()
         self._opening = self._loop.create_future()
-        for data in self._early:
-            pump.receive_data(data)
-        self._early.clear()
+        if self._early:
+            pump.receive_data(self._early)
+            self._early = b""
         if self._lost:
             self._end_lost()
         self.moved()
@@ -232,7 +232,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         data = bytes(self._read_buffer[:nbytes])
         if self._pump is None:
             # uvloop starts to read all the same; this time it stops.
-            self._early.append(data)
+            self._early += data
             self._transport.pause_reading()
         elif not self._ending:
             try:
@@ -373,7 +373,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._timer = None
         self._armed = pump.deadline
         if self._armed is not None:
-            self._timer = self._loop.call_at(self._armed, self._guard, self._time_out)
+            self._timer = self._loop.call_at(self._armed, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._guard(self._time_out)
 
     def _time_out(self) -> None:
         self._armed = self._timer = None

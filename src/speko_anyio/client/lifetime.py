@@ -44,7 +44,7 @@ class Lifetime:
         self._name = name
         self._tasks: TaskGroup | None = None
         self._context: Context | None = None
-        self._early: list[Callable[[TaskGroup], None]] = []
+        self._early: tuple[Callable[[TaskGroup], None], ...] = ()
         self._scopes: list[anyio.CancelScope] = []
         self._stopping = False
         self._body = anyio.CancelScope()
@@ -80,7 +80,7 @@ class Lifetime:
             tasks.start_soon(run, work, args)
 
         if self._tasks is None or self._context is None:
-            self._early.append(start)
+            self._early += (start,)
         else:
             # Of the block and not of whoever calls: work that a callback starts sees the user's variables. A
             # copy, since a context can't be entered twice.
@@ -101,7 +101,7 @@ class Lifetime:
         self._context = copy_context()
         for start in self._early:
             start(tasks)
-        self._early.clear()
+        self._early = ()
         self._body.__enter__()
 
     async def exit(
