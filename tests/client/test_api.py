@@ -193,6 +193,19 @@ async def test_an_error_of_the_body_comes_through_connect_bare() -> None:
     assert server.stream.closed
 
 
+async def test_a_connection_is_made_once() -> None:
+    server = FakeServer()
+    transport = API()
+    async with httpx.AsyncClient(transport=transport) as client:
+        connecting = Speko(KEY, http_client=client).realtime.connect(
+            provider="openai", model="m", stream=server.stream
+        )
+        async with connecting:
+            with pytest.raises(RuntimeError, match="once"):
+                await connecting.__aenter__()
+    assert len(transport.requests) == 1
+
+
 async def test_open_dials_where_the_grant_says(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer()
     dialled: list[tuple[WebSocketURL, dict[str, object]]] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -16,7 +16,7 @@ from ..protocol.mint import (
     SampleRate,
     SessionGrant,
 )
-from .block import block
+from .block import LateBlock
 from .config import session_config
 from .errors import UnsupportedTransportError
 from .opening import CoreOptions, SessionOptions, check_names, open_core
@@ -140,8 +140,7 @@ class Realtime:
 
     open = staticmethod(open_session)
 
-    @block
-    async def connect(
+    def connect(
         self,
         *,
         provider: str,
@@ -157,34 +156,37 @@ class Realtime:
         agent_id: str | None = None,
         webhook_tags: Mapping[str, str] | None = None,
         **options: Unpack[SessionOptions],
-    ) -> AsyncGenerator[RealtimeSession, None]:
+    ) -> AbstractAsyncContextManager[RealtimeSession, None]:
         """Mint a session and hold it open for the block: `create_session` and `open` in one, also for what
         the API grants straight with a provider.
 
         See those two for the parameters and what they raise.
         """
-        check_names(options)
-        tools = tuple(tools)
-        grant = await self._mint.create(
-            _mint_request(
-                provider=provider,
-                model=model,
-                voice=voice,
-                system_prompt=system_prompt,
-                temperature=temperature,
-                input_sample_rate=input_sample_rate,
-                output_sample_rate=output_sample_rate,
-                tools=tools,
-                metadata=metadata,
-                ttl_seconds=ttl_seconds,
-                agent_id=agent_id,
-                webhook_tags=webhook_tags,
+
+        async def mint() -> AbstractAsyncContextManager[RealtimeSession, None]:
+            check_names(options)
+            declared = tuple(tools)
+            grant = await self._mint.create(
+                _mint_request(
+                    provider=provider,
+                    model=model,
+                    voice=voice,
+                    system_prompt=system_prompt,
+                    temperature=temperature,
+                    input_sample_rate=input_sample_rate,
+                    output_sample_rate=output_sample_rate,
+                    tools=declared,
+                    metadata=metadata,
+                    ttl_seconds=ttl_seconds,
+                    agent_id=agent_id,
+                    webhook_tags=webhook_tags,
+                )
             )
-        )
-        options["observer"] = introduced(options.get("observer"), provider=provider, model=model)
-        ttl = None if ttl_seconds is None else min(ttl_seconds, MAX_TTL_SECONDS)
-        async with self.open(grant, tools=tools, ttl_seconds=ttl, **options) as session:
-            yield session
+            options["observer"] = introduced(options.get("observer"), provider=provider, model=model)
+            ttl = None if ttl_seconds is None else min(ttl_seconds, MAX_TTL_SECONDS)
+            return self.open(grant, tools=declared, ttl_seconds=ttl, **options)
+
+        return LateBlock(mint)
 
 
 def _mint_request(
