@@ -12,6 +12,7 @@ import pytest
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import FAILED, USAGE
 from speko_anyio.gateway import Gateway, SQLStore
+from speko_anyio.gateway.store.database import Database
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -135,6 +136,36 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], monkeypatch: p
         code, _, err = checked(capsys, "--database", "memory")
     assert code == USAGE
     assert f"can't listen on 127.0.0.1:{port}" in err
+
+
+def test_a_file_that_there_is_not_is_left_to_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = tmp_path / "deep" / "down" / "gateway.db"
+    code, out, _ = checked(capsys, "--database", str(database))
+    assert code == 0
+    assert f"ok    records: sqlite:///{database}, which the start makes\n" in out
+    assert "there is no API key" in out
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "deep").write_text("no folder")
+    code, _, err = checked(capsys, "--database", str(database))
+    assert code == FAILED
+    assert err == (
+        f"speko-anyio: can't make the database {database}: {tmp_path / 'deep'} can't be written; "
+        "choose another path\n"
+    )
+
+
+def test_old_tables_are_left_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "gateway.db"
+    database = Database(str(path))
+    database.do(lambda connection: connection.exec_driver_sql("CREATE TABLE api_keys (key_id TEXT)"))
+    database.close()
+    before = path.read_bytes()
+    code, out, _ = checked(capsys, "--database", str(path))
+    assert code == 0
+    assert "whose tables the start brings up to date" in out
+    assert path.read_bytes() == before
 
 
 def test_checking_changes_nothing_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 import anyio
 
 from ..gateway import Gateway, MemoryStore, SQLStore
 from ..gateway.settings import Loaded, Settings
+from ..gateway.store.contract import OldTablesError
 from ..protocol.errors import SpekoError
 from .display import Display
 from .failures import CommandError, no_listening
@@ -35,7 +38,8 @@ async def check(options: argparse.Namespace) -> None:
     display = Display()
     for line in _shown(loaded):
         display.line(line)
-    store = store_of(settings)
+    # What an older version made is not brought up to date here: nodes of that version may be using it.
+    store = store_of(settings, migrate_at_start=False)
     gateway = gateway_of(settings, store, keys=settings.keys or (_ANY_KEY,), playground=False)
     display.line(f"ok    providers: {', '.join(sorted(gateway.providers))}")
     has_keys = await _check_store(store, display)
@@ -53,9 +57,13 @@ def _shown(loaded: Loaded) -> Iterator[str]:
 
 
 async def _check_store(store: MemoryStore | SQLStore, display: Display) -> bool:
-    """Whether there is a key in it that could mint."""
+    """Whether there is a key in it that could mint, for all that is known."""
     if isinstance(store, MemoryStore):
         display.line("ok    records: in memory, until the process ends")
+        return False
+    if store.file is not None and not store.file.exists():
+        _check_folder(store.file)
+        display.line(f"ok    records: {store.url}, which the start makes")
         return False
     try:
         with anyio.fail_after(_PATIENCE):
@@ -64,10 +72,22 @@ async def _check_store(store: MemoryStore | SQLStore, display: Display) -> bool:
                 usable = [key for key in await store.keys() if key.revoked_at is None]
     except TimeoutError:
         raise CommandError(f"the database {store.url} did not answer in {_PATIENCE:g} s; is it up?") from None
+    except OldTablesError as error:
+        if store.file is None:
+            raise CommandError(str(error)) from None
+        display.line(f"ok    records: {store.url}, whose tables the start brings up to date")
+        return True
     except SpekoError as error:
         raise CommandError(str(error)) from None
     display.line(f"ok    records: {store.url}, with {len(usable)} usable API keys")
     return bool(usable)
+
+
+def _check_folder(file: Path) -> None:
+    """`CommandError` when `file` can't be made, nor the folders that it is to be in."""
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise CommandError(f"can't make the database {file}: {folder} can't be written; choose another path")
 
 
 def _check_address(settings: Settings, display: Display) -> None:

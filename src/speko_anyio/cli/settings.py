@@ -71,10 +71,10 @@ def database_store_of(settings: Settings) -> SQLStore:
     return SQLStore(database)
 
 
-def store_of(settings: Settings) -> MemoryStore | SQLStore:
+def store_of(settings: Settings, *, migrate_at_start: bool | None = None) -> MemoryStore | SQLStore:
     """Where the gateway keeps its records; not entered."""
     database = database_of(settings)
-    return MemoryStore() if database == MEMORY else SQLStore(database)
+    return MemoryStore() if database == MEMORY else SQLStore(database, migrate_at_start=migrate_at_start)
 
 
 def gateway_of(

@@ -66,3 +66,6 @@ def start_log(settings: Settings) -> None:
     else:
         handler.setFormatter(TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    if settings.log_level != "debug":
+        # It tells at every start how it is built; `store.migrate` says when there is something to do.
+        logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -51,6 +51,16 @@ def test_the_steps_make_what_the_code_expects(bare_url: str) -> None:
     database.close()
 
 
+def test_a_migration_is_told_and_no_other_start(bare_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "speko_anyio")
+    database = Database(bare_url)
+    for _ in range(2):
+        database.do(migrate)
+    database.close()
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("speko_anyio")]
+    assert ours == ["bringing the database's tables to version 0001"]
+
+
 def test_nodes_that_start_together_migrate_once(bare_url: str) -> None:
     errors: list[BaseException] = []
     start = threading.Barrier(3)

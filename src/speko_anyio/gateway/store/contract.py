@@ -25,6 +25,15 @@ class StoreError(SpekoError):
     """The store can't be used: wrong address, not reachable, schema too old or too new."""
 
 
+class OldTablesError(StoreError):
+    """The database's tables are those of an older version, or there are none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the database's tables are not those of this version; run `speko-anyio gateway migrate`"
+        )
+
+
 class IdempotencyError(SpekoError):
     """An idempotency key came again with another request."""
 

@@ -118,11 +118,16 @@ class Database:
         """Close the idle connections, and the others when they are given back. It can be used again."""
         self.engine.dispose()
 
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file, which need not be there yet; None for another database."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
     def make_file(self) -> None:
         """Make the SQLite file and its folder, for its owner only; nothing for another database."""
-        if not self.is_sqlite or self.url.database is None:
+        path = self.file
+        if path is None:
             return
-        path = Path(self.url.database)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, _LOCAL_FILE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from alembic import command
@@ -11,7 +12,9 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, func, select, text
 
-from .contract import StoreError
+from .contract import OldTablesError, StoreError
+
+logger: Final = logging.getLogger(__name__)
 
 _LOCATION: Final = "speko_anyio.gateway:migrations"
 
@@ -28,6 +31,9 @@ def migrate(connection: Connection) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     config = _config()
     config.attributes["connection"] = connection
+    head = ScriptDirectory.from_config(config).get_current_head()
+    if MigrationContext.configure(connection).get_current_revision() != head:
+        logger.info("bringing the database's tables to version %s", head)
     try:
         command.upgrade(config, "head")
     except CommandError as error:
@@ -35,15 +41,13 @@ def migrate(connection: Connection) -> None:
 
 
 def check_schema(connection: Connection) -> None:
-    """`StoreError` unless the tables are those of this version."""
+    """`StoreError` unless the tables are those of this version: `OldTablesError` when `migrate` helps."""
     scripts = ScriptDirectory.from_config(_config())
     current = MigrationContext.configure(connection).get_current_revision()
     if current == scripts.get_current_head():
         return
     if current is None or current in {script.revision for script in scripts.walk_revisions()}:
-        raise StoreError(
-            "the database's tables are not those of this version; run `speko-anyio gateway migrate`"
-        )
+        raise OldTablesError
     raise _too_new()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -101,6 +102,11 @@ class SQLStore:
     def url(self) -> str:
         """Where it is; a password is not shown."""
         return self._database.url.render_as_string(hide_password=True)
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file, which need not be there yet; None for another database."""
+        return self._database.file
 
     async def __aenter__(self) -> Self:
         if self._migrate_at_start:
