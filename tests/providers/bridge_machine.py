@@ -152,7 +152,7 @@ class BridgeMachine(RuleBasedStateMachine):
 
     def flush(self) -> None:
         """What the bridge made of the last thing that happened."""
-        waiting = sum(type(frame) is Interruption for frame in self.bridge._queue._frames)
+        waiting = sum(type(frame) is Interruption for frame in self.bridge._client.queue._frames)
         while len(self.interruptions) < self.interruptions_heard + waiting:
             self.interruptions.append(set(self.entered))
             self.doubt()
@@ -389,17 +389,17 @@ class BridgeMachine(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         bridge = self.bridge
-        assert bridge._queue.size <= LIMITS.to_client + BATCH
-        assert bridge._queue.size == sum(
+        assert bridge._client.queue.size <= LIMITS.to_client + BATCH
+        assert bridge._client.queue.size == sum(
             100 + len(getattr(frame, "pcm", getattr(frame, "text", getattr(frame, "arguments", ""))))
-            for frame in bridge._queue._frames
+            for frame in bridge._client.queue._frames
         )
         assert bridge._held._size <= LIMITS.held_seconds * self.rates[0] * 2
         assert len(bridge._calls._names) <= 2 * LIMITS.max_open_calls
 
     @invariant()
     def an_interruption_waits_for_no_speech(self) -> None:
-        kinds = [type(frame) for frame in self.bridge._queue._frames]
+        kinds = [type(frame) for frame in self.bridge._client.queue._frames]
         if Interruption in kinds:
             last = len(kinds) - kinds[::-1].index(Interruption)
             assert Audio not in kinds[:last]

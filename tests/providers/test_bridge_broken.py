@@ -11,6 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from speko_anyio.protocol import Audio, Close, Error, SpekoError, Transcript
 from speko_anyio.providers import bridge as module
 from speko_anyio.providers.bridge import Bridge
+from speko_anyio.providers.bridge_client import ClientSide
 from speko_anyio.providers.bridge_queue import ClientQueue
 from speko_anyio.providers.resampling import Converter
 from speko_anyio.providers.turns import HeldInput
@@ -69,6 +70,24 @@ def held_audio_is_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Bridge, "_ready", lambda bridge, provider: setattr(bridge, "_phase", module._Phase.LIVE))
 
 
+def audio_is_dropped(patch: pytest.MonkeyPatch) -> None:
+    tell = ClientSide._tell_audio
+
+    def drop(client: ClientSide, pcm: bytes) -> None:
+        if len(client.queue) < 2:
+            tell(client, pcm)
+
+    patch.setattr(ClientSide, "_tell_audio", drop)
+
+
+def the_wrong_rate_is_said(patch: pytest.MonkeyPatch) -> None:
+    def tell(client: ClientSide, pcm: bytes) -> None:
+        if pcm:
+            client.tell(Audio(pcm, 24_000))
+
+    patch.setattr(ClientSide, "_tell_audio", tell)
+
+
 PARTS: list[Patch] = [
     stale_speech_is_kept,
     frames_are_miscounted,
@@ -76,6 +95,8 @@ PARTS: list[Patch] = [
     resampler_keeps_its_end,
     held_audio_is_unbounded,
     held_audio_is_lost,
+    audio_is_dropped,
+    the_wrong_rate_is_said,
 ]
 
 # Mistakes of the bridge
@@ -91,7 +112,7 @@ class SpeaksTooEarly(Bridge):
 
 class ClosesTwice(Bridge):
     def _end(self, error: Error | None) -> None:
-        self._queue.put(Close(1011, "provider_error", "local"))
+        self._client.tell(Close(1011, "provider_error", "local"))
         super()._end(error)
 
 
@@ -103,7 +124,7 @@ class NeverCloses(Bridge):
 class TalksOnAfterTheEnd(Bridge):
     def _leave(self) -> None:
         super()._leave()
-        self._queue.put(Transcript("assistant", "And another thing", True))
+        self._client.tell(Transcript("assistant", "And another thing", True))
 
 
 class ForgetsTheProvider(Bridge):
@@ -123,7 +144,7 @@ class TimersOutliveTheEnd(Bridge):
 class PassesCodesOn(Bridge):
     def _receive(self, provider: Any, frame: Any) -> None:
         if isinstance(frame, Error):
-            self._queue.put(frame)
+            self._client.tell(frame)
         else:
             super()._receive(provider, frame)
 
@@ -151,18 +172,6 @@ class LosesTurnsEnds(Bridge):
             getattr(provider, verb)()
 
 
-class DropsAudio(Bridge):
-    def _tell_audio(self, pcm: bytes) -> None:
-        if len(self._queue) < 2:
-            super()._tell_audio(pcm)
-
-
-class SaysTheWrongRate(Bridge):
-    def _tell_audio(self, pcm: bytes) -> None:
-        if pcm:
-            self._queue.put(Audio(pcm, 24_000))
-
-
 BRIDGES: list[type[Bridge]] = [
     SpeaksTooEarly,
     ClosesTwice,
@@ -173,8 +182,6 @@ BRIDGES: list[type[Bridge]] = [
     PassesCodesOn,
     WaitsForEver,
     LosesTurnsEnds,
-    DropsAudio,
-    SaysTheWrongRate,
 ]
 RESUMED: list[type[Bridge]] = [RepeatsAudio]
 

@@ -37,7 +37,6 @@ from ..protocol.frames import (
     Frame,
     Interruption,
     Ready,
-    Role,
     ServerToolCall,
     ToolCall,
     Transcript,
@@ -49,8 +48,9 @@ from ..protocol.state import State
 from ..protocol.timers import Timers
 from . import codes
 from .bridge_calls import CallNames
-from .bridge_errors import Ending, for_client, judge_close, judge_opening
-from .bridge_queue import ClientFrame, ClientQueue
+from .bridge_client import ClientSide
+from .bridge_errors import Ending, judge_close, judge_opening
+from .bridge_queue import ClientFrame
 from .provider import ProviderDialect
 from .resampling import Converter, ResamplingFactory
 from .turns import HeldInput, TurnEnd
@@ -146,14 +146,16 @@ class Bridge:
         self.output_sample_rate = output_sample_rate
         self.limits = limits
         self.stats = BridgeStats()
-        self._secrets = tuple(secret for secret in secrets if secret)
         self._phase = _Phase.WAITING
         self._provider: ProviderDialect | None = None
-        self._queue = ClientQueue()
+        self._client = ClientSide(
+            sample_rate=output_sample_rate,
+            resampling=resampling,
+            max_text_size=limits.max_text_size,
+            secrets=secrets,
+        )
         self._calls = CallNames(limits.max_open_calls)
-        self._partial: dict[Role, str] = {}
         self._input = Converter(resampling)
-        self._output = Converter(resampling)
         self._held = HeldInput(int(limits.held_seconds * input_sample_rate) * 2)
         self._responding = False
         self._turn_told = False
@@ -185,7 +187,7 @@ class Bridge:
     def provider_must_wait(self) -> bool:
         """Whether to stop reading from the provider: the client has enough to take. Its keepalive must not
         run meanwhile."""
-        return self._queue.size > self.limits.to_client
+        return self._client.queue.size > self.limits.to_client
 
     @property
     def client_must_wait(self) -> bool:
@@ -198,18 +200,18 @@ class Bridge:
         """What to say to the client next; None when there is nothing now. Take one when the one before was
         sent: the speech that waits here can still be taken back. The last is `Close`, with the code and the
         reason to close with; there is none when it was the client that left."""
-        return self._queue.take()
+        return self._client.queue.take()
 
     @property
     def urgent(self) -> bool:
         """Whether an interruption waits among the frames: what is being said does not matter any more."""
-        return self._queue.urgent
+        return self._client.queue.urgent
 
     def receive_command(self, command: Command, now: float) -> None:
         """The client said something; `Close`: it is gone."""
         if self._phase is _Phase.OVER:
             if isinstance(command, Close):
-                self._queue.clear()
+                self._client.queue.clear()
             return
         with self.at(now):
             match command:
@@ -229,7 +231,7 @@ class Bridge:
                 case ToolResult(call_id=call_id, output=output):
                     self._receive_result(call_id, output)
                 case Close():
-                    self._queue.clear()
+                    self._client.queue.clear()
                     self._leave()
 
     @property
@@ -300,7 +302,7 @@ class Bridge:
         self._attempts += 1
         self._provider = provider
         self._turns_heard = provider.turns_heard
-        self._output.reset()
+        self._client.begin_anew()
         self._phase = _Phase.OPENING
         with self.at(now):
             pass
@@ -343,27 +345,23 @@ class Bridge:
             case Audio(pcm=pcm, sample_rate=rate):
                 self._responding = True
                 self._turn_told = False
-                self._tell_audio(self._output.convert(pcm, rate, self.output_sample_rate))
+                self._client.tell_speech(pcm, rate)
             case Interruption():
                 self._interrupted(frame)
-            case Transcript(role=role, text=text, final=final):
-                text = self._cut(text)
-                self._partial.pop(role, None)
-                if not final:
-                    self._partial[role] = text
-                self._queue.put(Transcript(role, text, final))
+            case Transcript():
+                self._client.tell_text(frame)
             case ToolCall():
                 self._receive_call(provider, frame)
             case Usage():
                 # Whoever hears it takes the answer to be over.
-                self._tell_audio(self._output.flush())
-                self._queue.put(frame)
+                self._client.end_speech()
+                self._client.tell(frame)
             case ServerToolCall():
-                self._queue.put(frame)
+                self._client.tell(frame)
             case Error():
                 # What ends the connection need not end the session.
                 if frame is not provider.failure:
-                    self._queue.put(for_client(frame, self._secrets))
+                    self._client.tell_error(frame)
             case Ready():
                 self._ready(provider)
             case Expiring(seconds=seconds):
@@ -371,31 +369,20 @@ class Bridge:
             case Unknown():
                 self.stats.unknown_events += 1
 
-    def _tell_audio(self, pcm: bytes) -> None:
-        if pcm:
-            self._queue.put(Audio(pcm, self.output_sample_rate))
-
-    def _cut(self, text: str) -> str:
-        limit = self.limits.max_text_size
-        if 4 * len(text) <= limit:
-            return text
-        return text.encode()[:limit].decode(errors="ignore")
-
     def _interrupted(self, frame: Interruption) -> None:
-        self._output.reset()
         self._calls.make_moot()
-        self._queue.put(frame)
+        self._client.cut_speech(frame)
 
     def _receive_call(self, provider: ProviderDialect, call: ToolCall) -> None:
         # It follows all the speech that was made before it.
-        self._tell_audio(self._output.flush())
+        self._client.end_speech()
         too_long = len(call.arguments.encode()) > self.limits.max_text_size
         if too_long or self._calls.full:
             self.stats.refused_calls += 1
             refusal = _TOO_LONG if too_long else _TOO_MANY_CALLS
             self._try(lambda: provider.send_tool_result(call.call_id, refusal))
             return
-        self._queue.put(ToolCall(self._calls.issue(call.call_id), call.name, call.arguments))
+        self._client.tell(ToolCall(self._calls.issue(call.call_id), call.name, call.arguments))
 
     def _ready(self, provider: ProviderDialect) -> None:
         self._phase = _Phase.LIVE
@@ -415,7 +402,7 @@ class Bridge:
             return
         was_responding, self._responding = self._responding, provider.responding
         if was_responding and not self._responding:
-            self._tell_audio(self._output.flush())
+            self._client.end_speech()
         if self._leaving and provider.at_rest and provider.resumption is not None:
             self._move(provider)
 
@@ -424,7 +411,7 @@ class Bridge:
     def _going_away(self, provider: ProviderDialect, seconds: float) -> None:
         if provider.resumption is None:
             message = f"the provider ends the session in {seconds:.0f} s"
-            self._queue.put(Error(codes.GOING_AWAY.upper(), message))
+            self._client.tell(Error(codes.GOING_AWAY.upper(), message))
         self._leaving = True
         self._timers.start("move", max(0.0, seconds - MOVE_MARGIN))
 
@@ -452,8 +439,8 @@ class Bridge:
             self._lose_what_was_under_way(provider)
             self._retry(RETRY_AFTER[self._attempts - 1])
         else:
-            self._tell_audio(self._output.flush())
-            self._end_texts()
+            self._client.end_speech()
+            self._client.end_texts()
             self._end(ending.error)
 
     def _retry(self, seconds: float) -> None:
@@ -470,35 +457,28 @@ class Bridge:
         if cut:
             self._interrupted(Interruption("assistant"))
         else:
-            self._tell_audio(self._output.flush())
-        self._end_texts()
+            self._client.end_speech()
+        self._client.end_texts()
         self._calls.disconnect()
         if lost:
             message = "the connection to the provider broke in the middle of something; say it again"
-            self._queue.put(Error(codes.RESPONSE_LOST.upper(), message))
-
-    def _end_texts(self) -> None:
-        for role, text in self._partial.items():
-            self._queue.put(Transcript(role, text, True))
-        self._partial.clear()
+            self._client.tell(Error(codes.RESPONSE_LOST.upper(), message))
 
     # The end
 
     def _fail(self, error: Error) -> None:
         """The session can't go on, whatever the provider thinks of it."""
-        self._tell_audio(self._output.flush())
-        self._end_texts()
+        self._client.end_speech()
+        self._client.end_texts()
         self._end(error)
 
     def _end(self, error: Error | None) -> None:
         close_code, reason = close_codes.NORMAL, "provider_closed"
         if error is not None:
-            told = for_client(error, self._secrets)
-            self._queue.put(told)
-            reason = told.code.lower()
+            reason = self._client.tell_error(error).code.lower()
             if reason not in (codes.EXPIRED, codes.IDLE_TIMEOUT):
                 close_code = close_codes.INTERNAL_ERROR
-        self._queue.put(Close(close_code, reason, "local"))
+        self._client.tell(Close(close_code, reason, "local"))
         self._leave()
 
     def _leave(self) -> None:
