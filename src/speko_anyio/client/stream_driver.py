@@ -151,6 +151,7 @@ class StreamDriver:
             # First everybody is woken, which needs no await; then the transport goes, whatever it takes.
             self.abort("the session was cancelled")
             try:
+                # Cancelled from the start, and so over at once: the shield is for what is around.
                 with anyio.CancelScope(shield=True):
                     await self.aclose_forcefully()
             finally:
