@@ -1,7 +1,7 @@
 """A test of the tests: cores that are broken on purpose, each of which a proof must find out.
 
 Each variant has one mistake that a core could well have. The machine and the differential test run on it
-as they do on the real core, with fixed seeds; what neither of them noticed would be a hole in the proof.
+as they do on the real core; what neither of them noticed would be a hole in the proof.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def thorough(examples: int) -> settings:
-    """The same examples each time, no shrinking: a failure is what we want, not a small one."""
+    """Nearly the same examples each time, but Hypothesis draws on the constants of what is loaded. So there
+    must be many more than one run needed. No shrinking: a failure is what we want, not a small one."""
     return settings(
         max_examples=examples,
         derandomize=True,
