@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from speko_anyio.audio.wav import format_wav
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import USAGE
 from speko_anyio.gateway.handlers import OWN_NAMES, default_handlers
+
+from .served import ask_and_stop
 
 BOTS = """
 import functools
@@ -167,38 +165,6 @@ def test_a_name_is_given_once(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 
 def test_it_is_served(here: Path) -> None:
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("SPEKO_")}
+    serve = ("--database", "memory", "--handler", "my-bot=users_bots:bot")
     # -P: without the current folder in the path, as an installed command is started.
-    command = [sys.executable, "-uP", "-m", "speko_anyio.cli", "serve", "--port", "0", "--patience", "0"]
-    server = subprocess.Popen(
-        [*command, "--database", "memory", "--handler", "my-bot=users_bots:bot"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
-    try:
-        assert server.stdout is not None
-        lines = []
-        for line in server.stdout:
-            lines.append(line)
-            if "stop with Ctrl-C" in line:
-                break
-        match = re.search(r"export SPEKO_BASE_URL=(\S+) SPEKO_API_KEY=(\S+)", "".join(lines))
-        assert match is not None, lines
-        (here / "question.wav").write_bytes(format_wav(bytes(3200), 16000))
-        asked = subprocess.run(
-            [sys.executable, "-m", "speko_anyio.cli", "say", "question.wav", "--provider", "my-bot"],
-            env={**environment, "SPEKO_BASE_URL": match[1], "SPEKO_API_KEY": match[2]},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert asked.returncode == 0, asked.stderr
-        server.send_signal(signal.SIGTERM)
-        rest = server.stdout.read()
-        assert server.wait(30) == 0, rest
-        assert "Traceback" not in rest
-    finally:
-        server.kill()
-        server.communicate(timeout=10)
+    ask_and_stop(here, provider="my-bot", serve=serve, python=("-P",))

@@ -15,53 +15,16 @@ import anyio
 import httpx
 import pytest
 
-from speko_anyio.audio.wav import format_wav
 from speko_anyio.cli import main
 from speko_anyio.cli import serve as serve_module
 from speko_anyio.cli.failures import USAGE
 from speko_anyio.gateway import MemoryStore, SessionStore, SQLStore
 
+from .served import ask_and_stop
+
 
 def test_it_serves_until_a_signal(tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SPEKO_")}
-    environment["SPEKO_GATEWAY_DATABASE"] = str(tmp_path / "gateway.db")
-    server = subprocess.Popen(
-        [sys.executable, "-u", "-m", "speko_anyio.cli", "serve", "--port", "0", "--patience", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
-    try:
-        assert server.stdout is not None
-        lines = []
-        for line in server.stdout:
-            lines.append(line)
-            if "stop with Ctrl-C" in line:
-                break
-        told = "".join(lines)
-        match = re.search(r"export SPEKO_BASE_URL=(\S+) SPEKO_API_KEY=(\S+)", told)
-        assert match is not None, told
-        question = tmp_path / "question.wav"
-        question.write_bytes(format_wav(bytes(3200), 16000))
-        ask = [sys.executable, "-m", "speko_anyio.cli", "say", str(question), "--provider", "echo"]
-        asked = subprocess.run(
-            [*ask, "-o", str(tmp_path / "reply.wav")],
-            env={**environment, "SPEKO_BASE_URL": match[1], "SPEKO_API_KEY": match[2]},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert asked.returncode == 0, asked.stderr
-        server.send_signal(signal.SIGTERM)
-        rest = server.stdout.read()
-        assert server.wait(30) == 0, told + rest
-        assert "Traceback" not in told + rest
-    finally:
-        server.kill()
-        server.wait(10)
-        if server.stdout is not None:
-            server.stdout.close()
+    ask_and_stop(tmp_path, provider="echo", serve=("--database", str(tmp_path / "gateway.db")))
 
 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
