@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import bridge_calls as calls
 import bridge_core as core
 from bar_chart import Bar, Kind, Panel, draw
 from measuring import Figure, Ratio, measure, versions
-from report import DOCS, renew, table
+from report import publish, table
 
 Figures = dict[tuple[str, str], Figure]
 Calls = dict[str, calls.Call]
@@ -243,18 +242,9 @@ def main() -> None:
     )
     about = versions(PACKAGES)
     text = report(figures, measured, about=about, options=options)
-    picture = plot(figures, measured)
     print(f"took {time.monotonic() - started:.0f} s", file=sys.stderr)
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        found = results(figures, measured, about=about, options=options)
-        (given.out / "bridge.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (given.out / "bridge.md").write_text(text, encoding="utf-8")
-        (given.out / "bridge.svg").write_text(picture, encoding="utf-8")
-    if given.docs:
-        renew("bridge.py", text)
-        (DOCS / "benchmarks-bridge.svg").write_text(picture, encoding="utf-8")
-    print(text)
+    found = results(figures, measured, about=about, options=options)
+    publish("bridge", text, plot(figures, measured), found, out=given.out, docs=given.docs)
 
 
 if __name__ == "__main__":

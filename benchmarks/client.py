@@ -24,7 +24,7 @@ import client_contenders as who
 from bar_chart import Bar, Kind, Panel, draw
 from client_server import Endpoint, serving
 from measuring import Figure, Ratio, versions
-from report import DOCS, renew, table
+from report import publish, table
 
 import speko_anyio
 
@@ -401,18 +401,9 @@ def main() -> None:
     figures = measure(rounds, options.loop or who.LOOPS)
     about = versions(PACKAGES)
     text = report(figures, rounds=rounds, about=about)
-    picture = plot(figures)
     print(f"took {time.monotonic() - started:.0f} s", file=sys.stderr)
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        found = results(figures, rounds=rounds, about=about)
-        (options.out / "client.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (options.out / "client.md").write_text(text, encoding="utf-8")
-        (options.out / "client.svg").write_text(picture, encoding="utf-8")
-    if options.docs:
-        renew("client.py", text)
-        (DOCS / "benchmarks-client.svg").write_text(picture, encoding="utf-8")
-    print(text)
+    found = results(figures, rounds=rounds, about=about)
+    publish("client", text, plot(figures), found, out=options.out, docs=options.docs)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ beside `json` and pydantic. ``docs/benchmarks.md`` says how to read it.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import codec_frames as frames
 import codec_json as messages
 from bar_chart import Bar, Kind, Panel, draw
 from measuring import Figure, Ratio, measure, versions
-from report import DOCS, renew, table
+from report import publish, table
 
 Figures = dict[tuple[str, str], Figure]
 
@@ -200,16 +199,8 @@ def main() -> None:
     about = versions(PACKAGES)
     text = report(figures, rounds=rounds, about=about)
     print(f"took {time.monotonic() - started:.0f} s", file=sys.stderr)
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        found = results(figures, rounds=rounds, about=about)
-        (options.out / "codec.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (options.out / "codec.md").write_text(text, encoding="utf-8")
-        (options.out / "codec.svg").write_text(plot(figures), encoding="utf-8")
-    if options.docs:
-        renew("codec.py", text)
-        (DOCS / "benchmarks-codec.svg").write_text(plot(figures), encoding="utf-8")
-    print(text)
+    found = results(figures, rounds=rounds, about=about)
+    publish("codec", text, plot(figures), found, out=options.out, docs=options.docs)
 
 
 if __name__ == "__main__":

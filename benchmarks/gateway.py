@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import gateway_servers as servers
 from bar_chart import Bar, Kind, Panel, draw
 from measuring import versions
-from report import DOCS, renew
+from report import publish
 
 PACKAGES: Final = ("anyio", "uvicorn", "websockets", "uvloop", "starlette")
 LOOP: Final = "uvloop"
@@ -174,16 +174,8 @@ def main() -> None:
     about = versions(PACKAGES)
     measured = ", ".join(f"{name} {version}" for name, version in about.items() if name != "python")
     text = f"{about['python']}; {measured}. Medians of {rounds} rounds.\n\n{tables(result)}"
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        found = {"versions": about, **result._asdict()}
-        (options.out / "gateway.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (options.out / "gateway.md").write_text(text, encoding="utf-8")
-        (options.out / "gateway.svg").write_text(plot(result), encoding="utf-8")
-    if options.docs:
-        renew("gateway.py", text)
-        (DOCS / "benchmarks-gateway.svg").write_text(plot(result), encoding="utf-8")
-    print(text)
+    found = {"versions": about, **result._asdict()}
+    publish("gateway", text, plot(result), found, out=options.out, docs=options.docs)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-DOCS: Final = Path(__file__).parent.parent / "docs"
+_DOCS: Final = Path(__file__).parent.parent / "docs"
 _END: Final = "<!-- to here -->"
 
 
@@ -22,9 +23,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def renew(program: str, text: str) -> None:
+def publish(name: str, text: str, picture: str, found: Any, *, out: Path | None, docs: bool) -> None:
+    """Write what the program ``name.py`` found, as ``--out`` and ``--docs`` ask, and print it."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
+        (out / f"{name}.svg").write_text(picture, encoding="utf-8")
+    if docs:
+        _renew(f"{name}.py", text)
+        (_DOCS / f"benchmarks-{name}.svg").write_text(picture, encoding="utf-8")
+    print(text)
+
+
+def _renew(program: str, text: str) -> None:
     """Put `text` where docs/benchmarks.md says that `program` writes."""
-    page = DOCS / "benchmarks.md"
+    page = _DOCS / "benchmarks.md"
     begin = f"<!-- {program} writes from here -->"
     before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     assert found, f"{page.name} has no place for what {program} writes"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +13,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.gateway.local import speak_to_pcm
+
+from ..support.serve import served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -48,32 +47,12 @@ def playground_url() -> Iterator[str]:
 @contextmanager
 def serving() -> Iterator[str]:
     """`speko-anyio serve`; gives the address that it prints for a browser, with the key in its fragment."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SPEKO_")}
-    environment["SPEKO_GATEWAY_DATABASE"] = "memory"
-    server = subprocess.Popen(
-        [sys.executable, "-u", "-m", "speko_anyio.cli", "serve", "--port", "0", "--patience", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
-    assert server.stdout is not None
-    try:
-        told = ""
-        for line in server.stdout:
-            told += line
-            if "stop with Ctrl-C" in line:
-                break
+    with served("--port", "0", "--database", "memory") as (server, told):
         match = re.search(r"playground (\S+)", told)
         assert match is not None, told
         yield match[1]
-    finally:
         server.terminate()
-        try:
-            server.wait(30)
-        finally:
-            server.kill()
-            server.stdout.close()
+        server.wait(30)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""``speko-anyio serve`` in a process of its own, asked a question by ``speko-anyio say`` and stopped."""
+"""A served gateway, asked a question by ``speko-anyio say`` and stopped."""
 
 from __future__ import annotations
 
@@ -11,28 +11,15 @@ from pathlib import Path
 
 from speko_anyio.audio.wav import format_wav
 
+from ..support.serve import served
+
 
 def ask_and_stop(
     folder: Path, *, provider: str, serve: tuple[str, ...] = (), python: tuple[str, ...] = ()
 ) -> None:
     """Serve with the options `serve`, in a Python with the options `python`; have `provider` answer a
     question in `folder`; then stop by SIGTERM. Fails unless all three go well."""
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("SPEKO_")}
-    command = [sys.executable, "-u", *python, "-m", "speko_anyio.cli", "serve", *serve]
-    server = subprocess.Popen(
-        [*command, "--port", "0", "--patience", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
-    try:
-        assert server.stdout is not None
-        told = ""
-        for line in server.stdout:
-            told += line
-            if "stop with Ctrl-C" in line:
-                break
+    with served("--port", "0", *serve, python=python) as (server, told):
         match = re.search(r"export SPEKO_BASE_URL=(\S+) SPEKO_API_KEY=(\S+)", told)
         assert match is not None, told
         question = folder / "question.wav"
@@ -40,16 +27,14 @@ def ask_and_stop(
         ask = [sys.executable, "-m", "speko_anyio.cli", "say", str(question), "--provider", provider]
         asked = subprocess.run(
             [*ask, "-o", str(folder / "reply.wav")],
-            env={**environment, "SPEKO_BASE_URL": match[1], "SPEKO_API_KEY": match[2]},
+            env={**os.environ, "SPEKO_BASE_URL": match[1], "SPEKO_API_KEY": match[2]},
             capture_output=True,
             text=True,
             timeout=60,
         )
         assert asked.returncode == 0, asked.stderr
         server.send_signal(signal.SIGTERM)
-        told += server.stdout.read()
-        assert server.wait(30) == 0, told
-        assert "Traceback" not in told
-    finally:
-        server.kill()
-        server.communicate(timeout=10)
+        assert server.stdout is not None
+        rest = server.stdout.read()
+        assert server.wait(30) == 0, told + rest
+        assert "Traceback" not in told + rest

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import anyio
@@ -20,6 +18,7 @@ from speko_anyio.cli import serve as serve_module
 from speko_anyio.cli.failures import USAGE
 from speko_anyio.gateway import MemoryStore, SessionStore, SQLStore
 
+from ..support.serve import served
 from .served import ask_and_stop
 
 
@@ -63,21 +62,7 @@ def test_it_runs_by_a_file_of_settings(tmp_path: Path) -> None:
     file.write_text(
         'port = 0\nkeys = ["sk_file"]\ndatabase = "memory"\nmetrics = true\nlog_format = "json"\n'
     )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SPEKO_")}
-    server = subprocess.Popen(
-        [sys.executable, "-u", "-m", "speko_anyio.cli", "serve", "--config", str(file), "--patience", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    try:
-        assert server.stdout is not None
-        told = ""
-        for line in server.stdout:
-            told += line
-            if "stop with Ctrl-C" in line:
-                break
+    with served("--config", str(file), stderr=subprocess.PIPE) as (server, told):
         match = re.search(r"^gateway\s+(\S+)", told)
         assert match is not None, told
         assert "playground" not in told, "its keys are real ones"
@@ -88,6 +73,3 @@ def test_it_runs_by_a_file_of_settings(tmp_path: Path) -> None:
         assert server.returncode == 0
         lines = [json.loads(line) for line in log.splitlines()]
         assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
-    finally:
-        server.kill()
-        server.communicate(timeout=10)

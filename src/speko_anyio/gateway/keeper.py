@@ -90,6 +90,7 @@ class Keeper:
         except StoreError as error:
             logger.error("%s failed: %s", what, error)
         except Exception:
+            # A store of the operator's own may raise anything; the next beat tries again.
             logger.exception("%s failed", what)
         return False
 

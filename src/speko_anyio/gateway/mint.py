@@ -102,6 +102,7 @@ class Mint:
             logger.error("minting a session failed: %s", error)
             return _unavailable("the gateway can't reach its records now; try again").response
         except Exception:
+            # A bug, or a store of the operator's own: the caller gets the documented JSON, not a bare 500.
             logger.exception("minting a session failed")
             return error_response(500, "SESSION_CREATE_FAILED", "the gateway failed to create the session")
         return Response(msgspec.json.encode(grant), 201, media_type="application/json")

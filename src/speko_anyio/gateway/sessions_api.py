@@ -84,6 +84,7 @@ async def _answer(work: Awaitable[dict[str, Any]]) -> Response:
         logger.error("reading the sessions failed: %s", error)
         return unavailable("UNAVAILABLE", "the gateway can't reach its records now; try again").response
     except Exception:
+        # As for a mint: the caller gets the documented JSON, not a bare 500.
         logger.exception("reading the sessions failed")
         return error_response(500, "INTERNAL", "the gateway failed to read its records; try again later")
     return Response(body, media_type="application/json")

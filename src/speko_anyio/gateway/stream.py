@@ -225,6 +225,7 @@ class Stream:
                 claims.session_id, claims.token_id, node_id=self._node_id, lease=self._lease, now=now
             )
         except Exception:
+            # A store of the operator's own may raise anything; the client is told, and the operator.
             logger.exception("session %s: the store failed to claim it", claims.session_id)
             raise _Refusal(
                 500,
@@ -289,6 +290,7 @@ class Stream:
             except StoreError as error:
                 logger.error("session %s: its end is not recorded yet: %s", session_id, error)
             except Exception:
+                # As when it claims; and what ended the session must not be replaced by this.
                 logger.exception("session %s: the store failed to record its end", session_id)
         if limit.cancelled_caught:
             logger.error("session %s: the store took too long to record its end", session_id)

@@ -203,6 +203,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
                 self._control_run = 0
                 make_audio = self._make_audio
                 payload = buffer[start:end]
+                # As above: where the lane is open there is an audio type.
                 return make_audio(  # type: ignore[misc, no-any-return]
                     payload if self._client else mask(payload, buffer[start - 4 : start]), self._audio_rate
                 )

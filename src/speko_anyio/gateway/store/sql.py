@@ -20,7 +20,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Float,
-    Row,
     and_,
     case,
     cast,
@@ -35,8 +34,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.expression import GenerativeSelect
 
-from speko_anyio.protocol.mint import SessionConfig
-
 from .contract import IdempotencyError, KeyNotFoundError, Refused
 from .database import BusyError, Database
 from .limits import DAY, KeyUse, day_start, granted_ttl
@@ -46,11 +43,9 @@ from .records import (
     LOST_CODE,
     LOST_REASON,
     NO_LIMITS,
-    SCOPES,
     Idempotency,
     KeyLimits,
     SessionHistory,
-    SessionLife,
     SessionOutcome,
     SessionQuery,
     SessionRecord,
@@ -58,6 +53,7 @@ from .records import (
     StoredKey,
     TranscriptLine,
 )
+from .rows import history_of, key_of, record_of, row_of, storable
 from .tables import IDEMPOTENCY, KEYS, SESSIONS, TRANSCRIPTS
 
 logger: Final = logging.getLogger(__name__)
@@ -73,10 +69,6 @@ MIGRATION_PATIENCE: Final = 600.0
 
 RENEW_BATCH: Final = 500
 """Sessions that one statement renews."""
-
-_CONFIG: Final = msgspec.json.Decoder(SessionConfig)
-_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
-_COUNTS: Final = msgspec.json.Decoder(dict[str, int])
 
 _S: Final = SESSIONS.c
 
@@ -171,7 +163,7 @@ class SQLStore:
                 use = _use(connection, record.key_id, limits, now)
                 ttl = granted_ttl(limits, use, ttl=record.ttl_seconds, now=now)
                 kept = msgspec.structs.replace(record, ttl_seconds=ttl)
-            connection.execute(insert(SESSIONS).values(_row(kept)))
+            connection.execute(insert(SESSIONS).values(row_of(kept)))
             if idempotency is not None:
                 _keep_same(connection, idempotency, kept)
             return kept
@@ -197,7 +189,7 @@ class SQLStore:
             if row is None:
                 return Refused.UNKNOWN
             if taken:
-                return _record(row)
+                return record_of(row)
             # Not revoked in the instant after: what was not started, was refused for its key.
             return Refused.REVOKED if row.started_at is None else Refused.USED
 
@@ -242,7 +234,7 @@ class SQLStore:
         values = {
             "ended_at": now,
             "close_code": close and close.code,
-            "close_reason": close and _storable(close.reason),
+            "close_reason": close and storable(close.reason),
             "closed_by": close and CLOSED_BY[close.initiated_by],
             "input_audio_seconds": outcome.input_audio_seconds,
             "output_audio_seconds": outcome.output_audio_seconds,
@@ -258,7 +250,7 @@ class SQLStore:
             .values(values)
         )
         lines = [
-            {"session_id": session_id, "role": line.role, "text": _storable(line.text), "at": line.at}
+            {"session_id": session_id, "role": line.role, "text": storable(line.text), "at": line.at}
             for line in outcome.transcript
         ]
 
@@ -269,13 +261,13 @@ class SQLStore:
         await self._database.run(work)
 
     async def get(self, session_id: str, *, key_id: str | None = None) -> SessionHistory | None:
-        query = select(SESSIONS).where(_S.session_id == _storable(session_id))
+        query = select(SESSIONS).where(_S.session_id == storable(session_id))
         if key_id is not None:
             query = query.where(_S.key_id == key_id)
 
         def work(connection: Connection) -> SessionHistory | None:
             row = connection.execute(query).one_or_none()
-            return None if row is None else _history(row)
+            return None if row is None else history_of(row)
 
         return await self._database.run(work)
 
@@ -294,20 +286,20 @@ class SQLStore:
         position = (_S.created_at, _S.session_id)
         rows = select(SESSIONS).order_by(*(column.desc() for column in position)).limit(query.limit)
         if query.key_id is not None:
-            rows = rows.where(_S.key_id == _storable(query.key_id))
+            rows = rows.where(_S.key_id == storable(query.key_id))
         if query.provider is not None:
-            rows = rows.where(_S.provider == _storable(query.provider))
+            rows = rows.where(_S.provider == storable(query.provider))
         if query.created_from is not None:
             rows = rows.where(_S.created_at >= query.created_from)
         if query.created_until is not None:
             rows = rows.where(_S.created_at < query.created_until)
         if query.after is not None:
             created_at, session_id = query.after
-            rows = rows.where(tuple_(*position) < tuple_(literal(created_at), literal(_storable(session_id))))
+            rows = rows.where(tuple_(*position) < tuple_(literal(created_at), literal(storable(session_id))))
         if query.status is not None:
             rows = rows.where(_is_status(query.status, now))
         return await self._database.run(
-            lambda connection: [_history(row) for row in connection.execute(rows)]
+            lambda connection: [history_of(row) for row in connection.execute(rows)]
         )
 
     async def purge(
@@ -332,7 +324,7 @@ class SQLStore:
     async def add_key(self, key: StoredKey) -> None:
         values = {
             "key_id": key.key_id,
-            "name": _storable(key.name),
+            "name": storable(key.name),
             "digest": key.digest,
             "scopes": ",".join(key.scopes),
             **msgspec.structs.asdict(key.limits),
@@ -353,7 +345,7 @@ class SQLStore:
 
     async def _keys(self, *which: ColumnElement[bool]) -> Sequence[StoredKey]:
         query = select(KEYS).where(*which).order_by(KEYS.c.created_at, KEYS.c.key_id)
-        return await self._database.run(lambda connection: [_key(row) for row in connection.execute(query)])
+        return await self._database.run(lambda connection: [key_of(row) for row in connection.execute(query)])
 
     async def revoke_key(self, key_id: str, *, now: float) -> StoredKey:
         this = KEYS.c.key_id == key_id
@@ -363,7 +355,7 @@ class SQLStore:
             row = connection.execute(select(KEYS).where(this)).one_or_none()
             if row is None:
                 raise KeyNotFoundError(key_id)
-            return _key(row)
+            return key_of(row)
 
         return await self._database.run(work)
 
@@ -387,7 +379,7 @@ def _find_same(connection: Connection, idempotency: Idempotency, now: float) -> 
         return None
     if bytes(row.fingerprint) != idempotency.fingerprint:
         raise IdempotencyError
-    return _record(connection.execute(select(SESSIONS).where(_S.session_id == row.session_id)).one())
+    return record_of(connection.execute(select(SESSIONS).where(_S.session_id == row.session_id)).one())
 
 
 def _keep_same(connection: Connection, idempotency: Idempotency, record: SessionRecord) -> None:
@@ -471,78 +463,3 @@ def _is_status(status: Status, now: float) -> Any:
             return _S.ended_at.is_not(None)
         case Status.EXPIRED:
             return and_(_S.started_at.is_(None), _S.token_expires_at <= now)
-
-
-def _row(record: SessionRecord) -> dict[str, Any]:
-    metadata = record.metadata
-    return {
-        "session_id": record.session_id,
-        "key_id": record.key_id,
-        "token_id": record.token_id,
-        "provider": record.config.provider,
-        "config": msgspec.json.encode(record.config).decode(),
-        "metadata": None if metadata is None else msgspec.json.encode(metadata).decode(),
-        "ttl_seconds": record.ttl_seconds,
-        "created_at": record.created_at,
-        "token_expires_at": record.token_expires_at,
-    }
-
-
-def _record(row: Row[Any]) -> SessionRecord:
-    columns = row._mapping
-    metadata = columns["metadata"]
-    return SessionRecord(
-        session_id=columns["session_id"],
-        key_id=columns["key_id"],
-        token_id=columns["token_id"],
-        config=_CONFIG.decode(columns["config"]),
-        metadata=None if metadata is None else _OBJECT.decode(metadata),
-        ttl_seconds=columns["ttl_seconds"],
-        created_at=columns["created_at"],
-        token_expires_at=columns["token_expires_at"],
-    )
-
-
-def _history(row: Row[Any]) -> SessionHistory:
-    outcome = SessionOutcome()
-    if row.tool_calls is not None:
-        outcome = SessionOutcome(
-            input_audio_seconds=row.input_audio_seconds,
-            output_audio_seconds=row.output_audio_seconds,
-            input_audio_tokens=row.input_audio_tokens,
-            output_audio_tokens=row.output_audio_tokens,
-            time_to_first_audio=row.time_to_first_audio,
-            tool_calls=_COUNTS.decode(row.tool_calls),
-        )
-    life = SessionLife(
-        started_at=row.started_at,
-        node_id=row.node_id,
-        ended_at=row.ended_at,
-        close_code=row.close_code,
-        close_reason=row.close_reason,
-        closed_by=row.closed_by,
-        outcome=outcome,
-    )
-    return SessionHistory(_record(row), life)
-
-
-def _key(row: Row[Any]) -> StoredKey:
-    kept = row.scopes.split(",")
-    return StoredKey(
-        key_id=row.key_id,
-        name=row.name,
-        digest=bytes(row.digest),
-        scopes=tuple(scope for scope in SCOPES if scope in kept),
-        limits=KeyLimits(
-            max_sessions=row.max_sessions,
-            mints_per_minute=row.mints_per_minute,
-            minutes_per_day=row.minutes_per_day,
-        ),
-        created_at=row.created_at,
-        revoked_at=row.revoked_at,
-    )
-
-
-def _storable(text: str) -> str:
-    """What every database takes: PostgreSQL knows no NUL, and UTF-8 no half of a surrogate pair."""
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
