@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from speko_anyio.gateway.local import recognizer as module
-from speko_anyio.gateway.local import wire
+from speko_anyio.gateway.local import speak_to_pcm, wire
 from speko_anyio.gateway.local.grammar import Grammar
 from speko_anyio.gateway.local.recognizer import (
     QUEUE_PER_WORKER,
@@ -248,3 +248,20 @@ def test_a_grammar_that_can_not_be_compiled_leaves_dictation(monkeypatch: pytest
     engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").Engine()
     monkeypatch.setattr(Grammar, "jsgf", lambda _: "no grammar")
     assert engine.hear(bytes(32_000), Grammar(("hello",))) == wire.Heard("", known=False)
+
+
+@pytest.mark.speech
+def test_the_same_audio_is_heard_alike_whatever_was_heard_before() -> None:
+    engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").Engine()
+    phrase = "what is the weather in oslo"
+    grammar = Grammar((phrase, "what time is it"))
+    others = [speak_to_pcm(text, wire.SAMPLE_RATE) for text in ("What time is it?", "Hello there.", "Stop.")]
+    audio = speak_to_pcm(phrase, wire.SAMPLE_RATE)
+    # The scores, too: where one is close to what is just accepted, any difference would be heard.
+    fits = set()
+    for other in (None, *others, audio):
+        if other is not None:
+            engine.hear(other, grammar)
+        fits.add(engine._fit(audio, grammar))
+    (fit,) = fits
+    assert fit.text == phrase

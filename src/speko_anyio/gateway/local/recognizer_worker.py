@@ -158,6 +158,9 @@ class Engine:
 
 
 def _search(decoder: Any, audio: bytes) -> str | None:
+    # Or else the features carry something over from the utterance before, which another client may have said:
+    # scores differ by some percent, and an uncertain phrase is heard at one time and not at another. 0.1 ms.
+    decoder.reinit_feat()
     decoder.start_utt()
     decoder.process_raw(audio, full_utt=True)
     decoder.end_utt()
