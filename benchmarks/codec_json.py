@@ -16,7 +16,6 @@ from measuring import Case
 from speko_anyio.protocol import codec
 from speko_anyio.protocol.commands import ToolResult
 from speko_anyio.protocol.frames import Transcript
-from speko_anyio.protocol.limits import DEFAULT_LIMITS
 
 OURS = "speko-anyio"
 STANDARD = "json"
@@ -74,23 +73,11 @@ def _text(example: Example) -> str:
 def _ours() -> Iterator[Case]:
     for example in DECODED:
         text = _text(example)
-        _same(codec.decode_from_server(text, DEFAULT_LIMITS.max_json_depth), example.message)
-        yield Case(decode_task(example), OURS, _decoding(text))
+        _same(codec.decode_from_server(text), example.message)
+        yield Case(decode_task(example), OURS, _repeated(codec.decode_from_server, text))
     for example in ENCODED:
         _same(codec.encode(example.message), _text(example))
         yield Case(encode_task(example), OURS, _repeated(codec.encode, example.message))
-
-
-def _decoding(text: str) -> Callable[[int], object]:
-    def run(times: int) -> object:
-        decode = codec.decode_from_server
-        depth = DEFAULT_LIMITS.max_json_depth
-        message: object = None
-        for data in repeat(text, times):
-            message = decode(data, depth)
-        return message
-
-    return run
 
 
 def _standard() -> Iterator[Case]:

@@ -22,7 +22,7 @@ from speko_anyio.protocol import (
     Unknown,
     UpgradeRequest,
 )
-from speko_anyio.protocol.session import MAX_AUDIO_MESSAGE
+from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
 
 from .conftest import Meet
 from .script import TOKEN, Role, Step, fingerprint, payload

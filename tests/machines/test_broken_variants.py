@@ -24,8 +24,10 @@ from speko_anyio.protocol import (
     ServerConnection,
     SpekoError,
     State,
+    framing,
 )
 from speko_anyio.protocol.calls import Calls
+from speko_anyio.protocol.framing import AudioShape
 
 from . import driver
 from . import strategies as strat
@@ -348,6 +350,16 @@ def calls_stay_open(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Calls, "answer", lambda self, call_id: None)
 
 
+def header_of_another_size(shape: AudioShape) -> None:
+    shape.head = framing.header(framing.BINARY, shape.size ^ 4, shape.head[1] & framing.MASKED)
+    shape.start = shape.head + bytes(4)
+
+
+def last_word_unmasked(shape: AudioShape) -> None:
+    """In Python."""
+    shape.ones &= (1 << 8 * shape.size) - 1
+
+
 DELIVERY = [LosesTheOddByte, ErrorOvertakesEvents, ClosesTwice, NeverSaysClose, InterruptionComesTwice]
 DELIVERY += [ErrorChanges, EndOfInputOvertakesFrames]
 SENDING: list[type] = [ReusesKeys, RaisesTooLate, AnswersBeforeItChecks, KeepsStaleAudio, SilentAfterClose]
@@ -381,6 +393,23 @@ def test_machine_finds_what_is_sent_wrongly(rewrite: Callable[[list[bytes]], lis
 @pytest.mark.parametrize("mistake", [no_call_is_moot, calls_stay_open])
 def test_machine_finds_calls_miscounted(mistake: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
     mistake(monkeypatch)
+    with pytest.raises(AssertionError):
+        run_machine((ClientConnection, ServerConnection), MOST)
+
+
+@pytest.mark.parametrize("mistake", [header_of_another_size, last_word_unmasked])
+def test_machine_finds_audio_framed_wrongly(
+    mistake: Callable[[AudioShape], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_plain_shape", "_masked_shape", "_wide_shape"):
+        shape_of = getattr(framing, name).__wrapped__
+
+        def mistaken(size: int, shape_of: Callable[[int], AudioShape] = shape_of) -> AudioShape:
+            shape = shape_of(size)
+            mistake(shape)
+            return shape
+
+        monkeypatch.setattr(framing, name, mistaken)
     with pytest.raises(AssertionError):
         run_machine((ClientConnection, ServerConnection), MOST)
 

@@ -30,6 +30,8 @@ from speko_anyio.protocol import (
     Unknown,
 )
 from speko_anyio.protocol.engine import HandshakeEvent
+from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
+from tests.support.maskers import MASKERS, use_masker
 
 from .helpers import (
     BINARY,
@@ -40,8 +42,10 @@ from .helpers import (
     PONG,
     TEXT,
     Connection,
+    client,
     close_frame,
     drain,
+    fixed_entropy,
     frame,
     frame_for,
     let_time_pass,
@@ -137,6 +141,63 @@ def test_audio_out_in_every_form_of_length(role: str, size: int) -> None:
     frames = sent(connection)
     assert {opcode for opcode, _ in frames} <= {BINARY}
     assert b"".join(payload for _, payload in frames) == pcm
+
+
+@with_each_masker
+@both_roles
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda pcm: memoryview(pcm).cast("h")])
+def test_audio_of_the_same_size_again_and_again(role: str, kind: Any) -> None:
+    connection = opened(role)
+    if role == "server":
+        connection.send_ready()  # type: ignore[union-attr]
+        connection.data_to_send()
+    random = fixed_entropy()
+    for size in (2, 4, 126, 640, 640, 882, 960, 4_800, 32_768, 65_536, 960, 882, 0, 960, 1_920, 960):
+        for _ in range(3):
+            pcm = random.randbytes(size)
+            connection.send_audio(kind(pcm))
+            frames = sent(connection)
+            assert [opcode for opcode, _ in frames] == [BINARY] * -(-size // MAX_AUDIO_MESSAGE)
+            assert b"".join(payload for _, payload in frames) == pcm
+
+
+@both_roles
+def test_audio_of_the_usual_size_is_held_to_the_outbox_too(role: str) -> None:
+    connection = opened(role, limits=Limits(max_outbox=1_500))
+    if role == "server":
+        connection.send_ready()  # type: ignore[union-attr]
+    connection.data_to_send()
+    for _ in range(3):
+        connection.send_audio(bytes(640))
+        connection.send_audio(bytes(640))
+        with pytest.raises(LocalProtocolError, match="outbox"):
+            connection.send_audio(bytes(640))
+        assert sent(connection) == [(BINARY, bytes(640))] * 2
+
+
+@both_roles
+def test_audio_of_the_usual_size_is_held_to_the_state_too(role: str) -> None:
+    connection = opened(role)
+    if role == "server":
+        connection.send_ready()  # type: ignore[union-attr]
+    for _ in range(2):
+        connection.send_audio(bytes(640))
+    connection.close()
+    with pytest.raises(ConnectionClosed):
+        connection.send_audio(bytes(640))
+
+
+def test_all_maskers_send_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = []
+    for name in MASKERS:
+        use_masker(name, monkeypatch)
+        connection, _ = open_pair(client(entropy=fixed_entropy().randbytes))
+        for size in (960, 960, 960, 882, 882, 2, 2, 960):
+            connection.send_audio(bytes(size))
+            connection.send_audio(bytes(size))
+            connection.commit()
+        streams.append(connection.data_to_send())
+    assert len(set(streams)) == 1
 
 
 @with_each_masker

@@ -27,6 +27,7 @@ from speko_anyio.protocol.codec import (
     End,
     MalformedMessage,
     ServerMessage,
+    check_depth,
     decode_from_client,
     decode_from_server,
     encode,
@@ -34,8 +35,6 @@ from speko_anyio.protocol.codec import (
 )
 
 from .helpers import says
-
-DEPTH = 64
 
 FROM_SERVER: dict[str, ServerMessage] = {
     '{"t":"ready","inputSampleRate":16000,"outputSampleRate":24000}': Ready(16000, 24000),
@@ -74,26 +73,18 @@ DEFAULTS: dict[str, ServerMessage] = {
 }
 
 
-def from_server(text: str, max_depth: int = DEPTH) -> ServerMessage | Unknown:
-    return decode_from_server(text, max_depth)
-
-
-def from_client(text: str, max_depth: int = DEPTH) -> object:
-    return decode_from_client(text, max_depth)
-
-
 # What the protocol has
 
 
 @pytest.mark.parametrize(("text", "message"), FROM_SERVER.items())
 def test_a_servers_message(text: str, message: ServerMessage) -> None:
-    assert from_server(text) == message
+    assert decode_from_server(text) == message
     assert encode(message) == text
 
 
 @pytest.mark.parametrize(("text", "command"), FROM_CLIENT.items())
 def test_a_clients_message(text: str, command: Commit | Clear | EndTurn | Interrupt | ToolResult) -> None:
-    assert from_client(text) == command
+    assert decode_from_client(text) == command
     assert encode(command) == text
 
 
@@ -106,26 +97,26 @@ def test_the_tables_above_leave_no_message_out() -> None:
 
 @pytest.mark.parametrize(("tag", "message"), DEFAULTS.items())
 def test_a_missing_field_takes_its_default(tag: str, message: ServerMessage) -> None:
-    assert from_server(f'{{"t":"{tag}"}}') == message
+    assert decode_from_server(f'{{"t":"{tag}"}}') == message
 
 
 def test_a_result_without_fields() -> None:
-    assert from_client('{"t":"tool_result"}') == ToolResult("", "")
+    assert decode_from_client('{"t":"tool_result"}') == ToolResult("", "")
 
 
 @pytest.mark.parametrize(("text", "message"), FROM_SERVER.items())
 def test_order_space_and_unknown_fields_do_not_matter(text: str, message: ServerMessage) -> None:
     fields = {"new": {"deep": [1, None]}, **dict(reversed(json.loads(text).items())), "t2": 1.5e300}
-    assert from_server("\r\n\t " + json.dumps(fields, indent=2) + " \n") == message
+    assert decode_from_server("\r\n\t " + json.dumps(fields, indent=2) + " \n") == message
 
 
 def test_the_last_of_duplicate_fields_counts() -> None:
-    assert from_server('{"t":"transcript","text":"a","text":"b"}') == Transcript(text="b")
+    assert decode_from_server('{"t":"transcript","text":"a","text":"b"}') == Transcript(text="b")
 
 
 def test_escapes_and_characters_beyond_ascii() -> None:
     text = '{"t":"transcript","text":"\\u00fc \\ud83d\\ude00 \u00fc \U0001f600 \\"\\\\\\/\\b\\n"}'
-    assert from_server(text) == Transcript(text='\u00fc \U0001f600 \u00fc \U0001f600 "\\/\b\n')
+    assert decode_from_server(text) == Transcript(text='\u00fc \U0001f600 \u00fc \U0001f600 "\\/\b\n')
     assert encode(Transcript(text="\u00fc\U0001f600\x00")) == (
         '{"t":"transcript","role":"assistant","text":"\u00fc\U0001f600\\u0000","final":false}'
     )
@@ -137,13 +128,13 @@ def test_escapes_and_characters_beyond_ascii() -> None:
 @pytest.mark.parametrize("text", ['{"t":"new"}', '{"t":"","x":1}', '{"x":[{}],"t":"Ready"}'])
 def test_an_unknown_t(text: str) -> None:
     unknown = Unknown(json.loads(text)["t"], text)
-    assert from_server(text) == unknown
-    assert from_client(text) == unknown
+    assert decode_from_server(text) == unknown
+    assert decode_from_client(text) == unknown
 
 
 def test_what_travels_the_other_way_is_unknown() -> None:
-    assert from_server('{"t":"interrupt"}') == Unknown("interrupt", '{"t":"interrupt"}')
-    assert from_client('{"t":"ready"}') == Unknown("ready", '{"t":"ready"}')
+    assert decode_from_server('{"t":"interrupt"}') == Unknown("interrupt", '{"t":"interrupt"}')
+    assert decode_from_client('{"t":"ready"}') == Unknown("ready", '{"t":"ready"}')
 
 
 @pytest.mark.parametrize(
@@ -158,31 +149,31 @@ def test_what_travels_the_other_way_is_unknown() -> None:
     ],
 )
 def test_a_value_this_version_does_not_know(text: str) -> None:
-    assert from_server(text) == Unknown(json.loads(text)["t"], text)
+    assert decode_from_server(text) == Unknown(json.loads(text)["t"], text)
 
 
 @pytest.mark.parametrize("action", ["", "pause", "COMMIT"])
 def test_an_unknown_action(action: str) -> None:
     text = f'{{"t":"control","action":"{action}"}}'
-    assert from_client(text) == Unknown("control", text)
+    assert decode_from_client(text) == Unknown("control", text)
 
 
 def test_no_action() -> None:
-    assert from_client('{"t":"control"}') == Unknown("control", '{"t":"control"}')
+    assert decode_from_client('{"t":"control"}') == Unknown("control", '{"t":"control"}')
 
 
 def test_a_negative_count_is_unknown() -> None:
     text = '{"t":"usage","inputAudioTokens":-1}'
-    assert from_server(text) == Unknown("usage", text)
+    assert decode_from_server(text) == Unknown("usage", text)
 
 
 @pytest.mark.parametrize("digits", [18, 19, 20, 30, 4000])
 def test_huge_counts_are_whole_numbers_still(digits: int) -> None:
-    assert from_server(f'{{"t":"usage","inputAudioTokens":{"9" * digits}}}') == Usage(10**digits - 1)
+    assert decode_from_server(f'{{"t":"usage","inputAudioTokens":{"9" * digits}}}') == Usage(10**digits - 1)
 
 
 def test_huge_numbers_in_unknown_fields_are_nobodys_business() -> None:
-    assert from_server(f'{{"t":"error","x":{"9" * 5000},"y":1e400}}') == Error()
+    assert decode_from_server(f'{{"t":"error","x":{"9" * 5000},"y":1e400}}') == Error()
 
 
 # What is none of this protocol's
@@ -263,7 +254,9 @@ WRONG_TYPES_FROM_CLIENT = [
 
 
 @pytest.mark.parametrize("text", NOT_A_MESSAGE.values(), ids=NOT_A_MESSAGE.keys())
-@pytest.mark.parametrize(("decode", "tag"), [(from_server, "ready"), (from_client, "interrupt")])
+@pytest.mark.parametrize(
+    ("decode", "tag"), [(decode_from_server, "ready"), (decode_from_client, "interrupt")]
+)
 def test_not_a_message(decode: Callable[[str], object], tag: str, text: str) -> None:
     with pytest.raises(MalformedMessage) as caught:
         decode(text.replace("TAG", tag))
@@ -274,27 +267,27 @@ def test_not_a_message(decode: Callable[[str], object], tag: str, text: str) -> 
 @pytest.mark.parametrize("text", WRONG_TYPES_FROM_SERVER)
 def test_wrong_types_from_a_server(text: str) -> None:
     with pytest.raises(MalformedMessage, match=r"(Expected|out of range).* - at `\$\.\w+`"):
-        from_server(text)
+        decode_from_server(text)
 
 
 @pytest.mark.parametrize("text", WRONG_TYPES_FROM_CLIENT)
 def test_wrong_types_from_a_client(text: str) -> None:
     with pytest.raises(MalformedMessage, match=r"Expected .* - at `\$\.\w+`"):
-        from_client(text)
+        decode_from_client(text)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"), [('{"t":"ready"', "truncated"), ("hello", "malformed"), ("{}", "missing .*`t`")]
 )
 def test_the_reason_says_what_is_wrong(text: str, reason: str) -> None:
-    for decode in (from_server, from_client):
+    for decode in (decode_from_server, decode_from_client):
         with pytest.raises(MalformedMessage, match=reason):
             decode(text)
 
 
 def test_the_reason_names_the_field_and_not_its_value() -> None:
     with pytest.raises(MalformedMessage) as caught:
-        from_client('{"t":"tool_result","callId":"s3cret","output":17}')
+        decode_from_client('{"t":"tool_result","callId":"s3cret","output":17}')
     assert str(caught.value) == "Expected `str`, got `int` - at `$.output`"
 
 
@@ -310,13 +303,13 @@ def test_the_reason_names_the_field_and_not_its_value() -> None:
     ],
 )
 def test_a_second_t(text: str, expected: object) -> None:
-    assert from_server(text) == expected
+    assert decode_from_server(text) == expected
 
 
 @pytest.mark.parametrize("text", ['{"t":"ready","t":"end"}', '{"t":1,"t":"end"}', '{"t":"new","t":1}'])
 def test_a_second_t_that_makes_no_message(text: str) -> None:
     with pytest.raises(MalformedMessage):
-        from_server(text)
+        decode_from_server(text)
 
 
 # Nesting
@@ -331,16 +324,18 @@ def nested(levels: int, opening: str = "[", closing: str = "]") -> str:
 @pytest.mark.parametrize("max_depth", [1, 2, 5, 64])
 def test_nesting_up_to_the_limit_and_no_further(brackets: tuple[str, str], max_depth: int) -> None:
     text = nested(max_depth, *brackets)
-    assert from_server(text, max_depth) == Unknown("new", text)
-    assert from_client(text, max_depth) == Unknown("new", text)
-    for decode in (from_server, from_client):
-        with pytest.raises(MalformedMessage, match=f"nested deeper than {max_depth} levels"):
-            decode(nested(max_depth + 1, *brackets), max_depth)
+    check_depth(text, max_depth)
+    assert decode_from_server(text) == Unknown("new", text)
+    assert decode_from_client(text) == Unknown("new", text)
+    with says(f"it is nested deeper than {max_depth} levels", MalformedMessage):
+        check_depth(nested(max_depth + 1, *brackets), max_depth)
 
 
 def test_brackets_side_by_side_do_not_nest() -> None:
     text = '{"t":"new","x":[' + ",".join(["[]", "{}"] * 200) + "]}"
-    assert from_server(text, 3) == Unknown("new", text)
+    check_depth(text, 3)
+    with says("it is nested deeper than 2 levels", MalformedMessage):
+        check_depth(text, 2)
 
 
 @pytest.mark.parametrize("brackets", [("[", "]"), ('{"a":', "}")])
@@ -348,43 +343,45 @@ def test_the_depth_falls_and_rises_again(brackets: tuple[str, str]) -> None:
     opening, closing = brackets
     deep = opening * 3 + "0" + closing * 3
     text = f'{{"t":"new","x":[{deep},{deep},{deep}]}}'
-    assert from_server(text, 5) == Unknown("new", text)
+    check_depth(text, 5)
     for deeper in (
         f'{{"t":"new","x":[{deep},{opening}{deep}{closing}]}}',
         f'{{"t":"new","x":{deep},"y":[0,{opening}{deep}{closing}]}}',
         f'{{"t":"new","x":[{opening}0{closing},[{deep}]]}}',
     ):
-        with pytest.raises(MalformedMessage, match="nested deeper than 5 levels"):
-            from_server(deeper, 5)
+        with says("it is nested deeper than 5 levels", MalformedMessage):
+            check_depth(deeper, 5)
 
 
 @pytest.mark.parametrize("string", ["[" * 500, "{" * 500, '\\"' + "[" * 500, "\\\\\\" + '"' + "[{" * 300])
 def test_brackets_in_strings_do_not_count(string: str) -> None:
     text = f'{{"t":"transcript","text":"{string}"}}'
-    assert from_server(text, 2) == Transcript(text=json.loads(f'"{string}"'))
+    check_depth(text, 2)
+    assert decode_from_server(text) == Transcript(text=json.loads(f'"{string}"'))
 
 
 def test_brackets_behind_a_string_that_ends_in_a_backslash_do_count() -> None:
     text = '{"t":"new","s":"\\\\","x":' + "[" * 65 + "]" * 65 + "}"
-    with pytest.raises(MalformedMessage, match="nested deeper"):
-        from_server(text)
+    with says("it is nested deeper than 64 levels", MalformedMessage):
+        check_depth(text, 64)
 
 
-def test_more_brackets_than_any_stack() -> None:
-    for text in ("[" * 200_000, nested(100_000)):
-        with pytest.raises(MalformedMessage, match="nested deeper"):
-            from_server(text)
+@pytest.mark.parametrize("text", ["[" * 200_000, nested(100_000)])
+def test_more_brackets_than_any_stack(text: str) -> None:
+    with says("it is nested deeper than 64 levels", MalformedMessage):
+        check_depth(text, 64)
 
 
-def test_a_limit_beyond_the_decoders_own_stack() -> None:
+@pytest.mark.parametrize("decode", [decode_from_server, decode_from_client])
+def test_the_decoders_own_stack_is_a_limit_too(decode: Callable[[str], object]) -> None:
     with says("it is nested too deeply", MalformedMessage):
-        from_server(nested(100_000), max_depth=10**6)
+        decode(nested(100_000))
 
 
 def test_the_reason_names_half_of_a_pair() -> None:
     for text in ('{"t":"ready","x":"\ud800"}', '{"t":"new","x":"\udfff"}'):
         with says("it holds half of a surrogate pair", MalformedMessage):
-            from_server(text)
+            decode_from_server(text)
 
 
 # Out

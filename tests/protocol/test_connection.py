@@ -38,7 +38,7 @@ from speko_anyio.protocol import (
     UpgradeRequest,
 )
 from speko_anyio.protocol.engine import MAX_HEAD
-from speko_anyio.protocol.session import MAX_AUDIO_MESSAGE
+from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
 from speko_anyio.protocol.tokens import MAX_TOKEN
 
 from .helpers import (

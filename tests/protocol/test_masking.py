@@ -15,13 +15,8 @@ from typing import Any
 import pytest
 
 from speko_anyio.protocol import masking
-from speko_anyio.protocol.masking import (
-    MaskingKeys,
-    exclusive_or,
-    exclusive_or_in_python,
-    mask,
-    mask_in_python,
-)
+from speko_anyio.protocol.masking import MaskingKeys, mask, mask_in_python
+from tests.support.maskers import use_masker
 
 from .helpers import fixed_entropy, xor
 
@@ -36,28 +31,23 @@ def another_copy() -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("apply", [mask, mask_in_python], ids=["fastest", "python"])
 @pytest.mark.parametrize(
-    ("apply", "kind"),
-    [(mask, bytes), (mask_in_python, bytes), (exclusive_or, None), (exclusive_or_in_python, bytearray)],
-    ids=["fastest", "python", "fastest to be copied", "python to be copied"],
+    "key", [b"\x00\x5a\xa5\xff", b"\xff\xa5\x5a\x00", bytes(4), b"\xff" * 4], ids=bytes.hex
 )
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 7, 8, 125, 960, 961, 962, 963])
-def test_the_exclusive_or(
-    apply: Callable[[bytes, bytes], bytes | bytearray], kind: type | None, size: int
-) -> None:
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 7, 8, 125, 960, 961, 962, 963, 32_768, 32_769, 32_773])
+def test_the_exclusive_or(apply: Callable[[bytes, bytes], bytes], key: bytes, size: int) -> None:
     data = fixed_entropy(size).randbytes(size)
-    key = b"\x00\x5a\xa5\xff"
     masked = apply(data, key)
     assert masked == xor(data, key)
-    assert kind is None or type(masked) is kind
-    assert apply(bytes(masked), key) == data
+    assert type(masked) is bytes
+    assert apply(masked, key) == data
 
 
 def test_with_websockets_installed_its_c_masker_does() -> None:
     speedups = pytest.importorskip("websockets.speedups")
     assert mask.__name__ == speedups.apply_mask.__name__
     assert mask is not mask_in_python
-    assert exclusive_or is mask
 
 
 def websockets_in(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> ModuleSpec | None:
@@ -79,13 +69,13 @@ def websockets_in(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> Modul
 def test_without_websockets_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
     websockets_in(None, monkeypatch)
     copy = another_copy()
-    assert (copy.mask, copy.exclusive_or) == (copy.mask_in_python, copy.exclusive_or_in_python)
+    assert copy.mask is copy.mask_in_python
 
 
 def test_without_the_extension_python_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     websockets_in(tmp_path, monkeypatch)
     copy = another_copy()
-    assert (copy.mask, copy.exclusive_or) == (copy.mask_in_python, copy.exclusive_or_in_python)
+    assert copy.mask is copy.mask_in_python
 
 
 def test_a_folder_of_that_name_is_no_extension(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -95,7 +85,7 @@ def test_a_folder_of_that_name_is_no_extension(monkeypatch: pytest.MonkeyPatch, 
     # What lies in a package without being a module is only found once that package is imported.
     monkeypatch.setitem(sys.modules, "websockets", importlib.util.module_from_spec(spec))
     copy = another_copy()
-    assert (copy.mask, copy.exclusive_or) == (copy.mask_in_python, copy.exclusive_or_in_python)
+    assert copy.mask is copy.mask_in_python
 
 
 def test_the_extension_is_loaded_without_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -110,7 +100,7 @@ def test_an_extension_that_does_not_load_is_as_good_as_none(
     (tmp_path / f"speedups{EXTENSION_SUFFIXES[0]}").write_bytes(b"not for this machine")
     websockets_in(tmp_path, monkeypatch)
     copy = another_copy()
-    assert (copy.mask, copy.exclusive_or) == (copy.mask_in_python, copy.exclusive_or_in_python)
+    assert copy.mask is copy.mask_in_python
 
 
 def take(keys: Any, count: int) -> list[bytes]:
@@ -129,6 +119,19 @@ def test_keys_come_from_the_entropy_in_order_and_every_byte_once() -> None:
     assert len(drawn) > 1
     assert all(len(key) == 4 for key in keys)
     assert b"".join(drawn).startswith(b"".join(keys))
+
+
+def test_where_python_masks_keys_come_as_numbers_too_and_from_one_sequence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_c = take(MaskingKeys(fixed_entropy().randbytes), 100)
+    use_masker("mask_in_python", monkeypatch)
+    keys = MaskingKeys(fixed_entropy().randbytes)
+    drawn = []
+    for turn in range(50):
+        drawn += [keys.take_number().to_bytes(4, "little"), *keys.take()]
+        assert len(drawn) == 2 * turn + 2
+    assert drawn == in_c
 
 
 def test_the_entropy_is_asked_only_when_a_key_is_taken() -> None:

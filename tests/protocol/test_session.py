@@ -39,7 +39,8 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
-from speko_anyio.protocol.session import MAX_AUDIO_MESSAGE, MAX_SAMPLE_RATE
+from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
+from speko_anyio.protocol.session import MAX_SAMPLE_RATE
 
 from .helpers import says
 

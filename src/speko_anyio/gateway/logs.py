@@ -50,5 +50,5 @@ class LoggedProtocol(ServerProtocol):
             case CloseMessage(code=code, reason=reason):
                 return f"close: {code} {quote(reason)}"
             case _:
-                said = codec.decode_from_server(message, self.limits.max_json_depth)
+                said = codec.decode_from_server(message)
                 return f"end: {quote(said.reason)}" if isinstance(said, codec.End) else line(said)

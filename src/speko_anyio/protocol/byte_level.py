@@ -33,7 +33,7 @@ from .engine import (
 )
 from .errors import HandshakeError, LocalProtocolError, SpekoError
 from .frames import Close, Expiring
-from .masking import Entropy, MaskingKeys, mask
+from .masking import Entropy, mask
 from .state import Signal, State
 
 _CLOSED: Final = State.CLOSED
@@ -108,7 +108,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         self._engine = Engine(client=client)
         # The outbox holds whole frames here, not messages: each is framed when it is queued.
         self._frames = cast("list[bytes]", self._outbox)
-        self._keys = MaskingKeys(entropy)
+        self._framer = framing.Framer(client=client, entropy=entropy)
         # Received and not yet parsed: `_buffer` from `_position` on, then `_tail`. Audio is cut out of
         # `_buffer`, which is immutable, in one copy; `_tail` collects until a whole frame is here.
         self._buffer = b""
@@ -455,12 +455,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             self._put_frame(framing.CLOSE, framing.close_payload(message.code, message.reason))
 
     def _put_frame(self, first: int, payload: bytes) -> None:
-        if self._client:
-            (key,) = self._keys.take()
-            head = framing.header(first, len(payload), framing.MASKED) + key
-            self._frames.append(head + mask(payload, key))
-        else:
-            self._frames.append(framing.header(first, len(payload), 0) + payload)
+        self._frames.append(self._framer.frame(first, payload))
 
     def _drop_queued_audio(self) -> None:
         # A frame tells by its first byte what it carries, and audio is all that is sent as binary.

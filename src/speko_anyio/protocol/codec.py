@@ -10,6 +10,9 @@ What a text message can be, for either role:
   order mark), nested too deeply, not an object, no string ``t``, a known ``t`` with a field of the wrong
   JSON type: `MalformedMessage`, which the session turns into its error.
 
+How deeply a text may nest is the session's to say: it asks `check_depth` first. Without that the decoder's
+own limit holds, which depends on the caller's stack.
+
 msgspec reports bad input with DecodeError (ValidationError is one), and with UnicodeDecodeError and
 RecursionError, which are no msgspec errors; all are mapped here.
 """
@@ -131,23 +134,16 @@ def encode(message: ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolR
     return control if control is not None else _ENCODE(message).decode()
 
 
-def decode_from_server(text: str, max_depth: int) -> ServerMessage | Unknown:
+def decode_from_server(text: str) -> ServerMessage | Unknown:
     """What a server said; `MalformedMessage` when it is no message of this protocol."""
-    # The shortest text that could nest too deeply has two characters a level: most messages are done here.
-    if len(text) > 2 * max_depth:
-        check_depth(text, max_depth)
     try:
         return _DECODE_FROM_SERVER(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         return _unknown(_FROM_SERVER, text, error)
 
 
-def decode_from_client(
-    text: str, max_depth: int
-) -> Commit | Clear | EndTurn | Interrupt | ToolResult | Unknown:
+def decode_from_client(text: str) -> Commit | Clear | EndTurn | Interrupt | ToolResult | Unknown:
     """What a client said; `MalformedMessage` when it is no message of this protocol."""
-    if len(text) > 2 * max_depth:
-        check_depth(text, max_depth)
     try:
         message = _FROM_CLIENT.decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -202,8 +198,8 @@ def _describe(error: Exception) -> str:
 
 def check_depth(text: str, max_depth: int) -> None:
     """`MalformedMessage` for a JSON text that nests arrays and objects deeper than `max_depth`."""
-    # Most texts hold too few of them, however they are nested.
-    if text.count("[") + text.count("{") <= max_depth:
+    # Two characters a level at least, and most texts hold too few of them, however they are nested.
+    if len(text) <= 2 * max_depth or text.count("[") + text.count("{") <= max_depth:
         return
     depth = 0
     in_string = escaped = False

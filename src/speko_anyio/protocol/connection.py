@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import http
 import os
-import struct
 from typing import Final
 
-from . import framing
 from .byte_level import ByteLevel
 from .client_byte_level import ClientByteLevel
 from .commands import Command, UpgradeRequest
@@ -24,16 +22,13 @@ from .errors import HandshakeError, LocalProtocolError
 from .frames import Frame
 from .headers import Headers, encode_headers
 from .limits import DEFAULT_LIMITS, Limits
-from .masking import Entropy, exclusive_or
-from .session import MAX_AUDIO_MESSAGE, Buffer, ClientProtocol, ServerProtocol
+from .masking import Entropy, mask
+from .session import Buffer, ClientProtocol, ServerProtocol
 from .state import Signal, State
 from .tokens import check_token, is_token
 
 _REFUSALS: Final = frozenset(status for status in http.HTTPStatus if 300 <= status <= 599)
-_HEADER: Final = struct.Struct(">HH").pack
-_MASKED_HEADER: Final = struct.Struct(">HH4s").pack
-_AUDIO: Final = framing.BINARY << 8 | 126  # a length of two bytes follows
-_MASKED_AUDIO: Final = _AUDIO | framing.MASKED
+_number: Final = int.from_bytes
 
 
 class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
@@ -93,17 +88,25 @@ class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
     def send_audio(self, pcm: Buffer) -> None:
         # The fast lane out, fifty times a second and session: audio of the usual form that may be sent now
         # becomes a frame here and at once. Whether other audio may be sent, or why not, is asked elsewhere.
+        framer = self._framer
         if (
             type(pcm) is bytes
-            and 125 < (size := len(pcm)) <= MAX_AUDIO_MESSAGE
-            and not size & 1
+            and ((size := len(pcm)) == framer.shape.size or framer.reshape(size))
             and self._may_talk
             and (queued := self._queued + size) <= self._max_outbox
         ):
             self._queued = queued
-            take_key = self._keys.take  # by way of a local name: CPython 3.11 is slower otherwise
-            (key,) = take_key()
-            self._frames.append(_MASKED_HEADER(_MASKED_AUDIO, size, key) + exclusive_or(pcm, key))
+            shape = framer.shape
+            # The takers by way of a local name: CPython 3.11 is slower otherwise.
+            if shape.ones:
+                # Masked with its header and its key in place: that spares putting them before it afterwards.
+                take_number = framer.keys.take_number
+                frame = _number(shape.start + pcm, "little") ^ take_number() * shape.ones
+                self._frames.append(frame.to_bytes(shape.length, "little"))
+            else:
+                take_key = framer.keys.take
+                (key,) = take_key()
+                self._frames.append(shape.head + key + mask(pcm, key))
         else:
             super().send_audio(pcm)
 
@@ -149,15 +152,15 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
 
     def send_audio(self, pcm: Buffer) -> None:
         # As in `ClientConnection`, unmasked.
+        framer = self._framer
         if (
             type(pcm) is bytes
-            and 125 < (size := len(pcm)) <= MAX_AUDIO_MESSAGE
-            and not size & 1
+            and ((size := len(pcm)) == framer.shape.size or framer.reshape(size))
             and self._may_talk
             and (queued := self._queued + size) <= self._max_outbox
         ):
             self._queued = queued
-            self._frames.append(_HEADER(_AUDIO, size) + pcm)
+            self._frames.append(framer.shape.head + pcm)
         else:
             super().send_audio(pcm)
 

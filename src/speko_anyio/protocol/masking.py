@@ -7,6 +7,7 @@ sides of a fork would use the same keys, so the child throws away what it inheri
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import os
@@ -21,31 +22,37 @@ Entropy: TypeAlias = Callable[[int], bytes]
 
 _BLOCK: Final = 256  # 64 keys. At 4 KiB a key would cost 12 ns, not 20, but each session that talks has one
 _KEYS: Final = struct.Struct("4s").iter_unpack
+_NUMBERS: Final = struct.Struct(f"<{_BLOCK // 4}I").unpack
 
-_XOR: Final = tuple(bytes(a ^ b for a in range(256)) for b in range(256))
+_LARGEST_KEPT: Final = 8192  # words: 32 KiB, the largest audio message we send
+_MOST_KEPT: Final = 16
 
 
-_FIRST, _SECOND, _THIRD, _FOURTH = (slice(lane, None, 4) for lane in range(4))
+def ones(words: int) -> int:
+    """A one in every fourth byte, `words` of them: times a key it is that key, repeated as often.
 
-
-def exclusive_or_in_python(data: bytes, key: bytes) -> bytearray:
-    """`data` exclusive-or `key` repeated.
-
-    Each of the four byte lanes is one table lookup in C (`bytearray.translate`), a quarter of the data at a
-    time: 1.6 µs for 960 bytes, against 2.5 for one wide integer and 40 for a loop.
+    The few sizes of one's audio come again and again; a peer's large messages may have any size.
     """
-    masked = bytearray(data)
-    a, b, c, d = key
-    masked[_FIRST] = masked[_FIRST].translate(_XOR[a])
-    masked[_SECOND] = masked[_SECOND].translate(_XOR[b])
-    masked[_THIRD] = masked[_THIRD].translate(_XOR[c])
-    masked[_FOURTH] = masked[_FOURTH].translate(_XOR[d])
-    return masked
+    return _kept_ones(words) if words <= _LARGEST_KEPT else _make_ones(words)
+
+
+def _make_ones(words: int) -> int:
+    return int.from_bytes(b"\1\0\0\0" * words, "little")
+
+
+_kept_ones: Final = functools.lru_cache(_MOST_KEPT)(_make_ones)
 
 
 def mask_in_python(data: bytes, key: bytes) -> bytes:
-    """The same, as bytes."""
-    return bytes(exclusive_or_in_python(data, key))
+    """`data` exclusive-or `key` repeated, all of it as one wide integer.
+
+    The multiplication repeats the key a third faster than `bytes` and `int.from_bytes` do. On CPython 3.11
+    all of it takes 2.4 ns a byte, four strided `bytearray.translate` 2.5, and a loop 40.
+    """
+    size = len(data)
+    words = (size + 3) // 4
+    masked = int.from_bytes(data, "little") ^ int.from_bytes(key, "little") * ones(words)
+    return masked.to_bytes(4 * words, "little")[:size]
 
 
 def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
@@ -72,19 +79,16 @@ def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
 mask: Final = _fastest_mask()
 """`data` exclusive-or `key` repeated; its own inverse. In C where that is installed."""
 
-exclusive_or: Final[Callable[[bytes, bytes], bytes | bytearray]] = (
-    exclusive_or_in_python if mask is mask_in_python else mask
-)
-"""The same, for who copies the result anyway: in Python it spares one copy."""
-
 
 class MaskingKeys:
     """An endless supply of masking keys."""
 
-    __slots__ = ("__weakref__", "_entropy", "take")
+    __slots__ = ("__weakref__", "_entropy", "take", "take_number")
 
     take: Callable[[], tuple[bytes]]
     """The next key, four bytes, alone in a tuple: as C makes it, with no frame of Python in between."""
+    take_number: Callable[[], int]
+    """The same as a number, the first byte being the least: there only where Python masks."""
 
     def __init__(self, entropy: Entropy = os.urandom) -> None:
         self._entropy = entropy
@@ -93,11 +97,20 @@ class MaskingKeys:
 
     def forget(self) -> None:
         """Use none of the keys that are left of the current block."""
-        self.take = itertools.chain.from_iterable(self._blocks()).__next__
+        if mask is mask_in_python:
+            numbers = itertools.chain.from_iterable(map(_NUMBERS, self._blocks()))
+            self.take_number = numbers.__next__
+            self.take = map(_as_bytes, numbers).__next__
+        else:
+            self.take = itertools.chain.from_iterable(map(_KEYS, self._blocks())).__next__
 
-    def _blocks(self) -> Iterator[Iterator[tuple[bytes]]]:
+    def _blocks(self) -> Iterator[bytes]:
         while True:
-            yield _KEYS(self._entropy(_BLOCK))
+            yield self._entropy(_BLOCK)
+
+
+def _as_bytes(number: int) -> tuple[bytes]:
+    return (number.to_bytes(4, "little"),)
 
 
 _pools: weakref.WeakSet[MaskingKeys] = weakref.WeakSet()

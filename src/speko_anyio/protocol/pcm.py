@@ -1,6 +1,12 @@
-"""Whole samples out of a stream of bytes: PCM16 is two bytes a sample, a message may end between them."""
+"""PCM16 in messages: how much one takes, and whole samples out of those that end in the middle of one."""
 
 from __future__ import annotations
+
+from typing import Final
+
+MAX_AUDIO_MESSAGE: Final = 32 * 1024
+"""Bytes of PCM16 in one binary message we send; more is split. 0.7 s at 24 kHz: far below every known
+server's limit, and small enough that a control message soon gets its turn."""
 
 
 def whole_samples(odd: bytes, pcm: bytes) -> tuple[bytes, bytes]:

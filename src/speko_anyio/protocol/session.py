@@ -29,15 +29,11 @@ from .frames import (
     Usage,
 )
 from .limits import DEFAULT_LIMITS, Limits
-from .pcm import whole_samples
+from .pcm import MAX_AUDIO_MESSAGE, whole_samples
 from .state import State
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Audio as callers have it; taken as its raw bytes, whatever a memoryview's format."""
-
-MAX_AUDIO_MESSAGE: Final = 32 * 1024
-"""Bytes of PCM16 in one binary message we send; more is split. 0.7 s at 24 kHz: far below every known
-server's limit, and small enough that a control message soon gets its turn."""
 
 MAX_SAMPLE_RATE: Final = 192_000
 """The highest rate a peer may announce; above it the value is a mistake (the highest of common hardware)."""
@@ -114,6 +110,7 @@ class _SpekoSession(Dialect[EventT]):
 
     def _receive_text(self, text: str) -> None:
         try:
+            codec.check_depth(text, self.limits.max_json_depth)
             self._receive_json(text)
         except codec.MalformedMessage as error:
             self._violated(
@@ -207,7 +204,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         self._calls.answer(call_id)
 
     def _receive_json(self, text: str) -> None:
-        match codec.decode_from_server(text, self.limits.max_json_depth):
+        match codec.decode_from_server(text):
             case codec.End(reason=reason):
                 self._end_received(reason)
             case Ready() as ready:
@@ -339,7 +336,7 @@ class ServerProtocol(_SpekoSession[Command]):
         super()._queue_goodbye(code, reason)
 
     def _receive_json(self, text: str) -> None:
-        match codec.decode_from_client(text, self.limits.max_json_depth):
+        match codec.decode_from_client(text):
             case ToolResult(call_id=call_id) as result:
                 if call_id in self._calls:
                     self._calls.answer(call_id)

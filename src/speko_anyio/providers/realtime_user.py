@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..protocol.frames import Error
-from ..protocol.session import MAX_AUDIO_MESSAGE, Buffer
+from ..protocol.pcm import MAX_AUDIO_MESSAGE
+from ..protocol.session import Buffer
 from . import codes
 from . import realtime_events as wire
 from .realtime_base import RESPONSE_TIMEOUT, RealtimeBase

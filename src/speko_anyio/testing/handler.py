@@ -12,7 +12,6 @@ from ..protocol.commands import AudioIn, Command, UpgradeRequest
 from ..protocol.dialect import CloseMessage
 from ..protocol.errors import ConnectionClosed
 from ..protocol.frames import Audio, Close, Expiring, Ready, Unknown
-from ..protocol.limits import DEFAULT_LIMITS
 from ..protocol.mint import SessionConfig
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class _Transport:
         if isinstance(message, bytes):
             peer.send(Audio(message, peer.core.output_sample_rate))
             return
-        frame = codec.decode_from_server(message, DEFAULT_LIMITS.max_json_depth)
+        frame = codec.decode_from_server(message)
         # The peer said `ready` as it accepted the client, and says `end` as it closes.
         if not isinstance(frame, Ready | codec.End):
             peer.send(frame)

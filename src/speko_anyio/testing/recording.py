@@ -25,7 +25,6 @@ from ..audio.wav import WavError, read_wav, write_wav
 from ..protocol import codec
 from ..protocol.commands import AudioIn, Command, UpgradeRequest
 from ..protocol.frames import Audio, Close, Expiring, Frame, Initiator, Unknown
-from ..protocol.limits import DEFAULT_LIMITS
 from ..protocol.mint import DEFAULT_SAMPLE_RATE
 
 Side: TypeAlias = Literal["client", "gateway"]
@@ -162,7 +161,7 @@ class Recording(msgspec.Struct, kw_only=True):
             return Expiring(line.expiring)
         text = line.unknown if line.unknown is not None else bytes(line.message).decode()
         decode = codec.decode_from_client if line.by == "client" else codec.decode_from_server
-        what = decode(text, DEFAULT_LIMITS.max_json_depth)
+        what = decode(text)
         if isinstance(what, codec.End):
             raise codec.MalformedMessage("an `end` is part of a close")
         return what
