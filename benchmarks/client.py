@@ -331,7 +331,7 @@ def plot(figures: Figures) -> str:
     return draw(
         "What a session costs a client, as a multiple of speko-anyio's",
         "960-byte audio messages with one fast server over loopback; shorter is better. "
-        "Ratios carry over to other machines, the figures beside them do not.",
+        "Ratios carry over to other machines far better than figures.",
         panels,
     )
 

@@ -139,7 +139,7 @@ def plot(figures: Figures) -> str:
     return draw(
         "CPU time a message, as a multiple of speko-anyio's",
         "960-byte audio frames and JSON messages; shorter is faster. "
-        "Ratios carry over to other machines, the µs beside them do not.",
+        "Ratios carry over to other machines far better than µs.",
         panels,
     )
 
