@@ -52,7 +52,7 @@ class Provider(NamedTuple):
 PROVIDERS: Final = {
     "openai": Provider(
         "OpenAI",
-        "gpt-realtime",
+        "gpt-realtime-2.1",
         lambda config: OpenAIConnection(
             openai_endpoint("test-key", config.model, base_url=BASE_URL), config, clock=time.monotonic
         ),

@@ -516,7 +516,7 @@ async def our_api(base_url: str) -> AsyncIterator[Callable[[], AbstractAsyncCont
     from speko_anyio import Speko
 
     async with Speko(api_key="sk_bench", base_url=base_url) as speko:
-        yield partial(speko.realtime.connect, provider="openai", model="gpt-realtime")
+        yield partial(speko.realtime.connect, provider="openai", model="gpt-realtime-2.1")
 
 
 @asynccontextmanager
@@ -529,7 +529,7 @@ async def spekoai_api(base_url: str) -> AsyncIterator[Callable[[], AbstractAsync
 
         @asynccontextmanager
         async def connect() -> AsyncIterator[object]:
-            wanted = RealtimeConnectParams(provider="openai", model="gpt-realtime")
+            wanted = RealtimeConnectParams(provider="openai", model="gpt-realtime-2.1")
             async with await speko.connect_realtime(wanted) as session:
                 yield session
 

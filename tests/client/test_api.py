@@ -162,7 +162,7 @@ async def test_connect_mints_and_opens() -> None:
             Speko(KEY, http_client=client) as speko,
             speko.realtime.connect(
                 provider="openai",
-                model="gpt-realtime",
+                model="gpt-realtime-2.1",
                 tools=iter([get_time]),
                 ttl_seconds=5000,
                 input_sample_rate=16000,

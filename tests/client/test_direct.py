@@ -51,7 +51,7 @@ from speko_anyio.testing.providers import (
 KEY = "sk-test-0123456789"
 
 NAMES = ("openai", "xai", "google")
-MODELS = {"openai": "gpt-realtime", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
+MODELS = {"openai": "gpt-realtime-2.1", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
 KINDS: Mapping[str, type[Any]] = {"openai": OpenAI, "xai": XAI, "google": Google}
 DOUBLES: Mapping[str, type[ProviderDouble[Any]]] = {
     "openai": OpenAIDouble,
@@ -270,7 +270,7 @@ async def test_what_only_a_provider_has_arrives() -> None:
     with anyio.fail_after(10):
         async with double.serve() as url:
             provider = OpenAI(KEY, base_url=url, options=options)
-            async with provider.connect(model="gpt-realtime") as session:
+            async with provider.connect(model="gpt-realtime-2.1") as session:
                 await frames_until(session, is_a(Ready))
     (update,) = sent_of(double, "session.update")
     assert update["session"]["audio"]["input"]["turn_detection"] is None
@@ -282,7 +282,7 @@ async def test_what_cannot_be_honoured_is_logged(caplog: pytest.LogCaptureFixtur
     double = OpenAIDouble(api_key=KEY)
     with anyio.fail_after(10):
         async with double.serve() as url:
-            async with OpenAI(KEY, base_url=url).connect(model="gpt-realtime", temperature=0.5) as session:
+            async with OpenAI(KEY, base_url=url).connect(model="gpt-realtime-2.1", temperature=0.5) as session:
                 pass
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         f"session {session.session_id}: OpenAI Realtime has no temperature: left out"

@@ -75,7 +75,7 @@ async def mint(api: API, **options: Any) -> SessionGrant:
     async with httpx.AsyncClient(transport=httpx.MockTransport(api)) as client:
         speko = Speko(KEY, base_url, max_retries=retries, http_client=client)
         return await speko.realtime.create_session(
-            **{"provider": "openai", "model": "gpt-realtime", **options}
+            **{"provider": "openai", "model": "gpt-realtime-2.1", **options}
         )
 
 
@@ -100,7 +100,7 @@ async def test_the_request_is_as_the_protocol_says_and_leaves_out_what_was_not_g
     assert (request.method, str(request.url)) == ("POST", "https://api.speko.dev/v1/sessions")
     assert json.loads(request.content) == {
         "mode": "s2s",
-        "s2s": {"provider": "openai", "model": "gpt-realtime"},
+        "s2s": {"provider": "openai", "model": "gpt-realtime-2.1"},
     }
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert request.headers["content-type"] == "application/json"
@@ -395,7 +395,7 @@ async def test_a_grant_for_another_transport_names_it_and_shows_no_credential() 
         "transport": "provider_direct",
         "sessionId": "s1",
         "provider": "openai",
-        "model": "gpt-realtime",
+        "model": "gpt-realtime-2.1",
         "adapter": "openai.realtime.v1",
         "providerTransport": "webrtc",
         "endpoint": "https://provider.test",

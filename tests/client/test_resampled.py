@@ -33,8 +33,8 @@ class Peer:
     """OpenAI, ready, at the other end of a core at 16 kHz."""
 
     def __init__(self) -> None:
-        config = SessionConfig(provider="openai", model="gpt-realtime")
-        inner = OpenAIConnection(openai_endpoint("key", "gpt-realtime"), config)
+        config = SessionConfig(provider="openai", model="gpt-realtime-2.1")
+        inner = OpenAIConnection(openai_endpoint("key", "gpt-realtime-2.1"), config)
         self.core = ResampledCore(inner, input_sample_rate=16_000, output_sample_rate=16_000)
         self._ws = WSConnection(ConnectionType.SERVER)
         self._ws.receive_data(self.core.data_to_send())

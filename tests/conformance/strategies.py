@@ -52,7 +52,7 @@ tools = st.lists(
 ).map(tuple)
 
 _MODELS = {
-    "openai": ["gpt-realtime", "gpt-realtime-2", "gpt-realtime-mini"],
+    "openai": ["gpt-realtime-2.1", "gpt-realtime", "gpt-realtime-mini"],
     "xai": ["grok-voice-latest"],
     "google": [
         "gemini-2.5-flash-native-audio-latest",

@@ -50,7 +50,7 @@ async def test_openai_client() -> None:
         async with (
             double.serve() as base_url,
             openai_client(base_url) as client,
-            client.realtime.connect(model="gpt-realtime") as connection,
+            client.realtime.connect(model="gpt-realtime-2.1") as connection,
         ):
             await connection.session.update(
                 session={
@@ -103,7 +103,7 @@ async def test_openai_client_interrupts() -> None:
         async with (
             double.serve() as base_url,
             openai_client(base_url) as client,
-            client.realtime.connect(model="gpt-realtime") as connection,
+            client.realtime.connect(model="gpt-realtime-2.1") as connection,
         ):
             await connection.response.create()
             item_id = ""
@@ -128,7 +128,7 @@ async def test_openai_client_hears_of_errors() -> None:
         async with (
             double.serve() as base_url,
             openai_client(base_url) as client,
-            client.realtime.connect(model="gpt-realtime") as connection,
+            client.realtime.connect(model="gpt-realtime-2.1") as connection,
         ):
             await connection.input_audio_buffer.commit()
             await connection.response.create()
@@ -147,7 +147,7 @@ async def test_openai_client_with_a_wrong_key() -> None:
     with anyio.fail_after(20):
         async with double.serve() as base_url, openai_client(base_url, "wrong") as client:
             with pytest.raises(Exception, match="401"):
-                await client.realtime.connect(model="gpt-realtime").enter()
+                await client.realtime.connect(model="gpt-realtime-2.1").enter()
     assert len(double.refused) == 1
 
 

@@ -44,7 +44,7 @@ from speko_anyio.testing.providers import (
 OPERATORS_KEY = "sk-operators-own-key"
 CLIENTS_KEY = "sk_client"
 NAMES = ("openai", "xai", "google")
-MODELS = {"openai": "gpt-realtime", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
+MODELS = {"openai": "gpt-realtime-2.1", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
 KINDS: dict[str, type[Any]] = {"openai": OpenAI, "xai": XAI, "google": Google}
 DOUBLES: dict[str, type[ProviderDouble[Any]]] = {
     "openai": OpenAIDouble,

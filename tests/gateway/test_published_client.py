@@ -37,7 +37,7 @@ async def talk(handler: Handler, **params: Any) -> list[dict[str, Any]]:
             AsyncSpeko(api_key=KEY, base_url=url) as speko,
         ):
             session = await speko.connect_realtime(
-                RealtimeConnectParams(provider="openai", model="gpt-realtime", **params)
+                RealtimeConnectParams(provider="openai", model="gpt-realtime-2.1", **params)
             )
             assert session.session_id.startswith("sess_")
             async with session:

@@ -23,7 +23,7 @@ FULL_REQUEST: dict[str, Any] = {
     "mode": "s2s",
     "s2s": {
         "provider": "openai",
-        "model": "gpt-realtime",
+        "model": "gpt-realtime-2.1",
         "voice": "marin",
         "systemPrompt": "Be brief.",
         "temperature": 0.7,
@@ -53,7 +53,7 @@ def full_request() -> MintRequest:
         mode="s2s",
         s2s=SessionConfig(
             provider="openai",
-            model="gpt-realtime",
+            model="gpt-realtime-2.1",
             voice="marin",
             system_prompt="Be brief.",
             temperature=0.7,

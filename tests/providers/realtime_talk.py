@@ -28,7 +28,7 @@ WEATHER = ToolSpec(
     description="Current weather",
     parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
-OPENAI = SessionConfig(provider="openai", model="gpt-realtime", voice="marin", tools=(WEATHER,))
+OPENAI = SessionConfig(provider="openai", model="gpt-realtime-2.1", voice="marin", tools=(WEATHER,))
 XAI = SessionConfig(provider="xai", model="grok-voice-latest", voice="eve", tools=(WEATHER,))
 
 

@@ -39,8 +39,8 @@ Connection = OpenAIConnection | XAIConnection | GoogleConnection
 
 
 def openai(**how: Any) -> OpenAIConnection:
-    config = SessionConfig(provider="openai", model="gpt-realtime")
-    return OpenAIConnection(openai_endpoint(KEY, "gpt-realtime"), config, **how)
+    config = SessionConfig(provider="openai", model="gpt-realtime-2.1")
+    return OpenAIConnection(openai_endpoint(KEY, "gpt-realtime-2.1"), config, **how)
 
 
 def xai(**how: Any) -> XAIConnection:
@@ -111,7 +111,7 @@ def opened(make: Callable[..., Connection], **how: Any) -> Peer:
 @pytest.mark.parametrize(
     ("make", "target", "header"),
     [
-        (openai, "/v1/realtime?model=gpt-realtime", (b"authorization", b"Bearer " + KEY.encode())),
+        (openai, "/v1/realtime?model=gpt-realtime-2.1", (b"authorization", b"Bearer " + KEY.encode())),
         (xai, "/v1/realtime?model=grok-voice-latest", (b"authorization", b"Bearer " + KEY.encode())),
         (
             google,

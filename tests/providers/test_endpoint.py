@@ -17,15 +17,15 @@ KEY = "sk-secret"
 
 
 def test_openai() -> None:
-    assert openai_endpoint(KEY, "gpt-realtime") == Endpoint(
-        "wss://api.openai.com/v1/realtime?model=gpt-realtime",
+    assert openai_endpoint(KEY, "gpt-realtime-2.1") == Endpoint(
+        "wss://api.openai.com/v1/realtime?model=gpt-realtime-2.1",
         (("Authorization", "Bearer sk-secret"),),
         secrets=(KEY,),
     )
 
 
 def test_openai_without_headers() -> None:
-    endpoint = openai_endpoint("ek_1", "gpt-realtime", auth="subprotocol")
+    endpoint = openai_endpoint("ek_1", "gpt-realtime-2.1", auth="subprotocol")
     assert endpoint.headers == ()
     assert endpoint.subprotocols == ("realtime", "openai-insecure-api-key.ek_1")
 

@@ -16,7 +16,7 @@ from .realtime_talk import Event, openai, xai
 
 
 def openai_session(options: OpenAIOptions = OpenAIOptions(), **config: Any) -> tuple[Event, tuple[str, ...]]:  # noqa: B008
-    parameters = {"provider": "openai", "model": "gpt-realtime", **config}
+    parameters = {"provider": "openai", "model": "gpt-realtime-2.1", **config}
     talk = openai(options, SessionConfig(**parameters))
     talk.hear({"type": "session.created"})
     (update,) = talk.sent()

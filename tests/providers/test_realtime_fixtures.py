@@ -131,7 +131,7 @@ def test_the_xai_fixtures_are_one_session() -> None:
 def test_openai_is_configured_as_in_the_fixture() -> None:
     config = SessionConfig(
         provider="openai",
-        model="gpt-realtime",
+        model="gpt-realtime-2.1",
         voice="marin",
         system_prompt="You are terse.",
         tools=(WEATHER,),

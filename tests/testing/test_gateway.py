@@ -425,7 +425,7 @@ async def test_a_message_cut_short_gives_nothing_of_itself() -> None:
 
 async def application(speko: Speko) -> list[str]:
     async with speko.realtime.connect(
-        provider="openai", model="gpt-realtime", input_sample_rate=16_000
+        provider="openai", model="gpt-realtime-2.1", input_sample_rate=16_000
     ) as session:
         await session.send_audio(PCM)
         await session.commit()
@@ -437,7 +437,7 @@ async def test_an_application_that_opens_its_own_sessions() -> None:
     async with gateway.speko() as speko:
         assert await application(speko) == ["hi"]
         assert await application(speko) == ["hi"]
-    assert [request.s2s.model for request in gateway.minted] == ["gpt-realtime"] * 2
+    assert [request.s2s.model for request in gateway.minted] == ["gpt-realtime-2.1"] * 2
     first, second = gateway.sessions
     assert first.said() == second.said() == [Commit()]
     assert first.config is not None

@@ -205,9 +205,9 @@ def test_a_picture_tells_everything() -> None:
         (2.1, Error("BUSY", "wait")),
         (2.2, Close(4000, "enough", "remote")),
     )
-    recording.provider, recording.model = "openai", "gpt-realtime"
+    recording.provider, recording.model = "openai", "gpt-realtime-2.1"
     said = texts(draw_timeline(recording))
-    assert said[0] == "openai · gpt-realtime"
+    assert said[0] == "openai · gpt-realtime-2.1"
     summary = "2.2 s · 1 turn, time to first audio 300 ms · 1 interruption · 1 tool call · closed 4000 enough"
     assert said[1] == summary
     for expected in ("300 ms", "look_up · 500 ms", "interrupted by the user", "BUSY: wait"):

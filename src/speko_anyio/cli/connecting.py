@@ -18,9 +18,9 @@ from .failures import USAGE, CommandError
 from .recording import recorded_to
 
 USUAL_MODELS: Final = {
-    "openai": "gpt-realtime",
-    "google": "gemini-2.5-flash-native-audio",
-    "xai": "grok-voice-beta",
+    "openai": "gpt-realtime-2.1",
+    "google": "gemini-3.8-live",
+    "xai": "grok-voice-latest",
 }
 """The model of a provider that was named without one; any other provider's is called as the provider is."""
 

@@ -169,7 +169,7 @@ class OpenAI(Provider):
     name = "openai"
     key_variable = "OPENAI_API_KEY"
     url_variable = "OPENAI_BASE_URL"
-    usual_model = "gpt-realtime"
+    usual_model = "gpt-realtime-2.1"
 
     def __init__(
         self,
@@ -277,7 +277,7 @@ class Google(Provider):
     name = "google"
     key_variable = "GEMINI_API_KEY"
     url_variable = "GEMINI_BASE_URL"
-    usual_model = "gemini-2.5-flash-native-audio-latest"
+    usual_model = "gemini-3.8-live"
     speko_models: ClassVar[Mapping[str, str]] = {
         "gemini-2.5-flash-native-audio": "gemini-2.5-flash-native-audio-latest"
     }

@@ -54,7 +54,7 @@ def openai_endpoint(
     """
     if not model:
         raise LocalProtocolError(
-            "OpenAI needs the name of a model, and it is empty; pass for example gpt-realtime"
+            "OpenAI needs the name of a model, and it is empty; pass for example gpt-realtime-2.1"
         )
     return provider_endpoint(
         api_key,

@@ -35,7 +35,7 @@ WEATHER = ToolSpec(
 def endpoint(provider: str, key: str, base_url: str = "ws://double.test", **options: Any) -> Endpoint:
     match provider:
         case "openai":
-            return openai_endpoint(key, "gpt-realtime", base_url=base_url, **options)
+            return openai_endpoint(key, "gpt-realtime-2.1", base_url=base_url, **options)
         case "xai":
             return xai_endpoint(key, "grok-voice-latest", base_url=base_url, **options)
     return google_endpoint(key, base_url=base_url, **options)
@@ -51,7 +51,7 @@ DIALECTS: dict[str, Callable[..., ProviderDialect]] = {
     "xai": XAIDialect,
     "google": GoogleDialect,
 }
-MODELS = {"openai": "gpt-realtime", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
+MODELS = {"openai": "gpt-realtime-2.1", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
 
 
 def config(provider: str, **fields: Any) -> SessionConfig:

@@ -24,7 +24,7 @@ from speko_anyio.testing.providers import (
     tone,
 )
 
-OPENAI = Request("/v1/realtime?model=gpt-realtime", (("Authorization", "Bearer test-key"),))
+OPENAI = Request("/v1/realtime?model=gpt-realtime-2.1", (("Authorization", "Bearer test-key"),))
 XAI = Request("/v1/realtime?model=grok-voice-latest", (("Authorization", "Bearer test-key"),))
 GOOGLE = Request("/ws/x", (("x-goog-api-key", "test-key"),))
 SLOW = Pace(speed=0.1)

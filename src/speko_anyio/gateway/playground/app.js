@@ -5,7 +5,7 @@ import { drawLatency } from "./latency.js";
 import { Session, SessionError, mint } from "./session.js";
 import { declarations, runTool } from "./tools.js";
 
-const MODELS = { openai: "gpt-realtime", google: "gemini-2.5-flash-native-audio", xai: "grok-voice-beta" };
+const MODELS = { openai: "gpt-realtime-2.1", google: "gemini-3.8-live", xai: "grok-voice-latest" };
 const SPEECH = 0.02; // of full scale: a microphone louder than this hears somebody
 const NAMES = { user: "You", assistant: "Assistant" };
 
