@@ -15,6 +15,7 @@ from speko_anyio.protocol import (
     Frame,
     Interruption,
     Ready,
+    ResponseEnd,
     ServerToolCall,
     ToolCall,
     Transcript,
@@ -30,6 +31,7 @@ FRAMES: dict[type, Frame] = {
     ServerToolCall: ServerToolCall("s1", "f", "completed"),
     Interruption: Interruption("assistant"),
     Usage: Usage(1, 2),
+    ResponseEnd: ResponseEnd("incomplete", "max_output_tokens"),
     Error: Error("E", "m"),
     Unknown: Unknown("new", '{"t":"new"}'),
     Expiring: Expiring(60.0),
@@ -53,6 +55,8 @@ def describe(frame: Frame) -> str:
             return at
         case Usage(input_audio_tokens=spent_in, output_audio_tokens=spent_out):
             return f"{spent_in} {spent_out}"
+        case ResponseEnd(status=status, reason=why):
+            return f"{status} {why}"
         case Error(code=code, message=message):
             return f"{code} {message}"
         case Unknown(t=t, raw=raw):
@@ -72,6 +76,7 @@ def test_match_takes_every_frame_apart() -> None:
         "s1 f completed",
         "assistant",
         "1 2",
+        "incomplete max_output_tokens",
         "E m",
         'new {"t":"new"}',
         "60.0",

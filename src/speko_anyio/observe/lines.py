@@ -19,6 +19,7 @@ from ..protocol.frames import (
     Frame,
     Interruption,
     Ready,
+    ResponseEnd,
     ServerToolCall,
     ToolCall,
     Transcript,
@@ -73,6 +74,8 @@ def line(event: Frame | Command, secrets: Iterable[str] = ()) -> str:
             return f"{name}: by the {role}"
         case Usage(input_audio_tokens=taken, output_audio_tokens=given):
             return f"{name}: {taken} tokens in, {given} out"
+        case ResponseEnd(status=status, reason=text):
+            return f"{name}: {status}, {quote(text, secrets)}" if text else f"{name}: {status}"
         case Error(code=code, message=text):
             return f"{name}: {quote(code, secrets)}, {quote(text, secrets)}"
         case Unknown(t=kind, raw=text):

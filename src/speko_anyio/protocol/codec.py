@@ -28,6 +28,7 @@ from .frames import (
     Error,
     Interruption,
     Ready,
+    ResponseEnd,
     ServerToolCall,
     ToolCall,
     Transcript,
@@ -70,6 +71,11 @@ class _LooseInterruption(msgspec.Struct, frozen=True, gc=False):
     at: str = ""
 
 
+class _LooseResponseEnd(msgspec.Struct, frozen=True, gc=False):
+    status: str = ""
+    reason: str = ""
+
+
 class _LooseUsage(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     input_audio_tokens: int | float = 0
     output_audio_tokens: int | float = 0
@@ -87,7 +93,9 @@ class _Direction(NamedTuple, Generic[_T]):
     loose: dict[str, msgspec.json.Decoder[object]]
 
 
-ServerMessage = Ready | Transcript | ToolCall | ServerToolCall | Interruption | Usage | Error | End
+ServerMessage = (
+    Ready | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | Error | End
+)
 ClientMessage = Control | Interrupt | ToolResult
 
 _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
@@ -100,6 +108,7 @@ _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
             "server_tool_call",
             "interruption",
             "usage",
+            "response",
             "error",
             "end",
         }
@@ -108,6 +117,7 @@ _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
         "transcript": msgspec.json.Decoder(_LooseTranscript),
         "server_tool_call": msgspec.json.Decoder(_LooseServerToolCall),
         "interruption": msgspec.json.Decoder(_LooseInterruption),
+        "response": msgspec.json.Decoder(_LooseResponseEnd),
         "usage": msgspec.json.Decoder(_LooseUsage),
     },
 )

@@ -26,6 +26,9 @@ Role: TypeAlias = Literal["user", "assistant"]
 ToolStatus: TypeAlias = Literal["started", "completed", "failed"]
 """How far a tool that runs on the server has come."""
 
+ResponseStatus: TypeAlias = Literal["done", "interrupted", "incomplete", "failed"]
+"""How an answer ended: whole; cut off; cut short by a limit or a filter; not at all, by a failure."""
+
 Initiator: TypeAlias = Literal["local", "remote", "transport"]
 """Who ended a session: this side, the peer, or the connection between them."""
 
@@ -103,6 +106,19 @@ class Usage(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t"
     output_audio_tokens: Count = 0
 
 
+class ResponseEnd(
+    msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="response", omit_defaults=True
+):
+    """The end of one answer, exactly once for each, whatever the provider reported: count turns by it.
+
+    `Usage` is no such sign, since providers leave it out. All of the answer's audio came before.
+    """
+
+    status: ResponseStatus
+    reason: str = ""
+    """Why the answer is not whole, in the provider's words; empty when nothing was said of it."""
+
+
 class Error(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="error"):
     """The server reports a failure; the session goes on unless a `Close` follows."""
 
@@ -152,6 +168,7 @@ Frame: TypeAlias = (
     | ServerToolCall
     | Interruption
     | Usage
+    | ResponseEnd
     | Error
     | Unknown
     | Expiring
