@@ -282,7 +282,9 @@ async def test_what_cannot_be_honoured_is_logged(caplog: pytest.LogCaptureFixtur
     double = OpenAIDouble(api_key=KEY)
     with anyio.fail_after(10):
         async with double.serve() as url:
-            async with OpenAI(KEY, base_url=url).connect(model="gpt-realtime-2.1", temperature=0.5) as session:
+            async with OpenAI(KEY, base_url=url).connect(
+                model="gpt-realtime-2.1", temperature=0.5
+            ) as session:
                 pass
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         f"session {session.session_id}: OpenAI Realtime has no temperature: left out"
