@@ -149,3 +149,39 @@ def test_tools_without_models_do_not_import_pydantic() -> None:
         "assert f.parse('{\"a\": 1}') == {'a': 1}; assert 'pydantic' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_limits_of_a_field_hold_for_a_plain_parameter() -> None:
+    def seat(
+        number: Annotated[int, Field(ge=1, le=9, description="As printed on the chair.")],
+        name: Annotated[str, Field(max_length=3, pattern="^[A-Z]+$")] = "ANN",
+    ) -> None: ...
+
+    made = Tool(seat)
+    assert made.spec.parameters["properties"] == {
+        "number": {"type": "integer", "minimum": 1, "maximum": 9, "description": "As printed on the chair."},
+        "name": {"type": "string", "maxLength": 3, "pattern": "^[A-Z]+$", "default": "ANN"},
+    }
+    assert made.parse('{"number": "9"}') == {"number": 9}
+    with pytest.raises(msgspec.ValidationError, match="<= 9"):
+        made.parse('{"number": 10}')
+
+
+def test_a_field_as_the_default_is_refused() -> None:
+    def seat(number: int = Field(1, ge=1)) -> None: ...
+
+    with pytest.raises(TypeError, match=r"the default of 'number' is a pydantic Field; write number: Annot"):
+        Tool(seat)
+
+
+def test_a_models_default_is_in_the_schema() -> None:
+    def put(item: Item = Item(name="tea")) -> None: ...  # noqa: B008
+
+    assert Tool(put).spec.parameters["properties"]["item"]["default"] == {"name": "tea", "count": 1}
+
+
+async def test_null_for_an_optional_model_is_its_absence() -> None:
+    def put(item: Item = Item(name="tea")) -> str:  # noqa: B008
+        return item.name
+
+    assert await Toolbox([put]).run(ToolCall("c1", "put", '{"item": null}')) == "tea"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar, copy_context
 from typing import Any, Unpack
 
 import anyio
@@ -355,3 +356,34 @@ async def test_a_place_for_errors_that_there_is_not_is_refused() -> None:
         async with connected(server, tool_errors="ignore"):  # type: ignore[arg-type]  # what a checker says
             raise AssertionError("it opened")
     assert server.stream.closed
+
+
+WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
+
+
+async def test_tools_run_in_the_context_of_the_sessions_block() -> None:
+    async def later() -> str:
+        await checkpoint()
+        return WHO.get()
+
+    def in_thread() -> str:
+        return WHO.get()
+
+    WHO.set("block")
+    async with calling(later, in_thread) as (session, server, call):
+        # Where the bytes come from, in a socket's callback, has nothing to do with it.
+        copy_context().run(_called_by_somebody_else, call)
+        assert [await session.receive() for _ in range(2)] == [
+            ToolCall("c1", "later", "{}"),
+            ToolCall("c2", "in_thread", "{}"),
+        ]
+        with anyio.fail_after(5):
+            while len(server.commands) < 2:
+                await settled()
+        assert {command.output for command in server.commands if isinstance(command, ToolResult)} == {"block"}
+
+
+def _called_by_somebody_else(call: Callable[[str, str], None]) -> None:
+    WHO.set("peer")
+    call("c1", "later")
+    call("c2", "in_thread")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import enum
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import anyio
@@ -72,8 +74,14 @@ def test_the_schema_comes_from_the_signature_and_the_docstring() -> None:
                     "type": "string",
                     "description": "The city's name, in its own language.",
                 },
-                "days": {"type": "integer", "minimum": 1, "maximum": 14, "description": "How far ahead."},
-                "unit": {"$ref": "#/$defs/Unit"},
+                "days": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": 14,
+                    "description": "How far ahead.",
+                    "default": 1,
+                },
+                "unit": {"$ref": "#/$defs/Unit", "default": "celsius"},
             },
             "required": ["city"],
             "$defs": {"Unit": {"title": "Unit", "enum": ["celsius", "fahrenheit"]}},
@@ -413,3 +421,341 @@ async def test_dataclasses_typed_dicts_and_enums_are_parameters_and_results() ->
     assert "Invalid enum value" in await answer(
         [measure], "measure", '{"span": {"start": {"x": 1}}, "mode": "slow"}'
     )
+
+
+# What models write as arguments
+
+
+@tool
+async def wait(seconds: int = 1, label: str | int = "", share: float = 0.5, loud: bool = False) -> str:
+    await checkpoint()
+    return f"{seconds!r} {label!r} {share!r} {loud!r}"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("arguments", ["", " ", "\n\t", "null", " null ", "{}", '"{}"', '""'])
+async def test_no_arguments_are_written_in_many_ways(arguments: str) -> None:
+    assert await answer([wait], "wait", arguments) == "1 '' 0.5 False"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('{"seconds": 3.0}', "3 '' 0.5 False"),
+        ('{"seconds": 1e3}', "1000 '' 0.5 False"),
+        ('{"seconds": "3"}', "3 '' 0.5 False"),
+        ('{"seconds": "3", "label": "4"}', "3 '4' 0.5 False"),
+        ('{"seconds": 3.0, "label": "true"}', "3 'true' 0.5 False"),
+        ('{"label": 4.0}', "1 4 0.5 False"),
+        ('{"share": "0.25", "loud": "true"}', "1 '' 0.25 True"),
+        ('{"seconds": null, "label": null}', "1 '' 0.5 False"),
+        ('"{\\"seconds\\": 3}"', "3 '' 0.5 False"),
+    ],
+)
+async def test_other_notations_of_the_same_value_fit(arguments: str, expected: str) -> None:
+    assert await answer([wait], "wait", arguments) == expected
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('{"seconds": 3.5}', "Expected `int`, got `float` - at `$.seconds`"),
+        ('{"seconds": "three"}', "Expected `int`, got `str` - at `$.seconds`"),
+        ('{"seconds": ""}', "Expected `int`, got `str` - at `$.seconds`"),
+        ('{"seconds": true}', "Expected `int`, got `bool` - at `$.seconds`"),
+        ('{"share": "nan"}', "Expected `float`, got `str` - at `$.share`"),
+        ('{"share": "-Infinity"}', "Expected `float`, got `str` - at `$.share`"),
+        ('{"share": "1e999"}', "Expected `float`, got `str` - at `$.share`"),
+        ('{"loud": "loudly"}', "Expected `bool`, got `str` - at `$.loud`"),
+        ('{"seconds": "3", "loud": []}', "Expected `bool`, got `array` - at `$.loud`"),
+        ('"hello"', "Expected `object`, got `str`"),
+        ('"\\"{}\\""', "Expected `object`, got `str`"),
+        ("[null]", "Expected `object`, got `array`"),
+    ],
+)
+async def test_values_with_two_readings_are_explained_to_the_model(arguments: str, expected: str) -> None:
+    assert (
+        await answer([wait], "wait", arguments) == f"The arguments of wait do not fit its schema: {expected}"
+    )
+
+
+@pytest.mark.anyio
+async def test_null_is_a_value_where_the_type_has_it_and_where_nothing_else_stands() -> None:
+    def remind(when: str | None, note: str | None = "none") -> str:
+        return f"{when} {note}"
+
+    def greet(name: str) -> str:
+        return name
+
+    assert await answer([remind], "remind", '{"when": null, "note": null}') == "None None"
+    assert "Expected `str`, got `null`" in await answer([greet], "greet", '{"name": null}')
+
+
+@pytest.mark.anyio
+async def test_numbers_as_text_fit_inside_of_structures_too() -> None:
+    def mark(points: list[Point], counts: dict[int, int]) -> str:
+        return f"{points} {counts}"
+
+    text = await answer([mark], "mark", '{"points": [{"x": "1.5", "y": 2}], "counts": {"7": 1.0}}')
+    assert text == "[Point(x=1.5, y=2.0)] {7: 1}"
+
+
+# Which callables are tools
+
+
+async def weather(unit: str, city: str, days: int = 1) -> str:
+    """The weather.
+
+    Args:
+        city: Where.
+    """
+    await checkpoint()
+    return f"{city} {days} {unit}"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "partial",
+    [
+        functools.partial(weather, "C"),
+        functools.partial(weather, unit="C"),
+        functools.partial(functools.partial(weather, days=1), "C"),
+        functools.partial(tool(weather), "C"),
+    ],
+)
+async def test_of_a_partial_the_rest_is_a_tool(partial: Callable[..., Any]) -> None:
+    made = Tool(partial)
+    assert (made.spec.name, made.spec.description) == ("weather", "The weather.")
+    assert made.__name__ == "weather"  # type: ignore[attr-defined]
+    assert made.spec.parameters["properties"]["city"] == {"type": "string", "description": "Where."}
+    assert "unit" not in made.spec.parameters["properties"]
+    assert await answer([partial], "weather", '{"city": "Rome"}') == "Rome 1 C"
+    assert "unknown field `unit`" in await answer([partial], "weather", '{"city": "Rome", "unit": "F"}')
+
+
+def passed_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class Passing:
+    """A decorator written as a class."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+class Lamp:
+    """A lamp."""
+
+    @passed_on
+    def switch(self, on: bool) -> str:
+        """Switch it."""
+        return f"on={on}"
+
+    async def dim(self, on: bool) -> str:
+        """Switch it."""
+        await checkpoint()
+        return f"on={on}"
+
+    def turn(self, level: int, on: bool) -> str:
+        """Switch it."""
+        return f"on={on}"
+
+    off = functools.partialmethod(turn, 0)
+
+
+class Ask:
+    """Somebody to ask, with attributes that a `Tool` has too."""
+
+    def __init__(self) -> None:
+        self.run = self.parse = self.spec = self.timeout = None
+
+    async def __call__(self, on: bool) -> str:
+        """Switch it."""
+        await checkpoint()
+        return f"on={on}"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (Lamp().switch, "switch"),
+        (passed_on(Lamp().switch), "switch"),
+        (Passing(Lamp().switch), "switch"),
+        (Lamp().dim, "dim"),
+        (passed_on(Lamp().dim), "dim"),
+        (Passing(functools.partial(Lamp().dim)), "Passing"),
+        (Lamp().off, "turn"),
+        (functools.partial(Lamp().turn, 3), "turn"),
+        (Ask(), "Ask"),
+        (functools.partial(Ask()), "Ask"),
+    ],
+)
+async def test_what_a_callable_stands_for_is_what_the_model_is_told(
+    function: Callable[..., Any], name: str
+) -> None:
+    made = Tool(function)
+    assert made.spec.name == name
+    assert list(made.spec.parameters["properties"]) == ["on"]
+    if name != "Passing":
+        assert made.spec.description == "Switch it."
+    assert await answer([function], name, '{"on": "true"}') == "on=True"
+
+
+def test_an_object_may_have_a_name_and_a_docstring_of_its_own() -> None:
+    ask = Ask()
+    ask.__name__, ask.__doc__ = "ask", "Ask away."  # type: ignore[attr-defined]
+    assert (Tool(ask).spec.name, Tool(ask).spec.description) == ("ask", "Ask away.")
+
+
+@pytest.mark.anyio
+async def test_a_plain_function_may_return_a_coroutine() -> None:
+    def later(on: bool) -> Any:
+        return Lamp().dim(on)
+
+    assert await answer([later], "later", '{"on": true}') == "on=True"
+
+
+async def pages() -> AsyncIterator[str]:
+    yield "one"
+
+
+def lines() -> Iterator[str]:
+    yield "one"
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda: 1, "a lambda has no name to call it by; write a def"),
+        (pages, "tool pages is a generator function, but a call has one result; pass a function"),
+        (lines, "tool lines is a generator function"),
+        (functools.partial(lines), "tool lines is a generator function"),
+        (Lamp, "tool Lamp is a class; pass a function"),
+        (
+            Lamp.turn,
+            r"tool turn is a method without its object; pass the bound method, as in tool\(lamp.turn\)",
+        ),
+        (max, "tool max tells nothing of its parameters; wrap it in a def with types"),
+        (tool(weather), "weather is a tool already; pass it as it is, or make another of its .function"),
+    ],
+)
+def test_callables_without_one_result_or_without_types_are_refused(
+    function: Callable[..., Any], why: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=why):
+        tool(function)
+
+
+def test_a_lambda_needs_a_def_for_its_types() -> None:
+    assert tool(name="one")(lambda: 1).spec.name == "one"
+    with pytest.raises(TypeError, match="give the parameter 'a' a type; a lambda has none, write a def"):
+        tool(name="one")(lambda a: a)
+
+
+def test_an_annotation_that_cannot_be_read_is_explained() -> None:
+    def broken(a: int) -> None: ...
+
+    def absent(a: int) -> None: ...
+
+    broken.__annotations__["a"], absent.__annotations__["a"] = "int |", "threading.Nothing"
+
+    def custom(a: list[threading.Thread]) -> None: ...
+
+    for function in (broken, absent):
+        with pytest.raises(TypeError, match=f"tool {function.__name__}: a type can't be read"):
+            Tool(function)
+    with pytest.raises(TypeError, match=r"the parameter 'a' has no JSON Schema \(type .*Thread"):
+        Tool(custom)
+
+
+# What the schema says
+
+
+def test_defaults_are_in_the_schema_unless_json_cannot_say_them() -> None:
+    def plan(
+        city: str = "Oslo",
+        unit: Unit = Unit.FAHRENHEIT,
+        place: Place = Place("Bergen"),  # noqa: B008
+        tags: tuple[str, ...] = ("a",),
+        note: str | None = None,
+        limit: float = float("inf"),
+        anything: Any = threading.Lock(),  # noqa: B008
+    ) -> None: ...
+
+    properties = Tool(plan).spec.parameters["properties"]
+    assert {name: given["default"] for name, given in properties.items() if "default" in given} == {
+        "city": "Oslo",
+        "unit": "fahrenheit",
+        "place": {"city": "Bergen", "country": "NO"},
+        "tags": ["a"],
+    }
+
+
+def test_annotated_texts_describe_parameters() -> None:
+    def plan(
+        city: Annotated[str, "Its name."], days: Annotated[int, msgspec.Meta(ge=1), "How many."] = 1
+    ) -> None:
+        """Plan.
+
+        Args:
+            days: How far ahead.
+        """
+
+    assert Tool(plan).spec.parameters["properties"] == {
+        "city": {"type": "string", "description": "Its name."},
+        "days": {"type": "integer", "minimum": 1, "description": "How far ahead.", "default": 1},
+    }
+
+
+@pytest.mark.parametrize("name", ["", "get weather", "tag_größe", "x" * 129, "a/b", "a\n", "\u0430dd"])
+def test_a_declared_name_that_no_provider_takes_is_refused(name: str) -> None:
+    declarations: list[AnyTool] = [ToolSpec(name=name), {"name": name, "parameters": {}}]
+    for declared in declarations:
+        with pytest.raises(ValueError, match=r"can't be the name of a tool: .*; rename it"):
+            Toolbox([declared])
+    assert Toolbox([ToolSpec(name="calendar.read")]).specs[0].name == "calendar.read"
+
+
+# Results
+
+
+@pytest.mark.anyio
+async def test_bytes_are_text_or_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    def text() -> bytes:
+        return "größer".encode()
+
+    def picture() -> bytes:
+        return b"\x89PNG"
+
+    assert await answer([text], "text", "") == "größer"
+    assert await answer([picture], "picture", "") == "The tool picture failed (UnicodeDecodeError)."
+    assert len(caplog.records) == 1
+
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
+
+
+@pytest.mark.anyio
+async def test_a_tool_sees_the_context_of_who_runs_it() -> None:
+    async def later() -> str:
+        await checkpoint()
+        return VARIABLE.get()
+
+    def in_thread() -> str:
+        return VARIABLE.get()
+
+    VARIABLE.set("set")
+    assert await answer([later], "later", "") == "set"
+    assert await answer([in_thread], "in_thread", "") == "set"

@@ -17,6 +17,12 @@ def _is_model(kind: Any) -> bool:
     return pydantic is not None and isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)
 
 
+def is_field(value: object) -> bool:
+    """Whether it is what pydantic's `Field` returns."""
+    pydantic = sys.modules.get("pydantic.fields")
+    return pydantic is not None and isinstance(value, pydantic.FieldInfo)
+
+
 def validate(kind: type, value: Any) -> Any:
     """The model `kind`, one that `Schemas` took, made of decoded JSON; ValueError with pydantic's findings in
     one line."""

@@ -1,7 +1,11 @@
 """Functions that the model may call: their JSON Schema from the signature, and how a call is run.
 
 A tool is declared to the service as a `ToolSpec`. One that comes as a function is also answered here: its
-arguments are validated (msgspec, strict) before it runs, and it is answered exactly once whatever happens.
+arguments are validated before it runs, and it is answered exactly once whatever happens.
+
+msgspec validates arguments, strictly first. Models also write ``3.0`` or ``"3"`` for 3 and null for an
+argument that they leave out; JSON Schema (2020-12, 4.2.3) calls 3.0 an integer. So arguments that fail
+strictly are tried once more, with numbers and booleans read from text. A parameter that takes text keeps it.
 """
 
 from __future__ import annotations
@@ -9,10 +13,10 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import (
-    Annotated,
     Any,
     Final,
     Generic,
@@ -21,7 +25,6 @@ from typing import (
     TypeAlias,
     TypeVar,
     get_args,
-    get_type_hints,
     overload,
 )
 
@@ -32,7 +35,7 @@ import msgspec
 
 from ..protocol.frames import ToolCall
 from ..protocol.mint import ToolSpec
-from . import pydantic_models
+from . import pydantic_models, tool_parameters
 
 logger: Final = logging.getLogger("speko_anyio")
 
@@ -46,6 +49,10 @@ make it longer. A longer result would end the session; the model could hardly us
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What every provider takes as a function's name."""
+
+_DECLARED_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+"""What at least one provider takes as a name. A declaration may be meant for that one; each dialect checks
+its own provider's rule."""
 
 InterruptPolicy: TypeAlias = Literal["finish", "cancel"]
 """What becomes of a running tool when the user interrupts the answer that it was called for:
@@ -86,10 +93,18 @@ class Tool(Generic[P, R]):
         timeout: float | None = None,
         on_interrupt: InterruptPolicy = "finish",
     ) -> None:
-        functools.update_wrapper(self, function)
+        if isinstance(function, Tool):
+            raise TypeError(
+                f"{function.spec.name} is a tool already; pass it as it is, or make another of its .function"
+            )
+        origin = tool_parameters.Origin(function)
+        # Not its attributes: a callable object may well have one called `run` or `timeout`.
+        functools.update_wrapper(self, origin.named, updated=())
+        self.__wrapped__ = function
         self.function = function
-        summary, about = _parse_docstring(inspect.getdoc(function) or "")
-        own_name = name or str(getattr(function, "__name__", type(function).__name__))
+        own_name = origin.name if name is None else name
+        if name is None and own_name == "<lambda>":
+            raise ValueError("a lambda has no name to call it by; write a def, or pass tool(name=...)")
         if not _NAME.fullmatch(own_name):
             raise ValueError(
                 f"{own_name!r} can't be the name of a tool: it must be 1 to 64 letters, digits, _ or -; pass "
@@ -106,11 +121,29 @@ class Tool(Generic[P, R]):
         """Seconds that a call may take; None for as long as the session lasts."""
         self.on_interrupt: InterruptPolicy = on_interrupt
         """What an interruption does to a running call."""
-        self._arguments = _arguments_type(own_name, function, about)
+        if origin.is_class or origin.is_generator:
+            what = "is a class" if origin.is_class else "is a generator function, but a call has one result"
+            raise TypeError(f"tool {own_name} {what}; pass a function that returns the result")
+        self._is_async = origin.is_async
+        given = {
+            parameter.name: parameter for parameter in tool_parameters.parameters(own_name, function, origin)
+        }
+        self._arguments = msgspec.defstruct(
+            own_name,
+            [parameter.field() for parameter in given.values()],
+            kw_only=True,
+            forbid_unknown_fields=True,
+            module=__name__,
+        )
+        self._null_means_absent = frozenset(
+            name for name, parameter in given.items() if parameter.optional and not parameter.takes_null()
+        )
         self.spec: ToolSpec = ToolSpec(
             name=own_name,
-            description=summary if description is None else description,
-            parameters=_schema(self._arguments),
+            description=(
+                tool_parameters.parse_docstring(origin.docstring)[0] if description is None else description
+            ),
+            parameters=tool_parameters.schema(self._arguments, given),
         )
         """How the tool is declared to the service."""
 
@@ -126,31 +159,62 @@ class Tool(Generic[P, R]):
         Raises `msgspec.ValidationError` for those that don't fit, and for those that are no JSON
         `msgspec.DecodeError`, UnicodeError or RecursionError.
         """
-        given = msgspec.json.decode(
-            arguments or "{}", type=self._arguments, dec_hook=pydantic_models.validate
-        )
+        text = arguments.strip()
+        if text in ("", "null"):
+            text = "{}"
+        try:
+            given = msgspec.json.decode(text, type=self._arguments, dec_hook=pydantic_models.validate)
+        except msgspec.ValidationError:
+            given = self._parse_leniently(msgspec.json.decode(text))
         return {
             name: value
             for name in given.__struct_fields__
             if (value := getattr(given, name)) is not msgspec.UNSET
         }
 
+    def _parse_leniently(self, value: Any) -> msgspec.Struct:
+        if isinstance(value, str):
+            # Some models encode the whole object twice.
+            try:
+                value = msgspec.json.decode(value.strip() or "{}")
+            except msgspec.DecodeError:
+                pass
+        if isinstance(value, dict):
+            value = {
+                name: argument
+                for name, argument in value.items()
+                if argument is not None or name not in self._null_means_absent
+            }
+        return msgspec.convert(
+            value,
+            self._arguments,
+            # The text "nan" would become a number that JSON does not have.
+            strict=_has_infinity(value),
+            str_keys=True,
+            dec_hook=pydantic_models.validate,
+        )
+
     async def run(self, arguments: dict[str, Any]) -> str:
-        """Call the function; its result as text, anything but a str as JSON. Raises what it raises.
+        """Call the function and return its result as text: a str unchanged, bytes as UTF-8, anything else as
+        JSON. Raises what the function raises, and TypeError or ValueError for a result that is not text.
 
         A sync function runs in a worker thread, which goes on, its result forgotten, when this is
         cancelled.
         """
         call: Callable[[], object] = functools.partial(self.function, **arguments)
         result: object
-        if inspect.iscoroutinefunction(inspect.unwrap(self.function)):
+        if self._is_async:
             result = call()
         else:
-            result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+            # In a tuple: it may be a coroutine, and trio takes one from a thread for a mistake.
+            (result,) = await anyio.to_thread.run_sync(lambda: (call(),), abandon_on_cancel=True)
         if inspect.isawaitable(result):
             result = await result
         if isinstance(result, str):
             return result
+        if isinstance(result, bytes | bytearray | memoryview):
+            # Not base64, as msgspec has it: a model can't read that.
+            return bytes(result).decode()
         return msgspec.json.encode(result, enc_hook=pydantic_models.dump).decode()
 
 
@@ -175,17 +239,21 @@ def tool(
 ) -> Any:
     """Make a `Tool` of a sync or async function; use as ``@tool`` or ``@tool(timeout=...)``.
 
+    A bound method, a callable object and a `functools.partial` are functions too; of a partial the model sees
+    the remaining parameters, under the function's own name and docstring.
+
     Every parameter needs a type that msgspec can validate (dataclasses, TypedDicts, enums and so on), or a
-    pydantic model; one with a default is optional for the model. The description is the docstring's first
-    paragraph, those of the parameters come from its ``Args:`` section (Google style) or from
-    ``Annotated[..., msgspec.Meta(description=...)]``.
+    pydantic model; one with a default is optional for the model, which is told the default. The description
+    is the docstring's text ahead of its sections. Those of the parameters come from its ``Args:`` section
+    (Google style), or from ``Annotated[..., "text"]``, `msgspec.Meta` or pydantic's `Field`, with its limits.
 
     - `timeout`: seconds after which a call is cancelled, and the model told that it took too long. The
       thread of a sync function can't be stopped: it runs on, its result forgotten.
     - `on_interrupt`: what an interruption does to a running call, see `InterruptPolicy`.
 
-    Raises TypeError for a signature that has no JSON Schema; ValueError for a name that is not 1 to 64 ASCII
-    letters, digits, ``_`` or ``-``, for a timeout that is not above 0 and for a policy that there is not.
+    Raises TypeError for a class, a generator function, and a signature that has no JSON Schema; ValueError
+    for a name that is not 1 to 64 ASCII letters, digits, ``_`` or ``-``, for a timeout that is not above 0
+    and for an unknown policy.
     """
     make = functools.partial(
         Tool, name=name, description=description, timeout=timeout, on_interrupt=on_interrupt
@@ -198,7 +266,8 @@ AnyTool: TypeAlias = ToolSpec | Mapping[str, Any] | Tool[..., Any] | Callable[..
 
 
 class Toolbox:
-    """The tools of one session. TypeError for what is no tool, ValueError for a name given twice."""
+    """The tools of one session. TypeError for an object that is not a tool, ValueError for a name that no
+    provider takes and for a name given twice."""
 
     __slots__ = ("_declared_only", "_functions", "specs")
 
@@ -223,6 +292,11 @@ class Toolbox:
                 raise TypeError(
                     f"{item!r} is not a tool; pass a function, a ToolSpec or a dict with name, description "
                     "and parameters"
+                )
+            if not _DECLARED_NAME.fullmatch(spec.name):
+                raise ValueError(
+                    f"{spec.name!r} can't be the name of a tool: it must be 1 to 64 letters, digits, _ or - "
+                    "(Gemini also takes . and : and up to 128); rename it"
                 )
             if spec.name in specs:
                 raise ValueError(f"two tools are called {spec.name!r}; give each its own name")
@@ -281,74 +355,15 @@ class Toolbox:
         return output.encode(errors="replace").decode()
 
 
-def _arguments_type(
-    tool_name: str, function: Callable[..., Any], about: Mapping[str, str]
-) -> type[msgspec.Struct]:
-    """A Struct with a field for each parameter; UNSET stands for the function's own default."""
-    hinted = function if inspect.isroutine(function) else type(function).__call__
+def _has_infinity(value: Any) -> bool:
+    """Whether a text in decoded JSON reads as a number that is not finite."""
+    if isinstance(value, dict):
+        return any(map(_has_infinity, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_infinity, value))
+    if not isinstance(value, str):
+        return False
     try:
-        hints = get_type_hints(inspect.unwrap(hinted), include_extras=True)
-    except NameError as error:
-        raise TypeError(
-            f"tool {tool_name}: the type {error.name!r} can't be found; define it at the top of the module"
-        ) from error
-    fields: list[Any] = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(
-                f"tool {tool_name} takes {parameter}, which the model can't name; use plain parameters"
-            )
-        if parameter.name not in hints:
-            raise TypeError(f"tool {tool_name}: give the parameter {parameter.name!r} a type")
-        kind = hints[parameter.name]
-        if parameter.name in about:
-            kind = Annotated[kind, msgspec.Meta(description=about[parameter.name])]
-        if parameter.default is parameter.empty:
-            fields.append((parameter.name, kind))
-        else:
-            fields.append((parameter.name, kind | msgspec.UnsetType, msgspec.UNSET))
-    return msgspec.defstruct(tool_name, fields, kw_only=True, forbid_unknown_fields=True, module=__name__)
-
-
-_DEFS: Final = "#/$defs/"
-
-
-def _schema(arguments: type[msgspec.Struct]) -> dict[str, Any]:
-    models = pydantic_models.Schemas(_DEFS)
-    (reference,), components = msgspec.json.schema_components(
-        [arguments], schema_hook=models.schema, ref_template=_DEFS + "{name}"
-    )
-    schema: dict[str, Any] = components.pop(reference["$ref"].removeprefix(_DEFS))
-    models.add_to(components)
-    # Some providers refuse these two; that unknown arguments are refused is seen to when a call comes.
-    schema.pop("title", None)
-    schema.pop("additionalProperties", None)
-    if components:
-        schema["$defs"] = components
-    return schema
-
-
-_SECTION: Final = re.compile(r"^(Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):\s*$")
-_PARAMETER: Final = re.compile(r"^(\s+)\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
-
-
-def _parse_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """The text ahead of the first section as one paragraph, and what ``Args:`` says of each parameter."""
-    summary: list[str] = []
-    about: dict[str, str] = {}
-    section = name = ""
-    indent = -1
-    for line in text.splitlines():
-        if heading := _SECTION.match(line):
-            section = heading[1]
-        elif not section:
-            summary.append(line.strip())
-        elif section in ("Args", "Arguments", "Parameters"):
-            entry = _PARAMETER.match(line)
-            if entry and (indent in (-1, len(entry[1]))):
-                indent = len(entry[1])
-                name = entry[2]
-                about[name] = entry[3]
-            elif name and line.strip():
-                about[name] = f"{about[name]} {line.strip()}".strip()
-    return "\n".join(summary).strip(), about
+        return not math.isfinite(float(value))
+    except ValueError:
+        return False

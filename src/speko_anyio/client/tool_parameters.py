@@ -1,0 +1,229 @@
+"""What the signature and docstring of a function say of a tool: name, parameters and their JSON Schema."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from . import pydantic_models
+
+
+class Origin:
+    """Whose name, docstring and types a callable goes by: behind partials, decorators and ``__call__``."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        bound: set[str] = set()
+        outermost: Any = None
+        target: Any = function
+        while True:
+            if isinstance(target, functools.partial):
+                bound |= target.keywords.keys()
+                target = target.func
+            else:
+                outermost = outermost or target
+                if inspect.isclass(target) or not hasattr(target, "__wrapped__"):
+                    break
+                target = target.__wrapped__
+        self.named = outermost
+        """What has the name and the docstring; `functools.wraps` copies both to a decorated function."""
+        self.bound = frozenset(bound)
+        """Parameters that a partial has set by keyword; they are not for the model."""
+        self.name = str(getattr(outermost, "__name__", type(outermost).__name__))
+        called = _called(outermost)
+        self.is_async = inspect.iscoroutinefunction(called)
+        self.is_generator = inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
+        self.is_class = inspect.isclass(target)
+        self.hinted = _called(target)
+        """What has the annotations."""
+        doc = inspect.getdoc(outermost)
+        if called is not outermost and "__doc__" not in getattr(outermost, "__dict__", {}):
+            # An object: its `__call__` says more of the call than its class does.
+            doc = inspect.getdoc(called) or doc
+        self.docstring = doc or ""
+
+
+def _called(target: Any) -> Any:
+    return target if inspect.isroutine(target) or inspect.isclass(target) else type(target).__call__
+
+
+class Parameter:
+    """One argument that the model may give."""
+
+    def __init__(self, name: str, kind: Any, default: Any) -> None:
+        self.name = name
+        self._kind = kind
+        self.optional = default is not inspect.Parameter.empty
+        self._default = default
+
+    def field(self) -> tuple[str, Any] | tuple[str, Any, Any]:
+        """As `msgspec.defstruct` takes it. UNSET stands for the function's own default."""
+        if self.optional:
+            return self.name, self._kind | msgspec.UnsetType, msgspec.UNSET
+        return self.name, self._kind
+
+    def takes_null(self) -> bool:
+        """Whether None is a value of it."""
+        try:
+            msgspec.convert(None, self._kind, dec_hook=pydantic_models.validate)
+        except msgspec.ValidationError:
+            return False
+        return True
+
+    def default(self) -> Any:
+        """The default as the schema has it; None when it is None, and when JSON can't say it."""
+        try:
+            return msgspec.json.decode(msgspec.json.encode(self._default, enc_hook=pydantic_models.dump))
+        except (TypeError, ValueError, RecursionError):
+            return None
+
+
+def parameters(tool_name: str, function: Callable[..., Any], origin: Origin) -> Iterator[Parameter]:
+    """The parameters that are left for the model; TypeError, in a sentence, for one it can't give."""
+    about = parse_docstring(origin.docstring)[1]
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"tool {tool_name} tells nothing of its parameters; wrap it in a def with types"
+        ) from None
+    hints = _hints(tool_name, origin.hinted)
+    for place, parameter in enumerate(signature.parameters.values()):
+        name = parameter.name
+        if name in origin.bound:
+            continue
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TypeError(
+                f"tool {tool_name} takes {parameter}, which the model can't name; use plain parameters"
+            )
+        kind = hints.get(name, parameter.annotation)
+        if kind is parameter.empty or isinstance(kind, str):
+            if place == 0 and name in ("self", "cls"):
+                raise TypeError(
+                    f"tool {tool_name} is a method without its object; pass the bound method, as in "
+                    f"tool(lamp.{tool_name})"
+                )
+            raise TypeError(
+                f"tool {tool_name}: give the parameter {name!r} a type; a lambda has none, write a def"
+                if origin.name == "<lambda>"
+                else f"tool {tool_name}: give the parameter {name!r} a type"
+            )
+        if pydantic_models.is_field(parameter.default):
+            raise TypeError(
+                f"tool {tool_name}: the default of {name!r} is a pydantic Field; write "
+                f"{name}: Annotated[..., Field(...)], and the default behind it"
+            )
+        yield Parameter(name, _with_meta(tool_name, name, kind, about.get(name)), parameter.default)
+
+
+def _hints(tool_name: str, hinted: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(hinted, include_extras=True)
+    except NameError as error:
+        raise TypeError(
+            f"tool {tool_name}: the type {error.name!r} can't be found; define it at the top of the module"
+        ) from error
+    except (AttributeError, SyntaxError, TypeError) as error:
+        raise TypeError(
+            f"tool {tool_name}: a type can't be read ({error}); correct the annotation"
+        ) from error
+
+
+_LIMITS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length")
+
+
+def _with_meta(tool_name: str, name: str, kind: Any, about: str | None) -> Any:
+    """`kind` with what its ``Annotated`` and the docstring say, in msgspec's terms.
+
+    msgspec ignores the other usual ways: ``Annotated[int, "text"]``, `typing_extensions.Doc`, the limits of
+    `annotated_types` and pydantic's `Field`.
+    """
+    said: dict[str, Any] = {}
+    if get_origin(kind) is Annotated:
+        for extra in _flat(get_args(kind)[1:]):
+            if isinstance(extra, msgspec.Meta):
+                continue
+            text = extra if isinstance(extra, str) else _text(extra)
+            if text is not None:
+                said["description"] = text
+            said |= {key: value for key in _LIMITS if (value := getattr(extra, key, None)) is not None}
+    if about:
+        said["description"] = about
+    kind = Annotated[kind, msgspec.Meta(**said)] if said else kind
+    try:
+        msgspec.json.schema_components([kind], schema_hook=pydantic_models.Schemas("").schema)
+    except (TypeError, NotImplementedError) as error:
+        why = str(error).strip().splitlines()[-1:] or [str(kind)]
+        raise TypeError(
+            f"tool {tool_name}: the parameter {name!r} has no JSON Schema ({why[0]}); use a type that JSON "
+            "has, a dataclass, a TypedDict, an Enum, a msgspec.Struct or a pydantic model"
+        ) from error
+    return kind
+
+
+def _flat(extras: tuple[Any, ...]) -> Iterator[Any]:
+    for extra in extras:
+        yield extra
+        # Pydantic keeps the limits of a Field in a list of its own.
+        if isinstance(inner := getattr(extra, "metadata", None), list):
+            yield from inner
+
+
+def _text(extra: Any) -> str | None:
+    for name in ("description", "documentation"):
+        if isinstance(text := getattr(extra, name, None), str):
+            return text
+    return None
+
+
+_DEFS: Final = "#/$defs/"
+
+
+def schema(arguments: type[msgspec.Struct], given: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The JSON Schema of `arguments`, the Struct with the fields of the parameters `given`."""
+    models = pydantic_models.Schemas(_DEFS)
+    (reference,), components = msgspec.json.schema_components(
+        [arguments], schema_hook=models.schema, ref_template=_DEFS + "{name}"
+    )
+    schema: dict[str, Any] = components.pop(reference["$ref"].removeprefix(_DEFS))
+    models.add_to(components)
+    # Some providers refuse these two; that unknown arguments are refused is seen to when a call comes.
+    schema.pop("title", None)
+    schema.pop("additionalProperties", None)
+    for name, declared in schema["properties"].items():
+        # Null would say no more than that the parameter is optional.
+        if given[name].optional and (default := given[name].default()) is not None:
+            declared["default"] = default
+    if components:
+        schema["$defs"] = components
+    return schema
+
+
+_SECTION: Final = re.compile(r"^(Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):\s*$")
+_PARAMETER: Final = re.compile(r"^(\s+)\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
+
+
+def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
+    """The text ahead of the first section as one paragraph, and what ``Args:`` says of each parameter."""
+    summary: list[str] = []
+    about: dict[str, str] = {}
+    section = name = ""
+    indent = -1
+    for line in text.splitlines():
+        if heading := _SECTION.match(line):
+            section = heading[1]
+        elif not section:
+            summary.append(line.strip())
+        elif section in ("Args", "Arguments", "Parameters"):
+            entry = _PARAMETER.match(line)
+            if entry and (indent in (-1, len(entry[1]))):
+                indent = len(entry[1])
+                name = entry[2]
+                about[name] = entry[3]
+            elif name and line.strip():
+                about[name] = f"{about[name]} {line.strip()}".strip()
+    return "\n".join(summary).strip(), about
