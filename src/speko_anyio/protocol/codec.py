@@ -206,6 +206,24 @@ def _describe(error: Exception) -> str:
     return str(error)
 
 
+def mended(text: str, *, more: bool = False) -> str:
+    """`text` as UTF-8 can carry it: halves of surrogate pairs that meet are joined, and a half without its
+    other becomes U+FFFD.
+
+    Peers that cut UTF-16 text into pieces write ``\\ud83d`` in one piece and ``\\ude00`` in the next. `more`:
+    the text goes on, so a first half at its very end is left out until the other follows.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        if more and "\ud800" <= text[-1] <= "\udbff":
+            text = text[:-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 def check_depth(text: str, max_depth: int) -> None:
     """`MalformedMessage` for a JSON text that nests arrays and objects deeper than `max_depth`."""
     # Two characters a level at least, and most texts hold too few of them, however they are nested.

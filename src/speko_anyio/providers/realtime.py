@@ -20,6 +20,7 @@ from ..protocol.state import State
 from . import codes
 from . import realtime_errors as errors
 from . import realtime_events as wire
+from .lenient import text_of
 from .provider import ProviderSession
 from .realtime_assistant import AssistantSide
 from .realtime_base import RESPONSE_TIMEOUT, RealtimeStats
@@ -35,21 +36,26 @@ class RealtimeDialect(AssistantSide):
     """What comes in, errors, and time; the rest is inherited."""
 
     def _receive_binary(self, data: bytes) -> Frame | None:
-        self._violated(
-            close_codes.INVALID_DATA,
-            "the provider sent a binary message; in this protocol audio travels as JSON",
-        )
+        # Some servers send their JSON this way.
+        if len(data) > self.limits.max_text_size:
+            self._too_big("binary", self.limits.max_text_size)
+        else:
+            self._receive_json("binary", text_of(data))
         return None
 
     def _receive_text(self, text: str) -> None:
+        self._receive_json("text", text)
+
+    def _receive_json(self, kind: str, text: str) -> None:
         try:
-            event = wire.decode(text)
+            event, odd = wire.decode(text)
         except MalformedMessage as error:
             self._violated(
                 close_codes.INVALID_DATA,
-                f"the provider sent a text message that is not of its protocol: {error}",
+                f"the provider sent a {kind} message that is not of its protocol: {error}",
             )
             return
+        self.stats.odd_fields += len(odd)
         if isinstance(event, Unknown):
             self.stats.unknown_events += 1
             self._events.append(event)
@@ -73,8 +79,8 @@ class RealtimeDialect(AssistantSide):
                     self._accept(session)
             case wire.ConversationCreated(conversation=conversation):
                 self._note_conversation(conversation)
-            case wire.ErrorEvent(error=error):
-                self._receive_early_error(error)
+            case wire.ErrorEvent():
+                self._receive_early_error(event.info)
 
     def _receive_early_error(self, error: wire.ErrorInfo) -> None:
         if (reason := errors.ending(error, self._endings)) is not None:
@@ -145,8 +151,8 @@ class RealtimeDialect(AssistantSide):
             case wire.ItemAdded(item=item):
                 if item.type == "function_call_output" and item.call_id is not None:
                     self._calls.acknowledged(item.call_id)
-            case wire.ErrorEvent(error=error):
-                self._receive_error(error)
+            case wire.ErrorEvent():
+                self._receive_error(event.info)
             case wire.ConversationCreated(conversation=conversation):
                 self._note_conversation(conversation)
             case wire.SessionCreated(session=session) | wire.SessionUpdated(session=session):

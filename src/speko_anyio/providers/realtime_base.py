@@ -36,6 +36,8 @@ class RealtimeStats(msgspec.Struct):
 
     unknown_events: int = 0
     """Events of a type this version does not know; each also gave an `Unknown`."""
+    odd_fields: int = 0
+    """Fields that were not of their documented type, mended or left out; see `lenient`."""
     benign_errors: int = 0
     """Errors that are the harmless end of a race."""
     late_events: int = 0

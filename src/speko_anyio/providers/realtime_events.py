@@ -1,25 +1,28 @@
 """The messages of the OpenAI Realtime protocol and of its xAI relative, both ways; decoded here only.
 
 Inbound, only the fields that something here uses are named, and all of them may be missing: providers,
-proxies and versions differ. What a text message can be:
+proxies and versions differ. What a message can be:
 
-- an event that matters: its Struct;
+- an event that matters: its Struct, in which fields of the wrong JSON type are mended or left out (see
+  `lenient`);
 - an event of these protocols that needs nothing done (`IGNORED`): None;
-- a JSON object with another string ``type``: `Unknown`;
-- anything else, a field of the wrong JSON type included: `MalformedMessage`.
+- any other JSON object: `Unknown`;
+- anything else, or audio that is not base64: `MalformedMessage`.
 
 A field typed `Any` is one that providers fill in different shapes; `dig` reads those.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias, TypeVar, get_args
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
-from ..protocol.codec import MalformedMessage
+from ..protocol.codec import mended
 from ..protocol.frames import Unknown
+from . import lenient
+from .lenient import Count, JsonText, Piece
 
 # What we say
 
@@ -113,6 +116,9 @@ def encode(event: ClientEvent) -> bytes:
 
 # What they say
 
+Index: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""The place of a part in its item."""
+
 
 class ServerEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     """Anything received that matters."""
@@ -175,15 +181,15 @@ class UserDelta(ServerEvent, frozen=True, tag="conversation.item.input_audio_tra
     """More of the user's words."""
 
     item_id: str | None = None
-    content_index: int | None = None
-    delta: str | None = None
+    content_index: Index | None = None
+    delta: Piece | None = None
 
 
 class UserUpdated(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.updated"):
     """All of the user's words so far (xAI); earlier ones may have changed."""
 
     item_id: str | None = None
-    content_index: int | None = None
+    content_index: Index | None = None
     transcript: str | None = None
 
 
@@ -191,7 +197,7 @@ class UserCompleted(ServerEvent, frozen=True, tag="conversation.item.input_audio
     """The user's words; on xAI complete only when `status` says so."""
 
     item_id: str | None = None
-    content_index: int | None = None
+    content_index: Index | None = None
     transcript: str | None = None
     status: str | None = None
 
@@ -201,7 +207,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, gc=False):
 
     type: str | None = None
     code: str | int | None = None
-    message: str | None = None
+    message: JsonText | None = None
     event_id: str | None = None
 
 
@@ -209,7 +215,7 @@ class UserFailed(ServerEvent, frozen=True, tag="conversation.item.input_audio_tr
     """The user's words could not be had."""
 
     item_id: str | None = None
-    content_index: int | None = None
+    content_index: Index | None = None
     error: ErrorInfo | None = None
 
 
@@ -221,7 +227,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     status: str | None = None
     call_id: str | None = None
     name: str | None = None
-    arguments: str | None = None
+    arguments: JsonText | None = None
 
 
 class ItemAdded(ServerEvent, frozen=True, tag="conversation.item.added"):
@@ -237,7 +243,7 @@ class ItemCreated(ItemAdded, frozen=True, tag="conversation.item.created"):
 class TokenDetails(msgspec.Struct, frozen=True, gc=False):
     """Tokens by kind."""
 
-    audio_tokens: int | None = None
+    audio_tokens: Count | None = None
 
 
 class UsageInfo(msgspec.Struct, frozen=True, gc=False):
@@ -291,7 +297,7 @@ class AudioDelta(ServerEvent, frozen=True, tag="response.output_audio.delta"):
 
     response_id: str | None = None
     item_id: str | None = None
-    content_index: int | None = None
+    content_index: Index | None = None
     delta: bytes = b""
 
 
@@ -304,8 +310,8 @@ class TextDelta(ServerEvent, frozen=True, tag="response.output_text.delta"):
 
     response_id: str | None = None
     item_id: str | None = None
-    content_index: int | None = None
-    delta: str | None = None
+    content_index: Index | None = None
+    delta: Piece | None = None
 
 
 class BetaTextDelta(TextDelta, frozen=True, tag="response.text.delta"):
@@ -325,7 +331,7 @@ class TextDone(ServerEvent, frozen=True, tag="response.output_text.done"):
 
     response_id: str | None = None
     item_id: str | None = None
-    content_index: int | None = None
+    content_index: Index | None = None
     text: str | None = None
 
 
@@ -338,7 +344,7 @@ class TranscriptDone(ServerEvent, frozen=True, tag="response.output_audio_transc
 
     response_id: str | None = None
     item_id: str | None = None
-    content_index: int | None = None
+    content_index: Index | None = None
     transcript: str | None = None
 
 
@@ -353,7 +359,7 @@ class ArgumentsDone(ServerEvent, frozen=True, tag="response.function_call_argume
     item_id: str | None = None
     call_id: str | None = None
     name: str | None = None
-    arguments: str | None = None
+    arguments: JsonText | None = None
 
 
 class McpInProgress(ServerEvent, frozen=True, tag="response.mcp_call.in_progress"):
@@ -378,6 +384,20 @@ class ErrorEvent(ServerEvent, frozen=True, tag="error"):
     """Something went wrong; mostly survivable."""
 
     error: ErrorInfo = ErrorInfo()
+    code: str | int | None = None
+    message: JsonText | None = None
+    detail: JsonText | None = None
+
+    @property
+    def info(self) -> ErrorInfo:
+        """The error, with what compatible servers say beside it instead of in it."""
+        error = self.error
+        return ErrorInfo(
+            error.type,
+            self.code if error.code is None else error.code,
+            error.message or self.message or self.detail,
+            error.event_id,
+        )
 
 
 AnyServerEvent: TypeAlias = (
@@ -452,34 +472,62 @@ class _AnyType(msgspec.Struct, frozen=True, gc=False):
     type: str
 
 
+class Decoded(NamedTuple):
+    """A message, and the fields of it that had to be mended or left out, as paths."""
+
+    event: AnyServerEvent | Unknown | None
+    odd: tuple[str, ...] = ()
+
+
 _EVENTS: Final[msgspec.json.Decoder[AnyServerEvent]] = msgspec.json.Decoder(AnyServerEvent)
 _ANY: Final = msgspec.json.Decoder(_AnyType)
+_KINDS: Final = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyServerEvent)}
+_ODD_JSON: Final = ("$",)
 
 
-def decode(text: str) -> AnyServerEvent | Unknown | None:
+def decode(text: str) -> Decoded:
     """What the provider said, see the top; `MalformedMessage` when it is no event of these protocols."""
     try:
-        return _EVENTS.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        problem = error
+        return Decoded(_EVENTS.decode(text))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
     try:
         kind = _ANY.decode(text).type
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise MalformedMessage(_describe(error)) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
+    else:
+        if kind in IGNORED:
+            return Decoded(None)
+        if kind not in KNOWN:
+            return Decoded(Unknown(kind, text))
+    return _decode_odd(text)
+
+
+def _decode_odd(text: str) -> Decoded:
+    message = lenient.parse(text)
+    kind = _kind(message)
     if kind in IGNORED:
-        return None
-    if kind in KNOWN:
-        raise MalformedMessage(_describe(problem))
-    return Unknown(kind, text)
+        return Decoded(None, _ODD_JSON)
+    if kind not in KNOWN:
+        return Decoded(Unknown(kind, mended(text)), _ODD_JSON)
+    message, odd = _with_error_object(message)
+    fitted = lenient.fit(message, _KINDS[kind])
+    return Decoded(fitted.value, odd + fitted.odd or _ODD_JSON)
 
 
-def _describe(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, UnicodeError):
-        return "it holds half of a surrogate pair"
-    # msgspec's own words name the field and never its value.
-    return str(error)
+def _kind(message: dict[str, Any]) -> str:
+    kind = message.get("type")
+    if kind is None and message.get("error") is not None:
+        return "error"  # as an HTTP server words it
+    return mended(kind) if isinstance(kind, str) else "" if kind is None else str(kind)
+
+
+def _with_error_object(message: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`message` with an object as its ``error``: text, or whatever else stands there, becomes its message."""
+    error = message.get("error")
+    if error is None or isinstance(error, dict):
+        return message, ()
+    return {**message, "error": {"message": error}}, ("error",)
 
 
 _T = TypeVar("_T")

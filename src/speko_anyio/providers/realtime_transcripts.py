@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..protocol.codec import mended
 from ..protocol.frames import Role, Transcript
 from .recent import Recent
 
@@ -33,16 +34,19 @@ class Transcripts:
 
     def replace(self, part: str, text: str) -> Transcript | None:
         """All of a text so far; None when that is final already, or this is nothing new."""
-        if part in self._final or self._partial.get(part, "") == text:
+        before = self._partial.get(part, "")
+        if part in self._final or before == text:
             return None
         self._partial[part] = text
         if len(self._partial) > _MAX_PARTIAL:
             del self._partial[next(iter(self._partial))]
-        return Transcript(self._role, text, False)
+        # Providers cut text anywhere, within a surrogate pair too: the next piece brings the other half.
+        whole = mended(text, more=True)
+        return Transcript(self._role, whole, False) if whole != mended(before, more=True) else None
 
     def finish(self, part: str, text: str | None) -> Transcript | None:
         """The whole text, or None if it is what was collected; None when that is final already."""
-        collected = self._partial.pop(part, "")
+        collected = mended(self._partial.pop(part, ""))
         if not self._final.add(part):
             return None
         return Transcript(self._role, collected if text is None else text, True)
