@@ -40,6 +40,7 @@ from speko_anyio.testing.providers import (
     CallTools,
     Die,
     GoogleDouble,
+    Hangup,
     OpenAIDouble,
     Pace,
     ProviderDouble,
@@ -230,6 +231,33 @@ async def test_a_provider_that_dies_in_the_middle_of_an_answer(name: str) -> Non
     assert isinstance(close, Close)
     assert close.code == 1006
     assert close.initiated_by == "transport"
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "name_of_it", "expired"),
+    [
+        (1001, "Your session hit the maximum duration of 60 minutes.", "provider_session_expired", True),
+        (1008, "The operation was aborted.", "provider_session_expired", True),
+        (1000, "The operation was cancelled.", "provider_unavailable", False),
+        (1011, "You exceeded your current quota.", "provider_quota_exceeded", False),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_close_is_judged_by_its_words(
+    name: str, code: int, words: str, name_of_it: str, expired: bool
+) -> None:
+    double = DOUBLES[name]([[Say("Well.", 0.2), Hangup(code, words)]], api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = KINDS[name](KEY, base_url=url)
+            async with provider.connect(model=MODELS[name]) as session:
+                await ask(session)
+                frames = await frames_until(session, is_a(Close))
+    [told] = [frame for frame in frames if isinstance(frame, Error)]
+    assert told.code == name_of_it
+    assert words.rstrip(".") in told.message
+    assert frames[-1] == Close(code, name_of_it, "remote")
+    assert frames[-1].expired is expired
 
 
 @pytest.mark.anyio

@@ -320,7 +320,7 @@ async def test_a_provider_that_dies_ends_the_session_with_a_clear_error(
         frames = await client.hear(is_a(Close))
         assert network.dialled == 1
     assert frames[-2] == Error(
-        "PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006)"
+        "PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006); try again"
     )
     assert frames[-1] == Close(1011, "provider_unavailable", "remote")
 
@@ -352,6 +352,51 @@ async def test_what_is_lost_with_a_connection_is_told(monkeypatch: pytest.Monkey
         client.ask()
         await client.hear(said("assistant", "Second."))
         assert network.dialled == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (1008, "The operation was aborted."),
+        (1000, "The operation was cancelled."),
+        (1011, "Internal error encountered."),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_call_goes_on_after_a_close_that_passes(
+    code: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = double_of(
+        "google", [Say("First.", 0.2)], [Say("Second", 0.2), Hangup(code, words)], Say("Third.", 0.2)
+    )
+    async with served("google", double, monkeypatch) as (client, network):
+        client.ask()
+        await client.hear(said("assistant", "First."))
+        await anyio.sleep(1)
+        client.ask()
+        await client.hear(lambda frame: isinstance(frame, Error) and frame.code == "PROVIDER_RESPONSE_LOST")
+        await anyio.sleep(1)
+        client.ask()
+        await client.hear(said("assistant", "Third."))
+        assert network.dialled == 2
+    assert "handle" in double.session.received[0]["setup"]["sessionResumption"]
+
+
+@pytest.mark.anyio
+async def test_gemini_that_refuses_its_handle_begins_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("google", [Say("First.", 0.2), Wait(1.0), Die()], Say("Second.", 0.2))
+    async with served("google", double, monkeypatch) as (client, network):
+        client.ask()
+        await client.hear(said("assistant", "First."))
+        double._script.handles.clear()
+        await client.hear(
+            lambda frame: isinstance(frame, Error) and frame.code == "PROVIDER_CONVERSATION_LOST"
+        )
+        await anyio.sleep(1)
+        client.ask()
+        await client.hear(said("assistant", "Second."))
+        assert network.dialled == 3
+    assert double.session.received[0]["setup"]["sessionResumption"] == {}
 
 
 @pytest.mark.anyio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
+from typing import Any
 
 import pytest
 
@@ -30,13 +31,15 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
+from speko_anyio.protocol.state import Signal
 from speko_anyio.providers.bridge import BridgeLimits
 from speko_anyio.providers.bridge_errors import judge_opening
+from speko_anyio.providers.closes import Moment
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions
 
 from . import google_talk
-from .bridge_talk import google, openai, xai
+from .bridge_talk import CREATED, UPDATED, google, openai, xai
 from .fake_resampling import HELD
 from .realtime_talk import audio, call, created, done, error, pcm, speech, words
 
@@ -283,7 +286,7 @@ def test_the_provider_dies() -> None:
     assert total == 320 * 2
     assert frames.count(Transcript("assistant", "Hel", True)) == 1
     assert frames[-2:] == [
-        Error("PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006)"),
+        Error("PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006); try again"),
         Close(1011, "provider_unavailable", "local"),
     ]
     assert talk.is_done()
@@ -334,12 +337,15 @@ def test_why_there_is_no_connection() -> None:
         (503, "unavailable"),
         (418, "error"),
     ]:
-        ending = judge_opening(HandshakeError("no", status=status))
+        ending = judge_opening(HandshakeError("no", status=status), Moment.SETUP)
         assert ending.error is not None
         assert ending.error.code == f"provider_{code}"
-        assert ending.transient is (status in (None, 429, 503))
-    ending = judge_opening(RemoteProtocolError("bad head", close_code=1002))
-    assert ending == (Error("provider_protocol_error", "bad head"), False)
+        assert ending.retry is (status in (None, 429, 503))
+        assert not ending.stale
+        stale = judge_opening(HandshakeError("no", status=status), Moment.RESUMING).stale
+        assert stale is (status in (404, 418))
+    ending = judge_opening(RemoteProtocolError("bad head", close_code=1002), Moment.RESUMING)
+    assert ending == (Error("provider_protocol_error", "bad head"), False, False)
 
 
 def test_the_first_connection_is_tried_again() -> None:
@@ -461,6 +467,108 @@ def test_a_broken_connection_is_resumed() -> None:
     talk.say(ToolResult("c1-2", "{}"))
     [answer] = talk.sent()
     assert answer["toolResponse"]["functionResponses"][0]["id"] == "c1"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1011, "Internal error encountered."),
+        (1008, "The operation was aborted."),
+        (1007, "The service is currently unavailable."),
+        (1000, "The operation was cancelled."),
+    ],
+)
+def test_trouble_that_comes_again_when_it_resumes(code: int, reason: str) -> None:
+    talk = google()
+    talk.hear(handle("h1"))
+    talk.wait(40)
+    frames = talk.provider_closes(code, reason)
+    for seconds in (0.0, 0.5, 2.0):
+        assert frames == []
+        assert talk.wants_connection() is (seconds == 0)
+        talk.wait(seconds)
+        talk.connect()
+        frames = talk.provider_closes(code, reason)
+    told, close = frames
+    assert isinstance(told, Error)
+    assert isinstance(close, Close)
+    assert told.code.lower() == close.reason
+    assert talk.resumptions == [None, "h1", "h1", "h1"]
+
+
+def test_a_handle_that_is_refused_begins_afresh() -> None:
+    talk = google()
+    talk.hear(handle("h1"))
+    talk.provider_is_lost()
+    talk.connect()
+    [told] = talk.provider_closes(1008, "Requested entity was not found.")
+    assert isinstance(told, Error)
+    assert told.code == "PROVIDER_CONVERSATION_LOST"
+    talk.say(AudioIn(b"\1\0", 24_000))
+    assert talk.make_ready() == []
+    assert talk.resumptions == [None, "h1", None]
+    setup, said = talk.sent()
+    assert setup["setup"]["sessionResumption"] == {}
+    assert google_talk.pcm_of(said) == b"\1\0"
+
+
+def test_it_begins_afresh_even_when_the_last_try_is_refused() -> None:
+    talk = google()
+    talk.hear(handle("h1"))
+    talk.provider_is_lost()
+    for seconds in (0.0, 0.5, 2.0):
+        talk.wait(seconds)
+        talk.connect()
+        if seconds < 2:
+            talk.provider_is_lost()
+    talk.provider_closes(1007, "Request contains an invalid argument.")
+    talk.make_ready()
+    assert talk.resumptions == [None, "h1", "h1", "h1", None]
+    assert talk.provider_closes(1007, "Request contains an invalid argument.")[-1] == Close(
+        1011, "provider_invalid_request", "local"
+    )
+
+
+@pytest.mark.parametrize("how", ["close", "error", "handshake"])
+def test_a_conversation_that_xai_has_forgotten_begins_afresh(how: str) -> None:
+    talk = xai()
+    talk.hear({"type": "conversation.created", "conversation": {"id": "conv"}})
+    talk.provider_is_lost()
+    if how == "handshake":
+        talk.connect(State.CONNECTING)
+        with talk.bridge.at(talk.now):
+            refusal = HandshakeError("no such conversation", status=404)
+            talk.provider._fail_handshake(Signal.LOST, refusal)
+        [told] = talk.frames()
+    elif how == "error":
+        talk.connect()
+        talk.hear(CREATED, error("invalid_request_error", "Conversation conv was not found"))
+        [told] = talk.answer_close()
+    else:
+        talk.connect()
+        [told] = talk.provider_closes(1008, "conversation conv not found")
+    assert isinstance(told, Error)
+    assert told.code == "PROVIDER_CONVERSATION_LOST"
+    talk.make_ready()
+    assert talk.resumptions == [None, "conv", None]
+
+
+@pytest.mark.parametrize("make", [openai, xai, google])
+def test_an_acceptance_that_comes_too_late_spoils_no_retry(make: Any) -> None:
+    talk = make(ready=False)
+    talk.say(AudioIn(b"\1\0" * 2400, 24_000))
+    talk.connect()
+    if make is not google:
+        talk.hear(CREATED)
+    talk.wait(10.05)
+    talk.sent()
+    talk.hear(google_talk.READY if make is google else UPDATED)
+    assert talk.provider_closes(1000) == []
+    assert talk.make_ready() == []
+    assert talk.bridge.stats.connections == 1
+    said = talk.sent()
+    heard = b"".join(map(google_talk.pcm_of, said[1:])) if make is google else spoken(said)
+    assert heard == b"\1\0" * 2400
 
 
 def test_it_is_not_tried_for_ever() -> None:

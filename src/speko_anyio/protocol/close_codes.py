@@ -20,6 +20,7 @@ TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 TRY_AGAIN_LATER: Final = 1013
+BAD_GATEWAY: Final = 1014
 UNAUTHORIZED: Final = 4401
 """The token was missing, wrong, expired or used before; for browsers, which can't see an HTTP 401."""
 

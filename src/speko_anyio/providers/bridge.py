@@ -49,7 +49,7 @@ from ..protocol.timers import Timers
 from . import codes
 from .bridge_calls import CallNames
 from .bridge_client import ClientSide
-from .bridge_errors import Ending, judge_close, judge_opening
+from .bridge_errors import Ending, judge_end, judge_opening
 from .bridge_queue import ClientFrame
 from .provider import ProviderDialect
 from .resampling import Converter, ResamplingFactory
@@ -298,6 +298,7 @@ class Bridge:
         """The connection that was `wanted`, fresh, not yet dialled. `LocalProtocolError` when none was."""
         if self._wanted is None:
             raise LocalProtocolError("no connection to the provider is wanted now; look at `wanted` first")
+        provider.resuming = self._wanted.resumption is not None
         self._wanted = None
         self._attempts += 1
         self._provider = provider
@@ -323,14 +324,14 @@ class Bridge:
                 event = provider.next_event()
             except SpekoError as error:
                 # A session that never opened ends without a frame.
-                self._disconnected(provider, judge_opening(error))
+                self._disconnected(provider, judge_opening(error, provider.moment))
                 return
             self._note_turns(provider)
             if event is NEED_DATA:
                 self._settle(provider)
                 return
             if isinstance(event, Close):
-                self._disconnected(provider, judge_close(event, provider.error, provider.failure))
+                self._disconnected(provider, judge_end(provider, event))
                 return
             if self._phase in (_Phase.OPENING, _Phase.LIVE):
                 self._receive(provider, event)
@@ -363,7 +364,9 @@ class Bridge:
                 if frame is not provider.failure:
                     self._client.tell_error(frame)
             case Ready():
-                self._ready(provider)
+                # Of a connection that is over already, nothing may be said on it: the next one gets that.
+                if provider.state is State.OPEN:
+                    self._ready(provider)
             case Expiring(seconds=seconds):
                 self._going_away(provider, seconds)
             case Unknown():
@@ -431,17 +434,29 @@ class Bridge:
         self._phase = _Phase.WAITING
         self._input.reset()
         if before is _Phase.OPENING:
-            again = ending.transient
+            again = ending.retry
         else:
             self._resumption = provider.resumption
             again = self._resumption is not None
-        if again and self._attempts <= len(RETRY_AFTER):
+        if before is _Phase.OPENING and ending.stale and self._resumption is not None:
+            self._begin_afresh(provider)
+        elif again and self._attempts <= len(RETRY_AFTER):
             self._lose_what_was_under_way(provider)
             self._retry(RETRY_AFTER[self._attempts - 1])
         else:
             self._client.end_speech()
             self._client.end_texts()
             self._end(ending.error)
+
+    def _begin_afresh(self, provider: ProviderDialect) -> None:
+        """The provider does not take the handle: an empty conversation is better than none."""
+        self._resumption = None
+        self._lose_what_was_under_way(provider)
+        message = (
+            "the provider could not resume the conversation; a new one begins, so say again what matters"
+        )
+        self._client.tell(Error(codes.CONVERSATION_LOST.upper(), message))
+        self._retry(0.0)
 
     def _retry(self, seconds: float) -> None:
         if seconds > 0:

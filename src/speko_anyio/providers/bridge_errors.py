@@ -9,6 +9,8 @@ from ..protocol import close_codes
 from ..protocol.errors import HandshakeError, RemoteProtocolError, SpekoError
 from ..protocol.frames import Close, Error
 from . import codes
+from .closes import Moment, judge_failure
+from .provider import ProviderDialect
 
 _MAX_MESSAGE: Final = 500
 """Characters of a provider's message that are passed on."""
@@ -36,9 +38,13 @@ _OPERATORS: Final = {
 """What is the operator's business alone: the provider's own words may show a part of the key."""
 
 
+def _stable(code: str) -> str:
+    return code if code in codes.ALL else _NATIVE.get(code, codes.UNNAMED)
+
+
 def for_client(error: Error, secrets: Iterable[str]) -> Error:
     """`error`, of a dialect, with a stable code and without `secrets`."""
-    code = error.code if error.code in codes.ALL else _NATIVE.get(error.code, codes.UNNAMED)
+    code = _stable(error.code)
     message = _OPERATORS.get(code)
     if message is None:
         message = error.message if code == error.code else f"{error.code}: {error.message}"
@@ -52,57 +58,53 @@ class Ending(NamedTuple):
 
     error: Error | None
     """With one of `codes`; None when the provider ended the session in the ordinary way."""
-    transient: bool
+    retry: bool = False
     """Whether another attempt may succeed where this one did not."""
+    stale: bool = False
+    """Whether an attempt without the handle may succeed, and none with it."""
 
 
-def judge_opening(error: SpekoError) -> Ending:
+def judge_opening(error: SpekoError, moment: Moment) -> Ending:
     """The connection never opened. What an HTTP server says about it is not passed on."""
     if isinstance(error, RemoteProtocolError):
-        return Ending(Error(codes.PROTOCOL_ERROR, str(error)), False)
+        return Ending(Error(codes.PROTOCOL_ERROR, str(error)))
     if not isinstance(error, HandshakeError):
-        return Ending(None, False)  # it was given up on our side
+        return Ending(None)  # it was given up on our side
     match error.status:
         case None:
-            return Ending(Error(codes.UNAVAILABLE, "the provider can't be reached; try again"), True)
+            return Ending(Error(codes.UNAVAILABLE, "the provider can't be reached; try again"), retry=True)
         case 401 | 403:
-            return Ending(Error(codes.UNAUTHORIZED, ""), False)
-        case 404:
-            message = "the provider has no such model, or no realtime sessions at this address"
-            return Ending(Error(codes.MODEL_NOT_FOUND, message), False)
+            return Ending(Error(codes.UNAUTHORIZED, ""))
         case 429:
             message = "the provider takes no more sessions for now; try again later"
-            return Ending(Error(codes.RATE_LIMITED, message), True)
-        case status if status >= 500:
+            return Ending(Error(codes.RATE_LIMITED, message), retry=True)
+        case status if status >= 500 or status in (408, 425):
             message = f"the provider is not available (HTTP {status}); try again later"
-            return Ending(Error(codes.UNAVAILABLE, message), True)
+            return Ending(Error(codes.UNAVAILABLE, message), retry=True)
+        case 404:
+            message = (
+                "the provider has no such model, or no realtime sessions at this address; "
+                "check the model's name, or tell who runs the server"
+            )
+            return Ending(Error(codes.MODEL_NOT_FOUND, message), stale=moment is Moment.RESUMING)
         case status:
-            message = f"the provider refused the connection (HTTP {status})"
-            return Ending(Error(codes.UNNAMED, message), False)
+            message = f"the provider refused the connection (HTTP {status}); tell who runs the server"
+            return Ending(Error(codes.UNNAMED, message), stale=moment is Moment.RESUMING)
 
 
-_CLOSES: Final = {
-    close_codes.GOING_AWAY: codes.UNAVAILABLE,
-    close_codes.NO_STATUS: codes.UNAVAILABLE,
-    close_codes.ABNORMAL: codes.UNAVAILABLE,
-    close_codes.POLICY: codes.INVALID_REQUEST,
-    close_codes.INTERNAL_ERROR: codes.INTERNAL_ERROR,
-    close_codes.SERVICE_RESTART: codes.UNAVAILABLE,
-    1013: codes.UNAVAILABLE,
-    1014: codes.UNAVAILABLE,
-}
-
-
-def judge_close(close: Close, error: SpekoError | None, failure: Error | None) -> Ending:
-    """The connection closed: `error` and `failure` are the dialect's."""
+def judge_end(provider: ProviderDialect, close: Close) -> Ending:
+    """The connection of `provider` ended with `close`."""
+    if provider.verdict is not None:
+        return Ending(provider.failure, provider.verdict.retry, provider.verdict.stale)
+    failure = provider.failure
+    if failure is None and close.reason in codes.ALL:
+        failure = Error(close.reason, "the provider ended the session; open another")
     if failure is not None:
-        return Ending(failure, failure.code in (codes.NOT_READY, codes.UNAVAILABLE))
-    if isinstance(error, RemoteProtocolError):
-        return Ending(Error(codes.PROTOCOL_ERROR, str(error)), False)
-    if close.reason in codes.ALL:
-        return Ending(Error(close.reason, "the provider ended the session"), False)
+        verdict = judge_failure(_stable(failure.code), provider.moment)
+        return Ending(failure, verdict.retry, verdict.stale)
+    if isinstance(provider.error, RemoteProtocolError):
+        return Ending(Error(codes.PROTOCOL_ERROR, str(provider.error)))
     if close.code == close_codes.NORMAL:
-        return Ending(None, False)
-    code = _CLOSES.get(close.code, codes.UNNAMED)
-    message = f"the connection to the provider was lost (close code {close.code})"
-    return Ending(Error(code, message), code == codes.UNAVAILABLE)
+        return Ending(None)  # it was given up on our side
+    message = f"the connection to the provider was lost (close code {close.code}); try again"
+    return Ending(Error(codes.UNAVAILABLE, message), retry=True)

@@ -19,6 +19,8 @@ RESPONSE_FAILED: Final = "provider_response_failed"
 RESPONSE_LOST: Final = "provider_response_lost"
 """The connection to the provider broke while something was under way, which is lost; the session was resumed
 over another connection."""
+CONVERSATION_LOST: Final = "provider_conversation_lost"
+"""The provider did not resume the conversation; the session goes on with a new, empty one."""
 TRANSCRIPTION_FAILED: Final = "transcription_failed"
 """The user's words could not be had."""
 RATE_LIMITED: Final = "provider_rate_limited"
@@ -65,6 +67,7 @@ ALL: Final = frozenset(
         NO_RESPONSE,
         RESPONSE_FAILED,
         RESPONSE_LOST,
+        CONVERSATION_LOST,
         TRANSCRIPTION_FAILED,
         RATE_LIMITED,
         GOING_AWAY,

@@ -34,7 +34,6 @@ from . import codes
 from . import google_events as wire
 from .endpoint import Endpoint, provider_endpoint
 from .google_config import OUTPUT_SAMPLE_RATE, GoogleOptions, GoogleVad
-from .google_errors import judge_close
 from .google_response import Phase
 from .google_speech import Speech
 from .google_user import GoogleStats, UserSide
@@ -189,6 +188,8 @@ class GoogleDialect(UserSide):
         if self._accepted:
             self.stats.repeated_events += 1
             return
+        if self.failure is not None:
+            return  # too late: somebody else may have been told already that it failed
         self._accepted = True
         self._timers.stop("ready")
         self.provider_session = ProviderSession(id=setup.session_id)
@@ -205,6 +206,7 @@ class GoogleDialect(UserSide):
         first = self._going_away is None
         # Without a time it is as good as over.
         self._going_away = float(found[1]) if found else 0.0
+        self._leaving = True
         if first:
             self._tell(Expiring(self._going_away))
 
@@ -412,20 +414,6 @@ class GoogleDialect(UserSide):
 
     # Time, the end
 
-    def _peer_closed(self, code: int, reason: str) -> None:
-        """Every failure of the provider's is a close: it gives an `Error` with one of `codes`, which is
-        also the reason of the `Close` that follows."""
-        if self._state is State.OPEN:
-            ending = judge_close(code, reason, ready=self._accepted, going_away=self._going_away is not None)
-            self._may_resume = ending is not None and ending.resumable
-            if ending is not None:
-                self.failure = Error(
-                    ending.code, reason or "the provider closed the session and gave no reason"
-                )
-                self._tell(self.failure)
-                reason = ending.code
-        super()._peer_closed(code, reason)
-
     def _start_session_timers(self) -> None:
         super()._start_session_timers()
         self._timers.start("ready", self._ready_timeout)
@@ -436,12 +424,7 @@ class GoogleDialect(UserSide):
     def _timer_expired(self, name: str, late: float) -> None:
         match name:
             case "ready":
-                message = (
-                    f"the provider did not accept the session within {self._ready_timeout:g} s; try again"
-                )
-                self.failure = Error(codes.NOT_READY, message)
-                self._tell(self.failure)
-                self.close(close_codes.NORMAL, codes.NOT_READY)
+                self._not_ready()
             case "mute":
                 self._unmute()
             case "words":

@@ -18,6 +18,7 @@ from ..protocol.mint import SessionConfig
 from ..protocol.session import Buffer
 from ..protocol.state import State
 from . import google_events as wire
+from .closes import Service
 from .google_calls import NamedCalls
 from .google_config import OUTPUT_SAMPLE_RATE, GoogleOptions, configure
 from .google_response import Phase, Progress
@@ -63,6 +64,8 @@ class _Turn:
 
 class UserSide(ProviderDialect, abc.ABC):
     """See the top. The parameters are those of `GoogleDialect`."""
+
+    _service = Service.GOOGLE
 
     def __init__(
         self,
@@ -116,7 +119,7 @@ class UserSide(ProviderDialect, abc.ABC):
         self._server_tools_told = 0
         self._handle = resumption_handle or None
         self._handle_is_fresh = False
-        self._may_resume = True
+        self.resuming = self._handle is not None
         self._going_away: float | None = None
 
     def _take_open_texts(self) -> list[Transcript]:

@@ -17,6 +17,7 @@ from ..protocol.mint import SessionConfig
 from ..protocol.state import State
 from . import codes
 from . import realtime_events as wire
+from .closes import Service
 from .endpoint import AuthStyle, Endpoint, provider_endpoint
 from .openai_config import SAMPLE_RATE, OpenAIOptions, SemanticVad, ServerVad, UpdateSession, configure
 from .options import ServerTool
@@ -77,6 +78,7 @@ class OpenAIDialect(RealtimeDialect):
     session is OPEN from the start: the WebSocket is the caller's. Audio is 24 kHz in both directions.
     """
 
+    _service = Service.OPENAI
     _names_requests = True
     _commits_in_auto = True
     _endings: ClassVar[Mapping[str, str]] = {"session_expired": codes.EXPIRED}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import abc
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
+from ..protocol import close_codes
 from ..protocol.errors import LocalProtocolError, SpekoError
 from ..protocol.frames import Close, Error, Transcript
 from ..protocol.limits import Limits
 from ..protocol.session import Buffer, ClientDialect
 from ..protocol.state import Signal, State
+from . import closes, codes
 from .playback import Playback
 from .turns import HeldInput
 
@@ -41,8 +43,11 @@ class ProviderDialect(ClientDialect, abc.ABC):
     - `notes`: what of the configuration the provider can't honour.
     - `ready_timeout`: seconds from the opening until the provider must have accepted the configuration.
 
-    The remaining parameters are those of `Dialect`.
+    The remaining parameters are those of `Dialect`. A close that is a failure gives an `Error` with one of
+    `codes`, which is also the reason of the `Close` that follows: see `closes`.
     """
+
+    _service: ClassVar[closes.Service]
 
     def __init__(
         self,
@@ -75,9 +80,14 @@ class ProviderDialect(ClientDialect, abc.ABC):
         self.turns_heard = 0
         """Turns of the user that the provider said were over, as it heard it, while it was not answering.
         Gemini says no such thing."""
+        self.resuming = False
+        """Whether this connection is to go on where an earlier one was, as `resumption` gave it."""
+        self.verdict: closes.Verdict | None = None
+        """What the provider's close meant; None when something else ended the session, or nothing yet."""
         self.cut_short = False
         """Whether the end of the session was in the middle of what somebody said."""
         self._accepted = False
+        self._leaving = False
         self._held = HeldInput(min(_HELD_SECONDS * input_sample_rate * 2, limits.max_outbox // 2))
 
     @property
@@ -107,6 +117,20 @@ class ProviderDialect(ClientDialect, abc.ABC):
         return None
 
     @property
+    def moment(self) -> closes.Moment:
+        """What came so far, for judging a close."""
+        if not self._accepted:
+            return closes.Moment.RESUMING if self.resuming else closes.Moment.SETUP
+        if self._leaving:
+            return closes.Moment.LEAVING
+        return closes.Moment.ANSWERING if self.responding or self.open_calls else closes.Moment.IDLE
+
+    @property
+    def _may_resume(self) -> bool:
+        """Whether the end, if there was one, leaves anything to go on with."""
+        return self.failure is None if self.verdict is None else self.verdict.retry
+
+    @property
     def queued(self) -> int:
         """Bytes that wait to be taken and sent."""
         return self._queued
@@ -114,6 +138,26 @@ class ProviderDialect(ClientDialect, abc.ABC):
     @abc.abstractmethod
     def _take_open_texts(self) -> list[Transcript]:
         """The texts of both sides that were not final: nothing more comes of them."""
+
+    def _peer_closed(self, code: int, reason: str) -> None:
+        if self._state is State.OPEN:
+            self.verdict = verdict = closes.judge(self._service, code, reason, self.moment)
+            if verdict.code is not None:
+                self.failure = Error(verdict.code, closes.explain(verdict, code, reason))
+                self._events.append(self.failure)
+                reason = verdict.code
+        super()._peer_closed(code, reason)
+
+    def _not_ready(self) -> None:
+        message = f"the provider did not accept the session within {self._ready_timeout:g} s; try again"
+        self.failure = Error(codes.NOT_READY, message)
+        self._events.append(self.failure)
+        self.close(close_codes.NORMAL, codes.NOT_READY)
+
+    def _timer_expired(self, name: str, late: float) -> None:
+        # Servers that give no reason close then.
+        self._leaving = self._leaving or name == "expiry warning"
+        super()._timer_expired(name, late)
 
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
         # Whoever waits for what was said hears of no other end. What is too long to tell was not told before.

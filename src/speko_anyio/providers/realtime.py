@@ -75,7 +75,8 @@ class RealtimeDialect(AssistantSide):
                     self._configured = True
                     self._say([self._update(self._wire_id(self._event_id(wire.ClientEvent)))])
             case wire.SessionUpdated(session=session):
-                if self._configured:
+                # After a failure it is too late: somebody else may have been told already that it failed.
+                if self._configured and self.failure is None:
                     self._accept(session)
             case wire.ConversationCreated(conversation=conversation):
                 self._note_conversation(conversation)
@@ -237,10 +238,6 @@ class RealtimeDialect(AssistantSide):
             super()._timer_expired(name, late)
         else:
             handler()
-
-    def _not_ready(self) -> None:
-        message = f"the provider did not accept the session within {self._ready_timeout:g} s; try again"
-        self._fail(Error(codes.NOT_READY, message), codes.NOT_READY)
 
     def _end_overdue(self) -> None:
         self._end_response()

@@ -15,6 +15,7 @@ from ..protocol.mint import SessionConfig
 from ..protocol.state import State
 from . import codes
 from . import realtime_events as wire
+from .closes import Service
 from .endpoint import AuthStyle, Endpoint, provider_endpoint
 from .options import ServerTool
 from .provider import PROVIDER_LIMITS
@@ -82,6 +83,7 @@ class XAIDialect(RealtimeDialect):
     session is OPEN from the start: the WebSocket is the caller's.
     """
 
+    _service = Service.XAI
     _names_requests = False
     _commits_in_auto = False
     _endings: ClassVar[Mapping[str, str]] = {"max_duration": codes.EXPIRED, "timeout": codes.IDLE_TIMEOUT}
@@ -124,7 +126,7 @@ class XAIDialect(RealtimeDialect):
     @property
     def resumption(self) -> str | None:
         # A session that ended because nobody spoke has nothing to go on with.
-        over = self.failure is not None or self._ending.reason == codes.IDLE_TIMEOUT
+        over = not self._may_resume or self._ending.reason == codes.IDLE_TIMEOUT
         return self.provider_session.conversation_id if self._resumable and not over else None
 
     def _create_response(self) -> tuple[str, wire.ClientEvent]:

@@ -1,0 +1,254 @@
+"""What a provider's close means, judged by its words, then by what came before it, then by its code.
+
+Codes alone say little: Gemini ends a healthy connection with 1008, Vertex AI with 1000, OpenAI with 1001, and
+a refused key comes with any of them. The table below is the only place that knows; dialects ask it, and so
+direct sessions and the bridge act on the same verdict. The first row that fits decides.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from ..protocol import close_codes
+from . import codes
+
+
+class Service(enum.Enum):
+    """Whose close it is."""
+
+    OPENAI = "OpenAI, or a server that speaks its protocol"
+    XAI = "xAI"
+    GOOGLE = "Gemini Live, on either of Google's services"
+
+
+class Moment(enum.Enum):
+    """What came before the close."""
+
+    SETUP = "the configuration was not accepted yet"
+    RESUMING = "likewise, of a connection that is to go on where an earlier one was"
+    IDLE = "the session was under way, and no answer was"
+    ANSWERING = "an answer, or a tool call, was under way"
+    LEAVING = "the end of the session's or the connection's time was announced"
+
+
+class Verdict(NamedTuple):
+    """What a close means."""
+
+    code: str | None
+    """One of `codes`, for the client; None: the session ended in the ordinary way."""
+    retry: bool = False
+    """Whether another connection may succeed, with the session's handle if it has one."""
+    stale: bool = False
+    """Whether the handle is what was refused: another session may begin, without it."""
+
+
+class _Row(NamedTuple):
+    verdict: Verdict
+    words: re.Pattern[str] | None = None
+    codes: Collection[int] | None = None
+    moments: Collection[Moment] | None = None
+    services: Collection[Service] | None = None
+
+    def fits(self, service: Service, code: int, words: str, moment: Moment) -> bool:
+        return (
+            (self.codes is None or code in self.codes)
+            and (self.moments is None or moment in self.moments)
+            and (self.services is None or service in self.services)
+            and (self.words is None or self.words.search(words) is not None)
+        )
+
+
+_BEFORE: Final = (Moment.SETUP, Moment.RESUMING)
+_UNDER_WAY: Final = (Moment.IDLE, Moment.ANSWERING, Moment.LEAVING)
+_GOOGLE: Final = (Service.GOOGLE,)
+_RESUMABLE: Final = (Service.GOOGLE, Service.XAI)
+_REFUSALS: Final = (close_codes.INVALID_DATA, close_codes.POLICY)
+_BUSY: Final = (close_codes.SERVICE_RESTART, close_codes.TRY_AGAIN_LATER, close_codes.BAD_GATEWAY)
+"""The server restarts, is overloaded, or a gateway before it failed (IANA registry)."""
+_LOST: Final = (close_codes.NO_STATUS, close_codes.ABNORMAL)
+
+
+def _words(*alternatives: str) -> re.Pattern[str]:
+    """As `_normalized` leaves them: lower case, one space between words, none with underscores."""
+    return re.compile("|".join(alternatives))
+
+
+_QUOTA: Final = _words("quota", "resource (has been )?exhausted", "billing", "credit balance")
+_RATE: Final = _words("rate limit", "too many (requests|(concurrent )?(sessions|connections))", "concurrent")
+_KEY: Final = _words(
+    "api ?key",
+    "unregistered caller",
+    "unauthenticated",
+    "unauthori[sz]ed",
+    "authentication",
+    "credential",
+    "permission",
+    "account deactivated",
+    "(access|auth|oauth|ephemeral) ?token",
+)
+_KEY_ENDED: Final = _words(
+    "(invalid|incorrect|expired|revoked) api ?key",
+    "api ?key (is |was |has )?(been )?(not valid|invalid|expired|revoked|reported|disabled)",
+    "unregistered caller",
+    "unauthenticated",
+    "account deactivated",
+    "(access|auth|oauth|ephemeral) ?tokens? (is |was |has )?(been )?(not valid|invalid|expired|revoked)",
+)
+"""Of a key that was good at first: what a user's tool says of its own key must not match."""
+_MODEL: Final = _words(
+    "not found for api version",
+    "not supported for bidi",
+    r"models/\S+ (is|was) not found",
+    r"models/\S*$",  # cut short
+    "publisher model",
+    "model not found",
+    r"model \S+ (does not exist|is not supported|not found)",
+)
+_REFUSED: Final = "(not found|expired|invalid|unknown|not valid|no longer|does not exist|stale|gone)"
+_HANDLE: Final = _words(
+    rf"\b(handle|resumption|session|conversation)\b\W+(\S+ ){{0,5}}{_REFUSED}",
+    r"\b(invalid|unknown|expired|no such|stale) (\S+ )?(handle|resumption|session|conversation)\b",
+)
+_INACTIVE: Final = _words("inactiv", r"\bidle\b")
+_TIME_IS_UP: Final = _words(
+    "max(imum)? (session )?duration",
+    "session duration",
+    "session (has |was |is )?(been )?(timed out|expired)",
+    "go ?away",
+    "deadline",
+    "abort",
+    "expired",
+)
+_FAILED: Final = _words("internal (server )?error", "server error", "server had an error", "^internal$")
+_PASSES: Final = _words(
+    _FAILED.pattern,
+    "cancell?ed",
+    "unavailable",
+    "try again",
+    "overloaded",
+    "restart",
+    "shutting down",
+    "temporar",
+    "timed? ?out",
+    "bad gateway",
+)
+_OPERATION: Final = _words("operation is not (implemented|supported)")
+_ENTITY: Final = _words("entity was not found")
+_OURS: Final = _words(
+    "invalid argument", "invalid json", "unknown name", "cannot find field", "invalid value"
+)
+"""Something that we sent is wrong."""
+_ANY: Final = _words(r"\w")
+
+_EXPIRED: Final = Verdict(codes.EXPIRED, retry=True)
+_UNAVAILABLE: Final = Verdict(codes.UNAVAILABLE, retry=True)
+_INTERNAL: Final = Verdict(codes.INTERNAL_ERROR, retry=True)
+_STALE: Final = Verdict(codes.UNKNOWN_ENTITY, stale=True)
+
+_ROWS: Final = (
+    # Of the account, whenever it comes.
+    _Row(Verdict(codes.QUOTA_EXCEEDED), _QUOTA),
+    _Row(Verdict(codes.UNAUTHORIZED), _KEY_ENDED),
+    _Row(Verdict(codes.UNAUTHORIZED), _KEY, moments=_BEFORE),
+    _Row(Verdict(codes.RATE_LIMITED, retry=True), _RATE),
+    # Of the handle: the rest of the configuration was accepted before.
+    _Row(_STALE, _HANDLE, moments=(Moment.RESUMING,)),
+    _Row(_STALE, _ENTITY, moments=(Moment.RESUMING,)),
+    # Something that we said.
+    _Row(Verdict(codes.OPERATION_REFUSED), _OPERATION, moments=(Moment.SETUP,)),
+    _Row(Verdict(codes.OPERATION_REFUSED, retry=True), _OPERATION, moments=_UNDER_WAY),
+    _Row(Verdict(codes.UNKNOWN_ENTITY), _ENTITY, moments=(Moment.SETUP,)),
+    _Row(Verdict(codes.UNKNOWN_ENTITY, retry=True), _ENTITY, moments=_UNDER_WAY),
+    _Row(Verdict(codes.MODEL_NOT_FOUND), _MODEL, moments=_BEFORE),
+    _Row(Verdict(codes.CONFIGURATION_REFUSED), _OURS, codes=_REFUSALS, moments=(Moment.SETUP,)),
+    _Row(Verdict(codes.INVALID_REQUEST), _OURS, codes=_REFUSALS, moments=_UNDER_WAY),
+    # The end of somebody's time, and trouble that passes, under any code.
+    _Row(Verdict(codes.IDLE_TIMEOUT), _INACTIVE, moments=_UNDER_WAY),
+    _Row(_UNAVAILABLE, _TIME_IS_UP, moments=_BEFORE),
+    _Row(_EXPIRED, _TIME_IS_UP, moments=_UNDER_WAY),
+    _Row(_EXPIRED, _PASSES, moments=(Moment.LEAVING,)),
+    _Row(_INTERNAL, _FAILED),
+    _Row(_UNAVAILABLE, _PASSES),
+    # No words that are known: what came before, and the code.
+    _Row(_UNAVAILABLE, codes=(*_BUSY, *_LOST)),
+    _Row(_UNAVAILABLE, codes=(close_codes.GOING_AWAY,), moments=_BEFORE),
+    _Row(_INTERNAL, codes=(close_codes.INTERNAL_ERROR,), moments=_BEFORE),
+    _Row(_STALE, moments=(Moment.RESUMING,)),
+    _Row(
+        Verdict(codes.CONFIGURATION_REFUSED),
+        codes=(close_codes.NORMAL, *_REFUSALS),
+        moments=(Moment.SETUP,),
+    ),
+    _Row(
+        _EXPIRED,
+        codes=(close_codes.NORMAL, close_codes.GOING_AWAY, close_codes.POLICY, close_codes.INTERNAL_ERROR),
+        moments=(Moment.LEAVING,),
+    ),
+    _Row(_EXPIRED, codes=(close_codes.GOING_AWAY,), services=_GOOGLE),
+    _Row(_UNAVAILABLE, codes=(close_codes.GOING_AWAY,)),
+    # An ordinary goodbye in mid-answer needs no words.
+    _Row(
+        _UNAVAILABLE,
+        _ANY,
+        codes=(close_codes.NORMAL,),
+        moments=(Moment.ANSWERING,),
+        services=_RESUMABLE,
+    ),
+    _Row(Verdict(None), codes=(close_codes.NORMAL,)),
+    _Row(Verdict(codes.INVALID_REQUEST), codes=(*_REFUSALS, close_codes.TOO_BIG)),
+    _Row(_INTERNAL, codes=(close_codes.INTERNAL_ERROR,)),
+)
+
+
+def judge(service: Service, code: int, reason: str, moment: Moment) -> Verdict:
+    """What a close with `code` and `reason` means at that `moment`.
+
+    Case, spaces and underscores of the reason do not matter, and it may have been cut to what a close frame
+    carries. A lost connection counts as a close with 1006.
+    """
+    words = _normalized(reason)
+    for row in _ROWS:
+        if row.fits(service, code, words, moment):
+            return row.verdict
+    return Verdict(codes.UNNAMED)
+
+
+def _normalized(reason: str) -> str:
+    return " ".join(reason.replace("_", " ").casefold().split())
+
+
+_STEPS: Final = {
+    codes.CONFIGURATION_REFUSED: "check the session's parameters and the provider's options",
+    codes.UNAUTHORIZED: "check the API key, and what it may do",
+    codes.MODEL_NOT_FOUND: "check the model's name, and that it has live sessions",
+    codes.QUOTA_EXCEEDED: "check the account's plan and billing",
+    codes.EXPIRED: "open another session",
+    codes.IDLE_TIMEOUT: "open another session",
+    codes.INVALID_REQUEST: "check what was sent last, and how long the conversation is; open another session",
+    codes.RATE_LIMITED: "try again later",
+}
+"""What to do about a close."""
+
+
+def explain(verdict: Verdict, code: int, reason: str) -> str:
+    """The message of the `Error` that goes with a close."""
+    said = reason.strip().rstrip(".;") or f"it gave no reason, only close code {code}"
+    return f"the provider ended the session: {said}; {_STEPS.get(verdict.code or '', 'try again')}"
+
+
+_PASSING: Final = frozenset(
+    {codes.NOT_READY, codes.UNAVAILABLE, codes.INTERNAL_ERROR, codes.RATE_LIMITED, codes.EXPIRED}
+)
+_LASTING: Final = frozenset({codes.UNAUTHORIZED, codes.QUOTA_EXCEEDED, codes.PROTOCOL_ERROR})
+
+
+def judge_failure(code: str, moment: Moment) -> Verdict:
+    """What it means that a connection ended with an error event, or of itself: `code` is one of `codes`."""
+    if moment not in _BEFORE or code in _LASTING:
+        return Verdict(code)
+    if code in _PASSING:
+        return Verdict(code, retry=True)
+    return Verdict(code, stale=moment is Moment.RESUMING)

@@ -1,0 +1,239 @@
+"""The table of closes, row by row: words first, then what came before, then the code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speko_anyio.protocol import Close, Error, SessionExpired, SpekoError
+from speko_anyio.protocol.close_codes import MAX_REASON
+from speko_anyio.providers import codes
+from speko_anyio.providers.closes import Moment, Service, Verdict, judge, judge_failure
+
+from . import google_talk, realtime_talk
+from .google_talk import Talk as GoogleTalk
+from .realtime_talk import created, done, speech
+
+GOAWAY = (
+    "Connection aborted because the client failed to close the connection after receiving a GoAway signal "
+    "once the server has ended the session"
+)
+SIXTY = "Your session hit the maximum duration of 60 minutes."
+EVERY_CODE = (1000, 1001, 1007, 1008, 1011)
+
+GOOGLE: list[tuple[Moment, int, str, str | None, bool]] = [
+    # (moment, code, words, what it is called, whether another connection may go on)
+    *[(Moment.IDLE, code, "The operation was aborted.", codes.EXPIRED, True) for code in EVERY_CODE],
+    *[(Moment.ANSWERING, code, "The operation was aborted.", codes.EXPIRED, True) for code in EVERY_CODE],
+    *[(Moment.RESUMING, code, "The operation was aborted.", codes.UNAVAILABLE, True) for code in EVERY_CODE],
+    *[
+        (Moment.ANSWERING, code, "The operation was cancelled.", codes.UNAVAILABLE, True)
+        for code in EVERY_CODE
+    ],
+    *[(Moment.LEAVING, code, "The operation was canceled.", codes.EXPIRED, True) for code in EVERY_CODE],
+    *[(Moment.LEAVING, code, GOAWAY[:MAX_REASON], codes.EXPIRED, True) for code in EVERY_CODE],
+    (Moment.IDLE, 1008, GOAWAY[:40], codes.EXPIRED, True),
+    (Moment.IDLE, 1008, "  THE   OPERATION\n was ABORTED ", codes.EXPIRED, True),
+    (Moment.IDLE, 1007, "DEADLINE_EXCEEDED", codes.EXPIRED, True),
+    (Moment.IDLE, 1008, "The service is currently unavailable.", codes.UNAVAILABLE, True),
+    (Moment.SETUP, 1011, "The service is currently unavailable.", codes.UNAVAILABLE, True),
+    (Moment.SETUP, 1011, "Internal error encountered.", codes.INTERNAL_ERROR, True),
+    (Moment.RESUMING, 1011, "Internal error encountered.", codes.INTERNAL_ERROR, True),
+    (Moment.RESUMING, 1008, "Internal error encountered.", codes.INTERNAL_ERROR, True),
+    (Moment.RESUMING, 1011, "", codes.INTERNAL_ERROR, True),
+    (Moment.RESUMING, 1001, "", codes.UNAVAILABLE, True),
+    # Words that nobody knows.
+    (Moment.LEAVING, 1008, "Die Verbindung wurde abgebrochen", codes.EXPIRED, True),
+    (Moment.LEAVING, 1000, "", codes.EXPIRED, True),
+    (Moment.LEAVING, 1007, "Irgendwas", codes.INVALID_REQUEST, False),
+    (Moment.IDLE, 1001, "Auf Wiedersehen", codes.EXPIRED, True),
+    (Moment.ANSWERING, 1000, "", None, False),
+    (Moment.ANSWERING, 1000, "Vorgang abgebrochen", codes.UNAVAILABLE, True),
+    (Moment.IDLE, 1000, "", None, False),
+    (Moment.IDLE, 1008, "", codes.INVALID_REQUEST, False),
+    (Moment.IDLE, 4000, "", codes.UNNAMED, False),
+    # What stays wrong.
+    (Moment.LEAVING, 1008, "You exceeded your current quota", codes.QUOTA_EXCEEDED, False),
+    (Moment.LEAVING, 1007, "Request contains an invalid argument.", codes.INVALID_REQUEST, False),
+    (Moment.SETUP, 1007, "API key expired. Please renew the API key.", codes.UNAUTHORIZED, False),
+    (Moment.IDLE, 1008, "API key expired. Please renew the API key.", codes.UNAUTHORIZED, False),
+    (Moment.RESUMING, 1008, "The ephemeral token has expired", codes.UNAUTHORIZED, False),
+    (Moment.RESUMING, 1011, "RESOURCE_EXHAUSTED", codes.QUOTA_EXCEEDED, False),
+    (
+        Moment.SETUP,
+        1008,
+        "Publisher Model `projects/my-project/locations/us-central1/publishers/google/models/gemini-live",
+        codes.MODEL_NOT_FOUND,
+        False,
+    ),
+]
+
+OTHERS: list[tuple[Service, Moment, int, str, str | None, bool]] = [
+    *[
+        (Service.OPENAI, moment, 1001, SIXTY, codes.EXPIRED, True)
+        for moment in (Moment.IDLE, Moment.ANSWERING)
+    ],
+    (Service.OPENAI, Moment.IDLE, 1000, SIXTY.upper(), codes.EXPIRED, True),
+    (Service.OPENAI, Moment.LEAVING, 1001, "Ihre Sitzung ist zu Ende", codes.EXPIRED, True),
+    (Service.OPENAI, Moment.IDLE, 1001, "", codes.UNAVAILABLE, True),
+    (Service.OPENAI, Moment.ANSWERING, 1000, "", None, False),
+    (Service.OPENAI, Moment.SETUP, 1000, "", codes.CONFIGURATION_REFUSED, False),
+    (Service.OPENAI, Moment.SETUP, 3000, "invalid_request_error.invalid_api_key", codes.UNAUTHORIZED, False),
+    (
+        Service.OPENAI,
+        Moment.SETUP,
+        4000,
+        "invalid_request_error.model_not_found",
+        codes.MODEL_NOT_FOUND,
+        False,
+    ),
+    (Service.OPENAI, Moment.IDLE, 1008, "insufficient_quota", codes.QUOTA_EXCEEDED, False),
+    (Service.OPENAI, Moment.SETUP, 1013, "rate_limit_exceeded", codes.RATE_LIMITED, True),
+    (Service.XAI, Moment.IDLE, 1000, "Session exceeded its maximum duration", codes.EXPIRED, True),
+    (Service.XAI, Moment.IDLE, 1011, "max_duration", codes.EXPIRED, True),
+    (
+        Service.XAI,
+        Moment.IDLE,
+        1000,
+        "Conversation timed out after 900.0 seconds due to inactivity",
+        codes.IDLE_TIMEOUT,
+        False,
+    ),
+    (Service.XAI, Moment.ANSWERING, 1000, "", None, False),
+    (Service.XAI, Moment.ANSWERING, 1000, "Opération annulée", codes.UNAVAILABLE, True),
+    (Service.XAI, Moment.IDLE, 1011, "", codes.INTERNAL_ERROR, True),
+    (Service.XAI, Moment.IDLE, 1001, "", codes.UNAVAILABLE, True),
+    (Service.XAI, Moment.IDLE, 1012, "", codes.UNAVAILABLE, True),
+    (Service.XAI, Moment.IDLE, 1000, "", None, False),
+    (Service.XAI, Moment.SETUP, 1008, "Too many concurrent sessions", codes.RATE_LIMITED, True),
+]
+
+STALE = [
+    (1007, "Request contains an invalid argument."),
+    (1008, "Requested entity was not found."),
+    (1007, "Invalid session handle"),
+    (1008, "The session resumption handle has expired."),
+    (1008, "Session not found"),
+    (1011, "conversation c0ffee does not exist"),
+    (1008, "Unbekannter Vorgang"),
+    (1000, ""),
+    (4004, ""),
+]
+
+
+@pytest.mark.parametrize(("moment", "code", "reason", "name", "retry"), GOOGLE)
+def test_googles(moment: Moment, code: int, reason: str, name: str | None, retry: bool) -> None:
+    assert judge(Service.GOOGLE, code, reason, moment) == Verdict(name, retry)
+
+
+@pytest.mark.parametrize(("service", "moment", "code", "reason", "name", "retry"), OTHERS)
+def test_the_others(
+    service: Service, moment: Moment, code: int, reason: str, name: str | None, retry: bool
+) -> None:
+    assert judge(service, code, reason, moment) == Verdict(name, retry)
+
+
+@pytest.mark.parametrize("service", Service)
+@pytest.mark.parametrize(("code", "reason"), STALE)
+def test_a_handle_that_is_refused(service: Service, code: int, reason: str) -> None:
+    verdict = judge(service, code, reason, Moment.RESUMING)
+    assert verdict.stale
+    assert not verdict.retry
+    assert not judge(service, code, reason, Moment.SETUP).stale
+
+
+@pytest.mark.parametrize("service", Service)
+@pytest.mark.parametrize("moment", Moment)
+def test_every_close_has_a_verdict(service: Service, moment: Moment) -> None:
+    for code in (*range(1000, 1016), 3000, 4000, 4999):
+        for reason in ("", "ничего", "?" * MAX_REASON):
+            verdict = judge(service, code, reason, moment)
+            assert verdict.code is None or verdict.code in codes.ALL
+            assert not (verdict.retry and verdict.stale)
+            assert not verdict.stale or moment is Moment.RESUMING
+
+
+def test_what_an_error_event_means() -> None:
+    assert judge_failure(codes.NOT_READY, Moment.SETUP) == Verdict(codes.NOT_READY, retry=True)
+    assert judge_failure(codes.INTERNAL_ERROR, Moment.RESUMING).retry
+    assert judge_failure(codes.CONFIGURATION_REFUSED, Moment.RESUMING).stale
+    assert not judge_failure(codes.UNAUTHORIZED, Moment.RESUMING).stale
+    assert judge_failure(codes.CONFIGURATION_REFUSED, Moment.SETUP) == Verdict(codes.CONFIGURATION_REFUSED)
+    assert judge_failure(codes.INTERNAL_ERROR, Moment.IDLE) == Verdict(codes.INTERNAL_ERROR)
+
+
+# The dialects ask it
+
+
+def events(talk: Any) -> list[Any]:
+    found: list[Any] = []
+    while True:
+        try:
+            event = talk.dialect.next_event()
+        except SpekoError:
+            return found
+        found.append(event)
+
+
+@pytest.mark.parametrize("make", [realtime_talk.openai, realtime_talk.xai])
+def test_the_time_limit_without_an_error_event(make: Any) -> None:
+    talk = make().make_ready()
+    talk.dialect.receive_close(1001, SIXTY)
+    told, close = events(talk)
+    assert isinstance(told, Error)
+    assert told.code == codes.EXPIRED
+    assert SIXTY[:-1] in told.message
+    assert close == Close(1001, codes.EXPIRED, "remote")
+    assert close.expired
+    assert isinstance(talk.dialect.error, SessionExpired)
+
+
+def test_the_time_limit_in_words_that_nobody_knows() -> None:
+    talk = realtime_talk.openai().make_ready()
+    talk.wait(3540)
+    events_before = talk.dialect.closed
+    assert events_before is None
+    talk.dialect.receive_close(1001, "La sesión alcanzó la duración máxima")
+    assert events(talk)[-1].expired
+
+
+def test_xai_in_the_middle_of_an_answer() -> None:
+    talk = realtime_talk.xai().make_ready()
+    talk.hear(created("r1"), speech("r1", "a1", 20))
+    talk.dialect.receive_close(1000, "request cancelled")
+    assert talk.dialect.verdict == Verdict(codes.UNAVAILABLE, retry=True)
+    assert talk.frames()[-1] == Close(1000, codes.UNAVAILABLE, "remote")
+
+
+def test_xai_when_the_answer_is_over() -> None:
+    talk = realtime_talk.xai().make_ready()
+    talk.hear(created("r1"), speech("r1", "a1", 20), done("r1"))
+    talk.dialect.receive_close(1000, "bye")
+    assert talk.frames()[-1] == Close(1000, "bye", "remote")
+
+
+def test_vertex_in_the_middle_of_an_answer() -> None:
+    talk = GoogleTalk()
+    talk.hear({"sessionResumptionUpdate": {"newHandle": "h", "resumable": True}}, google_talk.speech(b"\1\0"))
+    talk.dialect.receive_close(1000, "The operation was cancelled.")
+    assert talk.dialect.resumption == "h"
+    assert talk.dialect.failure is not None
+    assert talk.dialect.failure.code == codes.UNAVAILABLE
+
+
+@pytest.mark.parametrize("make", [realtime_talk.openai, realtime_talk.xai])
+def test_an_acceptance_that_comes_too_late_is_none(make: Any) -> None:
+    talk = make()
+    talk.hear({"type": "session.created"})
+    talk.wait(10.1)
+    assert talk.dialect.failure.code == codes.NOT_READY
+    assert talk.hear({"type": "session.updated"}) == []
+    assert talk.dialect.moment is Moment.SETUP
+
+
+def test_an_acceptance_of_geminis_that_comes_too_late_is_none() -> None:
+    talk = GoogleTalk(ready=False)
+    talk.wait(10.1)
+    assert talk.dialect.failure is not None
+    assert talk.hear(google_talk.READY) == []
