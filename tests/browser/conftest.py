@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, sync_playwright
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.gateway.local import speak_to_pcm
 
+from ..support.patience import PATIENCE
 from ..support.serve import served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -52,7 +53,7 @@ def serving() -> Iterator[str]:
         assert match is not None, told
         yield match[1]
         server.terminate()
-        server.wait(30)
+        server.wait(PATIENCE)
 
 
 @pytest.fixture(scope="session")

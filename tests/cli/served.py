@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 from speko_anyio.audio.wav import format_wav
+from tests.support.patience import PATIENCE
+from tests.support.processes import environment, run
 
 from ..support.serve import served
 
@@ -25,16 +25,13 @@ def ask_and_stop(
         question = folder / "question.wav"
         question.write_bytes(format_wav(bytes(3200), 16000))
         ask = [sys.executable, "-m", "speko_anyio.cli", "say", str(question), "--provider", provider]
-        asked = subprocess.run(
+        asked = run(
             [*ask, "-o", str(folder / "reply.wav")],
-            env={**os.environ, "SPEKO_BASE_URL": match[1], "SPEKO_API_KEY": match[2]},
-            capture_output=True,
-            text=True,
-            timeout=60,
+            env=environment(SPEKO_BASE_URL=match[1], SPEKO_API_KEY=match[2]),
         )
         assert asked.returncode == 0, asked.stderr
         server.send_signal(signal.SIGTERM)
         assert server.stdout is not None
         rest = server.stdout.read()
-        assert server.wait(30) == 0, told + rest
+        assert server.wait(PATIENCE) == 0, told + rest
         assert "Traceback" not in told + rest

@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import BAD_INPUT, NO_ANSWER, REFUSED, UNREACHABLE, USAGE
 from speko_anyio.gateway import ServerSession
+from tests.support.patience import PATIENCE
+from tests.support.processes import run_python, running
 
 SPEECH = Path(__file__).parents[1] / "data" / "speech" / "go-forward-ten-meters.wav"
 
@@ -88,10 +89,7 @@ def test_help_loads_neither_server_nor_voice() -> None:
         "except SystemExit: pass\n"
         "print(sorted({'uvicorn', 'starlette', 'numpy', 'soxr', 'rich'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert run_python("-c", code).splitlines()[-1] == "[]"
 
 
 def test_say_echo_writes_what_was_said(
@@ -265,20 +263,11 @@ def test_ctrl_c_is_one_line_and_130(backend: str, question: Path, tmp_path: Path
     command = [sys.executable, "-u", "-m", "speko_anyio.cli", "say", str(question), "--provider", "echo"]
     # Long enough to be interrupted in the middle of the question.
     question.write_bytes(format_wav(bytes(2 * 16000 * 30), 16000))
-    process = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "reply.wav"), "--backend", backend],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with running([*command, "-o", str(tmp_path / "reply.wav"), "--backend", backend]) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("question  30.0 s of speech")
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
-        process.wait(10)
+        _, err = process.communicate(timeout=PATIENCE)
     assert err == "speko-anyio: interrupted\n"
     assert process.returncode == 130
 

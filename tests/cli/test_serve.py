@@ -17,6 +17,7 @@ from speko_anyio.cli import main
 from speko_anyio.cli import serve as serve_module
 from speko_anyio.cli.failures import USAGE
 from speko_anyio.gateway import MemoryStore, SessionStore, SQLStore
+from tests.support.patience import PATIENCE
 
 from ..support.serve import served
 from .served import ask_and_stop
@@ -69,7 +70,7 @@ def test_it_runs_by_a_file_of_settings(tmp_path: Path) -> None:
         assert httpx.get(f"{match[1]}/readyz").json() == {"status": "ready"}
         assert "speko_gateway_info" in httpx.get(f"{match[1]}/metrics").text
         server.send_signal(signal.SIGTERM)
-        _, log = server.communicate(timeout=30)
+        _, log = server.communicate(timeout=PATIENCE)
         assert server.returncode == 0
         lines = [json.loads(line) for line in log.splitlines()]
         assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)

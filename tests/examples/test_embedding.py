@@ -7,7 +7,6 @@ import functools
 import importlib
 import json
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -36,7 +35,9 @@ from speko_anyio.protocol import (
     Transcript,
 )
 from tests.interop.fake_server import TOKEN, FakeServer
-from tests.interop.wire import PATIENCE, Wire
+from tests.interop.wire import Wire
+from tests.support.patience import PATIENCE
+from tests.support.processes import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "embedding"
 
@@ -225,26 +226,14 @@ def test_an_example_is_at_most_sixty_lines(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*CLIENTS, "starlette_server"])
 def test_an_example_called_wrongly_says_how_in_one_line(name: str) -> None:
-    run = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert run.returncode == 2
-    assert run.stderr == f"usage: python {EXAMPLES / name}.py WS_URL TOKEN\n"
+    done = run([sys.executable, EXAMPLES / f"{name}.py"])
+    assert done.returncode == 2
+    assert done.stderr == f"usage: python {EXAMPLES / name}.py WS_URL TOKEN\n"
 
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_an_example_runs_from_a_shell(name: str) -> None:
     with FakeServer() as server:
-        run = subprocess.run(
-            [sys.executable, EXAMPLES / f"{name}.py", server.url, TOKEN],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == "Close(code=1000, reason='that was all', initiated_by='local')"
+        done = run([sys.executable, EXAMPLES / f"{name}.py", server.url, TOKEN])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "Close(code=1000, reason='that was all', initiated_by='local')"

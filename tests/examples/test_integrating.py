@@ -28,7 +28,7 @@ from speko_anyio.protocol import (
 )
 from tests.docs.programs import DOCS, programs
 from tests.interop.fake_server import TOKEN, FakeServer
-from tests.interop.wire import PATIENCE
+from tests.support.patience import PATIENCE
 
 PAGE = (DOCS / "integrating.md").read_text(encoding="utf-8")
 PROGRAMS = programs("integrating.md")

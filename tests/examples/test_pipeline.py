@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import re
 import signal
-import subprocess
 import sys
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -37,6 +35,8 @@ from speko_anyio.cli import main
 from speko_anyio.gateway import Gateway, running_gateway
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.testing import VIRTUAL_BACKENDS, FakePeer, fake_session, serve, virtual_backend
+from tests.support.patience import PATIENCE
+from tests.support.processes import environment, run, running
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pipeline"
 RATE = 24_000
@@ -330,35 +330,21 @@ def test_the_command_would_serve_it(monkeypatch: pytest.MonkeyPatch, example: ob
 
 @pytest.mark.speech
 def test_it_serves_and_the_command_asks_it(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SPEKO_")}
     (tmp_path / "question.wav").write_bytes(format_wav(spoken("tell me a story"), RATE))
-    bot = subprocess.Popen(
-        [sys.executable, EXAMPLE / "my_bot.py", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    try:
+    with running([sys.executable, EXAMPLE / "my_bot.py", "0"], env=environment()) as bot:
         assert bot.stdout is not None
         match = re.fullmatch(r"export SPEKO_BASE_URL=(\S+) SPEKO_API_KEY=(\S+)\n", bot.stdout.readline())
         assert match is not None
         command = bot.stdout.readline().split()
         assert command[0] == "speko-anyio"
-        asked = subprocess.run(
+        asked = run(
             [sys.executable, "-m", "speko_anyio.cli", *command[1:]],
-            env={**environment, "SPEKO_BASE_URL": match[1], "SPEKO_API_KEY": match[2]},
+            env=environment(SPEKO_BASE_URL=match[1], SPEKO_API_KEY=match[2]),
             cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
         )
         assert asked.returncode == 0, asked.stderr
         assert "That is the whole story." in asked.stdout
         bot.send_signal(signal.SIGINT)
-        _, log = bot.communicate(timeout=30)
+        _, log = bot.communicate(timeout=PATIENCE)
         assert bot.returncode == 0
         assert "Traceback" not in log
-    finally:
-        bot.kill()
-        bot.communicate(timeout=10)

@@ -19,6 +19,8 @@ import pytest
 
 from speko_anyio.gateway import Gateway, ServerSession, SQLStore, echo, running_gateway
 from speko_anyio.protocol import Audio, Close, HandshakeError, Ready, ToolCall, Transcript, Usage
+from tests.support.patience import PATIENCE
+from tests.support.processes import running
 
 from .support import KEY, mint, raw_client
 
@@ -176,18 +178,11 @@ anyio.run(main, *sys.argv[1:])
 @contextmanager
 def node_process(database_url: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process of its own with a gateway on this database, and where it is."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", NODE, database_url, KEY, SECRET], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
+    with running([sys.executable, "-c", NODE, database_url, KEY, SECRET], stderr=None) as process:
+        assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert url.startswith("http://")
         yield process, url
-    finally:
-        process.kill()
-        process.wait(10)
-        process.stdout.close()
 
 
 async def test_a_node_that_is_killed_leaves_no_session_open(database_url: str) -> None:
@@ -198,7 +193,7 @@ async def test_a_node_that_is_killed_leaves_no_session_open(database_url: str) -
                 assert isinstance(await client.hear(), Ready)
                 assert (await record_of(url, grant.session_id))["status"] == "live"
                 process.send_signal(signal.SIGKILL)
-                await anyio.to_thread.run_sync(process.wait, 10)
+                await anyio.to_thread.run_sync(process.wait, PATIENCE)
                 assert (await client.hear_close()).code == 1006
         # Another node, a minute later by its clock.
         later = gateway_on(database_url, now=lambda: time.time() + 60)

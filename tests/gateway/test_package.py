@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
 
 import pytest
 
 from speko_anyio import gateway
 from speko_anyio.gateway import default_handlers, echo, handlers
+from tests.support.processes import run_python
 
 
 @pytest.mark.parametrize("name", gateway.__all__)
@@ -27,10 +26,7 @@ def test_a_session_needs_nothing_of_the_extra() -> None:
         "import sys; from speko_anyio.gateway import ServerSession, echo, default_handlers; "
         "print(sorted({'starlette', 'uvicorn', 'jwt', 'sqlalchemy', 'asyncio', 'trio'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == "[]"
+    assert run_python("-c", code).strip() == "[]"
 
 
 def test_a_gateway_without_a_database_needs_no_sqlalchemy() -> None:
@@ -39,10 +35,7 @@ def test_a_gateway_without_a_database_needs_no_sqlalchemy() -> None:
         "from speko_anyio.gateway import Gateway, MemoryStore, echo\n"
         "print(Gateway(handlers={'echo': echo}, store=MemoryStore()).live_sessions)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == "0"
+    assert run_python("-c", code).strip() == "0"
 
 
 @pytest.mark.parametrize("missing", ["alembic", "jwt", "sqlalchemy", "starlette", "uvicorn"])
@@ -52,10 +45,7 @@ def test_a_missing_extra_is_named(missing: str) -> None:
         "try:\n    from speko_anyio.gateway import Gateway, SQLStore, serve\n"
         "except ImportError as error:\n    print(error)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == (
+    assert run_python("-c", code).strip() == (
         f"the gateway needs {missing}, which is not installed; install 'speko-anyio[gateway]'"
     )
 

@@ -13,10 +13,11 @@ from typing import Any, TypeAlias
 import pytest
 
 from speko_anyio.protocol import ClientConnection, ServerConnection, UpgradeRequest
+from tests.support.patience import PATIENCE
 
 from .peers import PROGRAMS, NodePeer, Peer, ThreadPeer
 from .script import TOKEN, Report, Role, Step
-from .wire import PATIENCE, Wire
+from .wire import Wire
 
 
 @pytest.fixture(scope="session")

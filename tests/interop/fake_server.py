@@ -17,8 +17,9 @@ from speko_anyio.protocol import (
     ToolResult,
     UpgradeRequest,
 )
+from tests.support.patience import PATIENCE
 
-from .wire import PATIENCE, Wire
+from .wire import Wire
 
 TOKEN = "the.one_token-it~knows"
 

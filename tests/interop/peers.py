@@ -26,8 +26,9 @@ from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import serve
 from websockets.typing import Subprotocol
 
+from tests.support.patience import PATIENCE
+
 from .script import TOKEN, Report, Role, Step, beginning_of_a_frame, perform
-from .wire import PATIENCE
 
 
 class Peer(Protocol):

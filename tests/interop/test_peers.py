@@ -23,10 +23,10 @@ from speko_anyio.protocol import (
     UpgradeRequest,
 )
 from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
+from tests.support.patience import PATIENCE
 
 from .conftest import Meet
 from .script import TOKEN, Role, Step, fingerprint, payload
-from .wire import PATIENCE
 
 SIZES = (0, 1, 125, 126, 127, 960, 65_535, 65_536, 200_000)
 """Around every border of RFC 6455's three forms of length."""

@@ -9,13 +9,11 @@ from typing import Generic, Self, TypeVar
 
 from speko_anyio.protocol import NEED_DATA, Close, Expiring, SpekoError
 from speko_anyio.protocol.byte_level import ByteLevel
+from tests.support.patience import PATIENCE
 
 EventT = TypeVar("EventT")
 
 READ_SIZE = 262_144
-
-PATIENCE = 20.0
-"""Seconds that anything in these tests may take; nothing is meant to take any."""
 
 
 class Wire(Generic[EventT]):

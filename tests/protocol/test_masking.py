@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
@@ -17,6 +16,7 @@ import pytest
 from speko_anyio.protocol import masking
 from speko_anyio.protocol.masking import MaskingKeys, mask, mask_in_python
 from tests.support.maskers import use_masker
+from tests.support.processes import run
 
 from .helpers import fixed_entropy, xor
 
@@ -198,7 +198,5 @@ print("no key in common")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_two_sides_of_a_real_fork_share_no_key() -> None:
     # In a fresh interpreter: forking this one, with whatever threads it has, would be asking for trouble.
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORK], capture_output=True, text=True, timeout=30, check=False
-    )
+    done = run([sys.executable, "-W", "error", "-c", FORK])
     assert (done.stdout, done.stderr) == ("no key in common\n", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import speko_anyio.protocol
+from tests.support.processes import run_python
 
 PACKAGE = Path(speko_anyio.protocol.__file__).parents[1]
 PURE = sorted(path for part in ("protocol", "providers") for path in (PACKAGE / part).rglob("*.py"))
@@ -128,14 +128,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("absent", [[], ["websockets"]], ids=["all there is", "no websockets"])
 def test_a_fresh_interpreter_loads_nothing_that_does_io(absent: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FRESH.format(absent=absent)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    loaded = set(done.stdout.split())
+    loaded = set(run_python("-W", "error", "-c", FRESH.format(absent=absent)).split())
     # The C masker alone: not the package around it.
     loaded.discard("websockets.speedups")
     assert {"speko_anyio.protocol", "wsproto", "msgspec"} <= loaded

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from .patience import PATIENCE
 from .postgres import find_binaries, running_postgres
+from .processes import environment, running
 
 NGINX_CONF = Path(__file__).parents[2] / "deploy" / "nginx.conf"
-
-_START_TIMEOUT = 60.0
 
 
 def missing() -> str | None:
@@ -46,28 +46,29 @@ class Node:
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
+        self._environment = {**environment, "SPEKO_GATEWAY_PORT": str(port)}
+        self.process: subprocess.Popen[str]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The process lives for the block, unless it is killed or drained before."""
         command = [sys.executable, "-m", "speko_anyio.cli", "serve", "--backend", "uvloop"]
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                env={**environment, "SPEKO_GATEWAY_PORT": str(port)},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        with (
+            self.log.open("wb") as output,
+            running(
+                command, env=self._environment, stdout=output.fileno(), stderr=subprocess.STDOUT
+            ) as self.process,
+        ):
+            yield
 
     def kill(self) -> None:
         """As the kernel ends a process that used too much memory: nothing is said, nothing is saved."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def drain(self) -> None:
         """As an operator ends it: SIGTERM. Returns at once."""
         self.process.send_signal(signal.SIGTERM)
-
-    def stop(self) -> None:
-        """Make sure that it is gone."""
-        self.process.kill()
-        self.process.wait(10)
 
 
 class Cluster:
@@ -91,8 +92,8 @@ def running_cluster(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         database_url = stack.enter_context(running_postgres(binaries)).new_database()
         key = f"sk_cluster_{secrets.token_urlsafe(16)}"
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("SPEKO_")},
+        settings = {
+            **environment(),
             "SPEKO_GATEWAY_DATABASE": database_url,
             "SPEKO_GATEWAY_SECRET": secrets.token_urlsafe(48),
             "SPEKO_GATEWAY_KEYS": key,
@@ -101,12 +102,12 @@ def running_cluster(
             "SPEKO_GATEWAY_METRICS": "true",
         }
         migrate = [sys.executable, "-m", "speko_anyio.cli", "gateway", "migrate"]
-        subprocess.run(migrate, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        subprocess.run(migrate, env=settings, check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
         started: list[Node] = []
         for index in range(nodes):
             name = f"node-{chr(ord('a') + index)}"
-            node = Node(name, environment, _free_port(), folder / f"{name}.log")
-            stack.callback(node.stop)
+            node = Node(name, settings, _free_port(), folder / f"{name}.log")
+            stack.enter_context(node.running())
             started.append(node)
         for node in started:
             _wait_until_ready(node.url, node.process, node.log)
@@ -136,14 +137,14 @@ def _nginx(folder: Path, nodes: Sequence[Node]) -> Iterator[str]:
     program = shutil.which("nginx", path=_path())
     assert program is not None, missing()
     command = [program, "-e", f"{folder}/nginx.log", "-c", str(file), "-g", "daemon off;"]
-    process = subprocess.Popen(command)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process, folder / "nginx.log")
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running(command, stdout=None, stderr=None) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(url, process, folder / "nginx.log")
+            yield url
+        finally:
+            process.terminate()  # so that it takes its workers along
+            process.wait(PATIENCE)
 
 
 def _free_port() -> int:
@@ -152,12 +153,12 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT
+def _wait_until_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text(encoding="utf-8")
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=2):
+            with urllib.request.urlopen(f"{url}/readyz", timeout=PATIENCE):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

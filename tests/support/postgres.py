@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .patience import PATIENCE
+
 SUPERUSER = "tests"
 
 
@@ -73,7 +75,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
             user=nobody and nobody.pw_uid,
             group=nobody and nobody.pw_gid,

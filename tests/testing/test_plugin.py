@@ -12,6 +12,7 @@ import speko_anyio.testing
 from speko_anyio import AudioIn
 from speko_anyio.testing import Moment, Recording
 from tests.client.test_package import HEAVY, loaded_by
+from tests.support.patience import PATIENCE
 
 PLUGIN = "speko_anyio.testing.plugin"
 PACKAGES = Path(speko_anyio.testing.__file__ or "").parents[2]
@@ -29,7 +30,7 @@ def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

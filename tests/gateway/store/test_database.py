@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from sqlalchemy import Connection, text
 from speko_anyio.gateway import SessionOutcome, SQLStore, StoreError
 from speko_anyio.gateway.store import TranscriptLine, sql
 from speko_anyio.gateway.store.database import Database
+from tests.support.processes import run_python
 
 from .support import claim, record
 
@@ -58,10 +57,7 @@ def test_a_driver_that_is_missing_is_named() -> None:
         "try:\n    SQLStore('postgresql://u:p@h/d')\n"
         "except StoreError as error:\n    print(error)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == (
+    assert run_python("-c", code).strip() == (
         "the database needs psycopg, which is not installed; install 'speko-anyio[gateway,postgres]'"
     )
 

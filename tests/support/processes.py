@@ -1,0 +1,84 @@
+"""Programs that tests run in processes of their own: they can be interrupted, and nothing of them is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .patience import PATIENCE
+
+Argument = str | Path
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment without any setting of ours, and with `variables`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SPEKO_")}
+    return kept | variables
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """In the block Ctrl-C has its usual effect, in this process and in those that it starts.
+
+    A shell script starts a job in the background with SIGINT ignored. Every process below inherits that, and
+    Python leaves it so. Only for the main thread, as `signal.signal` is.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def running(
+    command: Sequence[Argument],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | None = subprocess.DEVNULL,
+    stdout: int | None = subprocess.PIPE,
+    stderr: int | None = subprocess.PIPE,
+) -> Iterator[subprocess.Popen[str]]:
+    """`command` in a process while the block runs.
+
+    However the block ends, the process is killed if it still runs and waited for, and its pipes are closed:
+    a failure here must not become a warning in a later test.
+    """
+    with interruptible():
+        process = subprocess.Popen(
+            command, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, text=True
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):  # by what nobody will read now
+                        pipe.close()
+
+
+def run(
+    command: Sequence[Argument], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` to its end; what it said and how it ended, which is for the caller to check."""
+    with running(command, env=env, cwd=cwd) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_python(*arguments: Argument, env: Mapping[str, str] | None = None) -> str:
+    """Run a Python with `arguments`; what it printed. Fails with its error output when it fails."""
+    done = run([sys.executable, *arguments], env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
