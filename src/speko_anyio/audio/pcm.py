@@ -81,7 +81,7 @@ def downmix(pcm: bytes, channels: int) -> bytes:
         return pcm
     values = samples(pcm)
     tracks = [values[channel::channels] for channel in range(channels)]
-    return to_bytes(array("h", [sum(frame) // channels for frame in zip(*tracks, strict=True)]))
+    return to_bytes(array("h", (sum(frame) // channels for frame in zip(*tracks, strict=True))))
 
 
 def _dbfs(magnitude: float) -> float:

@@ -32,6 +32,10 @@ OFFLINE: Final[Quality] = "HQ"
 """The recipe for whole files, where delay does not count."""
 
 
+_PIECE_BYTES: Final = 1 << 20
+"""Of a long recording that are converted at a time: as floats they take several times the memory."""
+
+
 class Resampler:
     """PCM16 mono from one sample rate to another, piece by piece.
 
@@ -93,7 +97,8 @@ class Resampler:
 def resample(pcm: bytes, source_rate: int, target_rate: int, *, quality: Quality = OFFLINE) -> bytes:
     """All of `pcm`, which is PCM16 mono at `source_rate`, at `target_rate`. Raises what `Resampler` does."""
     resampler = Resampler(source_rate, target_rate, quality=quality)
-    converted = resampler.push(pcm) + resampler.flush()
+    pieces = [resampler.push(pcm[at : at + _PIECE_BYTES]) for at in range(0, len(pcm), _PIECE_BYTES)]
+    converted = b"".join((*pieces, resampler.flush()))
     # soxr rounds a stream's length up or down; callers count on the nearest
     wanted = pcm16.byte_count(pcm16.duration(pcm, source_rate), target_rate)
     return converted[:wanted].ljust(wanted, b"\0")
