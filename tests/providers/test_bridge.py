@@ -395,6 +395,30 @@ def test_what_does_not_fit_is_dropped_or_ends_the_session() -> None:
     assert talk.bridge.stats.dropped_audio == 3 * len(pcm(100))
 
 
+@pytest.mark.parametrize("pieces", [1, 600])
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+def test_what_is_held_does_not_depend_on_its_pieces(pieces: int, rate: int) -> None:
+    talk = openai(ready=False, rates=(rate, rate))
+    said = b"".join(number.to_bytes(2, "little") for number in range(1, 1 + 12 * rate // 10)) * 10
+    size = len(said) // pieces
+    talk.say(*[AudioIn(said[start : start + size], rate) for start in range(0, len(said), size)])
+    talk.make_ready()
+    heard = spoken(talk.sent())
+    assert len(heard) >= (10 * 24_000 - HELD * 3) * 2
+    if rate == 24_000:
+        assert heard == said[-10 * 48_000 :]
+    assert talk.bridge.stats.dropped_audio == 2 * rate * 2
+
+
+def test_held_audio_goes_as_far_as_the_outbox_takes_it() -> None:
+    talk = openai(MANUAL, ready=False, dialect_limits=Limits(max_outbox=100_000))
+    talk.say(AudioIn(pcm(5_000), 24_000))
+    talk.make_ready()
+    heard = len(spoken(talk.sent()))
+    assert heard > 50_000
+    assert heard + talk.bridge.stats.dropped_audio == len(pcm(5_000))
+
+
 # Resumption
 
 

@@ -44,6 +44,7 @@ from ..protocol.frames import (
     Usage,
 )
 from ..protocol.limits import DEFAULT_LIMITS
+from ..protocol.pcm import MAX_AUDIO_MESSAGE
 from ..protocol.state import State
 from ..protocol.timers import Timers
 from . import codes
@@ -253,11 +254,13 @@ class Bridge:
             self._send_audio(provider, self._input.convert(pcm, *rates))
 
     def _send_audio(self, provider: ProviderDialect, pcm: bytes) -> None:
-        try:
-            provider.send_audio(pcm)
-        except SpekoError:
-            # Its outbox is full: the client was not made to wait, and a gap is all that comes of it.
-            self.stats.dropped_audio += len(pcm)
+        for start in range(0, len(pcm), MAX_AUDIO_MESSAGE):
+            try:
+                provider.send_audio(pcm[start : start + MAX_AUDIO_MESSAGE])
+            except SpekoError:
+                # Its outbox is full: the client was not made to wait, and a gap is all that comes of it.
+                self.stats.dropped_audio += len(pcm) - start
+                return
 
     def _end_turn(self, verb: TurnEnd) -> None:
         provider = self._listening

@@ -6,6 +6,7 @@ The provider's side, which is what comes in, is in `google.py`.
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -320,19 +321,20 @@ class UserSide(ProviderDialect, abc.ABC):
         if self._must_hold or self._state is not State.OPEN:
             return
         before, verb, after = self._held.take()
-        left = len(before) + len(after)
-        try:
-            if before:
-                self._send(before)
-                left -= len(before)
-            if verb is not None:
+        self._send_what_fits(before)
+        if verb is not None:
+            with contextlib.suppress(LocalProtocolError):
                 self._send_turn_end()
-            if after:
-                self._send(after)
-                left = 0
-        except LocalProtocolError:
-            # The outbox is full, and nobody who could be told asked for this now.
-            self._held_lost += left
+        self._send_what_fits(after)
+
+    def _send_what_fits(self, pcm: bytes) -> None:
+        """Send audio that had to wait. Nobody who could be told of a full outbox asked for this now."""
+        for start in range(0, len(pcm), self._message_size):
+            try:
+                self._send(pcm[start : start + self._message_size])
+            except LocalProtocolError:
+                self._held_lost += len(pcm) - start
+                return
 
     def _queue(self, messages: Sequence[str]) -> None:
         """Queue all or none: raises as `send_audio`."""

@@ -13,27 +13,40 @@ TurnEnd: TypeAlias = Literal["commit", "end_turn"]
 
 
 class HeldInput:
-    """What the user said before the provider was ready: audio, bounded, and at most one end of a turn."""
+    """What the user said before the provider was ready: audio, bounded, and at most one end of a turn.
+
+    `capacity`: bytes of PCM16. The newest are kept, to the sample, whatever the pieces that they came in.
+    """
 
     __slots__ = ("_after", "_before", "_capacity", "_end", "_size", "dropped")
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._before: deque[bytes] = deque()
+        self._capacity = capacity & ~1
+        self._before: deque[bytes | memoryview] = deque()
         self._end: TurnEnd | None = None
-        self._after: deque[bytes] = deque()
+        self._after: deque[bytes | memoryview] = deque()
         self._size = 0
         self.dropped = 0
         """Bytes of audio that were lost: the oldest go first."""
 
     def add(self, pcm: bytes) -> None:
-        """More audio."""
+        """More audio, in whole samples."""
+        if len(pcm) > self._capacity:
+            # A copy: a view would keep all of a long recording in memory.
+            start = len(pcm) - self._capacity
+            self.dropped += start
+            pcm = pcm[start:]
         self._after.append(pcm)
         self._size += len(pcm)
-        while self._size > self._capacity:
-            oldest = (self._before or self._after).popleft()
-            self._size -= len(oldest)
-            self.dropped += len(oldest)
+        while (excess := self._size - self._capacity) > 0:
+            pieces = self._before or self._after
+            oldest = pieces.popleft()
+            if len(oldest) > excess:
+                # A view: cutting a little off a long piece again and again must not copy it each time.
+                pieces.appendleft(memoryview(oldest)[excess:])
+            lost = min(excess, len(oldest))
+            self._size -= lost
+            self.dropped += lost
 
     def end_turn(self, verb: TurnEnd) -> None:
         """The turn is over. A second one joins the first: one answer to all that was said."""
