@@ -60,6 +60,20 @@ async def test_a_device_of_another_rate_is_converted(sound: FakeSound) -> None:
             (stream,) = sound.outputs
             assert stream.options["samplerate"] == 48_000
             speaker.feed(Audio(pcm(0, BLOCK), 24_000))
+            speaker.playback.end_of_speech()
+            stream.play(1920)
+            assert speaker.playback.played_ms == 20
+
+
+async def test_draining_plays_what_a_conversion_holds_back(sound: FakeSound) -> None:
+    pytest.importorskip("soxr", reason="needs soxr")
+    sound.rates = (48_000,)
+    with anyio.fail_after(5):
+        async with Speaker() as speaker, anyio.create_task_group() as tasks:
+            (stream,) = sound.outputs
+            speaker.feed(Audio(pcm(1, BLOCK), 24_000))
+            tasks.start_soon(speaker.drain)
+            await anyio.wait_all_tasks_blocked()
             stream.play(1920)
             assert speaker.playback.played_ms == 20
 

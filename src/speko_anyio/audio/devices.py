@@ -201,6 +201,8 @@ class Speaker(_DeviceBlock):
     async def drain(self) -> None:
         """Wait until everything was played that was fed so far, or until the device goes away."""
         self._draining = True
+        if self._stream is not None:
+            self._playback.end_of_speech()
         while self._stream is not None and not self._stream.stopped and self._playback.buffered_ms:
             await self._signal.wait()
         self._draining = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from speko_anyio.protocol.pcm import whole_samples
@@ -57,6 +58,7 @@ class Resampler:
             raise ValueError(f"sample rates are positive, not {source_rate} and {target_rate}")
         self.source_rate = source_rate
         self.target_rate = target_rate
+        self._quality: Quality = quality
         self._odd = b""
         # Any: neither soxr's stream nor numpy has types that this package may depend on
         self._stream: Any = None
@@ -66,6 +68,13 @@ class Resampler:
             self._stream = _import("soxr").ResampleStream(
                 source_rate, target_rate, 1, dtype="float32", quality=quality
             )
+
+    @property
+    def max_held_back(self) -> float:
+        """Seconds of audio that may be pushed before it comes out: measured, since soxr doesn't say."""
+        if self._stream is None:
+            return 0.0
+        return _max_held_back(self.source_rate, self.target_rate, self._quality)
 
     def push(self, pcm: bytes) -> bytes:
         """Take a piece, of any number of bytes; give what is ready, which may be nothing yet."""
@@ -102,6 +111,20 @@ def resample(pcm: bytes, source_rate: int, target_rate: int, *, quality: Quality
     # soxr rounds a stream's length up or down; callers count on the nearest
     wanted = pcm16.byte_count(pcm16.duration(pcm, source_rate), target_rate)
     return converted[:wanted].ljust(wanted, b"\0")
+
+
+@lru_cache(maxsize=64)
+def _max_held_back(source_rate: int, target_rate: int, quality: Quality) -> float:
+    """What a resampler holds back at most. It depends on both rates and on how far the stream has come."""
+    resampler = Resampler(source_rate, target_rate, quality=quality)
+    samples = max(1, source_rate // 200)
+    silence = bytes(samples * pcm16.SAMPLE_BYTES)
+    pushed = given = worst = 0.0
+    for _ in range(100):  # half a second, within which the pattern repeats
+        pushed += samples / source_rate
+        given += pcm16.duration(resampler.push(silence), target_rate)
+        worst = max(worst, pushed - given)
+    return worst
 
 
 def _import(name: str) -> ModuleType:

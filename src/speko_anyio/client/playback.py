@@ -57,7 +57,11 @@ class Playback:
     an `Interruption` or a `flush`. Turns are counted from 1.
 
     - `sample_rate`: samples a second of what is read. Audio of another rate is converted, which needs soxr.
-    - `max_buffer`: bytes of audio that may wait. What comes beyond is dropped, and counted in `overflow_ms`.
+    - `max_buffer`: bytes of audio that may wait. What comes beyond is dropped, and counted in `overflow_ms`:
+      of a piece that fits only in part, the part that doesn't.
+
+    Converting a rate holds some audio back: 20 ms from 24 to 16 kHz, up to 80 ms elsewhere. Speech that
+    arrives just in time is therefore delayed once by as much, and then plays without a gap.
 
     Everything but the iteration over `chunks` may be called from any thread, and never blocks, so that an
     audio callback can.
@@ -83,6 +87,16 @@ class Playback:
         self._resampler: Resampler | None = None
         self._held_back = False
         """Whether the resampler may have something that was not given yet."""
+        self._owed = 0.0
+        """Bytes that the resampler will still give for what was pushed."""
+        self._cushion = 0
+        """Bytes that it holds back at most."""
+        self._piece = 0.0
+        """Bytes that the last piece comes to."""
+        self._flowing = False
+        """Whether speech is being read, and not waited for."""
+        self._waited = 0
+        """Bytes of silence read since the last piece was written, while there was something to wait for."""
         self._marks: deque[_Mark] = deque(maxlen=MAX_MARKS)
         self._between_turns = True
         self._turns = 0
@@ -110,6 +124,7 @@ class Playback:
                     self._begin_turn()
                     self._mark(_Mark(self._written, text=text))
             case Usage():
+                self.end_of_speech()
                 with self._lock:
                     self._between_turns = True
             case Close():
@@ -124,14 +139,25 @@ class Playback:
         """
         with self._lock:
             self._begin_turn()
+            self._waited = 0
             pcm = self._convert(pcm, self.sample_rate if sample_rate is None else sample_rate)
-            if self._buffered + len(pcm) <= self._max_buffer:
-                self._append(pcm)
-                return
-            first = not self._overflow
-            self._overflow += len(pcm)
+            room = (self._max_buffer - self._buffered) // SAMPLE_BYTES * SAMPLE_BYTES
+            lost = max(0, len(pcm) - room)
+            # Without its end the piece is what many small ones would have left of the same audio.
+            self._append(pcm[: len(pcm) - lost] if lost else pcm)
+            first = lost and not self._overflow
+            self._overflow += lost
         if first:
             logger.warning("playback: nobody plays the audio as fast as it comes; some of it is dropped")
+
+    def end_of_speech(self) -> None:
+        """No more audio follows for now: a rate conversion holds nothing back any longer.
+
+        `feed` does this at the end of an answer. Without it, what is held back is played once nothing has
+        followed for as long as a conversion lasts.
+        """
+        with self._lock:
+            self._drain_resampler()
 
     def end(self) -> None:
         """Nothing more will come: `chunks` ends once everything was played."""
@@ -149,10 +175,7 @@ class Playback:
         if size % SAMPLE_BYTES:
             raise ValueError(f"{size} bytes are not whole PCM16 samples; read an even number")
         with self._lock:
-            if self._buffered < size:
-                # What the resampler holds back is due: better now than at the start of the next answer.
-                self._drain_resampler()
-            pcm = self._take(size)
+            pcm = b"" if self._waits_for_more(size) else self._take(size)
             self._reach_marks()
         self._last_read = pcm + bytes(size - len(pcm))
         return self._last_read
@@ -179,8 +202,8 @@ class Playback:
             self._marks.clear()
             self._between_turns = True
             if self._resampler is not None:
-                self._held_back = False
                 self._resampler.reset()
+                self._nothing_held_back()
         return flushed
 
     # What has become of it
@@ -245,20 +268,52 @@ class Playback:
     def _milliseconds(self, size: int) -> int:
         return size * 1000 // (SAMPLE_BYTES * self.sample_rate)
 
+    def _waits_for_more(self, size: int) -> bool:
+        """Whether to read silence although some audio is there, because the rest of it is under way.
+
+        To end a conversion in mid-speech, or to read half a piece and then silence, is heard as a click. So
+        speech is read only once there is enough of it to go on for as long as it arrives in time. When it
+        stops arriving, it has paused, and what was held back is played.
+        """
+        if not self._held_back:
+            return False
+        missing = size - self._buffered
+        if not self._flowing:
+            # Until the next piece comes, readings may use up the last one.
+            spare = self._buffered + self._owed - max(size, self._piece)
+            self._flowing = missing <= 0 and spare >= self._cushion
+            # A reading that is too large for what a conversion holds back is short of audio in any case.
+            if not self._flowing and missing <= self._cushion and self._waited < self._cushion:
+                self._waited += size
+                return True
+        if missing > 0:
+            self._drain_resampler()
+        return False
+
     def _convert(self, pcm: bytes, rate: int) -> bytes:
         if self._resampler is None or self._resampler.source_rate != rate:
             self._drain_resampler()
             self._resampler = None if rate == self.sample_rate else Resampler(rate, self.sample_rate)
+            if self._resampler is not None:
+                self._cushion = round(self._resampler.max_held_back * self.sample_rate) * SAMPLE_BYTES
         if self._resampler is None:
             return pcm
         self._held_back = True
-        return self._resampler.push(pcm)
+        converted = self._resampler.push(pcm)
+        self._piece = len(pcm) * self.sample_rate / rate
+        self._owed += self._piece - len(converted)
+        return converted
 
     def _drain_resampler(self) -> None:
         # Asked at every reading of silence: nothing is computed for that.
         if self._resampler is not None and self._held_back:
-            self._held_back = False
             self._append(self._resampler.flush())
+            self._nothing_held_back()
+
+    def _nothing_held_back(self) -> None:
+        self._held_back = self._flowing = False
+        self._owed = 0.0
+        self._waited = 0
 
     def _append(self, pcm: bytes) -> None:
         if pcm:
