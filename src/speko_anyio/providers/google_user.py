@@ -6,7 +6,6 @@ The provider's side, which is what comes in, is in `google.py`.
 from __future__ import annotations
 
 import abc
-import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -323,8 +322,12 @@ class UserSide(ProviderDialect, abc.ABC):
         before, verb, after = self._held.take()
         self._send_what_fits(before)
         if verb is not None:
-            with contextlib.suppress(LocalProtocolError):
+            try:
                 self._send_turn_end()
+            except LocalProtocolError:
+                # What follows must not become part of the turn that has no end.
+                self._held_lost += len(after)
+                return
         self._send_what_fits(after)
 
     def _send_what_fits(self, pcm: bytes) -> None:
