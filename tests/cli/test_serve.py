@@ -27,6 +27,17 @@ def test_it_serves_until_a_signal(tmp_path: Path) -> None:
     ask_and_stop(tmp_path, provider="echo", serve=("--database", str(tmp_path / "gateway.db")))
 
 
+def test_in_the_background_of_a_script_ctrl_c_does_not_stop_it() -> None:
+    with served("--port", "0", "--database", "memory", background=True) as (server, told):
+        match = re.search(r"gateway +(http\S+)", told)
+        assert match is not None, told
+        server.send_signal(signal.SIGINT)
+        # Stopping, it would answer 503, or not at all, to some of them.
+        assert [httpx.get(f"{match[1]}/readyz").status_code for _ in range(10)] == [200] * 10
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE) == 0
+
+
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

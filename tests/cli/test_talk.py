@@ -14,6 +14,8 @@ from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import FAILED, NO_ANSWER, USAGE
 from speko_anyio.gateway import ServerSession, echo_handler
+from tests.support.patience import PATIENCE
+from tests.support.processes import interruptible
 from tests.support.sound import FakeSound, sound
 
 __all__ = ["sound"]
@@ -143,7 +145,7 @@ def test_devices_until_ctrl_c(
     played: list[bytes] = []
 
     def person() -> None:
-        sound.opened.wait(30)
+        sound.opened.wait(PATIENCE)
         sound.inputs[0].record(*[LOUD * 960] * 5)
         for _ in range(10_000):
             played.append(sound.outputs[0].play(960))
@@ -154,8 +156,9 @@ def test_devices_until_ctrl_c(
     thread = threading.Thread(target=person)
     thread.start()
     arguments = ["--provider", "echo", "--backend", backend, "--input-device", "3", "--output-device", "usb"]
-    assert main(["talk", *arguments]) == 0
-    thread.join(30)
+    with interruptible():
+        assert main(["talk", *arguments]) == 0
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert b"".join(played).count(LOUD) == 5 * 960
     assert (sound.inputs[0].options["device"], sound.outputs[0].options["device"]) == (3, "usb")
@@ -182,7 +185,7 @@ def test_a_device_that_goes_away_is_one_line(
     serve(monkeypatch)
 
     def unplug() -> None:
-        sound.opened.wait(30)
+        sound.opened.wait(PATIENCE)
         if end == "microphone":
             sound.inputs[0].vanish()
         else:

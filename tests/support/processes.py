@@ -23,13 +23,14 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(*, background: bool = False) -> Iterator[None]:
     """In the block Ctrl-C has its usual effect, in this process and in those that it starts.
 
     A shell script starts a job in the background with SIGINT ignored. Every process below inherits that, and
-    Python leaves it so. Only for the main thread, as `signal.signal` is.
+    Python leaves it so. `background` makes it so. Only for the main thread, as `signal.signal` is.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handler = signal.SIG_IGN if background else signal.default_int_handler
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
@@ -45,13 +46,14 @@ def running(
     stdin: int | None = subprocess.DEVNULL,
     stdout: int | None = subprocess.PIPE,
     stderr: int | None = subprocess.PIPE,
+    background: bool = False,
 ) -> Iterator[subprocess.Popen[str]]:
-    """`command` in a process while the block runs.
+    """`command` in a process while the block runs; `background` is as for `interruptible`.
 
     However the block ends, the process is killed if it still runs and waited for, and its pipes are closed:
     a failure here must not become a warning in a later test.
     """
-    with interruptible():
+    with interruptible(background=background):
         process = subprocess.Popen(
             command, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, text=True
         )

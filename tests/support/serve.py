@@ -12,12 +12,18 @@ from .processes import environment, running
 
 @contextmanager
 def served(
-    *options: str, python: tuple[str, ...] = (), stderr: int = subprocess.STDOUT
+    *options: str,
+    python: tuple[str, ...] = (),
+    stderr: int = subprocess.STDOUT,
+    background: bool = False,
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Serve with these options, none of them from the environment, in a Python with the options `python`: the
-    process, and what it told until it was ready. Killed at the end, when it still runs."""
+    """Serve with these options, none of them from the environment, in a Python with the options `python`.
+
+    Gives the process, and what it told until it was ready. It is killed at the end, when it still runs.
+    In the `background` it ignores Ctrl-C.
+    """
     command = [sys.executable, "-u", *python, "-m", "speko_anyio.cli", "serve", "--patience", "0"]
-    with running([*command, *options], env=environment(), stderr=stderr) as server:
+    with running([*command, *options], env=environment(), stderr=stderr, background=background) as server:
         assert server.stdout is not None
         told = ""
         for line in server.stdout:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import secrets
-import signal
 from collections.abc import Collection
 from contextlib import AsyncExitStack
-
-import anyio
 
 from ..gateway import SessionStore, SQLStore, running_gateway
 from ..gateway.json_log import start_log
 from .display import Display
 from .failures import no_listening
 from .settings import gateway_of, settings_of, store_of
+from .stopping import stop_signals
 
 
 async def serve(options: argparse.Namespace) -> None:
@@ -31,7 +29,7 @@ async def serve(options: argparse.Namespace) -> None:
     playground = made_up if settings.playground is None else settings.playground
     gateway = gateway_of(settings, store, keys=keys, playground=playground)
     # The signals are awaited before the server starts: one that comes early ends it as well.
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with stop_signals() as signals:
         async with AsyncExitStack() as stack:
             try:
                 url = await stack.enter_async_context(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -22,6 +21,7 @@ from .display import Display
 from .failures import NO_ANSWER, CommandError
 from .loading import load_tools
 from .sound import Ears, Mouth, Recording, Tape
+from .stopping import stop_signals
 from .turn import ANSWER_TIMEOUT, QUIET_TIMEOUT, no_answer
 
 TICK: Final = 0.08
@@ -147,7 +147,7 @@ class _Talk:
 
 async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
     # The usual way to hang up: the session is closed in order, and the summary still comes.
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with stop_signals() as signals:
         async for _ in signals:
             scope.cancel()
             return
