@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from speko_anyio.protocol import (
     DEFAULT_LIMITS,
@@ -476,19 +478,46 @@ def test_a_refusal_says_the_same_however_it_is_cut() -> None:
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
-def test_an_interim_answer_is_no_handshake(status: str) -> None:
-    connection = waiting_client()
-    connection.receive_data(respond(status))
-    with pytest.raises(HandshakeError, match=f"HTTP {status[:3]}"):
-        connection.next_event()
+INTERIM = st.sampled_from(
+    [
+        respond("100 Continue"),
+        respond("102 Processing"),
+        respond("103 Early Hints", "link: </a.css>; rel=preload", "link: </b.css>; rel=preload"),
+        b"HTTP/1.1 199\n\n",
+    ]
+)
 
 
-def test_an_interim_answer_with_another_behind_it() -> None:
+@given(interim=st.lists(INTERIM, min_size=1, max_size=20), size=st.integers(1, 200))
+def test_interim_answers_are_skipped_however_they_are_cut(interim: list[bytes], size: int) -> None:
+    connection, server = client(), ServerConnection()
+    data = b"".join(interim) + answer(server, connection.data_to_send())
+    server.send_ready()
+    assert trickle(connection, data + server.data_to_send(), size) == [Ready(24_000, 24_000)]
+    assert connection.state is State.OPEN
+
+
+@given(interim=st.lists(INTERIM, min_size=1, max_size=5), size=st.integers(1, 200))
+def test_a_refusal_behind_interim_answers_is_told(interim: list[bytes], size: int) -> None:
     connection = waiting_client()
-    connection.receive_data(respond("103 Early Hints") + respond("200 OK", "content-length: 0"))
-    with pytest.raises(SpekoError):
-        connection.next_event()
+    with pytest.raises(HandshakeError, match="HTTP 429"):
+        trickle(connection, b"".join(interim) + respond("429 X", "content-length: 0"), size)
+
+
+def test_interim_answers_without_end_are_cut_off() -> None:
+    connection = waiting_client()
+    interim = respond("100 Continue")
+    fitting = interim * (MAX_HEAD // len(interim))
+    assert trickle(connection, fitting, len(interim)) == []
+    with pytest.raises(RemoteProtocolError, match="its HTTP head is longer than 16384 bytes"):
+        trickle(connection, interim)
+
+
+def test_a_server_takes_no_answer_for_a_request() -> None:
+    server = ServerConnection()
+    server.receive_data(respond("100 Continue"))
+    with pytest.raises(RemoteProtocolError, match=r"it is not an HTTP/1\.1 request"):
+        server.next_event()
 
 
 GOOD_ANSWER = (

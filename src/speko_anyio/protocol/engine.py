@@ -41,13 +41,15 @@ from .headers import Headers, encode_headers
 from .masking import Entropy
 
 MAX_HEAD: Final = 16 * 1024
-"""Bytes of the peer's HTTP head. h11, nginx and Node's http module stop near 16 KiB too."""
+"""Bytes of the peer's HTTP head, and of all interim answers before it. h11, nginx and Node's http module stop
+near 16 KiB too."""
 
 _MAX_REFUSAL: Final = 4096  # bytes of a refusal's body that we read for its message
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _KEY: Final = re.compile(rb"(?i)(?<=\r\nsec-websocket-key: )[^\r]+")
 _PLACEHOLDER: Final = "host"
 _HTTP_1_1: Final = re.compile(rb"\A[^\r\n]* HTTP/1\.1\r?\n")
+_INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
@@ -117,6 +119,7 @@ class Engine:
         "_handshake",
         "_head",
         "_head_done",
+        "_interim",
         "_kind",
         "_pieces",
         "_refusal",
@@ -132,6 +135,7 @@ class Engine:
         self._secrets: tuple[str, ...] = ()
         self._head = bytearray()
         self._head_done = False
+        self._interim = 0
         self._swap: tuple[bytes, bytes] | None = None
         self._refusal: RejectConnection | None = None
         self._refusal_body = bytearray()
@@ -185,7 +189,13 @@ class Engine:
         start = max(0, len(self._head) - 3)
         self._head += data
         end = _END_OF_HEAD.search(self._head, start)
-        if (len(self._head) if end is None else end.end()) > MAX_HEAD:
+        while end is not None and self._swap is not None and _INTERIM.match(self._head):
+            # RFC 9110 section 15.2: any number of 1xx answers may precede the final one. wsproto would take
+            # the first for a refusal.
+            self._interim += end.end()
+            del self._head[: end.end()]
+            end = _END_OF_HEAD.search(self._head)
+        if self._interim + (len(self._head) if end is None else end.end()) > MAX_HEAD:
             return [Broken(close_codes.POLICY, f"its HTTP head is longer than {MAX_HEAD} bytes")], b""
         if end is None:
             return [], b""
