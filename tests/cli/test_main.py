@@ -119,6 +119,31 @@ def test_say_answers_human_speech_with_what_it_heard(
 
 
 @pytest.mark.speech
+def test_say_speaks_a_question_for_you(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reply = tmp_path / "reply.wav"
+    assert main(["say", "--say", "What time is it?", "-o", str(reply)]) == 0
+    out = capsys.readouterr().out
+    assert "you       what time is it" in out
+    assert "assistant It is " in out
+    assert read_wav(reply).seconds > 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ([], "one of the arguments QUESTION.wav --say is required"),
+        (["question.wav", "--say", "Hello"], "not allowed with argument"),
+        (["--say", " "], "there is nothing to say in a blank text"),
+    ],
+)
+def test_say_needs_one_question(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["say", *arguments])
+    assert exit_.value.code == USAGE
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.speech
 def test_demo_needs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reply = tmp_path / "reply.wav"
     assert main(["demo", "-o", str(reply), "--turns", "2", "--backend", "trio"]) == 0

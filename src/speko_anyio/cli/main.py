@@ -145,7 +145,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES_HELP,
     )
     question = demo.add_mutually_exclusive_group()
-    question.add_argument("--text", default="What time is it?", help="the question, to be spoken for you")
+    question.add_argument(
+        "--text", type=_text, default="What time is it?", help="the question, to be spoken for you"
+    )
     question.add_argument("--wav", type=Path, metavar="FILE", help="the question, recorded")
     demo.add_argument(
         "--turns", type=_positive, default=1, metavar="N", help="ask N times; prints the median"
@@ -155,15 +157,23 @@ def _parser() -> argparse.ArgumentParser:
 
     say = commands.add_parser(
         "say",
-        help="ask any endpoint a recorded question",
-        description="Ask with a WAV file, at the speed of speech, and write the answer to another. Without "
-        "--base-url, the providers local and echo are served by a gateway in this process; so are openai, "
-        "xai and google when OPENAI_API_KEY, XAI_API_KEY or GEMINI_API_KEY is set, and neither "
-        "SPEKO_BASE_URL nor SPEKO_API_KEY.",
+        help="ask any endpoint a spoken question",
+        description="Ask with a WAV file or with a text that is spoken for you, at the speed of speech, and "
+        "write the answer to another WAV file. Without --base-url, a gateway in this process serves the "
+        "providers local and echo, and openai, xai and google when OPENAI_API_KEY, XAI_API_KEY or "
+        "GEMINI_API_KEY is set, and neither SPEKO_BASE_URL nor SPEKO_API_KEY.",
         epilog=EXIT_CODES_HELP + "; a service's API key is read from SPEKO_API_KEY",
     )
-    say.add_argument(
-        "wav", type=Path, metavar="QUESTION.wav", help="any PCM WAV: every rate and channel count"
+    question = say.add_mutually_exclusive_group(required=True)
+    question.add_argument(
+        "wav", type=Path, nargs="?", metavar="QUESTION.wav", help="any PCM WAV: every rate and channel count"
+    )
+    question.add_argument(
+        "--say",
+        type=_text,
+        dest="text",
+        metavar="TEXT",
+        help="the question, to be spoken for you by the offline voice",
     )
     _add_session(say)
     _add_output(say)
@@ -250,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument(
         "--wav", type=Path, default=None, metavar="FILE", help="a question to ask, any PCM WAV"
     )
-    asked.add_argument("--text", default=None, help="a question to ask, to be spoken for you")
+    asked.add_argument("--text", type=_text, default=None, help="a question to ask, to be spoken for you")
     bench.add_argument(
         "--rate", type=int, choices=(16000, 24000), default=24000, help="of the sessions, in Hz"
     )
@@ -441,6 +451,12 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("there is nothing to say in a blank text")
+    return text
 
 
 def _device(text: str) -> int | str:

@@ -1,4 +1,4 @@
-"""`speko-anyio say`: a recorded question to any endpoint, the spoken answer into a file."""
+"""`speko-anyio say`: a spoken question to any endpoint, the spoken answer into a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .turn import take_turn
 async def say(options: argparse.Namespace) -> None:
     """Ask, show the conversation, write the answer."""
     files.check_writable(options.output)
-    question = await files.load(options.wav, options.rate)
+    question = await files.load_or_speak(options.wav, options.text, options.rate)
     with Display() as display:
         async with connected(options, display) as session:
             seconds = len(question) / 2 / options.rate
