@@ -1,6 +1,6 @@
 """A voice bot of your own, speech to text to a language model to speech, served by a gateway.
 
-Its engines need no account (pip install 'speko-anyio[cli,gateway,local]'). In this folder,
+Its engines need no account (the extras cli, gateway and local). In this folder,
 
     speko-anyio serve --handler my-bot=my_bot:bot
 

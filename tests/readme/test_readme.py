@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
+import sys
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,47 +15,71 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from speko_anyio import Audio, Commit, Speko, Transcript
-from speko_anyio.gateway import Gateway, ServerSession, echo, running_gateway
+from speko_anyio import Audio, Speko, Transcript
+from speko_anyio.audio.wav import read_wav
+from speko_anyio.cli import main
+from speko_anyio.cli.main import _parser
+from speko_anyio.gateway import Gateway, echo, running_gateway
+from tests.support.processes import environment, run
+from tests.support.serve import served
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NOXFILE = ROOT / "noxfile.py"
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
-pytestmark = pytest.mark.anyio
+
+def block(name: str) -> str:
+    """The shell commands behind the marker `name`."""
+    match = re.search(rf"<!-- {name} -->\n```sh\n(.*?)\n```", README, re.DOTALL)
+    assert match is not None
+    return match[1]
 
 
-async def weatherman(session: ServerSession) -> None:
-    """Answers the first commit with a tool call's result."""
-    async for command in session:
-        if isinstance(command, Commit):
-            await session.send_tool_call("call-1", "get_weather", '{"city": "Paris"}')
-        elif type(command).__name__ == "ToolResult":
-            await session.send_audio(b"\x01\x02" * 4)
-            await session.send_transcript("assistant", command.output, final=True)  # type: ignore[union-attr]
-            return
+@pytest.mark.speech
+def test_the_first_program_runs_as_it_stands(tmp_path: Path) -> None:
+    assert block("serve") == "speko-anyio serve"
+    (tmp_path / "weather.py").write_text(PROGRAMS[0], encoding="utf-8")
+    with served("--port", "0", "--database", "memory") as (_, told):
+        match = re.search(r"export SPEKO_BASE_URL=(\S+) SPEKO_API_KEY=(\S+)", told)
+        assert match is not None, told
+        env = environment(SPEKO_BASE_URL=match[1], SPEKO_API_KEY=match[2])
+        done = run([sys.executable, "weather.py"], cwd=tmp_path, env=env)
+    assert (done.stdout, done.stderr) == ("It rains in paris.\n", "")
+    assert "It prints `It rains in paris.`" in README
+    assert read_wav(tmp_path / "answer.wav").seconds > 0.5
 
 
-async def test_the_first_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    played: list[bytes] = []
+@pytest.mark.speech
+def test_the_commands_that_need_nothing_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("SPEKO_BASE_URL", "SPEKO_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    commands = [shlex.split(line, comments=True)[1:] for line in block("commands").splitlines()]
+    assert [command[0] for command in commands] == ["say", "say", "bench"]
+    # The bench is tested where it is at home; what is typed there is tested here.
+    commands[2] += ["--seconds", "0.5", "--sessions", "2"]
+    for command in commands:
+        assert main(command) == 0, capsys.readouterr().err
+    assert read_wav(tmp_path / "again.wav").seconds > 0.5
 
-    async def lookup(city: str) -> str:
-        await anyio.lowlevel.checkpoint()
-        return f"rain in {city}"
 
-    names: dict[str, Any] = {"question": bytes(960), "play": played.append, "lookup": lookup}
-    # The last line starts an event loop; the test has one.
-    started: list[tuple[object, str]] = []
-    monkeypatch.setattr(anyio, "run", lambda main, backend: started.append((main, backend)))
-    exec(PROGRAMS[0], names)
-    assert started == [(names["main"], "trio")]
-    gateway = Gateway(handlers={"openai": weatherman}, api_keys=["sk_readme"])
-    with anyio.fail_after(30):
-        async with running_gateway(gateway) as url:
-            monkeypatch.setenv("SPEKO_API_KEY", "sk_readme")
-            monkeypatch.setenv("SPEKO_BASE_URL", url)
-            await names["main"]()
-    assert played == [b"\x01\x02" * 4]
-    assert capsys.readouterr().out == "assistant rain in Paris\n"
+def test_the_other_commands_are_commands() -> None:
+    commands = re.findall(r"^\| `speko-anyio ([^`]*)`", README, re.MULTILINE)
+    commands += re.findall(r"^SPEKO_API_KEY=\S+ speko-anyio (.*)$", README, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        assert _parser().parse_args(shlex.split(command)).command == command.split()[0]
+
+
+def test_what_is_installed_has_the_extras_that_are_named() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    named = re.findall(r"pip install '\.\[([a-z,]+)\]'", README)
+    assert named == ["trio,cli,gateway,local", "audio"]
+    assert {extra for group in named for extra in group.split(",")} <= extras
+    assert "pip install speko-anyio" not in README
 
 
 class Line:
@@ -76,6 +104,7 @@ class Line:
             await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.anyio
 async def test_the_assistant_with_microphone_and_loudspeaker(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, Any] = {}
     monkeypatch.setattr(anyio, "run", lambda main: None)
@@ -83,13 +112,14 @@ async def test_the_assistant_with_microphone_and_loudspeaker(monkeypatch: pytest
     line = Line()
     names |= {"Microphone": lambda: line, "Speaker": lambda: line}
     with anyio.fail_after(30):
-        async with running_gateway(Gateway(handlers={"openai": echo}, api_keys=["sk_readme"])) as url:
+        async with running_gateway(Gateway(handlers={"local": echo}, api_keys=["sk_readme"])) as url:
             monkeypatch.setenv("SPEKO_API_KEY", "sk_readme")
             monkeypatch.setenv("SPEKO_BASE_URL", url)
             await names["main"]()
     assert set(line.heard) == {bytes(960)}
 
 
+@pytest.mark.anyio
 async def test_the_test_program() -> None:
     names: dict[str, Any] = {}
     exec(PROGRAMS[3], names)
@@ -97,6 +127,7 @@ async def test_the_test_program() -> None:
         await names["test_a_question_is_answered"]()
 
 
+@pytest.mark.anyio
 async def test_the_server_program() -> None:
     names: dict[str, Any] = {}
     exec(PROGRAMS[2], names)
@@ -116,9 +147,34 @@ async def test_the_server_program() -> None:
 
 
 def test_the_two_commands_name_sessions_that_exist() -> None:
-    noxfile = (Path(__file__).parents[2] / "noxfile.py").read_text()
+    noxfile = NOXFILE.read_text()
     commands = re.findall(r"<!-- (?:demo|test)-command -->\n```sh\n(.*?)\n```", README)
     assert len(commands) == 2
     for command in commands:
         session = command.split("nox -s ")[1]
         assert f"def {session}(session" in noxfile
+
+
+def test_an_older_python_is_told_at_once_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = NOXFILE.read_text()
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    # pip gives an old Python an old nox; what that reads, and its Python parses, comes first.
+    ast.parse(source, feature_version=(3, 7))
+    for version in ((3, 8, 20), (3, 9, 2), (3, 10, 12)):
+        monkeypatch.setattr(sys, "version_info", version)
+        monkeypatch.setattr(sys, "version", f"{'.'.join(map(str, version))} (main)")
+        monkeypatch.setitem(sys.modules, "nox", None)
+        with pytest.raises(SystemExit) as exit_:
+            exec(compile(source, "noxfile.py", "exec"), {})
+        assert str(exit_.value).startswith(
+            f"speko-anyio needs Python {requires.removeprefix('>=')} or newer, and this is Python "
+            f"{sys.version.split()[0]}: delete .venv and start again"
+        )
+    assert f"You need Python {requires.removeprefix('>=')} or newer" in README
+
+
+def test_no_page_installs_from_where_the_package_is_not() -> None:
+    assert "The package is not on PyPI yet" in README
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        assert not re.search(r"pip install (\S+ )*'?speko-anyio", page.read_text(encoding="utf-8")), page
