@@ -17,13 +17,6 @@ from .display import Display
 from .failures import USAGE, CommandError
 from .recording import recorded_to
 
-USUAL_MODELS: Final = {
-    "openai": "gpt-realtime-2.1",
-    "google": "gemini-3.8-live",
-    "xai": "grok-voice-latest",
-}
-"""The model of a provider that was named without one; any other provider's is called as the provider is."""
-
 SERVED_HERE: Final = ("local", "echo")
 """Providers that a gateway in this process serves when no other is named."""
 
@@ -31,8 +24,10 @@ _KINDS: Final = {kind.name: kind for kind in PROVIDERS}
 
 
 def usual_model(provider: str) -> str:
-    """The model of a provider that was named without one."""
-    return USUAL_MODELS.get(provider, provider)
+    """The model of a provider that was named without one; one that this library does not know has a model of
+    its own name."""
+    kind = _KINDS.get(provider)
+    return provider if kind is None else kind.usual_model
 
 
 @asynccontextmanager
@@ -54,7 +49,7 @@ async def _session(
 ) -> AbstractAsyncContextManager[RealtimeSession]:
     """The session that the options ask for; what it needs beneath it is entered into `stack`."""
     account = _account(options)
-    model = options.model or (usual_model(options.provider) if account is None else account.usual_model)
+    model = options.model or usual_model(options.provider)
     if options.direct:
         assert account is not None
         display.status(f"opening a session with {options.provider}")

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ..protocol.mint import SessionConfig
+from .models import end_notes
 from .options import ServerTool, checked, or_unset
 from .realtime_config import AnyTool, convert_tools
 from .realtime_events import ClientEvent, PcmFormat
@@ -149,7 +150,7 @@ def configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
     """`config` for OpenAI. `LocalProtocolError` when it can't be; the notes say what was changed."""
     options = checked(options, "OpenAI")
     tools, tool_notes = convert_tools(config.tools, options.server_tools, ())
-    notes = [*_general_notes(config), *tool_notes]
+    notes = [*_general_notes(config), *end_notes(config.model), *tool_notes]
     reasoning, parallel = options.reasoning_effort, options.parallel_tool_calls
     if _NOT_REASONING.match(config.model) and (reasoning is not None or parallel is not None):
         notes.append(f"{config.model} knows neither reasoning_effort nor parallel_tool_calls: left out")

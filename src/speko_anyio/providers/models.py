@@ -1,0 +1,58 @@
+"""Models whose end their provider has announced: until when each can be used, and what replaces it.
+
+Add an entry when an announcement appears; a test fails 30 days before the end of any model that this project
+itself names. A date is text, since this package knows no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+
+class AnnouncedEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider has announced of one model."""
+
+    model: str
+    """The provider's name of it. A dated snapshot, ``model-2025-08-28``, ends with it."""
+    date: str
+    """ISO 8601: from that day on the provider refuses the model."""
+    successor: str
+    """A model of the same provider for the same use."""
+    source: str
+    """Where the announcement was read, and when."""
+
+
+_TYPES: Final = "docstrings of the PyPI package openai 3.57.0, read 2026-11-30"
+
+ANNOUNCED_ENDS: Final = tuple(
+    AnnouncedEnd(model=model, date=date, successor=successor, source=_TYPES)
+    for model, date, successor in (
+        ("gpt-realtime", "2027-01-20", "gpt-realtime-2.1"),
+        ("gpt-realtime-mini", "2027-01-20", "gpt-realtime-2.1-mini"),
+        ("whisper-1", "2027-02-26", "gpt-live-transcribe"),
+        ("gpt-4o-transcribe", "2027-02-26", "gpt-live-transcribe"),
+        ("gpt-4o-transcribe-diarize", "2027-02-26", "gpt-live-transcribe"),
+        ("gpt-4o-mini-transcribe", "2027-02-26", "gpt-live-transcribe"),
+    )
+)
+"""All that are known. No date is known for a model of Google or xAI."""
+
+_SNAPSHOT: Final = re.compile(r"-\d{4}-\d{2}-\d{2}\Z")
+
+
+def announced_end(model: str) -> AnnouncedEnd | None:
+    """What is announced of `model`, or of the model that it is a dated snapshot of."""
+    names = (model, _SNAPSHOT.sub("", model))
+    return next((end for end in ANNOUNCED_ENDS if end.model in names), None)
+
+
+def end_notes(*models: str | None) -> list[str]:
+    """A sentence for a log about each of `models` whose end is announced."""
+    return [
+        f"the provider has announced the end of {model} for {end.date}: use {end.successor}"
+        for model in models
+        if model is not None and (end := announced_end(model)) is not None
+    ]
