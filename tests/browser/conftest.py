@@ -12,10 +12,10 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from speko_anyio.audio.wav import format_wav, read_wav
-from speko_anyio.gateway.local import speak_to_pcm
 
 from ..support.patience import PATIENCE
 from ..support.serve import served
+from ..support.speech import spoken
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -65,7 +65,7 @@ def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def weather_microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A microphone that hears a question which one of the page's tools answers."""
-    return _recording(tmp_path_factory, speak_to_pcm("What is the weather in Paris?", RATE))
+    return _recording(tmp_path_factory, spoken("What is the weather in Paris?", RATE))
 
 
 def _recording(tmp_path_factory: pytest.TempPathFactory, speech: bytes) -> Path:

@@ -22,7 +22,7 @@ from speko_anyio import (
 )
 from speko_anyio.audio.wav import read_wav
 from speko_anyio.gateway import Gateway, default_handlers, running_gateway
-from speko_anyio.gateway.local import speak_to_pcm
+from tests.support.speech import spoken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.speech]
 
@@ -67,7 +67,7 @@ async def test_a_spoken_question_gets_a_spoken_answer() -> None:
 
 
 async def test_it_asks_for_a_tool_and_speaks_the_result() -> None:
-    question = await anyio.to_thread.run_sync(speak_to_pcm, "What is the weather in Paris?", 24000)
+    question = spoken("What is the weather in Paris?", 24000)
     asked: list[str] = []
 
     async def get_weather(city: str) -> str:
@@ -90,7 +90,7 @@ async def test_it_asks_for_a_tool_and_speaks_the_result() -> None:
 
 
 async def test_an_interrupt_stops_the_answer() -> None:
-    question = await anyio.to_thread.run_sync(speak_to_pcm, "What time is it?", 24000)
+    question = spoken("What time is it?", 24000)
     with anyio.fail_after(60):
         async with running_gateway(gateway()) as url, Speko(KEY, url) as speko:
             async with speko.realtime.connect(provider="local", model="local") as session:
@@ -106,7 +106,7 @@ async def test_an_interrupt_stops_the_answer() -> None:
 
 
 async def test_bad_input_gets_one_clear_error_and_loses_nothing_that_came_before() -> None:
-    question = await anyio.to_thread.run_sync(speak_to_pcm, "What time is it?", 24000)
+    question = spoken("What time is it?", 24000)
     with anyio.fail_after(60):
         async with running_gateway(gateway()) as url, Speko(KEY, url) as speko:
             grant = await speko.realtime.create_session(provider="local", model="local")

@@ -37,6 +37,7 @@ from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.testing import VIRTUAL_BACKENDS, FakePeer, fake_session, serve, virtual_backend
 from tests.support.patience import PATIENCE
 from tests.support.processes import environment, run, running
+from tests.support.speech import spoken
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pipeline"
 RATE = 24_000
@@ -293,10 +294,8 @@ class TestInTime:
         assert anyio.current_time() - start < 1
 
 
-def spoken(text: str) -> bytes:
-    from speko_anyio.gateway.local.speech import speak_to_pcm
-
-    return silence(0.2, RATE) + speak_to_pcm(text, RATE) + silence(0.8, RATE)
+def ask(text: str) -> bytes:
+    return silence(0.2, RATE) + spoken(text, RATE) + silence(0.8, RATE)
 
 
 @pytest.mark.speech
@@ -312,7 +311,7 @@ async def test_it_really_listens_and_speaks(example: Callable[[str], ModuleType]
             Speko("sk_example", url) as speko,
             speko.realtime.connect(provider="my-bot", model="any", tools=[get_weather]) as session,
         ):
-            await session.send_audio(spoken("what is the weather in Oslo"))
+            await session.send_audio(ask("what is the weather in Oslo"))
             frames = await until(session, Usage)
     assert Transcript("user", "what is the weather in oslo", True) in frames
     assert ToolCall("call-1", "get_weather", '{"city": "Oslo"}') in frames
@@ -330,7 +329,7 @@ def test_the_command_would_serve_it(monkeypatch: pytest.MonkeyPatch, example: ob
 
 @pytest.mark.speech
 def test_it_serves_and_the_command_asks_it(tmp_path: Path) -> None:
-    (tmp_path / "question.wav").write_bytes(format_wav(spoken("tell me a story"), RATE))
+    (tmp_path / "question.wav").write_bytes(format_wav(ask("tell me a story"), RATE))
     with running([sys.executable, EXAMPLE / "my_bot.py", "0"], env=environment()) as bot:
         assert bot.stdout is not None
         match = re.fullmatch(r"export SPEKO_BASE_URL=(\S+) SPEKO_API_KEY=(\S+)\n", bot.stdout.readline())

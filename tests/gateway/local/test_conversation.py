@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from speko_anyio.protocol.frames import (
     Usage,
 )
 from tests.gateway.local.fake_session import FakeConfig, FakeSession, FakeTool
+from tests.support.speech import spoken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.speech]
 
@@ -62,9 +64,14 @@ class ScriptedRecognizer(Recognizer):
 
 
 @asynccontextmanager
-async def serving(text: str, session: FakeSession) -> AsyncIterator[ScriptedRecognizer]:
-    """Serve `session`, whose user is heard as saying `text`; hang up at the end and wait for the handler."""
-    recognizer = ScriptedRecognizer(text)
+async def serving(
+    text: str, session: FakeSession, recognizer: ScriptedRecognizer | None = None
+) -> AsyncIterator[ScriptedRecognizer]:
+    """Serve `session`, whose user is heard as saying `text`, or what `recognizer` hears.
+
+    At the end it hangs up and waits for the handler.
+    """
+    recognizer = recognizer or ScriptedRecognizer(text)
 
     @asynccontextmanager
     async def open_scripted() -> AsyncIterator[Recognizer]:
@@ -82,9 +89,9 @@ async def serving(text: str, session: FakeSession) -> AsyncIterator[ScriptedReco
 
 
 def question(rate: int = 16_000) -> list[AudioIn]:
-    spoken = speak_to_pcm("what time is it", rate)
+    said = spoken("what time is it", rate)
     step = rate // 50 * 2
-    return [AudioIn(spoken[at : at + step], rate) for at in range(0, len(spoken), step)]
+    return [AudioIn(said[at : at + step], rate) for at in range(0, len(said), step)]
 
 
 def is_a(kind: type[Frame]) -> Callable[[Frame], bool]:
@@ -100,6 +107,11 @@ def audio_seconds(session: FakeSession) -> float:
     return sum(pcm.duration(piece, session.output_sample_rate) for piece in heard)
 
 
+def audio_after(session: FakeSession, at: float) -> int:
+    """Pieces of audio that were sent later than `at`: counted, since a busy machine makes any time longer."""
+    return sum(isinstance(sent.frame, Audio) and sent.at > at for sent in session.sent)
+
+
 @pytest.mark.parametrize(("input_rate", "output_rate"), [(16_000, 24_000), (24_000, 16_000)])
 @pytest.mark.parametrize("end", [Commit(), EndTurn()])
 async def test_a_turn(input_rate: int, output_rate: int, end: Commit | EndTurn) -> None:
@@ -112,10 +124,10 @@ async def test_a_turn(input_rate: int, output_rate: int, end: Commit | EndTurn) 
     assert audio_seconds(session) == pytest.approx(
         len(speak_to_pcm("It is 3:25 PM.", 16_000)) / 32_000, abs=0.01
     )
-    spoken = pcm.duration(recognizer.utterances[-1], 16_000)
+    seconds = pcm.duration(recognizer.utterances[-1], 16_000)
     usage = session.frames[-1]
     assert isinstance(usage, Usage)
-    assert usage.input_audio_tokens == pytest.approx(spoken * 10, abs=1)
+    assert usage.input_audio_tokens == pytest.approx(seconds * 10, abs=1)
     assert usage.output_audio_tokens == pytest.approx(audio_seconds(session) * 20, abs=1)
     kinds = [type(frame) for frame in session.frames if not isinstance(frame, Transcript)]
     assert kinds == [Audio] * (len(kinds) - 1) + [Usage]
@@ -170,8 +182,8 @@ async def test_interrupt_stops_the_audio_at_once() -> None:
         await session.wait_for(is_a(Usage))
     assert told.frame == Interruption("user")
     last_audio = max(sent.at for sent in session.sent if isinstance(sent.frame, Audio))
-    assert last_audio - asked < 0.05
     assert told.at >= last_audio
+    assert audio_after(session, asked) <= 3
     assert audio_seconds(session) < 2
     assert [type(frame) for frame in session.frames].count(Interruption) == 1
 
@@ -188,8 +200,8 @@ async def test_talking_over_it_stops_the_audio_and_a_click_does_not() -> None:
         asked = anyio.current_time()
         session.say(*question())
         await session.wait_for(is_a(Interruption))
-    last_audio = max(sent.at for sent in session.sent if isinstance(sent.frame, Audio))
-    assert last_audio - asked < 0.05
+    # The listener takes some pieces of the question to be sure that it is speech.
+    assert audio_after(session, asked) <= 15
 
 
 async def test_an_interrupt_right_after_the_commit_cancels_the_answer() -> None:
@@ -321,6 +333,53 @@ async def test_a_newer_command_is_passed_over() -> None:
     async with serving("thanks", session):
         session.say(Unknown("wave", "{}"), *question(), Commit())
         await session.wait_for(is_a(Audio))
+
+
+class Witness(ScriptedRecognizer):
+    """Hears a name for each utterance, after as long as it is told to."""
+
+    def __init__(self, *, turns_of_the_loop: int, idle: bool) -> None:
+        super().__init__("")
+        self._turns = turns_of_the_loop
+        self._idle = idle
+
+    @property
+    def idle(self) -> bool:
+        return self._idle
+
+    async def hear(self, pcm: bytes, grammar: Grammar) -> Heard:
+        for _ in range(self._turns):
+            await anyio.lowlevel.checkpoint()
+        return Heard(hashlib.sha256(pcm).hexdigest(), known=False)
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+async def test_what_is_heard_depends_on_the_samples_alone(rate: int) -> None:
+    """However they are cut, however fast they come, however busy the recogniser is."""
+    sentence = spoken("what time is it", rate)
+    samples = sentence + pcm.silence(1, rate) + sentence[: len(sentence) // 4 * 2] + pcm.silence(1, rate)
+    heard = set()
+    for step, pause, slowness, idle in [
+        (len(samples), 0, 0, True),
+        (len(samples), 0, 500, False),
+        (rate // 50 * 2, 0, 0, True),
+        (rate // 50 * 2, 1, 40, True),
+        (1_002, 5, 0, True),
+        (46, 0, 200, True),
+    ]:
+        witness = Witness(turns_of_the_loop=slowness, idle=idle)
+        session = FakeSession(input_sample_rate=rate)
+        async with serving("", session, witness):
+            for at in range(0, len(samples), step):
+                session.say(AudioIn(samples[at : at + step], rate))
+                for _ in range(pause):
+                    await anyio.lowlevel.checkpoint()
+            await session.wait_for(
+                lambda f: isinstance(f, Transcript) and f.role == "user" and f.final, count=2
+            )
+        heard.add(tuple(text for role, text in finals(session) if role == "user"))
+    ((first, second),) = heard
+    assert first != second
 
 
 async def test_a_peer_that_leaves_while_it_speaks_ends_the_session_quietly() -> None:

@@ -12,10 +12,11 @@ import anyio
 import pytest
 
 from speko_anyio.audio.wav import read_wav
-from speko_anyio.gateway.local import LocalVoice, VoiceSession, speak_to_pcm
+from speko_anyio.gateway.local import LocalVoice, VoiceSession
 from speko_anyio.protocol.commands import AudioIn, Commit, ToolResult
 from speko_anyio.protocol.frames import Audio, Frame, ToolCall, Transcript, Usage
 from tests.gateway.local.fake_session import FakeConfig, FakeSession, FakeTool
+from tests.support.speech import spoken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.speech]
 
@@ -68,9 +69,9 @@ async def test_it_hears_a_human_and_says_what_it_heard() -> None:
 async def test_it_understands_synthesised_questions_at_either_rate() -> None:
     session = FakeSession(input_sample_rate=24_000, config=FakeConfig(tools=[WEATHER]))
     async with serving(session):
-        session.say(*turn(speak_to_pcm("What time is it?", 24_000), 24_000))
+        session.say(*turn(spoken("What time is it?", 24_000), 24_000))
         await session.wait_for(is_usage)
-        session.say(*turn(speak_to_pcm("What is the weather in Paris?", 24_000), 24_000))
+        session.say(*turn(spoken("What is the weather in Paris?", 24_000), 24_000))
         call = (await session.wait_for(lambda frame: isinstance(frame, ToolCall))).frame
         assert isinstance(call, ToolCall)
         assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "paris"})

@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from speko_anyio.gateway.local import recognizer as module
-from speko_anyio.gateway.local import speak_to_pcm, wire
+from speko_anyio.gateway.local import wire
 from speko_anyio.gateway.local.grammar import Grammar
 from speko_anyio.gateway.local.recognizer import (
     QUEUE_PER_WORKER,
@@ -23,6 +23,7 @@ from speko_anyio.gateway.local.recognizer import (
     RecognizerError,
     open_recognizer,
 )
+from tests.support.speech import spoken
 
 pytestmark = pytest.mark.anyio
 
@@ -255,8 +256,8 @@ def test_the_same_audio_is_heard_alike_whatever_was_heard_before() -> None:
     engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").Engine()
     phrase = "what is the weather in oslo"
     grammar = Grammar((phrase, "what time is it"))
-    others = [speak_to_pcm(text, wire.SAMPLE_RATE) for text in ("What time is it?", "Hello there.", "Stop.")]
-    audio = speak_to_pcm(phrase, wire.SAMPLE_RATE)
+    others = [spoken(text, wire.SAMPLE_RATE) for text in ("What time is it?", "Hello there.", "Stop.")]
+    audio = spoken(phrase, wire.SAMPLE_RATE)
     # The scores, too: where one is close to what is just accepted, any difference would be heard.
     fits = set()
     for other in (None, *others, audio):
@@ -265,3 +266,25 @@ def test_the_same_audio_is_heard_alike_whatever_was_heard_before() -> None:
         fits.add(engine._fit(audio, grammar))
     (fit,) = fits
     assert fit.text == phrase
+
+
+@pytest.mark.speech
+@pytest.mark.parametrize(
+    ("mean", "worst_word", "known"),
+    [
+        (-21_000, -62_000, True),
+        (-21_000, -81_000, True),  # one name that is badly pronounced
+        (-36_000, -81_000, False),  # another word in its place
+        (-21_000, -120_000, False),
+    ],
+)
+def test_one_word_that_fits_badly_does_not_spoil_a_phrase_that_fits_well(
+    mean: float, worst_word: float, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker")
+    engine = worker.Engine()
+    phrase, dictated = "what is the weather in oslo", "what is that whether we are slow"
+    monkeypatch.setattr(engine, "_fit", lambda *_: worker.Fit(phrase, mean, worst_word))
+    monkeypatch.setattr(engine, "_dictate", lambda _: dictated)
+    heard = engine.hear(bytes(32_000), Grammar((phrase,)))
+    assert heard == wire.Heard(phrase if known else dictated, known=known)
