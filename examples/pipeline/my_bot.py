@@ -5,7 +5,7 @@ Its engines need no account (the extras cli, gateway and local). In this folder,
     speko-anyio serve --handler my-bot=my_bot:bot
 
 serves it; so does ``python my_bot.py [PORT]``, which shows how a program of yours would. Both print what to
-type into another shell, and there ``speko-anyio say question.wav --provider my-bot`` asks it. To make it
+type into another shell, and there ``speko-anyio say --say "Hello!" --provider my-bot`` asks it. To make it
 yours, write the three engines of `engines.py` for the services that you use. docs/handlers.md explains it
 step by step.
 """
@@ -51,7 +51,7 @@ async def main(port: int) -> None:
     gateway = Gateway(handlers={"my-bot": bot}, api_keys=[key])
     async with running_gateway(gateway, port=port) as url:
         print(f"export SPEKO_BASE_URL={url} SPEKO_API_KEY={key}")
-        print("speko-anyio say question.wav --provider my-bot", flush=True)
+        print('speko-anyio say --say "Hello!" --provider my-bot', flush=True)
         await anyio.sleep_forever()
 
 

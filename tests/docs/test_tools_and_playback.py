@@ -12,10 +12,11 @@ from speko_anyio import Tool, ToolCall
 from speko_anyio.audio import DeviceError
 from speko_anyio.client.tools import Toolbox
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
+from speko_anyio.gateway.local import LocalVoice
 from speko_anyio.protocol import AudioIn, Commit, ToolResult
 from tests.support.sound import FakeSound, sound
 
-from .programs import Program, programs
+from .programs import DOCS, Program, programs
 
 __all__ = ["sound"]
 
@@ -34,9 +35,9 @@ async def voice(session: ServerSession) -> None:
     async for command in session:
         match command:
             case Commit() if session.config.tools:
-                await session.send_tool_call("c1", session.config.tools[0].name, '{"city": "Paris"}')
+                await session.send_tool_call("c1", session.config.tools[0].name, '{"city":"paris"}')
             case ToolResult(output=output):
-                await session.send_transcript("assistant", output, final=True)
+                await session.send_transcript("assistant", f"{output}.", final=True)
                 return
             case Commit():
                 await session.send_audio(VOICE)
@@ -56,15 +57,15 @@ async def gateway(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
             yield
 
 
+CALLED = 'called: get_weather {"city":"paris"}\nsays: 1 day of rain in paris.\n'
+
+
 @pytest.mark.usefixtures("gateway")
 @pytest.mark.parametrize(
     ("program", "expected"),
     [
-        (
-            CALLING,
-            'called: get_weather {"city": "Paris"}\nsays: {"city":"Paris","forecast":"rain"}\n',
-        ),
-        (RAISING, "the tool failed: Paris\n"),
+        (CALLING, CALLED),
+        (RAISING, "the tool failed: paris\n"),
         (LINE, "100 ms heard in 1 answer\n"),
         (WAITED, "answered\n"),
         (SEVERAL, "bytes of speech: 4800\n"),
@@ -76,6 +77,20 @@ async def test_a_program_does_what_its_page_says(
 ) -> None:
     await program.run(monkeypatch)
     assert capsys.readouterr().out == expected
+
+
+@pytest.mark.speech
+async def test_the_offline_voice_makes_the_calls_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"```text\n{CALLED}```" in (DOCS / "tools.md").read_text(encoding="utf-8")
+    with anyio.fail_after(60):
+        async with running_gateway(Gateway(handlers={"local": LocalVoice()}, api_keys=[KEY])) as url:
+            monkeypatch.setenv("SPEKO_API_KEY", KEY)
+            monkeypatch.setenv("SPEKO_BASE_URL", url)
+            await CALLING.run(monkeypatch)
+            await RAISING.run(monkeypatch)
+    assert capsys.readouterr().out == CALLED + "the tool failed: paris\n"
 
 
 @pytest.mark.usefixtures("gateway")
