@@ -26,6 +26,7 @@ from speko_anyio.protocol import (
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
+    ResponseEnd,
     ServerToolCall,
     State,
     ToolCall,
@@ -57,6 +58,8 @@ class Options:
     max_outbox: int = 2000
     max_open_calls: int = 2
     max_control_frames: int = 20
+    extensions: tuple[str, ...] = ()
+    """What the server offers."""
 
 
 @dataclass
@@ -85,6 +88,12 @@ class Model:
     controls: int = 0
     queued: int = 0
     owed: int = 0
+    taken: bool = False
+    """Whether the extension ``usage`` was offered and taken up, as far as this side knows."""
+    held: list[str] = field(default_factory=list)
+    """Ends of answers that wait until it is."""
+    answering: bool = False
+    cut: bool = False
 
     def __post_init__(self) -> None:
         self.start("handshake", self.options.handshake_timeout)
@@ -126,6 +135,7 @@ class Model:
                 whole = len(pcm) // 2 * 2
                 self.odd = pcm[whole:]
                 if whole:
+                    self.answering = True
                     self.events.append((Audio if self.client else AudioIn)(pcm[:whole], 24_000))
             case ("text", text):
                 self.controls = 0
@@ -156,13 +166,26 @@ class Model:
         tag = said.pop("t")
         match tag:
             case "ready":
-                self.events.append(Ready(said["inputSampleRate"], said["outputSampleRate"]))
+                offered = tuple(said.get("extensions", ()))
+                self.events.append(Ready(said["inputSampleRate"], said["outputSampleRate"], offered))
+                if "usage" in offered and not self.taken and self.state is State.OPEN:
+                    self.taken = True
+                    self.put('{"t":"extensions","use":["usage"]}')
+            case "extensions" if not self.options.extensions:
+                self.events.append(Unknown(tag, text))
+            case "extensions":
+                self.taken = True
+                if self.state is State.OPEN:
+                    for end in self.held:
+                        self.put(end)
+                self.held.clear()
             case "transcript":
                 self.events.append(Transcript(**said))
             case "tool_call" if said["callId"] in self.open:
                 self.events.append(Unknown(tag, text))
             case "tool_call":
                 self.open[said["callId"]] = None
+                self.cut = False
                 self.events.append(ToolCall(said["callId"], said["name"], said["arguments"]))
             case "server_tool_call":
                 self.events.append(ServerToolCall(**said))
@@ -170,8 +193,19 @@ class Model:
                 self.make_moot()
                 self.odd = b""
                 self.events.append(Interruption(**said))
+                if self.answering and not self.taken:
+                    self.answering, self.cut = False, True
+                    self.events.append(ResponseEnd("interrupted"))
             case "usage":
                 self.events.append(Usage(said["inputAudioTokens"], said["outputAudioTokens"]))
+                if not self.taken:
+                    if self.answering or not self.cut:
+                        self.events.append(ResponseEnd("done"))
+                    self.answering = self.cut = False
+            case "response" if self.taken:
+                self.events.append(ResponseEnd(**said))
+            case "response":
+                self.events.append(Unknown(tag, text))
             case "error":
                 self.events.append(Error(**said))
             case "end":
@@ -335,6 +369,20 @@ class Model:
         self.outbox.append(("text", text))
         return None
 
+    def put(self, text: str) -> None:
+        """Queue a text message that no limit holds back."""
+        self.queued += len(text)
+        self.outbox.append(("text", text))
+
+    def response_end(self, status: str, reason: str) -> type[Exception] | None:
+        """As `send_response_end`."""
+        message = {"t": "response", "status": status, **({"reason": reason} if reason else {})}
+        if self.taken:
+            return self.say(**message)
+        if (error := self.refusal()) is None and self.options.extensions and len(self.held) < 16:
+            self.held.append(json.dumps(message, separators=(",", ":")))
+        return error
+
     def audio(self, pcm: bytes) -> type[Exception] | None:
         """As `send_audio`."""
         if (error := self.refusal()) is not None:
@@ -350,7 +398,8 @@ class Model:
         """As `send_ready`."""
         if self.ready:
             return self.refusal() or LocalProtocolError
-        error = self.say(t="ready", inputSampleRate=24_000, outputSampleRate=24_000)
+        offered = {"extensions": self.options.extensions} if self.options.extensions else {}
+        error = self.say(t="ready", inputSampleRate=24_000, outputSampleRate=24_000, **offered)
         self.ready = error is None
         return error
 
@@ -379,9 +428,7 @@ class Model:
             return error
         self.queued -= sum(len(wire[1]) for wire in self.outbox if wire[0] == "binary")
         self.outbox = [wire for wire in self.outbox if wire[0] != "binary"]
-        text = '{"t":"interruption","at":"user"}'
-        self.queued += len(text)
-        self.outbox.append(("text", text))
+        self.put('{"t":"interruption","at":"user"}')
         self.make_moot()
         return None
 

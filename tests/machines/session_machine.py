@@ -172,6 +172,9 @@ sides = st.sampled_from(["client", "server"])
 call_ids = st.sampled_from(["a", "b", "c", "a'"])
 seldom = st.integers(0, 5).map(lambda i: i == 5)
 """Whether a step that ends the session is taken at all: most steps should find one alive."""
+statuses = st.sampled_from(["done", "interrupted", "incomplete", "failed"])
+READY_AGAIN = '{"t":"ready","inputSampleRate":24000,"outputSampleRate":24000,"extensions":["new","usage"]}'
+"""A peer that offers what our own server perhaps did not."""
 closes = st.sampled_from([(1000, ""), (1000, "client_closed"), (4000, "x" * 200), (1011, "oops")])
 
 
@@ -190,10 +193,11 @@ class SessionMachine(RuleBasedStateMachine):
         ttl=st.booleans(),
         upto=st.sampled_from(["ready", "ready", "ready", "open", "nothing"]),
         masker=st.sampled_from(MASKERS),
+        offers=st.booleans(),
     )
-    def begin(self, keepalive: bool, ttl: bool, upto: str, masker: str) -> None:
+    def begin(self, keepalive: bool, ttl: bool, upto: str, masker: str, offers: bool) -> None:
         use_masker(masker, self.patch)
-        options = Options()
+        options = Options(extensions=("usage",) if offers else ())
         if not keepalive:
             options.ping_interval = None
         if not ttl:
@@ -218,7 +222,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.now = 0.0
         client = self.client_class(driver.URL, driver.TOKEN, **common)
         self.client = Side(client, Model(True, options))
-        self.server = Side(self.server_class(**common), Model(False, options))
+        server = self.server_class(**common, extensions=options.extensions)
+        self.server = Side(server, Model(False, options))
         self.client_core = client
         assert isinstance(self.server.connection, ServerConnection)
         self.server_core = self.server.connection
@@ -472,6 +477,27 @@ class SessionMachine(RuleBasedStateMachine):
             "completed",
         )
 
+    @rule(status=statuses, reason=st.sampled_from(["", "max_tokens"]), times=st.sampled_from([1, 1, 1, 20]))
+    def end_an_answer(self, status: str, reason: str, times: int) -> None:
+        for _ in range(times):
+            expected = self.server.model.response_end(status, reason)
+            self.expect(expected, self.server_core.send_response_end, status, reason)
+
+    @rule(
+        message=st.sampled_from(
+            [
+                '{"t":"extensions","use":["usage"]}',
+                '{"t":"extensions","use":["new","usage","usage"]}',
+            ]
+        ),
+    )
+    def peer_takes_extensions_up(self, message: str) -> None:
+        self.inject("server", [(FIN | TEXT, message.encode())], ("text", message))
+
+    @rule(message=st.sampled_from(['{"t":"response","status":"done"}', READY_AGAIN]))
+    def peer_speaks_of_extensions(self, message: str) -> None:
+        self.inject("client", [(FIN | TEXT, message.encode())], ("text", message))
+
     @rule(name=sides, goodbye=closes, really=seldom)
     def close(self, name: str, goodbye: tuple[int, str], really: bool) -> None:
         if not really:
@@ -480,7 +506,7 @@ class SessionMachine(RuleBasedStateMachine):
         side.model.close(*goodbye)
         self.expect(None, side.connection.close, *goodbye)
 
-    @rule(which=st.integers(0, 8), name=sides)
+    @rule(which=st.integers(0, 10), name=sides)
     def ask_for_the_impossible(self, which: int, name: str) -> None:
         """Arguments that are never right: an error, and nothing has changed, as the next steps will tell."""
         client, server = self.client_core, self.server_core
@@ -494,6 +520,8 @@ class SessionMachine(RuleBasedStateMachine):
             (server.send_interruption, "nobody"),
             (server.send_error, "x", "\udfff"),
             (server.send_tool_call, "a", "f", {"not": "text"}),
+            (server.send_response_end, "abandoned"),
+            (server.send_response_end, "failed", None),
         ]
         verb, *args = refused[which]
         with pytest.raises((SpekoError, TypeError)):

@@ -77,11 +77,16 @@ def _message(tag: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[di
     return st.fixed_dictionaries({"t": st.just(tag)}, optional=fields | {"future": st.integers() | _words})
 
 
+_extensions = st.lists(st.sampled_from(["usage", "usage", "new", 7, None])) | st.sampled_from(
+    ["usage", {"usage": True}, None, -1]
+)
+
+
 def server_messages() -> st.SearchStrategy[dict[str, Any]]:
     """Well-formed JSON of a server; missing fields and unknown ones included."""
     rates = st.sampled_from([0, 16_000, 24_000])
     return st.one_of(
-        _message("ready", inputSampleRate=rates, outputSampleRate=rates),
+        _message("ready", inputSampleRate=rates, outputSampleRate=rates, extensions=_extensions),
         _message(
             "transcript",
             role=st.sampled_from(["user", "assistant", "narrator"]),
@@ -93,6 +98,7 @@ def server_messages() -> st.SearchStrategy[dict[str, Any]]:
             "server_tool_call", id=_ids, name=_words, status=st.sampled_from(["started", "failed", "paused"])
         ),
         _message("interruption", at=st.sampled_from(["user", "assistant", "nobody"])),
+        _message("response", status=st.sampled_from(["done", "interrupted", "new", 1]), reason=_words),
         _message("usage", inputAudioTokens=st.integers(-1, 2**70), outputAudioTokens=st.just(1.5)),
         _message("error", code=_words, message=_words),
         _message("end", reason=_words),
@@ -106,6 +112,7 @@ def client_messages() -> st.SearchStrategy[dict[str, Any]]:
         _message("control", action=st.sampled_from(["commit", "clear", "end_turn", "dance"])),
         _message("interrupt"),
         _message("tool_result", callId=_ids, output=_words),
+        _message("extensions", use=_extensions),
         _message("from_the_future"),
     )
 

@@ -28,6 +28,7 @@ from speko_anyio.protocol.codec import (
     End,
     MalformedMessage,
     ServerMessage,
+    UseExtensions,
     check_depth,
     decode_from_client,
     decode_from_server,
@@ -39,6 +40,9 @@ from .helpers import says
 
 FROM_SERVER: dict[str, ServerMessage] = {
     '{"t":"ready","inputSampleRate":16000,"outputSampleRate":24000}': Ready(16000, 24000),
+    '{"t":"ready","inputSampleRate":16000,"outputSampleRate":24000,"extensions":["usage","new"]}': Ready(
+        16000, 24000, ("usage", "new")
+    ),
     '{"t":"transcript","role":"user","text":"hi","final":true}': Transcript("user", "hi", True),
     '{"t":"transcript","role":"assistant","text":"","final":false}': Transcript(),
     '{"t":"tool_call","callId":"c1","name":"f","arguments":"{\\"a\\":1}"}': ToolCall("c1", "f", '{"a":1}'),
@@ -57,12 +61,13 @@ FROM_SERVER: dict[str, ServerMessage] = {
     '{"t":"end","reason":"done"}': End("done"),
 }
 
-FROM_CLIENT: dict[str, Commit | Clear | EndTurn | Interrupt | ToolResult] = {
+FROM_CLIENT: dict[str, Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions] = {
     '{"t":"control","action":"commit"}': Commit(),
     '{"t":"control","action":"clear"}': Clear(),
     '{"t":"control","action":"end_turn"}': EndTurn(),
     '{"t":"interrupt"}': Interrupt(),
     '{"t":"tool_result","callId":"c1","output":"42"}': ToolResult("c1", "42"),
+    '{"t":"extensions","use":["usage"]}': UseExtensions(["usage"]),
 }
 
 DEFAULTS: dict[str, ServerMessage] = {
@@ -87,7 +92,9 @@ def test_a_servers_message(text: str, message: ServerMessage) -> None:
 
 
 @pytest.mark.parametrize(("text", "command"), FROM_CLIENT.items())
-def test_a_clients_message(text: str, command: Commit | Clear | EndTurn | Interrupt | ToolResult) -> None:
+def test_a_clients_message(
+    text: str, command: Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions
+) -> None:
     assert decode_from_client(text) == command
     assert encode(command) == text
 

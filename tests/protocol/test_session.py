@@ -28,6 +28,7 @@ from speko_anyio.protocol import (
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
+    ResponseEnd,
     Role,
     ServerProtocol,
     ServerToolCall,
@@ -209,6 +210,7 @@ def test_every_frame_reaches_the_client() -> None:
         ToolCall("c1", "f", "{}"),
         ServerToolCall("s1", "g", "completed"),
         Interruption("assistant"),
+        ResponseEnd("interrupted"),
         Usage(1, 2),
         Error("E", "m"),
         Unknown("brand_new", '{"t":"brand_new","x":1}'),
@@ -567,6 +569,7 @@ def test_an_interruption_forgets_half_a_sample() -> None:
     assert received(ClientProtocol(), b"abc", '{"t":"interruption"}', b"def", b"g") == [
         Audio(b"ab", 24_000),
         Interruption(),
+        ResponseEnd("interrupted"),
         Audio(b"de", 24_000),
         Audio(b"fg", 24_000),
     ]
@@ -888,6 +891,7 @@ def test_what_comes_between_end_and_close_is_delivered() -> None:
     assert received(client, '{"t":"end","reason":"done"}', b"ab", '{"t":"usage"}') == [
         Audio(b"ab", 24_000),
         Usage(),
+        ResponseEnd("done"),
     ]
 
 

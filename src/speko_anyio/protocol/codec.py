@@ -19,11 +19,12 @@ RecursionError, which are no msgspec errors; all are mapped here.
 
 from __future__ import annotations
 
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from .commands import Clear, Commit, EndTurn, Interrupt, ToolResult
+from .extensions import read_names
 from .frames import (
     Error,
     Interruption,
@@ -51,8 +52,20 @@ class Control(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="control
     action: str = ""
 
 
+class UseExtensions(msgspec.Struct, frozen=True, tag_field="t", tag="extensions"):
+    """``{"t": "extensions"}``: the client takes up what the server's `Ready` offered; see `extensions.py`."""
+
+    use: Any = ()
+
+
 class _AnyTag(msgspec.Struct, frozen=True, gc=False):
     t: str
+
+
+class _LooseReady(msgspec.Struct, frozen=True, rename="camel"):
+    input_sample_rate: int = 0
+    output_sample_rate: int = 0
+    extensions: Any = ()
 
 
 class _LooseTranscript(msgspec.Struct, frozen=True, gc=False):
@@ -96,7 +109,7 @@ class _Direction(NamedTuple, Generic[_T]):
 ServerMessage = (
     Ready | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | Error | End
 )
-ClientMessage = Control | Interrupt | ToolResult
+ClientMessage = Control | Interrupt | ToolResult | UseExtensions
 
 _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
     msgspec.json.Decoder(ServerMessage),
@@ -114,6 +127,7 @@ _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
         }
     ),
     {
+        "ready": msgspec.json.Decoder(_LooseReady),
         "transcript": msgspec.json.Decoder(_LooseTranscript),
         "server_tool_call": msgspec.json.Decoder(_LooseServerToolCall),
         "interruption": msgspec.json.Decoder(_LooseInterruption),
@@ -122,8 +136,9 @@ _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
     },
 )
 _FROM_CLIENT: Final[_Direction[ClientMessage]] = _Direction(
-    msgspec.json.Decoder(ClientMessage), frozenset({"control", "interrupt", "tool_result"}), {}
+    msgspec.json.Decoder(ClientMessage), frozenset({"control", "interrupt", "tool_result", "extensions"}), {}
 )
+_LOOSE_READY: Final = msgspec.json.Decoder(_LooseReady)
 _DECODE_FROM_SERVER: Final = _FROM_SERVER.decoder.decode
 _ANY: Final = msgspec.json.Decoder(_AnyTag)
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -138,7 +153,7 @@ _ACTIONS: Final[dict[str, Commit | Clear | EndTurn]] = {
 }
 
 
-def encode(message: ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult) -> str:
+def encode(message: ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions) -> str:
     """`message` as the JSON text of its wire form; UnicodeEncodeError when it holds a lone surrogate."""
     control = _CONTROLS.get(type(message))
     return control if control is not None else _ENCODE(message).decode()
@@ -149,10 +164,18 @@ def decode_from_server(text: str) -> ServerMessage | Unknown:
     try:
         return _DECODE_FROM_SERVER(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        return _unknown(_FROM_SERVER, text, error)
+        unknown = _unknown(_FROM_SERVER, text, error)
+    if unknown.t == "ready":
+        # What it offers is not of the plain protocol, and no session fails by it.
+        ready = _LOOSE_READY.decode(text)
+        names = read_names(ready.extensions)
+        return Ready(ready.input_sample_rate, ready.output_sample_rate, names)
+    return unknown
 
 
-def decode_from_client(text: str) -> Commit | Clear | EndTurn | Interrupt | ToolResult | Unknown:
+def decode_from_client(
+    text: str,
+) -> Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions | Unknown:
     """What a client said; `MalformedMessage` when it is no message of this protocol."""
     try:
         message = _FROM_CLIENT.decoder.decode(text)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http
 import os
+from collections.abc import Iterable
 from typing import Final
 
 from .byte_level import ByteLevel
@@ -19,7 +20,7 @@ from .client_byte_level import ClientByteLevel
 from .commands import Command, UpgradeRequest
 from .engine import Broken, HandshakeEvent
 from .errors import HandshakeError, LocalProtocolError
-from .frames import Frame
+from .frames import Frame, ResponseStatus
 from .headers import Headers, encode_headers
 from .limits import DEFAULT_LIMITS, Limits
 from .masking import Entropy, mask
@@ -110,6 +111,23 @@ class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
         else:
             super().send_audio(pcm)
 
+    # Where the ends of answers are derived, the first audio of each has to be noticed: it goes past the fast
+    # lane, which is opened behind it.
+
+    def _audio(self, pcm: bytes) -> Frame:
+        if not self._answer.begun:
+            self._answer.begun = True
+            self._open_lane()
+        return super()._audio(pcm)
+
+    def _answer_ended(self, status: ResponseStatus) -> None:
+        super()._answer_ended(status)
+        self._close_lane()
+
+    def _open_lane(self) -> None:
+        if self._answer.begun:
+            super()._open_lane()
+
 
 class ServerConnection(ByteLevel[Command], ServerProtocol):
     """The server's side of one session over a byte stream from a client.
@@ -130,6 +148,7 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
         close_timeout: float = 5.0,
         ttl: float | None = None,
         warn_before: float = 60.0,
+        extensions: Iterable[str] = (),
         entropy: Entropy = os.urandom,
     ) -> None:
         super().__init__(
@@ -140,6 +159,7 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
             ttl=ttl,
             warn_before=warn_before,
             state=State.CONNECTING,
+            extensions=extensions,
         )
         self._start_bytes(
             client=False,

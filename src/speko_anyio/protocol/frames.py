@@ -43,13 +43,17 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 """How many: never below zero."""
 
 
-class Ready(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="ready"):
+class Ready(
+    msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="ready", omit_defaults=True
+):
     """The session takes audio now; always the server's first frame."""
 
     input_sample_rate: int = 0
     """Samples a second of the PCM16 that the client sends; a received `Ready` always has it filled in."""
     output_sample_rate: int = 0
     """Samples a second of the PCM16 that the server sends; a received `Ready` always has it filled in."""
+    extensions: tuple[str, ...] = ()
+    """What the server offers beyond the plain protocol, also names that this version does not know."""
 
 
 class Audio(msgspec.Struct, frozen=True, gc=False):
@@ -111,7 +115,11 @@ class ResponseEnd(
 ):
     """The end of one answer, exactly once for each, whatever the provider reported: count turns by it.
 
-    `Usage` is no such sign, since providers leave it out. All of the answer's audio came before.
+    All of the answer's audio came before. `Usage` is no such sign, since providers leave it out.
+
+    A service that offers the extension ``usage`` sends it. Of any other service the client's core makes one
+    with every `Usage` (``done``), and with an `Interruption` of an answer whose audio had begun
+    (``interrupted``); a `Usage` that then still comes for that answer makes none.
     """
 
     status: ResponseStatus

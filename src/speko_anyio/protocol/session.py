@@ -7,9 +7,10 @@ messages, this module knows what the messages mean. Over a bare byte stream use 
 from __future__ import annotations
 
 import abc
-from typing import Final, TypeAlias
+from collections.abc import Iterable
+from typing import Final, TypeAlias, get_args
 
-from . import close_codes, codec
+from . import close_codes, codec, extensions
 from .calls import Calls
 from .commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
 from .dialect import Dialect, EventT
@@ -20,6 +21,8 @@ from .frames import (
     Frame,
     Interruption,
     Ready,
+    ResponseEnd,
+    ResponseStatus,
     Role,
     ServerToolCall,
     ToolCall,
@@ -37,6 +40,10 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAX_SAMPLE_RATE: Final = 192_000
 """The highest rate a peer may announce; above it the value is a mistake (the highest of common hardware)."""
+
+MAX_HELD_ENDS: Final = 16
+"""Ends of answers that a server holds until the client has taken the extension up, which takes one round
+trip; the client that never does is not sent them."""
 
 _OPEN: Final = State.OPEN
 
@@ -159,13 +166,22 @@ class _SpekoSession(Dialect[EventT]):
     def _queue_message(
         self, message: codec.ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult
     ) -> None:
+        self._queue_text(self._encode(message))
+
+    def _queue_short(self, text: str) -> None:
+        """Queue a text whose sending is legal now, not held to the outbox's limit: it is short, and what it
+        says can't wait."""
+        self._queued += len(text)
+        self._put(text)
+
+    @staticmethod
+    def _encode(message: codec.ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult) -> str:
         try:
-            text = codec.encode(message)
+            return codec.encode(message)
         except UnicodeEncodeError:
             raise LocalProtocolError(
                 "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
             ) from None
-        self._queue_text(text)
 
 
 class ClientProtocol(_SpekoSession[Frame], ClientDialect):
@@ -173,12 +189,38 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
 
     `input_sample_rate` and `output_sample_rate` are those of the mint's answer; a `Ready` that says
     otherwise wins. `ttl` in seconds, when known, gives an `Expiring` event `warn_before` seconds ahead.
+
+    What a `Ready` offers beyond the plain protocol is taken up at once, as far as this version knows it: a
+    message that says so is queued (`extensions.py`). Nothing is queued when nothing is offered.
     """
 
     _audio_type = Audio
     _hears_output = True
 
+    def __init__(
+        self,
+        *,
+        input_sample_rate: int = 24_000,
+        output_sample_rate: int = 24_000,
+        limits: Limits = DEFAULT_LIMITS,
+        close_timeout: float = 5.0,
+        ttl: float | None = None,
+        warn_before: float = 60.0,
+        state: State = State.OPEN,
+    ) -> None:
+        self._answer = _Answer()
+        super().__init__(
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            limits=limits,
+            close_timeout=close_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+            state=state,
+        )
+
     def _audio(self, pcm: bytes) -> Frame:
+        self._answer.begun = True
         return Audio(pcm, self._audio_rate)
 
     def commit(self) -> None:
@@ -216,8 +258,32 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
                 # What follows is another response: half a sample of the cut one must not shift it.
                 self._odd = b""
                 self._events.append(interruption)
+                if self._derives_ends and self._answer.begun:
+                    self._answer_ended("interrupted")
+            case Usage() as usage:
+                self._events.append(usage)
+                if self._derives_ends:
+                    self._usage_received()
+            case ResponseEnd() if self._derives_ends:
+                # Nobody asked for it, and the core makes the ends itself: two for one answer would be worse.
+                self._events.append(Unknown("response", text))
             case frame:
                 self._events.append(frame)
+
+    @property
+    def _derives_ends(self) -> bool:
+        return extensions.USAGE not in self._answer.uses
+
+    def _usage_received(self) -> None:
+        if self._answer.cut and not self._answer.begun:
+            self._answer.cut = False  # for the answer that was cut off, whose end was told
+        else:
+            self._answer_ended("done")
+
+    def _answer_ended(self, status: ResponseStatus) -> None:
+        self._answer.begun = False
+        self._answer.cut = status == "interrupted"
+        self._events.append(ResponseEnd(status))
 
     def _ready_received(self, ready: Ready) -> None:
         input_rate = ready.input_sample_rate or self.input_sample_rate
@@ -227,7 +293,12 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
             raise codec.MalformedMessage(f"its sample rates are not between 1 and {MAX_SAMPLE_RATE}")
         self.input_sample_rate = input_rate
         self.output_sample_rate = self._audio_rate = output_rate
-        self._events.append(Ready(input_rate, output_rate))
+        self._events.append(Ready(input_rate, output_rate, ready.extensions))
+        if not self._answer.uses and self._state is _OPEN:
+            uses = tuple(name for name in extensions.KNOWN if name in ready.extensions)
+            if uses:
+                self._answer.uses = uses
+                self._queue_short(codec.encode(codec.UseExtensions(uses)))
 
     def _call_received(self, call: ToolCall, text: str) -> None:
         if call.call_id in self._calls.open:
@@ -241,6 +312,21 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         else:
             self._calls.issue(call.call_id)
             self._events.append(call)
+            self._answer.cut = False  # another answer is under way
+
+
+class _Answer:
+    """What a client's core knows of the answer under way, to derive its end where no service tells it."""
+
+    __slots__ = ("begun", "cut", "uses")
+
+    def __init__(self) -> None:
+        self.begun = False
+        """Whether audio came since the last end that was derived."""
+        self.cut = False
+        """Whether that end was an interruption's, so that a `Usage` may still come for the same answer."""
+        self.uses: tuple[str, ...] = ()
+        """The extensions that were taken up: with ``usage`` nothing is derived."""
 
 
 class ServerProtocol(_SpekoSession[Command]):
@@ -248,12 +334,38 @@ class ServerProtocol(_SpekoSession[Command]):
 
     Say `send_ready` before anything else but an error. `ttl` in seconds, when given, ends the session
     with code 1000 and reason ``session_expired``, after an `Expiring` event `warn_before` seconds ahead.
+
+    `extensions` are the names of what is offered to the client beyond the plain protocol: ``usage``, or
+    nothing. `LocalProtocolError` for any other name.
     """
 
     _audio_type = AudioIn
     _hears_output = False
     _ends_at_ttl = True
     _ready = False
+
+    def __init__(
+        self,
+        *,
+        input_sample_rate: int = 24_000,
+        output_sample_rate: int = 24_000,
+        limits: Limits = DEFAULT_LIMITS,
+        close_timeout: float = 5.0,
+        ttl: float | None = None,
+        warn_before: float = 60.0,
+        state: State = State.OPEN,
+        extensions: Iterable[str] = (),
+    ) -> None:
+        self._offer = _Offer(extensions)
+        super().__init__(
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            limits=limits,
+            close_timeout=close_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+            state=state,
+        )
 
     def _audio(self, pcm: bytes) -> Command:
         return AudioIn(pcm, self._audio_rate)
@@ -263,7 +375,7 @@ class ServerProtocol(_SpekoSession[Command]):
         self._check_open()
         if self._ready:
             raise LocalProtocolError("ready was sent already; a session has one")
-        self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate))
+        self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate, self._offer.names))
         self._ready = self._may_talk = True
 
     def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
@@ -302,16 +414,29 @@ class ServerProtocol(_SpekoSession[Command]):
         _require_one_of("at", at, ("user", "assistant"))
         self._check_ready()
         self._drop_queued_audio()
-        # Not held to the outbox's limit: it is short, and what it tells can't wait.
-        text = codec.encode(Interruption(at))
-        self._queued += len(text)
-        self._put(text)
+        self._queue_short(codec.encode(Interruption(at)))
         self._calls.make_moot()
 
     def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
         """Queue the tokens of audio spent since the last report; neither below zero."""
         _require_count(input_audio_tokens=input_audio_tokens, output_audio_tokens=output_audio_tokens)
         self._queue_frame(Usage(input_audio_tokens, output_audio_tokens))
+
+    def send_response_end(self, status: ResponseStatus, reason: str = "") -> None:
+        """Queue the end of one answer, once for each, behind all of its audio; `reason` says why it is not
+        whole, where that is known.
+
+        Sent to a client that has taken the extension ``usage`` up, since no other knows it; before that it is
+        held, and to other clients it is not sent.
+        """
+        _require_one_of("status", status, get_args(ResponseStatus))
+        _require_text(reason=reason)
+        self._check_ready()
+        text = self._encode(ResponseEnd(status, reason))
+        if extensions.USAGE in self._offer.taken:
+            self._queue_text(text)
+        elif extensions.USAGE in self._offer.names and len(self._offer.held) < MAX_HELD_ENDS:
+            self._offer.held.append(text)
 
     def send_error(self, code: str, message: str) -> None:
         """Queue a failure that the session survives, or the reason for the close that follows.
@@ -348,8 +473,39 @@ class ServerProtocol(_SpekoSession[Command]):
                 # The next turn starts on a whole sample, whatever this one ended on.
                 self._odd = b""
                 self._events.append(boundary)
+            case codec.UseExtensions(use=use):
+                if self._offer.names:
+                    self._take_up(extensions.read_names(use))
+                else:
+                    self._events.append(Unknown("extensions", text))
             case command:
                 self._events.append(command)
+
+    def _take_up(self, names: tuple[str, ...]) -> None:
+        offer = self._offer
+        offer.taken |= frozenset(names).intersection(offer.names)
+        if extensions.USAGE in offer.taken:
+            held, offer.held = offer.held, []
+            if self._state is _OPEN:
+                for text in held:
+                    self._queue_short(text)
+
+
+class _Offer:
+    """What a server offers beyond the plain protocol, and what became of it."""
+
+    __slots__ = ("held", "names", "taken")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(dict.fromkeys(names))
+        self.taken: frozenset[str] = frozenset()
+        self.held: list[str] = []
+        """Ends of answers that wait for the client to take ``usage`` up: encoded, oldest first."""
+        for name in self.names:
+            if name not in extensions.KNOWN:
+                raise LocalProtocolError(
+                    f"{name!r} is not an extension of the protocol; choose of {', '.join(extensions.KNOWN)}"
+                )
 
 
 def _require_text(**values: object) -> None:
