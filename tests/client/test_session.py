@@ -27,6 +27,7 @@ from speko_anyio import (
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
+    ResponseEnd,
     SessionExpired,
     ToolCall,
     ToolResult,
@@ -117,6 +118,7 @@ async def test_every_frame_arrives_in_order_however_the_bytes_are_cut(max_receiv
             Audio(PCM, 24_000),
             Transcript("user", "hé", True),
             Usage(1, 2),
+            ResponseEnd("done"),
             Error("BUSY", "wait"),
             Close(1000, "done", "remote"),
         ]
@@ -328,9 +330,10 @@ async def test_an_interruption_discards_the_undelivered_audio_ahead_of_it() -> N
         server.core.send_audio(PCM[:2])
         server.flush()
         await settled()
-        assert [await session.receive() for _ in range(3)] == [
+        assert [await session.receive() for _ in range(4)] == [
             Transcript("assistant", "so", False),
             Interruption("user"),
+            ResponseEnd("interrupted"),
             Audio(PCM[:2], 24_000),
         ]
         stats = session.stats()

@@ -45,7 +45,7 @@ async def test_while_it_drains_it_lives_and_is_not_ready_and_sessions_go_on() ->
             url = await tasks.start(serve)
             grant = await mint(url)
             async with raw_client(grant.ws_url, grant.ws_token) as client:
-                assert await client.hear() == Ready(24000, 24000)
+                assert await client.hear() == Ready(24000, 24000, ("usage",))
                 stop.set()
                 while (answer := await get(url, "/readyz")).status_code == 200:
                     pass

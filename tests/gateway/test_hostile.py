@@ -28,7 +28,7 @@ THREAT_MODEL = Path(__file__).parents[2] / "docs" / "threat-model.md"
 async def opened(url: str) -> AsyncIterator[RawClient]:
     grant = await mint(url)
     async with raw_client(grant.ws_url, grant.ws_token) as client:
-        assert await client.hear() == Ready(24000, 24000)
+        assert await client.hear() == Ready(24000, 24000, ("usage",))
         yield client
 
 
@@ -153,7 +153,7 @@ async def test_a_token_in_the_wrong_place_opens_nothing(where: str) -> None:
                     await client.hear()
             # It was not used up by that.
             async with raw_client(grant.ws_url, grant.ws_token) as client:
-                assert await client.hear() == Ready(24000, 24000)
+                assert await client.hear() == Ready(24000, 24000, ("usage",))
 
 
 @pytest.mark.anyio
@@ -195,7 +195,7 @@ async def test_more_sessions_than_a_node_may_have_are_refused_and_room_is_used_a
             while True:  # until the gateway has recorded that end
                 async with raw_client(spare.ws_url, spare.ws_token) as again:
                     try:
-                        assert await again.hear() == Ready(24000, 24000)
+                        assert await again.hear() == Ready(24000, 24000, ("usage",))
                     except HandshakeError:
                         continue
                     break

@@ -60,7 +60,7 @@ async def test_a_session_leaves_its_numbers() -> None:
                 assert (await http.post(f"{url}/v1/sessions", content=b"{}")).status_code == 401
             grant = await mint(url)
             async with raw_client(grant.ws_url, grant.ws_token) as client:
-                assert await client.hear() == Ready(24000, 24000)
+                assert await client.hear() == Ready(24000, 24000, ("usage",))
                 client.connection.send_audio(bytes(24_000))
                 client.connection.commit()
                 await client.flush()

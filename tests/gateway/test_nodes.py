@@ -69,7 +69,7 @@ async def test_any_node_serves_any_token_once(database_url: str) -> None:
     async with two_nodes(database_url) as (first, second):
         grant = await mint(first)
         async with raw_client(at(second, grant.ws_url), grant.ws_token) as client:
-            assert await client.hear() == Ready(24000, 24000)
+            assert await client.hear() == Ready(24000, 24000, ("usage",))
             assert (await record_of(first, grant.session_id))["status"] == "live"
             for node in (first, second):
                 async with raw_client(at(node, grant.ws_url), grant.ws_token) as late:

@@ -63,7 +63,7 @@ async def test_a_websocket_is_admitted_by_its_origin(
             async with raw_client(grant.ws_url, grant.ws_token, headers=headers) as client:
                 first = await client.hear()
                 if admitted:
-                    assert first == Ready(24000, 24000)
+                    assert first == Ready(24000, 24000, ("usage",))
                     return
                 # A page is told by a frame and a close code: it sees no HTTP status.
                 assert isinstance(first, Error)
@@ -77,7 +77,7 @@ async def test_the_gateway_s_own_page_is_always_admitted() -> None:
         async with running_gateway(make_gateway(allowed_origins=[])) as url:
             grant = await mint(url)
             async with raw_client(grant.ws_url, grant.ws_token, headers=[("Origin", url)]) as client:
-                assert await client.hear() == Ready(24000, 24000)
+                assert await client.hear() == Ready(24000, 24000, ("usage",))
 
 
 async def preflight(allowed: list[str] | None, origin: str) -> httpx.Response:

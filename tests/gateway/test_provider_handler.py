@@ -212,7 +212,7 @@ async def test_a_conversation_at_either_rate(
         frames = await client.hear(
             is_a(Usage), said("user", "What is the weather?"), said("assistant", "It is sunny.")
         )
-    assert frames[0] == Ready(rate, rate)
+    assert frames[0] == Ready(rate, rate, ("usage",))
     audio = [frame for frame in frames if isinstance(frame, Audio)]
     assert {frame.sample_rate for frame in audio} == {rate}
     assert sum(len(frame.pcm) for frame in audio) == pytest.approx(rate * 2 * 0.5, abs=8)

@@ -70,7 +70,7 @@ async def test_it_knows_what_was_minted(wire: MemoryTransport) -> None:
 async def test_ready_comes_first_and_the_goodbye_last(wire: MemoryTransport) -> None:
     async with session_over(wire) as session:
         await session.send_audio(b"\1\2")
-    assert await wire.hear() == Ready(16000, 24000)
+    assert await wire.hear() == Ready(16000, 24000, ("usage",))
     assert await wire.hear() == Audio(b"\1\2", 24000)
     assert await wire.hear() == Close(1000, "", "remote")
     assert session.closed == Close(1000, "", "local")
@@ -235,7 +235,7 @@ async def test_the_time_limit_is_announced_and_kept(wire: MemoryTransport) -> No
     assert close == Close(1000, "session_expired", "local")
     # The client is told too, ahead of it.
     assert [await wire.hear() for _ in range(3)] == [
-        Ready(16000, 24000),
+        Ready(16000, 24000, ("usage",)),
         Error("SESSION_EXPIRING", "the session ends in 0 seconds"),
         Close(1000, "session_expired", "remote"),
     ]
@@ -245,7 +245,7 @@ async def test_nobody_is_warned_who_has_left(wire: MemoryTransport) -> None:
     wire.answers_close = False
     async with session_over(wire, ttl=0.05, warn_before=0.01, close_timeout=0.1) as session:
         await session.close(4000, "enough")
-    assert await wire.hear() == Ready(16000, 24000)
+    assert await wire.hear() == Ready(16000, 24000, ("usage",))
     assert await wire.hear() == Close(4000, "enough", "remote")
 
 
@@ -422,7 +422,7 @@ async def test_an_interruption_never_waits_for_room(wire: MemoryTransport) -> No
         await session.send_interruption()
         wire.writable.set()
         assert [await wire.hear() for _ in range(3)] == [
-            Ready(16000, 24000),
+            Ready(16000, 24000, ("usage",)),
             Interruption("user"),
             Usage(1, 2),
         ]

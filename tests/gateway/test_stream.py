@@ -82,7 +82,7 @@ async def test_a_token_opens_its_own_session_once_and_in_time() -> None:
         assert "another session" in await refusal(grant.ws_url, other.ws_token)
         # None of that has used the token up.
         async with raw_client(grant.ws_url, grant.ws_token) as client:
-            assert await client.hear() == Ready(24000, 24000)
+            assert await client.hear() == Ready(24000, 24000, ("usage",))
             assert "used before" in await refusal(grant.ws_url, grant.ws_token)
         assert "used before" in await refusal(grant.ws_url, grant.ws_token)
         time += 61
@@ -276,7 +276,7 @@ async def test_echo() -> None:
     async with running_gateway(make_gateway()) as url:
         grant = await mint(url)
         async with raw_client(grant.ws_url, grant.ws_token) as client:
-            assert await client.hear() == Ready(24000, 24000)
+            assert await client.hear() == Ready(24000, 24000, ("usage",))
             for pcm in (b"\1\2" * 240, b"\3\4" * 24_000):
                 client.connection.send_audio(pcm)
                 await client.flush()
@@ -371,7 +371,7 @@ async def test_a_handler_that_returns_closes_with_1000() -> None:
         grant = await mint(url)
         async with raw_client(grant.ws_url, grant.ws_token) as client:
             assert await client.hear_all() == [
-                Ready(24000, 24000),
+                Ready(24000, 24000, ("usage",)),
                 Transcript("assistant", "that's all", True),
                 Close(1000, "", "remote"),
             ]
@@ -419,7 +419,7 @@ async def test_a_handler_that_fails_ends_its_own_session_only(
             await bystander.flush()
             assert await bystander.hear() == Audio(b"\1\2", 24000)
     assert frames == [
-        Ready(24000, 24000),
+        Ready(24000, 24000, ("usage",)),
         Error("INTERNAL", "the gateway failed to serve this session"),
         Close(1011, "internal error", "remote"),
     ]
@@ -478,7 +478,7 @@ async def test_a_session_ends_at_its_time() -> None:
         grant = await mint(url, ttlSeconds=1)
         async with raw_client(grant.ws_url, grant.ws_token) as client:
             assert await client.hear_all() == [
-                Ready(24000, 24000),
+                Ready(24000, 24000, ("usage",)),
                 Error("SESSION_EXPIRING", "the session ends in 1 seconds"),
                 Close(1000, "session_expired", "remote"),
             ]

@@ -23,7 +23,7 @@ SCRIPT = [
     steps.close(4000, "done"),
 ]
 FRAMES = [
-    Ready(24_000, 24_000),
+    Ready(24_000, 24_000, ("usage",)),
     ToolCall("call-1", "roll", '{"sides": 6}'),
     Transcript("assistant", "Four.", True),
     Close(4000, "done", "remote"),

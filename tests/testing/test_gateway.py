@@ -46,7 +46,7 @@ from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 pytestmark = pytest.mark.anyio
 
 PCM = bytes(range(256)) * 4
-READY = Ready(24_000, 24_000)
+READY = Ready(24_000, 24_000, ("usage",))
 
 
 @pytest.fixture(params=VIRTUAL_BACKENDS)
@@ -131,7 +131,7 @@ async def test_without_a_script_the_peer_is_played_by_hand() -> None:
 async def test_a_session_has_the_rates_of_its_peer() -> None:
     peer = FakePeer(input_sample_rate=16_000, output_sample_rate=8_000)
     async with fake_session([steps.say(bytes(640)), steps.expect(Commit)], peer=peer) as (session, _):
-        assert await session.receive() == Ready(16_000, 8_000)
+        assert await session.receive() == Ready(16_000, 8_000, ("usage",))
         assert await session.receive() == Audio(bytes(320), 8_000)
         assert session.input_sample_rate == 16_000
         await session.send_audio(PCM)

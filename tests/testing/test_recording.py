@@ -30,6 +30,7 @@ from speko_anyio import (
     Interrupt,
     Interruption,
     Ready,
+    ResponseEnd,
     ServerToolCall,
     SessionInfo,
     State,
@@ -73,6 +74,7 @@ FRAMES = st.one_of(
     st.builds(ServerToolCall, TEXTS, TEXTS, st.sampled_from(["started", "completed", "failed"])),
     st.builds(Interruption, st.sampled_from(["user", "assistant"])),
     st.builds(Usage, st.integers(0, 9), st.integers(0, 9)),
+    st.builds(ResponseEnd, st.sampled_from(["done", "interrupted", "incomplete", "failed"]), TEXTS),
     st.builds(Error, TEXTS, TEXTS),
     TEXTS.map(lambda text: Unknown("new", json.dumps({"t": "new", "x": text}, indent=1))),
     st.just("call"),
@@ -98,7 +100,7 @@ def recordings(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Recording:
     )
     rates = recording.input_sample_rate, recording.output_sample_rate
     moments = recording.moments
-    moments.append(Moment(0.0, "gateway", Ready(*rates)))
+    moments.append(Moment(0.0, "gateway", Ready(*rates, ("usage",))))
     at, calls, open_calls = 0.0, 0, []
     for what in draw(st.lists(FRAMES | COMMANDS, max_size=12)):
         at = round(at + draw(st.integers(1, 5_000)) / 1000, 6)
@@ -177,6 +179,23 @@ async def conversation(recorder: Recorder, **options: Any) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_replay_tells_the_ends_of_answers_also_where_none_was_recorded(ends: bool) -> None:
+    recording = Recording(moments=[Moment(0.0, "gateway", Ready(24_000, 24_000))])
+    for what in (
+        Audio(PCM, 24_000),
+        Usage(1, 2),
+        ResponseEnd("incomplete", "why"),
+        Close(1000, "", "remote"),
+    ):
+        if ends or not isinstance(what, ResponseEnd):
+            recording.moments.append(Moment(0.5, "gateway", what))
+    async with fake_session(replay(recording), peer=peer_of(recording)) as (session, _):
+        told = [frame async for frame in session if isinstance(frame, ResponseEnd)]
+    assert told == [ResponseEnd("incomplete", "why") if ends else ResponseEnd("done")]
+
+
+@pytest.mark.anyio
 async def test_a_recorder_writes_down_both_sides_with_their_times() -> None:
     recorder = Recorder()
     await conversation(recorder)
@@ -184,7 +203,7 @@ async def test_a_recorder_writes_down_both_sides_with_their_times() -> None:
     assert recording.session_id == "s1"
     said: list[tuple[float, str, Command | Frame]] = [(m.at, m.by, m.what) for m in recording.moments]
     assert said == [
-        (0.0, "gateway", Ready(24_000, 24_000)),
+        (0.0, "gateway", Ready(24_000, 24_000, ("usage",))),
         (0.5, "client", AudioIn(PCM, 24_000)),
         (0.5, "client", Commit()),
         (0.5, "gateway", ToolCall("call-1", "f", '{"city": "Oslo"}')),

@@ -30,5 +30,6 @@ async def echo(session: ServerSession) -> None:
                 await session.send_transcript("user", f"{seconds:.2f} seconds of audio", final=True)
                 tokens = round(seconds * TOKENS_PER_SECOND)
                 await session.send_usage(tokens, tokens)
+                await session.send_response_end()
             case Clear():
                 turn = 0

@@ -19,6 +19,7 @@ from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.commands import AudioIn, Commit, EndTurn, ToolResult
 from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage
 from speko_anyio.protocol.errors import ConnectionClosed
+from speko_anyio.protocol.extensions import USAGE
 from speko_anyio.protocol.frames import Close, Expiring, Unknown
 from speko_anyio.protocol.limits import DEFAULT_LIMITS, Limits
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from speko_anyio.protocol.commands import Command
     from speko_anyio.protocol.dialect import Message
-    from speko_anyio.protocol.frames import Role, ToolStatus
+    from speko_anyio.protocol.frames import ResponseStatus, Role, ToolStatus
     from speko_anyio.protocol.session import Buffer, ServerProtocol
 
 _P = ParamSpec("_P")
@@ -117,6 +118,7 @@ async def open_session(
             close_timeout=close_timeout,
             ttl=ttl,
             warn_before=warn_before,
+            extensions=(USAGE,),
         ),
         receive_buffer=receive_buffer,
         send_buffer=send_buffer,
@@ -308,6 +310,15 @@ class ServerSession:
         await self._send(self._core.send_usage, input_audio_tokens, output_audio_tokens)
         self.meter.input_tokens += input_audio_tokens
         self.meter.output_tokens += output_audio_tokens
+
+    async def send_response_end(self, status: ResponseStatus = "done", reason: str = "") -> None:
+        """Send the end of one answer, behind all of its audio, once for each: what clients count turns by.
+
+        ``done``; ``interrupted`` when the user cut it off; ``incomplete`` when a limit or a filter cut it
+        short; ``failed``. `reason` says why it is not whole. A client that does not know this message, such
+        as a published SDK, is not sent it.
+        """
+        await self._send(self._core.send_response_end, status, reason)
 
     async def send_error(self, code: str, message: str) -> None:
         """Report a failure that the session survives, or the reason for the close that follows."""

@@ -11,6 +11,7 @@ from ..protocol import codec
 from ..protocol.commands import AudioIn, Command, UpgradeRequest
 from ..protocol.dialect import CloseMessage
 from ..protocol.errors import ConnectionClosed
+from ..protocol.extensions import USAGE
 from ..protocol.frames import Audio, Close, Expiring, Ready, Unknown
 from ..protocol.mint import SessionConfig
 
@@ -44,8 +45,13 @@ class _Transport:
 
     def __init__(self, peer: FakePeer) -> None:
         self._peer = peer
+        self._begun = False
 
     async def receive(self) -> str | bytes | CloseMessage | None:
+        if not self._begun:
+            # What the client took up, it told the peer's core, which passes the handler's messages on.
+            self._begun = True
+            return codec.encode(codec.UseExtensions((USAGE,)))
         try:
             return _message(await self._peer.receive())
         except ConnectionClosed:

@@ -12,6 +12,7 @@ from ..protocol.frames import (
     Frame,
     Interruption,
     Ready,
+    ResponseEnd,
     ServerToolCall,
     Transcript,
     Unknown,
@@ -22,7 +23,8 @@ def reordered(frames: Iterable[Frame], random: Random) -> list[Frame]:
     """The same frames in another order that the protocol allows, drawn from `random`.
 
     Each of these keeps its own order: audio, the transcripts of either role, tool calls, the news of each
-    tool on the server, usage. Nothing passes `Ready`, an `Interruption`, an `Error` or `Close`.
+    tool on the server, usage. Nothing passes `Ready`, an `Interruption`, a `ResponseEnd`, an `Error` or
+    `Close`.
     """
     result: list[Frame] = []
     streams: dict[object, deque[Frame]] = {}
@@ -37,7 +39,7 @@ def reordered(frames: Iterable[Frame], random: Random) -> list[Frame]:
                 del streams[key]
 
     for frame in frames:
-        if isinstance(frame, Ready | Interruption | Error | Close):
+        if isinstance(frame, Ready | Interruption | ResponseEnd | Error | Close):
             mix()
             result.append(frame)
         else:

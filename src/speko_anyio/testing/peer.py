@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final, TypeVar, overload
 
 import anyio
@@ -15,6 +16,7 @@ from anyio.lowlevel import checkpoint
 from ..protocol import framing
 from ..protocol.commands import AudioIn, Command, Interrupt, ToolResult
 from ..protocol.errors import SpekoError
+from ..protocol.extensions import USAGE
 from ..protocol.frames import (
     Audio,
     Close,
@@ -23,6 +25,8 @@ from ..protocol.frames import (
     Frame,
     Interruption,
     Ready,
+    ResponseEnd,
+    ResponseStatus,
     Role,
     ServerToolCall,
     ToolCall,
@@ -45,6 +49,7 @@ class FakePeer(FakeServer):
 
     - `commands`: what the client said, in order, for assertions; `said` and `audio` are two views of it.
     - `config`: what the session was minted as; None when nobody minted it.
+    - `extensions`: what it offers beyond the plain protocol; nothing, as the hosted service does: ``()``.
     - `stream`, `to_client`, `from_client`: the connection itself, for faults that have no method here.
 
     It sends what the protocol allows and raises `LocalProtocolError` for the rest, as a gateway would: a
@@ -59,11 +64,13 @@ class FakePeer(FakeServer):
         max_receive: int = 65_536,
         input_sample_rate: int = 24_000,
         output_sample_rate: int = 24_000,
+        extensions: Iterable[str] = (USAGE,),
     ) -> None:
         super().__init__(
             max_receive=max_receive,
             input_sample_rate=input_sample_rate,
             output_sample_rate=output_sample_rate,
+            extensions=extensions,
         )
         self.config = config
         self.on_command = self._arrived
@@ -180,6 +187,10 @@ class FakePeer(FakeServer):
     def transcript(self, role: Role, text: str, *, final: bool = True) -> None:
         """Send what `role` said, as text."""
         self.send(Transcript(role, text, final))
+
+    def end_response(self, status: ResponseStatus = "done", reason: str = "") -> None:
+        """End one answer: what the client counts turns by."""
+        self.send(ResponseEnd(status, reason))
 
     async def call_tool(self, name: str, /, **arguments: object) -> str:
         """Have the client run a tool; what it answered. Waits for it without a limit of its own.
@@ -325,6 +336,8 @@ class FakePeer(FakeServer):
                 core.send_interruption(at)
             case Usage(input_audio_tokens=heard, output_audio_tokens=spoken):
                 core.send_usage(heard, spoken)
+            case ResponseEnd(status=status, reason=reason):
+                core.send_response_end(status, reason)
             case Error(code=code, message=message):
                 core.send_error(code, message)
             case Unknown(raw=text):

@@ -164,6 +164,8 @@ class Recording(msgspec.Struct, kw_only=True):
         what = decode(text)
         if isinstance(what, codec.End):
             raise codec.MalformedMessage("an `end` is part of a close")
+        if isinstance(what, codec.UseExtensions):
+            raise codec.MalformedMessage("taking up extensions is no command")
         return what
 
 

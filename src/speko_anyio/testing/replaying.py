@@ -10,7 +10,8 @@ from ..client.session import RealtimeSession
 from ..protocol.close_codes import is_sendable
 from ..protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult, UpgradeRequest
 from ..protocol.errors import ConnectionClosed, LocalProtocolError
-from ..protocol.frames import Close, Expiring, Ready
+from ..protocol.extensions import USAGE
+from ..protocol.frames import Close, Expiring, Ready, ResponseEnd
 from .peer import FakePeer
 from .recording import Recording
 from .script import Step
@@ -51,9 +52,16 @@ def replay(recording: Recording) -> Step:
 
 
 def peer_of(recording: Recording) -> FakePeer:
-    """A peer with the sample rates of `recording`."""
+    """A peer with the sample rates of `recording`, which tells ends of answers if that one did."""
+    tells_ends = any(
+        isinstance(moment.what, ResponseEnd) or (isinstance(moment.what, Ready) and moment.what.extensions)
+        for moment in recording.moments
+    )
     return FakePeer(
-        input_sample_rate=recording.input_sample_rate, output_sample_rate=recording.output_sample_rate
+        input_sample_rate=recording.input_sample_rate,
+        output_sample_rate=recording.output_sample_rate,
+        # Of a service that did not, the client's core makes them out of what it told.
+        extensions=(USAGE,) if tells_ends else (),
     )
 
 

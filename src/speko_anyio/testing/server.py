@@ -55,13 +55,17 @@ class FakeServer:
         max_receive: int = 65_536,
         input_sample_rate: int = 24_000,
         output_sample_rate: int = 24_000,
+        extensions: Iterable[str] = (),
     ) -> None:
         self.to_client = Pipe()
         self.from_client = Pipe()
         self.from_client.sink = self._received
         self.stream = MemoryStream(self.to_client, self.from_client, max_receive=max_receive)
         self.core = ServerConnection(
-            input_sample_rate=input_sample_rate, output_sample_rate=output_sample_rate, ping_interval=None
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            ping_interval=None,
+            extensions=extensions,
         )
         self.commands: list[Command] = []
         self.on_command: Callable[[Command], None] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from ..protocol.commands import Command, Commit
-from ..protocol.frames import Frame, Role
+from ..protocol.frames import Frame, ResponseStatus, Role
 from .script import Step
 
 
@@ -42,6 +42,11 @@ def say(pcm: bytes, *, pace: float | None = None) -> Step:
 def transcript(role: Role, text: str, *, final: bool = True) -> Step:
     """Send what `role` said, as text."""
     return lambda peer: peer.transcript(role, text, final=final)
+
+
+def end_response(status: ResponseStatus = "done", reason: str = "") -> Step:
+    """End one answer: what the client counts turns by."""
+    return lambda peer: peer.end_response(status, reason)
 
 
 def call_tool(name: str, /, **arguments: object) -> Step:

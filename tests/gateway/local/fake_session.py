@@ -17,6 +17,8 @@ from speko_anyio.protocol.frames import (
     Error,
     Frame,
     Interruption,
+    ResponseEnd,
+    ResponseStatus,
     Role,
     ToolCall,
     Transcript,
@@ -121,6 +123,9 @@ class FakeSession:
         await self._send(
             Usage(input_audio_tokens=input_audio_tokens, output_audio_tokens=output_audio_tokens)
         )
+
+    async def send_response_end(self, status: ResponseStatus, reason: str = "") -> None:
+        await self._send(ResponseEnd(status, reason))
 
     async def send_error(self, code: str, message: str) -> None:
         await self._send(Error(code=code, message=message))

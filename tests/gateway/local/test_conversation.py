@@ -24,6 +24,7 @@ from speko_anyio.protocol.frames import (
     Error,
     Frame,
     Interruption,
+    ResponseEnd,
     ToolCall,
     Transcript,
     Unknown,
@@ -118,26 +119,27 @@ async def test_a_turn(input_rate: int, output_rate: int, end: Commit | EndTurn) 
     session = FakeSession(input_sample_rate=input_rate, output_sample_rate=output_rate)
     async with serving("what time is it", session) as recognizer:
         session.say(*question(input_rate), end)
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
     assert finals(session) == [("user", "what time is it"), ("assistant", "It is 3:25 PM.")]
     assert session.turns_ended == 0  # the client said so itself
     assert audio_seconds(session) == pytest.approx(
         len(speak_to_pcm("It is 3:25 PM.", 16_000)) / 32_000, abs=0.01
     )
     seconds = pcm.duration(recognizer.utterances[-1], 16_000)
-    usage = session.frames[-1]
+    usage, end_told = session.frames[-2:]
     assert isinstance(usage, Usage)
     assert usage.input_audio_tokens == pytest.approx(seconds * 10, abs=1)
     assert usage.output_audio_tokens == pytest.approx(audio_seconds(session) * 20, abs=1)
     kinds = [type(frame) for frame in session.frames if not isinstance(frame, Transcript)]
-    assert kinds == [Audio] * (len(kinds) - 1) + [Usage]
+    assert kinds == [Audio] * (len(kinds) - 2) + [Usage, ResponseEnd]
+    assert end_told == ResponseEnd("done")
 
 
 async def test_silence_ends_the_turn_and_a_late_commit_asks_nothing_more() -> None:
     session = FakeSession()
     async with serving("thanks", session):
         session.say(*question(), AudioIn(pcm.silence(1, 16_000), 16_000), Commit())
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
         assert len(finals(session)) == 2
         assert session.turns_ended == 1
         session.say(Commit())
@@ -154,7 +156,7 @@ async def test_partial_transcripts_come_first_and_cost_the_final_nothing() -> No
         assert session.frames == [Transcript("user", "thanks", final=False)]
         heard_ahead = len(recognizer.utterances)
         session.say(Commit())
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
         assert len(recognizer.utterances) == heard_ahead
 
 
@@ -179,7 +181,7 @@ async def test_interrupt_stops_the_audio_at_once() -> None:
         asked = anyio.current_time()
         session.say(Interrupt())
         told = await session.wait_for(is_a(Interruption))
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
     assert told.frame == Interruption("user")
     last_audio = max(sent.at for sent in session.sent if isinstance(sent.frame, Audio))
     assert told.at >= last_audio
@@ -208,7 +210,7 @@ async def test_an_interrupt_right_after_the_commit_cancels_the_answer() -> None:
     session = FakeSession()
     async with serving(LONG, session):
         session.say(*question(), Commit(), Interrupt())
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
     assert audio_seconds(session) == 0
     assert session.frames[-2:] == [Interruption("user"), session.frames[-1]]
 
@@ -217,7 +219,7 @@ async def test_an_interrupt_while_the_end_is_still_playing_is_told() -> None:
     session = FakeSession()
     async with serving("thanks", session):
         session.say(*question(), Commit())
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
         session.say(Interrupt())
         await session.wait_for(is_a(Interruption))
 
@@ -234,7 +236,7 @@ async def test_clear_forgets_what_was_said() -> None:
     session = FakeSession()
     async with serving("thanks", session):
         session.say(*question(), Clear(), AudioIn(pcm.silence(0.3, 16_000), 16_000), Commit())
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
     assert finals(session) == [("assistant", module.NOTHING_HEARD)]
 
 
@@ -246,7 +248,7 @@ async def test_a_tool_is_called_and_its_result_spoken() -> None:
         assert isinstance(call, ToolCall)
         assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "paris"})
         session.say(ToolResult("someone else's", "no"), ToolResult(call.call_id, '{"sky": "clear"}'))
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
     assert finals(session)[-1] == ("assistant", "sky clear.")
 
 
@@ -257,7 +259,7 @@ async def test_results_of_parallel_calls_may_come_in_any_order() -> None:
         await session.wait_for(is_a(ToolCall), count=2)
         calls = [frame for frame in session.frames if isinstance(frame, ToolCall)]
         session.say(*(ToolResult(call.call_id, call.name) for call in reversed(calls)))
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
     assert finals(session)[-1] == ("assistant", "get_weather. get_news.")
 
 
@@ -266,7 +268,7 @@ async def test_a_tool_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> N
     session = FakeSession(config=FakeConfig(tools=[NEWS]))
     async with serving("tell me the news", session):
         session.say(*question(), Commit())
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
     assert finals(session)[-1] == ("assistant", "Get news did not answer.")
 
 
@@ -277,7 +279,7 @@ async def test_an_interrupt_makes_a_call_moot() -> None:
         call = (await session.wait_for(is_a(ToolCall))).frame
         assert isinstance(call, ToolCall)
         session.say(Interrupt(), ToolResult(call.call_id, "late"))
-        await session.wait_for(is_a(Usage))
+        await session.wait_for(is_a(ResponseEnd))
     assert audio_seconds(session) == 0
 
 

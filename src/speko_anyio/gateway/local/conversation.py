@@ -179,11 +179,12 @@ class Conversation:
             self._voice = voice
 
     async def _answer(self, reply: Reply) -> None:
+        failure = ""
         try:
             text = await self._decide(reply)
         except RecognizerError as error:
             await self._session.send_error(error.code, str(error))
-            text = ""
+            text, failure = "", error.code
         if text and not reply.stopped:
             await self._say(text, reply)
         await self._tell_interruption(reply)
@@ -192,6 +193,10 @@ class Conversation:
             _tokens(pcm16.duration(reply.utterance, hear.SAMPLE_RATE), INPUT_TOKEN_SECONDS),
             _tokens(seconds, OUTPUT_TOKEN_SECONDS),
         )
+        if failure:
+            await self._session.send_response_end("failed", failure)
+        else:
+            await self._session.send_response_end("interrupted" if reply.stopped else "done")
         if reply.sent_bytes:
             await reply.wait_played(seconds)
             await self._tell_interruption(reply)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from speko_anyio.protocol.commands import Command
-    from speko_anyio.protocol.frames import Role
+    from speko_anyio.protocol.frames import ResponseStatus, Role
 
 
 class ToolDeclaration(Protocol):
@@ -55,6 +55,7 @@ class VoiceSession(Protocol):
     async def send_tool_call(self, call_id: str, name: str, arguments: str) -> None: ...
     async def send_interruption(self, at: Role) -> None: ...
     async def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None: ...
+    async def send_response_end(self, status: ResponseStatus, reason: str = "") -> None: ...
     async def send_error(self, code: str, message: str) -> None: ...
     def turn_ended(self) -> None:
         """The user has finished speaking, and the client has not said so."""
