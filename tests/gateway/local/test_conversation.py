@@ -212,7 +212,8 @@ async def test_an_interrupt_right_after_the_commit_cancels_the_answer() -> None:
         session.say(*question(), Commit(), Interrupt())
         await session.wait_for(is_a(ResponseEnd))
     assert audio_seconds(session) == 0
-    assert session.frames[-2:] == [Interruption("user"), session.frames[-1]]
+    assert [type(frame) for frame in session.frames[-3:]] == [Interruption, Usage, ResponseEnd]
+    assert session.frames[-1] == ResponseEnd("interrupted")
 
 
 async def test_an_interrupt_while_the_end_is_still_playing_is_told() -> None:
