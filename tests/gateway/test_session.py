@@ -36,10 +36,13 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
+from tests.support.event_loops import VIRTUAL_EVENT_LOOPS
 
 from .support import CONFIG, MemoryTransport
 
 pytestmark = pytest.mark.anyio
+
+in_virtual_time = pytest.mark.parametrize("anyio_backend", VIRTUAL_EVENT_LOOPS, indirect=True)
 
 
 @pytest.fixture
@@ -203,6 +206,7 @@ async def test_close_is_idempotent_and_waits_for_the_answer(wire: MemoryTranspor
         assert [command async for command in session] == [AudioIn(b"\1\2", 16000), session.closed]
 
 
+@in_virtual_time
 async def test_close_does_not_wait_for_ever(wire: MemoryTransport) -> None:
     wire.answers_close = False
     async with session_over(wire, close_timeout=0.05) as session:
@@ -210,6 +214,7 @@ async def test_close_does_not_wait_for_ever(wire: MemoryTransport) -> None:
         assert session.closed == Close(1006, "the peer did not answer the close in time", "local")
 
 
+@in_virtual_time
 async def test_a_peer_that_does_not_read_can_not_hold_the_goodbye_up(wire: MemoryTransport) -> None:
     wire.writable = anyio.Event()
     async with session_over(wire, close_timeout=0.05) as session:
@@ -227,6 +232,7 @@ async def test_a_code_that_may_not_be_sent_is_refused_and_changes_nothing(wire: 
         assert session.closed is None
 
 
+@in_virtual_time
 async def test_the_time_limit_is_announced_and_kept(wire: MemoryTransport) -> None:
     async with session_over(wire, ttl=0.1, warn_before=0.05) as session:
         warning, close = [command async for command in session]
@@ -241,6 +247,7 @@ async def test_the_time_limit_is_announced_and_kept(wire: MemoryTransport) -> No
     ]
 
 
+@in_virtual_time
 async def test_nobody_is_warned_who_has_left(wire: MemoryTransport) -> None:
     wire.answers_close = False
     async with session_over(wire, ttl=0.05, warn_before=0.01, close_timeout=0.1) as session:

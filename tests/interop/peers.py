@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeAlias
@@ -27,6 +28,7 @@ from websockets.asyncio.server import serve
 from websockets.typing import Subprotocol
 
 from tests.support.patience import PATIENCE
+from tests.support.processes import environment, running
 
 from .script import TOKEN, Report, Role, Step, beginning_of_a_frame, perform
 
@@ -259,32 +261,25 @@ class NodePeer:
     def __enter__(self) -> Self:
         node = shutil.which("node")
         assert node is not None
-        self._process = subprocess.Popen(
-            [node, Path(__file__).with_name("peer.mjs")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "WS_MODULE": str(self._modules / "node_modules" / "ws")},
-        )
-        self._reader = threading.Thread(target=self._read, name="node's output")
-        self._reader.start()
-        assert self._process.stdin is not None
-        with self._process.stdin:
-            json.dump(self._order, self._process.stdin)
+        command: list[str | Path] = [node, Path(__file__).with_name("peer.mjs")]
+        env = environment(WS_MODULE=str(self._modules / "node_modules" / "ws"))
+        with ExitStack() as stack:
+            self._process = stack.enter_context(running(command, env=env, stdin=subprocess.PIPE, stderr=None))
+            self._reader = threading.Thread(target=self._read, name="node's output")
+            self._reader.start()
+            stack.callback(self._reader.join, PATIENCE)
+            stack.callback(self._process.kill)  # so that the reader comes to an end
+            assert self._process.stdin is not None
+            with self._process.stdin:
+                json.dump(self._order, self._process.stdin)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(PATIENCE if value is None else 0)
-        finally:
-            self._process.kill()  # by its pid; nothing to do when it has ended
-            self._process.wait(PATIENCE)
-            self._reader.join(PATIENCE)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+        with self._stack, contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE if value is None else 0)
 
     @property
     def port(self) -> int:

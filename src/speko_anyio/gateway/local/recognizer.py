@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 _ReplyT = TypeVar("_ReplyT", wire.Heard, wire.Warm)
 
-START_TIMEOUT: Final = 30.0
+# They tell a hanging process from a slow one: at load 9, a question that takes 0.3 s took 8 s.
+START_TIMEOUT: Final = 120.0
 """Seconds for loading the models; 0.7 s on an idle machine."""
 
-HEAR_TIMEOUT: Final = 20.0
+HEAR_TIMEOUT: Final = 60.0
 """Seconds for one utterance. The longest, 15 s, takes about 1.5 s."""
 
 QUEUE_PER_WORKER: Final = 8
