@@ -55,7 +55,7 @@ def told(capsys: pytest.CaptureFixture[str], *handlers: str) -> str:
     given = [argument for handler in handlers for argument in ("--handler", handler)]
     assert main(["gateway", "check", *given]) == USAGE
     out, err = capsys.readouterr()
-    assert "\nok" not in out
+    assert "\nok    providers" not in out
     assert err.count("\n") == 1, err
     return err.removeprefix("speko-anyio: ").strip()
 

@@ -75,14 +75,22 @@ def test_secrets_are_never_shown() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("PORT", "70000", "port is wrong (Expected `int` <= 65535)"),
-        ("PORT", "soon", "port is wrong"),
-        ("METRICS", "maybe", "metrics is wrong"),
-        ("LOG_FORMAT", "yaml-s3cr3t", "log_format is wrong (not one of the choices)"),
-        ("SECRET", "s3cr3t", "secret is wrong (Expected `str` of length >= 32)"),
-        ("DRAIN_SECONDS", "-1", "drain_seconds is wrong (Expected `float` >= 0.0)"),
-        ("DRIAN_SECONDS", "1", "there is no setting drian_seconds; did you mean drain_seconds?"),
-        ("XYZZY", "1", "there is no setting xyzzy; there are host, port"),
+        ("PORT", "70000", "port is invalid; it must be a whole number from 0 to 65535"),
+        ("PORT", "soon", "port is invalid; it must be a whole number"),
+        ("PORT", "tcp:10.96.7.8", "port is invalid; it must be a whole number"),
+        ("METRICS", "maybe", "metrics is invalid; it must be true or false"),
+        ("LOG_FORMAT", "yaml-s3cr3t", "log_format is invalid; it must be json or text"),
+        ("SECRET", "s3cr3t", "secret is invalid; it must be text of 32 characters or more"),
+        ("DRAIN_SECONDS", "-1", "drain_seconds is invalid; it must be a number, 0 or more"),
+        ("DRAIN_SECONDS", "nan", "drain_seconds is invalid; it must be a number, 0 or more"),
+        ("TRANSCRIPT_DAYS", "0", "transcript_days is invalid; it must be a number above 0"),
+        ("TOKEN_SECONDS", "1.5", "token_seconds is invalid; it must be a whole number, 1 or more"),
+        ("DRIAN_SECONDS", "1", "unknown setting drian_seconds; did you mean drain_seconds?"),
+        ("XYZZY", "1", "unknown setting xyzzy; choose one of host, port"),
+        ("SERVICE_HOSTS", "10.96.7.8", "unknown setting service_hosts"),
+        ("METRICS_PORT", "9090", "unknown setting metrics_port"),
+        ("NAME", "my-gateway", "unknown setting name"),
+        ("DATABASE_FILE", "a\0b", "names a file that can't be read"),
         ("SECRET_FILE", "/no/such/file", "names a file that can't be read"),
     ],
 )
@@ -99,10 +107,10 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(name: str, text: str, sa
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("port = '8000'", "port is wrong (Expected `int`, got `str`)"),
-        ("prot = 8000", "there is no setting prot; did you mean port?"),
-        ("port =", "is no TOML"),
-        ("[gateway]\nport = 1", "there is no setting gateway"),
+        ("port = '8000'", "port is invalid; it must be a whole number from 0 to 65535"),
+        ("prot = 8000", "unknown setting prot; did you mean port?"),
+        ("port =", "is not valid TOML"),
+        ("[gateway]\nport = 1", "unknown setting gateway"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, says: str) -> None:
@@ -116,3 +124,56 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, says: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.toml can't be read: No such file"):
         load_settings(tmp_path / "none.toml", {})
+
+
+def test_every_fault_is_told(tmp_path: Path) -> None:
+    file = written(tmp_path, "port = '8000'\nprot = 1\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file, {"SPEKO_GATEWAY_METRICS": "maybe", "SPEKO_GATEWAY_HANDLERS": "a,b,c=m:f"})
+    assert len(caught.value.faults) == 5
+    assert str(caught.value).splitlines() == list(caught.value.faults)
+    assert load_settings(None, {}).faults == ()
+
+
+# As Kubernetes sets them for the services "speko-gateway" and "speko-gateway-metrics", and Docker for a link
+SERVICE_LINKS = {
+    "SPEKO_GATEWAY_SERVICE_HOST": "10.96.7.8",
+    "SPEKO_GATEWAY_SERVICE_PORT": "8000",
+    "SPEKO_GATEWAY_SERVICE_PORT_HTTP": "8000",
+    "SPEKO_GATEWAY_SERVICE_PORT_SECRET_FILE": "8000",
+    "SPEKO_GATEWAY_PORT": "tcp://10.96.7.8:8000",
+    "SPEKO_GATEWAY_PORT_8000_TCP": "tcp://10.96.7.8:8000",
+    "SPEKO_GATEWAY_PORT_8000_TCP_PROTO": "tcp",
+    "SPEKO_GATEWAY_PORT_8000_TCP_PORT": "8000",
+    "SPEKO_GATEWAY_PORT_8000_TCP_ADDR": "10.96.7.8",
+    "SPEKO_GATEWAY_PORT_53_UDP": "udp://10.96.7.8:53",
+    "SPEKO_GATEWAY_METRICS_SERVICE_HOST": "None",
+    "SPEKO_GATEWAY_METRICS_SERVICE_PORT": "9090",
+    "SPEKO_GATEWAY_METRICS_PORT": "tcp://[fd00::7]:9090",
+    "SPEKO_GATEWAY_METRICS_PORT_9090_TCP_ADDR": "fd00::7",
+    "SPEKO_GATEWAY_NAME": "/client/speko-gateway",
+    "SPEKO_GATEWAY_ENV_PATH": "/bin",
+}
+
+
+def test_variables_of_a_service_named_like_the_gateway_are_ignored() -> None:
+    for variable, text in SERVICE_LINKS.items():
+        loaded = load_settings(None, {variable: text})
+        assert (loaded.settings, loaded.sources) == (Settings(), {}), variable
+        assert loaded.service_links == (variable,)
+    loaded = load_settings(None, SERVICE_LINKS | {"SPEKO_GATEWAY_HOST": "::", "SPEKO_GATEWAY_PORT": "9000"})
+    assert loaded.settings == Settings(host="::", port=9000)
+    assert len(loaded.service_links) == len(SERVICE_LINKS) - 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_and_line_ends_are_part_of_no_setting(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_bytes(f'secret = "\ufeff{SECRET}\\n"\r\nkeys = [" sk_é\\r\\n"]\r\n'.encode(encoding))
+    settings = load_settings(file, {}).settings
+    assert (settings.secret, settings.keys) == (SECRET, ("sk_é",))
+    for name, text, value in (("secret", SECRET, SECRET), ("keys", "sk_a,\ufeffsk_b", ("sk_a", "sk_b"))):
+        (tmp_path / "value").write_bytes(f"\ufeff{text} \r\n".encode(encoding))
+        from_file = load_settings(None, {f"{PREFIX}{name.upper()}_FILE": str(tmp_path / "value")})
+        plain = load_settings(None, {f"{PREFIX}{name.upper()}": f"\ufeff{text}\n"})
+        assert getattr(from_file.settings, name) == getattr(plain.settings, name) == value

@@ -6,19 +6,20 @@ import argparse
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import anyio
 
+from ..client.direct import PROVIDERS
 from ..gateway import Gateway, MemoryStore, SQLStore
 from ..gateway.settings import Loaded, Settings
 from ..gateway.store.contract import OldTablesError
 from ..protocol.errors import SpekoError
 from .display import Display
-from .failures import CommandError, no_listening
-from .settings import gateway_of, settings_of, store_of
+from .failures import USAGE, CommandError, exit_code_of, no_listening
+from .settings import describe_links, gateway_of, read_settings_of, store_of, without_faults
 
 _PATIENCE: Final = 15.0
 """Seconds for the database to answer."""
@@ -31,21 +32,68 @@ _LOOPBACK: Final = ("127.", "localhost", "::1")
 async def check(options: argparse.Namespace) -> None:
     """Show every setting and where it stands, try what a start would need, and tell what looks unwise.
 
-    `CommandError` for the first thing that would keep the gateway from starting.
+    `CommandError` at the end for all that would keep the gateway from starting.
     """
-    loaded = settings_of(options)
-    settings = loaded.settings
+    loaded = read_settings_of(options)
+    faults = _Faults()
+    faults.add(USAGE, *loaded.faults)
+    settings, refused = without_faults(loaded)
+    faults.add(USAGE, *refused)
     display = Display()
     for line in _shown(loaded):
         display.line(line)
-    # What an older version made is not brought up to date here: nodes of that version may be using it.
-    store = store_of(settings, migrate_at_start=False)
-    gateway = gateway_of(settings, store, keys=settings.keys or (_ANY_KEY,), playground=False)
-    display.line(f"ok    providers: {', '.join(sorted(gateway.providers))}")
-    has_keys = await _check_store(store, display)
-    _check_address(settings, display)
-    for line in _advice(settings, gateway, has_keys=has_keys or bool(settings.keys)):
+    gateway = None
+    has_keys = bool(settings.keys)
+    for kind in PROVIDERS:
+        with faults.caught():
+            if kind.is_configured():
+                kind()
+    with faults.caught():
+        gateway = gateway_of(settings, MemoryStore(), keys=settings.keys or (_ANY_KEY,), playground=False)
+        if not (loaded.faults or refused):
+            display.line(f"ok    providers: {', '.join(sorted(gateway.providers))}")
+    with faults.caught():
+        # What an older version made is not brought up to date here: nodes of that version may be using it.
+        store = store_of(settings, migrate_at_start=False)
+        has_keys |= await _check_store(store, display)
+    with faults.caught():
+        _check_address(settings, display)
+    if loaded.service_links:
+        display.line(f"note  {describe_links(loaded.service_links)}")
+    faults.tell()
+    assert gateway is not None, "it has no fault"
+    for line in _advice(settings, gateway, has_keys=has_keys):
         display.line(f"note  {line}")
+
+
+class _Faults:
+    """Everything that would keep the gateway from starting, since finding them one by one costs a deployment
+    each."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._exit_code = 0
+
+    def add(self, exit_code: int, *lines: str) -> None:
+        new = [line for line in lines if line not in self._lines]
+        if new:
+            self._exit_code = self._exit_code or exit_code
+            self._lines += new
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Take what the block raises, and go on behind it."""
+        try:
+            yield
+        except CommandError as error:
+            self.add(error.exit_code, *error.lines)
+        except SpekoError as error:
+            self.add(exit_code_of(error), str(error))
+
+    def tell(self) -> None:
+        """`CommandError` with all of them, when there are any."""
+        if self._lines:
+            raise CommandError(self._lines[0], self._exit_code, more=self._lines[1:])
 
 
 def _shown(loaded: Loaded) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from ..client.errors import APIConnectionError, APIStatusError, ConfigurationError, MissingAPIKeyError
@@ -30,11 +31,13 @@ EXIT_CODES_HELP: Final = (
 
 
 class CommandError(Exception):
-    """The command can't go on: the line to print, and the code to end with."""
+    """The command can't go on: the line to print, `more` lines when it found several faults, and the code to
+    end with."""
 
-    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+    def __init__(self, message: str, exit_code: int = FAILED, *, more: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.lines = (message, *more)
 
 
 def exit_code_of(error: SpekoError) -> int:

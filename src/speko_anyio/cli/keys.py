@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from ..gateway import KeyLimits, SQLStore, StoredKey
 from ..gateway.keys import new_key
+from .output import check_output
 from .settings import database_store_of, settings_of
 
 
@@ -36,6 +37,9 @@ async def _create(store: SQLStore, options: argparse.Namespace) -> None:
     print(f"id   {stored.key_id}")
     print(f"key  {key}")
     print("Keep the key now: it is stored as a hash only, and not shown again.")
+    check_output(
+        f"{stored.key_id} is stored and nobody has seen its key (`speko-anyio keys revoke {stored.key_id}`)"
+    )
 
 
 def _show(stored: Sequence[StoredKey]) -> None:

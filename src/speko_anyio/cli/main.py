@@ -14,6 +14,7 @@ import anyio
 from .._version import __version__
 from ..protocol.errors import SpekoError
 from .failures import EXIT_CODES_HELP, FAILED, INTERRUPTED, CommandError, exit_code_of
+from .output import check_output, sturdy_output
 
 SCOPES: Final = ("mint", "read", "admin")
 """As the gateway knows them; named here so that ``--help`` loads no gateway."""
@@ -25,15 +26,21 @@ Command = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code (see ``--help``)."""
+    with sturdy_output():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _run(options)
+        check_output("the command did its work")
     except KeyboardInterrupt:
         return _interrupted()
     except CommandError as error:
-        return _failed(str(error), error.exit_code)
+        return _failed(*error.lines, exit_code=error.exit_code)
     except SpekoError as error:
-        return _failed(str(error), exit_code_of(error))
+        return _failed(str(error), exit_code=exit_code_of(error))
     except BaseExceptionGroup as group:
         # trio delivers Ctrl-C inside whichever task runs, and that task's group wraps it.
         if group.split(KeyboardInterrupt)[0] is not None:
@@ -41,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         broken = group.split(OSError)[0]
         if broken is None:
             raise
-        return _failed(f"the output broke: {_first(broken)}; check where it goes", FAILED)
+        return _failed(f"the system reports: {_first(broken)}; check the files and addresses")
     except OSError as error:
-        return _failed(f"{error}; check where the output goes", FAILED)
+        return _failed(f"the system reports: {error}; check the files and addresses")
     return 0
 
 
@@ -58,13 +65,14 @@ def _interrupted() -> int:
     # On trio Ctrl-C may strike between the making of a task and its start; Python would tell of the coroutine
     # that was never awaited, in lines of its own, when the process ends.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    return _failed("interrupted", INTERRUPTED)
+    return _failed("interrupted", exit_code=INTERRUPTED)
 
 
-def _failed(message: str, exit_code: int) -> int:
-    # Not the peer's line ends either, whatever they are meant to do to the terminal.
-    line = "".join(c for c in " ".join(message.split()) if c.isprintable())
-    print(f"speko-anyio: {line}", file=sys.stderr)
+def _failed(*messages: str, exit_code: int = FAILED) -> int:
+    for message in messages:
+        # Not the peer's line ends either, whatever they are meant to do to the terminal.
+        line = "".join(c for c in " ".join(message.split()) if c.isprintable())
+        print(f"speko-anyio: {line}", file=sys.stderr)
     return exit_code
 
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import secrets
 from collections.abc import Collection
 from contextlib import AsyncExitStack
+from typing import Final
 
 from ..gateway import SessionStore, SQLStore, running_gateway
 from ..gateway.json_log import start_log
 from .display import Display
 from .failures import no_listening
-from .settings import gateway_of, settings_of, store_of
+from .output import check_output
+from .settings import describe_links, gateway_of, settings_of, store_of
 from .stopping import stop_signals
+
+logger: Final = logging.getLogger(__name__)
 
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve the installed handlers; on a signal close the living sessions in order and end."""
-    settings = settings_of(options).settings
+    loaded = settings_of(options)
+    settings = loaded.settings
     start_log(settings)
+    if loaded.service_links:
+        logger.info(describe_links(loaded.service_links))
     display = Display()
     store = store_of(settings)
     keys: Collection[str] = settings.keys
@@ -49,6 +57,9 @@ async def serve(options: argparse.Namespace) -> None:
                 # In the fragment, which stays in the browser.
                 display.line(f"playground {url}/{f'#key={key}' if made_up else ''}")
             display.line("stop with Ctrl-C")
+            if made_up:
+                # Nobody knows the key: there is no use in waiting for clients.
+                check_output("the gateway started")
             async for _ in signals:
                 break
             display.line(f"stopping: living sessions have {settings.drain_seconds:g} s")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers
+from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers, echo
 from ..gateway.handlers import OWN_NAMES
-from ..gateway.settings import Loaded, Settings, SettingsError, load_settings, parse_handlers
+from ..gateway.settings import Loaded, Settings, SettingsError, parse_handlers, read_settings
 from ..gateway.store.limits import DAY
 from .failures import USAGE, CommandError
 from .loading import load_handlers
 
 MEMORY: Final = "memory"
 """No database: the records end with the process."""
+
+_FILE: Final = Path("speko-anyio", "gateway.db")
 
 _OPTIONS: Final = {
     "host": "host",
@@ -35,22 +37,44 @@ _OPTIONS: Final = {
 
 
 def settings_of(options: argparse.Namespace) -> Loaded:
-    """The settings and where each one stands; `CommandError` when one can't be used."""
+    """The settings and where each one stands; `CommandError`, which tells every fault, when one can't be
+    used."""
+    loaded = read_settings_of(options)
+    if loaded.faults:
+        raise CommandError(loaded.faults[0], USAGE, more=loaded.faults[1:])
+    return loaded
+
+
+def read_settings_of(options: argparse.Namespace) -> Loaded:
+    """Like `settings_of`, but raises nothing: `Loaded.faults` tells what can't be used."""
     given = {
         setting: value
         for option, setting in _OPTIONS.items()
         if (value := getattr(options, option, None)) is not None
     }
-    try:
-        loaded = load_settings(options.config, os.environ)
-        if "handlers" in given:
+    loaded = read_settings(options.config, os.environ)
+    faults = loaded.faults
+    if "handlers" in given:
+        try:
             given["handlers"] = parse_handlers(given["handlers"], source="--handler")
-    except SettingsError as error:
-        raise CommandError(str(error), USAGE) from None
+        except SettingsError as error:
+            del given["handlers"]
+            faults += error.faults
     sources = {setting: f"--{option.replace('_', '-')}" for option, setting in _OPTIONS.items()}
     return Loaded(
         msgspec.structs.replace(loaded.settings, **given),
         loaded.sources | {setting: sources[setting] for setting in given},
+        faults,
+        loaded.service_links,
+    )
+
+
+def describe_links(variables: Sequence[str]) -> str:
+    """What the log and the check say of ignored variables."""
+    others = f" and {len(variables) - 1} more" if len(variables) > 1 else ""
+    return (
+        f"{variables[0]}{others} ignored: Kubernetes or Docker sets them for a service of that name; "
+        "enableServiceLinks: false leaves them out"
     )
 
 
@@ -86,23 +110,62 @@ def gateway_of(
         return Gateway(
             handlers={**default_handlers(), **own},
             api_keys=keys,
-            secret=settings.secret,
             store=store,
-            transcript_retention=_seconds(settings.transcript_days),
-            record_retention=_seconds(settings.record_days),
-            lease=settings.lease_seconds,
-            public_url=settings.public_url,
-            token_lifetime=settings.token_seconds,
-            mint_rate=settings.mints_per_second,
-            mint_burst=settings.mints_at_once,
-            max_sessions=settings.max_sessions,
-            idle_timeout=settings.idle_seconds,
-            allowed_origins=settings.allowed_origins,
-            metrics=settings.metrics,
             playground=playground,
+            **_gateway_options(settings),
         )
     except ValueError as error:
         raise CommandError(str(error), USAGE) from None
+
+
+def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
+    """The settings with the default for each one that the gateway refuses, and a sentence for each fault."""
+    settings = loaded.settings
+    usable: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, source in loaded.sources.items():
+        found: list[str] = []
+        for one in _singly(name, getattr(settings, name)):
+            try:
+                load_handlers(one.handlers, reserved=OWN_NAMES)
+                Gateway(handlers={"echo": echo}, api_keys=("any",), **_gateway_options(one))
+            except CommandError as error:
+                found.append(str(error))
+            except ValueError as error:
+                found.append(f"{source}: {error}")
+        if found:
+            faults += found
+        else:
+            usable[name] = getattr(settings, name)
+    return Settings(**usable), faults
+
+
+def _singly(name: str, value: Any) -> Iterator[Settings]:
+    """Settings with nothing but this one, or but one of its items: the gateway raises for the first fault."""
+    items: list[Any] = [value]
+    if isinstance(value, tuple):
+        items = [(item,) for item in value]
+    elif isinstance(value, dict):
+        items = [{key: item} for key, item in value.items()]
+    for item in items:
+        yield Settings(**{name: item})
+
+
+def _gateway_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "secret": settings.secret,
+        "transcript_retention": _seconds(settings.transcript_days),
+        "record_retention": _seconds(settings.record_days),
+        "lease": settings.lease_seconds,
+        "public_url": settings.public_url,
+        "token_lifetime": settings.token_seconds,
+        "mint_rate": settings.mints_per_second,
+        "mint_burst": settings.mints_at_once,
+        "max_sessions": settings.max_sessions,
+        "idle_timeout": settings.idle_seconds,
+        "allowed_origins": settings.allowed_origins,
+        "metrics": settings.metrics,
+    }
 
 
 def _seconds(days: float | None) -> float | None:
@@ -113,4 +176,13 @@ def _default() -> Path:
     # Where the XDG base directories put what a program has to remember. Not the folder that the command
     # happens to run in: the next one would not find the keys.
     state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "speko-anyio" / "gateway.db"
+    if state and Path(state).is_absolute():  # others are to be ignored, says their specification
+        return Path(state) / _FILE
+    try:
+        return Path.home() / ".local" / "state" / _FILE
+    except RuntimeError:
+        raise CommandError(
+            "this user has no home folder for the gateway's database; name another place with --database or "
+            "SPEKO_GATEWAY_DATABASE, or set HOME",
+            USAGE,
+        ) from None

@@ -2,18 +2,23 @@
 
 A setting ``name`` stands in the file as ``name = ...`` and in the environment as ``SPEKO_GATEWAY_NAME``; or
 ``SPEKO_GATEWAY_NAME_FILE`` names a file that holds it, as container platforms hand secrets out.
-The environment goes before the file.
+The environment overrides the file. Variables that only look like settings, since a service is called like
+the gateway, are ignored; see `is_service_link`.
 """
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+import msgspec.inspect
 from msgspec import Meta
 
 from speko_anyio.protocol.errors import SpekoError
@@ -28,7 +33,11 @@ Seconds = Annotated[float, Meta(ge=0)]
 
 
 class SettingsError(SpekoError):
-    """A setting that can't be used; says where it stands."""
+    """Settings that can't be used: `faults` has a sentence for each, which says where it stands."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,44 +108,106 @@ class Loaded(msgspec.Struct, frozen=True):
 
     settings: Settings
     sources: dict[str, str]
+    faults: tuple[str, ...] = ()
+    """Of `read_settings`: one sentence for each setting that can't be used, and has its default instead."""
+    service_links: tuple[str, ...] = ()
+    """Variables that were ignored, see `is_service_link`."""
 
 
 def load_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
-    """Read the settings. Raises `SettingsError`, which names the file or the variable that is wrong, and not
-    the value."""
+    """Read the settings. Raises `SettingsError`, which names the file or the variable of every fault, what it
+    must be, and not the value."""
+    loaded = read_settings(file, environment)
+    if loaded.faults:
+        raise SettingsError(*loaded.faults)
+    return loaded
+
+
+def read_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
+    """Like `load_settings`, but raises nothing: `Loaded.faults` has what is wrong."""
     given: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for name, value in _read(file).items():
-        given[name] = _convert(name, value, source=str(file), strict=True)
-        sources[name] = str(file)
+    faults: list[str] = []
+    links: list[str] = []
+    try:
+        found = _read(file)
+    except SettingsError as error:
+        faults += error.faults
+        found = {}
+    for name, value in found.items():
+        try:
+            given[name] = _convert(name, _stripped(value), source=str(file), strict=True)
+            sources[name] = str(file)
+        except SettingsError as error:
+            faults += error.faults
     for variable, text in environment.items():
         if not variable.startswith(PREFIX):
             continue
+        if is_service_link(variable, text):
+            links.append(variable)
+            continue
         name = variable.removeprefix(PREFIX).lower()
-        if variable.endswith(_FROM_FILE):
-            name = name.removesuffix(_FROM_FILE.lower())
-            text = _read_secret(variable, text)
-        given[name] = _convert(name, _parse(name, text, variable), source=variable, strict=False)
-        sources[name] = variable
-    return Loaded(Settings(**given), sources)
+        try:
+            if variable.endswith(_FROM_FILE):
+                name = name.removesuffix(_FROM_FILE.lower())
+                text = _read_secret(variable, text)
+            given[name] = _convert(name, _parse(name, text, variable), source=variable, strict=False)
+            sources[name] = variable
+        except SettingsError as error:
+            faults += error.faults
+    return Loaded(Settings(**given), sources, tuple(faults), tuple(links))
+
+
+_LINK_NAME: Final = re.compile(
+    r"(?:.+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?"
+    r"|ENV_.+)"
+)
+_LINK_VALUES: Final = {
+    "PORT": re.compile(r"(?:tcp|udp|sctp)://\S+"),
+    "NAME": re.compile(r"/\S+/\S+"),
+}
+"""What the last word of a variable's name needs beside it, to be a link's and not a setting's."""
+
+
+def is_service_link(variable: str, text: str) -> bool:
+    """Whether a variable tells of a service called ``speko-gateway``, or something that begins so, and is no
+    setting: Kubernetes gives every container such variables (its documentation: "Service environment
+    variables"), and Docker does for its links.
+
+    They are ``*_SERVICE_HOST``, ``*_SERVICE_PORT``, ``*_SERVICE_PORT_NAME``, ``*_PORT_8000_TCP`` with what
+    follows it, and ``*_PORT`` when it holds a URL such as ``tcp://10.96.7.8:8000``; of Docker also
+    ``*_ENV_NAME``, and ``*_NAME`` when it holds a path such as ``/client/speko-gateway``.
+    """
+    name = variable.removeprefix(PREFIX)
+    value = _LINK_VALUES.get(name.rpartition("_")[2])
+    if value is not None and value.fullmatch(text.strip()):
+        return True
+    return _LINK_NAME.fullmatch(name) is not None
 
 
 def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(_read_text(file))
     except OSError as error:
         raise SettingsError(f"{file} can't be read: {error.strerror}; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is no TOML: {error}; mend it there") from None
+        raise SettingsError(f"{file} is not valid TOML: {error}; fix it there") from None
 
 
 def _read_secret(variable: str, path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        return _read_text(Path(path))
+    except (OSError, ValueError):  # ValueError: not UTF-8, or a path with a null character
         raise SettingsError(f"{variable} names a file that can't be read; check its path") from None
+
+
+def _read_text(file: Path) -> str:
+    """The text of a UTF-8 file, or of UTF-16 as PowerShell writes it; a byte order mark is not part of it."""
+    content = file.read_bytes()
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
 
 
 _TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(Settings)}
@@ -146,39 +217,88 @@ def parse_handlers(texts: Iterable[str], *, source: str) -> dict[str, str]:
     """Each ``name=module:attribute``, as a file would hold them. `SettingsError`, which names `source`, for
     one that is not written so, and for a name that comes twice."""
     found: dict[str, str] = {}
+    faults: list[str] = []
     for text in texts:
         name, separator, target = (part.strip() for part in text.partition("="))
         if not (name and separator and target):
-            raise SettingsError(f"{source}: {text!r} names no handler; write name=module:attribute")
-        if name in found:
-            raise SettingsError(f"{source}: there are two handlers named {name}; name one of them otherwise")
-        found[name] = target
+            faults.append(f"{source}: {text!r} names no handler; write name=module:attribute")
+        elif name in found:
+            faults.append(f"{source}: there are two handlers named {name}; name one of them otherwise")
+        else:
+            found[name] = target
+    if faults:
+        raise SettingsError(*faults)
     return found
 
 
 def _parse(name: str, text: str, variable: str) -> object:
     """A variable's text as what a file would hold; an empty one says nothing."""
     if name in ("keys", "allowed_origins", "handlers"):
-        parts = [part.strip() for part in text.split(",") if part.strip()]
+        parts = [part for part in map(_stripped, text.split(",")) if part]
         return parse_handlers(parts, source=variable) if name == "handlers" else parts
-    return text.strip() or None
+    return _stripped(text) or None
+
+
+def _stripped(value: Any) -> Any:
+    """Texts without what surrounds them in files: line ends, spaces, and byte order marks, which editors and
+    shells leave and which are part of no setting."""
+    match value:
+        case str():
+            return value.strip().strip("\ufeff").strip()
+        case list():
+            return [_stripped(item) for item in value]
+        case dict():
+            return {name: _stripped(item) for name, item in value.items()}
+        case _:
+            return value
 
 
 def _convert(name: str, value: object, *, source: str, strict: bool) -> object:
     if name not in _TYPES:
         close = difflib.get_close_matches(name, _TYPES, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(_TYPES)}"
-        raise SettingsError(f"{source}: there is no setting {name}{hint}")
+        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(_TYPES)}"
+        raise SettingsError(f"{source}: unknown setting {name}; {hint}")
     try:
-        return msgspec.convert(value, _TYPES[name], strict=strict)
-    except msgspec.ValidationError as error:
-        # msgspec names what was expected, and of the value no more than its type.
-        raise SettingsError(
-            f"{source}: {name} is wrong ({_without_value(error)}); correct it there"
-        ) from None
+        converted = msgspec.convert(value, _TYPES[name], strict=strict)
+    except msgspec.ValidationError:
+        # Not in msgspec's words: they hold the value of a wrong choice.
+        converted = math.nan
+    if isinstance(converted, float) and math.isnan(converted):
+        raise SettingsError(f"{source}: {name} is invalid; it must be {choices_of(name)}")
+    return converted
 
 
-def _without_value(error: msgspec.ValidationError) -> str:
-    """What msgspec says, but for the value of a wrong choice."""
-    text = str(error)
-    return "not one of the choices" if text.startswith("Invalid enum value") else text
+def choices_of(name: str) -> str:
+    """The valid values of a setting, in words."""
+    return _described(msgspec.inspect.type_info(_TYPES[name]))
+
+
+def _described(kind: msgspec.inspect.Type) -> str:
+    match kind:
+        case msgspec.inspect.UnionType(types=types):
+            return " or ".join(
+                _described(one) for one in types if not isinstance(one, msgspec.inspect.NoneType)
+            )
+        case msgspec.inspect.IntType(ge=low, le=high):
+            return f"a whole number{_range(low, None, high)}"
+        case msgspec.inspect.FloatType(ge=low, gt=above):
+            return f"a number{_range(low, above, None)}"
+        case msgspec.inspect.StrType(min_length=length):
+            return "text" if length is None else f"text of {length} characters or more"
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case msgspec.inspect.LiteralType(values=values):
+            *others, last = sorted(map(str, values))
+            return f"{', '.join(others)} or {last}"
+        case msgspec.inspect.DictType():
+            return "a table of names and texts"
+        case _:
+            return "a list of texts"
+
+
+def _range(low: float | None, above: float | None, high: float | None) -> str:
+    if above is not None:
+        return f" above {above:g}"
+    if low is None:
+        return ""
+    return f", {low:g} or more" if high is None else f" from {low:g} to {high:g}"
