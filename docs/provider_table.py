@@ -409,6 +409,7 @@ FRAMES: Final = [
     "`Interruption` user",
     "`Interruption` assistant",
     "`Usage`",
+    "`ResponseEnd`",
     "`Error`",
     "`Expiring`",
     "`Close`",

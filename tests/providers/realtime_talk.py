@@ -12,7 +12,13 @@ import msgspec
 from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
 from pydantic import BaseModel, TypeAdapter
 
-from speko_anyio.protocol import NEED_DATA, CloseMessage, ConnectionClosed, Frame, RemoteProtocolError
+from speko_anyio.protocol import (
+    NEED_DATA,
+    CloseMessage,
+    ConnectionClosed,
+    Frame,
+    RemoteProtocolError,
+)
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions
 from speko_anyio.providers.realtime import RealtimeDialect

@@ -17,6 +17,7 @@ from speko_anyio.protocol import (
     Limits,
     LocalProtocolError,
     RemoteProtocolError,
+    ResponseEnd,
     State,
     Unknown,
 )
@@ -187,7 +188,8 @@ def test_fatal_errors_may_come_with_a_response() -> None:
     talk = openai().make_ready()
     details = {"error": {"code": "credit_balance_exhausted", "message": "top up"}}
     assert talk.hear(done("r1", "failed", status_details=details)) == [
-        Error("credit_balance_exhausted", "top up")
+        Error("credit_balance_exhausted", "top up"),
+        ResponseEnd("failed", "credit_balance_exhausted"),
     ]
     assert talk.dialect.state is State.CLOSING
 
@@ -230,7 +232,7 @@ def test_the_end_is_sticky_and_every_verb_says_so() -> None:
     talk = openai().make_ready()
     talk.hear(created("r1"), call("r1", "c1"))
     talk.dialect.receive_close(1000, "bye")
-    assert talk.frames() == [Close(1000, "bye", "remote")]
+    assert talk.frames() == [ResponseEnd("failed"), Close(1000, "bye", "remote")]
     for verb in (
         lambda: talk.dialect.send_audio(pcm(20)),
         talk.dialect.commit,
@@ -254,7 +256,7 @@ def test_after_our_goodbye_we_listen_and_say_nothing() -> None:
     talk.sent()
     assert len(talk.hear(speech("r1", "a1", 20))) == 1
     frames = talk.hear(SPEECH_STARTED, done("r1"))
-    assert [type(frame).__name__ for frame in frames] == ["Interruption"]
+    assert [type(frame).__name__ for frame in frames] == ["Interruption", "ResponseEnd"]
     assert talk.sent() == []
     talk.dialect.handle_timeout(0.0)
 

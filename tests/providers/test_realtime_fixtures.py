@@ -13,6 +13,7 @@ from speko_anyio.protocol import (
     Error,
     Frame,
     Ready,
+    ResponseEnd,
     ServerToolCall,
     State,
     ToolCall,
@@ -73,8 +74,12 @@ OPENAI_FRAMES: dict[str, list[Frame]] = {
     "event_19": [ToolCall("call_1", "get_weather", '{"city":"Oslo"}')],
     "event_20": [ServerToolCall("mcp_1", "search", "started")],
     "event_21": [ServerToolCall("mcp_1", "", "completed")],
-    "event_22": [Usage(13, 91)],
-    "event_24": [Error("server_error", "the provider could not complete a response")],
+    "event_22": [Usage(13, 91), ResponseEnd("done")],
+    "event_23": [ResponseEnd("interrupted", "turn_detected")],
+    "event_24": [
+        Error("server_error", "the provider could not complete a response"),
+        ResponseEnd("failed", "server_error"),
+    ],
 }
 """What each OpenAI fixture gives in a session that is ready and has heard nothing else; the rest: nothing."""
 
@@ -95,7 +100,7 @@ XAI_FRAMES: dict[str, list[Frame]] = {
     "e14": [Audio(PCM, 24_000)],
     "e15": [Transcript("assistant", "", True)],
     "e16": [ToolCall("call-77", "get_weather", '{"city":"Oslo"}')],
-    "e17": [Usage(90, 40)],
+    "e17": [Usage(90, 40), ResponseEnd("done")],
 }
 
 
@@ -122,6 +127,7 @@ def test_the_xai_fixtures_are_one_session() -> None:
         Transcript("assistant", "Let me look.", True),
         ToolCall("call-77", "get_weather", '{"city":"Oslo"}'),
         Usage(90, 40),
+        ResponseEnd("done"),
     ]
     assert talk.dialect.stats.benign_errors == 1
     talk.dialect.receive_close(1000)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.protocol import Audio, Error, Interruption, Transcript, Usage
+from speko_anyio.protocol import Audio, Close, Error, Interruption, ResponseEnd, Transcript, Usage
 from speko_anyio.providers.openai import OpenAIOptions, ServerVad
 
 from .realtime_talk import (
@@ -102,29 +102,31 @@ def test_words_left_open_are_final_at_the_end_of_the_response() -> None:
     talk = openai().make_ready()
     talk.hear(words("r1", "a1", "It "), words("r1", "a1", "is"))
     assert talk.hear(done("r1", "incomplete", status_details={"reason": "max_output_tokens"})) == [
-        Transcript("assistant", "It is", True)
+        Transcript("assistant", "It is", True),
+        ResponseEnd("incomplete", "max_output_tokens"),
     ]
 
 
 def test_usage_is_told_once() -> None:
     talk = openai().make_ready()
     talk.hear(created("r1"))
-    assert talk.hear(done("r1", **USAGE), done("r1", **USAGE)) == [Usage(3, 4)]
+    assert talk.hear(done("r1", **USAGE), done("r1", **USAGE)) == [Usage(3, 4), ResponseEnd("done")]
     assert talk.dialect.stats.repeated_events == 1
 
 
 def test_usage_without_audio_or_without_anything() -> None:
     talk = openai().make_ready()
-    assert talk.hear(done("r1", usage={"input_token_details": {"text_tokens": 3}})) == [Usage(0, 0)]
-    assert talk.hear(done("r2", usage={})) == []
-    assert talk.hear(done("r3", usage=None)) == []
+    usage = {"input_token_details": {"text_tokens": 3}}
+    assert talk.hear(done("r1", usage=usage)) == [Usage(0, 0), ResponseEnd("done")]
+    assert talk.hear(done("r2", usage={})) == [ResponseEnd("done")]
+    assert talk.hear(done("r3", usage=None)) == [ResponseEnd("done")]
 
 
 def test_usage_of_a_response_that_ended_late_is_told_with_the_next() -> None:
     talk = xai().make_ready()
     talk.hear(created("r1"), created("r2"))
     assert talk.hear(done("r1", **USAGE), done("r1", **USAGE)) == []
-    assert talk.hear(done("r2", **USAGE)) == [Usage(6, 8)]
+    assert talk.hear(done("r2", **USAGE)) == [Usage(6, 8), ResponseEnd("done")]
 
 
 def test_a_failed_response_is_told_and_the_session_goes_on() -> None:
@@ -133,9 +135,13 @@ def test_a_failed_response_is_told_and_the_session_goes_on() -> None:
         "type": "failed",
         "error": {"type": "server_error", "code": "rate_limit", "message": "slow down"},
     }
-    assert talk.hear(done("r1", "failed", status_details=details)) == [Error("rate_limit", "slow down")]
+    assert talk.hear(done("r1", "failed", status_details=details)) == [
+        Error("rate_limit", "slow down"),
+        ResponseEnd("failed", "rate_limit"),
+    ]
     assert talk.hear(done("r2", "failed", status_details="unimplemented")) == [
-        Error("provider_response_failed", "the provider could not complete a response")
+        Error("provider_response_failed", "the provider could not complete a response"),
+        ResponseEnd("failed"),
     ]
     talk.dialect.send_audio(pcm(20))
 
@@ -182,7 +188,8 @@ def test_responses_without_ids_are_tolerated() -> None:
     talk.dialect.interrupt()
     assert talk.sent_types() == ["response.cancel"]
     assert talk.hear(nameless, {"type": "response.done"}, {"type": "response.done"}) == [
-        Interruption("assistant")
+        Interruption("assistant"),
+        ResponseEnd("interrupted"),
     ]
     asked(talk)
 
@@ -324,7 +331,11 @@ def test_speech_cuts_the_assistant_off() -> None:
     )
     assert talk.dialect.stats.late_events == 3
     ended = done("r1", "cancelled", status_details={"type": "cancelled", "reason": "turn_detected"}, **USAGE)
-    assert talk.hear(ended) == [Transcript("assistant", "It is", True), Usage(3, 4)]
+    assert talk.hear(ended) == [
+        Transcript("assistant", "It is", True),
+        Usage(3, 4),
+        ResponseEnd("interrupted", "turn_detected"),
+    ]
     assert talk.hear(speech("r1", "a1", 20)) == []
 
 
@@ -373,10 +384,10 @@ def test_a_cut_that_is_only_told_at_the_end_is_one_too() -> None:
     talk = openai().make_ready()
     talk.hear(created("r1"), speech("r1", "a1", 400))
     ended = done("r1", "cancelled", status_details={"type": "cancelled", "reason": "turn_detected"})
-    assert talk.hear(ended) == [Interruption("user")]
+    assert talk.hear(ended) == [Interruption("user"), ResponseEnd("interrupted", "turn_detected")]
     assert talk.sent_types() == ["conversation.item.truncate"]
     unseen = done("r2", "cancelled", status_details={"type": "cancelled", "reason": "turn_detected"})
-    assert talk.hear(unseen) == []
+    assert talk.hear(unseen) == [ResponseEnd("interrupted", "turn_detected")]
 
 
 def test_speech_is_let_pass_where_it_must_not_interrupt() -> None:
@@ -403,7 +414,8 @@ def test_xai_may_never_end_a_response_that_was_talked_over() -> None:
     talk.hear(created("r1"), speech("r1", "a1", 20))
     assert talk.hear(SPEECH_STARTED, SPEECH_STOPPED, COMMITTED) == [Interruption("user")]
     assert talk.hear(created("r2"), speech("r2", "a2", 20), speech("r1", "a1", 20)) == [
-        Audio(pcm(20), 24_000)
+        ResponseEnd("interrupted"),
+        Audio(pcm(20), 24_000),
     ]
 
 
@@ -485,7 +497,9 @@ def test_interrupt_before_an_answer_of_which_only_the_end_is_heard() -> None:
     request = asked(talk)
     talk.dialect.interrupt()
     talk.frames()
-    assert talk.hear(done("r1", "cancelled", metadata=request["response"]["metadata"])) == []
+    assert talk.hear(done("r1", "cancelled", metadata=request["response"]["metadata"])) == [
+        ResponseEnd("interrupted")
+    ]
     assert talk.sent() == []
     asked(talk)
 
@@ -510,7 +524,7 @@ def test_a_cancelled_response_that_never_ends_is_not_waited_for() -> None:
     talk.dialect.commit()
     assert "response.create" not in talk.sent_types()
     talk.frames()
-    assert talk.wait(5) == [Transcript("assistant", "It", True)]
+    assert talk.wait(5) == [Transcript("assistant", "It", True), ResponseEnd("interrupted")]
     assert talk.sent_types() == ["response.create"]
 
 
@@ -521,7 +535,7 @@ def test_a_cancel_that_crosses_the_end_is_harmless() -> None:
     (cancel,) = talk.sent()
     talk.frames()
     refused = error("response_cancel_not_active", "Cancellation failed", event_id=cancel["event_id"])
-    assert talk.hear(done("r1"), refused) == []
+    assert talk.hear(done("r1"), refused) == [ResponseEnd("interrupted")]
     asked(talk)
 
 
@@ -533,7 +547,7 @@ def test_interrupting_a_response_in_the_way_that_is_nameless() -> None:
     assert talk.sent_types() == ["response.cancel"]
     talk.frames()
     assert talk.hear(speech("r1", "a1", 20)) == []
-    assert talk.wait(5) == []
+    assert talk.wait(5) == [ResponseEnd("interrupted")]
     asked(talk)
 
 
@@ -541,3 +555,127 @@ def test_a_call_in_a_response_that_is_cut_off_afterwards_still_counts() -> None:
     talk = openai().make_ready()
     talk.hear(created("r1"), SPEECH_STARTED)
     assert len(talk.hear(call("r1", "call_1"))) == 1
+
+
+# How answers end
+
+
+@pytest.mark.parametrize("make", [openai, xai])
+@pytest.mark.parametrize("usage", [{}, {"usage": None}, {"usage": {}}, {"usage": {"total_tokens": 9}}])
+def test_an_answer_ends_without_a_bill(make: Any, usage: dict[str, Any]) -> None:
+    talk = make().make_ready()
+    for number in range(2):
+        frames = talk.hear(created(f"r{number}"), speech(f"r{number}", "a", 20), done(f"r{number}", **usage))
+        assert frames == [Audio(pcm(20), 24_000), ResponseEnd("done")]
+
+
+@pytest.mark.parametrize(
+    ("status", "details", "end"),
+    [
+        ("completed", "unimplemented", ResponseEnd("done")),
+        (None, None, ResponseEnd("done")),
+        ("succeeded", None, ResponseEnd("done")),
+        ("cancelled", {"reason": "client_cancelled"}, ResponseEnd("interrupted", "client_cancelled")),
+        ("canceled", None, ResponseEnd("interrupted")),
+        ("incomplete", {"reason": "max_output_tokens"}, ResponseEnd("incomplete", "max_output_tokens")),
+        ("incomplete", {"reason": "content_filter"}, ResponseEnd("incomplete", "content_filter")),
+        ("incomplete", "content_filter", ResponseEnd("incomplete", "content_filter")),
+        ("incomplete", None, ResponseEnd("incomplete")),
+        ("incomplete", {"reason": 7}, ResponseEnd("incomplete")),
+    ],
+)
+def test_the_end_of_an_answer_says_how_it_ended(status: str | None, details: Any, end: ResponseEnd) -> None:
+    talk = openai(MANUAL).make_ready()
+    frames = talk.hear(granted(asked(talk), "r1"), words("r1", "a1", "Hm"))
+    event = done("r1", status_details=details)
+    event["response"]["status"] = status
+    frames = talk.hear(event)
+    assert frames == [Transcript("assistant", "Hm", True), end]
+    asked(talk)
+
+
+def test_a_cut_that_is_called_incomplete_is_one_too() -> None:
+    talk = openai().make_ready()
+    talk.hear(created("r1"), speech("r1", "a1", 400))
+    assert talk.hear(done("r1", "incomplete", status_details={"reason": "turn_detected"})) == [
+        Interruption("user"),
+        ResponseEnd("interrupted", "turn_detected"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "reason", ["no memory", {"message": "no memory"}, {"message": "no memory", "code": 3}]
+)
+def test_failures_are_told_however_they_are_worded(reason: Any) -> None:
+    talk = openai().make_ready()
+    failure, end = talk.hear(done("r1", "failed", status_details={"error": reason}))
+    assert isinstance(failure, Error)
+    assert failure.message == "no memory"
+    assert isinstance(end, ResponseEnd)
+    assert end.status == "failed"
+
+
+def test_the_end_is_told_after_the_bill_and_once() -> None:
+    talk = openai().make_ready()
+    frames = talk.hear(created("r1"), words("r1", "a1", "Hm"), done("r1", **USAGE), done("r1", **USAGE))
+    assert frames[1:] == [Transcript("assistant", "Hm", True), Usage(3, 4), ResponseEnd("done")]
+
+
+def test_answers_without_any_id_end() -> None:
+    talk = openai().make_ready()
+    nameless = {"type": "response.output_audio.delta", "delta": "AAA="}
+    for _ in range(2):
+        # Some servers tell no beginning either.
+        frames = talk.hear(nameless, {"type": "response.done", "response": {"status": "completed"}})
+        assert frames == [Audio(b"\0\0", 24_000), ResponseEnd("done")]
+        frames = talk.hear({"type": "response.created"}, nameless, {"type": "response.done"})
+        assert frames == [Audio(b"\0\0", 24_000), ResponseEnd("done")]
+
+
+def test_an_answer_whose_end_is_never_told_ends_with_the_next() -> None:
+    talk = xai().make_ready()
+    assert talk.hear(created("r1"), speech("r1", "a1", 20), created("r2")) == [
+        Audio(pcm(20), 24_000),
+        ResponseEnd("done"),
+    ]
+    assert talk.hear(created("r3")) == [ResponseEnd("interrupted")]
+
+
+@pytest.mark.parametrize("by_us", [False, True])
+def test_the_end_of_the_session_ends_the_answer(by_us: bool) -> None:
+    for over in (False, True):
+        talk = openai().make_ready()
+        talk.hear(created("r1"), speech("r1", "a1", 20), *([done("r1")] if over else []))
+        if by_us:
+            talk.dialect.close()
+        talk.dialect.receive_close(1000, "bye")
+        *before, _ = talk.frames()
+        assert before == ([] if over else [ResponseEnd("interrupted" if by_us else "failed")])
+    talk = openai().make_ready()
+    talk.hear(created("r1"), speech("r1", "a1", 20))
+    talk.dialect.receive_lost()
+    end, close = talk.frames()
+    assert end == ResponseEnd("failed")
+    assert isinstance(close, Close)
+
+
+def test_a_response_may_have_a_preamble_and_an_answer() -> None:
+    talk = openai().make_ready()
+    talk.dialect.playback.clock(0.0)
+    kind = "response.output_audio_transcript.done"
+    preamble = {"type": kind, "response_id": "r1", "item_id": "a1", "transcript": "Let me see."}
+    frames = talk.hear(created("r1"), words("r1", "a1", "Let me see."), speech("r1", "a1", 400), preamble)
+    frames += talk.hear(words("r1", "a2", "It is"), speech("r1", "a2", 400))
+    assert [frame for frame in frames if isinstance(frame, Transcript)] == [
+        Transcript("assistant", "Let me see.", False),
+        Transcript("assistant", "Let me see.", True),
+        Transcript("assistant", "It is", False),
+    ]
+    talk.dialect.playback.clock(0.5)
+    assert talk.hear(SPEECH_STARTED) == [Interruption("user")]
+    (truncate,) = talk.sent()
+    assert (truncate["item_id"], truncate["audio_end_ms"]) == ("a2", 99)
+    assert talk.hear(done("r1", "cancelled")) == [
+        Transcript("assistant", "It is", True),
+        ResponseEnd("interrupted"),
+    ]

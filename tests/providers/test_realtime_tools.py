@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.protocol import Error, Limits, LocalProtocolError, ServerToolCall, ToolCall
+from speko_anyio.protocol import Error, Limits, LocalProtocolError, ResponseEnd, ServerToolCall, ToolCall
 from speko_anyio.providers.openai import OpenAIOptions, ServerVad
 
 from .realtime_talk import (
@@ -125,14 +125,20 @@ def test_calls_repeat(setting: Setting) -> None:
 def test_a_call_that_was_cut_off_is_none() -> None:
     talk = openai().make_ready()
     arguments = {**xai_call("r1", "c1"), "arguments": '{"city":"Os'}
-    assert talk.hear(created("r1"), arguments, call("r1", "c1", "incomplete"), done("r1", "cancelled")) == []
+    assert talk.hear(created("r1"), arguments, call("r1", "c1", "incomplete"), done("r1", "cancelled")) == [
+        ResponseEnd("interrupted")
+    ]
 
 
 def test_calls_that_are_only_in_the_response_count() -> None:
     talk = openai().make_ready()
     output = [call("r1", "c1")["item"], call("r1", "c2")["item"], call("r1", "c3", "incomplete")["item"]]
     frames = talk.hear(created("r1"), call("r1", "c1"), done("r1", output=[*output, {"type": "message"}]))
-    assert frames == [ToolCall("c1", "get_weather", "{}"), ToolCall("c2", "get_weather", "{}")]
+    assert frames == [
+        ToolCall("c1", "get_weather", "{}"),
+        ToolCall("c2", "get_weather", "{}"),
+        ResponseEnd("done"),
+    ]
     talk.dialect.send_tool_result("c2", "")
     talk.dialect.send_tool_result("c1", "")
     assert talk.sent_types() == [ITEM, ITEM, CREATE]
@@ -140,7 +146,7 @@ def test_calls_that_are_only_in_the_response_count() -> None:
 
 def test_a_call_after_the_end_of_its_response_is_answered_like_any() -> None:
     talk = openai().make_ready()
-    assert len(talk.hear(created("r1"), done("r1"), call("r1", "c1"))) == 1
+    assert len(talk.hear(created("r1"), done("r1"), call("r1", "c1"))) == 2
     talk.dialect.send_tool_result("c1", "")
     assert talk.sent_types() == [ITEM, CREATE]
 
@@ -157,7 +163,7 @@ def test_more_calls_than_the_limit_break_the_protocol(setting: Setting) -> None:
     talk: Talk[Any] = openai(limits=limits) if make_call is call else xai(limits=limits)
     talk.make_ready()
     frames = talk.hear(*(make_call("r1", f"c{number}") for number in range(3)))
-    assert [type(frame).__name__ for frame in frames] == ["ToolCall", "ToolCall", "Close"]
+    assert [type(frame).__name__ for frame in frames] == ["ToolCall", "ToolCall", "ResponseEnd", "Close"]
     assert talk.dialect.closed is not None
     assert talk.dialect.closed.code == 1008
 
@@ -166,7 +172,7 @@ def test_several_things_wrong_with_one_event_are_one_end() -> None:
     talk = openai(limits=Limits(max_open_calls=1, max_text_size=4000)).make_ready()
     output = [call("r1", f"c{number}")["item"] for number in range(3)]
     frames = talk.hear(done("r1", output=output, usage={"input_token_details": {}}))
-    assert [type(frame).__name__ for frame in frames] == ["ToolCall", "Close"]
+    assert [type(frame).__name__ for frame in frames] == ["ToolCall", "ResponseEnd", "Close"]
 
 
 # The floor
@@ -280,7 +286,7 @@ def test_a_request_for_tools_is_granted() -> None:
     talk.hear(created("r1"), call("r1", "c1"), done("r1"))
     talk.dialect.send_tool_result("c1", "")
     request = talk.sent()[-1]
-    assert talk.hear(granted(request, "r2"), done("r2")) == []
+    assert talk.hear(granted(request, "r2"), done("r2")) == [ResponseEnd("done")]
     assert talk.wait(10) == []
     assert talk.sent() == []
 

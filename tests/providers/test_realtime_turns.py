@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.protocol import Error, Limits, LocalProtocolError, Ready, Transcript
+from speko_anyio.protocol import Error, Limits, LocalProtocolError, Ready, ResponseEnd, Transcript
 from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerVad
 from speko_anyio.providers.xai import XAIOptions, XAIVad
 
@@ -239,7 +239,7 @@ def test_a_request_that_met_the_providers_own_answer_is_dropped() -> None:
     talk.dialect.commit()
     talk.hear(COMMITTED)
     request = talk.sent()[-1]
-    assert talk.hear(created("r1"), refusal(request, "r1"), done("r1")) == []
+    assert talk.hear(created("r1"), refusal(request, "r1"), done("r1")) == [ResponseEnd("done")]
     assert talk.sent() == []
     assert talk.dialect.stats.benign_errors == 1
 
@@ -435,14 +435,14 @@ def test_xai_is_final_when_the_next_item_begins() -> None:
 def test_xai_is_final_when_a_response_ends_that_said_nothing() -> None:
     talk = xai().make_ready()
     talk.hear(completed("Go away."), created("r1"))
-    assert talk.hear(done("r1")) == [Transcript("user", "Go away.", True)]
+    assert talk.hear(done("r1")) == [Transcript("user", "Go away.", True), ResponseEnd("done")]
 
 
 def test_xai_is_not_final_for_the_end_of_a_response_that_was_talked_over() -> None:
     talk = xai().make_ready()
     talk.hear(created("r1"), speech("r1", "a1", 20), {**SPEECH_STARTED, "item_id": "u2"})
     talk.hear(completed("Wait", "u2"))
-    assert talk.hear(done("r1", "cancelled")) == []
+    assert talk.hear(done("r1", "cancelled")) == [ResponseEnd("interrupted")]
     assert talk.hear(completed("Wait a moment", "u2")) == [Transcript("user", "Wait a moment", False)]
 
 
@@ -487,7 +487,7 @@ def test_xai_words_that_are_never_complete_are_final_a_turn_later() -> None:
     talk = xai().make_ready()
     talk.hear(updated("One", "u1"), created("r1"), speech("r1", "a1", 20), done("r1"))
     talk.hear(updated("Two", "u2"), created("r2"), speech("r2", "a2", 20))
-    assert talk.hear(done("r2")) == [Transcript("user", "One", True)]
+    assert talk.hear(done("r2")) == [Transcript("user", "One", True), ResponseEnd("done")]
     # And at the end of the session at the latest.
     talk.dialect.receive_close(1000)
     assert talk.frames()[:-1] == [Transcript("user", "Two", True)]
@@ -508,7 +508,11 @@ def test_what_was_being_said_at_the_end_is_final(make: Any) -> None:
     talk.hear(completed("But", status="in_progress") if make is xai else delta("But"))
     talk.hear(created("r1"), words("r1", "a1", "I am"))
     talk.dialect.receive_lost()
-    assert talk.frames()[:-1] == [Transcript("user", "But", True), Transcript("assistant", "I am", True)]
+    assert talk.frames()[:-1] == [
+        Transcript("user", "But", True),
+        Transcript("assistant", "I am", True),
+        ResponseEnd("failed"),
+    ]
     assert talk.dialect.cut_short
 
 

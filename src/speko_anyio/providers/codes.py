@@ -25,6 +25,8 @@ TRANSCRIPTION_FAILED: Final = "transcription_failed"
 """The user's words could not be had."""
 RATE_LIMITED: Final = "provider_rate_limited"
 """Too much was asked of the provider for now."""
+APPROVAL_DENIED: Final = "provider_approval_denied"
+"""The provider asked whether it may run a tool, and nobody could say yes."""
 GOING_AWAY: Final = "provider_going_away"
 """The provider will end the session soon."""
 
@@ -70,6 +72,7 @@ ALL: Final = frozenset(
         CONVERSATION_LOST,
         TRANSCRIPTION_FAILED,
         RATE_LIMITED,
+        APPROVAL_DENIED,
         GOING_AWAY,
         NOT_READY,
         CONFIGURATION_REFUSED,

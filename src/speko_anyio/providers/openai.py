@@ -119,10 +119,16 @@ class OpenAIDialect(RealtimeDialect):
     def _is_own(self, metadata: Any) -> bool:
         return wire.dig(metadata, str, _OWN_REQUEST) == self._gate.asked
 
+    def _answers_old_request(self, metadata: Any) -> bool:
+        request = wire.dig(metadata, str, _OWN_REQUEST)
+        return request is not None and request != self._gate.asked
+
     def _cancel(self) -> wire.ClientEvent:
         response_id = self._gate.response_id
         return self._make(wire.CancelResponse, response_id=UNSET if response_id is None else response_id)
 
     def _arguments_done(self, event: wire.ArgumentsDone) -> None:
-        # Also said of calls that were cut off; the item's end tells whether this one was.
-        self._is_live(event.response_id)
+        # Also said of calls that were cut off: the item's end tells whether this one was, or, on servers that
+        # leave that out, the end of the response.
+        if self._is_live(event.response_id):
+            self._unconfirmed.append(self._arguments_call(event))

@@ -32,10 +32,11 @@ class Playback:
     item is truncated to what was sent of it.
     """
 
-    __slots__ = ("_bytes_per_ms", "_clock", "_end", "_items", "_now", "_size")
+    __slots__ = ("_bytes_per_ms", "_clock", "_end", "_items", "_new", "_now", "_size")
 
     def __init__(self, sample_rate: int) -> None:
         self._bytes_per_ms = sample_rate * 2 / 1000
+        self._new = False
         self._now: float | None = None
         self._clock: Callable[[], float] | None = None
         self._end = 0.0
@@ -68,10 +69,15 @@ class Playback:
             self._now = self._clock()
         return self._now
 
+    def begin(self) -> None:
+        """Another response begins: an item with the id of an earlier one is not that one."""
+        self._new = True
+
     def add(self, item_id: str, content_index: int, size: int) -> None:
         """Audio of this many bytes goes to the listener now."""
         items = self._items
-        if items and items[-1][0] == item_id and items[-1][1] == content_index:
+        new, self._new = self._new, False
+        if items and not new and items[-1][0] == item_id and items[-1][1] == content_index:
             size_before = items.pop()[2]
         else:
             size_before = 0

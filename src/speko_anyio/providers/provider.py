@@ -7,7 +7,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from ..protocol import close_codes
 from ..protocol.errors import LocalProtocolError, SpekoError
-from ..protocol.frames import Close, Error, Transcript
+from ..protocol.frames import Close, Error, ResponseEnd, Transcript
 from ..protocol.limits import Limits
 from ..protocol.session import Buffer, ClientDialect
 from ..protocol.state import Signal, State
@@ -159,11 +159,19 @@ class ProviderDialect(ClientDialect, abc.ABC):
         self._leaving = self._leaving or name == "expiry warning"
         super()._timer_expired(name, late)
 
+    def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
+        """The end of the answer that the end of the session cuts off, if there is one; `wanted`: the session
+        ends because we said so."""
+        return None
+
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
         # Whoever waits for what was said hears of no other end. What is too long to tell was not told before.
         texts = [text for text in self._take_open_texts() if len(text.text) <= self.limits.max_text_size]
         self.cut_short = bool(texts)
         self._events.extend(texts)
+        end = self._open_response_end(close.initiated_by == "local" and error is None)
+        if end is not None:
+            self._events.append(end)
         super()._finish(signal, close, error)
 
     def _checked_audio(self, pcm: Buffer) -> bytes:

@@ -26,7 +26,7 @@ from .realtime_assistant import AssistantSide
 from .realtime_base import RESPONSE_TIMEOUT, RealtimeStats
 from .realtime_errors import Verdict
 from .realtime_gate import Phase, Reason
-from .realtime_tools import is_server_tool
+from .realtime_tools import asks_for_approval
 from .realtime_user import part_of
 
 __all__ = ["RealtimeDialect", "RealtimeStats"]
@@ -71,17 +71,23 @@ class RealtimeDialect(AssistantSide):
         match event:
             case wire.SessionCreated(session=session):
                 self._note_session(session)
-                if not self._configured:
-                    self._configured = True
-                    self._say([self._update(self._wire_id(self._event_id(wire.ClientEvent)))])
+                self._configure()
             case wire.SessionUpdated(session=session):
                 # After a failure it is too late: somebody else may have been told already that it failed.
                 if self._configured and self.failure is None:
                     self._accept(session)
             case wire.ConversationCreated(conversation=conversation):
                 self._note_conversation(conversation)
+                self._configure()
             case wire.ErrorEvent():
                 self._receive_early_error(event.info)
+
+    def _configure(self) -> None:
+        """The provider has spoken first: it takes the configuration now. Older deployments of xAI open with
+        ``conversation.created`` alone."""
+        if not self._configured:
+            self._configured = True
+            self._say([self._update(self._wire_id(self._event_id(wire.ClientEvent)))])
 
     def _receive_early_error(self, error: wire.ErrorInfo) -> None:
         if (reason := errors.ending(error, self._endings)) is not None:
@@ -152,6 +158,8 @@ class RealtimeDialect(AssistantSide):
             case wire.ItemAdded(item=item):
                 if item.type == "function_call_output" and item.call_id is not None:
                     self._calls.acknowledged(item.call_id)
+                elif asks_for_approval(item):
+                    self._approval_asked(item)
             case wire.ErrorEvent():
                 self._receive_error(event.info)
             case wire.ConversationCreated(conversation=conversation):
@@ -168,8 +176,7 @@ class RealtimeDialect(AssistantSide):
             case wire.ResponseDone():
                 self._response_done(event)
             case wire.OutputItemAdded(response_id=response_id, item=item):
-                if self._is_live(response_id) and is_server_tool(item):
-                    self._server_tool(item.id, item.name, "started")
+                self._output_item_added(response_id, item)
             case wire.OutputItemDone(response_id=response_id, item=item):
                 self._output_item_done(response_id, item)
             case wire.ArgumentsDone():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, Final
 
-from ..protocol.frames import Audio, Error, Interruption, Role, Usage
+from ..protocol.frames import Audio, Error, Interruption, ResponseEnd, ResponseStatus, Role, Usage
 from ..protocol.pcm import whole_samples
 from . import codes
 from . import realtime_errors as errors
@@ -13,7 +13,7 @@ from . import realtime_events as wire
 from .realtime_base import LIVE, RESPONSE_TIMEOUT
 from .realtime_errors import Verdict
 from .realtime_gate import Phase, Reason
-from .realtime_tools import ToolSide, is_server_tool
+from .realtime_tools import ToolSide, asks_for_approval, is_server_tool
 
 
 class AssistantSide(ToolSide, abc.ABC):
@@ -22,6 +22,10 @@ class AssistantSide(ToolSide, abc.ABC):
     @abc.abstractmethod
     def _is_own(self, metadata: Any) -> bool:
         """Whether a response with this metadata is surely one that we asked for."""
+
+    def _answers_old_request(self, metadata: Any) -> bool:
+        """Whether a response with this metadata surely answers a request that was answered before."""
+        return False
 
     @abc.abstractmethod
     def _arguments_done(self, event: wire.ArgumentsDone) -> None:
@@ -76,6 +80,8 @@ class AssistantSide(ToolSide, abc.ABC):
             played = item.heard
             if position == 0 and played_ms is not None:
                 played = max(0, min(played_ms, item.sent))
+            if any(other.item_id == item.item_id for other in heard[position + 1 :]):
+                continue  # of an earlier response, whose item had the same id: only the last can be meant
             # More of the last item may have been made than was sent.
             growing = self._gate.phase is Phase.ACTIVE and position == len(heard) - 1
             if not item.item_id or (played >= item.sent and not growing):
@@ -119,22 +125,29 @@ class AssistantSide(ToolSide, abc.ABC):
                 self._name_response(response_id)
             else:
                 self._begin_response(response_id, None)
+        self._seen = True
         if gate.phase is Phase.CANCELLING:
             self.stats.late_events += 1
             return False
+        self._spoke = True
         return True
 
     def _response_created(self, response: wire.Response) -> None:
         name = response.id or ""
-        if name and (self._gate.has_ended(name) or name == self._gate.response_id):
+        gate = self._gate
+        # One that is over, or was cut off, and begins is another with the same id; unless it answers a
+        # request of ours that was answered.
+        running = name == gate.response_id and not (gate.phase is Phase.CANCELLING and self._announced)
+        if name and (running or (gate.has_ended(name) and self._answers_old_request(response.metadata))):
             self.stats.repeated_events += 1
         else:
             self._begin_response(name, response.metadata)
+        self._seen = self._announced = True
 
     def _begin_response(self, response_id: str, metadata: Any, *, over: bool = False) -> None:
         """A response was seen for the first time; `over`: it is its end that was seen."""
         gate = self._gate
-        if gate.phase is Phase.ACTIVE and gate.response_id is None:
+        if gate.phase is Phase.ACTIVE and gate.response_id is None and response_id:
             self._name_response(response_id)
             return
         if gate.phase in LIVE:
@@ -145,6 +158,12 @@ class AssistantSide(ToolSide, abc.ABC):
         # In doubt it is the provider's answer to what the user has just said: that is wanted.
         moot = gate.moot and (surely or self._turn.speaking)
         gate.created(response_id)
+        self._seen, self._spoke, self._announced = True, False, False
+        self._calls.response_begins(response_id)
+        self._forget_finished_tools()
+        self._assistant.begin_all_again()
+        self._audio_item, self._odd = None, b""
+        self.playback.begin()
         self._turn.awaiting_commit = False
         self._timers.stop("response")
         if own:
@@ -162,6 +181,7 @@ class AssistantSide(ToolSide, abc.ABC):
     def _name_response(self, response_id: str) -> None:
         """The response in flight, whose id was not known, is this one."""
         self._gate.response_id = response_id or None
+        self._seen = True
         self._timers.stop("response")
 
     def _was_asked_for(self, metadata: Any) -> bool:
@@ -178,7 +198,8 @@ class AssistantSide(ToolSide, abc.ABC):
         gate = self._gate
         response = event.response
         name = response.id or ""
-        if gate.has_ended(name) or (not name and gate.phase is Phase.IDLE):
+        unseen = not name and gate.phase is Phase.IDLE and not self._spoke
+        if gate.has_ended(name) or unseen:
             if gate.took_its_time(name):
                 # Told with the next one: usage must not stand between the frames of a later response.
                 self._count_usage(event)
@@ -190,30 +211,49 @@ class AssistantSide(ToolSide, abc.ABC):
         elif gate.phase not in LIVE or (name and name != gate.response_id):
             self._begin_response(name, response.metadata, over=True)
         self._end_texts()
-        if response.status == "completed":
-            for item in response.output or ():
-                if item.type == "function_call" and item.status in ("completed", None):
-                    call_id = item.call_id or item.id
-                    self._issue_call(name, call_id, item.name, item.arguments, repeats=False)
-        elif response.status == "cancelled" and running and _turn_detected(response):
+        end = _end_of(response)
+        if end.status == "done":
+            self._issue_calls_of(response)
+        elif end.reason == "turn_detected" and running:
             # The provider heard the user and told us only now.
             self._say(self._corrections(None))
             self._interrupted("user")
         self._tell_usage(event)
-        if response.status == "failed":
+        if end.status == "failed":
             self._response_failed(errors.response_failure(response.status_details))
-        self._end_response(told=True)
+        self._end_response(end)
         self._pay()
+
+    def _issue_calls_of(self, response: wire.Response) -> None:
+        """The calls of a response that is complete, as far as no event of their own told them."""
+        for item in response.output or ():
+            if item.type == "function_call" and item.status != "incomplete":
+                self._issue_call(response.id, self._item_call(item), repeats=False)
+            elif asks_for_approval(item):
+                self._approval_asked(item)
+        for call in self._unconfirmed:
+            self._issue_call(response.id, call, repeats=False)
+
+    def _output_item_added(self, response_id: str | None, item: wire.Item) -> None:
+        self._note_function(item)
+        if not self._is_live(response_id):
+            return
+        if is_server_tool(item):
+            self._server_tool(item.id, item.name, "started")
+        elif asks_for_approval(item):
+            self._approval_asked(item)
 
     def _output_item_done(self, response_id: str | None, item: wire.Item) -> None:
         live = self._is_live(response_id)
         if item.type == "function_call":
             # A call that is complete is in the history, even when its response was cut off afterwards.
             if item.status in ("completed", None):
-                self._issue_call(response_id, item.call_id or item.id, item.name, item.arguments)
+                self._issue_call(response_id, self._item_call(item))
         elif live and is_server_tool(item) and item.status != "in_progress":
             failed = item.status in ("failed", "incomplete")
             self._server_tool(item.id, item.name, "failed" if failed else "completed")
+        elif live and asks_for_approval(item):
+            self._approval_asked(item)
 
     def _count_usage(self, event: wire.ResponseDone) -> bool:
         """Add up what the response cost; False when the event does not say."""
@@ -239,11 +279,12 @@ class AssistantSide(ToolSide, abc.ABC):
             code = str(error.code or error.type or codes.RESPONSE_FAILED)
             self._tell(Error(code, error.message or "the provider could not complete a response"))
 
-    def _end_response(self, *, told: bool = False) -> None:
-        """The response in flight is over."""
+    def _end_response(self, end: ResponseEnd | None = None) -> None:
+        """The response in flight is over; `end` is what the provider said of that, if it said anything."""
         self._end_texts()
+        cut = self._gate.phase is Phase.CANCELLING
         response_id = self._gate.response_id or ""
-        self._gate.ended(told=told)
+        self._gate.ended(told=end is not None)
         self._timers.stop("cancel")
         if self._gate.phase is Phase.REQUESTED:
             self._start_timer("response", RESPONSE_TIMEOUT)
@@ -251,6 +292,14 @@ class AssistantSide(ToolSide, abc.ABC):
             self._timers.stop("response")
         if self._calls.response_over(response_id):
             self._gate.owe(Reason.TOOLS)
+        if self._seen:
+            self._seen = False
+            if end is None:
+                # xAI says nothing of one that the user talked over, and has no output of it.
+                end = ResponseEnd("done" if self._spoke else "interrupted")
+            self._tell(ResponseEnd("interrupted", end.reason) if cut else end)
+        self._spoke = self._announced = False
+        self._unconfirmed.clear()
 
     def _end_texts(self) -> None:
         for transcript in self._assistant.finish_all():
@@ -266,5 +315,25 @@ def _audio_tokens(details: wire.TokenDetails | None) -> int:
     return max(0, details.audio_tokens or 0) if details is not None else 0
 
 
-def _turn_detected(response: wire.Response) -> bool:
-    return wire.dig(response.status_details, str, "reason") == "turn_detected"
+_STATUSES: Final[dict[str | None, ResponseStatus]] = {
+    "cancelled": "interrupted",
+    "canceled": "interrupted",
+    "incomplete": "incomplete",
+    "failed": "failed",
+}
+"""What a response's status says of its end; any other, and none at all, says that it is whole."""
+
+_CUT_OFF: Final = frozenset({"turn_detected", "client_cancelled"})
+"""Reasons of responses that were interrupted, which some servers call incomplete."""
+
+
+def _end_of(response: wire.Response) -> ResponseEnd:
+    status = _STATUSES.get(response.status, "done")
+    if status == "done":
+        return ResponseEnd(status)
+    details = response.status_details
+    if status == "failed":
+        error = errors.response_failure(details)
+        return ResponseEnd(status, str(error.code or error.type or ""))
+    reason = details if isinstance(details, str) else wire.dig(details, str, "reason") or ""
+    return ResponseEnd("interrupted" if reason in _CUT_OFF else status, reason)

@@ -11,15 +11,16 @@ from msgspec import UNSET, UnsetType
 
 from ..protocol import close_codes
 from ..protocol.errors import LocalProtocolError
-from ..protocol.frames import Error, Frame, ToolStatus, Transcript
+from ..protocol.frames import Error, Frame, ResponseEnd, ToolStatus, Transcript
 from ..protocol.limits import Limits
 from ..protocol.state import State
 from . import realtime_events as wire
 from .provider import ProviderDialect
-from .realtime_calls import CallGroups
+from .realtime_calls import Call, CallGroups
 from .realtime_gate import Phase, Reason, ResponseGate
 from .realtime_transcripts import Transcripts
 from .realtime_turns import Turn, TurnRules
+from .recent import Recent
 
 LIVE: Final = (Phase.ACTIVE, Phase.CANCELLING)
 """The phases in which a response is in flight."""
@@ -101,6 +102,11 @@ class RealtimeBase(ProviderDialect, abc.ABC):
         self._echoes_metadata = False
         self._calls = CallGroups(limits.max_open_calls)
         self._server_tools: dict[str, tuple[str, ToolStatus]] = {}
+        self._function_names: dict[str, str] = {}
+        self._approvals = Recent(_REMEMBERED_REQUESTS)
+        self._unconfirmed: list[Call] = []  # calls with their arguments, perhaps cut off
+        # Of the response in flight: whether anything of it was seen, of what it says, and its beginning.
+        self._seen = self._spoke = self._announced = False
         self._user = Transcripts("user")
         self._assistant = Transcripts("assistant")
         self._audio_item: str | None = None
@@ -110,6 +116,12 @@ class RealtimeBase(ProviderDialect, abc.ABC):
 
     def _take_open_texts(self) -> list[Transcript]:
         return [*self._user.finish_all(), *self._assistant.finish_all()]
+
+    def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
+        if self._gate.phase not in LIVE or not self._seen:
+            return None
+        self._seen = False
+        return ResponseEnd("interrupted" if wanted or self._gate.phase is Phase.CANCELLING else "failed")
 
     @property
     def open_calls(self) -> tuple[str, ...]:

@@ -2,43 +2,76 @@
 
 The calls of one response are a group: the model wants all their results, then one request to go on, and
 that only once the response itself is over (it may still add calls until then).
+
+Ids of calls are not unique for ever: some servers have ``call_0`` in every response, or for every call. A
+call is the same as one before only if both are of the same response and item. While another call with its id
+still takes a result, a call gets a name of its own for the caller; the provider is answered by its own id.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections import Counter
+from typing import Final, NamedTuple
 
 from ..protocol.calls import Calls
-from .recent import Recent
 
 _REMEMBERED: Final = 1024
 """Calls whose repeats are recognised; more than can be open."""
 
 
-class _Group:
-    __slots__ = ("calls", "over")
+class Call(NamedTuple):
+    """A call as the provider tells it, perhaps several times."""
 
-    def __init__(self) -> None:
+    call_id: str
+    item_id: str
+    name: str
+    arguments: str
+
+
+class _Told(NamedTuple):
+    """A call that was told, without its arguments, which may be long."""
+
+    item_id: str
+    name: str
+    arguments: int
+
+    def is_same(self, other: _Told) -> bool:
+        """Whether both, which have the same id in the same response, are one call."""
+        if self.item_id and self.item_id == other.item_id:
+            return True
+        same_name = self.name == other.name or not (self.name and other.name)
+        return same_name and self.arguments == other.arguments
+
+
+class _Group:
+    __slots__ = ("calls", "over", "response_id")
+
+    def __init__(self, response_id: str) -> None:
+        self.response_id: str | None = response_id
         self.calls: set[str] = set()
         self.over = False
 
 
 class CallGroups:
-    """The calls of one session by id, in the groups of their responses by id."""
+    """The calls of one session, by the names that the caller knows them by, in the groups of their responses
+    by id."""
 
     def __init__(self, limit: int) -> None:
         self._calls = Calls(limit)
-        self._seen = Recent(max(_REMEMBERED, 2 * limit))
-        self._groups: dict[str, _Group] = {}
-        self._unacknowledged: set[str] = set()
+        self._told: dict[tuple[str, str], list[_Told]] = {}
+        self._remembered = max(_REMEMBERED, 2 * limit)
+        self._groups: list[_Group] = []
+        self._renamed: dict[str, str] = {}
+        """The provider's ids of calls that have another name for the caller."""
+        self._unacknowledged: Counter[str] = Counter()
 
-    def __contains__(self, call_id: object) -> bool:
-        """Whether a result for `call_id` would be taken."""
-        return call_id in self._calls
+    def __contains__(self, name: object) -> bool:
+        """Whether a result for the call of this name would be taken."""
+        return name in self._calls
 
     @property
     def open(self) -> tuple[str, ...]:
-        """Ids of the calls that somebody waits for, oldest first."""
+        """Names of the calls that somebody waits for, oldest first."""
         return self._calls.open
 
     @property
@@ -51,52 +84,95 @@ class CallGroups:
         """Whether the provider has confirmed every result: then the next response knows them."""
         return not self._unacknowledged
 
-    def was_issued(self, call_id: str) -> bool:
-        """Whether this call came before."""
-        return call_id in self._seen
+    def was_issued(self, response_id: str, call: Call) -> bool:
+        """Whether this call of that response came before."""
+        told = _told(call)
+        return any(told.is_same(other) for other in self._told.get((response_id, call.call_id), ()))
 
-    def issue(self, response_id: str, call_id: str) -> None:
-        """A call of that response goes out. The caller has checked that it is new and that there is room."""
-        self._seen.add(call_id)
-        self._calls.issue(call_id)
-        self._groups.setdefault(response_id, _Group()).calls.add(call_id)
+    def issue(self, response_id: str, call: Call) -> str:
+        """A call of that response goes out; its name for the caller. Whoever asks has checked that it is new
+        and that there is room."""
+        told = self._told.setdefault((response_id, call.call_id), [])
+        told.append(_told(call))
+        del told[:-_REMEMBERED]
+        if len(self._told) > self._remembered:
+            del self._told[next(iter(self._told))]
+        name = call.call_id
+        number = 1
+        while name in self._calls:
+            number += 1
+            name = f"{call.call_id}-{number}"
+        self._calls.issue(name)
+        if name != call.call_id:
+            self._renamed = {other: wire for other, wire in self._renamed.items() if other in self._calls}
+            self._renamed[name] = call.call_id
+        group = self._group(response_id)
+        if group is None:
+            group = _Group(response_id)
+            self._groups.append(group)
+        group.calls.add(name)
+        return name
 
-    def completes(self, call_id: str) -> bool:
-        """Whether a result for `call_id`, which is taken, would be the last that its response waits for."""
-        return any(group.over and group.calls == {call_id} for group in self._groups.values())
+    def _group(self, response_id: str) -> _Group | None:
+        return next((group for group in self._groups if group.response_id == response_id), None)
 
-    def answer(self, call_id: str) -> None:
+    def provider_id(self, name: str) -> str:
+        """The id by which the provider knows the call of this name."""
+        return self._renamed.get(name, name)
+
+    def completes(self, name: str) -> bool:
+        """Whether a result for this call, which is taken, would be the last that its response waits for."""
+        return any(group.over and group.calls == {name} for group in self._groups)
+
+    def answer(self, name: str) -> None:
         """A result went out for a call that takes one."""
-        self._calls.answer(call_id)
-        self._unacknowledged.add(call_id)
-        for response_id, group in list(self._groups.items()):
-            group.calls.discard(call_id)
-            if group.over and not group.calls:
-                del self._groups[response_id]
+        self._calls.answer(name)
+        self._unacknowledged[self._renamed.pop(name, name)] += 1
+        for group in self._groups:
+            group.calls.discard(name)
+        self._drop_finished()
+
+    def _drop_finished(self) -> None:
+        self._groups = [group for group in self._groups if group.calls or not group.over]
 
     def acknowledged(self, call_id: str) -> None:
         """The provider has the result in its conversation."""
-        self._unacknowledged.discard(call_id)
+        if self._unacknowledged[call_id] > 1:
+            self._unacknowledged[call_id] -= 1
+        else:
+            del self._unacknowledged[call_id]
 
     def forget_acknowledgements(self) -> None:
         """A response that began after the results went out is over: it had them, confirmed or not."""
         self._unacknowledged.clear()
 
+    def response_begins(self, response_id: str) -> None:
+        """A response begins, perhaps with the id of an earlier one, whose calls are none of its own."""
+        for key in [key for key in self._told if key[0] == response_id]:
+            del self._told[key]
+        group = self._group(response_id)
+        if group is not None:
+            group.response_id = None
+            group.over = True
+            self._drop_finished()
+
     def response_over(self, response_id: str) -> bool:
         """That response adds no more calls. Returns whether it had some and all are answered."""
-        group = self._groups.get(response_id)
+        group = self._group(response_id)
         if group is None:
             return False
         group.over = True
-        if group.calls:
-            return False
-        del self._groups[response_id]
-        return True
+        complete = not group.calls
+        self._drop_finished()
+        return complete
 
     def make_moot(self) -> None:
         """An interruption: results are still taken, but nobody need wait for the open calls."""
         self._calls.make_moot()
-        for response_id, group in list(self._groups.items()):
-            group.calls = {call_id for call_id in group.calls if call_id in self._calls}
-            if group.over and not group.calls:
-                del self._groups[response_id]
+        for group in self._groups:
+            group.calls = {name for name in group.calls if name in self._calls}
+        self._drop_finished()
+
+
+def _told(call: Call) -> _Told:
+    return _Told(call.item_id, call.name, hash(call.arguments))

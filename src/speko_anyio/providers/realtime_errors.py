@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..protocol.frames import Error
 from . import codes
+from .lenient import fit
 from .realtime_events import CancelResponse, ClientEvent, DeleteItem, ErrorInfo, TruncateItem, dig
 
 
@@ -91,8 +92,7 @@ def as_frame(error: ErrorInfo) -> Error:
 
 def response_failure(details: Any) -> ErrorInfo:
     """Why a response failed, out of its ``status_details``, which may be anything."""
-    return ErrorInfo(
-        type=dig(details, str, "error", "type"),
-        code=dig(details, str, "error", "code"),
-        message=dig(details, str, "error", "message"),
-    )
+    error = dig(details, dict, "error")
+    if error is None:
+        return ErrorInfo(message=dig(details, str, "error"))
+    return fit(error, ErrorInfo).value

@@ -86,10 +86,18 @@ class FunctionCallOutput(msgspec.Struct, frozen=True, gc=False, tag_field="type"
     output: str
 
 
+class ApprovalResponse(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="mcp_approval_response"):
+    """Whether a tool may run on the provider's side."""
+
+    id: str
+    approval_request_id: str
+    approve: bool = False
+
+
 class CreateItem(ClientEvent, frozen=True, tag="conversation.item.create"):
     """Add an item to the conversation."""
 
-    item: FunctionCallOutput
+    item: FunctionCallOutput | ApprovalResponse
 
 
 class FunctionTool(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="function"):

@@ -122,7 +122,10 @@ class ResponseGate:
         return reason
 
     def created(self, response_id: str) -> None:
-        """A response begins. The dialect has ended the one before, if any."""
+        """A response begins. The dialect has ended the one before, if any. Its id may be that of an earlier
+        one: some servers have a single id for all."""
+        self._ended.discard(response_id)
+        self._cut_short.discard(response_id)
         self.phase = Phase.ACTIVE
         self.response_id = response_id or None
 

@@ -9,10 +9,11 @@ from ..protocol.frames import Error, ServerToolCall, ToolCall, ToolStatus
 from . import codes
 from . import realtime_events as wire
 from .realtime_base import LIVE
+from .realtime_calls import Call
 from .realtime_gate import Reason
 from .realtime_user import UserSide
 
-_REMEMBERED_SERVER_TOOLS: Final = 256
+_REMEMBERED_TOOLS: Final = 256
 
 
 class ToolSide(UserSide):
@@ -20,7 +21,8 @@ class ToolSide(UserSide):
 
     def send_tool_result(self, call_id: str, output: str) -> None:
         self._check_result(call_id, output)
-        result = self._make(wire.CreateItem, item=wire.FunctionCallOutput(call_id, output))
+        item = wire.FunctionCallOutput(self._calls.provider_id(call_id), output)
+        result = self._make(wire.CreateItem, item=item)
         complete = self._calls.completes(call_id)
         if complete and self._may_request:
             event_id, request = self._create_response()
@@ -33,19 +35,27 @@ class ToolSide(UserSide):
         if complete:
             self._gate.owe(Reason.TOOLS)
 
-    def _issue_call(
-        self,
-        response_id: str | None,
-        call_id: str | None,
-        name: str | None,
-        arguments: str | None,
-        *,
-        repeats: bool = True,
-    ) -> None:
+    def _item_call(self, item: wire.Item) -> Call:
+        return Call(item.call_id or item.id or "", item.id or "", item.name or "", item.arguments or "")
+
+    def _arguments_call(self, event: wire.ArgumentsDone) -> Call:
+        item_id = event.item_id or ""
+        name = event.name or self._function_names.get(item_id, "")
+        return Call(event.call_id or item_id, item_id, name, event.arguments or "")
+
+    def _note_function(self, item: wire.Item) -> None:
+        """A function is going to be called; the beta tells its name only here."""
+        if item.type == "function_call" and item.id and item.name:
+            self._function_names[item.id] = item.name
+            if len(self._function_names) > _REMEMBERED_TOOLS:
+                del self._function_names[next(iter(self._function_names))]
+
+    def _issue_call(self, response_id: str | None, call: Call, *, repeats: bool = True) -> None:
         """Hand a call to the caller; `repeats`: to have seen it before is worth counting."""
-        if not call_id:
+        group = response_id or self._gate.response_id or ""
+        if not call.call_id:
             self._tell(Error(codes.UNNAMED, "the provider made a tool call without an id"))
-        elif self._calls.was_issued(call_id):
+        elif self._calls.was_issued(group, call):
             self.stats.repeated_events += repeats
         elif self._calls.full:
             self._break(
@@ -53,11 +63,10 @@ class ToolSide(UserSide):
                 f"the provider has {self.limits.max_open_calls} tool calls open and issued another",
             )
         else:
-            group = response_id or self._gate.response_id or ""
-            self._calls.issue(group, call_id)
+            name = self._calls.issue(group, call)
             if self._gate.phase not in LIVE or self._gate.has_ended(group):
                 self._calls.response_over(group)
-            self._tell(ToolCall(call_id, name or "", arguments or ""))
+            self._tell(ToolCall(name, call.name, call.arguments))
 
     def _server_tool(self, item_id: str | None, name: str | None, status: ToolStatus) -> None:
         known, before = self._server_tools.get(item_id or "", ("", None))
@@ -65,11 +74,49 @@ class ToolSide(UserSide):
             return  # told before, in another event
         name = name or known
         self._server_tools[item_id or ""] = name, status
-        if len(self._server_tools) > _REMEMBERED_SERVER_TOOLS:
+        if len(self._server_tools) > _REMEMBERED_TOOLS:
             del self._server_tools[next(iter(self._server_tools))]
         self._tell(ServerToolCall(item_id or "", name, status))
+
+    def _forget_finished_tools(self) -> None:
+        """A response begins, whose tools may have the ids of earlier ones."""
+        self._server_tools = {
+            item_id: tool for item_id, tool in self._server_tools.items() if tool[1] == "started"
+        }
+
+    def _approval_asked(self, item: wire.Item) -> None:
+        """The provider asks whether it may run an MCP tool. There is nobody to say yes, and without an answer
+        the model would wait for ever: it may not."""
+        if not item.id or item.id in self._approvals:
+            return
+        self._approvals.add(item.id)
+        self._server_tool(item.id, item.name, "started")
+        self._server_tool(item.id, item.name, "failed")
+        self._tell(
+            Error(
+                codes.APPROVAL_DENIED,
+                f"the provider asked for approval to run {item.name or 'a tool'!r}, which nobody here can "
+                'give, so it was denied; set "require_approval" of that server tool to "never"',
+            )
+        )
+        self._say(
+            [
+                self._make(
+                    wire.CreateItem, item=wire.ApprovalResponse(f"approval_{self._events_sent}", item.id)
+                )
+            ]
+        )
+        # The model waits for a request before it goes on, as it does for the results of functions.
+        self._gate.owe(Reason.TOOLS)
+        if self._gate.phase not in LIVE:
+            self._pay()
 
 
 def is_server_tool(item: wire.Item) -> bool:
     """Whether the item is a call that the provider runs itself: ``mcp_call``, ``web_search_call``, …"""
     return item.type is not None and item.type.endswith("_call") and item.type != "function_call"
+
+
+def asks_for_approval(item: wire.Item) -> bool:
+    """Whether the item is the provider's question whether it may run a tool."""
+    return item.type == "mcp_approval_request"

@@ -15,6 +15,11 @@ _MAX_PARTIAL: Final = 64
 """Texts of one role that may be incomplete at a time; the oldest is forgotten, its speaker has moved on."""
 
 
+NAMELESS: Final = " "
+"""How the names of texts begin whose item has no id: they can't be told apart, so that no text of them is
+taken for a repeat."""
+
+
 class Transcripts:
     """What one role says, by item and part of it.
 
@@ -32,6 +37,14 @@ class Transcripts:
         """More of a text; None when that is final already."""
         return self.replace(part, self._partial.get(part, "") + delta)
 
+    def begin_again(self, part: str) -> None:
+        """The item of this text is a new one, although it may have the id of an earlier one."""
+        self._final.discard(part)
+
+    def begin_all_again(self) -> None:
+        """All items to come are new ones."""
+        self._final.clear()
+
     def replace(self, part: str, text: str) -> Transcript | None:
         """All of a text so far; None when that is final already, or this is nothing new."""
         before = self._partial.get(part, "")
@@ -47,8 +60,10 @@ class Transcripts:
     def finish(self, part: str, text: str | None) -> Transcript | None:
         """The whole text, or None if it is what was collected; None when that is final already."""
         collected = mended(self._partial.pop(part, ""))
-        if not self._final.add(part):
+        if part in self._final:
             return None
+        if not part.startswith(NAMELESS):
+            self._final.add(part)
         return Transcript(self._role, collected if text is None else text, True)
 
     def give_up(self, part: str) -> Transcript | None:

@@ -125,6 +125,8 @@ class UserSide(RealtimeBase):
     def _speech_started(self, item_id: str | None) -> None:
         """The provider hears the user speak; the words will be those of that item."""
         self._turn.speaking = True
+        self._turn.item = first_part(item_id)
+        self._user.begin_again(self._turn.item)
         self._turn.awaiting_commit = False
         self._timers.stop("owed")
 
@@ -139,6 +141,9 @@ class UserSide(RealtimeBase):
 
     def _audio_committed(self, item_id: str | None) -> None:
         """What the user said is that item now."""
+        if self._turn.item != first_part(item_id):
+            self._user.begin_again(first_part(item_id))
+        self._turn.item = None
         if self._rules.auto:
             self._turn.uncommitted = 0
         if self._turn.awaiting_commit:
@@ -194,4 +199,9 @@ def part_of(
     | wire.UserFailed,
 ) -> str:
     """What names a text: its item and its place in it."""
-    return f"{event.item_id} {event.content_index or 0}"
+    return f"{event.item_id or ''} {event.content_index or 0}"
+
+
+def first_part(item_id: str | None) -> str:
+    """The name of an item's first text: a user's item has no other."""
+    return f"{item_id or ''} 0"

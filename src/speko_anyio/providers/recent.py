@@ -15,6 +15,14 @@ class Recent:
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
+    def discard(self, name: str) -> None:
+        """Forget `name`, which begins anew."""
+        self._names.pop(name, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._names.clear()
+
     def add(self, name: str) -> bool:
         """Remember `name`; False when it was known."""
         if name in self._names:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from ..protocol.errors import LocalProtocolError
+from ..protocol.frames import ResponseEnd
 from ..protocol.limits import Limits
 from ..protocol.mint import SessionConfig
 from ..protocol.state import State
@@ -21,7 +22,7 @@ from .options import ServerTool
 from .provider import PROVIDER_LIMITS
 from .realtime import RealtimeDialect
 from .realtime_gate import Phase
-from .realtime_user import part_of
+from .realtime_user import first_part, part_of
 from .recent import Recent
 from .xai_config import UpdateSession, XAIOptions, XAIVad, configure
 
@@ -140,7 +141,7 @@ class XAIDialect(RealtimeDialect):
 
     def _arguments_done(self, event: wire.ArgumentsDone) -> None:
         if self._is_live(event.response_id):
-            self._issue_call(event.response_id, event.call_id, event.name, event.arguments)
+            self._issue_call(event.response_id, self._arguments_call(event))
 
     def _receive_user_text(
         self, event: wire.UserDelta | wire.UserUpdated | wire.UserCompleted | wire.UserFailed
@@ -163,13 +164,13 @@ class XAIDialect(RealtimeDialect):
 
     def _speech_started(self, item_id: str | None) -> None:
         if item_id is not None:
-            self._user_goes_on_with(_whole(item_id))
+            self._user_goes_on_with(first_part(item_id))
             self._answered = False
         super()._speech_started(item_id)
 
     def _audio_committed(self, item_id: str | None) -> None:
         if item_id is not None:
-            self._user_goes_on_with(_whole(item_id))
+            self._user_goes_on_with(first_part(item_id))
         super()._audio_committed(item_id)
 
     def _is_live(self, response_id: str | None) -> bool:
@@ -179,14 +180,14 @@ class XAIDialect(RealtimeDialect):
             self._answered = not self._turn.speaking
         return live
 
-    def _end_response(self, *, told: bool = False) -> None:
+    def _end_response(self, end: ResponseEnd | None = None) -> None:
         if not self._turn.speaking and self._gate.phase is not Phase.CANCELLING:
             self._user_is_done()
             self._answered = True
             for transcript in self._user.finish_all(but=self._text):
                 # It was never called complete, and a whole turn has passed since.
                 self._tell(transcript)
-        super()._end_response(told=told)
+        super()._end_response(end)
 
     def _user_goes_on_with(self, part: str) -> None:
         """The user's words belong to that text: if it is a new one, none before it grows."""
@@ -201,8 +202,3 @@ class XAIDialect(RealtimeDialect):
             part, text = self._said
             self._said = None
             self._tell(self._user.finish(part, text))
-
-
-def _whole(item_id: str) -> str:
-    """The name of an item's first text: a user's item has no other."""
-    return f"{item_id} 0"
