@@ -126,9 +126,9 @@ def said(role: Role, text: str) -> Callable[[Frame], bool]:
 
 class Network:
     """Where the handler's connections go: to a double, or nowhere, for so many times that it is `down`; or
-    nobody answers, when it is `stuck`."""
+    nobody answers, when it is `stuck` at that step."""
 
-    def __init__(self, double: ProviderDouble[Any], tasks: TaskGroup, *, down: int, stuck: bool) -> None:
+    def __init__(self, double: ProviderDouble[Any], tasks: TaskGroup, *, down: int, stuck: str) -> None:
         self.double = double
         self.down = down
         self.stuck = stuck
@@ -137,13 +137,14 @@ class Network:
 
     async def open_stream(self, where: object, **how: object) -> ByteStream:
         self.dialled += 1
-        if self.stuck:
+        if self.stuck == "connecting":
             await anyio.sleep_forever()
         if self.down > 0:
             self.down -= 1
             raise APIConnectionError("provider.test:443 can't be reached (down); check the network")
         ours, theirs = stream_pair()
-        self._tasks.start_soon(self.double.handle, theirs)
+        if self.stuck != "handshake":
+            self._tasks.start_soon(self.double.handle, theirs)
         return ours
 
 
@@ -155,7 +156,7 @@ async def served(
     *,
     rate: SampleRate = 24000,
     down: int = 0,
-    stuck: bool = False,
+    stuck: str = "",
     config: dict[str, Any] | None = None,
     options: Any = None,
     metadata: dict[str, Any] | None = None,
@@ -424,6 +425,56 @@ async def test_a_provider_that_is_down(
     assert "session s1: provider.test:443 can't be reached (down)" in caplog.text
 
 
+def muted(double: ProviderDouble[Any], monkeypatch: pytest.MonkeyPatch, *, from_the_start: bool) -> None:
+    """From now on it takes every WebSocket, and answers nothing."""
+    monkeypatch.setattr(double._session_type, "receive", lambda *args: None)
+    if from_the_start:
+        monkeypatch.setattr(double._session_type, "_opened", lambda *args: None)
+
+
+MUTE = {
+    "connecting": "provider_unavailable",
+    "handshake": "provider_unavailable",
+    "configuring": "provider_not_ready",
+    "speaking": "provider_not_ready",
+}
+
+
+@pytest.mark.parametrize("step", MUTE)
+@pytest.mark.anyio
+async def test_a_provider_that_says_nothing(
+    name: str, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    double = double_of(name)
+    if step in ("configuring", "speaking"):
+        muted(double, monkeypatch, from_the_start=step == "speaking")
+    async with served(name, double, monkeypatch, stuck=step) as (client, _):
+        started = anyio.current_time()
+        client.ask()
+        await anyio.sleep(19)
+        frames = await client.hear(is_a(Close))
+        assert anyio.current_time() - started < 25
+    told, close = frames[-2:]
+    assert isinstance(told, Error)
+    assert told.code == MUTE[step].upper()
+    assert told.message.endswith("; try again")
+    assert close == Close(1011, MUTE[step], "remote")
+
+
+@pytest.mark.anyio
+async def test_a_provider_that_says_nothing_when_it_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("google", [Say("First.", 0.2), Wait(1.0), Die()])
+    async with served("google", double, monkeypatch) as (client, _):
+        client.ask()
+        await client.hear(is_a(Audio))
+        muted(double, monkeypatch, from_the_start=True)
+        await client.hear(is_a(Error))
+        await anyio.sleep(19)
+        started = anyio.current_time()
+        await client.hear(is_a(Close))
+        assert anyio.current_time() - started < 5
+
+
 @pytest.mark.anyio
 async def test_a_wrong_key_is_the_operators_business(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     double = double_of(name, api_key="another")
@@ -507,7 +558,7 @@ async def test_a_provider_that_hangs_up_in_order(name: str, monkeypatch: pytest.
 @pytest.mark.anyio
 async def test_a_client_that_leaves_while_the_provider_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
     double = double_of("openai")
-    async with served("openai", double, monkeypatch, stuck=True) as (client, network):
+    async with served("openai", double, monkeypatch, stuck="connecting") as (client, network):
         await client.hear(is_a(Ready))
         await anyio.sleep(1)
         assert network.dialled == 1

@@ -12,7 +12,7 @@ from speko_anyio.client.direct import PROVIDERS
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import LocalProtocolError, SpekoError
 from speko_anyio.providers import codes
-from speko_anyio.providers.bridge import Bridge
+from speko_anyio.providers.bridge import OPENING_TIMEOUT, Bridge
 
 from .provider_driver import ProviderDriver
 
@@ -40,7 +40,8 @@ class ProviderHandler:
     - `provider`: the account, such as ``OpenAI()``.
     - `models`: the provider's own names for models that clients call otherwise; any other name is passed on.
       None: `Provider.speko_models`.
-    - `connect_timeout`: seconds for looking up the provider's host, connecting and TLS.
+    - `connect_timeout`: seconds for looking up the provider's host, connecting and TLS. All attempts together
+      have 20 seconds until the provider is ready, or twice `connect_timeout` if that is more.
     - `ssl_context`, `proxy`: as in `SessionOptions`.
 
     What a client wants beyond the session's parameters stands in the mint's metadata, as in
@@ -88,6 +89,7 @@ class ProviderHandler:
             output_sample_rate=session.output_sample_rate,
             resampling=Resampler,
             secrets=endpoint.secrets,
+            opening_timeout=max(OPENING_TIMEOUT, 2 * self._connect_timeout),
         )
         driver = ProviderDriver(
             session,

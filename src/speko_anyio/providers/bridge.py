@@ -65,6 +65,10 @@ STEADY_AFTER: Final = 30.0
 """Seconds for which a connection must last so that the next one's attempts are counted anew: a provider that
 takes every session and drops it at once is not asked for ever."""
 
+OPENING_TIMEOUT: Final = 20.0
+"""Seconds without a connection that is ready, over all attempts: a provider that takes every connection and
+says nothing must not keep a caller waiting for the sum of all the timeouts."""
+
 MOVE_MARGIN: Final = 2.0
 """Seconds ahead of the announced end of a connection at which the session moves whatever is under way."""
 
@@ -130,6 +134,8 @@ class Bridge:
     - `input_sample_rate`, `output_sample_rate`: of the client's session, in samples a second.
     - `resampling`: makes what converts between those and the provider's.
     - `secrets`: texts, such as the provider's key, that no message may show the client.
+    - `opening_timeout`: seconds for all attempts together until the provider is ready, at first and after a
+      loss; then the session ends.
 
     Nothing here raises for what either side does.
     """
@@ -142,6 +148,7 @@ class Bridge:
         resampling: ResamplingFactory,
         limits: BridgeLimits = DEFAULT_BRIDGE_LIMITS,
         secrets: Sequence[str] = (),
+        opening_timeout: float = OPENING_TIMEOUT,
     ) -> None:
         self.input_sample_rate = input_sample_rate
         self.output_sample_rate = output_sample_rate
@@ -165,7 +172,11 @@ class Bridge:
         self._resumption: str | None = None
         self._attempts = 0
         self._leaving = False
+        self._opening_timeout = opening_timeout
+        self._trouble: Error | None = None
+        """Why the last attempt to connect failed."""
         self._timers = Timers()
+        self._timers.start("opening", opening_timeout)
 
     # What has become of it
 
@@ -393,6 +404,8 @@ class Bridge:
     def _ready(self, provider: ProviderDialect) -> None:
         self._phase = _Phase.LIVE
         self.stats.connections += 1
+        self._trouble = None
+        self._timers.stop("opening")
         self._timers.start("steady", STEADY_AFTER)
         before, verb, after = self._held.take()
         if before:
@@ -438,9 +451,11 @@ class Bridge:
         self._input.reset()
         if before is _Phase.OPENING:
             again = ending.retry
+            self._trouble = ending.error
         else:
             self._resumption = provider.resumption
             again = self._resumption is not None
+            self._timers.start("opening", self._opening_timeout)
         if before is _Phase.OPENING and ending.stale and self._resumption is not None:
             self._begin_afresh(provider)
         elif again and self._attempts <= len(RETRY_AFTER):
@@ -506,6 +521,12 @@ class Bridge:
         if self._provider is not None:
             self._provider.close(close_codes.NORMAL, "")
 
+    def _no_answer(self) -> Error:
+        seconds = f"within {self._opening_timeout:g} s"
+        if self._provider is None or self._provider.state is State.CONNECTING:
+            return Error(codes.UNAVAILABLE, f"the provider could not be reached {seconds}; try again")
+        return Error(codes.NOT_READY, f"the provider did not accept the session {seconds}; try again")
+
     # Time
 
     def next_deadline(self) -> float | None:
@@ -531,6 +552,8 @@ class Bridge:
                 self._wanted = Connect(self._resumption)
             case "steady":
                 self._attempts = 1
+            case "opening":
+                self._fail(self._trouble or self._no_answer())
             case _:
                 assert name == "move"
                 if self._listening is not None and provider is not None and provider.resumption is not None:
