@@ -37,6 +37,8 @@ class Habits:
     """Says several things in one message where it can."""
     reports: bool = False
     """Says whether it is idle."""
+    beside: bool = False
+    """Says so beside the content, not in it."""
 
 
 @dataclass
@@ -60,6 +62,8 @@ class Provider:
         """Whether the client was told."""
         self.answer: Answer | None = None
         self.answers = 0
+        self.trailing = 0
+        """The turn that is over, of which words may still come; 0 when something was asked for since."""
         self.window = False
         self.window_messages = 0
         self.owed = False
@@ -89,6 +93,7 @@ class Provider:
                 self.pending.discard(response["id"])
         elif "clientContent" in message:
             assert self.habits.stops
+            self.trailing = 0
             self.cut()
         elif is_audio(message):
             assert self.habits.auto or self.window, "audio outside of a turn is not heard"
@@ -104,9 +109,11 @@ class Provider:
             assert self.window
             assert self.window_messages, "an empty turn"
             self.window, self.owed = False, True
+            self.trailing = 0
         else:
             assert message == {"realtimeInput": {"audioStreamEnd": True}}
             assert self.habits.auto
+            self.trailing = 0
 
     # What it does
 
@@ -134,6 +141,7 @@ class Provider:
             self.answers += 1
             self.answer = Answer(self.answers)
             self.owed = False
+            self.trailing = 0
 
     def speak(self) -> None:
         """More audio, which names the turn."""
@@ -166,12 +174,24 @@ class Provider:
 
     def _over(self, *, billed: bool) -> None:
         assert self.answer is not None
-        over = content(turnComplete=True, interactionStatus="IDLE") if self.habits.reports else COMPLETE
+        over = COMPLETE
+        if self.habits.reports and self.habits.beside:
+            over = {**COMPLETE, "interactionStatus": "IDLE"}
+        elif self.habits.reports:
+            over = content(turnComplete=True, interactionStatus="IDLE")
+        if billed:
+            self.trailing = self.answer.number
         self.say({**over, **usage(self.answer.number, 1)} if billed else over)
         self.answer = None
 
+    def late_word(self) -> None:
+        """More words of the turn that is over."""
+        if self.answer is None and self.trailing:
+            self.say(said(f" {self.trailing}"))
+
     def cut(self) -> None:
         """The user speaks."""
+        self.trailing = 0
         if self.answer is not None:
             self.say(INTERRUPTED)
             self.cancel()
@@ -188,5 +208,6 @@ class Provider:
         """The user's words are written down: when, is anybody's guess."""
         self.fragments += 1
         fragment = f" u{self.fragments}"
+        self.trailing = 0
         self.user_words += fragment
         self.say(heard(fragment))

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
 from ..protocol import close_codes
-from ..protocol.codec import MalformedMessage
+from ..protocol.codec import MalformedMessage, mended
+from ..protocol.errors import SpekoError
 from ..protocol.frames import (
     Audio,
+    Close,
     Error,
     Expiring,
     Frame,
     Interruption,
     Ready,
+    ResponseEnd,
+    ResponseStatus,
     Role,
     ServerToolCall,
     ToolCall,
@@ -29,14 +33,15 @@ from ..protocol.frames import (
 )
 from ..protocol.pcm import whole_samples
 from ..protocol.session import MAX_SAMPLE_RATE
-from ..protocol.state import State
+from ..protocol.state import Signal, State
 from . import codes
 from . import google_events as wire
 from .endpoint import Endpoint, provider_endpoint
 from .google_config import OUTPUT_SAMPLE_RATE, GoogleOptions, GoogleVad
 from .google_response import Phase
 from .google_speech import Speech
-from .google_user import GoogleStats, UserSide
+from .google_user import STALLED_TIMEOUT, GoogleStats, UserSide
+from .lenient import text_of
 from .options import ServerTool
 from .provider import ProviderSession
 
@@ -54,13 +59,31 @@ MUTE_TIMEOUT: Final = 3.0
 """Seconds without output after which a muted response counts as over, for when its end is never told: a
 stale mute would silence the session. While a response is generated, its pieces are closer together."""
 
-LATE_WORDS_TIMEOUT: Final = 2.0
-"""Seconds after which the user's words are complete that came when they were answered already: nothing marks
-their end. They are written down in one go, unlike what is still being said."""
+CUT_TIMEOUT: Final = 0.5
+"""Seconds after the provider's `interrupted` for which output is taken for the rest of what was cut off, if
+`turnComplete` does not come, as it should. The next answer can't come sooner: the user must finish first."""
 
-_BENIGN_REASONS: Final = frozenset({None, "TURN_COMPLETE_REASON_UNSPECIFIED", "NEED_MORE_INPUT"})
+LATE_WORDS_TIMEOUT: Final = 2.0
+"""Seconds after which words are complete that came when their turn was over: nothing marks their end. They
+are written down in one go, unlike what is still being said. Words of the assistant that come later than this
+belong to another answer."""
+
+GOING_ON_TIMEOUT: Final = 60.0
+"""As `STALLED_TIMEOUT`, between the turns of a model that said that it goes on: it may be thinking."""
+
+SETTLED_TIMEOUT: Final = 10.0
+"""Seconds after which words of the user that nobody answered hold up nothing any more."""
+
+_BENIGN_REASONS: Final = frozenset(
+    {"", "TURN_COMPLETE_REASON_UNSPECIFIED", "FINISH_REASON_UNSPECIFIED", "NEED_MORE_INPUT", "STOP"}
+)
+_CUT_SHORT: Final = re.compile(
+    r"MAX_TOKENS|SAFETY|RECITATION|LANGUAGE|BLOCKLIST|SPII|GENERATED_|OUTPUT_|MAX_REGENERATION"
+    r"|(IMAGE_|\A)PROHIBITED_CONTENT|IMAGE_OTHER|MODEL_ARMOR"
+)
+"""Reasons for which a limit or a filter cut an answer short; all others but the benign are failures."""
+
 _RATE: Final = re.compile(r";\s*rate=(\d{1,6})\b")
-_SECONDS: Final = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s\Z")
 
 GoogleAuthStyle: TypeAlias = Literal["header", "token", "query", "bearer"]
 """What the key is and how it travels: an API key in the ``x-goog-api-key`` header; an ephemeral token
@@ -135,16 +158,18 @@ class GoogleDialect(UserSide):
 
     def _receive_json(self, data: bytes | str) -> None:
         try:
-            message, unknown = wire.decode(data)
+            message, odd, unknown = wire.decode(data)
         except MalformedMessage as error:
             self._violated(
                 close_codes.INVALID_DATA, f"the provider sent a message that is not of its protocol: {error}"
             )
             return
+        self.stats.odd_fields += len(odd)
         for name in unknown:
             self.stats.unknown_fields += 1
             if "." not in name:
-                self._tell(Unknown(name, data if isinstance(data, str) else data.decode()))
+                raw = data if isinstance(data, str) else text_of(data)
+                self._tell(Unknown(name, mended(raw)))
         self._receive(message)
 
     def _receive(self, message: wire.ServerMessage) -> None:
@@ -159,18 +184,30 @@ class GoogleDialect(UserSide):
         if not self._accepted:
             self.stats.early_messages += content is not None or calls is not None
             return
-        over = content is not None and self._receive_content(content)
+        if content is not None:
+            self._receive_content(content)
+        if message.voice_activity is not None or message.voice_activity_detection_signal is not None:
+            self._progress.prompt()
         if message.tool_call_cancellation is not None:
             self._cancel_calls(message.tool_call_cancellation.ids or ())
         if message.usage_metadata is not None:
             self._usage = message.usage_metadata
-        # A response is over when its turn is, or when it leaves the word to a tool.
-        over = over or calls is not None
-        self._usage_due = self._usage_due or over
-        if over or self._progress.phase is Phase.IDLE:
+        if calls is not None:
+            # For the bill a response is over, too, when it leaves the word to a tool.
+            self._usage_due = True
             self._tell_usage()
-        for call in (calls and calls.function_calls) or ():
-            self._issue_call(call)
+            for call in calls.function_calls or ():
+                self._issue_call(call)
+        cut = self._progress.cut
+        over = content is not None and self._note_end(content)
+        if message.interaction_status:
+            # Some servers say it beside the content instead of in it.
+            over = self._note_end(wire.ServerContent(interaction_status=message.interaction_status)) or over
+        self._usage_due = self._usage_due or over
+        if over or not self._progress.begun or (self._usage_due and self._calls.open):
+            self._tell_usage()
+        if over:
+            self._tell_end(cut=cut)
 
     def _tell(self, frame: Frame | None) -> None:
         """Hand a frame to the caller, if there is one and the session has not ended in the same breath."""
@@ -192,7 +229,7 @@ class GoogleDialect(UserSide):
             return  # too late: somebody else may have been told already that it failed
         self._accepted = True
         self._timers.stop("ready")
-        self.provider_session = ProviderSession(id=setup.session_id)
+        self.provider_session = ProviderSession(id=setup.session_id or None)
         self._tell(Ready(self.input_sample_rate, self.output_sample_rate))
         self._release_held()
 
@@ -200,53 +237,82 @@ class GoogleDialect(UserSide):
         self._handle_is_fresh = bool(update.resumable and update.new_handle)
         if self._handle_is_fresh:
             self._handle = update.new_handle
+        else:
+            # The model is at work: there is no handle meanwhile.
+            self._progress.prompt()
 
     def _note_going_away(self, go_away: wire.GoAway) -> None:
-        found = _SECONDS.match(go_away.time_left or "")
         first = self._going_away is None
         # Without a time it is as good as over.
-        self._going_away = float(found[1]) if found else 0.0
+        self._going_away = go_away.seconds_left or 0.0
         self._leaving = True
         if first:
             self._tell(Expiring(self._going_away))
 
     # The conversation
 
-    def _receive_content(self, content: wire.ServerContent) -> bool:
-        """Returns whether it ends a turn of the model."""
+    def _receive_content(self, content: wire.ServerContent) -> None:
+        """Take all of it but the end of the turn."""
         if content.input_transcription is not None:
+            self._user_speaks(content.input_transcription.text)
             self._receive_words(self._user, content.input_transcription)
             if content.input_transcription.finished:
                 self._words_due = False
             self._await_more_words()
         if content.interim_input_transcription is not None:
-            self._tell(self._user.interim(content.interim_input_transcription.text or ""))
+            self._user_speaks(content.interim_input_transcription.text)
+            self._tell(self._user.interim(content.interim_input_transcription.text))
             self._await_more_words()
         if content.interrupted:
             self._user_cut_in()
         if content.model_turn is not None:
             for part in content.model_turn.parts or ():
                 self._receive_part(part)
-        if content.output_transcription is not None and self._is_heard():
-            self._receive_words(self._assistant, content.output_transcription)
+        if content.output_transcription is not None:
+            self._receive_output_words(content.output_transcription)
         if content.grounding_metadata:
             self._server_tool("google_search")
         if content.url_context_metadata:
             self._server_tool("url_context")
         if content.generation_complete:
-            self._progress.generated = True
-        if content.turn_complete_reason not in _BENIGN_REASONS:
-            message = f"the provider ended its turn early: {content.turn_complete_reason}"
-            self._tell(Error(codes.RESPONSE_FAILED, message))
-        return self._note_end(content)
+            self._note_generated()
+        if content.usage_metadata is not None:
+            self._usage = content.usage_metadata
+        self._note_reason(content.turn_complete_reason)
+        self._note_reason(content.finish_reason)
 
     def _receive_words(self, speech: Speech, words: wire.Transcription) -> None:
-        self._tell(speech.add(words.text or ""))
+        self._tell(speech.add(words.text))
         if words.finished:
             self._tell(speech.finish())
 
+    def _user_speaks(self, words: str) -> None:
+        """The user's words came: more of the assistant's are not of the answer before."""
+        if words.strip():
+            if not self._progress.begun:
+                self._finish_late_words()
+            self._progress.prompt()
+
+    def _receive_output_words(self, words: wire.Transcription) -> None:
+        progress = self._progress
+        late = not (progress.begun or progress.prompted or progress.phase is Phase.MUTED)
+        if late:
+            self.stats.late_events += 1
+        elif not self._is_heard(words=True):
+            return
+        self._receive_words(self._assistant, words)
+        if (late or not progress.confirmed) and self._state is State.OPEN:
+            self._timers.start("late", LATE_WORDS_TIMEOUT)
+
+    def _finish_late_words(self) -> None:
+        """No more words come of an answer that was over already."""
+        self._tell(self._assistant.finish())
+
     def _await_more_words(self) -> None:
         """The user's words came. If none had come of what was answered last, these are of that."""
+        self._user_settled = False
+        if self._state is State.OPEN:
+            self._timers.start("settled", SETTLED_TIMEOUT)
         talks = not self._rules.auto and (self._turn.open or self._progress.awaited)
         if self._words_due and not talks and self._user.speaking and self._state is State.OPEN:
             self._timers.start("words", LATE_WORDS_TIMEOUT)
@@ -260,7 +326,24 @@ class GoogleDialect(UserSide):
         self._words_due = words is None
         self._timers.stop("words")
 
+    def _note_generated(self) -> None:
+        progress = self._progress
+        if progress.phase is Phase.MUTED and progress.told:
+            # What was cut off does not come to this: another answer has been made.
+            self._unmute()
+        elif progress.begun:
+            progress.generated = progress.confirmed = True
+
+    def _note_reason(self, reason: str) -> None:
+        """Why a turn ends, if not because all was said."""
+        if reason not in _BENIGN_REASONS:
+            self._reason = reason
+            if _CUT_SHORT.search(reason) is None:
+                message = f"the provider ended its turn early: {reason}"
+                self._tell(Error(codes.RESPONSE_FAILED, message))
+
     def _receive_part(self, part: wire.Part) -> None:
+        self._progress.heard_from = True
         if part.thought:
             return
         if part.inline_data is not None:
@@ -274,9 +357,13 @@ class GoogleDialect(UserSide):
         if not mime_type.startswith("audio/pcm"):
             self.stats.skipped_blobs += 1
             return
-        if self._progress.phase is Phase.MUTED and self._progress.generated:
-            # All of the muted response has come: this is the next one, and the end of that was not told.
-            self._unmute()
+        progress = self._progress
+        if progress.generated:
+            # All of the response has come: this is the next one, and the end of that was not told.
+            if progress.phase is Phase.MUTED:
+                self._unmute()
+            elif progress.prompted:
+                self._answer_is_over()
         if not self._is_heard():
             return
         rate = _rate(mime_type) or OUTPUT_SAMPLE_RATE
@@ -291,20 +378,29 @@ class GoogleDialect(UserSide):
             self.playback.add("", 0, len(pcm))
             self._tell(Audio(pcm, rate))
 
-    def _is_heard(self) -> bool:
+    def _is_heard(self, *, words: bool = False) -> bool:
         """Whether output that comes now counts; the first that does is the beginning of a response."""
-        if self._progress.phase is Phase.MUTED:
-            self._progress.dropped = True
+        progress = self._progress
+        if progress.phase is Phase.MUTED and progress.resumed:
+            self._unmute()
+        if progress.phase is Phase.MUTED:
+            progress.dropped = True
             self.stats.late_events += 1
-            self._start_mute_timer()
+            if not progress.told:
+                self._start_mute_timer()
             return False
-        if self._progress.output():
+        if progress.output(words=words):
             self._turn_begins()
         return True
 
     def _turn_begins(self) -> None:
         self._odd = b""
+        self._reason = ""
         self._handle_is_fresh = False
+        self._answering = True
+        self._timers.stop("late")
+        self._start_stalled_timer(STALLED_TIMEOUT)
+        self._finish_late_words()
         self._finish_user()
 
     def _note_end(self, content: wire.ServerContent) -> bool:
@@ -312,17 +408,50 @@ class GoogleDialect(UserSide):
         turn, waits = bool(content.turn_complete), bool(content.waiting_for_input)
         status = content.interaction_status
         cut = progress.cut or progress.phase is Phase.MUTED
+        # Nothing may have come of what was asked; and words alone are an answer if a turn ends with them.
+        self._answering = self._answering or (
+            turn and not cut and (progress.asked or self._assistant.speaking)
+        )
         idle = progress.over(turn=turn, status=status, waits=waits)
         if idle:
             self._timers.stop("mute")
+            self._timers.stop("stalled")
+        elif turn:
+            self._start_stalled_timer(GOING_ON_TIMEOUT)
         if turn or idle:
-            self._server_tools.clear()
+            progress.asked = progress.asked and cut
+            self._server_tools_over = True
             self._tell(self._assistant.finish())
+            if self._state is State.OPEN:
+                self._timers.start("late", CUT_TIMEOUT if cut else LATE_WORDS_TIMEOUT)
             if not cut and self._user.speaking:
                 # What came of the user's words meanwhile is still of the turn that was answered; after an
                 # interruption it is the beginning of the next.
                 self._finish_user()
         return turn or idle
+
+    def _answer_is_over(self) -> None:
+        """Its end was not told, but is clear from what follows, or from nothing following."""
+        self._tell(self._assistant.finish())
+        self._server_tools_over = True
+        self._progress.rest()
+        self._timers.stop("stalled")
+        self._tell_end()
+
+    def _tell_end(self, *, cut: bool = False) -> None:
+        """The answer is over, if there was one; `cut`: since the user spoke."""
+        reason, self._reason = self._reason, ""
+        if cut:
+            self._end_answer("interrupted")
+        elif not reason:
+            self._end_answer("done")
+        else:
+            self._end_answer("failed" if _CUT_SHORT.search(reason) is None else "incomplete", reason)
+
+    def _end_answer(self, status: ResponseStatus, reason: str = "") -> None:
+        if self._answering:
+            self._answering = False
+            self._tell(ResponseEnd(status, reason))
 
     def _user_cut_in(self) -> None:
         progress = self._progress
@@ -332,45 +461,97 @@ class GoogleDialect(UserSide):
         if progress.phase is Phase.MUTED:
             # Our own interruption, or one that was told.
             self.stats.repeated_events += 1
+            self._mute(told=True)
         elif progress.phase is Phase.ACTIVE or self._unheard:
             if progress.phase is Phase.ACTIVE:
-                self._mute()
+                self._mute(told=True)
             self._interrupted("user")
             self._release_held()
         else:
             self.stats.repeated_events += 1
+            self._finish_late_words()
+        progress.prompt()
+        progress.resumed = False
 
     def _interrupted(self, at: Role) -> None:
         """The assistant was cut off: what is queued of its audio is not to be heard."""
-        kept = [frame for frame in self._events if type(frame) is not Audio]
-        self._events.clear()
-        self._events.extend(kept)
+        self._events[:] = [frame for frame in self._events if type(frame) is not Audio]
+        if at == "user":
+            # The provider has given up its calls, too; while of our own interruption it may know nothing, and
+            # wait for their results.
+            self._withdraw(frame.call_id for frame in self._events if type(frame) is ToolCall)
         self._odd = b""
+        self._reason = ""
         self._unheard = False
         self.playback.flush()
         self._calls.make_moot()
         self._tell(Interruption(at))
         self._tell(self._assistant.finish())
+        self._end_answer("interrupted")
 
-    def _mute(self) -> None:
-        self._progress.mute()
+    def _withdraw(self, call_ids: Iterable[str]) -> None:
+        """Take back calls that nobody took yet and that nobody wants a result of."""
+        unwanted = set(call_ids)
+        for frame in self._events[:]:
+            if type(frame) is ToolCall and frame.call_id in unwanted:
+                self._events.remove(frame)
+                self._calls.withdraw(frame.call_id)
+
+    def _mute(self, *, told: bool = False) -> None:
+        self._progress.mute(told=told)
+        self._timers.stop("late")
+        self._timers.stop("stalled")
         self._start_mute_timer()
 
     def _start_mute_timer(self) -> None:
         # A session that is ending waits for nothing but its end.
         if self._state is State.OPEN:
-            self._timers.start("mute", MUTE_TIMEOUT)
+            self._timers.start("mute", CUT_TIMEOUT if self._progress.told else MUTE_TIMEOUT)
+
+    def _start_stalled_timer(self, seconds: float) -> None:
+        if self._state is State.OPEN:
+            self._progress.heard_from = False
+            self._timers.start("stalled", seconds)
 
     def _unmute(self) -> None:
-        self._progress.rest()
+        self._progress.rest(cut=self._progress.told)
+        self._progress.prompted = True
         self._timers.stop("mute")
+
+    def _stalled(self) -> None:
+        """Nothing has come for long: is the answer over, although its end was not told?"""
+        progress = self._progress
+        if progress.phase is Phase.MUTED:
+            return
+        if progress.heard_from or self._calls.open or self.playback.unplayed_ms > 0:
+            self._start_stalled_timer(STALLED_TIMEOUT)
+        elif progress.awaited:
+            progress.awaited = False
+            message = f"the provider did not answer within {STALLED_TIMEOUT:g} s; say it again"
+            self._tell(Error(codes.NO_RESPONSE, message))
+        elif progress.phase is Phase.ACTIVE:
+            self._answer_is_over()
+            progress.prompted = True
+
+    def _words_are_late(self) -> None:
+        """The time is over for words of the answer before; and nothing but words has come of another."""
+        progress = self._progress
+        if progress.phase is Phase.ACTIVE and progress.begun:
+            if progress.confirmed:
+                return
+            # They were late, then, or are all there is.
+            progress.rest()
+            self._timers.stop("stalled")
+            self._answering = False
+        self._finish_late_words()
+        progress.prompted = True
 
     # Tools and usage
 
     def _issue_call(self, call: wire.FunctionCall) -> None:
         if self._state is State.CLOSED:
             return
-        if call.id and self._calls.was_issued(call.id):
+        if call.id and self._calls.is_open(call.id):
             self.stats.repeated_events += 1
         elif self._calls.full:
             self._violated(
@@ -381,19 +562,27 @@ class GoogleDialect(UserSide):
             if self._progress.tool_call():
                 self._turn_begins()
             self._handle_is_fresh = False
-            call_id = self._calls.issue(call.id, call.name or "")
-            self._tell(ToolCall(call_id, call.name or "", call.arguments))
+            call_id = self._calls.issue(call.id, call.name)
+            self._tell(ToolCall(call_id, call.name, call.arguments))
 
     def _cancel_calls(self, ids: Sequence[str]) -> None:
-        for call_id in ids:
-            self._calls.cancel(call_id)
+        cancelled = [call_id for name in ids if (call_id := self._calls.cancel(name)) is not None]
+        # The user spoke while the model waited; nothing else need tell of that.
+        self._progress.cut = self._progress.cut or bool(cancelled)
+        self._withdraw(cancelled)
         self._release_held()
 
     def _server_tool(self, name: str) -> None:
-        """The results of a tool that Google ran came along; that it was started is not told."""
-        if self._progress.phase is Phase.MUTED:
+        """The results of a tool that Google ran came along; that it was started is not told. Those that come
+        when an answer is over are of that."""
+        progress = self._progress
+        if progress.phase is Phase.MUTED:
             self.stats.late_events += 1
-        elif name not in self._server_tools:
+            return
+        if self._server_tools_over and (progress.begun or progress.prompted):
+            self._server_tools_over = False
+            self._server_tools.clear()
+        if name not in self._server_tools:
             self._server_tools.add(name)
             self._server_tools_told += 1
             self._tell(ServerToolCall(f"{name}-{self._server_tools_told}", name, "completed"))
@@ -406,13 +595,31 @@ class GoogleDialect(UserSide):
             self._usage_due = False
             self._tell(
                 Usage(
-                    _audio_tokens(usage.prompt_tokens_details), _audio_tokens(usage.response_tokens_details)
+                    _audio_tokens(usage.prompt_tokens_details),
+                    _audio_tokens(usage.response_tokens_details or usage.candidates_tokens_details),
                 )
             )
         else:
             self.stats.repeated_events += 1
 
     # Time, the end
+
+    def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
+        """As in `ProviderDialect`; an answer that was under way ends, too."""
+        user, assistant = self._user.finish(), self._assistant.finish()
+        for text in (user, assistant):
+            # What is too long to tell was not told before.
+            if text is not None and len(text.text) <= self.limits.max_text_size:
+                self._events.append(text)
+        if self._answering:
+            self._answering = False
+            if close.initiated_by == "local" and error is None:
+                end = ResponseEnd("interrupted")
+            else:
+                end = ResponseEnd("failed", close.reason)
+            self._events.append(end)
+        super()._finish(signal, close, error)
+        self.cut_short = assistant is not None or (user is not None and not self._user_settled)
 
     def _start_session_timers(self) -> None:
         super()._start_session_timers()
@@ -429,6 +636,12 @@ class GoogleDialect(UserSide):
                 self._unmute()
             case "words":
                 self._finish_user()
+            case "late":
+                self._words_are_late()
+            case "stalled":
+                self._stalled()
+            case "settled":
+                self._user_settled = True
             case _:
                 super()._timer_expired(name, late)
 
@@ -442,4 +655,4 @@ def _rate(mime_type: str) -> int | None:
 
 
 def _audio_tokens(details: Sequence[wire.TokenCount] | None) -> int:
-    return sum(max(0, int(count.token_count or 0)) for count in details or () if count.modality == "AUDIO")
+    return sum(count.token_count for count in details or () if count.modality == "AUDIO")

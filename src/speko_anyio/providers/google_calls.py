@@ -42,14 +42,16 @@ class NamedCalls:
         """Whether no further call may be issued before one is answered."""
         return self._calls.full
 
-    def was_issued(self, call_id: str | None) -> bool:
-        """Whether this call came before."""
-        return call_id in self._recent
+    def is_open(self, wire_id: str) -> bool:
+        """Whether a call of this name waits for its result: it comes a second time, then. When it was
+        answered or given up, the provider uses the name again for another call."""
+        return self._open_by(wire_id) is not None
 
-    def issue(self, wire_id: str | None, name: str) -> str:
-        """A call comes, new, and there is room for it: the id for the caller, which is made up if need be."""
+    def issue(self, wire_id: str, name: str) -> str:
+        """A call comes, new, and there is room for it: the id for the caller. It is made up if the provider
+        gave none, or one whose earlier call may still get a result."""
         call_id = wire_id
-        while not call_id or (wire_id != call_id and call_id in self._recent):
+        while not call_id or call_id in self._names or (wire_id != call_id and call_id in self._recent):
             self._made_up += 1
             call_id = f"call-{self._made_up}"
         self._recent.add(call_id)
@@ -57,14 +59,33 @@ class NamedCalls:
         self._names[call_id] = Answer(name, wire_id or None)
         return call_id
 
-    def cancel(self, call_id: str) -> bool:
-        """The result is not wanted any more; False when nobody waits for it."""
-        if call_id not in self._calls:
-            return False
+    def cancel(self, wire_id: str) -> str | None:
+        """The result is not wanted any more. Returns the caller's id; None when nobody waits for it."""
+        call_id = self._open_by(wire_id)
+        if call_id is None:
+            # An interruption may have made it moot before.
+            moot = [name for name, answer in self._names.items() if answer.wire_id == wire_id]
+            call_id = next((name for name in reversed(moot) if name in self._calls), None)
+        if call_id is not None:
+            self.give_up(call_id)
+        return call_id
+
+    def give_up(self, call_id: str) -> None:
+        """As `cancel`, by the caller's id, of a call that waits."""
         self._calls.answer(call_id)
         self._cancelled.add(call_id)
         self._forget()
-        return True
+
+    def withdraw(self, call_id: str) -> None:
+        """The caller never heard of this call, and will not: no result comes."""
+        if call_id in self._calls:
+            self._calls.answer(call_id)
+        self._names.pop(call_id, None)
+
+    def _open_by(self, wire_id: str) -> str | None:
+        return next(
+            (call_id for call_id in self._calls.open if self._names[call_id].wire_id == wire_id), None
+        )
 
     def answer_to(self, call_id: str) -> Answer | None:
         """What an answer for a call that takes one has to name; None: it was cancelled, keep the answer."""

@@ -3,8 +3,9 @@
 A message is an object whose fields each mean something by themselves, and several may come at once. What one
 can be:
 
-- a `ServerMessage`; the names of the fields in it that this version does not know come along;
-- anything else, a known field of the wrong JSON type included: `MalformedMessage`.
+- a `ServerMessage`; the names of the fields in it that this version does not know, or whose values are odd,
+  come along (`lenient` has the rule);
+- anything else: `MalformedMessage`.
 
 Every documented field is named below, since one strict decoding then tells that a message holds nothing
 new; those that need nothing done are `Raw`, which costs nothing.
@@ -12,13 +13,14 @@ new; those that need nothing done are `Raw`, which costs nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ..protocol.codec import MalformedMessage
+from .lenient import Count, Piece, fit, parse, text_of
 
 # What we say
 
@@ -113,14 +115,14 @@ class _Heard(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unkno
 class SetupComplete(_Heard, frozen=True):
     """The configuration was accepted."""
 
-    session_id: str | None = None
+    session_id: str = ""
     voice_consent_signature: Raw = _NOTHING
 
 
 class Blob(_Heard, frozen=True):
     """Bytes of some kind."""
 
-    mime_type: str | None = None
+    mime_type: str = ""
     data: bytes = b""
     display_name: Raw = _NOTHING
 
@@ -128,8 +130,8 @@ class Blob(_Heard, frozen=True):
 class Part(_Heard, frozen=True):
     """A piece of what the model makes."""
 
-    text: str | None = None
-    thought: bool | None = None
+    text: Piece = ""
+    thought: bool = False
     inline_data: Blob | None = None
     media_resolution: Raw = _NOTHING
     code_execution_result: Raw = _NOTHING
@@ -154,13 +156,40 @@ class ModelTurn(_Heard, frozen=True):
 class Transcription(_Heard, frozen=True):
     """More words."""
 
-    text: str | None = None
-    finished: bool | None = None
+    text: Piece = ""
+    finished: bool = False
     language_code: Raw = _NOTHING
     speaker_label: Raw = _NOTHING
     words: Raw = _NOTHING
     start_offset: Raw = _NOTHING
     end_offset: Raw = _NOTHING
+
+
+class TokenCount(_Heard, frozen=True):
+    """Tokens of one kind."""
+
+    modality: str = ""
+    token_count: Count = 0
+
+
+class UsageMetadata(_Heard, frozen=True):
+    """Tokens spent."""
+
+    prompt_tokens_details: tuple[TokenCount, ...] | None = None
+    response_tokens_details: tuple[TokenCount, ...] | None = None
+    candidates_tokens_details: tuple[TokenCount, ...] | None = None
+    """What Vertex AI calls the response's."""
+    prompt_token_count: Raw = _NOTHING
+    cached_content_token_count: Raw = _NOTHING
+    response_token_count: Raw = _NOTHING
+    candidates_token_count: Raw = _NOTHING
+    tool_use_prompt_token_count: Raw = _NOTHING
+    thoughts_token_count: Raw = _NOTHING
+    total_token_count: Raw = _NOTHING
+    cache_tokens_details: Raw = _NOTHING
+    tool_use_prompt_tokens_details: Raw = _NOTHING
+    traffic_type: Raw = _NOTHING
+    service_tier: Raw = _NOTHING
 
 
 class ServerContent(_Heard, frozen=True):
@@ -170,30 +199,39 @@ class ServerContent(_Heard, frozen=True):
     output_transcription: Transcription | None = None
     input_transcription: Transcription | None = None
     interim_input_transcription: Transcription | None = None
-    interrupted: bool | None = None
-    generation_complete: bool | None = None
-    turn_complete: bool | None = None
-    turn_complete_reason: str | None = None
-    interaction_status: str | None = None
-    waiting_for_input: bool | None = None
+    interrupted: bool = False
+    generation_complete: bool = False
+    turn_complete: bool = False
+    turn_complete_reason: str = ""
+    finish_reason: str = ""
+    """As other methods of the API call the reason."""
+    interaction_status: str = ""
+    waiting_for_input: bool = False
     grounding_metadata: dict[str, Raw] | None = None
     url_context_metadata: dict[str, Raw] | None = None
-    usage_metadata: Raw = _NOTHING
+    usage_metadata: UsageMetadata | None = None
 
 
 class FunctionCall(_Heard, frozen=True):
     """The model wants a tool run."""
 
-    id: str | None = None
-    name: str | None = None
-    args: dict[str, Raw] | None = None
+    id: str = ""
+    name: str = ""
+    args: Raw = _NOTHING
     partial_args: Raw = _NOTHING
     will_continue: Raw = _NOTHING
 
     @property
     def arguments(self) -> str:
-        """As JSON text."""
-        return _ENCODE(self.args or {}).decode()
+        """As JSON text: of an object, unless the model gave something else, which the tool can refuse."""
+        given = bytes(self.args) or b"{}"
+        try:
+            value = _ARGUMENTS.decode(given)
+            if isinstance(value, str):  # JSON text of an object is as good
+                value = _OBJECT.decode(value)
+            return _ENCODE(value or {}).decode()
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return given.decode()
 
 
 class ToolCall(_Heard, frozen=True):
@@ -208,41 +246,33 @@ class ToolCallCancellation(_Heard, frozen=True):
     ids: tuple[str, ...] | None = None
 
 
-class TokenCount(_Heard, frozen=True):
-    """Tokens of one kind."""
-
-    modality: str | None = None
-    token_count: int | float | None = None
-
-
-class UsageMetadata(_Heard, frozen=True):
-    """Tokens spent."""
-
-    prompt_tokens_details: tuple[TokenCount, ...] | None = None
-    response_tokens_details: tuple[TokenCount, ...] | None = None
-    prompt_token_count: Raw = _NOTHING
-    cached_content_token_count: Raw = _NOTHING
-    response_token_count: Raw = _NOTHING
-    tool_use_prompt_token_count: Raw = _NOTHING
-    thoughts_token_count: Raw = _NOTHING
-    total_token_count: Raw = _NOTHING
-    cache_tokens_details: Raw = _NOTHING
-    tool_use_prompt_tokens_details: Raw = _NOTHING
-    traffic_type: Raw = _NOTHING
-    service_tier: Raw = _NOTHING
-
-
 class GoAway(_Heard, frozen=True):
     """The connection ends soon."""
 
-    time_left: str | None = None
+    time_left: Raw = _NOTHING
+
+    @property
+    def seconds_left(self) -> float | None:
+        """As a number; None when that can't be told. ``"50s"`` is usual; ``"1m30s"``, a number, or an object
+        with `seconds`, mean as much."""
+        try:
+            value = msgspec.json.decode(self.time_left)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None
+        if isinstance(value, dict):
+            value = value.get("seconds")
+        found = _DURATION.match(f"{value}".strip().lower())
+        if found is None:
+            return None
+        parts = {unit: float(number) for number, unit in _DURATION_PART.findall(found[0])}
+        return sum(number * _UNITS[unit] for unit, number in parts.items())
 
 
 class ResumptionUpdate(_Heard, frozen=True):
     """With what the session can be resumed."""
 
-    new_handle: str | None = None
-    resumable: bool | None = None
+    new_handle: str = ""
+    resumable: bool = False
     last_consumed_client_message_index: Raw = _NOTHING
 
 
@@ -256,67 +286,42 @@ class ServerMessage(_Heard, frozen=True):
     tool_call_cancellation: ToolCallCancellation | None = None
     go_away: GoAway | None = None
     session_resumption_update: ResumptionUpdate | None = None
-    voice_activity: Raw = _NOTHING
-    voice_activity_detection_signal: Raw = _NOTHING
+    interaction_status: str = ""
+    """Where some servers say it."""
+    voice_activity: dict[str, Raw] | None = None
+    voice_activity_detection_signal: dict[str, Raw] | None = None
 
 
 class Decoded(NamedTuple):
-    """A message, and what in it is new to this version."""
+    """A message, and what in it is odd, or new to this version."""
 
     message: ServerMessage
+    odd: tuple[str, ...] = ()
+    """Paths of the fields whose value was read as another, or ignored: see `lenient`."""
     unknown: tuple[str, ...] = ()
     """The unknown fields, as paths."""
 
 
 _STRICT: Final = msgspec.json.Decoder(ServerMessage)
-_SHAPE: Final = msgspec.inspect.type_info(ServerMessage)
-_BAD: Final = (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError)
-_STANDARD_BASE64: Final = str.maketrans("-_", "+/", "=")
+_ARGUMENTS: Final = msgspec.json.Decoder(dict[str, Raw] | str | None)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
+_DURATION: Final = re.compile(r"\d{1,6}(?:\.\d{1,9})?\Z|(?:\d{1,6}(?:\.\d{1,9})?(?:h|ms|us|ns|m|s)){1,6}\Z")
+_DURATION_PART: Final = re.compile(r"([\d.]+)([a-z]*)")
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 def decode(data: bytes | str) -> Decoded:
     """What the provider said; `MalformedMessage` when it is no message of this protocol."""
     try:
         # The decoder does not look into what stays `Raw`.
-        text = data if isinstance(data, str) else data.decode()
-        try:
-            return Decoded(_STRICT.decode(text))
-        except msgspec.ValidationError:
-            # Either there is something new in it, which is taken out, or something wrong, which stays.
-            unknown: list[str] = []
-            known = _known(msgspec.json.decode(text), _SHAPE, "", unknown)
-            return Decoded(_STRICT.decode(_ENCODE(known)), tuple(unknown))
-    except _BAD as error:
-        raise MalformedMessage(_describe(error)) from None
-
-
-def _known(value: Any, shape: msgspec.inspect.Type, path: str, unknown: list[str]) -> Any:
-    """`value` without what `shape` has no place for, which goes to `unknown`; base64 in its one alphabet."""
-    match shape:
-        case msgspec.inspect.UnionType(types=types):
-            # All of them are something or null.
-            return _known(value, types[0], path, unknown)
-        case msgspec.inspect.StructType(fields=fields) if isinstance(value, dict):
-            places = {field.encode_name: field.type for field in fields}
-            unknown += [path + name for name in value if name not in places]
-            return {
-                name: _known(inner, places[name], f"{path}{name}.", unknown)
-                for name, inner in value.items()
-                if name in places
-            }
-        case msgspec.inspect.VarTupleType(item_type=item_type) if isinstance(value, list):
-            return [_known(inner, item_type, path, unknown) for inner in value]
-        case msgspec.inspect.BytesType() if isinstance(value, str):
-            # The URL-safe alphabet, and no padding, are as good.
-            value = value.translate(_STANDARD_BASE64)
-            return value + "=" * (-len(value) % 4)
-    return value
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, UnicodeError):
-        return "it is not UTF-8, or holds half of a surrogate pair"
-    # msgspec's own words name the field and never its value.
-    return str(error)
+        return Decoded(_STRICT.decode(data if isinstance(data, str) else data.decode()))
+    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
+        pass  # something is new in it, or odd, or wrong
+    text = data if isinstance(data, str) else text_of(data)
+    if not text.strip():
+        return Decoded(ServerMessage(), ("",))
+    message, odd, unknown = fit(parse(text), ServerMessage)
+    if "setupComplete" in odd:
+        # Whatever stands there, it says that the setup was accepted.
+        message = msgspec.structs.replace(message, setup_complete=SetupComplete())
+    return Decoded(message, odd, unknown)

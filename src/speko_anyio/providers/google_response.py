@@ -1,13 +1,24 @@
 """Where the model is in its answers. Gemini names no response: when one begins and ends must be inferred.
 
-It begins with its first output. It ends with `turnComplete`, except that models which report an
+An answer begins with its first output. It ends with `turnComplete`, except that models which report an
 `interactionStatus` may go on after that until they call it idle. When it is cut off, what still comes of it
 is dropped: the model hears of an interruption later than it happens, and a local one it may never hear of.
+
+Transcription has no fixed order, so words alone are weak evidence. After the end of an answer:
+
+- audio, or a tool call, always begins another answer;
+- words begin one if something has asked for it since (`Progress.prompted`): the user spoke, we ended the
+  user's turn, a tool's result was sent, the model said that it is at work, or so much time has passed that
+  the words can't be late. Otherwise they are late words of the answer that is over.
+
+An answer of which only words have come is held to be one for a short time: it must be confirmed by audio, a
+tool call or an end.
 """
 
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 
 class Phase(enum.Enum):
@@ -20,23 +31,53 @@ class Phase(enum.Enum):
     """It was cut off; what still comes is dropped."""
 
 
+_IDLE: Final = frozenset({"IDLE", "REQUIRES_ACTION"})
+"""Statuses that say that nothing more comes by itself; the second is the older name of the first."""
+
+
 class Progress:
     """The model's answer, as far as we know it."""
 
-    __slots__ = ("_reports", "awaited", "begun", "cut", "dropped", "generated", "phase")
+    __slots__ = (
+        "_reports",
+        "asked",
+        "awaited",
+        "begun",
+        "confirmed",
+        "cut",
+        "dropped",
+        "generated",
+        "heard_from",
+        "phase",
+        "prompted",
+        "resumed",
+        "told",
+    )
 
     def __init__(self) -> None:
         self.phase = Phase.IDLE
         self.awaited = False
-        """We ended the user's turn, and nothing has come of it yet."""
+        """In manual mode: we ended the user's turn, and nothing has come of it yet."""
+        self.asked = False
+        """We ended the user's turn, in either mode, and no answer has begun since."""
+        self.prompted = True
+        """Words that come now begin an answer, since something has asked for one."""
         self.begun = False
         """Something has come since the last turn of the model."""
+        self.confirmed = False
+        """More than words has come of the answer."""
         self.generated = False
         """All of the turn has come: audio that follows is of another."""
         self.cut = False
-        """The provider said that the user cut in, and the turn is not over yet."""
+        """The provider said that the user cut in, or gave up its calls, and the turn is not over yet."""
+        self.told = False
+        """The model is muted because the provider said that the user cut in."""
+        self.resumed = False
+        """The user's words came after that: what the model says next answers them."""
         self.dropped = False
         """Something was dropped since the model was muted."""
+        self.heard_from = False
+        """Something came of the answer since this was last looked at."""
         self._reports = False
 
     @property
@@ -44,42 +85,64 @@ class Progress:
         """Whether something comes, or will, that an interruption would stop."""
         return self.phase is Phase.ACTIVE or self.awaited
 
-    def output(self) -> bool:
+    def output(self, *, words: bool = False) -> bool:
         """Output comes that counts. Returns whether it is the first of its turn."""
         self.phase = Phase.ACTIVE
-        return self.tool_call()
+        self.cut = False
+        return self._came(confirmed=not words)
 
     def tool_call(self) -> bool:
         """As `output`; but tool calls count whether or not the model is muted, which they do not end."""
         if self.phase is Phase.IDLE:
             self.phase = Phase.ACTIVE
+        # Audio that follows is made from the results, within the same turn.
+        self.generated = False
+        return self._came(confirmed=True)
+
+    def _came(self, *, confirmed: bool) -> bool:
         self.awaited = False
+        self.heard_from = True
         first = not self.begun
         if first:
             self.begun = True
-            self.generated = self.cut = False
+            self.generated = self.cut = self.confirmed = self.asked = self.prompted = False
+        self.confirmed = self.confirmed or confirmed
         return first
 
-    def mute(self) -> None:
-        """What is still to come of this answer does not count."""
-        self.phase = Phase.MUTED
-        self.dropped = False
+    def prompt(self) -> None:
+        """Something asks for an answer, or shows that words can't be late."""
+        if self.generated or not self.begun:
+            self.prompted = True
+        if self.phase is Phase.MUTED and self.told:
+            self.resumed = True
 
-    def over(self, *, turn: bool, status: str | None, waits: bool) -> bool:
+    def mute(self, *, told: bool) -> None:
+        """What is still to come of this answer does not count; `told`: the provider says so."""
+        self.phase = Phase.MUTED
+        self.told = told
+        self.dropped = self.resumed = False
+
+    def over(self, *, turn: bool, status: str, waits: bool) -> bool:
         """News of an end: of the `turn`, by the interaction's `status`, or since the model `waits` for input.
         Returns whether the model is idle now."""
-        self._reports = self._reports or status in ("IDLE", "IN_PROGRESS", "REQUIRES_ACTION")
-        idle = waits or status == "IDLE" or (turn and status is None and not self._reports)
+        known = status in _IDLE or status == "IN_PROGRESS"
+        self._reports = self._reports or known
+        idle = waits or status in _IDLE or (turn and not known and not self._reports)
         if (turn or idle) and not self.begun:
             # Nothing came of what was asked for; else this is the end of an earlier turn.
             self.awaited = False
+        if turn or idle:
+            self.prompted = False
         if turn:
             self.begun = self.generated = self.cut = False
         if idle:
             self.rest()
+        elif status == "IN_PROGRESS":
+            self.prompted = True
         return idle
 
-    def rest(self) -> None:
-        """The model is idle."""
+    def rest(self, *, cut: bool = False) -> None:
+        """The model is idle; `cut`: the end of the answer that was cut off may still come."""
         self.phase = Phase.IDLE
-        self.begun = self.generated = self.cut = self.dropped = False
+        self.cut = cut
+        self.begun = self.generated = self.dropped = self.told = self.resumed = False

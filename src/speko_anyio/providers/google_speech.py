@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..protocol.codec import mended
 from ..protocol.frames import Role, Transcript
 
 
@@ -26,18 +27,20 @@ class Speech:
         if not fragment:
             return None
         self._interim = ""
+        # A fragment may end within a surrogate pair, whose other half begins the next.
         self._text += fragment
-        return Transcript(self._role, self._text, False)
+        text = mended(self._text, more=True)
+        return Transcript(self._role, text, False) if text else None
 
     def interim(self, text: str) -> Transcript | None:
         """What the text may go on with; the next fragment or interim text replaces it."""
         if text == self._interim:
             return None
         self._interim = text
-        return Transcript(self._role, (self._text + text).lstrip(), False)
+        return Transcript(self._role, mended(self._text + text, more=True).lstrip(), False)
 
     def finish(self) -> Transcript | None:
         """The text is complete and the next one begins; None when there is none."""
         text, self._text = self._text or self._interim.lstrip(), ""
         self._interim = ""
-        return Transcript(self._role, text, True) if text else None
+        return Transcript(self._role, mended(text), True) if text else None

@@ -27,6 +27,10 @@ from .provider import PROVIDER_LIMITS, ProviderDialect
 from .turns import TurnEnd
 
 _DEFAULT_OPTIONS: Final = GoogleOptions()
+STALLED_TIMEOUT: Final = 20.0
+"""Seconds without output, with nothing left to play, after which an answer counts as over although its end
+was not told, and one that was asked for counts as not coming."""
+
 _MESSAGE_MS: Final = 100
 """Audio in one message we send; the longest that Google recommends."""
 
@@ -36,10 +40,12 @@ class GoogleStats(msgspec.Struct):
 
     unknown_fields: int = 0
     """Fields that this version does not know; one at the top of a message also gave an `Unknown`."""
+    odd_fields: int = 0
+    """Fields with a value of another type than theirs, which was read as what it must mean, or ignored."""
     early_messages: int = 0
     """Messages with content before the configuration was accepted."""
     late_events: int = 0
-    """Output of a response that was cut off."""
+    """Output of a response that was cut off, and words of one that was over."""
     repeated_events: int = 0
     """Acceptances, interruptions and calls that were told before."""
     skipped_commits: int = 0
@@ -115,7 +121,14 @@ class UserSide(ProviderDialect, abc.ABC):
         self._assistant = Speech("assistant")
         self._usage: wire.UsageMetadata | None = None
         self._usage_due = False
+        self._user_settled = False
+        """Whether the user's words, though not complete, hold up nothing any more."""
+        self._answering = False
+        """Whether an answer has begun whose end was not told to the caller."""
+        self._reason = ""
+        """Why the turn ends, if not because all was said."""
         self._server_tools: set[str] = set()
+        self._server_tools_over = False
         self._server_tools_told = 0
         self._handle = resumption_handle or None
         self._handle_is_fresh = False
@@ -153,7 +166,8 @@ class UserSide(ProviderDialect, abc.ABC):
         # What the user said is not in the handle before the model has taken it up; a turn that was told to
         # have begun would begin again.
         turn_is_open = self._turn.open and not self._rules.auto
-        return self.idle and self._handle_is_fresh and not self._user.speaking and not turn_is_open
+        speaking = (self._user.speaking and not self._user_settled) or self._assistant.speaking
+        return self.idle and self._handle_is_fresh and not speaking and not turn_is_open
 
     @property
     def resumption(self) -> str | None:
@@ -237,6 +251,7 @@ class UserSide(ProviderDialect, abc.ABC):
         if progress.stoppable:
             if not self._must_hold:
                 self._tell_model_to_stop()
+            self._answering = self._answering or progress.awaited
             progress.awaited = False
             self._mute()
         self._interrupted("assistant")
@@ -257,6 +272,7 @@ class UserSide(ProviderDialect, abc.ABC):
                 ) from None
             self._queue([message])
             self._handle_is_fresh = False
+            self._progress.prompt()
         self._calls.answer(call_id)
         self._release_held()
 
@@ -300,10 +316,13 @@ class UserSide(ProviderDialect, abc.ABC):
             return
         else:
             self._queue([wire.ACTIVITY_END])
-            if progress.phase is Phase.MUTED and not (progress.begun or progress.dropped):
-                # Nothing ever came of the response that was cut off: what comes now is the next one.
+            if progress.phase is Phase.MUTED and (progress.told or not (progress.begun or progress.dropped)):
+                # Nothing more comes of the response that was cut off: what comes now is the next one.
                 self._unmute()
             progress.awaited = True
+            self._start_stalled_timer(STALLED_TIMEOUT)
+        progress.asked = True
+        progress.prompt()
         self._turn.open = False
         self._turn.messages = 0
 
@@ -359,3 +378,7 @@ class UserSide(ProviderDialect, abc.ABC):
     @abc.abstractmethod
     def _unmute(self) -> None:
         """What comes now is of another response."""
+
+    @abc.abstractmethod
+    def _start_stalled_timer(self, seconds: float) -> None:
+        """If nothing comes for that long, nothing will."""
