@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import speko_anyio.testing
 from speko_anyio import AudioIn
 from speko_anyio.testing import Moment, Recording
@@ -108,3 +110,61 @@ def test_without_trio_virtual_time_is_asyncio_s(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, "-v")
     assert "test_it[asyncio] PASSED" in done.stdout, done.stdout + done.stderr
     assert "trio" not in done.stdout.partition("collected")[2]
+
+
+VIRTUAL = """
+import anyio, pytest
+
+@pytest.fixture
+def anyio_backend(speko_virtual_time):
+    return speko_virtual_time
+
+async def test_by_the_mode():
+    await anyio.sleep(3600)
+
+@pytest.mark.anyio
+async def test_by_the_mark():
+    await anyio.sleep(3600)
+
+async def test_by_the_name(speko_virtual_time):
+    await anyio.sleep(3600)
+"""
+
+OTHERS = """
+import anyio
+
+async def test_without():
+    await anyio.sleep(0)
+
+def test_by_hand(speko_virtual_time):
+    backend, options = speko_virtual_time
+    anyio.run(anyio.sleep, 3600, backend=backend, backend_options=options)
+"""
+
+OTHER_RUNNERS = {
+    "pytest-asyncio": ("pytest_asyncio.plugin", "asyncio_mode=auto", "asyncio_mode = strict"),
+    "pytest-trio": ("pytest_trio.plugin", "trio_mode=true", "trio_mode = false"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_RUNNERS)
+def test_virtual_time_is_refused_to_tests_that_others_run(name: str, tmp_path: Path) -> None:
+    module, mode, advice = OTHER_RUNNERS[name]
+    pytest.importorskip(module, reason=f"needs {name}")
+    (tmp_path / "test_virtual.py").write_text(VIRTUAL)
+    (tmp_path / "test_others.py").write_text(OTHERS)
+    # Either plugin warns of itself.
+    done = run_pytest(tmp_path, "-p", module, "-o", mode, "-W", "default", "--tb=short")
+    # One by its mode, and two for each of asyncio and trio; by hand it works on both.
+    assert "3 passed, 5 errors" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count(f"speko_virtual_time has no effect on a test that {name} runs; mark it") >= 5
+    assert advice in done.stdout
+
+
+@pytest.mark.parametrize("name", OTHER_RUNNERS)
+def test_virtual_time_works_beside_other_runners(name: str, tmp_path: Path) -> None:
+    module, *_ = OTHER_RUNNERS[name]
+    pytest.importorskip(module, reason=f"needs {name}")
+    (tmp_path / "test_virtual.py").write_text(VIRTUAL)
+    done = run_pytest(tmp_path, "-p", module, "-W", "default", "-k", "mark")
+    assert "2 passed" in done.stdout, done.stdout + done.stderr

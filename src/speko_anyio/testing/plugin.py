@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures for applications of this library. It changes nothing for whoever uses none.
+"""The pytest plugin: fixtures for applications of this library. Projects that use none notice nothing of it.
 
 pytest loads it in every project that has the library installed, so it imports nothing but pytest until a
 fixture is asked for.
@@ -6,6 +6,8 @@ fixture is asked for.
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -35,14 +37,52 @@ def speko_gateway() -> Iterator[FakeGateway]:
 
 @pytest.fixture(params=_VIRTUAL_BACKENDS)
 def speko_virtual_time(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """asyncio and trio, where it is installed, on virtual time. Make it the backend of a module's tests::
+    """asyncio and trio, where it is installed, on virtual time. Make it the backend of a module's tests, and
+    have anyio's plugin run them (``pytest.mark.anyio``)::
 
     @pytest.fixture
     def anyio_backend(speko_virtual_time): return speko_virtual_time
+
+    A test that pytest-asyncio or pytest-trio runs fails with it: they would run it on real time.
     """
     from .clock import virtual_backend
 
     return virtual_backend(request.param)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail a test that asks for virtual time and would get real time, since another plugin runs it."""
+    advice = _advice(item)
+    if advice is not None and _asks_for_virtual_time(item):
+        pytest.fail(
+            f"speko_virtual_time has no effect on a test that {advice}: it would run on real time",
+            pytrace=False,
+        )
+
+
+def _advice(item: pytest.Item) -> str | None:
+    """Which plugin other than anyio's runs `item`, and what to do about it; None when there is none."""
+    if type(item).__module__.startswith("pytest_asyncio."):
+        return (
+            "pytest-asyncio runs; mark it pytest.mark.anyio instead of asyncio, and set asyncio_mode = strict"
+        )
+    if (
+        "pytest_trio.plugin" in sys.modules
+        and item.get_closest_marker("trio") is not None
+        and inspect.iscoroutinefunction(getattr(item, "obj", None))
+    ):
+        return "pytest-trio runs; mark it pytest.mark.anyio instead of trio, and set trio_mode = false"
+    return None
+
+
+def _asks_for_virtual_time(item: pytest.Item) -> bool:
+    if "speko_virtual_time" in getattr(item, "fixturenames", ()):
+        return True
+    # A module's backend counts although nobody but anyio's plugin asks for it.
+    fixtures = getattr(item.session, "_fixturemanager", None)
+    backends = fixtures.getfixturedefs("anyio_backend", item) if fixtures is not None else None
+    return backends is not None and len(backends) > 0 and "speko_virtual_time" in backends[-1].argnames
 
 
 @pytest.fixture
