@@ -14,6 +14,7 @@ from speko_anyio.gateway.store.database import Database
 from speko_anyio.gateway.store.migrate import migrate
 from speko_anyio.gateway.store.tables import METADATA
 
+from ..support.pgbouncer import find_program, running_pgbouncer
 from ..support.postgres import Postgres, find_binaries, running_postgres
 
 
@@ -36,6 +37,15 @@ def migrated_postgres(postgres: Postgres) -> str:
 
 
 @pytest.fixture(scope="session")
+def migrated_pgbouncer(migrated_postgres: str) -> Iterator[str]:
+    program = find_program()
+    if program is None:
+        pytest.skip("PgBouncer is not installed (pgbouncer)")
+    with running_pgbouncer(program, migrated_postgres, pool_mode="transaction") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "gateway.db"
     database = Database(str(path))
@@ -51,6 +61,8 @@ def empty_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) ->
         shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
         return f"sqlite:///{path}"
     url: str = request.getfixturevalue("migrated_postgres")
+    if kind == "pgbouncer":
+        url = request.getfixturevalue("migrated_pgbouncer")
     database = Database(url)
     tables = ", ".join(table.name for table in METADATA.sorted_tables)
     with database.engine.begin() as connection:
@@ -59,12 +71,12 @@ def empty_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) ->
     return url
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "pgbouncer"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return empty_database(request.param, request, tmp_path)
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "pgbouncer"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: object
 ) -> AsyncIterator[SessionStore]:

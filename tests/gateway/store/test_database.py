@@ -160,6 +160,7 @@ async def test_a_call_that_is_cancelled_does_not_wait_for_its_thread(database_ur
         database.close()
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "postgres"], indirect=True)  # for the options
 async def test_a_lock_is_not_waited_for_without_end(database_url: str) -> None:
     sqlite = database_url.startswith("sqlite")
     impatient = f"{database_url}?timeout=0.1" if sqlite else f"{database_url}&options=-c lock_timeout=100"

@@ -35,12 +35,18 @@ _MILLISECONDS: Final = PATIENCE * 1000
 _SQLITE_ARGUMENTS: Final = {"timeout": PATIENCE, "check_same_thread": False}
 _POSTGRES_ARGUMENTS: Final = {
     "connect_timeout": PATIENCE,
-    "options": f"-c statement_timeout={_MILLISECONDS} -c lock_timeout={_MILLISECONDS} "
-    f"-c idle_in_transaction_session_timeout={_MILLISECONDS}",
     # Of a server that is gone without a word.
     "tcp_user_timeout": _MILLISECONDS,
     "application_name": "speko-anyio",
+    # A pooler may give the next transaction another connection, where what was prepared is unknown.
+    "prepare_threshold": None,
 }
+_POSTGRES_LIMITS: Final = "SELECT " + ", ".join(
+    f"set_config('{name}', '{_MILLISECONDS}', true)"
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+)
+"""Set for each transaction, not for the connection: PgBouncer refuses ``options`` when a connection starts,
+and may change the connection after each transaction."""
 
 _RETRY: Final = 0.02
 """Seconds between two tries of what SQLite does not wait for by itself."""
@@ -74,7 +80,7 @@ class Database:
     def _engine(self) -> Engine:
         options: dict[str, Any] = {"pool_timeout": PATIENCE, "pool_size": CONNECTIONS, "max_overflow": 0}
         arguments = _SQLITE_ARGUMENTS if self.is_sqlite else _POSTGRES_ARGUMENTS
-        # What the URL says itself goes before.
+        # The URL overrides these.
         options["connect_args"] = {
             name: value for name, value in arguments.items() if name not in self.url.query
         }
@@ -92,6 +98,8 @@ class Database:
         if self.is_sqlite:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
+        elif not self.url.query.get("options"):
+            event.listen(engine, "begin", _limit_postgres)
         return engine
 
     async def run(self, work: Callable[[Connection], T]) -> T:
@@ -112,7 +120,11 @@ class Database:
                 return work(connection)
         except (DBAPIError, PoolTimeout) as error:
             kind = BusyError if _is_busy(getattr(error, "orig", None)) else StoreError
-            raise kind(f"{self} failed: {_cause(error)}; check it, and the URL") from error
+            cause = _cause(error)
+            advice = "check it, and the URL"
+            if "startup parameter" in cause and self.url.query.get("options"):
+                advice = "leave `options` out of the URL, which PgBouncer does not take"
+            raise kind(f"{self} failed: {cause}; {advice}") from error
 
     def close(self) -> None:
         """Close the idle connections, and the others when they are given back. It can be used again."""
@@ -187,6 +199,10 @@ def _switch_to_wal(connection: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _limit_postgres(connection: Connection) -> None:
+    connection.exec_driver_sql(_POSTGRES_LIMITS)
 
 
 def _is_busy(error: BaseException | None) -> bool:
