@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
+from speko_anyio.audio.pcm import silence
 from speko_anyio.audio.wav import format_wav, read_wav
 
 from ..support.patience import PATIENCE
@@ -20,6 +21,8 @@ from ..support.speech import spoken
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 RATE = 24_000
+
+expect.set_options(timeout=PATIENCE * 1000)  # milliseconds
 
 SPEECH = Path(__file__).parents[1] / "data" / "speech" / "go-forward-ten-meters.wav"
 """A human says "go forward ten meters"."""
@@ -68,12 +71,17 @@ def weather_microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _recording(tmp_path_factory, spoken("What is the weather in Paris?", RATE))
 
 
+@pytest.fixture(scope="session")
+def curious_microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A microphone that hears a question with a long answer."""
+    return _recording(tmp_path_factory, spoken("What can you do?", RATE))
+
+
 def _recording(tmp_path_factory: pytest.TempPathFactory, speech: bytes) -> Path:
     """What Chromium plays from the moment that a page asks for the microphone: quiet for long enough to
     connect, then `speech`, then quiet again."""
-    quiet = bytes(2 * RATE * 3)
     path = tmp_path_factory.mktemp("microphone") / "microphone.wav"
-    path.write_bytes(format_wav(quiet + speech + quiet, RATE))
+    path.write_bytes(format_wav(silence(5, RATE) + speech + silence(3, RATE), RATE))
     return path
 
 
