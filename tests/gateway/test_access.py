@@ -31,12 +31,15 @@ async def stored(store: MemoryStore, *scopes: Scope, **limits: int) -> str:
 @asynccontextmanager
 async def http(store: MemoryStore, key: str, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     options.setdefault("now", lambda: NOW)
-    app = Gateway(handlers={"echo": echo}, store=store, **options).app
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app),
-        base_url="http://gw.test",
-        headers={"Authorization": f"Bearer {key}"},
-    ) as client:
+    gateway = Gateway(handlers={"echo": echo}, store=store, **options)
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=gateway.app),
+            base_url="http://gw.test",
+            headers={"Authorization": f"Bearer {key}"},
+        ) as client,
+    ):
         yield client
 
 

@@ -10,6 +10,7 @@ import pytest
 from anyio.abc import TaskStatus
 
 from speko_anyio.gateway import Gateway, MemoryStore, ServerSession, running_gateway
+from speko_anyio.gateway.health import SHUTTING_DOWN
 from speko_anyio.protocol import Audio, Ready
 
 from .support import make_gateway, mint, raw_client
@@ -50,7 +51,7 @@ async def test_while_it_drains_it_lives_and_is_not_ready_and_sessions_go_on() ->
                 while (answer := await get(url, "/readyz")).status_code == 200:
                     pass
                 assert answer.status_code == 503
-                assert answer.json() == {"status": "draining", "reason": "the gateway is shutting down"}
+                assert answer.json() == {"status": "draining", "reason": SHUTTING_DOWN}
                 assert (await get(url, "/healthz")).status_code == 200
                 client.connection.send_audio(bytes(960))
                 await client.flush()

@@ -53,18 +53,17 @@ class Peer:
 @asynccontextmanager
 async def connected(gateway: Gateway, provider: str) -> AsyncIterator[tuple[Peer, anyio.Event]]:
     """A session, and the event of its end."""
-    grant = await mint_in_memory(gateway, provider)
-    scope = stream_scope(grant["sessionId"], grant["wsToken"])
     peer, over = Peer(), anyio.Event()
 
-    async def serve() -> None:
+    async def serve(scope: dict[str, Any]) -> None:
         await gateway.app(scope, peer.receive, peer.send)
         over.set()
 
     peer.say({"type": "websocket.connect"})
     try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve)
+        async with gateway.running(), anyio.create_task_group() as tasks:
+            grant = await mint_in_memory(gateway, provider)
+            tasks.start_soon(serve, stream_scope(grant["sessionId"], grant["wsToken"]))
             yield peer, over
             tasks.cancel_scope.cancel()
     finally:

@@ -38,9 +38,12 @@ def nested(levels: int) -> bytes:
 async def http(
     gateway: Gateway | None = None, base_url: str = "http://gw.test:81"
 ) -> AsyncIterator[httpx.AsyncClient]:
-    app = (gateway or make_gateway(now=lambda: NOW)).app
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url=base_url, headers=AUTH) as client:
+    gateway = gateway or make_gateway(now=lambda: NOW)
+    transport = httpx.ASGITransport(app=gateway.app)
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(transport=transport, base_url=base_url, headers=AUTH) as client,
+    ):
         yield client
 
 
@@ -131,8 +134,12 @@ async def test_the_url_is_the_public_one_or_the_one_asked(
 
 
 async def test_a_mounted_gateway_knows_its_path() -> None:
-    transport = httpx.ASGITransport(app=make_gateway().app, root_path="/voice")
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw.test", headers=AUTH) as client:
+    gateway = make_gateway()
+    transport = httpx.ASGITransport(app=gateway.app, root_path="/voice")
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://gw.test", headers=AUTH) as client,
+    ):
         grant = (await client.post("/voice/v1/sessions", json=BODY)).json()
     assert grant["wsUrl"] == f"ws://gw.test/voice/v1/realtime/{grant['sessionId']}"
 
@@ -197,8 +204,12 @@ async def test_an_idempotency_key_has_a_length(key: str) -> None:
 
 
 async def test_a_url_that_can_not_be_told_is_refused() -> None:
-    transport = httpx.ASGITransport(app=make_gateway().app, root_path="/caf\u00e9")
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw.test", headers=AUTH) as client:
+    gateway = make_gateway()
+    transport = httpx.ASGITransport(app=gateway.app, root_path="/caf\u00e9")
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://gw.test", headers=AUTH) as client,
+    ):
         response = await client.post("/caf\u00e9/v1/sessions", json=BODY)
     assert response.status_code == 400
     assert "Host" in response.json()["error"]
@@ -268,8 +279,8 @@ async def test_a_full_store_says_try_again() -> None:
 
 async def test_a_gateway_that_drains_mints_no_more() -> None:
     gateway = make_gateway()
-    await gateway.drain()
     async with http(gateway) as client:
+        await gateway.drain()
         response = await client.post("/v1/sessions", json=BODY)
     assert response.status_code == 503
     assert response.json()["code"] == "SESSION_CREATE_FAILED"
@@ -352,7 +363,9 @@ async def answer_to(body: AsyncIterator[bytes]) -> httpx.Response:
         "scheme": "http",
         "headers": [(b"host", b"gw.test"), (b"authorization", AUTH["Authorization"].encode())],
     }
-    await make_gateway().app(scope, receive, send)
+    gateway = make_gateway()
+    async with gateway.running():
+        await gateway.app(scope, receive, send)
     return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=sent[1]["body"])
 
 

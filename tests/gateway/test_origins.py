@@ -104,8 +104,12 @@ async def test_allowed_pages_may_mint_across_origins_and_others_may_not() -> Non
 
 @pytest.mark.anyio
 async def test_an_allowed_page_can_read_errors_and_when_to_come_again() -> None:
-    transport = httpx.ASGITransport(make_gateway(allowed_origins=[APP]).app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
+    gateway = make_gateway(allowed_origins=[APP])
+    transport = httpx.ASGITransport(gateway.app)
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http,
+    ):
         answer = await http.post(
             "/v1/sessions", content=b"{", headers={"Origin": APP, "Authorization": f"Bearer {KEY}"}
         )

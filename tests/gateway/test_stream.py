@@ -165,7 +165,6 @@ async def test_a_client_that_leaves_before_it_is_let_in_is_recorded(leaves: str)
             ended.append((session_id, outcome))
 
     gateway = make_gateway(store=Store())
-    grant = await mint_in_memory(gateway)
 
     async def receive() -> dict[str, Any]:
         if leaves == "during the answer":
@@ -175,7 +174,9 @@ async def test_a_client_that_leaves_before_it_is_let_in_is_recorded(leaves: str)
     async def send(message: Any) -> None:
         raise OSError
 
-    await gateway.app(stream_scope(grant["sessionId"], grant["wsToken"]), receive, send)
+    async with gateway.running():
+        grant = await mint_in_memory(gateway)
+        await gateway.app(stream_scope(grant["sessionId"], grant["wsToken"]), receive, send)
     assert ended == [(grant["sessionId"], SessionOutcome())]
 
 
@@ -239,9 +240,10 @@ async def test_a_session_that_is_accepted_while_the_gateway_stops_is_closed() ->
             closing.set()
 
     closing = anyio.Event()
-    grant = await mint_in_memory(gateway)
     with anyio.fail_after(5):
-        await gateway.app(stream_scope(grant["sessionId"], grant["wsToken"]), receive, send)
+        async with gateway.running():
+            grant = await mint_in_memory(gateway)
+            await gateway.app(stream_scope(grant["sessionId"], grant["wsToken"]), receive, send)
     assert sent[-1] == {"type": "websocket.close", "code": 1012, "reason": "the gateway is restarting"}
     assert recorder.commands == []
     assert [close and close.code for _, close in store.ended] == [1012]
@@ -530,7 +532,6 @@ async def test_the_end_is_recorded_also_when_the_server_is_cancelled() -> None:
     store = Store()
     store.answer.set()
     gateway = make_gateway(store=store)
-    grant = await mint_in_memory(gateway)
     says = [{"type": "websocket.connect"}]
 
     async def receive() -> dict[str, Any]:
@@ -543,7 +544,8 @@ async def test_the_end_is_recorded_also_when_the_server_is_cancelled() -> None:
             tasks.cancel_scope.cancel()
 
     with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
+        async with gateway.running(), anyio.create_task_group() as tasks:
+            grant = await mint_in_memory(gateway)
             scope = stream_scope(grant["sessionId"], grant["wsToken"])
             tasks.start_soon(gateway.app, scope, receive, send)
     assert [close and close.code for _, close in store.ended] == [1006]
@@ -587,19 +589,20 @@ async def test_an_end_that_the_store_could_not_take_is_recorded_later(
 
     store = Away()
     gateway = make_gateway({"echo": returns}, store=store, now=lambda: time)
-    grants = [await mint_in_memory(gateway) for _ in range(2)]
-    for grant in grants:
-        await leave_after_opening(gateway, grant)
-    assert "no route to host" in caplog.text
-    assert gateway._stream.held == frozenset()
-    time += 10
-    store.away = False
-    await gateway._keeper.beat()
-    for grant in grants:
-        history = await store.get(grant["sessionId"])
-        assert history is not None
-        assert history.life.ended_at == time - 10
-    await gateway._keeper.beat()
+    async with gateway.running():
+        grants = [await mint_in_memory(gateway) for _ in range(2)]
+        for grant in grants:
+            await leave_after_opening(gateway, grant)
+        assert "no route to host" in caplog.text
+        assert gateway._stream.held == frozenset()
+        time += 10
+        store.away = False
+        await gateway._keeper.beat()
+        for grant in grants:
+            history = await store.get(grant["sessionId"])
+            assert history is not None
+            assert history.life.ended_at == time - 10
+        await gateway._keeper.beat()
 
 
 async def test_an_end_that_is_never_taken_holds_up_no_other() -> None:
@@ -614,16 +617,17 @@ async def test_an_end_that_is_never_taken_holds_up_no_other() -> None:
 
     store = Picky()
     gateway = make_gateway({"echo": returns}, store=store)
-    first, second = [(await mint_in_memory(gateway)) for _ in range(2)]
-    for grant in (first, second):
-        await leave_after_opening(gateway, grant)
-    store.away, store.refused = False, first["sessionId"]
-    for _ in range(2):
-        await gateway._keeper.beat()
-    history = await store.get(second["sessionId"])
-    assert history is not None
-    assert history.life.ended_at is not None
-    assert list(gateway._stream._unrecorded) == [first["sessionId"]]
+    async with gateway.running():
+        first, second = [(await mint_in_memory(gateway)) for _ in range(2)]
+        for grant in (first, second):
+            await leave_after_opening(gateway, grant)
+        store.away, store.refused = False, first["sessionId"]
+        for _ in range(2):
+            await gateway._keeper.beat()
+        history = await store.get(second["sessionId"])
+        assert history is not None
+        assert history.life.ended_at is not None
+        assert list(gateway._stream._unrecorded) == [first["sessionId"]]
 
 
 async def test_ends_that_can_not_be_recorded_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -634,8 +638,9 @@ async def test_ends_that_can_not_be_recorded_fill_no_memory(monkeypatch: pytest.
             raise StoreError("no route to host")
 
     gateway = make_gateway({"echo": returns}, store=Away())
-    for _ in range(3):
-        await leave_after_opening(gateway, await mint_in_memory(gateway))
+    async with gateway.running():
+        for _ in range(3):
+            await leave_after_opening(gateway, await mint_in_memory(gateway))
     assert len(gateway._stream._unrecorded) == 1
     assert gateway._stream.held == frozenset()
 

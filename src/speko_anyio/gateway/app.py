@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -17,7 +18,7 @@ from .access import Access
 from .answers import error_response, shorten
 from .asgi import refuse
 from .background import background
-from .health import Health
+from .health import NOT_RUNNING, SHUTTING_DOWN, Health
 from .keeper import Keeper
 from .keys import APIKeys, RateLimiter
 from .mint import Mint
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from .session import ServerSession
 
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+logger = logging.getLogger(__name__)
 
 _CODES: Final = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
@@ -125,7 +128,8 @@ class Gateway:
             if not seconds >= 0:  # also refuses NaN
                 raise ValueError(f"{name} must be a number of seconds, 0 or more, not {seconds}")
         self._handlers = dict(handlers)
-        self._draining = False
+        self._refusing: str | None = NOT_RUNNING
+        self._told_not_running = False
         signer = TokenSigner(secret)
         keys = APIKeys(api_keys, may_be_empty=store is not None)
         store = MemoryStore() if store is None else store
@@ -146,7 +150,7 @@ class Gateway:
             origins=origins,
             close_timeout=close_timeout,
             handler_grace=handler_grace,
-            accepting=self._accepting,
+            refusing=self._why_refusing,
             observer=observer,
             now=now,
         )
@@ -158,7 +162,7 @@ class Gateway:
             store=store,
             token_lifetime=token_lifetime,
             public_url=public_url,
-            accepting=self._accepting,
+            refusing=self._why_refusing,
             full=lambda: self._stream.full,
             observer=observer,
             now=now,
@@ -174,7 +178,7 @@ class Gateway:
             now=now,
         )
         sessions = SessionsAPI(access=access, store=store, now=now)
-        health = Health(accepting=self._accepting, trouble=lambda: self._keeper.trouble)
+        health = Health(refusing=self._why_refusing, trouble=lambda: self._keeper.trouble)
         self.app = Starlette(
             routes=[
                 Route("/healthz", health.live, methods=["GET"]),
@@ -214,7 +218,9 @@ class Gateway:
         """Enter the store and the handlers that are async context managers; leave them at the end, after
         `drain`. Meanwhile keep the leases of the sessions.
 
-        An ASGI server does this by the application's lifespan. Raises what the store or a handler raises.
+        An ASGI server does this through the application's lifespan. An application that mounts this one must
+        do it in its own lifespan: until then sessions are refused with 503. Raises what the store or a
+        handler raises.
         """
         async with AsyncExitStack() as stack:
             if isinstance(self._store, AbstractAsyncContextManager):
@@ -228,11 +234,11 @@ class Gateway:
                     await stack.enter_async_context(handler)
             if self._metrics is not None:
                 await stack.enter_async_context(background(self._metrics.watch_the_loop))
-            self._draining = False
+            self._refusing = None
             try:
                 yield
             finally:
-                self._draining = True
+                self._refusing = SHUTTING_DOWN
                 with anyio.move_on_after(self.stop_timeout, shield=True):
                     await self._stream.stop()
 
@@ -241,7 +247,7 @@ class Gateway:
 
         Cancelled, it closes them without patience.
         """
-        self._draining = True
+        self._refusing = SHUTTING_DOWN
         try:
             with anyio.move_on_after(patience):
                 await self._stream.wait_empty()
@@ -249,8 +255,11 @@ class Gateway:
             with anyio.move_on_after(self.stop_timeout, shield=True):
                 await self._stream.stop()
 
-    def _accepting(self) -> bool:
-        return not self._draining
+    def _why_refusing(self) -> str | None:
+        if self._refusing == NOT_RUNNING and not self._told_not_running:
+            self._told_not_running = True
+            logger.error("%s", NOT_RUNNING)
+        return self._refusing
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from starlette.responses import Response
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 
+SHUTTING_DOWN: Final = "the gateway is shutting down; connect to another one"
+
+NOT_RUNNING: Final = (
+    "the gateway is not running; enter its `running()` in the lifespan of the application that mounts it"
+)
+"""Why sessions are refused before `Gateway.running` was entered. Starlette and FastAPI run the lifespan of
+the outermost application only."""
+
+
 class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     status: str
     reason: str | None = None
@@ -21,12 +30,12 @@ class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 class Health:
     """The two endpoints.
 
-    - `accepting`: whether new sessions are taken.
+    - `refusing`: why no new session is taken, or None.
     - `trouble`: what is wrong with the store; None when nothing is.
     """
 
-    def __init__(self, *, accepting: Callable[[], bool], trouble: Callable[[], str | None]) -> None:
-        self._accepting = accepting
+    def __init__(self, *, refusing: Callable[[], str | None], trouble: Callable[[], str | None]) -> None:
+        self._refusing = refusing
         self._trouble = trouble
 
     async def live(self, request: Request) -> Response:
@@ -34,10 +43,10 @@ class Health:
         return _respond(200, _Answer("ok"))
 
     async def ready(self, request: Request) -> Response:
-        """200, or 503 while it drains or can't reach its records: a load balancer sends new sessions
-        elsewhere, and those that live go on."""
-        if not self._accepting():
-            return _respond(503, _Answer("draining", "the gateway is shutting down"))
+        """200, or 503 while it doesn't run, drains or can't reach its records: a load balancer sends new
+        sessions elsewhere, and those that live go on."""
+        if (why := self._refusing()) is not None:
+            return _respond(503, _Answer("stopped" if why == NOT_RUNNING else "draining", why))
         if (trouble := self._trouble()) is not None:
             return _respond(503, _Answer("failing", trouble))
         return _respond(200, _Answer("ready"))

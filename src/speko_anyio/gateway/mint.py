@@ -56,7 +56,7 @@ _DECODER: Final = msgspec.json.Decoder(MintRequest)
 
 
 class Mint:
-    """The endpoint. `accepting` says whether new sessions are taken; `now` gives seconds since the epoch."""
+    """The endpoint. `refusing` gives why no new session is taken, or None; `now`, seconds since the epoch."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Mint:
         store: SessionStore,
         token_lifetime: int,
         public_url: str | None,
-        accepting: Callable[[], bool],
+        refusing: Callable[[], str | None],
         full: Callable[[], bool],
         observer: Observer,
         now: Callable[[], float],
@@ -80,7 +80,7 @@ class Mint:
         self._store = store
         self._token_lifetime = token_lifetime
         self._public_base = None if public_url is None else _ws_base(public_url)
-        self._accepting = accepting
+        self._refusing = refusing
         self._full = full
         self._observer = observer
         self._now = now
@@ -109,8 +109,8 @@ class Mint:
 
     async def _mint(self, request: Request) -> SessionGrant:
         caller = await self._authenticate(request)
-        if not self._accepting():
-            raise _unavailable("the gateway is shutting down; connect to another one")
+        if (why := self._refusing()) is not None:
+            raise _unavailable(why)
         if self._full():
             raise _unavailable("the gateway has as many sessions as it can serve; try again later")
         idempotency_key = request.headers.get("idempotency-key")

@@ -78,7 +78,7 @@ class Stream:
         origins: Origins,
         close_timeout: float,
         handler_grace: float,
-        accepting: Callable[[], bool],
+        refusing: Callable[[], str | None],
         observer: Observer,
         now: Callable[[], float],
     ) -> None:
@@ -93,7 +93,7 @@ class Stream:
         self._origins = origins
         self._close_timeout = close_timeout
         self._handler_grace = handler_grace
-        self._accepting = accepting
+        self._refusing = refusing
         self._observer = observer
         self._now = now
         self._sessions: set[ServerSession] = set()
@@ -213,7 +213,7 @@ class Stream:
             self._opening -= 1
         self._held.add(record.session_id)
         # Again: `stop` may have begun while the store was asked.
-        if not self._accepting():
+        if self._refusing() is not None:
             await self._record_end(record, SessionOutcome())
         self._check_accepting()
         return record
@@ -238,13 +238,8 @@ class Stream:
         return record
 
     def _check_accepting(self) -> None:
-        if not self._accepting():
-            raise _Refusal(
-                503,
-                "SESSION_CREATE_FAILED",
-                "the gateway is shutting down; connect to another one",
-                close_codes.SERVICE_RESTART,
-            )
+        if (why := self._refusing()) is not None:
+            raise _Refusal(503, "SESSION_CREATE_FAILED", why, close_codes.SERVICE_RESTART)
 
     def _open(
         self, record: SessionRecord, transport: ASGITransport
@@ -268,7 +263,7 @@ class Stream:
             self._all_gone = anyio.Event()
         self._sessions.add(session)
         try:
-            if self._accepting():
+            if self._refusing() is None:
                 await self._run(self._handlers[record.config.provider], session)
             else:
                 # `stop` began while the WebSocket was accepted, and may not have seen this session.
