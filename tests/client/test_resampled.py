@@ -20,6 +20,7 @@ from speko_anyio.protocol import (
     Interruption,
     LocalProtocolError,
     Ready,
+    ResponseEnd,
 )
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.connection import OpenAIConnection
@@ -109,7 +110,8 @@ def test_nothing_of_an_answer_that_was_cut_off() -> None:
     peer.audio(bytes(4800))
     peer.core.interrupt()
     assert peer.says() == [Interruption("assistant")]
-    assert peer.says({"type": "response.done", "response": {"id": "r", "status": "cancelled"}}) == []
+    done = peer.says({"type": "response.done", "response": {"id": "r", "status": "cancelled"}})
+    assert done == [ResponseEnd("interrupted")]
 
 
 def test_half_a_sample_is_refused() -> None:
