@@ -16,6 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin, Subprotocol
 
 from speko_anyio import APIStatusError, Audio, Ready, Speko
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
@@ -79,8 +80,10 @@ async def test_without_the_lifespan_it_says_what_is_missing(caplog: pytest.LogCa
         assert (answer.status_code, answer.json()["reason"]) == (503, NOT_RUNNING)
         # A browser's WebSocket: an error frame and a close, each with the reason.
         with connect(
-            f"ws://{host}/voice/v1/realtime/s", origin="http://page.test", subprotocols=["t"]
-        ) as page:  # type: ignore[arg-type, list-item]
+            f"ws://{host}/voice/v1/realtime/s",
+            origin=Origin("http://page.test"),
+            subprotocols=[Subprotocol("t")],
+        ) as page:
             assert json.loads(page.recv(10))["message"] == NOT_RUNNING
             with pytest.raises(ConnectionClosed) as closed:
                 page.recv(10)
