@@ -24,6 +24,7 @@ from speko_anyio import (
     Frame,
     Interruption,
     RealtimeSession,
+    ResponseEnd,
     SessionInfo,
     Speko,
     ToolCall,
@@ -201,7 +202,7 @@ def test_what_counts_as_a_failure(close: Close | None, error: Any, expected: str
 def test_a_turn_and_its_time_to_first_audio(said: Said, trigger: str) -> None:
     script = Script()
     script.play(1.0, AudioIn(b"\x01\x02", 24_000), said, 0.2, Transcript("assistant", "hi"), 0.1)
-    script.play(SPOKEN, 0.5, SPOKEN, 0.25, Usage(10, 20), 9.0, Close(1000, "", "local"))
+    script.play(SPOKEN, 0.5, SPOKEN, 0.25, Usage(10, 20), ResponseEnd("done"), 9.0, Close(1000, "", "local"))
     telemetry = script.end()
     turn, session = telemetry.spans
     assert (turn.name, turn.kind) == ("chat gemini-live", SpanKind.CLIENT)
@@ -224,7 +225,7 @@ def test_a_turn_and_its_time_to_first_audio(said: Said, trigger: str) -> None:
 
 def test_a_turn_that_the_server_found_has_no_time_to_first_audio() -> None:
     script = Script()
-    script.play(AudioIn(b"\x01\x02", 24_000), 1.0, SPOKEN, 0.5, SPOKEN, Usage(1, 1))
+    script.play(AudioIn(b"\x01\x02", 24_000), 1.0, SPOKEN, 0.5, SPOKEN, Usage(1, 1), ResponseEnd("done"))
     script.play(2.0, Transcript("assistant", "hi"), SPOKEN)
     telemetry = script.end()
     turns = [span for span in telemetry.spans if span.name.startswith("chat")]
@@ -251,8 +252,9 @@ def test_an_interruption_ends_the_turn_and_its_calls() -> None:
 def test_tool_calls_are_within_the_turn_that_goes_on_after_them() -> None:
     script = Script()
     script.play(Commit(), 0.1, ToolCall("c1", "look_up", "what-was-asked"), 0.1)
-    script.play(ToolCall("c2", "add", ""), Usage(1, 2), 0.3, ToolResult("c1", "what-was-answered"), 0.1)
-    script.play(ToolResult("c2", "2"), 0.4, SPOKEN, Usage(3, 4))
+    script.play(ToolCall("c2", "add", ""), Usage(1, 2), ResponseEnd("done"), 0.3)
+    script.play(ToolResult("c1", "what-was-answered"), 0.1)
+    script.play(ToolResult("c2", "2"), 0.4, SPOKEN, Usage(3, 4), ResponseEnd("done"))
     telemetry = script.end()
     turn = telemetry.span("chat gemini-live")
     assert attributes(turn)["speko.turn.time_to_first_audio"] == pytest.approx(1.0)
@@ -329,6 +331,7 @@ async def test_a_whole_session_within_the_span_of_its_caller() -> None:
                     await session.send_transcript("assistant", "what-was-said", final=True)
                     await session.send_audio(PCM)
                     await session.send_usage(1, 2)
+                    await session.send_response_end()
                     return
                 case _:
                     pass
@@ -385,3 +388,12 @@ def test_by_default_it_is_the_global_opentelemetry() -> None:
     observer.received(SPOKEN)
     observer.ended(None)
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def test_an_answer_without_usage_ends_its_turn_all_the_same() -> None:
+    script = Script()
+    script.play(Commit(), 0.1, SPOKEN, ResponseEnd("incomplete", "max_tokens"), 1.0, SPOKEN)
+    telemetry = script.end()
+    turns = [span for span in telemetry.spans if span.name.startswith("chat")]
+    assert [attributes(span)["speko.turn.trigger"] for span in turns] == ["commit", "server"]
+    assert [attributes(span).get("speko.turn.status") for span in turns] == ["incomplete", None]

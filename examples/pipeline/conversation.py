@@ -14,6 +14,7 @@ from turns import LONGEST, Ended, Event, GoesOn, Started, Turns
 from speko_anyio.audio.pcm import byte_count, duration
 from speko_anyio.gateway import ServerSession
 from speko_anyio.protocol import AudioIn, Clear, Commit, ConnectionClosed, EndTurn, Interrupt, ToolResult
+from speko_anyio.protocol.frames import ResponseStatus
 
 CHUNK: Final = 0.04
 """Seconds of one audio message."""
@@ -112,7 +113,7 @@ class Conversation:
             limit = byte_count(LONGEST, self._session.input_sample_rate)
             self._unheard = reply.pcm[-limit:]
         else:
-            await self._conclude(reply)
+            await self._conclude(reply, "interrupted")
 
     async def _show(self, pcm: bytes, scope: anyio.CancelScope) -> None:
         """Send what was said so far as a partial transcript."""
@@ -123,15 +124,17 @@ class Conversation:
 
     async def _answer(self, reply: Reply) -> None:
         with suppress(ConnectionClosed), reply.scope:
+            status: ResponseStatus = "done"
             try:
                 await self._hear(reply)
             except EngineError as error:
                 await self._session.send_error(error.code, str(error))
+                status = "failed"
             # Until it was played it can be interrupted.
             await anyio.sleep_until(reply.played_at)
             # From here on `_interrupt` leaves it alone, so nothing below is cancelled half-way.
             self._reply = None
-            await self._conclude(reply)
+            await self._conclude(reply, status)
 
     async def _hear(self, reply: Reply) -> None:
         text = await self._engines.ears.hear(reply.pcm, self._session.input_sample_rate)
@@ -185,8 +188,8 @@ class Conversation:
             self._results.pop(call_id, None)
         return f"{request.name} gave no answer in {TOOL_TIMEOUT:g} seconds"
 
-    async def _conclude(self, reply: Reply) -> None:
-        """Say what was said in the end, also of an answer that was cut off, and what it cost."""
+    async def _conclude(self, reply: Reply, status: ResponseStatus) -> None:
+        """Say what was said in the end, also of an answer that was cut off, its cost, and that it is over."""
         if reply.said:
             # As far as it was said: the model should not believe that the user heard the rest.
             self._messages.append(Message("assistant", reply.said))
@@ -195,3 +198,4 @@ class Conversation:
         await self._session.send_usage(
             round(heard * TOKENS_PER_SECOND), round(reply.seconds * TOKENS_PER_SECOND)
         )
+        await self._session.send_response_end(status)

@@ -29,7 +29,18 @@ from ._version import __version__
 from .observe.observer import SessionInfo, SessionObserver
 from .protocol import close_codes
 from .protocol.commands import AudioIn, Command, Commit, EndTurn, ToolResult
-from .protocol.frames import Audio, Close, Error, Frame, Interruption, ToolCall, Transcript, Usage
+from .protocol.frames import (
+    Audio,
+    Close,
+    Error,
+    Frame,
+    Interruption,
+    ResponseEnd,
+    ResponseStatus,
+    ToolCall,
+    Transcript,
+    Usage,
+)
 
 _SCOPE: Final = "speko_anyio"
 
@@ -192,6 +203,8 @@ class _SessionTelemetry(SessionObserver):
                 self._begin_tool(call_id, name)
             case Usage(input_audio_tokens=taken, output_audio_tokens=given):
                 self._used(taken, given)
+            case ResponseEnd(status=status):
+                self._response_ended(status)
             case Interruption():
                 self._end_tools("interrupted")
                 if self._turn is not None:
@@ -270,8 +283,14 @@ class _SessionTelemetry(SessionObserver):
             turn.last = self._now()
             turn.tokens["input"] += taken
             turn.tokens["output"] += given
-            # It comes when a response is through. What follows is another turn, unless it is on account of
-            # a tool's result.
+
+    def _response_ended(self, status: ResponseStatus) -> None:
+        turn = self._turn
+        if turn is not None:
+            turn.last = self._now()
+            if status != "done":
+                turn.span.set_attribute("speko.turn.status", status)
+            # What follows is another turn, unless it is on account of a tool's result.
             turn.answered = not self._tools
 
     def _end_turn(self) -> None:

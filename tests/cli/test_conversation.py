@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speko_anyio import Audio, Interruption, Ready, ToolCall, Usage
+from speko_anyio import Audio, Interruption, Ready, ResponseEnd, ToolCall
 from speko_anyio.cli.conversation import Conversation
 
 SPEECH = b"\x20" * 960
@@ -26,7 +26,7 @@ def test_an_answer_is_late_from_the_end_of_the_speech_on() -> None:
     assert conversation.received(AUDIO, 1.75) == 0.55
     assert conversation.received(AUDIO, 1.8) is None
     assert state(conversation) == "answering"
-    conversation.received(Usage(), 2.0)
+    conversation.received(ResponseEnd("done"), 2.0)
     assert state(conversation) == "answered"
     conversation.said(SPEECH, 3.0)
     assert state(conversation) == "awaiting"

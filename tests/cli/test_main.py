@@ -304,7 +304,7 @@ def test_silence_at_the_end_is_not_waited_for_again(
         async for command in session:
             if isinstance(command, AudioIn):
                 await session.send_audio(bytes(640))
-                await session.send_usage(1, 1)
+                await session.send_response_end()
                 break
         async for _ in session:
             pass

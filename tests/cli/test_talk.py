@@ -69,7 +69,7 @@ def test_a_recording_is_answered_and_what_would_be_heard_is_written(
             elif isinstance(command, ToolResult):
                 await session.send_audio(b"\x05" * (RATE // 10 * 2))
                 await session.send_transcript("assistant", command.output, final=True)
-                await session.send_usage(1, 1)
+                await session.send_response_end()
 
     serve(monkeypatch, assistant)
     (tmp_path / f"my_tools_{backend}.py").write_text(
@@ -124,7 +124,7 @@ def test_an_interruption_is_heard_at_once(
             elif isinstance(command, Commit):
                 await session.send_interruption("user")
                 await session.send_audio(b"\x02" * (RATE // 10 * 2))
-                await session.send_usage(1, 1)
+                await session.send_response_end()
 
     serve(monkeypatch, talkative)
     assert main(["talk", "--wav", str(question), "-o", str(heard)]) == 0

@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio import Audio, Close, Flushed, Interruption, Playback, Ready, Transcript, Usage
+from speko_anyio import (
+    Audio,
+    Close,
+    Flushed,
+    Frame,
+    Interruption,
+    Playback,
+    Ready,
+    ResponseEnd,
+    Transcript,
+    Usage,
+)
 from speko_anyio.audio.resample import Resampler
 from speko_anyio.client.playback import MAX_LATE
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
@@ -75,6 +86,37 @@ def test_turns_are_counted_when_they_are_heard() -> None:
     playback.feed(audio(10))
     playback.read(10 * MS)
     assert (playback.turn, playback.turn_played_ms) == (3, 10)
+
+
+def test_answers_without_usage_are_turns_of_their_own() -> None:
+    playback = Playback()
+    for _ in range(2):
+        playback.feed(audio(50))
+        playback.feed(ResponseEnd("done"))
+    playback.read(70 * MS)
+    assert (playback.turn, playback.turn_played_ms) == (2, 20)
+
+
+@pytest.mark.parametrize("late", [Usage(1, 1), Usage(0, 0)])
+def test_usage_ends_no_turn_where_ends_are_told(late: Frame) -> None:
+    playback = Playback()
+    playback.feed(audio(10))
+    playback.feed(Usage(1, 1))
+    playback.feed(ResponseEnd("done"))
+    playback.feed(audio(10))
+    playback.feed(late)  # of the answer before, or of half of this one
+    playback.feed(audio(10))
+    playback.read(30 * MS)
+    assert (playback.turn, playback.turn_played_ms) == (2, 20)
+
+
+@pytest.mark.parametrize("end", [Usage(1, 1), ResponseEnd("incomplete"), Close(1000, "", "remote")])
+def test_the_end_of_an_answer_gives_what_a_conversion_holds_back(end: Frame) -> None:
+    pytest.importorskip("soxr", reason="needs soxr")
+    playback = Playback(sample_rate=8_000)
+    playback.feed(audio(40))
+    playback.feed(end)
+    assert playback.buffered_ms == 40
 
 
 def test_the_text_follows_what_is_played_and_not_what_has_come() -> None:

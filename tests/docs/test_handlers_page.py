@@ -12,7 +12,17 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio import Audio, Frame, Interruption, Ready, RealtimeSession, Speko, Transcript, Usage
+from speko_anyio import (
+    Audio,
+    Frame,
+    Interruption,
+    Ready,
+    RealtimeSession,
+    ResponseEnd,
+    Speko,
+    Transcript,
+    Usage,
+)
 from speko_anyio.cli import main
 from speko_anyio.gateway import running_gateway
 from speko_anyio.testing import VIRTUAL_BACKENDS, fake_session, mumble, serve, virtual_backend
@@ -110,7 +120,7 @@ async def test_the_bot_hears_thinks_and_speaks() -> None:
             await session.send_audio(SPEECH[start : start + 4_800])
             await anyio.sleep(0.1)
         await session.send_audio(QUIET)
-        frames = await until(session, Usage)
+        frames = await until(session, ResponseEnd)
     assert heard(frames) == 2 * 960
     partial = Transcript("user", "hello", False)
     assert partial in frames
@@ -120,6 +130,7 @@ async def test_the_bot_hears_thinks_and_speaks() -> None:
         Transcript("assistant", "Good day.", False),
         Transcript("assistant", "Good day.", True),
         Usage(5, 9),
+        ResponseEnd("done"),
     ]
 
 
@@ -182,4 +193,4 @@ class TestServed:
             ):
                 await session.send_audio(SPEECH)
                 await session.commit()
-                assert heard(await until(session, Usage)) == len(SPEECH)
+                assert heard(await until(session, ResponseEnd)) == len(SPEECH)

@@ -24,6 +24,7 @@ from speko_anyio import (
     Interruption,
     Ready,
     RealtimeSession,
+    ResponseEnd,
     Speko,
     ToolCall,
     Transcript,
@@ -144,13 +145,14 @@ def seconds(frames: Sequence[Frame]) -> float:
 async def test_a_question_is_answered(talk: Talk) -> None:
     async with talk(["Yes.", "No."]) as (session, fake):
         await session.send_audio(QUESTION)
-        frames = await until(session, Usage)
+        frames = await until(session, ResponseEnd)
     assert told(frames) == [
         Transcript("user", "tell me", True),
         Transcript("assistant", "Yes.", False),
         Transcript("assistant", "Yes. No.", False),
         Transcript("assistant", "Yes. No.", True),
         Usage(14, 7),
+        ResponseEnd("done"),
     ]
     assert seconds(frames) == pytest.approx(0.7)
     assert [message.text for message in fake.asked[0]] == ["Be kind.", "tell me"]
@@ -172,7 +174,7 @@ class TestInTime:
             assert frames == [Transcript("user", "tell me", False)]
             assert fake.heard == pytest.approx([0.6, 0.9, 1.35], abs=0.05)
             await session.commit()
-            frames = await until(session, Usage)
+            frames = await until(session, ResponseEnd)
         assert Transcript("user", "tell me", True) in frames
 
     async def test_talking_over_it_stops_it_at_once(self, talk: Talk) -> None:
@@ -181,7 +183,7 @@ class TestInTime:
             await until(session, Audio)
             await anyio.sleep(1.0)
             await session.send_audio(speech(0.1))
-            frames = await until(session, Usage)
+            frames = await until(session, ResponseEnd)
             cut = next(i for i, frame in enumerate(frames) if isinstance(frame, Interruption))
             assert seconds(frames[cut:]) == 0
             assert seconds(frames) < 1.6
@@ -189,9 +191,10 @@ class TestInTime:
                 Interruption("user"),
                 Transcript("assistant", "A" * 20, True),
                 Usage(14, 14),
+                ResponseEnd("done"),
             ]
             await session.send_audio(QUESTION)
-            frames = await until(session, Usage)
+            frames = await until(session, ResponseEnd)
             assert Transcript("assistant", "Well.", True) in frames
         assert [message.text for message in fake.asked[1]] == ["Be kind.", "tell me", "A" * 20, "tell me"]
 
@@ -206,7 +209,7 @@ class TestInTime:
         async with talk(["Yes."]) as (session, _):
             await session.interrupt()
             await session.send_audio(QUESTION)
-            frames = await until(session, Usage)
+            frames = await until(session, ResponseEnd)
             await session.interrupt()
             await anyio.sleep(1.0)
         assert not any(isinstance(frame, Interruption) for frame in frames)
@@ -215,7 +218,7 @@ class TestInTime:
         async with talk(["Yes."]) as (session, fake):
             await session.send_audio(QUESTION)
             await session.send_audio(QUESTION)
-            frames = await until(session, Usage)
+            frames = await until(session, ResponseEnd)
         assert max(fake.heard) == pytest.approx(1.4 + 1.4 + 0.1, abs=0.15)
         assert sum(frame == Transcript("user", "tell me", True) for frame in frames) == 1
 
@@ -229,7 +232,7 @@ class TestInTime:
         request = example("engines").ToolRequest("get_weather", '{"city": "Oslo"}')
         async with talk([request], ["It rains."], tools=[get_weather]) as (session, fake):
             await session.send_audio(QUESTION)
-            frames = await until(session, Usage)
+            frames = await until(session, ResponseEnd)
         assert ToolCall("call-1", "get_weather", '{"city": "Oslo"}') in frames
         assert fake.asked[1][-1] == ("tool", "rain in Oslo")
         assert Transcript("assistant", "It rains.", True) in frames
@@ -241,7 +244,7 @@ class TestInTime:
             start = anyio.current_time()
             await session.send_audio(QUESTION)
             await until(session, ToolCall)
-            await until(session, Usage)
+            await until(session, ResponseEnd)
             assert 30 <= anyio.current_time() - start < 33
             # Too late: nobody waits for it, and nothing breaks.
             await session.send_tool_result("call-1", "up")
@@ -258,7 +261,7 @@ class TestInTime:
         request = example("engines").ToolRequest("nap", "{}")
         async with talk(*[[request]] * 9, tools=[nap]) as (session, fake):
             await session.send_audio(QUESTION)
-            frames = await until(session, Usage)
+            frames = await until(session, ResponseEnd)
         assert Error("TOOL_LOOP", "the model asked for tools 5 times in a row") in frames
         assert len(fake.asked) == 5
 
@@ -266,16 +269,20 @@ class TestInTime:
         async with talk(["Yes."], ["Yes."]) as (session, fake):
             fake.broken = True
             await session.send_audio(QUESTION)
-            assert Error("MUTE", "the voice is lost") in await until(session, Usage)
+            assert Error("MUTE", "the voice is lost") in await until(session, ResponseEnd)
             fake.broken = False
             await session.send_audio(QUESTION)
-            assert Transcript("assistant", "Yes.", True) in await until(session, Usage)
+            assert Transcript("assistant", "Yes.", True) in await until(session, ResponseEnd)
 
     async def test_ears_that_fail_are_told_once(self, talk: Talk) -> None:
         async with talk() as (session, fake):
             fake.deaf = True
             await session.send_audio(QUESTION)
-            assert told(await until(session, Usage)) == [Error("DEAF", "the ears are stopped"), Usage(0, 0)]
+            assert told(await until(session, ResponseEnd)) == [
+                Error("DEAF", "the ears are stopped"),
+                Usage(0, 0),
+                ResponseEnd("failed"),
+            ]
 
     async def test_audio_that_is_cleared_is_not_answered(self, talk: Talk) -> None:
         async with talk() as (session, fake):
@@ -312,7 +319,7 @@ async def test_it_really_listens_and_speaks(example: Callable[[str], ModuleType]
             speko.realtime.connect(provider="my-bot", model="any", tools=[get_weather]) as session,
         ):
             await session.send_audio(ask("what is the weather in Oslo"))
-            frames = await until(session, Usage)
+            frames = await until(session, ResponseEnd)
     assert Transcript("user", "what is the weather in oslo", True) in frames
     assert ToolCall("call-1", "get_weather", '{"city": "Oslo"}') in frames
     assert Transcript("assistant", "I was told: rain in Oslo.", True) in frames

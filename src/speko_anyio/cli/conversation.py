@@ -6,7 +6,7 @@ import statistics
 from typing import Final
 
 from ..audio.pcm import SILENCE_DBFS, rms_dbfs
-from ..protocol.frames import Audio, Frame, Interruption, ToolCall, Usage
+from ..protocol.frames import Audio, Frame, Interruption, ResponseEnd, ToolCall
 
 SPEECH_DBFS: Final = -40.0
 """What is louder is taken for speech, to know when the user stopped: between the noise of a quiet room and a
@@ -64,7 +64,7 @@ class Conversation:
                         latency = now - self._speech_ended
                         self.latencies.append(latency)
                 self._speech_ended = None
-            case Usage():
+            case ResponseEnd():
                 self._answering = False
             case Interruption():
                 self._answering = False

@@ -10,7 +10,7 @@ import msgspec
 
 from ..client.session import RealtimeSession
 from ..protocol.errors import SpekoError
-from ..protocol.frames import Audio, Close, Error, Frame, Transcript, Usage
+from ..protocol.frames import Audio, Close, Error, Frame, ResponseEnd, Transcript
 from .failures import NO_ANSWER, CommandError
 
 CHUNK_SECONDS: Final = 0.02
@@ -20,7 +20,7 @@ ANSWER_TIMEOUT: Final = 20.0
 """Seconds for the answer to begin, after the question."""
 
 QUIET_TIMEOUT: Final = 3.0
-"""Seconds without a frame after which an answer is over that no `Usage` ended."""
+"""Seconds without a frame after which an answer is over that no `ResponseEnd` ended."""
 
 
 class Answer(msgspec.Struct):
@@ -129,9 +129,13 @@ class _Turn:
                 answer.said = f"{answer.said} {text}".strip()
             case Error():
                 self._error = frame
-            case Usage() if self._first_audio is not None:
+            case ResponseEnd() if self._first_audio is not None:
                 self._answer_ended = True
                 return self._answered
+            case ResponseEnd(status="failed", reason=reason) if self._question_ended is not None:
+                # Nobody will speak any more: the rest of the patience would be wasted.
+                self._failure = no_answer(self._error or Error("FAILED", reason or "the answer failed"))
+                return True
             case Close(code=code, reason=reason):
                 self._failure = self._closed(code, reason)
                 return True

@@ -14,7 +14,7 @@ import msgspec
 
 from ..audio.pcm import SAMPLE_BYTES
 from ..audio.resample import Resampler
-from ..protocol.frames import Audio, Close, Frame, Interruption, Transcript, Usage
+from ..protocol.frames import Audio, Close, Frame, Interruption, ResponseEnd, Transcript, Usage
 from ..protocol.mint import DEFAULT_SAMPLE_RATE
 
 logger: Final = logging.getLogger("speko_anyio")
@@ -53,8 +53,9 @@ class Playback:
     Give it to a session as a handler, ``session.on(playback.feed)``, and take from it with `read`, which
     never waits, or by iterating over `chunks`, which keeps to the clock. An `Interruption` flushes it.
 
-    A *turn* is one answer: it begins with the first audio, or transcript of the assistant, behind a `Usage`,
-    an `Interruption` or a `flush`. Turns are counted from 1.
+    A *turn* is one answer: it begins with the first audio, or transcript of the assistant, behind a
+    `ResponseEnd`, an `Interruption` or a `flush`; also behind a `Usage`, until the first `ResponseEnd` has
+    come. Turns are counted from 1.
 
     - `sample_rate`: samples a second of what is read. Audio of another rate is converted, which needs soxr.
     - `max_buffer`: bytes of audio that may wait. What comes beyond is dropped, and counted in `overflow_ms`:
@@ -99,6 +100,8 @@ class Playback:
         """Bytes of silence read since the last piece was written, while there was something to wait for."""
         self._marks: deque[_Mark] = deque(maxlen=MAX_MARKS)
         self._between_turns = True
+        self._ends_are_told = False
+        """Whether a `ResponseEnd` has come."""
         self._turns = 0
         self._turn = 0
         self._turn_started = 0
@@ -123,10 +126,11 @@ class Playback:
                 with self._lock:
                     self._begin_turn()
                     self._mark(_Mark(self._written, text=text))
-            case Usage():
-                self.end_of_speech()
-                with self._lock:
-                    self._between_turns = True
+            case ResponseEnd():
+                self._ends_are_told = True
+                self._end_turn()
+            case Usage() if not self._ends_are_told:
+                self._end_turn()
             case Close():
                 self.end()
             case _:
@@ -149,6 +153,11 @@ class Playback:
             self._overflow += lost
         if first:
             logger.warning("playback: nobody plays the audio as fast as it comes; some of it is dropped")
+
+    def _end_turn(self) -> None:
+        with self._lock:
+            self._drain_resampler()
+            self._between_turns = True
 
     def end_of_speech(self) -> None:
         """No more audio follows for now: a rate conversion holds nothing back any longer.

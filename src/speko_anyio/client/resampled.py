@@ -8,13 +8,13 @@ from typing import Final, Literal
 from ..audio.resample import Resampler
 from ..protocol.dialect import NEED_DATA, NeedData
 from ..protocol.errors import SpekoError
-from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ToolCall, Usage
+from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
 from ..protocol.session import Buffer
 from ..protocol.state import State
 from ..providers.connection import ProviderConnection
 from ..providers.resampling import Converter
 
-_CUTS: Final = (ToolCall, Usage, Close)
+_CUTS: Final = (ToolCall, Usage, ResponseEnd, Close)
 """What follows all the speech that was made before it."""
 
 
