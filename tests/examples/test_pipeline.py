@@ -191,7 +191,7 @@ class TestInTime:
                 Interruption("user"),
                 Transcript("assistant", "A" * 20, True),
                 Usage(14, 14),
-                ResponseEnd("done"),
+                ResponseEnd("interrupted"),
             ]
             await session.send_audio(QUESTION)
             frames = await until(session, ResponseEnd)
