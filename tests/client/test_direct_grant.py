@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -93,7 +92,7 @@ class Reports:
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
     reports = Reports()
-    monkeypatch.setattr(telemetry, "httpx", SimpleNamespace(AsyncClient=reports.client))
+    monkeypatch.setattr(telemetry, "make_http_client", lambda proxy: reports.client())
     return reports
 
 

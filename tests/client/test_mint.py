@@ -6,11 +6,11 @@ import email.utils
 import itertools
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import anyio
 import httpx
+import httpx2
 import msgspec
 import pytest
 
@@ -213,23 +213,41 @@ async def test_a_body_that_is_not_the_documented_json_is_the_message(body: bytes
     assert (error.code, error.message) == ("UNKNOWN", message)
 
 
+def in_90_seconds(form: str) -> str:
+    # What strftime writes for names depends on the locale, which the tests leave at C.
+    return time.strftime(form, time.gmtime(time.time() + 90))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
         ("120", 120.0),
         ("0", 0.0),
-        (lambda: email.utils.formatdate(time.time() + 90, usegmt=True), pytest.approx(90, abs=3)),
-        (lambda: email.utils.formatdate(0, usegmt=True), 0.0),
+        # RFC 9110, section 5.6.7: IMF-fixdate and the two obsolete forms, of RFC 850 and asctime.
+        ("%a, %d %b %Y %H:%M:%S GMT", pytest.approx(90, abs=3)),
+        ("%A, %d-%b-%y %H:%M:%S GMT", pytest.approx(90, abs=3)),
+        ("%a %b %e %H:%M:%S %Y", pytest.approx(90, abs=3)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 0.0),
+        ("Sun Nov  6 08:49:37 1994", 0.0),
         ("soon", None),
         ("-1", None),
         (None, None),
     ],
 )
-async def test_retry_after_in_both_forms(header: str | Callable[[], str] | None, expected: object) -> None:
-    value = header() if callable(header) else header
-    headers = {} if value is None else {"Retry-After": value}
+async def test_retry_after_in_every_form(
+    header: str | None, expected: object, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {} if header is None else {"Retry-After": in_90_seconds(header) if "%" in header else header}
     reply = httpx.Response(429, headers=headers, json={"error": "slow down", "code": "RATE"})
-    error = await refused(API(reply), max_retries=0)
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        error = await refused(API(reply), max_retries=0)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
     assert isinstance(error, RateLimitError)
     assert error.retry_after == expected
 
@@ -278,6 +296,71 @@ async def test_what_is_not_is_not(trouble: Reply) -> None:
     await refused(api)
     assert len(api.requests) == 1
     assert anyio.current_time() == start
+
+
+class HTTPX2API(httpx2.AsyncBaseTransport):
+    """The same as `API`, for a client of httpx2."""
+
+    def __init__(self, *replies: httpx2.Response | Exception) -> None:
+        self.replies = list(replies)
+        self.asked = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked += 1
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+async def mint_with_httpx2(api: HTTPX2API) -> SessionGrant:
+    async with httpx2.AsyncClient(transport=api) as client:
+        speko = Speko(KEY, http_client=client)
+        return await speko.realtime.create_session(provider="openai", model="gpt-realtime-2.1")
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        httpx2.Response(503),
+        httpx2.ConnectError("refused"),
+        httpx2.ConnectTimeout("slow"),
+        httpx2.RemoteProtocolError("Server disconnected without sending a response."),
+    ],
+    ids=repr,
+)
+async def test_a_client_of_httpx2_is_retried_as_one_of_httpx(trouble: httpx2.Response | Exception) -> None:
+    api = HTTPX2API(trouble, httpx2.Response(201, json=ANSWER))
+    assert (await mint_with_httpx2(api)).session_id == "s1"
+    assert api.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [
+        (httpx2.ReadTimeout("slow"), APIConnectionError),
+        (httpx2.PoolTimeout("slow"), APIConnectionError),
+        (httpx2.UnsupportedProtocol("gopher"), APIConnectionError),
+        (httpx2.ProxyError("407 no"), ProxyError),
+        (httpx2.DecodingError("incorrect header check"), APIResponseError),
+        (httpx2.Response(401), AuthenticationError),
+        (httpx2.Response(307, headers={"Location": "https://evil.test/"}), APIStatusError),
+    ],
+    ids=repr,
+)
+async def test_a_client_of_httpx2_gives_the_same_errors(
+    trouble: httpx2.Response | Exception, kind: type[APIError]
+) -> None:
+    api = HTTPX2API(trouble)
+    with pytest.raises(APIError) as caught:
+        await mint_with_httpx2(api)
+    assert type(caught.value) is kind
+    assert api.asked == 1
+
+
+async def test_an_error_that_is_no_http_clients_comes_out_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await mint(API(ZeroDivisionError()))
 
 
 async def test_a_short_retry_after_is_kept() -> None:

@@ -14,7 +14,7 @@ from anyio.streams.tls import TLSStream
 
 from speko_anyio import APIConnectionError, ConfigurationError, ProxyError, open_session
 from speko_anyio.client import proxies
-from speko_anyio.client.proxies import Proxy, connect_through, find_proxy
+from speko_anyio.client.proxies import Proxy, connect_through, find_http_proxy, find_proxy
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.testing.server import grant
 from tests.support.proxy import FakeProxy, HTTPProxy, SOCKSProxy, running_proxy
@@ -60,10 +60,133 @@ def test_the_environment_names_the_proxy(
     assert str(find_proxy(parse_url(url), "http://mine:5")) == "mine:5"
 
 
+NO_PROXY = [
+    # Separators and blanks.
+    ("*", "speko.test", 443, True),
+    ("other.test,speko.test", "speko.test", 443, True),
+    (" other.test , speko.test ", "speko.test", 443, True),
+    ("other.test;speko.test", "speko.test", 443, True),
+    ("other.test speko.test", "speko.test", 443, True),
+    ("other.test|speko.test", "speko.test", 443, True),
+    (",,;", "speko.test", 443, False),
+    # Names.
+    ("SPEKO.TEST", "speko.test", 443, True),
+    ("speko.test", "SPEKO.test.", 443, True),
+    ("speko.test", "api.speko.test", 443, True),
+    (".speko.test", "api.speko.test", 443, True),
+    ("*.speko.test", "api.speko.test", 443, True),
+    ("*.local", "printer.local", 80, True),
+    ("*.local", "printer.local.test", 80, False),
+    ("speko.test", "notspeko.test", 443, False),
+    ("speko.test:443", "speko.test", 443, True),
+    ("speko.test:443", "speko.test", 8443, False),
+    ("*:443", "speko.test", 443, True),
+    ("https://speko.test/", "speko.test", 443, True),
+    ("bücher.test", "xn--bcher-kva.test", 443, True),
+    ("my_host.test", "my_host.test", 443, True),
+    # Addresses and networks.
+    ("127.0.0.1", "127.0.0.1", 80, True),
+    ("10.0.0.0/8", "10.1.2.3", 80, True),
+    ("10.0.0.7/8", "10.1.2.3", 80, True),
+    ("10.0.0.0/8", "11.1.2.3", 80, False),
+    ("10.0.0.0/8", "10.speko.test", 80, False),
+    ("10.*", "10.1.2.3", 80, True),
+    ("10.0.0.0/8:80", "10.1.2.3", 8080, False),
+    ("::1", "::1", 80, True),
+    ("[::1]", "::1", 80, True),
+    ("0:0:0:0:0:0:0:1", "::1", 80, True),
+    ("[::1]:8080", "::1", 8080, True),
+    ("[::1]:8080", "::1", 80, False),
+    ("::1/128", "::1", 80, True),
+    ("fd07:b51a:cc66::/64", "fd07:b51a:cc66::9", 80, True),
+    ("fd07:b51a:cc66::/64", "fd07:b51a:cc67::9", 80, False),
+    ("[fd07::]/16", "fd07::9", 80, True),
+    ("[fd07::/16]", "fd07::9", 80, True),
+    ("[fd07::/16]:80", "fd07::9", 81, False),
+    ("::/0", "10.1.2.3", 80, False),
+    ("10.0.0.0/8", "::ffff:10.1.2.3", 80, True),
+]
+
+
+@pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
+@pytest.mark.parametrize(("value", "host", "port", "direct"), NO_PROXY)
+def test_the_hosts_without_a_proxy(
+    value: str, host: str, port: int, direct: bool, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://a:1")
+    monkeypatch.setenv(variable, value)
+    shown = f"[{host}]" if ":" in host else host
+    for found in (
+        find_proxy(parse_url(f"ws://{shown}:{port}/"), True),
+        find_proxy(parse_url(f"wss://{shown}:{port}/"), True),
+        find_http_proxy(f"http://{shown}:{port}/v1"),
+        find_http_proxy(f"https://{shown}:{port}/v1"),
+    ):
+        assert (found is None) == direct
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["[::1", "[::1]x", "a:port", "a:0", "a:99999", "<local>", "a/b", ":", ".", "a..b", f"me:{SECRET}@a:b"],
+)
+def test_an_entry_that_is_no_host_is_ignored_and_logged_once(
+    entry: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxies._parse_exemptions.cache_clear()
+    monkeypatch.setenv("ALL_PROXY", "http://a:1")
+    monkeypatch.setenv("NO_PROXY", f"{entry},direct.test")
+    for _ in range(2):
+        assert find_proxy(parse_url("ws://direct.test/"), True) is None
+        assert str(find_http_proxy("http://speko.test")) == "a:1"
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith("NO_PROXY: the entry ")
+    assert SECRET not in record.message
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "expected"),
+    [
+        # Lower case takes precedence, also to switch a variable off.
+        ({"https_proxy": "http://a:1", "HTTPS_PROXY": "http://b:2"}, "https://speko.test", "a:1"),
+        ({"https_proxy": "", "HTTPS_PROXY": "http://b:2"}, "https://speko.test", None),
+        ({"HTTPS_PROXY": " ", "ALL_PROXY": "http://b:2"}, "https://speko.test", "b:2"),
+        ({"ALL_PROXY": "http://a:1", "no_proxy": "", "NO_PROXY": "*"}, "https://speko.test", "a:1"),
+        # In a CGI program a client's header "Proxy" is HTTP_PROXY.
+        ({"HTTP_PROXY": "http://a:1", "REQUEST_METHOD": "GET"}, "http://speko.test", None),
+        ({"http_proxy": "http://a:1", "REQUEST_METHOD": "GET"}, "http://speko.test", "a:1"),
+        # A variable that is not for this host is not looked at.
+        ({"HTTP_PROXY": "gopher://a:1", "HTTPS_PROXY": "http://b:2"}, "https://speko.test", "b:2"),
+        ({"HTTPS_PROXY": "gopher://a:1", "NO_PROXY": "speko.test"}, "https://speko.test", None),
+        ({"HTTPS_PROXY": "http://a:1"}, "https://b\u00fccher.test", "a:1"),
+    ],
+)
+def test_http_and_the_websocket_read_the_environment_alike(
+    environment: dict[str, str], url: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for found in (find_http_proxy(url), find_proxy(parse_url(url.replace("http", "ws", 1)), True)):
+        assert (found and str(found)) == expected
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
+def test_an_error_names_the_variable_at_fault(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://fine:1")
+    monkeypatch.setenv(variable, "gopher://a")
+    for find in (lambda: find_http_proxy("https://x"), lambda: find_proxy(parse_url("wss://x/"), True)):
+        with pytest.raises(ConfigurationError, match=f"the environment variable {variable} is not"):
+            find()
+
+
 def test_a_system_with_settings_of_its_own_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxies, "_ONLY_ENVIRONMENT", False)
     monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "http://system:1"})
     assert str(find_proxy(parse_url("wss://speko.test/"), True)) == "system:1"
+    assert str(find_http_proxy("https://speko.test/")) == "system:1"
+    assert find_http_proxy("http://speko.test/") is None
+    monkeypatch.setenv("NO_PROXY", "speko.test")
+    assert find_http_proxy("https://speko.test/") is None
 
 
 @pytest.mark.parametrize(
@@ -98,13 +221,14 @@ def test_the_url_of_a_proxy(url: str, expected: Proxy) -> None:
     ],
 )
 def test_what_is_no_url_of_a_proxy(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match="the option proxy is no URL of a proxy") as caught:
+    with pytest.raises(ConfigurationError, match="the option proxy is not the URL of a proxy") as caught:
         find_proxy(parse_url("ws://speko.test/"), url)
     assert SECRET not in repr(caught.value)
     assert caught.value.__suppress_context__
     if url:
         monkeypatch.setenv("all_proxy", url)
-        with pytest.raises(ConfigurationError, match="the environment variable ALL_PROXY is no URL"):
+        # As it was spelt: both spellings may be set.
+        with pytest.raises(ConfigurationError, match="the environment variable all_proxy is not the URL"):
             find_proxy(parse_url("ws://speko.test/"), True)
 
 
@@ -298,6 +422,36 @@ async def test_a_proxy_that_hangs_up(scheme: str, answer: bytes) -> None:
         error = await refused(f"{scheme}://localhost:{proxy.port}")
     assert type(error) is ProxyError
     assert f"the proxy localhost:{proxy.port}" in str(error) or "is no HTTP proxy" in str(error)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        (HTTPProxy(login=("me", "other")), "give the proxy's URL in ALL_PROXY the right user:password@"),
+        (HTTPProxy(answer=b"SSH-2.0-OpenSSH\r\n\r\n"), "check the proxy's address and scheme in ALL_PROXY"),
+        (SOCKSProxy(answer=b"HTTP/1.1 400 Bad Request\r\n"), "address and scheme in ALL_PROXY"),
+    ],
+    ids=str,
+)
+async def test_an_error_of_the_proxy_names_its_variable(
+    proxy: FakeProxy, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_proxy(proxy):
+        monkeypatch.setenv("ALL_PROXY", proxy.url(f"me:{SECRET}@"))
+        with pytest.raises(ProxyError) as caught:
+            async with open_session(grant("ws://speko.test/s")):
+                pass
+    assert words in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_interim_responses_of_the_proxy_are_skipped() -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 3
+    async with running_proxy(HTTPProxy(answer=interim + b"HTTP/1.1 403 No\r\n\r\n")) as proxy:
+        error = await refused(proxy.url())
+    assert "(HTTP 403)" in str(error)
 
 
 @pytest.mark.anyio

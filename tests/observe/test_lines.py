@@ -78,9 +78,24 @@ def test_what_looks_like_a_secret_is_not_shown(text: str, expected: str) -> None
     assert redact(text) == expected
 
 
-@given(st.text(), st.text(st.characters(exclude_characters=REDACTED), min_size=1), st.text())
+@given(st.text(), st.text(st.characters(exclude_characters=REDACTED), min_size=8), st.text())
 def test_a_secret_is_not_shown_whoever_says_it(before: str, secret: str, after: str) -> None:
     assert secret not in redact(before + secret + after, [secret])
+
+
+@given(
+    st.sampled_from(("", " ", "'", ":", "=", "(", "\n", "-")),
+    st.text(st.characters(exclude_characters=REDACTED), min_size=1, max_size=7),
+    st.sampled_from(("", " ", "'", ",", ".", "\n", "-")),
+)
+def test_a_short_secret_is_not_shown_on_its_own(before: str, secret: str, after: str) -> None:
+    assert redact(before + secret + after, [secret]) == before + REDACTED + after
+
+
+@pytest.mark.parametrize("secret", ["a", "e", "key", "in", "test"])
+def test_a_short_secret_leaves_the_words_that_contain_it_whole(secret: str) -> None:
+    text = "an invalid_key, monkeys tested: keyed"
+    assert redact(text, [secret]) == text
 
 
 def test_a_secret_is_not_cut_in_two() -> None:

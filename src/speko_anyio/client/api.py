@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from .errors import ConfigurationError, MissingAPIKeyError
+from .http import OwnHTTPClient
 from .mint import HTTPClient, Mint
-from .proxies import needs_socks
 from .realtime import Realtime
 
 DEFAULT_BASE_URL: Final = "https://api.speko.dev"
@@ -48,7 +48,7 @@ class Speko:
                 "the API key has characters that no HTTP header can carry; check SPEKO_API_KEY"
             )
         self._base_url = _check_url(base_url or os.environ.get("SPEKO_BASE_URL") or DEFAULT_BASE_URL)
-        self._client = _OwnClient() if http_client is None else http_client
+        self._client = OwnHTTPClient(self._base_url) if http_client is None else http_client
         self.realtime = Realtime(
             Mint(self._client, base_url=self._base_url, api_key=key, timeout=timeout, retries=max_retries)
         )
@@ -58,7 +58,7 @@ class Speko:
         return f"Speko(base_url={self._base_url!r})"
 
     async def __aenter__(self) -> Self:
-        if isinstance(self._client, _OwnClient):
+        if isinstance(self._client, OwnHTTPClient):
             self._client.start()
         return self
 
@@ -68,57 +68,8 @@ class Speko:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(self._client, _OwnClient):
+        if isinstance(self._client, OwnHTTPClient):
             await self._client.aclose()
-
-
-class _OwnClient:
-    """An httpx client made for the first request: to make one reads the system's certificates."""
-
-    def __init__(self) -> None:
-        self._open = False
-        self._client: httpx.AsyncClient | None = None
-
-    def start(self) -> None:
-        self._open = True
-
-    async def aclose(self) -> None:
-        self._open = False
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
-
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: bytes,
-        headers: dict[str, str],
-        timeout: float,  # noqa: ASYNC109 - httpx's own parameter
-        follow_redirects: bool,
-    ) -> httpx.Response:
-        if not self._open:
-            raise RuntimeError("Speko is not open: use `async with Speko() as speko:`")
-        if self._client is None:
-            try:
-                self._client = httpx.AsyncClient()
-            except ImportError:
-                raise needs_socks() from None
-            except (ValueError, httpx.InvalidURL):
-                # Not shown: it may hold a password.
-                raise ConfigurationError(
-                    "a proxy of the environment can't be used; check that HTTPS_PROXY, HTTP_PROXY and "
-                    "ALL_PROXY are http://, https:// or socks5:// URLs"
-                ) from None
-        return await self._client.request(
-            method,
-            url,
-            content=content,
-            headers=headers,
-            timeout=timeout,
-            follow_redirects=follow_redirects,
-        )
 
 
 def _check_url(url: str) -> str:

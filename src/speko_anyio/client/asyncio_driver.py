@@ -26,6 +26,7 @@ from .happy_eyeballs import connect_socket
 from .lifetime import Lifetime, bug
 from .pump import Pump
 from .transport import describe
+from .trust import default_ssl_context
 
 _Args = TypeVarTuple("_Args")
 
@@ -59,7 +60,7 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
     if not where.secure:
         ssl_context = None
     elif ssl_context is None:
-        ssl_context = ssl.create_default_context()
+        ssl_context = default_ssl_context()
     connected = await connect_socket(where.host, where.port, connect=loop.sock_connect)
     _, driver = await loop.create_connection(
         lambda: AsyncioDriver(loop),

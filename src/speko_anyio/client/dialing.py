@@ -16,6 +16,7 @@ from .event_loop import on_asyncio
 from .proxies import ProxyOption, connect_through, find_proxy
 from .stream_driver import StreamDriver
 from .transport import failing_as
+from .trust import default_ssl_context
 
 
 async def dial(
@@ -59,7 +60,7 @@ async def open_stream(
             where.host,
             where.port,
             tls=True,
-            ssl_context=ssl_context,
+            ssl_context=ssl_context or default_ssl_context(),
             # A WebSocket says goodbye itself: waiting for TLS to do it again only costs time.
             tls_standard_compatible=False,
         )

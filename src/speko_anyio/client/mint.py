@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import email.utils
 import logging
 import math
@@ -13,9 +14,9 @@ from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
-import httpx
 import msgspec
 
+from ..observe.lines import hide
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, ProviderGrant, SessionGrant
 from .errors import (
     APIConnectionError,
@@ -26,6 +27,8 @@ from .errors import (
     UnsupportedTransportError,
     status_error,
 )
+from .http import OwnHTTPClient
+from .trust import tls_advice
 from .user_agent import USER_AGENT
 
 logger: Final = logging.getLogger("speko_anyio.client")
@@ -154,29 +157,46 @@ class Mint:
                 # A redirect would carry the key, or the session's configuration, to somebody else.
                 follow_redirects=False,
             )
-        except (httpx.TimeoutException, TimeoutError) as error:
-            raise APIConnectionError(
-                f"{self._host} did not answer within {self._timeout:g} s; check the network and the base URL"
-            ) from error
-        except httpx.DecodingError as error:
-            raise APIResponseError(
-                f"{self._host} answered with a body that can't be decoded; check that the base URL is that "
-                "of a Speko API"
-            ) from error
-        except httpx.ProxyError as error:
-            raise ProxyError(
-                f"the proxy on the way to {self._host} refused to connect ({self._quote(str(error))}); check "
-                "HTTPS_PROXY and ALL_PROXY, and the user:password@ in them, or ask whoever runs the proxy"
-            ) from error
-        except (httpx.RequestError, OSError) as error:
-            raise APIConnectionError(
-                f"{self._host} can't be reached ({self._redact(str(error)) or type(error).__name__}); "
-                "check the network and the base URL"
-            ) from error
+        except Exception as error:
+            told = self._explain(error)
+            if told is None:
+                raise
+            raise told from error
         logger.debug("%s answered HTTP %d to a mint", self._host, response.status_code)
         if 200 <= response.status_code < 300:
             return response.content
         raise self._refusal(response)
+
+    def _explain(self, error: Exception) -> APIError | None:
+        """What kept the HTTP client from an answer; None for an error that is not its own."""
+        proxy = self._client.proxy if isinstance(self._client, OwnHTTPClient) else None
+        through = "" if proxy is None else f" through the proxy {proxy}{proxy.origin}"
+        said = self._quote(str(error)) or type(error).__name__
+        if _is_any(error, "TimeoutException", "TimeoutError"):
+            return APIConnectionError(
+                f"{self._host} did not answer within {self._timeout:g} s{through}; check the network and the "
+                "base URL"
+            )
+        if _is_any(error, "DecodingError"):
+            return APIResponseError(
+                f"{self._host} answered with a body that can't be decoded; check that the base URL is that "
+                "of a Speko API"
+            )
+        if _is_any(error, "ProxyError"):
+            where = "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY" if proxy is None else proxy.variable or "its URL"
+            return ProxyError(
+                f"the proxy on the way to {self._host} refused to connect ({said}); check {where} and the "
+                "user:password@ there, or ask whoever runs the proxy"
+            )
+        if not _is_any(error, "RequestError", "OSError"):
+            return None
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            return APIConnectionError(
+                f"TLS with {self._host} failed ({said}); " + tls_advice("an http_client that trusts it")
+            )
+        return APIConnectionError(
+            f"{self._host} can't be reached{through} ({said}); check the network and the base URL"
+        )
 
     def _refusal(self, response: HTTPResponse) -> APIStatusError:
         try:
@@ -203,7 +223,7 @@ class Mint:
 
     def _redact(self, text: str) -> str:
         # A service may quote what it refused.
-        return text.replace(self._api_key, "<api key>")
+        return hide(text, self._api_key, "<api key>")
 
     def _grant(self, request: MintRequest, body: bytes) -> AnyGrant:
         grant: AnyGrant
@@ -230,6 +250,15 @@ class Mint:
         )
 
 
+def _is_any(error: BaseException | None, *names: str) -> bool:
+    """Whether it is one of these exceptions of Python's, of httpx or of httpx2, which has the same ones; by
+    their names, since a client of either may be in use and the other not even installed."""
+    return any(
+        kind.__name__ in names and kind.__module__ in ("builtins", "httpx", "httpx2")
+        for kind in type(error).__mro__
+    )
+
+
 def _host_of(url: str) -> str:
     try:
         return urlsplit(url).netloc.rpartition("@")[2]
@@ -244,8 +273,8 @@ def _wait_before_retry(error: APIError, attempt: int) -> float | None:
         return None
     if isinstance(error, APIConnectionError):
         # After a timeout it may be at work still, and another attempt would take as long again.
-        slow = (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout, TimeoutError)
-        return None if isinstance(error.__cause__, (*slow, httpx.UnsupportedProtocol)) else backoff
+        final = ("ReadTimeout", "WriteTimeout", "PoolTimeout", "TimeoutError", "UnsupportedProtocol")
+        return None if _is_any(error.__cause__, *final) else backoff
     if not isinstance(error, APIStatusError) or error.status not in _RETRIED:
         return None
     if error.retry_after is None:
@@ -254,7 +283,8 @@ def _wait_before_retry(error: APIError, attempt: int) -> float | None:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds from now, of either form of the header (RFC 9110 section 10.2.3); None when it is neither."""
+    """Seconds from now (RFC 9110 section 10.2.3): a number of them, or a date in any of its three forms
+    (section 5.6.7). None for anything else."""
     if value is None:
         return None
     value = value.strip()
@@ -263,6 +293,9 @@ def _retry_after(value: str | None) -> float | None:
         return seconds if math.isfinite(seconds) else None
     try:
         instant = email.utils.parsedate_to_datetime(value)
+        if instant.tzinfo is None:
+            # The form of asctime names no zone: HTTP's dates are all GMT.
+            instant = instant.replace(tzinfo=datetime.UTC)
         return float(max(0.0, instant.timestamp() - time.time()))
     except (ValueError, OverflowError):
         return None

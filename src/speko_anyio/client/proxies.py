@@ -1,4 +1,4 @@
-"""Reaching a WebSocket's host through a proxy: which one, and the tunnel that it gives.
+"""Proxies: which one the environment names for a host, and the tunnel that it gives to a WebSocket.
 
 A proxy is asked for a tunnel to the host, by HTTP CONNECT (RFC 9110 section 9.3.6) or SOCKS 5 (RFC 1928 and
 1929), and then is no more than a byte stream. The host's name is looked up by the proxy. h11, which wsproto
@@ -10,8 +10,12 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import re
 import ssl
 import sys
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +27,7 @@ from anyio.abc import ByteStream
 from ..protocol.url import WebSocketURL
 from .errors import APIConnectionError, ConfigurationError, ProxyError
 from .transport import failing_as
+from .trust import default_ssl_context
 from .user_agent import USER_AGENT
 
 logger: Final = logging.getLogger("speko_anyio.client")
@@ -38,6 +43,9 @@ _ONLY_ENVIRONMENT: Final = sys.platform not in ("darwin", "win32")
 _MAX_RESPONSE: Final = 64 * 1024
 """Bytes of an HTTP proxy's response head; what proxies say at length is in the body, which nobody reads."""
 
+_NAME: Final = re.compile(r"[0-9a-z_*-]+(\.[0-9a-z_*-]+)*")
+"""A host's name, or a pattern of names."""
+
 _MAX_SOCKS_FIELD: Final = 255
 """Bytes of a name or a password: SOCKS counts them in one byte."""
 
@@ -50,6 +58,8 @@ class Proxy(msgspec.Struct, frozen=True):
     port: int
     username: str
     password: str
+    variable: str = ""
+    """The variable of the environment that named it; empty when something else did."""
 
     def __str__(self) -> str:
         return _authority(self.host, self.port)
@@ -57,42 +67,148 @@ class Proxy(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"<Proxy {self.scheme} {self}>"
 
+    @property
+    def origin(self) -> str:
+        """For error messages, behind "the proxy" or its URL: the variable that named it."""
+        return f" in {self.variable}" if self.variable else ""
+
 
 def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
-    """The proxy to go through to `where`; None to go straight. `ConfigurationError` for a URL of none.
+    """The proxy to connect through to `where`; None to connect directly.
 
-    The environment is read as Python's `urllib.request` does: ``HTTPS_PROXY`` for ``wss``, ``HTTP_PROXY`` for
-    ``ws``, else ``ALL_PROXY``, in either case; and ``NO_PROXY`` lists the hosts without. ``WSS_PROXY`` and
-    ``WS_PROXY`` go before them.
+    With the option True the environment names it: ``WSS_PROXY``, else ``HTTPS_PROXY`` for ``wss``,
+    ``WS_PROXY``, else ``HTTP_PROXY`` for ``ws``, else ``ALL_PROXY``, unless ``NO_PROXY`` lists the host.
+    `ConfigurationError` for an invalid proxy URL.
     """
     if option is None:
         return None
     if option is not True:
         return _parse_proxy(option, "the option proxy")
-    # What Python has for it reads the whole environment, twice, at every connect, and loads its HTTP client.
-    if _ONLY_ENVIRONMENT and not any(name[-6:].lower() == "_proxy" for name in os.environ):
-        return None
-    from urllib.request import getproxies, proxy_bypass
+    return _find_in_environment(("wss", "https") if where.secure else ("ws", "http"), where.host, where.port)
 
-    proxies = getproxies()
-    for scheme in ("wss", "https", "all") if where.secure else ("ws", "http", "all"):
-        if scheme in proxies:
+
+def find_http_proxy(url: str) -> Proxy | None:
+    """The same for the HTTP URL `url`, without the variables that are for WebSockets alone."""
+    parts = urlsplit(url)
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    return _find_in_environment((parts.scheme,), _ascii_host(parts.hostname or ""), port)
+
+
+def _find_in_environment(schemes: tuple[str, ...], host: str, port: int) -> Proxy | None:
+    for scheme in (*schemes, "all"):
+        variable, url = _read_variable(f"{scheme}_proxy")
+        if url:
             break
     else:
+        return None if _ONLY_ENVIRONMENT else _find_in_system(schemes, host, port)
+    if _is_exempt(host, port):
         return None
-    # An IPv6 address may be listed with its brackets or without.
-    if proxy_bypass(_authority(where.host, where.port)) or proxy_bypass(where.host):
-        return None
-    return _parse_proxy(proxies[scheme], f"the environment variable {scheme.upper()}_PROXY")
+    return _parse_proxy(url, f"the environment variable {variable}", variable)
 
 
-def _parse_proxy(url: str, source: str) -> Proxy:
+def _read_variable(name: str) -> tuple[str, str]:
+    """The name that is set and its value, empty when none is. Lower case takes precedence, also when it is
+    set to nothing, as in curl and `urllib.request`."""
+    for variable in (name, name.upper()):
+        # HTTP_PROXY is a header of the client's in a CGI program (CVE-2016-1000110, "httpoxy").
+        if variable in os.environ and not (variable == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ):
+            return variable, os.environ[variable].strip()
+    return name.upper(), ""
+
+
+def _find_in_system(schemes: tuple[str, ...], host: str, port: int) -> Proxy | None:
+    from urllib.request import getproxies, proxy_bypass  # it loads Python's own HTTP client
+
+    proxies = getproxies()
+    url = next((proxies[scheme] for scheme in schemes if scheme in proxies), None)
+    if url is None or _is_exempt(host, port) or proxy_bypass(host):
+        return None
+    return _parse_proxy(url, "the proxy in the system's settings")
+
+
+# NO_PROXY
+
+
+class _Exemption(msgspec.Struct, frozen=True):
+    """An entry of NO_PROXY: hosts of this network, or of this name, that are reached directly."""
+
+    network: IPv4Network | IPv6Network | None
+    name: str
+    """A name that stands for its subdomains too, or a pattern with ``*``."""
+    port: int | None
+    """None for any."""
+
+    def covers(self, host: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
+        if self.port is not None and self.port != port:
+            return False
+        if self.network is not None:
+            return address is not None and address in self.network
+        if "*" in self.name:
+            return fnmatchcase(host, self.name)
+        return host == self.name or host.endswith(f".{self.name}")
+
+
+def _is_exempt(host: str, port: int) -> bool:
+    host = host.lower().rstrip(".")
+    address: IPv4Address | IPv6Address | None
+    try:
+        address = ip_address(host)
+        if isinstance(address, IPv6Address):
+            address = address.ipv4_mapped or address
+    except ValueError:
+        address = None
+    variable, text = _read_variable("no_proxy")
+    return any(exemption.covers(host, address, port) for exemption in _parse_exemptions(variable, text))
+
+
+@lru_cache(maxsize=8)
+def _parse_exemptions(variable: str, text: str) -> tuple[_Exemption, ...]:
+    found: list[_Exemption] = []
+    for entry in re.split(r"[\s,;|]+", text):
+        try:
+            if entry:
+                found.append(_parse_exemption(entry))
+        except ValueError:
+            # Once for each value: the result is kept. Without what may be a password.
+            shown = entry.rpartition("@")[2]
+            logger.warning("%s: the entry %r is ignored; write a host, an address or a network", variable, shown)
+    return tuple(found)
+
+
+def _parse_exemption(entry: str) -> _Exemption:
+    """``host``, ``.domain``, ``*.domain``, an address or a network, with ``:port`` or not, IPv6 in brackets
+    or not. A scheme in front is ignored. ValueError for anything else."""
+    host, colon, port = entry.rpartition("://")[2].rstrip("/").lower(), "", ""
+    if host.startswith("["):
+        host, bracket, rest = host[1:].partition("]")
+        if rest.startswith("/"):
+            host, rest = host + rest, ""
+        if not bracket or rest[:1] not in ("", ":"):
+            raise ValueError
+        colon, port = rest[:1], rest[1:]
+    elif host.count(":") == 1:
+        host, colon, port = host.partition(":")
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise ValueError
+    network: IPv4Network | IPv6Network | None
+    try:
+        network = ip_network(host, strict=False)
+    except ValueError:
+        network = None
+        host = host.strip(".")
+        host = _ascii_host(host)
+        if not _NAME.fullmatch(host):
+            raise
+    return _Exemption(network, host, int(port) if colon else None)
+
+
+def _parse_proxy(url: str, source: str, variable: str = "") -> Proxy:
     try:
         parts = urlsplit(url.strip() if "://" in url else f"http://{url.strip()}")
         default_port = _DEFAULT_PORTS[parts.scheme]
         if not parts.hostname or parts.port == 0:
             raise ValueError
-        host = parts.hostname if ":" in parts.hostname else parts.hostname.encode("idna").decode()
+        host = _ascii_host(parts.hostname)
         username, password = unquote(parts.username or ""), unquote(parts.password or "")
         sizes = (len(username.encode()), len(password.encode()))
         if parts.scheme.startswith("socks") and max(sizes) > _MAX_SOCKS_FIELD:
@@ -100,10 +216,10 @@ def _parse_proxy(url: str, source: str) -> Proxy:
     except (KeyError, ValueError):
         # Not shown: it may hold a password.
         raise ConfigurationError(
-            f"{source} is no URL of a proxy; use http://, https:// or socks5:// with a host, a port and, if "
+            f"{source} is not the URL of a proxy; use http://, https:// or socks5:// with a host, a port and, if "
             "the proxy asks for it, user:password@"
         ) from None
-    return Proxy(parts.scheme, host, parts.port or default_port, username, password)
+    return Proxy(parts.scheme, host, parts.port or default_port, username, password, variable)
 
 
 async def connect_through(
@@ -122,8 +238,8 @@ async def connect_through(
             return await _connect_through(proxy, where, target, ssl_context)
     except TimeoutError as error:
         raise ProxyError(
-            f"the proxy {proxy} gave no connection to {target} within {connect_timeout:g} s; check the proxy "
-            "and the network"
+            f"the proxy {proxy}{proxy.origin} gave no connection to {target} within {connect_timeout:g} s; check "
+            "the proxy and the network"
         ) from error
 
 
@@ -131,10 +247,10 @@ async def _connect_through(
     proxy: Proxy, where: WebSocketURL, target: str, ssl_context: ssl.SSLContext | None
 ) -> ByteStream:
     open_tunnel = _socks if proxy.scheme.startswith("socks") else _http
-    with failing_as(ProxyError, f"the proxy {proxy}"):
+    with failing_as(ProxyError, f"the proxy {proxy}{proxy.origin}"):
         stream: ByteStream = await anyio.connect_tcp(proxy.host, proxy.port)
     try:
-        with failing_as(ProxyError, f"the proxy {proxy}"):
+        with failing_as(ProxyError, f"the proxy {proxy}{proxy.origin}"):
             if proxy.scheme == "https":
                 stream = await _start_tls(stream, proxy.host, ssl_context)
             await open_tunnel(stream, proxy, where, target)
@@ -150,7 +266,9 @@ async def _connect_through(
 async def _start_tls(stream: ByteStream, host: str, ssl_context: ssl.SSLContext | None) -> ByteStream:
     from anyio.streams.tls import TLSStream  # anyio itself loads it when there is TLS
 
-    return await TLSStream.wrap(stream, hostname=host, ssl_context=ssl_context, standard_compatible=False)
+    return await TLSStream.wrap(
+        stream, hostname=host, ssl_context=ssl_context or default_ssl_context(), standard_compatible=False
+    )
 
 
 async def _http(stream: ByteStream, proxy: Proxy, where: WebSocketURL, target: str) -> None:
@@ -169,7 +287,7 @@ async def _http(stream: ByteStream, proxy: Proxy, where: WebSocketURL, target: s
                 http.receive_data(await stream.receive())
     except h11.RemoteProtocolError as error:
         raise ProxyError(
-            f"what answers at {proxy} is no HTTP proxy; check the proxy's address and scheme"
+            f"what answers at {proxy} is no HTTP proxy; check the proxy's address and scheme{proxy.origin}"
         ) from error
     if not 200 <= event.status_code < 300:
         raise _refusal(proxy, target, f"HTTP {event.status_code}", needs_login=event.status_code == 407)
@@ -205,7 +323,7 @@ async def _socks(stream: ByteStream, proxy: Proxy, where: WebSocketURL, target: 
         code = socks5.SOCKS5Reply.loads(await _receive_reply(stream)).reply_code
     except ProtocolError as error:
         raise ProxyError(
-            f"what answers at {proxy} is no SOCKS 5 proxy; check the proxy's address and scheme"
+            f"what answers at {proxy} is no SOCKS 5 proxy; check the proxy's address and scheme{proxy.origin}"
         ) from error
     if code is not socks5.SOCKS5ReplyCode.SUCCEEDED:
         raise _refusal(proxy, target, code.name.replace("_", " ").lower(), needs_login=False)
@@ -226,7 +344,8 @@ async def _receive_exactly(stream: ByteStream, size: int) -> bytes:
 
 
 def _refusal(proxy: Proxy, target: str, why: str, *, needs_login: bool) -> ProxyError:
-    advice = "give the proxy's URL the right user:password@" if needs_login else "ask whoever runs the proxy"
+    login = f"give the proxy's URL{proxy.origin} the right user:password@"
+    advice = login if needs_login else "ask whoever runs the proxy"
     return ProxyError(f"the proxy {proxy} refused to connect to {target} ({why}); {advice}")
 
 
@@ -235,6 +354,10 @@ def needs_socks() -> ConfigurationError:
     return ConfigurationError(
         "a SOCKS proxy needs the extra socks: pip install 'speko-anyio[socks]'; or use another proxy"
     )
+
+
+def _ascii_host(host: str) -> str:
+    return host if host.isascii() and ":" in host else host.encode("idna").decode()
 
 
 def _authority(host: str, port: int) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import anyio
-import httpx
 import msgspec
 
 from ..protocol.mint import ProviderGrant, TelemetryTarget
+from .http import make_http_client
+from .proxies import find_http_proxy
 from .user_agent import USER_AGENT
 
 logger: Final = logging.getLogger("speko_anyio.client")
@@ -88,9 +89,11 @@ class Telemetry:
         }
         try:
             with anyio.move_on_after(timeout):
-                async with httpx.AsyncClient(timeout=timeout) as client:
+                async with make_http_client(find_http_proxy(self._target.endpoint)) as client:
                     content = msgspec.json.encode({"events": events})
-                    response = await client.post(self._target.endpoint, headers=headers, content=content)
+                    response = await client.post(
+                        self._target.endpoint, headers=headers, content=content, timeout=timeout
+                    )
                     logger.debug("session %s: telemetry, HTTP %s", self._session_id, response.status_code)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the session's
             # Its name only: the text may hold the request.

@@ -10,6 +10,7 @@ from typing import Final
 import anyio
 
 from .errors import APIConnectionError
+from .trust import tls_advice
 
 TRANSPORT_ERRORS: Final = (
     anyio.BrokenResourceError,
@@ -44,8 +45,8 @@ def failing_as(kind: type[APIConnectionError], name: str) -> Iterator[None]:
         raise
     except ssl.SSLError as error:
         raise kind(
-            f"TLS with {name} failed ({error.reason or describe(error)}); check its certificate, or pass an "
-            "ssl_context that trusts it"
+            f"TLS with {name} failed ({error.reason or describe(error)}); "
+            + tls_advice("an ssl_context that trusts it")
         ) from error
     except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         raise kind(

@@ -1,0 +1,72 @@
+"""HTTP over httpx in this machine's environment: the proxies and certificates of the WebSocket, not httpx's own."""
+
+from __future__ import annotations
+
+import httpx
+
+from .proxies import Proxy, find_http_proxy, needs_socks
+from .trust import default_ssl_context
+
+
+def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
+    """An httpx client that connects through `proxy` and trusts what sessions trust.
+
+    httpx would read the environment by rules of its own, refuse all of it for one entry of NO_PROXY, and
+    trust another list of certificates.
+    """
+    context = default_ssl_context()
+    if proxy is None:
+        return httpx.AsyncClient(verify=context, trust_env=False)
+    through = httpx.Proxy(
+        f"{proxy.scheme}://{proxy}",
+        auth=(proxy.username, proxy.password) if proxy.username or proxy.password else None,
+        ssl_context=context if proxy.scheme == "https" else None,
+    )
+    try:
+        return httpx.AsyncClient(verify=context, trust_env=False, proxy=through)
+    except ImportError:
+        raise needs_socks() from None
+
+
+class OwnHTTPClient:
+    """The HTTP client of a `Speko` that was given none: to the host of `url`, made for the first request."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._open = False
+        self._client: httpx.AsyncClient | None = None
+        self.proxy: Proxy | None = None
+        """The proxy that requests go through; known from the first request on."""
+
+    def start(self) -> None:
+        self._open = True
+
+    async def aclose(self) -> None:
+        self._open = False
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes,
+        headers: dict[str, str],
+        timeout: float,  # noqa: ASYNC109 - httpx's own parameter
+        follow_redirects: bool,
+    ) -> httpx.Response:
+        if not self._open:
+            raise RuntimeError("Speko is not open: use `async with Speko() as speko:`")
+        if self._client is None:
+            self.proxy = find_http_proxy(self._url)
+            self._client = make_http_client(self.proxy)
+        return await self._client.request(
+            method,
+            url,
+            content=content,
+            headers=headers,
+            timeout=timeout,
+            follow_redirects=follow_redirects,
+        )

@@ -1,0 +1,61 @@
+"""The certificates that every connection of this library trusts unless the caller passes a context."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import ssl
+from typing import Final
+
+logger: Final = logging.getLogger("speko_anyio.client")
+
+VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables of the environment that OpenSSL reads instead of the file and the folder of the system's store."""
+
+
+def default_ssl_context() -> ssl.SSLContext:
+    """The TLS context of all connections: sessions, minting and telemetry, also through proxies.
+
+    It trusts the system's store, or what ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name. Where neither holds a
+    certificate it trusts certifi's list, which httpx installs. Loading the store takes milliseconds, so the
+    context is made once, when it is first needed, and shared: don't change it.
+    """
+    return _make_context(*map(os.environ.get, VARIABLES))
+
+
+@functools.lru_cache(maxsize=2)
+def _make_context(*named: str | None) -> ssl.SSLContext:
+    for variable, path in zip(VARIABLES, named, strict=True):
+        # SSL_CERT_DIR may list several folders. OpenSSL itself says nothing about a wrong one.
+        if path and not any(map(os.path.exists, path.split(os.pathsep))):
+            logger.warning("the environment variable %s names nothing that exists; correct or unset it", variable)
+    context = ssl.create_default_context()
+    # httpx sets this on every context it uses. Set here, it does not depend on who came first.
+    context.set_alpn_protocols(["http/1.1"])
+    if not any(named) and _is_empty(context):
+        try:
+            import certifi
+        except ImportError:
+            logger.warning("this system has no trusted certificates; name a file of them in SSL_CERT_FILE")
+        else:
+            context.load_verify_locations(certifi.where())
+    return context
+
+
+def _is_empty(context: ssl.SSLContext) -> bool:
+    if context.get_ca_certs():
+        return False
+    # A file of certificates was read by now, a folder is only looked into when there is one to verify.
+    folder = ssl.get_default_verify_paths().capath
+    try:
+        return folder is None or not os.listdir(folder)
+    except OSError:
+        return True
+
+
+def tls_advice(argument: str) -> str:
+    """What to do when TLS failed; `argument` names the parameter that takes the caller's own context."""
+    named = [variable for variable in VARIABLES if os.environ.get(variable)]
+    store = " and ".join(named) if named else "the system's trust store"
+    return f"check its certificate and {store}, or pass {argument}"
