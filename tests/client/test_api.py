@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -14,19 +15,22 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
 from speko_anyio import (
+    APIConnectionError,
     AuthenticationError,
     ConfigurationError,
     MissingAPIKeyError,
+    ProxyError,
     Ready,
     SessionGrant,
     Speko,
     ToolResult,
 )
 from speko_anyio.client import opening as opening_module
+from speko_anyio.client.block import block
 from speko_anyio.client.stream_driver import StreamDriver
 from speko_anyio.protocol.url import WebSocketURL
 from speko_anyio.testing.server import FakeServer, grant
-from tests.support.proxy import SOCKSProxy, running_proxy
+from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -112,6 +116,24 @@ async def test_a_base_url_that_is_none_is_refused(url: str) -> None:
         Speko(KEY, url)
     assert isinstance(caught.value, ValueError)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("around", ["\ufeff{}", "\ufeff {}\r\n", "\u200b{}\u00a0", "\n{}\n", "{}\ufeff"])
+async def test_what_editors_and_shells_leave_around_a_key_is_no_part_of_it(
+    around: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEKO_API_KEY", around.format(KEY))
+    monkeypatch.setenv("SPEKO_BASE_URL", around.format("https://own.test"))
+    transport = API()
+    async with httpx.AsyncClient(transport=transport) as client:
+        for speko in (Speko(http_client=client), Speko(around.format(KEY), http_client=client)):
+            await speko.realtime.create_session(provider="openai", model="m")
+    for request in transport.requests:
+        assert request.headers["authorization"] == f"Bearer {KEY}"
+        assert request.url.host == "own.test"
+    monkeypatch.setenv("SPEKO_API_KEY", around.format(""))
+    with pytest.raises(MissingAPIKeyError):
+        Speko()
 
 
 @pytest.mark.parametrize("key", ["clé", "two\nlines"])
@@ -233,30 +255,77 @@ async def test_a_misspelt_option_is_refused_before_anything_is_minted() -> None:
     assert transport.requests == []
 
 
-async def test_the_mint_goes_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@block
+async def refusing_service(before: bytes = b"") -> AsyncGenerator[tuple[int, list[str]], None]:
+    """An HTTP server on the loopback that answers 401, and `before` ahead of that: its port, and what it was
+    sent."""
     asked: list[str] = []
 
     async def serve(stream: ByteStream) -> None:
         async with stream:
             asked.append((await stream.receive()).decode())
-            await stream.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await stream.send(before + b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port = listener.extra(SocketAttribute.local_port)
     with anyio.fail_after(10):
-        async with (
-            listener,
-            anyio.create_task_group() as tasks,
-            running_proxy(SOCKSProxy({"speko.test": port}, login=("me", "secret"))) as proxy,
-        ):
+        async with listener, anyio.create_task_group() as tasks:
             tasks.start_soon(listener.serve, serve)
-            monkeypatch.setenv("ALL_PROXY", proxy.url("me:secret@"))
-            async with Speko(KEY, f"http://speko.test:{port}") as speko:
-                with pytest.raises(AuthenticationError):
-                    await speko.realtime.create_session(provider="openai", model="m")
+            yield listener.extra(SocketAttribute.local_port), asked
             tasks.cancel_scope.cancel()
+
+
+async def ask(url: str, **options: Any) -> None:
+    async with Speko(KEY, url, max_retries=0, **options) as speko:
+        await speko.realtime.create_session(provider="openai", model="m")
+
+
+async def test_the_mint_goes_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        refusing_service() as (port, asked),
+        running_proxy(SOCKSProxy({"speko.test": port}, login=("me", "secret"))) as proxy,
+    ):
+        monkeypatch.setenv("ALL_PROXY", proxy.url("me:secret@"))
+        with pytest.raises(AuthenticationError):
+            await ask(f"http://speko.test:{port}")
     assert proxy.targets == [("speko.test", port)]
     assert asked[0].startswith("POST /v1/sessions HTTP/1.1\r\n")
+
+
+async def test_the_mints_error_names_the_proxy_and_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+    await listener.aclose()
+    monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{port}")
+    with pytest.raises(APIConnectionError) as caught:
+        await ask("https://speko.test")
+    assert f"can't be reached through the proxy 127.0.0.1:{port} in https_proxy (" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    async with running_proxy(HTTPProxy(login=("other", "secret"))) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url("me:secret@"))
+        with pytest.raises(ProxyError, match=r"check https_proxy and the user:password@ there"):
+            await ask("https://speko.test")
+        assert proxy.logins == [("me", "secret")]
+
+
+async def test_interim_responses_come_before_the_answer() -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    async with refusing_service(interim * 3) as (port, _):
+        with pytest.raises(AuthenticationError):
+            await ask(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["127.0.0.0/8,::1/128", "[::1]:8080,127.0.0.1", "fd07:b51a:cc66::/64;127.0.0.1", "<local>|127.0.0.1"],
+)
+async def test_no_entry_of_no_proxy_keeps_the_mint_from_working(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", value)
+    async with refusing_service() as (port, _):
+        with pytest.raises(AuthenticationError):
+            await ask(f"http://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("url", ["socks4://me:secret@a:1", "http://me:secret@[::1"])

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ..protocol.tokens import strip_key
 from .errors import ConfigurationError, MissingAPIKeyError
 from .http import OwnHTTPClient
 from .mint import HTTPClient, Mint
@@ -40,7 +41,7 @@ class Speko:
         max_retries: int = 2,
         http_client: HTTPClient | None = None,
     ) -> None:
-        key = (api_key or os.environ.get("SPEKO_API_KEY") or "").strip()
+        key = strip_key(api_key or os.environ.get("SPEKO_API_KEY") or "")
         if not key:
             raise MissingAPIKeyError
         if not (key.isascii() and key.isprintable()):
@@ -73,10 +74,11 @@ class Speko:
 
 
 def _check_url(url: str) -> str:
+    url = strip_key(url)
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url)
         # What httpx and the resolver would only find out at the first request, in errors of their own.
-        httpx.URL(url.strip()).raw_host.decode("ascii").encode("idna")
+        httpx.URL(url).raw_host.decode("ascii").encode("idna")
         usable = (
             parts.scheme in ("http", "https")
             and parts.hostname
@@ -91,4 +93,4 @@ def _check_url(url: str) -> str:
             "the base URL must be http:// or https:// with a host, and neither user name nor query; check "
             "SPEKO_BASE_URL or pass Speko(base_url=...)"
         )
-    return url.strip().rstrip("/")
+    return url.rstrip("/")

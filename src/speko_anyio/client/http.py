@@ -1,4 +1,4 @@
-"""HTTP over httpx in this machine's environment: the proxies and certificates of the WebSocket, not httpx's own."""
+"""HTTP over httpx, with the proxies and certificates that sessions use."""
 
 from __future__ import annotations
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import email.utils
 import logging
 import math
 import random
+import ssl
 import time
 import uuid
 from collections.abc import Mapping
@@ -16,8 +17,8 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
-from ..observe.lines import hide
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, ProviderGrant, SessionGrant
+from ..protocol.tokens import hide
 from .errors import (
     APIConnectionError,
     APIError,
@@ -42,6 +43,9 @@ _LONGEST_WAIT: Final = 8.0
 
 _MAX_MESSAGE: Final = 300
 """Characters of an error body that go into an exception."""
+
+_MAX_CAUSES: Final = 10
+"""How far down the cause of an error is looked for."""
 
 _jitter: Final = random.SystemRandom().uniform
 
@@ -190,9 +194,10 @@ class Mint:
             )
         if not _is_any(error, "RequestError", "OSError"):
             return None
-        if "CERTIFICATE_VERIFY_FAILED" in said:
+        if (tls := _tls_error_beneath(error)) is not None:
             return APIConnectionError(
-                f"TLS with {self._host} failed ({said}); " + tls_advice("an http_client that trusts it")
+                f"TLS with {self._host} failed{through} ({self._quote(str(tls))}); "
+                + tls_advice("an http_client that trusts it")
             )
         return APIConnectionError(
             f"{self._host} can't be reached{through} ({said}); check the network and the base URL"
@@ -223,7 +228,7 @@ class Mint:
 
     def _redact(self, text: str) -> str:
         # A service may quote what it refused.
-        return hide(text, self._api_key, "<api key>")
+        return hide(text, (self._api_key,), "<api key>")
 
     def _grant(self, request: MintRequest, body: bytes) -> AnyGrant:
         grant: AnyGrant
@@ -257,6 +262,15 @@ def _is_any(error: BaseException | None, *names: str) -> bool:
         kind.__name__ in names and kind.__module__ in ("builtins", "httpx", "httpx2")
         for kind in type(error).__mro__
     )
+
+
+def _tls_error_beneath(error: BaseException | None) -> ssl.SSLError | None:
+    """On trio what an HTTP client raises has no words of its own."""
+    for _ in range(_MAX_CAUSES):
+        if error is None or isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _host_of(url: str) -> str:
@@ -295,7 +309,7 @@ def _retry_after(value: str | None) -> float | None:
         instant = email.utils.parsedate_to_datetime(value)
         if instant.tzinfo is None:
             # The form of asctime names no zone: HTTP's dates are all GMT.
-            instant = instant.replace(tzinfo=datetime.UTC)
+            instant = instant.replace(tzinfo=dt.UTC)
         return float(max(0.0, instant.timestamp() - time.time()))
     except (ValueError, OverflowError):
         return None

@@ -171,7 +171,7 @@ def _parse_exemptions(variable: str, text: str) -> tuple[_Exemption, ...]:
         except ValueError:
             # Once for each value: the result is kept. Without what may be a password.
             shown = entry.rpartition("@")[2]
-            logger.warning("%s: the entry %r is ignored; write a host, an address or a network", variable, shown)
+            logger.warning("%s: the entry %r is ignored; it is not a host or a network", variable, shown)
     return tuple(found)
 
 
@@ -216,8 +216,8 @@ def _parse_proxy(url: str, source: str, variable: str = "") -> Proxy:
     except (KeyError, ValueError):
         # Not shown: it may hold a password.
         raise ConfigurationError(
-            f"{source} is not the URL of a proxy; use http://, https:// or socks5:// with a host, a port and, if "
-            "the proxy asks for it, user:password@"
+            f"{source} is not the URL of a proxy; use http://, https:// or socks5:// with a host, a port "
+            "and, if the proxy asks for it, user:password@"
         ) from None
     return Proxy(parts.scheme, host, parts.port or default_port, username, password, variable)
 
@@ -238,8 +238,8 @@ async def connect_through(
             return await _connect_through(proxy, where, target, ssl_context)
     except TimeoutError as error:
         raise ProxyError(
-            f"the proxy {proxy}{proxy.origin} gave no connection to {target} within {connect_timeout:g} s; check "
-            "the proxy and the network"
+            f"the proxy {proxy}{proxy.origin} gave no connection to {target} within {connect_timeout:g} s; "
+            "check the proxy and the network"
         ) from error
 
 

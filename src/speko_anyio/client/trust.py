@@ -6,12 +6,13 @@ import functools
 import logging
 import os
 import ssl
+from pathlib import Path
 from typing import Final
 
 logger: Final = logging.getLogger("speko_anyio.client")
 
 VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Variables of the environment that OpenSSL reads instead of the file and the folder of the system's store."""
+"""Variables of the environment that replace the file and the folder of the system's store for OpenSSL."""
 
 
 def default_ssl_context() -> ssl.SSLContext:
@@ -29,7 +30,7 @@ def _make_context(*named: str | None) -> ssl.SSLContext:
     for variable, path in zip(VARIABLES, named, strict=True):
         # SSL_CERT_DIR may list several folders. OpenSSL itself says nothing about a wrong one.
         if path and not any(map(os.path.exists, path.split(os.pathsep))):
-            logger.warning("the environment variable %s names nothing that exists; correct or unset it", variable)
+            logger.warning("%s names nothing that exists; correct the variable or unset it", variable)
     context = ssl.create_default_context()
     # httpx sets this on every context it uses. Set here, it does not depend on who came first.
     context.set_alpn_protocols(["http/1.1"])
@@ -49,7 +50,7 @@ def _is_empty(context: ssl.SSLContext) -> bool:
     # A file of certificates was read by now, a folder is only looked into when there is one to verify.
     folder = ssl.get_default_verify_paths().capath
     try:
-        return folder is None or not os.listdir(folder)
+        return not folder or not any(Path(folder).iterdir())
     except OSError:
         return True
 

@@ -22,6 +22,7 @@ import msgspec.inspect
 from msgspec import Meta
 
 from speko_anyio.protocol.errors import SpekoError
+from speko_anyio.protocol.tokens import strip_key
 
 PREFIX: Final = "SPEKO_GATEWAY_"
 _FROM_FILE: Final = "_FILE"
@@ -244,7 +245,7 @@ def _stripped(value: Any) -> Any:
     shells leave and which are part of no setting."""
     match value:
         case str():
-            return value.strip().strip("\ufeff").strip()
+            return strip_key(value)
         case list():
             return [_stripped(item) for item in value]
         case dict():

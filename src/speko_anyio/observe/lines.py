@@ -26,6 +26,7 @@ from ..protocol.frames import (
     Unknown,
     Usage,
 )
+from ..protocol.tokens import hide
 
 REDACTED: Final = "***"
 
@@ -39,25 +40,9 @@ _SECRET: Final = re.compile(
 )
 
 
-_SHORT: Final = 8
-"""Characters below which a secret may be part of ordinary words."""
-
-
-def hide(text: str, secret: str, replacement: str = REDACTED) -> str:
-    """`text` with `replacement` for every `secret`. One of fewer than 8 characters only where it is not part
-    of a longer word: replaced in the middle of words it would garble them, and show itself by that."""
-    if not secret:
-        return text
-    if len(secret) >= _SHORT:
-        return text.replace(secret, replacement)
-    return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", lambda _: replacement, text)
-
-
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` without the `secrets`, and without whatever else looks like a key or a token."""
-    for secret in secrets:
-        text = hide(text, secret)
-    return _SECRET.sub(REDACTED, text)
+    return _SECRET.sub(REDACTED, hide(text, secrets, REDACTED))
 
 
 def quote(text: str, secrets: Iterable[str] = ()) -> str:

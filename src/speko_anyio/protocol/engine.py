@@ -39,6 +39,7 @@ from . import close_codes
 from .commands import UpgradeRequest
 from .headers import Headers, encode_headers
 from .masking import Entropy
+from .tokens import hide
 
 MAX_HEAD: Final = 16 * 1024
 """Bytes of the peer's HTTP head, and of all interim answers before it. h11, nginx and Node's http module stop
@@ -156,7 +157,7 @@ class Engine:
         """The client's opening request. It offers `subprotocols`, which may be none; the server may take one
         of them or none. `secrets` is what of it `redact` crosses out."""
         # The longest first: one may be a part of another.
-        self._secrets = tuple(sorted(filter(None, secrets), key=len, reverse=True))
+        self._secrets = tuple(secrets)
         raw = self._shaking().send(
             Request(
                 host=_PLACEHOLDER,
@@ -177,9 +178,7 @@ class Engine:
 
     def redact(self, text: str) -> str:
         """`text` of the peer for an error: it may quote what it was sent."""
-        for secret in self._secrets:
-            text = text.replace(secret, "<token>")
-        return text
+        return hide(text, self._secrets, "<token>")
 
     def receive_head(self, data: bytes) -> tuple[list[HandshakeEvent], bytes]:
         """Feed bytes of the handshake. Returns what came of them, and the bytes after an upgrade's head."""

@@ -1,13 +1,19 @@
-"""What a session token may look like: it travels as a WebSocket subprotocol, so it is an HTTP token."""
+"""Tokens and keys as text: a session token travels as a WebSocket subprotocol, so it is an HTTP token."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from .errors import LocalProtocolError
 
 _TCHAR: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
+
+_AROUND: Final = re.compile(r"\A[\s\ufeff\u200b]+|[\s\ufeff\u200b]+\Z")
+
+_SHORT: Final = 8
+"""Characters below which a secret may be part of ordinary words."""
 
 MAX_TOKEN: Final = 4096
 """Characters that every known client and server passes (speko-protocol, section 2)."""
@@ -26,3 +32,24 @@ def check_token(token: str) -> str:
             f"{MAX_TOKEN} characters of RFC 9110's token set; pass the mint's wsToken unchanged"
         )
     return token
+
+
+def strip_key(text: str) -> str:
+    """`text` without what files, editors and shells leave around a key or a URL: whitespace, line ends, a
+    byte order mark (U+FEFF) and zero-width spaces."""
+    return _AROUND.sub("", text)
+
+
+def hide(text: str, secrets: Iterable[str], replacement: str) -> str:
+    """`text` with `replacement` for each of the `secrets`.
+
+    A secret of fewer than 8 characters is replaced only where it is not part of a longer word: in the middle
+    of words it would garble them, and the reader could tell it from what is missing.
+    """
+    # The longest first: one may be the beginning of another.
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        if len(secret) >= _SHORT:
+            text = text.replace(secret, replacement)
+        else:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", lambda _: replacement, text)
+    return text

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from ..protocol import close_codes
 from ..protocol.errors import HandshakeError, RemoteProtocolError, SpekoError
 from ..protocol.frames import Close, Error
+from ..protocol.tokens import hide
 from . import codes
 from .closes import Moment, judge_failure
 from .provider import ProviderDialect
@@ -48,8 +49,7 @@ def for_client(error: Error, secrets: Iterable[str]) -> Error:
     message = _OPERATORS.get(code)
     if message is None:
         message = error.message if code == error.code else f"{error.code}: {error.message}"
-        for secret in secrets:
-            message = message.replace(secret, "***")
+        message = hide(message, secrets, "***")
     return Error(code.upper(), message[:_MAX_MESSAGE])
 
 
