@@ -1,29 +1,124 @@
-"""The reference has every public name."""
+"""The reference: a page for each package, with every public name, its import path and its constructor."""
 
 from __future__ import annotations
 
-import inspect
+import html
+import importlib
 import re
-from types import ModuleType
+import sys
+from pathlib import Path
 
 import pytest
 
-import speko_anyio
-import speko_anyio.audio
-import speko_anyio.gateway
+from tests.support.processes import run
 
 from .programs import DOCS
 
-LISTED = set(re.findall(r"^::: (\S+)$", (DOCS / "reference.md").read_text(encoding="utf-8"), re.MULTILINE))
+ROOT = DOCS.parent
+PAGES = {
+    "speko_anyio": "speko_anyio",
+    "speko_anyio.audio": "audio",
+    "speko_anyio.gateway": "gateway",
+    "speko_anyio.gateway.local": "local",
+    "speko_anyio.gateway.store": "store",
+    "speko_anyio.protocol": "protocol",
+    "speko_anyio.testing": "testing",
+    "speko_anyio.testing.providers": "doubles",
+}
+
+MODULES = {"steps"}
+"""Imported from their package like a name of it, and described whole."""
+
+CONSTRUCTED = """
+    speko_anyio.Speko speko_anyio.OpenAI speko_anyio.OpenAIOptions speko_anyio.ToolSpec speko_anyio.Audio
+    speko_anyio.Playback speko_anyio.audio.Microphone speko_anyio.gateway.Gateway speko_anyio.testing.Recorder
+    speko_anyio.testing.providers.Say speko_anyio.protocol.ClientConnection speko_anyio.gateway.SQLStore
+    speko_anyio.gateway.local.LocalVoice speko_anyio.otel.OpenTelemetry
+"""
+OBTAINED = """
+    speko_anyio.RealtimeSession speko_anyio.Realtime speko_anyio.FrameStream speko_anyio.SessionStats
+    speko_anyio.Tool speko_anyio.APIStatusError speko_anyio.ConnectionClosed speko_anyio.Provider
+    speko_anyio.gateway.ServerSession speko_anyio.protocol.ByteLevel speko_anyio.protocol.Dialect
+"""
+"""Classes that the library makes, and bases: nobody calls their constructors."""
 
 
-@pytest.mark.parametrize("package", [speko_anyio, speko_anyio.gateway, speko_anyio.audio])
-def test_the_reference_has_every_class_and_function(package: ModuleType) -> None:
-    missing = []
-    for name in package.__all__:
-        value = getattr(package, name)
-        if inspect.isclass(value) or inspect.isfunction(value):
-            module = value.__module__
-            if module not in LISTED and f"{module}.{value.__qualname__}" not in LISTED:
-                missing.append(name)
-    assert missing == []
+def source(page: str) -> str:
+    return (DOCS / "reference" / f"{page}.md").read_text(encoding="utf-8")
+
+
+def shown(text: str) -> list[str]:
+    """What a page describes itself."""
+    return re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("package", PAGES)
+def test_every_public_name_is_on_the_page_of_its_package(package: str) -> None:
+    text = source(PAGES[package])
+    linked = re.findall(r"\[`(\w+)`\]\(\S+#speko_anyio\.[\w.]+\)", text)
+    on_page = {
+        path.rpartition(".")[2] for path in shown(text) if path.rpartition(".")[0] == package
+    } - MODULES
+    assert sorted({*on_page, *linked}) == sorted(importlib.import_module(package).__all__)
+    assert not on_page & set(linked)
+
+
+def test_no_public_package_is_without_a_page() -> None:
+    inner = {"speko_anyio.cli", "speko_anyio.cli.bench"}  # a command, not an API
+    packages = set()
+    for path in (ROOT / "src").rglob("__init__.py"):
+        if re.search(r"^__all__ ", path.read_text(encoding="utf-8"), re.MULTILINE):
+            packages.add(".".join(path.parent.relative_to(ROOT / "src").parts))
+    assert packages - inner == set(PAGES)
+
+
+def test_everything_is_described_once_and_can_be_imported() -> None:
+    described = [path for page in (DOCS / "reference").glob("*.md") for path in shown(page.read_text())]
+    assert len(described) == len(set(described))
+    for path in described:
+        module, _, name = path.rpartition(".")
+        try:
+            importlib.import_module(path)
+        except ModuleNotFoundError:
+            assert hasattr(importlib.import_module(module), name), path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mkdocstrings", reason="needs the dependency group docs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    built = run(command, cwd=ROOT)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def signatures(site: Path) -> dict[str, str]:
+    """The signature of each class that has one, by the path of its import."""
+    found = {}
+    for page in (site / "reference").glob("*.html"):
+        parts = re.split(r'<h3 id="(speko_anyio[\w.]*)"', page.read_text(encoding="utf-8"))
+        for path, content in zip(parts[1::2], parts[2::2], strict=True):
+            code = re.search(r"</h3>\s*<div[^>]*><pre[^>]*>(.*?)</pre>", content, re.DOTALL)
+            if code is not None:
+                found[path] = html.unescape(re.sub(r"<[^>]+>", "", code[1])).strip()
+    return found
+
+
+def test_constructors_are_shown_where_users_call_them_and_nowhere_else(site: Path) -> None:
+    found = signatures(site)
+    for path in CONSTRUCTED.split():
+        assert found[path].startswith(path.rpartition(".")[2] + "("), path
+    for path in OBTAINED.split():
+        assert not found.get(path, "").startswith(path.rpartition(".")[2] + "("), path
+    assert "    transcription_model: " in found["speko_anyio.OpenAIOptions"]
+    assert '*,\n    name: str,\n    description: str = "",' in found["speko_anyio.ToolSpec"]
+
+
+def test_nothing_private_is_shown(site: Path) -> None:
+    for path, signature in signatures(site).items():
+        assert not re.search(r"[^\w]_[a-z]", signature), f"{path}: {signature}"
+    for page in (site / "reference").glob("*.html"):
+        assert not re.search(r'id="speko_anyio[\w.]*\._(?!_|version)', page.read_text(encoding="utf-8")), (
+            page.name
+        )

@@ -139,6 +139,7 @@ class Realtime:
         return grant
 
     open = staticmethod(open_session)
+    """The same as `open_session`."""
 
     def connect(
         self,

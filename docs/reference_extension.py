@@ -1,0 +1,88 @@
+"""An extension of griffe, which reads the sources for the reference: constructors of Structs, few labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import griffe
+
+_NOISE: Final = {"class-attribute", "instance-attribute", "module-attribute"}
+"""Labels that tell a reader nothing: a field of a Struct has two of them."""
+
+
+class Reference(griffe.Extension):
+    """Gives every class below `msgspec.Struct` an ``__init__``, as griffe itself gives one to dataclasses."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        members = list(_walk(pkg))
+        for member in members:
+            if isinstance(member, griffe.Class) and _is_struct(member) and "__init__" not in member.members:
+                member.set_member("__init__", _constructor(member))
+        for member in members:  # last: the constructors are told the fields by their labels
+            member.labels -= _NOISE
+
+
+def _walk(parent: griffe.Object) -> Iterator[griffe.Object]:
+    for member in parent.members.values():
+        if isinstance(member, griffe.Object):  # not an alias
+            yield member
+            yield from _walk(member)
+
+
+def _is_struct(kind: griffe.Class) -> bool:
+    return any(_path(base) == "msgspec.Struct" for base in kind.bases) or any(map(_is_struct, _parents(kind)))
+
+
+def _path(base: str | griffe.Expr) -> str:
+    return base if isinstance(base, str) else base.canonical_path
+
+
+def _parents(kind: griffe.Class) -> list[griffe.Class]:
+    return [base for base in kind.resolved_bases if isinstance(base, griffe.Class)]
+
+
+def _constructor(struct: griffe.Class) -> griffe.Function:
+    fields = _fields(struct)
+    keyword_only = _says(struct, "kw_only")
+    kind = griffe.ParameterKind.keyword_only if keyword_only else griffe.ParameterKind.positional_or_keyword
+    parameters = [griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)]
+    parameters += [
+        griffe.Parameter(field.name, annotation=field.annotation, kind=kind, default=_default(field.value))
+        for field in fields
+    ]
+    function = griffe.Function(
+        "__init__", parameters=griffe.Parameters(*parameters), returns="None", lineno=struct.lineno
+    )
+    function.parent = struct
+    return function
+
+
+def _fields(struct: griffe.Class) -> list[griffe.Attribute]:
+    """Its own and its bases' fields, in the order of the constructor."""
+    fields = {field.name: field for base in reversed(_parents(struct)) for field in _fields(base)}
+    for member in struct.members.values():
+        if isinstance(member, griffe.Attribute) and "instance-attribute" in member.labels:
+            fields[member.name] = member
+    return list(fields.values())
+
+
+def _says(struct: griffe.Class, option: str) -> bool:
+    """Whether the class statement has ``option=True``, or that of a base."""
+    own = struct.keywords.get(option)
+    if own is not None:
+        return str(own) == "True"
+    return any(_says(base, option) for base in _parents(struct))
+
+
+def _default(value: Any) -> Any:
+    """The default that ``msgspec.field`` names; a factory's is shown as its call."""
+    if isinstance(value, griffe.ExprCall) and value.function.canonical_path == "msgspec.field":
+        for argument in value.arguments:
+            if isinstance(argument, griffe.ExprKeyword):
+                if argument.name == "default":
+                    return argument.value
+                if argument.name == "default_factory":
+                    return f"{argument.value}()"
+        return None
+    return value
