@@ -24,6 +24,7 @@ from speko_anyio.protocol import (
     Error,
     Interruption,
     Ready,
+    ResponseEnd,
     ServerProtocol,
     ServerToolCall,
     SpekoError,
@@ -87,6 +88,9 @@ class BridgeMachine(RuleBasedStateMachine):
         self.stale: set[int] = set()
         self.interruptions_heard = 0
         self.heard: Counter[int] = Counter()
+        self.ends_heard = 0
+        self.speaks_of: int | None = None
+        """The answer that the client hears, whose end it did not hear yet."""
         self.calls: list[str] = []
         self.answered: set[str] = set()
         self.owners: dict[str, tuple[int, str | None]] = {}
@@ -100,10 +104,13 @@ class BridgeMachine(RuleBasedStateMachine):
         self.rates = rates
         self.model = self.new_model()
         self.talk_has_begun = True
-        self.server = ServerProtocol(input_sample_rate=rates[0], output_sample_rate=rates[1])
+        self.server = ServerProtocol(
+            input_sample_rate=rates[0], output_sample_rate=rates[1], extensions=["usage"]
+        )
         self.client = ClientProtocol(input_sample_rate=rates[0], output_sample_rate=rates[1])
         self.server.send_ready()
         self.to_the_client()
+        self.from_the_client()
         if ready:
             self.connect()
             self.everywhere()
@@ -281,6 +288,8 @@ class BridgeMachine(RuleBasedStateMachine):
                 server.send_interruption(at)
             case Usage(input_audio_tokens=spent_in, output_audio_tokens=spent_out):
                 server.send_usage(spent_in, spent_out)
+            case ResponseEnd(status=status, reason=reason):
+                server.send_response_end(status, reason)
             case Error(code=code, message=message):
                 server.send_error(code, message)
             case Close(code=code, reason=reason):
@@ -293,6 +302,12 @@ class BridgeMachine(RuleBasedStateMachine):
                 found = values(pcm)
                 assert not found.keys() & self.stale, "audio of a response that was interrupted"
                 self.heard += found
+                for number in found:
+                    assert self.speaks_of in (None, number), "an answer begins before the last one's end"
+                    self.speaks_of = number
+            case ResponseEnd():
+                self.ends_heard += 1
+                self.speaks_of = None
             case Interruption():
                 self.stale |= self.interruptions[self.interruptions_heard]
                 self.interruptions_heard += 1
@@ -417,6 +432,10 @@ class BridgeMachine(RuleBasedStateMachine):
         for number, count in self.heard.items():
             assert count <= self.expected(self.spoken[number], 24_000, self.rates[1]) + 2
 
+    @invariant()
+    def no_answer_ends_twice(self) -> None:
+        assert self.ends_heard <= len(self.entered)
+
     @staticmethod
     def expected(samples: int, rate: int, target: int) -> int:
         return samples * target // rate
@@ -464,10 +483,13 @@ class BridgeMachine(RuleBasedStateMachine):
             if self.provider is not None:
                 self.to_the_provider(10_000)
         self.to_the_client(10_000)
+        if not self.left:
+            assert self.speaks_of is None, "an answer without an end"
         assert self.bridge.done
         assert (self.closed is None) is (self.client.state is State.OPEN)
 
     def check_that_nothing_is_missing(self) -> None:
+        assert self.speaks_of is None, "an answer without an end"
         if not self.bridge.stats.dropped_audio:
             for piece, count in self.said.items():
                 if piece > self.unsure_before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import struct
 from typing import Any
@@ -24,6 +25,7 @@ from speko_anyio.protocol import (
     Limits,
     LocalProtocolError,
     RemoteProtocolError,
+    ResponseEnd,
     State,
     ToolCall,
     ToolResult,
@@ -445,7 +447,7 @@ def test_a_session_moves_and_the_client_notices_nothing() -> None:
 def test_it_moves_when_the_answer_is_over() -> None:
     talk = google()
     talk.hear(handle("h1"), google_talk.speech(b"\1\0"), {"goAway": {"timeLeft": "50s"}})
-    assert talk.wait(40) == []
+    assert talk.wait(1) == []
     assert talk.bridge.provider is not None
     talk.hear(google_talk.COMPLETE)
     assert talk.provider.state.value == "open"
@@ -467,6 +469,7 @@ def test_it_moves_in_the_middle_when_time_is_up() -> None:
     assert talk.answer_close() == [
         Interruption("assistant"),
         Transcript("assistant", "Well", True),
+        ResponseEnd("interrupted"),
         Error(
             "PROVIDER_RESPONSE_LOST",
             "the connection to the provider broke in the middle of something; say it again",
@@ -649,6 +652,148 @@ def test_one_that_can_not_move_says_so() -> None:
     talk = google(GoogleOptions(resumption=False))
     [told] = talk.hear({"goAway": {"timeLeft": "50s"}})
     assert told == Error("PROVIDER_GOING_AWAY", "the provider ends the session in 50 s")
+
+
+# The ends of answers
+
+
+def ends(frames: list[Any]) -> list[ResponseEnd]:
+    return [frame for frame in frames if isinstance(frame, ResponseEnd)]
+
+
+def test_an_answer_ends_behind_its_speech() -> None:
+    talk = openai(rates=(24_000, 16_000))
+    frames = talk.hear(created("r1"), speech("r1", "a1", 20), done("r1"))
+    assert frames[-1] == ResponseEnd("done")
+    assert sum(len(frame.pcm) for frame in frames if isinstance(frame, Audio)) == 320 * 2
+
+
+def test_an_answer_that_is_interrupted_ends_once() -> None:
+    talk = openai()
+    frames = talk.hear(created("r1"), speech("r1", "a1", 200))
+    frames += talk.say(Interrupt())
+    frames += talk.hear(done("r1", "cancelled"), done("r1", "cancelled"))
+    assert frames.index(Interruption("assistant")) < frames.index(ResponseEnd("interrupted"))
+    assert len(ends(frames)) == 1
+
+
+@pytest.mark.parametrize("make", [openai, xai])
+def test_an_answer_that_is_lost_with_the_last_connection_ends_once(make: Any) -> None:
+    talk = make()
+    frames = talk.hear(created("r1"), speech("r1", "a1", 20))
+    frames += talk.provider_is_lost()
+    assert [end.status for end in ends(frames)] == ["failed"]
+    assert isinstance(frames[-1], Close)
+
+
+@pytest.mark.parametrize("make", [xai, google])
+def test_an_answer_that_is_lost_with_a_connection_ends_behind_the_interruption(make: Any) -> None:
+    talk = make()
+    if make is google:
+        frames = talk.hear(handle("h1"), google_talk.speech(b"\1\0" * 100))
+    else:
+        conversation = {"type": "conversation.created", "conversation": {"id": "conv"}}
+        frames = talk.hear(conversation, created("r1"), speech("r1", "a1", 20))
+    frames += talk.provider_is_lost()
+    assert [end.status for end in ends(frames)] == ["failed"]
+    place = frames.index(Interruption("assistant"))
+    assert ends(frames[place:]) == ends(frames)
+    assert ends(talk.make_ready()) == []
+
+
+def test_an_answer_that_was_whole_when_the_connection_broke_is_not_lost() -> None:
+    talk = google()
+    frames = talk.hear(handle("h1"), google_talk.said("Well"), google_talk.speech(b"\1\0" * 100))
+    with talk.bridge.at(talk.now):
+        talk.provider.receive_message(json.dumps(google_talk.COMPLETE))
+        talk.provider.receive_lost()
+    frames += talk.frames()
+    assert ends(frames) == [ResponseEnd("done")]
+    assert not [frame for frame in frames if isinstance(frame, Interruption | Error)]
+
+
+def test_an_answer_ends_when_the_bridge_gives_up() -> None:
+    talk = openai(dialect_limits=Limits(max_outbox=8_000))
+    talk.hear(created("r1"), speech("r1", "a1", 20))
+    frames = talk.say(*[Clear()] * 400)
+    assert [type(frame) for frame in frames] == [ResponseEnd, Error, Close]
+    assert frames[0] == ResponseEnd("failed", "provider_unavailable")
+    assert talk.answer_close() == []
+
+
+def test_the_reason_of_an_end_shows_no_secret() -> None:
+    talk = openai(secrets=("sk-secret",))
+    frames = talk.hear(
+        created("r1"),
+        speech("r1", "a1", 20),
+        done("r1", "incomplete", status_details={"reason": "sk-secret" + "x" * 1_000}),
+    )
+    [end] = ends(frames)
+    assert end.status == "incomplete"
+    assert end.reason.startswith("***x")
+    assert len(end.reason) == 500
+
+
+# What a lost connection leaves behind
+
+
+def test_the_end_of_what_the_user_said_stays_with_its_connection() -> None:
+    talk = google(rates=(16_000, 16_000), ready=False)
+    make_at = talk._make
+    talk._make = lambda resumption, state: _at_24_khz(make_at(resumption, state))
+    talk.make_ready()
+    talk.hear(handle("h1"))
+    talk.say(AudioIn(b"\1\0" * 1_600, 16_000))
+    talk.sent()
+    talk.provider_is_lost()
+    talk.make_ready()
+    talk.sent()
+    talk.say(AudioIn(b"\2\0" * 1_600, 16_000), Commit())
+    heard = b"".join(google_talk.pcm_of(m) for m in talk.sent() if "audio" in m.get("realtimeInput", {}))
+    assert b"\2\0" in heard
+    assert set(struct.unpack(f"<{len(heard) // 2}h", heard)) <= {0, 2}
+
+
+def _at_24_khz(dialect: Any) -> Any:
+    dialect.input_sample_rate = 24_000
+    return dialect
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_end_of_an_answer_stays_with_its_connection(cut: bool) -> None:
+    talk = google(rates=(24_000, 16_000))
+    talk.hear(handle("h1"), google_talk.speech(b"\1\0" * 2_400))
+    if not cut:
+        talk.hear(google_talk.COMPLETE, handle("h2"))
+    assert not [frame for frame in talk.provider_is_lost() if isinstance(frame, Audio)]
+    talk.make_ready()
+    frames = talk.hear(google_talk.speech(b"\2\0" * 2_400), google_talk.COMPLETE)
+    heard = b"".join(frame.pcm for frame in frames if isinstance(frame, Audio))
+    assert set(struct.unpack(f"<{len(heard) // 2}h", heard)) == {2}
+
+
+def test_an_id_of_another_connection_is_another_response() -> None:
+    """What is under way on a connection goes with it: xAI resumes a conversation, whose items it replays
+    before it is ready. A server may count anew, so an id that was used before says nothing."""
+    talk = xai()
+    talk.hear({"type": "conversation.created", "conversation": {"id": "conv"}})
+    talk.hear(created("r1"), speech("r1", "a1", 20))
+    talk.provider_is_lost()
+    talk.connect()
+    assert talk.hear(CREATED, audio("r1", "a1")) == []
+    talk.hear(UPDATED)
+    frames = talk.hear(speech("r1", "a1", 20), done("r1"))
+    assert [type(frame) for frame in frames] == [Audio, ResponseEnd]
+
+
+def test_calls_that_an_interruption_makes_moot_are_not_said() -> None:
+    talk = openai()
+    talk.tell(created("r1"), speech("r1", "a1", 200), call("r1", "c1"), done("r1"))
+    talk.bridge.receive_command(Interrupt(), talk.now)
+    frames = talk.frames()
+    assert Interruption("assistant") in frames
+    assert not [frame for frame in frames if isinstance(frame, Audio | ToolCall)]
+    assert len(ends(frames)) == 1
 
 
 # The ends of turns

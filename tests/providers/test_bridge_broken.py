@@ -172,6 +172,22 @@ class LosesTurnsEnds(Bridge):
             getattr(provider, verb)()
 
 
+class EndsTwice(Bridge):
+    def _answer_ends(self, end: Any) -> None:
+        super()._answer_ends(end)
+        super()._answer_ends(end)
+
+
+class ForgetsTheEndsOfAnswers(Bridge):
+    def _answer_ends(self, end: Any) -> None:
+        """Says nothing."""
+
+
+class ForgetsTheEndsOfLostAnswers(Bridge):
+    def _disconnected(self, provider: Any, ending: Any, cut: Any = None) -> None:
+        super()._disconnected(provider, ending)
+
+
 BRIDGES: list[type[Bridge]] = [
     SpeaksTooEarly,
     ClosesTwice,
@@ -182,8 +198,10 @@ BRIDGES: list[type[Bridge]] = [
     PassesCodesOn,
     WaitsForEver,
     LosesTurnsEnds,
+    EndsTwice,
+    ForgetsTheEndsOfAnswers,
 ]
-RESUMED: list[type[Bridge]] = [RepeatsAudio]
+RESUMED: list[type[Bridge]] = [RepeatsAudio, ForgetsTheEndsOfLostAnswers]
 
 
 def found(machine: type[Any], bridge: type[Bridge] = Bridge) -> bool:

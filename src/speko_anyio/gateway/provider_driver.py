@@ -29,6 +29,7 @@ from speko_anyio.protocol.frames import (
     Close,
     Error,
     Interruption,
+    ResponseEnd,
     ServerToolCall,
     ToolCall,
     Transcript,
@@ -36,6 +37,7 @@ from speko_anyio.protocol.frames import (
 )
 from speko_anyio.protocol.state import State
 from speko_anyio.protocol.url import parse_url
+from speko_anyio.providers.bridge_queue import CUT_OFF
 
 from .wakeup import Wakeup
 
@@ -182,7 +184,7 @@ class ProviderDriver:
                 break
             overtaken.append(frame)
         for frame in overtaken:
-            if type(frame) is not Audio and type(frame) is not ToolCall:
+            if type(frame) not in CUT_OFF:
                 await self._say(frame)
 
     async def _say(self, frame: ClientFrame) -> None:
@@ -201,6 +203,8 @@ class ProviderDriver:
                     await session.send_interruption(at)
                 case Usage(input_audio_tokens=heard, output_audio_tokens=said):
                     await session.send_usage(heard, said)
+                case ResponseEnd(status=end, reason=why):
+                    await session.send_response_end(end, why)
                 case Error(code=code, message=message):
                     await session.send_error(code, message)
                 case Close(code=code, reason=reason):

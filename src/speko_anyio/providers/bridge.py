@@ -37,6 +37,7 @@ from ..protocol.frames import (
     Frame,
     Interruption,
     Ready,
+    ResponseEnd,
     ServerToolCall,
     ToolCall,
     Transcript,
@@ -166,6 +167,8 @@ class Bridge:
         self._input = Converter(resampling)
         self._held = HeldInput(int(limits.held_seconds * input_sample_rate) * 2)
         self._responding = False
+        self._answering = False
+        """Whether the client heard something of an answer, and not its end."""
         self._turn_told = False
         self._turns_heard = 0
         self._wanted: Connect | None = Connect(None)
@@ -317,7 +320,6 @@ class Bridge:
         self._attempts += 1
         self._provider = provider
         self._turns_heard = provider.turns_heard
-        self._client.begin_anew()
         self._phase = _Phase.OPENING
         with self.at(now):
             pass
@@ -333,6 +335,8 @@ class Bridge:
         self._timers.settle(now)
 
     def _drain(self) -> None:
+        # An answer that the end of the connection cut off ends behind the interruption that follows from it.
+        cut: ResponseEnd | None = None
         while (provider := self._provider) is not None:
             try:
                 event = provider.next_event()
@@ -345,9 +349,14 @@ class Bridge:
                 self._settle(provider)
                 return
             if isinstance(event, Close):
-                self._disconnected(provider, judge_end(provider, event))
+                self._disconnected(provider, judge_end(provider, event), cut)
                 return
-            if self._phase in (_Phase.OPENING, _Phase.LIVE):
+            if cut is not None:
+                self._answer_ends(cut)
+                cut = None
+            if isinstance(event, ResponseEnd) and provider.state is State.CLOSED:
+                cut = event
+            elif self._phase in (_Phase.OPENING, _Phase.LIVE) or isinstance(event, ResponseEnd):
                 self._receive(provider, event)
 
     def _note_turns(self, provider: ProviderDialect) -> None:
@@ -358,7 +367,7 @@ class Bridge:
     def _receive(self, provider: ProviderDialect, frame: Frame) -> None:
         match frame:
             case Audio(pcm=pcm, sample_rate=rate):
-                self._responding = True
+                self._responding = self._answering = True
                 self._turn_told = False
                 self._client.tell_speech(pcm, rate)
             case Interruption():
@@ -371,6 +380,8 @@ class Bridge:
                 # Whoever hears it takes the answer to be over.
                 self._client.end_speech()
                 self._client.tell(frame)
+            case ResponseEnd():
+                self._answer_ends(frame)
             case ServerToolCall():
                 self._client.tell(frame)
             case Error():
@@ -399,7 +410,15 @@ class Bridge:
             refusal = _TOO_LONG if too_long else _TOO_MANY_CALLS
             self._try(lambda: provider.send_tool_result(call.call_id, refusal))
             return
+        self._answering = True
         self._client.tell(ToolCall(self._calls.issue(call.call_id), call.name, call.arguments))
+
+    def _answer_ends(self, end: ResponseEnd) -> None:
+        """The dialect says so once for each answer; nobody hears it when the session is over."""
+        if self._phase is _Phase.OVER:
+            return
+        self._answering = False
+        self._client.tell_end(end)
 
     def _ready(self, provider: ProviderDialect) -> None:
         self._phase = _Phase.LIVE
@@ -439,8 +458,10 @@ class Bridge:
         self._phase = _Phase.MOVING
         provider.close(close_codes.NORMAL, "")
 
-    def _disconnected(self, provider: ProviderDialect, ending: Ending) -> None:
-        """The connection is gone."""
+    def _disconnected(
+        self, provider: ProviderDialect, ending: Ending, cut: ResponseEnd | None = None
+    ) -> None:
+        """The connection is gone; `cut` is the end of what was under way."""
         before, self._provider = self._phase, None
         self._leaving = False
         self._timers.stop("move")
@@ -457,19 +478,21 @@ class Bridge:
             again = self._resumption is not None
             self._timers.start("opening", self._opening_timeout)
         if before is _Phase.OPENING and ending.stale and self._resumption is not None:
-            self._begin_afresh(provider)
+            self._begin_afresh(provider, cut)
         elif again and self._attempts <= len(RETRY_AFTER):
-            self._lose_what_was_under_way(provider)
+            self._lose_what_was_under_way(provider, cut)
             self._retry(RETRY_AFTER[self._attempts - 1])
         else:
             self._client.end_speech()
             self._client.end_texts()
+            if cut is not None:
+                self._answer_ends(cut)
             self._end(ending.error)
 
-    def _begin_afresh(self, provider: ProviderDialect) -> None:
+    def _begin_afresh(self, provider: ProviderDialect, cut: ResponseEnd | None) -> None:
         """The provider does not take the handle: an empty conversation is better than none."""
         self._resumption = None
-        self._lose_what_was_under_way(provider)
+        self._lose_what_was_under_way(provider, cut)
         message = (
             "the provider could not resume the conversation; a new one begins, so say again what matters"
         )
@@ -482,9 +505,10 @@ class Bridge:
         else:
             self._wanted = Connect(self._resumption)
 
-    def _lose_what_was_under_way(self, provider: ProviderDialect) -> None:
+    def _lose_what_was_under_way(self, provider: ProviderDialect, end: ResponseEnd | None) -> None:
         """The session goes on without the answer, and the results, that the old connection was about."""
-        cut = self._responding or len(self._calls) > 0
+        whole = end is not None and end.status == "done"
+        cut = (self._responding and not whole) or len(self._calls) > 0
         lost = cut or provider.cut_short
         self._responding = False
         if cut:
@@ -492,6 +516,8 @@ class Bridge:
         else:
             self._client.end_speech()
         self._client.end_texts()
+        if end is not None:
+            self._answer_ends(end)
         self._calls.disconnect()
         if lost:
             message = "the connection to the provider broke in the middle of something; say it again"
@@ -503,6 +529,8 @@ class Bridge:
         """The session can't go on, whatever the provider thinks of it."""
         self._client.end_speech()
         self._client.end_texts()
+        if self._answering:
+            self._answer_ends(ResponseEnd("failed", error.code))
         self._end(error)
 
     def _end(self, error: Error | None) -> None:

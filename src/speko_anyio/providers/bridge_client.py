@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..protocol.frames import Audio, Error, Interruption, Role, Transcript
-from .bridge_errors import for_client
+from ..protocol.frames import Audio, Error, Interruption, ResponseEnd, Role, Transcript
+from .bridge_errors import as_told, for_client
 from .bridge_queue import ClientFrame, ClientQueue
 from .resampling import Converter, ResamplingFactory
 
@@ -48,10 +48,6 @@ class ClientSide:
         self._converter.reset()
         self.queue.put(interruption)
 
-    def begin_anew(self) -> None:
-        """Another connection speaks from now on."""
-        self._converter.reset()
-
     def tell_text(self, transcript: Transcript) -> None:
         """What was heard or said, so far or in the end."""
         text = self._cut(transcript.text)
@@ -71,6 +67,11 @@ class ClientSide:
         told = for_client(error, self._secrets)
         self.queue.put(told)
         return told
+
+    def tell_end(self, end: ResponseEnd) -> None:
+        """The end of an answer, behind its speech."""
+        self.end_speech()
+        self.queue.put(ResponseEnd(end.status, as_told(end.reason, self._secrets)))
 
     def _tell_audio(self, pcm: bytes) -> None:
         if pcm:

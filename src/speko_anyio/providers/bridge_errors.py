@@ -49,8 +49,12 @@ def for_client(error: Error, secrets: Iterable[str]) -> Error:
     message = _OPERATORS.get(code)
     if message is None:
         message = error.message if code == error.code else f"{error.code}: {error.message}"
-        message = hide(message, secrets, "***")
-    return Error(code.upper(), message[:_MAX_MESSAGE])
+    return Error(code.upper(), as_told(message, secrets))
+
+
+def as_told(message: str, secrets: Iterable[str]) -> str:
+    """The provider's `message`, not too long and without `secrets`."""
+    return hide(message, secrets, "***")[:_MAX_MESSAGE]
 
 
 class Ending(NamedTuple):

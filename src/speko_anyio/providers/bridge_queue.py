@@ -10,17 +10,24 @@ from ..protocol.frames import (
     Close,
     Error,
     Interruption,
+    ResponseEnd,
     ServerToolCall,
     ToolCall,
     Transcript,
     Usage,
 )
 
-ClientFrame: TypeAlias = Audio | Transcript | ToolCall | ServerToolCall | Interruption | Usage | Error | Close
+ClientFrame: TypeAlias = (
+    Audio | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | Error | Close
+)
 """What a bridge has to say to the client."""
 
 _OVERHEAD: Final = 100
 """Bytes that a frame counts beside its content, about what its objects take."""
+
+
+CUT_OFF: Final = (Audio, ToolCall)
+"""What an interruption takes back."""
 
 
 def _cost(frame: ClientFrame) -> int:
@@ -50,9 +57,10 @@ class ClientQueue:
         return any(type(frame) is Interruption for frame in self._frames)
 
     def put(self, frame: ClientFrame) -> None:
-        """Append a frame; an `Interruption` takes back the speech ahead of it."""
+        """Append a frame; an `Interruption` takes back the speech ahead of it, and the tool calls, whose
+        results nobody wants any more."""
         if type(frame) is Interruption:
-            kept = [waiting for waiting in self._frames if type(waiting) is not Audio]
+            kept = [waiting for waiting in self._frames if type(waiting) not in CUT_OFF]
             self.clear()
             for waiting in kept:
                 self._append(waiting)
