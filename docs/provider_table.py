@@ -78,7 +78,7 @@ PROVIDERS: Final = {
         {
             **_AS_OPENAI,
             "turn_detection": ServerVad(threshold=0.9),
-            "transcription_model": "whisper-1",
+            "transcription_model": "gpt-live-transcribe",
             "transcription_language": "en",
             "transcription_prompt": "names of ships",
             "noise_reduction": "near_field",

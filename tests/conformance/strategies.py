@@ -103,7 +103,7 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
         OpenAIOptions,
         turns=turns,
         turn_detection=_openai_detection,
-        transcription_model=maybe(st.sampled_from(["whisper-1", "gpt-4o-transcribe"])),
+        transcription_model=maybe(st.sampled_from(["gpt-live-transcribe", "gpt-transcribe"])),
         transcription_language=maybe(st.just("en")),
         transcription_prompt=maybe(text),
         noise_reduction=maybe(st.sampled_from(["near_field", "far_field"])),

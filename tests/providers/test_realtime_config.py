@@ -9,7 +9,14 @@ import pytest
 
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
-from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerTool, ServerVad
+from speko_anyio.providers.openai import (
+    OpenAIDialect,
+    OpenAIOptions,
+    SemanticVad,
+    ServerTool,
+    ServerVad,
+    openai_endpoint,
+)
 from speko_anyio.providers.xai import XAIOptions, XAIVad
 
 from .realtime_talk import Event, openai, xai
@@ -40,7 +47,7 @@ def test_openai_by_default() -> None:
         "audio": {
             "input": {
                 "format": {"type": "audio/pcm", "rate": 24000},
-                "transcription": {"model": "gpt-4o-mini-transcribe"},
+                "transcription": {"model": "gpt-realtime-whisper"},
                 "noise_reduction": None,
                 "turn_detection": {
                     "type": "server_vad",
@@ -61,7 +68,7 @@ def test_openai_with_everything() -> None:
     session, notes = openai_session(
         OpenAIOptions(
             turn_detection=SemanticVad(eagerness="low"),
-            transcription_model="whisper-1",
+            transcription_model="gpt-live-transcribe",
             transcription_language="de",
             transcription_prompt="Namen",
             noise_reduction="far_field",
@@ -89,7 +96,7 @@ def test_openai_with_everything() -> None:
         "speed": 1.25,
     }
     assert session["audio"]["input"]["transcription"] == {
-        "model": "whisper-1",
+        "model": "gpt-live-transcribe",
         "language": "de",
         "prompt": "Namen",
     }
@@ -220,7 +227,7 @@ def test_long_descriptions_are_cut() -> None:
         ((ToolSpec(name=""),), "a name of its own"),
         ((ToolSpec(name="f"), ToolSpec(name="f")), "a name of its own"),
         ((ToolSpec(name="f", parameters={"type": "string"}),), "JSON Schema of an object"),
-        ((ToolSpec(name="\ud800"),), "written as JSON"),
+        ((ToolSpec(name="f", description="\ud800"),), "written as JSON"),
         ((ToolSpec(name="f", parameters={"x": object()}),), "written as JSON"),
     ],
 )
@@ -230,11 +237,78 @@ def test_tools_that_cannot_be_used_are_refused(tools: tuple[ToolSpec, ...], prob
             session(tools=tools)
 
 
-def test_a_name_that_xai_has_enabled_itself_is_refused() -> None:
-    tools = (ToolSpec(name="web_search"),)
-    assert xai_session(tools=tools)[0]["tools"][0]["name"] == "web_search"
-    with pytest.raises(LocalProtocolError, match="web_search"):
-        xai_session(XAIOptions(server_tools=(ServerTool("web_search"),)), tools=tools)
+@pytest.mark.parametrize("name", ["calendar.read", "get weather", "tag_größe", "x" * 65, "f\n", "\ud800"])
+def test_a_name_that_openai_does_not_take_is_refused(name: str) -> None:
+    problem = r"OpenAI does not take .* as the name of a tool; use 1 to 64"
+    with pytest.raises(LocalProtocolError, match=problem) as caught:
+        openai_session(tools=(ToolSpec(name="fine"), ToolSpec(name=name)))
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["f", "get-weather_2", "x" * 64])
+def test_a_name_that_openai_takes_goes_out(name: str) -> None:
+    assert openai_session(tools=(ToolSpec(name=name),))[0]["tools"][0]["name"] == name
+
+
+@pytest.mark.parametrize("name", ["", " ", "\n"])
+def test_a_blank_name_is_refused_everywhere(name: str) -> None:
+    for session in (openai_session, xai_session):
+        with pytest.raises(LocalProtocolError, match="name"):
+            session(tools=(ToolSpec(name=name),))
+
+
+XAI_NAMES = [
+    (ServerTool("web_search"), ["web_search", "browse_page", "web_search_with_snippets"]),
+    (
+        ServerTool("x_search"),
+        ["x_search", "x_keyword_search", "x_semantic_search", "x_user_search", "x_thread_fetch"],
+    ),
+    (ServerTool("file_search"), ["file_search", "collections_search"]),
+    (ServerTool("web_search", {"enable_image_understanding": True}), ["view_image"]),
+    (ServerTool("x_search", {"enable_video_understanding": True}), ["view_x_video"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("server_tool", "name"), [(server_tool, name) for server_tool, names in XAI_NAMES for name in names]
+)
+def test_a_name_that_a_tool_of_xai_uses_is_refused_while_that_is_enabled(
+    server_tool: ServerTool, name: str
+) -> None:
+    tools = (ToolSpec(name=name),)
+    assert xai_session(tools=tools)[0]["tools"][0]["name"] == name
+    other = XAIOptions(server_tools=(ServerTool("mcp"),))
+    assert xai_session(other, tools=tools)[0]["tools"][0]["name"] == name
+    with pytest.raises(LocalProtocolError, match=f"xAI has a tool '{name}' of its own") as caught:
+        xai_session(XAIOptions(server_tools=(server_tool,)), tools=tools)
+    assert f"disable {server_tool.type}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-live-1", "gpt-live", "GPT-Live-1-mini", "openai/gpt-live-1", "gpt-live-transcribe"]
+)
+def test_a_model_of_another_protocol_is_refused_before_connecting(model: str) -> None:
+    config = SessionConfig(provider="openai", model=model)
+    for refused in (lambda: openai_endpoint("key", model), lambda: OpenAIDialect(config)):
+        with pytest.raises(LocalProtocolError, match=r"has no realtime sessions.*gpt-realtime-2\.1"):
+            refused()
+
+
+@pytest.mark.parametrize("model", ["gpt-realtime-2.1", "my-gpt-live", "gpt-lively"])
+def test_other_models_are_not(model: str) -> None:
+    openai_endpoint("key", model)
+    OpenAIDialect(SessionConfig(provider="openai", model=model))
+
+
+def test_a_transcription_prompt_goes_only_to_models_that_take_one() -> None:
+    session, notes = openai_session(OpenAIOptions(transcription_prompt="ships", transcription_language="de"))
+    assert session["audio"]["input"]["transcription"] == {"model": "gpt-realtime-whisper", "language": "de"}
+    assert len(notes) == 1
+    assert "transcription_prompt is left out" in notes[0]
+    options = OpenAIOptions(transcription_prompt="ships", transcription_model="gpt-live-transcribe")
+    session, notes = openai_session(options)
+    assert session["audio"]["input"]["transcription"]["prompt"] == "ships"
+    assert notes == ()
 
 
 # Options

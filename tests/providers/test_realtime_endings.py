@@ -16,6 +16,7 @@ from speko_anyio.protocol import (
     Expiring,
     Limits,
     LocalProtocolError,
+    Ready,
     RemoteProtocolError,
     ResponseEnd,
     State,
@@ -387,3 +388,75 @@ def test_nothing_a_provider_says_raises(is_xai: bool, texts: list[str]) -> None:
     except (ConnectionClosed, RemoteProtocolError, LocalProtocolError):
         assert talk.dialect.state is not State.OPEN
     talk.sent()
+
+
+# Errors of our own housekeeping
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Cancellation failed: no active response found",
+        "Unknown event type: conversation.item.truncate",
+        "Invalid value: 'conversation.item.delete'. Supported values are: 'session.update'",
+        "Error truncating item: the item with id 'a1' does not exist.",
+        "Only model output audio messages can be truncated",
+        "Audio content of 90ms is already shorter than 100ms",
+        "Error deleting item: the item with id 'a1' does not exist.",
+        "response.cancel is not supported",
+        "Item 'a1' is still being generated",
+        "Item not found",
+        "Invalid item_id: no such item",
+    ],
+)
+@pytest.mark.parametrize("make", [openai, xai])
+def test_errors_of_our_own_corrections_are_not_told(make: Any, message: str) -> None:
+    talk = make().make_ready()
+    talk.dialect.playback.clock(0.0)
+    talk.hear(created("r1"), speech("r1", "a1", 400))
+    talk.dialect.playback.clock(0.1)
+    talk.hear(SPEECH_STARTED)
+    assert "conversation.item.truncate" in talk.sent_types()
+    assert talk.hear(error(None, message, type="invalid_request_error")) == []
+    assert talk.dialect.stats.benign_errors == 1
+
+
+@pytest.mark.parametrize("message", ["Item not found", "The item 'a1' is too long", "Slow down."])
+def test_errors_of_anything_else_are_told(message: str) -> None:
+    talk = xai().make_ready()
+    talk.hear(created("r1"), speech("r1", "a1", 400))
+    assert talk.hear(error(None, message, type="t")) == [Error("t", message)]
+
+
+def test_errors_that_name_another_request_are_told() -> None:
+    talk = openai(MANUAL).make_ready()
+    talk.hear(created("r1"), speech("r1", "a1", 400), call("r1", "c1"))
+    talk.dialect.interrupt()
+    talk.dialect.send_tool_result("c1", "")
+    (result,) = [message for message in talk.sent() if message["type"] == "conversation.item.create"]
+    talk.frames()
+    refused = error("x", "Item 'a1' not found", event_id=result["event_id"])
+    assert talk.hear(refused) == [Error("x", "Item 'a1' not found")]
+
+
+# The first word
+
+
+@pytest.mark.parametrize("make", [openai, xai])
+def test_a_provider_that_opens_with_the_conversation_is_configured_once(make: Any) -> None:
+    talk = make()
+    opening = {"type": "conversation.created", "conversation": {"id": "c"}}
+    talk.hear(opening)
+    assert talk.sent_types() == ["session.update"]
+    talk.hear(opening, CREATED, opening)
+    assert talk.sent_types() == []
+    assert [type(frame) for frame in talk.hear(UPDATED)] == [Ready]
+    assert talk.dialect.provider_session.conversation_id == "c"
+    talk.hear(opening, CREATED)
+    assert talk.sent_types() == []
+
+
+def test_what_else_comes_first_is_no_opening() -> None:
+    talk = xai()
+    assert talk.hear({"type": "ping"}, UPDATED) == []
+    assert talk.sent() == []

@@ -142,7 +142,8 @@ def test_openai_is_configured_as_in_the_fixture() -> None:
         system_prompt="You are terse.",
         tools=(WEATHER,),
     )
-    talk = openai(OpenAIOptions(tool_choice="auto"), config)
+    options = OpenAIOptions(tool_choice="auto", transcription_model="gpt-4o-mini-transcribe")
+    talk = openai(options, config)
     talk.hear(fixture("openai-server")[0])
     (update,) = talk.sent()
     assert _without_ids(update) == _without_ids(fixture("openai-client")[0])

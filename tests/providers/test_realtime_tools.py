@@ -356,3 +356,87 @@ def test_server_tools_are_forgotten_in_time() -> None:
         talk.hear(mcp("in_progress", f"m{number}"))
     assert len(talk.hear(mcp("in_progress", "m0"))) == 1
     assert talk.hear(mcp("in_progress", "m299")) == []
+
+
+# Approvals
+
+
+APPROVAL = {
+    "id": "appr_1",
+    "type": "mcp_approval_request",
+    "name": "search",
+    "server_label": "docs",
+    "arguments": "{}",
+}
+
+
+def _asks(kind: str, response_id: str = "r1") -> Event:
+    return {"type": kind, "response_id": response_id, "item": APPROVAL}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [_asks("response.output_item.added"), _asks("response.output_item.done")],
+        [_asks("conversation.item.added"), _asks("response.output_item.done")],
+        [_asks("conversation.item.created")],
+        [],
+    ],
+)
+def test_an_approval_that_nobody_can_give_is_told_and_denied(events: list[Event]) -> None:
+    talk = openai().make_ready()
+    *told, end = talk.hear(created("r1"), *events, done("r1", output=[APPROVAL]))
+    assert told[:-1] == [
+        ServerToolCall("appr_1", "search", "started"),
+        ServerToolCall("appr_1", "search", "failed"),
+    ]
+    assert isinstance(told[-1], Error)
+    assert told[-1].code == "provider_approval_denied"
+    assert "'search'" in told[-1].message
+    assert "require_approval" in told[-1].message
+    assert end == ResponseEnd("done")
+    denial, request = talk.sent()
+    assert (denial["item"]["approval_request_id"], denial["item"]["approve"]) == ("appr_1", False)
+    assert request["type"] == CREATE
+    # Said again, it is not asked again.
+    assert talk.hear(granted(request, "r2"), _asks("conversation.item.added"), done("r2")) == [
+        ResponseEnd("done")
+    ]
+    assert talk.sent() == []
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("by_user", [True, False])
+def test_calls_that_an_interruption_made_moot_are_not_waited_for(setting: Setting, by_user: bool) -> None:
+    talk, make_call = setting
+    talk.hear(created("r1"), speech("r1", "a1", 400), make_call("r1", "c1"), make_call("r1", "c2"))
+    assert talk.dialect.open_calls == ("c1", "c2")
+    assert not talk.dialect.at_rest
+    if by_user:
+        talk.hear(SPEECH_STARTED, done("r1", "cancelled"), SPEECH_STOPPED)
+    else:
+        talk.dialect.interrupt()
+        talk.hear(done("r1", "cancelled"))
+    assert talk.dialect.open_calls == ()
+    assert talk.dialect.at_rest
+    assert talk.dialect.takes_result("c1")
+    talk.sent()
+    # Their number does not count against the limit either.
+    for number in range(3, 3 + talk.dialect.limits.max_open_calls):
+        assert len(talk.hear(make_call("r2", f"c{number}"))) == 1
+
+
+@pytest.mark.parametrize("by_user", [True, False])
+def test_calls_of_an_answer_that_was_cut_off_are_not_told_any_more(by_user: bool) -> None:
+    for talk, status in ((xai().make_ready(), None), (openai().make_ready(), "incomplete")):
+        talk.hear(created("r1"), speech("r1", "a1", 400))
+        if by_user:
+            talk.hear(SPEECH_STARTED)
+        else:
+            talk.dialect.interrupt()
+            talk.frames()
+        late = [xai_call("r1", "c1"), call("r1", "c1", status or "in_progress"), done("r1", "cancelled")]
+        assert talk.hear(*late) == [ResponseEnd("interrupted")]
+        assert talk.dialect.open_calls == ()

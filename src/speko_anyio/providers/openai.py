@@ -19,7 +19,15 @@ from . import codes
 from . import realtime_events as wire
 from .closes import Service
 from .endpoint import AuthStyle, Endpoint, provider_endpoint
-from .openai_config import SAMPLE_RATE, OpenAIOptions, SemanticVad, ServerVad, UpdateSession, configure
+from .openai_config import (
+    SAMPLE_RATE,
+    OpenAIOptions,
+    SemanticVad,
+    ServerVad,
+    UpdateSession,
+    check_model,
+    configure,
+)
 from .options import ServerTool
 from .provider import PROVIDER_LIMITS
 from .realtime import RealtimeDialect
@@ -57,6 +65,7 @@ def openai_endpoint(
         raise LocalProtocolError(
             "OpenAI needs the name of a model, and it is empty; pass for example gpt-realtime-2.1"
         )
+    check_model(model)
     return provider_endpoint(
         api_key,
         base_url=base_url,

@@ -12,10 +12,11 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import SessionConfig
 from .models import end_notes
 from .options import ServerTool, checked, or_unset
-from .realtime_config import AnyTool, convert_tools
+from .realtime_config import AnyTool, NameRule, convert_tools
 from .realtime_events import ClientEvent, PcmFormat
 from .realtime_turns import TurnRules
 from .turns import TurnMode
@@ -23,10 +24,18 @@ from .turns import TurnMode
 SAMPLE_RATE: Final = 24_000
 """The one rate there is, in both directions."""
 
+TRANSCRIPTION_MODEL: Final = "gpt-realtime-whisper"
+"""Writes words down while they are said. The models before it end on 2027-02-26."""
+
 _SILENCE_MARGIN_MS: Final = 300
 """Silence beyond what the detection asks for, so that it surely notices."""
 
 _SEMANTIC_SILENCE_MS: Final = 500
+_TOOL_NAMES: Final = NameRule(
+    "OpenAI",
+    re.compile(r"[A-Za-z0-9_-]{1,64}"),
+    "1 to 64 characters: letters without accents, digits, _ and -",
+)
 _NOT_REASONING: Final = re.compile(r"gpt-realtime(-mini|-1\.5)?(-\d{4}-\d\d-\d\d)?\Z")
 """Models before gpt-realtime-2: they refuse a configuration that speaks of reasoning or parallel calls."""
 
@@ -64,11 +73,12 @@ class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     turns: TurnMode = "auto"
     turn_detection: ServerVad | SemanticVad = ServerVad()
     """Only in auto mode."""
-    transcription_model: str | None = "gpt-4o-mini-transcribe"
+    transcription_model: str | None = TRANSCRIPTION_MODEL
     """Writes down what the user says; None: nobody does, and there are no transcripts of the user."""
     transcription_language: str | None = None
     """ISO 639-1; tells the transcription what to expect."""
     transcription_prompt: str | None = None
+    """Not with ``gpt-realtime-whisper``, which takes none: it is left out."""
     noise_reduction: Literal["near_field", "far_field"] | None = None
     """For a microphone at the mouth, or one in the room."""
     speed: Annotated[float, Meta(ge=0.25, le=1.5)] | None = None
@@ -138,6 +148,18 @@ class UpdateSession(ClientEvent, frozen=True, tag="session.update"):
     session: _Session
 
 
+_LIVE_MODEL: Final = re.compile(r"(?:.*/)?gpt-live(?:-.*)?", re.IGNORECASE)
+
+
+def check_model(model: str) -> None:
+    """`LocalProtocolError` for a model that has no realtime sessions: OpenAI would not say why."""
+    if _LIVE_MODEL.fullmatch(model):
+        raise LocalProtocolError(
+            f"{model} has no realtime sessions, since GPT-Live models speak a protocol of their own; choose "
+            "a realtime model such as gpt-realtime-2.1"
+        )
+
+
 class Configuration(NamedTuple):
     """What a session's parameters come to."""
 
@@ -148,13 +170,21 @@ class Configuration(NamedTuple):
 
 def configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
     """`config` for OpenAI. `LocalProtocolError` when it can't be; the notes say what was changed."""
+    check_model(config.model)
     options = checked(options, "OpenAI")
-    tools, tool_notes = convert_tools(config.tools, options.server_tools, ())
-    notes = [*_general_notes(config), *end_notes(config.model), *tool_notes]
+    tools, tool_notes = convert_tools(config.tools, options.server_tools, _TOOL_NAMES, {})
+    notes = [*_general_notes(config), *end_notes(config.model, options.transcription_model), *tool_notes]
     reasoning, parallel = options.reasoning_effort, options.parallel_tool_calls
     if _NOT_REASONING.match(config.model) and (reasoning is not None or parallel is not None):
         notes.append(f"{config.model} knows neither reasoning_effort nor parallel_tool_calls: left out")
         reasoning = parallel = None
+    prompt = options.transcription_prompt
+    if prompt is not None and options.transcription_model == TRANSCRIPTION_MODEL:
+        notes.append(
+            f"{TRANSCRIPTION_MODEL} takes no prompt: transcription_prompt is left out; choose another "
+            "transcription_model to use it, such as gpt-live-transcribe"
+        )
+        options = msgspec.structs.replace(options, transcription_prompt=None)
     session = _Session(
         instructions=or_unset(config.system_prompt),
         audio=_Audio(_input(options), _output(config, options)),

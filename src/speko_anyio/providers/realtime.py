@@ -193,7 +193,7 @@ class RealtimeDialect(AssistantSide):
         if (reason := errors.ending(error, self._endings)) is not None:
             self._end_received(reason)
             return
-        verdict = errors.judge(error, answers)
+        verdict = errors.judge(error, answers, self._corrected)
         if verdict is Verdict.FATAL:
             self._fail(errors.as_frame(error), errors.fatal_name(error))
         elif verdict is Verdict.ALREADY_ACTIVE:

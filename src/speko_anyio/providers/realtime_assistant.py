@@ -86,6 +86,7 @@ class AssistantSide(ToolSide, abc.ABC):
             growing = self._gate.phase is Phase.ACTIVE and position == len(heard) - 1
             if not item.item_id or (played >= item.sent and not growing):
                 continue
+            self._corrected.append(item.item_id)
             if played > 0:
                 events.append(
                     self._make(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -30,6 +31,8 @@ RESPONSE_TIMEOUT: Final = 5.0
 that, and xAI is known to leave out either."""
 
 _REMEMBERED_REQUESTS: Final = 256
+_CORRECTED: Final = 16
+"""Items that were truncated or deleted, the newest: complaints about that are ours to know."""
 
 
 class RealtimeStats(msgspec.Struct):
@@ -103,6 +106,7 @@ class RealtimeBase(ProviderDialect, abc.ABC):
         self._calls = CallGroups(limits.max_open_calls)
         self._server_tools: dict[str, tuple[str, ToolStatus]] = {}
         self._function_names: dict[str, str] = {}
+        self._corrected: deque[str] = deque(maxlen=_CORRECTED)
         self._approvals = Recent(_REMEMBERED_REQUESTS)
         self._unconfirmed: list[Call] = []  # calls with their arguments, perhaps cut off
         # Of the response in flight: whether anything of it was seen, of what it says, and its beginning.

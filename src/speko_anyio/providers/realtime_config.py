@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, Final, TypeAlias
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import ToolSpec
@@ -16,25 +17,33 @@ MAX_DESCRIPTION: Final = 1024
 AnyTool: TypeAlias = FunctionTool | dict[str, Any]
 
 
+class NameRule(NamedTuple):
+    """What a provider takes as the name of a function; one bad name costs the whole configuration."""
+
+    provider: str
+    pattern: re.Pattern[str]
+    words: str
+    """The pattern, for an error."""
+
+
 def convert_tools(
-    tools: Sequence[ToolSpec], server_tools: Sequence[ServerTool], reserved: Collection[str]
+    tools: Sequence[ToolSpec], server_tools: Sequence[ServerTool], rule: NameRule, reserved: Mapping[str, str]
 ) -> tuple[tuple[AnyTool, ...], tuple[str, ...]]:
     """All tools as the provider wants them, and notes on what had to change.
 
-    `LocalProtocolError` when a tool has no name, the name of another or one of `reserved`, or parameters
-    that are no JSON Schema of an object.
+    `reserved` has the names that the provider's own tools use, each with the tool that uses it.
+
+    `LocalProtocolError` when a tool has a name that the provider does not take, the name of another or one of
+    `reserved`, or parameters that are no JSON Schema of an object.
     """
     notes: list[str] = []
     converted: list[AnyTool] = []
     taken: set[str] = set()
     for tool in tools:
-        if not tool.name or tool.name in taken:
+        _check_name(tool.name, rule, reserved)
+        if tool.name in taken:
             raise LocalProtocolError(
-                f"each tool needs a name of its own, but one has {tool.name!r}; rename it"
-            )
-        if tool.name in reserved:
-            raise LocalProtocolError(
-                f"the provider has a tool {tool.name!r} of its own enabled; rename yours or disable that one"
+                f"each tool needs a name of its own, but two have {tool.name!r}; rename one"
             )
         taken.add(tool.name)
         description = tool.description
@@ -49,3 +58,20 @@ def convert_tools(
             )
         converted.append(FunctionTool(tool.name, description, parameters))
     return (*converted, *(tool.as_json() for tool in server_tools)), tuple(notes)
+
+
+def _check_name(name: str, rule: NameRule, reserved: Mapping[str, str]) -> None:
+    if not name:
+        raise LocalProtocolError("each tool needs a name of its own, but one has ''; name it")
+    if not rule.pattern.fullmatch(name):
+        raise LocalProtocolError(
+            f"{rule.provider} does not take {name!r} as the name of a tool; use {rule.words}"
+        )
+    owner = reserved.get(name)
+    if owner is None:
+        return
+    inside = "" if owner == name else f" inside {owner}"
+    raise LocalProtocolError(
+        f"{rule.provider} has a tool {name!r} of its own{inside}, which is enabled; rename yours or disable "
+        f"{owner}"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ..protocol.frames import Error
@@ -35,9 +35,22 @@ _FATAL: Final = frozenset(
 _HARMLESS: Final = (CancelResponse, TruncateItem, DeleteItem)
 """Requests that come too late at worst: whatever is wrong with them, nobody need know."""
 
+_HARMLESS_WORDS: Final = re.compile(
+    r"truncat|already shorter|no active response|cancellation failed|response[._]cancel|"
+    r"item[._]delet|delet\w+ (the )?item"
+)
+"""How errors speak of those, where they name no request."""
 
-def judge(error: ErrorInfo, answers: type[ClientEvent] | None) -> Verdict:
-    """What `error` means; `answers` is the kind of our request that it names, if it names one."""
+_NO_SUCH_ITEM: Final = re.compile(
+    r"\bitem\b.*\b(not found|not exist|doesn't exist|no such|unknown|invalid)\b|"
+    r"\b(no such|unknown|invalid)\b.*\bitem\b"
+)
+_WORD: Final = re.compile(r"[\w-]+")
+
+
+def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collection[str] = ()) -> Verdict:
+    """What `error` means; `answers` is the kind of our request that it names, if it names one; `corrected`
+    has the ids of items that we truncated or deleted of late."""
     names = {str(error.code), error.type}
     message = (error.message or "").lower()
     if "conversation_already_has_active_response" in names or "already has an active response" in message:
@@ -47,13 +60,21 @@ def judge(error: ErrorInfo, answers: type[ClientEvent] | None) -> Verdict:
     if (
         names & _BENIGN
         or answers in _HARMLESS
-        or "no active response" in message
-        or "truncat" in message
-        or "already shorter" in message
+        or (answers is None and _is_of_housekeeping(error, message, corrected))
         or is_empty_commit(error)
     ):
         return Verdict.BENIGN
     return Verdict.REAL
+
+
+def _is_of_housekeeping(error: ErrorInfo, message: str, corrected: Collection[str]) -> bool:
+    if _HARMLESS_WORDS.search(f"{error.code} {message}".lower()):
+        return True
+    if not corrected or "item" not in message:
+        return False
+    return bool(_NO_SUCH_ITEM.search(message)) or not set(_WORD.findall(message)).isdisjoint(
+        item_id.lower() for item_id in corrected
+    )
 
 
 def ending(error: ErrorInfo, endings: Mapping[str, str]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
@@ -9,13 +11,31 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
 from .options import ServerTool, checked, or_unset
-from .realtime_config import AnyTool, convert_tools
+from .realtime_config import AnyTool, NameRule, convert_tools
 from .realtime_events import ClientEvent, PcmFormat
 from .realtime_turns import TurnRules
 from .turns import TurnMode
 
 _SILENCE_MARGIN_MS: Final = 300
 """Silence beyond what the detection asks for, so that it surely notices."""
+
+_TOOL_NAMES: Final = NameRule("xAI", re.compile(r".*\S.*", re.DOTALL), "a name that is not blank")
+"""xAI documents no rule, and nobody has reported one."""
+
+_INNER_TOOLS: Final = {
+    "web_search": ("web_search_with_snippets", "browse_page"),
+    "x_search": ("x_user_search", "x_keyword_search", "x_semantic_search", "x_thread_fetch"),
+    "file_search": ("collections_search",),
+    "collections_search": ("file_search",),
+    "code_interpreter": ("code_execution",),
+    "code_execution": ("code_interpreter",),
+}
+"""The names that xAI's own tools use inside: a function with one of them makes the first response fail."""
+
+_INNER_TOOLS_BY_SETTING: Final = {
+    "enable_image_understanding": "view_image",
+    "enable_video_understanding": "view_x_video",
+}
 
 
 class XAIVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="server_vad"):
@@ -96,12 +116,21 @@ class Configuration(NamedTuple):
     output_sample_rate: int
 
 
+def _reserved_names(server_tools: Sequence[ServerTool]) -> Iterator[tuple[str, str]]:
+    """The names that functions can't have, each with the enabled tool that uses it."""
+    for tool in server_tools:
+        for name in (tool.type, *_INNER_TOOLS.get(tool.type, ())):
+            yield name, tool.type
+        for setting, name in _INNER_TOOLS_BY_SETTING.items():
+            if tool.settings.get(setting):
+                yield name, tool.type
+
+
 def configure(config: SessionConfig, options: XAIOptions) -> Configuration:
     """`config` for xAI. `LocalProtocolError` when it can't be; the notes say what was changed."""
     options = checked(options, "xAI")
-    # A function that is named like a tool of xAI's own makes the first response fail.
-    reserved = {tool.type for tool in options.server_tools}
-    tools, notes = convert_tools(config.tools, options.server_tools, reserved)
+    reserved = dict(_reserved_names(options.server_tools))
+    tools, notes = convert_tools(config.tools, options.server_tools, _TOOL_NAMES, reserved)
     if config.temperature is not None:
         notes = ("xAI documents no temperature: left out", *notes)
     input_rate = config.input_sample_rate or DEFAULT_SAMPLE_RATE
