@@ -122,6 +122,10 @@ class ResampledCore:
     def has_output(self) -> bool:
         return self._core.has_output
 
+    @property
+    def odd_fields(self) -> int:
+        return self._core.odd_fields
+
     def receive_data(self, data: bytes) -> None:
         self._core.receive_data(data)
 

@@ -149,6 +149,7 @@ class RealtimeSession:
                 for frame in inbox.snapshot()
                 if isinstance(frame, Audio)
             ),
+            odd_fields=self._core.odd_fields,
             interruptions=pump.interruptions,
             tool_calls=self._tool_calls.received,
             tools_running=self._tool_calls.running,

@@ -31,6 +31,9 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     """What they hold, as ``max_buffer`` counts it."""
     seconds_buffered: float
     """How long the audio among them lasts."""
+    odd_fields: int
+    """Fields of received messages that no session rests on and whose value was odd, such as a count of 3.0
+    or half of a surrogate pair: read as near as could be, or ignored."""
     interruptions: int
     """`Interruption` frames received."""
     tool_calls: int

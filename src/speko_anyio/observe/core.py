@@ -53,6 +53,10 @@ class ObservedCore:
     def has_output(self) -> bool:
         return self._core.has_output
 
+    @property
+    def odd_fields(self) -> int:
+        return self._core.odd_fields
+
     # What happens to it
 
     def receive_data(self, data: bytes) -> None:

@@ -6,9 +6,13 @@ What a text message can be, for either role:
   default, the last of duplicate keys counts (two different ``t`` make it `Unknown`);
 - a JSON object with a string ``t`` that this version does not know, or whose enumerated or numeric field
   holds a value outside what this version knows (a new role, a negative count): `Unknown`;
-- anything else: not UTF-8, not JSON (a lone surrogate escape, a number too large for a double, a byte
-  order mark), nested too deeply, not an object, no string ``t``, a known ``t`` with a field of the wrong
-  JSON type: `MalformedMessage`, which the session turns into its error.
+- anything else: not UTF-8, not JSON (a number too large for a double, a byte order mark), nested too deeply,
+  not an object, no string ``t``, a known ``t`` with a field of the wrong JSON type: `MalformedMessage`, which
+  the session turns into its error.
+
+What no session rests on costs none. The escaped half of a surrogate pair becomes U+FFFD, except in the id of
+a tool call, which has to be repeated exactly; a count of `Usage` that is not one is read as near as can be
+(3.0 as 3) or as 0; so is a list of extensions, name by name. Whoever passes `odd` is told.
 
 How deeply a text may nest is the session's to say: it asks `check_depth` first. Without that the decoder's
 own limit holds, which depends on the caller's stack.
@@ -19,6 +23,7 @@ RecursionError, which are no msgspec errors; all are mapped here.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -26,6 +31,7 @@ import msgspec
 from .commands import Clear, Commit, EndTurn, Interrupt, ToolResult
 from .extensions import read_names
 from .frames import (
+    Count,
     Error,
     Interruption,
     Ready,
@@ -89,9 +95,9 @@ class _LooseResponseEnd(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
 
 
-class _LooseUsage(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    input_audio_tokens: int | float = 0
-    output_audio_tokens: int | float = 0
+class _LooseUsage(msgspec.Struct, frozen=True, rename="camel"):
+    input_audio_tokens: msgspec.Raw = msgspec.Raw(b"0")
+    output_audio_tokens: msgspec.Raw = msgspec.Raw(b"0")
 
 
 class MalformedMessage(Exception):
@@ -111,6 +117,7 @@ ServerMessage = (
 )
 ClientMessage = Control | Interrupt | ToolResult | UseExtensions
 
+_LOOSE_USAGE: Final = msgspec.json.Decoder(_LooseUsage)
 _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
     msgspec.json.Decoder(ServerMessage),
     frozenset(
@@ -127,12 +134,11 @@ _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
         }
     ),
     {
-        "ready": msgspec.json.Decoder(_LooseReady),
         "transcript": msgspec.json.Decoder(_LooseTranscript),
         "server_tool_call": msgspec.json.Decoder(_LooseServerToolCall),
         "interruption": msgspec.json.Decoder(_LooseInterruption),
-        "response": msgspec.json.Decoder(_LooseResponseEnd),
         "usage": msgspec.json.Decoder(_LooseUsage),
+        "response": msgspec.json.Decoder(_LooseResponseEnd),
     },
 )
 _FROM_CLIENT: Final[_Direction[ClientMessage]] = _Direction(
@@ -140,6 +146,21 @@ _FROM_CLIENT: Final[_Direction[ClientMessage]] = _Direction(
 )
 _LOOSE_READY: Final = msgspec.json.Decoder(_LooseReady)
 _DECODE_FROM_SERVER: Final = _FROM_SERVER.decoder.decode
+_DECODE_FROM_CLIENT: Final = _FROM_CLIENT.decoder.decode
+_REFUSALS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+_COUNT: Final[msgspec.json.Decoder[int]] = msgspec.json.Decoder(Count)
+_NUMBER: Final = msgspec.json.Decoder(float, strict=False)  # "3", too
+_EXACT: Final = 2**53
+"""Up to here a double holds every whole number."""
+
+HALF_PAIR: Final = "half of a surrogate pair"
+"""What `odd` names where no field can be named."""
+
+# Whole pairs first, and every other escape is passed over as one: a backslash may itself be escaped.
+_ESCAPE: Final = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
 _ANY: Final = msgspec.json.Decoder(_AnyTag)
 _ENCODE: Final = msgspec.json.Encoder().encode
 _CONTROLS: Final[dict[type, str]] = {
@@ -159,31 +180,96 @@ def encode(message: ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolR
     return control if control is not None else _ENCODE(message).decode()
 
 
-def decode_from_server(text: str) -> ServerMessage | Unknown:
-    """What a server said; `MalformedMessage` when it is no message of this protocol."""
+def decode_from_server(text: str, odd: list[str] | None = None) -> ServerMessage | Unknown:
+    """What a server said; `MalformedMessage` when it is no message of this protocol.
+
+    The names of fields that were read as another value are appended to `odd`.
+    """
     try:
         return _DECODE_FROM_SERVER(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        unknown = _unknown(_FROM_SERVER, text, error)
-    if unknown.t == "ready":
-        # What it offers is not of the plain protocol, and no session fails by it.
-        ready = _LOOSE_READY.decode(text)
-        names = read_names(ready.extensions)
-        return Ready(ready.input_sample_rate, ready.output_sample_rate, names)
-    return unknown
+    except _REFUSALS as error:
+        refusal: Exception = error
+    odd = [] if odd is None else odd
+    whole = _mend_escapes(text)
+    if whole != text:
+        odd.append(HALF_PAIR)
+        try:
+            message = _DECODE_FROM_SERVER(whole)
+        except _REFUSALS as error:
+            refusal = error
+        else:
+            if isinstance(message, ToolCall) and "\ufffd" in message.call_id:
+                raise MalformedMessage("the id of a tool call holds half of a surrogate pair")
+            return message
+    return _forgiven(whole, refusal, odd) or _unknown(_FROM_SERVER, text, whole, refusal)
 
 
 def decode_from_client(
-    text: str,
+    text: str, odd: list[str] | None = None
 ) -> Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions | Unknown:
-    """What a client said; `MalformedMessage` when it is no message of this protocol."""
+    """What a client said, as `decode_from_server`."""
     try:
-        message = _FROM_CLIENT.decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        return _unknown(_FROM_CLIENT, text, error)
+        message = _DECODE_FROM_CLIENT(text)
+    except _REFUSALS as error:
+        whole = _mend_escapes(text)
+        if whole == text:
+            return _unknown(_FROM_CLIENT, text, text, error)
+        if odd is not None:
+            odd.append(HALF_PAIR)
+        try:
+            message = _DECODE_FROM_CLIENT(whole)
+        except _REFUSALS as another:
+            return _unknown(_FROM_CLIENT, text, whole, another)
     if isinstance(message, Control):
         return _ACTIONS.get(message.action) or Unknown("control", text)
     return message
+
+
+def _mend_escapes(text: str) -> str:
+    """JSON text in which each escaped half of a surrogate pair without its other is U+FFFD: JSON may hold
+    such halves (RFC 8259, section 8.2), UTF-8 can't."""
+    return _ESCAPE.sub(_mend_escape, text) if "\\ud" in text or "\\uD" in text else text
+
+
+def _mend_escape(match: re.Match[str]) -> str:
+    return "\\ufffd" if match["half"] else match[0]
+
+
+def _forgiven(text: str, refusal: Exception, odd: list[str]) -> ServerMessage | None:
+    """The message that `text` is but for fields that no session rests on."""
+    # Two different `t` are nobody's message, whatever the rest.
+    if not isinstance(refusal, msgspec.ValidationError) or str(refusal).endswith("`$.t`"):
+        return None
+    try:
+        match _ANY.decode(text).t:
+            case "ready":
+                # What it offers is not of the plain protocol.
+                ready = _LOOSE_READY.decode(text)
+                odd.append("extensions")
+                names = read_names(ready.extensions)
+                return Ready(ready.input_sample_rate, ready.output_sample_rate, names)
+            case "usage":
+                usage = _LOOSE_USAGE.decode(text)
+                return Usage(
+                    _count("inputAudioTokens", usage.input_audio_tokens, odd),
+                    _count("outputAudioTokens", usage.output_audio_tokens, odd),
+                )
+            case _:
+                return None
+    except _REFUSALS:
+        return None
+
+
+def _count(name: str, raw: msgspec.Raw, odd: list[str]) -> int:
+    try:
+        return _COUNT.decode(raw)
+    except _REFUSALS:
+        odd.append(name)
+    try:
+        number = _NUMBER.decode(raw)
+    except _REFUSALS:
+        return 0
+    return int(number) if number.is_integer() and 0 <= number <= _EXACT else 0
 
 
 class _ErrorBody(msgspec.Struct, frozen=True, gc=False):
@@ -204,18 +290,18 @@ def error_text(body: str) -> str:
     return line if len(line) <= 200 else line[:200] + "…"
 
 
-def _unknown(direction: _Direction[_T], text: str, error: Exception) -> Unknown:
-    """The `Unknown` that `text` is, or else the reason why it is malformed."""
+def _unknown(direction: _Direction[_T], text: str, whole: str, error: Exception) -> Unknown:
+    """The `Unknown` that `text` is, or else the reason why it is malformed; `whole` is its mended form."""
     if not isinstance(error, msgspec.ValidationError):
         raise MalformedMessage(_describe(error)) from None
     try:
-        tag = _ANY.decode(text).t
+        tag = _ANY.decode(whole).t
         if tag in direction.tags:
             loose = direction.loose.get(tag)
             if loose is None:
                 raise MalformedMessage(_describe(error)) from None
-            loose.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as reason:
+            loose.decode(whole)
+    except _REFUSALS as reason:
         raise MalformedMessage(_describe(reason)) from None
     return Unknown(tag, text)
 

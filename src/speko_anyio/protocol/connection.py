@@ -115,8 +115,8 @@ class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
     # lane, which is opened behind it.
 
     def _audio(self, pcm: bytes) -> Frame:
-        if not self._answer.begun:
-            self._answer.begun = True
+        if not self._notes.begun:
+            self._notes.begun = True
             self._open_lane()
         return super()._audio(pcm)
 
@@ -125,7 +125,7 @@ class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
         self._close_lane()
 
     def _open_lane(self) -> None:
-        if self._answer.begun:
+        if self._notes.begun:
             super()._open_lane()
 
 

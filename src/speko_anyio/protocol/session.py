@@ -83,8 +83,19 @@ class ClientDialect(Dialect[Frame], abc.ABC):
         """
 
 
+class _Notes:
+    """What a session keeps in mind that is looked at seldom. An object of its own: see `Dialect.__init__`."""
+
+    __slots__ = ("odd_fields",)
+
+    def __init__(self) -> None:
+        self.odd_fields = 0
+
+
 class _SpekoSession(Dialect[EventT]):
     """What the two roles share: PCM16 in both directions, the book of calls, malformed text."""
+
+    _notes: _Notes
 
     _hears_output: bool
     """Whether the audio this side receives is the session's output."""
@@ -115,19 +126,28 @@ class _SpekoSession(Dialect[EventT]):
         """Ids of the tool calls that wait for their result, oldest first."""
         return self._calls.open
 
+    @property
+    def odd_fields(self) -> int:
+        """How many fields of the peer's messages were read as another value than they had: see `codec.py`."""
+        return self._notes.odd_fields
+
     def _receive_text(self, text: str) -> None:
+        odd: list[str] = []
         try:
             codec.check_depth(text, self.limits.max_json_depth)
-            self._receive_json(text)
+            self._receive_json(text, odd)
         except codec.MalformedMessage as error:
             self._violated(
                 close_codes.INVALID_DATA,
                 f"the peer sent a text message that is not of this protocol: {error}",
             )
+        else:
+            self._notes.odd_fields += len(odd)
 
     @abc.abstractmethod
-    def _receive_json(self, text: str) -> None:
-        """Decode and apply one text message; `MalformedMessage` when it is none."""
+    def _receive_json(self, text: str, odd: list[str]) -> None:
+        """Decode and apply one text message; `MalformedMessage` when it is none. `odd` takes the names of
+        its odd fields."""
 
     def _receive_binary(self, data: bytes) -> EventT | None:
         if self._odd or len(data) & 1:
@@ -196,6 +216,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
 
     _audio_type = Audio
     _hears_output = True
+    _notes: _ClientNotes
 
     def __init__(
         self,
@@ -208,7 +229,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         warn_before: float = 60.0,
         state: State = State.OPEN,
     ) -> None:
-        self._answer = _Answer()
+        self._notes = _ClientNotes()
         super().__init__(
             input_sample_rate=input_sample_rate,
             output_sample_rate=output_sample_rate,
@@ -220,7 +241,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         )
 
     def _audio(self, pcm: bytes) -> Frame:
-        self._answer.begun = True
+        self._notes.begun = True
         return Audio(pcm, self._audio_rate)
 
     def commit(self) -> None:
@@ -245,8 +266,8 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         self._queue_message(ToolResult(call_id, output))
         self._calls.answer(call_id)
 
-    def _receive_json(self, text: str) -> None:
-        match codec.decode_from_server(text):
+    def _receive_json(self, text: str, odd: list[str]) -> None:
+        match codec.decode_from_server(text, odd):
             case codec.End(reason=reason):
                 self._end_received(reason)
             case Ready() as ready:
@@ -258,7 +279,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
                 # What follows is another response: half a sample of the cut one must not shift it.
                 self._odd = b""
                 self._events.append(interruption)
-                if self._derives_ends and self._answer.begun:
+                if self._derives_ends and self._notes.begun:
                     self._answer_ended("interrupted")
             case Usage() as usage:
                 self._events.append(usage)
@@ -272,17 +293,17 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
 
     @property
     def _derives_ends(self) -> bool:
-        return extensions.USAGE not in self._answer.uses
+        return extensions.USAGE not in self._notes.uses
 
     def _usage_received(self) -> None:
-        if self._answer.cut and not self._answer.begun:
-            self._answer.cut = False  # for the answer that was cut off, whose end was told
+        if self._notes.cut and not self._notes.begun:
+            self._notes.cut = False  # for the answer that was cut off, whose end was told
         else:
             self._answer_ended("done")
 
     def _answer_ended(self, status: ResponseStatus) -> None:
-        self._answer.begun = False
-        self._answer.cut = status == "interrupted"
+        self._notes.begun = False
+        self._notes.cut = status == "interrupted"
         self._events.append(ResponseEnd(status))
 
     def _ready_received(self, ready: Ready) -> None:
@@ -294,10 +315,10 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         self.input_sample_rate = input_rate
         self.output_sample_rate = self._audio_rate = output_rate
         self._events.append(Ready(input_rate, output_rate, ready.extensions))
-        if not self._answer.uses and self._state is _OPEN:
+        if not self._notes.uses and self._state is _OPEN:
             uses = tuple(name for name in extensions.KNOWN if name in ready.extensions)
             if uses:
-                self._answer.uses = uses
+                self._notes.uses = uses
                 self._queue_short(codec.encode(codec.UseExtensions(uses)))
 
     def _call_received(self, call: ToolCall, text: str) -> None:
@@ -312,15 +333,16 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         else:
             self._calls.issue(call.call_id)
             self._events.append(call)
-            self._answer.cut = False  # another answer is under way
+            self._notes.cut = False  # another answer is under way
 
 
-class _Answer:
-    """What a client's core knows of the answer under way, to derive its end where no service tells it."""
+class _ClientNotes(_Notes):
+    """Also what is known of the answer under way, to derive its end where no service tells it."""
 
     __slots__ = ("begun", "cut", "uses")
 
     def __init__(self) -> None:
+        super().__init__()
         self.begun = False
         """Whether audio came since the last end that was derived."""
         self.cut = False
@@ -341,6 +363,7 @@ class ServerProtocol(_SpekoSession[Command]):
 
     _audio_type = AudioIn
     _hears_output = False
+    _notes: _ServerNotes
     _ends_at_ttl = True
     _ready = False
 
@@ -356,7 +379,7 @@ class ServerProtocol(_SpekoSession[Command]):
         state: State = State.OPEN,
         extensions: Iterable[str] = (),
     ) -> None:
-        self._offer = _Offer(extensions)
+        self._notes = _ServerNotes(extensions)
         super().__init__(
             input_sample_rate=input_sample_rate,
             output_sample_rate=output_sample_rate,
@@ -375,7 +398,7 @@ class ServerProtocol(_SpekoSession[Command]):
         self._check_open()
         if self._ready:
             raise LocalProtocolError("ready was sent already; a session has one")
-        self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate, self._offer.names))
+        self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate, self._notes.names))
         self._ready = self._may_talk = True
 
     def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
@@ -433,10 +456,10 @@ class ServerProtocol(_SpekoSession[Command]):
         _require_text(reason=reason)
         self._check_ready()
         text = self._encode(ResponseEnd(status, reason))
-        if extensions.USAGE in self._offer.taken:
+        if extensions.USAGE in self._notes.taken:
             self._queue_text(text)
-        elif extensions.USAGE in self._offer.names and len(self._offer.held) < MAX_HELD_ENDS:
-            self._offer.held.append(text)
+        elif extensions.USAGE in self._notes.names and len(self._notes.held) < MAX_HELD_ENDS:
+            self._notes.held.append(text)
 
     def send_error(self, code: str, message: str) -> None:
         """Queue a failure that the session survives, or the reason for the close that follows.
@@ -460,8 +483,8 @@ class ServerProtocol(_SpekoSession[Command]):
         self._put(codec.encode(codec.End(reason)))
         super()._queue_goodbye(code, reason)
 
-    def _receive_json(self, text: str) -> None:
-        match codec.decode_from_client(text):
+    def _receive_json(self, text: str, odd: list[str]) -> None:
+        match codec.decode_from_client(text, odd):
             case ToolResult(call_id=call_id) as result:
                 if call_id in self._calls:
                     self._calls.answer(call_id)
@@ -474,7 +497,7 @@ class ServerProtocol(_SpekoSession[Command]):
                 self._odd = b""
                 self._events.append(boundary)
             case codec.UseExtensions(use=use):
-                if self._offer.names:
+                if self._notes.names:
                     self._take_up(extensions.read_names(use))
                 else:
                     self._events.append(Unknown("extensions", text))
@@ -482,21 +505,22 @@ class ServerProtocol(_SpekoSession[Command]):
                 self._events.append(command)
 
     def _take_up(self, names: tuple[str, ...]) -> None:
-        offer = self._offer
-        offer.taken |= frozenset(names).intersection(offer.names)
-        if extensions.USAGE in offer.taken:
-            held, offer.held = offer.held, []
+        notes = self._notes
+        notes.taken |= frozenset(names).intersection(notes.names)
+        if extensions.USAGE in notes.taken:
+            held, notes.held = notes.held, []
             if self._state is _OPEN:
                 for text in held:
                     self._queue_short(text)
 
 
-class _Offer:
-    """What a server offers beyond the plain protocol, and what became of it."""
+class _ServerNotes(_Notes):
+    """Also what is offered beyond the plain protocol, and what became of it."""
 
     __slots__ = ("held", "names", "taken")
 
     def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
         self.names = tuple(dict.fromkeys(names))
         self.taken: frozenset[str] = frozenset()
         self.held: list[str] = []

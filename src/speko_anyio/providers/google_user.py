@@ -162,6 +162,10 @@ class UserSide(ProviderDialect, abc.ABC):
         return not self._progress.stoppable and not self._calls.open
 
     @property
+    def odd_fields(self) -> int:
+        return self.stats.odd_fields
+
+    @property
     def at_rest(self) -> bool:
         # What the user said is not in the handle before the model has taken it up; a turn that was told to
         # have begun would begin again.

@@ -101,6 +101,12 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     @property
     @abc.abstractmethod
+    def odd_fields(self) -> int:
+        """How many fields of the provider's messages were read as another value than they had: see
+        `lenient`."""
+
+    @property
+    @abc.abstractmethod
     def responding(self) -> bool:
         """Whether more may come of the response in flight."""
 

@@ -140,6 +140,10 @@ class RealtimeBase(ProviderDialect, abc.ABC):
         return self._gate.phase in LIVE
 
     @property
+    def odd_fields(self) -> int:
+        return self.stats.odd_fields
+
+    @property
     def at_rest(self) -> bool:
         return self._may_request and self._gate.owed is None and not self._calls.open
 
