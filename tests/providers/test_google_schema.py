@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 from typing import Any
 
 import pytest
@@ -85,12 +87,22 @@ CONVERTED: list[tuple[Schema, Schema]] = [
         {"type": "ARRAY", "items": INTEGER, "minItems": 1},
     ),
     ({"items": {"type": "integer"}}, {"type": "ARRAY", "items": INTEGER}),
+    ({"type": ["STRING", "NULL"]}, {"type": "STRING", "nullable": True}),
+    ({"type": ["string", "string"]}, STRING),
     (
-        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a", "missing"]},
-        {"type": "OBJECT", "properties": {"a": STRING}, "required": ["a"]},
+        {"type": ["string", "integer"], "enum": ["a", None, "b"], "default": "a"},
+        {"anyOf": [{"type": "STRING", "enum": ["a", "b"], "default": "a"}, INTEGER]},
     ),
+    ({"enum": ["a", "a"]}, {"type": "STRING", "enum": ["a"]}),
+    ({"type": "number", "allOf": [{"type": "integer"}]}, INTEGER),
+    ({"type": "string", "allOf": [{"type": "STRING"}]}, STRING),
+    ({"type": "string", "maxLength": 3.0}, {"type": "STRING", "maxLength": 3}),
+    (
+        {"anyOf": [{"type": "string"}, {"type": "NULL"}], "default": "x"},
+        {**STRING, "nullable": True, "default": "x"},
+    ),
+    ({"type": "array", "items": False}, {"type": "ARRAY", "items": STRING}),
     ({"properties": {"a": {"type": "string"}}}, {"type": "OBJECT", "properties": {"a": STRING}}),
-    ({"type": "object", "required": ["missing"]}, {"type": "OBJECT"}),
     ({"type": "string", "examples": ["a"], "$comment": "c"}, STRING),
     (
         {"allOf": [{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}]},
@@ -121,7 +133,9 @@ CONVERTED: list[tuple[Schema, Schema]] = [
 
 @pytest.mark.parametrize(("schema", "expected"), CONVERTED, ids=str)
 def test_converted(schema: Schema, expected: Schema) -> None:
-    assert convert(schema) == (expected, ())
+    converted, notes = convert(schema)
+    assert converted == expected
+    assert not [note for note in notes if "no type" not in note]
 
 
 def test_references_are_written_out() -> None:
@@ -141,7 +155,154 @@ def test_a_reference_twice_is_no_recursion() -> None:
     assert schema["properties"] == {"a": STRING, "b": STRING}
 
 
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "#/$defs/list/anyOf/1",
+        "#/%24defs/list/anyOf/1",
+        "#/$defs/sp%20ace",
+        "#/$defs/%25",
+        "#/$defs/~01",
+        "#/%24defs/a~1b",
+        "#/$defs//x",
+    ],
+)
+def test_pointers_go_anywhere(ref: str) -> None:
+    defs: Schema = {
+        "list": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        "sp ace": {"type": "integer"},
+        "%": {"type": "integer"},
+        "~1": {"type": "integer"},
+        "a/b": {"type": "integer"},
+        "": {"x": {"type": "integer"}},
+    }
+    converted, notes = convert({"$ref": ref}, **{"$defs": defs})
+    assert converted == INTEGER
+    assert not notes
+
+
+@pytest.mark.parametrize(
+    "ref", ["#/$defs/0", "#/$defs/list/2", "#/$defs/list/-1", "#/$defs/list/01", "#/$defs/list/x"]
+)
+def test_pointers_to_nothing(ref: str) -> None:
+    with pytest.raises(LocalProtocolError, match="which is not there"):
+        convert({"$ref": ref}, **{"$defs": {"list": [{"type": "string"}] * 2}})
+
+
+def test_the_same_reference_beside_itself_is_no_recursion() -> None:
+    defs = {"A": {"properties": {"a": {"type": "string"}}}, "B": {"allOf": [{"$ref": "#/$defs/A"}]}}
+    schema = {"type": "object", "allOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]}
+    converted, notes = convert(schema, **{"$defs": defs})
+    assert converted == {"type": "OBJECT", "properties": {"a": STRING}}
+    assert not notes
+
+
+# The parameters themselves
+
+A, B = {"type": "string"}, {"type": "integer"}
+BOTH = {"a": STRING, "b": INTEGER}
+ROOTS: list[tuple[Schema, Schema]] = [
+    (
+        {"properties": {"a": A, "b": B}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        {"properties": BOTH},
+    ),
+    (
+        {
+            "type": "object",
+            "properties": {"a": A, "b": B},
+            "required": ["a"],
+            "oneOf": [{"required": ["b"]}, {}],
+        },
+        {"properties": BOTH, "required": ["a"]},
+    ),
+    (
+        {"anyOf": [{"properties": {"a": A}, "required": ["a"]}, {"properties": {"b": B}, "required": ["b"]}]},
+        {"properties": BOTH},
+    ),
+    (
+        {
+            "oneOf": [
+                {"type": "OBJECT", "properties": {"a": A}, "required": ["a"]},
+                {"$ref": "#/$defs/X"},
+                {"type": "null"},
+            ],
+            "$defs": {"X": {"type": "object", "properties": {"a": A, "b": B}, "required": ["a", "b"]}},
+        },
+        {"properties": BOTH, "required": ["a"]},
+    ),
+    ({"allOf": [{"anyOf": [{"properties": {"a": A}}, {"properties": {"b": B}}]}]}, {"properties": BOTH}),
+    (
+        {
+            "anyOf": [
+                {"oneOf": [{"properties": {"a": A}}, {"properties": {"b": B}}]},
+                {"properties": {"b": B}},
+            ]
+        },
+        {"properties": BOTH},
+    ),
+    (
+        {"anyOf": [{"properties": {"a": A}}], "oneOf": [{"properties": {"b": B}}]},
+        {"properties": BOTH},
+    ),
+    (
+        {
+            "anyOf": [
+                {"properties": {"kind": {"const": "x"}, "a": A}, "required": ["kind"]},
+                {"properties": {"kind": {"enum": ["y"]}, "a": B}, "required": ["kind", "a"]},
+            ]
+        },
+        {
+            "properties": {"kind": {"type": "STRING", "enum": ["x", "y"]}, "a": {"anyOf": [STRING, INTEGER]}},
+            "required": ["kind"],
+        },
+    ),
+    ({"anyOf": [{"properties": {"a": A}}, {"type": "string"}]}, {"properties": {"a": STRING}}),
+    ({"type": "OBJECT", "properties": {"a": A}}, {"properties": {"a": STRING}}),
+    ({"properties": {"a": A}, "anyOf": []}, {"properties": {"a": STRING}}),
+]
+
+
+@pytest.mark.parametrize(("schema", "expected"), ROOTS, ids=str)
+def test_alternatives_of_the_parameters_are_merged(schema: Schema, expected: Schema) -> None:
+    parameters, notes = convert_parameters("t", schema)
+    assert parameters is not None
+    assert parameters == {"type": "OBJECT", **expected}
+    check_schema(parameters)
+    types.Schema.model_validate(parameters)
+    merged = any(key in json.dumps(schema) for key in ("anyOf", "oneOf"))
+    assert any("alternatives of parameters" in note for note in notes) is merged
+
+
+def test_what_alternatives_of_the_parameters_lose_is_noted() -> None:
+    _, notes = convert_parameters(
+        "t",
+        {"anyOf": [{"properties": {"a": A}, "additionalProperties": False, "not": {}}, {"type": "string"}]},
+    )
+    told = " ".join(notes)
+    for word in ("additionalProperties", "no not:", "parameters other than objects", "parameters.anyOf[0]"):
+        assert word in told
+
+
 LEFT_OUT: list[tuple[Schema, Schema, str]] = [
+    (
+        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a", "missing"]},
+        {"type": "OBJECT", "properties": {"a": STRING}, "required": ["a"]},
+        "required names without a property",
+    ),
+    ({"type": "object", "required": ["missing"]}, {"type": "OBJECT"}, "required names without a property"),
+    ({"type": "object", "required": [["a"], 1, None]}, {"type": "OBJECT"}, "required names other than text"),
+    ({"enum": ["a", ""]}, {"type": "STRING", "enum": ["a"]}, "empty texts in an enum"),
+    ({"const": ""}, STRING, "empty texts in an enum"),
+    ({"type": "string", "enum": ["a", 1]}, {"type": "STRING", "enum": ["a"]}, "enum of other than strings"),
+    (
+        {"enum": ["a", 1]},
+        {"anyOf": [{"type": "STRING", "enum": ["a"]}, INTEGER]},
+        "enum of other than strings",
+    ),
+    ({"type": "string", "format": []}, STRING, "format []"),
+    ({"type": "string", "nullable": "yes"}, STRING, "nullable other than true or false"),
+    ({"type": "integer", "default": "x"}, INTEGER, "default of another type"),
+    ({"anyOf": [A, B], "default": 1}, {"anyOf": [STRING, INTEGER]}, "default beside alternatives"),
     ({"type": "object", "additionalProperties": False}, {"type": "OBJECT"}, "additionalProperties"),
     ({"type": "integer", "exclusiveMinimum": 0}, INTEGER, "exclusiveMinimum"),
     ({"type": "string", "format": "uri"}, STRING, "format 'uri'"),
@@ -232,6 +393,10 @@ REFUSED: list[tuple[Schema, Schema, str]] = [
     ({"type": "object", "properties": []}, {}, "properties that are no object"),
     ({"type": "object", "required": "a"}, {}, "a required that is no list"),
     ({"type": "string", "minLength": "1"}, {}, "a minLength that is no number"),
+    ({"type": "string", "minLength": 1.5}, {}, "a minLength that is no number"),
+    ({"type": "number", "minimum": float("inf")}, {}, "a minimum that is no number"),
+    ({"type": "string", "pattern": 1}, {}, "a pattern that is no text"),
+    ({"type": [{}]}, {}, "has the type {}"),
     ({"type": "string", "title": 1}, {}, "a title that is no text"),
 ]
 
@@ -275,6 +440,57 @@ def test_long_chains_of_references_are_refused() -> None:
     defs: Schema = {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(40)}
     with pytest.raises(LocalProtocolError, match="32 levels"):
         convert({"$ref": "#/$defs/0"}, **{"$defs": defs})
+
+
+SHAPES: dict[str, Schema] = {
+    "description": {
+        "$defs": {"a": {"type": "string", "description": "x" * 40_000}},
+        "properties": {f"p{n}": {"$ref": "#/$defs/a"} for n in range(2_000)},
+    },
+    "enum": {
+        "$defs": {"a": {"enum": [f"v{n}" for n in range(4_000)]}},
+        "properties": {f"p{n}": {"$ref": "#/$defs/a"} for n in range(1_000)},
+    },
+    "default": {
+        "$defs": {"a": {"type": "array", "default": list(range(9_000))}},
+        "properties": {f"p{n}": {"$ref": "#/$defs/a"} for n in range(2_000)},
+    },
+    "allOf": {
+        "$defs": {"a": {"properties": {f"p{n}": {} for n in range(2_000)}}},
+        "allOf": [{"$ref": "#/$defs/a"}] * 1_000,
+    },
+    "alternatives": {
+        "$defs": {**{f"{n}": {"anyOf": [{"$ref": f"#/$defs/{n + 1}"}] * 20} for n in range(25)}, "25": {}},
+        "$ref": "#/$defs/0",
+    },
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_small_schemas_do_not_grow_large(shape: str) -> None:
+    began = time.process_time()
+    with pytest.raises(LocalProtocolError, match="makes it larger than") as caught:
+        convert_parameters("t", SHAPES[shape])
+    assert time.process_time() - began < 5  # minutes, without a bound
+    assert len(str(caught.value)) < 500
+
+
+def test_many_types_and_notes() -> None:
+    began = time.process_time()
+    parameters, notes = convert_parameters(
+        "t",
+        {
+            "properties": {
+                "x": {"type": ["string", "integer"] * 2_000, "enum": ["a"] * 2_000},
+                **{f"p{n}": {"type": "string", f"x-{n}": 1} for n in range(2_000)},
+            }
+        },
+    )
+    assert parameters is not None
+    assert len(parameters["properties"]) == 2_001
+    assert len(notes) <= 25
+    assert any("1980 more keys" in note for note in notes)
+    assert time.process_time() - began < 5
 
 
 # Any schema at all
@@ -325,6 +541,23 @@ def test_any_schema_is_converted_or_refused(schema: Any, a: Any, b: Any) -> None
         convert(schema, **{"$defs": {"a": a, "b": b}})
 
 
+@given(_schemas(_any_schema), _any_schema, _any_schema)
+def test_any_parameters_keep_their_names(schema: Any, a: Any, b: Any) -> None:
+    schema = {**schema, "$defs": {"a": a, "b": b}}
+    try:
+        parameters, _ = convert_parameters("t", schema)
+    except LocalProtocolError:
+        return
+    if parameters is not None:
+        check_schema(parameters)
+        types.Schema.model_validate(parameters)
+    names = set(schema.get("properties", {}))
+    for branch in [*schema.get("anyOf", ()), *schema.get("oneOf", ())]:
+        if isinstance(branch, dict) and branch.get("type") == "object" and "anyOf" not in branch:
+            names |= set(branch.get("properties", {}))
+    assert names <= set((parameters or {"properties": {}})["properties"])
+
+
 @given(
     st.recursive(
         _scalars,
@@ -340,6 +573,9 @@ def test_any_schema_is_converted_or_refused(schema: Any, a: Any, b: Any) -> None
         max_leaves=6,
     )
 )
-def test_any_json_is_converted_or_refused(json: Any) -> None:
+def test_any_json_is_converted_or_refused(anything: Any) -> None:
     with contextlib.suppress(LocalProtocolError):
-        convert(json)
+        convert(anything)
+    if isinstance(anything, dict):
+        with contextlib.suppress(LocalProtocolError):
+            convert_parameters("t", anything)
