@@ -19,15 +19,20 @@ from speko_anyio import (
     AuthenticationError,
     ConfigurationError,
     MissingAPIKeyError,
+    OpenAI,
+    ProviderGrant,
     ProxyError,
     Ready,
     SessionGrant,
     Speko,
     ToolResult,
+    open_session,
 )
 from speko_anyio.client import opening as opening_module
 from speko_anyio.client.block import block
+from speko_anyio.client.mint import AnyGrant
 from speko_anyio.client.stream_driver import StreamDriver
+from speko_anyio.protocol.mint import Credential
 from speko_anyio.protocol.url import WebSocketURL
 from speko_anyio.testing.server import FakeServer, grant
 from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy
@@ -226,6 +231,28 @@ async def test_a_connection_is_made_once() -> None:
             with pytest.raises(RuntimeError, match="once"):
                 await connecting.__aenter__()
     assert len(transport.requests) == 1
+
+
+async def test_awaiting_a_session_says_how_it_is_opened() -> None:
+    grants: list[AnyGrant] = [grant()]
+    grants.append(
+        ProviderGrant(
+            transport="provider_direct",
+            session_id="s1",
+            provider="openai",
+            model="m",
+            adapter="openai.realtime.v1",
+            provider_transport="websocket",
+            endpoint="wss://p.test",
+            credential=Credential(kind="bearer", value="ek"),
+        )
+    )
+    waiting: list[Any] = [Speko(KEY).realtime.connect(provider="openai", model="m")]
+    waiting += [open_session(granted) for granted in grants]
+    waiting.append(OpenAI("sk-test").connect(model="m"))
+    for session in waiting:
+        with pytest.raises(TypeError, match="is opened with `async with`, not with await"):
+            await session
 
 
 async def test_open_dials_where_the_grant_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,9 +77,12 @@ async def test_the_types_are_known_to_type_checkers() -> None:
 
 async def test_what_is_no_type_of_frame_is_refused() -> None:
     async with connected() as (session, _server):
-        with pytest.raises(TypeError, match="'str'> is no type of frame; the types are Audio, Close, "):
-            async with session.frames(str):  # type: ignore[type-var]  # what a type checker would say
-                raise AssertionError("it opened")
+        with pytest.raises(TypeError, match="'str'> is not a type of frame; the types are Audio, Close, "):
+            session.frames(str)  # type: ignore[type-var]  # what a type checker would say
+        wrong: Any
+        for wrong in (Usage(1, 2), [Audio], None):
+            with pytest.raises(TypeError, match="is not a type of frame"):
+                session.frames(wrong)
 
 
 async def test_a_slow_one_holds_up_the_reading_and_loses_nothing() -> None:

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -569,3 +570,66 @@ async def test_a_session_whose_time_is_up_says_so_with_a_type_of_its_own() -> No
         for use in (session.receive, session.commit):
             with pytest.raises(SessionExpired, match="with code 1000: session_expired; open a new one"):
                 await use()
+
+
+# What can't work is refused at once
+
+
+def into(frames: list[Frame], frame: Frame) -> None:
+    frames.append(frame)
+
+
+async def generator(frame: Frame) -> AsyncGenerator[Frame, None]:
+    yield frame
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        ("x", "a handler is a function that takes one frame, not 'x'"),
+        (None, "not None"),
+        (lambda: None, r"must take one argument, the frame, but it takes \(\)"),
+        (lambda frame, more: None, r"but it takes \(frame, more\)"),
+        (generator, "is a generator, so its body would never run"),
+    ],
+    ids=str,
+)
+async def test_what_is_no_handler_is_refused(handler: Any, words: str) -> None:
+    async with connected() as (session, server):
+        with pytest.raises(TypeError, match=words):
+            session.on(handler)
+        seen: list[Frame] = []
+        session.on(seen.append)
+        session.on(partial(into, seen))
+        server.core.send_usage(1, 2)
+        server.flush()
+        await settled()
+        assert seen.count(Usage(1, 2)) == 2
+
+
+async def test_a_second_reader_is_told_of_frames() -> None:
+    async with connected() as (session, _server), anyio.create_task_group() as tasks:
+        await session.receive()
+        tasks.start_soon(session.receive)
+        await settled()
+        for read in (session.receive, session.__anext__):
+            with pytest.raises(anyio.BusyResourceError, match=r"`async with session.frames\(\) as frames`"):
+                await read()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("code", [0, 999, 1001, 1005, 1006, 1011, 1012, 2999, 5000, "1000", None])
+async def test_a_close_code_that_is_not_the_applications_is_refused(code: Any) -> None:
+    async with connected() as (session, server):
+        with pytest.raises(LocalProtocolError, match="use 1000 or one from 4000 to 4999"):
+            await session.close(code)
+        await session.commit()
+        await settled()
+        assert server.commands == [Commit()]
+
+
+@pytest.mark.parametrize("code", [1000, 3000, 4000, 4999])
+async def test_a_close_code_of_the_applications_is_sent(code: int) -> None:
+    async with connected() as (session, server):
+        await session.close(code, "done")
+    assert server.closed == Close(code, "done", "remote")

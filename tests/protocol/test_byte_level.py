@@ -917,7 +917,7 @@ def test_the_outbox_is_full_at_its_limit(role: str) -> None:
     connection.send_audio(bytes(600))
     connection.send_audio(bytes(400))
     for size in (2, 200):
-        with pytest.raises(LocalProtocolError, match="limit of 1000 bytes; take what is queued"):
+        with pytest.raises(LocalProtocolError, match="limit of 1000 bytes; pass less at a time"):
             connection.send_audio(bytes(size))
     assert sent(connection) == [(BINARY, bytes(600)), (BINARY, bytes(400))]
     connection.send_audio(bytes(1000))

@@ -1,8 +1,71 @@
 from __future__ import annotations
 
+import array
+import ctypes
+import sys
+from typing import Literal
+
 import pytest
 
-from speko_anyio.protocol.pcm import whole_samples
+from speko_anyio.protocol.pcm import Buffer, pcm_bytes, whole_samples
+
+SAMPLES = [1, -2, 300, -400]
+PCM = b"".join(sample.to_bytes(2, "little", signed=True) for sample in SAMPLES)
+
+
+def shaped(*shape: int, code: Literal["h", "B"] = "h") -> memoryview:
+    return memoryview(PCM).cast("B").cast(code, shape)
+
+
+@pytest.mark.parametrize(
+    "pcm",
+    [
+        PCM,
+        bytearray(PCM),
+        memoryview(PCM),
+        memoryview(PCM).cast("b"),
+        memoryview(PCM).cast("c"),
+        array.array("B", PCM),
+        memoryview(PCM).cast("h"),
+        shaped(4, 1),
+        shaped(1, 4),
+        (ctypes.c_int16.__ctype_le__ * 4)(*SAMPLES),
+        (ctypes.c_ubyte * 8)(*PCM),
+        memoryview(b"".join(PCM[at : at + 2] + b"??" for at in range(0, 8, 2))).cast("h")[::2],
+    ],
+    ids=lambda pcm: f"{type(pcm).__name__} {getattr(pcm, 'format', '')}",
+)
+def test_bytes_and_mono_int16_are_audio(pcm: Buffer) -> None:
+    if sys.byteorder == "little" or "h" not in memoryview(pcm).format:
+        assert pcm_bytes(pcm) == PCM
+
+
+WRONG = [
+    (array.array("f", [0.5, -0.5]), "floating-point numbers; with numpy pass (samples.clip(-1, 1) * 32767)"),
+    (array.array("d", [0.5]), "floating-point numbers"),
+    (array.array("i", SAMPLES), "items of 4 bytes (format 'i'); scale the samples to 16 bits"),
+    (array.array("H", [1, 2]), "items of 2 bytes (format 'H')"),
+    (array.array("q", [1]), "items of 8 bytes"),
+    (memoryview(b"\0\1").cast("?"), "items of 1 bytes (format '?')"),
+    (
+        (ctypes.c_int16.__ctype_be__ * 4)(*SAMPLES),
+        "a big-endian array; with numpy pass samples.astype(",
+    ),
+    ((ctypes.c_float.__ctype_le__ * 2)(0.5), "floating-point numbers"),
+    (shaped(2, 2), "an array of shape (2, 2); pass one channel, such as samples[:, 0]"),
+    (shaped(2, 4, code="B"), "an array of shape (2, 4)"),
+    ([1, 2, 3], "not list; for a list of samples pass array.array('h', samples)"),
+    ("abcd", "not str"),
+    (5, "not int"),
+    (None, "not NoneType"),
+]
+
+
+@pytest.mark.parametrize(("pcm", "words"), WRONG, ids=lambda value: value if isinstance(value, str) else "")
+def test_anything_else_is_refused_with_how_to_convert_it(pcm: Buffer, words: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        pcm_bytes(pcm)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -654,7 +654,7 @@ def test_the_outbox_is_full_at_its_limit(role: str) -> None:
     session.send_audio(bytes(40))
     session.send_audio(bytes(60))
     with says(
-        "the outbox would pass its limit of 100 bytes; take what is queued and send it before you queue more"
+        "the outbox would pass its limit of 100 bytes; pass less at a time, or send what is queued first"
     ):
         session.send_audio(bytes(2))
     assert session.messages_to_send() == [bytes(40), bytes(60)]

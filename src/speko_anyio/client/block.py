@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,6 +22,14 @@ def block(
     return asynccontextmanager(function)  # type: ignore[return-value]
 
 
+def refuse_await() -> NoReturn:
+    """What ``await`` gets of a block: without this Python would only say that it can't be awaited."""
+    raise TypeError(
+        "a session is opened with `async with`, not with await: `async with speko.realtime.connect(...) as "
+        "session:`"
+    )
+
+
 class LateBlock(Generic[T]):
     """The block that `find` finds, once, when this one is entered. No generator: those keep what they were
     called with, and take 0.7 KiB themselves, for as long as the block lasts."""
@@ -30,6 +38,9 @@ class LateBlock(Generic[T]):
 
     def __init__(self, find: Callable[[], Awaitable[AbstractAsyncContextManager[T, None]]]) -> None:
         self._find: Callable[[], Awaitable[AbstractAsyncContextManager[T, None]]] | None = find
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        refuse_await()
 
     async def __aenter__(self) -> T:
         find, self._find = self._find, None

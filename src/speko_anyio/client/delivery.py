@@ -25,6 +25,12 @@ _FRAMES_PER_TURN: Final = 64
 costs several times what a frame does."""
 
 
+_SECOND_READER: Final = (
+    "another task is already receiving here; give each reader a stream of its own: "
+    "`async with session.frames() as frames`"
+)
+
+
 def _cost(frame: Frame) -> int:
     match frame:
         case Audio(pcm=pcm):
@@ -173,7 +179,9 @@ class DeliveryBuffer:
         cancellation is noticed when it waits, and else at every 64th frame.
         """
         if self._busy:
-            raise anyio.BusyResourceError("receiving from")
+            busy = anyio.BusyResourceError("receiving from")
+            busy.args = (_SECOND_READER,)
+            raise busy
         self._busy = True
         frames = self._frames
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Generic, Self, TypeVar, cast, get_args
+from collections.abc import AsyncGenerator
+from typing import Any, Final, Generic, Self, TypeVar, cast, get_args
 
 from ..protocol.frames import Frame
+from .block import block
 from .delivery import DeliveryBuffer
 from .pump import Pump
 
@@ -13,13 +15,27 @@ F_co = TypeVar("F_co", covariant=True)
 FRAME_TYPES: Final[frozenset[type]] = frozenset(get_args(Frame))
 
 
-def check_types(kinds: tuple[type, ...]) -> frozenset[type]:
+def check_types(kinds: tuple[object, ...]) -> frozenset[type]:
     """The frame types `kinds`, all there are when it is empty; TypeError for anything else."""
+    checked: set[type] = set()
     for kind in kinds:
-        if kind not in FRAME_TYPES:
+        if not isinstance(kind, type) or kind not in FRAME_TYPES:
             known = ", ".join(sorted(frame.__name__ for frame in FRAME_TYPES))
-            raise TypeError(f"{kind!r} is no type of frame; the types are {known}")
-    return frozenset(kinds) or FRAME_TYPES
+            raise TypeError(f"{kind!r} is not a type of frame; the types are {known}")
+        checked.add(kind)
+    return frozenset(checked) or FRAME_TYPES
+
+
+@block
+async def stream_frames(
+    pump: Pump, kinds: frozenset[type], *, max_buffer: int | None, drop_oldest: bool
+) -> AsyncGenerator[FrameStream[Any], None]:
+    """The stream of the frames of these types, while the block lasts."""
+    buffer = pump.subscribe_to(kinds, max_buffer=max_buffer, drop_oldest=drop_oldest)
+    try:
+        yield FrameStream(pump, buffer)
+    finally:
+        pump.unsubscribe(buffer)
 
 
 class FrameStream(Generic[F_co]):

@@ -18,6 +18,27 @@ Handler = Callable[[Frame], Awaitable[object] | object]
 """Called with each frame; when it gives an awaitable, that is awaited before the next frame."""
 
 
+def check_handler(handler: object) -> None:
+    """TypeError for an object that can't be called with one frame."""
+    if not callable(handler):
+        raise TypeError(
+            f"a handler is a function that takes one frame, not {handler!r}; for some types of frames only, "
+            "use `async with session.frames(Transcript)`"
+        )
+    if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
+        raise TypeError(f"the handler {handler!r} is a generator, so its body would never run; don't yield")
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # of some builtins nobody knows it
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise TypeError(
+            f"the handler {handler!r} must take one argument, the frame, but it takes {signature}"
+        ) from None
+
+
 class Handlers:
     """The handlers of the session that `pump` moves; each runs as a task of its `lifetime`."""
 

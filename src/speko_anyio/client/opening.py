@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from anyio.abc import ByteStream
 
@@ -14,6 +15,7 @@ from ..observe.observer import Observers
 from ..observe.watching import Audience, audience_of
 from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.url import parse_url
+from .block import refuse_await
 from .delivery import DEFAULT_MAX_BUFFER
 from .dialing import dial
 from .driver import Driver
@@ -74,11 +76,13 @@ class CoreOptions(TypedDict):
 
 
 def check_names(options: Mapping[str, object]) -> None:
-    """TypeError for an option that there is not."""
+    """TypeError for an unknown option."""
     known = SessionOptions.__annotations__
     for name in options:
         if name not in known:
-            raise TypeError(f"there is no session option {name!r}; the options are {', '.join(known)}")
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
+            raise TypeError(f"unknown session option {name!r}; {hint}")
 
 
 def open_core(
@@ -136,6 +140,9 @@ class _SessionBlock:
 
     def __init__(self, open_session: Callable[[], Awaitable[RealtimeSession]]) -> None:
         self._open: Callable[[], Awaitable[RealtimeSession]] | None = open_session
+
+    def __await__(self) -> Generator[Any, Any, RealtimeSession]:
+        refuse_await()
 
     async def __aenter__(self) -> RealtimeSession:
         open_session, self._open = self._open, None

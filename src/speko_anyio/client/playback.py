@@ -16,6 +16,7 @@ from ..audio.pcm import SAMPLE_BYTES
 from ..audio.resample import Resampler
 from ..protocol.frames import Audio, Close, Frame, Interruption, ResponseEnd, Transcript, Usage
 from ..protocol.mint import DEFAULT_SAMPLE_RATE
+from ..protocol.pcm import Buffer, pcm_bytes
 
 logger: Final = logging.getLogger("speko_anyio")
 
@@ -136,11 +137,13 @@ class Playback:
             case _:
                 pass
 
-    def write(self, pcm: bytes, sample_rate: int | None = None) -> None:
+    def write(self, pcm: Buffer, sample_rate: int | None = None) -> None:
         """Append PCM16 mono, whole samples, at `sample_rate` samples a second; at the playback's own if None.
 
-        ImportError when the rate has to be converted and soxr is not installed.
+        ImportError when the rate has to be converted and soxr is not installed; TypeError for an array that
+        is not mono int16.
         """
+        pcm = pcm_bytes(pcm)
         with self._lock:
             self._begin_turn()
             self._waited = 0

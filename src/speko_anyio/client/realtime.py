@@ -57,7 +57,10 @@ def open_session(
         # The dialects are loaded when they are needed.
         from .direct_grant import open_provider_grant
 
-        return open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, **options)
+        async def find() -> AbstractAsyncContextManager[RealtimeSession, None]:
+            return open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, **options)
+
+        return LateBlock(find)
 
     def make_core(core_options: CoreOptions) -> ClientConnection:
         return ClientConnection(

@@ -9,7 +9,7 @@ from ..audio.resample import Resampler
 from ..protocol.dialect import NEED_DATA, NeedData
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
-from ..protocol.session import Buffer
+from ..protocol.pcm import Buffer, pcm_bytes
 from ..protocol.state import State
 from ..providers.connection import ProviderConnection
 from ..providers.resampling import Converter
@@ -77,7 +77,7 @@ class ResampledCore:
 
     def send_audio(self, pcm: Buffer) -> None:
         if type(pcm) is not bytes:
-            pcm = memoryview(pcm).tobytes()
+            pcm = pcm_bytes(pcm)
         if len(pcm) & 1 or self._core.state is not State.OPEN:
             self._core.send_audio(pcm)  # which says what is wrong
         self._core.send_audio(self._input.convert(pcm, self.input_sample_rate, self._core.input_sample_rate))

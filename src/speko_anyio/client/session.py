@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeVar, overload
 
 import anyio
 
 from ..audio.pcm import duration
 from ..observe.watching import Audience
+from ..protocol import close_codes
+from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Audio, Close, Frame
-from ..protocol.session import Buffer
-from .block import block
+from ..protocol.pcm import Buffer, pcm_bytes
 from .delivery import DEFAULT_MAX_BUFFER
 from .driver import Driver
-from .frame_stream import FrameStream, check_types
-from .handlers import Handler, Handlers
+from .frame_stream import FrameStream, check_types, stream_frames
+from .handlers import Handler, Handlers, check_handler
 from .lifetime import Lifetime
 from .pump import ClientCore, Pump
 from .stats import SessionStats, TurnTimes
@@ -26,6 +27,10 @@ from .tools import Toolbox, ToolErrors
 A = TypeVar("A", bound=Frame)
 B = TypeVar("B", bound=Frame)
 C = TypeVar("C", bound=Frame)
+
+_MAX_PART: Final = 256 * 1024
+"""Bytes of a `send_audio` that are queued at a time: far below the outbox's limit, also as base64 and at a
+provider's higher sample rate."""
 
 
 class RealtimeSession:
@@ -160,9 +165,25 @@ class RealtimeSession:
 
     async def send_audio(self, pcm: Buffer) -> None:
         """Send the user's speech: PCM16 little-endian mono at `input_sample_rate`, whole samples, any
-        length (more than 64 KiB is split). See the class for what it raises and what cancelling does."""
-        await self._driver.send(self._core.send_audio, pcm)
-        self._audio_bytes_sent += len(pcm) if type(pcm) is bytes else memoryview(pcm).nbytes
+        length, as bytes or an array of int16. It travels in messages of 32 KiB at most.
+
+        More than 256 KiB goes out part by part, each when the transport has taken the one before: what other
+        tasks send may come between two parts, and a cancellation there leaves the rest unsent and the session
+        alive. TypeError for an array of other samples. See the class for what else it raises and what
+        cancelling does.
+        """
+        if type(pcm) is not bytes:
+            pcm = pcm_bytes(pcm)
+        size = len(pcm)
+        # Half a sample at the end is refused before anything is sent.
+        if size <= _MAX_PART or size & 1:
+            await self._driver.send(self._core.send_audio, pcm)
+            self._audio_bytes_sent += size
+            return
+        for start in range(0, size, _MAX_PART):
+            part = pcm[start : start + _MAX_PART]
+            await self._driver.send(self._core.send_audio, part)
+            self._audio_bytes_sent += len(part)
 
     async def commit(self) -> None:
         """End the user's turn: what was sent is to be answered now."""
@@ -201,8 +222,9 @@ class RealtimeSession:
         """The next frame, waiting for it; the last one is `Close`.
 
         After that it raises `ConnectionClosed`, or `RemoteProtocolError` when the peer broke the protocol;
-        `anyio.BusyResourceError` while another task is receiving. Cancelled, it loses no frame; frames
-        that are here already are given without a look at the event loop, but for every 64th.
+        `anyio.BusyResourceError` while another task is receiving: give each reader its own `frames`.
+        Cancelled, it loses no frame; frames that are here already are given without a look at the event loop,
+        but for every 64th.
         """
         frame = self._inbox.take()
         if frame is None:
@@ -253,10 +275,9 @@ class RealtimeSession:
     def frames(
         self, *kinds: type[Frame], max_buffer: int | None = None, drop_oldest: bool = False
     ) -> AbstractAsyncContextManager[FrameStream[Frame], None]: ...
-    @block
-    async def frames(
+    def frames(
         self, *kinds: type, max_buffer: int | None = None, drop_oldest: bool = False
-    ) -> AsyncGenerator[FrameStream[Any], None]:
+    ) -> AbstractAsyncContextManager[FrameStream[Any], None]:
         """A consumer of its own while the block lasts: every frame of the types `kinds`, of all when none are
         given, that was not yet received and all that follow. As many as you like, each in its own time::
 
@@ -268,13 +289,9 @@ class RealtimeSession:
         - `drop_oldest`: drop the oldest instead, for a display that had better be late than hold up a call.
 
         An `Interruption` discards the audio ahead of it here too, also when it is not asked for. The stream
-        ends with the session, behind its `Close`. TypeError for what is no type of frame.
+        ends with the session, behind its `Close`. TypeError for an object that is not a type of frame.
         """
-        buffer = self._pump.subscribe_to(check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
-        try:
-            yield FrameStream(self._pump, buffer)
-        finally:
-            self._pump.unsubscribe(buffer)
+        return stream_frames(self._pump, check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
 
     def on(self, handler: Handler) -> Callable[[], None]:
         """Call `handler` with every frame not yet received and all that follow, one at a time and in order;
@@ -289,8 +306,10 @@ class RealtimeSession:
         With a handler and nobody iterating yet, the iteration's own buffer does not hold up the reading: an
         iteration that starts late misses the oldest of what was more than ``max_buffer`` bytes.
 
-        Raises as the sends do once the session is over: the handler would never be called.
+        Raises as the sends do once the session is over: the handler would never be called. TypeError for an
+        object that can't be called with one frame.
         """
+        check_handler(handler)
         if self._pump.done:
             raise self._pump.error.with_traceback(None)
         return self._handlers.add(handler)
@@ -304,8 +323,13 @@ class RealtimeSession:
         counts, further ones wait for the same end. Frames that came before can still be received, and after
         them `Close`. Leaving the ``async with`` does this. Cancelled, it closes forcefully at once.
 
-        `LocalProtocolError` when `code` may not be sent: use 1000 or 4000 to 4999.
+        `LocalProtocolError` when an application may not send `code`: use 1000 or 4000 to 4999 (3000 to 3999
+        are registered with IANA).
         """
+        if not close_codes.is_for_applications(code):
+            raise LocalProtocolError(
+                f"{code!r} is not a close code for applications; use 1000 or one from 4000 to 4999"
+            )
         self._pump.close(code, reason)
         self._driver.moved()
         try:

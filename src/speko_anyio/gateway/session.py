@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from speko_anyio.protocol.commands import Command
     from speko_anyio.protocol.dialect import Message
     from speko_anyio.protocol.frames import ResponseStatus, Role, ToolStatus
-    from speko_anyio.protocol.session import Buffer, ServerProtocol
+    from speko_anyio.protocol.pcm import Buffer
+    from speko_anyio.protocol.session import ServerProtocol
 
 _P = ParamSpec("_P")
 
@@ -277,7 +278,8 @@ class ServerSession:
     # To the client
 
     async def send_audio(self, pcm: Buffer) -> None:
-        """Send PCM16 little-endian mono audio at `output_sample_rate`, any even number of bytes."""
+        """Send PCM16 little-endian mono audio at `output_sample_rate`: any even number of bytes up to
+        ``limits.max_outbox``, or an array of int16; TypeError for an array of other samples."""
         await self._send(self._core.send_audio, pcm)
 
     async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:

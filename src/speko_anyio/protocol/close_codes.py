@@ -35,6 +35,12 @@ def cut_reason(reason: str) -> str:
     return reason if len(encoded) <= MAX_REASON else encoded[:MAX_REASON].decode(errors="ignore")
 
 
+def is_for_applications(code: object) -> bool:
+    """Whether an application may end a session with `code`: what a browser's ``close()`` takes too. The other
+    codes are the protocol's own to send."""
+    return code == NORMAL or (isinstance(code, int) and 3000 <= code <= 4999)
+
+
 def is_sendable(code: object) -> bool:
     """Whether `code` may stand in a close frame (RFC 6455 sections 7.4.1 and 7.4.2, IANA to 1013).
 

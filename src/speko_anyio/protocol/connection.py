@@ -24,7 +24,8 @@ from .frames import Frame, ResponseStatus
 from .headers import Headers, encode_headers
 from .limits import DEFAULT_LIMITS, Limits
 from .masking import Entropy, mask
-from .session import Buffer, ClientProtocol, ServerProtocol
+from .pcm import Buffer
+from .session import ClientProtocol, ServerProtocol
 from .state import Signal, State
 from .tokens import check_token, is_token
 

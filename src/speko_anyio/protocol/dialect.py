@@ -364,7 +364,7 @@ class Dialect(abc.ABC, Generic[EventT]):
     def _outbox_full(self) -> LocalProtocolError:
         return LocalProtocolError(
             f"the outbox would pass its limit of {self._max_outbox} bytes; "
-            "take what is queued and send it before you queue more"
+            "pass less at a time, or send what is queued first"
         )
 
     def _move(self, signal: Signal) -> None:

@@ -1,12 +1,54 @@
-"""PCM16 in messages: how much one takes, and whole samples out of those that end in the middle of one."""
+"""PCM16 in messages: what callers may pass, how much one message takes, and whole samples across messages."""
 
 from __future__ import annotations
 
-from typing import Final
+import sys
+from typing import Final, TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Audio as callers have it: bytes, or a buffer of int16 such as an `array.array` or a numpy array."""
 
 MAX_AUDIO_MESSAGE: Final = 32 * 1024
 """Bytes of PCM16 in one binary message we send; more is split. 0.7 s at 24 kHz: far below every known
 server's limit, and small enough that a control message soon gets its turn."""
+
+
+_BYTES: Final = frozenset("Bbc")
+"""Formats of buffers that are plain bytes; what they mean is the caller's word."""
+
+_NATIVE: Final = {"@": sys.byteorder, "=": sys.byteorder, "<": "little", ">": "big", "!": "big"}
+"""The byte orders of the `struct` module."""
+
+
+def pcm_bytes(pcm: Buffer) -> bytes:
+    """The bytes of `pcm`: bytes as they are, or an array of mono int16 samples in little-endian order.
+
+    TypeError for anything else: the bytes of other samples, taken for PCM16, are noise.
+    """
+    if type(pcm) is bytes:
+        return pcm
+    try:
+        view = memoryview(pcm)
+    except (TypeError, ValueError, BufferError):
+        raise TypeError(
+            f"audio must be bytes of PCM16 or an array of int16, not {type(pcm).__name__}; for a list of "
+            "samples pass array.array('h', samples)"
+        ) from None
+    order, code = view.format[:-1] or "@", view.format[-1:]
+    if sum(size > 1 for size in view.shape or ()) > 1:
+        wrong = f"an array of shape {view.shape}"
+        how = "pass one channel, such as samples[:, 0], or mix them down to one"
+    elif code in _BYTES or (code == "h" and _NATIVE.get(order) == "little"):
+        return view.tobytes()
+    elif code == "h":
+        wrong, how = "a big-endian array", "with numpy pass samples.astype('<i2')"
+    elif code in "efdg":
+        wrong = "an array of floating-point numbers"
+        how = "with numpy pass (samples.clip(-1, 1) * 32767).astype('<i2')"
+    else:
+        wrong = f"an array with items of {view.itemsize} bytes (format {view.format!r})"
+        how = "scale the samples to 16 bits and, with numpy, pass samples.astype('<i2')"
+    raise TypeError(f"audio must be mono PCM16, little-endian int16, but this is {wrong}; {how}")
 
 
 def whole_samples(odd: bytes, pcm: bytes) -> tuple[bytes, bytes]:

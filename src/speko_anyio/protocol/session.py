@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from typing import Final, TypeAlias, get_args
+from typing import Final, get_args
 
 from . import close_codes, codec, extensions
 from .calls import Calls
@@ -32,11 +32,8 @@ from .frames import (
     Usage,
 )
 from .limits import DEFAULT_LIMITS, Limits
-from .pcm import MAX_AUDIO_MESSAGE, whole_samples
+from .pcm import MAX_AUDIO_MESSAGE, Buffer, pcm_bytes, whole_samples
 from .state import State
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
-"""Audio as callers have it; taken as its raw bytes, whatever a memoryview's format."""
 
 MAX_SAMPLE_RATE: Final = 192_000
 """The highest rate a peer may announce; above it the value is a mistake (the highest of common hardware)."""
@@ -53,10 +50,11 @@ class ClientDialect(Dialect[Frame], abc.ABC):
 
     @abc.abstractmethod
     def send_audio(self, pcm: Buffer) -> None:
-        """Queue PCM16 little-endian mono audio at the session's input rate, any even number of bytes.
+        """Queue PCM16 little-endian mono audio at the session's input rate: any even number of bytes, or an
+        array of int16. Messages of 32 KiB at most carry it.
 
-        Raises `LocalProtocolError` for an odd number of bytes or a full outbox, `ConnectionClosed` after
-        the end or a goodbye; then nothing of it was queued.
+        Raises `LocalProtocolError` for an odd number of bytes or a full outbox, TypeError for an array of
+        other samples, `ConnectionClosed` after the end or a goodbye; then nothing of it was queued.
         """
 
     @abc.abstractmethod
@@ -161,8 +159,7 @@ class _SpekoSession(Dialect[EventT]):
 
     def send_audio(self, pcm: Buffer) -> None:
         if type(pcm) is not bytes:
-            # A memoryview may count in samples, and bytes(5) is five zeros: only a buffer passes here.
-            pcm = memoryview(pcm).tobytes()
+            pcm = pcm_bytes(pcm)
         size = len(pcm)
         queued = self._queued + size
         if size & 1 or queued > self._max_outbox or not self._may_talk:

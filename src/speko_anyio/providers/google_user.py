@@ -15,7 +15,7 @@ from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Role, Transcript
 from ..protocol.limits import Limits
 from ..protocol.mint import SessionConfig
-from ..protocol.session import Buffer
+from ..protocol.pcm import Buffer
 from ..protocol.state import State
 from . import google_events as wire
 from .closes import Service

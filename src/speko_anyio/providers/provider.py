@@ -9,7 +9,8 @@ from ..protocol import close_codes
 from ..protocol.errors import LocalProtocolError, SpekoError
 from ..protocol.frames import Close, Error, ResponseEnd, Transcript
 from ..protocol.limits import Limits
-from ..protocol.session import Buffer, ClientDialect
+from ..protocol.pcm import Buffer, pcm_bytes
+from ..protocol.session import ClientDialect
 from ..protocol.state import Signal, State
 from . import closes, codes
 from .playback import Playback
@@ -183,8 +184,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
     def _checked_audio(self, pcm: Buffer) -> bytes:
         """The bytes of `pcm`; raises as `send_audio`."""
         if type(pcm) is not bytes:
-            # A memoryview may count in samples, and bytes(5) is five zeros: only a buffer passes here.
-            pcm = memoryview(pcm).tobytes()
+            pcm = pcm_bytes(pcm)
         self._check_open()
         if len(pcm) & 1:
             raise LocalProtocolError(

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..protocol.frames import Error
-from ..protocol.pcm import MAX_AUDIO_MESSAGE
-from ..protocol.session import Buffer
+from ..protocol.pcm import MAX_AUDIO_MESSAGE, Buffer
 from . import codes
 from . import realtime_events as wire
 from .realtime_base import RESPONSE_TIMEOUT, RealtimeBase

@@ -1,0 +1,86 @@
+"""Audio from the application: what every way in takes, and what a long piece does."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from speko_anyio import Playback, open_session
+from speko_anyio.client.resampled import ResampledCore
+from speko_anyio.protocol import AudioIn, LocalProtocolError
+from speko_anyio.protocol.connection import ClientConnection, ServerConnection
+from speko_anyio.protocol.mint import SessionConfig
+from speko_anyio.protocol.session import ClientProtocol, ServerProtocol
+from speko_anyio.providers.connection import GoogleConnection, OpenAIConnection, XAIConnection
+from speko_anyio.providers.google import GoogleDialect, google_endpoint
+from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
+from speko_anyio.providers.xai import XAIDialect, xai_endpoint
+from speko_anyio.testing.server import FakeServer, grant
+
+OPENAI = SessionConfig(provider="openai", model="gpt-realtime-2.1")
+XAI = SessionConfig(provider="xai", model="grok-voice-beta")
+GOOGLE = SessionConfig(provider="google", model="gemini-3.8-live")
+
+
+def resampled() -> ResampledCore:
+    core = OpenAIConnection(openai_endpoint("sk-test", "gpt-realtime-2.1"), OPENAI)
+    return ResampledCore(core, input_sample_rate=16_000, output_sample_rate=16_000)
+
+
+DOORS: dict[str, Callable[[], Callable[[Any], None]]] = {
+    "ClientProtocol": lambda: ClientProtocol().send_audio,
+    "ServerProtocol": lambda: ServerProtocol().send_audio,
+    "ClientConnection": lambda: ClientConnection("ws://s.test/", "token").send_audio,
+    "ServerConnection": lambda: ServerConnection().send_audio,
+    "OpenAIDialect": lambda: OpenAIDialect(OPENAI).send_audio,
+    "XAIDialect": lambda: XAIDialect(XAI).send_audio,
+    "GoogleDialect": lambda: GoogleDialect(GOOGLE).send_audio,
+    "XAIConnection": lambda: XAIConnection(xai_endpoint("x", "m"), XAI).send_audio,
+    "GoogleConnection": lambda: GoogleConnection(google_endpoint("x"), GOOGLE).send_audio,
+    "ResampledCore": lambda: resampled().send_audio,
+    "Playback": lambda: Playback().write,
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_way_in_takes_an_array_of_other_samples(door: str) -> None:
+    send = DOORS[door]()
+    with pytest.raises(TypeError, match="floating-point numbers; with numpy pass"):
+        send(array.array("f", [0.25] * 480))
+
+
+@pytest.mark.anyio
+async def test_a_session_takes_int16_and_refuses_float32() -> None:
+    server = FakeServer()
+    async with open_session(grant(), stream=server.stream) as session:
+        with pytest.raises(TypeError, match="floating-point"):
+            await session.send_audio(array.array("f", [0.25] * 480))  # type: ignore[arg-type]
+        await session.send_audio(array.array("h", [1, 2]))  # type: ignore[arg-type]
+        await session.send_audio(bytearray(b"abcd"))
+        assert session.stats().audio_bytes_sent == 8
+        await anyio.wait_all_tasks_blocked()
+        assert [command.pcm for command in server.commands if isinstance(command, AudioIn)] == [
+            b"\1\0\2\0",
+            b"abcd",
+        ]
+
+
+@pytest.mark.anyio
+async def test_a_long_piece_goes_out_part_by_part_at_the_pace_of_the_transport() -> None:
+    server = FakeServer()
+    pcm = bytes(range(256)) * 80_000  # 20 MB: more than the outbox holds
+    with anyio.fail_after(20):
+        async with open_session(grant(), stream=server.stream) as session:
+            await session.send_audio(pcm)
+            assert session.stats().audio_bytes_sent == len(pcm)
+            await anyio.wait_all_tasks_blocked()
+            taken = [command.pcm for command in server.commands if isinstance(command, AudioIn)]
+            assert b"".join(taken) == pcm
+            assert max(map(len, taken)) == 32 * 1024
+            with pytest.raises(LocalProtocolError, match="keep the odd byte"):
+                await session.send_audio(pcm + b"?")
+            assert session.stats().audio_bytes_sent == len(pcm)
