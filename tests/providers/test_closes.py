@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from speko_anyio.protocol import Close, Error, SessionExpired, SpekoError
+from speko_anyio.protocol import Close, Error, ResponseEnd, SessionExpired, SpekoError, State
 from speko_anyio.protocol.close_codes import MAX_REASON
 from speko_anyio.providers import codes
 from speko_anyio.providers.closes import Moment, Service, Verdict, judge, judge_failure
 
-from . import google_talk, realtime_talk
+from . import bridge_talk, google_talk, realtime_talk
 from .google_talk import Talk as GoogleTalk
-from .realtime_talk import created, done, speech
+from .realtime_talk import created, done, error, speech
 
 GOAWAY = (
     "Connection aborted because the client failed to close the connection after receiving a GoAway signal "
@@ -116,6 +118,9 @@ STALE = [
     (1008, "The session resumption handle has expired."),
     (1008, "Session not found"),
     (1011, "conversation c0ffee does not exist"),
+    (1001, SIXTY),
+    (1000, "max_duration"),
+    (1011, "Conversation timed out after 900.0 seconds due to inactivity"),
     (1008, "Unbekannter Vorgang"),
     (1000, ""),
     (4004, ""),
@@ -159,6 +164,8 @@ def test_what_an_error_event_means() -> None:
     assert judge_failure(codes.INTERNAL_ERROR, Moment.RESUMING).retry
     assert judge_failure(codes.CONFIGURATION_REFUSED, Moment.RESUMING).stale
     assert not judge_failure(codes.UNAUTHORIZED, Moment.RESUMING).stale
+    assert judge_failure(codes.EXPIRED, Moment.SETUP).retry
+    assert judge_failure(codes.EXPIRED, Moment.RESUMING).stale
     assert judge_failure(codes.CONFIGURATION_REFUSED, Moment.SETUP) == Verdict(codes.CONFIGURATION_REFUSED)
     assert judge_failure(codes.INTERNAL_ERROR, Moment.IDLE) == Verdict(codes.INTERNAL_ERROR)
 
@@ -189,11 +196,54 @@ def test_the_time_limit_without_an_error_event(make: Any) -> None:
     assert isinstance(talk.dialect.error, SessionExpired)
 
 
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (SIXTY, codes.EXPIRED),
+        ("Session exceeded its maximum duration", codes.EXPIRED),
+        ("Conversation timed out after 900.0 seconds due to inactivity", codes.IDLE_TIMEOUT),
+    ],
+)
+@pytest.mark.parametrize("kind", [None, "error", "invalid_request_error"])
+@pytest.mark.parametrize("make", [realtime_talk.openai, realtime_talk.xai])
+def test_an_end_that_is_announced_in_words_alone(
+    make: Any, kind: str | None, message: str, reason: str
+) -> None:
+    talk = make().make_ready()
+    assert talk.hear(error(None, message, type=kind)) == []
+    talk.dialect.receive_close(1001, "")
+    assert talk.frames() == [Close(1001, reason, "remote")]
+
+
+def test_what_only_speaks_of_a_duration_announces_no_end() -> None:
+    talk = realtime_talk.openai().make_ready()
+    talk.hear(error("invalid_value", "The silence exceeds its maximum duration."))
+    assert talk.dialect.state is State.OPEN
+
+
+@pytest.mark.parametrize("make", [realtime_talk.openai, realtime_talk.xai])
+@pytest.mark.parametrize(
+    ("kind", "message", "code"),
+    [
+        ("server_error", "The server had an error while processing your request", codes.UNAVAILABLE),
+        ("internal_error", "", codes.UNAVAILABLE),
+        (None, "The service is temporarily unavailable", codes.UNAVAILABLE),
+        ("invalid_request_error", "timed out: no such parameter", codes.CONFIGURATION_REFUSED),
+    ],
+)
+def test_an_error_that_answers_the_configuration(
+    make: Any, kind: str | None, message: str, code: str
+) -> None:
+    talk = make()
+    talk.hear({"type": "session.created"})
+    [told] = talk.hear(error(None, message, type=kind))
+    assert told.code == code
+    assert judge_failure(code, talk.dialect.moment).retry is (code == codes.UNAVAILABLE)
+
+
 def test_the_time_limit_in_words_that_nobody_knows() -> None:
     talk = realtime_talk.openai().make_ready()
     talk.wait(3540)
-    events_before = talk.dialect.closed
-    assert events_before is None
     talk.dialect.receive_close(1001, "La sesión alcanzó la duración máxima")
     assert events(talk)[-1].expired
 
@@ -237,3 +287,68 @@ def test_an_acceptance_of_geminis_that_comes_too_late_is_none() -> None:
     talk.wait(10.1)
     assert talk.dialect.failure is not None
     assert talk.hear(google_talk.READY) == []
+
+
+# And so does the bridge
+
+WORDS = st.sampled_from(
+    [
+        "",
+        "The operation was aborted.",
+        "The operation was cancelled.",
+        "Internal error encountered.",
+        "The service is currently unavailable.",
+        "Deadline expired before operation could complete.",
+        "Request contains an invalid argument.",
+        "Requested entity was not found.",
+        "You exceeded your current quota",
+        "API key expired. Please renew the API key.",
+        GOAWAY[:MAX_REASON],
+        SIXTY,
+        "Something that nobody knows",
+    ]
+)
+CLOSES = st.tuples(st.sampled_from([1000, 1001, 1005, 1006, 1007, 1008, 1011, 1012, 1013, 4000]), WORDS)
+
+
+@given(first=CLOSES, answering=st.booleans(), leaving=st.booleans(), then=st.lists(CLOSES, max_size=5))
+def test_a_bridge_acts_on_every_verdict(
+    first: tuple[int, str], answering: bool, leaving: bool, then: list[tuple[int, str]]
+) -> None:
+    talk = bridge_talk.google()
+    handle = {"sessionResumptionUpdate": {"newHandle": "h", "resumable": True}}
+    talk.hear(google_talk.heard("Hello"), google_talk.speech(b"\1\0"), handle)
+    if not answering:
+        talk.hear(google_talk.COMPLETE, handle)
+    if leaving:
+        talk.hear(google_talk.said("And"), {"goAway": {"timeLeft": "50s"}})
+    talk.wait(40)
+    if talk.bridge.provider is None or talk.provider.state is not State.OPEN:
+        return  # it moved
+    verdict = judge(Service.GOOGLE, *first, talk.provider.moment)
+    frames = talk.provider_closes(*first)
+    tries, resumption = 0, "h"
+    for close in then:
+        if not (verdict.retry or verdict.stale) or (tries > 2 and not verdict.stale):
+            break
+        if verdict.stale:
+            assert [frame.code for frame in frames if isinstance(frame, Error)][
+                -1
+            ] == "PROVIDER_CONVERSATION_LOST"
+            resumption = ""
+        else:
+            assert not [frame for frame in frames if isinstance(frame, Close)]
+        talk.wait(2)
+        talk.connect()
+        tries += 1
+        assert talk.resumptions[-1] == (resumption or None)
+        verdict = judge(Service.GOOGLE, *close, Moment.RESUMING if resumption else Moment.SETUP)
+        frames = talk.provider_closes(*close)
+    if not (verdict.retry or verdict.stale) or (tries > 2 and not verdict.stale):
+        assert talk.is_done()
+        assert isinstance(frames[-1], Close)
+        assert frames[-1].reason == (verdict.code or "provider_closed")
+        assert sum(isinstance(frame, ResponseEnd) for frame in frames) <= 1
+    else:
+        talk.wait(2)
+        assert talk.wants_connection()

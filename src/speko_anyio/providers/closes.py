@@ -112,6 +112,12 @@ _HANDLE: Final = _words(
     rf"\b(handle|resumption|session|conversation)\b\W+(\S+ ){{0,5}}{_REFUSED}",
     r"\b(invalid|unknown|expired|no such|stale) (\S+ )?(handle|resumption|session|conversation)\b",
 )
+_DURATION: Final = _words(
+    "(session|conversation) (has )?(hit|exceeded|reached) (the|its|your) max(imum)?( session)? duration",
+    "max duration",
+    "session (has |was |is )?(been )?expired",
+)
+_ASLEEP: Final = _words("(timed out|closed|ended) .*(due to|because of|for) inactivity")
 _INACTIVE: Final = _words("inactiv", r"\bidle\b")
 _TIME_IS_UP: Final = _words(
     "max(imum)? (session )?duration",
@@ -157,6 +163,8 @@ _ROWS: Final = (
     # Of the handle: the rest of the configuration was accepted before.
     _Row(_STALE, _HANDLE, moments=(Moment.RESUMING,)),
     _Row(_STALE, _ENTITY, moments=(Moment.RESUMING,)),
+    _Row(_STALE, _DURATION, moments=(Moment.RESUMING,)),
+    _Row(_STALE, _INACTIVE, moments=(Moment.RESUMING,)),
     # Something that we said.
     _Row(Verdict(codes.OPERATION_REFUSED), _OPERATION, moments=(Moment.SETUP,)),
     _Row(Verdict(codes.OPERATION_REFUSED, retry=True), _OPERATION, moments=_UNDER_WAY),
@@ -216,6 +224,19 @@ def judge(service: Service, code: int, reason: str, moment: Moment) -> Verdict:
     return Verdict(codes.UNNAMED)
 
 
+def announced(message: str) -> str | None:
+    """The code of the end that an error event announces in words alone, as services do that give no code."""
+    words = _normalized(message)
+    if _DURATION.search(words):
+        return codes.EXPIRED
+    return codes.IDLE_TIMEOUT if _ASLEEP.search(words) else None
+
+
+def passes(message: str) -> bool:
+    """Whether what an error event says of a configuration is trouble that passes, and no fault in it."""
+    return _PASSES.search(_normalized(message)) is not None
+
+
 def _normalized(reason: str) -> str:
     return " ".join(reason.replace("_", " ").casefold().split())
 
@@ -249,6 +270,6 @@ def judge_failure(code: str, moment: Moment) -> Verdict:
     """What it means that a connection ended with an error event, or of itself: `code` is one of `codes`."""
     if moment not in _BEFORE or code in _LASTING:
         return Verdict(code)
-    if code in _PASSING:
+    if code in _PASSING and (code, moment) != (codes.EXPIRED, Moment.RESUMING):
         return Verdict(code, retry=True)
     return Verdict(code, stale=moment is Moment.RESUMING)

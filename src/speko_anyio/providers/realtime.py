@@ -96,9 +96,10 @@ class RealtimeDialect(AssistantSide):
             self._fail(errors.as_frame(error), errors.fatal_name(error))
         else:
             frame = errors.as_frame(error)
+            code = codes.UNAVAILABLE if errors.passes(error) else codes.CONFIGURATION_REFUSED
             if self._configured:
-                frame = Error(codes.CONFIGURATION_REFUSED, f"{frame.code}: {frame.message}")
-            self._fail(frame, codes.CONFIGURATION_REFUSED)
+                frame = Error(code, f"{frame.code}: {frame.message}")
+            self._fail(frame, code)
 
     def _note_session(self, session: wire.Session) -> None:
         self.provider_session = ProviderSession(

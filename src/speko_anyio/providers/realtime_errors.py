@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ..protocol.frames import Error
-from . import codes
+from . import closes, codes
 from .lenient import fit
 from .realtime_events import CancelResponse, ClientEvent, DeleteItem, ErrorInfo, TruncateItem, dig
 
@@ -32,6 +32,12 @@ _FATAL: Final = frozenset(
         "account_deactivated",
     }
 )
+_UNSPECIFIC: Final = frozenset({"error", "invalid_request_error"})
+"""Types that say nothing of what happened."""
+_PASSING: Final = frozenset(
+    {"server_error", "internal_error", "rate_limit_exceeded", "rate_limit_error", "overloaded", "timeout"}
+)
+_FAULTS: Final = frozenset({"invalid_request_error", "invalid_event", "invalid_value", "unknown_parameter"})
 _HARMLESS: Final = (CancelResponse, TruncateItem, DeleteItem)
 """Requests that come too late at worst: whatever is wrong with them, nobody need know."""
 
@@ -78,8 +84,18 @@ def _is_of_housekeeping(error: ErrorInfo, message: str, corrected: Collection[st
 
 
 def ending(error: ErrorInfo, endings: Mapping[str, str]) -> str | None:
-    """The reason of the close that `error` announces, if it does; `endings` has it by code or type."""
-    return endings.get(str(error.code)) or endings.get(str(error.type))
+    """The reason of the close that `error` announces, if it does; `endings` has it by code or type. Where
+    neither is there, the words say it."""
+    known = endings.get(str(error.code)) or endings.get(str(error.type))
+    if known is not None or error.code or (error.type and error.type not in _UNSPECIFIC):
+        return known
+    return closes.announced(error.message or "")
+
+
+def passes(error: ErrorInfo) -> bool:
+    """Whether an error that answers the configuration is no fault in that: another attempt may succeed."""
+    names = {str(error.code), str(error.type)}
+    return bool(names & _PASSING) or (not names & _FAULTS and closes.passes(error.message or ""))
 
 
 def fatal_name(error: ErrorInfo) -> str:
