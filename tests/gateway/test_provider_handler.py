@@ -25,6 +25,7 @@ from speko_anyio.protocol import (
     Frame,
     Interruption,
     Ready,
+    ResponseEnd,
     Role,
     ToolCall,
     Transcript,
@@ -98,6 +99,11 @@ class Client:
 
     def say(self, verb: Callable[..., None], *args: Any) -> None:
         verb(*args)
+        self.transport.flush()
+
+    async def begin(self) -> None:
+        """Hear `Ready`, and take up what it offers."""
+        await self.hear(is_a(Ready))
         self.transport.flush()
 
     def ask(self, seconds: float = 0.4) -> None:
@@ -324,6 +330,68 @@ async def test_a_provider_that_dies_ends_the_session_with_a_clear_error(
         "PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006); try again"
     )
     assert frames[-1] == Close(1011, "provider_unavailable", "remote")
+
+
+def ends_of(frames: list[Frame]) -> list[ResponseEnd]:
+    return [frame for frame in frames if isinstance(frame, ResponseEnd)]
+
+
+@pytest.mark.anyio
+async def test_each_answer_ends_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of(name, Say("First.", 0.2), Say("Second.", 0.2))
+    async with served(name, double, monkeypatch) as (client, _):
+        await client.begin()
+        for text in ("First.", "Second."):
+            client.ask()
+            await client.hear(said("assistant", text), is_a(ResponseEnd))
+            await anyio.sleep(3)
+    assert ends_of(client.heard) == [ResponseEnd("done")] * 2
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_dies_with_its_provider_ends_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = double_of(name, [Say("Well.", 0.2), Die()], then=Die())
+    async with served(name, double, monkeypatch) as (client, _):
+        await client.begin()
+        client.ask()
+        frames = await client.hear(is_a(Error))
+    assert [end.status for end in ends_of(frames)] == ["failed"]
+    assert len(ends_of(client.heard)) == 1
+
+
+@pytest.mark.anyio
+async def test_a_call_that_waits_to_be_said_is_not_said_after_an_interruption() -> None:
+    told: list[Frame] = []
+    left: list[Frame] = [Usage(1, 2), Interruption("user"), ToolCall("c2", "get_weather", "{}")]
+
+    class Bridge:
+        def next_frame(self) -> Frame | None:
+            return left.pop(0) if left else None
+
+    class Session:
+        async def send_interruption(self, at: Role) -> None:
+            told.append(Interruption(at))
+
+        async def send_usage(self, heard: int, spoken: int) -> None:
+            told.append(Usage(heard, spoken))
+
+        async def send_tool_call(self, *args: str) -> None:
+            told.append(ToolCall(*args))
+
+    driver = provider_driver.ProviderDriver(
+        Session(),  # type: ignore[arg-type]
+        Bridge(),  # type: ignore[arg-type]
+        make_connection=lambda resumption: None,  # type: ignore[arg-type, return-value]
+        url="wss://provider.test/",
+        connect_timeout=1.0,
+        ssl_context=None,
+        proxy=None,
+    )
+    await driver._cut_in(ToolCall("c1", "get_weather", "{}"))
+    assert told == [Interruption("user"), Usage(1, 2)]
+    assert left == [ToolCall("c2", "get_weather", "{}")]
 
 
 @pytest.mark.anyio
