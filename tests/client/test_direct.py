@@ -261,6 +261,13 @@ async def test_a_close_is_judged_by_its_words(
 
 
 @pytest.mark.anyio
+async def test_a_model_that_has_no_realtime_sessions_is_refused_at_once() -> None:
+    with pytest.raises(LocalProtocolError, match="gpt-live-1 has no realtime sessions"):
+        async with OpenAI(KEY, base_url="ws://127.0.0.1:1").connect(model="gpt-live-1"):
+            raise AssertionError("it opened")
+
+
+@pytest.mark.anyio
 async def test_a_wrong_key_is_refused_and_not_shown(name: str) -> None:
     double = DOUBLES[name](api_key="another")
     with anyio.fail_after(10):

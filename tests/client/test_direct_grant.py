@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from speko_anyio import (
+    LocalProtocolError,
     ProviderGrant,
     Ready,
     RealtimeSession,
@@ -166,6 +167,16 @@ async def test_an_endpoint_that_names_the_model_is_taken_at_its_word(adapter: st
                 await session.receive()
     target = double.session.request.target
     assert target == f"{PATHS[adapter]}?region=eu&model=the+real-one"
+
+
+@pytest.mark.parametrize("query", ["", "?model=gpt-live-1"])
+async def test_a_granted_model_that_has_no_realtime_sessions(query: str, reports: Reports) -> None:
+    body = answer("openai.realtime.v1", f"ws://127.0.0.1:1/v1/realtime{query}")
+    body["model"] = body["model"] if query else "gpt-live-1"
+    with pytest.raises(LocalProtocolError, match="gpt-live-1 has no realtime sessions"):
+        async with open_session(msgspec.convert(body, ProviderGrant)):
+            raise AssertionError("it opened")
+    assert reports.requests == []
 
 
 @pytest.mark.parametrize("how", ["stuck", "broken"])

@@ -166,10 +166,11 @@ async def served(
     config: dict[str, Any] | None = None,
     options: Any = None,
     metadata: dict[str, Any] | None = None,
+    models: dict[str, str] | None = None,
 ) -> AsyncGenerator[tuple[Client, Network], None]:
     """A session that is served by `double` through the handler; both are gone when the block is left."""
     how = {} if options is None else {"options": options}
-    handler = ProviderHandler(KINDS[name](KEY, **how))
+    handler = ProviderHandler(KINDS[name](KEY, **how), models=models)
     session_config = SessionConfig(
         provider=name,
         **{"model": MODELS[name], **(config or {})},
@@ -645,6 +646,27 @@ async def test_what_the_provider_cannot_be_asked_for(monkeypatch: pytest.MonkeyP
     assert isinstance(error, Error)
     assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
     assert "name of a model" in error.message
+    assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
+
+
+@pytest.mark.parametrize("model", ["gpt-live-1", "voice"])
+@pytest.mark.anyio
+async def test_a_model_that_has_no_realtime_sessions_is_refused_at_once(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = double_of("openai")
+    models = {"voice": "gpt-live-1"}
+    async with served("openai", double, monkeypatch, config={"model": model}, models=models) as (
+        client,
+        network,
+    ):
+        frames = await client.hear(is_a(Close))
+        assert network.dialled == 0
+    error = frames[-2]
+    assert isinstance(error, Error)
+    assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
+    assert "gpt-live-1 has no realtime sessions" in error.message
+    assert "choose" in error.message
     assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
 
 
