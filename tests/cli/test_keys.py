@@ -38,8 +38,9 @@ def mint_status(database: str, key: str) -> int:
     """What a gateway on this database answers to this key."""
 
     async def ask() -> int:
-        async with SQLStore(database) as store:
-            transport = httpx.ASGITransport(app=Gateway(handlers={"echo": echo}, store=store).app)
+        gateway = Gateway(handlers={"echo": echo}, store=SQLStore(database))
+        async with gateway.running():
+            transport = httpx.ASGITransport(app=gateway.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://gw.test") as client:
                 body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
                 headers = {"Authorization": f"Bearer {key}"}

@@ -12,8 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from speko_anyio.cli import main
 from speko_anyio.gateway.metrics import Metrics
-from speko_anyio.gateway.settings import Settings, load_settings
+from speko_anyio.gateway.settings import Settings, is_service_link, load_settings
 from speko_anyio.gateway.store import SessionOutcome
+from speko_anyio.gateway.stream import STOP_REASON
+from speko_anyio.protocol import close_codes
 
 from .programs import DOCS
 
@@ -108,6 +110,17 @@ def test_the_options_exist(name: str, capsys: pytest.CaptureFixture[str]) -> Non
             main([*command.split(), "--help"])
         helps += capsys.readouterr().out
     assert name in helps
+
+
+def test_the_reason_of_a_restart_is_the_one_that_clients_get() -> None:
+    sessions = " ".join(PAGE.partition("## Stopping")[2].partition("\n## ")[0].split())
+    assert f"{close_codes.SERVICE_RESTART} and the reason *{STOP_REASON}*" in sessions
+
+
+@pytest.mark.parametrize("variable", re.findall(r"`(SPEKO_GATEWAY_(?:SERVICE|PORT)\w*(?:=\S+)?)`", PAGE))
+def test_the_variables_that_are_ignored_are(variable: str) -> None:
+    name, _, text = variable.partition("=")
+    assert is_service_link(name, text)
 
 
 def test_the_files_of_the_deployment_exist() -> None:

@@ -35,12 +35,15 @@ KEY_ID = APIKeys([KEY]).identify(f"Bearer {KEY}") or ""
 
 @asynccontextmanager
 async def http(store: MemoryStore, key: str = KEY) -> AsyncIterator[httpx.AsyncClient]:
-    app = Gateway(handlers={"echo": echo}, api_keys=[KEY], store=store, now=lambda: NOW).app
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app),
-        base_url="http://gw.test",
-        headers={"Authorization": f"Bearer {key}"},
-    ) as client:
+    gateway = Gateway(handlers={"echo": echo}, api_keys=[KEY], store=store, now=lambda: NOW)
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=gateway.app),
+            base_url="http://gw.test",
+            headers={"Authorization": f"Bearer {key}"},
+        ) as client,
+    ):
         yield client
 
 

@@ -177,7 +177,7 @@ class Gateway:
             record_retention=record_retention,
             now=now,
         )
-        sessions = SessionsAPI(access=access, store=store, now=now)
+        sessions = SessionsAPI(access=access, store=store, refusing=self._why_refusing, now=now)
         health = Health(refusing=self._why_refusing, trouble=lambda: self._keeper.trouble)
         self.app = Starlette(
             routes=[

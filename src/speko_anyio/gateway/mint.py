@@ -23,6 +23,7 @@ from speko_anyio.protocol.url import parse_url
 
 from .access import Access, Caller
 from .answers import RequestError, error_response, invalid, shorten, too_many, unavailable
+from .health import NOT_RUNNING
 from .keys import RateLimiter
 from .observer import Observer
 from .store import (
@@ -108,6 +109,8 @@ class Mint:
         return Response(msgspec.json.encode(grant), 201, media_type="application/json")
 
     async def _mint(self, request: Request) -> SessionGrant:
+        if (why := self._refusing()) == NOT_RUNNING:
+            raise _unavailable(why)  # first: the store that knows the keys does not run either
         caller = await self._authenticate(request)
         if (why := self._refusing()) is not None:
             raise _unavailable(why)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from .access import Access, Caller
 from .answers import RequestError, error_response, invalid, shorten, unavailable
+from .health import NOT_RUNNING
 from .store import SessionHistory, SessionQuery, SessionStore, Status, StoreError, TranscriptLine
 
 logger = logging.getLogger(__name__)
@@ -31,11 +32,19 @@ _CURSOR: Final = msgspec.json.Decoder(tuple[float, str])
 
 
 class SessionsAPI:
-    """Both endpoints. `now` gives seconds since the epoch."""
+    """Both endpoints. `refusing` is as for `Mint`; `now` gives seconds since the epoch."""
 
-    def __init__(self, *, access: Access, store: SessionStore, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        access: Access,
+        store: SessionStore,
+        refusing: Callable[[], str | None],
+        now: Callable[[], float],
+    ) -> None:
         self._access = access
         self._store = store
+        self._refusing = refusing
         self._now = now
 
     async def list(self, request: Request) -> Response:
@@ -46,8 +55,13 @@ class SessionsAPI:
         """One session with all that is known of it; never raises."""
         return await _answer(self._one(request))
 
+    async def _caller(self, request: Request) -> Caller:
+        if (why := self._refusing()) == NOT_RUNNING:  # while it drains, records can be read
+            raise unavailable("UNAVAILABLE", why)
+        return await self._access.caller(request, "read", "admin")
+
     async def _page(self, request: Request) -> dict[str, Any]:
-        caller = await self._access.caller(request, "read", "admin")
+        caller = await self._caller(request)
         query = _query(request.query_params, caller)
         now = self._now()
         # One more than asked for tells whether there is another page.
@@ -60,7 +74,7 @@ class SessionsAPI:
         return answer
 
     async def _one(self, request: Request) -> dict[str, Any]:
-        caller = await self._access.caller(request, "read", "admin")
+        caller = await self._caller(request)
         session_id = request.path_params["session_id"]
         history = await self._store.get(session_id, key_id=_only(caller))
         if history is None:
