@@ -29,6 +29,7 @@ from speko_anyio import (
     Provider,
     Ready,
     RealtimeSession,
+    ToolSpec,
     Transcript,
     Usage,
     XAIOptions,
@@ -324,6 +325,18 @@ async def test_what_cannot_be_honoured_is_logged(caplog: pytest.LogCaptureFixtur
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         f"session {session.session_id}: OpenAI Realtime has no temperature: left out"
     ]
+
+
+@pytest.mark.anyio
+async def test_openai_is_not_asked_for_what_it_does_not_have() -> None:
+    provider = OpenAI(KEY, base_url="ws://127.0.0.1:1")
+    with pytest.raises(LocalProtocolError, match="gpt-live-1 has no realtime sessions"):
+        async with provider.connect(model="gpt-live-1"):
+            raise AssertionError
+    for declared in ({"name": "calendar.read", "parameters": {}}, ToolSpec(name="calendar.read")):
+        with pytest.raises(LocalProtocolError, match="OpenAI does not take 'calendar"):
+            async with provider.connect(model="gpt-realtime-2.1", tools=[declared]):
+                raise AssertionError
 
 
 @pytest.mark.anyio

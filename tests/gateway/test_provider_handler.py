@@ -173,10 +173,9 @@ async def served(
     handler = ProviderHandler(KINDS[name](KEY, **how), models=models)
     session_config = SessionConfig(
         provider=name,
-        **{"model": MODELS[name], **(config or {})},
+        **{"model": MODELS[name], "tools": (WEATHER,), **(config or {})},
         input_sample_rate=rate,
         output_sample_rate=rate,
-        tools=(WEATHER,),
     )
     transport = MemoryTransport()
     transport.client = ClientProtocol(input_sample_rate=rate, output_sample_rate=rate)
@@ -637,15 +636,25 @@ async def test_a_client_that_leaves_while_the_provider_is_dialled(monkeypatch: p
 
 
 @pytest.mark.anyio
-async def test_what_the_provider_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"model": ""}, "name of a model"),
+        ({"model": "gpt-live-1"}, "has no realtime sessions"),
+        ({"tools": (ToolSpec(name="calendar.read"),)}, "'calendar.read' as the name of a tool"),
+    ],
+)
+async def test_what_the_provider_cannot_be_asked_for(
+    config: dict[str, Any], problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     double = double_of("openai")
-    async with served("openai", double, monkeypatch, config={"model": ""}) as (client, network):
+    async with served("openai", double, monkeypatch, config=config) as (client, network):
         frames = await client.hear(is_a(Close))
         assert network.dialled == 0
     error = frames[-2]
     assert isinstance(error, Error)
     assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
-    assert "name of a model" in error.message
+    assert problem in error.message
     assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
 
 

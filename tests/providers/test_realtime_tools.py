@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.protocol import Error, Limits, LocalProtocolError, ResponseEnd, ServerToolCall, ToolCall
+from speko_anyio.protocol import (
+    Error,
+    Interruption,
+    Limits,
+    LocalProtocolError,
+    ResponseEnd,
+    ServerToolCall,
+    ToolCall,
+)
 from speko_anyio.providers.openai import OpenAIOptions, ServerVad
 
 from .realtime_talk import (
@@ -426,6 +434,23 @@ def test_calls_that_an_interruption_made_moot_are_not_waited_for(setting: Settin
     # Their number does not count against the limit either.
     for number in range(3, 3 + talk.dialect.limits.max_open_calls):
         assert len(talk.hear(make_call("r2", f"c{number}"))) == 1
+
+
+def test_calls_that_nobody_took_yet_are_taken_back(setting: Setting) -> None:
+    talk, make_call = setting
+    assert len(talk.hear(created("r1"), make_call("r1", "c1"))) == 1
+    frames = talk.hear(
+        make_call("r1", "c2"), SPEECH_STARTED, done("r1", "cancelled"), SPEECH_STOPPED, COMMITTED
+    )
+    assert frames == [Interruption("user"), ResponseEnd("interrupted")]
+    assert not talk.dialect.takes_result("c2")
+    # The one that was told is complete without it.
+    talk.dialect.send_tool_result("c1", "")
+    assert talk.sent_types() == [ITEM, CREATE]
+    # And another may have its id.
+    assert talk.hear(created("r2"), make_call("r2", "c2")) == [
+        ToolCall("c2", "get_weather", "{}"),
+    ]
 
 
 @pytest.mark.parametrize("by_user", [True, False])

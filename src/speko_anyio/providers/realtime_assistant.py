@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from typing import Any, Final
 
-from ..protocol.frames import Audio, Error, Interruption, ResponseEnd, ResponseStatus, Role, Usage
+from ..protocol.frames import Audio, Error, Interruption, ResponseEnd, ResponseStatus, Role, ToolCall, Usage
 from ..protocol.pcm import whole_samples
 from . import codes
 from . import realtime_errors as errors
@@ -62,9 +62,14 @@ class AssistantSide(ToolSide, abc.ABC):
 
     def _interrupted(self, at: Role) -> None:
         """The assistant was cut off. The corrections were made before: they need the playback as it was."""
-        kept = [frame for frame in self._events if type(frame) is not Audio]
-        self._events.clear()
-        self._events.extend(kept)
+        kept = []
+        for frame in self._events:
+            if isinstance(frame, ToolCall):
+                # Nobody waits for it any more, so nobody need run it.
+                self._calls.take_back(frame.call_id)
+            elif type(frame) is not Audio:
+                kept.append(frame)
+        self._events[:] = kept
         self._odd = b""
         self.playback.flush()
         self._calls.make_moot()

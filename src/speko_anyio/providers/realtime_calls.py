@@ -166,6 +166,14 @@ class CallGroups:
         self._drop_finished()
         return complete
 
+    def take_back(self, name: str) -> None:
+        """The caller was not told of this call, and won't be."""
+        self._calls.answer(name)
+        self._renamed.pop(name, None)
+        for group in self._groups:
+            group.calls.discard(name)
+        self._drop_finished()
+
     def make_moot(self) -> None:
         """An interruption: results are still taken, but nobody need wait for the open calls."""
         self._calls.make_moot()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any, Final
 
 from .double import ProviderDouble
@@ -13,6 +14,7 @@ from .session import Json, Play, Refusal, Request
 
 _RATE: Final = 24_000
 _EXPIRES_AT: Final = 1_900_000_000
+_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _KEY_PROTOCOL: Final = "openai-insecure-api-key."
 
 _TREE: Final[Json] = {
@@ -23,7 +25,7 @@ _TREE: Final[Json] = {
     "audio": {
         "input": {
             "format": {"type": None, "rate": None},
-            "transcription": {"model": None, "language": None, "prompt": None, "delay": None},
+            "transcription": dict.fromkeys(("model", "language", "languages", "prompt", "keywords", "delay")),
             "noise_reduction": {"type": None},
             "turn_detection": {
                 "type": None,
@@ -101,6 +103,9 @@ class OpenAISession(RealtimeSession):
         if self._voice_is_locked and voices[0] != voices[1]:
             text = "Cannot update a conversation's voice if assistant audio is present."
             self._refuse(message, "cannot_update_voice", text)
+            return
+        if (problem := _problem(merged)) is not None:
+            self._refuse(message, "invalid_value", problem)
             return
         before = self._detection
         self.config = merged
@@ -229,6 +234,20 @@ def _defaults(session_id: str, model: str) -> Json:
             "output": {"format": dict(audio_format), "voice": "alloy", "speed": 1.0},
         },
     }
+
+
+def _problem(session: Json) -> str | None:
+    """What of the values voids the configuration."""
+    transcription = session["audio"]["input"]["transcription"] or {}
+    if transcription.get("model") == "gpt-realtime-whisper" and "prompt" in transcription:
+        return "Prompt is not supported with 'gpt-realtime-whisper'."
+    for position, tool in enumerate(session["tools"]):
+        if tool.get("type") == "function" and not _NAME.fullmatch(str(tool.get("name"))):
+            return (
+                f"Invalid 'session.tools[{position}].name': string does not match pattern. Expected a string "
+                "of at most 64 characters that matches the pattern '^[a-zA-Z0-9_-]+$'."
+            )
+    return None
 
 
 def _unknown(value: Any, tree: Json | None, path: str) -> str | None:
