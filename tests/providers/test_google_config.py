@@ -189,6 +189,11 @@ def test_full_names_of_models(model: str) -> None:
         (MODEL, {"thinking_level": "low"}, None, True),
         (MODEL, {"thinking_budget": 5}, None, True),
         (THINKING, {"thinking_level": "high", "thinking_budget": 5}, {"thinkingLevel": "HIGH"}, True),
+        (THINKING, {}, {"thinkingLevel": "LOW"}, False),
+        (THINKING, {"thinking_level": "xhigh"}, {"thinkingLevel": "XHIGH"}, False),
+        (f"models/{THINKING}", {}, {"thinkingLevel": "LOW"}, False),
+        ("gemini-4-live-extended-thinking", {"thinking_budget": 5}, {"thinkingLevel": "LOW"}, True),
+        (V3_1, {"thinking_level": "minimal"}, {"thinkingLevel": "MINIMAL"}, False),
         ("next", {"thinking_level": "high"}, {"thinkingLevel": "HIGH"}, False),
         (MODEL, {}, None, False),
     ],
@@ -255,7 +260,15 @@ REFUSED: list[tuple[Json, Json, str]] = [
     ({"model": ""}, {}, "needs the name of a model"),
     ({"temperature": float("nan")}, {}, "a temperature of nan"),
     ({"system_prompt": "\ud800"}, {}, "half of a surrogate pair"),
-    ({"tools": (ToolSpec(name="1st"),)}, {}, "can't take a tool named '1st'"),
+    (
+        {"model": THINKING},
+        {"thinking_level": "minimal"},
+        "does not take the thinking_level 'minimal'; use 'low'",
+    ),
+    *(
+        ({"tools": (ToolSpec(name=name),)}, {}, f"can't take a tool named {name!r}")
+        for name in ("1st", "", "get weather", "größe", "x" * 129, "-a", "a\n", "a/b", "天気")
+    ),
     ({"tools": (WEATHER, WEATHER)}, {}, "a name of its own"),
     ({"tools": (ToolSpec(name="t", parameters={"type": "string"}),)}, {}, "wrap them in an object"),
     (

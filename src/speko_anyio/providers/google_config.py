@@ -66,8 +66,9 @@ class GoogleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """For one response."""
     thinking_budget: Annotated[int, Meta(ge=-1)] | None = None
     """Tokens; only models 2.5."""
-    thinking_level: Literal["minimal", "low", "medium", "high"] | None = None
-    """Only models 3.1, and 3.8 with extended thinking."""
+    thinking_level: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    """Only models 3.1, and those with extended thinking. The latter don't take ``"minimal"`` and have no
+    default of their own: if this is left out, they get ``"low"``, the quickest."""
     tool_behavior: Literal["blocking", "non_blocking"] | None = None
     """Whether the model waits for a tool's result; which of the two is usual differs by model."""
     gate_input: bool | None = None
@@ -99,8 +100,10 @@ class Generation(enum.Enum):
 
 def generation_of(model: str) -> Generation:
     """The kind of `model`, by its name."""
+    if "extended-thinking" in model:
+        return Generation.V3_8_THINKING
     if "3.8" in model:
-        return Generation.V3_8_THINKING if "extended-thinking" in model else Generation.V3_8
+        return Generation.V3_8
     if "3.1" in model:
         return Generation.V3_1
     return Generation.V2_5 if "2.5" in model else Generation.OTHER
@@ -317,6 +320,13 @@ def _thinking(
     if level is not None and generation in (Generation.V2_5, Generation.V3_8):
         notes.append(f"{model} has no thinking_level: left out")
         level = None
+    if generation is Generation.V3_8_THINKING:
+        if level == "minimal":
+            raise LocalProtocolError(
+                f"{model} does not take the thinking_level 'minimal'; use 'low', 'medium' or 'high'"
+            )
+        # It refuses a setup without one.
+        level = level or "low"
     if budget is None and level is None:
         return UNSET
     return _Thinking(thinking_budget=or_unset(budget), thinking_level=level.upper() if level else UNSET)

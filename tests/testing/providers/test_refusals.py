@@ -336,6 +336,11 @@ MANUAL: Any = {
 }
 
 
+def thinking(model: str, **config: Any) -> Any:
+    generation = {"generationConfig": {"thinkingConfig": config}} if config else {}
+    return {"setup": {"model": f"models/{model}", **generation}}
+
+
 def blob(pcm: bytes = tone(0.5, 16_000), mime_type: str = "audio/pcm;rate=16000") -> Any:
     return {"realtimeInput": {"audio": {"data": base64.b64encode(pcm).decode(), "mimeType": mime_type}}}
 
@@ -364,6 +369,9 @@ def google(*messages: Any, replies: Any = (), pace: Pace = Pace()) -> GoogleSess
             1007,
             "non-audio",
         ),
+        ([thinking("gemini-3.8-live-extended-thinking")], 1007, "level is required"),
+        ([thinking("gemini-3.8-live-extended-thinking", thinkingLevel="MINIMAL")], 1007, "MINIMAL is not"),
+        ([thinking("gemini-3.8-live", thinkingLevel="LOW")], 1007, "Thinking is not supported"),
         ([{"setup": {"model": "models/m", "sessionResumption": {"handle": "old"}}}], 1008, "not found"),
         ([{"setup": {"model": "models/m", "sessionResumption": {"handle": None}}}], 1008, "not found"),
         (

@@ -109,6 +109,8 @@ class GoogleSession(DoubleSession):
             raise _Refused(_POLICY, reason)
         if (setup.get("generationConfig") or {}).get("responseModalities", ["AUDIO"]) != ["AUDIO"]:
             raise _Refused(_INVALID, "Cannot extract voices from a non-audio request.")
+        if (refusal := _thinking_refusal(model, setup)) is not None:
+            raise _Refused(_INVALID, refusal)
         if "sessionResumption" in setup and "handle" in (resumption := setup["sessionResumption"]):
             if resumption["handle"] not in self._script.handles:
                 raise _Refused(_POLICY, "Requested entity was not found.")
@@ -350,6 +352,19 @@ class GoogleDouble(ProviderDouble[GoogleSession]):
             else:
                 session.close(_POLICY, "Method doesn't allow unregistered callers.")
         return session
+
+
+def _thinking_refusal(model: str, setup: Json) -> str | None:
+    """Why the model does not take what the setup says of its thinking, or does not say."""
+    config = (setup.get("generationConfig") or {}).get("thinkingConfig")
+    level = config.get("thinkingLevel") if isinstance(config, dict) else None
+    if "extended-thinking" in model:
+        if level is None:
+            return "Thinking level is required for this model."
+        return "Thinking level MINIMAL is not supported for this model." if level == "MINIMAL" else None
+    if "3.8" in model and config is not None:
+        return "Thinking is not supported for this model."
+    return None
 
 
 def _after(value: str | None, *prefixes: str) -> list[str]:
