@@ -108,6 +108,23 @@ def test_a_key_that_nobody_saw_is_told(tmp_path: Path) -> None:
     assert "speko-anyio: the gateway started, but the output broke: " in done.stderr
 
 
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+def test_text_is_utf8_whatever_the_locale_is(tmp_path: Path) -> None:
+    database = tmp_path / "gateway.db"
+    done = run(f"$cli keys create --name 'zażółć 😀' --database {database}", **ASCII)
+    assert done.returncode == 0, done.stderr
+    listed = run(f"$cli keys list --database {database}", PYTHONUTF8="1")
+    assert "  zażółć 😀  " in listed.stdout
+    listed = run(f"$cli keys list --database {database}", **ASCII)
+    assert listed.returncode == 0
+    assert "  za????? ?  " in listed.stdout or "  za???? ?  " in listed.stdout
+    done = run(f"$cli keys create --name $'\\xff' --database {database}", **ASCII)
+    assert done.returncode == USAGE
+    assert "argument --name: not text in UTF-8" in done.stderr
+
+
 NO_HOME = "this user has no home folder for the gateway's database; name another place with --database"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,14 @@ def test_a_byte_order_mark_and_line_ends_are_part_of_no_setting(tmp_path: Path, 
         from_file = load_settings(None, {f"{PREFIX}{name.upper()}_FILE": str(tmp_path / "value")})
         plain = load_settings(None, {f"{PREFIX}{name.upper()}": f"\ufeff{text}\n"})
         assert getattr(from_file.settings, name) == getattr(plain.settings, name) == value
+
+
+def test_a_variable_is_text_in_utf8_whatever_the_locale_is() -> None:
+    if sys.getfilesystemencoding() != "utf-8":
+        pytest.skip("this locale's encoding is another")
+    # As Python has bytes that the locale lacks
+    for text in ("\udcff" * 40, "\udce9"):
+        with pytest.raises(SettingsError, match="secret is invalid; it must be text in UTF-8"):
+            load_settings(None, {"SPEKO_GATEWAY_SECRET": text})
+    assert load_settings(None, {"SPEKO_GATEWAY_SECRET": "ż" * 32}).settings.secret == "ż" * 32
+    assert load_settings(None, {"SPEKO_GATEWAY_DATABASE": "\udcff.db"}).settings.database == "\udcff.db"

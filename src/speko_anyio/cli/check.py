@@ -142,7 +142,7 @@ def _check_address(settings: Settings, display: Display) -> None:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         socket.create_server((settings.host, settings.port), family=family).close()
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:  # the latter for names that no host can have
         raise no_listening(settings.host, settings.port, error) from None
     display.line(f"ok    address: {settings.host}:{settings.port}")
 

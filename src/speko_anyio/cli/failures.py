@@ -51,9 +51,12 @@ def exit_code_of(error: SpekoError) -> int:
     return FAILED
 
 
-def no_listening(host: str, port: int, error: OSError) -> CommandError:
+def no_listening(host: str, port: int, error: Exception) -> CommandError:
     """The failure to listen at an address, without what `socket.create_server` adds to the reason."""
-    # A name that can't be looked up has a number below zero, which is not the system's.
-    number = error.errno or 0
-    why = os.strerror(number) if number > 0 else str(error.strerror or error).partition(" (while")[0]
+    if isinstance(error, OSError):
+        # A name that can't be looked up has a number below zero, which is not the system's.
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else str(error.strerror or error).partition(" (while")[0]
+    else:
+        why = "that is not the name of a host"
     return CommandError(f"can't listen on {host}:{port}: {why}; choose another host or port", USAGE)

@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     question = demo.add_mutually_exclusive_group()
     question.add_argument(
-        "--text", type=_text, default="What time is it?", help="the question, to be spoken for you"
+        "--text", type=_speech, default="What time is it?", help="the question, to be spoken for you"
     )
     question.add_argument("--wav", type=Path, metavar="FILE", help="the question, recorded")
     demo.add_argument(
@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     question.add_argument(
         "--say",
-        type=_text,
+        type=_speech,
         dest="text",
         metavar="TEXT",
         help="the question, to be spoken for you by the offline voice",
@@ -195,7 +195,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES_HELP,
     )
     timeline.add_argument("recording", type=Path, metavar="DIR", help="the recording's folder")
-    timeline.add_argument("--title", default="", help="of the picture (default: the provider and its model)")
+    timeline.add_argument(
+        "--title", type=_text, default="", help="of the picture (default: the provider and its model)"
+    )
     timeline.add_argument(
         "-o",
         "--output",
@@ -262,17 +264,21 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--ramp", type=_seconds, default=2.0, metavar="S", help="in which they are opened (default: 2)"
     )
-    bench.add_argument("--provider", default="echo", help="(default: echo)")
-    bench.add_argument("--model", default=None, help="the provider's model (default: its usual one)")
+    bench.add_argument("--provider", type=_text, default="echo", help="(default: echo)")
+    bench.add_argument(
+        "--model", type=_text, default=None, help="the provider's model (default: its usual one)"
+    )
     asked = bench.add_mutually_exclusive_group()
     asked.add_argument(
         "--wav", type=Path, default=None, metavar="FILE", help="a question to ask, any PCM WAV"
     )
-    asked.add_argument("--text", type=_text, default=None, help="a question to ask, to be spoken for you")
+    asked.add_argument("--text", type=_speech, default=None, help="a question to ask, to be spoken for you")
     bench.add_argument(
         "--rate", type=int, choices=(16000, 24000), default=24000, help="of the sessions, in Hz"
     )
-    bench.add_argument("--base-url", default=None, help="of the service (default: SPEKO_BASE_URL)")
+    bench.add_argument(
+        "--base-url", type=_text, default=None, help="of the service (default: SPEKO_BASE_URL)"
+    )
     bench.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the report as JSON")
     bench.add_argument(
         "--plot", type=Path, default=None, metavar="FILE.svg", help="draw the latency over time"
@@ -289,9 +295,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES_HELP,
     )
     _add_config(serve)
-    serve.add_argument("--host", default=None, help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--host", type=_text, default=None, help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=_port, default=None, help="(default: 8000) 0 takes a free one")
-    serve.add_argument("--public-url", default=None, help="where clients reach it, behind a proxy")
+    serve.add_argument(
+        "--public-url", type=_text, default=None, help="where clients reach it, behind a proxy"
+    )
     _add_handler(serve)
     serve.add_argument(
         "--playground",
@@ -352,7 +360,7 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     keys.set_defaults(backend="asyncio")
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="make a key, and show it this once")
-    create.add_argument("--name", required=True, help="whose it is, or for what")
+    create.add_argument("--name", type=_text, required=True, help="whose it is, or for what")
     create.add_argument(
         "--scopes",
         type=_scopes,
@@ -406,15 +414,19 @@ def _add_database(parser: argparse.ArgumentParser, more: str = "") -> None:
 
 def _add_session(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--provider", default="local", help="openai, google, xai, local, ... (default: local)"
+        "--provider", type=_text, default="local", help="openai, google, xai, local, ... (default: local)"
     )
-    parser.add_argument("--model", default=None, help="the provider's model (default: its usual one)")
-    parser.add_argument("--voice", default=None)
-    parser.add_argument("--system-prompt", default=None)
+    parser.add_argument(
+        "--model", type=_text, default=None, help="the provider's model (default: its usual one)"
+    )
+    parser.add_argument("--voice", type=_text, default=None)
+    parser.add_argument("--system-prompt", type=_text, default=None)
     parser.add_argument(
         "--rate", type=int, choices=(16000, 24000), default=24000, help="of the session, in Hz"
     )
-    parser.add_argument("--base-url", default=None, help="of the service (default: SPEKO_BASE_URL)")
+    parser.add_argument(
+        "--base-url", type=_text, default=None, help="of the service (default: SPEKO_BASE_URL)"
+    )
     parser.add_argument(
         "--record", type=Path, default=None, metavar="DIR", help="write the session down, for `timeline`"
     )
@@ -423,6 +435,7 @@ def _add_session(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--provider-url",
+        type=_text,
         default=None,
         metavar="URL",
         help="where the provider is, for your own account with it (default: OPENAI_BASE_URL, XAI_BASE_URL or "
@@ -447,6 +460,15 @@ def _add_backend(parser: argparse.ArgumentParser, choices: Sequence[str] = BACKE
     )
 
 
+def _text(text: str) -> str:
+    from ..gateway.settings import utf8_text
+
+    try:
+        return utf8_text(text)
+    except UnicodeError:
+        raise argparse.ArgumentTypeError("not text in UTF-8") from None
+
+
 def _scopes(text: str) -> tuple[str, ...]:
     scopes = [scope.strip() for scope in text.split(",")]
     unknown = [scope for scope in scopes if scope not in SCOPES]
@@ -461,10 +483,10 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _text(text: str) -> str:
+def _speech(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("there is nothing to say in a blank text")
-    return text
+    return _text(text)
 
 
 def _device(text: str) -> int | str:

@@ -45,7 +45,7 @@ async def serve(options: argparse.Namespace) -> None:
                         gateway, host=settings.host, port=settings.port, patience=settings.drain_seconds
                     )
                 )
-            except OSError as error:
+            except (OSError, UnicodeError) as error:
                 raise no_listening(settings.host, settings.port, error) from None
             display.line(f"gateway    {url}")
             display.line(f"providers  {', '.join(sorted(gateway.providers))}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import math
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -152,10 +153,14 @@ def read_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
             if variable.endswith(_FROM_FILE):
                 name = name.removesuffix(_FROM_FILE.lower())
                 text = _read_secret(variable, text)
+            elif name != "database":  # a path keeps the bytes that it has
+                text = utf8_text(text)
             given[name] = _convert(name, _parse(name, text, variable), source=variable, strict=False)
             sources[name] = variable
         except SettingsError as error:
             faults += error.faults
+        except UnicodeError:
+            faults.append(f"{variable}: {name} is invalid; it must be text in UTF-8")
     return Loaded(Settings(**given), sources, tuple(faults), tuple(links))
 
 
@@ -184,6 +189,16 @@ def is_service_link(variable: str, text: str) -> bool:
     if value is not None and value.fullmatch(text.strip()):
         return True
     return _LINK_NAME.fullmatch(name) is not None
+
+
+def utf8_text(text: str) -> str:
+    """What a variable or an argument of the command says in UTF-8, whatever encoding the locale has: Python
+    keeps bytes that the locale lacks as surrogates, which are no text. UnicodeError for what is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeError:
+        return os.fsencode(text).decode("utf-8")
+    return text
 
 
 def _read(file: Path | None) -> dict[str, Any]:
