@@ -235,6 +235,17 @@ def test_calls_beyond_the_limit_are_answered_here() -> None:
     assert talk.bridge.stats.refused_calls == 1
 
 
+def test_interrupted_calls_take_no_place() -> None:
+    talk = openai(limits=BridgeLimits(max_open_calls=1))
+    for number in range(3):
+        name = f"r{number}"
+        frames = talk.hear(created(name), speech(name, "a", 500), call(name, f"c{number}"))
+        assert ToolCall(f"c{number}", "get_weather", "{}") in frames
+        assert Interruption("assistant") in talk.say(Interrupt())
+        talk.hear(done(name, "cancelled"))
+    assert talk.bridge.stats.refused_calls == 0
+
+
 def test_a_call_that_is_too_long_is_answered_here() -> None:
     talk = google(limits=BridgeLimits(max_text_size=50))
     frames = talk.hear(
@@ -496,6 +507,29 @@ def test_a_broken_connection_is_resumed() -> None:
     assert answer["toolResponse"]["functionResponses"][0]["id"] == "c1"
 
 
+def test_a_late_result_does_not_answer_the_next_connection_s_call_of_that_id() -> None:
+    talk = google()
+    talk.hear(handle("h1"), google_talk.call(("c1", {})))
+    talk.provider_is_lost()
+    talk.make_ready()
+    assert talk.hear(google_talk.call(("c1", {}))) == [ToolCall("c1-2", "get_weather", "{}")]
+    talk.sent()
+    talk.say(ToolResult("c1", "late"))
+    assert talk.sent() == []
+    assert talk.bridge.stats.late_results == 1
+
+
+def test_what_was_held_back_for_a_lost_connection_does_not_reach_the_next() -> None:
+    talk = google(GoogleOptions(native_input_rate=True))  # of 16 kHz
+    talk.hear(handle("h1"))
+    talk.say(AudioIn(b"\5\0" * 480, 24_000))
+    talk.sent()
+    talk.provider_is_lost()
+    talk.make_ready()
+    talk.say(AudioIn(b"\7\0" * 480, 24_000))
+    assert set(b"".join(map(google_talk.pcm_of, filter(google_talk.is_audio, talk.sent())))[::2]) == {7}
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -612,6 +646,19 @@ def test_it_is_not_tried_for_ever() -> None:
     assert [type(frame) for frame in frames] == [Error, Close]
     assert talk.resumptions == [None, "h1", "h1", "h1"]
     assert talk.is_done()
+
+
+def test_a_connection_that_was_lost_does_not_count_as_steady_later() -> None:
+    talk = google()
+    talk.hear(handle("h1"))
+    talk.wait(29.9)
+    frames = talk.provider_is_lost()
+    for seconds in (0.0, 0.5, 2.0):
+        assert frames == []
+        talk.wait(seconds)
+        talk.connect()
+        frames = talk.provider_is_lost()
+    assert [type(frame) for frame in frames] == [Error, Close]
 
 
 def test_xai_resumes_its_conversation() -> None:
