@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -531,11 +532,49 @@ async def test_a_cancelled_body_has_a_live_connection_while_it_cleans_up() -> No
                     server.flush()
                     assert await session.receive() == Audio(PCM, 24_000)
     assert scope.cancelled_caught
-    assert server.commands == [Commit()]
+    # Not as a lost network: it says that it goes.
+    assert server.commands == [Commit(), Close(1001, "client_cancelled", "remote")]
     assert server.stream.closed
     (closed,) = (session.closed for session in sessions)
     assert closed is not None
     assert closed.initiated_by == "local"
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, None])
+async def test_an_end_that_does_not_wait_says_goodbye_all_the_same(end: type[BaseException] | None) -> None:
+    server = FakeServer()
+    with anyio.CancelScope() as scope, contextlib.suppress(SystemExit, KeyboardInterrupt):
+        async with connected(server) as (session, _):
+            await session.send_audio(PCM)
+            if end is not None:
+                raise end
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert server.commands == [AudioIn(PCM, 24_000), Close(1001, "client_cancelled", "remote")]
+
+
+@pytest.mark.parametrize("writing", [False, True])
+async def test_a_cancelled_block_does_not_wait_for_a_peer_that_does_not_read(writing: bool) -> None:
+    server = FakeServer()
+    said = 0
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as outside:
+            with anyio.CancelScope() as scope:
+                async with connected(server, close_timeout=3600.0) as (session, _):
+                    server.from_client.stall()
+                    if writing:
+                        outside.start_soon(send_until_the_end, session)
+                    await settled()
+                    said = len(server.wire)
+                    scope.cancel()
+                    await anyio.sleep_forever()
+    assert server.stream.closed
+    assert len(server.wire) == said
+
+
+async def send_until_the_end(session: RealtimeSession) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        await session.send_audio(LONG)
 
 
 async def test_whoever_waits_outside_the_block_is_woken_when_it_is_cancelled() -> None:

@@ -68,6 +68,48 @@ async def echo(stream: ByteStream) -> None:
                 await stream.send(data)
 
 
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_cancelled_block_says_goodbye_on_a_real_connection(secure: bool) -> None:
+    ends: list[Close | None] = []
+
+    async def serve(stream: ByteStream) -> None:
+        core = ServerConnection(ping_interval=None)
+        async with stream:
+            with contextlib.suppress(SpekoError, anyio.BrokenResourceError, anyio.EndOfStream):
+                while True:
+                    while (event := core.next_event()) is not NEED_DATA:
+                        if isinstance(event, UpgradeRequest):
+                            core.accept()
+                            core.send_ready()
+                        if data := core.data_to_send():
+                            await stream.send(data)
+                    core.receive_data(await stream.receive())
+        ends.append(core.closed)
+
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    tcp = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    listener = TLSListener(tcp, server, standard_compatible=False) if secure else tcp
+    port = tcp.extra(anyio.abc.SocketAttribute.local_port)
+    with anyio.fail_after(10):
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, serve)
+            url = f"{'wss' if secure else 'ws'}://localhost:{port}/s"
+            for option in (True, None):
+                with anyio.CancelScope() as scope:
+                    async with open_session(grant(url), ssl_context=client, proxy=option) as session:
+                        await session.receive()
+                        await session.send_audio(PCM)
+                        scope.cancel()
+                        await anyio.sleep_forever()
+            while len(ends) < 2:
+                await checkpoint()
+            tasks.cancel_scope.cancel()
+    assert ends == [Close(1001, "client_cancelled", "remote")] * 2
+
+
 @block
 async def serving(context: ssl.SSLContext | None = None) -> AsyncGenerator[int, None]:
     """An echo server on the loopback; gives its port."""

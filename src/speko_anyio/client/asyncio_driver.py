@@ -196,7 +196,12 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def abort(self, reason: str) -> None:
         try:
-            self._attached().abort(reason)
+            goodbye = self._attached().abort(reason)
+            if goodbye and not (self._paused or self._transport.is_closing()):
+                # The system takes it at once or not at all: the transport drops the rest below.
+                self.bytes_sent += len(goodbye)
+                self._held.append(goodbye)
+                self._write_held()
             self.moved()
         finally:
             self._transport.abort()

@@ -21,6 +21,9 @@ from ..protocol.frames import Audio, Close, Frame, Interruption, ToolCall
 from ..protocol.state import State
 from .delivery import DeliveryBuffer, EventWaiter, SelectiveBuffer, Waiter
 
+ABORTED: Final = "client_cancelled"
+"""The reason that the peer is told when a session is not closed but given up."""
+
 _OPEN: Final = State.OPEN
 _LEAVING: Final = (State.CLOSING, State.CLOSED)
 
@@ -243,12 +246,16 @@ class Pump:
         self._set_lossy()
         self._drain()
 
-    def abort(self, reason: str) -> None:
-        """End it here and now, without a word to the peer. Everybody who waits is woken."""
-        if not self.done:
-            self.core.close(close_codes.GOING_AWAY, reason)
-            self.core.receive_lost(reason)
-            self._drain()
+    def abort(self, reason: str) -> bytes:
+        """End it here and now; everybody who waits is woken. Gives the goodbye to the peer, behind what was
+        still to be written, for when that can be written at once."""
+        if self.done:
+            return b""
+        self.core.close(close_codes.GOING_AWAY, ABORTED)
+        goodbye = self.core.data_to_send()
+        self.core.receive_lost(reason)
+        self._drain()
+        return goodbye
 
     def _drain(self) -> bool:
         """Deliver what the core has; gives whether that was more than audio in an open session, or filled a

@@ -51,7 +51,8 @@ def open_session(
     `LocalProtocolError` when the grant's URL or token can't be used, TypeError for an option that there is
     not or what is no tool, `UnsupportedTransportError` for a session that is not over a WebSocket. A
     `stream` is closed then too. An exception of the body comes out as it is. Cancelling the block ends the
-    session at once; leaving it says goodbye first.
+    session at once, with a goodbye (1001, ``client_cancelled``) only if the transport takes it without
+    waiting; leaving it says goodbye first.
     """
     if isinstance(grant, ProviderGrant):
         # The dialects are loaded when they are needed.

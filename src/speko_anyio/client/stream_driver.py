@@ -8,12 +8,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Final, TypeVarTuple
 
 import anyio
 from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
 
 from ..protocol.errors import SpekoError
 from ..protocol.state import State
@@ -24,8 +26,15 @@ from .transport import TRANSPORT_ERRORS, describe
 
 _Args = TypeVarTuple("_Args")
 
+logger: Final = logging.getLogger("speko_anyio.client")
+
 READ_SIZE: Final = 65_536
 """Bytes asked of the stream at a time: what anyio's own streams give at most."""
+
+
+_TURNS_TO_WRITE: Final = 16
+"""Turns of the event loop that a write takes at most which waits for nothing: one or two for each layer, such
+as TLS to a proxy and TLS to the host."""
 
 
 class StreamDriver:
@@ -37,6 +46,7 @@ class StreamDriver:
         "_close_timeout",
         "_core",
         "_finished",
+        "_goodbye",
         "_lifetime",
         "_parting",
         "_pump",
@@ -54,6 +64,7 @@ class StreamDriver:
         self._replying = False
         self._space: anyio.Event | None = None
         self._finished = anyio.Event()
+        self._goodbye = b""
         # The scopes in which the tasks wait; the end cancels them.
         self._reading = anyio.CancelScope(shield=True)
         self._alarm = anyio.CancelScope(shield=True)
@@ -116,7 +127,10 @@ class StreamDriver:
             self._alarm.deadline = _instant(deadline)
 
     def abort(self, reason: str) -> None:
-        self._pump.abort(reason)
+        goodbye = self._pump.abort(reason)
+        if not self._sending.locked():
+            # Behind half a message it could not be read.
+            self._goodbye += goodbye
         self.moved()
         if self._parting is not None:
             self._parting.cancel()
@@ -153,6 +167,8 @@ class StreamDriver:
             try:
                 # Cancelled from the start, and so over at once: the shield is for what is around.
                 with anyio.CancelScope(shield=True):
+                    if self._goodbye:
+                        await self._write_at_once(self._goodbye)
                     await self.aclose_forcefully()
             finally:
                 self._finished.set()
@@ -199,6 +215,26 @@ class StreamDriver:
                 self._write_failed()
                 raise
             self.bytes_sent += len(data)
+
+    async def _write_at_once(self, data: bytes) -> None:
+        """Write `data` if the stream takes it in a few turns of the event loop. The caller is shielded."""
+        over = False
+
+        async def write() -> None:
+            nonlocal over
+            try:
+                await self._stream.send(data)
+                self.bytes_sent += len(data)
+            except Exception as error:  # noqa: BLE001 - of any stream; the session is over anyhow
+                logger.debug("the goodbye was not written: %s", type(error).__name__)
+            over = True
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            for _ in range(_TURNS_TO_WRITE):
+                if not over:
+                    await checkpoint()
+            tasks.cancel_scope.cancel()
 
     def _write_failed(self) -> None:
         self._pump.send_failed()

@@ -51,6 +51,9 @@ response made faster than it is taken does not pile up here."""
 _COMMAND_OVERHEAD: Final = 64
 """Bytes that even an empty command counts for; without it a flood of them would never meet the limit."""
 
+_CLOSE_READ_WITHIN: Final = 0.25
+"""Seconds for a close that came before a send failed to be read; it takes a turn of the event loop or two."""
+
 EXPIRING: Final = "SESSION_EXPIRING"
 """Code of the `Error` that tells the client what `Expiring` tells the handler. The protocol has no message of
 its own for it; an error that no close follows is one that the session survives, and every client knows it."""
@@ -431,6 +434,10 @@ class ServerSession:
                     if self.meter.asked_at is not None:
                         self.meter.answered(anyio.current_time())
         except _GONE:
+            # The reader may know why: a client that leaves closes the WebSocket, and what is under way to it
+            # fails before that close is read.
+            with anyio.move_on_after(_CLOSE_READ_WITHIN):
+                await self._ended.wait()
             self._core.send_failed()
             self._drop_unsent()
             self._after_core()

@@ -1,0 +1,33 @@
+"""What the gateway records of a client that was cancelled."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from speko_anyio import Ready, Speko
+from speko_anyio.gateway import Gateway, MemoryStore, running_gateway
+from speko_anyio.gateway.echo_handler import echo
+
+pytestmark = pytest.mark.anyio
+
+KEY = "sk_goodbyes_0123"
+
+
+async def test_a_cancelled_session_is_recorded_as_the_clients_end_and_not_as_a_lost_network() -> None:
+    store = MemoryStore()
+    with anyio.fail_after(20):
+        async with running_gateway(Gateway(handlers={"echo": echo}, api_keys=[KEY], store=store)) as url:
+            async with Speko(KEY, url) as speko:
+                grant = await speko.realtime.create_session(provider="echo", model="any")
+                with anyio.CancelScope() as scope:
+                    async with speko.realtime.open(grant) as session:
+                        assert isinstance(await session.receive(), Ready)
+                        await session.send_audio(bytes(960))
+                        scope.cancel()
+                        await anyio.sleep_forever()
+        # Before it stops it lets the handlers come to their end.
+        history = await store.get(grant.session_id)
+    assert history is not None
+    life = history.life
+    assert (life.close_code, life.close_reason, life.closed_by) == (1001, "client_cancelled", "client")
