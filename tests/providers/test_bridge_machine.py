@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from speko_anyio.providers.google import GoogleOptions
+from speko_anyio.providers.google import MUTE_TIMEOUT, GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.xai import XAIOptions
 
@@ -172,6 +172,7 @@ class GoogleBridgeMachine(BridgeMachine):
         self.habits = google_model.Habits(auto, interrupts, bundles=bundles, reports=reports)
         self.said_rate = 24_000  # what the configuration says nothing else about
         self.handles = 0
+        self.silent = 0.0
         options = GoogleOptions(turns="auto" if auto else "manual", interrupts=interrupts, gate_input=False)
         talk = bridge_talk.google(
             options,
@@ -204,6 +205,15 @@ class GoogleBridgeMachine(BridgeMachine):
             self.entered.add(self.model.turn_of[made["id"]])
         if spoken.get("interrupted"):
             self.doubt()
+
+    def time_passed(self, seconds: float) -> None:
+        self.silent += seconds
+        if self.silent >= MUTE_TIMEOUT:
+            # By then a response that was cut off counts as over, and what comes as the next one's.
+            self.silent = 0.0
+            self.stale.clear()
+            for cut in self.interruptions:
+                cut.clear()
 
     def pcm_in(self, message: Json) -> bytes:
         return base64.b64decode(message.get("realtimeInput", {}).get("audio", {}).get("data", ""))
