@@ -257,8 +257,10 @@ async def test_a_close_is_judged_by_its_words(
     [told] = [frame for frame in frames if isinstance(frame, Error)]
     assert told.code == name_of_it
     assert words.rstrip(".") in told.message
-    assert frames[-1] == Close(code, name_of_it, "remote")
-    assert frames[-1].expired is expired
+    close = frames[-1]
+    assert close == Close(code, name_of_it, "remote")
+    assert isinstance(close, Close)
+    assert close.expired is expired
 
 
 @pytest.mark.anyio

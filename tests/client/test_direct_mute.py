@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio import XAI, Close, Error, Google, HandshakeError, OpenAI
+from speko_anyio import XAI, Close, Error, Frame, Google, HandshakeError, OpenAI
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, XAIDouble
 from speko_anyio.testing.streams import stream_pair
@@ -47,13 +47,14 @@ async def test_no_answer_to_the_configuration(name: str, says: str, monkeypatch:
     if says == "nothing":
         monkeypatch.setattr(double._session_type, "_opened", lambda *args: None)
     ours, theirs = stream_pair()
+    frames: list[Frame] = []
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(double.handle, theirs)
             started = anyio.current_time()
             async with kind(KEY).connect(model=model, stream=ours) as session:
                 await session.commit()
-                frames = [frame async for frame in session]
+                frames += [frame async for frame in session]
             assert anyio.current_time() - started < 25
             tasks.cancel_scope.cancel()
     told, close = frames
