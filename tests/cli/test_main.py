@@ -269,6 +269,28 @@ def test_a_service_that_reports_why_it_stays_silent(
     assert "of the question; the service reported OVERLOADED: try again" in one_line(capsys)
 
 
+@pytest.mark.parametrize("reported", [True, False])
+def test_an_answer_that_fails_is_waited_for_no_longer(
+    question: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    reported: bool,
+) -> None:
+    async def fails(session: ServerSession) -> None:
+        async for command in session:
+            if isinstance(command, Commit):
+                if reported:
+                    await session.send_error("OVERLOADED", "try again")
+                await session.send_response_end("failed", "content_filter")
+
+    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": fails})
+    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 1000.0)
+    assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
+    why = "the service reported OVERLOADED: try again" if reported else "the answer failed (content_filter)"
+    assert f"no spoken answer came; {why}" in one_line(capsys)
+
+
 def test_a_service_that_gives_up(
     question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

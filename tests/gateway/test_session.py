@@ -29,6 +29,7 @@ from speko_anyio.protocol import (
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
+    ResponseEnd,
     ServerToolCall,
     ToolCall,
     ToolResult,
@@ -98,6 +99,31 @@ async def test_every_verb_reaches_the_client_in_order(wire: MemoryTransport) -> 
         ServerToolCall("s1", "g", "completed"),
         Usage(1, 2),
         Error("OOPS", "it hurts"),
+    ]
+
+
+async def test_the_end_of_an_answer_reaches_a_client_that_knows_of_it(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        await session.send_response_end()  # before anybody could have taken it up
+        assert await wire.hear() == Ready(16000, 24000, ("usage",))
+        wire.flush()
+        await session.send_response_end("failed", "why")
+        assert [await wire.hear() for _ in range(2)] == [ResponseEnd("done"), ResponseEnd("failed", "why")]
+        with pytest.raises(LocalProtocolError, match="status must be one of"):
+            await session.send_response_end("cancelled")  # type: ignore[arg-type]
+
+
+async def test_a_published_sdk_is_sent_no_end_of_an_answer(wire: MemoryTransport) -> None:
+    async with session_over(wire) as session:
+        wire.say(bytes(320), '{"t":"control","action":"commit"}')
+        assert [type(await session.receive()) for _ in range(2)] == [AudioIn, Commit]
+        await session.send_usage(1, 2)
+        await session.send_response_end()
+    heard = [await wire.hear_raw() for _ in range(4)]
+    assert heard[1:] == [
+        '{"t":"usage","inputAudioTokens":1,"outputAudioTokens":2}',
+        '{"t":"end","reason":""}',
+        CloseMessage(1000, ""),
     ]
 
 

@@ -30,6 +30,7 @@ from speko_anyio import (
     Ready,
     RealtimeSession,
     RemoteProtocolError,
+    ResponseEnd,
     ServerToolCall,
     Speko,
     ToolCall,
@@ -79,6 +80,8 @@ async def test_a_list_of_steps_is_a_conversation() -> None:
         steps.say(PCM),
         steps.transcript("assistant", "It is."),
         steps.send(Usage(1, 2), Error("BUSY", "wait"), ServerToolCall("s", "f", "started")),
+        steps.end_response(),
+        steps.end_response("failed", "why"),
         steps.send(Unknown("new", '{"t": "new",\n "x": 1}')),
         steps.close(4000, "enough"),
     ]
@@ -97,11 +100,32 @@ async def test_a_list_of_steps_is_a_conversation() -> None:
             Usage(1, 2),
             Error("BUSY", "wait"),
             ServerToolCall("s", "f", "started"),
+            ResponseEnd("done"),
+            ResponseEnd("failed", "why"),
             Unknown("new", '{"t": "new",\n "x": 1}'),
             Close(4000, "enough", "remote"),
         ]
     assert peer.said() == [Commit(), ToolResult("call-1", "rain in Oslo")]
     assert peer.audio() == PCM * 2
+
+
+async def test_a_plain_service_tells_no_ends_and_they_are_derived() -> None:
+    script = [
+        steps.say(PCM),
+        steps.interrupt(),
+        steps.say(PCM),
+        steps.send(Usage(1, 2)),
+        steps.end_response(),
+    ]
+    async with fake_session(script, peer=FakePeer(extensions=())) as (session, _):
+        frames = [frame for frame in await frames_of(session) if not isinstance(frame, Audio)]
+    assert frames[:-1] == [
+        Ready(24_000, 24_000),
+        Interruption("user"),
+        ResponseEnd("interrupted"),
+        Usage(1, 2),
+        ResponseEnd("done"),
+    ]
 
 
 async def test_a_coroutine_is_a_script_and_its_end_is_the_end_of_the_session() -> None:

@@ -134,7 +134,7 @@ class _Turn:
                 return self._answered
             case ResponseEnd(status="failed", reason=reason) if self._question_ended is not None:
                 # Nobody will speak any more: the rest of the patience would be wasted.
-                self._failure = no_answer(self._error or Error("FAILED", reason or "the answer failed"))
+                self._failure = no_answer(self._error, failure=reason or "no reason given")
                 return True
             case Close(code=code, reason=reason):
                 self._failure = self._closed(code, reason)
@@ -159,10 +159,13 @@ class _Turn:
         return self._answer
 
 
-def no_answer(reported: Error | None, when: str = "") -> CommandError:
-    """What to say of a question that nobody answered: what the service reported, else what is likely."""
-    if reported is None:
-        why = "check that the recording holds speech"
-    else:
+def no_answer(reported: Error | None, when: str = "", *, failure: str = "") -> CommandError:
+    """What to say of a question that nobody answered: what the service reported, else the answer's own
+    `failure`, else what is likely."""
+    if reported is not None:
         why = f"the service reported {reported.code}: {reported.message}"
+    elif failure:
+        why = f"the answer failed ({failure})"
+    else:
+        why = "check that the recording holds speech"
     return CommandError(f"no spoken answer came{when}; {why}", NO_ANSWER)
