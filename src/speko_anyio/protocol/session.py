@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from typing import Final, get_args
+from typing import Final, Generic, TypeVar, get_args
 
 from . import close_codes, codec, extensions
 from .calls import Calls
@@ -90,10 +90,46 @@ class _Notes:
         self.odd_fields = 0
 
 
-class _SpekoSession(Dialect[EventT]):
+class _ClientNotes(_Notes):
+    """Also what is known of the answer under way, to derive its end where no service tells it."""
+
+    __slots__ = ("begun", "cut", "uses")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = False
+        """Whether audio came since the last end that was derived."""
+        self.cut = False
+        """Whether that end was an interruption's, so that a `Usage` may still come for the same answer."""
+        self.uses: tuple[str, ...] = ()
+        """The extensions that were taken up: with ``usage`` nothing is derived."""
+
+
+class _ServerNotes(_Notes):
+    """Also what is offered beyond the plain protocol, and what became of it."""
+
+    __slots__ = ("held", "names", "taken")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = tuple(dict.fromkeys(names))
+        self.taken: frozenset[str] = frozenset()
+        self.held: list[str] = []
+        """Ends of answers that wait for the client to take ``usage`` up: encoded, oldest first."""
+        for name in self.names:
+            if name not in extensions.KNOWN:
+                raise LocalProtocolError(
+                    f"{name!r} is not an extension of the protocol; choose from {', '.join(extensions.KNOWN)}"
+                )
+
+
+_NotesT = TypeVar("_NotesT", bound=_Notes)
+
+
+class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
     """What the two roles share: PCM16 in both directions, the book of calls, malformed text."""
 
-    _notes: _Notes
+    _notes: _NotesT
 
     _hears_output: bool
     """Whether the audio this side receives is the session's output."""
@@ -201,7 +237,7 @@ class _SpekoSession(Dialect[EventT]):
             ) from None
 
 
-class ClientProtocol(_SpekoSession[Frame], ClientDialect):
+class ClientProtocol(_SpekoSession[Frame, _ClientNotes], ClientDialect):
     """The client's side of a session over WebSocket messages that something else carries.
 
     `input_sample_rate` and `output_sample_rate` are those of the mint's answer; a `Ready` that says
@@ -213,7 +249,6 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
 
     _audio_type = Audio
     _hears_output = True
-    _notes: _ClientNotes
 
     def __init__(
         self,
@@ -333,22 +368,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
             self._notes.cut = False  # another answer is under way
 
 
-class _ClientNotes(_Notes):
-    """Also what is known of the answer under way, to derive its end where no service tells it."""
-
-    __slots__ = ("begun", "cut", "uses")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun = False
-        """Whether audio came since the last end that was derived."""
-        self.cut = False
-        """Whether that end was an interruption's, so that a `Usage` may still come for the same answer."""
-        self.uses: tuple[str, ...] = ()
-        """The extensions that were taken up: with ``usage`` nothing is derived."""
-
-
-class ServerProtocol(_SpekoSession[Command]):
+class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
     """The server's side of a session over WebSocket messages that something else carries.
 
     Say `send_ready` before anything else but an error. `ttl` in seconds, when given, ends the session
@@ -360,7 +380,6 @@ class ServerProtocol(_SpekoSession[Command]):
 
     _audio_type = AudioIn
     _hears_output = False
-    _notes: _ServerNotes
     _ends_at_ttl = True
     _ready = False
 
@@ -509,24 +528,6 @@ class ServerProtocol(_SpekoSession[Command]):
             if self._state is _OPEN:
                 for text in held:
                     self._queue_short(text)
-
-
-class _ServerNotes(_Notes):
-    """Also what is offered beyond the plain protocol, and what became of it."""
-
-    __slots__ = ("held", "names", "taken")
-
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__()
-        self.names = tuple(dict.fromkeys(names))
-        self.taken: frozenset[str] = frozenset()
-        self.held: list[str] = []
-        """Ends of answers that wait for the client to take ``usage`` up: encoded, oldest first."""
-        for name in self.names:
-            if name not in extensions.KNOWN:
-                raise LocalProtocolError(
-                    f"{name!r} is not an extension of the protocol; choose of {', '.join(extensions.KNOWN)}"
-                )
 
 
 def _require_text(**values: object) -> None:

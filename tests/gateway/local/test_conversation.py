@@ -185,6 +185,7 @@ async def test_interrupt_stops_the_audio_at_once() -> None:
     assert told.frame == Interruption("user")
     last_audio = max(sent.at for sent in session.sent if isinstance(sent.frame, Audio))
     assert told.at >= last_audio
+    assert [f for f in session.frames if isinstance(f, ResponseEnd)] == [ResponseEnd("interrupted")]
     assert audio_after(session, asked) <= 3
     assert audio_seconds(session) < 2
     assert [type(frame) for frame in session.frames].count(Interruption) == 1
@@ -291,9 +292,12 @@ async def test_a_failing_recogniser_is_an_error_and_the_session_goes_on() -> Non
         session.say(*question(), Commit())
         error = (await session.wait_for(is_a(Error))).frame
         assert error == Error("OVERLOADED", "the gateway's recogniser has too much to do; try again")
+        end = (await session.wait_for(is_a(ResponseEnd))).frame
+        assert end == ResponseEnd("failed", "OVERLOADED")
         recognizer.fails = False
         session.say(*question(), Commit())
         await session.wait_for(is_a(Audio))
+        assert (await session.wait_for(is_a(ResponseEnd), count=2)).frame == ResponseEnd("done")
 
 
 async def test_turns_faster_than_answers_are_refused() -> None:
