@@ -464,6 +464,7 @@ async def test_other_notations_of_the_same_value_fit(arguments: str, expected: s
         ('{"seconds": 3.5}', "Expected `int`, got `float` - at `$.seconds`"),
         ('{"seconds": "three"}', "Expected `int`, got `str` - at `$.seconds`"),
         ('{"seconds": ""}', "Expected `int`, got `str` - at `$.seconds`"),
+        ('{"seconds": 1e20}', "Expected `int`, got `float` - at `$.seconds`"),
         ('{"seconds": true}', "Expected `int`, got `bool` - at `$.seconds`"),
         ('{"share": "nan"}', "Expected `float`, got `str` - at `$.share`"),
         ('{"share": "-Infinity"}', "Expected `float`, got `str` - at `$.share`"),
@@ -479,6 +480,21 @@ async def test_values_with_two_readings_are_explained_to_the_model(arguments: st
     assert (
         await answer([wait], "wait", arguments) == f"The arguments of wait do not fit its schema: {expected}"
     )
+
+
+class Floor(enum.IntEnum):
+    GROUND = 0
+    TOP = 9
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", ["9", "9.0", '"9"', "0.9e1"])
+async def test_a_whole_number_is_a_member_of_an_enumeration_in_any_notation(number: str) -> None:
+    def lift(floor: Floor, door: Literal[0, 9], through: list[Floor] | None = None) -> str:
+        return f"{floor!r} {door!r} {through}"
+
+    arguments = f'{{"floor": {number}, "door": {number}, "through": [{number}]}}'
+    assert await answer([lift], "lift", arguments) == "<Floor.TOP: 9> 9 [<Floor.TOP: 9>]"
 
 
 @pytest.mark.anyio

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import httpx
 import pytest
 
 from speko_anyio._version import __version__
+from speko_anyio.gateway import playground
+from tests.support.processes import run
 
 from .support import make_gateway
-
-pytestmark = pytest.mark.anyio
 
 
 async def get(path: str, *, playground: bool) -> httpx.Response:
@@ -18,11 +21,13 @@ async def get(path: str, *, playground: bool) -> httpx.Response:
         return await http.get(path)
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("path", ["/", "/playground/app.js", "/playground/about.json"])
 async def test_there_is_no_page_unless_it_is_asked_for(path: str) -> None:
     assert (await get(path, playground=False)).status_code == 404
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("path", "media_type"),
     [
@@ -39,11 +44,29 @@ async def test_it_serves_its_files_under_a_strict_policy(path: str, media_type: 
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.anyio
 async def test_it_tells_what_the_gateway_serves_and_no_more() -> None:
     answer = await get("/playground/about.json", playground=True)
     assert answer.json() == {"version": __version__, "providers": ["echo"]}
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("path", ["/playground/__init__.py", "/playground/../app.py", "/playground/"])
 async def test_it_serves_nothing_else(path: str) -> None:
     assert (await get(path, playground=True)).status_code == 404
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_pages_tools_take_no_arguments_in_any_notation(tmp_path: Path) -> None:
+    tools = Path(playground.__file__ or "").parent / "tools.js"
+    (tmp_path / "tools.mjs").write_text(tools.read_text(encoding="utf-8"), encoding="utf-8")
+    script = """
+        import { runTool } from "./tools.mjs";
+        for (const given of ["", " ", "null", "{}"]) console.log(runTool("roll_dice", given));
+        for (const given of [" ", "null"]) console.log(runTool("get_weather", given));
+    """
+    (tmp_path / "run.mjs").write_text(script, encoding="utf-8")
+    done = run(["node", "run.mjs"], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "failed" not in done.stdout
+    assert done.stdout.count("You rolled") == 4

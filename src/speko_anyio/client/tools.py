@@ -186,7 +186,7 @@ class Tool(Generic[P, R]):
                 if argument is not None or name not in self._null_means_absent
             }
         return msgspec.convert(
-            value,
+            _with_integers(value),
             self._arguments,
             # The text "nan" would become a number that JSON does not have.
             strict=_has_infinity(value),
@@ -353,6 +353,16 @@ class Toolbox:
             logger.error("tool %s gave %d bytes, more than %d: not sent", call.name, size, MAX_OUTPUT)
             return f"The tool {call.name} gave a result that is too long to be sent."
         return output.encode(errors="replace").decode()
+
+
+def _with_integers(value: Any) -> Any:
+    """Decoded JSON with whole numbers as int, also those written ``3.0``: an enumeration has no other 3."""
+    if isinstance(value, dict):
+        return {name: _with_integers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(item) for item in value]
+    # Beyond 2**53 a float no longer says which integer was written.
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def _has_infinity(value: Any) -> bool:

@@ -24,7 +24,8 @@ export function runTool(name, argumentsText) {
   const tool = TOOLS[name];
   if (!tool) return `There is no tool called ${name}.`;
   try {
-    return tool.run(JSON.parse(argumentsText || "{}"));
+    // Models write nothing, blanks or null for no arguments.
+    return tool.run(JSON.parse(argumentsText.trim() || "{}") ?? {});
   } catch (error) {
     return `The tool ${name} failed: ${error.message}`;
   }
