@@ -29,6 +29,7 @@ from speko_anyio import (
     Provider,
     Ready,
     RealtimeSession,
+    ResponseEnd,
     ToolSpec,
     Transcript,
     Usage,
@@ -46,6 +47,7 @@ from speko_anyio.testing.providers import (
     Pace,
     ProviderDouble,
     Say,
+    Send,
     XAIDouble,
     tone,
 )
@@ -232,6 +234,33 @@ async def test_a_provider_that_dies_in_the_middle_of_an_answer(name: str) -> Non
     assert isinstance(close, Close)
     assert close.code == 1006
     assert close.initiated_by == "transport"
+
+
+@pytest.mark.parametrize("kind", ["openai", "xai"])
+@pytest.mark.anyio
+async def test_odd_fields_do_not_cost_the_call(kind: str) -> None:
+    words = "response.output_audio_transcript.delta"
+    odd = Send(
+        [
+            {"type": "error", "error": "Too loud \ud83d.", "code": 7},
+            {"type": "rate_limits.updated", "rate_limits": float("nan")},
+            {"type": "response.output_audio.delta", "delta": None},
+            {"type": "session.updated", "session": {"expires_at": "2026-12-01T00:00:00Z", "audio": []}},
+            {"type": words, "item_id": "odd", "delta": "Hi \ud83d"},
+            {"type": words, "item_id": "odd", "delta": "\ude00", "content_index": None},
+        ]
+    )
+    double = DOUBLES[kind]([[odd, Say("Yes.", 0.2)]], api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            async with KINDS[kind](KEY, base_url=url).connect(model=MODELS[kind]) as session:
+                await ask(session)
+                frames = await frames_until(session, is_a(ResponseEnd))
+    assert [frame for frame in frames if isinstance(frame, Error)] == [Error("7", "Too loud \ufffd.")]
+    texts = [frame.text for frame in frames if isinstance(frame, Transcript) and frame.role == "assistant"]
+    assert "Hi 😀" in texts
+    assert "Yes." in texts
+    assert frames[-1] == ResponseEnd("done")
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,8 @@ def test_a_piece_keeps_its_half_of_a_pair() -> None:
     assert odd == ()
 
 
-@pytest.mark.parametrize("text", ["AAECAw==", "AAECAw", "AAECAw="])
-def test_base64_needs_no_padding(text: str) -> None:
+@pytest.mark.parametrize("text", ["AAECAw==", "AAECAw", "AAECAw=", "AAEC\r\nAw==\n"])
+def test_base64_needs_no_padding_and_may_have_lines(text: str) -> None:
     assert read(audio=text)[0].audio == bytes(range(4))
 
 

@@ -45,7 +45,7 @@ def test_a_dialect_runs_over_bytes(dialect: type[Any], config: Any) -> None:
     client = over_bytes(dialect)(config)
     server = Connection(ConnectionType.SERVER)
 
-    def says(text: str) -> list[Any]:
+    def says(text: str | bytes) -> list[Any]:
         client.receive_data(server.send(Message(text)))
         events = []
         while (event := client.next_event()) is not NEED_DATA:
@@ -65,6 +65,9 @@ def test_a_dialect_runs_over_bytes(dialect: type[Any], config: Any) -> None:
     (append,) = heard()
     assert append.data.startswith('{"type":"input_audio_buffer.append"')
     assert says('{"type":"response.output_audio.delta","response_id":"r","item_id":"a","delta":"AAA="}') != []
+    # Some servers send their JSON in binary messages.
+    (error,) = says(b'{"type":"error","error":"caf\xe9"}')
+    assert error.message == "caf\ufffd"
     client.close(1000, "bye")
     (goodbye,) = heard()
     assert isinstance(goodbye, CloseConnection)

@@ -8,7 +8,17 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from speko_anyio.protocol import Audio, Close, Interruption, State, ToolCall, Transcript, Unknown, Usage
+from speko_anyio.protocol import (
+    Audio,
+    Close,
+    Interruption,
+    ResponseEnd,
+    State,
+    ToolCall,
+    Transcript,
+    Unknown,
+    Usage,
+)
 from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.xai import XAIOptions
 
@@ -43,6 +53,7 @@ class RealtimeMachine(RuleBasedStateMachine):
         self.calls: list[str] = []
         self.answered: set[str] = set()
         self.usages = 0
+        self.ends = 0
         self.closed = False
 
     @initialize(
@@ -113,6 +124,9 @@ class RealtimeMachine(RuleBasedStateMachine):
             case Usage(input_audio_tokens=tokens):
                 self.usages += tokens
                 assert self.usages <= self.provider.answers
+            case ResponseEnd():
+                self.ends += 1
+                assert self.ends <= len(self.seen), "an answer ended twice"
             case Close():
                 self.closed = True
             case Unknown():
@@ -288,6 +302,8 @@ class RealtimeMachine(RuleBasedStateMachine):
         if self.provider.last_result:
             assert self.provider.last_answer > self.provider.last_result, "nobody told what the tools said"
         assert self.talk.dialect.open_calls == ()
+        assert not self.talk.dialect.responding
+        assert self.ends == len(self.seen), "an answer has no end"
 
 
 TestRealtimeMachine = RealtimeMachine.TestCase

@@ -82,7 +82,7 @@ def test_audio_is_whole_samples_and_items_do_not_shift_each_other() -> None:
 
 def test_rates_are_those_the_provider_confirms() -> None:
     talk = xai()
-    echo = {"input": {"format": {"rate": 16_000}}, "output": {"format": {"type": "audio/pcm", "rate": 8000}}}
+    echo = {"input": {"format": {"rate": "16000"}}, "output": {"format": {"type": "audio/pcm", "rate": 8000}}}
     talk.hear({"type": "session.created"}, {"type": "session.updated", "session": {"audio": echo}})
     assert (talk.dialect.input_sample_rate, talk.dialect.output_sample_rate) == (16_000, 8000)
     assert talk.hear(audio("r1", "a1", "AAA=")) == [Audio(b"\0\0", 8000)]

@@ -6,7 +6,7 @@ decoding of msgspec, which is fast and right for nearly every message. Only what
 `parse` takes any JSON object, and `fit` makes the wanted Struct of it. For each field:
 
 - a value that can only mean one thing is read as that: ``3.0`` and ``"3"`` for the count 3, a number for
-  text, base64 in the URL-safe alphabet or without its padding;
+  text, base64 in the URL-safe alphabet, in lines or without its padding;
 - any other value of the wrong type, null included, counts as missing: the field takes its default, and an
   array loses that element;
 - halves of surrogate pairs are joined, and a half without its other is U+FFFD (`mended`).
@@ -252,7 +252,7 @@ def _whole(value: object) -> int:
 def _bytes(value: object, path: str) -> bytes:
     if not isinstance(value, str):
         raise _Misfit
-    # The URL-safe alphabet, and no padding, are as good.
+    # The URL-safe alphabet, no padding, and lines of 76 characters are as good.
     standard = value.translate(_STANDARD_BASE64)
     try:
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
@@ -282,5 +282,5 @@ def _fields(kind: type[msgspec.Struct]) -> dict[str, inspect.Field]:
 
 
 _MAX_DIGITS: Final = 400
-_STANDARD_BASE64: Final = str.maketrans("-_", "+/", "=")
+_STANDARD_BASE64: Final = str.maketrans("-_", "+/", "= \t\r\n")
 _JSON: Final = json.JSONDecoder(strict=False, parse_int=_integer)

@@ -20,7 +20,7 @@ from ..protocol.state import State
 from . import codes
 from . import realtime_errors as errors
 from . import realtime_events as wire
-from .lenient import text_of
+from .lenient import fit, text_of
 from .provider import ProviderSession
 from .realtime_assistant import AssistantSide
 from .realtime_base import RESPONSE_TIMEOUT, RealtimeStats
@@ -265,5 +265,6 @@ class RealtimeDialect(AssistantSide):
 
 def _rate(audio: Any, direction: str) -> int | None:
     """The rate that the provider says it takes or gives, if that is one."""
-    rate = wire.dig(audio, int, direction, "format", "rate")
+    audio_format = wire.dig(audio, dict, direction, "format")
+    rate = None if audio_format is None else fit(audio_format, wire.AudioFormat).value.rate
     return rate if rate is not None and 1 < rate <= MAX_SAMPLE_RATE else None

@@ -255,6 +255,8 @@ class AssistantSide(ToolSide, abc.ABC):
             # A call that is complete is in the history, even when its response was cut off afterwards.
             if item.status in ("completed", None):
                 self._issue_call(response_id, self._item_call(item))
+            elif live and item.status != "incomplete":
+                self._unconfirmed.append(self._item_call(item))
         elif live and is_server_tool(item) and item.status != "in_progress":
             failed = item.status in ("failed", "incomplete")
             self._server_tool(item.id, item.name, "failed" if failed else "completed")

@@ -132,6 +132,12 @@ class ServerEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     """Anything received that matters."""
 
 
+class AudioFormat(msgspec.Struct, frozen=True, gc=False):
+    """How audio is encoded."""
+
+    rate: int | None = None
+
+
 class Session(msgspec.Struct, frozen=True, gc=False):
     """The session as the provider has it."""
 
