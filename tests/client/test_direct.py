@@ -376,7 +376,7 @@ async def test_what_makes_no_session_is_told_before_anything_is_sent(name: str) 
     with pytest.raises(ConfigurationError, match="temperature"):
         async with provider.connect(model=MODELS[name], temperature=float("nan")):
             raise AssertionError
-    with pytest.raises(TypeError, match="no session option 'colour'"):
+    with pytest.raises(TypeError, match="unknown session option 'colour'"):
         async with provider.connect(model=MODELS[name], colour="red"):
             raise AssertionError
     options = {"openai": OpenAIOptions, "xai": XAIOptions, "google": GoogleOptions}[name]
