@@ -211,6 +211,12 @@ async def test_a_refusal_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixt
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+async def test_variables_of_other_servers_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "auto")
+    async with running_gateway(make_gateway()) as url:
+        await mint(url)
+
+
 async def test_the_application_runs_its_handlers_under_any_server() -> None:
     """By ASGI's own lifespan, as another server would drive it."""
     voice = Voice()
