@@ -130,6 +130,18 @@ async def test_by_the_name(speko_virtual_time):
     await anyio.sleep(3600)
 """
 
+BY_FUNCTION = """
+import anyio, pytest
+from speko_anyio.testing import VIRTUAL_BACKENDS, virtual_backend
+
+@pytest.fixture(params=VIRTUAL_BACKENDS)
+def anyio_backend(request):
+    return virtual_backend(request.param)
+
+async def test_by_the_function():
+    await anyio.sleep(3600)
+"""
+
 OTHERS = """
 import anyio
 
@@ -152,12 +164,13 @@ def test_virtual_time_is_refused_to_tests_that_others_run(name: str, tmp_path: P
     module, mode, advice = OTHER_RUNNERS[name]
     pytest.importorskip(module, reason=f"needs {name}")
     (tmp_path / "test_virtual.py").write_text(VIRTUAL)
+    (tmp_path / "test_function.py").write_text(BY_FUNCTION)
     (tmp_path / "test_others.py").write_text(OTHERS)
     # Either plugin warns of itself.
     done = run_pytest(tmp_path, "-p", module, "-o", mode, "-W", "default", "--tb=short")
-    # One by its mode, and two for each of asyncio and trio; by hand it works on both.
-    assert "3 passed, 5 errors" in done.stdout, done.stdout + done.stderr
-    assert done.stdout.count(f"speko_virtual_time has no effect on a test that {name} runs; mark it") >= 5
+    # Two by the mode, and two for each of asyncio and trio; by hand it works on both.
+    assert "3 passed, 6 errors" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count(f"virtual time has no effect on a test that {name} runs; mark it") >= 6
     assert advice in done.stdout
 
 

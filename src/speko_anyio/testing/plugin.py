@@ -56,7 +56,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     advice = _advice(item)
     if advice is not None and _asks_for_virtual_time(item):
         pytest.fail(
-            f"speko_virtual_time has no effect on a test that {advice}: it would run on real time",
+            f"virtual time has no effect on a test that {advice}: it would run on real time",
             pytrace=False,
         )
 
@@ -82,7 +82,10 @@ def _asks_for_virtual_time(item: pytest.Item) -> bool:
     # A module's backend counts although nobody but anyio's plugin asks for it.
     fixtures = getattr(item.session, "_fixturemanager", None)
     backends = fixtures.getfixturedefs("anyio_backend", item) if fixtures is not None else None
-    return backends is not None and len(backends) > 0 and "speko_virtual_time" in backends[-1].argnames
+    if not backends:
+        return False
+    code = getattr(backends[-1].func, "__code__", None)
+    return "speko_virtual_time" in backends[-1].argnames or "virtual_backend" in getattr(code, "co_names", ())
 
 
 @pytest.fixture
