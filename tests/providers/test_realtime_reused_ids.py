@@ -242,3 +242,11 @@ def test_a_call_that_only_its_arguments_tell_is_made_at_the_end() -> None:
     # And none that was cut off.
     assert calls(talk, created("r2"), xai_call("r2", "c2"), done("r2", "cancelled")) == []
     assert calls(talk, created("r3"), done("r3")) == []
+
+
+def test_an_answer_whose_end_is_never_told_may_be_followed_by_one_with_its_id() -> None:
+    talk = xai().make_ready()
+    for _ in range(2):
+        talk.hear(created("r"), audio("r", "a"))
+        assert talk.hear(created("r")) == [ResponseEnd("done")]
+        assert talk.hear(done("r")) == [ResponseEnd("done")]

@@ -413,6 +413,15 @@ def test_an_approval_that_nobody_can_give_is_told_and_denied(events: list[Event]
     assert talk.sent() == []
 
 
+@pytest.mark.parametrize("response_id", ["r3", "r1"])
+def test_an_approval_may_have_the_id_of_an_earlier_one(response_id: str) -> None:
+    talk = openai().make_ready()
+    talk.hear(created("r1"), _asks("response.output_item.added"), done("r1"))
+    talk.hear(granted(talk.sent()[1], "r2"), done("r2"))
+    talk.hear(created(response_id), _asks("response.output_item.added", response_id), done(response_id))
+    assert talk.sent_types() == [ITEM, CREATE]
+
+
 # Interruptions
 
 

@@ -141,10 +141,12 @@ class AssistantSide(ToolSide, abc.ABC):
     def _response_created(self, response: wire.Response) -> None:
         name = response.id or ""
         gate = self._gate
-        # One that is over, or was cut off, and begins is another with the same id; unless it answers a
-        # request of ours that was answered.
-        running = name == gate.response_id and not (gate.phase is Phase.CANCELLING and self._announced)
-        if name and (running or (gate.has_ended(name) and self._answers_old_request(response.metadata))):
+        same = bool(name) and name == gate.response_id
+        # What begins again after it was cut off, has said something or is over, is another with the same id;
+        # unless it answers a request of ours that was answered.
+        anew = self._announced and (gate.phase is Phase.CANCELLING or self._spoke)
+        known = same or gate.has_ended(name)
+        if (same and not anew) or (known and self._answers_old_request(response.metadata)):
             self.stats.repeated_events += 1
         else:
             self._begin_response(name, response.metadata)
@@ -166,7 +168,7 @@ class AssistantSide(ToolSide, abc.ABC):
         gate.created(response_id)
         self._seen, self._spoke, self._announced = True, False, False
         self._calls.response_begins(response_id)
-        self._forget_finished_tools()
+        self._forget_finished_tools(response_id)
         self._assistant.begin_all_again()
         self._audio_item, self._odd = None, b""
         self.playback.begin()
@@ -236,7 +238,7 @@ class AssistantSide(ToolSide, abc.ABC):
             if item.type == "function_call" and item.status != "incomplete":
                 self._issue_call(response.id, self._item_call(item), repeats=False)
             elif asks_for_approval(item):
-                self._approval_asked(item)
+                self._approval_asked(item, response.id)
         for call in self._unconfirmed:
             self._issue_call(response.id, call, repeats=False)
 
@@ -247,7 +249,7 @@ class AssistantSide(ToolSide, abc.ABC):
         if is_server_tool(item):
             self._server_tool(item.id, item.name, "started")
         elif asks_for_approval(item):
-            self._approval_asked(item)
+            self._approval_asked(item, response_id)
 
     def _output_item_done(self, response_id: str | None, item: wire.Item) -> None:
         live = self._is_live(response_id)
@@ -261,7 +263,7 @@ class AssistantSide(ToolSide, abc.ABC):
             failed = item.status in ("failed", "incomplete")
             self._server_tool(item.id, item.name, "failed" if failed else "completed")
         elif live and asks_for_approval(item):
-            self._approval_asked(item)
+            self._approval_asked(item, response_id)
 
     def _count_usage(self, event: wire.ResponseDone) -> bool:
         """Add up what the response cost; False when the event does not say."""

@@ -21,7 +21,6 @@ from .realtime_calls import Call, CallGroups
 from .realtime_gate import Phase, Reason, ResponseGate
 from .realtime_transcripts import Transcripts
 from .realtime_turns import Turn, TurnRules
-from .recent import Recent
 
 LIVE: Final = (Phase.ACTIVE, Phase.CANCELLING)
 """The phases in which a response is in flight."""
@@ -107,7 +106,7 @@ class RealtimeBase(ProviderDialect, abc.ABC):
         self._server_tools: dict[str, tuple[str, ToolStatus]] = {}
         self._function_names: dict[str, str] = {}
         self._corrected: deque[str] = deque(maxlen=_CORRECTED)
-        self._approvals = Recent(_REMEMBERED_REQUESTS)
+        self._approvals: dict[str, str] = {}  # of which response each was asked
         self._unconfirmed: list[Call] = []  # calls with their arguments, perhaps cut off
         # Of the response in flight: whether anything of it was seen, of what it says, and its beginning.
         self._seen = self._spoke = self._announced = False

@@ -78,18 +78,25 @@ class ToolSide(UserSide):
             del self._server_tools[next(iter(self._server_tools))]
         self._tell(ServerToolCall(item_id or "", name, status))
 
-    def _forget_finished_tools(self) -> None:
-        """A response begins, whose tools may have the ids of earlier ones."""
+    def _forget_finished_tools(self, response_id: str) -> None:
+        """That response begins, whose tools may have the ids of earlier ones."""
+        self._approvals = {
+            item_id: where for item_id, where in self._approvals.items() if where != response_id
+        }
         self._server_tools = {
             item_id: tool for item_id, tool in self._server_tools.items() if tool[1] == "started"
         }
 
-    def _approval_asked(self, item: wire.Item) -> None:
+    def _approval_asked(self, item: wire.Item, response_id: str | None = None) -> None:
         """The provider asks whether it may run an MCP tool. There is nobody to say yes, and without an answer
         the model would wait for ever: it may not."""
-        if not item.id or item.id in self._approvals:
-            return
-        self._approvals.add(item.id)
+        known = self._approvals.get(item.id or "")
+        where = response_id or self._gate.response_id or ""
+        if not item.id or (known is not None and (response_id is None or known == where)):
+            return  # asked before, in another event
+        self._approvals[item.id] = where
+        if len(self._approvals) > _REMEMBERED_TOOLS:
+            del self._approvals[next(iter(self._approvals))]
         self._server_tool(item.id, item.name, "started")
         self._server_tool(item.id, item.name, "failed")
         self._tell(
