@@ -544,7 +544,9 @@ async def test_a_provider_that_says_nothing_when_it_resumes(monkeypatch: pytest.
 
 
 @pytest.mark.anyio
-async def test_a_wrong_key_is_the_operators_business(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wrong_key_is_the_operators_business(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     double = double_of(name, api_key="another")
     async with served(name, double, monkeypatch) as (client, network):
         frames = await client.hear(is_a(Close))
@@ -556,6 +558,9 @@ async def test_a_wrong_key_is_the_operators_business(name: str, monkeypatch: pyt
         ),
         Close(1011, "provider_unauthorized", "remote"),
     ]
+    assert "session s1: the provider's connection failed: " in caplog.text
+    assert "check the API key" in caplog.text
+    assert KEY not in caplog.text
 
 
 @pytest.mark.anyio
@@ -579,6 +584,21 @@ async def test_a_rate_limit_is_told(name: str, monkeypatch: pytest.MonkeyPatch) 
         frames = await client.hear(is_a(Error))
         assert isinstance(frames[-1], Error)
         assert frames[-1].code.startswith("PROVIDER_")
+
+
+@pytest.mark.parametrize("kind", ["openai", "xai"])
+@pytest.mark.anyio
+async def test_a_time_limit_that_only_the_close_tells(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "Your session hit the maximum duration of 60 minutes."
+    double = double_of(kind, [Say("Well.", 0.2), Hangup(1001, words)])
+    async with served(kind, double, monkeypatch) as (client, _):
+        client.ask()
+        frames = await client.hear(is_a(Close))
+    told, close = frames[-2:]
+    assert isinstance(told, Error)
+    assert told.code == "PROVIDER_SESSION_EXPIRED"
+    assert words[:-1] in told.message
+    assert close == Close(1000, "provider_session_expired", "remote")
 
 
 @pytest.mark.parametrize("ending", [Die(), Expire()])

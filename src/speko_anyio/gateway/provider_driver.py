@@ -23,7 +23,7 @@ import anyio
 from speko_anyio.client.dialing import open_stream
 from speko_anyio.client.errors import APIConnectionError, ConfigurationError
 from speko_anyio.client.transport import TRANSPORT_ERRORS, describe
-from speko_anyio.protocol.errors import SpekoError
+from speko_anyio.protocol.errors import HandshakeError, SpekoError
 from speko_anyio.protocol.frames import (
     Audio,
     Close,
@@ -36,6 +36,7 @@ from speko_anyio.protocol.frames import (
     Usage,
 )
 from speko_anyio.protocol.state import State
+from speko_anyio.protocol.tokens import hide
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.providers.bridge_queue import CUT_OFF
 
@@ -43,7 +44,7 @@ from .wakeup import Wakeup
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from anyio.abc import ByteStream
 
@@ -68,7 +69,8 @@ class ProviderDriver:
     """Serves one `session` through `bridge`.
 
     - `make_connection`: a core for a new connection, given what an earlier one is resumed with.
-    - `url`: where it is to be dialled. The rest is as in `SessionOptions`.
+    - `url`: where it is to be dialled.
+    - `secrets`: texts that the log must not show. The rest is as in `SessionOptions`.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class ProviderDriver:
         connect_timeout: float,
         ssl_context: ssl.SSLContext | None,
         proxy: ProxyOption,
+        secrets: Sequence[str] = (),
     ) -> None:
         self._session = session
         self._bridge = bridge
@@ -89,6 +92,7 @@ class ProviderDriver:
         self._connect_timeout = connect_timeout
         self._ssl_context = ssl_context
         self._proxy: ProxyOption = proxy
+        self._secrets = secrets
         self._connection: ProviderConnection | None = None
         self._to_say = Wakeup()
         self._to_connect = Wakeup()
@@ -226,6 +230,19 @@ class ProviderDriver:
                 bridge.attach(connection, now)
             await self._hold(connection)
             self._connection = None
+            self._log_failure(connection)
+
+    def _log_failure(self, connection: ProviderConnection) -> None:
+        """For the operator, in the provider's words: the client hears nothing of keys and accounts."""
+        failure, error = connection.failure, connection.error
+        if failure is not None:
+            words = f"{failure.code}: {failure.message}"
+        elif isinstance(error, HandshakeError) and error.status is not None:
+            words = str(error)
+        else:
+            return
+        words = hide(words, self._secrets, "***")
+        logger.warning("session %s: the provider's connection failed: %s", self._session.session_id, words)
 
     async def _hold(self, connection: ProviderConnection) -> None:
         stream = await self._dial(connection)

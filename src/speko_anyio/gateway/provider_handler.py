@@ -99,6 +99,7 @@ class ProviderHandler:
             connect_timeout=self._connect_timeout,
             ssl_context=self._ssl_context,
             proxy=self._proxy,
+            secrets=endpoint.secrets,
         )
         await driver.run()
 
