@@ -232,6 +232,24 @@ async def test_close_is_idempotent_and_waits_for_the_answer(wire: MemoryTranspor
         assert [command async for command in session] == [AudioIn(b"\1\2", 16000), session.closed]
 
 
+async def test_who_broke_the_protocol_is_told_although_it_reads_late(wire: MemoryTransport) -> None:
+    wire.writable = anyio.Event()
+
+    async def read_late() -> None:
+        await anyio.wait_all_tasks_blocked()
+        wire.writable.set()
+
+    async with anyio.create_task_group() as tasks:
+        async with session_over(wire) as session:
+            wire.say("[]")
+            await session.wait_closed()
+            tasks.start_soon(read_late)
+    assert isinstance(await wire.hear(), Ready)
+    goodbye = await wire.hear()
+    assert isinstance(goodbye, Close)
+    assert goodbye.code == 1007
+
+
 @in_virtual_time
 async def test_close_does_not_wait_for_ever(wire: MemoryTransport) -> None:
     wire.answers_close = False
