@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import traceback
 from collections.abc import Awaitable, Callable
+from contextvars import Context, ContextVar
 from typing import Any
 
 import anyio
@@ -28,10 +29,12 @@ from speko_anyio import (
     RemoteProtocolError,
     Speko,
     SpekoError,
+    ToolCall,
     ToolResult,
     Transcript,
     open_session,
 )
+from speko_anyio.client import asyncio_driver
 from speko_anyio.client.pump import Pump
 from speko_anyio.testing.server import TOKEN, FakeServer, connected, grant
 from tests.support.drivers import settled
@@ -919,3 +922,67 @@ async def test_cancelled_while_minting_and_opening_nothing_is_left() -> None:
 
 def test_the_namespace_opens_with_the_same_function() -> None:
     assert Speko("k").realtime.open is open_session
+
+
+# What the block's surroundings give to its tasks
+
+
+user: ContextVar[str] = ContextVar("user", default="nobody")
+
+
+async def test_handlers_and_tools_run_in_the_context_of_the_block() -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def who() -> str:
+        """Whose session it is."""
+        await checkpoint()
+        seen.append(("tool", user.get()))
+        return user.get()
+
+    async def handle(frame: Frame) -> None:
+        await checkpoint()
+        if isinstance(frame, ToolCall):
+            seen.append(("handler", user.get()))
+
+    user.set("Ann")
+    async with connected(tools=[who]) as (session, server):
+        # Neither of whoever adds a handler nor of the callback that brings the call.
+        Context().run(session.on, handle)
+        user.set("somebody else")
+        server.core.send_tool_call("c1", "who", "{}")
+        Context().run(server.flush)
+        await settled()
+        assert sorted(seen) == [("handler", "Ann"), ("tool", "Ann")]
+        assert server.commands == [ToolResult("c1", "Ann")]
+
+
+# What was held back for the end of the event loop's turn
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every write came close behind another: the asyncio driver holds all of them."""
+    monkeypatch.setattr(asyncio_driver, "monotonic", lambda: 0.0)
+
+
+@pytest.mark.usefixtures("held")
+async def test_the_answer_to_the_peers_close_leaves_before_the_transport_is_closed() -> None:
+    async with connected() as (session, server):
+        server.core.close(4000, "bye")
+        server.flush()
+        assert [type(frame) async for frame in session] == [Ready, Close]
+        await settled()
+        assert server.closed == Close(4000, "bye", "local")
+
+
+@pytest.mark.usefixtures("held")
+async def test_what_is_said_of_a_broken_protocol_leaves_before_the_transport_is_closed() -> None:
+    async with connected() as (session, server):
+        await session.commit()
+        server.raw(b"\xff\xff")
+        with pytest.raises(RemoteProtocolError):
+            assert [type(frame) async for frame in session] == [Ready, Close]
+        await settled()
+        assert server.closed is not None
+        assert (server.closed.code, server.closed.initiated_by) == (1002, "remote")
+        assert Commit() in server.commands
