@@ -277,11 +277,13 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._transport.pause_reading()
         # No pong is seen while we don't read, so silence proves nothing.
         self._core.suspend_keepalive()
+        self._attached().on_blocked(True)
 
     def _resume_reading(self) -> None:
         self._reading = True
         self._transport.resume_reading()
         self._core.resume_keepalive()
+        self._attached().on_blocked(False)
 
     def _space_made(self) -> None:
         # Not here and now: the pump may be in the middle of delivering.

@@ -13,6 +13,7 @@ from ..protocol.state import State
 from .delivery import DeliveryBuffer
 from .lifetime import Lifetime
 from .pump import Pump
+from .stalls import STALLED_AFTER, StallWatch
 
 Handler = Callable[[Frame], Awaitable[object] | object]
 """Called with each frame; when it gives an awaitable, that is awaited before the next frame."""
@@ -42,9 +43,10 @@ def check_handler(handler: object) -> None:
 class Handlers:
     """The handlers of the session that `pump` moves; each runs as a task of its `lifetime`."""
 
-    __slots__ = ("_lifetime", "_pump", "_subscriptions")
+    __slots__ = ("_lifetime", "_pump", "_stalls", "_subscriptions")
 
-    def __init__(self, pump: Pump, lifetime: Lifetime) -> None:
+    def __init__(self, pump: Pump, lifetime: Lifetime, stalls: StallWatch) -> None:
+        self._stalls = stalls
         self._pump = pump
         self._lifetime = lifetime
         self._subscriptions: list[_Subscription] = []
@@ -71,7 +73,7 @@ class Handlers:
                 try:
                     result = subscription.handler(frame)
                     if inspect.isawaitable(result):
-                        await result
+                        await self._wait_for(result, subscription.handler, frame)
                 except Exception as exc:  # noqa: BLE001 - whatever it is, it is the owner's
                     if not self._is_own_end(exc):
                         self._lifetime.fail(exc)
@@ -80,6 +82,19 @@ class Handlers:
             self._pump.unsubscribe(subscription.buffer)
             self._subscriptions.remove(subscription)
             subscription.done.set()
+
+    async def _wait_for(self, result: Awaitable[object], handler: Handler, frame: Frame) -> None:
+        name = getattr(handler, "__qualname__", type(handler).__name__)
+        stall = self._stalls.begin(
+            lambda: (
+                f"the handler {name} has been busy with one {type(frame).__name__} for {STALLED_AFTER:g} s, "
+                "and gets no further frame before it returns; give long work to a task of your own"
+            )
+        )
+        try:
+            await result
+        finally:
+            self._stalls.end(stall)
 
     def _is_own_end(self, error: Exception) -> bool:
         """Whether a handler only found out that the session is over. That is no failure: `Close` tells it."""

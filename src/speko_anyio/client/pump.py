@@ -86,6 +86,7 @@ class Pump:
         "frames_received",
         "inbox",
         "interruptions",
+        "on_blocked",
         "on_first_audio",
         "on_space",
     )
@@ -104,6 +105,8 @@ class Pump:
         self._on_interruption = on_interruption
         self.on_space: Callable[[], None] = _do_nothing
         """Called when reading may go on; whoever drives the pump sets it."""
+        self.on_blocked: Callable[[bool], None] = _ignore
+        """Called when reading stops for a consumer that is full, with True, and when it goes on."""
         self.on_first_audio: Callable[[], None] | None = None
         """Called with the next audio, once."""
         self.claimed = False
@@ -144,6 +147,10 @@ class Pump:
             if consumer.full and not consumer.lossy:
                 return True
         return False
+
+    def backlogs(self) -> tuple[int, ...]:
+        """Bytes that wait for each consumer that keeps the connection from being read."""
+        return tuple(consumer.size for consumer in self._consumers if consumer.full and not consumer.lossy)
 
     @property
     def owes(self) -> bool:
@@ -297,6 +304,10 @@ class Pump:
         if state is State.CLOSING:
             self._set_lossy()
         return True
+
+
+def _ignore(_: bool) -> None:
+    """The same for what is told with a word of more."""
 
 
 def _do_nothing() -> None:

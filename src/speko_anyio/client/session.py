@@ -20,6 +20,7 @@ from .frame_stream import FrameStream, check_types, stream_frames
 from .handlers import Handler, Handlers, check_handler
 from .lifetime import Lifetime
 from .pump import ClientCore, Pump
+from .stalls import STALLED_AFTER, Stall, StallWatch
 from .stats import SessionStats, TurnTimes
 from .tool_calls import ToolCalls
 from .tools import Toolbox, ToolErrors
@@ -54,6 +55,7 @@ class RealtimeSession:
         "__weakref__",
         "_audience",
         "_audio_bytes_sent",
+        "_blocked",
         "_close_timeout",
         "_core",
         "_driver",
@@ -63,6 +65,7 @@ class RealtimeSession:
         "_lifetime",
         "_pump",
         "_session_id",
+        "_stalls",
         "_tool_calls",
         "_turn_times",
     )
@@ -87,11 +90,14 @@ class RealtimeSession:
         self._close_timeout = close_timeout
         self._audience = audience
         self._lifetime = Lifetime(session_id)
+        self._stalls = StallWatch(session_id, driver, self._lifetime)
+        self._blocked: Stall | None = None
         self._tool_calls = ToolCalls(
             toolbox,
             core,
             driver,
             self._lifetime,
+            self._stalls,
             errors=tool_errors,
         )
         self._pump = Pump(
@@ -101,7 +107,8 @@ class RealtimeSession:
             on_interruption=self._tool_calls.interrupt,
         )
         self._inbox = self._pump.inbox
-        self._handlers = Handlers(self._pump, self._lifetime)
+        self._pump.on_blocked = self._reading_blocked
+        self._handlers = Handlers(self._pump, self._lifetime, self._stalls)
         self._audio_bytes_sent = 0
         self._turn_times = TurnTimes()
         driver.attach(self._pump, close_timeout=close_timeout)
@@ -339,6 +346,20 @@ class RealtimeSession:
             raise
 
     # Its life
+
+    def _reading_blocked(self, blocked: bool) -> None:
+        if self._blocked is not None:
+            self._stalls.end(self._blocked)
+            self._blocked = None
+        if blocked:
+            self._blocked = self._stalls.begin(
+                lambda: (
+                    f"nobody has taken a frame for {STALLED_AFTER:g} s and {sum(self._pump.backlogs())} "
+                    "bytes wait, so the connection is not read; iterate over the session and over every "
+                    "stream of frames(), or give a reader that may lose frames drop_oldest=True"
+                ),
+                progress=self._pump.backlogs,
+            )
 
     async def _enter(self) -> None:
         """Begin to live, after the handshake. `_exit` has to follow, in the same task."""

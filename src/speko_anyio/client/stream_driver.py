@@ -189,12 +189,14 @@ class StreamDriver:
     async def _wait_for_space(self) -> None:
         # No pong is seen while we don't read, so silence proves nothing.
         self._core.suspend_keepalive()
+        self._pump.on_blocked(True)
         self.moved()
         while self._pump.full:
             self._space = space = anyio.Event()
             await space.wait()
         self._space = None
         self._core.resume_keepalive()
+        self._pump.on_blocked(False)
         self.moved()
 
     def _space_made(self) -> None:

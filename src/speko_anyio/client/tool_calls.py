@@ -12,7 +12,8 @@ from ..protocol.frames import ToolCall
 from .driver import Driver
 from .lifetime import Lifetime
 from .pump import ClientCore
-from .tools import Toolbox, ToolErrors, log_failure
+from .stalls import TOOL_STALLED_AFTER, StallWatch
+from .tools import Report, Toolbox, ToolErrors, log_failure
 
 logger: Final = logging.getLogger("speko_anyio")
 
@@ -35,6 +36,7 @@ class ToolCalls:
         "_errors",
         "_lifetime",
         "_running",
+        "_stalls",
         "_toolbox",
         "received",
     )
@@ -45,6 +47,7 @@ class ToolCalls:
         core: ClientCore,
         driver: Driver,
         lifetime: Lifetime,
+        stalls: StallWatch,
         *,
         errors: ToolErrors,
     ) -> None:
@@ -56,6 +59,7 @@ class ToolCalls:
         self._core = core
         self._driver = driver
         self._lifetime = lifetime
+        self._stalls = stalls
         self._errors: ToolErrors = errors
         self._running: list[_Run] = []
         self.received = 0
@@ -96,7 +100,7 @@ class ToolCalls:
         try:
             with anyio.CancelScope() as run.scope:
                 if not run.interrupted:
-                    output = await self._toolbox.run(call, log_failure if self._errors == "log" else keep)
+                    output = await self._function(call, log_failure if self._errors == "log" else keep)
             if output is None:
                 output = f"The user interrupted, and {call.name} was stopped before it had a result."
             if failures:
@@ -111,6 +115,19 @@ class ToolCalls:
             logger.debug("the result of tool %s was not sent: %s", call.name, error)
         finally:
             self._running.remove(run)
+
+    async def _function(self, call: ToolCall, report: Report) -> str:
+        stall = self._stalls.begin(
+            lambda: (
+                f"the tool {call.name} has been running for {TOOL_STALLED_AFTER:g} s, and the model waits "
+                "for its result; bound it with anyio.fail_after, or answer and go on in a task of your own"
+            ),
+            after=TOOL_STALLED_AFTER,
+        )
+        try:
+            return await self._toolbox.run(call, report)
+        finally:
+            self._stalls.end(stall)
 
     def _answer_at_once(self, call: ToolCall, output: str) -> None:
         try:

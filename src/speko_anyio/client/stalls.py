@@ -1,0 +1,88 @@
+"""What holds up a session for long is told once, in the log, with what to do about it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+from .driver import Driver
+from .lifetime import Lifetime
+
+logger: Final = logging.getLogger("speko_anyio.client")
+
+STALLED_AFTER: Final = 10.0
+"""Seconds without any progress after which a reader or a handler is taken for stuck."""
+
+TOOL_STALLED_AFTER: Final = 30.0
+"""The same for a tool, which may ask other services and wait for them."""
+
+
+class Stall:
+    """Something that may last, from `StallWatch.begin` to `StallWatch.end`."""
+
+    __slots__ = ("after", "mark", "message", "progress", "since")
+
+    def __init__(
+        self, message: Callable[[], str], *, since: float, after: float, progress: Callable[[], object] | None
+    ) -> None:
+        self.message = message
+        self.since = since
+        self.after = after
+        self.progress = progress
+        self.mark = None if progress is None else progress()
+
+
+class StallWatch:
+    """Watches one session. Its methods never block, and may be called outside of any task; what ends soon
+    costs no task: one looks again and again while anything goes on, a few times a minute."""
+
+    __slots__ = ("_driver", "_lifetime", "_name", "_stalls", "_watching")
+
+    def __init__(self, name: str, driver: Driver, lifetime: Lifetime) -> None:
+        self._name = name
+        self._driver = driver
+        self._lifetime = lifetime
+        self._stalls: list[Stall] = []
+        self._watching = False
+
+    def begin(
+        self,
+        message: Callable[[], str],
+        *,
+        after: float = STALLED_AFTER,
+        progress: Callable[[], object] | None = None,
+    ) -> Stall:
+        """Say `message` when this is not over within `after` seconds, counted from the last change of what
+        `progress` gives; once that gives nothing, nothing is told."""
+        stall = Stall(message, since=self._driver.current_time(), after=after, progress=progress)
+        self._stalls.append(stall)
+        if not self._watching:
+            self._watching = True
+            self._lifetime.spawn(self._watch)
+        return stall
+
+    def end(self, stall: Stall) -> None:
+        """It is over; nothing when it was told already."""
+        if stall in self._stalls:
+            self._stalls.remove(stall)
+
+    async def _watch(self) -> None:
+        await anyio.sleep(STALLED_AFTER)
+        while self._stalls:
+            now = self._driver.current_time()
+            for stall in tuple(self._stalls):
+                if now < stall.since + stall.after:
+                    continue
+                mark = None if stall.progress is None else stall.progress()
+                if mark != stall.mark and mark:
+                    stall.mark, stall.since = mark, now
+                    continue
+                self._stalls.remove(stall)
+                if stall.progress is None or mark:
+                    logger.warning("session %s: %s", self._name, stall.message())
+            due = min((stall.since + stall.after for stall in self._stalls), default=now)
+            await anyio.sleep(max(0.0, due - now))
+        self._watching = False
