@@ -22,6 +22,9 @@ ANSWER_TIMEOUT: Final = 20.0
 QUIET_TIMEOUT: Final = 3.0
 """Seconds without a frame after which an answer is over that no `ResponseEnd` ended."""
 
+REASON_TIMEOUT: Final = 1.0
+"""Seconds after the failure of an answer in which the service may still tell why, and end the session."""
+
 
 class Answer(msgspec.Struct):
     """What came of a turn."""
@@ -80,6 +83,7 @@ class _Turn:
         self._answer_ended = False
         self._error: Error | None = None
         self._failure: Exception | None = None
+        self._response_failure: str | None = None
 
     async def speak(self, question: bytes) -> None:
         size = round(self._session.input_sample_rate * CHUNK_SECONDS) * 2
@@ -134,8 +138,8 @@ class _Turn:
                 return self._answered
             case ResponseEnd(status="failed", reason=reason) if self._question_ended is not None:
                 # Nobody will speak any more: the rest of the patience would be wasted.
-                self._failure = no_answer(self._error, failure=reason or "no reason given")
-                return True
+                self._response_failure = reason or "no reason given"
+                self._patience.deadline = anyio.current_time() + REASON_TIMEOUT
             case Close(code=code, reason=reason):
                 self._failure = self._closed(code, reason)
                 return True
@@ -154,6 +158,8 @@ class _Turn:
         if self._first_audio is None or self._question_ended is None:
             if self._failure is not None:
                 raise self._failure
+            if self._response_failure is not None:
+                raise no_answer(self._error, failure=self._response_failure)
             raise no_answer(self._error, f" within {ANSWER_TIMEOUT:g} s of the question")
         self._answer.time_to_first_audio = self._first_audio - self._question_ended
         return self._answer
