@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -70,3 +71,37 @@ def test_the_pages_tools_take_no_arguments_in_any_notation(tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
     assert "failed" not in done.stdout
     assert done.stdout.count("You rolled") == 4
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(
+    ("offered", "sent"),
+    [(["new", "usage"], ['{"t":"extensions","use":["usage"]}']), ([], []), (None, [])],
+)
+def test_the_page_asks_for_the_ends_of_answers_where_they_are_offered(
+    offered: list[str] | None, sent: list[str], tmp_path: Path
+) -> None:
+    session = Path(playground.__file__ or "").parent / "session.js"
+    (tmp_path / "session.mjs").write_text(session.read_text(encoding="utf-8"), encoding="utf-8")
+    ready: dict[str, object] = {"t": "ready", "inputSampleRate": 16_000, "outputSampleRate": 16_000}
+    if offered is not None:
+        ready["extensions"] = offered
+    script = f"""
+        import {{ Session }} from "./session.mjs";
+        const sent = [];
+        let socket;
+        globalThis.WebSocket = class {{
+          static OPEN = 1;
+          readyState = 1;
+          constructor() {{ socket = this; }}
+          send(data) {{ sent.push(data); }}
+        }};
+        const opened = Session.open({{ wsUrl: "ws://x", wsToken: "t" }}, {{ onFrame() {{}} }});
+        socket.onmessage({{ data: JSON.stringify({json.dumps(ready)}) }});
+        await opened;
+        console.log(JSON.stringify(sent));
+    """
+    (tmp_path / "run.mjs").write_text(script, encoding="utf-8")
+    done = run(["node", "run.mjs"], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == sent

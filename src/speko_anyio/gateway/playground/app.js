@@ -192,7 +192,7 @@ function onFrame(frame) {
     case "server_tool_call":
       log("tool", "Server tool", `${frame.name} ${frame.status}`);
       break;
-    case "usage":
+    case "response":
       responding = false;
       break;
     case "interruption":

@@ -42,7 +42,10 @@ export class Session {
         if (frame.t === "ready") {
           ready = true;
           clearTimeout(limit);
-          resolve(new Session(socket, frame));
+          const session = new Session(socket, frame);
+          // The end of each answer is told to those who ask for it.
+          if (frame.extensions?.includes("usage")) session.#say({ t: "extensions", use: ["usage"] });
+          resolve(session);
         }
         if (frame.t === "error") failure = frame.message;
         handlers.onFrame(frame);
