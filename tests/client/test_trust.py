@@ -28,6 +28,7 @@ from speko_anyio.client.telemetry import Telemetry
 from speko_anyio.client.trust import default_ssl_context
 from speko_anyio.protocol.mint import Credential, TelemetryTarget
 from speko_anyio.testing.server import grant
+from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +118,34 @@ async def test_all_connections_trust_the_same(
             await open_websocket(port)
         await report(port)
         assert [request.partition(b" ")[0] for request in asked] == [b"POST", b"GET", b"POST"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", [HTTPProxy, SOCKSProxy])
+async def test_all_connections_go_through_the_proxy_of_the_environment(
+    kind: type[HTTPProxy | SOCKSProxy],
+    authority: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    async with tls_service(authority) as (port, asked), running_proxy(kind({"localhost": port})) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+        monkeypatch.setenv("NO_PROXY", "::1/128,[::1]:8080,10.0.0.0/8")
+        with pytest.raises(AuthenticationError):
+            await mint(port)
+        await report(port)
+        with pytest.raises(HandshakeError):
+            await open_websocket(port)
+        assert proxy.targets == [("localhost", port)] * 3
+        monkeypatch.setenv("NO_PROXY", "localhost")
+        with pytest.raises(AuthenticationError):
+            await mint(port)
+        await report(port)
+        with pytest.raises(HandshakeError):
+            await open_websocket(port)
+        assert len(proxy.targets) == 3
+        assert len(asked) == 6
 
 
 @pytest.mark.anyio

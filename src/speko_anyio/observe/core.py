@@ -11,7 +11,7 @@ from ..protocol.commands import AudioIn, Clear, Command, Commit, EndTurn, Interr
 from ..protocol.dialect import NEED_DATA, NeedData
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Close, Frame
-from ..protocol.session import Buffer
+from ..protocol.pcm import Buffer
 from ..protocol.state import State
 from ..protocol.timers import AT_ONCE
 from .observer import SessionObserver
