@@ -46,7 +46,7 @@ def test_a_dialect_runs_over_bytes(dialect: type[Any], config: Any) -> None:
     server = Connection(ConnectionType.SERVER)
 
     def says(text: str | bytes) -> list[Any]:
-        message: Any = Message(text)  # type: ignore[type-var]
+        message: Any = Message(text)
         client.receive_data(server.send(message))
         events = []
         while (event := client.next_event()) is not NEED_DATA:
