@@ -300,6 +300,44 @@ def test_that_all_was_generated_is_forgotten_with_the_turn(before: tuple[Json, .
     assert talk.hear(speech(PCM)) == []  # more of the same answer, which is not complete yet
 
 
+def test_that_all_was_generated_does_not_last_while_the_model_goes_on() -> None:
+    talk = Talk()
+    going_on = content(turnComplete=True, interactionStatus="IN_PROGRESS")
+    talk.hear(speech(PCM), GENERATED, going_on)
+    assert responds(talk)
+    talk.dialect.interrupt()
+    frames(talk.dialect)
+    # What is muted goes on, too, with another turn, of which not all has come.
+    assert talk.hear(speech(PCM), GENERATED, going_on, speech(PCM)) == []
+    assert talk.hear(GENERATED, speech(PCM)) == [SPOKEN]
+
+
+@pytest.mark.parametrize("rest", [content(interactionStatus="IDLE"), content(waitingForInput=True), COMPLETE])
+def test_that_all_was_generated_does_not_unmute_the_next_answer(rest: Json) -> None:
+    talk = Talk(options=MANUAL)
+    talk.hear(speech(PCM), GENERATED, rest)
+    talk.dialect.send_audio(PCM)
+    talk.dialect.commit()
+    talk.dialect.interrupt()
+    frames(talk.dialect)
+    assert talk.hear(speech(PCM)) == []
+
+
+def test_a_call_is_no_end_although_all_was_generated() -> None:
+    for messages in ((GENERATED, call(("c", {}))), (call(("c", {})), GENERATED)):
+        talk = Talk()
+        talk.hear(speech(PCM), *messages)
+        assert responds(talk)
+        talk.dialect.send_tool_result("c", "{}")
+        assert ends(talk.hear(speech(PCM), GENERATED, COMPLETE)) == [DONE]
+
+
+def test_a_straggler_is_of_the_same_answer() -> None:
+    talk = Talk()
+    talk.hear(speech(PCM), heard("What time is it?"))
+    assert ends(talk.hear(GENERATED, speech(PCM), COMPLETE)) == [DONE]
+
+
 def test_an_answer_whose_end_is_not_told_ends_all_the_same() -> None:
     talk = Talk()
     talk.hear(speech(PCM), said("Yes."), HANDLE)

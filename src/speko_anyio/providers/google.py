@@ -328,10 +328,8 @@ class GoogleDialect(UserSide):
 
     def _note_generated(self) -> None:
         progress = self._progress
-        if progress.phase is Phase.MUTED and progress.told:
-            # What was cut off does not come to this: another answer has been made.
-            self._unmute()
-        elif progress.begun:
+        # Once the tools have answered, more is made.
+        if (progress.begun or progress.phase is Phase.MUTED) and not self._calls.open:
             progress.generated = progress.confirmed = True
 
     def _note_reason(self, reason: str) -> None:

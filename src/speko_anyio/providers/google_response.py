@@ -105,7 +105,7 @@ class Progress:
         first = not self.begun
         if first:
             self.begun = True
-            self.generated = self.cut = self.confirmed = self.asked = self.prompted = False
+            self.cut = self.confirmed = self.asked = self.prompted = False
         self.confirmed = self.confirmed or confirmed
         return first
 

@@ -320,7 +320,7 @@ class UserSide(ProviderDialect, abc.ABC):
             return
         else:
             self._queue([wire.ACTIVITY_END])
-            if progress.phase is Phase.MUTED and (progress.told or not (progress.begun or progress.dropped)):
+            if progress.phase is Phase.MUTED and (not (progress.begun or progress.dropped)):
                 # Nothing more comes of the response that was cut off: what comes now is the next one.
                 self._unmute()
             progress.awaited = True
