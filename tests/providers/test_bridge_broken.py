@@ -9,7 +9,6 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from speko_anyio.protocol import Audio, Close, Error, SpekoError, Transcript
-from speko_anyio.providers import bridge as module
 from speko_anyio.providers.bridge import Bridge
 from speko_anyio.providers.bridge_client import ClientSide
 from speko_anyio.providers.bridge_queue import ClientQueue
@@ -67,7 +66,13 @@ def held_audio_is_unbounded(patch: pytest.MonkeyPatch) -> None:
 
 
 def held_audio_is_lost(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Bridge, "_ready", lambda bridge, provider: setattr(bridge, "_phase", module._Phase.LIVE))
+    take = HeldInput.take
+
+    def lose(held: HeldInput) -> Any:
+        take(held)
+        return b"", None, b""
+
+    patch.setattr(HeldInput, "take", lose)
 
 
 def audio_is_dropped(patch: pytest.MonkeyPatch) -> None:
