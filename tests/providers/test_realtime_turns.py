@@ -18,6 +18,7 @@ from .realtime_talk import (
     SPEECH_STOPPED,
     XAI_MANUAL,
     Event,
+    call,
     created,
     done,
     error,
@@ -28,6 +29,7 @@ from .realtime_talk import (
     speech,
     words,
     xai,
+    xai_call,
 )
 
 APPEND = "input_audio_buffer.append"
@@ -325,6 +327,53 @@ def test_xai_takes_silence_and_a_second_time(verb: str) -> None:
     assert appended_ms(talk.sent()) == 700
     talk.wait(1)
     assert talk.sent() == []
+
+
+ASKED_FOR = {
+    "openai": lambda talk: talk.hear(created("r"), call("r", "call_1"), done("r")),
+    "xai": lambda talk: talk.hear(created("r"), xai_call("r", "call_1"), done("r")),
+}
+
+
+def muted_in_mid_speech(provider: str) -> Any:
+    """The user was heard speaking and sends no more, while the result of a tool waits to be answered."""
+    talk: Any = openai().make_ready() if provider == "openai" else xai().make_ready()
+    ASKED_FOR[provider](talk)
+    talk.hear(SPEECH_STARTED)
+    talk.dialect.send_audio(pcm(500))
+    talk.dialect.send_tool_result("call_1", "7 degrees")
+    assert talk.sent_types() == [APPEND, "conversation.item.create"]
+    return talk
+
+
+@pytest.mark.parametrize("provider", ["openai", "xai"])
+@pytest.mark.parametrize("detection", ["works", "is silent"])
+def test_a_muted_microphone_does_not_hold_up_an_answer_for_ever(provider: str, detection: str) -> None:
+    talk = muted_in_mid_speech(provider)
+    talk.wait(2.9)
+    assert talk.sent() == []
+    talk.wait(0.2)
+    assert appended_ms(talk.sent()) > 0
+    if detection == "works":
+        talk.hear(SPEECH_STOPPED, COMMITTED)
+    kinds = []
+    for _ in range(15):
+        talk.wait(1)
+        kinds += talk.sent_types()
+    assert CREATE in kinds
+    talk.hear(created("a"), done("a"))
+    assert talk.dialect.at_rest
+
+
+@pytest.mark.parametrize("provider", ["openai", "xai"])
+def test_whoever_goes_on_speaking_is_not_cut_short(provider: str) -> None:
+    talk = muted_in_mid_speech(provider)
+    for _ in range(30):
+        talk.dialect.send_audio(pcm(1000))
+        assert set(talk.sent_types()) == {APPEND}
+        talk.wait(1)
+        assert talk.sent() == []
+    talk.hear(SPEECH_STOPPED, COMMITTED)
 
 
 @pytest.mark.parametrize("verb", ["commit", "end_turn"])

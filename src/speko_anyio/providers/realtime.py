@@ -240,6 +240,7 @@ class RealtimeDialect(AssistantSide):
             "cancel": self._end_overdue,
             "silence": self._silence_was_not_enough,
             "owed": self._pay,
+            "speech": self._speech_waited_for,
         }
         handler = handlers.get(name)
         if handler is None:

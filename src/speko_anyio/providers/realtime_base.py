@@ -29,6 +29,11 @@ RESPONSE_TIMEOUT: Final = 5.0
 """Seconds to wait for a requested response to begin, or for a cancelled one to end. Both take a fraction of
 that, and xAI is known to leave out either."""
 
+SPEECH_TIMEOUT: Final = 3.0
+"""Seconds without audio after which a user who was heard speaking has muted the microphone, while an answer
+waits for the end of what they say. The provider measures silence in the audio that it gets, and so never
+tells of that end."""
+
 _REMEMBERED_REQUESTS: Final = 256
 _CORRECTED: Final = 16
 """Items that were truncated or deleted, the newest: complaints about that are ours to know."""
@@ -158,10 +163,16 @@ class RealtimeBase(ProviderDialect, abc.ABC):
 
     def _pay(self) -> None:
         """Ask for the response that is owed, if that may be done."""
-        if (reason := self._gate.owed) is not None and self._state is State.OPEN and self._may_request:
-            event_id, request = self._create_response()
-            self._say([request])
-            self._requested(event_id, reason)
+        reason = self._gate.owed
+        if reason is None or self._state is not State.OPEN or not self._gate.idle:
+            return
+        if self._turn.speaking:
+            self._turn.watched = self._turn.uncommitted
+            self._start_timer("speech", SPEECH_TIMEOUT)
+            return
+        event_id, request = self._create_response()
+        self._say([request])
+        self._requested(event_id, reason)
 
     @abc.abstractmethod
     def _create_response(self) -> tuple[str, wire.ClientEvent]:

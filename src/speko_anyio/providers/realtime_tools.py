@@ -34,6 +34,7 @@ class ToolSide(UserSide):
         self._calls.answer(call_id)
         if complete:
             self._gate.owe(Reason.TOOLS)
+            self._pay()
 
     def _item_call(self, item: wire.Item) -> Call:
         return Call(item.call_id or item.id or "", item.id or "", item.name or "", item.arguments or "")

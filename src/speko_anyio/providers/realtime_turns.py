@@ -23,7 +23,7 @@ class TurnRules(msgspec.Struct, frozen=True, kw_only=True):
 class Turn:
     """The user's turn as far as we know it."""
 
-    __slots__ = ("awaiting_commit", "item", "silence_repeated", "speaking", "uncommitted")
+    __slots__ = ("awaiting_commit", "item", "muted", "silence_repeated", "speaking", "uncommitted", "watched")
 
     def __init__(self) -> None:
         self.speaking = False
@@ -32,6 +32,10 @@ class Turn:
         """When the audio has become an item, a response is wanted from us."""
         self.uncommitted = 0
         """Bytes of audio that were sent and have not become an item."""
+        self.watched = 0
+        """What `uncommitted` was when an answer began to wait for the end of the user's speech."""
+        self.muted = False
+        """Whether silence was sent in place of the user's, who sends nothing while speech is open."""
         self.item: str | None = None
         """The name of the text of what is being said, until it has become an item."""
         self.silence_repeated = False

@@ -127,7 +127,9 @@ class UserSide(RealtimeBase):
         self._turn.item = first_part(item_id)
         self._user.begin_again(self._turn.item)
         self._turn.awaiting_commit = False
+        self._turn.muted = False
         self._timers.stop("owed")
+        self._pay()
 
     def _speech_over(self) -> None:
         self._turn.speaking = False
@@ -162,6 +164,21 @@ class UserSide(RealtimeBase):
         elif not self._turn.silence_repeated:
             self._turn.silence_repeated = True
             self._append_silence(self._say)
+
+    def _speech_waited_for(self) -> None:
+        """An answer has waited for the end of the user's speech for a while."""
+        turn = self._turn
+        if not turn.speaking:
+            return
+        if turn.uncommitted != turn.watched:
+            self._pay()  # they are speaking, or the silence is on its way: wait on
+        elif not turn.muted:
+            turn.muted = True
+            self._append_silence(self._say)
+            self._pay()
+        else:
+            self._speech_over()
+            self._pay()
 
     def _receive_user_text(
         self, event: wire.UserDelta | wire.UserUpdated | wire.UserCompleted | wire.UserFailed
