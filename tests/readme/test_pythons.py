@@ -25,10 +25,6 @@ def test_image_classifiers_and_changelog_name_the_same_pythons() -> None:
     image = re.findall(r"^FROM python:(3\.\d+)", read("deploy/Dockerfile"), re.MULTILINE)
     assert image
     assert set(image) <= set(named)
-    tested = re.search(
-        r"^- Tested on CPython ([^,\n]*(?:, 3\.\d+[^,\n]*)*)", read("CHANGELOG.md"), re.MULTILINE
-    )
-    assert tested is not None
-    versions = re.findall(r"3\.\d+", tested[1])
-    assert (versions[0], versions[-1]) == (named[0], named[-1])
-    assert set(versions) <= set(named)
+    changelog = re.search(r"^- For CPython (.*)\. Tested", read("CHANGELOG.md"), re.MULTILINE)
+    assert changelog is not None
+    assert re.findall(r"3\.\d+", changelog[1]) == named
