@@ -53,3 +53,11 @@ def test_a_long_reason_is_cut_by_whole_characters(reason: str, kept: str) -> Non
 def test_half_of_a_surrogate_pair_counts_as_one_byte() -> None:
     assert close_codes.cut_reason("\ud800" * 123) == "\ud800" * 123
     assert close_codes.cut_reason("\ud800" * 124) == "?" * 123
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [(1000, True), (3000, True), (4999, True), (1001, False), (2999, False), (5000, False), ("1000", False)],
+)
+def test_applications_have_the_normal_code_and_their_own(code: object, allowed: bool) -> None:
+    assert close_codes.is_for_applications(code) is allowed

@@ -552,3 +552,10 @@ def test_half_of_a_pair_is_not_encoded() -> None:
 )
 def test_one_line_of_an_errors_body(body: str, line: str) -> None:
     assert error_text(body) == line
+
+
+def test_a_first_half_waits_for_the_second_when_more_follows() -> None:
+    assert mended("a\ud83d", more=True) == "a"
+    assert mended("a\ud83d") == "a\ufffd"
+    assert mended("a\ud83d\ude00", more=True) == "a\U0001f600"
+    assert mended("\ude00a", more=True) == "\ufffda"

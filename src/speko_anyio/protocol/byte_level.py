@@ -250,9 +250,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         self._buffer = rest
         self._position = 0
         for event in events:
-            # What stands behind the end of the handshake belongs to nobody.
-            if self._state is _CONNECTING:
-                self._receive_handshake(event)
+            self._receive_handshake(event)
         return bool(events)
 
     def _handshake_waits(self) -> bool:

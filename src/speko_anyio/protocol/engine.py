@@ -232,9 +232,8 @@ class Engine:
             if isinstance(event, AcceptConnection):
                 yield Accepted()
             elif isinstance(event, RejectConnection):
+                # Only interim answers have no body, and those were skipped.
                 self._refusal = event
-                if not event.has_body:
-                    yield self._refused()
             elif isinstance(event, RejectData):
                 self._refusal_body += event.data
                 if event.body_finished or len(self._refusal_body) > _MAX_REFUSAL:
