@@ -46,7 +46,7 @@ def hide(text: str, secrets: Iterable[str], replacement: str) -> str:
     A secret of fewer than 8 characters is replaced only where it is not part of a longer word: in the middle
     of words it would garble them, and the reader could tell it from what is missing.
     """
-    # The longest first: one may be the beginning of another. All in one pass, which leaves `replacement` whole.
+    # The longest first: one may be the beginning of another. One pass leaves `replacement` itself whole.
     patterns = [
         re.escape(secret) if len(secret) >= _SHORT else rf"(?<!\w){re.escape(secret)}(?!\w)"
         for secret in sorted(filter(None, secrets), key=len, reverse=True)
