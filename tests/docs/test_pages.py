@@ -44,7 +44,8 @@ async def voice(session: ServerSession) -> None:
             case Commit() | ToolResult():
                 await session.send_audio(bytes(960))
                 await session.send_transcript("assistant", "It rains.", final=True)
-                return
+                # And goes on, as real ones do: a program that waits for the session's end waits forever.
+                await session.send_response_end()
             case _:
                 pass
 

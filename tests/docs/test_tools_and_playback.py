@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import AsyncIterator
 
@@ -28,21 +29,26 @@ DEVICES, LINE, HEARD, WAITED, SEVERAL = programs("playback.md")
 KEY = "sk_docs_0123456789"
 VOICE = b"\x05" * 4_800
 """100 ms of what the model says."""
+MUMBLE = b"\x20" * 960
+"""What the person at the microphone says."""
 
 
 async def voice(session: ServerSession) -> None:
-    """Calls the first tool it has and says the result; else says `VOICE`, to a commit or to anything loud."""
+    """Calls the first tool it has and says the result; else says `VOICE`, to a commit or to `MUMBLE`.
+
+    Goes on after an answer, as real ones do: a program that waits for the session's end would wait forever.
+    """
     async for command in session:
         match command:
             case Commit() if session.config.tools:
                 await session.send_tool_call("c1", session.config.tools[0].name, '{"city":"paris"}')
             case ToolResult(output=output):
                 await session.send_transcript("assistant", f"{output}.", final=True)
-                return
+                await session.send_response_end()
             case Commit():
                 await session.send_audio(VOICE)
-                return
-            case AudioIn(pcm=pcm) if any(pcm):
+                await session.send_response_end()
+            case AudioIn(pcm=pcm) if pcm == MUMBLE:
                 await session.send_audio(VOICE)
             case _:
                 pass
@@ -93,6 +99,27 @@ async def test_the_offline_voice_makes_the_calls_of_the_page(
     assert capsys.readouterr().out == CALLED + "the tool failed: paris\n"
 
 
+@pytest.mark.speech
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        (LINE, r"[1-9]\d{2,} ms heard in 1 answer"),
+        (WAITED, r"answered"),
+        (SEVERAL, r"(subtitle: Transcript\(.*\)\n)+bytes of speech: [1-9]\d{3,}"),
+    ],
+    ids=repr,
+)
+async def test_the_programs_on_playback_end_against_the_offline_voice(
+    program: Program, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with anyio.fail_after(60):
+        async with running_gateway(Gateway(handlers={"local": LocalVoice()}, api_keys=[KEY])) as url:
+            monkeypatch.setenv("SPEKO_API_KEY", KEY)
+            monkeypatch.setenv("SPEKO_BASE_URL", url)
+            await program.run(monkeypatch)
+    assert re.fullmatch(expected, capsys.readouterr().out.strip())
+
+
 @pytest.mark.usefixtures("gateway")
 async def test_five_lines_talk_and_end_with_the_device(
     monkeypatch: pytest.MonkeyPatch, sound: FakeSound
@@ -101,7 +128,7 @@ async def test_five_lines_talk_and_end_with_the_device(
 
     def person() -> None:
         sound.opened.wait(20)
-        sound.inputs[0].record(b"\x20" * 960)
+        sound.inputs[0].record(MUMBLE)
         while VOICE not in b"".join(heard):
             heard.append(sound.outputs[0].play(960))
         sound.inputs[0].vanish()
