@@ -291,6 +291,60 @@ def test_an_answer_that_fails_is_waited_for_no_longer(
     assert f"no spoken answer came; {why}" in one_line(capsys)
 
 
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("fails", "the service called it failed (no credit)"),
+        ("fails, with an error", "the service called it failed (QUOTA: no credit)"),
+        ("is incomplete", "the service called it incomplete (max_output_tokens)"),
+        ("closes", "the service ended the session with code 1011 (boom)"),
+        ("expires", "the service ended the session with code 1000 (session_expired)"),
+        ("raises", "the service ended the session with code 1011"),
+        ("hangs up", ""),
+        ("ends", ""),
+    ],
+)
+def test_an_answer_that_is_cut_short_is_kept_and_said(
+    question: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    why: str,
+) -> None:
+    async def answers(session: ServerSession) -> None:
+        async for command in session:
+            if isinstance(command, Commit):
+                await session.send_audio(bytes(48_000))
+                match how:
+                    case "fails":
+                        await session.send_response_end("failed", "no credit")
+                    case "fails, with an error":
+                        await session.send_error("QUOTA", "no credit")
+                        await session.send_response_end("failed", "no credit")
+                    case "is incomplete":
+                        await session.send_response_end("incomplete", "max_output_tokens")
+                    case "closes":
+                        await session.close(1011, "boom")
+                    case "expires":
+                        await session.close(1000, "session_expired")
+                    case "raises":
+                        raise ValueError
+                    case "hangs up":
+                        return
+                    case "ends":
+                        await session.send_response_end("done")
+                        await session.close(1011, "too late to matter")
+
+    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": answers})
+    reply = tmp_path / "reply.wav"
+    assert main(["say", str(question), "-o", str(reply)]) == (NO_ANSWER if why else 0)
+    assert read_wav(reply).pcm == bytes(48_000)
+    said = capsys.readouterr().err
+    assert (f"the answer was cut short: {why}" in said) is bool(why)
+    assert ("cut short" in said) is bool(why)
+
+
 def test_a_service_that_gives_up(
     question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,3 +45,4 @@ async def demo(options: argparse.Namespace) -> None:
                 f"time to first audio: median {statistics.median(times):.0f} ms of {len(times)} turns "
                 f"({min(times):.0f} to {max(times):.0f}), after the end of the question"
             )
+        answer.check_whole()

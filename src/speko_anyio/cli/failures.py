@@ -20,13 +20,13 @@ REFUSED: Final = 4
 UNREACHABLE: Final = 5
 """Nobody answered at that address."""
 NO_ANSWER: Final = 6
-"""The session worked, but no answer came."""
+"""The session worked, but no answer came, or not all of it."""
 INTERRUPTED: Final = 130
 """Ctrl-C (128 + SIGINT, as shells count)."""
 
 EXIT_CODES_HELP: Final = (
     "exit codes: 0 done, 1 failed, 2 usage, 3 bad input file, 4 refused by the service, "
-    "5 unreachable, 6 no answer, 130 interrupted"
+    "5 unreachable, 6 no whole answer, 130 interrupted"
 )
 
 

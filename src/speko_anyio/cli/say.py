@@ -23,3 +23,4 @@ async def say(options: argparse.Namespace) -> None:
         seconds = len(answer.pcm) / 2 / answer.sample_rate
         display.line(f"answer    {seconds:.1f} s of speech, written to {options.output}")
         display.line(answer.timing())
+        answer.check_whole()

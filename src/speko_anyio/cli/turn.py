@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from ..client.session import RealtimeSession
+from ..protocol import close_codes
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Audio, Close, Error, Frame, ResponseEnd, Transcript
 from .failures import NO_ANSWER, CommandError
@@ -36,9 +37,16 @@ class Answer(msgspec.Struct):
     """The final transcripts of the question."""
     said: str = ""
     """The final transcripts of the answer."""
+    cut_short: str = ""
+    """Why the end of the answer is missing; empty when it is whole."""
     time_to_first_audio: float | None = None
     """Seconds from the end of the question to the first audio of the answer; below zero when the service
     took the question to be over before the recording was."""
+
+    def check_whole(self) -> None:
+        """`CommandError` when the end of it is missing."""
+        if self.cut_short:
+            raise CommandError(f"the answer was cut short: {self.cut_short}", NO_ANSWER)
 
     def timing(self) -> str:
         """The time to first audio in words."""
@@ -113,6 +121,8 @@ class _Turn:
                         self._patience.deadline = anyio.current_time() + QUIET_TIMEOUT
         except SpekoError as error:
             self._failure = error
+            if not self._answer_ended:
+                self._answer.cut_short = str(error)
 
     @property
     def _answered(self) -> bool:
@@ -133,8 +143,10 @@ class _Turn:
                 answer.said = f"{answer.said} {text}".strip()
             case Error():
                 self._error = frame
-            case ResponseEnd() if self._first_audio is not None:
+            case ResponseEnd(status=status, reason=reason) if self._first_audio is not None:
                 self._answer_ended = True
+                if status in ("failed", "incomplete"):
+                    answer.cut_short = f"the service called it {status} ({self._why(reason)})"
                 return self._answered
             case ResponseEnd(status="failed", reason=reason) if self._question_ended is not None:
                 # Nobody will speak any more: the rest of the patience would be wasted.
@@ -142,19 +154,26 @@ class _Turn:
                 self._patience.deadline = anyio.current_time() + REASON_TIMEOUT
             case Close(code=code, reason=reason):
                 self._failure = self._closed(code, reason)
+                # A handler that answers once may hang up after that, without another word.
+                if not self._answer_ended and (code != close_codes.NORMAL or frame.expired):
+                    answer.cut_short = str(self._failure)
                 return True
             case _:
                 pass
         return False
 
     def _closed(self, code: int, reason: str) -> CommandError:
-        why = reason or "no reason given"
+        return CommandError(
+            f"the service ended the session with code {code} ({self._why(reason)})", NO_ANSWER
+        )
+
+    def _why(self, reason: str) -> str:
         if self._error is not None:
-            why = f"{self._error.code}: {self._error.message}"
-        return CommandError(f"the service ended the session with code {code} ({why})", NO_ANSWER)
+            return f"{self._error.code}: {self._error.message}"
+        return reason or "no reason given"
 
     def result(self) -> Answer:
-        """The answer; what went wrong is raised, unless all of the answer had come before it did."""
+        """The answer, as far as it came; what went wrong is raised when there is none."""
         if self._first_audio is None or self._question_ended is None:
             if self._failure is not None:
                 raise self._failure

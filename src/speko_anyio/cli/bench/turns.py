@@ -16,12 +16,13 @@ async def run_turns(
 ) -> None:
     """Ask for the plan's time; a turn that was begun is finished. `clock` gives seconds from the beginning.
 
-    Raises `CommandError` when no answer comes.
+    Raises `CommandError` when no answer comes, or not all of it.
     """
     end = clock() + plan.seconds
     while clock() < end:
         player = _Player(outcome, clock)
         answer = await take_turn(session, question, progress=_nobody_watches, show=player.show)
+        answer.check_whole()
         assert answer.time_to_first_audio is not None
         outcome.sent += round(len(question) / 2 / plan.rate / MESSAGE_SECONDS)
         outcome.first_audio.append(answer.time_to_first_audio)
