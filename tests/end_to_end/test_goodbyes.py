@@ -6,20 +6,28 @@ import anyio
 import pytest
 
 from speko_anyio import Ready, Speko
-from speko_anyio.gateway import Gateway, MemoryStore, running_gateway
-from speko_anyio.gateway.echo_handler import echo
+from speko_anyio.gateway import Gateway, MemoryStore, ServerSession, running_gateway
 
 pytestmark = pytest.mark.anyio
 
 KEY = "sk_goodbyes_0123"
 
 
+async def listens(session: ServerSession) -> None:
+    """Sends nothing: a write that fails because the client is gone can end the connection before its goodbye is
+    read."""
+    async for _ in session:
+        pass
+
+
 async def test_a_cancelled_session_is_recorded_as_the_clients_end_and_not_as_a_lost_network() -> None:
     store = MemoryStore()
     with anyio.fail_after(20):
-        async with running_gateway(Gateway(handlers={"echo": echo}, api_keys=[KEY], store=store)) as url:
+        async with running_gateway(
+            Gateway(handlers={"listens": listens}, api_keys=[KEY], store=store)
+        ) as url:
             async with Speko(KEY, url) as speko:
-                grant = await speko.realtime.create_session(provider="echo", model="any")
+                grant = await speko.realtime.create_session(provider="listens", model="any")
                 with anyio.CancelScope() as scope:
                     async with speko.realtime.open(grant) as session:
                         assert isinstance(await session.receive(), Ready)
