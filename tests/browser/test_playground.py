@@ -26,8 +26,8 @@ def watched(page: Page) -> list[str]:
 
 
 HEARD = r"(\w+ )*forward ten\b"
-"""Of "go forward ten meters". On a busy machine Chromium loses some of the microphone's samples before the page
-gets them, and one word may be misheard; the other tests of the offline voice hear it whole."""
+"""Of "go forward ten meters". On a busy machine Chromium loses some of the microphone's samples before the
+page gets them, and one word may be misheard; the other tests of the offline voice hear it whole."""
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ KEY = "sk_goodbyes_0123"
 
 
 async def listens(session: ServerSession) -> None:
-    """Sends nothing: a write that fails because the client is gone can end the connection before its goodbye is
-    read."""
+    """Sends nothing: a write that fails because the client is gone can end the connection before its goodbye
+    is read."""
     async for _ in session:
         pass
 
