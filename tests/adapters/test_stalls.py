@@ -36,7 +36,7 @@ async def test_nobody_reads(caplog: pytest.LogCaptureFixture) -> None:
         assert told(caplog) == []
         await anyio.sleep(0.2)
         (line,) = told(caplog)
-        assert line.startswith("session s1: nobody has taken a frame for 10 s and ")
+        assert line.startswith("session s1: no frame was taken for 10 s, and ")
         assert "iterate over the session" in line
         await anyio.sleep(100)
         assert len(told(caplog)) == 1

@@ -133,7 +133,7 @@ def test_say_speaks_a_question_for_you(tmp_path: Path, capsys: pytest.CaptureFix
     [
         ([], "one of the arguments QUESTION.wav --say is required"),
         (["question.wav", "--say", "Hello"], "not allowed with argument"),
-        (["--say", " "], "there is nothing to say in a blank text"),
+        (["--say", " "], "the text is blank; give something to say"),
     ],
 )
 def test_say_needs_one_question(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,9 @@ def test_an_output_that_is_closed_or_breaks_loses_nothing(
     assert done.returncode == code, done.stderr
     assert read_wav(reply).seconds > 0.1
     if code == FAILED:
-        assert done.stderr.startswith("speko-anyio: the command did its work, but the output broke: ")
+        assert done.stderr.startswith(
+            "speko-anyio: the command did its work, but its output could not be written ("
+        )
         assert done.stderr.count("\n") == 1
     else:
         assert done.stderr == ""
@@ -105,7 +107,7 @@ def test_a_key_that_nobody_saw_is_told(tmp_path: Path) -> None:
     assert "nobody has seen its key (`speko-anyio keys revoke key_" in done.stderr
     done = run(f"$cli serve --port 0 --database {tmp_path / 'other.db'} >/dev/full")
     assert done.returncode == FAILED
-    assert "speko-anyio: the gateway started, but the output broke: " in done.stderr
+    assert "speko-anyio: the gateway started, but its output could not be written (" in done.stderr
 
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -125,7 +127,7 @@ def test_text_is_utf8_whatever_the_locale_is(tmp_path: Path) -> None:
     assert "argument --name: not text in UTF-8" in done.stderr
 
 
-NO_HOME = "this user has no home folder for the gateway's database; name another place with --database"
+NO_HOME = "this user has no home directory for the gateway's database; choose a path with --database"
 
 
 @pytest.mark.parametrize("command", ["serve", "gateway check", "gateway migrate", "keys list"])

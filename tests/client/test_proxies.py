@@ -487,7 +487,7 @@ async def test_a_proxy_that_takes_too_long(
 ) -> None:
     proxy = Silent(answer if scheme == "http" else answer and b"\x05")
     async with running_proxy(proxy):
-        with pytest.raises(ProxyError, match=r"gave no connection to speko.test:80 within 0.05 s") as caught:
+        with pytest.raises(ProxyError, match=r"did not connect to speko.test:80 within 0.05 s") as caught:
             await tunnel(f"{scheme}://127.0.0.1:{proxy.port}", "ws://speko.test/", connect_timeout=0.05)
         await proxy.left.wait()
     assert isinstance(caught.value.__cause__, TimeoutError)

@@ -183,7 +183,7 @@ def test_a_variable_that_names_nothing_is_logged(
         default_ssl_context()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert f"{variable} names nothing that exists" in record.message
+    assert f"{variable} names a path that doesn't exist" in record.message
 
 
 def test_a_machine_without_certificates_has_those_of_certifi(

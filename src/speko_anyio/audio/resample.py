@@ -34,7 +34,7 @@ OFFLINE: Final[Quality] = "HQ"
 
 
 _PIECE_BYTES: Final = 1 << 20
-"""Of a long recording that are converted at a time: as floats they take several times the memory."""
+"""A long recording is converted in pieces of this size: as floats it takes several times the memory."""
 
 
 class Resampler:
@@ -71,7 +71,8 @@ class Resampler:
 
     @property
     def max_held_back(self) -> float:
-        """Seconds of audio that may be pushed before it comes out: measured, since soxr doesn't say."""
+        """The most audio, in seconds, that is held back at any time; measured, since soxr doesn't report
+        it."""
         if self._stream is None:
             return 0.0
         return _max_held_back(self.source_rate, self.target_rate, self._quality)
@@ -115,7 +116,7 @@ def resample(pcm: bytes, source_rate: int, target_rate: int, *, quality: Quality
 
 @lru_cache(maxsize=64)
 def _max_held_back(source_rate: int, target_rate: int, quality: Quality) -> float:
-    """What a resampler holds back at most. It depends on both rates and on how far the stream has come."""
+    """Seconds held back at most. The amount depends on both rates and varies along the stream."""
     resampler = Resampler(source_rate, target_rate, quality=quality)
     samples = max(1, source_rate // 200)
     silence = bytes(samples * pcm16.SAMPLE_BYTES)

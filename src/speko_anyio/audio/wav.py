@@ -8,7 +8,7 @@ Rules for the declared size of the audio, since many writers cannot seek back to
 - a size that is larger than the rest of the file means the end of the file;
 - 0 means the end of the file too, unless the rest of the file is a sequence of whole chunks: then there is
   no audio;
-- any other size is taken as it is, and what follows the audio is ignored.
+- any other size is trusted, and data after the audio is ignored.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
-"""Default bound of what is read into memory: 45 minutes of 48 kHz stereo PCM16. It bounds the converted audio
-as well."""
+"""Default limit on the file that is read into memory: 45 minutes of 48 kHz stereo PCM16. The converted audio
+has the same limit."""
 
 MIN_SAMPLE_RATE: Final = 1_000
 MAX_SAMPLE_RATE: Final = 768_000
-"""Samples a second that a file may have: from below telephony to above every audio interface. Other rates are
-faults of headers, and converting them would cost memory without bound."""
+"""Valid sample rates: from below telephony to above every audio interface. Any other rate is a corrupt
+header, and converting from it would take unbounded memory."""
 
 _MAX_CHUNKS: Final = 10_000
-"""Real files have a dozen; each costs time, and an empty one has 8 bytes."""
+"""Real files have a dozen. An empty chunk takes only 8 bytes, but each one costs time."""
 
 _PCM: Final = 0x0001
 _FLOAT: Final = 0x0003
@@ -124,7 +124,7 @@ class _Format(NamedTuple):
     channels: int
     sample_rate: int
     width: int
-    """Bytes of the container of a sample."""
+    """Bytes per sample, including padding bits."""
     order: Literal["little", "big"]
 
     @property
@@ -138,9 +138,9 @@ def read_wav(
     """Read the WAV file at `path` as PCM16 mono.
 
     Channels are mixed down, samples of other widths and floats are rounded to 16 bits (floats beyond
-    full scale are clipped), and `sample_rate`, if given, is converted to. RIFF, RIFX, RF64 and BW64 files
-    are read, an ID3v2 tag in front is skipped. A file that ends before the size that it declares is read to
-    its end; a warning on the logger of this module says so unless the size is plainly a placeholder.
+    full scale are clipped), and the audio is resampled to `sample_rate`, if given. Reads RIFF, RIFX, RF64
+    and BW64 files, and skips an ID3v2 tag at the start. A truncated file is read to its end, with a warning
+    on this module's logger unless the declared size is clearly a placeholder.
 
     Blocks on the disk: in async code, call it in a worker thread.
 
@@ -150,8 +150,8 @@ def read_wav(
         max_bytes: the largest file that is read.
 
     Raises:
-        WavError: the file is not a WAV, is too large or empty, lacks its format or its audio, is not coded as
-            PCM, or has a sample rate below `MIN_SAMPLE_RATE` or above `MAX_SAMPLE_RATE`.
+        WavError: the file is not a WAV file, is too large or empty, has no format or no audio, is not PCM, or
+            has a sample rate below `MIN_SAMPLE_RATE` or above `MAX_SAMPLE_RATE`.
         OSError: the file can't be read.
         ImportError: the rate has to change and soxr is not installed.
     """
@@ -191,13 +191,14 @@ def write_wav(path: str | PathLike[str], pcm: bytes, sample_rate: int) -> None:
 def format_wav(pcm: bytes, sample_rate: int) -> bytes:
     """The WAV file that holds PCM16 mono `pcm`.
 
-    Raises ValueError for half a sample, for a rate below 1, and for more than a WAV file can hold (4 GiB).
+    Raises ValueError for an odd number of bytes, an invalid rate, and more audio than a WAV file can hold
+    (4 GiB).
     """
     if len(pcm) % pcm16.SAMPLE_BYTES:
         raise ValueError(f"{len(pcm)} bytes are not whole PCM16 samples; pass an even number")
     byte_rate = sample_rate * pcm16.SAMPLE_BYTES
     if not 0 < byte_rate < 2**32:
-        raise ValueError(f"a WAV file can't have a sample rate of {sample_rate}; pass samples a second")
+        raise ValueError(f"invalid sample rate {sample_rate} for a WAV file; pass samples per second")
     if len(pcm) > 2**32 - 64:
         raise ValueError(f"{len(pcm)} bytes are more than a WAV file can hold; write several files")
     form = struct.pack("<HHIIHH", _PCM, 1, sample_rate, byte_rate, pcm16.SAMPLE_BYTES, 16)
@@ -209,13 +210,13 @@ def format_wav(pcm: bytes, sample_rate: int) -> bytes:
 
 def _find(content: bytes, name: str) -> tuple[_Format, memoryview]:
     if not content:
-        raise WavError(f"{name} is not a WAV file but empty; record it again")
+        raise WavError(f"{name} is empty, not a WAV file; record it again")
     start = _skip_id3(content)
     order = _RIFF_ORDERS.get(content[start : start + 4])
     if order is None or content[start + 8 : start + 12] not in (b"WAVE", b"WAV", b"WA", b"W", b""):
         raise WavError(f"{name} is not a WAV file{_other_kind(content, start)}; convert it to PCM WAV first")
     if len(content) < start + 12:
-        raise WavError(f"{name} is not a WAV file but the beginning of one; get the whole file")
+        raise WavError(f"{name} is only the beginning of a WAV file; get the whole file")
     form: _Format | None = None
     empty = False
     for chunk in _chunks(content, start + 12, order, name):
@@ -223,7 +224,7 @@ def _find(content: bytes, name: str) -> tuple[_Format, memoryview]:
             form = _parse_format(bytes(chunk.body), order, name)
         elif chunk.tag == b"data":
             if form is None:
-                raise WavError(f"{name} has audio before it says in which format; write the file again")
+                raise WavError(f"{name} has its audio before its format; write the file again")
             whole = chunk.body[: len(chunk.body) - len(chunk.body) % form.frame_bytes]
             if whole:
                 _warn(chunk, name)
@@ -239,11 +240,11 @@ def _find(content: bytes, name: str) -> tuple[_Format, memoryview]:
 class _Chunk(NamedTuple):
     tag: bytes
     size: int
-    """As declared."""
+    """The declared size, in bytes."""
     body: memoryview
-    """As it is there."""
+    """The bytes that are really there."""
     behind: bytes
-    """The first bytes that follow it."""
+    """The first 8 bytes after the chunk."""
 
 
 def _chunks(content: bytes, at: int, order: Literal["little", "big"], name: str) -> Iterator[_Chunk]:
@@ -273,7 +274,7 @@ def _chunk_head(content: bytes, at: int, order: Literal["little", "big"]) -> tup
 
 
 def _end_of_chunk(content: bytes, at: int, size: int) -> int:
-    """Where the next chunk begins: at an even offset, unless the writer forgot the byte that pads."""
+    """Where the next chunk begins: at an even offset, unless the writer forgot the padding byte."""
     end = at + size
     if size % 2 == 0 or end >= len(content):
         return end
@@ -298,23 +299,23 @@ def _is_chunks(content: bytes, at: int, order: Literal["little", "big"]) -> bool
 
 
 def _wide_sizes(ds64: memoryview) -> dict[bytes, int]:
-    """The sizes of 64 bits by the tags of their chunks (EBU Tech 3306)."""
+    """The 64-bit sizes by chunk tag (EBU Tech 3306)."""
     if len(ds64) < 24:
         return {}
     sizes = {b"data": int.from_bytes(ds64[8:16], "little")}
-    # After the count of samples and the length of the table
+    # The table follows the sample count and its own length.
     for at in range(28, len(ds64) - 11, 12):
         sizes.setdefault(bytes(ds64[at : at + 4]), int.from_bytes(ds64[at + 4 : at + 12], "little"))
     return sizes
 
 
 def _warn(chunk: _Chunk, name: str) -> None:
-    """Of audio that may be missing, since the file was cut short or its size was never corrected."""
+    """Warn about audio that may be missing: the file was truncated, or its size was never corrected."""
     # A placeholder is larger than any file that is read.
     if len(chunk.body) < chunk.size <= MAX_FILE_BYTES:
         logger.warning(
-            "%s declares %d bytes of audio and has %d; it is read to its end, get the whole file if it was "
-            "cut short",
+            "%s declares %d bytes of audio but has only %d, which are all read; if it was cut short, get the "
+            "whole file",
             name,
             chunk.size,
             len(chunk.body),
@@ -323,19 +324,19 @@ def _warn(chunk: _Chunk, name: str) -> None:
     more_audio = follower in _RIFF_ORDERS or not (_is_tag(follower) or follower.startswith(_TAGS_BEHIND))
     if len(chunk.behind) == 8 and any(chunk.behind) and more_audio:
         logger.warning(
-            "%s has more data behind the %d bytes of audio that it declares, which is ignored; correct its "
-            "header if that is audio",
+            "%s has more data after its %d declared bytes of audio, which is ignored; correct the header if "
+            "that is audio",
             name,
             chunk.size,
         )
 
 
 _TAGS_BEHIND: Final = (b"ID3", b"TAG")
-"""What players append to a file, ID3v2 and ID3v1."""
+"""Metadata tags that players append to a file: ID3v2 and ID3v1."""
 
 
 def _skip_id3(content: bytes) -> int:
-    """Where the file begins behind its ID3v2 tags; a size in them has four bytes of seven bits."""
+    """The offset after any ID3v2 tags. Their sizes are four bytes of seven bits each."""
     at = 0
     while content[at : at + 3] == b"ID3" and len(content) >= at + 10:
         size = 0
@@ -346,7 +347,7 @@ def _skip_id3(content: bytes) -> int:
 
 
 def _other_kind(content: bytes, start: int) -> str:
-    """What the file is instead, as words to follow "is not a WAV file"."""
+    """The kind of file it is, as a phrase to append to "is not a WAV file"."""
     found = _FORMS.get(content[start + 8 : start + 12])
     if content[start + 4 : start + 8] == b"ftyp":
         found = "MP4 or M4A"
@@ -372,11 +373,11 @@ def _parse_format(chunk: bytes, order: Literal["little", "big"], name: str) -> _
         coding = _OTHER_FORMATS.get(tag, f"format 0x{tag:04x}")
         raise WavError(f"{name} is coded as {coding}, which is not read here; convert it to PCM16 WAV")
     if not channels:
-        raise WavError(f"{name} says it has 0 channels at {sample_rate} Hz; write the file again")
+        raise WavError(f"{name} declares 0 channels at {sample_rate} Hz; write the file again")
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise WavError(
-            f"{name} says it has {channels} channels at {sample_rate} Hz; write it again at "
-            f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+            f"{name} declares a sample rate of {sample_rate} Hz; write it again at {MIN_SAMPLE_RATE} to "
+            f"{MAX_SAMPLE_RATE} Hz"
         )
     width = _container(tag, bits, block, channels)
     if width is None:
@@ -385,20 +386,19 @@ def _parse_format(chunk: bytes, order: Literal["little", "big"], name: str) -> _
 
 
 def _sub_format(guid: bytes, order: Literal["little", "big"]) -> int:
-    """The format tag in the GUID of ``WAVE_FORMAT_EXTENSIBLE``, which is `_EXTENSIBLE` for another GUID."""
+    """The format tag in the GUID of ``WAVE_FORMAT_EXTENSIBLE``; `_EXTENSIBLE` for any other GUID."""
     if guid[2:] == _GUID_TAIL:
         return int.from_bytes(guid[:2], order)
-    # In big-endian files some writers swap the GUID's numbers too, and some only the tag.
+    # In big-endian files, some writers swap all numbers of the GUID, others only the tag.
     if order == "big" and guid[:2] == b"\0\0" and guid[4:] == _GUID_TAIL_BIG:
         return int.from_bytes(guid[2:4], "big")
     return _EXTENSIBLE
 
 
 def _container(tag: int, bits: int, block: int, channels: int) -> int | None:
-    """Bytes of the container of a sample of `bits`, `block` bytes being those of all channels; None for one
-    that is not read.
+    """Bytes per sample, given its `bits` and the `block` bytes of all channels; None if unsupported.
 
-    A sample is in the high bits of its container, so that the number of its bits does not count otherwise
+    A sample occupies the high bits of its container, so the number of valid bits does not matter otherwise
     (Microsoft's "Multiple channel audio data and WAVE files").
     """
     if tag == _FLOAT:
@@ -409,7 +409,7 @@ def _container(tag: int, bits: int, block: int, channels: int) -> int | None:
     width, rest = divmod(block, channels)
     if not rest and narrowest <= width <= 4:
         return width
-    # Careless writers leave the block's size 0, or that of one channel.
+    # Some writers leave the block size at 0, or give that of one channel.
     return narrowest if bits % 8 == 0 or not block else None
 
 
@@ -420,7 +420,7 @@ def _to_pcm16(data: memoryview, form: _Format) -> bytes:
     raw = bytes(data)
     if width == 2 and form.order == "little":
         return raw
-    # The two high bytes are the sample rounded down: the bytes below are beneath 16 bits' own noise.
+    # Keep the two high bytes, which rounds down: the lower bytes are below the noise of 16 bits.
     out = bytearray(len(raw) // width * 2)
     if width == 1:  # the one unsigned width
         out[1::2] = raw.translate(_UNSIGNED)
@@ -434,7 +434,7 @@ def _to_pcm16(data: memoryview, form: _Format) -> bytes:
 
 
 _UNSIGNED: Final = bytes(value ^ 0x80 for value in range(256))
-"""From a sample of 8 bits, whose middle is 128, to the high byte of a signed one."""
+"""Maps an unsigned 8-bit sample, centred on 128, to the high byte of a signed 16-bit sample."""
 
 
 def _float_to_pcm16(data: memoryview, form: _Format) -> bytes:

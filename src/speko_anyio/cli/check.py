@@ -32,7 +32,7 @@ _LOOPBACK: Final = ("127.", "localhost", "::1")
 async def check(options: argparse.Namespace) -> None:
     """Show every setting and where it stands, try what a start would need, and tell what looks unwise.
 
-    `CommandError` at the end for all that would keep the gateway from starting.
+    Raises `CommandError` at the end, with every fault that would keep the gateway from starting.
     """
     loaded = read_settings_of(options)
     faults = _Faults()
@@ -53,22 +53,22 @@ async def check(options: argparse.Namespace) -> None:
         if not (loaded.faults or refused):
             display.line(f"ok    providers: {', '.join(sorted(gateway.providers))}")
     with faults.caught():
-        # What an older version made is not brought up to date here: nodes of that version may be using it.
+        # An older schema is not migrated here: nodes of that version may be using it.
         store = store_of(settings, migrate_at_start=False)
         has_keys |= await _check_store(store, display)
     with faults.caught():
         _check_address(settings, display)
     if loaded.service_links:
         display.line(f"note  {describe_links(loaded.service_links)}")
-    faults.tell()
-    assert gateway is not None, "it has no fault"
+    faults.raise_if_any()
+    assert gateway is not None, "otherwise there was a fault"
     for line in _advice(settings, gateway, has_keys=has_keys):
         display.line(f"note  {line}")
 
 
 class _Faults:
-    """Everything that would keep the gateway from starting, since finding them one by one costs a deployment
-    each."""
+    """Collects everything that would keep the gateway from starting: finding faults one by one costs a
+    deployment each."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -82,7 +82,7 @@ class _Faults:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Take what the block raises, and go on behind it."""
+        """Record the error that the block raises, and continue after it."""
         try:
             yield
         except CommandError as error:
@@ -90,8 +90,8 @@ class _Faults:
         except SpekoError as error:
             self.add(exit_code_of(error), str(error))
 
-    def tell(self) -> None:
-        """`CommandError` with all of them, when there are any."""
+    def raise_if_any(self) -> None:
+        """Raise `CommandError` with all faults, if there are any."""
         if self._lines:
             raise CommandError(self._lines[0], self._exit_code, more=self._lines[1:])
 
@@ -142,7 +142,7 @@ def _check_address(settings: Settings, display: Display) -> None:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         socket.create_server((settings.host, settings.port), family=family).close()
-    except (OSError, TypeError, ValueError) as error:  # the latter for names that no host can have
+    except (OSError, TypeError, ValueError) as error:  # the last two for invalid host names
         raise no_listening(settings.host, settings.port, error) from None
     display.line(f"ok    address: {settings.host}:{settings.port}")
 

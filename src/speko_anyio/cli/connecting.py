@@ -24,8 +24,8 @@ _KINDS: Final = {kind.name: kind for kind in PROVIDERS}
 
 
 def usual_model(provider: str) -> str:
-    """The model of a provider that was named without one; one that this library does not know has a model of
-    its own name."""
+    """The model to use when none is given. For a provider that this library doesn't know, that is the
+    provider's own name."""
     kind = _KINDS.get(provider)
     return provider if kind is None else kind.usual_model
 

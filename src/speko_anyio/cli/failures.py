@@ -31,8 +31,8 @@ EXIT_CODES_HELP: Final = (
 
 
 class CommandError(Exception):
-    """The command can't go on: the line to print, `more` lines when it found several faults, and the code to
-    end with."""
+    """The command can't continue: the message to print, `more` messages if there are several faults, and the
+    exit code."""
 
     def __init__(self, message: str, exit_code: int = FAILED, *, more: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -54,9 +54,9 @@ def exit_code_of(error: SpekoError) -> int:
 def no_listening(host: str, port: int, error: Exception) -> CommandError:
     """The failure to listen at an address, without what `socket.create_server` adds to the reason."""
     if isinstance(error, OSError):
-        # A name that can't be looked up has a number below zero, which is not the system's.
+        # A failed name look-up has a negative number, which is not an errno.
         number = error.errno or 0
         why = os.strerror(number) if number > 0 else str(error.strerror or error).partition(" (while")[0]
     else:
-        why = "that is not the name of a host"
+        why = "that is not a host name"
     return CommandError(f"can't listen on {host}:{port}: {why}; choose another host or port", USAGE)

@@ -70,7 +70,7 @@ def _interrupted() -> int:
 
 def _failed(*messages: str, exit_code: int = FAILED) -> int:
     for message in messages:
-        # Not the peer's line ends either, whatever they are meant to do to the terminal.
+        # No line ends or control characters: a peer could use them against the terminal.
         line = "".join(c for c in " ".join(message.split()) if c.isprintable())
         print(f"speko-anyio: {line}", file=sys.stderr)
     return exit_code
@@ -360,7 +360,7 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     keys.set_defaults(backend="asyncio")
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="make a key, and show it this once")
-    create.add_argument("--name", type=_text, required=True, help="whose it is, or for what")
+    create.add_argument("--name", type=_text, required=True, help="whose key it is, or what it is for")
     create.add_argument(
         "--scopes",
         type=_scopes,
@@ -485,7 +485,7 @@ def _positive(text: str) -> int:
 
 def _speech(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("there is nothing to say in a blank text")
+        raise argparse.ArgumentTypeError("the text is blank; give something to say")
     return _text(text)
 
 

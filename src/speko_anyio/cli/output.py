@@ -1,5 +1,4 @@
-"""Standard output and error that no character and no reader can break: the work of a command is worth more
-than what it prints."""
+"""Standard output and error that never raise: a command must not fail over what it prints."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ from .failures import FAILED, CommandError
 
 
 class SturdyStream(TextIOBase):
-    """Writes to `stream`: characters that its encoding lacks are replaced by ``?``, and after the first
-    failure the rest is discarded, which `broken` tells."""
+    """Writes to `stream`. Replaces characters that the encoding lacks by ``?``. After the first failure it
+    discards everything; `broken` holds the error."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -57,7 +56,7 @@ class SturdyStream(TextIOBase):
             yield
         except (OSError, ValueError) as error:  # ValueError: it was closed
             self.broken = error
-            # Python flushes its streams at the end, and would report the same failure in lines of its own.
+            # Python flushes its streams at exit and would report the same failure again.
             with suppress(OSError, ValueError):
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self._stream.fileno())
@@ -66,18 +65,18 @@ class SturdyStream(TextIOBase):
 
 @contextmanager
 def sturdy_output() -> Iterator[None]:
-    """Make standard output and error sturdy while the block runs; missing ones lead nowhere.
+    """Make standard output and error sturdy while the block runs; a missing one discards what is written.
 
-    Within the block `check_output` tells whether standard output broke.
+    Within the block, `check_output` raises if standard output broke.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Otherwise the next file or socket that is opened would be standard output.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # for the voice's processes too
+            # Otherwise the next file or socket to be opened would become a standard stream.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # also for the voice's processes
     before = sys.stdout, sys.stderr
-    # The streams themselves are None where the process began without them.
+    # They are None if the process was started without them.
     output, error = (
         SturdyStream(stream or Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         for stream in before
@@ -92,7 +91,9 @@ def sturdy_output() -> Iterator[None]:
 
 
 def check_output(done: str) -> None:
-    """`CommandError` when standard output broke, although what `done` tells is done."""
+    """Raise `CommandError` if standard output broke; `done` says what the command did achieve."""
     sys.stdout.flush()
     if isinstance(sys.stdout, SturdyStream) and (error := sys.stdout.broken) is not None:
-        raise CommandError(f"{done}, but the output broke: {error}; check where it goes", FAILED)
+        raise CommandError(
+            f"{done}, but its output could not be written ({error}); check where it goes", FAILED
+        )

@@ -58,7 +58,7 @@ async def serve(options: argparse.Namespace) -> None:
                 display.line(f"playground {url}/{f'#key={key}' if made_up else ''}")
             display.line("stop with Ctrl-C")
             if made_up:
-                # Nobody knows the key: there is no use in waiting for clients.
+                # If the key could not be printed, no client can ever connect.
                 check_output("the gateway started")
             async for _ in signals:
                 break

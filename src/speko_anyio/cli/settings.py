@@ -37,8 +37,8 @@ _OPTIONS: Final = {
 
 
 def settings_of(options: argparse.Namespace) -> Loaded:
-    """The settings and where each one stands; `CommandError`, which tells every fault, when one can't be
-    used."""
+    """The settings and the source of each. Raises `CommandError`, which lists every fault, if any is
+    invalid."""
     loaded = read_settings_of(options)
     if loaded.faults:
         raise CommandError(loaded.faults[0], USAGE, more=loaded.faults[1:])
@@ -46,7 +46,7 @@ def settings_of(options: argparse.Namespace) -> Loaded:
 
 
 def read_settings_of(options: argparse.Namespace) -> Loaded:
-    """Like `settings_of`, but raises nothing: `Loaded.faults` tells what can't be used."""
+    """Like `settings_of`, but lists the faults in `Loaded.faults` instead of raising."""
     given = {
         setting: value
         for option, setting in _OPTIONS.items()
@@ -70,11 +70,11 @@ def read_settings_of(options: argparse.Namespace) -> Loaded:
 
 
 def describe_links(variables: Sequence[str]) -> str:
-    """What the log and the check say of ignored variables."""
+    """The note about ignored variables, for the log and for ``gateway check``."""
     others = f" and {len(variables) - 1} more" if len(variables) > 1 else ""
     return (
-        f"{variables[0]}{others} ignored: Kubernetes or Docker sets them for a service of that name; "
-        "enableServiceLinks: false leaves them out"
+        f"{variables[0]}{others} ignored: Kubernetes or Docker sets them for a service of that name; set "
+        "enableServiceLinks: false to leave them out"
     )
 
 
@@ -119,7 +119,8 @@ def gateway_of(
 
 
 def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
-    """The settings with the default for each one that the gateway refuses, and a sentence for each fault."""
+    """The settings, with the default in place of each one that the gateway refuses, and one message per
+    fault."""
     settings = loaded.settings
     usable: dict[str, Any] = {}
     faults: list[str] = []
@@ -141,7 +142,7 @@ def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
 
 
 def _singly(name: str, value: Any) -> Iterator[Settings]:
-    """Settings with nothing but this one, or but one of its items: the gateway raises for the first fault."""
+    """One `Settings` per item of this setting: the gateway raises for the first fault only."""
     items: list[Any] = [value]
     if isinstance(value, tuple):
         items = [(item,) for item in value]
@@ -176,13 +177,13 @@ def _default() -> Path:
     # Where the XDG base directories put what a program has to remember. Not the folder that the command
     # happens to run in: the next one would not find the keys.
     state = os.environ.get("XDG_STATE_HOME")
-    if state and Path(state).is_absolute():  # others are to be ignored, says their specification
+    if state and Path(state).is_absolute():  # the specification says to ignore relative paths
         return Path(state) / _FILE
     try:
         return Path.home() / ".local" / "state" / _FILE
     except RuntimeError:
         raise CommandError(
-            "this user has no home folder for the gateway's database; name another place with --database or "
+            "this user has no home directory for the gateway's database; choose a path with --database or "
             "SPEKO_GATEWAY_DATABASE, or set HOME",
             USAGE,
         ) from None

@@ -11,10 +11,10 @@ import anyio
 
 @contextmanager
 def stop_signals() -> Iterator[AsyncIterator[signal.Signals]]:
-    """Take SIGTERM and Ctrl-C in the block; iterate over what it gives to wait for one.
+    """Catch SIGTERM and Ctrl-C within the block. Iterate over the result to wait for one.
 
-    SIGINT stays ignored if it was ignored from the start. A shell script starts a background job that way,
-    so that Ctrl-C stops only the script; SIGTERM stops such a job.
+    SIGINT stays ignored if it was ignored at the start: shell scripts start background jobs that way, so that
+    Ctrl-C stops only the script. SIGTERM stops such a job.
     """
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

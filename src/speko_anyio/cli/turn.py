@@ -21,10 +21,10 @@ ANSWER_TIMEOUT: Final = 20.0
 """Seconds for the answer to begin, after the question."""
 
 QUIET_TIMEOUT: Final = 3.0
-"""Seconds without a frame after which an answer is over that no `ResponseEnd` ended."""
+"""Seconds without a frame after which an answer counts as over even without a `ResponseEnd`."""
 
 REASON_TIMEOUT: Final = 1.0
-"""Seconds after the failure of an answer in which the service may still tell why, and end the session."""
+"""Seconds after a failed answer in which the service may still say why, and end the session."""
 
 
 class Answer(msgspec.Struct):
@@ -149,7 +149,7 @@ class _Turn:
                     answer.cut_short = f"the service called it {status} ({self._why(reason)})"
                 return self._answered
             case ResponseEnd(status="failed", reason=reason) if self._question_ended is not None:
-                # Nobody will speak any more: the rest of the patience would be wasted.
+                # No speech will come: don't wait out the full timeout.
                 self._response_failure = reason or "no reason given"
                 self._patience.deadline = anyio.current_time() + REASON_TIMEOUT
             case Close(code=code, reason=reason):
@@ -185,8 +185,8 @@ class _Turn:
 
 
 def no_answer(reported: Error | None, when: str = "", *, failure: str = "") -> CommandError:
-    """What to say of a question that nobody answered: what the service reported, else the answer's own
-    `failure`, else what is likely."""
+    """The error for a question without an answer. The reason is what the service reported, else the answer's
+    own `failure`, else the likely cause."""
     if reported is not None:
         why = f"the service reported {reported.code}: {reported.message}"
     elif failure:

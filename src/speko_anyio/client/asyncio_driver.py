@@ -198,7 +198,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         try:
             goodbye = self._attached().abort(reason)
             if goodbye and not (self._paused or self._transport.is_closing()):
-                # The system takes it at once or not at all: the transport drops the rest below.
+                # Whatever the system does not take at once is dropped by the transport's abort below.
                 self.bytes_sent += len(goodbye)
                 self._held.append(goodbye)
                 self._write_held()

@@ -23,7 +23,7 @@ def block(
 
 
 def refuse_await() -> NoReturn:
-    """What ``await`` gets of a block: without this Python would only say that it can't be awaited."""
+    """Raise TypeError with advice: Python itself would only say that the object can't be awaited."""
     raise TypeError(
         "a session is opened with `async with`, not with await: `async with speko.realtime.connect(...) as "
         "session:`"

@@ -26,7 +26,7 @@ costs several times what a frame does."""
 
 
 _SECOND_READER: Final = (
-    "another task is already receiving here; give each reader a stream of its own: "
+    "another task is already receiving here; give each reader its own stream: "
     "`async with session.frames() as frames`"
 )
 

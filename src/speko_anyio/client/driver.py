@@ -45,8 +45,8 @@ class Driver(Protocol):
         """Something happened to the core, not by this driver: start what it asks for. Never blocks."""
 
     def abort(self, reason: str) -> None:
-        """End the session at once; nothing when it is over. Never blocks. The peer gets a goodbye only if the
-        transport takes it without waiting: else a cancelled session looks like a lost network to it."""
+        """End the session at once; do nothing when it is over. Never blocks. The peer gets a goodbye only if
+        the transport takes it without waiting; otherwise the peer sees a lost connection."""
 
     async def wait_closed(self) -> None:
         """Wait until the session is over and the transport closed."""

@@ -31,7 +31,7 @@ def check_handler(handler: object) -> None:
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):
-        return  # of some builtins nobody knows it
+        return  # some builtins have no signature
     try:
         signature.bind(None)
     except TypeError:
@@ -88,7 +88,7 @@ class Handlers:
         stall = self._stalls.begin(
             lambda: (
                 f"the handler {name} has been busy with one {type(frame).__name__} for {STALLED_AFTER:g} s, "
-                "and gets no further frame before it returns; give long work to a task of your own"
+                "and gets no further frame until it returns; do long work in a task of your own"
             )
         )
         try:

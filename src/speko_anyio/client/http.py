@@ -11,8 +11,8 @@ from .trust import default_ssl_context
 def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
     """An httpx client that connects through `proxy` and trusts what sessions trust.
 
-    httpx would read the environment by rules of its own, refuse all of it for one entry of NO_PROXY, and
-    trust another list of certificates.
+    On its own, httpx reads the environment by different rules, rejects all of it for one bad entry in
+    NO_PROXY, and trusts another list of certificates.
     """
     context = default_ssl_context()
     if proxy is None:
@@ -29,14 +29,15 @@ def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
 
 
 class OwnHTTPClient:
-    """The HTTP client of a `Speko` that was given none: to the host of `url`, made for the first request."""
+    """The HTTP client of a `Speko` that was given none, for the host of `url`; created by the first
+    request."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._open = False
         self._client: httpx.AsyncClient | None = None
         self.proxy: Proxy | None = None
-        """The proxy that requests go through; known from the first request on."""
+        """The proxy that requests go through; set by the first request."""
 
     def start(self) -> None:
         self._open = True

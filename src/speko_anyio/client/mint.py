@@ -45,7 +45,7 @@ _MAX_MESSAGE: Final = 300
 """Characters of an error body that go into an exception."""
 
 _MAX_CAUSES: Final = 10
-"""How far down the cause of an error is looked for."""
+"""How far the chain of causes is searched."""
 
 _jitter: Final = random.SystemRandom().uniform
 
@@ -162,17 +162,17 @@ class Mint:
                 follow_redirects=False,
             )
         except Exception as error:
-            told = self._explain(error)
-            if told is None:
+            explained = self._explain(error)
+            if explained is None:
                 raise
-            raise told from error
+            raise explained from error
         logger.debug("%s answered HTTP %d to a mint", self._host, response.status_code)
         if 200 <= response.status_code < 300:
             return response.content
         raise self._refusal(response)
 
     def _explain(self, error: Exception) -> APIError | None:
-        """What kept the HTTP client from an answer; None for an error that is not its own."""
+        """Why the HTTP client got no response; None if `error` is not one of the client's."""
         proxy = self._client.proxy if isinstance(self._client, OwnHTTPClient) else None
         through = "" if proxy is None else f" through the proxy {proxy}{proxy.origin}"
         said = self._quote(str(error)) or type(error).__name__
@@ -183,8 +183,8 @@ class Mint:
             )
         if _is_any(error, "DecodingError"):
             return APIResponseError(
-                f"{self._host} answered with a body that can't be decoded; check that the base URL is that "
-                "of a Speko API"
+                f"{self._host} answered with a body that can't be decoded; check that the base URL is a Speko "
+                "API's"
             )
         if _is_any(error, "ProxyError"):
             where = "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY" if proxy is None else proxy.variable or "its URL"
@@ -256,8 +256,8 @@ class Mint:
 
 
 def _is_any(error: BaseException | None, *names: str) -> bool:
-    """Whether it is one of these exceptions of Python's, of httpx or of httpx2, which has the same ones; by
-    their names, since a client of either may be in use and the other not even installed."""
+    """Whether `error` is an exception of Python, httpx or httpx2 with one of these names. By name, since the
+    caller's client may be either library's and the other need not be installed."""
     return any(
         kind.__name__ in names and kind.__module__ in ("builtins", "httpx", "httpx2")
         for kind in type(error).__mro__
@@ -265,7 +265,8 @@ def _is_any(error: BaseException | None, *names: str) -> bool:
 
 
 def _tls_error_beneath(error: BaseException | None) -> ssl.SSLError | None:
-    """On trio what an HTTP client raises has no words of its own."""
+    """The TLS error among the causes of `error`, if any. On trio, an HTTP client's own error has no
+    message."""
     for _ in range(_MAX_CAUSES):
         if error is None or isinstance(error, ssl.SSLError):
             return error
@@ -297,8 +298,8 @@ def _wait_before_retry(error: APIError, attempt: int) -> float | None:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds from now (RFC 9110 section 10.2.3): a number of them, or a date in any of its three forms
-    (section 5.6.7). None for anything else."""
+    """Seconds from now (RFC 9110 section 10.2.3), given as a number or as a date in any of the three forms
+    of section 5.6.7. None for anything else."""
     if value is None:
         return None
     value = value.strip()
@@ -308,7 +309,7 @@ def _retry_after(value: str | None) -> float | None:
     try:
         instant = email.utils.parsedate_to_datetime(value)
         if instant.tzinfo is None:
-            # The form of asctime names no zone: HTTP's dates are all GMT.
+            # The asctime form has no time zone: all HTTP dates are GMT.
             instant = instant.replace(tzinfo=dt.UTC)
         return float(max(0.0, instant.timestamp() - time.time()))
     except (ValueError, OverflowError):

@@ -54,16 +54,16 @@ class Playback:
     Give it to a session as a handler, ``session.on(playback.feed)``, and take from it with `read`, which
     never waits, or by iterating over `chunks`, which keeps to the clock. An `Interruption` flushes it.
 
-    A *turn* is one answer: it begins with the first audio, or transcript of the assistant, behind a
-    `ResponseEnd`, an `Interruption` or a `flush`; also behind a `Usage`, until the first `ResponseEnd` has
-    come. Turns are counted from 1.
+    A *turn* is one answer: it begins with the first audio, or transcript of the assistant, after a
+    `ResponseEnd`, an `Interruption` or a `flush`. Until the first `ResponseEnd` arrives, it also begins after
+    a `Usage`. Turns are counted from 1.
 
     - `sample_rate`: samples a second of what is read. Audio of another rate is converted, which needs soxr.
-    - `max_buffer`: bytes of audio that may wait. What comes beyond is dropped, and counted in `overflow_ms`:
-      of a piece that fits only in part, the part that doesn't.
+    - `max_buffer`: bytes of audio that may wait. Audio beyond that is dropped, and counted in `overflow_ms`.
+       A piece that fits only in part is cut.
 
-    Converting a rate holds some audio back: 20 ms from 24 to 16 kHz, up to 80 ms elsewhere. Speech that
-    arrives just in time is therefore delayed once by as much, and then plays without a gap.
+    Rate conversion holds some audio back: 20 ms from 24 to 16 kHz, up to 80 ms for other rates. Speech that
+    arrives just in time is therefore delayed once by that much, and then plays without gaps.
 
     Everything but the iteration over `chunks` may be called from any thread, and never blocks, so that an
     audio callback can.
@@ -90,18 +90,18 @@ class Playback:
         self._held_back = False
         """Whether the resampler may have something that was not given yet."""
         self._owed = 0.0
-        """Bytes that the resampler will still give for what was pushed."""
+        """Bytes that the resampler still has to return for the audio pushed so far."""
         self._cushion = 0
-        """Bytes that it holds back at most."""
+        """The most bytes that it holds back at any time."""
         self._piece = 0.0
-        """Bytes that the last piece comes to."""
+        """Bytes of the last piece, after conversion."""
         self._flowing = False
-        """Whether speech is being read, and not waited for."""
+        """Whether speech is being read, rather than awaited."""
         self._waited = 0
-        """Bytes of silence read since the last piece was written, while there was something to wait for."""
+        """Bytes of silence read since the last piece was written, while waiting for more audio."""
         self._marks: deque[_Mark] = deque(maxlen=MAX_MARKS)
         self._between_turns = True
-        self._ends_are_told = False
+        self._reports_ends = False
         """Whether a `ResponseEnd` has come."""
         self._turns = 0
         self._turn = 0
@@ -128,9 +128,9 @@ class Playback:
                     self._begin_turn()
                     self._mark(_Mark(self._written, text=text))
             case ResponseEnd():
-                self._ends_are_told = True
+                self._reports_ends = True
                 self._end_turn()
-            case Usage() if not self._ends_are_told:
+            case Usage() if not self._reports_ends:
                 self._end_turn()
             case Close():
                 self.end()
@@ -150,7 +150,7 @@ class Playback:
             pcm = self._convert(pcm, self.sample_rate if sample_rate is None else sample_rate)
             room = (self._max_buffer - self._buffered) // SAMPLE_BYTES * SAMPLE_BYTES
             lost = max(0, len(pcm) - room)
-            # Without its end the piece is what many small ones would have left of the same audio.
+            # Cut the end off: many small pieces of the same audio would leave the same bytes.
             self._append(pcm[: len(pcm) - lost] if lost else pcm)
             first = lost and not self._overflow
             self._overflow += lost

@@ -1,4 +1,4 @@
-"""Proxies: which one the environment names for a host, and the tunnel that it gives to a WebSocket.
+"""Proxies: finding the one that the environment names for a host, and opening a tunnel through it.
 
 A proxy is asked for a tunnel to the host, by HTTP CONNECT (RFC 9110 section 9.3.6) or SOCKS 5 (RFC 1928 and
 1929), and then is no more than a byte stream. The host's name is looked up by the proxy. h11, which wsproto
@@ -44,7 +44,7 @@ _MAX_RESPONSE: Final = 64 * 1024
 """Bytes of an HTTP proxy's response head; what proxies say at length is in the body, which nobody reads."""
 
 _NAME: Final = re.compile(r"[0-9a-z_*-]+(\.[0-9a-z_*-]+)*")
-"""A host's name, or a pattern of names."""
+"""A host name, or a pattern with ``*``."""
 
 _MAX_SOCKS_FIELD: Final = 255
 """Bytes of a name or a password: SOCKS counts them in one byte."""
@@ -59,7 +59,7 @@ class Proxy(msgspec.Struct, frozen=True):
     username: str
     password: str
     variable: str = ""
-    """The variable of the environment that named it; empty when something else did."""
+    """The environment variable that named it; empty if it came from elsewhere."""
 
     def __str__(self) -> str:
         return _authority(self.host, self.port)
@@ -69,14 +69,14 @@ class Proxy(msgspec.Struct, frozen=True):
 
     @property
     def origin(self) -> str:
-        """For error messages, behind "the proxy" or its URL: the variable that named it."""
+        """A phrase to append to "the proxy" in errors: the environment variable that named it."""
         return f" in {self.variable}" if self.variable else ""
 
 
 def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
     """The proxy to connect through to `where`; None to connect directly.
 
-    With the option True the environment names it: ``WSS_PROXY``, else ``HTTPS_PROXY`` for ``wss``,
+    With the option True, it comes from the environment: ``WSS_PROXY``, else ``HTTPS_PROXY`` for ``wss``,
     ``WS_PROXY``, else ``HTTP_PROXY`` for ``ws``, else ``ALL_PROXY``, unless ``NO_PROXY`` lists the host.
     `ConfigurationError` for an invalid proxy URL.
     """
@@ -88,7 +88,7 @@ def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
 
 
 def find_http_proxy(url: str) -> Proxy | None:
-    """The same for the HTTP URL `url`, without the variables that are for WebSockets alone."""
+    """The same for the HTTP URL `url`, ignoring the variables for WebSockets only."""
     parts = urlsplit(url)
     port = parts.port or _DEFAULT_PORTS[parts.scheme]
     return _find_in_environment((parts.scheme,), _ascii_host(parts.hostname or ""), port)
@@ -107,17 +107,17 @@ def _find_in_environment(schemes: tuple[str, ...], host: str, port: int) -> Prox
 
 
 def _read_variable(name: str) -> tuple[str, str]:
-    """The name that is set and its value, empty when none is. Lower case takes precedence, also when it is
-    set to nothing, as in curl and `urllib.request`."""
+    """The variable that is set, and its value; the value is empty if none is set. Lower case takes
+    precedence, even when its value is empty, as in curl and `urllib.request`."""
     for variable in (name, name.upper()):
-        # HTTP_PROXY is a header of the client's in a CGI program (CVE-2016-1000110, "httpoxy").
+        # In a CGI program, HTTP_PROXY holds a header from the client (CVE-2016-1000110, "httpoxy").
         if variable in os.environ and not (variable == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ):
             return variable, os.environ[variable].strip()
     return name.upper(), ""
 
 
 def _find_in_system(schemes: tuple[str, ...], host: str, port: int) -> Proxy | None:
-    from urllib.request import getproxies, proxy_bypass  # it loads Python's own HTTP client
+    from urllib.request import getproxies, proxy_bypass  # here, since it loads Python's HTTP client
 
     proxies = getproxies()
     url = next((proxies[scheme] for scheme in schemes if scheme in proxies), None)
@@ -130,11 +130,11 @@ def _find_in_system(schemes: tuple[str, ...], host: str, port: int) -> Proxy | N
 
 
 class _Exemption(msgspec.Struct, frozen=True):
-    """An entry of NO_PROXY: hosts of this network, or of this name, that are reached directly."""
+    """An entry of NO_PROXY: hosts in this network, or with this name, that are reached directly."""
 
     network: IPv4Network | IPv6Network | None
     name: str
-    """A name that stands for its subdomains too, or a pattern with ``*``."""
+    """A name, which includes its subdomains, or a pattern with ``*``."""
     port: int | None
     """None for any."""
 
@@ -169,15 +169,15 @@ def _parse_exemptions(variable: str, text: str) -> tuple[_Exemption, ...]:
             if entry:
                 found.append(_parse_exemption(entry))
         except ValueError:
-            # Once for each value: the result is kept. Without what may be a password.
+            # Logged once per value, since the result is cached. The part before @ may hold a password.
             shown = entry.rpartition("@")[2]
             logger.warning("%s: the entry %r is ignored; it is not a host or a network", variable, shown)
     return tuple(found)
 
 
 def _parse_exemption(entry: str) -> _Exemption:
-    """``host``, ``.domain``, ``*.domain``, an address or a network, with ``:port`` or not, IPv6 in brackets
-    or not. A scheme in front is ignored. ValueError for anything else."""
+    """Parse ``host``, ``.domain``, ``*.domain``, an address or a network. ``:port`` and the brackets of IPv6
+    are optional; a scheme is ignored. Raises ValueError for anything else."""
     host, colon, port = entry.rpartition("://")[2].rstrip("/").lower(), "", ""
     if host.startswith("["):
         host, bracket, rest = host[1:].partition("]")
@@ -238,7 +238,7 @@ async def connect_through(
             return await _connect_through(proxy, where, target, ssl_context)
     except TimeoutError as error:
         raise ProxyError(
-            f"the proxy {proxy}{proxy.origin} gave no connection to {target} within {connect_timeout:g} s; "
+            f"the proxy {proxy}{proxy.origin} did not connect to {target} within {connect_timeout:g} s; "
             "check the proxy and the network"
         ) from error
 
@@ -287,7 +287,7 @@ async def _http(stream: ByteStream, proxy: Proxy, where: WebSocketURL, target: s
                 http.receive_data(await stream.receive())
     except h11.RemoteProtocolError as error:
         raise ProxyError(
-            f"what answers at {proxy} is no HTTP proxy; check the proxy's address and scheme{proxy.origin}"
+            f"{proxy} is not an HTTP proxy; check the proxy's address and scheme{proxy.origin}"
         ) from error
     if not 200 <= event.status_code < 300:
         raise _refusal(proxy, target, f"HTTP {event.status_code}", needs_login=event.status_code == 407)
@@ -323,7 +323,7 @@ async def _socks(stream: ByteStream, proxy: Proxy, where: WebSocketURL, target: 
         code = socks5.SOCKS5Reply.loads(await _receive_reply(stream)).reply_code
     except ProtocolError as error:
         raise ProxyError(
-            f"what answers at {proxy} is no SOCKS 5 proxy; check the proxy's address and scheme{proxy.origin}"
+            f"{proxy} is not a SOCKS 5 proxy; check the proxy's address and scheme{proxy.origin}"
         ) from error
     if code is not socks5.SOCKS5ReplyCode.SUCCEEDED:
         raise _refusal(proxy, target, code.name.replace("_", " ").lower(), needs_login=False)

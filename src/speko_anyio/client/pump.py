@@ -22,7 +22,7 @@ from ..protocol.state import State
 from .delivery import DeliveryBuffer, EventWaiter, SelectiveBuffer, Waiter
 
 ABORTED: Final = "client_cancelled"
-"""The reason that the peer is told when a session is not closed but given up."""
+"""The close reason that the peer gets when a session is aborted instead of closed."""
 
 _OPEN: Final = State.OPEN
 _LEAVING: Final = (State.CLOSING, State.CLOSED)
@@ -106,7 +106,7 @@ class Pump:
         self.on_space: Callable[[], None] = _do_nothing
         """Called when reading may go on; whoever drives the pump sets it."""
         self.on_blocked: Callable[[bool], None] = _ignore
-        """Called when reading stops for a consumer that is full, with True, and when it goes on."""
+        """Called with True when reading stops because a consumer is full, and with False when it resumes."""
         self.on_first_audio: Callable[[], None] | None = None
         """Called with the next audio, once."""
         self.claimed = False
@@ -149,7 +149,7 @@ class Pump:
         return False
 
     def backlogs(self) -> tuple[int, ...]:
-        """Bytes that wait for each consumer that keeps the connection from being read."""
+        """Bytes buffered for each consumer that blocks reading."""
         return tuple(consumer.size for consumer in self._consumers if consumer.full and not consumer.lossy)
 
     @property
@@ -254,8 +254,8 @@ class Pump:
         self._drain()
 
     def abort(self, reason: str) -> bytes:
-        """End it here and now; everybody who waits is woken. Gives the goodbye to the peer, behind what was
-        still to be written, for when that can be written at once."""
+        """End the session now, and wake everybody who waits. Returns the bytes to write to the peer, a
+        goodbye preceded by any pending output, in case they can be written at once."""
         if self.done:
             return b""
         self.core.close(close_codes.GOING_AWAY, ABORTED)
@@ -307,8 +307,8 @@ class Pump:
 
 
 def _ignore(_: bool) -> None:
-    """The same for what is told with a word of more."""
+    """The default of `on_blocked`."""
 
 
 def _do_nothing() -> None:
-    """What a pump tells that nobody drives yet."""
+    """The default of callbacks that nobody has set yet."""

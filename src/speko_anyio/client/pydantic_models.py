@@ -18,7 +18,7 @@ def _is_model(kind: Any) -> bool:
 
 
 def is_field(value: object) -> bool:
-    """Whether it is what pydantic's `Field` returns."""
+    """Whether `value` comes from pydantic's `Field`."""
     pydantic = sys.modules.get("pydantic.fields")
     return pydantic is not None and isinstance(value, pydantic.FieldInfo)
 

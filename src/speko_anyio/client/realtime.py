@@ -46,13 +46,13 @@ def open_session(
     - `ttl_seconds`: how long the session may last, when known: gives an `Expiring` frame ahead of its end.
     - `options`: see `SessionOptions`.
 
-    Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the session
-    or does not answer in time, `RemoteProtocolError` when what answers is no WebSocket server,
-    `LocalProtocolError` when the grant's URL or token can't be used, TypeError for an option that there is
-    not or what is no tool, `UnsupportedTransportError` for a session that is not over a WebSocket. A
-    `stream` is closed then too. An exception of the body comes out as it is. Cancelling the block ends the
+    Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the session or
+    does not answer in time, `RemoteProtocolError` when what answers is no WebSocket server,
+    `LocalProtocolError` when the grant's URL or token can't be used, TypeError for an unknown option or an
+    object that is not a tool, `UnsupportedTransportError` for a session that is not over a WebSocket. A
+    `stream` is closed then too. Exceptions of the body propagate unchanged. Cancelling the block ends the
     session at once, with a goodbye (1001, ``client_cancelled``) only if the transport takes it without
-    waiting; leaving it says goodbye first.
+    waiting; leaving the block says goodbye first.
     """
     if isinstance(grant, ProviderGrant):
         # The dialects are loaded when they are needed.

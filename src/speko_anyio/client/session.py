@@ -30,8 +30,8 @@ B = TypeVar("B", bound=Frame)
 C = TypeVar("C", bound=Frame)
 
 _MAX_PART: Final = 256 * 1024
-"""Bytes of a `send_audio` that are queued at a time: far below the outbox's limit, also as base64 and at a
-provider's higher sample rate."""
+"""The most bytes of a `send_audio` that are queued at a time: far below the outbox's limit, even as base64 at
+a provider's higher sample rate."""
 
 
 class RealtimeSession:
@@ -172,17 +172,17 @@ class RealtimeSession:
 
     async def send_audio(self, pcm: Buffer) -> None:
         """Send the user's speech: PCM16 little-endian mono at `input_sample_rate`, whole samples, any
-        length, as bytes or an array of int16. It travels in messages of 32 KiB at most.
+        length, as bytes or an array of int16. It is split into messages of at most 32 KiB.
 
-        More than 256 KiB goes out part by part, each when the transport has taken the one before: what other
-        tasks send may come between two parts, and a cancellation there leaves the rest unsent and the session
-        alive. TypeError for an array of other samples. See the class for what else it raises and what
-        cancelling does.
+        More than 256 KiB is sent in parts, each once the transport has taken the one before. Messages from
+        other tasks may come between two parts, and a cancellation between them leaves the rest unsent and the
+        session open. Raises TypeError for an array of other samples. See the class for other errors and for
+        cancellation.
         """
         if type(pcm) is not bytes:
             pcm = pcm_bytes(pcm)
         size = len(pcm)
-        # Half a sample at the end is refused before anything is sent.
+        # An odd number of bytes is rejected before anything is sent.
         if size <= _MAX_PART or size & 1:
             await self._driver.send(self._core.send_audio, pcm)
             self._audio_bytes_sent += size
@@ -230,8 +230,8 @@ class RealtimeSession:
 
         After that it raises `ConnectionClosed`, or `RemoteProtocolError` when the peer broke the protocol;
         `anyio.BusyResourceError` while another task is receiving: give each reader its own `frames`.
-        Cancelled, it loses no frame; frames that are here already are given without a look at the event loop,
-        but for every 64th.
+        Cancelling it loses no frame. Buffered frames are returned without yielding to the event loop, except
+        every 64th.
         """
         frame = self._inbox.take()
         if frame is None:
@@ -313,8 +313,8 @@ class RealtimeSession:
         With a handler and nobody iterating yet, the iteration's own buffer does not hold up the reading: an
         iteration that starts late misses the oldest of what was more than ``max_buffer`` bytes.
 
-        Raises as the sends do once the session is over: the handler would never be called. TypeError for an
-        object that can't be called with one frame.
+        Raises as the sends do once the session is over, since the handler would never be called, and
+        TypeError for an object that can't be called with one frame.
         """
         check_handler(handler)
         if self._pump.done:
@@ -330,12 +330,12 @@ class RealtimeSession:
         counts, further ones wait for the same end. Frames that came before can still be received, and after
         them `Close`. Leaving the ``async with`` does this. Cancelled, it closes forcefully at once.
 
-        `LocalProtocolError` when an application may not send `code`: use 1000 or 4000 to 4999 (3000 to 3999
+        Raises `LocalProtocolError` if applications may not use `code`: use 1000 or 4000 to 4999 (3000 to 3999
         are registered with IANA).
         """
         if not close_codes.is_for_applications(code):
             raise LocalProtocolError(
-                f"{code!r} is not a close code for applications; use 1000 or one from 4000 to 4999"
+                f"{code!r} is not a close code for applications; use 1000, or 4000 to 4999"
             )
         self._pump.close(code, reason)
         self._driver.moved()
@@ -354,9 +354,9 @@ class RealtimeSession:
         if blocked:
             self._blocked = self._stalls.begin(
                 lambda: (
-                    f"nobody has taken a frame for {STALLED_AFTER:g} s and {sum(self._pump.backlogs())} "
-                    "bytes wait, so the connection is not read; iterate over the session and over every "
-                    "stream of frames(), or give a reader that may lose frames drop_oldest=True"
+                    f"no frame was taken for {STALLED_AFTER:g} s, and {sum(self._pump.backlogs())} bytes wait, so "
+                    "reading from the connection has stopped; iterate over the session and every stream "
+                    "of frames(), or pass drop_oldest=True for a reader that may lose frames"
                 ),
                 progress=self._pump.backlogs,
             )

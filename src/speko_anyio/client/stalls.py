@@ -1,4 +1,4 @@
-"""What holds up a session for long is told once, in the log, with what to do about it."""
+"""Warnings for whatever stalls a session: each is logged once, with advice."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .lifetime import Lifetime
 logger: Final = logging.getLogger("speko_anyio.client")
 
 STALLED_AFTER: Final = 10.0
-"""Seconds without any progress after which a reader or a handler is taken for stuck."""
+"""Seconds without progress after which a reader or a handler counts as stuck."""
 
 TOOL_STALLED_AFTER: Final = 30.0
-"""The same for a tool, which may ask other services and wait for them."""
+"""The same for a tool, which may have to wait for other services."""
 
 
 class Stall:
-    """Something that may last, from `StallWatch.begin` to `StallWatch.end`."""
+    """One wait under watch, from `StallWatch.begin` to `StallWatch.end`."""
 
     __slots__ = ("after", "mark", "message", "progress", "since")
 
@@ -36,8 +36,8 @@ class Stall:
 
 
 class StallWatch:
-    """Watches one session. Its methods never block, and may be called outside of any task; what ends soon
-    costs no task: one looks again and again while anything goes on, a few times a minute."""
+    """Watches the waits of one session. Its methods never block, and may be called outside any task. A wait
+    that ends soon costs no task of its own: one task checks all of them, a few times a minute."""
 
     __slots__ = ("_driver", "_lifetime", "_name", "_stalls", "_watching")
 
@@ -55,8 +55,8 @@ class StallWatch:
         after: float = STALLED_AFTER,
         progress: Callable[[], object] | None = None,
     ) -> Stall:
-        """Say `message` when this is not over within `after` seconds, counted from the last change of what
-        `progress` gives; once that gives nothing, nothing is told."""
+        """Log `message()` unless this ends within `after` seconds of the last change of `progress()`. A false
+        `progress()` means that nothing is stuck: nothing is logged then."""
         stall = Stall(message, since=self._driver.current_time(), after=after, progress=progress)
         self._stalls.append(stall)
         if not self._watching:
@@ -65,7 +65,7 @@ class StallWatch:
         return stall
 
     def end(self, stall: Stall) -> None:
-        """It is over; nothing when it was told already."""
+        """The wait is over. Does nothing if it was logged already."""
         if stall in self._stalls:
             self._stalls.remove(stall)
 

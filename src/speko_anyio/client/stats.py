@@ -32,8 +32,8 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     seconds_buffered: float
     """How long the audio among them lasts."""
     odd_fields: int
-    """Fields of received messages that no session rests on and whose value was odd, such as a count of 3.0
-    or half of a surrogate pair: read as near as could be, or ignored."""
+    """Non-essential fields of received messages that had an odd value, such as a count of 3.0 or half of a
+    surrogate pair. Each was read as the nearest valid value, or ignored."""
     interruptions: int
     """`Interruption` frames received."""
     tool_calls: int
@@ -46,7 +46,8 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
 
     A turn that was ended anew before any audio came counts from the last time. Audio of an earlier answer
     that was still under way counts, as a client can't tell. Where the service ends the turns there is no
-    time: when the user stopped speaking is not known here."""
+    time: when the user stopped speaking is not known here.
+    """
 
     @property
     def median_time_to_first_audio(self) -> float | None:

@@ -33,8 +33,8 @@ READ_SIZE: Final = 65_536
 
 
 _TURNS_TO_WRITE: Final = 16
-"""Turns of the event loop that a write takes at most which waits for nothing: one or two for each layer, such
-as TLS to a proxy and TLS to the host."""
+"""The most turns of the event loop that a write takes if nothing blocks it: one or two per layer, such as TLS
+to a proxy and TLS to the host."""
 
 
 class StreamDriver:
@@ -129,7 +129,7 @@ class StreamDriver:
     def abort(self, reason: str) -> None:
         goodbye = self._pump.abort(reason)
         if not self._sending.locked():
-            # Behind half a message it could not be read.
+            # After half a message the peer could not read it.
             self._goodbye += goodbye
         self.moved()
         if self._parting is not None:
@@ -227,7 +227,7 @@ class StreamDriver:
             try:
                 await self._stream.send(data)
                 self.bytes_sent += len(data)
-            except Exception as error:  # noqa: BLE001 - of any stream; the session is over anyhow
+            except Exception as error:  # noqa: BLE001 - from any stream; the session is over anyway
                 logger.debug("the goodbye was not written: %s", type(error).__name__)
             over = True
 

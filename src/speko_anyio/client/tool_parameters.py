@@ -1,4 +1,4 @@
-"""What the signature and docstring of a function say of a tool: name, parameters and their JSON Schema."""
+"""A tool's name, parameters and JSON Schema, from the signature and docstring of its function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from . import pydantic_models
 
 
 class Origin:
-    """Whose name, docstring and types a callable goes by: behind partials, decorators and ``__call__``."""
+    """Where the name, docstring and types of a callable come from: looks through partials, decorators and
+    ``__call__``."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         bound: set[str] = set()
@@ -30,19 +31,20 @@ class Origin:
                     break
                 target = target.__wrapped__
         self.named = outermost
-        """What has the name and the docstring; `functools.wraps` copies both to a decorated function."""
+        """The object with the name and the docstring; `functools.wraps` copies both to a decorated
+        function."""
         self.bound = frozenset(bound)
-        """Parameters that a partial has set by keyword; they are not for the model."""
+        """Parameters that a partial sets by keyword; the model does not see them."""
         self.name = str(getattr(outermost, "__name__", type(outermost).__name__))
         called = _called(outermost)
         self.is_async = inspect.iscoroutinefunction(called)
         self.is_generator = inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
         self.is_class = inspect.isclass(target)
         self.hinted = _called(target)
-        """What has the annotations."""
+        """The object with the annotations."""
         doc = inspect.getdoc(outermost)
         if called is not outermost and "__doc__" not in getattr(outermost, "__dict__", {}):
-            # An object: its `__call__` says more of the call than its class does.
+            # An object: the docstring of its `__call__` describes the call better than that of its class.
             doc = inspect.getdoc(called) or doc
         self.docstring = doc or ""
 
@@ -52,7 +54,7 @@ def _called(target: Any) -> Any:
 
 
 class Parameter:
-    """One argument that the model may give."""
+    """A parameter that the model may set."""
 
     def __init__(self, name: str, kind: Any, default: Any) -> None:
         self.name = name
@@ -61,13 +63,13 @@ class Parameter:
         self._default = default
 
     def field(self) -> tuple[str, Any] | tuple[str, Any, Any]:
-        """As `msgspec.defstruct` takes it. UNSET stands for the function's own default."""
+        """The field for `msgspec.defstruct`. UNSET stands for the function's own default."""
         if self.optional:
             return self.name, self._kind | msgspec.UnsetType, msgspec.UNSET
         return self.name, self._kind
 
     def takes_null(self) -> bool:
-        """Whether None is a value of it."""
+        """Whether None is a valid value."""
         try:
             msgspec.convert(None, self._kind, dec_hook=pydantic_models.validate)
         except msgspec.ValidationError:
@@ -75,7 +77,7 @@ class Parameter:
         return True
 
     def default(self) -> Any:
-        """The default as the schema has it; None when it is None, and when JSON can't say it."""
+        """The default for the schema; None if it is None or can't be written as JSON."""
         try:
             return msgspec.json.decode(msgspec.json.encode(self._default, enc_hook=pydantic_models.dump))
         except (TypeError, ValueError, RecursionError):
@@ -83,14 +85,12 @@ class Parameter:
 
 
 def parameters(tool_name: str, function: Callable[..., Any], origin: Origin) -> Iterator[Parameter]:
-    """The parameters that are left for the model; TypeError, in a sentence, for one it can't give."""
+    """The parameters that the model may set. Raises TypeError for one that it can't set."""
     about = parse_docstring(origin.docstring)[1]
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"tool {tool_name} tells nothing of its parameters; wrap it in a def with types"
-        ) from None
+        raise TypeError(f"tool {tool_name} has no signature; wrap it in a def with types") from None
     hints = _hints(tool_name, origin.hinted)
     for place, parameter in enumerate(signature.parameters.values()):
         name = parameter.name
@@ -98,7 +98,7 @@ def parameters(tool_name: str, function: Callable[..., Any], origin: Origin) -> 
             continue
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(
-                f"tool {tool_name} takes {parameter}, which the model can't name; use plain parameters"
+                f"tool {tool_name} takes {parameter}, which the model can't set by name; use plain parameters"
             )
         kind = hints.get(name, parameter.annotation)
         if kind is parameter.empty or isinstance(kind, str):
@@ -115,7 +115,7 @@ def parameters(tool_name: str, function: Callable[..., Any], origin: Origin) -> 
         if pydantic_models.is_field(parameter.default):
             raise TypeError(
                 f"tool {tool_name}: the default of {name!r} is a pydantic Field; write "
-                f"{name}: Annotated[..., Field(...)], and the default behind it"
+                f"{name}: Annotated[..., Field(...)] = default"
             )
         yield Parameter(name, _with_meta(tool_name, name, kind, about.get(name)), parameter.default)
 
@@ -137,10 +137,10 @@ _LIMITS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length"
 
 
 def _with_meta(tool_name: str, name: str, kind: Any, about: str | None) -> Any:
-    """`kind` with what its ``Annotated`` and the docstring say, in msgspec's terms.
+    """`kind` with the description and limits of its ``Annotated`` and the docstring, as a `msgspec.Meta`.
 
-    msgspec ignores the other usual ways: ``Annotated[int, "text"]``, `typing_extensions.Doc`, the limits of
-    `annotated_types` and pydantic's `Field`.
+    msgspec itself ignores the other usual forms: ``Annotated[int, "text"]``, `typing_extensions.Doc`, the
+    limits of `annotated_types`, and pydantic's `Field`.
     """
     said: dict[str, Any] = {}
     if get_origin(kind) is Annotated:
@@ -168,7 +168,7 @@ def _with_meta(tool_name: str, name: str, kind: Any, about: str | None) -> Any:
 def _flat(extras: tuple[Any, ...]) -> Iterator[Any]:
     for extra in extras:
         yield extra
-        # Pydantic keeps the limits of a Field in a list of its own.
+        # Pydantic keeps the limits of a Field in a separate list.
         if isinstance(inner := getattr(extra, "metadata", None), list):
             yield from inner
 
@@ -191,11 +191,11 @@ def schema(arguments: type[msgspec.Struct], given: Mapping[str, Parameter]) -> d
     )
     schema: dict[str, Any] = components.pop(reference["$ref"].removeprefix(_DEFS))
     models.add_to(components)
-    # Some providers refuse these two; that unknown arguments are refused is seen to when a call comes.
+    # Some providers refuse these two. Unknown arguments are refused when a call arrives.
     schema.pop("title", None)
     schema.pop("additionalProperties", None)
     for name, declared in schema["properties"].items():
-        # Null would say no more than that the parameter is optional.
+        # A default of null adds nothing: the parameter is optional anyway.
         if given[name].optional and (default := given[name].default()) is not None:
             declared["default"] = default
     if components:
@@ -208,7 +208,7 @@ _PARAMETER: Final = re.compile(r"^(\s+)\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 
 def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """The text ahead of the first section as one paragraph, and what ``Args:`` says of each parameter."""
+    """The text before the first section, and the description of each parameter in ``Args:``."""
     summary: list[str] = []
     about: dict[str, str] = {}
     section = name = ""

@@ -3,9 +3,10 @@
 A tool is declared to the service as a `ToolSpec`. One that comes as a function is also answered here: its
 arguments are validated before it runs, and it is answered exactly once whatever happens.
 
-msgspec validates arguments, strictly first. Models also write ``3.0`` or ``"3"`` for 3 and null for an
-argument that they leave out; JSON Schema (2020-12, 4.2.3) calls 3.0 an integer. So arguments that fail
-strictly are tried once more, with numbers and booleans read from text. A parameter that takes text keeps it.
+msgspec validates arguments, strictly at first. But models also write ``3.0`` or ``"3"`` for 3, and null for
+an argument that they leave out; JSON Schema (2020-12, 4.2.3) calls 3.0 an integer. So arguments that fail the
+strict validation get a second try that reads numbers and booleans from text. A parameter that takes text
+keeps the text.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What every provider takes as a function's name."""
 
 _DECLARED_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-"""What at least one provider takes as a name. A declaration may be meant for that one; each dialect checks
-its own provider's rule."""
+"""Names that at least one provider accepts, since a declaration may be meant for that one. Each dialect
+checks the rule of its own provider."""
 
 InterruptPolicy: TypeAlias = Literal["finish", "cancel"]
 """What becomes of a running tool when the user interrupts the answer that it was called for:
@@ -95,16 +96,16 @@ class Tool(Generic[P, R]):
     ) -> None:
         if isinstance(function, Tool):
             raise TypeError(
-                f"{function.spec.name} is a tool already; pass it as it is, or make another of its .function"
+                f"{function.spec.name} is a tool already; pass it as is, or make another from its .function"
             )
         origin = tool_parameters.Origin(function)
-        # Not its attributes: a callable object may well have one called `run` or `timeout`.
+        # Don't copy its attributes: a callable object may have one named `run` or `timeout`.
         functools.update_wrapper(self, origin.named, updated=())
         self.__wrapped__ = function
         self.function = function
         own_name = origin.name if name is None else name
         if name is None and own_name == "<lambda>":
-            raise ValueError("a lambda has no name to call it by; write a def, or pass tool(name=...)")
+            raise ValueError("a lambda has no name; write a def, or pass tool(name=...)")
         if not _NAME.fullmatch(own_name):
             raise ValueError(
                 f"{own_name!r} can't be the name of a tool: it must be 1 to 64 letters, digits, _ or -; pass "
@@ -188,15 +189,16 @@ class Tool(Generic[P, R]):
         return msgspec.convert(
             _with_integers(value),
             self._arguments,
-            # The text "nan" would become a number that JSON does not have.
+            # Otherwise the text "nan" would become a number that JSON does not have.
             strict=_has_infinity(value),
             str_keys=True,
             dec_hook=pydantic_models.validate,
         )
 
     async def run(self, arguments: dict[str, Any]) -> str:
-        """Call the function and return its result as text: a str unchanged, bytes as UTF-8, anything else as
-        JSON. Raises what the function raises, and TypeError or ValueError for a result that is not text.
+        """Call the function and return its result as text: a str unchanged, bytes decoded as UTF-8, anything
+        else as JSON. Raises what the function raises, and TypeError or ValueError if the result can't be
+        encoded.
 
         A sync function runs in a worker thread, which goes on, its result forgotten, when this is
         cancelled.
@@ -206,14 +208,14 @@ class Tool(Generic[P, R]):
         if self._is_async:
             result = call()
         else:
-            # In a tuple: it may be a coroutine, and trio takes one from a thread for a mistake.
+            # In a tuple, since the result may be a coroutine, which trio rejects as the result of a thread.
             (result,) = await anyio.to_thread.run_sync(lambda: (call(),), abandon_on_cancel=True)
         if inspect.isawaitable(result):
             result = await result
         if isinstance(result, str):
             return result
         if isinstance(result, bytes | bytearray | memoryview):
-            # Not base64, as msgspec has it: a model can't read that.
+            # msgspec would write base64, which a model can't read.
             return bytes(result).decode()
         return msgspec.json.encode(result, enc_hook=pydantic_models.dump).decode()
 
@@ -239,13 +241,14 @@ def tool(
 ) -> Any:
     """Make a `Tool` of a sync or async function; use as ``@tool`` or ``@tool(timeout=...)``.
 
-    A bound method, a callable object and a `functools.partial` are functions too; of a partial the model sees
-    the remaining parameters, under the function's own name and docstring.
+    It may also be a bound method, a callable object or a `functools.partial`. The model sees the remaining
+    parameters of a partial, under the function's own name and docstring.
 
     Every parameter needs a type that msgspec can validate (dataclasses, TypedDicts, enums and so on), or a
-    pydantic model; one with a default is optional for the model, which is told the default. The description
-    is the docstring's text ahead of its sections. Those of the parameters come from its ``Args:`` section
-    (Google style), or from ``Annotated[..., "text"]``, `msgspec.Meta` or pydantic's `Field`, with its limits.
+    pydantic model. A parameter with a default is optional; the model sees the default. The tool's description
+    is the docstring up to its first section. Descriptions of parameters come from its ``Args:`` section
+    (Google style), or from ``Annotated[..., "text"]``, `msgspec.Meta` or pydantic's `Field`, which may also
+    set limits.
 
     - `timeout`: seconds after which a call is cancelled, and the model told that it took too long. The
       thread of a sync function can't be stopped: it runs on, its result forgotten.
@@ -266,8 +269,8 @@ AnyTool: TypeAlias = ToolSpec | Mapping[str, Any] | Tool[..., Any] | Callable[..
 
 
 class Toolbox:
-    """The tools of one session. TypeError for an object that is not a tool, ValueError for a name that no
-    provider takes and for a name given twice."""
+    """The tools of one session. Raises TypeError for an object that is not a tool, and ValueError for a
+    duplicate name or one that no provider accepts."""
 
     __slots__ = ("_declared_only", "_functions", "specs")
 
@@ -295,8 +298,8 @@ class Toolbox:
                 )
             if not _DECLARED_NAME.fullmatch(spec.name):
                 raise ValueError(
-                    f"{spec.name!r} can't be the name of a tool: it must be 1 to 64 letters, digits, _ or - "
-                    "(Gemini also takes . and : and up to 128); rename it"
+                    f"{spec.name!r} is not a valid tool name; use 1 to 64 letters, digits, _ or - (Gemini also "
+                    "takes . and :, and up to 128 characters)"
                 )
             if spec.name in specs:
                 raise ValueError(f"two tools are called {spec.name!r}; give each its own name")
@@ -356,7 +359,8 @@ class Toolbox:
 
 
 def _with_integers(value: Any) -> Any:
-    """Decoded JSON with whole numbers as int, also those written ``3.0``: an enumeration has no other 3."""
+    """Decoded JSON with whole numbers as int, even if written ``3.0``: an enum of 1, 2, 3 does not accept
+    3.0."""
     if isinstance(value, dict):
         return {name: _with_integers(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -366,7 +370,7 @@ def _with_integers(value: Any) -> Any:
 
 
 def _has_infinity(value: Any) -> bool:
-    """Whether a text in decoded JSON reads as a number that is not finite."""
+    """Whether any text in decoded JSON reads as a number that is not finite."""
     if isinstance(value, dict):
         return any(map(_has_infinity, value.values()))
     if isinstance(value, list):

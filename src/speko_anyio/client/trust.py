@@ -12,15 +12,15 @@ from typing import Final
 logger: Final = logging.getLogger("speko_anyio.client")
 
 VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Variables of the environment that replace the file and the folder of the system's store for OpenSSL."""
+"""Environment variables that override the file and the folder of OpenSSL's trust store."""
 
 
 def default_ssl_context() -> ssl.SSLContext:
     """The TLS context of all connections: sessions, minting and telemetry, also through proxies.
 
-    It trusts the system's store, or what ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name. Where neither holds a
-    certificate it trusts certifi's list, which httpx installs. Loading the store takes milliseconds, so the
-    context is made once, when it is first needed, and shared: don't change it.
+    It trusts the system's store, or the store that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name. If the system
+    has no certificates, it trusts certifi's list, which httpx installs. Loading the store takes milliseconds,
+    so the context is made once, when first needed, and shared: don't modify it.
     """
     return _make_context(*map(os.environ.get, VARIABLES))
 
@@ -28,17 +28,19 @@ def default_ssl_context() -> ssl.SSLContext:
 @functools.lru_cache(maxsize=2)
 def _make_context(*named: str | None) -> ssl.SSLContext:
     for variable, path in zip(VARIABLES, named, strict=True):
-        # SSL_CERT_DIR may list several folders. OpenSSL itself says nothing about a wrong one.
+        # SSL_CERT_DIR may list several folders. OpenSSL silently ignores a wrong one.
         if path and not any(map(os.path.exists, path.split(os.pathsep))):
-            logger.warning("%s names nothing that exists; correct the variable or unset it", variable)
+            logger.warning("%s names a path that doesn't exist; correct the variable or unset it", variable)
     context = ssl.create_default_context()
-    # httpx sets this on every context it uses. Set here, it does not depend on who came first.
+    # httpx sets this on every context it uses. Setting it here makes the order of use irrelevant.
     context.set_alpn_protocols(["http/1.1"])
     if not any(named) and _is_empty(context):
         try:
             import certifi
         except ImportError:
-            logger.warning("this system has no trusted certificates; name a file of them in SSL_CERT_FILE")
+            logger.warning(
+                "this system has no trusted certificates; set SSL_CERT_FILE to a file that has them"
+            )
         else:
             context.load_verify_locations(certifi.where())
     return context
@@ -47,7 +49,7 @@ def _make_context(*named: str | None) -> ssl.SSLContext:
 def _is_empty(context: ssl.SSLContext) -> bool:
     if context.get_ca_certs():
         return False
-    # A file of certificates was read by now, a folder is only looked into when there is one to verify.
+    # OpenSSL has read the file by now, but reads a folder only when it verifies a certificate.
     folder = ssl.get_default_verify_paths().capath
     try:
         return not folder or not any(Path(folder).iterdir())
@@ -56,7 +58,7 @@ def _is_empty(context: ssl.SSLContext) -> bool:
 
 
 def tls_advice(argument: str) -> str:
-    """What to do when TLS failed; `argument` names the parameter that takes the caller's own context."""
+    """Advice for a TLS failure; `argument` names the parameter that takes the caller's own context."""
     named = [variable for variable in VARIABLES if os.environ.get(variable)]
     store = " and ".join(named) if named else "the system's trust store"
     return f"check its certificate and {store}, or pass {argument}"
