@@ -158,7 +158,7 @@ def test_a_handler_has_a_name_and_a_place(text: str, capsys: pytest.CaptureFixtu
 
 
 def test_a_name_is_given_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    twice = "there are two handlers named my-bot; name one of them otherwise"
+    twice = "two handlers are named my-bot; rename one"
     assert told(capsys, "my-bot=users_bots:bot", "my-bot=users_bots:reply") == f"--handler: {twice}"
     monkeypatch.setenv("SPEKO_GATEWAY_HANDLERS", "my-bot=users_bots:bot,my-bot=users_bots:bot")
     assert told(capsys) == f"SPEKO_GATEWAY_HANDLERS: {twice}"

@@ -370,12 +370,12 @@ async def test_a_session_takes_the_proxy_of_the_environment_or_the_one_it_is_giv
         (HTTPProxy(login=("me", "other")), "(HTTP 407); give the proxy's URL the right user:password@"),
         (HTTPProxy(), "(HTTP 502); ask whoever runs the proxy"),
         (HTTPProxy(answer=b"HTTP/1.1 403 \x1b[31mno\r\n\r\n"), "(HTTP 403); ask whoever runs the proxy"),
-        (HTTPProxy(answer=b"SSH-2.0-OpenSSH\r\n\r\n"), "is no HTTP proxy; check the proxy's address"),
-        (HTTPProxy(answer=b"HTTP/1.1 200 OK\r\nX: " + bytes(100_000)), "is no HTTP proxy"),
+        (HTTPProxy(answer=b"SSH-2.0-OpenSSH\r\n\r\n"), "is not an HTTP proxy; check the proxy's address"),
+        (HTTPProxy(answer=b"HTTP/1.1 200 OK\r\nX: " + bytes(100_000)), "is not an HTTP proxy"),
         (HTTPProxy(answer=b"HTTP/1.1 200 OK\r\n\r\nwelcome"), "sent data of its own into the tunnel"),
         (SOCKSProxy(login=("me", "other")), "(user or password is wrong); give the proxy's URL the right"),
         (SOCKSProxy(), "(host unreachable); ask whoever runs the proxy"),
-        (SOCKSProxy(answer=b"HTTP/1.1 400 Bad Request\r\n\r\n"), "is no SOCKS 5 proxy; check the proxy's"),
+        (SOCKSProxy(answer=b"HTTP/1.1 400 Bad Request\r\n\r\n"), "is not a SOCKS 5 proxy; check the proxy's"),
         (SOCKSProxy(answer=b"\x05\xff"), "(no login that we have); give the proxy's URL the right"),
         (SOCKSProxy(answer=b"\x05\x01"), "(no login that we have); give the proxy's URL the right"),
     ],
@@ -422,7 +422,7 @@ async def test_a_proxy_that_hangs_up(scheme: str, answer: bytes) -> None:
     async with running_proxy(Silent(answer, hangs_up=True)) as proxy:
         error = await refused(f"{scheme}://localhost:{proxy.port}")
     assert type(error) is ProxyError
-    assert f"the proxy localhost:{proxy.port}" in str(error) or "is no HTTP proxy" in str(error)
+    assert f"the proxy localhost:{proxy.port}" in str(error) or "is not an HTTP proxy" in str(error)
 
 
 @pytest.mark.anyio

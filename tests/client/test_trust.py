@@ -212,4 +212,4 @@ def test_a_machine_with_no_certificates_at_all_says_so(
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(capath=None))
     monkeypatch.setitem(__import__("sys").modules, "certifi", None)
     default_ssl_context()
-    assert "name a file of them in SSL_CERT_FILE" in caplog.text
+    assert "set SSL_CERT_FILE to a file that has them" in caplog.text

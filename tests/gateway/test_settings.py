@@ -185,7 +185,7 @@ def test_a_variable_is_text_in_utf8_whatever_the_locale_is() -> None:
         pytest.skip("this locale's encoding is another")
     # As Python has bytes that the locale lacks
     for text in ("\udcff" * 40, "\udce9"):
-        with pytest.raises(SettingsError, match="secret is invalid; it must be text in UTF-8"):
+        with pytest.raises(SettingsError, match="secret is invalid; it must be UTF-8 text"):
             load_settings(None, {"SPEKO_GATEWAY_SECRET": text})
     assert load_settings(None, {"SPEKO_GATEWAY_SECRET": "ż" * 32}).settings.secret == "ż" * 32
     assert load_settings(None, {"SPEKO_GATEWAY_DATABASE": "\udcff.db"}).settings.database == "\udcff.db"

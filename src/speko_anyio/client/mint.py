@@ -183,8 +183,8 @@ class Mint:
             )
         if _is_any(error, "DecodingError"):
             return APIResponseError(
-                f"{self._host} answered with a body that can't be decoded; check that the base URL is a Speko "
-                "API's"
+                f"{self._host} answered with a body that can't be decoded; check that the base URL is that "
+                "of a Speko API"
             )
         if _is_any(error, "ProxyError"):
             where = "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY" if proxy is None else proxy.variable or "its URL"

@@ -335,7 +335,7 @@ class RealtimeSession:
         """
         if not close_codes.is_for_applications(code):
             raise LocalProtocolError(
-                f"{code!r} is not a close code for applications; use 1000, or 4000 to 4999"
+                f"{code!r} is not a close code for applications; use 1000 or one from 4000 to 4999"
             )
         self._pump.close(code, reason)
         self._driver.moved()
@@ -354,9 +354,9 @@ class RealtimeSession:
         if blocked:
             self._blocked = self._stalls.begin(
                 lambda: (
-                    f"no frame was taken for {STALLED_AFTER:g} s, and {sum(self._pump.backlogs())} bytes wait, so "
-                    "reading from the connection has stopped; iterate over the session and every stream "
-                    "of frames(), or pass drop_oldest=True for a reader that may lose frames"
+                    f"no frame was taken for {STALLED_AFTER:g} s and {sum(self._pump.backlogs())} bytes "
+                    "wait, so reading has stopped; iterate over the session and every stream of frames(), or "
+                    "pass drop_oldest=True for a reader that may lose frames"
                 ),
                 progress=self._pump.backlogs,
             )

@@ -119,8 +119,8 @@ class ToolCalls:
     async def _function(self, call: ToolCall, report: Report) -> str:
         stall = self._stalls.begin(
             lambda: (
-                f"the tool {call.name} has been running for {TOOL_STALLED_AFTER:g} s, and the model waits for "
-                "its result; bound it with anyio.fail_after, or return early and go on in your own task"
+                f"the tool {call.name} has been running for {TOOL_STALLED_AFTER:g} s, and the model waits "
+                "for its result; bound it with anyio.fail_after, or return early and go on in your own task"
             ),
             after=TOOL_STALLED_AFTER,
         )

@@ -298,8 +298,8 @@ class Toolbox:
                 )
             if not _DECLARED_NAME.fullmatch(spec.name):
                 raise ValueError(
-                    f"{spec.name!r} is not a valid tool name; use 1 to 64 letters, digits, _ or - (Gemini also "
-                    "takes . and :, and up to 128 characters)"
+                    f"{spec.name!r} is not a valid tool name; use 1 to 64 letters, digits, _ or - (Gemini "
+                    "also takes . and :, and up to 128 characters)"
                 )
             if spec.name in specs:
                 raise ValueError(f"two tools are called {spec.name!r}; give each its own name")

@@ -218,9 +218,9 @@ class Gateway:
         """Enter the store and the handlers that are async context managers; leave them at the end, after
         `drain`. Meanwhile keep the leases of the sessions.
 
-        An ASGI server does this through the application's lifespan. An application that mounts this one must
-        do it in its own lifespan: until then sessions are refused with 503. Raises what the store or a
-        handler raises.
+        An ASGI server enters this through the application's lifespan. An application that mounts this one
+        must enter it in its own lifespan: until then, sessions are refused with 503. Raises what the store or
+        a handler raises.
         """
         async with AsyncExitStack() as stack:
             if isinstance(self._store, AbstractAsyncContextManager):

@@ -18,8 +18,8 @@ SHUTTING_DOWN: Final = "the gateway is shutting down; connect to another one"
 NOT_RUNNING: Final = (
     "the gateway is not running; enter its `running()` in the lifespan of the application that mounts it"
 )
-"""Why sessions are refused before `Gateway.running` was entered. Starlette and FastAPI run the lifespan of
-the outermost application only."""
+"""Why sessions are refused until `Gateway.running` is entered. Starlette and FastAPI run the lifespan of the
+outermost application only."""
 
 
 class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -30,7 +30,7 @@ class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 class Health:
     """The two endpoints.
 
-    - `refusing`: why no new session is taken, or None.
+    - `refusing`: why new sessions are refused; None while they are accepted.
     - `trouble`: what is wrong with the store; None when nothing is.
     """
 
@@ -43,8 +43,8 @@ class Health:
         return _respond(200, _Answer("ok"))
 
     async def ready(self, request: Request) -> Response:
-        """200, or 503 while it doesn't run, drains or can't reach its records: a load balancer sends new
-        sessions elsewhere, and those that live go on."""
+        """200, or 503 if the gateway is not running, is draining or can't reach its records. A load balancer
+        then sends new sessions elsewhere; open sessions continue."""
         if (why := self._refusing()) is not None:
             return _respond(503, _Answer("stopped" if why == NOT_RUNNING else "draining", why))
         if (trouble := self._trouble()) is not None:

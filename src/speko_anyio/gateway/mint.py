@@ -57,7 +57,8 @@ _DECODER: Final = msgspec.json.Decoder(MintRequest)
 
 
 class Mint:
-    """The endpoint. `refusing` gives why no new session is taken, or None; `now`, seconds since the epoch."""
+    """The endpoint. `refusing` returns why new sessions are refused, or None; `now`, seconds since the
+    epoch."""
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class Mint:
 
     async def _mint(self, request: Request) -> SessionGrant:
         if (why := self._refusing()) == NOT_RUNNING:
-            raise _unavailable(why)  # first: the store that knows the keys does not run either
+            raise _unavailable(why)  # before authentication: the key store is not running either
         caller = await self._authenticate(request)
         if (why := self._refusing()) is not None:
             raise _unavailable(why)

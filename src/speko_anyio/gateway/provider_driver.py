@@ -68,9 +68,10 @@ _CLOSED: Final = State.CLOSED
 class ProviderDriver:
     """Serves one `session` through `bridge`.
 
-    - `make_connection`: a core for a new connection, given what an earlier one is resumed with.
-    - `url`: where it is to be dialled.
-    - `secrets`: texts that the log must not show. The rest is as in `SessionOptions`.
+    - `make_connection`: makes the core of a new connection; its argument is the handle to resume an earlier
+      one with, or None.
+    - `url`: where to connect.
+    - `secrets`: texts that the log must not show. The other parameters are as in `SessionOptions`.
     """
 
     def __init__(
@@ -233,7 +234,8 @@ class ProviderDriver:
             self._log_failure(connection)
 
     def _log_failure(self, connection: ProviderConnection) -> None:
-        """For the operator, in the provider's words: the client hears nothing of keys and accounts."""
+        """Log the failure for the operator, in the provider's words: the client is told nothing of keys and
+        accounts."""
         failure, error = connection.failure, connection.error
         if failure is not None:
             words = f"{failure.code}: {failure.message}"

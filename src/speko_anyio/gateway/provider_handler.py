@@ -40,8 +40,8 @@ class ProviderHandler:
     - `provider`: the account, such as ``OpenAI()``.
     - `models`: the provider's own names for models that clients call otherwise; any other name is passed on.
       None: `Provider.speko_models`.
-    - `connect_timeout`: seconds for looking up the provider's host, connecting and TLS. All attempts together
-      have 20 seconds until the provider is ready, or twice `connect_timeout` if that is more.
+    - `connect_timeout`: seconds to look up the provider's host, connect and complete TLS. All attempts
+      together get 20 seconds until the provider is ready, or twice `connect_timeout` if that is more.
     - `ssl_context`, `proxy`: as in `SessionOptions`.
 
     What a client wants beyond the session's parameters stands in the mint's metadata, as in

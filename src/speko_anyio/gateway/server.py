@@ -144,7 +144,8 @@ def _config(gateway: Gateway) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
-        # Else uvicorn reads WEB_CONCURRENCY, which platforms set for other programs, and fails at "auto".
+        # Otherwise uvicorn reads WEB_CONCURRENCY, which platforms set for other programs, and fails on
+        # "auto".
         workers=1,
     )
 

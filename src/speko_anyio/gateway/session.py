@@ -52,7 +52,8 @@ _COMMAND_OVERHEAD: Final = 64
 """Bytes that even an empty command counts for; without it a flood of them would never meet the limit."""
 
 _CLOSE_READ_WITHIN: Final = 0.25
-"""Seconds for a close that came before a send failed to be read; it takes a turn of the event loop or two."""
+"""Seconds to wait, after a failed send, for the peer's close to be read; it takes a turn or two of the event
+loop."""
 
 EXPIRING: Final = "SESSION_EXPIRING"
 """Code of the `Error` that tells the client what `Expiring` tells the handler. The protocol has no message of
@@ -282,7 +283,7 @@ class ServerSession:
 
     async def send_audio(self, pcm: Buffer) -> None:
         """Send PCM16 little-endian mono audio at `output_sample_rate`: any even number of bytes up to
-        ``limits.max_outbox``, or an array of int16; TypeError for an array of other samples."""
+        ``limits.max_outbox``, or an array of int16. Raises TypeError for an array of other samples."""
         await self._send(self._core.send_audio, pcm)
 
     async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
@@ -317,11 +318,11 @@ class ServerSession:
         self.meter.output_tokens += output_audio_tokens
 
     async def send_response_end(self, status: ResponseStatus = "done", reason: str = "") -> None:
-        """Send the end of one answer, behind all of its audio, once for each: what clients count turns by.
+        """Send the end of an answer, exactly once, after all of its audio. Clients count turns by it.
 
-        ``done``; ``interrupted`` when the user cut it off; ``incomplete`` when a limit or a filter cut it
-        short; ``failed``. `reason` says why it is not whole. A client that does not know this message, such
-        as a published SDK, is not sent it.
+        The status is ``done``, ``interrupted`` when the user cut it off, ``incomplete`` when a limit or a
+        filter cut it short, or ``failed``. `reason` says why the answer is not whole. Clients that don't know
+        this message, such as published SDKs, don't get it.
         """
         await self._send(self._core.send_response_end, status, reason)
 
@@ -434,8 +435,8 @@ class ServerSession:
                     if self.meter.asked_at is not None:
                         self.meter.answered(anyio.current_time())
         except _GONE:
-            # The reader may know why: a client that leaves closes the WebSocket, and what is under way to it
-            # fails before that close is read.
+            # A client that leaves closes the WebSocket, and sends fail before that close is read: give the
+            # reader a chance to find out why.
             with anyio.move_on_after(_CLOSE_READ_WITHIN):
                 await self._ended.wait()
             self._core.send_failed()

@@ -56,7 +56,7 @@ class SessionsAPI:
         return await _answer(self._one(request))
 
     async def _caller(self, request: Request) -> Caller:
-        if (why := self._refusing()) == NOT_RUNNING:  # while it drains, records can be read
+        if (why := self._refusing()) == NOT_RUNNING:  # while draining, records can still be read
             raise unavailable("UNAVAILABLE", why)
         return await self._access.caller(request, "read", "admin")
 

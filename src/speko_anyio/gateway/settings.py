@@ -1,8 +1,8 @@
 """The gateway's configuration: one schema, from a TOML file and from the environment.
 
 A setting ``name`` stands in the file as ``name = ...`` and in the environment as ``SPEKO_GATEWAY_NAME``; or
-``SPEKO_GATEWAY_NAME_FILE`` names a file that holds it, as container platforms hand secrets out.
-The environment overrides the file. Variables that only look like settings, since a service is called like
+``SPEKO_GATEWAY_NAME_FILE`` names a file that holds it, as container platforms hand secrets out. The
+environment overrides the file. Variables that only look like settings, because a service has the same name as
 the gateway, are ignored; see `is_service_link`.
 """
 
@@ -35,7 +35,7 @@ Seconds = Annotated[float, Meta(ge=0)]
 
 
 class SettingsError(SpekoError):
-    """Settings that can't be used: `faults` has a sentence for each, which says where it stands."""
+    """Invalid settings: `faults` has a message for each, which names its source."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))
@@ -111,14 +111,14 @@ class Loaded(msgspec.Struct, frozen=True):
     settings: Settings
     sources: dict[str, str]
     faults: tuple[str, ...] = ()
-    """Of `read_settings`: one sentence for each setting that can't be used, and has its default instead."""
+    """One message for each invalid setting; `settings` has the default instead."""
     service_links: tuple[str, ...] = ()
-    """Variables that were ignored, see `is_service_link`."""
+    """The variables that were ignored; see `is_service_link`."""
 
 
 def load_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
-    """Read the settings. Raises `SettingsError`, which names the file or the variable of every fault, what it
-    must be, and not the value."""
+    """Read the settings. Raises `SettingsError`, which names the file or variable of every fault and the
+    valid values, but never the value."""
     loaded = read_settings(file, environment)
     if loaded.faults:
         raise SettingsError(*loaded.faults)
@@ -126,7 +126,7 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
 
 
 def read_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
-    """Like `load_settings`, but raises nothing: `Loaded.faults` has what is wrong."""
+    """Like `load_settings`, but lists the faults in `Loaded.faults` instead of raising."""
     given: dict[str, Any] = {}
     sources: dict[str, str] = {}
     faults: list[str] = []
@@ -153,14 +153,14 @@ def read_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
             if variable.endswith(_FROM_FILE):
                 name = name.removesuffix(_FROM_FILE.lower())
                 text = _read_secret(variable, text)
-            elif name != "database":  # a path keeps the bytes that it has
+            elif name != "database":  # a path keeps its bytes
                 text = utf8_text(text)
             given[name] = _convert(name, _parse(name, text, variable), source=variable, strict=False)
             sources[name] = variable
         except SettingsError as error:
             faults += error.faults
         except UnicodeError:
-            faults.append(f"{variable}: {name} is invalid; it must be text in UTF-8")
+            faults.append(f"{variable}: {name} is invalid; it must be UTF-8 text")
     return Loaded(Settings(**given), sources, tuple(faults), tuple(links))
 
 
@@ -172,17 +172,17 @@ _LINK_VALUES: Final = {
     "PORT": re.compile(r"(?:tcp|udp|sctp)://\S+"),
     "NAME": re.compile(r"/\S+/\S+"),
 }
-"""What the last word of a variable's name needs beside it, to be a link's and not a setting's."""
+"""Values that tell a link from a setting, by the last word of the variable's name."""
 
 
 def is_service_link(variable: str, text: str) -> bool:
-    """Whether a variable tells of a service called ``speko-gateway``, or something that begins so, and is no
-    setting: Kubernetes gives every container such variables (its documentation: "Service environment
-    variables"), and Docker does for its links.
+    """Whether a variable describes a service whose name begins with ``speko-gateway`` rather than a setting.
+    Kubernetes sets such variables in every container (see its "Service environment variables"), and Docker
+    does for its links.
 
-    They are ``*_SERVICE_HOST``, ``*_SERVICE_PORT``, ``*_SERVICE_PORT_NAME``, ``*_PORT_8000_TCP`` with what
-    follows it, and ``*_PORT`` when it holds a URL such as ``tcp://10.96.7.8:8000``; of Docker also
-    ``*_ENV_NAME``, and ``*_NAME`` when it holds a path such as ``/client/speko-gateway``.
+    They are ``*_SERVICE_HOST``, ``*_SERVICE_PORT``, ``*_SERVICE_PORT_NAME``, ``*_PORT_8000_TCP`` and its
+    longer forms, and ``*_PORT`` when it holds a URL such as ``tcp://10.96.7.8:8000``. Docker also sets
+    ``*_ENV_NAME``, and ``*_NAME`` to a path such as ``/client/speko-gateway``.
     """
     name = variable.removeprefix(PREFIX)
     value = _LINK_VALUES.get(name.rpartition("_")[2])
@@ -192,8 +192,8 @@ def is_service_link(variable: str, text: str) -> bool:
 
 
 def utf8_text(text: str) -> str:
-    """What a variable or an argument of the command says in UTF-8, whatever encoding the locale has: Python
-    keeps bytes that the locale lacks as surrogates, which are no text. UnicodeError for what is not UTF-8."""
+    """The UTF-8 text of an environment variable or a command-line argument, whatever the locale's encoding:
+    Python keeps bytes that the locale can't decode as surrogates. Raises UnicodeError if it is not UTF-8."""
     try:
         text.encode()
     except UnicodeError:
@@ -220,7 +220,7 @@ def _read_secret(variable: str, path: str) -> str:
 
 
 def _read_text(file: Path) -> str:
-    """The text of a UTF-8 file, or of UTF-16 as PowerShell writes it; a byte order mark is not part of it."""
+    """The text of a file in UTF-8, or in UTF-16 as PowerShell writes it, without its byte order mark."""
     content = file.read_bytes()
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return content.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
@@ -239,7 +239,7 @@ def parse_handlers(texts: Iterable[str], *, source: str) -> dict[str, str]:
         if not (name and separator and target):
             faults.append(f"{source}: {text!r} names no handler; write name=module:attribute")
         elif name in found:
-            faults.append(f"{source}: there are two handlers named {name}; name one of them otherwise")
+            faults.append(f"{source}: two handlers are named {name}; rename one")
         else:
             found[name] = target
     if faults:
@@ -256,8 +256,8 @@ def _parse(name: str, text: str, variable: str) -> object:
 
 
 def _stripped(value: Any) -> Any:
-    """Texts without what surrounds them in files: line ends, spaces, and byte order marks, which editors and
-    shells leave and which are part of no setting."""
+    """`value` with line ends, spaces and byte order marks stripped from its texts: editors and shells leave
+    them around settings in files."""
     match value:
         case str():
             return strip_key(value)
@@ -277,7 +277,7 @@ def _convert(name: str, value: object, *, source: str, strict: bool) -> object:
     try:
         converted = msgspec.convert(value, _TYPES[name], strict=strict)
     except msgspec.ValidationError:
-        # Not in msgspec's words: they hold the value of a wrong choice.
+        # msgspec's message would quote the invalid value.
         converted = math.nan
     if isinstance(converted, float) and math.isnan(converted):
         raise SettingsError(f"{source}: {name} is invalid; it must be {choices_of(name)}")

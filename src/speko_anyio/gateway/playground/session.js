@@ -43,7 +43,7 @@ export class Session {
           ready = true;
           clearTimeout(limit);
           const session = new Session(socket, frame);
-          // The end of each answer is told to those who ask for it.
+          // The server sends the end of each answer only to clients that ask for it.
           if (frame.extensions?.includes("usage")) session.#say({ t: "extensions", use: ["usage"] });
           resolve(session);
         }

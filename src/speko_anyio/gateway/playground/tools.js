@@ -24,7 +24,7 @@ export function runTool(name, argumentsText) {
   const tool = TOOLS[name];
   if (!tool) return `There is no tool called ${name}.`;
   try {
-    // Models write nothing, blanks or null for no arguments.
+    // For no arguments, models write nothing, blanks or null.
     return tool.run(JSON.parse(argumentsText.trim() || "{}") ?? {});
   } catch (error) {
     return `The tool ${name} failed: ${error.message}`;

@@ -38,15 +38,15 @@ _POSTGRES_ARGUMENTS: Final = {
     # Of a server that is gone without a word.
     "tcp_user_timeout": _MILLISECONDS,
     "application_name": "speko-anyio",
-    # A pooler may give the next transaction another connection, where what was prepared is unknown.
+    # A pooler may run the next transaction on another connection, which lacks the prepared statements.
     "prepare_threshold": None,
 }
 _POSTGRES_LIMITS: Final = "SELECT " + ", ".join(
     f"set_config('{name}', '{_MILLISECONDS}', true)"
     for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 )
-"""Set for each transaction, not for the connection: PgBouncer refuses ``options`` when a connection starts,
-and may change the connection after each transaction."""
+"""Set for each transaction rather than for the connection: PgBouncer rejects ``options`` at connection
+start-up, and may switch connections between transactions."""
 
 _RETRY: Final = 0.02
 """Seconds between two tries of what SQLite does not wait for by itself."""
@@ -123,7 +123,7 @@ class Database:
             cause = _cause(error)
             advice = "check it, and the URL"
             if "startup parameter" in cause and self.url.query.get("options"):
-                advice = "leave `options` out of the URL, which PgBouncer does not take"
+                advice = "leave `options` out of the URL: PgBouncer rejects it"
             raise kind(f"{self} failed: {cause}; {advice}") from error
 
     def close(self) -> None:
