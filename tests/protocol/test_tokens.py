@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from speko_anyio.protocol import LocalProtocolError
-from speko_anyio.protocol.tokens import MAX_TOKEN, check_token, hide, strip_key
+from speko_anyio.protocol.tokens import MAX_TOKEN, check_token, hide, strip_invisible
 
 from .helpers import says
 
@@ -41,7 +41,7 @@ def test_the_error_does_not_show_the_token() -> None:
 
 @pytest.mark.parametrize("around", ["", "\ufeff", "\n", "\r\n", " \t", "\u200b", "\ufeff \n"])
 def test_a_key_is_stripped_of_what_editors_and_shells_leave_around_it(around: str) -> None:
-    assert strip_key(f"{around}sk-1 2{around}") == "sk-1 2"
+    assert strip_invisible(f"{around}sk-1 2{around}") == "sk-1 2"
 
 
 def test_the_longest_secret_is_hidden_first_and_a_short_one_only_as_a_word() -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ..protocol.tokens import strip_key
+from ..protocol.tokens import strip_invisible
 from .errors import ConfigurationError, MissingAPIKeyError
 from .http import OwnHTTPClient
 from .mint import HTTPClient, Mint
@@ -41,7 +41,7 @@ class Speko:
         max_retries: int = 2,
         http_client: HTTPClient | None = None,
     ) -> None:
-        key = strip_key(api_key or os.environ.get("SPEKO_API_KEY") or "")
+        key = strip_invisible(api_key or os.environ.get("SPEKO_API_KEY") or "")
         if not key:
             raise MissingAPIKeyError
         if not (key.isascii() and key.isprintable()):
@@ -74,7 +74,7 @@ class Speko:
 
 
 def _check_url(url: str) -> str:
-    url = strip_key(url)
+    url = strip_invisible(url)
     try:
         parts = urlsplit(url)
         # What httpx and the resolver would only find out at the first request, in errors of their own.

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Unpack
 from ..observe.observer import introduced
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import SampleRate, SessionConfig
-from ..protocol.tokens import strip_key
+from ..protocol.tokens import strip_invisible
 from ..providers.connection import (
     PING_TIMEOUT,
     ConnectionOptions,
@@ -66,11 +66,11 @@ class Provider(abc.ABC):
     """The provider's own names of models that Speko's API calls otherwise."""
 
     def __init__(self, api_key: str | None, base_url: str | None, default_url: str) -> None:
-        key = strip_key(api_key or os.environ.get(self.key_variable) or "")
+        key = strip_invisible(api_key or os.environ.get(self.key_variable) or "")
         if not key:
             raise MissingAPIKeyError(self.key_variable, f"{type(self).__name__}(api_key=...)")
         self._api_key = key
-        self._base_url = strip_key(base_url or os.environ.get(self.url_variable) or default_url)
+        self._base_url = strip_invisible(base_url or os.environ.get(self.url_variable) or default_url)
         # What can't be used is found out here, and not at the first session.
         try:
             self.endpoint(self.usual_model)
@@ -84,7 +84,7 @@ class Provider(abc.ABC):
     @classmethod
     def is_configured(cls) -> bool:
         """Whether the environment has a key for it."""
-        return bool(strip_key(os.environ.get(cls.key_variable, "")))
+        return bool(strip_invisible(os.environ.get(cls.key_variable, "")))
 
     @abc.abstractmethod
     def endpoint(self, model: str) -> Endpoint:

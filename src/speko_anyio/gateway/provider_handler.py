@@ -44,9 +44,9 @@ class ProviderHandler:
       together get 20 seconds until the provider is ready, or twice `connect_timeout` if that is more.
     - `ssl_context`, `proxy`: as in `SessionOptions`.
 
-    What a client wants beyond the session's parameters stands in the mint's metadata, as in
+    Clients can set options of the provider in the mint's metadata, as in
     ``{"provider_options": {"openai": {"speed": 1.2}}}``, with the fields of `OpenAIOptions`, `XAIOptions` or
-    `GoogleOptions`; they go before those of `provider`, but for ``server_tools``, which are the operator's.
+    `GoogleOptions`. They override those of `provider`, except ``server_tools``, which are the operator's.
     What is wrong with them is an `Error` and the end of the session.
 
     What the provider says of a failure comes as an `Error` with a code of `speko_anyio.providers.codes` in

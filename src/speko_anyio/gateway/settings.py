@@ -23,7 +23,7 @@ import msgspec.inspect
 from msgspec import Meta
 
 from speko_anyio.protocol.errors import SpekoError
-from speko_anyio.protocol.tokens import strip_key
+from speko_anyio.protocol.tokens import strip_invisible
 
 PREFIX: Final = "SPEKO_GATEWAY_"
 _FROM_FILE: Final = "_FILE"
@@ -260,7 +260,7 @@ def _stripped(value: Any) -> Any:
     them around settings in files."""
     match value:
         case str():
-            return strip_key(value)
+            return strip_invisible(value)
         case list():
             return [_stripped(item) for item in value]
         case dict():

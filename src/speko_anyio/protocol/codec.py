@@ -10,9 +10,10 @@ What a text message can be, for either role:
   not an object, no string ``t``, a known ``t`` with a field of the wrong JSON type: `MalformedMessage`, which
   the session turns into its error.
 
-What no session rests on costs none. The escaped half of a surrogate pair becomes U+FFFD, except in the id of
-a tool call, which has to be repeated exactly; a count of `Usage` that is not one is read as near as can be
-(3.0 as 3) or as 0; so is a list of extensions, name by name. Whoever passes `odd` is told.
+An odd value in a non-essential field does not end the session. An escaped half of a surrogate pair becomes
+U+FFFD, except in the id of a tool call, which has to be repeated exactly. An invalid count of `Usage` is read
+as the nearest valid one (3.0 as 3), or as 0. An invalid entry in a list of extensions is ignored. The
+argument `odd` collects the names of such fields.
 
 How deeply a text may nest is the session's to say: it asks `check_depth` first. Without that the decoder's
 own limit holds, which depends on the caller's stack.
@@ -59,7 +60,8 @@ class Control(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="control
 
 
 class UseExtensions(msgspec.Struct, frozen=True, tag_field="t", tag="extensions"):
-    """``{"t": "extensions"}``: the client takes up what the server's `Ready` offered; see `extensions.py`."""
+    """``{"t": "extensions"}``: the client accepts extensions that the server's `Ready` offered; see
+    `extensions.py`."""
 
     use: Any = ()
 
@@ -151,12 +153,12 @@ _REFUSALS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 _COUNT: Final[msgspec.json.Decoder[int]] = msgspec.json.Decoder(Count)
 _NUMBER: Final = msgspec.json.Decoder(float, strict=False)  # "3", too
 _EXACT: Final = 2**53
-"""Up to here a double holds every whole number."""
+"""Up to here, a double represents every whole number exactly."""
 
 HALF_PAIR: Final = "half of a surrogate pair"
-"""What `odd` names where no field can be named."""
+"""The entry in `odd` where the field is unknown."""
 
-# Whole pairs first, and every other escape is passed over as one: a backslash may itself be escaped.
+# Match whole pairs first, and every other escape as a unit, since a backslash may itself be escaped.
 _ESCAPE: Final = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
     re.DOTALL,
@@ -181,9 +183,9 @@ def encode(message: ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolR
 
 
 def decode_from_server(text: str, odd: list[str] | None = None) -> ServerMessage | Unknown:
-    """What a server said; `MalformedMessage` when it is no message of this protocol.
+    """Decode a message from a server; `MalformedMessage` if it is not a message of this protocol.
 
-    The names of fields that were read as another value are appended to `odd`.
+    Appends to `odd` the names of fields that were read as another value.
     """
     try:
         return _DECODE_FROM_SERVER(text)
@@ -207,7 +209,7 @@ def decode_from_server(text: str, odd: list[str] | None = None) -> ServerMessage
 def decode_from_client(
     text: str, odd: list[str] | None = None
 ) -> Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions | Unknown:
-    """What a client said, as `decode_from_server`."""
+    """Decode a message from a client, like `decode_from_server`."""
     try:
         message = _DECODE_FROM_CLIENT(text)
     except _REFUSALS as error:
@@ -226,8 +228,8 @@ def decode_from_client(
 
 
 def _mend_escapes(text: str) -> str:
-    """JSON text in which each escaped half of a surrogate pair without its other is U+FFFD: JSON may hold
-    such halves (RFC 8259, section 8.2), UTF-8 can't."""
+    """`text`, which is JSON, with each unpaired surrogate escape replaced by U+FFFD: JSON may hold unpaired
+    surrogates (RFC 8259, section 8.2), UTF-8 can't."""
     return _ESCAPE.sub(_mend_escape, text) if "\\ud" in text or "\\uD" in text else text
 
 
@@ -236,14 +238,15 @@ def _mend_escape(match: re.Match[str]) -> str:
 
 
 def _forgiven(text: str, refusal: Exception, odd: list[str]) -> ServerMessage | None:
-    """The message that `text` is but for fields that no session rests on."""
-    # Two different `t` are nobody's message, whatever the rest.
+    """The message that `text` holds, ignoring odd values in non-essential fields; None if that is not
+    enough."""
+    # Two conflicting `t` make the message invalid, whatever the rest.
     if not isinstance(refusal, msgspec.ValidationError) or str(refusal).endswith("`$.t`"):
         return None
     try:
         match _ANY.decode(text).t:
             case "ready":
-                # What it offers is not of the plain protocol.
+                # Extensions are not part of the plain protocol.
                 ready = _LOOSE_READY.decode(text)
                 odd.append("extensions")
                 names = read_names(ready.extensions)
@@ -291,7 +294,7 @@ def error_text(body: str) -> str:
 
 
 def _unknown(direction: _Direction[_T], text: str, whole: str, error: Exception) -> Unknown:
-    """The `Unknown` that `text` is, or else the reason why it is malformed; `whole` is its mended form."""
+    """`text` as an `Unknown`; `MalformedMessage` if it is malformed. `whole` is its mended form."""
     if not isinstance(error, msgspec.ValidationError):
         raise MalformedMessage(_describe(error)) from None
     try:
@@ -316,11 +319,11 @@ def _describe(error: Exception) -> str:
 
 
 def mended(text: str, *, more: bool = False) -> str:
-    """`text` as UTF-8 can carry it: halves of surrogate pairs that meet are joined, and a half without its
-    other becomes U+FFFD.
+    """`text` made valid for UTF-8: joins adjacent halves of surrogate pairs, and replaces an unpaired half by
+    U+FFFD.
 
-    Peers that cut UTF-16 text into pieces write ``\\ud83d`` in one piece and ``\\ude00`` in the next. `more`:
-    the text goes on, so a first half at its very end is left out until the other follows.
+    Peers that cut UTF-16 text into pieces write ``\\ud83d`` in one piece and ``\\ude00`` in the next. With
+    `more`, the text continues, so a first half at its very end is left out until the other half arrives.
     """
     if text.isascii():
         return text

@@ -112,8 +112,8 @@ class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
         else:
             super().send_audio(pcm)
 
-    # Where the ends of answers are derived, the first audio of each has to be noticed: it goes past the fast
-    # lane, which is opened behind it.
+    # To derive the ends of answers, the core must see the first audio of each answer. So that audio bypasses
+    # the fast lane, which opens after it.
 
     def _audio(self, pcm: bytes) -> Frame:
         if not self._notes.begun:

@@ -42,8 +42,8 @@ from .masking import Entropy
 from .tokens import hide
 
 MAX_HEAD: Final = 16 * 1024
-"""Bytes of the peer's HTTP head, and of all interim answers before it. h11, nginx and Node's http module stop
-near 16 KiB too."""
+"""The most bytes of the peer's HTTP head, including all interim responses before it. h11, nginx and Node's
+http module have similar limits."""
 
 _MAX_REFUSAL: Final = 4096  # bytes of a refusal's body that we read for its message
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
@@ -189,8 +189,8 @@ class Engine:
         self._head += data
         end = _END_OF_HEAD.search(self._head, start)
         while end is not None and self._swap is not None and _INTERIM.match(self._head):
-            # RFC 9110 section 15.2: any number of 1xx answers may precede the final one. wsproto would take
-            # the first for a refusal.
+            # RFC 9110 section 15.2: any number of 1xx responses may precede the final one. wsproto would take
+            # the first for a rejection.
             self._interim += end.end()
             del self._head[: end.end()]
             end = _END_OF_HEAD.search(self._head)

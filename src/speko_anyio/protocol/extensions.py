@@ -1,9 +1,8 @@
-"""What two ends may say beyond the plain protocol: offered by the server, taken up by the client.
+"""Extensions of the plain protocol: the server offers them, the client accepts them.
 
-The server's `Ready` carries the names of what it offers. A client that knows some of them says so once, in
-its answer to that `Ready`, ``{"t": "extensions", "use": ["usage"]}``, and only then does the server use them.
-So a peer that knows nothing of this sees the plain protocol and nothing else. Names that a side does not know
-are passed over.
+The server's `Ready` lists the names of its extensions. A client that knows some of them replies once, ``{"t":
+"extensions", "use": ["usage"]}``, and only then does the server use them. So a peer that knows nothing of
+extensions sees only the plain protocol. Each side ignores names that it does not know.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ USAGE: Final = "usage"
 """The end of each answer as a message of its own, `ResponseEnd`."""
 
 KNOWN: Final = (USAGE,)
-"""What this version can offer and take up."""
+"""The extensions that this version can offer and accept."""
 
 _MAX_NAMES: Final = 64
-"""Names of one message that are read: far more than there will be."""
+"""The most names that are read from one message: far more than will ever exist."""
 
 
 def read_names(value: object) -> tuple[str, ...]:
-    """The names in a peer's list of them, each once; whatever is not a name is passed over."""
+    """The names in a peer's list, without duplicates; anything that is not a name is ignored."""
     if not isinstance(value, (list, tuple)):
         return ()
     return tuple(dict.fromkeys(name for name in value[:_MAX_NAMES] if isinstance(name, str)))

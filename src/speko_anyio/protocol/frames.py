@@ -27,7 +27,7 @@ ToolStatus: TypeAlias = Literal["started", "completed", "failed"]
 """How far a tool that runs on the server has come."""
 
 ResponseStatus: TypeAlias = Literal["done", "interrupted", "incomplete", "failed"]
-"""How an answer ended: whole; cut off; cut short by a limit or a filter; not at all, by a failure."""
+"""How an answer ended: complete; cut off by the user; cut short by a limit or a filter; failed."""
 
 Initiator: TypeAlias = Literal["local", "remote", "transport"]
 """Who ended a session: this side, the peer, or the connection between them."""
@@ -53,7 +53,7 @@ class Ready(
     output_sample_rate: int = 0
     """Samples a second of the PCM16 that the server sends; a received `Ready` always has it filled in."""
     extensions: tuple[str, ...] = ()
-    """What the server offers beyond the plain protocol, also names that this version does not know."""
+    """The extensions that the server offers, including any that this version does not know."""
 
 
 class Audio(msgspec.Struct, frozen=True, gc=False):
@@ -113,18 +113,18 @@ class Usage(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t"
 class ResponseEnd(
     msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="response", omit_defaults=True
 ):
-    """The end of one answer, exactly once for each, whatever the provider reported: count turns by it.
+    """The end of an answer, exactly one for each answer, whatever the provider reports: count turns by it.
 
-    All of the answer's audio came before. `Usage` is no such sign, since providers leave it out.
+    It follows all of the answer's audio. Don't rely on `Usage` for this: some providers leave it out.
 
-    A service that offers the extension ``usage`` sends it. Of any other service the client's core makes one
-    with every `Usage` (``done``), and with an `Interruption` of an answer whose audio had begun
-    (``interrupted``); a `Usage` that then still comes for that answer makes none.
+    A service that offers the extension ``usage`` sends it. For any other service, the client's core derives
+    it: ``done`` from each `Usage`, and ``interrupted`` from an `Interruption` of an answer whose audio has
+    begun. A `Usage` that still follows for that answer does not give a second one.
     """
 
     status: ResponseStatus
     reason: str = ""
-    """Why the answer is not whole, in the provider's words; empty when nothing was said of it."""
+    """Why the answer is not complete, in the provider's words; empty if no reason was given."""
 
 
 class Error(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="error"):

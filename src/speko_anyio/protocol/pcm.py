@@ -1,4 +1,4 @@
-"""PCM16 in messages: what callers may pass, how much one message takes, and whole samples across messages."""
+"""PCM16 in messages: accepted types, the size of a message, and samples that are split across messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from typing import Final, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-"""Audio as callers have it: bytes, or a buffer of int16 such as an `array.array` or a numpy array."""
+"""Audio from callers: bytes, or a buffer of int16 such as an `array.array` or a numpy array."""
 
 MAX_AUDIO_MESSAGE: Final = 32 * 1024
 """Bytes of PCM16 in one binary message we send; more is split. 0.7 s at 24 kHz: far below every known
@@ -14,16 +14,16 @@ server's limit, and small enough that a control message soon gets its turn."""
 
 
 _BYTES: Final = frozenset("Bbc")
-"""Formats of buffers that are plain bytes; what they mean is the caller's word."""
+"""Buffer formats of plain bytes, which are taken to be PCM16."""
 
 _NATIVE: Final = {"@": sys.byteorder, "=": sys.byteorder, "<": "little", ">": "big", "!": "big"}
 """The byte orders of the `struct` module."""
 
 
 def pcm_bytes(pcm: Buffer) -> bytes:
-    """The bytes of `pcm`: bytes as they are, or an array of mono int16 samples in little-endian order.
+    """The bytes of `pcm`, which is bytes or an array of mono, little-endian int16 samples.
 
-    TypeError for anything else: the bytes of other samples, taken for PCM16, are noise.
+    Raises TypeError for anything else: other samples, read as PCM16, are noise.
     """
     if type(pcm) is bytes:
         return pcm
@@ -41,10 +41,10 @@ def pcm_bytes(pcm: Buffer) -> bytes:
     elif code in _BYTES or (code == "h" and _NATIVE.get(order) == "little"):
         return view.tobytes()
     elif code == "h":
-        wrong, how = "a big-endian array", "with numpy pass samples.astype('<i2')"
+        wrong, how = "a big-endian array", "with numpy, pass samples.astype('<i2')"
     elif code in "efdg":
         wrong = "an array of floating-point numbers"
-        how = "with numpy pass (samples.clip(-1, 1) * 32767).astype('<i2')"
+        how = "with numpy, pass (samples.clip(-1, 1) * 32767).astype('<i2')"
     else:
         wrong = f"an array with items of {view.itemsize} bytes (format {view.format!r})"
         how = "scale the samples to 16 bits and, with numpy, pass samples.astype('<i2')"

@@ -39,8 +39,8 @@ MAX_SAMPLE_RATE: Final = 192_000
 """The highest rate a peer may announce; above it the value is a mistake (the highest of common hardware)."""
 
 MAX_HELD_ENDS: Final = 16
-"""Ends of answers that a server holds until the client has taken the extension up, which takes one round
-trip; the client that never does is not sent them."""
+"""The most ends of answers that a server holds until the client accepts the extension, which takes one round
+trip. A client that never accepts it does not get them."""
 
 _OPEN: Final = State.OPEN
 
@@ -51,10 +51,10 @@ class ClientDialect(Dialect[Frame], abc.ABC):
     @abc.abstractmethod
     def send_audio(self, pcm: Buffer) -> None:
         """Queue PCM16 little-endian mono audio at the session's input rate: any even number of bytes, or an
-        array of int16. Messages of 32 KiB at most carry it.
+        array of int16. It is split into messages of at most 32 KiB.
 
         Raises `LocalProtocolError` for an odd number of bytes or a full outbox, TypeError for an array of
-        other samples, `ConnectionClosed` after the end or a goodbye; then nothing of it was queued.
+        other samples, and `ConnectionClosed` after the end or a goodbye; nothing is queued then.
         """
 
     @abc.abstractmethod
@@ -82,7 +82,7 @@ class ClientDialect(Dialect[Frame], abc.ABC):
 
 
 class _Notes:
-    """What a session keeps in mind that is looked at seldom. An object of its own: see `Dialect.__init__`."""
+    """State that is rarely used. A separate object to save attributes: see `Dialect.__init__`."""
 
     __slots__ = ("odd_fields",)
 
@@ -91,22 +91,22 @@ class _Notes:
 
 
 class _ClientNotes(_Notes):
-    """Also what is known of the answer under way, to derive its end where no service tells it."""
+    """With the state of the current answer, to derive its end if the service does not send it."""
 
     __slots__ = ("begun", "cut", "uses")
 
     def __init__(self) -> None:
         super().__init__()
         self.begun = False
-        """Whether audio came since the last end that was derived."""
+        """Whether audio came since the last derived end."""
         self.cut = False
-        """Whether that end was an interruption's, so that a `Usage` may still come for the same answer."""
+        """Whether an interruption gave that end, so that a `Usage` may still follow for the same answer."""
         self.uses: tuple[str, ...] = ()
-        """The extensions that were taken up: with ``usage`` nothing is derived."""
+        """The accepted extensions. With ``usage``, no ends are derived."""
 
 
 class _ServerNotes(_Notes):
-    """Also what is offered beyond the plain protocol, and what became of it."""
+    """With the state of the extensions."""
 
     __slots__ = ("held", "names", "taken")
 
@@ -115,7 +115,7 @@ class _ServerNotes(_Notes):
         self.names = tuple(dict.fromkeys(names))
         self.taken: frozenset[str] = frozenset()
         self.held: list[str] = []
-        """Ends of answers that wait for the client to take ``usage`` up: encoded, oldest first."""
+        """Ends of answers, encoded, that wait for the client to accept ``usage``; oldest first."""
         for name in self.names:
             if name not in extensions.KNOWN:
                 raise LocalProtocolError(
@@ -162,7 +162,8 @@ class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
 
     @property
     def odd_fields(self) -> int:
-        """How many fields of the peer's messages were read as another value than they had: see `codec.py`."""
+        """How many fields of the peer's messages had an odd value and were read as another; see
+        `codec.py`."""
         return self._notes.odd_fields
 
     def _receive_text(self, text: str) -> None:
@@ -180,8 +181,8 @@ class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
 
     @abc.abstractmethod
     def _receive_json(self, text: str, odd: list[str]) -> None:
-        """Decode and apply one text message; `MalformedMessage` when it is none. `odd` takes the names of
-        its odd fields."""
+        """Decode and apply one text message; `MalformedMessage` if it is invalid. Appends the names of its
+        odd fields to `odd`."""
 
     def _receive_binary(self, data: bytes) -> EventT | None:
         if self._odd or len(data) & 1:
@@ -222,8 +223,8 @@ class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
         self._queue_text(self._encode(message))
 
     def _queue_short(self, text: str) -> None:
-        """Queue a text whose sending is legal now, not held to the outbox's limit: it is short, and what it
-        says can't wait."""
+        """Queue a text that is legal now, exempt from the outbox's limit since it is short and must not be
+        lost."""
         self._queued += len(text)
         self._put(text)
 
@@ -243,8 +244,8 @@ class ClientProtocol(_SpekoSession[Frame, _ClientNotes], ClientDialect):
     `input_sample_rate` and `output_sample_rate` are those of the mint's answer; a `Ready` that says
     otherwise wins. `ttl` in seconds, when known, gives an `Expiring` event `warn_before` seconds ahead.
 
-    What a `Ready` offers beyond the plain protocol is taken up at once, as far as this version knows it: a
-    message that says so is queued (`extensions.py`). Nothing is queued when nothing is offered.
+    On `Ready`, the extensions that it offers and this version knows are accepted at once: a message that says
+    so is queued (see `extensions.py`). Without an offer, nothing is queued.
     """
 
     _audio_type = Audio
@@ -318,7 +319,8 @@ class ClientProtocol(_SpekoSession[Frame, _ClientNotes], ClientDialect):
                 if self._derives_ends:
                     self._usage_received()
             case ResponseEnd() if self._derives_ends:
-                # Nobody asked for it, and the core makes the ends itself: two for one answer would be worse.
+                # Sent without being accepted, while the core derives the ends: don't report two for one
+                # answer.
                 self._events.append(Unknown("response", text))
             case frame:
                 self._events.append(frame)
@@ -329,7 +331,7 @@ class ClientProtocol(_SpekoSession[Frame, _ClientNotes], ClientDialect):
 
     def _usage_received(self) -> None:
         if self._notes.cut and not self._notes.begun:
-            self._notes.cut = False  # for the answer that was cut off, whose end was told
+            self._notes.cut = False  # for the answer that was cut off, whose end was reported
         else:
             self._answer_ended("done")
 
@@ -374,8 +376,8 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
     Say `send_ready` before anything else but an error. `ttl` in seconds, when given, ends the session
     with code 1000 and reason ``session_expired``, after an `Expiring` event `warn_before` seconds ahead.
 
-    `extensions` are the names of what is offered to the client beyond the plain protocol: ``usage``, or
-    nothing. `LocalProtocolError` for any other name.
+    `extensions` are the names of the extensions to offer: ``usage`` or none. Raises `LocalProtocolError` for
+    any other name.
     """
 
     _audio_type = AudioIn
@@ -462,11 +464,10 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
         self._queue_frame(Usage(input_audio_tokens, output_audio_tokens))
 
     def send_response_end(self, status: ResponseStatus, reason: str = "") -> None:
-        """Queue the end of one answer, once for each, behind all of its audio; `reason` says why it is not
-        whole, where that is known.
+        """Queue the end of an answer, exactly once, after all of its audio. `reason` says why the answer is
+        not complete, if that is known.
 
-        Sent to a client that has taken the extension ``usage`` up, since no other knows it; before that it is
-        held, and to other clients it is not sent.
+        It is sent only to clients that accept the extension ``usage``, and held until they do.
         """
         _require_one_of("status", status, get_args(ResponseStatus))
         _require_text(reason=reason)
@@ -514,13 +515,13 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
                 self._events.append(boundary)
             case codec.UseExtensions(use=use):
                 if self._notes.names:
-                    self._take_up(extensions.read_names(use))
+                    self._accept_extensions(extensions.read_names(use))
                 else:
                     self._events.append(Unknown("extensions", text))
             case command:
                 self._events.append(command)
 
-    def _take_up(self, names: tuple[str, ...]) -> None:
+    def _accept_extensions(self, names: tuple[str, ...]) -> None:
         notes = self._notes
         notes.taken |= frozenset(names).intersection(notes.names)
         if extensions.USAGE in notes.taken:

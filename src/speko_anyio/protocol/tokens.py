@@ -1,4 +1,5 @@
-"""Tokens and keys as text: a session token travels as a WebSocket subprotocol, so it is an HTTP token."""
+"""Tokens and keys as text: a session token is sent as a WebSocket subprotocol, so it must be an HTTP
+token."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ _TCHAR: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 sectio
 _AROUND: Final = re.compile(r"\A[\s\ufeff\u200b]+|[\s\ufeff\u200b]+\Z")
 
 _SHORT: Final = 8
-"""Characters below which a secret may be part of ordinary words."""
+"""A secret with fewer characters may be part of an ordinary word."""
 
 MAX_TOKEN: Final = 4096
 """Characters that every known client and server passes (speko-protocol, section 2)."""
@@ -34,17 +35,17 @@ def check_token(token: str) -> str:
     return token
 
 
-def strip_key(text: str) -> str:
-    """`text` without what files, editors and shells leave around a key or a URL: whitespace, line ends, a
-    byte order mark (U+FEFF) and zero-width spaces."""
+def strip_invisible(text: str) -> str:
+    """`text` without the invisible characters that files, editors and shells leave around a key or a URL:
+    whitespace, line ends, byte order marks (U+FEFF) and zero-width spaces."""
     return _AROUND.sub("", text)
 
 
 def hide(text: str, secrets: Iterable[str], replacement: str) -> str:
     """`text` with `replacement` for each of the `secrets`.
 
-    A secret of fewer than 8 characters is replaced only where it is not part of a longer word: in the middle
-    of words it would garble them, and the reader could tell it from what is missing.
+    A secret of fewer than 8 characters is replaced only where it is not part of a longer word: replacing
+    parts of words would garble them, and reveal the secret by what is missing.
     """
     # The longest first: one may be the beginning of another. One pass leaves `replacement` itself whole.
     patterns = [
