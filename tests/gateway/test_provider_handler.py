@@ -554,7 +554,7 @@ async def test_a_wrong_key_is_the_operators_business(
     assert frames[1:] == [
         Error(
             "PROVIDER_UNAUTHORIZED",
-            "the provider does not accept this server's key; tell who runs the server",
+            "the provider does not accept this server's key; tell the server's operator",
         ),
         Close(1011, "provider_unauthorized", "remote"),
     ]

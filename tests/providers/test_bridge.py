@@ -322,7 +322,7 @@ def test_a_fatal_error_ends_the_session_and_shows_no_key() -> None:
     assert frames == [
         Error(
             "PROVIDER_UNAUTHORIZED",
-            "the provider does not accept this server's key; tell who runs the server",
+            "the provider does not accept this server's key; tell the server's operator",
         ),
         Close(1011, "provider_unauthorized", "local"),
     ]

@@ -263,7 +263,7 @@ REFUSED: list[tuple[Json, Json, str]] = [
     (
         {"model": THINKING},
         {"thinking_level": "minimal"},
-        "does not take the thinking_level 'minimal'; use 'low'",
+        "does not accept the thinking_level 'minimal'; use 'low'",
     ),
     *(
         ({"tools": (ToolSpec(name=name),)}, {}, f"can't take a tool named {name!r}")

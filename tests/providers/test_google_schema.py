@@ -185,7 +185,7 @@ def test_pointers_go_anywhere(ref: str) -> None:
     "ref", ["#/$defs/0", "#/$defs/list/2", "#/$defs/list/-1", "#/$defs/list/01", "#/$defs/list/x"]
 )
 def test_pointers_to_nothing(ref: str) -> None:
-    with pytest.raises(LocalProtocolError, match="which is not there"):
+    with pytest.raises(LocalProtocolError, match="which does not exist"):
         convert({"$ref": ref}, **{"$defs": {"list": [{"type": "string"}] * 2}})
 
 
@@ -378,26 +378,26 @@ REFUSED: list[tuple[Schema, Schema, str]] = [
     ({"$ref": "#"}, {}, "refers to itself"),
     ({"$ref": "https://example.com/s"}, {}, "outside of itself"),
     ({"$ref": 5}, {}, "outside of itself"),
-    ({"$ref": "#/$defs/none"}, {}, "which is not there"),
-    ({"$ref": "#/type/x"}, {}, "which is not there"),
+    ({"$ref": "#/$defs/none"}, {}, "which does not exist"),
+    ({"$ref": "#/type/x"}, {}, "which does not exist"),
     (False, {}, "is not a JSON Schema that any value fits"),  # type: ignore[list-item]
     ({"type": "null"}, {}, "has the type 'null'"),
     ({"type": 5}, {}, "has the type 5"),
     ({"type": "file"}, {}, "has the type 'file'"),
     ({"anyOf": [{"type": "null"}]}, {}, "no possible value but null"),
     ({"anyOf": []}, {}, "no possible value but null"),
-    ({"anyOf": 1}, {}, "alternatives that are no list"),
+    ({"anyOf": 1}, {}, "alternatives that are not a list"),
     ({"allOf": 1}, {}, "an allOf that is no list"),
     ({"type": "string", "allOf": [{"type": "integer"}]}, {}, "two types at once"),
     ({"enum": 1, "type": "string"}, {}, "an enum that is no list"),
-    ({"type": "object", "properties": []}, {}, "properties that are no object"),
-    ({"type": "object", "required": "a"}, {}, "a required that is no list"),
-    ({"type": "string", "minLength": "1"}, {}, "a minLength that is no number"),
-    ({"type": "string", "minLength": 1.5}, {}, "a minLength that is no number"),
-    ({"type": "number", "minimum": float("inf")}, {}, "a minimum that is no number"),
-    ({"type": "string", "pattern": 1}, {}, "a pattern that is no text"),
+    ({"type": "object", "properties": []}, {}, "properties that are not an object"),
+    ({"type": "object", "required": "a"}, {}, "a `required` that is not a list"),
+    ({"type": "string", "minLength": "1"}, {}, "a minLength that is not a count"),
+    ({"type": "string", "minLength": 1.5}, {}, "a minLength that is not a count"),
+    ({"type": "number", "minimum": float("inf")}, {}, "a minimum that is not a number"),
+    ({"type": "string", "pattern": 1}, {}, "a pattern that is not text"),
     ({"type": [{}]}, {}, "has the type {}"),
-    ({"type": "string", "title": 1}, {}, "a title that is no text"),
+    ({"type": "string", "title": 1}, {}, "a title that is not text"),
 ]
 
 

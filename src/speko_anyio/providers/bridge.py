@@ -67,8 +67,8 @@ STEADY_AFTER: Final = 30.0
 takes every session and drops it at once is not asked for ever."""
 
 OPENING_TIMEOUT: Final = 20.0
-"""Seconds without a connection that is ready, over all attempts: a provider that takes every connection and
-says nothing must not keep a caller waiting for the sum of all the timeouts."""
+"""Seconds until a connection must be ready, over all attempts: a provider that accepts connections and then
+says nothing must not keep a caller waiting for the sum of all timeouts."""
 
 MOVE_MARGIN: Final = 2.0
 """Seconds ahead of the announced end of a connection at which the session moves whatever is under way."""
@@ -135,8 +135,8 @@ class Bridge:
     - `input_sample_rate`, `output_sample_rate`: of the client's session, in samples a second.
     - `resampling`: makes what converts between those and the provider's.
     - `secrets`: texts, such as the provider's key, that no message may show the client.
-    - `opening_timeout`: seconds for all attempts together until the provider is ready, at first and after a
-      loss; then the session ends.
+    - `opening_timeout`: seconds for all attempts together until the provider is ready, at the start and after
+      a loss; the session ends when they have passed.
 
     Nothing here raises for what either side does.
     """
@@ -168,7 +168,7 @@ class Bridge:
         self._held = HeldInput(int(limits.held_seconds * input_sample_rate) * 2)
         self._responding = False
         self._answering = False
-        """Whether the client heard something of an answer, and not its end."""
+        """Whether the client got part of an answer, and not its end."""
         self._turn_told = False
         self._turns_heard = 0
         self._wanted: Connect | None = Connect(None)
@@ -272,7 +272,7 @@ class Bridge:
             try:
                 provider.send_audio(pcm[start : start + MAX_AUDIO_MESSAGE])
             except SpekoError:
-                # Its outbox is full: the client was not made to wait, and a gap is all that comes of it.
+                # Its outbox is full. The client can't be made to wait, so this leaves a gap in the audio.
                 self.stats.dropped_audio += len(pcm) - start
                 return
 
@@ -335,7 +335,7 @@ class Bridge:
         self._timers.settle(now)
 
     def _drain(self) -> None:
-        # An answer that the end of the connection cut off ends behind the interruption that follows from it.
+        # The end of an answer that was cut off with the connection comes after the resulting interruption.
         cut: ResponseEnd | None = None
         while (provider := self._provider) is not None:
             try:
@@ -389,7 +389,7 @@ class Bridge:
                 if frame is not provider.failure:
                     self._client.tell_error(frame)
             case Ready():
-                # Of a connection that is over already, nothing may be said on it: the next one gets that.
+                # If the connection is over already, nothing may be sent on it: the next one gets the input.
                 if provider.state is State.OPEN:
                     self._ready(provider)
             case Expiring(seconds=seconds):
@@ -414,7 +414,7 @@ class Bridge:
         self._client.tell(ToolCall(self._calls.issue(call.call_id), call.name, call.arguments))
 
     def _answer_ends(self, end: ResponseEnd) -> None:
-        """The dialect says so once for each answer; nobody hears it when the session is over."""
+        """Tell the client, unless the session is over. The dialect reports the end of each answer once."""
         if self._phase is _Phase.OVER:
             return
         self._answering = False
@@ -461,7 +461,7 @@ class Bridge:
     def _disconnected(
         self, provider: ProviderDialect, ending: Ending, cut: ResponseEnd | None = None
     ) -> None:
-        """The connection is gone; `cut` is the end of what was under way."""
+        """The connection is gone; `cut` is the end of the answer that was under way, if any."""
         before, self._provider = self._phase, None
         self._leaving = False
         self._timers.stop("move")
@@ -490,12 +490,10 @@ class Bridge:
             self._end(ending.error)
 
     def _begin_afresh(self, provider: ProviderDialect, cut: ResponseEnd | None) -> None:
-        """The provider does not take the handle: an empty conversation is better than none."""
+        """The provider rejected the handle: an empty conversation is better than none."""
         self._resumption = None
         self._lose_what_was_under_way(provider, cut)
-        message = (
-            "the provider could not resume the conversation; a new one begins, so say again what matters"
-        )
+        message = "the provider could not resume the conversation; a new one begins, so repeat what matters"
         self._client.tell(Error(codes.CONVERSATION_LOST.upper(), message))
         self._retry(0.0)
 

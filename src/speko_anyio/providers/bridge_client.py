@@ -69,7 +69,7 @@ class ClientSide:
         return told
 
     def tell_end(self, end: ResponseEnd) -> None:
-        """The end of an answer, behind its speech."""
+        """The end of an answer, after its speech."""
         self.end_speech()
         self.queue.put(ResponseEnd(end.status, as_told(end.reason, self._secrets)))
 

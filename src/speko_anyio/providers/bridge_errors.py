@@ -33,8 +33,8 @@ _NATIVE: Final = {
 """What the providers' own codes come to."""
 
 _OPERATORS: Final = {
-    codes.UNAUTHORIZED: "the provider does not accept this server's key; tell who runs the server",
-    codes.QUOTA_EXCEEDED: "the provider's quota for this server is used up; tell who runs the server",
+    codes.UNAUTHORIZED: "the provider does not accept this server's key; tell the server's operator",
+    codes.QUOTA_EXCEEDED: "the provider's quota for this server is used up; tell the server's operator",
 }
 """What is the operator's business alone: the provider's own words may show a part of the key."""
 
@@ -53,7 +53,7 @@ def for_client(error: Error, secrets: Iterable[str]) -> Error:
 
 
 def as_told(message: str, secrets: Iterable[str]) -> str:
-    """The provider's `message`, not too long and without `secrets`."""
+    """The provider's `message`, shortened and without `secrets`."""
     return hide(message, secrets, "***")[:_MAX_MESSAGE]
 
 
@@ -65,7 +65,7 @@ class Ending(NamedTuple):
     retry: bool = False
     """Whether another attempt may succeed where this one did not."""
     stale: bool = False
-    """Whether an attempt without the handle may succeed, and none with it."""
+    """Whether the handle was rejected: an attempt without it may succeed."""
 
 
 def judge_opening(error: SpekoError, moment: Moment) -> Ending:
@@ -80,7 +80,7 @@ def judge_opening(error: SpekoError, moment: Moment) -> Ending:
         case 401 | 403:
             return Ending(Error(codes.UNAUTHORIZED, ""))
         case 429:
-            message = "the provider takes no more sessions for now; try again later"
+            message = "the provider accepts no more sessions for now; try again later"
             return Ending(Error(codes.RATE_LIMITED, message), retry=True)
         case status if status >= 500 or status in (408, 425):
             message = f"the provider is not available (HTTP {status}); try again later"
@@ -88,11 +88,11 @@ def judge_opening(error: SpekoError, moment: Moment) -> Ending:
         case 404:
             message = (
                 "the provider has no such model, or no realtime sessions at this address; "
-                "check the model's name, or tell who runs the server"
+                "check the model's name, or tell the server's operator"
             )
             return Ending(Error(codes.MODEL_NOT_FOUND, message), stale=moment is Moment.RESUMING)
         case status:
-            message = f"the provider refused the connection (HTTP {status}); tell who runs the server"
+            message = f"the provider refused the connection (HTTP {status}); tell the server's operator"
             return Ending(Error(codes.UNNAMED, message), stale=moment is Moment.RESUMING)
 
 

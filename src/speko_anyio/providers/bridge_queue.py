@@ -27,7 +27,7 @@ _OVERHEAD: Final = 100
 
 
 CUT_OFF: Final = (Audio, ToolCall)
-"""What an interruption takes back."""
+"""Frames that an interruption discards while they are queued."""
 
 
 def _cost(frame: ClientFrame) -> int:
@@ -57,8 +57,8 @@ class ClientQueue:
         return any(type(frame) is Interruption for frame in self._frames)
 
     def put(self, frame: ClientFrame) -> None:
-        """Append a frame; an `Interruption` takes back the speech ahead of it, and the tool calls, whose
-        results nobody wants any more."""
+        """Append a frame. An `Interruption` discards the speech ahead of it, and the tool calls, whose
+        results are no longer needed."""
         if type(frame) is Interruption:
             kept = [waiting for waiting in self._frames if type(waiting) not in CUT_OFF]
             self.clear()

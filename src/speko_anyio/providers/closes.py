@@ -1,8 +1,8 @@
 """What a provider's close means, judged by its words, then by what came before it, then by its code.
 
 Codes alone say little: Gemini ends a healthy connection with 1008, Vertex AI with 1000, OpenAI with 1001, and
-a refused key comes with any of them. The table below is the only place that knows; dialects ask it, and so
-direct sessions and the bridge act on the same verdict. The first row that fits decides.
+a rejected key may come with any of them. The table below is the single source: the dialects consult it, so
+direct sessions and the bridge act on the same verdict. The first matching row decides.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Moment(enum.Enum):
     """What came before the close."""
 
     SETUP = "the configuration was not accepted yet"
-    RESUMING = "likewise, of a connection that is to go on where an earlier one was"
-    IDLE = "the session was under way, and no answer was"
-    ANSWERING = "an answer, or a tool call, was under way"
-    LEAVING = "the end of the session's or the connection's time was announced"
+    RESUMING = "likewise, on a connection that resumes an earlier one"
+    IDLE = "the session was open, without an answer in progress"
+    ANSWERING = "an answer or a tool call was in progress"
+    LEAVING = "the end of the session or the connection had been announced"
 
 
 class Verdict(NamedTuple):
@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
     retry: bool = False
     """Whether another connection may succeed, with the session's handle if it has one."""
     stale: bool = False
-    """Whether the handle is what was refused: another session may begin, without it."""
+    """Whether the handle was rejected: a new session may begin without it."""
 
 
 class _Row(NamedTuple):
@@ -67,12 +67,12 @@ _GOOGLE: Final = (Service.GOOGLE,)
 _RESUMABLE: Final = (Service.GOOGLE, Service.XAI)
 _REFUSALS: Final = (close_codes.INVALID_DATA, close_codes.POLICY)
 _BUSY: Final = (close_codes.SERVICE_RESTART, close_codes.TRY_AGAIN_LATER, close_codes.BAD_GATEWAY)
-"""The server restarts, is overloaded, or a gateway before it failed (IANA registry)."""
+"""The server restarts or is overloaded, or a gateway in front of it failed (IANA registry)."""
 _LOST: Final = (close_codes.NO_STATUS, close_codes.ABNORMAL)
 
 
 def _words(*alternatives: str) -> re.Pattern[str]:
-    """As `_normalized` leaves them: lower case, one space between words, none with underscores."""
+    """Patterns for the output of `_normalized`: lower case, single spaces, no underscores."""
     return re.compile("|".join(alternatives))
 
 
@@ -97,7 +97,7 @@ _KEY_ENDED: Final = _words(
     "account deactivated",
     "(access|auth|oauth|ephemeral) ?tokens? (is |was |has )?(been )?(not valid|invalid|expired|revoked)",
 )
-"""Of a key that was good at first: what a user's tool says of its own key must not match."""
+"""For a key that worked at first. The words of a user's tool about a key of its own must not match."""
 _MODEL: Final = _words(
     "not found for api version",
     "not supported for bidi",
@@ -146,7 +146,7 @@ _ENTITY: Final = _words("entity was not found")
 _OURS: Final = _words(
     "invalid argument", "invalid json", "unknown name", "cannot find field", "invalid value"
 )
-"""Something that we sent is wrong."""
+"""Something that we sent was invalid."""
 _ANY: Final = _words(r"\w")
 
 _EXPIRED: Final = Verdict(codes.EXPIRED, retry=True)
@@ -155,17 +155,17 @@ _INTERNAL: Final = Verdict(codes.INTERNAL_ERROR, retry=True)
 _STALE: Final = Verdict(codes.UNKNOWN_ENTITY, stale=True)
 
 _ROWS: Final = (
-    # Of the account, whenever it comes.
+    # The account, at any moment.
     _Row(Verdict(codes.QUOTA_EXCEEDED), _QUOTA),
     _Row(Verdict(codes.UNAUTHORIZED), _KEY_ENDED),
     _Row(Verdict(codes.UNAUTHORIZED), _KEY, moments=_BEFORE),
     _Row(Verdict(codes.RATE_LIMITED, retry=True), _RATE),
-    # Of the handle: the rest of the configuration was accepted before.
+    # The handle: the rest of the configuration was accepted before.
     _Row(_STALE, _HANDLE, moments=(Moment.RESUMING,)),
     _Row(_STALE, _ENTITY, moments=(Moment.RESUMING,)),
     _Row(_STALE, _DURATION, moments=(Moment.RESUMING,)),
     _Row(_STALE, _INACTIVE, moments=(Moment.RESUMING,)),
-    # Something that we said.
+    # Something that we sent.
     _Row(Verdict(codes.OPERATION_REFUSED), _OPERATION, moments=(Moment.SETUP,)),
     _Row(Verdict(codes.OPERATION_REFUSED, retry=True), _OPERATION, moments=_UNDER_WAY),
     _Row(Verdict(codes.UNKNOWN_ENTITY), _ENTITY, moments=(Moment.SETUP,)),
@@ -173,14 +173,14 @@ _ROWS: Final = (
     _Row(Verdict(codes.MODEL_NOT_FOUND), _MODEL, moments=_BEFORE),
     _Row(Verdict(codes.CONFIGURATION_REFUSED), _OURS, codes=_REFUSALS, moments=(Moment.SETUP,)),
     _Row(Verdict(codes.INVALID_REQUEST), _OURS, codes=_REFUSALS, moments=_UNDER_WAY),
-    # The end of somebody's time, and trouble that passes, under any code.
+    # Time limits and temporary failures, with any code.
     _Row(Verdict(codes.IDLE_TIMEOUT), _INACTIVE, moments=_UNDER_WAY),
     _Row(_UNAVAILABLE, _TIME_IS_UP, moments=_BEFORE),
     _Row(_EXPIRED, _TIME_IS_UP, moments=_UNDER_WAY),
     _Row(_EXPIRED, _PASSES, moments=(Moment.LEAVING,)),
     _Row(_INTERNAL, _FAILED),
     _Row(_UNAVAILABLE, _PASSES),
-    # No words that are known: what came before, and the code.
+    # No known words: what came before, and the code.
     _Row(_UNAVAILABLE, codes=(*_BUSY, *_LOST)),
     _Row(_UNAVAILABLE, codes=(close_codes.GOING_AWAY,), moments=_BEFORE),
     _Row(_INTERNAL, codes=(close_codes.INTERNAL_ERROR,), moments=_BEFORE),
@@ -197,7 +197,7 @@ _ROWS: Final = (
     ),
     _Row(_EXPIRED, codes=(close_codes.GOING_AWAY,), services=_GOOGLE),
     _Row(_UNAVAILABLE, codes=(close_codes.GOING_AWAY,)),
-    # An ordinary goodbye in mid-answer needs no words.
+    # An ordinary goodbye in mid-answer would have no reason text.
     _Row(
         _UNAVAILABLE,
         _ANY,
@@ -214,8 +214,8 @@ _ROWS: Final = (
 def judge(service: Service, code: int, reason: str, moment: Moment) -> Verdict:
     """What a close with `code` and `reason` means at that `moment`.
 
-    Case, spaces and underscores of the reason do not matter, and it may have been cut to what a close frame
-    carries. A lost connection counts as a close with 1006.
+    Case, whitespace and underscores in the reason do not matter, and it may have been cut to the size of a
+    close frame. A lost connection counts as a close with 1006.
     """
     words = _normalized(reason)
     for row in _ROWS:
@@ -225,7 +225,8 @@ def judge(service: Service, code: int, reason: str, moment: Moment) -> Verdict:
 
 
 def announced(message: str) -> str | None:
-    """The code of the end that an error event announces in words alone, as services do that give no code."""
+    """The code of the end that an error event announces in its text, for services that give no code; None if
+    it announces none."""
     words = _normalized(message)
     if _DURATION.search(words):
         return codes.EXPIRED
@@ -233,7 +234,8 @@ def announced(message: str) -> str | None:
 
 
 def passes(message: str) -> bool:
-    """Whether what an error event says of a configuration is trouble that passes, and no fault in it."""
+    """Whether an error event about a configuration reports a temporary failure, not a fault in the
+    configuration."""
     return _PASSES.search(_normalized(message)) is not None
 
 
@@ -243,8 +245,8 @@ def _normalized(reason: str) -> str:
 
 _STEPS: Final = {
     codes.CONFIGURATION_REFUSED: "check the session's parameters and the provider's options",
-    codes.UNAUTHORIZED: "check the API key, and what it may do",
-    codes.MODEL_NOT_FOUND: "check the model's name, and that it has live sessions",
+    codes.UNAUTHORIZED: "check the API key and its permissions",
+    codes.MODEL_NOT_FOUND: "check the model's name, and that it supports live sessions",
     codes.QUOTA_EXCEEDED: "check the account's plan and billing",
     codes.EXPIRED: "open another session",
     codes.IDLE_TIMEOUT: "open another session",
@@ -267,7 +269,7 @@ _LASTING: Final = frozenset({codes.UNAUTHORIZED, codes.QUOTA_EXCEEDED, codes.PRO
 
 
 def judge_failure(code: str, moment: Moment) -> Verdict:
-    """What it means that a connection ended with an error event, or of itself: `code` is one of `codes`."""
+    """What it means that a connection ended with an error event, or on our side: `code` is one of `codes`."""
     if moment not in _BEFORE or code in _LASTING:
         return Verdict(code)
     if code in _PASSING and (code, moment) != (codes.EXPIRED, Moment.RESUMING):

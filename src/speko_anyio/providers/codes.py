@@ -26,7 +26,7 @@ TRANSCRIPTION_FAILED: Final = "transcription_failed"
 RATE_LIMITED: Final = "provider_rate_limited"
 """Too much was asked of the provider for now."""
 APPROVAL_DENIED: Final = "provider_approval_denied"
-"""The provider asked whether it may run a tool, and nobody could say yes."""
+"""The provider asked for approval to run a tool, and nobody could give it."""
 GOING_AWAY: Final = "provider_going_away"
 """The provider will end the session soon."""
 

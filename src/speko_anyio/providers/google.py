@@ -60,19 +60,20 @@ MUTE_TIMEOUT: Final = 3.0
 stale mute would silence the session. While a response is generated, its pieces are closer together."""
 
 CUT_TIMEOUT: Final = 0.5
-"""Seconds after the provider's `interrupted` for which output is taken for the rest of what was cut off, if
-`turnComplete` does not come, as it should. The next answer can't come sooner: the user must finish first."""
+"""Seconds after the provider's `interrupted` during which output counts as the rest of the interrupted
+answer, if the `turnComplete` that should follow is missing. The next answer can't come sooner: the user must
+finish first."""
 
 LATE_WORDS_TIMEOUT: Final = 2.0
-"""Seconds after which words are complete that came when their turn was over: nothing marks their end. They
-are written down in one go, unlike what is still being said. Words of the assistant that come later than this
-belong to another answer."""
+"""Seconds after which words that came after the end of their turn count as complete, since nothing marks
+their end. They are transcribed in one go, unlike ongoing speech. Words of the assistant that come later than
+this belong to another answer."""
 
 GOING_ON_TIMEOUT: Final = 60.0
-"""As `STALLED_TIMEOUT`, between the turns of a model that said that it goes on: it may be thinking."""
+"""Like `STALLED_TIMEOUT`, between the turns of a model that announced more: it may be thinking."""
 
 SETTLED_TIMEOUT: Final = 10.0
-"""Seconds after which words of the user that nobody answered hold up nothing any more."""
+"""Seconds after which unanswered words of the user no longer hold anything up."""
 
 _BENIGN_REASONS: Final = frozenset(
     {"", "TURN_COMPLETE_REASON_UNSPECIFIED", "FINISH_REASON_UNSPECIFIED", "NEED_MORE_INPUT", "STOP"}
@@ -81,7 +82,8 @@ _CUT_SHORT: Final = re.compile(
     r"MAX_TOKENS|SAFETY|RECITATION|LANGUAGE|BLOCKLIST|SPII|GENERATED_|OUTPUT_|MAX_REGENERATION"
     r"|(IMAGE_|\A)PROHIBITED_CONTENT|IMAGE_OTHER|MODEL_ARMOR"
 )
-"""Reasons for which a limit or a filter cut an answer short; all others but the benign are failures."""
+"""Reasons that mean that a limit or a filter cut an answer short. All others, except the benign, are
+failures."""
 
 _RATE: Final = re.compile(r";\s*rate=(\d{1,6})\b")
 
@@ -193,7 +195,7 @@ class GoogleDialect(UserSide):
         if message.usage_metadata is not None:
             self._usage = message.usage_metadata
         if calls is not None:
-            # For the bill a response is over, too, when it leaves the word to a tool.
+            # For billing, a response also ends when it calls a tool.
             self._usage_due = True
             self._tell_usage()
             for call in calls.function_calls or ():
@@ -201,7 +203,7 @@ class GoogleDialect(UserSide):
         cut = self._progress.cut
         over = content is not None and self._note_end(content)
         if message.interaction_status:
-            # Some servers say it beside the content instead of in it.
+            # Some servers send it beside the content instead of inside.
             over = self._note_end(wire.ServerContent(interaction_status=message.interaction_status)) or over
         self._usage_due = self._usage_due or over
         if over or not self._progress.begun or (self._usage_due and self._calls.open):
@@ -226,7 +228,7 @@ class GoogleDialect(UserSide):
             self.stats.repeated_events += 1
             return
         if self.failure is not None:
-            return  # too late: somebody else may have been told already that it failed
+            return  # too late: the failure may have been reported already
         self._accepted = True
         self._timers.stop("ready")
         self.provider_session = ProviderSession(id=setup.session_id or None)
@@ -238,7 +240,7 @@ class GoogleDialect(UserSide):
         if self._handle_is_fresh:
             self._handle = update.new_handle
         else:
-            # The model is at work: there is no handle meanwhile.
+            # The model is generating: meanwhile there is no handle.
             self._progress.prompt()
 
     def _note_going_away(self, go_away: wire.GoAway) -> None:
@@ -252,7 +254,7 @@ class GoogleDialect(UserSide):
     # The conversation
 
     def _receive_content(self, content: wire.ServerContent) -> None:
-        """Take all of it but the end of the turn."""
+        """Take all of it, except the end of the turn."""
         if content.input_transcription is not None:
             self._user_speaks(content.input_transcription.text)
             self._receive_words(self._user, content.input_transcription)
@@ -287,7 +289,7 @@ class GoogleDialect(UserSide):
             self._tell(speech.finish())
 
     def _user_speaks(self, words: str) -> None:
-        """The user's words came: more of the assistant's are not of the answer before."""
+        """The user spoke, so any further words of the assistant belong to a new answer."""
         if words.strip():
             if not self._progress.begun:
                 self._finish_late_words()
@@ -305,7 +307,7 @@ class GoogleDialect(UserSide):
             self._timers.start("late", LATE_WORDS_TIMEOUT)
 
     def _finish_late_words(self) -> None:
-        """No more words come of an answer that was over already."""
+        """No more late words come for the answer that is over."""
         self._tell(self._assistant.finish())
 
     def _await_more_words(self) -> None:
@@ -328,12 +330,12 @@ class GoogleDialect(UserSide):
 
     def _note_generated(self) -> None:
         progress = self._progress
-        # Once the tools have answered, more is made.
+        # The model generates more once the tools have answered.
         if (progress.begun or progress.phase is Phase.MUTED) and not self._calls.open:
             progress.generated = progress.confirmed = True
 
     def _note_reason(self, reason: str) -> None:
-        """Why a turn ends, if not because all was said."""
+        """Note why a turn ends early."""
         if reason not in _BENIGN_REASONS:
             self._reason = reason
             if _CUT_SHORT.search(reason) is None:
@@ -357,7 +359,8 @@ class GoogleDialect(UserSide):
             return
         progress = self._progress
         if progress.generated:
-            # All of the response has come: this is the next one, and the end of that was not told.
+            # The response was complete, so this belongs to the next one: the end of the first was not
+            # signalled.
             if progress.phase is Phase.MUTED:
                 self._unmute()
             elif progress.prompted:
@@ -406,7 +409,8 @@ class GoogleDialect(UserSide):
         turn, waits = bool(content.turn_complete), bool(content.waiting_for_input)
         status = content.interaction_status
         cut = progress.cut or progress.phase is Phase.MUTED
-        # Nothing may have come of what was asked; and words alone are an answer if a turn ends with them.
+        # A turn without output still answers a request, and words alone are an answer if a turn ends with
+        # them.
         self._answering = self._answering or (
             turn and not cut and (progress.asked or self._assistant.speaking)
         )
@@ -429,7 +433,7 @@ class GoogleDialect(UserSide):
         return turn or idle
 
     def _answer_is_over(self) -> None:
-        """Its end was not told, but is clear from what follows, or from nothing following."""
+        """Its end was not signalled, but is clear from what follows, or from the silence."""
         self._tell(self._assistant.finish())
         self._server_tools_over = True
         self._progress.rest()
@@ -437,7 +441,7 @@ class GoogleDialect(UserSide):
         self._tell_end()
 
     def _tell_end(self, *, cut: bool = False) -> None:
-        """The answer is over, if there was one; `cut`: since the user spoke."""
+        """The answer is over, if there was one; `cut`: because the user spoke."""
         reason, self._reason = self._reason, ""
         if cut:
             self._end_answer("interrupted")
@@ -475,8 +479,8 @@ class GoogleDialect(UserSide):
         """The assistant was cut off: what is queued of its audio is not to be heard."""
         self._events[:] = [frame for frame in self._events if type(frame) is not Audio]
         if at == "user":
-            # The provider has given up its calls, too; while of our own interruption it may know nothing, and
-            # wait for their results.
+            # The provider has given up its calls, too. It may not know of a local interruption, and then
+            # still waits for their results.
             self._withdraw(frame.call_id for frame in self._events if type(frame) is ToolCall)
         self._odd = b""
         self._reason = ""
@@ -488,7 +492,7 @@ class GoogleDialect(UserSide):
         self._end_answer("interrupted")
 
     def _withdraw(self, call_ids: Iterable[str]) -> None:
-        """Take back calls that nobody took yet and that nobody wants a result of."""
+        """Drop those of these calls that are still queued: their results are no longer needed."""
         unwanted = set(call_ids)
         for frame in self._events[:]:
             if type(frame) is ToolCall and frame.call_id in unwanted:
@@ -517,7 +521,7 @@ class GoogleDialect(UserSide):
         self._timers.stop("mute")
 
     def _stalled(self) -> None:
-        """Nothing has come for long: is the answer over, although its end was not told?"""
+        """Nothing has come for a while: end the answer unless something shows that it continues."""
         progress = self._progress
         if progress.phase is Phase.MUTED:
             return
@@ -532,12 +536,13 @@ class GoogleDialect(UserSide):
             progress.prompted = True
 
     def _words_are_late(self) -> None:
-        """The time is over for words of the answer before; and nothing but words has come of another."""
+        """It is too late for words of the previous answer. If another has begun with words only, it ends
+        here."""
         progress = self._progress
         if progress.phase is Phase.ACTIVE and progress.begun:
             if progress.confirmed:
                 return
-            # They were late, then, or are all there is.
+            # They were late words, or all there is.
             progress.rest()
             self._timers.stop("stalled")
             self._answering = False
@@ -565,14 +570,14 @@ class GoogleDialect(UserSide):
 
     def _cancel_calls(self, ids: Sequence[str]) -> None:
         cancelled = [call_id for name in ids if (call_id := self._calls.cancel(name)) is not None]
-        # The user spoke while the model waited; nothing else need tell of that.
+        # The user spoke while the model waited; there may be no other sign of it.
         self._progress.cut = self._progress.cut or bool(cancelled)
         self._withdraw(cancelled)
         self._release_held()
 
     def _server_tool(self, name: str) -> None:
-        """The results of a tool that Google ran came along; that it was started is not told. Those that come
-        when an answer is over are of that."""
+        """Results of a tool that Google ran arrived; its start is not signalled. Results that come after the
+        end of an answer belong to that answer."""
         progress = self._progress
         if progress.phase is Phase.MUTED:
             self.stats.late_events += 1
@@ -603,10 +608,10 @@ class GoogleDialect(UserSide):
     # Time, the end
 
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
-        """As in `ProviderDialect`; an answer that was under way ends, too."""
+        """As in `ProviderDialect`. Also ends an answer that was in progress."""
         user, assistant = self._user.finish(), self._assistant.finish()
         for text in (user, assistant):
-            # What is too long to tell was not told before.
+            # A text that is too long was not reported before either.
             if text is not None and len(text.text) <= self.limits.max_text_size:
                 self._events.append(text)
         if self._answering:

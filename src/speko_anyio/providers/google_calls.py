@@ -43,13 +43,13 @@ class NamedCalls:
         return self._calls.full
 
     def is_open(self, wire_id: str) -> bool:
-        """Whether a call of this name waits for its result: it comes a second time, then. When it was
-        answered or given up, the provider uses the name again for another call."""
+        """Whether a call with this id waits for its result, so that it is a repeat. After the answer, or once
+        the call was given up, the provider may reuse the id for another call."""
         return self._open_by(wire_id) is not None
 
     def issue(self, wire_id: str, name: str) -> str:
-        """A call comes, new, and there is room for it: the id for the caller. It is made up if the provider
-        gave none, or one whose earlier call may still get a result."""
+        """Record a new call, for which there is room, and return the caller's id. The id is made up if the
+        provider gave none, or one whose earlier call may still get a result."""
         call_id = wire_id
         while not call_id or call_id in self._names or (wire_id != call_id and call_id in self._recent):
             self._made_up += 1
@@ -60,10 +60,10 @@ class NamedCalls:
         return call_id
 
     def cancel(self, wire_id: str) -> str | None:
-        """The result is not wanted any more. Returns the caller's id; None when nobody waits for it."""
+        """The result is no longer needed. Returns the caller's id; None if no such call is open."""
         call_id = self._open_by(wire_id)
         if call_id is None:
-            # An interruption may have made it moot before.
+            # An interruption may have made it moot already.
             moot = [name for name, answer in self._names.items() if answer.wire_id == wire_id]
             call_id = next((name for name in reversed(moot) if name in self._calls), None)
         if call_id is not None:
@@ -71,13 +71,13 @@ class NamedCalls:
         return call_id
 
     def give_up(self, call_id: str) -> None:
-        """As `cancel`, by the caller's id, of a call that waits."""
+        """Like `cancel`, by the caller's id, for an open call."""
         self._calls.answer(call_id)
         self._cancelled.add(call_id)
         self._forget()
 
     def withdraw(self, call_id: str) -> None:
-        """The caller never heard of this call, and will not: no result comes."""
+        """The caller never gets this call, so no result will come."""
         if call_id in self._calls:
             self._calls.answer(call_id)
         self._names.pop(call_id, None)

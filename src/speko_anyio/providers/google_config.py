@@ -67,8 +67,8 @@ class GoogleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     thinking_budget: Annotated[int, Meta(ge=-1)] | None = None
     """Tokens; only models 2.5."""
     thinking_level: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
-    """Only models 3.1, and those with extended thinking. The latter don't take ``"minimal"`` and have no
-    default of their own: if this is left out, they get ``"low"``, the quickest."""
+    """Only models 3.1, and those with extended thinking. The latter reject ``"minimal"`` and have no default
+    of their own: None gives them ``"low"``, the quickest."""
     tool_behavior: Literal["blocking", "non_blocking"] | None = None
     """Whether the model waits for a tool's result; which of the two is usual differs by model."""
     gate_input: bool | None = None
@@ -323,9 +323,9 @@ def _thinking(
     if generation is Generation.V3_8_THINKING:
         if level == "minimal":
             raise LocalProtocolError(
-                f"{model} does not take the thinking_level 'minimal'; use 'low', 'medium' or 'high'"
+                f"{model} does not accept the thinking_level 'minimal'; use 'low', 'medium' or 'high'"
             )
-        # It refuses a setup without one.
+        # The model rejects a setup without one.
         level = level or "low"
     if budget is None and level is None:
         return UNSET

@@ -178,7 +178,7 @@ class UsageMetadata(_Heard, frozen=True):
     prompt_tokens_details: tuple[TokenCount, ...] | None = None
     response_tokens_details: tuple[TokenCount, ...] | None = None
     candidates_tokens_details: tuple[TokenCount, ...] | None = None
-    """What Vertex AI calls the response's."""
+    """Vertex AI's name for `response_tokens_details`."""
     prompt_token_count: Raw = _NOTHING
     cached_content_token_count: Raw = _NOTHING
     response_token_count: Raw = _NOTHING
@@ -204,7 +204,7 @@ class ServerContent(_Heard, frozen=True):
     turn_complete: bool = False
     turn_complete_reason: str = ""
     finish_reason: str = ""
-    """As other methods of the API call the reason."""
+    """The name of the reason in other methods of the API."""
     interaction_status: str = ""
     waiting_for_input: bool = False
     grounding_metadata: dict[str, Raw] | None = None
@@ -223,11 +223,12 @@ class FunctionCall(_Heard, frozen=True):
 
     @property
     def arguments(self) -> str:
-        """As JSON text: of an object, unless the model gave something else, which the tool can refuse."""
+        """The arguments as JSON text: an object, unless the model gave something else, which the tool can
+        reject."""
         given = bytes(self.args) or b"{}"
         try:
             value = _ARGUMENTS.decode(given)
-            if isinstance(value, str):  # JSON text of an object is as good
+            if isinstance(value, str):  # JSON text of an object means the same
                 value = _OBJECT.decode(value)
             return _ENCODE(value or {}).decode()
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -253,8 +254,8 @@ class GoAway(_Heard, frozen=True):
 
     @property
     def seconds_left(self) -> float | None:
-        """As a number; None when that can't be told. ``"50s"`` is usual; ``"1m30s"``, a number, or an object
-        with `seconds`, mean as much."""
+        """As a number; None if it can't be parsed. ``"50s"`` is usual; ``"1m30s"``, a number, and an object
+        with `seconds` are understood too."""
         try:
             value = msgspec.json.decode(self.time_left)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -287,17 +288,17 @@ class ServerMessage(_Heard, frozen=True):
     go_away: GoAway | None = None
     session_resumption_update: ResumptionUpdate | None = None
     interaction_status: str = ""
-    """Where some servers say it."""
+    """Some servers send it here."""
     voice_activity: dict[str, Raw] | None = None
     voice_activity_detection_signal: dict[str, Raw] | None = None
 
 
 class Decoded(NamedTuple):
-    """A message, and what in it is odd, or new to this version."""
+    """A message, and its odd or unknown fields."""
 
     message: ServerMessage
     odd: tuple[str, ...] = ()
-    """Paths of the fields whose value was read as another, or ignored: see `lenient`."""
+    """Paths of the fields whose value was read as another, or ignored; see `lenient`."""
     unknown: tuple[str, ...] = ()
     """The unknown fields, as paths."""
 
@@ -316,12 +317,12 @@ def decode(data: bytes | str) -> Decoded:
         # The decoder does not look into what stays `Raw`.
         return Decoded(_STRICT.decode(data if isinstance(data, str) else data.decode()))
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
-        pass  # something is new in it, or odd, or wrong
+        pass  # something in it is new, odd or invalid
     text = data if isinstance(data, str) else text_of(data)
     if not text.strip():
         return Decoded(ServerMessage(), ("",))
     message, odd, unknown = fit(parse(text), ServerMessage)
     if "setupComplete" in odd:
-        # Whatever stands there, it says that the setup was accepted.
+        # Any value means that the setup was accepted.
         message = msgspec.structs.replace(message, setup_complete=SetupComplete())
     return Decoded(message, odd, unknown)

@@ -7,12 +7,12 @@ is dropped: the model hears of an interruption later than it happens, and a loca
 Transcription has no fixed order, so words alone are weak evidence. After the end of an answer:
 
 - audio, or a tool call, always begins another answer;
-- words begin one if something has asked for it since (`Progress.prompted`): the user spoke, we ended the
-  user's turn, a tool's result was sent, the model said that it is at work, or so much time has passed that
-  the words can't be late. Otherwise they are late words of the answer that is over.
+- words begin one if something has prompted it since (`Progress.prompted`): the user spoke, we ended the
+  user's turn, a tool's result was sent, the model reported that it is working, or so much time has passed
+  that the words can't be late. Otherwise they are late words of the answer that is over.
 
-An answer of which only words have come is held to be one for a short time: it must be confirmed by audio, a
-tool call or an end.
+An answer that consists of words only is provisional: audio, a tool call or an end must confirm it within a
+short time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Phase(enum.Enum):
 
 
 _IDLE: Final = frozenset({"IDLE", "REQUIRES_ACTION"})
-"""Statuses that say that nothing more comes by itself; the second is the older name of the first."""
+"""Statuses that mean that nothing more comes unprompted; the second is the older name of the first."""
 
 
 class Progress:
@@ -57,27 +57,27 @@ class Progress:
     def __init__(self) -> None:
         self.phase = Phase.IDLE
         self.awaited = False
-        """In manual mode: we ended the user's turn, and nothing has come of it yet."""
+        """In manual mode: we ended the user's turn, and no output has come yet."""
         self.asked = False
         """We ended the user's turn, in either mode, and no answer has begun since."""
         self.prompted = True
-        """Words that come now begin an answer, since something has asked for one."""
+        """Words that come now begin an answer, since something has prompted one."""
         self.begun = False
         """Something has come since the last turn of the model."""
         self.confirmed = False
-        """More than words has come of the answer."""
+        """More than words of the answer has come."""
         self.generated = False
         """All of the turn has come: audio that follows is of another."""
         self.cut = False
         """The provider said that the user cut in, or gave up its calls, and the turn is not over yet."""
         self.told = False
-        """The model is muted because the provider said that the user cut in."""
+        """The model is muted because the provider reported that the user cut in."""
         self.resumed = False
-        """The user's words came after that: what the model says next answers them."""
+        """The user spoke after that: the model's next output answers them."""
         self.dropped = False
         """Something was dropped since the model was muted."""
         self.heard_from = False
-        """Something came of the answer since this was last looked at."""
+        """Output of the answer has come since this was last checked."""
         self._reports = False
 
     @property
@@ -110,14 +110,14 @@ class Progress:
         return first
 
     def prompt(self) -> None:
-        """Something asks for an answer, or shows that words can't be late."""
+        """Something prompts an answer, or shows that words can't be late."""
         if self.generated or not self.begun:
             self.prompted = True
         if self.phase is Phase.MUTED and self.told:
             self.resumed = True
 
     def mute(self, *, told: bool) -> None:
-        """What is still to come of this answer does not count; `told`: the provider says so."""
+        """The rest of this answer does not count; `told`: the provider reported an interruption."""
         self.phase = Phase.MUTED
         self.told = told
         self.dropped = self.resumed = False

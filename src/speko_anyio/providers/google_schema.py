@@ -2,7 +2,7 @@
 
 Gemini closes the session for one key that it does not know, so only known keys pass. What has an equivalent
 is converted; what merely narrows the allowed values is left out and noted; what would change the arguments
-themselves (a recursive type, one without any possible value) is refused. Nothing is dropped silently.
+themselves (a recursive type, or one that no value fits) is refused. Nothing is dropped silently.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ MAX_DEPTH: Final = 32
 """Nesting of schemas. Gemini gives no figure; models lose track long before."""
 
 MAX_SIZE: Final = 1_000_000
-"""Characters of texts, and entries of objects and lists, in one tool's parameters once references are written
-out: what is referred to often counts as often."""
+"""The most characters of text, plus entries of objects and lists, in one tool's parameters after references
+are expanded: a definition counts as often as it is referenced."""
 
 _MAX_PLACES: Final = 5
-"""Places that one note names."""
+"""The most places that one note names."""
 
 _MAX_PLACE: Final = 200
-"""Characters of a place in an error."""
+"""The most characters of a place in an error."""
 
 _MAX_NOTES: Final = 20
-"""Kinds of things left out that have a note of their own."""
+"""The most dropped keys that get their own note."""
 
 _MAX_COMPARED: Final = 100
-"""Entries of an object or a list that are compared with another's; larger ones count as different."""
+"""The most entries of objects and lists that are compared; larger ones count as different."""
 
 _TYPES: Final = {
     "string": "STRING",
@@ -111,7 +111,7 @@ class _Converter:
         self.dropped.setdefault(key, {})[where] = None
 
     def root(self) -> tuple[dict[str, Any], str, tuple[str, ...]]:
-        """The parameters themselves, which must be one object: alternatives of them are merged."""
+        """The parameters themselves, which must be one object: its alternatives are merged."""
         where = "parameters"
         flat, refs = self.flat(self._root, where, ())
         merged = self._object_of(flat, where, refs, 0)
@@ -135,7 +135,7 @@ class _Converter:
         for key, branches in groups:
             del merged[key]
             if not isinstance(branches, list):
-                raise self._refuse(where, "has alternatives that are no list; correct it")
+                raise self._refuse(where, "has alternatives that are not a list; correct it")
             objects = []
             for number, branch in enumerate(branches):
                 if not _is_null(branch):
@@ -180,13 +180,13 @@ class _Converter:
     def _properties(self, flat: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         properties = flat.get("properties", {})
         if not isinstance(properties, Mapping) or not all(isinstance(name, str) for name in properties):
-            raise self._refuse(where, "has properties that are no object; correct it")
+            raise self._refuse(where, "has properties that are not an object; correct it")
         return properties
 
     def _required(self, flat: Mapping[str, Any], where: str) -> list[str]:
         required = flat.get("required", [])
         if not isinstance(required, list):
-            raise self._refuse(where, "has a required that is no list; correct it")
+            raise self._refuse(where, "has a `required` that is not a list; correct it")
         names = [name for name in required if isinstance(name, str)]
         if len(names) < len(required):
             self._drop("required names other than text", where)
@@ -197,7 +197,7 @@ class _Converter:
         if self._size > MAX_SIZE:
             raise self._refuse(
                 where,
-                f"makes it larger than {MAX_SIZE} characters with its references written out; simplify it",
+                f"makes it larger than {MAX_SIZE} characters with its references expanded; simplify it",
             )
 
     def flat(
@@ -235,7 +235,7 @@ class _Converter:
     def _resolve(self, ref: Any, where: str) -> Any:
         """What the JSON pointer `ref` (RFC 6901) leads to."""
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
-            raise self._refuse(where, "refers outside of itself; put what it refers to under $defs")
+            raise self._refuse(where, "has a reference to the outside; put its target under $defs")
         if ref not in self._resolved:
             node: Any = self._root
             for step in ref.split("/")[1:]:
@@ -246,7 +246,7 @@ class _Converter:
                     node = node[int(step)]
                 else:
                     raise self._refuse(
-                        where, f"refers to {ref[:_MAX_PLACE]!r}, which is not there; correct it"
+                        where, f"refers to {ref[:_MAX_PLACE]!r}, which does not exist; correct it"
                     )
             self._resolved[ref] = node
         return self._resolved[ref]
@@ -270,7 +270,7 @@ class _Converter:
     def _type_of_both(self, one: Any, other: Any, where: str) -> Any:
         names = _lower(one), _lower(other)
         if names[0] != names[1] and set(map(str, names)) != {"integer", "number"}:
-            raise self._refuse(where, "must be of two types at once; correct it")
+            raise self._refuse(where, "has two types at once; correct it")
         return "integer" if names[0] != names[1] else one
 
     def _count(self, where: str, depth: int) -> None:
@@ -289,7 +289,7 @@ class _Converter:
         out: dict[str, Any] = {key: flat[key] for key in ("title", "description") if flat.get(key)}
         for key, value in out.items():
             if not isinstance(value, str):
-                raise self._refuse(where, f"has a {key} that is no text; correct it")
+                raise self._refuse(where, f"has a {key} that is not text; correct it")
             self._weigh(where, len(value))
         if flat.get("nullable") is True:
             out["nullable"] = True
@@ -318,7 +318,7 @@ class _Converter:
             self._drop("oneOf beside anyOf", where)
         branches = flat.get("anyOf", flat.get("oneOf"))
         if branches is None and (types := _types_of(flat)) is not None:
-            # Keys that go with one of the types are for the branches to pick.
+            # The branches pick the keys that go with their type.
             beside = {"type", "title", "description", "enum", "default", "nullable"}
             rest = {key: value for key, value in flat.items() if key not in beside}
             branches = [{**rest, "type": name, **_of_type(name, flat)} for name in types]
@@ -327,7 +327,7 @@ class _Converter:
         if branches is None:
             return None
         if not isinstance(branches, list):
-            raise self._refuse(where, "has alternatives that are no list; correct it")
+            raise self._refuse(where, "has alternatives that are not a list; correct it")
         real = [branch for branch in branches if not _is_null(branch)]
         if not real:
             raise self._refuse(where, "has no possible value but null; leave it out")
@@ -398,7 +398,7 @@ class _Converter:
             if len(texts) < len(some) or not some:
                 self._drop("enum of other than strings", where)
             if "" in texts:
-                # Gemini refuses the whole setup for one.
+                # Gemini rejects the whole setup because of one.
                 self._drop("empty texts in an enum", where)
             if texts := [value for value in dict.fromkeys(texts) if value]:
                 self._weigh(where, sum(map(len, texts)) + len(texts))
@@ -416,7 +416,7 @@ class _Converter:
         pattern = flat.get("pattern")
         if kind == "STRING" and pattern is not None:
             if not isinstance(pattern, str):
-                raise self._refuse(where, "has a pattern that is no text; correct it")
+                raise self._refuse(where, "has a pattern that is not text; correct it")
             self._weigh(where, len(pattern))
             out["pattern"] = pattern
         default = flat.get("default")
@@ -433,7 +433,7 @@ class _Converter:
                 return value
             if value == int(value) and value >= 0:
                 return int(value)
-        raise self._refuse(where, f"has a {key} that is no number{' of things' if whole else ''}; correct it")
+        raise self._refuse(where, f"has a {key} that is not a {'count' if whole else 'number'}; correct it")
 
     def _object(
         self, flat: dict[str, Any], out: dict[str, Any], where: str, refs: tuple[str, ...], depth: int
@@ -456,7 +456,7 @@ class _Converter:
     ) -> None:
         items = flat.get("items")
         if items is False:
-            items = None  # nothing but what prefixItems has
+            items = None  # no items beyond prefixItems
         if items is None and isinstance(flat.get("prefixItems"), list) and flat["prefixItems"]:
             items = {"anyOf": flat["prefixItems"]}
         if isinstance(items, list):
@@ -470,7 +470,7 @@ def _some(places: list[str]) -> str:
 
 
 def _said_of(out: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """What is said in `out` for `schema`, each of its alternatives in its place."""
+    """`schema` with the keys of `out`; if it has alternatives, each of them gets the keys."""
     if "anyOf" in schema:
         return {"anyOf": [_said_of(out, branch) for branch in schema["anyOf"]]}
     return {**out, **schema}
@@ -497,7 +497,7 @@ def _is_null(schema: Any) -> bool:
 
 
 def _types_of(flat: Mapping[str, Any]) -> list[Any] | None:
-    """The types that `flat` allows, if it names several, or its values are of several."""
+    """The types that `flat` allows, if it names several or its enum has values of several; else None."""
     kinds = flat.get("type")
     if isinstance(kinds, list):
         names = [_lower(name) for name in kinds]
@@ -515,7 +515,7 @@ def _types_of(flat: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _of_type(name: Any, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Which of the values that `flat` names are of this type."""
+    """The enum values and the default of `flat` that have this type."""
     found: dict[str, Any] = {}
     values = flat.get("enum")
     if isinstance(values, list):
@@ -548,11 +548,11 @@ def _length(value: Any) -> int:
     try:
         return len(msgspec.json.encode(value))
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError):
-        return 0  # which sending the setup will say
+        return 0  # sending the setup will report it
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether both say the same; what would take long to compare counts as different."""
+    """Whether both are equal; values that would take long to compare count as different."""
     if one is other:
         return True
     if isinstance(one, list | Mapping) and (len(one) > _MAX_COMPARED or _is_deep(one)):
@@ -566,13 +566,13 @@ def _is_deep(value: Any) -> bool:
 
 
 def _beyond(names: list[Any], known: list[Any]) -> list[Any]:
-    """Of `names` those that are not in `known`."""
+    """The `names` that are not in `known`."""
     taken = {name for name in known if isinstance(name, str)}
     return [name for name in names if not (isinstance(name, str) and name in taken)]
 
 
 def _either(schemas: list[Any]) -> Any:
-    """A schema of whatever one of these allows."""
+    """A schema that allows whatever any of these allows."""
     texts: dict[str, None] = {}
     for schema in schemas:
         if not isinstance(schema, Mapping) or not schema.keys() <= {"const", "enum", "type", "title"}:

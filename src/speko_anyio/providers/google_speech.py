@@ -27,7 +27,7 @@ class Speech:
         if not fragment:
             return None
         self._interim = ""
-        # A fragment may end within a surrogate pair, whose other half begins the next.
+        # A fragment may end within a surrogate pair, whose other half begins the next fragment.
         self._text += fragment
         text = mended(self._text, more=True)
         return Transcript(self._role, text, False) if text else None

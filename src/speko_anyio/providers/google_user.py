@@ -28,8 +28,8 @@ from .turns import TurnEnd
 
 _DEFAULT_OPTIONS: Final = GoogleOptions()
 STALLED_TIMEOUT: Final = 20.0
-"""Seconds without output, with nothing left to play, after which an answer counts as over although its end
-was not told, and one that was asked for counts as not coming."""
+"""Seconds without output, with nothing left to play, after which an answer counts as over even though its end
+was not signalled, and a requested answer counts as not coming."""
 
 _MESSAGE_MS: Final = 100
 """Audio in one message we send; the longest that Google recommends."""
@@ -41,11 +41,11 @@ class GoogleStats(msgspec.Struct):
     unknown_fields: int = 0
     """Fields that this version does not know; one at the top of a message also gave an `Unknown`."""
     odd_fields: int = 0
-    """Fields with a value of another type than theirs, which was read as what it must mean, or ignored."""
+    """Fields with a value of the wrong type, which was read as what it must mean, or ignored."""
     early_messages: int = 0
     """Messages with content before the configuration was accepted."""
     late_events: int = 0
-    """Output of a response that was cut off, and words of one that was over."""
+    """Output of a response that was cut off, and words of one that had ended."""
     repeated_events: int = 0
     """Acceptances, interruptions and calls that were told before."""
     skipped_commits: int = 0
@@ -122,11 +122,11 @@ class UserSide(ProviderDialect, abc.ABC):
         self._usage: wire.UsageMetadata | None = None
         self._usage_due = False
         self._user_settled = False
-        """Whether the user's words, though not complete, hold up nothing any more."""
+        """Whether the user's words, though incomplete, no longer hold anything up."""
         self._answering = False
-        """Whether an answer has begun whose end was not told to the caller."""
+        """Whether an answer has begun whose end was not reported yet."""
         self._reason = ""
-        """Why the turn ends, if not because all was said."""
+        """Why the turn ends early; empty if it doesn't."""
         self._server_tools: set[str] = set()
         self._server_tools_over = False
         self._server_tools_told = 0
@@ -321,7 +321,7 @@ class UserSide(ProviderDialect, abc.ABC):
         else:
             self._queue([wire.ACTIVITY_END])
             if progress.phase is Phase.MUTED and (not (progress.begun or progress.dropped)):
-                # Nothing more comes of the response that was cut off: what comes now is the next one.
+                # The interrupted response gives nothing more: output from now on is the next one.
                 self._unmute()
             progress.awaited = True
             self._start_stalled_timer(STALLED_TIMEOUT)
@@ -348,13 +348,13 @@ class UserSide(ProviderDialect, abc.ABC):
             try:
                 self._send_turn_end()
             except LocalProtocolError:
-                # What follows must not become part of the turn that has no end.
+                # The audio that follows must not become part of the unfinished turn.
                 self._held_lost += len(after)
                 return
         self._send_what_fits(after)
 
     def _send_what_fits(self, pcm: bytes) -> None:
-        """Send audio that had to wait. Nobody who could be told of a full outbox asked for this now."""
+        """Send held audio. No caller is waiting who could be told of a full outbox."""
         for start in range(0, len(pcm), self._message_size):
             try:
                 self._send(pcm[start : start + self._message_size])
@@ -385,4 +385,4 @@ class UserSide(ProviderDialect, abc.ABC):
 
     @abc.abstractmethod
     def _start_stalled_timer(self, seconds: float) -> None:
-        """If nothing comes for that long, nothing will."""
+        """After that long without output, none will come."""
