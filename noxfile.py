@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 - here to be read by the Pythons below
-    # Otherwise pip resolves the requirements for minutes, and blames one of them.
+    # Otherwise pip tries to resolve the requirements for minutes, then blames one of them.
     sys.exit(
         f"speko-anyio needs Python 3.11 or newer, and this is Python {sys.version.split()[0]}: "
         "delete .venv and start again with a newer one, such as python3.12 in place of python3"

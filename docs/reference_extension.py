@@ -1,4 +1,5 @@
-"""An extension of griffe, which reads the sources for the reference: constructors of Structs, few labels."""
+"""An extension of griffe, which reads the sources for the reference: adds constructors of Structs, removes
+labels."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any, Final
 import griffe
 
 _NOISE: Final = {"class-attribute", "instance-attribute", "module-attribute"}
-"""Labels that tell a reader nothing: a field of a Struct has two of them."""
+"""Labels without meaning for readers: a field of a Struct has two of them."""
 
 
 class Reference(griffe.Extension):
@@ -19,7 +20,7 @@ class Reference(griffe.Extension):
         for member in members:
             if isinstance(member, griffe.Class) and _is_struct(member) and "__init__" not in member.members:
                 member.set_member("__init__", _constructor(member))
-        for member in members:  # last: the constructors are told the fields by their labels
+        for member in members:  # last, since the constructors find the fields by their labels
             member.labels -= _NOISE
 
 
@@ -59,7 +60,7 @@ def _constructor(struct: griffe.Class) -> griffe.Function:
 
 
 def _fields(struct: griffe.Class) -> list[griffe.Attribute]:
-    """Its own and its bases' fields, in the order of the constructor."""
+    """The fields of the class and its bases, in the order of the constructor."""
     fields = {field.name: field for base in reversed(_parents(struct)) for field in _fields(base)}
     for member in struct.members.values():
         if isinstance(member, griffe.Attribute) and "instance-attribute" in member.labels:
@@ -68,7 +69,7 @@ def _fields(struct: griffe.Class) -> list[griffe.Attribute]:
 
 
 def _says(struct: griffe.Class, option: str) -> bool:
-    """Whether the class statement has ``option=True``, or that of a base."""
+    """Whether the class statement, or that of a base, has ``option=True``."""
     own = struct.keywords.get(option)
     if own is not None:
         return str(own) == "True"
@@ -76,7 +77,7 @@ def _says(struct: griffe.Class, option: str) -> bool:
 
 
 def _default(value: Any) -> Any:
-    """The default that ``msgspec.field`` names; a factory's is shown as its call."""
+    """The default, also that of ``msgspec.field``; a default factory is shown as its call."""
     if isinstance(value, griffe.ExprCall) and value.function.canonical_path == "msgspec.field":
         for argument in value.arguments:
             if isinstance(argument, griffe.ExprKeyword):

@@ -189,7 +189,7 @@ class Conversation:
         return f"{request.name} gave no answer in {TOOL_TIMEOUT:g} seconds"
 
     async def _conclude(self, reply: Reply, status: ResponseStatus) -> None:
-        """Say what was said in the end, also of an answer that was cut off, its cost, and that it is over."""
+        """Send the final transcript, even of an answer that was cut off, its usage, and its end."""
         if reply.said:
             # As far as it was said: the model should not believe that the user heard the rest.
             self._messages.append(Message("assistant", reply.said))

@@ -290,7 +290,7 @@ class _SessionTelemetry(SessionObserver):
             turn.last = self._now()
             if status != "done":
                 turn.span.set_attribute("speko.turn.status", status)
-            # What follows is another turn, unless it is on account of a tool's result.
+            # What follows is another turn, unless it answers a tool's result.
             turn.answered = not self._tools
 
     def _end_turn(self) -> None:

@@ -269,7 +269,7 @@ REFUSED: list[tuple[Json, Json, str]] = [
         ({"tools": (ToolSpec(name=name),)}, {}, f"can't take a tool named {name!r}")
         for name in ("1st", "", "get weather", "größe", "x" * 129, "-a", "a\n", "a/b", "天気")
     ),
-    ({"tools": (WEATHER, WEATHER)}, {}, "a name of its own"),
+    ({"tools": (WEATHER, WEATHER)}, {}, "two tools are named"),
     ({"tools": (ToolSpec(name="t", parameters={"type": "string"}),)}, {}, "wrap them in an object"),
     (
         {"tools": (ToolSpec(name="t", parameters={"properties": {"x": {"default": object()}}}),)},

@@ -376,8 +376,8 @@ RECURSIVE = {"$defs": {"N": {"type": "object", "properties": {"next": {"$ref": "
 REFUSED: list[tuple[Schema, Schema, str]] = [
     ({"$ref": "#/$defs/N"}, RECURSIVE, "parameters.p.next refers to itself"),
     ({"$ref": "#"}, {}, "refers to itself"),
-    ({"$ref": "https://example.com/s"}, {}, "outside of itself"),
-    ({"$ref": 5}, {}, "outside of itself"),
+    ({"$ref": "https://example.com/s"}, {}, "a reference to the outside"),
+    ({"$ref": 5}, {}, "a reference to the outside"),
     ({"$ref": "#/$defs/none"}, {}, "which does not exist"),
     ({"$ref": "#/type/x"}, {}, "which does not exist"),
     (False, {}, "is not a JSON Schema that any value fits"),  # type: ignore[list-item]

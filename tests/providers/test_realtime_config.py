@@ -224,8 +224,8 @@ def test_long_descriptions_are_cut() -> None:
 @pytest.mark.parametrize(
     ("tools", "problem"),
     [
-        ((ToolSpec(name=""),), "a name of its own"),
-        ((ToolSpec(name="f"), ToolSpec(name="f")), "a name of its own"),
+        ((ToolSpec(name=""),), "has an empty name"),
+        ((ToolSpec(name="f"), ToolSpec(name="f")), "two tools are named"),
         ((ToolSpec(name="f", parameters={"type": "string"}),), "JSON Schema of an object"),
         ((ToolSpec(name="f", description="\ud800"),), "written as JSON"),
         ((ToolSpec(name="f", parameters={"x": object()}),), "written as JSON"),
@@ -239,7 +239,7 @@ def test_tools_that_cannot_be_used_are_refused(tools: tuple[ToolSpec, ...], prob
 
 @pytest.mark.parametrize("name", ["calendar.read", "get weather", "tag_größe", "x" * 65, "f\n", "\ud800"])
 def test_a_name_that_openai_does_not_take_is_refused(name: str) -> None:
-    problem = r"OpenAI does not take .* as the name of a tool; use 1 to 64"
+    problem = r"OpenAI does not accept .* as the name of a tool; use 1 to 64"
     with pytest.raises(LocalProtocolError, match=problem) as caught:
         openai_session(tools=(ToolSpec(name="fine"), ToolSpec(name=name)))
     assert repr(name) in str(caught.value)

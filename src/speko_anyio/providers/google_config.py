@@ -389,9 +389,7 @@ def _tools(
                 "and begins with a letter or _; rename it"
             )
         if tool.name in taken:
-            raise LocalProtocolError(
-                f"each tool needs a name of its own, but two have {tool.name!r}; rename one"
-            )
+            raise LocalProtocolError(f"two tools are named {tool.name!r}; rename one")
         taken.add(tool.name)
         parameters, more_notes = convert_parameters(tool.name, tool.parameters)
         notes += more_notes

@@ -1,18 +1,18 @@
-"""One odd side field never costs the call: the rule by which the decoders of all providers forgive.
+"""Lenient decoding of providers' messages: one odd field must never end a call.
 
 Providers, proxies and compatible servers fill the same fields in different ways: a count is ``3.0``, a time
-is a date, an object is null, a string ends in half of a surrogate pair. A decoder first tries the strict
-decoding of msgspec, which is fast and right for nearly every message. Only what that refuses comes here:
-`parse` takes any JSON object, and `fit` makes the wanted Struct of it. For each field:
+is a date, an object is null, a string ends in half of a surrogate pair. A decoder first tries msgspec's
+strict decoding, which is fast and right for nearly every message. Only rejected messages come here: `parse`
+accepts any JSON object, and `fit` converts it to the Struct. For each field:
 
-- a value that can only mean one thing is read as that: ``3.0`` and ``"3"`` for the count 3, a number for
-  text, base64 in the URL-safe alphabet, in lines or without its padding;
-- any other value of the wrong type, null included, counts as missing: the field takes its default, and an
+- a value with only one possible meaning is read that way: ``3.0`` and ``"3"`` as the count 3, a number as
+  text, base64 in the URL-safe alphabet, in lines or without padding;
+- any other value of the wrong type, including null, counts as missing: the field takes its default, and an
   array loses that element;
-- halves of surrogate pairs are joined, and a half without its other is U+FFFD (`mended`).
+- halves of surrogate pairs are joined, and an unpaired half becomes U+FFFD (`mended`).
 
-Each of these is named in `Fitted.odd`, for the statistics. Two things stay errors (`MalformedMessage`), since
-guessing would be worse: a message that is not a JSON object, and text in a field of bytes that is not base64.
+`Fitted.odd` names each such field, for the statistics. Two things remain errors (`MalformedMessage`), since
+guessing would be worse: a message that is not a JSON object, and invalid base64 in a bytes field.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from msgspec import Meta, Raw, inspect
 from ..protocol.codec import MalformedMessage, mended
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-"""How many: a whole number that JSON carries exactly everywhere. Anything else counts as missing."""
+"""A count: a whole number that every JSON parser reads exactly. Anything else counts as missing."""
 
 JsonText: TypeAlias = Annotated[str, Meta(extra={"json": True})]
-"""Text for which an array or an object stands just as well, as its own JSON text."""
+"""Text. An array or an object is also accepted, and becomes its JSON text."""
 
 Piece: TypeAlias = Annotated[str, Meta(extra={"piece": True})]
-"""A piece of a longer text, which may end within a surrogate pair; the joined text needs `mended`."""
+"""A piece of a longer text, which may end within a surrogate pair; pass the joined text to `mended`."""
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
 class Fitted(NamedTuple, Generic[StructT]):
-    """A message, and what was odd about it."""
+    """A message, and its odd and unknown fields."""
 
     value: StructT
     odd: tuple[str, ...] = ()
     """Paths of the fields whose value was read as another, or dropped."""
     unknown: tuple[str, ...] = ()
-    """Paths of the fields that Structs with `forbid_unknown_fields` have no place for; they are left out."""
+    """Paths of unknown fields in Structs with `forbid_unknown_fields`; they are left out."""
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The JSON object that `text` is; also with what Python's own encoder writes (NaN, lone surrogates), and
-    with numbers of any length. `MalformedMessage` for anything else."""
+    """Parse a JSON object. Also accepts what Python's own encoder writes (NaN, lone surrogates) and numbers
+    of any length. Raises `MalformedMessage` for anything else."""
     try:
         value = _JSON.decode(text.removeprefix("\ufeff"))
     except RecursionError:
@@ -67,19 +67,19 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def text_of(data: bytes) -> str:
-    """Text that came as bytes: UTF-8, with U+FFFD for what is not."""
+    """Decode text that came as bytes: UTF-8, with invalid bytes replaced by U+FFFD."""
     try:
         return data.decode()
     except UnicodeDecodeError:
         pass
     try:
-        return data.decode(errors="surrogatepass")  # halves of a pair, each in three bytes
+        return data.decode(errors="surrogatepass")  # surrogate halves encoded in three bytes each
     except UnicodeDecodeError:
         return data.decode(errors="replace")
 
 
 def fit(value: Mapping[str, Any], kind: type[StructT]) -> Fitted[StructT]:
-    """`value`, a JSON object, as a `kind`, by the rule above. All fields of `kind` need defaults."""
+    """Convert `value`, a JSON object, to `kind` by the rules above. All fields of `kind` need defaults."""
     fitting = _Fitting()
     try:
         struct = fitting.struct(value, kind, "")
@@ -93,7 +93,7 @@ class _Misfit(Exception):
 
 
 class _Fitting:
-    """One call of `fit`. The methods raise `_Misfit`."""
+    """The state of one `fit`. The methods raise `_Misfit` for a value that counts as missing."""
 
     def __init__(self) -> None:
         self.odd: list[str] = []
@@ -143,7 +143,7 @@ class _Fitting:
             return None
         exact = {bool: inspect.BoolType, int: inspect.IntType, float: inspect.FloatType, str: inspect.StrType}
         wanted = exact.get(type(value))
-        # The type that the value has already comes first.
+        # Try the type that the value already has first.
         for shape in sorted(types, key=lambda shape: wanted is None or not isinstance(shape, wanted)):
             if not isinstance(shape, inspect.NoneType):
                 try:
@@ -252,7 +252,7 @@ def _whole(value: object) -> int:
 def _bytes(value: object, path: str) -> bytes:
     if not isinstance(value, str):
         raise _Misfit
-    # The URL-safe alphabet, no padding, and lines of 76 characters are as good.
+    # Accept the URL-safe alphabet, missing padding and line breaks.
     standard = value.translate(_STANDARD_BASE64)
     try:
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
@@ -269,7 +269,7 @@ def _raw(value: Any) -> Raw:
 
 
 def _integer(digits: str) -> int | float:
-    # Python refuses to read thousands of digits, and nobody means them.
+    # Python refuses to parse thousands of digits, and no real value has them.
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 

@@ -1,7 +1,7 @@
-"""Models whose end their provider has announced: until when each can be used, and what replaces it.
+"""Models that their provider has announced the end of: the date, and what replaces them.
 
 Add an entry when an announcement appears; a test fails 30 days before the end of any model that this project
-itself names. A date is text, since this package knows no clock.
+itself names. Dates are text, since this package reads no clock.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import msgspec
 
 
 class AnnouncedEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider has announced of one model."""
+    """The announced end of one model."""
 
     model: str
-    """The provider's name of it. A dated snapshot, ``model-2025-08-28``, ends with it."""
+    """The provider's name for it. Its dated snapshots, such as ``model-2025-08-28``, end with it."""
     date: str
-    """ISO 8601: from that day on the provider refuses the model."""
+    """ISO 8601. From that day on the provider rejects the model."""
     successor: str
     """A model of the same provider for the same use."""
     source: str
@@ -38,19 +38,19 @@ ANNOUNCED_ENDS: Final = tuple(
         ("gpt-4o-mini-transcribe", "2027-02-26", "gpt-live-transcribe"),
     )
 )
-"""All that are known. No date is known for a model of Google or xAI."""
+"""All known ends. None is known for models of Google or xAI."""
 
 _SNAPSHOT: Final = re.compile(r"-\d{4}-\d{2}-\d{2}\Z")
 
 
 def announced_end(model: str) -> AnnouncedEnd | None:
-    """What is announced of `model`, or of the model that it is a dated snapshot of."""
+    """The announced end of `model`, or of the model that it is a dated snapshot of."""
     names = (model, _SNAPSHOT.sub("", model))
     return next((end for end in ANNOUNCED_ENDS if end.model in names), None)
 
 
 def end_notes(*models: str | None) -> list[str]:
-    """A sentence for a log about each of `models` whose end is announced."""
+    """A log message for each of `models` whose end is announced."""
     return [
         f"the provider has announced the end of {model} for {end.date}: use {end.successor}"
         for model in models

@@ -137,7 +137,7 @@ class OpenAIDialect(RealtimeDialect):
         return self._make(wire.CancelResponse, response_id=UNSET if response_id is None else response_id)
 
     def _arguments_done(self, event: wire.ArgumentsDone) -> None:
-        # Also said of calls that were cut off: the item's end tells whether this one was, or, on servers that
-        # leave that out, the end of the response.
+        # Sent for interrupted calls, too. Whether this one is complete shows at the end of the item or, on
+        # servers that leave that out, at the end of the response.
         if self._is_live(event.response_id):
             self._unconfirmed.append(self._arguments_call(event))

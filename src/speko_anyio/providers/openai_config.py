@@ -25,7 +25,7 @@ SAMPLE_RATE: Final = 24_000
 """The one rate there is, in both directions."""
 
 TRANSCRIPTION_MODEL: Final = "gpt-realtime-whisper"
-"""Writes words down while they are said. The models before it end on 2027-02-26."""
+"""Transcribes words while they are spoken. Its predecessors end on 2027-02-26."""
 
 _SILENCE_MARGIN_MS: Final = 300
 """Silence beyond what the detection asks for, so that it surely notices."""
@@ -34,7 +34,7 @@ _SEMANTIC_SILENCE_MS: Final = 500
 _TOOL_NAMES: Final = NameRule(
     "OpenAI",
     re.compile(r"[A-Za-z0-9_-]{1,64}"),
-    "1 to 64 characters: letters without accents, digits, _ and -",
+    "1 to 64 ASCII letters, digits, _ and -",
 )
 _NOT_REASONING: Final = re.compile(r"gpt-realtime(-mini|-1\.5)?(-\d{4}-\d\d-\d\d)?\Z")
 """Models before gpt-realtime-2: they refuse a configuration that speaks of reasoning or parallel calls."""
@@ -74,11 +74,11 @@ class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     turn_detection: ServerVad | SemanticVad = ServerVad()
     """Only in auto mode."""
     transcription_model: str | None = TRANSCRIPTION_MODEL
-    """Writes down what the user says; None: nobody does, and there are no transcripts of the user."""
+    """Transcribes what the user says. None: there are no transcripts of the user."""
     transcription_language: str | None = None
     """ISO 639-1; tells the transcription what to expect."""
     transcription_prompt: str | None = None
-    """Not with ``gpt-realtime-whisper``, which takes none: it is left out."""
+    """``gpt-realtime-whisper`` accepts none: the prompt is then left out, with a warning."""
     noise_reduction: Literal["near_field", "far_field"] | None = None
     """For a microphone at the mouth, or one in the room."""
     speed: Annotated[float, Meta(ge=0.25, le=1.5)] | None = None
@@ -152,10 +152,10 @@ _LIVE_MODEL: Final = re.compile(r"(?:.*/)?gpt-live(?:-.*)?", re.IGNORECASE)
 
 
 def check_model(model: str) -> None:
-    """`LocalProtocolError` for a model that has no realtime sessions: OpenAI would not say why."""
+    """Raise `LocalProtocolError` for a model without realtime sessions: OpenAI would not say why."""
     if _LIVE_MODEL.fullmatch(model):
         raise LocalProtocolError(
-            f"{model} has no realtime sessions, since GPT-Live models speak a protocol of their own; choose "
+            f"{model} has no realtime sessions, since GPT-Live models use another protocol; choose "
             "a realtime model such as gpt-realtime-2.1"
         )
 
@@ -181,8 +181,8 @@ def configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
     prompt = options.transcription_prompt
     if prompt is not None and options.transcription_model == TRANSCRIPTION_MODEL:
         notes.append(
-            f"{TRANSCRIPTION_MODEL} takes no prompt: transcription_prompt is left out; choose another "
-            "transcription_model to use it, such as gpt-live-transcribe"
+            f"{TRANSCRIPTION_MODEL} accepts no prompt, so transcription_prompt is left out; to use it, "
+            "choose another transcription_model, such as gpt-live-transcribe"
         )
         options = msgspec.structs.replace(options, transcription_prompt=None)
     session = _Session(

@@ -70,7 +70,7 @@ class Playback:
         return self._now
 
     def begin(self) -> None:
-        """Another response begins: an item with the id of an earlier one is not that one."""
+        """Another response begins: an item may reuse the id of an earlier one."""
         self._new = True
 
     def add(self, item_id: str, content_index: int, size: int) -> None:

@@ -44,8 +44,8 @@ class ProviderDialect(ClientDialect, abc.ABC):
     - `notes`: what of the configuration the provider can't honour.
     - `ready_timeout`: seconds from the opening until the provider must have accepted the configuration.
 
-    The remaining parameters are those of `Dialect`. A close that is a failure gives an `Error` with one of
-    `codes`, which is also the reason of the `Close` that follows: see `closes`.
+    The remaining parameters are those of `Dialect`. If the provider closes because of a failure, there is an
+    `Error` with one of `codes`, and the `Close` that follows has the same code as its reason; see `closes`.
     """
 
     _service: ClassVar[closes.Service]
@@ -82,9 +82,9 @@ class ProviderDialect(ClientDialect, abc.ABC):
         """Turns of the user that the provider said were over, as it heard it, while it was not answering.
         Gemini says no such thing."""
         self.resuming = False
-        """Whether this connection is to go on where an earlier one was, as `resumption` gave it."""
+        """Whether this connection resumes an earlier one, with the handle that `resumption` returned."""
         self.verdict: closes.Verdict | None = None
-        """What the provider's close meant; None when something else ended the session, or nothing yet."""
+        """What the provider's close meant; None until then, or if something else ended the session."""
         self.cut_short = False
         """Whether the end of the session was in the middle of what somebody said."""
         self._accepted = False
@@ -103,8 +103,8 @@ class ProviderDialect(ClientDialect, abc.ABC):
     @property
     @abc.abstractmethod
     def odd_fields(self) -> int:
-        """How many fields of the provider's messages were read as another value than they had: see
-        `lenient`."""
+        """How many fields of the provider's messages had an odd value and were read as another, or ignored;
+        see `lenient`."""
 
     @property
     @abc.abstractmethod
@@ -125,7 +125,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     @property
     def moment(self) -> closes.Moment:
-        """What came so far, for judging a close."""
+        """What has happened so far, for judging a close."""
         if not self._accepted:
             return closes.Moment.RESUMING if self.resuming else closes.Moment.SETUP
         if self._leaving:
@@ -134,7 +134,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     @property
     def _may_resume(self) -> bool:
-        """Whether the end, if there was one, leaves anything to go on with."""
+        """Whether the session can still be resumed, if it has ended."""
         return self.failure is None if self.verdict is None else self.verdict.retry
 
     @property
@@ -162,13 +162,13 @@ class ProviderDialect(ClientDialect, abc.ABC):
         self.close(close_codes.NORMAL, codes.NOT_READY)
 
     def _timer_expired(self, name: str, late: float) -> None:
-        # Servers that give no reason close then.
+        # At that time, even servers that give no reason close.
         self._leaving = self._leaving or name == "expiry warning"
         super()._timer_expired(name, late)
 
     def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
-        """The end of the answer that the end of the session cuts off, if there is one; `wanted`: the session
-        ends because we said so."""
+        """The end of the answer that is cut off with the session, if there is one; `wanted`: we ended the
+        session."""
         return None
 
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:

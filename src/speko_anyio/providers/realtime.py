@@ -36,7 +36,7 @@ class RealtimeDialect(AssistantSide):
     """What comes in, errors, and time; the rest is inherited."""
 
     def _receive_binary(self, data: bytes) -> Frame | None:
-        # Some servers send their JSON this way.
+        # Some servers send JSON in binary messages.
         if len(data) > self.limits.max_text_size:
             self._too_big("binary", self.limits.max_text_size)
         else:
@@ -73,7 +73,7 @@ class RealtimeDialect(AssistantSide):
                 self._note_session(session)
                 self._configure()
             case wire.SessionUpdated(session=session):
-                # After a failure it is too late: somebody else may have been told already that it failed.
+                # After a failure it is too late: the failure may have been reported already.
                 if self._configured and self.failure is None:
                     self._accept(session)
             case wire.ConversationCreated(conversation=conversation):
@@ -83,8 +83,8 @@ class RealtimeDialect(AssistantSide):
                 self._receive_early_error(event.info)
 
     def _configure(self) -> None:
-        """The provider has spoken first: it takes the configuration now. Older deployments of xAI open with
-        ``conversation.created`` alone."""
+        """Send the configuration, once the provider has sent its first event. Older deployments of xAI send
+        only ``conversation.created``."""
         if not self._configured:
             self._configured = True
             self._say([self._update(self._wire_id(self._event_id(wire.ClientEvent)))])
@@ -265,7 +265,7 @@ class RealtimeDialect(AssistantSide):
 
 
 def _rate(audio: Any, direction: str) -> int | None:
-    """The rate that the provider says it takes or gives, if that is one."""
+    """The sample rate that the provider reports for `direction`, if it is valid."""
     audio_format = wire.dig(audio, dict, direction, "format")
     rate = None if audio_format is None else fit(audio_format, wire.AudioFormat).value.rate
     return rate if rate is not None and 1 < rate <= MAX_SAMPLE_RATE else None

@@ -24,7 +24,7 @@ class AssistantSide(ToolSide, abc.ABC):
         """Whether a response with this metadata is surely one that we asked for."""
 
     def _answers_old_request(self, metadata: Any) -> bool:
-        """Whether a response with this metadata surely answers a request that was answered before."""
+        """Whether a response with this metadata certainly answers a request that was answered before."""
         return False
 
     @abc.abstractmethod
@@ -65,7 +65,7 @@ class AssistantSide(ToolSide, abc.ABC):
         kept = []
         for frame in self._events:
             if isinstance(frame, ToolCall):
-                # Nobody waits for it any more, so nobody need run it.
+                # Its result is no longer needed, so nobody need run it.
                 self._calls.take_back(frame.call_id)
             elif type(frame) is not Audio:
                 kept.append(frame)
@@ -86,7 +86,7 @@ class AssistantSide(ToolSide, abc.ABC):
             if position == 0 and played_ms is not None:
                 played = max(0, min(played_ms, item.sent))
             if any(other.item_id == item.item_id for other in heard[position + 1 :]):
-                continue  # of an earlier response, whose item had the same id: only the last can be meant
+                continue  # an earlier item with the same id: the provider can only mean the last one
             # More of the last item may have been made than was sent.
             growing = self._gate.phase is Phase.ACTIVE and position == len(heard) - 1
             if not item.item_id or (played >= item.sent and not growing):
@@ -142,8 +142,8 @@ class AssistantSide(ToolSide, abc.ABC):
         name = response.id or ""
         gate = self._gate
         same = bool(name) and name == gate.response_id
-        # What begins again after it was cut off, has said something or is over, is another with the same id;
-        # unless it answers a request of ours that was answered.
+        # A response that begins again after it was cut off, had output or ended is a new one with the same
+        # id, unless it answers a request of ours that was answered before.
         anew = self._announced and (gate.phase is Phase.CANCELLING or self._spoke)
         known = same or gate.has_ended(name)
         if (same and not anew) or (known and self._answers_old_request(response.metadata)):
@@ -233,7 +233,7 @@ class AssistantSide(ToolSide, abc.ABC):
         self._pay()
 
     def _issue_calls_of(self, response: wire.Response) -> None:
-        """The calls of a response that is complete, as far as no event of their own told them."""
+        """Issue the calls of a completed response that no event of their own has reported."""
         for item in response.output or ():
             if item.type == "function_call" and item.status != "incomplete":
                 self._issue_call(response.id, self._item_call(item), repeats=False)
@@ -290,7 +290,7 @@ class AssistantSide(ToolSide, abc.ABC):
             self._tell(Error(code, error.message or "the provider could not complete a response"))
 
     def _end_response(self, end: ResponseEnd | None = None) -> None:
-        """The response in flight is over; `end` is what the provider said of that, if it said anything."""
+        """The response in flight is over; `end` is the provider's report of that, if there was one."""
         self._end_texts()
         cut = self._gate.phase is Phase.CANCELLING
         response_id = self._gate.response_id or ""
@@ -305,7 +305,7 @@ class AssistantSide(ToolSide, abc.ABC):
         if self._seen:
             self._seen = False
             if end is None:
-                # xAI says nothing of one that the user talked over, and has no output of it.
+                # xAI sends neither output nor an end for a response that the user talked over.
                 end = ResponseEnd("done" if self._spoke else "interrupted")
             self._tell(ResponseEnd("interrupted", end.reason) if cut else end)
         self._spoke = self._announced = False
@@ -331,10 +331,10 @@ _STATUSES: Final[dict[str | None, ResponseStatus]] = {
     "incomplete": "incomplete",
     "failed": "failed",
 }
-"""What a response's status says of its end; any other, and none at all, says that it is whole."""
+"""What a response's status says about its end. Any other status, or none, means that it is complete."""
 
 _CUT_OFF: Final = frozenset({"turn_detected", "client_cancelled"})
-"""Reasons of responses that were interrupted, which some servers call incomplete."""
+"""Reasons of interrupted responses, which some servers call incomplete."""
 
 
 def _end_of(response: wire.Response) -> ResponseEnd:

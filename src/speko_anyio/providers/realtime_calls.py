@@ -3,9 +3,10 @@
 The calls of one response are a group: the model wants all their results, then one request to go on, and
 that only once the response itself is over (it may still add calls until then).
 
-Ids of calls are not unique for ever: some servers have ``call_0`` in every response, or for every call. A
-call is the same as one before only if both are of the same response and item. While another call with its id
-still takes a result, a call gets a name of its own for the caller; the provider is answered by its own id.
+Ids of calls may repeat: some servers use ``call_0`` in every response, or for every call. Two reports are the
+same call only if they belong to the same response and item. While an earlier call with the same id still
+takes a result, a new call gets another name for the caller; its result goes to the provider under the
+provider's id.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _REMEMBERED: Final = 1024
 
 
 class Call(NamedTuple):
-    """A call as the provider tells it, perhaps several times."""
+    """A call as the provider reports it, perhaps several times."""
 
     call_id: str
     item_id: str
@@ -29,14 +30,14 @@ class Call(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """A call that was told, without its arguments, which may be long."""
+    """A call that was reported, with a hash in place of its arguments, which may be long."""
 
     item_id: str
     name: str
     arguments: int
 
     def is_same(self, other: _Told) -> bool:
-        """Whether both, which have the same id in the same response, are one call."""
+        """Whether two reports with the same id in the same response are one call."""
         if self.item_id and self.item_id == other.item_id:
             return True
         same_name = self.name == other.name or not (self.name and other.name)
@@ -53,8 +54,7 @@ class _Group:
 
 
 class CallGroups:
-    """The calls of one session, by the names that the caller knows them by, in the groups of their responses
-    by id."""
+    """The calls of one session by the caller's names, grouped by response."""
 
     def __init__(self, limit: int) -> None:
         self._calls = Calls(limit)
@@ -62,7 +62,7 @@ class CallGroups:
         self._remembered = max(_REMEMBERED, 2 * limit)
         self._groups: list[_Group] = []
         self._renamed: dict[str, str] = {}
-        """The provider's ids of calls that have another name for the caller."""
+        """The provider's ids of renamed calls, by the caller's names."""
         self._unacknowledged: Counter[str] = Counter()
 
     def __contains__(self, name: object) -> bool:
@@ -71,7 +71,7 @@ class CallGroups:
 
     @property
     def open(self) -> tuple[str, ...]:
-        """Names of the calls that somebody waits for, oldest first."""
+        """Names of the calls that wait for a result, oldest first."""
         return self._calls.open
 
     @property
@@ -85,13 +85,13 @@ class CallGroups:
         return not self._unacknowledged
 
     def was_issued(self, response_id: str, call: Call) -> bool:
-        """Whether this call of that response came before."""
+        """Whether this call of that response was reported before."""
         told = _told(call)
         return any(told.is_same(other) for other in self._told.get((response_id, call.call_id), ()))
 
     def issue(self, response_id: str, call: Call) -> str:
-        """A call of that response goes out; its name for the caller. Whoever asks has checked that it is new
-        and that there is room."""
+        """Record a call of that response, and return its name for the caller. The caller has checked that it
+        is new and that there is room."""
         told = self._told.setdefault((response_id, call.call_id), [])
         told.append(_told(call))
         del told[:-_REMEMBERED]
@@ -117,7 +117,7 @@ class CallGroups:
         return next((group for group in self._groups if group.response_id == response_id), None)
 
     def provider_id(self, name: str) -> str:
-        """The id by which the provider knows the call of this name."""
+        """The provider's id of the call with this name."""
         return self._renamed.get(name, name)
 
     def completes(self, name: str) -> bool:
@@ -147,7 +147,7 @@ class CallGroups:
         self._unacknowledged.clear()
 
     def response_begins(self, response_id: str) -> None:
-        """A response begins, perhaps with the id of an earlier one, whose calls are none of its own."""
+        """A response begins. It may reuse the id of an earlier one, whose calls are not its own."""
         for key in [key for key in self._told if key[0] == response_id]:
             del self._told[key]
         group = self._group(response_id)
@@ -167,7 +167,7 @@ class CallGroups:
         return complete
 
     def take_back(self, name: str) -> None:
-        """The caller was not told of this call, and won't be."""
+        """The caller never gets this call."""
         self._calls.answer(name)
         self._renamed.pop(name, None)
         for group in self._groups:

@@ -18,12 +18,12 @@ AnyTool: TypeAlias = FunctionTool | dict[str, Any]
 
 
 class NameRule(NamedTuple):
-    """What a provider takes as the name of a function; one bad name costs the whole configuration."""
+    """Names that a provider accepts for functions. One invalid name voids the whole configuration."""
 
     provider: str
     pattern: re.Pattern[str]
     words: str
-    """The pattern, for an error."""
+    """The pattern in words, for errors."""
 
 
 def convert_tools(
@@ -31,10 +31,10 @@ def convert_tools(
 ) -> tuple[tuple[AnyTool, ...], tuple[str, ...]]:
     """All tools as the provider wants them, and notes on what had to change.
 
-    `reserved` has the names that the provider's own tools use, each with the tool that uses it.
+    `reserved` maps names that the provider's own tools use to the tool that uses each.
 
-    `LocalProtocolError` when a tool has a name that the provider does not take, the name of another or one of
-    `reserved`, or parameters that are no JSON Schema of an object.
+    Raises `LocalProtocolError` when a tool has a name that the provider rejects, a duplicate name or one of
+    `reserved`, or parameters that are not a JSON Schema of an object.
     """
     notes: list[str] = []
     converted: list[AnyTool] = []
@@ -42,9 +42,7 @@ def convert_tools(
     for tool in tools:
         _check_name(tool.name, rule, reserved)
         if tool.name in taken:
-            raise LocalProtocolError(
-                f"each tool needs a name of its own, but two have {tool.name!r}; rename one"
-            )
+            raise LocalProtocolError(f"two tools are named {tool.name!r}; rename one")
         taken.add(tool.name)
         description = tool.description
         if len(description) > MAX_DESCRIPTION:
@@ -62,10 +60,10 @@ def convert_tools(
 
 def _check_name(name: str, rule: NameRule, reserved: Mapping[str, str]) -> None:
     if not name:
-        raise LocalProtocolError("each tool needs a name of its own, but one has ''; name it")
+        raise LocalProtocolError("a tool has an empty name; name it")
     if not rule.pattern.fullmatch(name):
         raise LocalProtocolError(
-            f"{rule.provider} does not take {name!r} as the name of a tool; use {rule.words}"
+            f"{rule.provider} does not accept {name!r} as the name of a tool; use {rule.words}"
         )
     owner = reserved.get(name)
     if owner is None:

@@ -33,7 +33,7 @@ _FATAL: Final = frozenset(
     }
 )
 _UNSPECIFIC: Final = frozenset({"error", "invalid_request_error"})
-"""Types that say nothing of what happened."""
+"""Types that don't say what happened."""
 _PASSING: Final = frozenset(
     {"server_error", "internal_error", "rate_limit_exceeded", "rate_limit_error", "overloaded", "timeout"}
 )
@@ -45,7 +45,7 @@ _HARMLESS_WORDS: Final = re.compile(
     r"truncat|already shorter|no active response|cancellation failed|response[._]cancel|"
     r"item[._]delet|delet\w+ (the )?item"
 )
-"""How errors speak of those, where they name no request."""
+"""How errors describe those requests when they don't name one."""
 
 _NO_SUCH_ITEM: Final = re.compile(
     r"\bitem\b.*\b(not found|not exist|doesn't exist|no such|unknown|invalid)\b|"
@@ -55,8 +55,8 @@ _WORD: Final = re.compile(r"[\w-]+")
 
 
 def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collection[str] = ()) -> Verdict:
-    """What `error` means; `answers` is the kind of our request that it names, if it names one; `corrected`
-    has the ids of items that we truncated or deleted of late."""
+    """What `error` means. `answers` is the kind of our request that it names, if any; `corrected` holds the
+    ids of items that we truncated or deleted recently."""
     names = {str(error.code), error.type}
     message = (error.message or "").lower()
     if "conversation_already_has_active_response" in names or "already has an active response" in message:
@@ -84,8 +84,8 @@ def _is_of_housekeeping(error: ErrorInfo, message: str, corrected: Collection[st
 
 
 def ending(error: ErrorInfo, endings: Mapping[str, str]) -> str | None:
-    """The reason of the close that `error` announces, if it does; `endings` has it by code or type. Where
-    neither is there, the words say it."""
+    """The reason of the close that `error` announces, if it does. `endings` maps codes and types to reasons;
+    without either, the error's text decides."""
     known = endings.get(str(error.code)) or endings.get(str(error.type))
     if known is not None or error.code or (error.type and error.type not in _UNSPECIFIC):
         return known
@@ -93,7 +93,7 @@ def ending(error: ErrorInfo, endings: Mapping[str, str]) -> str | None:
 
 
 def passes(error: ErrorInfo) -> bool:
-    """Whether an error that answers the configuration is no fault in that: another attempt may succeed."""
+    """Whether an error about the configuration is a temporary failure: another attempt may succeed."""
     names = {str(error.code), str(error.type)}
     return bool(names & _PASSING) or (not names & _FAULTS and closes.passes(error.message or ""))
 

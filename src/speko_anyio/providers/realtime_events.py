@@ -3,8 +3,7 @@
 Inbound, only the fields that something here uses are named, and all of them may be missing: providers,
 proxies and versions differ. What a message can be:
 
-- an event that matters: its Struct, in which fields of the wrong JSON type are mended or left out (see
-  `lenient`);
+- an event that matters: its Struct, with fields of the wrong JSON type mended or left out (see `lenient`);
 - an event of these protocols that needs nothing done (`IGNORED`): None;
 - any other JSON object: `Unknown`;
 - anything else, or audio that is not base64: `MalformedMessage`.
@@ -87,7 +86,7 @@ class FunctionCallOutput(msgspec.Struct, frozen=True, gc=False, tag_field="type"
 
 
 class ApprovalResponse(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="mcp_approval_response"):
-    """Whether a tool may run on the provider's side."""
+    """Our answer to the provider's question whether it may run a tool."""
 
     id: str
     approval_request_id: str
@@ -125,7 +124,7 @@ def encode(event: ClientEvent) -> bytes:
 # What they say
 
 Index: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-"""The place of a part in its item."""
+"""The position of a part in its item."""
 
 
 class ServerEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
@@ -404,7 +403,7 @@ class ErrorEvent(ServerEvent, frozen=True, tag="error"):
 
     @property
     def info(self) -> ErrorInfo:
-        """The error, with what compatible servers say beside it instead of in it."""
+        """The error, including fields that compatible servers send beside it instead of inside."""
         error = self.error
         return ErrorInfo(
             error.type,
@@ -487,7 +486,7 @@ class _AnyType(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decoded(NamedTuple):
-    """A message, and the fields of it that had to be mended or left out, as paths."""
+    """A message, and the paths of its fields that were mended or left out."""
 
     event: AnyServerEvent | Unknown | None
     odd: tuple[str, ...] = ()
@@ -532,12 +531,12 @@ def _decode_odd(text: str) -> Decoded:
 def _kind(message: dict[str, Any]) -> str:
     kind = message.get("type")
     if kind is None and message.get("error") is not None:
-        return "error"  # as an HTTP server words it
+        return "error"  # in the form of an HTTP API
     return mended(kind) if isinstance(kind, str) else "" if kind is None else str(kind)
 
 
 def _with_error_object(message: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """`message` with an object as its ``error``: text, or whatever else stands there, becomes its message."""
+    """`message` with an object as its ``error``; text or any other value becomes the error's message."""
     error = message.get("error")
     if error is None or isinstance(error, dict):
         return message, ()

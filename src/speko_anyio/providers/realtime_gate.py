@@ -122,8 +122,8 @@ class ResponseGate:
         return reason
 
     def created(self, response_id: str) -> None:
-        """A response begins. The dialect has ended the one before, if any. Its id may be that of an earlier
-        one: some servers have a single id for all."""
+        """A response begins; the dialect has ended the previous one. It may reuse an id: some servers use a
+        single id for all responses."""
         self._ended.discard(response_id)
         self._cut_short.discard(response_id)
         self.phase = Phase.ACTIVE

@@ -45,14 +45,14 @@ class ToolSide(UserSide):
         return Call(event.call_id or item_id, item_id, name, event.arguments or "")
 
     def _note_function(self, item: wire.Item) -> None:
-        """A function is going to be called; the beta tells its name only here."""
+        """A function call begins. The beta protocol sends its name only here."""
         if item.type == "function_call" and item.id and item.name:
             self._function_names[item.id] = item.name
             if len(self._function_names) > _REMEMBERED_TOOLS:
                 del self._function_names[next(iter(self._function_names))]
 
     def _issue_call(self, response_id: str | None, call: Call, *, repeats: bool = True) -> None:
-        """Hand a call to the caller; `repeats`: to have seen it before is worth counting."""
+        """Hand a call to the caller; `repeats`: count a call that was seen before."""
         group = response_id or self._gate.response_id or ""
         if not call.call_id:
             self._tell(Error(codes.UNNAMED, "the provider made a tool call without an id"))
@@ -80,7 +80,7 @@ class ToolSide(UserSide):
         self._tell(ServerToolCall(item_id or "", name, status))
 
     def _forget_finished_tools(self, response_id: str) -> None:
-        """That response begins, whose tools may have the ids of earlier ones."""
+        """That response begins. Its tools may reuse the ids of earlier ones."""
         self._approvals = {
             item_id: where for item_id, where in self._approvals.items() if where != response_id
         }
@@ -89,8 +89,8 @@ class ToolSide(UserSide):
         }
 
     def _approval_asked(self, item: wire.Item, response_id: str | None = None) -> None:
-        """The provider asks whether it may run an MCP tool. There is nobody to say yes, and without an answer
-        the model would wait for ever: it may not."""
+        """Deny the provider's request to run an MCP tool: nobody can approve it, and without an answer the
+        model would wait forever."""
         known = self._approvals.get(item.id or "")
         where = response_id or self._gate.response_id or ""
         if not item.id or (known is not None and (response_id is None or known == where)):
@@ -103,8 +103,8 @@ class ToolSide(UserSide):
         self._tell(
             Error(
                 codes.APPROVAL_DENIED,
-                f"the provider asked for approval to run {item.name or 'a tool'!r}, which nobody here can "
-                'give, so it was denied; set "require_approval" of that server tool to "never"',
+                f"the provider asked for approval to run {item.name or 'a tool'!r}, which was denied since "
+                'nobody can give it; set "require_approval" of that server tool to "never"',
             )
         )
         self._say(
@@ -114,7 +114,7 @@ class ToolSide(UserSide):
                 )
             ]
         )
-        # The model waits for a request before it goes on, as it does for the results of functions.
+        # The model continues only when asked to, as it does after the results of functions.
         self._gate.owe(Reason.TOOLS)
         if self._gate.phase not in LIVE:
             self._pay()
@@ -126,5 +126,5 @@ def is_server_tool(item: wire.Item) -> bool:
 
 
 def asks_for_approval(item: wire.Item) -> bool:
-    """Whether the item is the provider's question whether it may run a tool."""
+    """Whether the item is the provider's request for approval to run a tool."""
     return item.type == "mcp_approval_request"

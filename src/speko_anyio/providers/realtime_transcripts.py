@@ -16,8 +16,8 @@ _MAX_PARTIAL: Final = 64
 
 
 NAMELESS: Final = " "
-"""How the names of texts begin whose item has no id: they can't be told apart, so that no text of them is
-taken for a repeat."""
+"""The prefix of the names of texts whose item has no id. They can't be told apart, so none of them counts as
+a repeat."""
 
 
 class Transcripts:
@@ -38,11 +38,11 @@ class Transcripts:
         return self.replace(part, self._partial.get(part, "") + delta)
 
     def begin_again(self, part: str) -> None:
-        """The item of this text is a new one, although it may have the id of an earlier one."""
+        """The item of this text is new, although it may reuse the id of an earlier one."""
         self._final.discard(part)
 
     def begin_all_again(self) -> None:
-        """All items to come are new ones."""
+        """All items from now on are new, whatever their ids."""
         self._final.clear()
 
     def replace(self, part: str, text: str) -> Transcript | None:
@@ -53,7 +53,7 @@ class Transcripts:
         self._partial[part] = text
         if len(self._partial) > _MAX_PARTIAL:
             del self._partial[next(iter(self._partial))]
-        # Providers cut text anywhere, within a surrogate pair too: the next piece brings the other half.
+        # Providers may cut text within a surrogate pair: the next piece has the other half.
         whole = mended(text, more=True)
         return Transcript(self._role, whole, False) if whole != mended(before, more=True) else None
 

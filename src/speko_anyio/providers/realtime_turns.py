@@ -33,10 +33,10 @@ class Turn:
         self.uncommitted = 0
         """Bytes of audio that were sent and have not become an item."""
         self.watched = 0
-        """What `uncommitted` was when an answer began to wait for the end of the user's speech."""
+        """The value of `uncommitted` when an answer began to wait for the end of the user's speech."""
         self.muted = False
-        """Whether silence was sent in place of the user's, who sends nothing while speech is open."""
+        """Whether we sent silence for a user whose speech is open but who sends no audio."""
         self.item: str | None = None
-        """The name of the text of what is being said, until it has become an item."""
+        """The name of the text of the current speech, until it becomes an item."""
         self.silence_repeated = False
         """Whether the silence that was to end the turn was sent a second time."""

@@ -16,7 +16,7 @@ class Recent:
         return name in self._names
 
     def discard(self, name: str) -> None:
-        """Forget `name`, which begins anew."""
+        """Forget `name`."""
         self._names.pop(name, None)
 
     def clear(self) -> None:

@@ -15,7 +15,7 @@ TurnEnd: TypeAlias = Literal["commit", "end_turn"]
 class HeldInput:
     """What the user said before the provider was ready: audio, bounded, and at most one end of a turn.
 
-    `capacity`: bytes of PCM16. The newest are kept, to the sample, whatever the pieces that they came in.
+    `capacity`: bytes of PCM16. Exactly the newest are kept, however they were divided into pieces.
     """
 
     __slots__ = ("_after", "_before", "_capacity", "_end", "_size", "dropped")
@@ -32,7 +32,7 @@ class HeldInput:
     def add(self, pcm: bytes) -> None:
         """More audio, in whole samples."""
         if len(pcm) > self._capacity:
-            # A copy: a view would keep all of a long recording in memory.
+            # Copy: a view would keep a long recording in memory.
             start = len(pcm) - self._capacity
             self.dropped += start
             pcm = pcm[start:]
@@ -42,7 +42,7 @@ class HeldInput:
             pieces = self._before or self._after
             oldest = pieces.popleft()
             if len(oldest) > excess:
-                # A view: cutting a little off a long piece again and again must not copy it each time.
+                # Use a view: trimming a long piece repeatedly must not copy it each time.
                 pieces.appendleft(memoryview(oldest)[excess:])
             lost = min(excess, len(oldest))
             self._size -= lost

@@ -30,7 +30,7 @@ _INNER_TOOLS: Final = {
     "code_interpreter": ("code_execution",),
     "code_execution": ("code_interpreter",),
 }
-"""The names that xAI's own tools use inside: a function with one of them makes the first response fail."""
+"""Names that xAI's own tools use internally: a function with one of them makes the first response fail."""
 
 _INNER_TOOLS_BY_SETTING: Final = {
     "enable_image_understanding": "view_image",
@@ -117,7 +117,7 @@ class Configuration(NamedTuple):
 
 
 def _reserved_names(server_tools: Sequence[ServerTool]) -> Iterator[tuple[str, str]]:
-    """The names that functions can't have, each with the enabled tool that uses it."""
+    """Names that functions can't have, each with the enabled tool that uses it."""
     for tool in server_tools:
         for name in (tool.type, *_INNER_TOOLS.get(tool.type, ())):
             yield name, tool.type

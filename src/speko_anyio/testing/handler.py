@@ -49,7 +49,7 @@ class _Transport:
 
     async def receive(self) -> str | bytes | CloseMessage | None:
         if not self._begun:
-            # What the client took up, it told the peer's core, which passes the handler's messages on.
+            # The real client accepts extensions at the peer's core, which relays the handler's messages.
             self._begun = True
             return codec.encode(codec.UseExtensions((USAGE,)))
         try:

@@ -49,7 +49,7 @@ class FakePeer(FakeServer):
 
     - `commands`: what the client said, in order, for assertions; `said` and `audio` are two views of it.
     - `config`: what the session was minted as; None when nobody minted it.
-    - `extensions`: what it offers beyond the plain protocol; nothing, as the hosted service does: ``()``.
+    - `extensions`: the extensions that it offers. Pass ``()`` for none, like the hosted service.
     - `stream`, `to_client`, `from_client`: the connection itself, for faults that have no method here.
 
     It sends what the protocol allows and raises `LocalProtocolError` for the rest, as a gateway would: a
@@ -189,7 +189,7 @@ class FakePeer(FakeServer):
         self.send(Transcript(role, text, final))
 
     def end_response(self, status: ResponseStatus = "done", reason: str = "") -> None:
-        """End one answer: what the client counts turns by."""
+        """End one answer. Clients count turns by it."""
         self.send(ResponseEnd(status, reason))
 
     async def call_tool(self, name: str, /, **arguments: object) -> str:

@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures for applications of this library. Projects that use none notice nothing of it.
+"""The pytest plugin: fixtures for applications of this library. It does not affect projects that use none.
 
 pytest loads it in every project that has the library installed, so it imports nothing but pytest until a
 fixture is asked for.
@@ -43,7 +43,7 @@ def speko_virtual_time(request: pytest.FixtureRequest) -> tuple[str, dict[str, A
     @pytest.fixture
     def anyio_backend(speko_virtual_time): return speko_virtual_time
 
-    A test that pytest-asyncio or pytest-trio runs fails with it: they would run it on real time.
+    With it, a test that pytest-asyncio or pytest-trio runs fails, since they would run it on real time.
     """
     from .clock import virtual_backend
 
@@ -52,7 +52,7 @@ def speko_virtual_time(request: pytest.FixtureRequest) -> tuple[str, dict[str, A
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Fail a test that asks for virtual time and would get real time, since another plugin runs it."""
+    """Fail a test that asks for virtual time but is run by another plugin, which uses real time."""
     advice = _advice(item)
     if advice is not None and _asks_for_virtual_time(item):
         pytest.fail(
@@ -62,7 +62,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _advice(item: pytest.Item) -> str | None:
-    """Which plugin other than anyio's runs `item`, and what to do about it; None when there is none."""
+    """Which other plugin than anyio's runs `item`, and what to do about it; None if none does."""
     if type(item).__module__.startswith("pytest_asyncio."):
         return (
             "pytest-asyncio runs; mark it pytest.mark.anyio instead of asyncio, and set asyncio_mode = strict"
@@ -79,7 +79,7 @@ def _advice(item: pytest.Item) -> str | None:
 def _asks_for_virtual_time(item: pytest.Item) -> bool:
     if "speko_virtual_time" in getattr(item, "fixturenames", ()):
         return True
-    # A module's backend counts although nobody but anyio's plugin asks for it.
+    # The module's `anyio_backend` counts, too, although only anyio's plugin requests it.
     fixtures = getattr(item.session, "_fixturemanager", None)
     backends = fixtures.getfixturedefs("anyio_backend", item) if fixtures is not None else None
     if not backends:

@@ -165,7 +165,7 @@ class Recording(msgspec.Struct, kw_only=True):
         if isinstance(what, codec.End):
             raise codec.MalformedMessage("an `end` is part of a close")
         if isinstance(what, codec.UseExtensions):
-            raise codec.MalformedMessage("taking up extensions is no command")
+            raise codec.MalformedMessage("accepting extensions is not a command")
         return what
 
 

@@ -52,7 +52,8 @@ def replay(recording: Recording) -> Step:
 
 
 def peer_of(recording: Recording) -> FakePeer:
-    """A peer with the sample rates of `recording`, which tells ends of answers if that one did."""
+    """A peer with the sample rates of `recording`, which sends ends of answers if the recorded service
+    did."""
     tells_ends = any(
         isinstance(moment.what, ResponseEnd) or (isinstance(moment.what, Ready) and moment.what.extensions)
         for moment in recording.moments
@@ -60,7 +61,7 @@ def peer_of(recording: Recording) -> FakePeer:
     return FakePeer(
         input_sample_rate=recording.input_sample_rate,
         output_sample_rate=recording.output_sample_rate,
-        # Of a service that did not, the client's core makes them out of what it told.
+        # Otherwise the client's core derives them from the other frames.
         extensions=(USAGE,) if tells_ends else (),
     )
 

@@ -45,7 +45,7 @@ def transcript(role: Role, text: str, *, final: bool = True) -> Step:
 
 
 def end_response(status: ResponseStatus = "done", reason: str = "") -> Step:
-    """End one answer: what the client counts turns by."""
+    """End one answer. Clients count turns by it."""
     return lambda peer: peer.end_response(status, reason)
 
 

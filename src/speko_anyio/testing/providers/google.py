@@ -355,7 +355,7 @@ class GoogleDouble(ProviderDouble[GoogleSession]):
 
 
 def _thinking_refusal(model: str, setup: Json) -> str | None:
-    """Why the model does not take what the setup says of its thinking, or does not say."""
+    """Why the model rejects the setup's thinking configuration; None if it doesn't."""
     config = (setup.get("generationConfig") or {}).get("thinkingConfig")
     level = config.get("thinkingLevel") if isinstance(config, dict) else None
     if "extended-thinking" in model:

@@ -237,7 +237,7 @@ def _defaults(session_id: str, model: str) -> Json:
 
 
 def _problem(session: Json) -> str | None:
-    """What of the values voids the configuration."""
+    """The invalid value that voids the configuration; None if there is none."""
     transcription = session["audio"]["input"]["transcription"] or {}
     if transcription.get("model") == "gpt-realtime-whisper" and "prompt" in transcription:
         return "Prompt is not supported with 'gpt-realtime-whisper'."
