@@ -266,7 +266,7 @@ REFUSED: list[tuple[Json, Json, str]] = [
         "does not accept the thinking_level 'minimal'; use 'low'",
     ),
     *(
-        ({"tools": (ToolSpec(name=name),)}, {}, f"can't take a tool named {name!r}")
+        ({"tools": (ToolSpec(name=name),)}, {}, f"does not accept {name!r} as the name of a tool")
         for name in ("1st", "", "get weather", "größe", "x" * 129, "-a", "a\n", "a/b", "天気")
     ),
     ({"tools": (WEATHER, WEATHER)}, {}, "two tools are named"),

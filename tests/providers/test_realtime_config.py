@@ -224,7 +224,7 @@ def test_long_descriptions_are_cut() -> None:
 @pytest.mark.parametrize(
     ("tools", "problem"),
     [
-        ((ToolSpec(name=""),), "has an empty name"),
+        ((ToolSpec(name=""),), "does not accept '' as the name of a tool"),
         ((ToolSpec(name="f"), ToolSpec(name="f")), "two tools are named"),
         ((ToolSpec(name="f", parameters={"type": "string"}),), "JSON Schema of an object"),
         ((ToolSpec(name="f", description="\ud800"),), "written as JSON"),

@@ -18,7 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig, ToolSpec
 from .google_schema import convert_parameters
-from .options import ServerTool, checked, or_unset
+from .options import NameRule, ServerTool, check_names, checked, or_unset
 from .turns import TurnMode
 
 OUTPUT_SAMPLE_RATE: Final = 24_000
@@ -30,7 +30,11 @@ NATIVE_INPUT_SAMPLE_RATE: Final = 16_000
 _SILENCE_MARGIN_MS: Final = 300
 """Silence beyond what the detection asks for, so that it surely notices."""
 
-_TOOL_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}\Z")
+_TOOL_NAMES: Final = NameRule(
+    "Gemini",
+    re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}"),
+    "1 to 128 ASCII letters, digits and _.:-, with a letter or _ first",
+)
 
 Sensitivity = Literal["high", "low"]
 
@@ -381,16 +385,8 @@ def _tools(
     notes: list[str],
 ) -> tuple[_Functions | dict[str, Any], ...]:
     functions = []
-    taken: set[str] = set()
+    check_names(tools, _TOOL_NAMES, {})
     for tool in tools:
-        if not _TOOL_NAME.match(tool.name):
-            raise LocalProtocolError(
-                f"Gemini can't take a tool named {tool.name!r}: a name has 1 to 128 letters, digits and _.:- "
-                "and begins with a letter or _; rename it"
-            )
-        if tool.name in taken:
-            raise LocalProtocolError(f"two tools are named {tool.name!r}; rename one")
-        taken.add(tool.name)
         parameters, more_notes = convert_parameters(tool.name, tool.parameters)
         notes += more_notes
         functions.append(

@@ -15,8 +15,8 @@ from msgspec import UNSET, Meta, UnsetType
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import SessionConfig
 from .models import end_notes
-from .options import ServerTool, checked, or_unset
-from .realtime_config import AnyTool, NameRule, convert_tools
+from .options import NameRule, ServerTool, checked, or_unset
+from .realtime_config import AnyTool, convert_tools
 from .realtime_events import ClientEvent, PcmFormat
 from .realtime_turns import TurnRules
 from .turns import TurnMode

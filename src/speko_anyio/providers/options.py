@@ -1,14 +1,16 @@
-"""What only one provider has: checked, and passed through."""
+"""Options and tools as providers accept them: checked, and passed through."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from ..protocol.errors import LocalProtocolError
+from ..protocol.mint import ToolSpec
 
 
 class ServerTool(msgspec.Struct, frozen=True):
@@ -24,6 +26,38 @@ class ServerTool(msgspec.Struct, frozen=True):
     def as_json(self) -> dict[str, Any]:
         """As it stands in the configuration."""
         return {**self.settings, "type": self.type}
+
+
+class NameRule(NamedTuple):
+    """Names that a provider accepts for functions. One invalid name voids the whole configuration."""
+
+    provider: str
+    pattern: re.Pattern[str]
+    words: str
+    """The pattern in words, for errors."""
+
+
+def check_names(tools: Iterable[ToolSpec], rule: NameRule, reserved: Mapping[str, str]) -> None:
+    """Raise `LocalProtocolError` for a name that the provider rejects, a duplicate, and one of `reserved`.
+
+    `reserved` maps names that the provider's own tools use to the tool that uses each.
+    """
+    taken: set[str] = set()
+    for tool in tools:
+        name = tool.name
+        if not rule.pattern.fullmatch(name):
+            raise LocalProtocolError(
+                f"{rule.provider} does not accept {name!r} as the name of a tool; use {rule.words}"
+            )
+        if name in taken:
+            raise LocalProtocolError(f"two tools are named {name!r}; rename one")
+        taken.add(name)
+        if (owner := reserved.get(name)) is not None:
+            inside = "" if owner == name else f" inside {owner}"
+            raise LocalProtocolError(
+                f"{rule.provider} has a tool {name!r} of its own{inside}, which is enabled; rename yours or "
+                f"disable {owner}"
+            )
 
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
-from .options import ServerTool, checked, or_unset
-from .realtime_config import AnyTool, NameRule, convert_tools
+from .options import NameRule, ServerTool, checked, or_unset
+from .realtime_config import AnyTool, convert_tools
 from .realtime_events import ClientEvent, PcmFormat
 from .realtime_turns import TurnRules
 from .turns import TurnMode
