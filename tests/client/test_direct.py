@@ -365,7 +365,7 @@ async def test_openai_is_not_asked_for_what_it_does_not_have() -> None:
         async with provider.connect(model="gpt-live-1"):
             raise AssertionError
     for declared in ({"name": "calendar.read", "parameters": {}}, ToolSpec(name="calendar.read")):
-        with pytest.raises(LocalProtocolError, match="OpenAI does not take 'calendar"):
+        with pytest.raises(LocalProtocolError, match="OpenAI does not accept 'calendar"):
             async with provider.connect(model="gpt-realtime-2.1", tools=[declared]):
                 raise AssertionError
 
