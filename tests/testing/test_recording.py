@@ -338,7 +338,7 @@ def write(directory: Path, *lines: str) -> None:
         ('{"at": 0, "by": "gateway", "message": {"t": "transcript", "final": 1}}', "line 2: Expected `bool`"),
         ('{"at": 0, "by": "gateway", "message": {"t": "end"}}', "line 2: an `end`"),
         ('{"at": 0, "by": "gateway", "audio": 1}', "assistant.wav"),
-        ('{"at": 0, "by": "client", "audio": 1}', "user.wav is empty, not a WAV file"),
+        ('{"at": 0, "by": "client", "audio": 1}', "user.wav is only the beginning of a WAV file"),
     ],
 )
 def test_a_line_that_is_none_is_named(tmp_path: Path, line: str, reason: str) -> None:
