@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
 import sys
 from collections.abc import AsyncGenerator
@@ -253,6 +255,54 @@ async def test_awaiting_a_session_says_how_it_is_opened() -> None:
     for session in waiting:
         with pytest.raises(TypeError, match="is opened with `async with`, not with await"):
             await session
+        with pytest.raises(TypeError, match="a session is opened with `async with`, not with a plain `with`"):
+            with session:
+                pass
+        with pytest.raises(TypeError, match="is opened with `async with`, not with `async for` alone"):
+            async for _ in session:
+                pass
+        for name in ("commit", "send_audio", "frames", "on", "session_id"):
+            with pytest.raises(
+                AttributeError, match=f"'{name}' can't be used yet: .*async with .* as session:"
+            ):
+                getattr(session, name)
+            assert not hasattr(session, name)
+        assert not hasattr(session, "__len__")
+        with pytest.raises(AttributeError, match="object has no attribute '_x'"):
+            session._x  # noqa: B018
+        assert inspect.isawaitable(copy.copy(session))
+        repr(session)
+
+
+async def test_a_client_is_opened_with_async_with() -> None:
+    speko: Any = Speko(KEY)
+    with pytest.raises(TypeError, match="Speko is opened with `async with`, not with a plain `with`"):
+        with speko:
+            pass
+    # Frameworks await what is awaitable: a factory that returns a client must not trip them.
+    assert not inspect.isawaitable(speko)
+
+
+async def test_a_stream_of_frames_is_opened_with_async_with() -> None:
+    server = FakeServer()
+    async with open_session(grant(), stream=server.stream) as session:
+        frames: Any = session.frames(Ready)
+        with pytest.raises(
+            TypeError, match="a stream of frames is opened with `async with`, not with `async"
+        ):
+            async for _ in frames:
+                pass
+        with pytest.raises(TypeError, match=r"not with await: `async with session\.frames"):
+            await frames
+        with pytest.raises(TypeError, match="not with a plain `with`"):
+            with frames:
+                pass
+        with pytest.raises(AttributeError, match="'dropped_frames' can't be used yet: a stream of frames"):
+            _ = frames.dropped_frames
+        async with frames as stream:
+            assert stream.dropped_frames == 0
+        with pytest.raises(RuntimeError, match="entered once"):
+            await frames.__aenter__()
 
 
 async def test_open_dials_where_the_grant_says(monkeypatch: pytest.MonkeyPatch) -> None:

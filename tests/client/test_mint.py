@@ -213,6 +213,16 @@ async def test_a_body_that_is_not_the_documented_json_is_the_message(body: bytes
     assert (error.code, error.message) == ("UNKNOWN", message)
 
 
+@pytest.mark.parametrize("key", ["wrong", "key", "missing", "test", "api"])
+async def test_a_key_that_is_an_ordinary_word_leaves_the_sentence_whole(key: str) -> None:
+    said = "the API key is missing or not valid; send it as Authorization: Bearer <api key>"
+    api = API(httpx.Response(401, json={"error": said, "code": "UNAUTHORIZED"}))
+    async with httpx.AsyncClient(transport=httpx.MockTransport(api)) as client:
+        with pytest.raises(AuthenticationError) as caught:
+            await Speko(key, http_client=client).realtime.create_session(provider="openai", model="m")
+    assert caught.value.message == said
+
+
 def in_90_seconds(form: str) -> str:
     # What strftime writes for names depends on the locale, which the tests leave at C.
     return time.strftime(form, time.gmtime(time.time() + 90))

@@ -45,6 +45,27 @@ def test_a_key_is_stripped_of_what_editors_and_shells_leave_around_it(around: st
 
 
 def test_the_longest_secret_is_hidden_first_and_a_short_one_only_as_a_word() -> None:
-    secrets = ["", "key", "a-longer-key", "a-longer-key-still"]
-    text = "monkey key: a-longer-key-still, xa-longer-keyx"
-    assert hide(text, secrets, "<key>") == "monkey <key>: <key>, x<key>x"
+    secrets = ["", "k3y", "a-longer-key", "a-longer-key-still"]
+    text = "monk3y k3y: a-longer-key-still, xa-longer-keyx"
+    assert hide(text, secrets, "<key>") == "monk3y <key>: <key>, x<key>x"
+
+
+@pytest.mark.parametrize("word", ["wrong", "key", "missing", "test", "api", "Test", "KEY", "valid", "is"])
+def test_a_secret_that_is_an_ordinary_word_leaves_sentences_readable(word: str) -> None:
+    sentence = (
+        "the API key is missing or not valid; send it as Authorization: Bearer <api key>. This is a test, "
+        "so a wrong key is refused: Test it, KEY or no KEY"
+    ).replace("key is", "keys are")
+    assert hide(sentence, [word], "***") == sentence
+
+
+@pytest.mark.parametrize("word", ["wrong", "key", "missing", "test", "Test", "TEST"])
+@pytest.mark.parametrize(
+    "given",
+    ["'{}'", '"{}"', "`{}`", "?k={}&x=1", "Bearer {}", "your key {} is unknown", "api key: {}", "token {}"],
+)
+def test_a_secret_that_is_an_ordinary_word_is_hidden_where_it_is_given_as_a_value(
+    word: str, given: str
+) -> None:
+    assert hide(given.format(word), [word], "***") == given.format("***")
+    assert hide(given.format(f"{word}s"), [word], "***") == given.format(f"{word}s")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from ..protocol.tokens import strip_invisible
+from .block import AsyncOnly
 from .errors import ConfigurationError, MissingAPIKeyError
 from .http import OwnHTTPClient
 from .mint import HTTPClient, Mint
@@ -18,7 +19,7 @@ from .realtime import Realtime
 DEFAULT_BASE_URL: Final = "https://api.speko.dev"
 
 
-class Speko:
+class Speko(AsyncOnly):
     """A client of one Speko API, the hosted one or a gateway of your own. Use it with ``async with``.
 
     - `api_key`: else the environment variable ``SPEKO_API_KEY``; `MissingAPIKeyError` when there is neither,
@@ -31,6 +32,9 @@ class Speko:
     - `http_client`: anything with the ``request`` of `httpx.AsyncClient`, for proxies, certificates or
       tests; yours to close.
     """
+
+    _what = "Speko is opened"
+    _example = "async with Speko() as speko:"
 
     def __init__(
         self,

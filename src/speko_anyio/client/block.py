@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,25 +22,72 @@ def block(
     return asynccontextmanager(function)  # type: ignore[return-value]
 
 
-def refuse_await() -> NoReturn:
-    """Raise TypeError with advice: Python itself would only say that the object can't be awaited."""
-    raise TypeError(
-        "a session is opened with `async with`, not with await: `async with speko.realtime.connect(...) as "
-        "session:`"
-    )
+class AsyncOnly:
+    """What is used with ``async with``, and says so to whoever uses it in another way: Python would only
+    name the method that is missing."""
+
+    __slots__ = ()
+
+    _what: ClassVar[str]
+    """The beginning of a sentence, such as "a session is opened"."""
+    _example: ClassVar[str]
+    """The line of code that does it."""
+
+    def __enter__(self) -> NoReturn:
+        self._refuse("a plain `with`")
+
+    def __exit__(self, *exc_info: object) -> None:
+        # Python looks for both methods before it calls the first.
+        self._refuse("a plain `with`")
+
+    def _refuse(self, wrong: str) -> NoReturn:
+        raise TypeError(f"{self._what} with `async with`, not with {wrong}: `{self._example}`")
 
 
-class LateBlock(Generic[T]):
-    """The block that `find` finds, once, when this one is entered. No generator: those keep what they were
-    called with, and take 0.7 KiB themselves, for as long as the block lasts."""
+class Block(AsyncOnly):
+    """An ``async with`` block whose value is made when it is entered; until then nothing of that value can be
+    used."""
+
+    __slots__ = ()
+
+    def __await__(self) -> NoReturn:
+        self._refuse("await")
+
+    def __aiter__(self) -> NoReturn:
+        self._refuse("`async for` alone")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # Names with an underscore are what pickle, copy and inspect ask for.
+            if name.startswith("_"):
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+                )
+            raise AttributeError(
+                f"{name!r} can't be used yet: {self._what} with `async with`: `{self._example}`",
+                name=name,
+                obj=self,
+            )
+
+
+class SessionBlock(Block):
+    """The block around a session."""
+
+    __slots__ = ()
+
+    _what = "a session is opened"
+    _example = "async with speko.realtime.connect(...) as session:"
+
+
+class LateBlock(SessionBlock, Generic[T]):
+    """The session's block that `find` finds, once, when this one is entered. No generator: those keep what
+    they were called with, and take 0.7 KiB themselves, for as long as the block lasts."""
 
     __slots__ = ("_block", "_find")
 
     def __init__(self, find: Callable[[], Awaitable[AbstractAsyncContextManager[T, None]]]) -> None:
         self._find: Callable[[], Awaitable[AbstractAsyncContextManager[T, None]]] | None = find
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        refuse_await()
 
     async def __aenter__(self) -> T:
         find, self._find = self._find, None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast, get_args
 
 from ..protocol.frames import Frame
-from .block import block
+from .block import Block
 from .delivery import DeliveryBuffer
 from .pump import Pump
 
@@ -26,16 +26,40 @@ def check_types(kinds: tuple[object, ...]) -> frozenset[type]:
     return frozenset(checked) or FRAME_TYPES
 
 
-@block
-async def stream_frames(
-    pump: Pump, kinds: frozenset[type], *, max_buffer: int | None, drop_oldest: bool
-) -> AsyncGenerator[FrameStream[Any], None]:
-    """The stream of the frames of these types, while the block lasts."""
-    buffer = pump.subscribe_to(kinds, max_buffer=max_buffer, drop_oldest=drop_oldest)
-    try:
-        yield FrameStream(pump, buffer)
-    finally:
-        pump.unsubscribe(buffer)
+class FramesBlock(Block):
+    """The block around a stream of the frames of `kinds`."""
+
+    __slots__ = ("_drop_oldest", "_kinds", "_max_buffer", "_pump", "_stream")
+
+    _what = "a stream of frames is opened"
+    _example = "async with session.frames(...) as frames:"
+
+    def __init__(
+        self, pump: Pump, kinds: frozenset[type], *, max_buffer: int | None, drop_oldest: bool
+    ) -> None:
+        self._pump = pump
+        self._kinds = kinds
+        self._max_buffer = max_buffer
+        self._drop_oldest = drop_oldest
+        self._stream: FrameStream[Any] | None = None
+
+    async def __aenter__(self) -> FrameStream[Any]:
+        if self._stream is not None:
+            raise RuntimeError("this block is entered once: ask for another one")
+        buffer = self._pump.subscribe_to(
+            self._kinds, max_buffer=self._max_buffer, drop_oldest=self._drop_oldest
+        )
+        self._stream = FrameStream(self._pump, buffer)
+        return self._stream
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._stream is not None:
+            self._pump.unsubscribe(self._stream._buffer)
 
 
 class FrameStream(Generic[F_co]):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import ssl
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from anyio.abc import ByteStream
 
@@ -15,7 +15,7 @@ from ..observe.observer import Observers
 from ..observe.watching import Audience, audience_of
 from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.url import parse_url
-from .block import refuse_await
+from .block import SessionBlock
 from .delivery import DEFAULT_MAX_BUFFER
 from .dialing import dial
 from .driver import Driver
@@ -129,10 +129,10 @@ def open_core(
                 audience.ended(error)
             raise
 
-    return _SessionBlock(open_watched)
+    return _OpenedBlock(open_watched)
 
 
-class _SessionBlock:
+class _OpenedBlock(SessionBlock):
     """The ``async with`` around the session that `open_session` opens. No generator, and nothing that the
     opening needed stays: what is held here is held as long as the session lives."""
 
@@ -140,9 +140,6 @@ class _SessionBlock:
 
     def __init__(self, open_session: Callable[[], Awaitable[RealtimeSession]]) -> None:
         self._open: Callable[[], Awaitable[RealtimeSession]] | None = open_session
-
-    def __await__(self) -> Generator[Any, Any, RealtimeSession]:
-        refuse_await()
 
     async def __aenter__(self) -> RealtimeSession:
         open_session, self._open = self._open, None

@@ -16,7 +16,7 @@ from ..protocol.frames import Audio, Close, Frame
 from ..protocol.pcm import Buffer, pcm_bytes
 from .delivery import DEFAULT_MAX_BUFFER
 from .driver import Driver
-from .frame_stream import FrameStream, check_types, stream_frames
+from .frame_stream import FramesBlock, FrameStream, check_types
 from .handlers import Handler, Handlers, check_handler
 from .lifetime import Lifetime
 from .pump import ClientCore, Pump
@@ -298,7 +298,7 @@ class RealtimeSession:
         An `Interruption` discards the audio ahead of it here too, also when it is not asked for. The stream
         ends with the session, behind its `Close`. TypeError for an object that is not a type of frame.
         """
-        return stream_frames(self._pump, check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
+        return FramesBlock(self._pump, check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
 
     def on(self, handler: Handler) -> Callable[[], None]:
         """Call `handler` with every frame not yet received and all that follow, one at a time and in order;

@@ -45,7 +45,7 @@ class Access:
             raise RequestError(
                 401,
                 "UNAUTHORIZED",
-                "the API key is missing or wrong; send it as Authorization: Bearer <api key>",
+                "the API key is missing or not valid; send it as Authorization: Bearer <api key>",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         if not any(scope in caller.scopes for scope in scopes):

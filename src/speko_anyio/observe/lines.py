@@ -36,7 +36,7 @@ _MAX_QUOTE: Final = 200
 _SECRET: Final = re.compile(
     # Keys and tokens by their makers' prefixes, the parts of a JWT, and what follows the scheme of a header.
     r"\b(?:sk|ek|pk|rk|xai|wst|gsk)[-_][\w-]{6,}|\bAIza[\w-]{10,}|\beyJ[\w-]{6,}(?:\.[\w-]+)*"
-    r"|(?<=\bBearer )\S+|(?<=\bBasic )\S+"
+    r"|(?<=\bBearer )(?!<api key>)\S+|(?<=\bBasic )\S+"
 )
 
 

@@ -16,6 +16,12 @@ _AROUND: Final = re.compile(r"\A[\s\ufeff\u200b]+|[\s\ufeff\u200b]+\Z")
 _SHORT: Final = 8
 """A secret with fewer characters may be part of an ordinary word."""
 
+_WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+"""A short secret such as ``test`` or ``wrong``, which a sentence may use for itself."""
+
+_INTRODUCTIONS: Final = ("Bearer ", "Basic ", "key ", "key: ", "token ", "token: ")
+"""What a sentence says ahead of a secret."""
+
 MAX_TOKEN: Final = 4096
 """Characters that every known client and server passes (speko-protocol, section 2)."""
 
@@ -45,11 +51,22 @@ def hide(text: str, secrets: Iterable[str], replacement: str) -> str:
     """`text` with `replacement` for each of the `secrets`.
 
     A secret of fewer than 8 characters is replaced only where it is not part of a longer word: replacing
-    parts of words would garble them, and reveal the secret by what is missing.
+    parts of words would garble them, and reveal the secret by what is missing. One that is an ordinary word,
+    such as ``test``, is left where it stands among the words of a sentence, unless ``key``, ``token``,
+    ``Bearer`` or ``Basic`` introduces it.
     """
     # The longest first: one may be the beginning of another. One pass leaves `replacement` itself whole.
-    patterns = [
-        re.escape(secret) if len(secret) >= _SHORT else rf"(?<!\w){re.escape(secret)}(?!\w)"
-        for secret in sorted(filter(None, secrets), key=len, reverse=True)
-    ]
+    patterns = [_pattern(secret) for secret in sorted(filter(None, secrets), key=len, reverse=True)]
     return re.sub("|".join(patterns), lambda _: replacement, text) if patterns else text
+
+
+def _pattern(secret: str) -> str:
+    """Where a text has `secret`, as a regular expression."""
+    escaped = re.escape(secret)
+    if len(secret) >= _SHORT:
+        return escaped
+    alone = rf"(?<!\w){escaped}(?!\w)"
+    if not _WORD.fullmatch(secret):
+        return alone
+    introduced = "|".join(rf"(?<={before})" for before in _INTRODUCTIONS)
+    return rf"(?:{introduced}){escaped}(?!\w)|(?<![A-Za-z] ){alone}(?! [A-Za-z])"
