@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import CloseConnection, Message, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from speko_anyio.protocol import NEED_DATA, Frame, State
 from speko_anyio.protocol.byte_level import ByteLevel
@@ -46,7 +46,7 @@ def test_a_dialect_runs_over_bytes(dialect: type[Any], config: Any) -> None:
     server = Connection(ConnectionType.SERVER)
 
     def says(text: str | bytes) -> list[Any]:
-        message: Any = Message(text)
+        message = TextMessage(text) if isinstance(text, str) else BytesMessage(text)
         client.receive_data(server.send(message))
         events = []
         while (event := client.next_event()) is not NEED_DATA:
