@@ -946,7 +946,7 @@ async def test_handlers_and_tools_run_in_the_context_of_the_block() -> None:
 
     user.set("Ann")
     async with connected(tools=[who]) as (session, server):
-        # Neither of whoever adds a handler nor of the callback that brings the call.
+        # Not the context that adds the handler, nor that of the callback that delivers the call.
         Context().run(session.on, handle)
         user.set("somebody else")
         server.core.send_tool_call("c1", "who", "{}")

@@ -1,4 +1,4 @@
-"""What holds up a session for long is told once, with what to do; on a virtual clock."""
+"""Stalls of a session are logged once, with advice; on virtual time."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_what_is_offered_is_taken_up_once() -> None:
     assert client.messages_to_send() == [TAKE_UP]
     assert received(client, ready("usage")) == [Ready(24_000, 24_000, ("usage",))]
     assert client.messages_to_send() == []
-    # It is no command of the user's: nobody has to know of it.
+    # It is not a command of the user, so it gives no event.
     assert received(server, TAKE_UP) == []
     server.send_response_end("incomplete", "max_output_tokens")
     (end,) = server.messages_to_send()

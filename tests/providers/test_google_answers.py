@@ -346,7 +346,7 @@ def test_an_answer_whose_end_is_not_told_ends_all_the_same() -> None:
     assert talk.wait(STALLED_TIMEOUT + 1) == [Transcript("assistant", "Yes.", True), DONE]
     assert not responds(talk)
     assert rests(talk)
-    # Its end, if it still comes, is no end of another.
+    # Its end, if it still comes, does not end another answer.
     assert talk.hear(COMPLETE) == []
 
 

@@ -19,7 +19,7 @@ def test_image_classifiers_and_changelog_name_the_same_pythons() -> None:
     named = [text.removeprefix(prefix) for text in project["classifiers"] if text.startswith(f"{prefix}3.")]
     oldest = project["requires-python"].removeprefix(">=")
     assert named[0] == oldest
-    # Without a gap: whoever has one in between must not wonder.
+    # Without a gap, so that no version in between is missing.
     first, last = (int(version.partition(".")[2]) for version in (named[0], named[-1]))
     assert named == [f"3.{minor}" for minor in range(first, last + 1)]
     image = re.findall(r"^FROM python:(3\.\d+)", read("deploy/Dockerfile"), re.MULTILINE)

@@ -101,7 +101,7 @@ class RateLimitError(APIStatusError):
 class ServerError(APIStatusError):
     """5xx: the service failed."""
 
-    advice = "try again; if it persists, ask whoever runs the service"
+    advice = "try again; if it persists, ask its operator"
 
 
 def status_error(

@@ -190,7 +190,7 @@ class Mint:
             where = "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY" if proxy is None else proxy.variable or "its URL"
             return ProxyError(
                 f"the proxy on the way to {self._host} refused to connect ({said}); check {where} and the "
-                "user:password@ there, or ask whoever runs the proxy"
+                "user:password@ there, or ask its operator"
             )
         if not _is_any(error, "RequestError", "OSError"):
             return None

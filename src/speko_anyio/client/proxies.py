@@ -345,7 +345,7 @@ async def _receive_exactly(stream: ByteStream, size: int) -> bytes:
 
 def _refusal(proxy: Proxy, target: str, why: str, *, needs_login: bool) -> ProxyError:
     login = f"give the proxy's URL{proxy.origin} the right user:password@"
-    advice = login if needs_login else "ask whoever runs the proxy"
+    advice = login if needs_login else "ask its operator"
     return ProxyError(f"the proxy {proxy} refused to connect to {target} ({why}); {advice}")
 
 

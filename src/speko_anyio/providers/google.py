@@ -607,22 +607,18 @@ class GoogleDialect(UserSide):
 
     # Time, the end
 
+    def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
+        if not self._answering:
+            return None
+        self._answering = False
+        return ResponseEnd("interrupted") if wanted else ResponseEnd("failed", self._reason)
+
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
-        """As in `ProviderDialect`. Also ends an answer that was in progress."""
-        user, assistant = self._user.finish(), self._assistant.finish()
-        for text in (user, assistant):
-            # A text that is too long was not reported before either.
-            if text is not None and len(text.text) <= self.limits.max_text_size:
-                self._events.append(text)
-        if self._answering:
-            self._answering = False
-            if close.initiated_by == "local" and error is None:
-                end = ResponseEnd("interrupted")
-            else:
-                end = ResponseEnd("failed", close.reason)
-            self._events.append(end)
+        """As in `ProviderDialect`; words of the user that have settled are not cut short."""
+        cut_short = self._speaking
+        self._reason = close.reason
         super()._finish(signal, close, error)
-        self.cut_short = assistant is not None or (user is not None and not self._user_settled)
+        self.cut_short = cut_short
 
     def _start_session_timers(self) -> None:
         super()._start_session_timers()

@@ -170,8 +170,12 @@ class UserSide(ProviderDialect, abc.ABC):
         # What the user said is not in the handle before the model has taken it up; a turn that was told to
         # have begun would begin again.
         turn_is_open = self._turn.open and not self._rules.auto
-        speaking = (self._user.speaking and not self._user_settled) or self._assistant.speaking
-        return self.idle and self._handle_is_fresh and not speaking and not turn_is_open
+        return self.idle and self._handle_is_fresh and not self._speaking and not turn_is_open
+
+    @property
+    def _speaking(self) -> bool:
+        """Whether words are incomplete that the end of the connection would cut off."""
+        return self._assistant.speaking or (self._user.speaking and not self._user_settled)
 
     @property
     def resumption(self) -> str | None:
