@@ -125,6 +125,38 @@ async def test_a_base_url_that_is_none_is_refused(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999", "https://x:0", "http://x:port", "http://[::1]:70000/v1"]
+)
+async def test_a_wrong_port_is_called_one_and_its_source_is_named(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "the base URL must have a port from 1 to 65535, or none; check the "
+    with pytest.raises(ConfigurationError) as caught:
+        Speko(KEY, base_url=url)
+    assert str(caught.value) == f"{said}argument base_url (it overrides SPEKO_BASE_URL)"
+    monkeypatch.setenv("SPEKO_BASE_URL", url)
+    with pytest.raises(ConfigurationError) as caught:
+        Speko(KEY)
+    assert str(caught.value) == f"{said}variable SPEKO_BASE_URL"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"api_key": b"sk_secret"}, "api_key must be a string, not bytes; decode it first"),
+        ({"api_key": 12345}, "api_key must be a string, not int"),
+        ({"base_url": 8000}, "base_url must be a string, not int"),
+        ({"timeout": "30"}, "timeout must be a number, not str"),
+        ({"max_retries": "2"}, "max_retries must be a number, not str"),
+    ],
+)
+async def test_an_argument_of_a_wrong_type_is_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        Speko(**{"api_key": KEY, **options})
+    assert str(caught.value) == words
+
+
 @pytest.mark.parametrize("around", ["\ufeff{}", "\ufeff {}\r\n", "\u200b{}\u00a0", "\n{}\n", "{}\ufeff"])
 async def test_what_editors_and_shells_leave_around_a_key_is_no_part_of_it(
     around: str, monkeypatch: pytest.MonkeyPatch
@@ -376,7 +408,12 @@ async def test_the_mints_error_names_the_proxy_and_its_variable(monkeypatch: pyt
     with pytest.raises(APIConnectionError) as caught:
         await ask("https://speko.test")
     assert f"can't be reached through the proxy 127.0.0.1:{port} in https_proxy (" in str(caught.value)
+    assert str(caught.value).endswith("; check https_proxy and that the proxy runs there")
+    assert type(caught.value) is ProxyError
     assert "secret" not in str(caught.value)
+    with pytest.raises(ProxyError, match=r"; check https_proxy and that the proxy runs there$"):
+        async with open_session(grant("wss://speko.test")):
+            pass
     async with running_proxy(HTTPProxy(login=("other", "secret"))) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url("me:secret@"))
         with pytest.raises(ProxyError, match=r"check https_proxy and the user:password@ there"):

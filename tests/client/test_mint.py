@@ -223,6 +223,59 @@ async def test_a_key_that_is_an_ordinary_word_leaves_the_sentence_whole(key: str
     assert caught.value.message == said
 
 
+PAGE = b"\n<!DOCTYPE html><html><head><title>404</title></head><body>nothing here</body></html>"
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 501])
+@pytest.mark.parametrize("body", [PAGE, b'{"detail":"Not Found"}', b"404 page not found", b""])
+async def test_a_server_that_is_no_speko_api_is_called_that(status: int, body: bytes) -> None:
+    error = await refused(API(httpx.Response(status, content=body)), max_retries=0)
+    assert str(error).endswith("; this is not a Speko API; check the base URL")
+    assert "<" not in str(error)
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 502])
+async def test_no_error_shows_an_html_page(status: int) -> None:
+    error = await refused(API(httpx.Response(status, content=PAGE)), max_retries=0)
+    assert isinstance(error, APIStatusError)
+    assert error.message == "an HTML page"
+    assert "not a Speko API" not in str(error)
+
+
+async def test_an_answer_that_is_not_json_is_not_from_a_speko_api() -> None:
+    error = await refused(API(httpx.Response(200, content=PAGE)))
+    assert str(error).endswith("; this is not a Speko API; check the base URL")
+    assert "<" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v1", "leave out /v1 at the end"),
+        ("/v1/", "leave out /v1 at the end"),
+        ("/api/v1/sessions", "leave out /v1/sessions at the end"),
+    ],
+)
+@pytest.mark.parametrize(
+    "reply",
+    [
+        httpx.Response(404, json={"error": "POST /v1/v1/sessions: Not Found", "code": "NOT_FOUND"}),
+        httpx.Response(404, content=PAGE),
+        httpx.Response(200, content=PAGE),
+    ],
+)
+async def test_a_base_url_with_the_apis_own_path_is_corrected(
+    path: str, words: str, reply: httpx.Response
+) -> None:
+    api = API(reply)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(api)) as client:
+        with pytest.raises(APIError, match=f"; {words} of the base URL$"):
+            await Speko(KEY, f"https://x.test{path}", http_client=client).realtime.create_session(
+                provider="openai", model="m"
+            )
+    assert str(api.requests[0].url).startswith(f"https://x.test{path.rstrip('/')}/v1/sessions")
+
+
 def in_90_seconds(form: str) -> str:
     # What strftime writes for names depends on the locale, which the tests leave at C.
     return time.strftime(form, time.gmtime(time.time() + 90))

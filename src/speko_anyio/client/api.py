@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
 from ..protocol.tokens import strip_invisible
+from .arguments import check_number, check_text
 from .block import AsyncOnly
 from .errors import ConfigurationError, MissingAPIKeyError
 from .http import OwnHTTPClient
@@ -45,14 +46,22 @@ class Speko(AsyncOnly):
         max_retries: int = 2,
         http_client: HTTPClient | None = None,
     ) -> None:
+        check_text("api_key", api_key)
+        check_text("base_url", base_url)
+        check_number("timeout", timeout)
+        check_number("max_retries", max_retries)
         key = strip_invisible(api_key or os.environ.get("SPEKO_API_KEY") or "")
         if not key:
             raise MissingAPIKeyError
         if not (key.isascii() and key.isprintable()):
             raise ConfigurationError(
-                "the API key has characters that no HTTP header can carry; check SPEKO_API_KEY"
+                "the API key has characters that no HTTP header can carry; check "
+                + _source("api_key", api_key, "SPEKO_API_KEY")
             )
-        self._base_url = _check_url(base_url or os.environ.get("SPEKO_BASE_URL") or DEFAULT_BASE_URL)
+        self._base_url = _check_url(
+            base_url or os.environ.get("SPEKO_BASE_URL") or DEFAULT_BASE_URL,
+            _source("base_url", base_url, "SPEKO_BASE_URL"),
+        )
         self._client = OwnHTTPClient(self._base_url) if http_client is None else http_client
         self.realtime = Realtime(
             Mint(self._client, base_url=self._base_url, api_key=key, timeout=timeout, retries=max_retries)
@@ -77,10 +86,18 @@ class Speko(AsyncOnly):
             await self._client.aclose()
 
 
-def _check_url(url: str) -> str:
+def _source(argument: str, value: str | None, variable: str) -> str:
+    """For error messages: where a setting came from."""
+    return f"the argument {argument} (it overrides {variable})" if value else f"the variable {variable}"
+
+
+def _check_url(url: str, source: str) -> str:
     url = strip_invisible(url)
+    problem = "be http:// or https:// with a host, and neither user name nor query"
     try:
         parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
+            problem = "have a port from 1 to 65535, or none" if not _has_valid_port(parts) else problem
         # What httpx and the resolver would only find out at the first request, in errors of their own.
         httpx.URL(url).raw_host.decode("ascii").encode("idna")
         usable = (
@@ -93,8 +110,12 @@ def _check_url(url: str) -> str:
         usable = False
     if not usable:
         # Not shown: somebody may have put a secret into it.
-        raise ConfigurationError(
-            "the base URL must be http:// or https:// with a host, and neither user name nor query; check "
-            "SPEKO_BASE_URL or pass Speko(base_url=...)"
-        )
+        raise ConfigurationError(f"the base URL must {problem}; check {source}")
     return url.rstrip("/")
+
+
+def _has_valid_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False

@@ -68,8 +68,17 @@ class APIStatusError(APIError):
     """What to do about it, for the error's text."""
 
     def __init__(
-        self, *, host: str, status: int, code: str, message: str, retry_after: float | None = None
+        self,
+        *,
+        host: str,
+        status: int,
+        code: str,
+        message: str,
+        retry_after: float | None = None,
+        advice: str | None = None,
     ) -> None:
+        if advice is not None:
+            self.advice = advice
         wait = "" if retry_after is None else f" (not before {retry_after:g} s have passed)"
         super().__init__(f"{host} answered HTTP {status} {code}: {message}; {self.advice}{wait}")
         self.status = status
@@ -105,7 +114,13 @@ class ServerError(APIStatusError):
 
 
 def status_error(
-    *, host: str, status: int, code: str, message: str, retry_after: float | None
+    *,
+    host: str,
+    status: int,
+    code: str,
+    message: str,
+    retry_after: float | None,
+    advice: str | None = None,
 ) -> APIStatusError:
     """The error of the class that `status` calls for."""
     by_status: dict[int, type[APIStatusError]] = {
@@ -114,7 +129,7 @@ def status_error(
         429: RateLimitError,
     }
     kind = by_status.get(status, ServerError if status >= 500 else APIStatusError)
-    return kind(host=host, status=status, code=code, message=message, retry_after=retry_after)
+    return kind(host=host, status=status, code=code, message=message, retry_after=retry_after, advice=advice)
 
 
 class InternalError(SpekoError):

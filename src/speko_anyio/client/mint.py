@@ -7,6 +7,7 @@ import email.utils
 import logging
 import math
 import random
+import re
 import ssl
 import time
 import uuid
@@ -43,6 +44,18 @@ _LONGEST_WAIT: Final = 8.0
 
 _MAX_MESSAGE: Final = 300
 """Characters of an error body that go into an exception."""
+
+_PATH: Final = "/v1/sessions"
+
+_OWN_PATH: Final = re.compile(r"/v1(/sessions)?/*\Z")
+"""The end of a base URL that has what is added to it."""
+
+_NO_API: Final = "this is not a Speko API; check the base URL"
+
+_NOT_FOUND: Final = frozenset({400, 403, 404, 405, 406, 410, 415, 501})
+"""Statuses that, without the documented body, come from something that is not a Speko API."""
+
+_HTML: Final = re.compile(r"\s*<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
 
 _MAX_CAUSES: Final = 10
 """How far the chain of causes is searched."""
@@ -120,7 +133,7 @@ class Mint:
         retries: int,
     ) -> None:
         self._client = client
-        self._url = f"{base_url}/v1/sessions"
+        self._url = base_url + _PATH
         self._host = urlsplit(base_url).netloc
         self._api_key = api_key
         self._timeout = timeout
@@ -175,11 +188,12 @@ class Mint:
         """Why the HTTP client got no response; None if `error` is not one of the client's."""
         proxy = self._client.proxy if isinstance(self._client, OwnHTTPClient) else None
         through = "" if proxy is None else f" through the proxy {proxy}{proxy.origin}"
+        suspect = "the base URL" if proxy is None else proxy.variable or "the proxy"
         said = self._quote(str(error)) or type(error).__name__
         if _is_any(error, "TimeoutException", "TimeoutError"):
             return APIConnectionError(
-                f"{self._host} did not answer within {self._timeout:g} s{through}; check the network and the "
-                "base URL"
+                f"{self._host} did not answer within {self._timeout:g} s{through}; check the network and "
+                f"{suspect}"
             )
         if _is_any(error, "DecodingError"):
             return APIResponseError(
@@ -199,26 +213,41 @@ class Mint:
                 f"TLS with {self._host} failed{through} ({self._quote(str(tls))}); "
                 + tls_advice("an http_client that trusts it")
             )
-        return APIConnectionError(
-            f"{self._host} can't be reached{through} ({said}); check the network and the base URL"
-        )
+        # Behind a proxy the host's own failures are the proxy's responses.
+        kind = APIConnectionError if proxy is None else ProxyError
+        advice = f"check the network and {suspect}" if proxy is None else proxy.advice
+        return kind(f"{self._host} can't be reached{through} ({said}); {advice}")
 
     def _refusal(self, response: HTTPResponse) -> APIStatusError:
+        status, advice = response.status_code, None
         try:
             said = msgspec.json.decode(response.content, type=_ErrorBody)
             message, code = said.error, said.code
+            if status == 404:
+                advice = self._path_advice()
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             message, code = response.content.decode(errors="replace").strip(), "UNKNOWN"
-        if 300 <= response.status_code < 400:
+            if _HTML.match(message):
+                message = "an HTML page"
+            if status in _NOT_FOUND:
+                advice = self._path_advice() or _NO_API
+        if 300 <= status < 400:
             target = _host_of(response.headers.get("location", ""))
             message = f"a redirect to {target or 'elsewhere'}, not followed since it would carry the API key"
+            advice = "check the base URL"
         return status_error(
             host=self._host,
-            status=response.status_code,
+            status=status,
             code=self._quote(code) or "UNKNOWN",
             message=self._quote(message) or "no message",
+            advice=advice,
             retry_after=_retry_after(response.headers.get("retry-after")),
         )
+
+    def _path_advice(self) -> str | None:
+        """What to leave out of a base URL with a part of the API's own path, a habit from other clients."""
+        path = _OWN_PATH.search(self._url.removesuffix(_PATH))
+        return f"leave out {path[0].rstrip('/')} at the end of the base URL" if path else None
 
     def _quote(self, text: str) -> str:
         """The service's words on one line, short, with nothing that a terminal obeys."""
@@ -243,9 +272,11 @@ class Mint:
                 grant = msgspec.json.decode(body, type=SessionGrant)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             # msgspec names the field that is wrong, and not its value: no token comes out here.
+            is_json = isinstance(error, msgspec.ValidationError)
+            advice = "check that the base URL is that of a Speko API" if is_json else _NO_API
             raise APIResponseError(
-                f"{self._host} answered with something that is no session ({error}); check that the base URL "
-                "is that of a Speko API"
+                f"{self._host} answered with something that is no session ({error}); "
+                + (self._path_advice() or advice)
             ) from None
         asked = request.s2s
         return msgspec.structs.replace(

@@ -72,6 +72,11 @@ class Proxy(msgspec.Struct, frozen=True):
         """A phrase to append to "the proxy" in errors: the environment variable that named it."""
         return f" in {self.variable}" if self.variable else ""
 
+    @property
+    def advice(self) -> str:
+        """For error messages: what to do when it can't be reached."""
+        return f"check {self.variable or 'the URL of the proxy'} and that the proxy runs there"
+
 
 def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
     """The proxy to connect through to `where`; None to connect directly.
@@ -239,7 +244,7 @@ async def connect_through(
     except TimeoutError as error:
         raise ProxyError(
             f"the proxy {proxy}{proxy.origin} did not connect to {target} within {connect_timeout:g} s; "
-            "check the proxy and the network"
+            f"check the network and {proxy.variable or 'the proxy'}"
         ) from error
 
 
@@ -247,10 +252,10 @@ async def _connect_through(
     proxy: Proxy, where: WebSocketURL, target: str, ssl_context: ssl.SSLContext | None
 ) -> ByteStream:
     open_tunnel = _socks if proxy.scheme.startswith("socks") else _http
-    with failing_as(ProxyError, f"the proxy {proxy}{proxy.origin}"):
+    with failing_as(ProxyError, f"the proxy {proxy}{proxy.origin}", proxy.advice):
         stream: ByteStream = await anyio.connect_tcp(proxy.host, proxy.port)
     try:
-        with failing_as(ProxyError, f"the proxy {proxy}{proxy.origin}"):
+        with failing_as(ProxyError, f"the proxy {proxy}{proxy.origin}", proxy.advice):
             if proxy.scheme == "https":
                 stream = await _start_tls(stream, proxy.host, ssl_context)
             await open_tunnel(stream, proxy, where, target)

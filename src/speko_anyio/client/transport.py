@@ -36,7 +36,9 @@ def describe(error: Exception) -> str:
 
 
 @contextmanager
-def failing_as(kind: type[APIConnectionError], name: str) -> Iterator[None]:
+def failing_as(
+    kind: type[APIConnectionError], name: str, advice: str = "check the network and the address"
+) -> Iterator[None]:
     """Turn what connecting raises into an error of ours about `name`; but for TimeoutError: whoever set the
     limit can name it."""
     try:
@@ -49,6 +51,4 @@ def failing_as(kind: type[APIConnectionError], name: str) -> Iterator[None]:
             + tls_advice("an ssl_context that trusts it")
         ) from error
     except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        raise kind(
-            f"{name} can't be reached ({describe(error)}); check the network and the address"
-        ) from root(error)
+        raise kind(f"{name} can't be reached ({describe(error)}); {advice}") from root(error)
