@@ -49,7 +49,7 @@ DOORS: dict[str, Callable[[], Callable[[Any], None]]] = {
 @pytest.mark.parametrize("door", DOORS)
 def test_no_way_in_takes_an_array_of_other_samples(door: str) -> None:
     send = DOORS[door]()
-    with pytest.raises(TypeError, match="floating-point numbers; with numpy pass"):
+    with pytest.raises(TypeError, match="floating-point numbers; with numpy, pass"):
         send(array.array("f", [0.25] * 480))
 
 

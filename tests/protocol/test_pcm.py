@@ -41,7 +41,7 @@ def test_bytes_and_mono_int16_are_audio(pcm: Buffer) -> None:
 
 
 WRONG = [
-    (array.array("f", [0.5, -0.5]), "floating-point numbers; with numpy pass (samples.clip(-1, 1) * 32767)"),
+    (array.array("f", [0.5, -0.5]), "floating-point numbers; with numpy, pass (samples.clip(-1, 1) * 32767)"),
     (array.array("d", [0.5]), "floating-point numbers"),
     (array.array("i", SAMPLES), "items of 4 bytes (format 'i'); scale the samples to 16 bits"),
     (array.array("H", [1, 2]), "items of 2 bytes (format 'H')"),
@@ -49,7 +49,7 @@ WRONG = [
     (memoryview(b"\0\1").cast("?"), "items of 1 bytes (format '?')"),
     (
         (ctypes.c_int16.__ctype_be__ * 4)(*SAMPLES),
-        "a big-endian array; with numpy pass samples.astype(",
+        "a big-endian array; with numpy, pass samples.astype(",
     ),
     ((ctypes.c_float.__ctype_le__ * 2)(0.5), "floating-point numbers"),
     (shaped(2, 2), "an array of shape (2, 2); pass one channel, such as samples[:, 0]"),
