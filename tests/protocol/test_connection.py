@@ -1052,3 +1052,8 @@ def test_the_servers_close_goes_out_in_one_piece_with_its_reason() -> None:
         (TEXT, b'{"t":"end","reason":"token used before"}'),
         close_frame(4401, "token used before"),
     ]
+
+
+def test_a_clients_attributes_are_stored_inline() -> None:
+    """With 30 of them CPython 3.11 keeps a dict instead, and decoding a frame takes a twelfth longer."""
+    assert len(vars(client())) < 30

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import abc
 import struct
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple
 
 from . import close_codes, framing
 from .dialect import NEED_DATA, CloseMessage, Dialect, EventT, Message, NeedData
@@ -106,8 +106,6 @@ class ByteLevel(Dialect[EventT], abc.ABC):
     ) -> None:
         self._client = client
         self._engine = Engine(client=client)
-        # The outbox holds whole frames here, not messages: each is framed when it is queued.
-        self._frames = cast("list[bytes]", self._outbox)
         self._framer = framing.Framer(client=client, entropy=entropy)
         # Received and not yet parsed: `_buffer` from `_position` on, then `_tail`. Audio is cut out of
         # `_buffer`, which is immutable, in one copy; `_tail` collects until a whole frame is here.
@@ -423,7 +421,7 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         written, close the transport: the server at once, the client too (RFC 6455 section 7.1.1 lets it
         wait for the server; after its own close frame was answered there is nothing to wait for).
         """
-        frames = self._frames
+        frames: list[bytes] = self._outbox  # type: ignore[assignment]  # see `_put_frame`
         self._queued = 0
         self._partial.owed = 0
         if len(frames) == 1:
@@ -453,13 +451,15 @@ class ByteLevel(Dialect[EventT], abc.ABC):
             self._put_frame(framing.CLOSE, framing.close_payload(message.code, message.reason))
 
     def _put_frame(self, first: int, payload: bytes) -> None:
-        self._frames.append(self._framer.frame(first, payload))
+        # The outbox holds whole frames here, not messages: each is framed when it is queued.
+        self._outbox.append(self._framer.frame(first, payload))
 
     def _drop_queued_audio(self) -> None:
         # A frame tells by its first byte what it carries, and audio is all that is sent as binary.
-        dropped = [frame for frame in self._frames if frame[0] == framing.BINARY]
+        frames: list[bytes] = self._outbox  # type: ignore[assignment]  # see `_put_frame`
+        dropped = [frame for frame in frames if frame[0] == framing.BINARY]
         self._queued -= sum(map(framing.payload_size, dropped))
-        self._frames[:] = [frame for frame in self._frames if frame[0] != framing.BINARY]
+        frames[:] = [frame for frame in frames if frame[0] != framing.BINARY]
 
     # Time
 

@@ -56,7 +56,7 @@ class ClientByteLevel(ByteLevel[EventT], abc.ABC):
             secrets=secrets,
             entropy=entropy,
         )
-        self._frames.append(request)
+        self._outbox.append(request)
 
     def _receive_handshake(self, event: HandshakeEvent) -> None:
         match event:

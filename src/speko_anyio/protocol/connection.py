@@ -104,11 +104,11 @@ class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
                 # Masked with its header and its key in place: that spares putting them before it afterwards.
                 take_number = framer.keys.take_number
                 frame = _number(shape.start + pcm, "little") ^ take_number() * shape.ones
-                self._frames.append(frame.to_bytes(shape.length, "little"))
+                self._outbox.append(frame.to_bytes(shape.length, "little"))
             else:
                 take_key = framer.keys.take
                 (key,) = take_key()
-                self._frames.append(shape.head + key + mask(pcm, key))
+                self._outbox.append(shape.head + key + mask(pcm, key))
         else:
             super().send_audio(pcm)
 
@@ -181,7 +181,7 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
             and (queued := self._queued + size) <= self._max_outbox
         ):
             self._queued = queued
-            self._frames.append(framer.shape.head + pcm)
+            self._outbox.append(framer.shape.head + pcm)
         else:
             super().send_audio(pcm)
 
@@ -194,7 +194,7 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
         request = self._unanswered()
         if not request.subprotocols or not is_token(request.subprotocols[0]):
             raise LocalProtocolError("the client offers no usable token; refuse it with 401")
-        self._frames.append(self._engine.accept(request.subprotocols[0], headers))
+        self._outbox.append(self._engine.accept(request.subprotocols[0], headers))
         self._request = None
         self._opened()
 
@@ -231,7 +231,7 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
             f"content-length: {len(content)}".encode(),
             b"connection: close",
         ]
-        self._frames.append(b"\r\n".join([*lines, b"", content]))
+        self._outbox.append(b"\r\n".join([*lines, b"", content]))
 
     def _handshake_waits(self) -> bool:
         return self._request is not None

@@ -99,7 +99,7 @@ class ProviderConnection(ClientByteLevel[Frame], ProviderDialect, abc.ABC):
             if isinstance(item, str):
                 self._put_frame(framing.TEXT, item.encode())
             else:
-                self._frames.append(item)
+                self._outbox.append(item)
         return super().data_to_send()
 
 
