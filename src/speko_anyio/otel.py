@@ -18,10 +18,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from ._extras import install_extra
+
 try:
     from opentelemetry import metrics, trace
 except ImportError as error:
-    raise ImportError("speko_anyio.otel needs the extra otel: pip install 'speko-anyio[otel]'") from error
+    raise ImportError(f"speko_anyio.otel needs OpenTelemetry; {install_extra('otel')}") from error
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from array import array
 from itertools import pairwise
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speko_anyio._extras import install_extra
 from speko_anyio.audio import pcm
 from speko_anyio.audio.resample import Resampler, resample
 
@@ -111,5 +113,5 @@ def test_without_soxr_equal_rates_work_and_others_say_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "soxr", None)
     assert resample(b"\1\2", 16_000, 16_000) == b"\1\2"
-    with pytest.raises(ImportError, match=r"pip install 'speko-anyio\[audio\]'"):
+    with pytest.raises(ImportError, match=re.escape(install_extra("audio"))):
         Resampler(16_000, 24_000)

@@ -99,7 +99,7 @@ def test_they_stand_in_the_file_and_the_environment_too(
         ("users_bots", "'users_bots' names nothing; write module:attribute"),
         (".users_bots:reply", "'.users_bots:reply' names nothing; write module:attribute"),
         ("users_bots:", "'users_bots:' names nothing"),
-        ("users_bots:Bot", "it is a class; name an instance of it"),
+        ("users_bots:Bot", "it is a class; use an instance of it"),
         ("users_bots:blocking", "it is not async; write `async def` with one argument, the session"),
         ("users_bots:generator", "it is not async"),
         ("users_bots:text", "it is not async"),

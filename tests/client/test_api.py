@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import re
 import sys
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -30,6 +31,7 @@ from speko_anyio import (
     ToolResult,
     open_session,
 )
+from speko_anyio._extras import install_extra
 from speko_anyio.client import opening as opening_module
 from speko_anyio.client.block import block
 from speko_anyio.client.mint import AnyGrant
@@ -458,5 +460,5 @@ async def test_a_socks_proxy_without_the_library_for_it(monkeypatch: pytest.Monk
     for name in [name for name in sys.modules if name.startswith("httpcore._async.socks")]:
         monkeypatch.delitem(sys.modules, name)
     async with Speko(KEY) as speko:
-        with pytest.raises(ConfigurationError, match=r"pip install 'speko-anyio\[socks\]'"):
+        with pytest.raises(ConfigurationError, match=re.escape(install_extra("socks"))):
             await speko.realtime.create_session(provider="openai", model="m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import speko_anyio
 import speko_anyio.protocol
+from speko_anyio._extras import install_extra
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -76,9 +78,17 @@ def test_one_module_of_the_client_is_of_one_event_loop() -> None:
 def test_telemetry_without_its_extra_names_it() -> None:
     code = "import sys\nsys.modules['opentelemetry'] = None\nimport speko_anyio.otel"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (
-        "ImportError: speko_anyio.otel needs the extra otel: pip install 'speko-anyio[otel]'" in done.stderr
+    assert f"ImportError: speko_anyio.otel needs OpenTelemetry; {install_extra('otel')}" in done.stderr
+
+
+def test_a_missing_extra_is_told_as_it_can_be_had() -> None:
+    assert install_extra("otel") == (
+        "install speko-anyio with the extra `otel` (in a checkout: pip install '.[otel]')"
     )
+    assert install_extra("cli", "gateway").startswith("install speko-anyio with the extras `cli,gateway` ")
+    # The package is not on PyPI: nothing may tell users to install it from there.
+    for path in Path(speko_anyio.__file__).parent.rglob("*.py"):
+        assert not re.search(r"speko-anyio\[|pip install speko", path.read_text(encoding="utf-8")), path
 
 
 def test_all_of_the_core_and_the_client_is_public() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import sys
@@ -13,6 +14,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
 from speko_anyio import APIConnectionError, ConfigurationError, ProxyError, open_session
+from speko_anyio._extras import install_extra
 from speko_anyio.client import proxies
 from speko_anyio.client.proxies import Proxy, connect_through, find_http_proxy, find_proxy
 from speko_anyio.protocol.url import parse_url
@@ -504,5 +506,5 @@ async def test_a_name_too_long_for_socks() -> None:
 async def test_without_the_library_for_socks_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)
     async with running_proxy(SOCKSProxy()) as proxy:
-        with pytest.raises(ConfigurationError, match=r"pip install 'speko-anyio\[socks\]'"):
+        with pytest.raises(ConfigurationError, match=re.escape(install_extra("socks"))):
             await tunnel(proxy.url(), "ws://speko.test/")

@@ -7,6 +7,7 @@ import importlib
 import pytest
 
 from speko_anyio import gateway
+from speko_anyio._extras import install_extra
 from speko_anyio.gateway import default_handlers, echo, handlers
 from tests.support.processes import run_python
 
@@ -46,7 +47,7 @@ def test_a_missing_extra_is_named(missing: str) -> None:
         "except ImportError as error:\n    print(error)"
     )
     assert run_python("-c", code).strip() == (
-        f"the gateway needs {missing}, which is not installed; install 'speko-anyio[gateway]'"
+        f"the gateway needs {missing}, which is not installed; {install_extra('gateway')}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import signal
@@ -15,7 +16,17 @@ import pytest
 import uvicorn
 from anyio.abc import TaskStatus
 
-from speko_anyio.gateway import Gateway, ServerSession, echo, running_gateway, serve, server
+from speko_anyio import OpenAI
+from speko_anyio.gateway import (
+    Gateway,
+    Handler,
+    ProviderHandler,
+    ServerSession,
+    echo,
+    running_gateway,
+    serve,
+    server,
+)
 from speko_anyio.protocol import Close, HandshakeError, Ready
 
 from .support import KEY, Recorder, make_gateway, mint, raw_client
@@ -217,10 +228,12 @@ async def test_variables_of_other_servers_do_not_count(monkeypatch: pytest.Monke
         await mint(url)
 
 
-async def test_the_application_runs_its_handlers_under_any_server() -> None:
-    """By ASGI's own lifespan, as another server would drive it."""
+@pytest.mark.parametrize("itself", [True, False])
+async def test_the_application_runs_its_handlers_under_any_server(itself: bool) -> None:
+    """By ASGI's own lifespan, as another server would drive it: the gateway or its `app`."""
     voice = Voice()
-    app = make_gateway({"echo": voice}).app
+    gateway = make_gateway({"echo": voice})
+    app = gateway if itself else gateway.app
     to_app, app_receives = anyio.create_memory_object_stream[dict[str, Any]](2)
     app_sends, from_app = anyio.create_memory_object_stream[Any](2)
     with to_app, app_receives, app_sends, from_app, anyio.fail_after(10):
@@ -237,6 +250,58 @@ async def test_the_application_runs_its_handlers_under_any_server() -> None:
 def test_a_gateway_needs_a_handler() -> None:
     with pytest.raises(ValueError, match="at least one handler"):
         Gateway(handlers={}, api_keys=[KEY])
+
+
+async def _with_two(session: ServerSession, other: int) -> None: ...
+
+
+class _Bot:
+    async def __call__(self, session: ServerSession) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handlers", "expected"),
+    [
+        (_Bot(), "handlers must be a dict of handlers by the provider's name, .* not _Bot"),
+        (echo, "handlers must be a dict .* not function"),
+        ([echo], "handlers must be a dict .* not list"),
+        ({3: echo}, "a handler's name must be a str, not int"),
+        ({"my-bot": 3}, "can't use the handler 'my-bot': it is not async; write `async def`"),
+        ({"my-bot": None}, "can't use the handler 'my-bot': it is not async"),
+        ({"my-bot": lambda session: None}, "can't use the handler 'my-bot': it is not async"),
+        ({"echo": echo, "my-bot": print}, "can't use the handler 'my-bot': it is not async"),
+        ({"my-bot": _Bot}, "can't use the handler 'my-bot': it is a class; use an instance of it"),
+        ({"my-bot": _with_two}, "can't use the handler 'my-bot': it can't be called with the session alone"),
+        ({"openai": OpenAI("k")}, r"'openai': it is a provider; use ProviderHandler\(OpenAI\(\)\)"),
+    ],
+)
+def test_what_is_no_handler_is_refused(handlers: Any, expected: str) -> None:
+    with pytest.raises(TypeError, match=expected):
+        Gateway(handlers=handlers, api_keys=["k"])
+
+
+def test_what_can_be_a_handler() -> None:
+    bot = _Bot()
+    handlers: dict[str, Handler] = {
+        "partial": functools.partial(_with_two, other=1),
+        "object": bot,
+        "method": bot.__call__,
+        "partial of an object": functools.partial(bot),
+        "provider": ProviderHandler(OpenAI("k")),
+    }
+    assert Gateway(handlers=handlers, api_keys=["k"]).providers == handlers.keys()
+
+
+async def test_a_gateway_is_an_asgi_application_itself() -> None:
+    gateway = Gateway(handlers={"echo": echo}, api_keys=["k"])
+    async with gateway.running(), httpx.AsyncClient(transport=httpx.ASGITransport(gateway)) as http:
+        assert (await http.get("http://gateway/healthz")).status_code == 200
+
+
+def test_uvicorn_takes_a_gateway_for_an_asgi_application() -> None:
+    config = uvicorn.Config(Gateway(handlers={"echo": echo}, api_keys=["k"]), log_config=None)
+    config.load()
+    assert config.interface == "asgi3"
 
 
 def test_a_gateway_knows_its_providers() -> None:

@@ -20,6 +20,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from .._extras import install_extra
 from ..client.playback import DEFAULT_MAX_BUFFER, Playback
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Frame
@@ -325,7 +326,7 @@ def _import() -> Any:
         return importlib.import_module("sounddevice")
     except ImportError:
         raise DeviceError(
-            "microphone and loudspeaker need sounddevice, which is missing; install 'speko-anyio[audio]'"
+            f"microphone and loudspeaker need sounddevice, which is not installed; {install_extra('audio')}"
         ) from None
     except OSError as error:
         # Its wheels for Linux come without the library itself.

@@ -6,6 +6,7 @@ import importlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from speko_anyio._extras import install_extra
 from speko_anyio.protocol.pcm import whole_samples
 
 from . import pcm as pcm16
@@ -133,7 +134,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            "changing a sample rate needs soxr, which is not installed: "
-            "run `pip install 'speko-anyio[audio]'` or use audio that already has the rate",
+            "changing a sample rate needs soxr, which is not installed; "
+            f"{install_extra('audio')}, or use audio that already has the rate",
             name=name,
         ) from error

@@ -12,6 +12,7 @@ from typing import Final
 
 import anyio
 
+from .._extras import install_extra
 from ..client.direct import PROVIDERS
 from ..gateway import Gateway, MemoryStore, SQLStore
 from ..gateway.settings import Loaded, Settings
@@ -162,4 +163,4 @@ def _advice(settings: Settings, gateway: Gateway, *, has_keys: bool) -> Iterator
     if public and settings.metrics:
         yield "/metrics answers whoever asks; keep it from the public in the proxy"
     if gateway.providers == {"echo"}:
-        yield "echo is the only provider; install 'speko-anyio[local]' or set a provider's API key"
+        yield f"echo is the only provider; set a provider's API key, or {install_extra('local')}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 import sys
 import traceback
@@ -54,25 +53,15 @@ def _handler(name: str, target: str, reserved: Collection[str]) -> Handler:
     if name in reserved:
         raise CommandError(f"the handler's name {name} is one of the gateway's own; choose another", USAGE)
     what = f"the handler {name}={target}"
+    # Imported here: the tools of `talk` need nothing of the gateway.
+    from ..gateway.handlers import why_not_a_handler
+
     handler: Any = _load(target, what)
-    if isinstance(handler, type):
-        wrong = "it is a class; name an instance of it"
-    elif not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)):
-        wrong = "it is not async; write `async def` with one argument, the session"
-    elif not _takes_one(handler):
-        wrong = "it can't be called with the session alone; give it that one argument"
-    else:
-        found: Handler = handler
-        return found
-    raise CommandError(f"can't use {what}: {wrong}", USAGE)
-
-
-def _takes_one(function: Any) -> bool:
-    try:
-        inspect.signature(function).bind(None)
-    except TypeError:
-        return False
-    return True
+    why = why_not_a_handler(handler)
+    if why is not None:
+        raise CommandError(f"can't use {what}: {why}", USAGE)
+    found: Handler = handler
+    return found
 
 
 def _load(name: str, what: str) -> object:

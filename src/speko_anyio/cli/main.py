@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import anyio
 
+from .._extras import install_extra
 from .._version import __version__
 from ..protocol.errors import SpekoError
 from .failures import EXIT_CODES_HELP, FAILED, INTERRUPTED, CommandError, exit_code_of
@@ -83,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
         anyio.run(command, options, backend="asyncio", backend_options={"use_uvloop": True})
     else:
         if options.backend == "trio":
-            _require("trio", "install 'speko-anyio[trio]', or choose --backend asyncio")
+            _require("trio", f"{install_extra('trio')}, or choose --backend asyncio")
         anyio.run(command, options, backend=options.backend)
 
 
@@ -126,7 +127,7 @@ def _command(name: str) -> Command:
             raise
         raise CommandError(
             f"`speko-anyio {name}` needs {error.name}, which is not installed; "
-            "install 'speko-anyio[cli,gateway,local]'"
+            f"{install_extra('cli', 'gateway', 'local')}"
         ) from None
 
 

@@ -24,6 +24,7 @@ import h11
 import msgspec
 from anyio.abc import ByteStream
 
+from .._extras import install_extra
 from ..protocol.url import WebSocketURL
 from .errors import APIConnectionError, ConfigurationError, ProxyError
 from .transport import failing_as
@@ -357,7 +358,7 @@ def _refusal(proxy: Proxy, target: str, why: str, *, needs_login: bool) -> Proxy
 def needs_socks() -> ConfigurationError:
     """What to say when a SOCKS proxy is to be used without the library for it."""
     return ConfigurationError(
-        "a SOCKS proxy needs the extra socks: pip install 'speko-anyio[socks]'; or use another proxy"
+        f"a SOCKS proxy needs socksio, which is not installed; {install_extra('socks')}, or use another proxy"
     )
 
 

@@ -6,13 +6,15 @@ A handler is a coroutine over a `ServerSession`; a `Gateway` maps provider names
     async with running_gateway(gateway) as base_url:
         ...
 
-or run ``gateway.app``, an ASGI application, under any ASGI server.
+or run the gateway under any ASGI server: it is an ASGI application.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
+
+from .._extras import install_extra
 
 if TYPE_CHECKING:
     from .app import Gateway
@@ -98,6 +100,6 @@ def __getattr__(name: str) -> object:
         if missing not in _EXTRA:
             raise
         raise ImportError(
-            f"the gateway needs {missing}, which is not installed; install 'speko-anyio[gateway]'",
+            f"the gateway needs {missing}, which is not installed; {install_extra('gateway')}",
             name=missing,
         ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -14,10 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
+from speko_anyio._extras import install_extra
+
 from .access import Access
 from .answers import error_response, shorten
 from .asgi import refuse
 from .background import background
+from .handlers import Handler, why_not_a_handler
 from .health import NOT_RUNNING, SHUTTING_DOWN, Health
 from .keeper import Keeper
 from .keys import APIKeys, RateLimiter
@@ -32,12 +36,11 @@ from .stream import Stream
 from .tokens import TokenSigner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from .handlers import Handler
     from .metrics import Metrics
     from .session import ServerSession
 
@@ -77,7 +80,9 @@ class Gateway:
       user needs an API key.
     - `now`: seconds since the epoch.
 
-    Raises ValueError for a configuration that can't work.
+    The gateway is an ASGI application itself, so that ``uvicorn module:gateway`` runs it.
+
+    Raises ValueError for a configuration that can't work, TypeError for handlers that are not handlers.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Gateway:
         playground: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
+        _check_handlers(handlers)
         if not handlers:
             raise ValueError("a gateway needs at least one handler; pass handlers=default_handlers()")
         if not token_lifetime > 0:
@@ -198,6 +204,10 @@ class Gateway:
         # A path that is not ours is answered as documented, also when only its slash is too much.
         self.app.router.redirect_slashes = False
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as an ASGI application: as `app`."""
+        await self.app(scope, receive, send)
+
     @property
     def providers(self) -> frozenset[str]:
         """The names that clients can mint with."""
@@ -267,6 +277,20 @@ class Gateway:
             yield
 
 
+def _check_handlers(handlers: object) -> None:
+    if not isinstance(handlers, Mapping):
+        raise TypeError(
+            "handlers must be a dict of handlers by the provider's name, such as "
+            f"{{'my-bot': handler}}, not {type(handlers).__name__}"
+        )
+    for name, handler in handlers.items():
+        if not isinstance(name, str):
+            raise TypeError(f"a handler's name must be a str, not {type(name).__name__}")
+        why = why_not_a_handler(handler)
+        if why is not None:
+            raise TypeError(f"can't use the handler {name!r}: {why}")
+
+
 def _make_metrics(live: Callable[[], Collection[ServerSession]]) -> Metrics:
     try:
         from .metrics import Metrics
@@ -274,7 +298,7 @@ def _make_metrics(live: Callable[[], Collection[ServerSession]]) -> Metrics:
         if error.name != "prometheus_client":
             raise
         raise ValueError(
-            "metrics need prometheus-client, which is not installed; install 'speko-anyio[gateway]'"
+            f"metrics need prometheus-client, which is not installed; {install_extra('gateway')}"
         ) from None
     return Metrics(live)
 

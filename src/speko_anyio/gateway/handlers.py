@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from speko_anyio.client.direct import PROVIDERS
+from speko_anyio.client.direct import PROVIDERS, Provider
 
 from .echo_handler import echo
 from .provider_handler import provider_handlers
@@ -46,3 +48,29 @@ def default_handlers() -> dict[str, Handler]:
     `ConfigurationError` when such a base URL is none.
     """
     return {**built_in_handlers(), **provider_handlers()}
+
+
+def why_not_a_handler(handler: Any) -> str | None:
+    """What is wrong with an object that is to be a handler, and what to do; None when it can be one."""
+    if isinstance(handler, type):
+        return "it is a class; use an instance of it"
+    if isinstance(handler, Provider):
+        return f"it is a provider; use ProviderHandler({type(handler).__name__}())"
+    called = handler
+    while isinstance(called, functools.partial):
+        called = called.func
+    if not (inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(type(called).__call__)):
+        return "it is not async; write `async def` with one argument, the session"
+    if not _takes_one(handler):
+        return "it can't be called with the session alone; give it that one argument"
+    return None
+
+
+def _takes_one(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # it has no signature that Python could tell
+    return True

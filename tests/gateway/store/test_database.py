@@ -10,6 +10,7 @@ import anyio
 import pytest
 from sqlalchemy import Connection, text
 
+from speko_anyio._extras import install_extra
 from speko_anyio.gateway import SessionOutcome, SQLStore, StoreError
 from speko_anyio.gateway.store import TranscriptLine, sql
 from speko_anyio.gateway.store.database import Database
@@ -58,7 +59,7 @@ def test_a_driver_that_is_missing_is_named() -> None:
         "except StoreError as error:\n    print(error)"
     )
     assert run_python("-c", code).strip() == (
-        "the database needs psycopg, which is not installed; install 'speko-anyio[gateway,postgres]'"
+        f"the database needs psycopg, which is not installed; {install_extra('gateway', 'postgres')}"
     )
 
 

@@ -9,6 +9,7 @@ import importlib
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from speko_anyio._extras import install_extra
 from speko_anyio.audio import pcm as pcm16
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def webrtc_vad(*, loudness_floor: float = -50.0) -> IsSpeech:
         webrtcvad = importlib.import_module("webrtcvad")
     except ImportError as error:
         raise ImportError(
-            "hearing when somebody talks needs webrtcvad: run `pip install 'speko-anyio[local]'`",
+            f"detecting speech needs webrtcvad, which is not installed; {install_extra('local')}",
             name="webrtcvad",
         ) from error
     detector = webrtcvad.Vad(3)  # the strictest mode: the others run on for up to 300 ms after speech

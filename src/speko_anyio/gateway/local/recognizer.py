@@ -10,6 +10,7 @@ import anyio
 import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from speko_anyio._extras import install_extra
 from speko_anyio.protocol.errors import SpekoError
 
 from . import wire
@@ -245,8 +246,8 @@ class _Worker:
                 await ready.expect(wire.Warm, START_TIMEOUT)
             except _ProcessFailedError as error:
                 raise _ProcessFailedError(
-                    f"{error} while starting; see its error output, and install 'speko-anyio[local]' if it "
-                    "is missing"
+                    f"{error} while starting; see its error output, and if a module is missing, "
+                    f"{install_extra('local')}"
                 ) from None
             yield ready
         finally:

@@ -8,6 +8,7 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from speko_anyio._extras import install_extra
 from speko_anyio.audio.resample import OFFLINE, resample
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Synthesizer:
             _SYNCHRONOUS, 0, loader.get_data_path().encode(), _DONT_EXIT
         )
         if self.sample_rate <= 0:
-            raise RuntimeError("espeak-ng found no voice data; reinstall 'speko-anyio[local]'")
+            raise RuntimeError("espeak-ng found no voice data; reinstall the package espeakng-loader")
         self._library.espeak_SetSynthCallback(self._callback)
 
     def check_voice(self, voice: str) -> None:
@@ -132,6 +133,6 @@ def _import_loader() -> ModuleType:
         return importlib.import_module("espeakng_loader")
     except ImportError as error:
         raise ImportError(
-            "speaking needs espeak-ng, which is not installed: run `pip install 'speko-anyio[local]'`",
+            f"speaking needs espeak-ng, which is not installed; {install_extra('local')}",
             name="espeakng_loader",
         ) from error

@@ -21,6 +21,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from speko_anyio._extras import install_extra
+
 from .contract import StoreError
 
 T = TypeVar("T")
@@ -93,7 +95,7 @@ class Database:
         except ModuleNotFoundError as error:
             raise StoreError(
                 f"the database needs {error.name}, which is not installed; "
-                "install 'speko-anyio[gateway,postgres]'"
+                f"{install_extra('gateway', 'postgres')}"
             ) from None
         if self.is_sqlite:
             event.listen(engine, "connect", _prepare_sqlite)
