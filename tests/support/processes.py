@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from .patience import PATIENCE
 
@@ -37,6 +39,28 @@ def interruptible(*, background: bool = False) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def _bound_to_this_process() -> Callable[[], None] | None:
+    """What a new process calls so that it is killed when this one ends, however that happens.
+
+    When a test run is killed, no `finally` runs, and its servers would stay. Only Linux can do this; the
+    signal is also sent when the thread that started the process ends, which is the main thread here.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, which leaves the child little that is safe
+    parent = os.getpid()
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the call
+            os._exit(1)
+
+    return bind
+
+
 @contextmanager
 def running(
     command: Sequence[Argument],
@@ -51,11 +75,18 @@ def running(
     """`command` in a process while the block runs; `background` is as for `interruptible`.
 
     However the block ends, the process is killed if it still runs and waited for, and its pipes are closed:
-    a failure here must not become a warning in a later test.
+    a failure here must not become a warning in a later test. On Linux it is also killed when this process is.
     """
     with interruptible(background=background):
         process = subprocess.Popen(
-            command, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, text=True
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+            preexec_fn=_bound_to_this_process(),
         )
     try:
         yield process
