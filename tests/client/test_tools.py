@@ -8,7 +8,7 @@ import enum
 import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import anyio
 import msgspec
@@ -627,6 +627,44 @@ async def test_what_a_callable_stands_for_is_what_the_model_is_told(
     if name != "Passing":
         assert made.spec.description == "Switch it."
     assert await answer([function], name, '{"on": "true"}') == "on=True"
+
+
+@dataclasses.dataclass
+class Recall:
+    times: int = 1
+
+    def __call__(self, word: str) -> str:
+        return word * self.times
+
+
+class Repeat(NamedTuple):
+    times: int = 1
+
+    def __call__(self, word: str) -> str:
+        return word * self.times
+
+
+class Say:
+    def __call__(self, word: str) -> str:
+        return word
+
+
+class Describe(Say):
+    """Describes a word."""
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (Say(), ""),
+        (Recall(), ""),
+        (Repeat(), ""),
+        (Describe(), "Describes a word."),
+        (functools.partial(Say()), ""),
+    ],
+)
+def test_a_docstring_that_nobody_wrote_describes_nothing(function: Any, expected: str) -> None:
+    assert Tool(function).spec.description == expected
 
 
 def test_an_object_may_have_a_name_and_a_docstring_of_its_own() -> None:

@@ -12,6 +12,9 @@ import msgspec
 
 from . import pydantic_models
 
+_ANY_CALL: Final = object.__call__.__doc__
+"""What `inspect.getdoc` finds for a `__call__` without a docstring: "Call self as a function."."""
+
 
 class Origin:
     """Where the name, docstring and types of a callable come from: looks through partials, decorators and
@@ -45,8 +48,19 @@ class Origin:
         doc = inspect.getdoc(outermost)
         if called is not outermost and "__doc__" not in getattr(outermost, "__dict__", {}):
             # An object: the docstring of its `__call__` describes the call better than that of its class.
-            doc = inspect.getdoc(called) or doc
+            doc = _written(called) or (None if _is_generated(type(outermost)) else doc)
         self.docstring = doc or ""
+
+
+def _written(call: Any) -> str | None:
+    """The docstring of a `__call__`, without the one that Python has for every `__call__`."""
+    doc = inspect.getdoc(call)
+    return None if doc == _ANY_CALL else doc
+
+
+def _is_generated(kind: type) -> bool:
+    """Whether a class has the docstring that `dataclass` or `NamedTuple` made: its signature."""
+    return (kind.__doc__ or "").startswith(f"{kind.__name__}(")
 
 
 def _called(target: Any) -> Any:
