@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,15 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], monkeypatch: p
         code, _, err = checked(capsys, "--database", "memory")
     assert code == USAGE
     assert f"can't listen on 127.0.0.1:{port}" in err
+
+
+def test_it_takes_every_option_of_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--host", "127.0.0.1", "--port", "0", "--public-url", "https://voice.example.com"]
+    options += ["--no-playground", "--patience", "3", "--transcript-days", "1", "--record-days", "2"]
+    assert main(["gateway", "check", *options, "--database", "memory", "--backend", "asyncio"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^ +drain_seconds +3(\.0)? +--patience$", out, re.MULTILINE)
+    assert re.search(r"^ +port +0 +--port$", out, re.MULTILINE)
 
 
 def test_a_file_that_there_is_not_is_left_to_the_start(

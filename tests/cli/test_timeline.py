@@ -41,6 +41,15 @@ def test_what_can_not_be_drawn_is_one_line(
     assert not (tmp_path / "t.svg").exists()
 
 
+@pytest.mark.parametrize("name", ["folder", "file"])
+def test_what_is_no_recording_is_told(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    path = tmp_path / name
+    assert main(["timeline", str(path), "-o", str(tmp_path / "t.svg")]) == BAD_INPUT
+    assert f"{path} is not a recording: it is not a folder with a session.jsonl" in capsys.readouterr().err
+
+
 def test_a_recording_that_can_not_be_written_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

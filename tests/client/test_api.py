@@ -21,6 +21,7 @@ from speko_anyio import (
     APIConnectionError,
     AuthenticationError,
     ConfigurationError,
+    Google,
     MissingAPIKeyError,
     OpenAI,
     ProviderGrant,
@@ -182,6 +183,27 @@ async def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
     with pytest.raises(ConfigurationError, match="SPEKO_API_KEY") as caught:
         Speko(key)
     assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("around", "expected"),
+    [
+        ("'{}'", "is in quotes; remove them"),
+        ('"{}"', "is in quotes; remove them"),
+        (' "{}"\n', "is in quotes; remove them"),
+        ("Bearer {}", "begins with `Bearer`; remove that and give the key alone"),
+        ("bearer: {}", "begins with `Bearer`"),
+    ],
+)
+async def test_a_key_with_something_around_it_is_told_before_a_plain_401(
+    around: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, kind in (("SPEKO_API_KEY", Speko), ("OPENAI_API_KEY", OpenAI), ("GEMINI_API_KEY", Google)):
+        monkeypatch.setenv(variable, around.format(KEY))
+        with pytest.raises(ConfigurationError, match=f"the API key {expected}") as caught:
+            kind()
+        assert variable in str(caught.value)
+        assert KEY not in str(caught.value)
 
 
 async def test_its_own_client_lives_as_long_as_its_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,12 @@ def test_there_must_be_a_key(keys: list[str]) -> None:
         APIKeys(keys)
 
 
+@pytest.mark.parametrize("key", ["'first'", '"first"', "Bearer first"])
+def test_a_key_with_something_around_it_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=r"an API key of the gateway (is in quotes|begins with `Bearer`)"):
+        APIKeys(["other", key])
+
+
 def test_one_string_is_not_a_list_of_keys() -> None:
     with pytest.raises(TypeError, match="one string"):
         APIKeys("abc")

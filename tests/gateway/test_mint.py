@@ -165,6 +165,10 @@ async def test_a_key_is_needed(header: str) -> None:
             b'{"mode":"s2s","s2s":{"provider":"nope","model":"m"}}',
             "`$.s2s.provider`; this gateway serves echo",
         ),
+        (
+            b'{"mode":"s2s","s2s":{"provider":"google","model":"m"}}',
+            "serves echo; `speko-anyio serve` adds google where GEMINI_API_KEY is set",
+        ),
         (b'{"mode":"s2s","s2s":{"provider":"echo"}}', "`model`"),
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":""}}', "$.s2s.model"),
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":1}}', "$.s2s.model"),

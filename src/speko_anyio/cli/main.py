@@ -295,42 +295,7 @@ def _parser() -> argparse.ArgumentParser:
         "SPEKO_GATEWAY_SECRET signs the session tokens; nodes that share a database need the same.",
         epilog=EXIT_CODES_HELP,
     )
-    _add_config(serve)
-    serve.add_argument("--host", type=_text, default=None, help="address to listen on (default: 127.0.0.1)")
-    serve.add_argument("--port", type=_port, default=None, help="(default: 8000) 0 takes a free one")
-    serve.add_argument(
-        "--public-url", type=_text, default=None, help="where clients reach it, behind a proxy"
-    )
-    _add_handler(serve)
-    serve.add_argument(
-        "--playground",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="a page to talk to the gateway with (default: only when the API key is made up)",
-    )
-    serve.add_argument(
-        "--patience",
-        type=_seconds,
-        default=None,
-        metavar="SECONDS",
-        help="for living sessions on Ctrl-C (default: 10)",
-    )
-    serve.add_argument(
-        "--transcript-days",
-        type=_positive,
-        default=None,
-        metavar="N",
-        help="store what is said, for so long (default: store nothing of it)",
-    )
-    serve.add_argument(
-        "--record-days",
-        type=_positive,
-        default=None,
-        metavar="N",
-        help="store the records of sessions, for so long (default: until you delete them)",
-    )
-    _add_database(serve, "; 'memory': none, the records end with the process")
-    _add_backend(serve, choices=("asyncio", "uvloop"))
+    _add_gateway(serve)
 
     _add_keys(commands)
 
@@ -338,15 +303,16 @@ def _parser() -> argparse.ArgumentParser:
     actions = gateway.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = actions.add_parser(
         "check",
-        help="show every setting and where it stands, and try what a start would need",
+        help="show every setting and its source, and try what a start would need",
+        description="Take the options of `serve`, show every setting and its source, and try what a start "
+        "would need.",
         epilog=EXIT_CODES_HELP,
     )
     migrate = actions.add_parser("migrate", help="make the database's tables, or bring them up to date")
-    for action in (check, migrate):
-        _add_config(action)
-        _add_database(action)
-    _add_handler(check)
-    gateway.set_defaults(backend="asyncio")
+    _add_gateway(check)
+    _add_config(migrate)
+    _add_database(migrate)
+    migrate.set_defaults(backend="asyncio")
     return parser
 
 
@@ -390,6 +356,46 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.toml",
         help="settings; the environment (SPEKO_GATEWAY_...) goes before them, options before both",
     )
+
+
+def _add_gateway(parser: argparse.ArgumentParser) -> None:
+    """The options of a gateway: those of `serve`, which `gateway check` takes too."""
+    _add_config(parser)
+    parser.add_argument("--host", type=_text, default=None, help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=None, help="(default: 8000) 0 takes a free one")
+    parser.add_argument(
+        "--public-url", type=_text, default=None, help="where clients reach it, behind a proxy"
+    )
+    _add_handler(parser)
+    parser.add_argument(
+        "--playground",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a page to talk to the gateway with (default: only when the API key is made up)",
+    )
+    parser.add_argument(
+        "--patience",
+        type=_seconds,
+        default=None,
+        metavar="SECONDS",
+        help="time that open sessions get to finish on Ctrl-C (default: 10)",
+    )
+    parser.add_argument(
+        "--transcript-days",
+        type=_positive,
+        default=None,
+        metavar="N",
+        help="store what is said, for so long (default: store nothing of it)",
+    )
+    parser.add_argument(
+        "--record-days",
+        type=_positive,
+        default=None,
+        metavar="N",
+        help="store the records of sessions, for so long (default: until you delete them)",
+    )
+    _add_database(parser, "; 'memory': none, the records end with the process")
+    _add_backend(parser, choices=("asyncio", "uvloop"))
 
 
 def _add_handler(parser: argparse.ArgumentParser) -> None:

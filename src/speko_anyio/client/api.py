@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from ..protocol.tokens import strip_invisible
+from ..protocol.tokens import find_key_fault, strip_invisible
 from .arguments import check_number, check_text
 from .block import AsyncOnly
 from .errors import ConfigurationError, MissingAPIKeyError
@@ -57,6 +57,11 @@ class Speko(AsyncOnly):
             raise ConfigurationError(
                 "the API key has characters that no HTTP header can carry; check "
                 + _source("api_key", api_key, "SPEKO_API_KEY")
+            )
+        fault = find_key_fault(key)
+        if fault is not None:
+            raise ConfigurationError(
+                f"the API key {fault}; check " + _source("api_key", api_key, "SPEKO_API_KEY")
             )
         self._base_url = _check_url(
             base_url or os.environ.get("SPEKO_BASE_URL") or DEFAULT_BASE_URL,

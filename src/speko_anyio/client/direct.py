@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Unpack
 from ..observe.observer import introduced
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import SampleRate, SessionConfig
-from ..protocol.tokens import strip_invisible
+from ..protocol.tokens import find_key_fault, strip_invisible
 from ..providers.connection import (
     PING_TIMEOUT,
     ConnectionOptions,
@@ -69,6 +69,9 @@ class Provider(abc.ABC):
         key = strip_invisible(api_key or os.environ.get(self.key_variable) or "")
         if not key:
             raise MissingAPIKeyError(self.key_variable, f"{type(self).__name__}(api_key=...)")
+        fault = find_key_fault(key)
+        if fault is not None:
+            raise ConfigurationError(f"the API key {fault}; check {self.key_variable}")
         self._api_key = key
         self._base_url = strip_invisible(base_url or os.environ.get(self.url_variable) or default_url)
         # What can't be used is found out here, and not at the first session.

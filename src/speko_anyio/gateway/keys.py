@@ -8,7 +8,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from speko_anyio.protocol.tokens import strip_invisible
+from speko_anyio.protocol.tokens import find_key_fault, strip_invisible
 
 from .store.records import KeyLimits, Scope, StoredKey
 
@@ -26,7 +26,12 @@ class APIKeys:
         if isinstance(keys, str):
             raise TypeError("api_keys must be a collection of keys, not one string; put it into a list")
         # Whitespace around a key, such as the end of the file's line it was read from, comes in no header.
-        self._digests = tuple({_digest(key) for key in map(strip_invisible, keys) if key})
+        known = [key for key in map(strip_invisible, keys) if key]
+        for key in known:
+            fault = find_key_fault(key)
+            if fault is not None:
+                raise ValueError(f"an API key of the gateway {fault}")
+        self._digests = tuple({_digest(key) for key in known})
         if not self._digests and not may_be_empty:
             raise ValueError(
                 "a gateway needs at least one API key; pass api_keys=[secrets.token_urlsafe(32)]"

@@ -16,6 +16,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from speko_anyio.client.direct import PROVIDERS
 from speko_anyio.protocol.codec import MalformedMessage, check_depth
 from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, MintRequest, SessionGrant
@@ -38,6 +39,8 @@ from .store import (
 from .tokens import Claims, TokenSigner
 
 logger = logging.getLogger(__name__)
+
+_KEY_VARIABLES: Final = {kind.name: kind.key_variable for kind in PROVIDERS}
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a mint's body: room for a long prompt and dozens of tools. Decoded it may be 22 times as large."""
@@ -171,7 +174,7 @@ class Mint:
         if asked.s2s.provider not in self._providers:
             raise invalid(
                 f"the request is not valid: unknown provider at `$.s2s.provider`; "
-                f"this gateway serves {', '.join(sorted(self._providers))}"
+                f"this gateway serves {', '.join(sorted(self._providers))}{_how_to_serve(asked.s2s.provider)}"
             )
         if not asked.s2s.model:
             raise invalid("the request is not valid: `$.s2s.model` is empty; name a model")
@@ -247,3 +250,8 @@ async def _collect_body(request: Request) -> bytes:
                     413, "PAYLOAD_TOO_LARGE", f"the request's body has more than {MAX_BODY} bytes; shorten it"
                 )
     return bytes(body)
+
+
+def _how_to_serve(provider: str) -> str:
+    variable = _KEY_VARIABLES.get(provider)
+    return "" if variable is None else f"; `speko-anyio serve` adds {provider} where {variable} is set"

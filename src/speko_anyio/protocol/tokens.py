@@ -13,6 +13,10 @@ _TCHAR: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 sectio
 
 _AROUND: Final = re.compile(r"\A[\s\ufeff\u200b]+|[\s\ufeff\u200b]+\Z")
 
+_QUOTES: Final = ("'", '"', "`")
+
+_SCHEME: Final = re.compile(r"bearer\b[\s:]", re.IGNORECASE)
+
 _SHORT: Final = 8
 """A secret with fewer characters may be part of an ordinary word."""
 
@@ -45,6 +49,19 @@ def strip_invisible(text: str) -> str:
     """`text` without the invisible characters that files, editors and shells leave around a key or a URL:
     whitespace, line ends, byte order marks (U+FEFF) and zero-width spaces."""
     return _AROUND.sub("", text)
+
+
+def find_key_fault(key: str) -> str | None:
+    """What was copied along with a key, as the rest of a sentence about it; None for a key alone.
+
+    Sent with it, the key is refused with a plain 401. A file for ``docker run --env-file`` is one place where
+    quotes stay in the value.
+    """
+    if key[:1] in _QUOTES or key[-1:] in _QUOTES:
+        return "is in quotes; remove them"
+    if _SCHEME.match(key):
+        return "begins with `Bearer`; remove that and give the key alone"
+    return None
 
 
 def hide(text: str, secrets: Iterable[str], replacement: str) -> str:

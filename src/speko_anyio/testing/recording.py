@@ -96,7 +96,15 @@ class Recording(msgspec.Struct, kw_only=True):
     def load(cls, directory: str | PathLike[str]) -> Recording:
         """Read what `save` wrote. `RecordingError` when it is none, OSError when it can't be read."""
         path = Path(directory) / LINES
-        lines = path.read_bytes().splitlines()
+        try:
+            lines = path.read_bytes().splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            if not Path(directory).exists():
+                raise
+            raise RecordingError(
+                f"{directory} is not a recording: it is not a folder with a {LINES}; name the folder that "
+                "--record or a Recorder wrote"
+            ) from None
         head = _decode(lines[0] if lines else b"", _Head, path, 1)
         if head.format != _FORMAT:
             raise RecordingError(
