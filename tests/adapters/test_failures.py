@@ -535,7 +535,7 @@ async def test_a_cancelled_body_has_a_live_connection_while_it_cleans_up() -> No
                     server.flush()
                     assert await session.receive() == Audio(PCM, 24_000)
     assert scope.cancelled_caught
-    # Not as a lost network: it says that it goes.
+    # It says goodbye, unlike a lost connection.
     assert server.commands == [Commit(), Close(1001, "client_cancelled", "remote")]
     assert server.stream.closed
     (closed,) = (session.closed for session in sessions)

@@ -1,4 +1,4 @@
-"""WAV files: every usual one is read right, any other is refused by name."""
+"""WAV files: all common kinds are read correctly, and others are rejected by name."""
 
 from __future__ import annotations
 

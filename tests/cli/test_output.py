@@ -1,5 +1,5 @@
-"""Consoles that lack characters, outputs that break, descriptors that are closed, users without a home: the
-work of the command is not lost, and nothing ends in a traceback."""
+"""Consoles that lack characters, outputs that break, closed descriptors, users without a home directory: the
+command still does its work, and nothing ends in a traceback."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ pwd.getpwuid = getpwuid
 from speko_anyio.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-"""As under a user id that the container's /etc/passwd does not have."""
+"""As for a user id that is missing in the container's /etc/passwd."""
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can write")

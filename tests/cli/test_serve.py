@@ -32,7 +32,7 @@ def test_in_the_background_of_a_script_ctrl_c_does_not_stop_it() -> None:
         match = re.search(r"gateway +(http\S+)", told)
         assert match is not None, told
         server.send_signal(signal.SIGINT)
-        # Stopping, it would answer 503, or not at all, to some of them.
+        # While stopping, it would answer some of them with 503, or not at all.
         assert [httpx.get(f"{match[1]}/readyz").status_code for _ in range(10)] == [200] * 10
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE) == 0

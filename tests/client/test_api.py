@@ -335,7 +335,7 @@ async def test_a_client_is_opened_with_async_with() -> None:
     with pytest.raises(TypeError, match="Speko is opened with `async with`, not with a plain `with`"):
         with speko:
             pass
-    # Frameworks await what is awaitable: a factory that returns a client must not trip them.
+    # Frameworks await anything awaitable, so a factory that returns a client must not look awaitable.
     assert not inspect.isawaitable(speko)
 
 

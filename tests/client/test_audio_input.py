@@ -1,4 +1,4 @@
-"""Audio from the application: what every way in takes, and what a long piece does."""
+"""Audio from the application: the types that every entry point accepts, and long pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions straight with a provider that says nothing, in virtual time: the user hears of it within 25 s."""
+"""Direct sessions with a provider that says nothing, on virtual time: the user gets an error within 25 s."""
 
 from __future__ import annotations
 

@@ -572,7 +572,7 @@ async def test_a_session_whose_time_is_up_says_so_with_a_type_of_its_own() -> No
                 await use()
 
 
-# What can't work is refused at once
+# Invalid arguments are rejected at once
 
 
 def into(frames: list[Frame], frame: Frame) -> None:

@@ -371,7 +371,7 @@ async def test_tools_run_in_the_context_of_the_sessions_block() -> None:
 
     WHO.set("block")
     async with calling(later, in_thread) as (session, server, call):
-        # Where the bytes come from, in a socket's callback, has nothing to do with it.
+        # The context of the socket's callback, where the bytes arrive, must not matter.
         copy_context().run(_called_by_somebody_else, call)
         assert [await session.receive() for _ in range(2)] == [
             ToolCall("c1", "later", "{}"),

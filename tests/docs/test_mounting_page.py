@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """The application under uvicorn, in a thread of its own; gives the host and port."""
+    """Run the application under uvicorn in its own thread; yields the host and port."""
     config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5, ws="websockets-sansio")
     server = uvicorn.Server(config)
     started = threading.Event()

@@ -27,7 +27,7 @@ PAGES = {
 }
 
 MODULES = {"steps"}
-"""Imported from their package like a name of it, and described whole."""
+"""Modules that are imported from their package like a name, and described as a whole."""
 
 CONSTRUCTED = """
     speko_anyio.Speko speko_anyio.OpenAI speko_anyio.OpenAIOptions speko_anyio.ToolSpec speko_anyio.Audio
@@ -40,7 +40,7 @@ OBTAINED = """
     speko_anyio.Tool speko_anyio.APIStatusError speko_anyio.ConnectionClosed speko_anyio.Provider
     speko_anyio.gateway.ServerSession speko_anyio.protocol.ByteLevel speko_anyio.protocol.Dialect
 """
-"""Classes that the library makes, and bases: nobody calls their constructors."""
+"""Classes that only the library instantiates, and base classes: users don't call their constructors."""
 
 
 def source(page: str) -> str:

@@ -14,8 +14,8 @@ KEY = "sk_goodbyes_0123"
 
 
 async def listens(session: ServerSession) -> None:
-    """Sends nothing: a write that fails because the client is gone can end the connection before its goodbye
-    is read."""
+    """Sends nothing: a write that fails because the client is gone could end the connection before the
+    client's goodbye is read."""
     async for _ in session:
         pass
 
@@ -34,7 +34,7 @@ async def test_a_cancelled_session_is_recorded_as_the_clients_end_and_not_as_a_l
                         await session.send_audio(bytes(960))
                         scope.cancel()
                         await anyio.sleep_forever()
-        # Before it stops it lets the handlers come to their end.
+        # Before it stops, it lets the handlers finish.
         history = await store.get(grant.session_id)
     assert history is not None
     life = history.life

@@ -1,4 +1,4 @@
-"""A gateway whose application is used, and whose lifespan nobody runs."""
+"""A gateway whose application is used although nobody runs its lifespan."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Client:
         self.transport.flush()
 
     async def begin(self) -> None:
-        """Hear `Ready`, and take up what it offers."""
+        """Receive `Ready`, and accept the extensions that it offers."""
         await self.hear(is_a(Ready))
         self.transport.flush()
 
@@ -494,7 +494,7 @@ async def test_a_provider_that_is_down(
 
 
 def muted(double: ProviderDouble[Any], monkeypatch: pytest.MonkeyPatch, *, from_the_start: bool) -> None:
-    """From now on it takes every WebSocket, and answers nothing."""
+    """From now on it accepts every WebSocket, and answers nothing."""
     monkeypatch.setattr(double._session_type, "receive", lambda *args: None)
     if from_the_start:
         monkeypatch.setattr(double._session_type, "_opened", lambda *args: None)

@@ -104,7 +104,7 @@ async def test_every_verb_reaches_the_client_in_order(wire: MemoryTransport) -> 
 
 async def test_the_end_of_an_answer_reaches_a_client_that_knows_of_it(wire: MemoryTransport) -> None:
     async with session_over(wire) as session:
-        await session.send_response_end()  # before anybody could have taken it up
+        await session.send_response_end()  # before the client could have accepted it
         assert await wire.hear() == Ready(16000, 24000, ("usage",))
         wire.flush()
         await session.send_response_end("failed", "why")

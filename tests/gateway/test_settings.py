@@ -183,7 +183,7 @@ def test_a_byte_order_mark_and_line_ends_are_part_of_no_setting(tmp_path: Path, 
 def test_a_variable_is_text_in_utf8_whatever_the_locale_is() -> None:
     if sys.getfilesystemencoding() != "utf-8":
         pytest.skip("this locale's encoding is another")
-    # As Python has bytes that the locale lacks
+    # How Python represents bytes that the locale can't decode
     for text in ("\udcff" * 40, "\udce9"):
         with pytest.raises(SettingsError, match="secret is invalid; it must be UTF-8 text"):
             load_settings(None, {"SPEKO_GATEWAY_SECRET": text})

@@ -89,7 +89,7 @@ class Model:
     queued: int = 0
     owed: int = 0
     taken: bool = False
-    """Whether the extension ``usage`` was offered and taken up, as far as this side knows."""
+    """Whether the extension ``usage`` was offered and accepted, as far as this side knows."""
     held: list[str] = field(default_factory=list)
     """Ends of answers that wait until it is."""
     answering: bool = False
@@ -370,7 +370,7 @@ class Model:
         return None
 
     def put(self, text: str) -> None:
-        """Queue a text message that no limit holds back."""
+        """Queue a text message that is exempt from the limit."""
         self.queued += len(text)
         self.outbox.append(("text", text))
 

@@ -174,7 +174,7 @@ seldom = st.integers(0, 5).map(lambda i: i == 5)
 """Whether a step that ends the session is taken at all: most steps should find one alive."""
 statuses = st.sampled_from(["done", "interrupted", "incomplete", "failed"])
 READY_AGAIN = '{"t":"ready","inputSampleRate":24000,"outputSampleRate":24000,"extensions":["new","usage"]}'
-"""A peer that offers what our own server perhaps did not."""
+"""A peer that offers extensions which our own server may not offer."""
 closes = st.sampled_from([(1000, ""), (1000, "client_closed"), (4000, "x" * 200), (1011, "oops")])
 
 

@@ -85,7 +85,7 @@ def test_a_secret_is_not_shown_whoever_says_it(before: str, secret: str, after: 
 
 @given(
     st.sampled_from(("", " ", "'", ":", "=", "(", "\n", "-")),
-    # What stands around it must not be part of it, and be hidden too.
+    # The surrounding text must not become part of it and be hidden, too.
     st.text(st.characters(exclude_characters=REDACTED + " ':=(\n-,."), min_size=1, max_size=7),
     st.sampled_from(("", " ", "'", ",", ".", "\n", "-")),
 )

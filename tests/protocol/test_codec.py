@@ -188,7 +188,7 @@ def test_huge_numbers_in_unknown_fields_are_nobodys_business() -> None:
     assert decode_from_server(f'{{"t":"error","x":{"9" * 5000},"y":1e400}}') == Error()
 
 
-# What no session rests on
+# Odd values in non-essential fields
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is said beyond the plain protocol: offered, taken up, and derived where nobody offers it."""
+"""Extensions of the plain protocol: offered, accepted, and derived where nobody offers them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def ready(*names: object) -> str:
     )
 
 
-# Offered and taken up
+# Offered and accepted
 
 
 def test_what_is_offered_is_taken_up_once() -> None:
@@ -201,7 +201,7 @@ def test_an_end_is_checked_whether_it_is_sent_or_not(offers: tuple[str, ...]) ->
         ServerProtocol(extensions=offers).send_response_end("done")
 
 
-# Derived at a plain service
+# Derived with a plain service
 
 
 def plain_client() -> ClientProtocol:
@@ -291,7 +291,7 @@ def test_every_answer_with_audio_ends_once_also_over_bytes(
         for _ in range(pieces):
             server.send_audio(PCM)
         if end != "usage":
-            # What the interruption would drop has gone out before.
+            # The audio that the interruption would drop was sent before.
             events += carry(server, client, cuts)
             server.send_interruption()
         if late:
@@ -305,7 +305,7 @@ def test_every_answer_with_audio_ends_once_also_over_bytes(
 
 
 def carry(server: ServerConnection, client: ClientConnection, cuts: list[int]) -> list[Frame | Command]:
-    """Take everything from one to the other, in pieces, and back; what the client made of it."""
+    """Exchange everything between both sides, in pieces; returns the client's events."""
     events: list[Frame | Command] = []
     for _ in range(3):
         data = server.data_to_send()

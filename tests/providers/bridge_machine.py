@@ -91,7 +91,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.interrupts = 0
         self.ends_heard = 0
         self.speaks_of: int | None = None
-        """The answer that the client hears, whose end it did not hear yet."""
+        """The answer that the client is getting, until its end."""
         self.calls: list[str] = []
         self.answered: set[str] = set()
         self.owners: dict[str, tuple[int, str | None]] = {}
@@ -141,7 +141,7 @@ class BridgeMachine(RuleBasedStateMachine):
         raise NotImplementedError
 
     def time_passed(self, seconds: float) -> None:
-        """So much time passed in which the provider said nothing that arrived."""
+        """Time passes without a message from the provider."""
 
     def begin_answer(self) -> None:
         """The provider says something, if it may."""
@@ -440,7 +440,7 @@ class BridgeMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_answer_ends_twice(self) -> None:
-        # An answer that was asked for may be interrupted before anything of it came.
+        # A requested answer may be interrupted before any of it has come.
         assert self.ends_heard <= len(self.entered) + self.interrupts
 
     @staticmethod

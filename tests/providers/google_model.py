@@ -38,7 +38,7 @@ class Habits:
     reports: bool = False
     """Says whether it is idle."""
     beside: bool = False
-    """Says so beside the content, not in it."""
+    """Sends the status beside the content instead of inside."""
 
 
 @dataclass
@@ -63,7 +63,8 @@ class Provider:
         self.answer: Answer | None = None
         self.answers = 0
         self.trailing = 0
-        """The turn that is over, of which words may still come; 0 when something was asked for since."""
+        """The turn that is over, of which late words may still come; 0 once something has prompted a new
+        answer."""
         self.window = False
         self.window_messages = 0
         self.owed = False

@@ -33,7 +33,7 @@ ANY_JSON: st.SearchStrategy[Any] = st.recursive(
 
 
 def places(message: Message) -> Iterator[Path]:
-    """Every field of `message`, its inner ones too, and one in each object that is not there."""
+    """Every field of `message`, including nested ones, and one unknown field in each object."""
     yield from _places(message, ())
 
 

@@ -209,7 +209,7 @@ class GoogleBridgeMachine(BridgeMachine):
     def time_passed(self, seconds: float) -> None:
         self.silent += seconds
         if self.silent >= MUTE_TIMEOUT:
-            # By then a response that was cut off counts as over, and what comes as the next one's.
+            # By then an interrupted response counts as over, and output belongs to the next one.
             self.silent = 0.0
             self.stale.clear()
             for cut in self.interruptions:

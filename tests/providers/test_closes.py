@@ -25,7 +25,7 @@ SIXTY = "Your session hit the maximum duration of 60 minutes."
 EVERY_CODE = (1000, 1001, 1007, 1008, 1011)
 
 GOOGLE: list[tuple[Moment, int, str, str | None, bool]] = [
-    # (moment, code, words, what it is called, whether another connection may go on)
+    # (moment, code, words, resulting code, whether another connection may continue)
     *[(Moment.IDLE, code, "The operation was aborted.", codes.EXPIRED, True) for code in EVERY_CODE],
     *[(Moment.ANSWERING, code, "The operation was aborted.", codes.EXPIRED, True) for code in EVERY_CODE],
     *[(Moment.RESUMING, code, "The operation was aborted.", codes.UNAVAILABLE, True) for code in EVERY_CODE],
@@ -45,7 +45,7 @@ GOOGLE: list[tuple[Moment, int, str, str | None, bool]] = [
     (Moment.RESUMING, 1008, "Internal error encountered.", codes.INTERNAL_ERROR, True),
     (Moment.RESUMING, 1011, "", codes.INTERNAL_ERROR, True),
     (Moment.RESUMING, 1001, "", codes.UNAVAILABLE, True),
-    # Words that nobody knows.
+    # Unknown words.
     (Moment.LEAVING, 1008, "Die Verbindung wurde abgebrochen", codes.EXPIRED, True),
     (Moment.LEAVING, 1000, "", codes.EXPIRED, True),
     (Moment.LEAVING, 1007, "Irgendwas", codes.INVALID_REQUEST, False),
@@ -55,7 +55,7 @@ GOOGLE: list[tuple[Moment, int, str, str | None, bool]] = [
     (Moment.IDLE, 1000, "", None, False),
     (Moment.IDLE, 1008, "", codes.INVALID_REQUEST, False),
     (Moment.IDLE, 4000, "", codes.UNNAMED, False),
-    # What stays wrong.
+    # Lasting faults.
     (Moment.LEAVING, 1008, "You exceeded your current quota", codes.QUOTA_EXCEEDED, False),
     (Moment.LEAVING, 1007, "Request contains an invalid argument.", codes.INVALID_REQUEST, False),
     (Moment.SETUP, 1007, "API key expired. Please renew the API key.", codes.UNAUTHORIZED, False),
@@ -170,7 +170,7 @@ def test_what_an_error_event_means() -> None:
     assert judge_failure(codes.INTERNAL_ERROR, Moment.IDLE) == Verdict(codes.INTERNAL_ERROR)
 
 
-# The dialects ask it
+# The dialects consult the table
 
 
 def events(talk: Any) -> list[Any]:
@@ -289,7 +289,7 @@ def test_an_acceptance_of_geminis_that_comes_too_late_is_none() -> None:
     assert talk.hear(google_talk.READY) == []
 
 
-# And so does the bridge
+# So does the bridge
 
 WORDS = st.sampled_from(
     [

@@ -214,7 +214,7 @@ def test_vertex_names_its_counts_differently() -> None:
     assert talk.hear(content(turnComplete=True, usageMetadata=counts)) == [Usage(0, 75), DONE]
 
 
-# The ends that were not told
+# Ends that were not signalled
 
 
 @pytest.mark.parametrize("sign", ["words", "time", "generated", "call"])
@@ -226,7 +226,7 @@ def test_an_interruption_without_an_end_does_not_swallow_the_next_answer(sign: s
         case "words":
             talk.hear(heard("No."))
         case "time":
-            for _ in range(5):  # what is dropped makes nobody wait longer
+            for _ in range(5):  # dropped output does not extend the wait
                 assert talk.hear(said("x")) == []
                 assert talk.wait(CUT_TIMEOUT / 5) == []
         case "generated":
@@ -463,7 +463,7 @@ def test_how_it_ended(reason: str, status: Any, field: str, before: bool) -> Non
         end,
     ]
     assert len(found) == 2 + (status == "failed")
-    # It was the reason of this one alone.
+    # The reason applied to this answer only.
     assert ends(talk.hear(speech(PCM), COMPLETE)) == [DONE]
 
 
@@ -603,7 +603,7 @@ def test_a_call_that_is_moot_is_not_told_any_more(moot: Json) -> None:
     assert not talk.dialect.takes_result("c")
     with pytest.raises(LocalProtocolError, match="no tool call 'c'"):
         talk.dialect.send_tool_result("c", "{}")
-    # The name is free again.
+    # The id is free again.
     assert talk.hear(COMPLETE, call(("c", {})))[-1] == ToolCall("c", "get_weather", "{}")
 
 

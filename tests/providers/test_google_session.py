@@ -871,7 +871,7 @@ def test_which_models_make_the_user_wait(model: str, options: GoogleOptions, gat
 def test_tools_of_google() -> None:
     talk = Talk()
     found = content(groundingMetadata={"webSearchQueries": ["x"]}, urlContextMetadata={"urlMetadata": []})
-    # What comes again when the answer is over is of that answer.
+    # A repeat after the end of an answer belongs to that answer.
     assert talk.hear(found, found, speech(PCM), COMPLETE, content(groundingMetadata={}), found) == [
         ServerToolCall("google_search-1", "google_search", "completed"),
         ServerToolCall("url_context-2", "url_context", "completed"),

@@ -1,4 +1,4 @@
-"""The rule by which decoders forgive odd fields."""
+"""Lenient decoding of odd fields."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_a_half_at_the_end_waits_for_the_other_while_there_is_more() -> None:
 def test_any_value_fits_any_field(value: object) -> None:
     text = json.dumps({field: value for field in Message.__struct_fields__ if field != "audio"})
     fitted = fit(parse(text), Message)
-    # What came out can be said in JSON, in UTF-8.
+    # The result can be written as JSON in UTF-8.
     msgspec.json.encode(msgspec.structs.replace(fitted.value, piece=None, anything=None))
     json.dumps(fitted.value.anything, ensure_ascii=False).encode()
     " ".join(fitted.odd).encode()

@@ -1,4 +1,4 @@
-"""No model that this project names is about to be switched off, and users of one that is are told."""
+"""No model that this project names is about to be switched off, and users of one that is get a warning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from speko_anyio.providers.openai import OpenAIDialect
 
 ROOT = Path(__file__).parents[2]
 AHEAD = dt.timedelta(days=30)
-"""Time enough to release a version with another default."""
+"""Enough time to release a version with another default."""
 
 TABLE = ROOT / "src/speko_anyio/providers/models.py"
 _WORD = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?")
@@ -41,8 +41,8 @@ def defaults() -> Iterator[Named]:
 
 
 def texts() -> Iterator[Named]:
-    """Every word of the pages, the examples and the playground, and of the sources every name in quotes: what
-    they know of older models is no advice. The tests may name what they like."""
+    """Every word of the pages, the examples and the playground, and every quoted name in the sources:
+    patterns for older models there are not advice. The tests may name any model."""
     for folder in ("src", "docs", "examples", "benchmarks"):
         for path in sorted((ROOT / folder).rglob("*")):
             if path.suffix in (".py", ".md", ".js", ".html", ".jsonl", ".toml") and path != TABLE:
@@ -67,7 +67,7 @@ def ending(named: Iterable[Named], today: dt.date) -> list[str]:
 
 
 def test_no_default_ends_within_30_days() -> None:
-    assert ending(defaults(), dt.date.today()) == []  # noqa: DTZ011 - a day more or less is no matter
+    assert ending(defaults(), dt.date.today()) == []  # noqa: DTZ011 - a day more or less does not matter
 
 
 def test_no_model_named_in_sources_and_pages_ends_within_30_days() -> None:

@@ -1,4 +1,4 @@
-"""What is over leaves nothing behind: not in the next response, and not on the next connection."""
+"""Nothing is carried over: neither into the next response nor to the next connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .realtime_talk import audio, created, done, openai, xai
 
 @pytest.mark.parametrize("make", [openai, xai])
 def test_half_a_sample_does_not_shift_the_next_response(make: Callable[[], Any]) -> None:
-    """Also when its item has the id of the one before."""
+    """Also when its item reuses the id of the previous one."""
     talk = make().make_ready()
     talk.hear(created("r1"), audio("r1", "a", base64.b64encode(b"\1\0\1").decode()), done("r1"))
     frames = talk.hear(created("r2"), audio("r2", "a", base64.b64encode(b"\2\0\2\0").decode()))

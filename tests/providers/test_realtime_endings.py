@@ -80,7 +80,7 @@ def test_a_refused_configuration_ends_the_session() -> None:
     assert talk.sent() == []
     assert talk.closing is not None
     assert (talk.closing.code, talk.closing.reason) == (1000, "provider_configuration_refused")
-    assert talk.hear(UPDATED, created("r1")) == []  # too late: the failure was told
+    assert talk.hear(UPDATED, created("r1")) == []  # too late: the failure was reported
     talk.dialect.receive_close(1000)
     assert talk.frames() == [Close(1000, "provider_configuration_refused", "local")]
 

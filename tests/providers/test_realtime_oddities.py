@@ -1,4 +1,4 @@
-"""Odd events of compatible servers: one odd side field never costs the call."""
+"""Odd events of compatible servers: one odd field never ends a call."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .realtime_talk import (
 PCM = bytes([0, 0, 1, 0, 2, 0, 3, 0])
 
 CONVERSATIONS = {"openai": fixture("openai-server")[:-1], "xai": fixture("xai-server")[:-2]}
-"""All but the errors that announce the end."""
+"""All events except errors that announce the end."""
 
 USED = {
     "type",
@@ -162,7 +162,7 @@ def test_any_value_in_any_field_leaves_the_call_of_xai(oddity: Oddity) -> None:
     _check_used("xai", oddity)
 
 
-# The oddities that servers are known for
+# Known oddities of servers
 
 
 @pytest.mark.parametrize("make", [openai, xai])

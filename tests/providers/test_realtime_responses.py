@@ -625,7 +625,7 @@ def test_answers_without_any_id_end() -> None:
     talk = openai().make_ready()
     nameless = {"type": "response.output_audio.delta", "delta": "AAA="}
     for _ in range(2):
-        # Some servers tell no beginning either.
+        # Some servers don't signal the beginning either.
         frames = talk.hear(nameless, {"type": "response.done", "response": {"status": "completed"}})
         assert frames == [Audio(b"\0\0", 24_000), ResponseEnd("done")]
         frames = talk.hear({"type": "response.created"}, nameless, {"type": "response.done"})

@@ -1,4 +1,4 @@
-"""Servers that use the ids of calls, responses and items again: nothing is swallowed, or told twice."""
+"""Servers that reuse the ids of calls, responses and items: nothing is lost or reported twice."""
 
 from __future__ import annotations
 
@@ -234,12 +234,12 @@ def test_a_call_that_only_its_arguments_tell_is_made_at_the_end() -> None:
     assert calls(talk, done("r1", output=None)) == ["c1"]
     talk.dialect.send_tool_result("c1", "")
     assert talk.sent_types() == [ITEM, CREATE]
-    # A server may call it in progress for all its end.
+    # A server may report it as in progress even at its end.
     assert calls(talk, created("r4"), call("r4", "c4", "in_progress")) == []
     assert calls(talk, done("r4")) == ["c4"]
     talk.dialect.send_tool_result("c4", "")
     talk.sent()
-    # And none that was cut off.
+    # Nor one that was cut off.
     assert calls(talk, created("r2"), xai_call("r2", "c2"), done("r2", "cancelled")) == []
     assert calls(talk, created("r3"), done("r3")) == []
 

@@ -406,7 +406,7 @@ def test_an_approval_that_nobody_can_give_is_told_and_denied(events: list[Event]
     denial, request = talk.sent()
     assert (denial["item"]["approval_request_id"], denial["item"]["approve"]) == ("appr_1", False)
     assert request["type"] == CREATE
-    # Said again, it is not asked again.
+    # A repeated request is not answered again.
     assert talk.hear(granted(request, "r2"), _asks("conversation.item.added"), done("r2")) == [
         ResponseEnd("done")
     ]
@@ -440,7 +440,7 @@ def test_calls_that_an_interruption_made_moot_are_not_waited_for(setting: Settin
     assert talk.dialect.at_rest
     assert talk.dialect.takes_result("c1")
     talk.sent()
-    # Their number does not count against the limit either.
+    # They don't count against the limit either.
     for number in range(3, 3 + talk.dialect.limits.max_open_calls):
         assert len(talk.hear(make_call("r2", f"c{number}"))) == 1
 
@@ -453,10 +453,10 @@ def test_calls_that_nobody_took_yet_are_taken_back(setting: Setting) -> None:
     )
     assert frames == [Interruption("user"), ResponseEnd("interrupted")]
     assert not talk.dialect.takes_result("c2")
-    # The one that was told is complete without it.
+    # The call that was reported is complete without it.
     talk.dialect.send_tool_result("c1", "")
     assert talk.sent_types() == [ITEM, CREATE]
-    # And another may have its id.
+    # Another call may reuse its id.
     assert talk.hear(created("r2"), make_call("r2", "c2")) == [
         ToolCall("c2", "get_weather", "{}"),
     ]

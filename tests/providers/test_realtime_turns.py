@@ -336,7 +336,7 @@ ASKED_FOR = {
 
 
 def muted_in_mid_speech(provider: str) -> Any:
-    """The user was heard speaking and sends no more, while the result of a tool waits to be answered."""
+    """The user was heard speaking but sends no more audio, while the result of a tool waits for an answer."""
     talk: Any = openai().make_ready() if provider == "openai" else xai().make_ready()
     ASKED_FOR[provider](talk)
     talk.hear(SPEECH_STARTED)

@@ -1,4 +1,4 @@
-"""What the user said before the provider was ready: the newest of it is kept, to the sample."""
+"""Input from before the provider was ready: exactly the newest audio is kept."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_the_commands_that_need_nothing_run_as_they_stand(
         monkeypatch.delenv(variable, raising=False)
     commands = [shlex.split(line, comments=True)[1:] for line in block("commands").splitlines()]
     assert [command[0] for command in commands] == ["say", "say", "bench"]
-    # The bench is tested where it is at home; what is typed there is tested here.
+    # The bench has its own tests; this tests the command line.
     commands[2] += ["--seconds", "0.5", "--sessions", "2"]
     for command in commands:
         assert main(command) == 0, capsys.readouterr().err

@@ -166,7 +166,7 @@ def test_virtual_time_is_refused_to_tests_that_others_run(name: str, tmp_path: P
     (tmp_path / "test_virtual.py").write_text(VIRTUAL)
     (tmp_path / "test_function.py").write_text(BY_FUNCTION)
     (tmp_path / "test_others.py").write_text(OTHERS)
-    # Either plugin warns of itself.
+    # Each plugin emits its own warning.
     done = run_pytest(tmp_path, "-p", module, "-o", mode, "-W", "default", "--tb=short")
     # Two by the mode, and two for each of asyncio and trio; by hand it works on both.
     assert "3 passed, 6 errors" in done.stdout, done.stdout + done.stderr

@@ -1,5 +1,5 @@
-"""The PostgreSQL store behind PgBouncer as it comes; the contract of every store and its races are tested
-there too."""
+"""The PostgreSQL store behind PgBouncer with its default settings. The contract of stores and their races are
+tested there, too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_a_new_database_is_migrated_and_used(postgres: Postgres, pool_mode
         pytest.skip("PgBouncer is not installed (pgbouncer)")
     with running_pgbouncer(program, postgres.new_database(), pool_mode=pool_mode) as url:
         await SQLStore(url).migrate()
-        # Often enough, on connections that are shared, for a driver that prepares what comes again.
+        # Often enough, on shared connections, for a driver that prepares repeated statements.
         async with SQLStore(url) as one, SQLStore(url) as other:
             await one.add_key(key())
             for number in range(24):
