@@ -27,7 +27,9 @@ from speko_anyio import (
     ProviderGrant,
     ProxyError,
     Ready,
+    Realtime,
     SessionGrant,
+    SessionOptions,
     Speko,
     ToolResult,
     open_session,
@@ -386,6 +388,114 @@ async def test_a_misspelt_option_is_refused_before_anything_is_minted() -> None:
         with pytest.raises(TypeError, match="'conect_timeout'"):
             await connecting.__aenter__()
     assert transport.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("instructions", "did you mean system_prompt?"),
+        ("Instructions", "did you mean system_prompt?"),
+        ("sample_rate", "did you mean input_sample_rate?"),
+        ("functions", "did you mean tools?"),
+        ("temprature", "did you mean temperature?"),
+        ("ttl", "did you mean ttl_seconds?"),
+        ("timeout", "did you mean connect_timeout?"),
+        ("colour", "the options are provider, model, voice, system_prompt, temperature, input_sample_rate, "),
+    ],
+)
+async def test_an_unknown_option_is_answered_with_all_that_connect_takes(name: str, words: str) -> None:
+    options: dict[str, Any] = {name: "x"}
+    for connecting in (
+        Speko(KEY).realtime.connect(provider="openai", model="m", **options),
+        OpenAI("sk-test").connect(model="m", **options),
+        open_session(grant(), **options),
+    ):
+        with pytest.raises(TypeError) as caught:
+            await connecting.__aenter__()
+        assert str(caught.value).startswith(f"unknown session option {name!r}; {words}")
+
+
+async def test_the_words_for_other_names_name_what_there_is() -> None:
+    known = {*inspect.signature(Realtime.connect).parameters, *SessionOptions.__annotations__}
+    assert set(opening_module._HABITS.values()) <= known
+    assert set(opening_module._MINTED) == set(inspect.signature(Realtime.connect).parameters) - {
+        "self",
+        "options",
+    }
+    assert set(opening_module._NUMBERS) <= set(SessionOptions.__annotations__)
+
+
+async def test_what_a_mint_settles_is_not_an_option_of_open() -> None:
+    voice: dict[str, Any] = {"voice": "marin"}
+    with pytest.raises(TypeError, match=r"'voice'; voice is settled at the mint: pass it to speko"):
+        await open_session(grant(), **voice).__aenter__()
+
+
+def get_weather(city: str) -> str:
+    """The weather.
+
+    Args:
+        city: where
+    """
+    return city
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"tools": get_weather}, "tools must be a list, such as tools=[get_weather]"),
+    ({"tools": "get_weather"}, "tools must be a list of functions, not str"),
+    ({"tools": None}, "tools must be a list of functions, not NoneType"),
+    ({"tools": {"name": "x"}}, "tools must be a list of functions, not dict"),
+    ({"metadata": [1]}, "metadata must be a dict, not list"),
+    ({"metadata": {"a": object()}}, "metadata can't be written as JSON (Encoding objects of type object"),
+    ({"webhook_tags": ["a"]}, "webhook_tags must be a dict, not list"),
+    ({"connect_timeout": "5"}, "connect_timeout must be a number, not str"),
+    ({"ping_interval": "5"}, "ping_interval must be a number, not str"),
+    ({"close_timeout": float("nan")}, "close_timeout is not a number (NaN)"),
+    ({"max_buffer": "1M"}, "max_buffer must be a number, not str"),
+    (
+        {"proxy": 3128},
+        "proxy must be the URL of a proxy, True for the environment's",
+    ),
+    ({"ssl_context": True}, "ssl_context must be an ssl.SSLContext, not bool"),
+    ({"limits": 5}, "limits must be a Limits"),
+    ({"observer": 3}, "3 can't observe a session"),
+    ({"ttl_seconds": "60"}, "ttl_seconds must be a number, not str"),
+    ({"agent_id": 7}, "agent_id must be a string, not int"),
+    ({"model": None}, "model must be a string, not NoneType"),
+    ({"voice": b"marin"}, "voice must be a string, not bytes; decode it first"),
+    ({"system_prompt": "\ud800"}, "system_prompt has half of a surrogate pair"),
+    ({"temperature": "0.8"}, "temperature must be a number, not str"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), WRONG, ids=[str(*options) for options, _ in WRONG])
+async def test_a_value_of_a_wrong_type_is_a_sentence_and_mints_nothing(
+    options: dict[str, Any], words: str
+) -> None:
+    transport = API()
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            async with Speko(KEY, http_client=client).realtime.connect(
+                **{"provider": "openai", "model": "m", **options}
+            ):
+                raise AssertionError
+    assert str(caught.value).startswith(words)
+    assert transport.requests == []
+    minted_only = {"metadata", "webhook_tags", "agent_id", "ttl_seconds"}
+    if not minted_only & options.keys():
+        with pytest.raises((TypeError, ValueError)) as caught:
+            async with OpenAI("sk-test").connect(**{"model": "m", **options}):
+                raise AssertionError
+        assert str(caught.value).startswith(words)
+
+
+async def test_a_providers_key_and_url_are_text() -> None:
+    wrong: Any
+    for wrong in (b"sk_secret", 12345):
+        with pytest.raises(TypeError, match=f"api_key must be a string, not {type(wrong).__name__}"):
+            OpenAI(wrong)
+        with pytest.raises(TypeError, match=f"base_url must be a string, not {type(wrong).__name__}"):
+            OpenAI("sk-test", base_url=wrong)
 
 
 @block

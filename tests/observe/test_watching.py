@@ -227,13 +227,24 @@ async def test_no_observers_are_none() -> None:
         assert type(session._core) is ClientConnection
 
 
-async def test_what_is_no_observer_is_logged_and_leaves_the_session_alone(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    observers: Any = 3
-    async with connected(observer=observers) as (session, _):
-        await session.receive()
-    assert [record.getMessage() for record in caplog.records] == ["session s1: an observer could not be made"]
+@pytest.mark.parametrize(
+    ("observers", "words"),
+    [
+        (3, "3 can't observe a session; pass a function that takes a SessionInfo"),
+        ([3], "3 can't observe a session"),
+        ("log", "'l' can't observe a session"),
+        (SessionObserver(), "can't observe a session; pass its class, or a function that returns it"),
+    ],
+    ids=["number", "list", "text", "instance"],
+)
+async def test_what_is_no_observer_is_refused_at_once(observers: Any, words: str) -> None:
+    # A mistake in the program, unlike an observer that fails: nobody would look for it in the log.
+    server = FakeServer()
+    with pytest.raises(TypeError, match=words):
+        async with open_session(grant(), stream=server.stream, observer=observers):
+            raise AssertionError
+    with pytest.raises(anyio.ClosedResourceError):
+        await server.stream.send(b"x")
 
 
 async def test_each_of_several_is_told_whose_session_it_is() -> None:

@@ -10,9 +10,10 @@ import msgspec
 from .tools import AnyTool
 
 
-def check_text(name: str, value: object) -> None:
-    """TypeError unless `value` is a string or None, ValueError for a string that UTF-8 can't encode."""
-    if value is None:
+def check_text(name: str, value: object, *, required: bool = False) -> None:
+    """TypeError unless `value` is a string, or None where it is not `required`; ValueError for a string that
+    UTF-8 can't encode."""
+    if value is None and not required:
         return
     if not isinstance(value, str):
         hint = "; decode it first" if isinstance(value, bytes | bytearray) else ""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from ..protocol.mint import SampleRate, SessionConfig
+from .arguments import check_number, check_text, tool_list
 from .errors import ConfigurationError
 from .tools import AnyTool, Toolbox
 
@@ -22,6 +23,12 @@ def session_config(
     tools: Iterable[AnyTool],
 ) -> SessionConfig:
     """The configuration; `ConfigurationError` when `temperature` is not finite, which no JSON can carry."""
+    for name, text in (("provider", provider), ("model", model)):
+        check_text(name, text, required=True)
+    for name, optional in (("voice", voice), ("system_prompt", system_prompt)):
+        check_text(name, optional)
+    if not (isinstance(temperature, float) and math.isnan(temperature)):
+        check_number("temperature", temperature)
     if temperature is not None and not math.isfinite(temperature):
         raise ConfigurationError(f"the temperature is {temperature}; pass a finite number, or None")
     return SessionConfig(
@@ -32,5 +39,5 @@ def session_config(
         temperature=temperature,
         input_sample_rate=input_sample_rate,
         output_sample_rate=output_sample_rate,
-        tools=Toolbox(tools).specs,
+        tools=Toolbox(tool_list(tools)).specs,
     )

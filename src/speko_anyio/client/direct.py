@@ -29,6 +29,7 @@ from ..providers.openai import OpenAIOptions, openai_endpoint
 from ..providers.options import with_wishes
 from ..providers.provider import PROVIDER_LIMITS
 from ..providers.xai import XAIOptions, xai_endpoint
+from .arguments import check_text, tool_list
 from .config import session_config
 from .errors import ConfigurationError, MissingAPIKeyError
 from .opening import CoreOptions, SessionOptions, open_core
@@ -66,6 +67,8 @@ class Provider(abc.ABC):
     """The provider's own names of models that Speko's API calls otherwise."""
 
     def __init__(self, api_key: str | None, base_url: str | None, default_url: str) -> None:
+        check_text("api_key", api_key)
+        check_text("base_url", base_url)
         key = strip_invisible(api_key or os.environ.get(self.key_variable) or "")
         if not key:
             raise MissingAPIKeyError(self.key_variable, f"{type(self).__name__}(api_key=...)")
@@ -134,7 +137,7 @@ class Provider(abc.ABC):
         session, `LocalProtocolError` when a parameter can't be used, `ConfigurationError` when `temperature`
         is not finite. A configuration that the provider refuses is an `Error` frame and the session's end.
         """
-        tools = tuple(tools)
+        tools = tool_list(tools)
         config = session_config(
             provider=self.name,
             model=model,

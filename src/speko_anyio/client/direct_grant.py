@@ -18,6 +18,7 @@ from ..providers.endpoint import Endpoint
 from ..providers.google import google_endpoint
 from ..providers.openai import openai_endpoint
 from ..providers.xai import xai_endpoint
+from .arguments import tool_list
 from .block import block
 from .direct import HEADERS, open_connection
 from .errors import UnsupportedTransportError
@@ -39,7 +40,7 @@ async def open_provider_grant(
     """`open_session` for a `ProviderGrant`. `UnsupportedTransportError` when it is not over a WebSocket."""
     if grant.provider_transport != "websocket" or grant.adapter not in ADAPTERS:
         raise UnsupportedTransportError(grant.transport, f" ({grant.adapter}, {grant.provider_transport})")
-    tools = tuple(tools)
+    tools = tool_list(tools)
     config = _config(grant, tools)
     endpoint = _endpoint(grant)
     ttl = ttl_seconds

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TypedDict, Unpack
+from typing import Final, TypedDict, Unpack
 
+import anyio
 from anyio.abc import ByteStream
 
 from ..observe.observer import Observers
 from ..observe.watching import Audience, audience_of
 from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.url import parse_url
+from .arguments import check_number, tool_list
 from .block import SessionBlock
 from .delivery import DEFAULT_MAX_BUFFER
 from .dialing import dial
@@ -75,14 +77,85 @@ class CoreOptions(TypedDict):
     warn_before: float
 
 
-def check_names(options: Mapping[str, object]) -> None:
-    """TypeError for an unknown option."""
-    known = SessionOptions.__annotations__
+_NUMBERS: Final = (
+    "connect_timeout",
+    "handshake_timeout",
+    "close_timeout",
+    "ping_interval",
+    "ping_timeout",
+    "warn_before",
+    "max_buffer",
+)
+
+_MINTED: Final = (
+    "provider",
+    "model",
+    "voice",
+    "system_prompt",
+    "temperature",
+    "input_sample_rate",
+    "output_sample_rate",
+    "tools",
+    "metadata",
+    "ttl_seconds",
+    "agent_id",
+    "webhook_tags",
+)
+"""Parameters of `Realtime.connect`, which are settled when a session is minted."""
+
+_HABITS: Final = {
+    "instructions": "system_prompt",
+    "system": "system_prompt",
+    "system_instruction": "system_prompt",
+    "prompt": "system_prompt",
+    "speaker": "voice",
+    "voice_id": "voice",
+    "functions": "tools",
+    "sample_rate": "input_sample_rate",
+    "rate": "input_sample_rate",
+    "input_rate": "input_sample_rate",
+    "output_rate": "output_sample_rate",
+    "timeout": "connect_timeout",
+    "open_timeout": "connect_timeout",
+    "ttl": "ttl_seconds",
+    "max_duration": "ttl_seconds",
+    "max_queue": "max_buffer",
+    "buffer_size": "max_buffer",
+    "ssl": "ssl_context",
+    "verify": "ssl_context",
+    "proxies": "proxy",
+    "observers": "observer",
+    "tags": "webhook_tags",
+}
+"""What other libraries call our parameters."""
+
+
+def check_options(options: SessionOptions) -> None:
+    """TypeError or ValueError, in words that name it, for an option that is unknown or can't be used."""
     for name in options:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
-            raise TypeError(f"unknown session option {name!r}; {hint}")
+        if name not in SessionOptions.__annotations__:
+            raise TypeError(f"unknown session option {name!r}; {_hint(name)}")
+    for name in _NUMBERS:
+        check_number(name, options.get(name))
+    proxy = options.get("proxy")
+    if not (proxy is None or proxy is True or isinstance(proxy, str)):
+        raise TypeError(
+            f"proxy must be the URL of a proxy, True for the environment's or None for none, not {proxy!r}"
+        )
+    context = options.get("ssl_context")
+    if not (context is None or isinstance(context, ssl.SSLContext)):
+        raise TypeError(f"ssl_context must be an ssl.SSLContext, not {type(context).__name__}")
+    if not isinstance(options.get("limits", DEFAULT_LIMITS), Limits):
+        raise TypeError("limits must be a Limits, such as Limits(max_message_size=65536)")
+
+
+def _hint(name: str) -> str:
+    if name in _MINTED:
+        return f"{name} is settled at the mint: pass it to speko.realtime.connect or create_session"
+    known = (*_MINTED, *SessionOptions.__annotations__)
+    lower = name.lower()
+    close = [_HABITS[lower]] if lower in _HABITS else difflib.get_close_matches(lower, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
 
 
 def open_core(
@@ -113,7 +186,12 @@ def open_core(
     """
 
     async def open_watched() -> RealtimeSession:
-        audience = audience_of(session_id, url, options.get("observer"), secrets=secrets)
+        try:
+            audience = audience_of(session_id, url, options.get("observer"), secrets=secrets)
+        except BaseException:
+            if (stream := options.get("stream")) is not None:
+                await anyio.aclose_forcefully(stream)
+            raise
         try:
             return await _open_core(
                 make_core,
@@ -177,8 +255,8 @@ async def _open_core(
     stream = options.get("stream")
     driver: Driver | None = None if stream is None else StreamDriver(stream)
     try:
-        check_names(options)
-        toolbox = Toolbox(tools)
+        check_options(options)
+        toolbox = Toolbox(tool_list(tools))
         close_timeout = options.get("close_timeout", 5.0)
         core = make_core(
             {

@@ -16,10 +16,11 @@ from ..protocol.mint import (
     SampleRate,
     SessionGrant,
 )
+from .arguments import check_json, check_number, check_text, tool_list
 from .block import LateBlock
 from .config import session_config
 from .errors import UnsupportedTransportError
-from .opening import CoreOptions, SessionOptions, check_names, open_core
+from .opening import CoreOptions, SessionOptions, check_options, open_core
 from .session import RealtimeSession
 from .tools import AnyTool
 from .user_agent import USER_AGENT
@@ -59,11 +60,13 @@ def open_session(
         from .direct_grant import open_provider_grant
 
         async def find() -> AbstractAsyncContextManager[RealtimeSession, None]:
+            check_number("ttl_seconds", ttl_seconds)
             return open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, **options)
 
         return LateBlock(find)
 
     def make_core(core_options: CoreOptions) -> ClientConnection:
+        check_number("ttl_seconds", ttl_seconds)
         return ClientConnection(
             grant.ws_url,
             grant.ws_token,
@@ -169,8 +172,9 @@ class Realtime:
         """
 
         async def mint() -> AbstractAsyncContextManager[RealtimeSession, None]:
-            check_names(options)
-            declared = tuple(tools)
+            check_options(options)
+            options["observer"] = introduced(options.get("observer"), provider=provider, model=model)
+            declared = tool_list(tools)
             grant = await self._mint.create(
                 _mint_request(
                     provider=provider,
@@ -187,7 +191,6 @@ class Realtime:
                     webhook_tags=webhook_tags,
                 )
             )
-            options["observer"] = introduced(options.get("observer"), provider=provider, model=model)
             ttl = None if ttl_seconds is None else min(ttl_seconds, MAX_TTL_SECONDS)
             return self.open(grant, tools=declared, ttl_seconds=ttl, **options)
 
@@ -209,6 +212,10 @@ def _mint_request(
     agent_id: str | None,
     webhook_tags: Mapping[str, str] | None,
 ) -> MintRequest:
+    check_json("metadata", metadata)
+    check_json("webhook_tags", webhook_tags)
+    check_number("ttl_seconds", ttl_seconds)
+    check_text("agent_id", agent_id)
     config = session_config(
         provider=provider,
         model=model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import msgspec
 
@@ -68,12 +69,18 @@ Observers = Observer | Iterable[Observer] | None
 
 
 def each(observers: Observers) -> tuple[Observer, ...]:
-    """Those that there are. Raises nothing: what can't make an observer is found out when it is asked to."""
+    """The observers as a tuple; TypeError for an object that can't make one."""
     if observers is None:
         return ()
-    if callable(observers) or not isinstance(observers, Iterable):
-        return (observers,)
-    return tuple(observers)
+    single = callable(observers) or not isinstance(observers, Iterable)
+    makers: tuple[Any, ...] = (observers,) if single else tuple(cast("Iterable[Observer]", observers))
+    for make in makers:
+        if not callable(make):
+            hint = "a function that takes a SessionInfo and returns a SessionObserver, or a list of these"
+            if isinstance(make, SessionObserver):
+                hint = "its class, or a function that returns it"
+            raise TypeError(f"{make!r} can't observe a session; pass {hint}")
+    return makers
 
 
 def introduced(observers: Observers, *, provider: str, model: str) -> tuple[Observer, ...]:
