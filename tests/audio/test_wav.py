@@ -78,6 +78,12 @@ def test_floats_beyond_full_scale_are_clipped() -> None:
     assert values(parsed) == [32767, -32768, 32767, -32768, 0]
 
 
+def test_doubles_that_overflow_when_scaled_are_clipped() -> None:
+    data = struct.pack("<6d", 1e308, -1.7e308, 6e303, float("inf"), -1e-320, float("nan"))
+    parsed = parse_wav(riff(form(3, 1, 16_000, 64), chunk(b"data", data)))
+    assert values(parsed) == [32767, -32768, 32767, 32767, 0, 0]
+
+
 def test_channels_are_mixed_down() -> None:
     data = struct.pack("<6h", 10, 20, 30, -10, -20, -30)
     assert values(parse_wav(riff(form(1, 3, 8000, 16), chunk(b"data", data)))) == [20, -20]

@@ -447,10 +447,5 @@ def _float_to_pcm16(data: memoryview, form: _Format) -> bytes:
 def _quantise(value: float) -> int:
     if math.isnan(value):
         return 0
-    return max(
-        -32768,
-        min(
-            32767,
-            math.floor(value * 32768 + 0.5) if math.isfinite(value) else int(math.copysign(32768, value)),
-        ),
-    )
+    # Clip first: a finite double may overflow when it is scaled, and infinity has no floor.
+    return min(32767, math.floor(max(-1.0, min(1.0, value)) * 32768 + 0.5))
