@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -314,3 +315,17 @@ def test_no_frame_of_an_odd_event_is_a_close() -> None:
                 frames = talk.hear({"type": kind, name: value})
                 assert not any(isinstance(frame, Close) for frame in frames), (kind, name, value)
                 talk.dialect.messages_to_send()
+
+
+@pytest.mark.parametrize("kind", [openai, xai])
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize("empty", ["", b"", "\n", " \r\n\t", b"\n", "\ufeff", b"\xef\xbb\xbf\n", "\n\ufeff"])
+def test_empty_messages_are_ignored(kind: Callable[[], Talk], ready: bool, empty: str | bytes) -> None:
+    talk = kind()
+    if ready:
+        talk.make_ready()
+    odd = talk.dialect.odd_fields
+    talk.dialect.receive_message(empty)
+    assert talk.frames() == []
+    assert talk.dialect.state is State.OPEN
+    assert talk.dialect.odd_fields == odd + 1

@@ -5,6 +5,7 @@ proxies and versions differ. What a message can be:
 
 - an event that matters: its Struct, with fields of the wrong JSON type mended or left out (see `lenient`);
 - an event of these protocols that needs nothing done (`IGNORED`): None;
+- empty, as proxies and compatible servers send to keep a connection alive: None, and counted as odd;
 - any other JSON object: `Unknown`;
 - anything else, or audio that is not base64: `MalformedMessage`.
 
@@ -517,6 +518,8 @@ def decode(text: str) -> Decoded:
 
 
 def _decode_odd(text: str) -> Decoded:
+    if not text.strip("\ufeff \t\r\n"):
+        return Decoded(None, _ODD_JSON)
     message = lenient.parse(text)
     kind = _kind(message)
     if kind in IGNORED:
