@@ -345,6 +345,7 @@ def test_why_there_is_no_connection() -> None:
     for status, code in [
         (None, "unavailable"),
         (401, "unauthorized"),
+        (402, "quota_exceeded"),
         (404, "model_not_found"),
         (429, "rate_limited"),
         (503, "unavailable"),
@@ -357,6 +358,10 @@ def test_why_there_is_no_connection() -> None:
         assert not ending.stale
         stale = judge_opening(HandshakeError("no", status=status), Moment.RESUMING).stale
         assert stale is (status in (404, 418))
+    for status in (400, 402, 403, 429):
+        refusal = HandshakeError(f"HTTP {status} (You exceeded your current quota.)", status=status)
+        ending = judge_opening(refusal, Moment.RESUMING)
+        assert ending == (Error("provider_quota_exceeded", ""), False, False)
     ending = judge_opening(RemoteProtocolError("bad head", close_code=1002), Moment.RESUMING)
     assert ending == (Error("provider_protocol_error", "bad head"), False, False)
 

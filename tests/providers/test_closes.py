@@ -48,7 +48,15 @@ GOOGLE: list[tuple[Moment, int, str, str | None, bool]] = [
     # Unknown words.
     (Moment.LEAVING, 1008, "Die Verbindung wurde abgebrochen", codes.EXPIRED, True),
     (Moment.LEAVING, 1000, "", codes.EXPIRED, True),
-    (Moment.LEAVING, 1007, "Irgendwas", codes.INVALID_REQUEST, False),
+    # The end of the connection's time was announced: whatever code it comes with.
+    *[
+        (Moment.LEAVING, code, words, codes.EXPIRED, True)
+        for code in (1002, 1003, 1007, 1008, 1009, 4000)
+        for words in ("", "Irgendwas", "Connection closed due to inactivity")
+    ],
+    (Moment.LEAVING, 1008, "It violates our usage policies", codes.INVALID_REQUEST, False),
+    (Moment.LEAVING, 4000, "API key revoked", codes.UNAUTHORIZED, False),
+    (Moment.LEAVING, 1002, "Your prepayment credits are depleted.", codes.QUOTA_EXCEEDED, False),
     (Moment.IDLE, 1001, "Auf Wiedersehen", codes.EXPIRED, True),
     (Moment.ANSWERING, 1000, "", None, False),
     (Moment.ANSWERING, 1000, "Vorgang abgebrochen", codes.UNAVAILABLE, True),
@@ -71,6 +79,17 @@ GOOGLE: list[tuple[Moment, int, str, str | None, bool]] = [
     ),
 ]
 
+MONEY = [
+    "Your prepayment credits are depleted. Please go to AI Studio to manage your project",
+    "Your team 0a1b has either used all available credits or reached its monthly spending limit.",
+    "Your newly created team doesn't have any credits yet.",
+    "You have exceeded your monthly spend limit",
+    "This project has exceeded its monthly spending cap.",
+    "Insufficient credits",
+    "You have run out of credits",
+    "Payment required",
+]
+
 OTHERS: list[tuple[Service, Moment, int, str, str | None, bool]] = [
     *[
         (Service.OPENAI, moment, 1001, SIXTY, codes.EXPIRED, True)
@@ -91,6 +110,21 @@ OTHERS: list[tuple[Service, Moment, int, str, str | None, bool]] = [
         False,
     ),
     (Service.OPENAI, Moment.IDLE, 1008, "insufficient_quota", codes.QUOTA_EXCEEDED, False),
+    *[
+        (service, moment, code, words, codes.QUOTA_EXCEEDED, False)
+        for service in Service
+        for moment in Moment
+        for code in (1008, 1011)
+        for words in MONEY
+    ],
+    (
+        Service.OPENAI,
+        Moment.IDLE,
+        1007,
+        "Invalid value: no field 'credits' in tool 'credit_limit'",
+        codes.INVALID_REQUEST,
+        False,
+    ),
     (Service.OPENAI, Moment.SETUP, 1013, "rate_limit_exceeded", codes.RATE_LIMITED, True),
     (Service.XAI, Moment.IDLE, 1000, "Session exceeded its maximum duration", codes.EXPIRED, True),
     (Service.XAI, Moment.IDLE, 1011, "max_duration", codes.EXPIRED, True),

@@ -195,6 +195,31 @@ def test_fatal_errors_may_come_with_a_response() -> None:
     assert talk.dialect.state is State.CLOSING
 
 
+@pytest.mark.parametrize("kind", ["invalid_request_error", "error", None, "new_kind"])
+def test_an_account_without_money_ends_the_session_in_words_alone(kind: str | None) -> None:
+    info = {"type": kind, "message": "Your team has used all available credits"}
+    quota = Error("provider_quota_exceeded", "Your team has used all available credits")
+    for make in (openai, xai):
+        talk = make().make_ready()
+        assert talk.hear({"type": "error", "error": info}) == [quota]
+        talk.dialect.receive_close(1000)
+        assert talk.frames() == [Close(1000, "provider_quota_exceeded", "local")]
+
+        talk = make().make_ready()
+        assert talk.hear(done("r1", "failed", status_details={"error": info}))[0] == quota
+
+        talk = make()
+        talk.hear({"type": "session.created"})
+        assert talk.hear({"type": "error", "error": info}) == [quota]
+
+
+def test_a_rate_limit_about_money_passes() -> None:
+    talk = openai().make_ready()
+    info = {"code": "rate_limit_exceeded", "message": "slow down: no more credits this minute"}
+    assert talk.hear({"type": "error", "error": info}) == [Error(info["code"], info["message"])]
+    assert talk.dialect.state is State.OPEN
+
+
 def test_a_transcription_that_failed_without_reason() -> None:
     talk = openai().make_ready()
     kind = "conversation.item.input_audio_transcription.failed"
@@ -297,7 +322,6 @@ def test_unknown_events_are_tolerated_and_seen() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "{",
         "[]",
         "null",

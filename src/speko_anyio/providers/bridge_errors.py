@@ -10,7 +10,7 @@ from ..protocol.errors import HandshakeError, RemoteProtocolError, SpekoError
 from ..protocol.frames import Close, Error
 from ..protocol.tokens import hide
 from . import codes
-from .closes import Moment, judge_failure
+from .closes import Moment, judge_failure, spent
 from .provider import ProviderDialect
 
 _MAX_MESSAGE: Final = 500
@@ -77,6 +77,10 @@ def judge_opening(error: SpekoError, moment: Moment) -> Ending:
     match error.status:
         case None:
             return Ending(Error(codes.UNAVAILABLE, "the provider can't be reached; try again"), retry=True)
+        case 402:
+            return Ending(Error(codes.QUOTA_EXCEEDED, ""))
+        case status if 400 <= status < 500 and spent(str(error)):
+            return Ending(Error(codes.QUOTA_EXCEEDED, ""))
         case 401 | 403:
             return Ending(Error(codes.UNAUTHORIZED, ""))
         case 429:

@@ -76,7 +76,22 @@ def _words(*alternatives: str) -> re.Pattern[str]:
     return re.compile("|".join(alternatives))
 
 
-_QUOTA: Final = _words("quota", "resource (has been )?exhausted", "billing", "credit balance")
+_SPENT: Final = _words(
+    "insufficient quota",
+    "exceeded (your|its|the) (current |monthly )?quota",
+    "credit balance",
+    r"\bcredits? (\w+ ){0,2}(depleted|exhausted|used up|run out|ran out)",
+    r"\b(prepa(id|yment)|all|available|any|enough|sufficient|insufficient|no|zero|remaining|out of) "
+    r"(\w+ ){0,2}credits\b",
+    "(spend|spending|usage|budget|billing)( hard)? (limit|cap)",
+    r"(exceeded|reached|hit|over) (\S+ ){0,3}(budget|spend)\b",
+    "insufficient (funds|balance|credit)",
+    "out of (funds|money)",
+    r"\bbalance (is |was )?(too low|insufficient|exhausted|depleted|negative|empty)",
+    "payment (is )?(required|overdue|past due|declined|failed)",
+)
+"""The account has no money left, in words that no name of a user's tool or parameter would make."""
+_QUOTA: Final = _words("quota", "resource (has been )?exhausted", "billing", _SPENT.pattern)
 _RATE: Final = _words("rate limit", "too many (requests|(concurrent )?(sessions|connections))", "concurrent")
 _KEY: Final = _words(
     "api ?key",
@@ -147,6 +162,7 @@ _OURS: Final = _words(
     "invalid argument", "invalid json", "unknown name", "cannot find field", "invalid value"
 )
 """Something that we sent was invalid."""
+_POLICY: Final = _words(r"\bpolic(y|ies)\b", "terms of (service|use)", "prohibited", r"\bsafety\b")
 _ANY: Final = _words(r"\w")
 
 _EXPIRED: Final = Verdict(codes.EXPIRED, retry=True)
@@ -173,7 +189,9 @@ _ROWS: Final = (
     _Row(Verdict(codes.MODEL_NOT_FOUND), _MODEL, moments=_BEFORE),
     _Row(Verdict(codes.CONFIGURATION_REFUSED), _OURS, codes=_REFUSALS, moments=(Moment.SETUP,)),
     _Row(Verdict(codes.INVALID_REQUEST), _OURS, codes=_REFUSALS, moments=_UNDER_WAY),
+    _Row(Verdict(codes.INVALID_REQUEST), _POLICY, moments=(Moment.LEAVING,), services=_GOOGLE),
     # Time limits and temporary failures, with any code.
+    _Row(_EXPIRED, _INACTIVE, moments=(Moment.LEAVING,), services=_GOOGLE),
     _Row(Verdict(codes.IDLE_TIMEOUT), _INACTIVE, moments=_UNDER_WAY),
     _Row(_UNAVAILABLE, _TIME_IS_UP, moments=_BEFORE),
     _Row(_EXPIRED, _TIME_IS_UP, moments=_UNDER_WAY),
@@ -190,6 +208,8 @@ _ROWS: Final = (
         codes=(close_codes.NORMAL, *_REFUSALS),
         moments=(Moment.SETUP,),
     ),
+    # Gemini announces the end of the connection's time, not of the session; how it closes then varies.
+    _Row(_EXPIRED, moments=(Moment.LEAVING,), services=_GOOGLE),
     _Row(
         _EXPIRED,
         codes=(close_codes.NORMAL, close_codes.GOING_AWAY, close_codes.POLICY, close_codes.INTERNAL_ERROR),
@@ -237,6 +257,11 @@ def passes(message: str) -> bool:
     """Whether an error event about a configuration reports a temporary failure, not a fault in the
     configuration."""
     return _PASSES.search(_normalized(message)) is not None
+
+
+def spent(message: str) -> bool:
+    """Whether an error event, or the refusal of an HTTP server, says that the account has no money left."""
+    return _SPENT.search(_normalized(message)) is not None
 
 
 def _normalized(reason: str) -> str:

@@ -93,7 +93,7 @@ class RealtimeDialect(AssistantSide):
         if (reason := errors.ending(error, self._endings)) is not None:
             self._end_received(reason)
         elif errors.judge(error, None) is Verdict.FATAL:
-            self._fail(errors.as_frame(error), errors.fatal_name(error))
+            self._fail(errors.failure(error))
         else:
             frame = errors.as_frame(error)
             code = codes.UNAVAILABLE if errors.passes(error) else codes.CONFIGURATION_REFUSED
@@ -196,7 +196,7 @@ class RealtimeDialect(AssistantSide):
             return
         verdict = errors.judge(error, answers, self._corrected)
         if verdict is Verdict.FATAL:
-            self._fail(errors.as_frame(error), errors.fatal_name(error))
+            self._fail(errors.failure(error))
         elif verdict is Verdict.ALREADY_ACTIVE:
             self.stats.benign_errors += 1
             self._request_refused(error)

@@ -284,7 +284,7 @@ class AssistantSide(ToolSide, abc.ABC):
 
     def _response_failed(self, error: wire.ErrorInfo) -> None:
         if errors.judge(error, None) is Verdict.FATAL:
-            self._fail(errors.as_frame(error), errors.fatal_name(error))
+            self._fail(errors.failure(error))
         else:
             code = str(error.code or error.type or codes.RESPONSE_FAILED)
             self._tell(Error(code, error.message or "the provider could not complete a response"))

@@ -246,7 +246,8 @@ class RealtimeBase(ProviderDialect, abc.ABC):
         if self._state is not State.CLOSED:
             self._violated(close_code, message)
 
-    def _fail(self, error: Error, reason: str) -> None:
+    def _fail(self, error: Error, reason: str | None = None) -> None:
+        """End the session with `error`; the reason of the close is its code, if no other is given."""
         self.failure = error
         self._tell(error)
-        self.close(close_codes.NORMAL, reason)
+        self.close(close_codes.NORMAL, error.code if reason is None else reason)

@@ -61,7 +61,7 @@ def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collec
     message = (error.message or "").lower()
     if "conversation_already_has_active_response" in names or "already has an active response" in message:
         return Verdict.ALREADY_ACTIVE
-    if names & _FATAL:
+    if _fatal(error) is not None:
         return Verdict.FATAL
     if (
         names & _BENIGN
@@ -98,9 +98,21 @@ def passes(error: ErrorInfo) -> bool:
     return bool(names & _PASSING) or (not names & _FAULTS and closes.passes(error.message or ""))
 
 
-def fatal_name(error: ErrorInfo) -> str:
-    """What to give as the reason when a `FATAL` error ends the session."""
-    return next(name for name in (str(error.code), str(error.type)) if name in _FATAL)
+def failure(error: ErrorInfo) -> Error:
+    """A `FATAL` error for the caller: its code is the reason of the session's end too."""
+    return Error(_fatal(error) or codes.UNNAMED, as_frame(error).message)
+
+
+def _fatal(error: ErrorInfo) -> str | None:
+    """The code of an error that ends the session; None for any other."""
+    names = (str(error.code), str(error.type))
+    for name in names:
+        if name in _FATAL:
+            return name
+    # Not every service has a code for an account without money.
+    if _PASSING.isdisjoint(names) and closes.spent(error.message or ""):
+        return codes.QUOTA_EXCEEDED
+    return None
 
 
 _ACTIVE_ID: Final = re.compile(r"in progress: ([^\s.]+)")
