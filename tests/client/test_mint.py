@@ -531,7 +531,7 @@ async def test_a_client_that_follows_redirects_by_itself_is_told_not_to() -> Non
 async def test_an_answer_of_a_wrong_shape_is_one_clear_error(body: bytes) -> None:
     error = await refused(API(httpx.Response(201, content=body)))
     assert type(error) is APIResponseError
-    assert "api.speko.dev answered with something that is no session" in str(error)
+    assert "api.speko.dev answered with something that is not a session" in str(error)
     assert "wst_secret" not in f"{error!r}"
 
 

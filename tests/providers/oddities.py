@@ -1,7 +1,7 @@
-"""Odd messages, for the property that one odd field never costs the call: any JSON value, anywhere in one.
+"""Odd messages, for the property that one odd field never ends a call: any JSON value, anywhere in one.
 
 For the tests of every dialect: `oddities` draws one odd field of a recorded conversation, and `Oddity.spoil`
-gives that conversation with it.
+returns that conversation with it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ INTERRUPTED: Final = 130
 
 EXIT_CODES_HELP: Final = (
     "exit codes: 0 done, 1 failed, 2 usage, 3 bad input file, 4 refused by the service, "
-    "5 unreachable, 6 no whole answer, 130 interrupted"
+    "5 unreachable, 6 no complete answer, 130 interrupted"
 )
 
 

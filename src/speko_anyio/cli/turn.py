@@ -38,13 +38,13 @@ class Answer(msgspec.Struct):
     said: str = ""
     """The final transcripts of the answer."""
     cut_short: str = ""
-    """Why the end of the answer is missing; empty when it is whole."""
+    """Why the end of the answer is missing; empty if the answer is complete."""
     time_to_first_audio: float | None = None
     """Seconds from the end of the question to the first audio of the answer; below zero when the service
     took the question to be over before the recording was."""
 
     def check_whole(self) -> None:
-        """`CommandError` when the end of it is missing."""
+        """Raise `CommandError` if the end of the answer is missing."""
         if self.cut_short:
             raise CommandError(f"the answer was cut short: {self.cut_short}", NO_ANSWER)
 
@@ -154,7 +154,7 @@ class _Turn:
                 self._patience.deadline = anyio.current_time() + REASON_TIMEOUT
             case Close(code=code, reason=reason):
                 self._failure = self._closed(code, reason)
-                # A handler that answers once may hang up after that, without another word.
+                # A handler that answers only once may hang up after that.
                 if not self._answer_ended and (code != close_codes.NORMAL or frame.expired):
                     answer.cut_short = str(self._failure)
                 return True
@@ -173,7 +173,7 @@ class _Turn:
         return reason or "no reason given"
 
     def result(self) -> Answer:
-        """The answer, as far as it came; what went wrong is raised when there is none."""
+        """The answer, as far as it came; raises what went wrong if there is none."""
         if self._first_audio is None or self._question_ended is None:
             if self._failure is not None:
                 raise self._failure

@@ -1,4 +1,4 @@
-"""Checks of arguments, for errors that name the argument rather than the place that stumbled over it."""
+"""Argument checks, so that errors name the argument instead of the place where a bad value fails later."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_json(name: str, value: object) -> None:
 
 
 def tool_list(tools: Iterable[AnyTool]) -> tuple[AnyTool, ...]:
-    """The `tools`; TypeError when they are a single tool, or nothing that can be iterated over."""
+    """`tools` as a tuple; TypeError for a single tool or an object that is not iterable."""
     if callable(tools) or isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Iterable):
         name = getattr(tools, "__name__", None) or type(tools).__name__
         hint = f"a list, such as tools=[{name}]" if callable(tools) else f"a list of functions, not {name}"

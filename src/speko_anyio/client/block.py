@@ -23,8 +23,8 @@ def block(
 
 
 class AsyncOnly:
-    """What is used with ``async with``, and says so to whoever uses it in another way: Python would only
-    name the method that is missing."""
+    """An object for ``async with`` only. Any other use raises an error that says so: Python itself would only
+    name the missing method."""
 
     __slots__ = ()
 
@@ -45,8 +45,7 @@ class AsyncOnly:
 
 
 class Block(AsyncOnly):
-    """An ``async with`` block whose value is made when it is entered; until then nothing of that value can be
-    used."""
+    """An ``async with`` block whose value does not exist until the block is entered."""
 
     __slots__ = ()
 
@@ -59,7 +58,7 @@ class Block(AsyncOnly):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            # Names with an underscore are what pickle, copy and inspect ask for.
+            # pickle, copy and inspect probe for names with an underscore.
             if name.startswith("_"):
                 raise AttributeError(
                     f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
@@ -81,8 +80,8 @@ class SessionBlock(Block):
 
 
 class LateBlock(SessionBlock, Generic[T]):
-    """The session's block that `find` finds, once, when this one is entered. No generator: those keep what
-    they were called with, and take 0.7 KiB themselves, for as long as the block lasts."""
+    """The session's block that `find` returns, called once, when this one is entered. Not a generator: that
+    would keep its arguments, and take 0.7 KiB itself, for as long as the block lasts."""
 
     __slots__ = ("_block", "_find")
 

@@ -245,7 +245,7 @@ class Mint:
         )
 
     def _path_advice(self) -> str | None:
-        """What to leave out of a base URL with a part of the API's own path, a habit from other clients."""
+        """Advice for a base URL that ends with a part of the API's own path, as other clients expect it."""
         path = _OWN_PATH.search(self._url.removesuffix(_PATH))
         return f"leave out {path[0].rstrip('/')} at the end of the base URL" if path else None
 
@@ -275,7 +275,7 @@ class Mint:
             is_json = isinstance(error, msgspec.ValidationError)
             advice = "check that the base URL is that of a Speko API" if is_json else _NO_API
             raise APIResponseError(
-                f"{self._host} answered with something that is no session ({error}); "
+                f"{self._host} answered with something that is not a session ({error}); "
                 + (self._path_advice() or advice)
             ) from None
         asked = request.s2s

@@ -75,7 +75,7 @@ class Proxy(msgspec.Struct, frozen=True):
 
     @property
     def advice(self) -> str:
-        """For error messages: what to do when it can't be reached."""
+        """Advice for errors: what to do when the proxy can't be reached."""
         return f"check {self.variable or 'the URL of the proxy'} and that the proxy runs there"
 
 
