@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from speko_anyio import Playback, open_session
+from speko_anyio.audio.wav import format_wav
 from speko_anyio.client.resampled import ResampledCore
 from speko_anyio.protocol import AudioIn, LocalProtocolError
 from speko_anyio.protocol.connection import ClientConnection, ServerConnection
@@ -67,6 +68,25 @@ async def test_a_session_takes_int16_and_refuses_float32() -> None:
             b"\1\0\2\0",
             b"abcd",
         ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seconds", [0.01, 10])
+async def test_a_session_refuses_a_wav_file_and_takes_what_resembles_one(seconds: float) -> None:
+    server = FakeServer()
+    content = format_wav(bytes(int(24_000 * seconds) * 2), 24_000)
+    async with open_session(grant(), stream=server.stream) as session:
+        pieces: list[Any] = [content, bytearray(content), content[:961]]
+        for piece in pieces:
+            with pytest.raises(TypeError, match=r"a WAV file; pass speko_anyio\.audio\.wav\.parse_wav"):
+                await session.send_audio(piece)
+        assert session.stats().audio_bytes_sent == 0
+        await session.send_audio(b"")
+        await session.send_audio(b"R\0")
+        await session.send_audio(b"RIFF\0\0")
+        assert session.stats().audio_bytes_sent == 8
+    with pytest.raises(TypeError, match="the header of a WAV file"):
+        Playback().write(content)
 
 
 @pytest.mark.anyio

@@ -607,6 +607,27 @@ async def test_what_is_no_handler_is_refused(handler: Any, words: str) -> None:
         assert seen.count(Usage(1, 2)) == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "kinds"),
+    [
+        (("audio", print), "Transcript"),
+        ((Audio,), "Audio"),
+        ((Audio, print), "Audio"),
+        ((print, Usage), "Usage"),
+        ((Audio, Transcript), "Audio, Transcript"),
+    ],
+    ids=str,
+)
+async def test_a_handler_for_some_frames_is_referred_to_frames(given: tuple[Any, ...], kinds: str) -> None:
+    async with connected() as (session, _server):
+        with pytest.raises(TypeError) as caught:
+            session.on(*given)
+        assert str(caught.value) == (
+            "on() takes one function and calls it with every frame; for some types of frames only, use `"
+            f"async with session.frames({kinds}) as frames:`"
+        )
+
+
 async def test_a_second_reader_is_told_of_frames() -> None:
     async with connected() as (session, _server), anyio.create_task_group() as tasks:
         await session.receive()

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import array
 import ctypes
+import io
 import sys
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from speko_anyio.protocol import Audio
 from speko_anyio.protocol.pcm import Buffer, pcm_bytes, whole_samples
 
 SAMPLES = [1, -2, 300, -400]
@@ -55,9 +58,22 @@ WRONG = [
     (shaped(2, 2), "an array of shape (2, 2); pass one channel, such as samples[:, 0]"),
     (shaped(2, 4, code="B"), "an array of shape (2, 4)"),
     ([1, 2, 3], "not list; for a list of samples pass array.array('h', samples)"),
-    ("abcd", "not str"),
-    (5, "not int"),
-    (None, "not NoneType"),
+    ([0.0] * 480, "not list; for floating-point samples from -1 to 1 pass array.array('h', [round("),
+    ((0, 0.5), "not tuple; for floating-point samples from -1 to 1"),
+    ([b"ab", b"cd"], "not list; pass b''.join(pieces)"),
+    ([None], "not list; pass bytes"),
+    ([], "not list; pass bytes"),
+    (
+        "abcd",
+        "not str; for a WAV file pass speko_anyio.audio.wav.read_wav(path, sample_rate=...).pcm, for",
+    ),
+    (Path("a.wav"), "; for a WAV file pass speko_anyio.audio.wav.read_wav(path, sample_rate=...).pcm"),
+    (Audio(PCM, 24_000), "not Audio; pass its .pcm"),
+    (io.BytesIO(PCM), "not BytesIO; pass the bytes that its read() returns"),
+    (960, "not int; pass bytes"),
+    (None, "not NoneType; pass bytes"),
+    (b"RIFF\x24\0\0\0WAVEfmt ", "header of a WAV file; pass speko_anyio.audio.wav.parse_wav(content, "),
+    (bytearray(b"RIFF\x24\0\0\0WAVEfmt "), "header of a WAV file"),
 ]
 
 
@@ -66,6 +82,19 @@ def test_anything_else_is_refused_with_how_to_convert_it(pcm: Buffer, words: str
     with pytest.raises(TypeError) as caught:
         pcm_bytes(pcm)
     assert words in str(caught.value)
+
+
+def test_the_conversion_that_is_advised_for_floats_works() -> None:
+    with pytest.raises(TypeError) as caught:
+        pcm_bytes([0.0, 1.0, -2.0])  # type: ignore[arg-type]
+    expression = str(caught.value).partition(" pass ")[2]
+    samples = eval(expression, {"array": array, "samples": [0.0, 1.0, -2.0]})
+    assert list(samples) == [0, 32767, -32767]
+
+
+@pytest.mark.parametrize("pcm", [b"RIFF", b"R\0", b"RIFFabcdAVI LIST", b"xxRIFF\x24\0\0\0WAVE"])
+def test_samples_that_only_resemble_a_wav_file_are_audio(pcm: bytes) -> None:
+    assert pcm_bytes(pcm) == pcm
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from ..protocol.errors import ConnectionClosed
 from ..protocol.frames import Frame
 from ..protocol.state import State
 from .delivery import DeliveryBuffer
+from .frame_stream import FRAME_TYPES
 from .lifetime import Lifetime
 from .pump import Pump
 from .stalls import STALLED_AFTER, StallWatch
@@ -19,8 +20,14 @@ Handler = Callable[[Frame], Awaitable[object] | object]
 """Called with each frame; when it gives an awaitable, that is awaited before the next frame."""
 
 
-def check_handler(handler: object) -> None:
-    """TypeError for an object that can't be called with one frame."""
+def check_handler(handler: object, *more: object) -> None:
+    """TypeError for an object that can't be called with one frame, and for `more` than one object."""
+    types = [given.__name__ for given in (handler, *more) if isinstance(given, type) and given in FRAME_TYPES]
+    if types or more:
+        raise TypeError(
+            "on() takes one function and calls it with every frame; for some types of frames only, use `"
+            f"async with session.frames({', '.join(types) or 'Transcript'}) as frames:`"
+        )
     if not callable(handler):
         raise TypeError(
             f"a handler is a function that takes one frame, not {handler!r}; for some types of frames only, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, Never, Self, TypeVar, overload
 
 import anyio
 
@@ -32,6 +32,10 @@ C = TypeVar("C", bound=Frame)
 _MAX_PART: Final = 256 * 1024
 """The most bytes of a `send_audio` that are queued at a time: far below the outbox's limit, even as base64 at
 a provider's higher sample rate."""
+
+
+_R: Final = ord("R")
+"""The first byte of a WAV file."""
 
 
 class RealtimeSession:
@@ -176,12 +180,14 @@ class RealtimeSession:
 
         More than 256 KiB is sent in parts, each once the transport has taken the one before. Messages from
         other tasks may come between two parts, and a cancellation between them leaves the rest unsent and the
-        session open. Raises TypeError for an array of other samples. See the class for other errors and for
-        cancellation.
+        session open. Raises TypeError for an array of other samples or a WAV file. See the class for other
+        errors and for cancellation.
         """
         if type(pcm) is not bytes:
             pcm = pcm_bytes(pcm)
         size = len(pcm)
+        if size and pcm[0] == _R:
+            pcm_bytes(pcm)  # it refuses WAV files; called for few pieces, since most begin with another byte
         # An odd number of bytes is rejected before anything is sent.
         if size <= _MAX_PART or size & 1:
             await self._driver.send(self._core.send_audio, pcm)
@@ -300,7 +306,7 @@ class RealtimeSession:
         """
         return FramesBlock(self._pump, check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
 
-    def on(self, handler: Handler) -> Callable[[], None]:
+    def on(self, handler: Handler, *more: Never) -> Callable[[], None]:
         """Call `handler` with every frame not yet received and all that follow, one at a time and in order;
         returns a function that stops it. Handlers and the iteration each get every frame.
 
@@ -316,7 +322,7 @@ class RealtimeSession:
         Raises as the sends do once the session is over, since the handler would never be called, and
         TypeError for an object that can't be called with one frame.
         """
-        check_handler(handler)
+        check_handler(handler, *more)
         if self._pump.done:
             raise self._pump.error.with_traceback(None)
         return self._handlers.add(handler)

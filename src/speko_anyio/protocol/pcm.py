@@ -23,23 +23,22 @@ _NATIVE: Final = {"@": sys.byteorder, "=": sys.byteorder, "<": "little", ">": "b
 def pcm_bytes(pcm: Buffer) -> bytes:
     """The bytes of `pcm`, which is bytes or an array of mono, little-endian int16 samples.
 
-    Raises TypeError for anything else: other samples, read as PCM16, are noise.
+    Raises TypeError for anything else: other samples, or the header of a WAV file, read as PCM16, are noise.
     """
     if type(pcm) is bytes:
-        return pcm
+        return _bare(pcm)
     try:
         view = memoryview(pcm)
     except (TypeError, ValueError, BufferError):
         raise TypeError(
-            f"audio must be bytes of PCM16 or an array of int16, not {type(pcm).__name__}; for a list of "
-            "samples pass array.array('h', samples)"
+            f"audio must be bytes of PCM16 or an array of int16, not {type(pcm).__name__}; {_advice(pcm)}"
         ) from None
     order, code = view.format[:-1] or "@", view.format[-1:]
     if sum(size > 1 for size in view.shape or ()) > 1:
         wrong = f"an array of shape {view.shape}"
         how = "pass one channel, such as samples[:, 0], or mix them down to one"
     elif code in _BYTES or (code == "h" and _NATIVE.get(order) == "little"):
-        return view.tobytes()
+        return _bare(view.tobytes())
     elif code == "h":
         wrong, how = "a big-endian array", "with numpy, pass samples.astype('<i2')"
     elif code in "efdg":
@@ -49,6 +48,38 @@ def pcm_bytes(pcm: Buffer) -> bytes:
         wrong = f"an array with items of {view.itemsize} bytes (format {view.format!r})"
         how = "scale the samples to 16 bits and, with numpy, pass samples.astype('<i2')"
     raise TypeError(f"audio must be mono PCM16, little-endian int16, but this is {wrong}; {how}")
+
+
+def _bare(pcm: bytes) -> bytes:
+    if pcm[:4] == b"RIFF" and pcm[8:12] == b"WAVE":
+        raise TypeError(
+            "audio must be bare PCM16, but this begins with the header of a WAV file; pass "
+            "speko_anyio.audio.wav.parse_wav(content, sample_rate=...).pcm"
+        )
+    return pcm
+
+
+def _advice(audio: object) -> str:
+    """What to pass instead of an object that is no buffer."""
+    if isinstance(audio, str) or hasattr(audio, "__fspath__"):
+        return "for a WAV file pass speko_anyio.audio.wav.read_wav(path, sample_rate=...).pcm" + (
+            ", for base64 text base64.b64decode(text)" if isinstance(audio, str) else ""
+        )
+    if isinstance(audio, list | tuple) and audio:
+        if any(isinstance(item, float) for item in audio):
+            return (
+                "for floating-point samples from -1 to 1 pass "
+                "array.array('h', [round(max(-1, min(1, x)) * 32767) for x in samples])"
+            )
+        if all(isinstance(item, int) for item in audio):
+            return "for a list of samples pass array.array('h', samples)"
+        if all(isinstance(item, bytes | bytearray) for item in audio):
+            return "pass b''.join(pieces)"
+    if hasattr(audio, "pcm"):
+        return "pass its .pcm"
+    if callable(getattr(audio, "read", None)):
+        return "pass the bytes that its read() returns"
+    return "pass bytes"
 
 
 def whole_samples(odd: bytes, pcm: bytes) -> tuple[bytes, bytes]:
