@@ -166,14 +166,14 @@ def test_of_a_piece_that_fits_in_part_that_part_is_played() -> None:
     assert whole.read(30 * MS) == pieces.read(30 * MS) == spoken[: 20 * MS] + tone(10, 0)
 
 
-SPEECH_RATES = st.sampled_from([8_000, 16_000, 22_050, 24_000, 48_000])
+SPEECH_RATES = st.sampled_from([8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
 
 
 @given(
     source=SPEECH_RATES,
     target=SPEECH_RATES,
-    piece=st.sampled_from([0.01, 0.02, 0.04, 0.1]),
-    reading=st.sampled_from([0.005, 0.01, 0.02, 0.04]),
+    piece=st.sampled_from([0.005, 0.01, 0.02, 0.025, 0.03, 0.032, 0.04, 0.05, 0.1]),
+    reading=st.sampled_from([0.005, 0.01, 0.02, 1024 / 48_000, 0.04]),
     ahead=st.integers(0, 4),
 )
 def test_speech_that_comes_in_time_plays_without_a_gap_or_a_click(

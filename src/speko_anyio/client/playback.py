@@ -5,6 +5,7 @@ listens, and whatever plays at the speed of speech.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from typing import Final, Self
@@ -29,6 +30,12 @@ MAX_MARKS: Final = 4096
 
 CHUNK_SECONDS: Final = 0.02
 """Of audio in one chunk, unless told otherwise: what telephony sends."""
+
+_LONGEST_PIECE: Final = 0.1
+"""Seconds of audio in one piece. Longer ones come faster than they play, and the next is not waited for."""
+
+_ROUNDING: Final = 4 * SAMPLE_BYTES
+"""Bytes by which a conversion may fall short because whole samples are all that it gives."""
 
 MAX_LATE: Final = 0.2
 """Seconds that `Playback.chunks` catches up on when whoever takes them was late; more is let go, for a burst
@@ -94,7 +101,8 @@ class Playback:
         self._cushion = 0
         """The most bytes that it holds back at any time."""
         self._piece = 0.0
-        """Bytes of the last piece, after conversion."""
+        """Bytes that the last piece came to, or `_longest_piece` if it was longer."""
+        self._longest_piece = _LONGEST_PIECE * SAMPLE_BYTES * sample_rate
         self._flowing = False
         """Whether speech is being read, rather than awaited."""
         self._waited = 0
@@ -291,16 +299,28 @@ class Playback:
             return False
         missing = size - self._buffered
         if not self._flowing:
-            # Until the next piece comes, readings may use up the last one.
-            spare = self._buffered + self._owed - max(size, self._piece)
-            self._flowing = missing <= 0 and spare >= self._cushion
             # A reading that is too large for what a conversion holds back is short of audio in any case.
-            if not self._flowing and missing <= self._cushion and self._waited < self._cushion:
+            if (
+                missing <= self._cushion + _ROUNDING
+                and (missing > 0 or self._buffered + self._owed < self._enough_for(size))
+                and self._waited < max(self._cushion, self._piece) + _ROUNDING
+            ):
                 self._waited += size
                 return True
+            self._flowing = missing <= 0
         if missing > 0:
             self._drain_resampler()
         return False
+
+    def _enough_for(self, size: int) -> float:
+        """Bytes with which readings of `size` never run out of pieces that arrive in time.
+
+        Pieces and readings of different lengths drift apart and meet again: between two pieces, readings take
+        up to one piece and one reading, less what both have in common.
+        """
+        whole = round(self._piece)
+        common = math.gcd(whole, size) if math.isclose(whole, self._piece) else 0
+        return self._piece + size - common + self._cushion
 
     def _convert(self, pcm: bytes, rate: int) -> bytes:
         if self._resampler is None or self._resampler.source_rate != rate:
@@ -312,8 +332,9 @@ class Playback:
             return pcm
         self._held_back = True
         converted = self._resampler.push(pcm)
-        self._piece = len(pcm) * self.sample_rate / rate
-        self._owed += self._piece - len(converted)
+        size = len(pcm) * self.sample_rate / rate
+        self._piece = min(size, self._longest_piece)
+        self._owed += size - len(converted)
         return converted
 
     def _drain_resampler(self) -> None:
