@@ -21,7 +21,7 @@ logger: Final = logging.getLogger(__name__)
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Serve the installed handlers; on a signal close the living sessions in order and end."""
+    """Serve the installed handlers; on a signal close the open sessions and end."""
     loaded = settings_of(options)
     settings = loaded.settings
     start_log(settings)
@@ -62,7 +62,7 @@ async def serve(options: argparse.Namespace) -> None:
                 check_output("the gateway started")
             async for _ in signals:
                 break
-            display.line(f"stopping: living sessions have {settings.drain_seconds:g} s")
+            display.line(f"stopping: open sessions get {settings.drain_seconds:g} s to finish")
 
 
 async def _has_keys(store: SessionStore) -> bool:

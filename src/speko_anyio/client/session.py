@@ -299,7 +299,8 @@ class RealtimeSession:
 
         - `max_buffer`: bytes that may wait for it, the session's by default; frames of other types cost
           nothing. When it is full the socket is no longer read, for anybody.
-        - `drop_oldest`: drop the oldest instead, for a display that had better be late than hold up a call.
+        - `drop_oldest`: drop its oldest frames instead, for a display that should drop frames rather than
+          delay the call.
 
         An `Interruption` discards the audio ahead of it here too, also when it is not asked for. The stream
         ends with the session, behind its `Close`. TypeError for an object that is not a type of frame.

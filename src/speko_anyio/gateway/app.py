@@ -63,7 +63,7 @@ class Gateway:
     - `transcript_retention`: seconds for which the store keeps what was said; None: it is not stored.
     - `record_retention`: seconds for which the store keeps the record of a session, a day or more, since the
       limits of keys count the sessions of a day; None: for as long as it has room.
-    - `lease`: seconds after the last sign of life of a node at which its sessions are taken for lost.
+    - `lease`: seconds; the sessions of a node silent for this long are considered lost.
     - `public_url`: where clients reach the gateway, such as ``https://voice.example.com/api``; None: as the
       mint's request did.
     - `token_lifetime`: seconds from the mint in which the session must be opened.
@@ -253,7 +253,7 @@ class Gateway:
                     await self._stream.stop()
 
     async def drain(self, *, patience: float = 0.0) -> None:
-        """Take no new sessions, give the living ones `patience` seconds, and close the rest with 1012.
+        """Take no new sessions, give the open ones `patience` seconds, and close the rest with 1012.
 
         Cancelled, it closes them without patience.
         """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEATS_PER_LEASE: Final = 3
-"""Two of them may fail before a node is taken for lost."""
+"""Two of them may fail before a node is considered lost."""
 
 
 class Keeper:
@@ -27,7 +27,7 @@ class Keeper:
 
     - `held`: the ids of the sessions that were claimed here and whose end is not recorded.
     - `retry`: records the ends that could not be recorded when they came.
-    - `lease`: seconds after its last sign of life at which a node is taken for lost.
+    - `lease`: seconds; a node silent for this long is considered lost.
     - `transcript_retention`, `record_retention`: seconds for which transcripts, and the records of sessions,
       are kept; None: as long as the database.
     """

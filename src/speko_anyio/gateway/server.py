@@ -48,7 +48,7 @@ async def running_gateway(
     """Serve `gateway` while the block runs; yields its base URL, such as ``http://127.0.0.1:54321``.
 
     `port` 0 takes a free one. It is ready when the block begins. When the block ends, also by cancellation,
-    no new session is taken; the living ones have `patience` seconds to finish and are then closed with 1012.
+    no new session is taken; the open ones get `patience` seconds to finish and are then closed with 1012.
     With the gateway's close timeout and handlers' grace, and `SHUTDOWN_TIMEOUT` for HTTP, that is bounded.
     No signal handler is installed. While it serves, the loggers ``uvicorn.error`` and ``uvicorn.asgi`` drop
     what is below INFO, as it would show tokens.

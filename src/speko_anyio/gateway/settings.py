@@ -72,9 +72,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     drain_seconds: Seconds = 10.0
-    """That living sessions have to finish when the gateway is told to stop."""
+    """Time that open sessions get to finish on shutdown."""
     lease_seconds: Annotated[float, Meta(ge=1)] = 30.0
-    """After which a node that gives no sign of life is taken for lost."""
+    """A node silent for this long is considered lost."""
     token_seconds: Annotated[int, Meta(ge=1)] = 60
     """From the mint, in which a session must be opened."""
     max_sessions: Annotated[int, Meta(ge=1)] = 1000

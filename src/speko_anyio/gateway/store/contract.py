@@ -49,7 +49,7 @@ class KeyNotFoundError(SpekoError):
     """There is no such key."""
 
     def __init__(self, key_id: str) -> None:
-        super().__init__(f"there is no API key {key_id}; `speko-anyio keys list` shows those that there are")
+        super().__init__(f"there is no API key {key_id}; `speko-anyio keys list` shows the existing ones")
 
 
 class LimitError(SpekoError):
@@ -75,8 +75,8 @@ class SessionStore(Protocol):
     happened or not. A store that is an async context manager is entered when the gateway starts, before
     anything else, and left when it has stopped.
 
-    A claimed session has a lease, which its node renews. When the lease runs out, the node is taken for lost,
-    and `sweep` ends the session.
+    A claimed session has a lease, which its node renews. When the lease runs out, the node is considered
+    lost, and `sweep` ends the session.
     """
 
     async def create(
