@@ -475,16 +475,16 @@ async def test_a_value_of_a_wrong_type_is_a_sentence_and_mints_nothing(
     transport = API()
     async with httpx.AsyncClient(transport=transport) as client:
         with pytest.raises((TypeError, ValueError)) as caught:
-            async with Speko(KEY, http_client=client).realtime.connect(
-                **{"provider": "openai", "model": "m", **options}
-            ):
+            connect: Any = Speko(KEY, http_client=client).realtime.connect
+            async with connect(**{"provider": "openai", "model": "m", **options}):
                 raise AssertionError
     assert str(caught.value).startswith(words)
     assert transport.requests == []
     minted_only = {"metadata", "webhook_tags", "agent_id", "ttl_seconds"}
     if not minted_only & options.keys():
         with pytest.raises((TypeError, ValueError)) as caught:
-            async with OpenAI("sk-test").connect(**{"model": "m", **options}):
+            connect = OpenAI("sk-test").connect
+            async with connect(**{"model": "m", **options}):
                 raise AssertionError
         assert str(caught.value).startswith(words)
 
