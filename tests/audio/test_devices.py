@@ -213,7 +213,7 @@ async def test_without_sounddevice_or_portaudio_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(DeviceError, match=r"install 'speko-anyio\[audio\]'"):
+    with pytest.raises(DeviceError, match="with the extra `audio`"):
         async with Microphone():
             raise AssertionError("it opened")
 
