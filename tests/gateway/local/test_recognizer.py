@@ -84,7 +84,7 @@ async def test_a_hanging_process_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_process_that_does_not_start_is_told_without_a_group() -> None:
     with (
         anyio.fail_after(30),
-        pytest.raises(RecognizerError, match="ended while starting.*with the extra `local`"),
+        pytest.raises(RecognizerError, match=r"ended while starting.*with the extra `local`"),
     ):
         async with open_recognizer(command=(*COMMAND, "does not start")):
             raise AssertionError("entered")
