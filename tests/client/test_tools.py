@@ -6,6 +6,7 @@ import contextvars
 import dataclasses
 import enum
 import functools
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
@@ -149,6 +150,11 @@ def test_a_type_that_only_a_function_knows_is_explained() -> None:
         Tool(visit)
 
 
+def test_a_partial_of_an_argument_that_is_not_there() -> None:
+    with pytest.raises(TypeError, match="the partial sets an argument that the function does not take"):
+        tool(functools.partial(add, zz=1))  # type: ignore[call-arg]
+
+
 def test_a_toolbox_takes_functions_specs_and_dicts() -> None:
     spec = ToolSpec(name="declared")
     box = Toolbox([add, get_weather, spec, {"name": "d", "description": "", "parameters": {}}])
@@ -196,14 +202,30 @@ async def test_arguments_reach_the_function(name: str, arguments: str, expected:
         ('{"city": "Oslo", "color": "red"}', "unknown field `color`"),
         ('{"city": "Os', "truncated"),
         ("[]", "Expected `object`"),
-        ('{"city": "\\ud800"}', "truncated"),
-        ('{"city": "\ud800"}', "not JSON"),
     ],
 )
 async def test_arguments_that_do_not_fit_are_explained_to_the_model(arguments: str, expected: str) -> None:
     text = await answer([get_weather], "get_weather", arguments)
     assert expected in text
     assert text.startswith("The arguments of get_weather ")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("written", "city"),
+    [
+        ("Oslo \\ud83d", "Oslo \ufffd"),
+        ("\\uDE00 Oslo", "\ufffd Oslo"),
+        ("\\ud83d\\ude00", "\U0001f600"),
+        ("\ud83d", "\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("a\\\\ud83d", "a\\ud83d"),
+    ],
+)
+async def test_half_of_a_surrogate_pair_in_arguments_is_mended(written: str, city: str) -> None:
+    arguments = f'{{"city": "{written}", "days": "2"}}'
+    for text in (arguments, json.dumps(arguments, ensure_ascii=False), json.dumps(arguments)):
+        assert await answer([get_weather], "get_weather", text) == f"{city} 2 celsius"
 
 
 @pytest.mark.anyio
@@ -238,14 +260,24 @@ async def test_results_are_text_or_json() -> None:
     def nothing() -> None: ...
 
     def surrogate() -> str:
-        return "half \ud800 pair"
+        return "half \ud800 pair, \ud83d\ude00"
+
+    def surrogates() -> dict[Any, Any]:
+        return {"k\ud800": [Place("\ud83d"), ("\ud83d\ude00", 1.5)], 3: Unit.CELSIUS}
+
+    def refused() -> None:
+        raise ToolError("half \ud800")
 
     assert (
         await answer([results], "results", "")
         == '{"place":{"city":"Oslo","country":"NO"},"unit":"celsius","none":null}'
     )
     assert await answer([nothing], "nothing", "") == "null"
-    assert await answer([surrogate], "surrogate", "") == "half ? pair"
+    assert await answer([surrogate], "surrogate", "") == "half \ufffd pair, \U0001f600"
+    assert await answer([surrogates], "surrogates", "") == (
+        '{"k\ufffd":[{"city":"\ufffd","country":"NO"},["\U0001f600",1.5]],"3":"celsius"}'
+    )
+    assert await answer([refused], "refused", "") == "half \ufffd"
 
 
 @pytest.mark.anyio

@@ -320,7 +320,7 @@ def test_no_frame_of_an_odd_event_is_a_close() -> None:
 @pytest.mark.parametrize("kind", [openai, xai])
 @pytest.mark.parametrize("ready", [False, True])
 @pytest.mark.parametrize("empty", ["", b"", "\n", " \r\n\t", b"\n", "\ufeff", b"\xef\xbb\xbf\n", "\n\ufeff"])
-def test_empty_messages_are_ignored(kind: Callable[[], Talk], ready: bool, empty: str | bytes) -> None:
+def test_empty_messages_are_ignored(kind: Callable[[], Talk[Any]], ready: bool, empty: str | bytes) -> None:
     talk = kind()
     if ready:
         talk.make_ready()

@@ -103,7 +103,12 @@ def parameters(tool_name: str, function: Callable[..., Any], origin: Origin) -> 
     about = parse_docstring(origin.docstring)[1]
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError) as error:
+        if isinstance(function, functools.partial):
+            raise TypeError(
+                f"tool {tool_name}: the partial sets an argument that the function does not take ({error}); "
+                "correct it"
+            ) from None
         raise TypeError(f"tool {tool_name} has no signature; wrap it in a def with types") from None
     hints = _hints(tool_name, origin.hinted)
     for place, parameter in enumerate(signature.parameters.values()):

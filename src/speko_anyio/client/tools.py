@@ -34,6 +34,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
+from ..protocol.codec import mend_escapes, mended
 from ..protocol.frames import ToolCall
 from ..protocol.mint import ToolSpec
 from . import pydantic_models, tool_parameters
@@ -155,12 +156,13 @@ class Tool(Generic[P, R]):
         return f"Tool({self.spec.name!r})"
 
     def parse(self, arguments: str) -> dict[str, Any]:
-        """JSON arguments, as a model writes them, as keyword arguments for the function.
+        """JSON arguments, as a model writes them, as keyword arguments for the function. Half of a surrogate
+        pair becomes U+FFFD.
 
         Raises `msgspec.ValidationError` for those that don't fit, and for those that are no JSON
-        `msgspec.DecodeError`, UnicodeError or RecursionError.
+        `msgspec.DecodeError` or RecursionError.
         """
-        text = arguments.strip()
+        text = _without_halves(arguments.strip())
         if text in ("", "null"):
             text = "{}"
         try:
@@ -177,7 +179,7 @@ class Tool(Generic[P, R]):
         if isinstance(value, str):
             # Some models encode the whole object twice.
             try:
-                value = msgspec.json.decode(value.strip() or "{}")
+                value = msgspec.json.decode(_without_halves(value.strip()) or "{}")
             except msgspec.DecodeError:
                 pass
         if isinstance(value, dict):
@@ -197,8 +199,8 @@ class Tool(Generic[P, R]):
 
     async def run(self, arguments: dict[str, Any]) -> str:
         """Call the function and return its result as text: a str unchanged, bytes decoded as UTF-8, anything
-        else as JSON. Raises what the function raises, and TypeError or ValueError if the result can't be
-        encoded.
+        else as JSON. Half of a surrogate pair in text becomes U+FFFD. Raises what the function raises, and
+        TypeError or ValueError if the result can't be encoded.
 
         A sync function runs in a worker thread, which goes on, its result forgotten, when this is
         cancelled.
@@ -213,11 +215,16 @@ class Tool(Generic[P, R]):
         if inspect.isawaitable(result):
             result = await result
         if isinstance(result, str):
-            return result
+            return mended(result)
         if isinstance(result, bytes | bytearray | memoryview):
             # msgspec would write base64, which a model can't read.
             return bytes(result).decode()
-        return msgspec.json.encode(result, enc_hook=pydantic_models.dump).decode()
+        try:
+            text = msgspec.json.encode(result, enc_hook=pydantic_models.dump)
+        except UnicodeEncodeError:
+            plain = msgspec.to_builtins(result, enc_hook=pydantic_models.dump, str_keys=True)
+            text = msgspec.json.encode(_with_whole_texts(plain))
+        return text.decode()
 
 
 @overload
@@ -330,14 +337,14 @@ class Toolbox:
             arguments = function.parse(call.arguments)
         except msgspec.DecodeError as error:
             return f"The arguments of {call.name} do not fit its schema: {error}"
-        except (UnicodeError, RecursionError):
+        except RecursionError:
             return f"The arguments of {call.name} are not JSON."
         output = None
         try:
             with anyio.move_on_after(function.timeout):
                 output = await function.run(arguments)
         except ToolError as error:
-            output = str(error)
+            output = mended(str(error))
         except anyio.get_cancelled_exc_class() as error:
             await anyio.lowlevel.checkpoint_if_cancelled()
             # Not the session's doing: asyncio has the same exception for what the function waited for.
@@ -351,11 +358,27 @@ class Toolbox:
         if output is None:
             logger.warning("tool %s took longer than its %g s", call.name, function.timeout)
             return f"The tool {call.name} took too long and was stopped."
-        size = len(output.encode(errors="replace"))
+        size = len(output.encode())
         if size > MAX_OUTPUT:
             logger.error("tool %s gave %d bytes, more than %d: not sent", call.name, size, MAX_OUTPUT)
             return f"The tool {call.name} gave a result that is too long to be sent."
-        return output.encode(errors="replace").decode()
+        return output
+
+
+def _without_halves(text: str) -> str:
+    """JSON `text` with half of a surrogate pair replaced, escaped or not: models cut emoji in two."""
+    return mend_escapes(mended(text))
+
+
+def _with_whole_texts(value: Any) -> Any:
+    """`value`, of what JSON has, with half of a surrogate pair in any of its texts replaced."""
+    if isinstance(value, str):
+        return mended(value)
+    if isinstance(value, dict):
+        return {_with_whole_texts(name): _with_whole_texts(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_whole_texts(item) for item in value]
+    return value
 
 
 def _with_integers(value: Any) -> Any:

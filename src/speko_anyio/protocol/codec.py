@@ -192,7 +192,7 @@ def decode_from_server(text: str, odd: list[str] | None = None) -> ServerMessage
     except _REFUSALS as error:
         refusal: Exception = error
     odd = [] if odd is None else odd
-    whole = _mend_escapes(text)
+    whole = mend_escapes(text)
     if whole != text:
         odd.append(HALF_PAIR)
         try:
@@ -213,7 +213,7 @@ def decode_from_client(
     try:
         message = _DECODE_FROM_CLIENT(text)
     except _REFUSALS as error:
-        whole = _mend_escapes(text)
+        whole = mend_escapes(text)
         if whole == text:
             return _unknown(_FROM_CLIENT, text, text, error)
         if odd is not None:
@@ -227,7 +227,7 @@ def decode_from_client(
     return message
 
 
-def _mend_escapes(text: str) -> str:
+def mend_escapes(text: str) -> str:
     """`text`, which is JSON, with each unpaired surrogate escape replaced by U+FFFD: JSON may hold unpaired
     surrogates (RFC 8259, section 8.2), UTF-8 can't."""
     return _ESCAPE.sub(_mend_escape, text) if "\\ud" in text or "\\uD" in text else text
