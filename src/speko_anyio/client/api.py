@@ -68,7 +68,7 @@ class Speko(AsyncOnly):
             _source("base_url", base_url, "SPEKO_BASE_URL"),
         )
         self._client = OwnHTTPClient(self._base_url) if http_client is None else http_client
-        self.realtime = Realtime(
+        self.realtime: Realtime = Realtime(
             Mint(self._client, base_url=self._base_url, api_key=key, timeout=timeout, retries=max_retries)
         )
         """Speech-to-speech sessions."""
