@@ -182,6 +182,94 @@ def test_late_words_of_an_answer_that_was_cut_off_are_dropped() -> None:
     assert ends(talk.wait(60)) == []
 
 
+def very_late(**parameters: Any) -> Talk:
+    """An answer is over, and words come so late that only the passing of time prompts them."""
+    talk = Talk(**parameters)
+    talk.hear(HANDLE, heard("Time?"), speech(PCM), said("It is"), GENERATED, COMPLETE, HANDLE)
+    talk.dialect.playback.flush()
+    talk.wait(LATE_WORDS_TIMEOUT + 1)
+    assert talk.hear(said(" noon.")) == [Transcript("assistant", "noon.", False)]
+    return talk
+
+
+def test_an_interruption_of_very_late_words_stops_no_answer() -> None:
+    talk = very_late()
+    talk.dialect.interrupt()
+    assert frames(talk.dialect) == [Transcript("assistant", "noon.", True)]
+    talk.hear(heard("And Rome?"))
+    found = talk.hear(speech(PCM), said("One o'clock."), COMPLETE)
+    assert SPOKEN in found
+    assert (assistant(found), ends(found)) == (["One o'clock."], [DONE])
+
+
+def test_very_late_words_leave_the_handle_fresh() -> None:
+    talk = very_late()
+    assert not rests(talk)
+    talk.wait(LATE_WORDS_TIMEOUT)
+    assert rests(talk)
+
+
+def test_very_late_words_do_not_refresh_a_handle() -> None:
+    talk = very_late()
+    talk.hear({"sessionResumptionUpdate": {}})
+    talk.wait(60)
+    assert not rests(talk)
+
+
+@pytest.mark.parametrize("prompt", ["words", "activity", "commit"])
+def test_very_late_words_are_not_of_the_next_answer(prompt: str) -> None:
+    talk = very_late(options=MANUAL) if prompt == "commit" else very_late()
+    if prompt == "words":
+        talk.hear(heard("And Rome?"))
+    elif prompt == "activity":
+        talk.hear({"voiceActivity": {"voiceActivityType": "ACTIVITY_START"}})
+    else:
+        talk.dialect.send_audio(bytes(480))
+        talk.dialect.commit()
+    found = talk.hear(speech(PCM), said("One o'clock."), COMPLETE)
+    assert assistant(found)[-1:] == ["One o'clock."]
+    assert ends(found) == [DONE]
+
+
+def test_an_answer_that_the_user_prompted_can_be_interrupted_from_its_first_word() -> None:
+    talk = Talk()
+    talk.hear(heard("Time?"), speech(PCM), COMPLETE, heard("And Rome?"))
+    talk.wait(LATE_WORDS_TIMEOUT)
+    talk.hear(said("One"))
+    talk.dialect.interrupt()
+    assert CUT_OFF in frames(talk.dialect)
+    assert SPOKEN not in talk.hear(speech(PCM))
+
+
+@pytest.mark.parametrize("after", [0.0, LATE_WORDS_TIMEOUT + 1])
+@pytest.mark.parametrize(
+    "empty",
+    [
+        said(""),
+        said("  "),
+        content(outputTranscription={"finished": True}),
+        speech(b""),
+        content(modelTurn={"parts": [{"text": " "}]}),
+    ],
+    ids=["no words", "blanks", "finished", "no audio", "blank text"],
+)
+def test_what_is_empty_begins_no_answer(empty: Json, after: float) -> None:
+    talk = Talk()
+    talk.hear(heard("Time?"), speech(PCM), said("It is noon."), GENERATED, COMPLETE, HANDLE)
+    talk.wait(after)
+    assert talk.hear(empty) == []
+    assert talk.dialect.idle
+    assert [frame for frame in talk.wait(60) if not isinstance(frame, Transcript)] == []
+    assert rests(talk)
+
+
+def test_an_empty_piece_completes_late_words() -> None:
+    talk = Talk()
+    talk.hear(heard("Time?"), speech(PCM), said("It is"), COMPLETE, said("half past"))
+    assert talk.hear(said(" "), said("noon."))[-1] == Transcript("assistant", "half past noon.", False)
+    assert talk.hear(said("", finished=True)) == [Transcript("assistant", "half past noon.", True)]
+
+
 def test_late_words_do_not_hold_up_a_move() -> None:
     talk = bridge_talk.google()
     talk.hear(HANDLE, speech(PCM), said("It is"), COMPLETE, HANDLE, said(" noon."))

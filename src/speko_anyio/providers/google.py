@@ -189,6 +189,7 @@ class GoogleDialect(UserSide):
         if content is not None:
             self._receive_content(content)
         if message.voice_activity is not None or message.voice_activity_detection_signal is not None:
+            self._retract_late_words()
             self._progress.prompt()
         if message.tool_call_cancellation is not None:
             self._cancel_calls(message.tool_call_cancellation.ids or ())
@@ -236,7 +237,7 @@ class GoogleDialect(UserSide):
         self._release_held()
 
     def _note_handle(self, update: wire.ResumptionUpdate) -> None:
-        self._handle_is_fresh = bool(update.resumable and update.new_handle)
+        self._handle_is_fresh = self._handle_was_fresh = bool(update.resumable and update.new_handle)
         if self._handle_is_fresh:
             self._handle = update.new_handle
         else:
@@ -291,12 +292,18 @@ class GoogleDialect(UserSide):
     def _user_speaks(self, words: str) -> None:
         """The user spoke, so any further words of the assistant belong to a new answer."""
         if words.strip():
+            self._retract_late_words()
             if not self._progress.begun:
                 self._finish_late_words()
             self._progress.prompt()
 
     def _receive_output_words(self, words: wire.Transcription) -> None:
         progress = self._progress
+        if not words.text.strip() and not (progress.begun and progress.phase is Phase.ACTIVE):
+            # It begins no answer, but may be the space between two late words, or say that they are complete.
+            if self._assistant.speaking:
+                self._receive_words(self._assistant, words)
+            return
         late = not (progress.begun or progress.prompted or progress.phase is Phase.MUTED)
         if late:
             self.stats.late_events += 1
@@ -349,13 +356,16 @@ class GoogleDialect(UserSide):
         if part.inline_data is not None:
             self._receive_audio(part.inline_data)
         # What is written down of the speech comes as its transcription, if that is on.
-        if part.text and not self._rules.writes_output and self._is_heard():
+        text = part.text if self._progress.begun else part.text.lstrip()
+        if text and not self._rules.writes_output and self._is_heard():
             self._tell(self._assistant.add(part.text))
 
     def _receive_audio(self, blob: wire.Blob) -> None:
         mime_type = blob.mime_type or "audio/pcm"
         if not mime_type.startswith("audio/pcm"):
             self.stats.skipped_blobs += 1
+            return
+        if not blob.data:
             return
         progress = self._progress
         if progress.generated:
@@ -397,7 +407,7 @@ class GoogleDialect(UserSide):
     def _turn_begins(self) -> None:
         self._odd = b""
         self._reason = ""
-        self._handle_is_fresh = False
+        self._handle_was_fresh, self._handle_is_fresh = self._handle_is_fresh, False
         self._answering = True
         self._timers.stop("late")
         self._start_stalled_timer(STALLED_TIMEOUT)
@@ -533,7 +543,7 @@ class GoogleDialect(UserSide):
             self._tell(Error(codes.NO_RESPONSE, message))
         elif progress.phase is Phase.ACTIVE:
             self._answer_is_over()
-            progress.prompted = True
+            progress.prompt_by_time()
 
     def _words_are_late(self) -> None:
         """It is too late for words of the previous answer. If another has begun with words only, it ends
@@ -542,12 +552,21 @@ class GoogleDialect(UserSide):
         if progress.phase is Phase.ACTIVE and progress.begun:
             if progress.confirmed:
                 return
-            # They were late words, or all there is.
-            progress.rest()
-            self._timers.stop("stalled")
-            self._answering = False
+            self._retract_answer()
         self._finish_late_words()
-        progress.prompted = True
+        progress.prompt_by_time()
+
+    def _retract_late_words(self) -> None:
+        if self._progress.maybe_late:
+            self._retract_answer()
+
+    def _retract_answer(self) -> None:
+        """Its words were late ones, or all there is. The handle is as good as before them."""
+        self._progress.retract()
+        self._handle_is_fresh = self._handle_is_fresh or self._handle_was_fresh
+        self._timers.stop("stalled")
+        self._answering = False
+        self._finish_late_words()
 
     # Tools and usage
 

@@ -12,7 +12,10 @@ Transcription has no fixed order, so words alone are weak evidence. After the en
   that the words can't be late. Otherwise they are late words of the answer that is over.
 
 An answer that consists of words only is provisional: audio, a tool call or an end must confirm it within a
-short time.
+short time. If only time prompted it, its words may still be late ones (`Progress.maybe_late`): they are taken
+as such if the user speaks, ends their turn or interrupts before anything confirms it.
+
+Output that is empty begins nothing.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ class Progress:
         "_reports",
         "asked",
         "awaited",
+        "began_by_time",
         "begun",
         "confirmed",
         "cut",
@@ -50,6 +54,7 @@ class Progress:
         "heard_from",
         "phase",
         "prompted",
+        "prompted_by_time",
         "resumed",
         "told",
     )
@@ -62,6 +67,10 @@ class Progress:
         """We ended the user's turn, in either mode, and no answer has begun since."""
         self.prompted = True
         """Words that come now begin an answer, since something has prompted one."""
+        self.prompted_by_time = False
+        """Only time prompted it: the words would be unusually late, which is not impossible."""
+        self.began_by_time = False
+        """Only time had prompted the answer when its first output came."""
         self.begun = False
         """Something has come since the last turn of the model."""
         self.confirmed = False
@@ -85,6 +94,11 @@ class Progress:
         """Whether something comes, or will, that an interruption would stop."""
         return self.phase is Phase.ACTIVE or self.awaited
 
+    @property
+    def maybe_late(self) -> bool:
+        """Whether the answer may be nothing but late words of the one before."""
+        return self.phase is Phase.ACTIVE and self.begun and self.began_by_time and not self.confirmed
+
     def output(self, *, words: bool = False) -> bool:
         """Output comes that counts. Returns whether it is the first of its turn."""
         self.phase = Phase.ACTIVE
@@ -105,6 +119,7 @@ class Progress:
         first = not self.begun
         if first:
             self.begun = True
+            self.began_by_time, self.prompted_by_time = self.prompted_by_time, False
             self.cut = self.confirmed = self.asked = self.prompted = False
         self.confirmed = self.confirmed or confirmed
         return first
@@ -113,8 +128,20 @@ class Progress:
         """Something prompts an answer, or shows that words can't be late."""
         if self.generated or not self.begun:
             self.prompted = True
+            self.prompted_by_time = False
         if self.phase is Phase.MUTED and self.told:
             self.resumed = True
+
+    def prompt_by_time(self) -> None:
+        """So much time has passed that words can hardly be late."""
+        if not self.prompted:
+            self.prompted = self.prompted_by_time = True
+
+    def retract(self) -> None:
+        """What has come was no answer. What prompted it may still bring one."""
+        self.rest()
+        self.prompted = True
+        self.prompted_by_time = self.began_by_time
 
     def mute(self, *, told: bool) -> None:
         """The rest of this answer does not count; `told`: the provider reported an interruption."""
@@ -132,13 +159,14 @@ class Progress:
             # Nothing came of what was asked for; else this is the end of an earlier turn.
             self.awaited = False
         if turn or idle:
-            self.prompted = False
+            self.prompted = self.prompted_by_time = False
         if turn:
             self.begun = self.generated = self.cut = False
         if idle:
             self.rest()
         elif status == "IN_PROGRESS":
             self.prompted = True
+            self.prompted_by_time = False
         return idle
 
     def rest(self, *, cut: bool = False) -> None:

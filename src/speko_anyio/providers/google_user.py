@@ -132,6 +132,8 @@ class UserSide(ProviderDialect, abc.ABC):
         self._server_tools_told = 0
         self._handle = resumption_handle or None
         self._handle_is_fresh = False
+        self._handle_was_fresh = False
+        """Whether the handle was fresh when the answer began, and nothing has outdated it since."""
         self.resuming = self._handle is not None
         self._going_away: float | None = None
 
@@ -254,6 +256,7 @@ class UserSide(ProviderDialect, abc.ABC):
         """
         self._check_open()
         progress = self._progress
+        self._retract_late_words()
         if not self._accepted or not (progress.stoppable or self.playback.unplayed_ms > 0):
             return
         if progress.stoppable:
@@ -279,7 +282,8 @@ class UserSide(ProviderDialect, abc.ABC):
                     "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
                 ) from None
             self._queue([message])
-            self._handle_is_fresh = False
+            self._retract_late_words()
+            self._handle_is_fresh = self._handle_was_fresh = False
             self._progress.prompt()
         self._calls.answer(call_id)
         self._release_held()
@@ -318,12 +322,14 @@ class UserSide(ProviderDialect, abc.ABC):
                 for start in range(0, len(silence), size)
             ]
             self._queue([*messages, wire.STREAM_END])
+            self._retract_late_words()
         elif not self._turn.messages:
             # The model would answer an empty turn; one that an interruption opened stays open.
             self.stats.skipped_commits += 1
             return
         else:
             self._queue([wire.ACTIVITY_END])
+            self._retract_late_words()
             if progress.phase is Phase.MUTED and (not (progress.begun or progress.dropped)):
                 # The interrupted response gives nothing more: output from now on is the next one.
                 self._unmute()
@@ -382,6 +388,10 @@ class UserSide(ProviderDialect, abc.ABC):
     @abc.abstractmethod
     def _mute(self) -> None:
         """What still comes of the response is to be dropped."""
+
+    @abc.abstractmethod
+    def _retract_late_words(self) -> None:
+        """Take back an answer that only time prompted, unless more than words of it has come."""
 
     @abc.abstractmethod
     def _unmute(self) -> None:
