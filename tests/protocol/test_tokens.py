@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from speko_anyio.protocol import LocalProtocolError
-from speko_anyio.protocol.tokens import MAX_TOKEN, check_token, hide, strip_invisible
+from speko_anyio.protocol.tokens import MAX_TOKEN, check_token, find_key_fault, hide, strip_invisible
 
 from .helpers import says
 
@@ -69,3 +69,17 @@ def test_a_secret_that_is_an_ordinary_word_is_hidden_where_it_is_given_as_a_valu
 ) -> None:
     assert hide(given.format(word), [word], "***") == given.format("***")
     assert hide(given.format(f"{word}s"), [word], "***") == given.format(f"{word}s")
+
+
+@pytest.mark.parametrize(
+    ("key", "fault"),
+    [
+        ("'sk-1'", "is in quotes; remove them"),
+        ('"sk-1', "is in quotes; remove them"),
+        ("Bearer sk-1", "begins with `Bearer`; remove that and give the key alone"),
+        ("sk-Bearer-1", None),
+        ("", None),
+    ],
+)
+def test_what_was_copied_along_with_a_key_is_named(key: str, fault: str | None) -> None:
+    assert find_key_fault(key) == fault
