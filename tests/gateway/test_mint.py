@@ -152,6 +152,21 @@ async def test_a_key_is_needed(header: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b'\xef\xbb\xbf{"mode":"s2s","s2s":{"provider":"echo","model":"m"}}',
+        b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"ttlSeconds":60.0}',
+        b'{"mode":"s2s","s2s":{"provider":"echo","model":"m","inputSampleRate":16000.0,"outputSampleRate":24e3}}',
+        b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"metadata":{"a":"x\\ud83d"}}',
+    ],
+)
+async def test_what_can_only_mean_one_thing_is_taken(body: bytes) -> None:
+    async with http() as client:
+        response = await client.post("/v1/sessions", content=body)
+    assert response.status_code == 201, response.text
+
+
+@pytest.mark.parametrize(
     ("body", "message"),
     [
         (b"", "not JSON"),
@@ -183,6 +198,8 @@ async def test_a_key_is_needed(header: str) -> None:
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m","tools":[{"name":1}]}}', "$.s2s.tools[0].name"),
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"ttlSeconds":0}', "$.ttlSeconds"),
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"ttlSeconds":"1"}', "$.ttlSeconds"),
+        (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"ttlSeconds":1.5}', "$.ttlSeconds"),
+        (b'{"mode":"s2s","s2s":7,"ttlSeconds":60.0}', "$.s2s"),
         (b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"},"metadata":[]}', "$.metadata"),
         (b'{"metadata":' + b'{"a":' * 10_000, "nested too deeply; 128 levels"),
         (b'{"mode":"s2s","s2s":%b,"metadata":%b}' % (ECHO, nested(128)), "nested too deeply"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from speko_anyio.providers.openai import (
     ServerVad,
     openai_endpoint,
 )
-from speko_anyio.providers.xai import XAIOptions, XAIVad
+from speko_anyio.providers.xai import XAIDialect, XAIOptions, XAIVad
 
 from .realtime_talk import Event, openai, xai
 
@@ -355,3 +356,44 @@ def test_the_settings_of_server_tools_are_not_shown() -> None:
     tool = ServerTool("mcp", {"authorization": "secret"})
     assert repr(OpenAIOptions(server_tools=(tool,))).count("secret") == 0
     assert tool.as_json() == {"type": "mcp", "authorization": "secret"}
+
+
+GOOGLES_STYLE: dict[str, Any] = {
+    "type": "OBJECT",
+    "properties": {
+        "city": {"type": "STRING", "default": {"type": "STRING"}, "enum": ["STRING"]},
+        "days": {"type": "ARRAY", "items": {"type": ["INTEGER", "NULL"]}},
+        "type": {"anyOf": [{"type": "NUMBER"}, {"$ref": "#/$defs/Other"}]},
+        "any": True,
+    },
+    "$defs": {"Other": {"type": "Custom"}},
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(("dialect", "provider"), [(OpenAIDialect, "openai"), (XAIDialect, "xai")])
+def test_types_in_upper_case_are_those_of_json_schema(dialect: type[Any], provider: str) -> None:
+    tool = ToolSpec(name="t", description="d", parameters=GOOGLES_STYLE)
+    made = dialect(SessionConfig(provider=provider, model="m", tools=(tool,)))
+    made.receive_message('{"type":"session.created","session":{"id":"s"}}')
+    (sent,) = json.loads(made.messages_to_send()[-1])["session"]["tools"]
+    assert sent["parameters"] == {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "default": {"type": "STRING"}, "enum": ["STRING"]},
+            "days": {"type": "array", "items": {"type": ["integer", "null"]}},
+            "type": {"anyOf": [{"type": "number"}, {"$ref": "#/$defs/Other"}]},
+            "any": True,
+        },
+        "$defs": {"Other": {"type": "Custom"}},
+        "additionalProperties": False,
+    }
+
+
+@pytest.mark.parametrize("dialect", [OpenAIDialect, XAIDialect])
+def test_a_schema_that_contains_itself_is_refused(dialect: type[Any]) -> None:
+    cyclic: dict[str, Any] = {"type": "object", "properties": {}}
+    cyclic["properties"]["again"] = cyclic
+    tool = ToolSpec(name="loop", description="d", parameters=cyclic)
+    with pytest.raises(LocalProtocolError, match="tool 'loop' are nested deeper than 100 levels"):
+        dialect(SessionConfig(provider="p", model="m", tools=(tool,)))

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import msgspec
@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from speko_anyio.client.direct import PROVIDERS
-from speko_anyio.protocol.codec import MalformedMessage, check_depth
+from speko_anyio.protocol.codec import MalformedMessage, check_depth, mend_escapes
 from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, MintRequest, SessionGrant
 from speko_anyio.protocol.url import parse_url
@@ -159,8 +159,10 @@ class Mint:
 
     def _parse(self, body: bytes) -> MintRequest:
         try:
-            check_depth(body.decode(), MAX_DEPTH)
-            asked = _DECODER.decode(body)
+            # Editors leave a byte order mark; clients that cut UTF-16 text leave half of a surrogate pair.
+            text = mend_escapes(body.decode("utf-8-sig"))
+            check_depth(text, MAX_DEPTH)
+            asked = _decode(text)
         except msgspec.ValidationError as error:
             # msgspec names the field and the type it has, but of the value only an enum's.
             hint = "; it must be 16000 or 24000" if "SampleRate`" in str(error) else ""
@@ -193,6 +195,34 @@ class Mint:
             input_sample_rate=record.config.input_sample_rate or DEFAULT_SAMPLE_RATE,
             output_sample_rate=record.config.output_sample_rate or DEFAULT_SAMPLE_RATE,
         )
+
+
+def _decode(text: str) -> MintRequest:
+    """The request; a whole number may be written 60.0 (JSON Schema 2020-12, section 4.2.3).
+
+    Raises what msgspec raises.
+    """
+    try:
+        return _DECODER.decode(text)
+    except msgspec.ValidationError:
+        fields = msgspec.json.decode(text)
+        if not isinstance(fields, dict):
+            raise
+        found = [_made_whole(fields, "ttlSeconds")]
+        if isinstance(config := fields.get("s2s"), dict):
+            found += [_made_whole(config, "inputSampleRate"), _made_whole(config, "outputSampleRate")]
+        if not any(found):
+            raise
+        return msgspec.convert(fields, MintRequest)
+
+
+def _made_whole(fields: dict[str, Any], name: str) -> bool:
+    """Whether the field was a float that is a whole number; it is an int now."""
+    value = fields.get(name)
+    if not isinstance(value, float) or not value.is_integer():
+        return False
+    fields[name] = int(value)
+    return True
 
 
 def _ws_base(url: str) -> str:

@@ -34,7 +34,7 @@ def convert_tools(
         if len(description) > MAX_DESCRIPTION:
             description = description[:MAX_DESCRIPTION]
             notes.append(f"the description of tool {tool.name!r} was cut to {MAX_DESCRIPTION} characters")
-        parameters = {"type": "object", "properties": {}, **tool.parameters}
+        parameters = {"type": "object", "properties": {}, **_with_lower_types(tool, tool.parameters)}
         if parameters["type"] != "object":
             raise LocalProtocolError(
                 f"the parameters of tool {tool.name!r} must be a JSON Schema of an object, not of "
@@ -42,3 +42,48 @@ def convert_tools(
             )
         converted.append(FunctionTool(tool.name, description, parameters))
     return (*converted, *(tool.as_json() for tool in server_tools)), tuple(notes)
+
+
+_TYPES: Final = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
+_HOLDS_SCHEMAS: Final = frozenset(
+    {"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"}
+)
+_IS_SCHEMA: Final = frozenset(
+    {"items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames"}
+)
+_LISTS_SCHEMAS: Final = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_MAX_DEPTH: Final = 100
+"""Levels of a schema. The JSON encoder recurses, and a schema that contains itself has no end."""
+
+
+def _with_lower_types(tool: ToolSpec, schema: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """`schema` with the names of types in lower case, as JSON Schema has them.
+
+    Google's own schemas have them in upper case, and OpenAI refuses the whole configuration for that. Values
+    that only look like schemas, such as defaults, stay as they are.
+    """
+    if depth > _MAX_DEPTH:
+        raise LocalProtocolError(
+            f"the parameters of tool {tool.name!r} are nested deeper than {_MAX_DEPTH} levels; "
+            "use a simpler schema"
+        )
+    lowered: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "type":
+            value = [_lower(name) for name in value] if isinstance(value, list) else _lower(value)
+        elif key in _HOLDS_SCHEMAS and isinstance(value, Mapping):
+            value = {name: _inner(tool, inner, depth) for name, inner in value.items()}
+        elif key in _IS_SCHEMA:
+            value = _inner(tool, value, depth)
+        elif key in _LISTS_SCHEMAS and isinstance(value, list | tuple):
+            value = [_inner(tool, inner, depth) for inner in value]
+        lowered[key] = value
+    return lowered
+
+
+def _inner(tool: ToolSpec, value: Any, depth: int) -> Any:
+    return _with_lower_types(tool, value, depth + 1) if isinstance(value, Mapping) else value
+
+
+def _lower(name: Any) -> Any:
+    return name.lower() if isinstance(name, str) and name.lower() in _TYPES else name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -35,6 +36,12 @@ pytestmark = pytest.mark.anyio
 def test_an_address_is_a_path_or_a_url(url: str, driver: str, name: str) -> None:
     database = Database(url)
     assert (database.url.drivername, database.url.database) == (driver, name)
+
+
+def test_a_path_that_is_not_utf_8_can_be_shown() -> None:
+    path = os.fsdecode(b"/tmp/\xff\xfe/x.db")
+    assert repr(SQLStore(path)) == repr(SQLStore(path)).encode().decode()
+    assert "/tmp/\\xff\\xfe/x.db" in str(Database(path))
 
 
 @pytest.mark.parametrize(

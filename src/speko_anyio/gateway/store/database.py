@@ -77,7 +77,16 @@ class Database:
         self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("database threads")
 
     def __str__(self) -> str:
-        return f"the database {self.url.render_as_string(hide_password=True)}"
+        return f"the database {self.shown_url}"
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password; the bytes of a path that are not UTF-8 are shown as ``\\xff``."""
+        try:
+            return self.url.render_as_string(hide_password=True)
+        except UnicodeEncodeError:
+            path = os.fsencode(self.url.database or "").decode(errors="backslashreplace")
+            return f"{self.url.get_backend_name()}:///{path}"
 
     def _engine(self) -> Engine:
         options: dict[str, Any] = {"pool_timeout": PATIENCE, "pool_size": CONNECTIONS, "max_overflow": 0}

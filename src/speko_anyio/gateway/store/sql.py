@@ -93,7 +93,7 @@ class SQLStore:
     @property
     def url(self) -> str:
         """Where it is; a password is not shown."""
-        return self._database.url.render_as_string(hide_password=True)
+        return self._database.shown_url
 
     @property
     def file(self) -> Path | None:
