@@ -39,7 +39,7 @@ def heard(tmp_path: Path) -> Path:
     return tmp_path / "heard.wav"
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, handler: object = None) -> None:
+def serve(monkeypatch: pytest.MonkeyPatch, handler: object = echo_handler.echo) -> None:
     # Without the offline voice, which takes seconds to start.
     monkeypatch.setattr(
         "speko_anyio.cli.here.built_in_handlers", lambda: {"local": handler, "echo": echo_handler.echo}
