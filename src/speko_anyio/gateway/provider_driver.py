@@ -234,7 +234,7 @@ class ProviderDriver:
             self._log_failure(connection)
 
     def _log_failure(self, connection: ProviderConnection) -> None:
-        """Log the failure for the operator, in the provider's words: the client is told nothing of keys and
+        """Log the failure for the operator, in the provider's words. The client's error leaves out keys and
         accounts."""
         failure, error = connection.failure, connection.error
         if failure is not None:

@@ -74,7 +74,7 @@ class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     turn_detection: ServerVad | SemanticVad = ServerVad()
     """Only in auto mode."""
     transcription_model: str | None = TRANSCRIPTION_MODEL
-    """Transcribes what the user says. None: there are no transcripts of the user."""
+    """The model that transcribes the user's speech; None for no user transcripts."""
     transcription_language: str | None = None
     """ISO 639-1; tells the transcription what to expect."""
     transcription_prompt: str | None = None

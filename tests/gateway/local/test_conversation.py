@@ -343,7 +343,7 @@ async def test_a_newer_command_is_passed_over() -> None:
 
 
 class Witness(ScriptedRecognizer):
-    """Hears a name for each utterance, after as long as it is told to."""
+    """Hears a name in each utterance, after a given number of turns of the event loop."""
 
     def __init__(self, *, turns_of_the_loop: int, idle: bool) -> None:
         super().__init__("")
