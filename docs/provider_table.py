@@ -22,7 +22,7 @@ from speko_anyio.providers.endpoint import Endpoint
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions, GoogleVad, google_endpoint
 from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions, ServerTool, ServerVad, openai_endpoint
 from speko_anyio.providers.provider import ProviderDialect
-from speko_anyio.providers.realtime_events import IGNORED
+from speko_anyio.providers.realtime.events import IGNORED
 from speko_anyio.providers.xai import XAIDialect, XAIOptions, XAIVad, xai_endpoint
 from speko_anyio.testing.providers import (
     CallTools,
@@ -410,7 +410,7 @@ FRAMES: Final = [
     "`Interruption` assistant",
     "`Usage`",
     "`ResponseEnd`",
-    "`Error`",
+    "`ErrorFrame`",
     "`Expiring`",
     "`Close`",
 ]

@@ -12,15 +12,8 @@ from typing import Final
 import anyio
 
 from speko_anyio import Commit, Interrupt, RealtimeSession
-from speko_anyio.testing import (
-    FakePeer,
-    Recorder,
-    Recording,
-    draw_timeline,
-    fake_session,
-    mumble,
-    virtual_backend,
-)
+from speko_anyio.recording import Recorder, Recording, draw_timeline
+from speko_anyio.testing import FakePeer, fake_session, mumble, virtual_backend
 
 PICTURE: Final = Path(__file__).parent / "timeline.svg"
 

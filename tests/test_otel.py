@@ -20,7 +20,7 @@ from speko_anyio import (
     Close,
     Commit,
     EndTurn,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     RealtimeSession,
@@ -283,7 +283,7 @@ def test_a_call_without_a_result_is_unanswered() -> None:
 
 def test_errors_of_the_service_are_counted_without_their_words() -> None:
     script = Script()
-    script.play(Error("BUSY", "what-was-said"), Close(1000, "", "remote"))
+    script.play(ErrorFrame("BUSY", "what-was-said"), Close(1000, "", "remote"))
     telemetry = script.end()
     assert telemetry.sums("speko.client.errors", "error.type") == {("BUSY",): 1}
     (span,) = telemetry.spans

@@ -5,15 +5,22 @@ Importing this package is cheap: each public name loads its module when it is fi
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from ._lazy import lazy_exports
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .accounts import XAI, Google, OpenAI, Provider
+    from .audio.playback import Flushed, Playback
     from .client.api import Speko
-    from .client.direct import XAI, Google, OpenAI, Provider
-    from .client.errors import (
+    from .client.frame_stream import FrameStream
+    from .client.opening import SessionOptions
+    from .client.realtime import Realtime, open_session
+    from .client.session import RealtimeSession
+    from .client.stats import SessionStats
+    from .client.tools import Tool, ToolError, tool
+    from .errors import (
         APIConnectionError,
         APIError,
         APIResponseError,
@@ -28,13 +35,6 @@ if TYPE_CHECKING:
         ServerError,
         UnsupportedTransportError,
     )
-    from .client.frame_stream import FrameStream
-    from .client.opening import SessionOptions
-    from .client.playback import Flushed, Playback
-    from .client.realtime import Realtime, open_session
-    from .client.session import RealtimeSession
-    from .client.stats import SessionStats
-    from .client.tools import Tool, ToolError, tool
     from .observe.observer import SessionInfo, SessionObserver
     from .protocol import (
         DEFAULT_LIMITS,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         ConnectionClosed,
         Dialect,
         EndTurn,
-        Error,
+        ErrorFrame,
         Expiring,
         Frame,
         HandshakeError,
@@ -118,7 +118,7 @@ __all__ = [
     "ConnectionClosed",
     "Dialect",
     "EndTurn",
-    "Error",
+    "ErrorFrame",
     "Expiring",
     "Flushed",
     "Frame",
@@ -189,11 +189,34 @@ __all__ = [
     "tool",
 ]
 
-# Where each name lives; what is not here is the core's.
-_HOMES = {
-    "Speko": "client.api",
-    **dict.fromkeys(
-        (
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "accounts": (
+            "Google",
+            "OpenAI",
+            "Provider",
+            "XAI",
+        ),
+        "audio.playback": (
+            "Flushed",
+            "Playback",
+        ),
+        "client.api": ("Speko",),
+        "client.frame_stream": ("FrameStream",),
+        "client.opening": ("SessionOptions",),
+        "client.realtime": (
+            "Realtime",
+            "open_session",
+        ),
+        "client.session": ("RealtimeSession",),
+        "client.stats": ("SessionStats",),
+        "client.tools": (
+            "Tool",
+            "ToolError",
+            "tool",
+        ),
+        "errors": (
             "APIConnectionError",
             "APIError",
             "APIResponseError",
@@ -208,33 +231,80 @@ _HOMES = {
             "ServerError",
             "UnsupportedTransportError",
         ),
-        "client.errors",
-    ),
-    **dict.fromkeys(("Flushed", "Playback"), "client.playback"),
-    "FrameStream": "client.frame_stream",
-    "SessionOptions": "client.opening",
-    **dict.fromkeys(("Realtime", "open_session"), "client.realtime"),
-    "RealtimeSession": "client.session",
-    "SessionStats": "client.stats",
-    **dict.fromkeys(("SessionInfo", "SessionObserver"), "observe.observer"),
-    **dict.fromkeys(("Tool", "ToolError", "tool"), "client.tools"),
-    **dict.fromkeys(("ProviderGrant", "SessionConfig", "SessionGrant", "ToolSpec"), "protocol.mint"),
-    **dict.fromkeys(("Google", "OpenAI", "Provider", "XAI"), "client.direct"),
-    **dict.fromkeys(("GoogleOptions", "GoogleVad"), "providers.google"),
-    **dict.fromkeys(("OpenAIOptions", "SemanticVad", "ServerVad"), "providers.openai"),
-    "ServerTool": "providers.options",
-    **dict.fromkeys(("XAIOptions", "XAIVad"), "providers.xai"),
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f".{_HOMES.get(name, 'protocol')}", __name__)
-    value: object = getattr(module, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+        "observe.observer": (
+            "SessionInfo",
+            "SessionObserver",
+        ),
+        "protocol": (
+            "Audio",
+            "AudioIn",
+            "ByteLevel",
+            "Clear",
+            "ClientConnection",
+            "ClientDialect",
+            "ClientProtocol",
+            "Close",
+            "CloseMessage",
+            "Command",
+            "Commit",
+            "ConnectionClosed",
+            "DEFAULT_LIMITS",
+            "Dialect",
+            "EndTurn",
+            "ErrorFrame",
+            "Expiring",
+            "Frame",
+            "HandshakeError",
+            "Initiator",
+            "Interrupt",
+            "Interruption",
+            "Limits",
+            "LocalProtocolError",
+            "Message",
+            "NEED_DATA",
+            "NeedData",
+            "ProtocolError",
+            "Ready",
+            "RemoteProtocolError",
+            "ResponseEnd",
+            "ResponseStatus",
+            "Role",
+            "ServerConnection",
+            "ServerProtocol",
+            "ServerToolCall",
+            "SessionExpired",
+            "SpekoError",
+            "State",
+            "ToolCall",
+            "ToolResult",
+            "ToolStatus",
+            "Transcript",
+            "Unknown",
+            "UpgradeRequest",
+            "Usage",
+            "WebSocketURL",
+            "is_sendable",
+            "parse_url",
+        ),
+        "protocol.mint": (
+            "ProviderGrant",
+            "SessionConfig",
+            "SessionGrant",
+            "ToolSpec",
+        ),
+        "providers.google": (
+            "GoogleOptions",
+            "GoogleVad",
+        ),
+        "providers.openai": (
+            "OpenAIOptions",
+            "SemanticVad",
+            "ServerVad",
+        ),
+        "providers.options": ("ServerTool",),
+        "providers.xai": (
+            "XAIOptions",
+            "XAIVad",
+        ),
+    },
+)

@@ -34,7 +34,7 @@ from .protocol.commands import AudioIn, Command, Commit, EndTurn, ToolResult
 from .protocol.frames import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     ResponseEnd,
@@ -213,7 +213,7 @@ class _SessionTelemetry(SessionObserver):
                     self._turn.span.set_attribute("speko.turn.interrupted", True)
                     self._turn.last = self._now()
                     self._end_turn()
-            case Error(code=code):
+            case ErrorFrame(code=code):
                 self._instruments.errors.add(1, {**self._about, "error.type": code})
                 self._session.add_event("speko.error", {"error.type": code}, self._now())
             case Close():

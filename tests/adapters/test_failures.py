@@ -34,8 +34,8 @@ from speko_anyio import (
     Transcript,
     open_session,
 )
-from speko_anyio.client import asyncio_driver
 from speko_anyio.client.pump import Pump
+from speko_anyio.net import asyncio_driver
 from speko_anyio.testing.server import TOKEN, FakeServer, connected, grant
 from tests.support.drivers import settled
 

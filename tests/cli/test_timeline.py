@@ -9,7 +9,8 @@ import pytest
 from speko_anyio.audio.wav import format_wav
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import BAD_INPUT
-from speko_anyio.testing import Recording, mumble
+from speko_anyio.recording import Recording
+from speko_anyio.testing import mumble
 
 
 def test_a_session_is_recorded_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

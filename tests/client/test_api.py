@@ -36,9 +36,9 @@ from speko_anyio import (
 )
 from speko_anyio._extras import install_extra
 from speko_anyio.client import opening as opening_module
-from speko_anyio.client.block import block
 from speko_anyio.client.mint import AnyGrant
-from speko_anyio.client.stream_driver import StreamDriver
+from speko_anyio.net.contexts import block
+from speko_anyio.net.stream_driver import StreamDriver
 from speko_anyio.protocol.mint import Credential
 from speko_anyio.protocol.url import WebSocketURL
 from speko_anyio.testing.server import FakeServer, grant

@@ -5,7 +5,18 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from speko_anyio import Audio, Close, Error, Frame, Interruption, Ready, ToolCall, Transcript, Unknown, Usage
+from speko_anyio import (
+    Audio,
+    Close,
+    ErrorFrame,
+    Frame,
+    Interruption,
+    Ready,
+    ToolCall,
+    Transcript,
+    Unknown,
+    Usage,
+)
 from speko_anyio.client.delivery import FRAME_OVERHEAD, DeliveryBuffer
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +39,7 @@ class Space:
         (AUDIO, 1000),
         (Transcript("user", "four"), 4),
         (Unknown("x", "12345"), 5),
-        (Error("C", "six..."), 6),
+        (ErrorFrame("C", "six..."), 6),
         (ToolCall("c", "f", "{}"), 2),
         (Ready(1, 1), 0),
         (Usage(1, 2), 0),

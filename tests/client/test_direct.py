@@ -16,7 +16,7 @@ from speko_anyio import (
     Audio,
     Close,
     ConfigurationError,
-    Error,
+    ErrorFrame,
     Frame,
     Google,
     GoogleOptions,
@@ -36,7 +36,7 @@ from speko_anyio import (
     XAIOptions,
     tool,
 )
-from speko_anyio.client import direct
+from speko_anyio import accounts as direct
 from speko_anyio.protocol.mint import SampleRate
 from speko_anyio.testing.providers import (
     CallTools,
@@ -256,7 +256,9 @@ async def test_odd_fields_do_not_cost_the_call(kind: str) -> None:
             async with KINDS[kind](KEY, base_url=url).connect(model=MODELS[kind]) as session:
                 await ask(session)
                 frames = await frames_until(session, is_a(ResponseEnd))
-    assert [frame for frame in frames if isinstance(frame, Error)] == [Error("7", "Too loud \ufffd.")]
+    assert [frame for frame in frames if isinstance(frame, ErrorFrame)] == [
+        ErrorFrame("7", "Too loud \ufffd.")
+    ]
     texts = [frame.text for frame in frames if isinstance(frame, Transcript) and frame.role == "assistant"]
     assert "Hi 😀" in texts
     assert "Yes." in texts
@@ -283,7 +285,7 @@ async def test_a_close_is_judged_by_its_words(
             async with provider.connect(model=MODELS[name]) as session:
                 await ask(session)
                 frames = await frames_until(session, is_a(Close))
-    [told] = [frame for frame in frames if isinstance(frame, Error)]
+    [told] = [frame for frame in frames if isinstance(frame, ErrorFrame)]
     assert told.code == name_of_it
     assert words.rstrip(".") in told.message
     close = frames[-1]
@@ -308,7 +310,7 @@ async def test_a_wrong_key_is_refused_and_not_shown(name: str) -> None:
             if name == "google":  # every error of Gemini's is a close
                 async with provider.connect(model=MODELS[name]) as session:
                     frames = await frames_until(session, is_a(Close))
-                    (error,) = [frame for frame in frames if isinstance(frame, Error)]
+                    (error,) = [frame for frame in frames if isinstance(frame, ErrorFrame)]
                     assert error.code == "provider_unauthorized"
                     assert KEY not in repr(frames)
             else:

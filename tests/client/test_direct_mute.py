@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio import XAI, Close, Error, Frame, Google, HandshakeError, OpenAI
+from speko_anyio import XAI, Close, ErrorFrame, Frame, Google, HandshakeError, OpenAI
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, XAIDouble
 from speko_anyio.testing.streams import stream_pair
@@ -58,7 +58,7 @@ async def test_no_answer_to_the_configuration(name: str, says: str, monkeypatch:
             assert anyio.current_time() - started < 25
             tasks.cancel_scope.cancel()
     told, close = frames
-    assert isinstance(told, Error)
+    assert isinstance(told, ErrorFrame)
     assert told.code == "provider_not_ready"
     assert told.message == "the provider did not accept the session within 10 s; try again"
     assert close == Close(1000, "provider_not_ready", "local")

@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 from speko_anyio import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Frame,
     FrameStream,
     Interruption,
@@ -70,8 +70,8 @@ async def test_the_types_are_known_to_type_checkers() -> None:
         async with session.frames(Audio) as one, session.frames(Audio, Usage) as two:
             assert_type(one, FrameStream[Audio])
             assert_type(two, FrameStream[Audio | Usage])
-        async with session.frames(Audio, Usage, Error) as three, session.frames() as all_:
-            assert_type(three, FrameStream[Audio | Usage | Error])
+        async with session.frames(Audio, Usage, ErrorFrame) as three, session.frames() as all_:
+            assert_type(three, FrameStream[Audio | Usage | ErrorFrame])
             assert_type(all_, FrameStream[Frame])
 
 

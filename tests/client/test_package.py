@@ -58,13 +58,14 @@ def test_the_client_loads_no_extra_and_nothing_that_it_may_not_need() -> None:
     assert packages <= {*core, "anyio", "sniffio"}
     assert not {"speko_anyio.otel", "speko_anyio.observe.core", "speko_anyio.observe.logs"} & ours
     assert "speko_anyio.client.session" in ours
-    assert "speko_anyio.client.asyncio_driver" not in ours
+    assert "speko_anyio.net.asyncio_driver" not in ours
 
 
 def test_one_module_of_the_client_is_of_one_event_loop() -> None:
     """Everything else speaks anyio; and none reaches into an event loop's own secrets to unwrap a group."""
     found: dict[str, set[str]] = {}
-    for path in Path(speko_anyio.__file__).parent.joinpath("client").glob("*.py"):
+    package = Path(speko_anyio.__file__).parent
+    for path in [*package.joinpath("client").glob("*.py"), *package.joinpath("net").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:

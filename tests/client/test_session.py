@@ -20,7 +20,7 @@ from speko_anyio import (
     Commit,
     ConnectionClosed,
     EndTurn,
-    Error,
+    ErrorFrame,
     Frame,
     Interrupt,
     Interruption,
@@ -120,7 +120,7 @@ async def test_every_frame_arrives_in_order_however_the_bytes_are_cut(max_receiv
             Transcript("user", "hé", True),
             Usage(1, 2),
             ResponseEnd("done"),
-            Error("BUSY", "wait"),
+            ErrorFrame("BUSY", "wait"),
             Close(1000, "done", "remote"),
         ]
         assert session.closed == Close(1000, "done", "remote")

@@ -26,8 +26,8 @@ from speko_anyio import (
     tool,
 )
 from speko_anyio.client import tool_calls
-from speko_anyio.client.block import block
 from speko_anyio.client.tools import AnyTool
+from speko_anyio.net.contexts import block
 from speko_anyio.testing.server import FakeServer, connected
 from tests.support.drivers import EVERY_DRIVER, driven, settled
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speko_anyio.protocol import LocalProtocolError
-from speko_anyio.providers import realtime_events
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions
+from speko_anyio.providers.realtime import events as realtime_events
 from speko_anyio.providers.xai import XAIOptions
 from speko_anyio.testing.providers import CallTools, GoogleSession, Pace, RealtimeSession, Say
 from tests.providers import google_talk, realtime_talk

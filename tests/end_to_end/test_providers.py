@@ -14,7 +14,7 @@ from speko_anyio import (
     XAI,
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Frame,
     Google,
     GoogleOptions,
@@ -174,6 +174,6 @@ async def test_a_provider_that_dies_in_the_middle_of_a_call(name: str) -> None:
         frames = await frames_until(session, lambda frame: isinstance(frame, Close))
     message = "the connection to the provider was lost (close code 1006); try again"
     assert frames[-2:] == [
-        Error("PROVIDER_UNAVAILABLE", message),
+        ErrorFrame("PROVIDER_UNAVAILABLE", message),
         Close(1011, "provider_unavailable", "remote"),
     ]

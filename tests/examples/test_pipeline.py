@@ -20,7 +20,7 @@ import pytest
 
 from speko_anyio import (
     Audio,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     Ready,
@@ -262,14 +262,14 @@ class TestInTime:
         async with talk(*[[request]] * 9, tools=[nap]) as (session, fake):
             await session.send_audio(QUESTION)
             frames = await until(session, ResponseEnd)
-        assert Error("TOOL_LOOP", "the model asked for tools 5 times in a row") in frames
+        assert ErrorFrame("TOOL_LOOP", "the model asked for tools 5 times in a row") in frames
         assert len(fake.asked) == 5
 
     async def test_an_engine_that_fails_costs_one_answer(self, talk: Talk) -> None:
         async with talk(["Yes."], ["Yes."]) as (session, fake):
             fake.broken = True
             await session.send_audio(QUESTION)
-            assert Error("MUTE", "the voice is lost") in await until(session, ResponseEnd)
+            assert ErrorFrame("MUTE", "the voice is lost") in await until(session, ResponseEnd)
             fake.broken = False
             await session.send_audio(QUESTION)
             assert Transcript("assistant", "Yes.", True) in await until(session, ResponseEnd)
@@ -279,7 +279,7 @@ class TestInTime:
             fake.deaf = True
             await session.send_audio(QUESTION)
             assert told(await until(session, ResponseEnd)) == [
-                Error("DEAF", "the ears are stopped"),
+                ErrorFrame("DEAF", "the ears are stopped"),
                 Usage(0, 0),
                 ResponseEnd("failed"),
             ]

@@ -17,7 +17,7 @@ import pytest
 from speko_anyio.gateway import KeyLimits, MemoryStore, SQLStore, StoredKey, running_gateway
 from speko_anyio.gateway.key_lookup import REST
 from speko_anyio.gateway.keys import new_key
-from speko_anyio.protocol import Close, Error, HandshakeError, Ready
+from speko_anyio.protocol import Close, ErrorFrame, HandshakeError, Ready
 
 from .support import KEY, RawClient, make_gateway, mint, raw_client
 
@@ -207,7 +207,7 @@ async def test_a_client_that_says_nothing_is_told_and_ended() -> None:
         async with running_gateway(make_gateway(idle_timeout=0.05)) as url, opened(url) as client:
             frames = await client.hear_all()
     assert frames == [
-        Error("IDLE_TIMEOUT", "nothing was heard for 0.05 seconds"),
+        ErrorFrame("IDLE_TIMEOUT", "nothing was heard for 0.05 seconds"),
         Close(1008, "idle", "remote"),
     ]
 

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from speko_anyio.gateway import KeyLimits, MemoryStore, StoredKey, StoreError
-from speko_anyio.gateway.answers import RequestError
+from speko_anyio.gateway.http_errors import RequestError
 from speko_anyio.gateway.key_lookup import BATCH, MAX_WAITING, REST, KeyLookup
 from speko_anyio.gateway.keys import new_key
 from speko_anyio.testing import VIRTUAL_BACKENDS, virtual_backend

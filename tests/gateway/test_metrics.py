@@ -13,7 +13,7 @@ from speko_anyio._version import __version__
 from speko_anyio.gateway import ServerSession, running_gateway
 from speko_anyio.gateway.metrics import MAX_ERROR_CODES, Metrics
 from speko_anyio.gateway.store import SessionOutcome
-from speko_anyio.protocol import AudioIn, Close, Commit, Error, Ready, Usage
+from speko_anyio.protocol import AudioIn, Close, Commit, ErrorFrame, Ready, Usage
 
 from .support import make_gateway, mint, raw_client
 
@@ -67,7 +67,7 @@ async def test_a_session_leaves_its_numbers() -> None:
                 heard: list[object] = []
                 while not isinstance(frame := await client.hear(), Usage):
                     heard.append(frame)
-                assert Error("TIRED", "yawn") in heard
+                assert ErrorFrame("TIRED", "yawn") in heard
                 during = await read(url)
                 client.connection.close()
                 await client.flush()

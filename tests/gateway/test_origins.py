@@ -8,7 +8,7 @@ import pytest
 
 from speko_anyio.gateway import running_gateway
 from speko_anyio.gateway.origins import Origins
-from speko_anyio.protocol import Error, Ready
+from speko_anyio.protocol import ErrorFrame, Ready
 
 from .support import KEY, make_gateway, mint, raw_client
 
@@ -66,7 +66,7 @@ async def test_a_websocket_is_admitted_by_its_origin(
                     assert first == Ready(24000, 24000, ("usage",))
                     return
                 # A page is told by a frame and a close code: it sees no HTTP status.
-                assert isinstance(first, Error)
+                assert isinstance(first, ErrorFrame)
                 assert first.code == "FORBIDDEN"
                 assert (await client.hear_close()).code == 1008
 

@@ -13,7 +13,7 @@ import pytest
 from anyio.abc import ByteStream, TaskGroup
 
 from speko_anyio import XAI, Google, GoogleOptions, OpenAI, ToolSpec, XAIOptions
-from speko_anyio.client.errors import APIConnectionError
+from speko_anyio.errors import APIConnectionError
 from speko_anyio.gateway import ProviderHandler, default_handlers, open_session, provider_driver
 from speko_anyio.gateway.meter import Meter
 from speko_anyio.protocol import (
@@ -21,7 +21,7 @@ from speko_anyio.protocol import (
     ClientProtocol,
     Close,
     CloseMessage,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     Ready,
@@ -311,7 +311,7 @@ async def test_a_client_that_takes_nothing_holds_up_the_provider(monkeypatch: py
         client.transport.writable.set()
         frames = await client.hear(said("assistant", "A very long story."), is_a(Usage))
         assert sent <= len(double.session.sent)
-    assert not [frame for frame in frames if isinstance(frame, Error)]
+    assert not [frame for frame in frames if isinstance(frame, ErrorFrame)]
     total = sum(len(frame.pcm) for frame in client.heard if isinstance(frame, Audio))
     assert total == 60 * 24_000 * 2
 
@@ -326,7 +326,7 @@ async def test_a_provider_that_dies_ends_the_session_with_a_clear_error(
         client.ask()
         frames = await client.hear(is_a(Close))
         assert network.dialled == 1
-    assert frames[-2] == Error(
+    assert frames[-2] == ErrorFrame(
         "PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006); try again"
     )
     assert frames[-1] == Close(1011, "provider_unavailable", "remote")
@@ -356,7 +356,7 @@ async def test_an_answer_that_dies_with_its_provider_ends_once(
     async with served(name, double, monkeypatch) as (client, _):
         await client.begin()
         client.ask()
-        frames = await client.hear(is_a(Error))
+        frames = await client.hear(is_a(ErrorFrame))
     assert [end.status for end in ends_of(frames)] == ["failed"]
     assert len(ends_of(client.heard)) == 1
 
@@ -405,7 +405,7 @@ async def test_gemini_is_resumed_and_the_client_does_not_notice(monkeypatch: pyt
         assert len(double.sessions) == 2
         client.ask()
         await client.hear(said("assistant", "Second."))
-    assert not [frame for frame in client.heard if isinstance(frame, Error)]
+    assert not [frame for frame in client.heard if isinstance(frame, ErrorFrame)]
     assert "handle" in double.session.received[0]["setup"]["sessionResumption"]
 
 
@@ -414,8 +414,8 @@ async def test_what_is_lost_with_a_connection_is_told(monkeypatch: pytest.Monkey
     double = double_of("google", [Say("First of", 0.2), Die(after_ms=0.0)], Say("Second.", 0.2))
     async with served("google", double, monkeypatch) as (client, network):
         client.ask()
-        frames = await client.hear(is_a(Error))
-        assert isinstance(frames[-1], Error)
+        frames = await client.hear(is_a(ErrorFrame))
+        assert isinstance(frames[-1], ErrorFrame)
         assert frames[-1].code == "PROVIDER_RESPONSE_LOST"
         await anyio.sleep(1)
         client.ask()
@@ -443,7 +443,9 @@ async def test_a_call_goes_on_after_a_close_that_passes(
         await client.hear(said("assistant", "First."))
         await anyio.sleep(1)
         client.ask()
-        await client.hear(lambda frame: isinstance(frame, Error) and frame.code == "PROVIDER_RESPONSE_LOST")
+        await client.hear(
+            lambda frame: isinstance(frame, ErrorFrame) and frame.code == "PROVIDER_RESPONSE_LOST"
+        )
         await anyio.sleep(1)
         client.ask()
         await client.hear(said("assistant", "Third."))
@@ -459,7 +461,7 @@ async def test_gemini_that_refuses_its_handle_begins_afresh(monkeypatch: pytest.
         await client.hear(said("assistant", "First."))
         double._script.handles.clear()
         await client.hear(
-            lambda frame: isinstance(frame, Error) and frame.code == "PROVIDER_CONVERSATION_LOST"
+            lambda frame: isinstance(frame, ErrorFrame) and frame.code == "PROVIDER_CONVERSATION_LOST"
         )
         await anyio.sleep(1)
         client.ask()
@@ -475,7 +477,7 @@ async def test_a_provider_that_is_down_for_a_moment(name: str, monkeypatch: pyte
         client.ask()
         await client.hear(said("assistant", "Here."))
         assert network.dialled == 3
-    assert not [frame for frame in client.heard if isinstance(frame, Error)]
+    assert not [frame for frame in client.heard if isinstance(frame, ErrorFrame)]
 
 
 @pytest.mark.anyio
@@ -487,7 +489,7 @@ async def test_a_provider_that_is_down(
         frames = await client.hear(is_a(Close))
         assert network.dialled == 4
     assert frames[1:] == [
-        Error("PROVIDER_UNAVAILABLE", "the provider can't be reached; try again"),
+        ErrorFrame("PROVIDER_UNAVAILABLE", "the provider can't be reached; try again"),
         Close(1011, "provider_unavailable", "remote"),
     ]
     assert "session s1: provider.test:443 can't be reached (down)" in caplog.text
@@ -523,7 +525,7 @@ async def test_a_provider_that_says_nothing(
         frames = await client.hear(is_a(Close))
         assert anyio.current_time() - started < 25
     told, close = frames[-2:]
-    assert isinstance(told, Error)
+    assert isinstance(told, ErrorFrame)
     assert told.code == MUTE[step].upper()
     assert told.message.endswith("; try again")
     assert close == Close(1011, MUTE[step], "remote")
@@ -536,7 +538,7 @@ async def test_a_provider_that_says_nothing_when_it_resumes(monkeypatch: pytest.
         client.ask()
         await client.hear(is_a(Audio))
         muted(double, monkeypatch, from_the_start=True)
-        await client.hear(is_a(Error))
+        await client.hear(is_a(ErrorFrame))
         await anyio.sleep(19)
         started = anyio.current_time()
         await client.hear(is_a(Close))
@@ -552,7 +554,7 @@ async def test_a_wrong_key_is_the_operators_business(
         frames = await client.hear(is_a(Close))
         assert network.dialled == 1
     assert frames[1:] == [
-        Error(
+        ErrorFrame(
             "PROVIDER_UNAUTHORIZED",
             "the provider does not accept this server's key; tell the server's operator",
         ),
@@ -568,8 +570,8 @@ async def test_a_failed_response_is_survived(name: str, monkeypatch: pytest.Monk
     double = double_of(name, Fail(), Say("Again.", 0.2))
     async with served(name, double, monkeypatch) as (client, _):
         client.ask()
-        frames = await client.hear(is_a(Error))
-        assert isinstance(frames[-1], Error)
+        frames = await client.hear(is_a(ErrorFrame))
+        assert isinstance(frames[-1], ErrorFrame)
         assert frames[-1].code.startswith("PROVIDER_")
         await anyio.sleep(1)
         client.ask()
@@ -581,8 +583,8 @@ async def test_a_rate_limit_is_told(name: str, monkeypatch: pytest.MonkeyPatch) 
     double = double_of(name, RateLimit())
     async with served(name, double, monkeypatch) as (client, _):
         client.ask()
-        frames = await client.hear(is_a(Error))
-        assert isinstance(frames[-1], Error)
+        frames = await client.hear(is_a(ErrorFrame))
+        assert isinstance(frames[-1], ErrorFrame)
         assert frames[-1].code.startswith("PROVIDER_")
 
 
@@ -595,7 +597,7 @@ async def test_a_time_limit_that_only_the_close_tells(kind: str, monkeypatch: py
         client.ask()
         frames = await client.hear(is_a(Close))
     told, close = frames[-2:]
-    assert isinstance(told, Error)
+    assert isinstance(told, ErrorFrame)
     assert told.code == "PROVIDER_SESSION_EXPIRED"
     assert words[:-1] in told.message
     assert close == Close(1000, "provider_session_expired", "remote")
@@ -672,7 +674,7 @@ async def test_what_the_provider_cannot_be_asked_for(
         frames = await client.hear(is_a(Close))
         assert network.dialled == 0
     error = frames[-2]
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorFrame)
     assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
     assert problem in error.message
     assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
@@ -692,7 +694,7 @@ async def test_a_model_that_has_no_realtime_sessions_is_refused_at_once(
         frames = await client.hear(is_a(Close))
         assert network.dialled == 0
     error = frames[-2]
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorFrame)
     assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
     assert "gpt-live-1 has no realtime sessions" in error.message
     assert "choose" in error.message
@@ -728,7 +730,7 @@ async def test_what_a_client_can_not_have_of_the_provider(
     async with served(name, double_of(name), monkeypatch, metadata=metadata) as (client, network):
         *_, error, close = await client.hear(is_a(Close))
         assert network.dialled == 0
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorFrame)
     assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
     assert "provider_options" in error.message
     assert close == Close(1008, "provider_configuration_refused", "remote")

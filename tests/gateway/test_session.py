@@ -22,7 +22,7 @@ from speko_anyio.protocol import (
     Commit,
     ConnectionClosed,
     EndTurn,
-    Error,
+    ErrorFrame,
     Expiring,
     Interrupt,
     Interruption,
@@ -98,7 +98,7 @@ async def test_every_verb_reaches_the_client_in_order(wire: MemoryTransport) -> 
         ToolCall("c1", "f", "{}"),
         ServerToolCall("s1", "g", "completed"),
         Usage(1, 2),
-        Error("OOPS", "it hurts"),
+        ErrorFrame("OOPS", "it hurts"),
     ]
 
 
@@ -286,7 +286,7 @@ async def test_the_time_limit_is_announced_and_kept(wire: MemoryTransport) -> No
     # The client is told too, ahead of it.
     assert [await wire.hear() for _ in range(3)] == [
         Ready(16000, 24000, ("usage",)),
-        Error("SESSION_EXPIRING", "the session ends in 0 seconds"),
+        ErrorFrame("SESSION_EXPIRING", "the session ends in 0 seconds"),
         Close(1000, "session_expired", "remote"),
     ]
 

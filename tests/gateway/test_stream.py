@@ -33,7 +33,7 @@ from speko_anyio.protocol import (
     Audio,
     Close,
     ConnectionClosed,
-    Error,
+    ErrorFrame,
     Expiring,
     HandshakeError,
     Limits,
@@ -138,7 +138,7 @@ async def test_a_page_is_refused_by_frame_and_close_code() -> None:
         grant = await mint(url)
         async with raw_client(grant.ws_url, "wrong", **BROWSER) as client:
             error, close = await client.hear_all()
-        assert error == Error(
+        assert error == ErrorFrame(
             "UNAUTHORIZED", "the session token is not one of this gateway; mint a new session"
         )
         assert isinstance(close, Close)
@@ -422,7 +422,7 @@ async def test_a_handler_that_fails_ends_its_own_session_only(
             assert await bystander.hear() == Audio(b"\1\2", 24000)
     assert frames == [
         Ready(24000, 24000, ("usage",)),
-        Error("INTERNAL", "the gateway failed to serve this session"),
+        ErrorFrame("INTERNAL", "the gateway failed to serve this session"),
         Close(1011, "internal error", "remote"),
     ]
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -481,7 +481,7 @@ async def test_a_session_ends_at_its_time() -> None:
         async with raw_client(grant.ws_url, grant.ws_token) as client:
             assert await client.hear_all() == [
                 Ready(24000, 24000, ("usage",)),
-                Error("SESSION_EXPIRING", "the session ends in 1 seconds"),
+                ErrorFrame("SESSION_EXPIRING", "the session ends in 1 seconds"),
                 Close(1000, "session_expired", "remote"),
             ]
     assert recorder.commands == [Expiring(1.0), Close(1000, "session_expired", "local")]

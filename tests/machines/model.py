@@ -18,7 +18,7 @@ from speko_anyio.protocol import (
     Commit,
     ConnectionClosed,
     EndTurn,
-    Error,
+    ErrorFrame,
     Expiring,
     HandshakeError,
     Interrupt,
@@ -207,7 +207,7 @@ class Model:
             case "response":
                 self.events.append(Unknown(tag, text))
             case "error":
-                self.events.append(Error(**said))
+                self.events.append(ErrorFrame(**said))
             case "end":
                 if self.state is State.OPEN:
                     self.end_reason = said["reason"]

@@ -17,7 +17,7 @@ from speko_anyio.protocol import (
     Close,
     Commit,
     ConnectionClosed,
-    Error,
+    ErrorFrame,
     Expiring,
     Interrupt,
     Interruption,
@@ -973,7 +973,12 @@ def test_an_interruption_drops_the_audio_that_is_queued_and_nothing_else() -> No
     data = server.data_to_send()
     assert [opcode for opcode, _ in parse_frames(data)] == [TEXT, PONG, TEXT, TEXT, BINARY]
     client.receive_data(data)
-    assert drain(client) == [Ready(24_000, 24_000), Error("E", "m"), Interruption(), Audio(b"ab", 24_000)]
+    assert drain(client) == [
+        Ready(24_000, 24_000),
+        ErrorFrame("E", "m"),
+        Interruption(),
+        Audio(b"ab", 24_000),
+    ]
 
 
 def test_dropped_audio_makes_room_in_the_outbox() -> None:

@@ -14,7 +14,7 @@ from speko_anyio.protocol import (
     ClientProtocol,
     Commit,
     EndTurn,
-    Error,
+    ErrorFrame,
     Interrupt,
     Interruption,
     Ready,
@@ -63,7 +63,7 @@ FROM_SERVER: dict[str, ServerMessage] = {
     '{"t":"response","status":"done"}': ResponseEnd("done"),
     '{"t":"response","status":"interrupted"}': ResponseEnd("interrupted"),
     '{"t":"response","status":"failed","reason":"content_filter"}': ResponseEnd("failed", "content_filter"),
-    '{"t":"error","code":"E","message":"m"}': Error("E", "m"),
+    '{"t":"error","code":"E","message":"m"}': ErrorFrame("E", "m"),
     '{"t":"end","reason":"done"}': End("done"),
 }
 
@@ -83,7 +83,7 @@ DEFAULTS: dict[str, ServerMessage] = {
     "server_tool_call": ServerToolCall("", "", "started"),
     "interruption": Interruption("user"),
     "usage": Usage(0, 0),
-    "error": Error("UNKNOWN", ""),
+    "error": ErrorFrame("UNKNOWN", ""),
     "end": End(""),
 }
 
@@ -185,7 +185,7 @@ def test_huge_counts_are_whole_numbers_still(digits: int) -> None:
 
 
 def test_huge_numbers_in_unknown_fields_are_nobodys_business() -> None:
-    assert decode_from_server(f'{{"t":"error","x":{"9" * 5000},"y":1e400}}') == Error()
+    assert decode_from_server(f'{{"t":"error","x":{"9" * 5000},"y":1e400}}') == ErrorFrame()
 
 
 # Odd values in non-essential fields
@@ -270,7 +270,7 @@ def test_half_of_a_pair_costs_its_character_and_no_more(escaped: str, whole: str
     odd: list[str] = []
     said = f'{{"t":"transcript","text":"{escaped}","final":true}}'
     assert decode_from_server(said, odd) == Transcript("assistant", whole, True)
-    assert decode_from_server(f'{{"t":"error","x":"{escaped}"}}', odd) == Error()
+    assert decode_from_server(f'{{"t":"error","x":"{escaped}"}}', odd) == ErrorFrame()
     assert decode_from_client(f'{{"t":"tool_result","callId":"c","output":"{escaped}"}}', odd) == ToolResult(
         "c", whole
     )

@@ -15,7 +15,7 @@ from speko_anyio.protocol import (
     CloseMessage,
     ConnectionClosed,
     Dialect,
-    Error,
+    ErrorFrame,
     Expiring,
     Initiator,
     RemoteProtocolError,
@@ -175,7 +175,7 @@ def test_events_before_the_end_are_delivered_first() -> None:
     session.receive_lost()
     assert [session.next_event() for _ in range(3)] == [
         Audio(b"ab", 24_000),
-        Error(),
+        ErrorFrame(),
         Close(1006, "the connection was lost", "transport"),
     ]
 

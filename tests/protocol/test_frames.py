@@ -10,7 +10,7 @@ import pytest
 from speko_anyio.protocol import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Expiring,
     Frame,
     Interruption,
@@ -32,7 +32,7 @@ FRAMES: dict[type, Frame] = {
     Interruption: Interruption("assistant"),
     Usage: Usage(1, 2),
     ResponseEnd: ResponseEnd("incomplete", "max_output_tokens"),
-    Error: Error("E", "m"),
+    ErrorFrame: ErrorFrame("E", "m"),
     Unknown: Unknown("new", '{"t":"new"}'),
     Expiring: Expiring(60.0),
     Close: Close(1000, "bye", "remote"),
@@ -57,7 +57,7 @@ def describe(frame: Frame) -> str:
             return f"{spent_in} {spent_out}"
         case ResponseEnd(status=status, reason=why):
             return f"{status} {why}"
-        case Error(code=code, message=message):
+        case ErrorFrame(code=code, message=message):
             return f"{code} {message}"
         case Unknown(t=t, raw=raw):
             return f"{t} {raw}"
@@ -105,7 +105,7 @@ def test_the_defaults_are_those_of_the_published_sdks() -> None:
     assert ServerToolCall() == ServerToolCall("", "", "started")
     assert Interruption() == Interruption("user")
     assert Usage() == Usage(0, 0)
-    assert Error() == Error("UNKNOWN", "")
+    assert ErrorFrame() == ErrorFrame("UNKNOWN", "")
 
 
 def test_audio_in_a_log_is_one_short_line() -> None:

@@ -21,7 +21,7 @@ from speko_anyio.protocol import (
     Commit,
     ConnectionClosed,
     EndTurn,
-    Error,
+    ErrorFrame,
     Interrupt,
     Interruption,
     Limits,
@@ -212,7 +212,7 @@ def test_every_frame_reaches_the_client() -> None:
         Interruption("assistant"),
         ResponseEnd("interrupted"),
         Usage(1, 2),
-        Error("E", "m"),
+        ErrorFrame("E", "m"),
         Unknown("brand_new", '{"t":"brand_new","x":1}'),
     ]
 
@@ -262,7 +262,7 @@ def test_a_malformed_message_ends_the_session(role: str, text: str) -> None:
 
 def test_what_preceded_a_malformed_message_is_delivered_first() -> None:
     events = received(ClientProtocol(), b"ab", '{"t":"error"}', "junk", b"after")
-    assert events[:2] == [Audio(b"ab", 24_000), Error()]
+    assert events[:2] == [Audio(b"ab", 24_000), ErrorFrame()]
     assert isinstance(events[2], Close)
 
 

@@ -21,7 +21,7 @@ from speko_anyio.protocol import (
     ClientProtocol,
     Close,
     CloseMessage,
-    Error,
+    ErrorFrame,
     Interruption,
     Ready,
     ResponseEnd,
@@ -294,7 +294,7 @@ class BridgeMachine(RuleBasedStateMachine):
                 server.send_usage(spent_in, spent_out)
             case ResponseEnd(status=status, reason=reason):
                 server.send_response_end(status, reason)
-            case Error(code=code, message=message):
+            case ErrorFrame(code=code, message=message):
                 server.send_error(code, message)
             case Close(code=code, reason=reason):
                 self.closed = frame
@@ -318,7 +318,7 @@ class BridgeMachine(RuleBasedStateMachine):
             case ToolCall(call_id=call_id):
                 assert call_id not in self.calls, "the same call twice"
                 self.calls.append(call_id)
-            case Error(code=code):
+            case ErrorFrame(code=code):
                 assert code.lower() in codes.ALL
             case Close(reason=reason):
                 assert self.closed is not None

@@ -18,7 +18,7 @@ from speko_anyio.protocol import (
     Close,
     Commit,
     EndTurn,
-    Error,
+    ErrorFrame,
     HandshakeError,
     Interrupt,
     Interruption,
@@ -35,7 +35,7 @@ from speko_anyio.protocol import (
 )
 from speko_anyio.protocol.state import Signal
 from speko_anyio.providers.bridge import BridgeLimits
-from speko_anyio.providers.bridge_errors import judge_opening
+from speko_anyio.providers.bridge.errors import judge_opening
 from speko_anyio.providers.closes import Moment
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions
@@ -299,7 +299,9 @@ def test_the_provider_dies() -> None:
     assert total == 320 * 2
     assert frames.count(Transcript("assistant", "Hel", True)) == 1
     assert frames[-2:] == [
-        Error("PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006); try again"),
+        ErrorFrame(
+            "PROVIDER_UNAVAILABLE", "the connection to the provider was lost (close code 1006); try again"
+        ),
         Close(1011, "provider_unavailable", "local"),
     ]
     assert talk.is_done()
@@ -308,9 +310,9 @@ def test_the_provider_dies() -> None:
 def test_what_the_session_survives_is_told_with_a_stable_code() -> None:
     talk = openai(secrets=("sk-secret",))
     [told] = talk.hear(error("server_error", "with sk-secret something broke"))
-    assert told == Error("PROVIDER_INTERNAL_ERROR", "server_error: with *** something broke")
+    assert told == ErrorFrame("PROVIDER_INTERNAL_ERROR", "server_error: with *** something broke")
     [told] = talk.hear(error("never_heard_of", "x" * 1_000))
-    assert isinstance(told, Error)
+    assert isinstance(told, ErrorFrame)
     assert told.code == "PROVIDER_ERROR"
     assert len(told.message) == 500
 
@@ -320,7 +322,7 @@ def test_a_fatal_error_ends_the_session_and_shows_no_key() -> None:
     assert talk.hear(error("invalid_api_key", "Incorrect API key provided: sk-***abcd")) == []
     frames = talk.answer_close()
     assert frames == [
-        Error(
+        ErrorFrame(
             "PROVIDER_UNAUTHORIZED",
             "the provider does not accept this server's key; tell the server's operator",
         ),
@@ -361,9 +363,9 @@ def test_why_there_is_no_connection() -> None:
     for status in (400, 402, 403, 429):
         refusal = HandshakeError(f"HTTP {status} (You exceeded your current quota.)", status=status)
         ending = judge_opening(refusal, Moment.RESUMING)
-        assert ending == (Error("provider_quota_exceeded", ""), False, False)
+        assert ending == (ErrorFrame("provider_quota_exceeded", ""), False, False)
     ending = judge_opening(RemoteProtocolError("bad head", close_code=1002), Moment.RESUMING)
-    assert ending == (Error("provider_protocol_error", "bad head"), False, False)
+    assert ending == (ErrorFrame("provider_protocol_error", "bad head"), False, False)
 
 
 def test_the_first_connection_is_tried_again() -> None:
@@ -381,7 +383,7 @@ def test_a_provider_that_breaks_its_protocol() -> None:
     with talk.bridge.at(talk.now):
         talk.provider.receive_message("{")
     told, close = talk.frames()
-    assert isinstance(told, Error)
+    assert isinstance(told, ErrorFrame)
     assert told.code == "PROVIDER_PROTOCOL_ERROR"
     assert close == Close(1011, "provider_protocol_error", "local")
 
@@ -486,7 +488,7 @@ def test_it_moves_in_the_middle_when_time_is_up() -> None:
         Interruption("assistant"),
         Transcript("assistant", "Well", True),
         ResponseEnd("interrupted"),
-        Error(
+        ErrorFrame(
             "PROVIDER_RESPONSE_LOST",
             "the connection to the provider broke in the middle of something; say it again",
         ),
@@ -556,7 +558,7 @@ def test_trouble_that_comes_again_when_it_resumes(code: int, reason: str) -> Non
         talk.connect()
         frames = talk.provider_closes(code, reason)
     told, close = frames
-    assert isinstance(told, Error)
+    assert isinstance(told, ErrorFrame)
     assert isinstance(close, Close)
     assert told.code.lower() == close.reason
     assert talk.resumptions == [None, "h1", "h1", "h1"]
@@ -568,7 +570,7 @@ def test_a_handle_that_is_refused_begins_afresh() -> None:
     talk.provider_is_lost()
     talk.connect()
     [told] = talk.provider_closes(1008, "Requested entity was not found.")
-    assert isinstance(told, Error)
+    assert isinstance(told, ErrorFrame)
     assert told.code == "PROVIDER_CONVERSATION_LOST"
     talk.say(AudioIn(b"\1\0", 24_000))
     assert talk.make_ready() == []
@@ -613,7 +615,7 @@ def test_a_conversation_that_xai_has_forgotten_begins_afresh(how: str) -> None:
     else:
         talk.connect()
         [told] = talk.provider_closes(1008, "conversation conv not found")
-    assert isinstance(told, Error)
+    assert isinstance(told, ErrorFrame)
     assert told.code == "PROVIDER_CONVERSATION_LOST"
     talk.make_ready()
     assert talk.resumptions == [None, "conv", None]
@@ -648,7 +650,7 @@ def test_it_is_not_tried_for_ever() -> None:
             talk.wait(seconds)
         talk.connect()
         frames = talk.provider_is_lost()
-    assert [type(frame) for frame in frames] == [Error, Close]
+    assert [type(frame) for frame in frames] == [ErrorFrame, Close]
     assert talk.resumptions == [None, "h1", "h1", "h1"]
     assert talk.is_done()
 
@@ -663,7 +665,7 @@ def test_a_connection_that_was_lost_does_not_count_as_steady_later() -> None:
         talk.wait(seconds)
         talk.connect()
         frames = talk.provider_is_lost()
-    assert [type(frame) for frame in frames] == [Error, Close]
+    assert [type(frame) for frame in frames] == [ErrorFrame, Close]
 
 
 def test_xai_resumes_its_conversation() -> None:
@@ -694,7 +696,7 @@ def test_words_that_nobody_answered_are_final_and_lost() -> None:
     talk.hear(handle("h1"), google_talk.heard("Hello"))
     words, lost = talk.provider_is_lost()
     assert words == Transcript("user", "Hello", True)
-    assert isinstance(lost, Error)
+    assert isinstance(lost, ErrorFrame)
     assert lost.code == "PROVIDER_RESPONSE_LOST"
     talk.make_ready()
     assert talk.resumptions == [None, "h1"]
@@ -703,7 +705,7 @@ def test_words_that_nobody_answered_are_final_and_lost() -> None:
 def test_one_that_can_not_move_says_so() -> None:
     talk = google(GoogleOptions(resumption=False))
     [told] = talk.hear({"goAway": {"timeLeft": "50s"}})
-    assert told == Error("PROVIDER_GOING_AWAY", "the provider ends the session in 50 s")
+    assert told == ErrorFrame("PROVIDER_GOING_AWAY", "the provider ends the session in 50 s")
 
 
 # The ends of answers
@@ -761,14 +763,14 @@ def test_an_answer_that_was_whole_when_the_connection_broke_is_not_lost() -> Non
         talk.provider.receive_lost()
     frames += talk.frames()
     assert ends(frames) == [ResponseEnd("done")]
-    assert not [frame for frame in frames if isinstance(frame, Interruption | Error)]
+    assert not [frame for frame in frames if isinstance(frame, Interruption | ErrorFrame)]
 
 
 def test_an_answer_ends_when_the_bridge_gives_up() -> None:
     talk = openai(dialect_limits=Limits(max_outbox=8_000))
     talk.hear(created("r1"), speech("r1", "a1", 20))
     frames = talk.say(*[Clear()] * 400)
-    assert [type(frame) for frame in frames] == [ResponseEnd, Error, Close]
+    assert [type(frame) for frame in frames] == [ResponseEnd, ErrorFrame, Close]
     assert frames[0] == ResponseEnd("failed", "provider_unavailable")
     assert talk.answer_close() == []
 

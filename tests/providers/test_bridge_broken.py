@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from speko_anyio.protocol import Audio, Close, Error, SpekoError, Transcript
+from speko_anyio.protocol import Audio, Close, ErrorFrame, SpekoError, Transcript
 from speko_anyio.providers.bridge import Bridge
-from speko_anyio.providers.bridge_client import ClientSide
-from speko_anyio.providers.bridge_queue import ClientQueue
+from speko_anyio.providers.bridge.client import ClientSide
+from speko_anyio.providers.bridge.queue import ClientQueue
+from speko_anyio.providers.held_input import HeldInput
 from speko_anyio.providers.resampling import Converter
-from speko_anyio.providers.turns import HeldInput
 
 from ..machines.test_broken_variants import thorough
 from .test_bridge_machine import GoogleBridgeMachine, RealtimeBridgeMachine
@@ -116,13 +116,13 @@ class SpeaksTooEarly(Bridge):
 
 
 class ClosesTwice(Bridge):
-    def _end(self, error: Error | None) -> None:
+    def _end(self, error: ErrorFrame | None) -> None:
         self._client.tell(Close(1011, "provider_error", "local"))
         super()._end(error)
 
 
 class NeverCloses(Bridge):
-    def _end(self, error: Error | None) -> None:
+    def _end(self, error: ErrorFrame | None) -> None:
         self._leave()
 
 
@@ -148,7 +148,7 @@ class TimersOutliveTheEnd(Bridge):
 
 class PassesCodesOn(Bridge):
     def _receive(self, provider: Any, frame: Any) -> None:
-        if isinstance(frame, Error):
+        if isinstance(frame, ErrorFrame):
             self._client.tell(frame)
         else:
             super()._receive(provider, frame)

@@ -11,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from speko_anyio.providers.google import MUTE_TIMEOUT, GoogleOptions
+from speko_anyio.providers.google import GoogleOptions
+from speko_anyio.providers.google.dialect import MUTE_TIMEOUT
 from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.xai import XAIOptions
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio.protocol import Close, Error, ResponseEnd, SessionExpired, SpekoError, State
+from speko_anyio.protocol import Close, ErrorFrame, ResponseEnd, SessionExpired, SpekoError, State
 from speko_anyio.protocol.close_codes import MAX_REASON
 from speko_anyio.providers import codes
 from speko_anyio.providers.closes import Moment, Service, Verdict, judge, judge_failure
@@ -222,7 +222,7 @@ def test_the_time_limit_without_an_error_event(make: Any) -> None:
     talk = make().make_ready()
     talk.dialect.receive_close(1001, SIXTY)
     told, close = events(talk)
-    assert isinstance(told, Error)
+    assert isinstance(told, ErrorFrame)
     assert told.code == codes.EXPIRED
     assert SIXTY[:-1] in told.message
     assert close == Close(1001, codes.EXPIRED, "remote")
@@ -366,7 +366,7 @@ def test_a_bridge_acts_on_every_verdict(
         if not (verdict.retry or verdict.stale) or (tries > 2 and not verdict.stale):
             break
         if verdict.stale:
-            assert [frame.code for frame in frames if isinstance(frame, Error)][
+            assert [frame.code for frame in frames if isinstance(frame, ErrorFrame)][
                 -1
             ] == "PROVIDER_CONVERSATION_LOST"
             resumption = ""

@@ -9,7 +9,7 @@ import pytest
 
 from speko_anyio.protocol import (
     Audio,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     LocalProtocolError,
@@ -20,15 +20,15 @@ from speko_anyio.protocol import (
     Transcript,
     Usage,
 )
-from speko_anyio.providers.google import (
+from speko_anyio.providers.google import GoogleDialect
+from speko_anyio.providers.google.dialect import (
     CUT_TIMEOUT,
     GOING_ON_TIMEOUT,
     LATE_WORDS_TIMEOUT,
     MUTE_TIMEOUT,
     SETTLED_TIMEOUT,
-    GoogleDialect,
 )
-from speko_anyio.providers.google_user import STALLED_TIMEOUT
+from speko_anyio.providers.google.user import STALLED_TIMEOUT
 
 from . import bridge_talk
 from .google_talk import (
@@ -278,7 +278,7 @@ def test_late_words_do_not_hold_up_a_move() -> None:
     talk.frames()
     talk.hear({"goAway": {"timeLeft": "50s"}})
     assert talk.provider.state is not State.OPEN
-    assert not [frame for frame in talk.frames() if isinstance(frame, Interruption | Error)]
+    assert not [frame for frame in talk.frames() if isinstance(frame, Interruption | ErrorFrame)]
 
 
 def test_late_usage_and_grounding_are_of_the_turn_that_is_over() -> None:
@@ -457,7 +457,7 @@ def test_an_answer_that_does_not_come_is_not_awaited_for_ever() -> None:
     talk.hear(HANDLE)
     assert not rests(talk)
     [error] = talk.wait(STALLED_TIMEOUT)
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorFrame)
     assert error.code == "provider_no_response"
     assert rests(talk)
     assert talk.hear(speech(PCM), COMPLETE) == [SPOKEN, DONE]
@@ -546,7 +546,7 @@ def test_how_it_ended(reason: str, status: Any, field: str, before: bool) -> Non
     why = {field: reason}
     found = talk.hear(content(**why), COMPLETE) if before else talk.hear(content(turnComplete=True, **why))
     end = ResponseEnd(status, "" if status == "done" else reason)
-    assert [frame for frame in found if not isinstance(frame, Error)] == [
+    assert [frame for frame in found if not isinstance(frame, ErrorFrame)] == [
         Transcript("assistant", "Yes", True),
         end,
     ]

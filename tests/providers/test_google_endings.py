@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from speko_anyio.protocol import Close, ConnectionClosed, Error
+from speko_anyio.protocol import Close, ConnectionClosed, ErrorFrame
 
 from .google_talk import READY, Talk, frames
 
@@ -48,7 +48,7 @@ AWAY = {"goAway": {"timeLeft": "50s"}}
 def check_failure(talk: Talk, code: int, reason: str, name: str) -> None:
     talk.dialect.receive_close(code, reason)
     error, close = frames(talk.dialect)
-    assert isinstance(error, Error)
+    assert isinstance(error, ErrorFrame)
     assert error == talk.dialect.failure
     assert error.code == name
     assert (reason.rstrip(".") or f"close code {code}") in error.message

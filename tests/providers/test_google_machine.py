@@ -22,7 +22,7 @@ from speko_anyio.protocol import (
     Audio,
     Close,
     ConnectionClosed,
-    Error,
+    ErrorFrame,
     Expiring,
     Frame,
     Interruption,
@@ -37,8 +37,9 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.providers.google import MUTE_TIMEOUT, GoogleDialect, GoogleOptions
-from speko_anyio.providers.google_response import Phase
+from speko_anyio.providers.google import GoogleDialect, GoogleOptions
+from speko_anyio.providers.google.dialect import MUTE_TIMEOUT
+from speko_anyio.providers.google.response import Phase
 
 from .google_model import Habits, Provider
 from .google_talk import (
@@ -432,7 +433,7 @@ class GoogleMachine(RuleBasedStateMachine):
         assert self.dialect.idle
         self.dialect.receive_close(1011, "Internal error")
         error, *_, close = [frame for frame in frames(self.dialect) if not isinstance(frame, Transcript)]
-        assert isinstance(error, Error)
+        assert isinstance(error, ErrorFrame)
         assert isinstance(close, Close)
         assert frames(self.dialect) == []
 

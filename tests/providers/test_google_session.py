@@ -11,7 +11,7 @@ from speko_anyio.protocol import (
     Audio,
     Close,
     ConnectionClosed,
-    Error,
+    ErrorFrame,
     Expiring,
     Frame,
     Interruption,
@@ -28,13 +28,9 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.providers.google import (
-    LATE_WORDS_TIMEOUT,
-    MUTE_TIMEOUT,
-    GoogleDialect,
-    GoogleOptions,
-)
-from speko_anyio.providers.google_user import STALLED_TIMEOUT
+from speko_anyio.providers.google import GoogleDialect, GoogleOptions
+from speko_anyio.providers.google.dialect import LATE_WORDS_TIMEOUT, MUTE_TIMEOUT
+from speko_anyio.providers.google.user import STALLED_TIMEOUT
 
 from .google_talk import (
     COMPLETE,
@@ -230,7 +226,7 @@ def test_it_must_be_ready_in_time() -> None:
     assert talk.wait(9.9) == []
     (failure,) = talk.wait(0.2)
     assert failure == talk.dialect.failure
-    assert isinstance(failure, Error)
+    assert isinstance(failure, ErrorFrame)
     assert failure.code == "provider_not_ready"
     assert talk.dialect.state is State.CLOSING
     talk.sent()
@@ -921,7 +917,7 @@ def test_usage_counts_audio_only() -> None:
 def test_a_turn_that_failed(reason: str) -> None:
     talk = Talk()
     [error] = talk.hear(content(turnComplete=True, turnCompleteReason=reason))
-    assert error == Error("provider_response_failed", f"the provider ended its turn early: {reason}")
+    assert error == ErrorFrame("provider_response_failed", f"the provider ended its turn early: {reason}")
     assert talk.dialect.state is State.OPEN
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from speko_anyio import GoogleOptions, OpenAIOptions, XAIOptions
+from speko_anyio.accounts import PROVIDERS
 from speko_anyio.cli.connecting import usual_model
-from speko_anyio.client.direct import PROVIDERS
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.models import ANNOUNCED_ENDS, announced_end, end_notes
 from speko_anyio.providers.openai import OpenAIDialect

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from speko_anyio.protocol import (
     Close,
     ConnectionClosed,
-    Error,
+    ErrorFrame,
     Expiring,
     Limits,
     LocalProtocolError,
@@ -22,7 +22,7 @@ from speko_anyio.protocol import (
     State,
     Unknown,
 )
-from speko_anyio.providers.realtime_events import IGNORED, KNOWN
+from speko_anyio.providers.realtime.events import IGNORED, KNOWN
 
 from .realtime_talk import (
     MANUAL,
@@ -75,7 +75,7 @@ def test_a_refused_configuration_ends_the_session() -> None:
     talk.hear(CREATED)
     update = talk.sent()[0]
     (frame,) = talk.hear(error("unknown_parameter", "Unknown parameter: 'x'.", event_id=update["event_id"]))
-    assert frame == Error("provider_configuration_refused", "unknown_parameter: Unknown parameter: 'x'.")
+    assert frame == ErrorFrame("provider_configuration_refused", "unknown_parameter: Unknown parameter: 'x'.")
     assert talk.dialect.failure == frame
     assert talk.sent() == []
     assert talk.closing is not None
@@ -87,10 +87,12 @@ def test_a_refused_configuration_ends_the_session() -> None:
 
 def test_an_error_before_the_configuration_was_sent_ends_the_session() -> None:
     talk = openai()
-    assert talk.hear(error("model_not_found", "no such model")) == [Error("model_not_found", "no such model")]
-    assert talk.dialect.failure == Error("model_not_found", "no such model")
+    assert talk.hear(error("model_not_found", "no such model")) == [
+        ErrorFrame("model_not_found", "no such model")
+    ]
+    assert talk.dialect.failure == ErrorFrame("model_not_found", "no such model")
     talk = openai()
-    assert talk.hear(error("invalid_api_key", "bad key")) == [Error("invalid_api_key", "bad key")]
+    assert talk.hear(error("invalid_api_key", "bad key")) == [ErrorFrame("invalid_api_key", "bad key")]
     talk = openai()
     assert talk.hear(error("session_expired")) == []
     talk.dialect.receive_close(1001)
@@ -103,7 +105,7 @@ def test_a_provider_that_does_not_accept_in_time_is_left() -> None:
     talk.sent()
     assert talk.wait(2.9) == []
     (frame,) = talk.wait(0.2)
-    assert isinstance(frame, Error)
+    assert isinstance(frame, ErrorFrame)
     assert frame.code == "provider_not_ready"
     assert talk.dialect.state is State.CLOSING
     assert talk.wait(5.1) == [Close(1006, "the peer did not answer the close in time", "local")]
@@ -152,7 +154,7 @@ def test_requests_and_responses_of_long_ago_are_forgotten() -> None:
     talk.hear(done("r299"), done("r0"))
     assert talk.dialect.stats.repeated_events == 1
     for request in (oldest, newest):
-        assert talk.hear(error("odd", "?", event_id=request["event_id"])) == [Error("odd", "?")]
+        assert talk.hear(error("odd", "?", event_id=request["event_id"])) == [ErrorFrame("odd", "?")]
 
 
 def test_other_errors_are_told_and_the_session_goes_on() -> None:
@@ -164,10 +166,10 @@ def test_other_errors_are_told_and_the_session_goes_on() -> None:
         {"type": "error"},
     )
     assert frames == [
-        Error("rate_limit_exceeded", "slow down"),
-        Error("server_error", "odd"),
-        Error("42", "the provider gave no reason"),
-        Error("provider_error", "the provider gave no reason"),
+        ErrorFrame("rate_limit_exceeded", "slow down"),
+        ErrorFrame("server_error", "odd"),
+        ErrorFrame("42", "the provider gave no reason"),
+        ErrorFrame("provider_error", "the provider gave no reason"),
     ]
     assert talk.dialect.state is State.OPEN
 
@@ -177,7 +179,7 @@ def test_fatal_errors_end_the_session(where: str) -> None:
     talk = openai().make_ready()
     info = {"code": None, "message": "You exceeded your current quota", where: "insufficient_quota"}
     assert talk.hear({"type": "error", "error": info}) == [
-        Error("insufficient_quota", "You exceeded your current quota")
+        ErrorFrame("insufficient_quota", "You exceeded your current quota")
     ]
     with pytest.raises(ConnectionClosed):
         talk.dialect.send_audio(pcm(20))
@@ -189,7 +191,7 @@ def test_fatal_errors_may_come_with_a_response() -> None:
     talk = openai().make_ready()
     details = {"error": {"code": "credit_balance_exhausted", "message": "top up"}}
     assert talk.hear(done("r1", "failed", status_details=details)) == [
-        Error("credit_balance_exhausted", "top up"),
+        ErrorFrame("credit_balance_exhausted", "top up"),
         ResponseEnd("failed", "credit_balance_exhausted"),
     ]
     assert talk.dialect.state is State.CLOSING
@@ -198,7 +200,7 @@ def test_fatal_errors_may_come_with_a_response() -> None:
 @pytest.mark.parametrize("kind", ["invalid_request_error", "error", None, "new_kind"])
 def test_an_account_without_money_ends_the_session_in_words_alone(kind: str | None) -> None:
     info = {"type": kind, "message": "Your team has used all available credits"}
-    quota = Error("provider_quota_exceeded", "Your team has used all available credits")
+    quota = ErrorFrame("provider_quota_exceeded", "Your team has used all available credits")
     for make in (openai, xai):
         talk = make().make_ready()
         assert talk.hear({"type": "error", "error": info}) == [quota]
@@ -216,7 +218,7 @@ def test_an_account_without_money_ends_the_session_in_words_alone(kind: str | No
 def test_a_rate_limit_about_money_passes() -> None:
     talk = openai().make_ready()
     info = {"code": "rate_limit_exceeded", "message": "slow down: no more credits this minute"}
-    assert talk.hear({"type": "error", "error": info}) == [Error(info["code"], info["message"])]
+    assert talk.hear({"type": "error", "error": info}) == [ErrorFrame(info["code"], info["message"])]
     assert talk.dialect.state is State.OPEN
 
 
@@ -224,7 +226,7 @@ def test_a_transcription_that_failed_without_reason() -> None:
     talk = openai().make_ready()
     kind = "conversation.item.input_audio_transcription.failed"
     assert talk.hear({"type": kind}) == [
-        Error("transcription_failed", "the provider could not write down what the user said")
+        ErrorFrame("transcription_failed", "the provider could not write down what the user said")
     ]
 
 
@@ -449,7 +451,7 @@ def test_errors_of_our_own_corrections_are_not_told(make: Any, message: str) -> 
 def test_errors_of_anything_else_are_told(message: str) -> None:
     talk = xai().make_ready()
     talk.hear(created("r1"), speech("r1", "a1", 400))
-    assert talk.hear(error(None, message, type="t")) == [Error("t", message)]
+    assert talk.hear(error(None, message, type="t")) == [ErrorFrame("t", message)]
 
 
 def test_errors_that_name_another_request_are_told() -> None:
@@ -460,7 +462,7 @@ def test_errors_that_name_another_request_are_told() -> None:
     (result,) = [message for message in talk.sent() if message["type"] == "conversation.item.create"]
     talk.frames()
     refused = error("x", "Item 'a1' not found", event_id=result["event_id"])
-    assert talk.hear(refused) == [Error("x", "Item 'a1' not found")]
+    assert talk.hear(refused) == [ErrorFrame("x", "Item 'a1' not found")]
 
 
 # The first word

@@ -10,7 +10,7 @@ import pytest
 from speko_anyio.protocol import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Frame,
     Ready,
     ResponseEnd,
@@ -22,7 +22,7 @@ from speko_anyio.protocol import (
 )
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions
-from speko_anyio.providers.realtime_events import IGNORED, KNOWN
+from speko_anyio.providers.realtime.events import IGNORED, KNOWN
 
 from .realtime_talk import (
     MANUAL,
@@ -67,7 +67,7 @@ def test_every_server_fixture_is_an_event_we_know(name: str) -> None:
 OPENAI_FRAMES: dict[str, list[Frame]] = {
     "event_7": [Transcript("user", "What's", False)],
     "event_8": [Transcript("user", "What's the weather in Oslo?", True)],
-    "event_9": [Error("transcription_failed", "The audio could not be transcribed.")],
+    "event_9": [ErrorFrame("transcription_failed", "The audio could not be transcribed.")],
     "event_13": [Transcript("assistant", "It is", False)],
     "event_14": [Audio(PCM, 24_000)],
     "event_16": [Transcript("assistant", "It is sunny.", True)],
@@ -77,7 +77,7 @@ OPENAI_FRAMES: dict[str, list[Frame]] = {
     "event_22": [Usage(13, 91), ResponseEnd("done")],
     "event_23": [ResponseEnd("interrupted", "turn_detected")],
     "event_24": [
-        Error("server_error", "the provider could not complete a response"),
+        ErrorFrame("server_error", "the provider could not complete a response"),
         ResponseEnd("failed", "server_error"),
     ],
 }

@@ -12,7 +12,7 @@ from hypothesis import given
 from speko_anyio.protocol import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Frame,
     Ready,
     State,
@@ -200,20 +200,23 @@ def test_the_users_words_are_joined_too() -> None:
     [
         (
             {"type": "error", "error": "Too long.", "code": "invalid_audio"},
-            Error("invalid_audio", "Too long."),
+            ErrorFrame("invalid_audio", "Too long."),
         ),
-        ({"type": "error", "message": "Too long.", "code": 413}, Error("413", "Too long.")),
-        ({"type": "error", "error": None, "detail": "Too long."}, Error("provider_error", "Too long.")),
-        ({"type": "error", "error": None}, Error("provider_error", "the provider gave no reason")),
-        ({"type": "error"}, Error("provider_error", "the provider gave no reason")),
-        ({"type": "error", "error": 503}, Error("provider_error", "503")),
-        ({"type": "error", "error": ["a", "b"]}, Error("provider_error", '["a","b"]')),
-        ({"type": "error", "error": {"message": {"why": "x"}, "code": 3.0}}, Error("3.0", '{"why":"x"}')),
-        ({"error": {"code": "429", "message": "Slow down."}}, Error("429", "Slow down.")),
-        ({"type": "error", "error": "half \ud83d"}, Error("provider_error", "half \ufffd")),
+        ({"type": "error", "message": "Too long.", "code": 413}, ErrorFrame("413", "Too long.")),
+        ({"type": "error", "error": None, "detail": "Too long."}, ErrorFrame("provider_error", "Too long.")),
+        ({"type": "error", "error": None}, ErrorFrame("provider_error", "the provider gave no reason")),
+        ({"type": "error"}, ErrorFrame("provider_error", "the provider gave no reason")),
+        ({"type": "error", "error": 503}, ErrorFrame("provider_error", "503")),
+        ({"type": "error", "error": ["a", "b"]}, ErrorFrame("provider_error", '["a","b"]')),
+        (
+            {"type": "error", "error": {"message": {"why": "x"}, "code": 3.0}},
+            ErrorFrame("3.0", '{"why":"x"}'),
+        ),
+        ({"error": {"code": "429", "message": "Slow down."}}, ErrorFrame("429", "Slow down.")),
+        ({"type": "error", "error": "half \ud83d"}, ErrorFrame("provider_error", "half \ufffd")),
     ],
 )
-def test_errors_are_told_however_they_are_worded(event: Event, frame: Error) -> None:
+def test_errors_are_told_however_they_are_worded(event: Event, frame: ErrorFrame) -> None:
     talk = openai().make_ready()
     assert talk.hear(event) == [frame]
     assert talk.dialect.state is State.OPEN
@@ -225,7 +228,7 @@ def test_an_error_as_text_before_ready_is_the_reason() -> None:
     (frame,) = talk.hear(
         {"type": "error", "error": "The model `x` does not exist.", "code": "model_not_found"}
     )
-    assert isinstance(frame, Error)
+    assert isinstance(frame, ErrorFrame)
     assert "The model `x` does not exist." in frame.message
 
 
@@ -234,7 +237,7 @@ def test_json_in_binary_messages_is_read() -> None:
     for event in ({"type": "session.created"}, {"type": "session.updated", "session": None}):
         talk.dialect.receive_message(json.dumps(event).encode())
     talk.dialect.receive_message(b'{"type":"error","error":"caf\xe9"}')
-    assert talk.frames() == [Ready(24_000, 24_000), Error("provider_error", "caf\ufffd")]
+    assert talk.frames() == [Ready(24_000, 24_000), ErrorFrame("provider_error", "caf\ufffd")]
 
 
 def test_arguments_may_be_an_object() -> None:
@@ -291,7 +294,7 @@ def test_ids_may_be_numbers() -> None:
     talk = openai().make_ready()
     event = {**audio("", "a1"), "response_id": 7}
     frames = talk.hear({"type": "response.created", "response": {"id": 7}}, event, error("x", "y"))
-    assert frames == [Audio(PCM, 24_000), Error("x", "y")]
+    assert frames == [Audio(PCM, 24_000), ErrorFrame("x", "y")]
     talk.dialect.interrupt()
     assert talk.sent()[0]["response_id"] == "7"
 

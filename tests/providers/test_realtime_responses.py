@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.protocol import Audio, Close, Error, Interruption, ResponseEnd, Transcript, Usage
+from speko_anyio.protocol import Audio, Close, ErrorFrame, Interruption, ResponseEnd, Transcript, Usage
 from speko_anyio.providers.openai import OpenAIOptions, ServerVad
 
 from .realtime_talk import (
@@ -136,11 +136,11 @@ def test_a_failed_response_is_told_and_the_session_goes_on() -> None:
         "error": {"type": "server_error", "code": "rate_limit", "message": "slow down"},
     }
     assert talk.hear(done("r1", "failed", status_details=details)) == [
-        Error("rate_limit", "slow down"),
+        ErrorFrame("rate_limit", "slow down"),
         ResponseEnd("failed", "rate_limit"),
     ]
     assert talk.hear(done("r2", "failed", status_details="unimplemented")) == [
-        Error("provider_response_failed", "the provider could not complete a response"),
+        ErrorFrame("provider_response_failed", "the provider could not complete a response"),
         ResponseEnd("failed"),
     ]
     talk.dialect.send_audio(pcm(20))
@@ -199,7 +199,7 @@ def test_an_answer_that_never_begins_is_reported_and_not_waited_for() -> None:
     asked(talk)
     assert talk.wait(4.9) == []
     (report,) = talk.wait(0.2)
-    assert isinstance(report, Error)
+    assert isinstance(report, ErrorFrame)
     assert report.code == "provider_no_response"
     asked(talk)
 
@@ -208,7 +208,7 @@ def test_a_request_that_fails_is_told_and_another_may_follow() -> None:
     talk = openai(MANUAL).make_ready()
     request = asked(talk)
     assert talk.hear(error("server_error", "try again", event_id=request["event_id"])) == [
-        Error("server_error", "try again")
+        ErrorFrame("server_error", "try again")
     ]
     assert talk.wait(6) == []
     asked(talk)
@@ -609,7 +609,7 @@ def test_a_cut_that_is_called_incomplete_is_one_too() -> None:
 def test_failures_are_told_however_they_are_worded(reason: Any) -> None:
     talk = openai().make_ready()
     failure, end = talk.hear(done("r1", "failed", status_details={"error": reason}))
-    assert isinstance(failure, Error)
+    assert isinstance(failure, ErrorFrame)
     assert failure.message == "no memory"
     assert isinstance(end, ResponseEnd)
     assert end.status == "failed"

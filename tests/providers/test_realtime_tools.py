@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from speko_anyio.protocol import (
-    Error,
+    ErrorFrame,
     Interruption,
     Limits,
     LocalProtocolError,
@@ -162,7 +162,7 @@ def test_a_call_after_the_end_of_its_response_is_answered_like_any() -> None:
 def test_a_call_without_an_id_cannot_be_answered() -> None:
     talk = xai().make_ready()
     (frame,) = talk.hear({**xai_call("r1", ""), "call_id": None})
-    assert isinstance(frame, Error)
+    assert isinstance(frame, ErrorFrame)
 
 
 def test_more_calls_than_the_limit_break_the_protocol(setting: Setting) -> None:
@@ -398,7 +398,7 @@ def test_an_approval_that_nobody_can_give_is_told_and_denied(events: list[Event]
         ServerToolCall("appr_1", "search", "started"),
         ServerToolCall("appr_1", "search", "failed"),
     ]
-    assert isinstance(told[-1], Error)
+    assert isinstance(told[-1], ErrorFrame)
     assert told[-1].code == "provider_approval_denied"
     assert "'search'" in told[-1].message
     assert "require_approval" in told[-1].message

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.protocol import Error, Limits, LocalProtocolError, Ready, ResponseEnd, Transcript
+from speko_anyio.protocol import ErrorFrame, Limits, LocalProtocolError, Ready, ResponseEnd, Transcript
 from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerVad
 from speko_anyio.providers.xai import XAIOptions, XAIVad
 
@@ -548,7 +548,7 @@ def test_words_that_could_not_be_had_are_final_as_they_are() -> None:
     kind = "conversation.item.input_audio_transcription.failed"
     words, failure = talk.hear({"type": kind, "item_id": "u1", "error": {"message": "too loud"}})
     assert words == Transcript("user", "What", True)
-    assert failure == Error("transcription_failed", "too loud")
+    assert failure == ErrorFrame("transcription_failed", "too loud")
 
 
 @pytest.mark.parametrize("make", [openai, xai])

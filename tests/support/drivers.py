@@ -18,7 +18,7 @@ from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
 from speko_anyio.client import opening
-from speko_anyio.client.asyncio_driver import AsyncioDriver
+from speko_anyio.net.asyncio_driver import AsyncioDriver
 from speko_anyio.testing.streams import MemoryStream
 from tests.support.event_loops import EVENT_LOOPS, VIRTUAL_EVENT_LOOPS, Options, event_loop
 

@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSListener
 
-from speko_anyio.client.block import block
+from speko_anyio.net.contexts import block
 
 
 class FakeProxy:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from speko_anyio import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     Ready,
@@ -22,7 +22,7 @@ from speko_anyio import (
 )
 from speko_anyio.testing import reordered
 
-MARKS = (Ready, Interruption, Error, Close)
+MARKS = (Ready, Interruption, ErrorFrame, Close)
 
 
 def numbered(kinds: list[int]) -> list[Frame]:
@@ -40,7 +40,7 @@ def numbered(kinds: list[int]) -> list[Frame]:
                 Usage(number, 0),
                 Unknown("x", str(number)),
                 Interruption(),
-                Error(str(number)),
+                ErrorFrame(str(number)),
             )[kind]
         )
     return made

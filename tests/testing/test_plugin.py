@@ -12,7 +12,7 @@ import pytest
 
 import speko_anyio.testing
 from speko_anyio import AudioIn
-from speko_anyio.testing import Moment, Recording
+from speko_anyio.recording import Moment, Recording
 from tests.client.test_package import HEAVY, loaded_by
 from tests.support.patience import PATIENCE
 

@@ -21,11 +21,11 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from .._extras import install_extra
-from ..client.playback import DEFAULT_MAX_BUFFER, Playback
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Frame
 from ..protocol.mint import DEFAULT_SAMPLE_RATE
 from .pcm import SAMPLE_BYTES
+from .playback import DEFAULT_MAX_BUFFER, Playback
 from .resample import Resampler
 from .thread_signal import ThreadSignal
 

@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 
 from .._extras import install_extra
-from ..client.direct import PROVIDERS
+from ..accounts import PROVIDERS
 from ..gateway import Gateway, MemoryStore, SQLStore
 from ..gateway.settings import Loaded, Settings
 from ..gateway.store.contract import OldTablesError

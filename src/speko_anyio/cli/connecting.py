@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from ..accounts import PROVIDERS, Provider
 from ..client.api import Speko
-from ..client.direct import PROVIDERS, Provider
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool
 from ..observe.observer import Observer

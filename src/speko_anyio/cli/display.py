@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from ..protocol.frames import Error, Frame, Interruption, ServerToolCall, ToolCall, Transcript
+from ..protocol.frames import ErrorFrame, Frame, Interruption, ServerToolCall, ToolCall, Transcript
 
 _NAMES = {"user": "you", "assistant": "assistant"}
 
@@ -66,7 +66,7 @@ class Display:
                 self.line(Text(f"tool      {name} {status}", style="cyan"))
             case Interruption():
                 self.line(Text("interrupted", style="yellow"))
-            case Error(code=code, message=message):
+            case ErrorFrame(code=code, message=message):
                 self.line(Text(f"error     {code}: {message}", style="red"))
             case _:
                 pass

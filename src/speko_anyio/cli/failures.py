@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from ..client.errors import APIConnectionError, APIStatusError, ConfigurationError, MissingAPIKeyError
+from ..errors import APIConnectionError, APIStatusError, ConfigurationError, MissingAPIKeyError
 from ..protocol.errors import HandshakeError, SpekoError
 
 FAILED: Final = 1

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from ..client.direct import Provider
+from ..accounts import Provider
 from ..gateway import Gateway, Handler, ProviderHandler, built_in_handlers, running_gateway
 
 

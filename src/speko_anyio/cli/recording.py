@@ -17,7 +17,7 @@ def recorded_to(directory: Path | None) -> Iterator[Observer | None]:
     if directory is None:
         yield None
         return
-    from ..testing.recorder import Recorder
+    from ..recording.recorder import Recorder
 
     recorder = Recorder()
     try:

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 import anyio
 
-from ..client.playback import Playback
+from ..audio.playback import Playback
 from ..protocol.frames import Frame
 from . import files
 from .turn import CHUNK_SECONDS

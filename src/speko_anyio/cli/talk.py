@@ -13,7 +13,7 @@ from ..audio.pcm import rms_dbfs
 from ..client.session import RealtimeSession
 from ..protocol import close_codes
 from ..protocol.errors import ConnectionClosed, SpekoError
-from ..protocol.frames import Error, Frame
+from ..protocol.frames import ErrorFrame, Frame
 from . import files
 from .connecting import connected
 from .conversation import Conversation
@@ -69,7 +69,7 @@ class _Talk:
         self._session = session
         self._mouth = mouth
         self._display = display
-        self._error: Error | None = None
+        self._error: ErrorFrame | None = None
 
     def take(self, frame: Frame) -> None:
         """The session's handler."""
@@ -77,7 +77,7 @@ class _Talk:
         latency = self.conversation.received(frame, anyio.current_time())
         if latency is not None:
             self._display.line(f"latency   {latency * 1000:.0f} ms from the end of your speech")
-        if isinstance(frame, Error):
+        if isinstance(frame, ErrorFrame):
             self._error = frame
         self._display.show(frame)
 

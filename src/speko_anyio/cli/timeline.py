@@ -7,8 +7,8 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from ..testing.picture import draw_timeline
-from ..testing.recording import Recording, RecordingError
+from ..recording.picture import draw_timeline
+from ..recording.recording import Recording, RecordingError
 from . import files
 from .failures import BAD_INPUT, CommandError
 

@@ -11,7 +11,7 @@ import msgspec
 from ..client.session import RealtimeSession
 from ..protocol import close_codes
 from ..protocol.errors import SpekoError
-from ..protocol.frames import Audio, Close, Error, Frame, ResponseEnd, Transcript
+from ..protocol.frames import Audio, Close, ErrorFrame, Frame, ResponseEnd, Transcript
 from .failures import NO_ANSWER, CommandError
 
 CHUNK_SECONDS: Final = 0.02
@@ -89,7 +89,7 @@ class _Turn:
         self._question_ended: float | None = None
         self._first_audio: float | None = None
         self._answer_ended = False
-        self._error: Error | None = None
+        self._error: ErrorFrame | None = None
         self._failure: Exception | None = None
         self._response_failure: str | None = None
 
@@ -141,7 +141,7 @@ class _Turn:
                 answer.heard = f"{answer.heard} {text}".strip()
             case Transcript(role="assistant", text=text, final=True):
                 answer.said = f"{answer.said} {text}".strip()
-            case Error():
+            case ErrorFrame():
                 self._error = frame
             case ResponseEnd(status=status, reason=reason) if self._first_audio is not None:
                 self._answer_ended = True
@@ -184,7 +184,7 @@ class _Turn:
         return self._answer
 
 
-def no_answer(reported: Error | None, when: str = "", *, failure: str = "") -> CommandError:
+def no_answer(reported: ErrorFrame | None, when: str = "", *, failure: str = "") -> CommandError:
     """The error for a question without an answer. The reason is what the service reported, else the answer's
     own `failure`, else the likely cause."""
     if reported is not None:

@@ -9,11 +9,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
+from ..errors import ConfigurationError, MissingAPIKeyError
+from ..net.contexts import AsyncOnly
+from ..net.http import OwnHTTPClient
 from ..protocol.tokens import find_key_fault, strip_invisible
 from .arguments import check_number, check_text
-from .block import AsyncOnly
-from .errors import ConfigurationError, MissingAPIKeyError
-from .http import OwnHTTPClient
 from .mint import HTTPClient, Mint
 from .realtime import Realtime
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ..errors import ConfigurationError
 from ..protocol.mint import SampleRate, SessionConfig
 from .arguments import check_number, check_text, tool_list
-from .errors import ConfigurationError
 from .tools import AnyTool, Toolbox
 
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import anyio
 import anyio.lowlevel
 
-from ..protocol.frames import Audio, Close, Error, Frame, Interruption, ToolCall, Transcript, Unknown
+from ..protocol.frames import Audio, Close, ErrorFrame, Frame, Interruption, ToolCall, Transcript, Unknown
 
 DEFAULT_MAX_BUFFER: Final = 3 * 1024 * 1024
 """Bytes of undelivered frames at which the socket is no longer read: about a minute of 24 kHz PCM16 in
@@ -35,7 +35,7 @@ def _cost(frame: Frame) -> int:
     match frame:
         case Audio(pcm=pcm):
             return FRAME_OVERHEAD + len(pcm)
-        case Transcript(text=text) | Unknown(raw=text) | Error(message=text):
+        case Transcript(text=text) | Unknown(raw=text) | ErrorFrame(message=text):
             return FRAME_OVERHEAD + len(text)
         case ToolCall(arguments=arguments):
             return FRAME_OVERHEAD + len(arguments)

@@ -1,326 +1,43 @@
-"""Sessions with a provider itself: your own key with it, and no service or gateway between."""
+"""Sessions straight with a provider, with no service between: over an account, or a service's grant."""
 
 from __future__ import annotations
 
-import abc
 import logging
-import os
 import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, Final, Unpack
+from typing import Final, Unpack
+from urllib.parse import parse_qsl
 
-from ..observe.observer import introduced
-from ..protocol.errors import LocalProtocolError
-from ..protocol.mint import SampleRate, SessionConfig
-from ..protocol.tokens import find_key_fault, strip_invisible
+from ..errors import UnsupportedTransportError
+from ..net.contexts import block
+from ..net.user_agent import USER_AGENT
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, ProviderGrant, ProviderParameters, SampleRate, SessionConfig
 from ..providers.connection import (
     PING_TIMEOUT,
-    ConnectionOptions,
     GoogleConnection,
     OpenAIConnection,
     ProviderConnection,
     XAIConnection,
 )
-from ..providers.endpoint import AuthStyle, Endpoint
-from ..providers.google import GoogleAuthStyle, GoogleOptions, google_endpoint
-from ..providers.openai import OpenAIOptions, openai_endpoint
-from ..providers.options import with_wishes
+from ..providers.endpoint import Endpoint
+from ..providers.google import google_endpoint
+from ..providers.openai import openai_endpoint
 from ..providers.provider import PROVIDER_LIMITS
-from ..providers.xai import XAIOptions, xai_endpoint
-from .arguments import check_text, tool_list
-from .config import session_config
-from .errors import ConfigurationError, MissingAPIKeyError
+from ..providers.xai import xai_endpoint
+from .arguments import tool_list
+from .mint import ADAPTERS
 from .opening import CoreOptions, SessionOptions, open_core
 from .pump import ClientCore
 from .resampled import ResampledCore
 from .session import RealtimeSession
-from .tools import AnyTool
-from .user_agent import USER_AGENT
+from .telemetry import Telemetry
+from .tools import AnyTool, Toolbox
 
 logger: Final = logging.getLogger("speko_anyio")
 
 HEADERS: Final = (("User-Agent", USER_AGENT),)
 """Of the opening request to a provider."""
-
-_OPENAI_OPTIONS: Final = OpenAIOptions()
-_XAI_OPTIONS: Final = XAIOptions()
-_GOOGLE_OPTIONS: Final = GoogleOptions()
-
-
-class Provider(abc.ABC):
-    """A provider's service, and an account with it: `OpenAI`, `XAI`, `Google`. Shows its key nowhere.
-
-    Use it for sessions straight with the provider (`connect`), or give it to a gateway.
-    """
-
-    name: ClassVar[str]
-    """As in ``speko.realtime.connect(provider=...)``."""
-    key_variable: ClassVar[str]
-    """Of the environment, for the API key."""
-    url_variable: ClassVar[str]
-    """Of the environment, for the base URL."""
-    usual_model: ClassVar[str]
-    """To take when nobody chose."""
-    speko_models: ClassVar[Mapping[str, str]] = {}
-    """The provider's own names of models that Speko's API calls otherwise."""
-
-    def __init__(self, api_key: str | None, base_url: str | None, default_url: str) -> None:
-        check_text("api_key", api_key)
-        check_text("base_url", base_url)
-        key = strip_invisible(api_key or os.environ.get(self.key_variable) or "")
-        if not key:
-            raise MissingAPIKeyError(self.key_variable, f"{type(self).__name__}(api_key=...)")
-        fault = find_key_fault(key)
-        if fault is not None:
-            raise ConfigurationError(f"the API key {fault}; check {self.key_variable}")
-        self._api_key = key
-        self._base_url = strip_invisible(base_url or os.environ.get(self.url_variable) or default_url)
-        # What can't be used is found out here, and not at the first session.
-        try:
-            self.endpoint(self.usual_model)
-        except LocalProtocolError as error:
-            variables = f"{self.key_variable} and {self.url_variable}"
-            raise ConfigurationError(f"{error} (what is not passed comes from {variables})") from None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.endpoint(self.usual_model)!r}>"
-
-    @classmethod
-    def is_configured(cls) -> bool:
-        """Whether the environment has a key for it."""
-        return bool(strip_invisible(os.environ.get(cls.key_variable, "")))
-
-    @abc.abstractmethod
-    def endpoint(self, model: str) -> Endpoint:
-        """Where and how to connect; it holds the key. `LocalProtocolError` when something can't be used."""
-
-    @abc.abstractmethod
-    def connection(
-        self,
-        config: SessionConfig,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        resumption: str | None = None,
-        **options: Unpack[ConnectionOptions],
-    ) -> ProviderConnection:
-        """A core for one connection, at byte level, not connected yet.
-
-        - `metadata`: of the mint; what it has under ``provider_options`` goes before this account's options.
-        - `resumption`: of an earlier connection's dialect, to go on where that one was.
-
-        `LocalProtocolError` when `config` or `metadata` can't be used.
-        """
-
-    def connect(
-        self,
-        *,
-        model: str,
-        voice: str | None = None,
-        system_prompt: str | None = None,
-        temperature: float | None = None,
-        input_sample_rate: SampleRate | None = None,
-        output_sample_rate: SampleRate | None = None,
-        tools: Iterable[AnyTool] = (),
-        **options: Unpack[SessionOptions],
-    ) -> AbstractAsyncContextManager[RealtimeSession, None]:
-        """Hold a session with the provider open for the block: the same as `Realtime.connect` gives.
-
-        The parameters are those of `Realtime.connect`. What of them the provider can't honour is logged as a
-        warning. A sample rate that the provider does not have is changed here, which takes the extra `audio`
-        (ImportError without it) and delays speech by up to 20 ms; None is the provider's own rate.
-        `session_id` is made up here, and `expires_at` is empty. Of `options`, `ping_timeout` is 60 by
-        default, and `limits` are `PROVIDER_LIMITS`: audio travels as JSON here.
-
-        Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the
-        session, `LocalProtocolError` when a parameter can't be used, `ConfigurationError` when `temperature`
-        is not finite. A configuration that the provider refuses is an `Error` frame and the session's end.
-        """
-        tools = tool_list(tools)
-        config = session_config(
-            provider=self.name,
-            model=model,
-            voice=voice,
-            system_prompt=system_prompt,
-            temperature=temperature,
-            input_sample_rate=input_sample_rate,
-            output_sample_rate=output_sample_rate,
-            tools=tools,
-        )
-        options["observer"] = introduced(options.get("observer"), provider=self.name, model=model)
-        return open_connection(
-            lambda core_options: self.connection(
-                config, clock=time.monotonic, headers=HEADERS, **core_options
-            ),
-            self.endpoint(model),
-            config,
-            session_id=f"{self.name}-{uuid.uuid4().hex[:12]}",
-            tools=tools,
-            **options,
-        )
-
-
-class OpenAI(Provider):
-    """OpenAI Realtime, or any server that speaks its protocol.
-
-    - `api_key`: else ``OPENAI_API_KEY``; `MissingAPIKeyError` when there is neither.
-    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``OPENAI_BASE_URL``, else OpenAI
-      itself. `path` is added to it.
-    - `auth`: how the key travels; see `AuthStyle`.
-    - `options`: what only OpenAI has.
-
-    `ConfigurationError` when something of it can't be used.
-    """
-
-    name = "openai"
-    key_variable = "OPENAI_API_KEY"
-    url_variable = "OPENAI_BASE_URL"
-    usual_model = "gpt-realtime-2.1"
-
-    def __init__(
-        self,
-        api_key: str | None = None,
-        *,
-        base_url: str | None = None,
-        path: str = "/realtime",
-        auth: AuthStyle = "header",
-        options: OpenAIOptions = _OPENAI_OPTIONS,
-    ) -> None:
-        self._path = path
-        self._auth: AuthStyle = auth
-        self._options = options
-        super().__init__(api_key, base_url, "wss://api.openai.com/v1")
-
-    def endpoint(self, model: str) -> Endpoint:
-        return openai_endpoint(
-            self._api_key, model, base_url=self._base_url, path=self._path, auth=self._auth
-        )
-
-    def connection(
-        self,
-        config: SessionConfig,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        resumption: str | None = None,
-        **options: Unpack[ConnectionOptions],
-    ) -> OpenAIConnection:
-        wanted = with_wishes(self._options, metadata, self.name)
-        return OpenAIConnection(self.endpoint(config.model), config, options=wanted, **options)
-
-
-class XAI(Provider):
-    """xAI Grok Voice.
-
-    - `api_key`: else ``XAI_API_KEY``; `MissingAPIKeyError` when there is neither.
-    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``XAI_BASE_URL``, else xAI
-      itself. `path` is added to it.
-    - `auth`: how the key travels; see `AuthStyle`.
-    - `reasoning_effort`: passed to the service as it is.
-    - `options`: what only xAI has.
-
-    `ConfigurationError` when something of it can't be used.
-    """
-
-    name = "xai"
-    key_variable = "XAI_API_KEY"
-    url_variable = "XAI_BASE_URL"
-    usual_model = "grok-voice-latest"
-    speko_models: ClassVar[Mapping[str, str]] = {"grok-voice-beta": "grok-voice-latest"}
-
-    def __init__(
-        self,
-        api_key: str | None = None,
-        *,
-        base_url: str | None = None,
-        path: str = "/realtime",
-        auth: AuthStyle = "header",
-        reasoning_effort: str | None = None,
-        options: XAIOptions = _XAI_OPTIONS,
-    ) -> None:
-        self._path = path
-        self._auth: AuthStyle = auth
-        self._reasoning_effort = reasoning_effort
-        self._options = options
-        super().__init__(api_key, base_url, "wss://api.x.ai/v1")
-
-    def endpoint(self, model: str, *, conversation_id: str | None = None) -> Endpoint:
-        return xai_endpoint(
-            self._api_key,
-            model,
-            base_url=self._base_url,
-            path=self._path,
-            conversation_id=conversation_id,
-            reasoning_effort=self._reasoning_effort,
-            auth=self._auth,
-        )
-
-    def connection(
-        self,
-        config: SessionConfig,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        resumption: str | None = None,
-        **options: Unpack[ConnectionOptions],
-    ) -> XAIConnection:
-        wanted = with_wishes(self._options, metadata, self.name)
-        endpoint = self.endpoint(config.model, conversation_id=resumption)
-        return XAIConnection(endpoint, config, options=wanted, **options)
-
-
-class Google(Provider):
-    """Gemini Live.
-
-    - `api_key`: else ``GEMINI_API_KEY``; `MissingAPIKeyError` when there is neither.
-    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``GEMINI_BASE_URL``, else
-      Google's Gemini API. `path` is added to it, by default the service's own; see `google_endpoint` for
-      Vertex AI.
-    - `auth`: what the key is; see `GoogleAuthStyle`.
-    - `options`: what only Gemini has.
-
-    `ConfigurationError` when something of it can't be used.
-    """
-
-    name = "google"
-    key_variable = "GEMINI_API_KEY"
-    url_variable = "GEMINI_BASE_URL"
-    usual_model = "gemini-3.8-live"
-    speko_models: ClassVar[Mapping[str, str]] = {
-        "gemini-2.5-flash-native-audio": "gemini-2.5-flash-native-audio-latest"
-    }
-
-    def __init__(
-        self,
-        api_key: str | None = None,
-        *,
-        base_url: str | None = None,
-        path: str | None = None,
-        auth: GoogleAuthStyle = "header",
-        options: GoogleOptions = _GOOGLE_OPTIONS,
-    ) -> None:
-        self._path = path
-        self._auth: GoogleAuthStyle = auth
-        self._options = options
-        super().__init__(api_key, base_url, "wss://generativelanguage.googleapis.com")
-
-    def endpoint(self, model: str) -> Endpoint:
-        return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
-
-    def connection(
-        self,
-        config: SessionConfig,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        resumption: str | None = None,
-        **options: Unpack[ConnectionOptions],
-    ) -> GoogleConnection:
-        wanted = with_wishes(self._options, metadata, self.name)
-        endpoint = self.endpoint(config.model)
-        return GoogleConnection(endpoint, config, options=wanted, resumption_handle=resumption, **options)
-
-
-PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google)
-"""Every provider there is a dialect for."""
 
 
 def open_connection(
@@ -357,3 +74,88 @@ def open_connection(
         secrets=endpoint.secrets,
         **options,
     )
+
+
+@block
+async def open_provider_grant(
+    grant: ProviderGrant,
+    *,
+    tools: Iterable[AnyTool] = (),
+    ttl_seconds: float | None = None,
+    **options: Unpack[SessionOptions],
+) -> AsyncGenerator[RealtimeSession, None]:
+    """`open_session` for a `ProviderGrant`. `UnsupportedTransportError` when it is not over a WebSocket."""
+    if grant.provider_transport != "websocket" or grant.adapter not in ADAPTERS:
+        raise UnsupportedTransportError(grant.transport, f" ({grant.adapter}, {grant.provider_transport})")
+    tools = tool_list(tools)
+    config = _config(grant, tools)
+    endpoint = _endpoint(grant)
+    ttl = ttl_seconds
+    if grant.reservation is not None:
+        ttl = min(grant.reservation.authorized_duration_seconds, ttl_seconds or float("inf"))
+
+    def make_connection(core_options: CoreOptions) -> ProviderConnection:
+        match grant.adapter:
+            case "xai.realtime.v1":
+                return XAIConnection(
+                    endpoint, config, ttl=ttl, clock=time.monotonic, headers=HEADERS, **core_options
+                )
+            case "google.live.v1":
+                return GoogleConnection(
+                    endpoint, config, ttl=ttl, clock=time.monotonic, headers=HEADERS, **core_options
+                )
+            case _:
+                return OpenAIConnection(
+                    endpoint, config, ttl=ttl, clock=time.monotonic, headers=HEADERS, **core_options
+                )
+
+    telemetry = None if grant.telemetry is None else Telemetry(grant, grant.telemetry)
+    opening = open_connection(
+        make_connection,
+        endpoint,
+        config,
+        session_id=grant.session_id,
+        expires_at=grant.expires_at,
+        tools=tools,
+        **options,
+    )
+    opened = False
+    try:
+        async with opening as session:
+            opened = True
+            if telemetry is not None:
+                session._lifetime.spawn(telemetry.run)
+            yield session
+    finally:
+        if telemetry is not None and opened:
+            await telemetry.finish()
+
+
+def _config(grant: ProviderGrant, tools: tuple[AnyTool, ...]) -> SessionConfig:
+    parameters = grant.session or ProviderParameters()
+    declared = Toolbox(tools).specs if parameters.tools is None else parameters.tools
+    return SessionConfig(
+        provider=grant.provider,
+        model=grant.model,
+        voice=parameters.voice,
+        system_prompt=parameters.instructions,
+        temperature=parameters.temperature,
+        input_sample_rate=_rate(grant.input_sample_rate),
+        output_sample_rate=_rate(grant.output_sample_rate),
+        tools=declared,
+    )
+
+
+def _rate(rate: int) -> SampleRate:
+    return 16000 if rate == 16000 else DEFAULT_SAMPLE_RATE
+
+
+def _endpoint(grant: ProviderGrant) -> Endpoint:
+    key = grant.credential.value
+    # What the endpoint says is the provider's own name of it.
+    model = dict(parse_qsl(grant.endpoint.partition("?")[2])).get("model", grant.model)
+    if grant.adapter == "xai.realtime.v1":
+        return xai_endpoint(key, model, base_url=grant.endpoint, path="", auth="subprotocol")
+    if grant.adapter == "google.live.v1":
+        return google_endpoint(key, base_url=grant.endpoint, path="", auth="token")
+    return openai_endpoint(key, model, base_url=grant.endpoint, path="")

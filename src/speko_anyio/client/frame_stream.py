@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast, get_args
 
+from ..net.contexts import Block
 from ..protocol.frames import Frame
-from .block import Block
 from .delivery import DeliveryBuffer
 from .pump import Pump
 

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from ..net.lifetime import Lifetime
 from ..protocol.errors import ConnectionClosed
 from ..protocol.frames import Frame
 from ..protocol.state import State
 from .delivery import DeliveryBuffer
 from .frame_stream import FRAME_TYPES
-from .lifetime import Lifetime
 from .pump import Pump
 from .stalls import STALLED_AFTER, StallWatch
 

@@ -18,9 +18,7 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
-from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, ProviderGrant, SessionGrant
-from ..protocol.tokens import hide
-from .errors import (
+from ..errors import (
     APIConnectionError,
     APIError,
     APIResponseError,
@@ -29,9 +27,11 @@ from .errors import (
     UnsupportedTransportError,
     status_error,
 )
-from .http import OwnHTTPClient
-from .trust import tls_advice
-from .user_agent import USER_AGENT
+from ..net.http import OwnHTTPClient
+from ..net.trust import tls_advice
+from ..net.user_agent import USER_AGENT
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, ProviderGrant, SessionGrant
+from ..protocol.tokens import hide
 
 logger: Final = logging.getLogger("speko_anyio.client")
 

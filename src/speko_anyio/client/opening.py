@@ -12,19 +12,19 @@ from typing import Final, TypedDict, Unpack
 import anyio
 from anyio.abc import ByteStream
 
+from ..net.contexts import SessionBlock
+from ..net.dialing import dial
+from ..net.driver import Driver
+from ..net.proxies import ProxyOption
+from ..net.stream_driver import StreamDriver
 from ..observe.observer import Observers
 from ..observe.watching import Audience, audience_of
 from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.url import parse_url
 from .arguments import check_number, tool_list
-from .block import SessionBlock
 from .delivery import DEFAULT_MAX_BUFFER
-from .dialing import dial
-from .driver import Driver
-from .proxies import ProxyOption
 from .pump import ClientCore
 from .session import RealtimeSession
-from .stream_driver import StreamDriver
 from .tools import AnyTool, Toolbox, ToolErrors
 
 

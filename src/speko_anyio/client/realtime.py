@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Unpack
 
+from ..errors import UnsupportedTransportError
+from ..net.contexts import DeferredContext
+from ..net.user_agent import USER_AGENT
 from ..observe.observer import introduced
 from ..protocol.connection import ClientConnection
 from ..protocol.mint import (
@@ -17,13 +20,10 @@ from ..protocol.mint import (
     SessionGrant,
 )
 from .arguments import check_json, check_number, check_text, tool_list
-from .block import LateBlock
 from .config import session_config
-from .errors import UnsupportedTransportError
 from .opening import CoreOptions, SessionOptions, check_options, open_core
 from .session import RealtimeSession
 from .tools import AnyTool
-from .user_agent import USER_AGENT
 
 if TYPE_CHECKING:
     # Not for whoever opens sessions that were minted elsewhere: it loads httpx, and all that that has.
@@ -57,13 +57,13 @@ def open_session(
     """
     if isinstance(grant, ProviderGrant):
         # The dialects are loaded when they are needed.
-        from .direct_grant import open_provider_grant
+        from .direct import open_provider_grant
 
         async def find() -> AbstractAsyncContextManager[RealtimeSession, None]:
             check_number("ttl_seconds", ttl_seconds)
             return open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, **options)
 
-        return LateBlock(find)
+        return DeferredContext(find)
 
     def make_core(core_options: CoreOptions) -> ClientConnection:
         check_number("ttl_seconds", ttl_seconds)
@@ -194,7 +194,7 @@ class Realtime:
             ttl = None if ttl_seconds is None else min(ttl_seconds, MAX_TTL_SECONDS)
             return self.open(grant, tools=declared, ttl_seconds=ttl, **options)
 
-        return LateBlock(mint)
+        return DeferredContext(mint)
 
 
 def _mint_request(

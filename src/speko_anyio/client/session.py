@@ -9,16 +9,16 @@ from typing import Any, Final, Never, Self, TypeVar, overload
 import anyio
 
 from ..audio.pcm import duration
+from ..net.driver import Driver
+from ..net.lifetime import Lifetime
 from ..observe.watching import Audience
 from ..protocol import close_codes
 from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Audio, Close, Frame
 from ..protocol.pcm import Buffer, pcm_bytes
 from .delivery import DEFAULT_MAX_BUFFER
-from .driver import Driver
 from .frame_stream import FramesBlock, FrameStream, check_types
 from .handlers import Handler, Handlers, check_handler
-from .lifetime import Lifetime
 from .pump import ClientCore, Pump
 from .stalls import STALLED_AFTER, Stall, StallWatch
 from .stats import SessionStats, TurnTimes

@@ -8,8 +8,8 @@ from typing import Final
 
 import anyio
 
-from .driver import Driver
-from .lifetime import Lifetime
+from ..net.driver import Driver
+from ..net.lifetime import Lifetime
 
 logger: Final = logging.getLogger("speko_anyio.client")
 

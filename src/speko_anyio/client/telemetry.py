@@ -13,10 +13,10 @@ from typing import Any, Final
 import anyio
 import msgspec
 
+from ..net.http import make_http_client
+from ..net.proxies import find_http_proxy
+from ..net.user_agent import USER_AGENT
 from ..protocol.mint import ProviderGrant, TelemetryTarget
-from .http import make_http_client
-from .proxies import find_http_proxy
-from .user_agent import USER_AGENT
 
 logger: Final = logging.getLogger("speko_anyio.client")
 

@@ -7,10 +7,10 @@ from typing import Final, get_args
 
 import anyio
 
+from ..net.driver import Driver
+from ..net.lifetime import Lifetime
 from ..protocol.errors import SpekoError
 from ..protocol.frames import ToolCall
-from .driver import Driver
-from .lifetime import Lifetime
 from .pump import ClientCore
 from .stalls import TOOL_STALLED_AFTER, StallWatch
 from .tools import Report, Toolbox, ToolErrors, log_failure

@@ -11,10 +11,9 @@ or run the gateway under any ASGI server: it is an ASGI application.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from .._extras import install_extra
+from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .app import Gateway
@@ -62,44 +61,39 @@ __all__ = [
 
 # Loaded on first use: a session over another transport, and the offline voice's worker processes, need
 # nothing of the extra.
-_HOMES: Final = {
-    "Gateway": "app",
-    "Handler": "handlers",
-    "KeyLimits": "store",
-    "MemoryStore": "store",
-    "MessageTransport": "session",
-    "ProviderHandler": "provider_handler",
-    "SQLStore": "store.sql",
-    "ServerSession": "session",
-    "SessionHistory": "store",
-    "SessionOutcome": "store",
-    "SessionQuery": "store",
-    "SessionRecord": "store",
-    "SessionStore": "store",
-    "StoreError": "store",
-    "StoredKey": "store",
-    "built_in_handlers": "handlers",
-    "default_handlers": "handlers",
-    "echo": "echo_handler",
-    "open_session": "session",
-    "running_gateway": "server",
-    "serve": "server",
-}
-_EXTRA: Final = {"alembic", "jwt", "sqlalchemy", "starlette", "uvicorn"}
-
-
-def __getattr__(name: str) -> object:
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    try:
-        return getattr(import_module(f".{home}", __name__), name)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRA:
-            raise
-        raise ImportError(
-            f"the gateway needs {missing}, which is not installed; {install_extra('gateway')}",
-            name=missing,
-        ) from None
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "app": ("Gateway",),
+        "echo_handler": ("echo",),
+        "handlers": (
+            "Handler",
+            "built_in_handlers",
+            "default_handlers",
+        ),
+        "provider_handler": ("ProviderHandler",),
+        "server": (
+            "running_gateway",
+            "serve",
+        ),
+        "session": (
+            "MessageTransport",
+            "ServerSession",
+            "open_session",
+        ),
+        "store": (
+            "KeyLimits",
+            "MemoryStore",
+            "SessionHistory",
+            "SessionOutcome",
+            "SessionQuery",
+            "SessionRecord",
+            "SessionStore",
+            "StoreError",
+            "StoredKey",
+        ),
+        "store.sql": ("SQLStore",),
+    },
+    extra="gateway",
+    requires={"alembic", "jwt", "sqlalchemy", "starlette", "uvicorn"},
+)

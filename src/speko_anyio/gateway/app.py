@@ -17,12 +17,12 @@ from starlette.routing import Route, WebSocketRoute
 
 from speko_anyio._extras import install_extra
 
-from .access import Access
-from .answers import error_response, shorten
 from .asgi import refuse
+from .authentication import Access
 from .background import background
 from .handlers import Handler, why_not_a_handler
 from .health import NOT_RUNNING, SHUTTING_DOWN, Health
+from .http_errors import error_response, shorten
 from .keeper import Keeper
 from .keys import APIKeys, RateLimiter
 from .mint import Mint

@@ -14,7 +14,7 @@ import msgspec
 
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.dialect import CloseMessage
-from speko_anyio.protocol.frames import Error
+from speko_anyio.protocol.frames import ErrorFrame
 from speko_anyio.protocol.mint import APIErrorBody
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def refuse(
     """Refuse a WebSocket that was not accepted, in the way its client can see.
 
     A page sees nothing of an HTTP refusal, not even its status, and browsers always send an ``Origin``:
-    a client with one gets the WebSocket, an `Error` frame and `close_code`. Every other client gets
+    a client with one gets the WebSocket, an `ErrorFrame` frame and `close_code`. Every other client gets
     the HTTP `status` with the documented JSON body.
     """
     connect = await receive()
@@ -99,7 +99,7 @@ async def refuse(
             # A browser gives up when none of the subprotocols that it offered comes back.
             offered = first_subprotocol(scope)
             await send({"type": "websocket.accept", "subprotocol": offered, "headers": []})
-            error = msgspec.json.encode(Error(code, message)).decode()
+            error = msgspec.json.encode(ErrorFrame(code, message)).decode()
             await send({"type": "websocket.send", "text": error})
             await send({"type": "websocket.close", "code": close_code, "reason": _cut(message)})
         elif _REFUSAL in (scope.get("extensions") or {}):

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
 
-from speko_anyio.client.direct import PROVIDERS, Provider
+from speko_anyio.accounts import PROVIDERS, Provider
 
 from .echo_handler import echo
 from .provider_handler import provider_handlers

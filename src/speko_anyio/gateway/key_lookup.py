@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio.lowlevel import RunVar
 
-from .answers import too_many
+from .http_errors import too_many
 from .keys import is_key, stored_key_id
 from .store import StoreError
 

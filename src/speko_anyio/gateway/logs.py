@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from speko_anyio.observe.lines import line, quote, redact
+from speko_anyio.observe.redaction import line, quote, redact
 from speko_anyio.protocol import codec
 from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage, NeedData
 from speko_anyio.protocol.session import ServerProtocol
@@ -25,7 +25,7 @@ def make_core(session_id: str, **options: Any) -> ServerProtocol:
 
 
 class LoggedProtocol(ServerProtocol):
-    """Logs what is said, without audio, texts and secrets; see `speko_anyio.observe.lines`."""
+    """Logs what is said, without audio, texts and secrets; see `speko_anyio.observe.redaction`."""
 
     def __init__(self, session_id: str, **options: Any) -> None:
         super().__init__(**options)

@@ -16,15 +16,15 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from speko_anyio.client.direct import PROVIDERS
+from speko_anyio.accounts import PROVIDERS
 from speko_anyio.protocol.codec import MalformedMessage, check_depth, mend_escapes
 from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, MintRequest, SessionGrant
 from speko_anyio.protocol.url import parse_url
 
-from .access import Access, Caller
-from .answers import RequestError, error_response, invalid, shorten, too_many, unavailable
+from .authentication import Access, Caller
 from .health import NOT_RUNNING
+from .http_errors import RequestError, error_response, invalid, shorten, too_many, unavailable
 from .keys import RateLimiter
 from .observer import Observer
 from .store import (

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from speko_anyio.client.dialing import open_stream
-from speko_anyio.client.errors import APIConnectionError, ConfigurationError
-from speko_anyio.client.transport import TRANSPORT_ERRORS, describe
+from speko_anyio.errors import APIConnectionError, ConfigurationError
+from speko_anyio.net.dialing import open_stream
+from speko_anyio.net.transport import TRANSPORT_ERRORS, describe
 from speko_anyio.protocol.errors import HandshakeError, SpekoError
 from speko_anyio.protocol.frames import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Interruption,
     ResponseEnd,
     ServerToolCall,
@@ -38,7 +38,7 @@ from speko_anyio.protocol.frames import (
 from speko_anyio.protocol.state import State
 from speko_anyio.protocol.tokens import hide
 from speko_anyio.protocol.url import parse_url
-from speko_anyio.providers.bridge_queue import CUT_OFF
+from speko_anyio.providers.bridge.queue import CUT_OFF
 
 from .wakeup import Wakeup
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
-    from speko_anyio.client.proxies import ProxyOption
+    from speko_anyio.net.proxies import ProxyOption
     from speko_anyio.providers.bridge import Bridge, ClientFrame
     from speko_anyio.providers.connection import ProviderConnection
 
@@ -210,7 +210,7 @@ class ProviderDriver:
                     await session.send_usage(heard, said)
                 case ResponseEnd(status=end, reason=why):
                     await session.send_response_end(end, why)
-                case Error(code=code, message=message):
+                case ErrorFrame(code=code, message=message):
                     await session.send_error(code, message)
                 case Close(code=code, reason=reason):
                     await session.close(code, reason)

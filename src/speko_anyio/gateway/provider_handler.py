@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from speko_anyio.accounts import PROVIDERS
 from speko_anyio.audio.resample import Resampler
-from speko_anyio.client.direct import PROVIDERS
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import LocalProtocolError, SpekoError
 from speko_anyio.providers import codes
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
-    from speko_anyio.client.direct import Provider
-    from speko_anyio.client.proxies import ProxyOption
+    from speko_anyio.accounts import Provider
+    from speko_anyio.net.proxies import ProxyOption
     from speko_anyio.protocol.mint import SessionConfig
     from speko_anyio.providers.connection import ProviderConnection
 
@@ -47,10 +47,11 @@ class ProviderHandler:
     Clients can set options of the provider in the mint's metadata, as in
     ``{"provider_options": {"openai": {"speed": 1.2}}}``, with the fields of `OpenAIOptions`, `XAIOptions` or
     `GoogleOptions`. They override those of `provider`, except ``server_tools``, which are the operator's.
-    What is wrong with them is an `Error` and the end of the session.
+    What is wrong with them is an `ErrorFrame` and the end of the session.
 
-    What the provider says of a failure comes as an `Error` with a code of `speko_anyio.providers.codes` in
-    capitals, and never shows the key. The session goes on while the provider's can be resumed.
+    What the provider says of a failure comes as an `ErrorFrame` with a code of
+    `speko_anyio.providers.codes` in capitals, and never shows the key. The session
+    goes on while the provider's can be resumed.
     """
 
     def __init__(

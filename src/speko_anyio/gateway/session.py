@@ -56,8 +56,9 @@ _CLOSE_READ_WITHIN: Final = 0.25
 loop."""
 
 EXPIRING: Final = "SESSION_EXPIRING"
-"""Code of the `Error` that tells the client what `Expiring` tells the handler. The protocol has no message of
-its own for it; an error that no close follows is one that the session survives, and every client knows it."""
+"""Code of the `ErrorFrame` that tells the client what `Expiring` tells the handler. The protocol has no
+message of its own for it; an error that no close follows is one that the session survives, and every client
+knows it."""
 
 _OPEN: Final = State.OPEN
 _GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
@@ -106,7 +107,7 @@ async def open_session(
     An exception leaves as itself, never in an exception group of ours.
 
     - `ttl`: seconds after which the session is closed; None for no limit. `warn_before` seconds ahead of
-      it an `Expiring` command comes, and the client gets an `Error` with the code ``SESSION_EXPIRING``.
+      it an `Expiring` command comes, and the client gets an `ErrorFrame` with the code ``SESSION_EXPIRING``.
     - `receive_buffer`, `send_buffer`: bytes that may wait for the handler, and for the peer.
     - `meter`: counts what the session uses; None for one that nobody reads.
     """

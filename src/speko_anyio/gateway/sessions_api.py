@@ -14,9 +14,9 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .access import Access, Caller
-from .answers import RequestError, error_response, invalid, shorten, unavailable
+from .authentication import Access, Caller
 from .health import NOT_RUNNING
+from .http_errors import RequestError, error_response, invalid, shorten, unavailable
 from .store import SessionHistory, SessionQuery, SessionStore, Status, StoreError, TranscriptLine
 
 logger = logging.getLogger(__name__)

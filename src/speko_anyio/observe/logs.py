@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from ..protocol.commands import Command
 from ..protocol.frames import Frame
 from ..protocol.state import State
-from .lines import line, redact
 from .observer import SessionInfo, SessionObserver
+from .redaction import line, redact
 
 
 class LogObserver(SessionObserver):
-    """Logs one session, without audio, texts and `secrets`; see `lines.py`."""
+    """Logs one session, without audio, texts and `secrets`; see `redaction.py`."""
 
     def __init__(self, info: SessionInfo, logger: logging.Logger, *, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)

@@ -25,7 +25,7 @@ from .errors import (
 from .frames import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Expiring,
     Frame,
     Initiator,
@@ -63,7 +63,7 @@ __all__ = [
     "ConnectionClosed",
     "Dialect",
     "EndTurn",
-    "Error",
+    "ErrorFrame",
     "Expiring",
     "Frame",
     "HandshakeError",

@@ -33,7 +33,7 @@ from .commands import Clear, Commit, EndTurn, Interrupt, ToolResult
 from .extensions import read_names
 from .frames import (
     Count,
-    Error,
+    ErrorFrame,
     Interruption,
     Ready,
     ResponseEnd,
@@ -115,7 +115,7 @@ class _Direction(NamedTuple, Generic[_T]):
 
 
 ServerMessage = (
-    Ready | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | Error | End
+    Ready | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | ErrorFrame | End
 )
 ClientMessage = Control | Interrupt | ToolResult | UseExtensions
 

@@ -8,7 +8,7 @@
     - `ConnectionClosed`: the session is over, so this can't be done any more
         - `SessionExpired`: since it has lasted as long as it may
 
-(The errors of minting a session over HTTP are in `speko_anyio.client.errors`.)
+(The errors of minting a session over HTTP are in `speko_anyio.errors`.)
 """
 
 from __future__ import annotations

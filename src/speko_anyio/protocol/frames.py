@@ -127,7 +127,7 @@ class ResponseEnd(
     """Why the answer is not complete, in the provider's words; empty if no reason was given."""
 
 
-class Error(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="error"):
+class ErrorFrame(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="error"):
     """The server reports a failure; the session goes on unless a `Close` follows."""
 
     code: str = "UNKNOWN"
@@ -177,7 +177,7 @@ Frame: TypeAlias = (
     | Interruption
     | Usage
     | ResponseEnd
-    | Error
+    | ErrorFrame
     | Unknown
     | Expiring
     | Close

@@ -17,7 +17,7 @@ from .dialect import Dialect, EventT
 from .errors import LocalProtocolError
 from .frames import (
     Audio,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     Ready,
@@ -484,7 +484,7 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
         The one verb that may come before `send_ready`: what fails may be the getting ready.
         """
         _require_text(code=code, message=message)
-        self._queue_message(Error(code, message))
+        self._queue_message(ErrorFrame(code, message))
 
     def _queue_frame(self, frame: codec.ServerMessage) -> None:
         self._check_ready()

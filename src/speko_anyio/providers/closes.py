@@ -282,7 +282,7 @@ _STEPS: Final = {
 
 
 def explain(verdict: Verdict, code: int, reason: str) -> str:
-    """The message of the `Error` that goes with a close."""
+    """The message of the `ErrorFrame` that goes with a close."""
     said = reason.strip().rstrip(".;") or f"it gave no reason, only close code {code}"
     return f"the provider ended the session: {said}; {_STEPS.get(verdict.code or '', 'try again')}"
 

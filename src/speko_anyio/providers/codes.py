@@ -1,7 +1,8 @@
 """The codes of the errors that dialects and the bridge report, which are also the reasons of their closes.
 
-A dialect delivers an `Error` with one of these, or with the provider's own code; a bridge with one of these
-only, in capitals (``PROVIDER_UNAVAILABLE``), and a `Close` that follows has it as its reason, as it is here.
+A dialect delivers an `ErrorFrame` with one of these, or with the provider's own code; a bridge with one of
+these only, in capitals (``PROVIDER_UNAVAILABLE``), and a `Close` that follows has it as its reason, as it is
+here.
 """
 
 from __future__ import annotations

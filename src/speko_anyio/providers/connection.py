@@ -49,7 +49,7 @@ class TransportOptions(TypedDict, total=False):
     """For any sign of life after a ping; default `PING_TIMEOUT`."""
     clock: Callable[[], float] | None
     """Seconds of a clock that never goes back: makes the truncation of interrupted audio exact. None: audio
-    counts as heard when it comes; see `Playback`."""
+    counts as heard when it comes; see `HeardEstimate`."""
     entropy: Entropy
     """Where masking keys and the handshake's nonce come from; default `os.urandom`."""
 

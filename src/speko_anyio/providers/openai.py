@@ -16,7 +16,6 @@ from ..protocol.limits import Limits
 from ..protocol.mint import SessionConfig
 from ..protocol.state import State
 from . import codes
-from . import realtime_events as wire
 from .closes import Service
 from .endpoint import AuthStyle, Endpoint, provider_endpoint
 from .openai_config import (
@@ -31,6 +30,7 @@ from .openai_config import (
 from .options import ServerTool
 from .provider import PROVIDER_LIMITS
 from .realtime import RealtimeDialect
+from .realtime import events as wire
 
 __all__ = [
     "OpenAIDialect",

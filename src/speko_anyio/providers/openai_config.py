@@ -14,12 +14,12 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import SessionConfig
+from .held_input import TurnMode
 from .models import end_notes
 from .options import NameRule, ServerTool, checked, or_unset
-from .realtime_config import AnyTool, convert_tools
-from .realtime_events import ClientEvent, PcmFormat
-from .realtime_turns import TurnRules
-from .turns import TurnMode
+from .realtime.config import AnyTool, convert_tools
+from .realtime.events import ClientEvent, PcmFormat
+from .realtime.turns import TurnRules
 
 SAMPLE_RATE: Final = 24_000
 """The one rate there is, in both directions."""

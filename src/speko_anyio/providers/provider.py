@@ -7,14 +7,14 @@ from typing import ClassVar, Final, NamedTuple
 
 from ..protocol import close_codes
 from ..protocol.errors import LocalProtocolError, SpekoError
-from ..protocol.frames import Close, Error, ResponseEnd, Transcript
+from ..protocol.frames import Close, ErrorFrame, ResponseEnd, Transcript
 from ..protocol.limits import Limits
 from ..protocol.pcm import Buffer, pcm_bytes
 from ..protocol.session import ClientDialect
 from ..protocol.state import Signal, State
 from . import closes, codes
-from .playback import Playback
-from .turns import HeldInput
+from .heard import HeardEstimate
+from .held_input import HeldInput
 
 PROVIDER_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size=16 * 1024 * 1024)
 """The default limits of these dialects: audio travels as JSON here, and a provider's messages pass 1 MiB;
@@ -37,7 +37,7 @@ class ProviderSession(NamedTuple):
 
 
 class ProviderDialect(ClientDialect, abc.ABC):
-    """The client's side of a session with a provider. `Playback.clock` tells how the caller makes the
+    """The client's side of a session with a provider. `HeardEstimate.clock` tells how the caller makes the
     truncation of interrupted audio exact.
 
     - `input_sample_rate`, `output_sample_rate`: samples a second that were asked of the provider.
@@ -45,7 +45,8 @@ class ProviderDialect(ClientDialect, abc.ABC):
     - `ready_timeout`: seconds from the opening until the provider must have accepted the configuration.
 
     The remaining parameters are those of `Dialect`. If the provider closes because of a failure, there is an
-    `Error` with one of `codes`, and the `Close` that follows has the same code as its reason; see `closes`.
+    `ErrorFrame` with one of `codes`, and the `Close` that follows has the same code as its reason; see
+    `closes`.
     """
 
     _service: ClassVar[closes.Service]
@@ -73,11 +74,11 @@ class ProviderDialect(ClientDialect, abc.ABC):
         """Samples a second of the audio that comes: the provider's, see `Ready` and `Audio.sample_rate`."""
         self.notes = notes
         """What of the configuration the provider can't honour, and what became of it; for a log."""
-        self.playback = Playback(output_sample_rate)
+        self.playback = HeardEstimate(output_sample_rate)
         self.provider_session = ProviderSession()
-        self.failure: Error | None = None
+        self.failure: ErrorFrame | None = None
         """The error that ended the session; None when something else did, or nothing yet. It was, or is
-        still to be, delivered like any `Error`."""
+        still to be, delivered like any `ErrorFrame`."""
         self.turns_heard = 0
         """Turns of the user that the provider said were over, as it heard it, while it was not answering.
         Gemini says no such thing."""
@@ -150,14 +151,14 @@ class ProviderDialect(ClientDialect, abc.ABC):
         if self._state is State.OPEN:
             self.verdict = verdict = closes.judge(self._service, code, reason, self.moment)
             if verdict.code is not None:
-                self.failure = Error(verdict.code, closes.explain(verdict, code, reason))
+                self.failure = ErrorFrame(verdict.code, closes.explain(verdict, code, reason))
                 self._events.append(self.failure)
                 reason = verdict.code
         super()._peer_closed(code, reason)
 
     def _not_ready(self) -> None:
         message = f"the provider did not accept the session within {self._ready_timeout:g} s; try again"
-        self.failure = Error(codes.NOT_READY, message)
+        self.failure = ErrorFrame(codes.NOT_READY, message)
         self._events.append(self.failure)
         self.close(close_codes.NORMAL, codes.NOT_READY)
 

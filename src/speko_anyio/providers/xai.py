@@ -15,15 +15,15 @@ from ..protocol.limits import Limits
 from ..protocol.mint import SessionConfig
 from ..protocol.state import State
 from . import codes
-from . import realtime_events as wire
 from .closes import Service
 from .endpoint import AuthStyle, Endpoint, provider_endpoint
 from .options import ServerTool
 from .provider import PROVIDER_LIMITS
 from .realtime import RealtimeDialect
-from .realtime_gate import Phase
-from .realtime_user import first_part, part_of
-from .recent import Recent
+from .realtime import events as wire
+from .realtime.gate import Phase
+from .realtime.user import first_part, part_of
+from .recent_ids import RecentIds
 from .xai_config import UpdateSession, XAIOptions, XAIVad, configure
 
 __all__ = ["ServerTool", "XAIDialect", "XAIOptions", "XAIVad", "xai_endpoint"]
@@ -116,7 +116,7 @@ class XAIDialect(RealtimeDialect):
             state=state,
         )
         self._resumable = options.resumption
-        self._texts = Recent(_REMEMBERED_TEXTS)
+        self._texts = RecentIds(_REMEMBERED_TEXTS)
         """Names of what the user said in turn."""
         self._text: str | None = None
         """The last of them, which may still grow unless it is answered."""

@@ -10,11 +10,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
+from .held_input import TurnMode
 from .options import NameRule, ServerTool, checked, or_unset
-from .realtime_config import AnyTool, convert_tools
-from .realtime_events import ClientEvent, PcmFormat
-from .realtime_turns import TurnRules
-from .turns import TurnMode
+from .realtime.config import AnyTool, convert_tools
+from .realtime.events import ClientEvent, PcmFormat
+from .realtime.turns import TurnRules
 
 _SILENCE_MARGIN_MS: Final = 300
 """Silence beyond what the detection asks for, so that it surely notices."""

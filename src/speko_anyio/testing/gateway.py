@@ -11,12 +11,12 @@ import httpx
 import msgspec
 
 from ..client.api import Speko
-from ..client.block import block
 from ..client.mint import AnyGrant, Mint
 from ..client.opening import SessionOptions
 from ..client.realtime import Realtime, open_session
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool
+from ..net.contexts import block
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, APIErrorBody, MintRequest, SessionGrant
 from .peer import FakePeer
 from .script import Script, scripted

@@ -8,7 +8,7 @@ from random import Random
 
 from ..protocol.frames import (
     Close,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     Ready,
@@ -23,7 +23,7 @@ def reordered(frames: Iterable[Frame], random: Random) -> list[Frame]:
     """The same frames in another order that the protocol allows, drawn from `random`.
 
     Each of these keeps its own order: audio, the transcripts of either role, tool calls, the news of each
-    tool on the server, usage. Nothing passes `Ready`, an `Interruption`, a `ResponseEnd`, an `Error` or
+    tool on the server, usage. Nothing passes `Ready`, an `Interruption`, a `ResponseEnd`, an `ErrorFrame` or
     `Close`.
     """
     result: list[Frame] = []
@@ -39,7 +39,7 @@ def reordered(frames: Iterable[Frame], random: Random) -> list[Frame]:
                 del streams[key]
 
     for frame in frames:
-        if isinstance(frame, Ready | Interruption | ResponseEnd | Error | Close):
+        if isinstance(frame, Ready | Interruption | ResponseEnd | ErrorFrame | Close):
             mix()
             result.append(frame)
         else:

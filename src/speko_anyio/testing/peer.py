@@ -20,7 +20,7 @@ from ..protocol.extensions import USAGE
 from ..protocol.frames import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Expiring,
     Frame,
     Interruption,
@@ -338,7 +338,7 @@ class FakePeer(FakeServer):
                 core.send_usage(heard, spoken)
             case ResponseEnd(status=status, reason=reason):
                 core.send_response_end(status, reason)
-            case Error(code=code, message=message):
+            case ErrorFrame(code=code, message=message):
                 core.send_error(code, message)
             case Unknown(raw=text):
                 self.malformed(text)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ..recording.recording import Recording
     from .gateway import FakeGateway
-    from .recording import Recording
 
 # Written out: importing them would import asyncio.
 _VIRTUAL_BACKENDS = ("asyncio", "trio") if find_spec("trio") else ("asyncio",)
@@ -91,7 +91,7 @@ def _asks_for_virtual_time(item: pytest.Item) -> bool:
 @pytest.fixture
 def speko_recording(request: pytest.FixtureRequest) -> Callable[[str], Recording]:
     """Loads recorded sessions by name, from the folder ``recordings`` beside the test's file."""
-    from .recording import Recording
+    from ..recording.recording import Recording
 
     folder = request.path.parent / "recordings"
     return lambda name: Recording.load(folder / name)

@@ -12,8 +12,8 @@ from ..protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, Tool
 from ..protocol.errors import ConnectionClosed, LocalProtocolError
 from ..protocol.extensions import USAGE
 from ..protocol.frames import Close, Expiring, Ready, ResponseEnd
+from ..recording.recording import Recording
 from .peer import FakePeer
-from .recording import Recording
 from .script import Step
 
 PATIENCE: Final = 10.0

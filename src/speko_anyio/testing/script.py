@@ -11,7 +11,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
-from ..client.block import block
+from ..net.contexts import block
 from ..protocol.errors import ConnectionClosed
 from ..protocol.state import State
 

@@ -7,11 +7,11 @@ from typing import Unpack
 
 import anyio
 
-from ..client.block import block
 from ..client.opening import SessionOptions
 from ..client.realtime import open_session
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool
+from ..net.contexts import block
 from ..protocol import (
     NEED_DATA,
     Close,

@@ -14,7 +14,7 @@ from speko_anyio.protocol.errors import ConnectionClosed
 from speko_anyio.protocol.frames import (
     Audio,
     Close,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     ResponseEnd,
@@ -128,7 +128,7 @@ class FakeSession:
         await self._send(ResponseEnd(status, reason))
 
     async def send_error(self, code: str, message: str) -> None:
-        await self._send(Error(code=code, message=message))
+        await self._send(ErrorFrame(code=code, message=message))
 
     def turn_ended(self) -> None:
         self.turns_ended += 1

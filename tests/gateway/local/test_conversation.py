@@ -21,7 +21,7 @@ from speko_anyio.gateway.local.wire import Heard
 from speko_anyio.protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
 from speko_anyio.protocol.frames import (
     Audio,
-    Error,
+    ErrorFrame,
     Frame,
     Interruption,
     ResponseEnd,
@@ -143,8 +143,8 @@ async def test_silence_ends_the_turn_and_a_late_commit_asks_nothing_more() -> No
         assert len(finals(session)) == 2
         assert session.turns_ended == 1
         session.say(Commit())
-        await session.wait_for(is_a(Error))
-    assert [f.code for f in session.frames if isinstance(f, Error)] == ["INPUT_EMPTY"]
+        await session.wait_for(is_a(ErrorFrame))
+    assert [f.code for f in session.frames if isinstance(f, ErrorFrame)] == ["INPUT_EMPTY"]
 
 
 async def test_partial_transcripts_come_first_and_cost_the_final_nothing() -> None:
@@ -230,7 +230,7 @@ async def test_an_interrupt_of_nothing_is_nothing() -> None:
     session = FakeSession()
     async with serving("thanks", session):
         session.say(Interrupt(), Commit())
-        await session.wait_for(is_a(Error))
+        await session.wait_for(is_a(ErrorFrame))
     assert not any(isinstance(frame, Interruption) for frame in session.frames)
 
 
@@ -290,8 +290,8 @@ async def test_a_failing_recogniser_is_an_error_and_the_session_goes_on() -> Non
     async with serving("thanks", session) as recognizer:
         recognizer.fails = True
         session.say(*question(), Commit())
-        error = (await session.wait_for(is_a(Error))).frame
-        assert error == Error("OVERLOADED", "the gateway's recogniser has too much to do; try again")
+        error = (await session.wait_for(is_a(ErrorFrame))).frame
+        assert error == ErrorFrame("OVERLOADED", "the gateway's recogniser has too much to do; try again")
         end = (await session.wait_for(is_a(ResponseEnd))).frame
         assert end == ResponseEnd("failed", "OVERLOADED")
         recognizer.fails = False
@@ -305,8 +305,8 @@ async def test_turns_faster_than_answers_are_refused() -> None:
     silent_turn = (AudioIn(pcm.silence(0.1, 16_000), 16_000), Commit())
     async with serving("thanks", session):
         session.say(*silent_turn * (module.MAX_WAITING_REPLIES + 3))
-        error = (await session.wait_for(is_a(Error))).frame
-    assert isinstance(error, Error)
+        error = (await session.wait_for(is_a(ErrorFrame))).frame
+    assert isinstance(error, ErrorFrame)
     assert error.code == "OVERLOADED"
 
 
@@ -315,7 +315,7 @@ async def test_an_unknown_voice_is_an_error_and_the_usual_one_speaks() -> None:
     async with serving("thanks", session):
         session.say(*question(), Commit())
         await session.wait_for(is_a(Audio))
-    (error,) = [frame for frame in session.frames if isinstance(frame, Error)]
+    (error,) = [frame for frame in session.frames if isinstance(frame, ErrorFrame)]
     assert error.code == "UNKNOWN_VOICE"
 
 
@@ -332,7 +332,7 @@ async def test_a_chosen_voice_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
         session.say(*question(), Commit())
         await session.wait_for(is_a(Audio))
     assert used == ["en-us+f3"]
-    assert not any(isinstance(frame, Error) for frame in session.frames)
+    assert not any(isinstance(frame, ErrorFrame) for frame in session.frames)
 
 
 async def test_a_newer_command_is_passed_over() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.protocol import Audio, Close, Error, Interruption, Ready, ServerToolCall, Usage
+from speko_anyio.protocol import Audio, Close, ErrorFrame, Interruption, Ready, ServerToolCall, Usage
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.xai import XAIOptions
@@ -209,7 +209,7 @@ def test_tools_of_the_providers_own(provider: str) -> None:
 def test_a_response_that_fails(provider: str) -> None:
     talk = call(DOUBLES[provider]([Fail()]))
     talk.ask()
-    assert len(talk.of(Error)) == 1
+    assert len(talk.of(ErrorFrame)) == 1
     talk.ask()
     assert talk.said("assistant") == ["All right."]
 
@@ -218,7 +218,7 @@ def test_a_response_that_fails(provider: str) -> None:
 def test_too_much_was_asked(provider: str) -> None:
     talk = call(DOUBLES[provider]([RateLimit()]))
     talk.ask()
-    (error,) = talk.of(Error)
+    (error,) = talk.of(ErrorFrame)
     assert error.code == ("provider_quota_exceeded" if provider == "google" else "rate_limit_exceeded")
     assert (talk.session.closed is None) == (provider != "google")
 

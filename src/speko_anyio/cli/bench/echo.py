@@ -8,7 +8,7 @@ import anyio
 
 from ...client.session import RealtimeSession
 from ...protocol.errors import SpekoError
-from ...protocol.frames import Audio, Error
+from ...protocol.frames import Audio, ErrorFrame
 from .outcome import Outcome
 from .plan import MESSAGE_SECONDS, Plan
 
@@ -79,7 +79,7 @@ async def run_echo(
         try:
             with limit:
                 async for frame in session:
-                    if isinstance(frame, Error):
+                    if isinstance(frame, ErrorFrame):
                         outcome.error = f"{frame.code}: {frame.message}"
                     if not isinstance(frame, Audio):
                         continue

@@ -37,9 +37,9 @@ class LocalVoice:
     One worker takes one utterance at a time, at about 0.1 s of work for a second of speech, so it
     serves about five people who talk at once, and many more sessions that are mostly silent. Partial
     transcripts are left out while no worker is idle. Eight utterances for each worker may wait for
-    their final transcript; a turn beyond that gets an `Error` with code ``OVERLOADED`` and no answer.
+    their final transcript; a turn beyond that gets an `ErrorFrame` with code ``OVERLOADED`` and no answer.
     A worker that crashes is replaced and the turn it was at tried once more; when that fails too, the turn
-    gets an `Error` with code ``RECOGNIZER_FAILED``.
+    gets an `ErrorFrame` with code ``RECOGNIZER_FAILED``.
 
     The session's model, system prompt and temperature are ignored; `voice` is one of espeak-ng's
     names, such as ``en-us``, ``en-us+f3`` or ``de`` (it understands English only, whatever it speaks).

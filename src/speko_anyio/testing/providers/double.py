@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import ByteStream, Listener
 from anyio.streams.tls import TLSListener
 
-from ...client.block import block
+from ...net.contexts import block
 from .script import COMMON, CallTools, Fail, Pace, RateLimit, Reply, RunTool, Say, Silent, steps
 from .server_socket import ServerSocket
 from .session import DEATH, DoubleSession, Refusal, Request, Script

@@ -1,0 +1,45 @@
+"""Public names that load their module on first use, so that importing a package stays cheap."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
+
+from ._extras import install_extra
+
+
+def lazy_exports(
+    package: str,
+    homes: Mapping[str, tuple[str, ...]],
+    *,
+    extra: str = "",
+    requires: Collection[str] = (),
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` (PEP 562) of `package`, whose public names live in submodules.
+
+    - `homes` maps each submodule, relative to the package, to the names that come from it.
+    - `requires`: top-level modules that `extra` installs; where one is missing, the ImportError says so.
+    """
+    home_of = {name: home for home, names in homes.items() for name in names}
+    module = sys.modules[package]
+
+    def load(name: str) -> object:
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=module)
+        try:
+            value: object = getattr(import_module(f"{package}.{home_of[name]}"), name)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing not in requires:
+                raise
+            raise ImportError(
+                f"{package} needs {missing}, which is not installed; {install_extra(extra)}", name=missing
+            ) from None
+        setattr(module, name, value)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*vars(module), *home_of})
+
+    return load, names

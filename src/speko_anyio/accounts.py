@@ -1,0 +1,313 @@
+"""Sessions with a provider itself: your own key with it, and no service or gateway between."""
+
+from __future__ import annotations
+
+import abc
+import os
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar, Final, Unpack
+
+from .client.arguments import check_text, tool_list
+from .client.config import session_config
+from .client.direct import HEADERS, open_connection
+from .client.opening import SessionOptions
+from .client.session import RealtimeSession
+from .client.tools import AnyTool
+from .errors import ConfigurationError, MissingAPIKeyError
+from .observe.observer import introduced
+from .protocol.errors import LocalProtocolError
+from .protocol.mint import SampleRate, SessionConfig
+from .protocol.tokens import find_key_fault, strip_invisible
+from .providers.connection import (
+    ConnectionOptions,
+    GoogleConnection,
+    OpenAIConnection,
+    ProviderConnection,
+    XAIConnection,
+)
+from .providers.endpoint import AuthStyle, Endpoint
+from .providers.google import GoogleAuthStyle, GoogleOptions, google_endpoint
+from .providers.openai import OpenAIOptions, openai_endpoint
+from .providers.options import with_wishes
+from .providers.xai import XAIOptions, xai_endpoint
+
+_OPENAI_OPTIONS: Final = OpenAIOptions()
+_XAI_OPTIONS: Final = XAIOptions()
+_GOOGLE_OPTIONS: Final = GoogleOptions()
+
+
+class Provider(abc.ABC):
+    """A provider's service, and an account with it: `OpenAI`, `XAI`, `Google`. Shows its key nowhere.
+
+    Use it for sessions straight with the provider (`connect`), or give it to a gateway.
+    """
+
+    name: ClassVar[str]
+    """As in ``speko.realtime.connect(provider=...)``."""
+    key_variable: ClassVar[str]
+    """Of the environment, for the API key."""
+    url_variable: ClassVar[str]
+    """Of the environment, for the base URL."""
+    usual_model: ClassVar[str]
+    """To take when nobody chose."""
+    speko_models: ClassVar[Mapping[str, str]] = {}
+    """The provider's own names of models that Speko's API calls otherwise."""
+
+    def __init__(self, api_key: str | None, base_url: str | None, default_url: str) -> None:
+        check_text("api_key", api_key)
+        check_text("base_url", base_url)
+        key = strip_invisible(api_key or os.environ.get(self.key_variable) or "")
+        if not key:
+            raise MissingAPIKeyError(self.key_variable, f"{type(self).__name__}(api_key=...)")
+        fault = find_key_fault(key)
+        if fault is not None:
+            raise ConfigurationError(f"the API key {fault}; check {self.key_variable}")
+        self._api_key = key
+        self._base_url = strip_invisible(base_url or os.environ.get(self.url_variable) or default_url)
+        # What can't be used is found out here, and not at the first session.
+        try:
+            self.endpoint(self.usual_model)
+        except LocalProtocolError as error:
+            variables = f"{self.key_variable} and {self.url_variable}"
+            raise ConfigurationError(f"{error} (what is not passed comes from {variables})") from None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.endpoint(self.usual_model)!r}>"
+
+    @classmethod
+    def is_configured(cls) -> bool:
+        """Whether the environment has a key for it."""
+        return bool(strip_invisible(os.environ.get(cls.key_variable, "")))
+
+    @abc.abstractmethod
+    def endpoint(self, model: str) -> Endpoint:
+        """Where and how to connect; it holds the key. `LocalProtocolError` when something can't be used."""
+
+    @abc.abstractmethod
+    def connection(
+        self,
+        config: SessionConfig,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        resumption: str | None = None,
+        **options: Unpack[ConnectionOptions],
+    ) -> ProviderConnection:
+        """A core for one connection, at byte level, not connected yet.
+
+        - `metadata`: of the mint; what it has under ``provider_options`` goes before this account's options.
+        - `resumption`: of an earlier connection's dialect, to go on where that one was.
+
+        `LocalProtocolError` when `config` or `metadata` can't be used.
+        """
+
+    def connect(
+        self,
+        *,
+        model: str,
+        voice: str | None = None,
+        system_prompt: str | None = None,
+        temperature: float | None = None,
+        input_sample_rate: SampleRate | None = None,
+        output_sample_rate: SampleRate | None = None,
+        tools: Iterable[AnyTool] = (),
+        **options: Unpack[SessionOptions],
+    ) -> AbstractAsyncContextManager[RealtimeSession, None]:
+        """Hold a session with the provider open for the block: the same as `Realtime.connect` gives.
+
+        The parameters are those of `Realtime.connect`. What of them the provider can't honour is logged as a
+        warning. A sample rate that the provider does not have is changed here, which takes the extra `audio`
+        (ImportError without it) and delays speech by up to 20 ms; None is the provider's own rate.
+        `session_id` is made up here, and `expires_at` is empty. Of `options`, `ping_timeout` is 60 by
+        default, and `limits` are `PROVIDER_LIMITS`: audio travels as JSON here.
+
+        Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the
+        session, `LocalProtocolError` when a parameter can't be used, `ConfigurationError` when `temperature`
+        is not finite. A configuration that the provider refuses is an `ErrorFrame` and the session's end.
+        """
+        tools = tool_list(tools)
+        config = session_config(
+            provider=self.name,
+            model=model,
+            voice=voice,
+            system_prompt=system_prompt,
+            temperature=temperature,
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            tools=tools,
+        )
+        options["observer"] = introduced(options.get("observer"), provider=self.name, model=model)
+        return open_connection(
+            lambda core_options: self.connection(
+                config, clock=time.monotonic, headers=HEADERS, **core_options
+            ),
+            self.endpoint(model),
+            config,
+            session_id=f"{self.name}-{uuid.uuid4().hex[:12]}",
+            tools=tools,
+            **options,
+        )
+
+
+class OpenAI(Provider):
+    """OpenAI Realtime, or any server that speaks its protocol.
+
+    - `api_key`: else ``OPENAI_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``OPENAI_BASE_URL``, else OpenAI
+      itself. `path` is added to it.
+    - `auth`: how the key travels; see `AuthStyle`.
+    - `options`: what only OpenAI has.
+
+    `ConfigurationError` when something of it can't be used.
+    """
+
+    name = "openai"
+    key_variable = "OPENAI_API_KEY"
+    url_variable = "OPENAI_BASE_URL"
+    usual_model = "gpt-realtime-2.1"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        path: str = "/realtime",
+        auth: AuthStyle = "header",
+        options: OpenAIOptions = _OPENAI_OPTIONS,
+    ) -> None:
+        self._path = path
+        self._auth: AuthStyle = auth
+        self._options = options
+        super().__init__(api_key, base_url, "wss://api.openai.com/v1")
+
+    def endpoint(self, model: str) -> Endpoint:
+        return openai_endpoint(
+            self._api_key, model, base_url=self._base_url, path=self._path, auth=self._auth
+        )
+
+    def connection(
+        self,
+        config: SessionConfig,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        resumption: str | None = None,
+        **options: Unpack[ConnectionOptions],
+    ) -> OpenAIConnection:
+        wanted = with_wishes(self._options, metadata, self.name)
+        return OpenAIConnection(self.endpoint(config.model), config, options=wanted, **options)
+
+
+class XAI(Provider):
+    """xAI Grok Voice.
+
+    - `api_key`: else ``XAI_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``XAI_BASE_URL``, else xAI
+      itself. `path` is added to it.
+    - `auth`: how the key travels; see `AuthStyle`.
+    - `reasoning_effort`: passed to the service as it is.
+    - `options`: what only xAI has.
+
+    `ConfigurationError` when something of it can't be used.
+    """
+
+    name = "xai"
+    key_variable = "XAI_API_KEY"
+    url_variable = "XAI_BASE_URL"
+    usual_model = "grok-voice-latest"
+    speko_models: ClassVar[Mapping[str, str]] = {"grok-voice-beta": "grok-voice-latest"}
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        path: str = "/realtime",
+        auth: AuthStyle = "header",
+        reasoning_effort: str | None = None,
+        options: XAIOptions = _XAI_OPTIONS,
+    ) -> None:
+        self._path = path
+        self._auth: AuthStyle = auth
+        self._reasoning_effort = reasoning_effort
+        self._options = options
+        super().__init__(api_key, base_url, "wss://api.x.ai/v1")
+
+    def endpoint(self, model: str, *, conversation_id: str | None = None) -> Endpoint:
+        return xai_endpoint(
+            self._api_key,
+            model,
+            base_url=self._base_url,
+            path=self._path,
+            conversation_id=conversation_id,
+            reasoning_effort=self._reasoning_effort,
+            auth=self._auth,
+        )
+
+    def connection(
+        self,
+        config: SessionConfig,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        resumption: str | None = None,
+        **options: Unpack[ConnectionOptions],
+    ) -> XAIConnection:
+        wanted = with_wishes(self._options, metadata, self.name)
+        endpoint = self.endpoint(config.model, conversation_id=resumption)
+        return XAIConnection(endpoint, config, options=wanted, **options)
+
+
+class Google(Provider):
+    """Gemini Live.
+
+    - `api_key`: else ``GEMINI_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``GEMINI_BASE_URL``, else
+      Google's Gemini API. `path` is added to it, by default the service's own; see `google_endpoint` for
+      Vertex AI.
+    - `auth`: what the key is; see `GoogleAuthStyle`.
+    - `options`: what only Gemini has.
+
+    `ConfigurationError` when something of it can't be used.
+    """
+
+    name = "google"
+    key_variable = "GEMINI_API_KEY"
+    url_variable = "GEMINI_BASE_URL"
+    usual_model = "gemini-3.8-live"
+    speko_models: ClassVar[Mapping[str, str]] = {
+        "gemini-2.5-flash-native-audio": "gemini-2.5-flash-native-audio-latest"
+    }
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        path: str | None = None,
+        auth: GoogleAuthStyle = "header",
+        options: GoogleOptions = _GOOGLE_OPTIONS,
+    ) -> None:
+        self._path = path
+        self._auth: GoogleAuthStyle = auth
+        self._options = options
+        super().__init__(api_key, base_url, "wss://generativelanguage.googleapis.com")
+
+    def endpoint(self, model: str) -> Endpoint:
+        return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
+
+    def connection(
+        self,
+        config: SessionConfig,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        resumption: str | None = None,
+        **options: Unpack[ConnectionOptions],
+    ) -> GoogleConnection:
+        wanted = with_wishes(self._options, metadata, self.name)
+        endpoint = self.endpoint(config.model)
+        return GoogleConnection(endpoint, config, options=wanted, resumption_handle=resumption, **options)
+
+
+PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google)
+"""Every provider there is a dialect for."""

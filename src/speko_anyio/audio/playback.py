@@ -1,0 +1,440 @@
+"""What is to be heard and was not yet: the buffer between a session, which answers faster than anybody
+listens, and whatever plays at the speed of speech.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import deque
+from typing import Final, Self
+
+import anyio
+import msgspec
+
+from ..protocol.frames import Audio, Close, Frame, Interruption, ResponseEnd, Transcript, Usage
+from ..protocol.mint import DEFAULT_SAMPLE_RATE
+from ..protocol.pcm import Buffer, pcm_bytes
+from .pcm import SAMPLE_BYTES
+from .resample import Resampler
+
+logger: Final = logging.getLogger("speko_anyio")
+
+DEFAULT_MAX_BUFFER: Final = 16 * 1024 * 1024
+"""Bytes of audio that wait to be played at most: almost six minutes at 24 kHz, which no answer takes. A
+playback never blocks, so that an interruption is never kept waiting; what does not fit is dropped."""
+
+MAX_MARKS: Final = 4096
+"""Transcripts and turns that wait for their place in the audio; of more, the oldest are forgotten."""
+
+CHUNK_SECONDS: Final = 0.02
+"""Of audio in one chunk, unless told otherwise: what telephony sends."""
+
+_LONGEST_PIECE: Final = 0.1
+"""Seconds of audio in one piece. Longer ones come faster than they play, and the next is not waited for."""
+
+_ROUNDING: Final = 4 * SAMPLE_BYTES
+"""Bytes by which a conversion may fall short because whole samples are all that it gives."""
+
+MAX_LATE: Final = 0.2
+"""Seconds that `Playback.chunks` catches up on when whoever takes them was late; more is let go, for a burst
+of old audio would only fill the next buffer."""
+
+
+class Flushed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a flush cut off."""
+
+    turn: int
+    """The number of the turn that was playing; 0 when nothing had been played yet."""
+    played_ms: int
+    """Milliseconds of that turn that were played."""
+    dropped_ms: int
+    """Milliseconds that will never be heard."""
+    text: str
+    """What the assistant had said by then, as far as its transcripts tell: see `Playback.text`."""
+
+
+class Playback:
+    """Audio that waits to be played: fed by a session, drained by a speaker, a phone bridge or a test.
+
+    Give it to a session as a handler, ``session.on(playback.feed)``, and take from it with `read`, which
+    never waits, or by iterating over `chunks`, which keeps to the clock. An `Interruption` flushes it.
+
+    A *turn* is one answer: it begins with the first audio, or transcript of the assistant, after a
+    `ResponseEnd`, an `Interruption` or a `flush`. Until the first `ResponseEnd` arrives, it also begins after
+    a `Usage`. Turns are counted from 1.
+
+    - `sample_rate`: samples a second of what is read. Audio of another rate is converted, which needs soxr.
+    - `max_buffer`: bytes of audio that may wait. Audio beyond that is dropped, and counted in `overflow_ms`.
+       A piece that fits only in part is cut.
+
+    Rate conversion holds some audio back: 20 ms from 24 to 16 kHz, up to 80 ms for other rates. Speech that
+    arrives just in time is therefore delayed once by that much, and then plays without gaps.
+
+    Everything but the iteration over `chunks` may be called from any thread, and never blocks, so that an
+    audio callback can.
+    """
+
+    def __init__(
+        self, *, sample_rate: int = DEFAULT_SAMPLE_RATE, max_buffer: int = DEFAULT_MAX_BUFFER
+    ) -> None:
+        if sample_rate <= 0:
+            raise ValueError(f"the sample rate is {sample_rate}; pass samples a second, above 0")
+        self.sample_rate = sample_rate
+        """Samples a second of what `read` gives."""
+        self._max_buffer = max_buffer
+        # Held for some copying of bytes at most: an audio callback must not wait longer.
+        self._lock = threading.Lock()
+        self._waiting: deque[bytes] = deque()
+        self._taken = 0
+        """Bytes of the first that were read already."""
+        self._written = 0
+        self._played = 0
+        self._dropped = 0
+        self._overflow = 0
+        self._resampler: Resampler | None = None
+        self._held_back = False
+        """Whether the resampler may have something that was not given yet."""
+        self._owed = 0.0
+        """Bytes that the resampler still has to return for the audio pushed so far."""
+        self._cushion = 0
+        """The most bytes that it holds back at any time."""
+        self._piece = 0.0
+        """Bytes that the last piece came to, or `_longest_piece` if it was longer."""
+        self._longest_piece = _LONGEST_PIECE * SAMPLE_BYTES * sample_rate
+        self._flowing = False
+        """Whether speech is being read, rather than awaited."""
+        self._waited = 0
+        """Bytes of silence read since the last piece was written, while waiting for more audio."""
+        self._marks: deque[_Mark] = deque(maxlen=MAX_MARKS)
+        self._between_turns = True
+        self._reports_ends = False
+        """Whether a `ResponseEnd` has come."""
+        self._turns = 0
+        self._turn = 0
+        self._turn_started = 0
+        self._text = ""
+        self._last_flush: Flushed | None = None
+        self._last_read = b""
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<Playback turn={self._turn} played={self.played_ms} ms buffered={self.buffered_ms} ms>"
+
+    # Into it
+
+    def feed(self, frame: Frame) -> None:
+        """Take a frame of any kind: audio waits to be played, an interruption flushes, `Close` is the end."""
+        match frame:
+            case Audio(pcm=pcm, sample_rate=rate):
+                self.write(pcm, rate)
+            case Interruption():
+                self.flush()
+            case Transcript(role="assistant", text=text):
+                with self._lock:
+                    self._begin_turn()
+                    self._mark(_Mark(self._written, text=text))
+            case ResponseEnd():
+                self._reports_ends = True
+                self._end_turn()
+            case Usage() if not self._reports_ends:
+                self._end_turn()
+            case Close():
+                self.end()
+            case _:
+                pass
+
+    def write(self, pcm: Buffer, sample_rate: int | None = None) -> None:
+        """Append PCM16 mono, whole samples, at `sample_rate` samples a second; at the playback's own if None.
+
+        ImportError when the rate has to be converted and soxr is not installed; TypeError for an array that
+        is not mono int16.
+        """
+        pcm = pcm_bytes(pcm)
+        with self._lock:
+            self._begin_turn()
+            self._waited = 0
+            pcm = self._convert(pcm, self.sample_rate if sample_rate is None else sample_rate)
+            room = (self._max_buffer - self._buffered) // SAMPLE_BYTES * SAMPLE_BYTES
+            lost = max(0, len(pcm) - room)
+            # Cut the end off: many small pieces of the same audio would leave the same bytes.
+            self._append(pcm[: len(pcm) - lost] if lost else pcm)
+            first = lost and not self._overflow
+            self._overflow += lost
+        if first:
+            logger.warning("playback: nobody plays the audio as fast as it comes; some of it is dropped")
+
+    def _end_turn(self) -> None:
+        with self._lock:
+            self._drain_resampler()
+            self._between_turns = True
+
+    def end_of_speech(self) -> None:
+        """No more audio follows for now: a rate conversion holds nothing back any longer.
+
+        `feed` does this at the end of an answer. Without it, what is held back is played once nothing has
+        followed for as long as a conversion lasts.
+        """
+        with self._lock:
+            self._drain_resampler()
+
+    def end(self) -> None:
+        """Nothing more will come: `chunks` ends once everything was played."""
+        with self._lock:
+            self._drain_resampler()
+            self._ended = True
+
+    # Out of it
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes of PCM16, of which silence makes up what is not there. Never waits.
+
+        ValueError when that would be half a sample.
+        """
+        if size % SAMPLE_BYTES:
+            raise ValueError(f"{size} bytes are not whole PCM16 samples; read an even number")
+        with self._lock:
+            pcm = b"" if self._waits_for_more(size) else self._take(size)
+            self._reach_marks()
+        self._last_read = pcm + bytes(size - len(pcm))
+        return self._last_read
+
+    def chunks(self, seconds: float = CHUNK_SECONDS) -> Chunks:
+        """Iterate over what is to be played, in pieces of `seconds`: see `Chunks`."""
+        return Chunks(self, seconds)
+
+    def flush(self) -> Flushed:
+        """Forget what was not played yet, and say what that was. The next audio begins a turn."""
+        with self._lock:
+            dropped = self._buffered
+            flushed = Flushed(
+                turn=self._turn,
+                played_ms=self._milliseconds(self._played - self._turn_started),
+                dropped_ms=self._milliseconds(dropped),
+                text=self._text,
+            )
+            self._last_flush = flushed
+            self._waiting.clear()
+            self._taken = 0
+            self._dropped += dropped
+            self._written = self._played
+            self._marks.clear()
+            self._between_turns = True
+            if self._resampler is not None:
+                self._resampler.reset()
+                self._nothing_held_back()
+        return flushed
+
+    # What has become of it
+
+    @property
+    def played_ms(self) -> int:
+        """Milliseconds that were read, without the silence."""
+        return self._milliseconds(self._played)
+
+    @property
+    def buffered_ms(self) -> int:
+        """Milliseconds that wait to be played."""
+        return self._milliseconds(self._buffered)
+
+    @property
+    def dropped_ms(self) -> int:
+        """Milliseconds that flushes have cut off."""
+        return self._milliseconds(self._dropped)
+
+    @property
+    def overflow_ms(self) -> int:
+        """Milliseconds that came when `max_buffer` was full."""
+        return self._milliseconds(self._overflow)
+
+    @property
+    def turn(self) -> int:
+        """The number of the turn that is playing, or was last; 0 before the first."""
+        return self._turn
+
+    @property
+    def turn_played_ms(self) -> int:
+        """Milliseconds of that turn that were played."""
+        return self._milliseconds(self._played - self._turn_started)
+
+    @property
+    def text(self) -> str:
+        """The assistant's transcript that came with what is playing. Services send transcripts about when
+        they send the audio, so it is near the words that are heard, and no exact place."""
+        return self._text
+
+    @property
+    def last_read(self) -> bytes:
+        """What was read last, silence included: for a level meter."""
+        return self._last_read
+
+    @property
+    def last_flush(self) -> Flushed | None:
+        """What the last flush cut off, such as that of an interruption; None before the first."""
+        return self._last_flush
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything was played, and nothing more will come."""
+        return self._ended and not self._buffered
+
+    # The caller holds the lock
+
+    @property
+    def _buffered(self) -> int:
+        return self._written - self._played
+
+    def _milliseconds(self, size: int) -> int:
+        return size * 1000 // (SAMPLE_BYTES * self.sample_rate)
+
+    def _waits_for_more(self, size: int) -> bool:
+        """Whether to read silence although some audio is there, because the rest of it is under way.
+
+        To end a conversion in mid-speech, or to read half a piece and then silence, is heard as a click. So
+        speech is read only once there is enough of it to go on for as long as it arrives in time. When it
+        stops arriving, it has paused, and what was held back is played.
+        """
+        if not self._held_back:
+            return False
+        missing = size - self._buffered
+        if not self._flowing:
+            # A reading that is too large for what a conversion holds back is short of audio in any case.
+            if (
+                missing <= self._cushion + _ROUNDING
+                and (missing > 0 or self._buffered + self._owed < self._enough_for(size))
+                and self._waited < max(self._cushion, self._piece) + _ROUNDING
+            ):
+                self._waited += size
+                return True
+            self._flowing = missing <= 0
+        if missing > 0:
+            self._drain_resampler()
+        return False
+
+    def _enough_for(self, size: int) -> float:
+        """Bytes with which readings of `size` never run out of pieces that arrive in time.
+
+        Pieces and readings of different lengths drift apart and meet again: between two pieces, readings take
+        up to one piece and one reading, less what both have in common.
+        """
+        whole = round(self._piece)
+        common = math.gcd(whole, size) if math.isclose(whole, self._piece) else 0
+        return self._piece + size - common + self._cushion
+
+    def _convert(self, pcm: bytes, rate: int) -> bytes:
+        if self._resampler is None or self._resampler.source_rate != rate:
+            self._drain_resampler()
+            self._resampler = None if rate == self.sample_rate else Resampler(rate, self.sample_rate)
+            if self._resampler is not None:
+                self._cushion = round(self._resampler.max_held_back * self.sample_rate) * SAMPLE_BYTES
+        if self._resampler is None:
+            return pcm
+        self._held_back = True
+        converted = self._resampler.push(pcm)
+        size = len(pcm) * self.sample_rate / rate
+        self._piece = min(size, self._longest_piece)
+        self._owed += size - len(converted)
+        return converted
+
+    def _drain_resampler(self) -> None:
+        # Asked at every reading of silence: nothing is computed for that.
+        if self._resampler is not None and self._held_back:
+            self._append(self._resampler.flush())
+            self._nothing_held_back()
+
+    def _nothing_held_back(self) -> None:
+        self._held_back = self._flowing = False
+        self._owed = 0.0
+        self._waited = 0
+
+    def _append(self, pcm: bytes) -> None:
+        if pcm:
+            self._waiting.append(pcm)
+            self._written += len(pcm)
+
+    def _take(self, size: int) -> bytes:
+        pieces = []
+        missing = min(size, self._buffered)
+        while missing:
+            first = self._waiting[0]
+            piece = first[self._taken : self._taken + missing]
+            pieces.append(piece)
+            missing -= len(piece)
+            self._taken += len(piece)
+            self._played += len(piece)
+            if self._taken == len(first):
+                self._waiting.popleft()
+                self._taken = 0
+        return b"".join(pieces)
+
+    def _begin_turn(self) -> None:
+        if self._between_turns:
+            self._between_turns = False
+            self._turns += 1
+            self._mark(_Mark(self._written, turn=self._turns))
+
+    def _mark(self, mark: _Mark) -> None:
+        if self._marks and mark.replaces(self._marks[-1]):
+            self._marks.pop()
+        self._marks.append(mark)
+        self._reach_marks()
+
+    def _reach_marks(self) -> None:
+        while self._marks and self._marks[0].reached(self._played):
+            mark = self._marks.popleft()
+            if mark.turn is None:
+                self._text = mark.text
+            else:
+                self._turn = mark.turn
+                self._turn_started = mark.position
+                self._text = ""
+
+
+class Chunks:
+    """What is to be played, in pieces of the same length, each when its time has come. Made by
+    `Playback.chunks`; iterate over it.
+
+    Where there is nothing to play a piece is silence, as on a phone line. The iteration ends when everything
+    was played that came before the `Playback.end`. Pieces that were not taken in time come at once, but no
+    more than `MAX_LATE` seconds of them.
+    """
+
+    def __init__(self, playback: Playback, seconds: float) -> None:
+        samples = round(playback.sample_rate * seconds)
+        if samples < 1:
+            raise ValueError(f"a chunk of {seconds} s has no sample; make it longer")
+        self._playback = playback
+        self._size = samples * SAMPLE_BYTES
+        self._seconds = samples / playback.sample_rate
+        self._due: float | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        now = anyio.current_time()
+        due = now if self._due is None else max(self._due, now - MAX_LATE)
+        # Also when it is due: to be cancelled here is a caller's only way out of a silent line.
+        await anyio.sleep_until(due)
+        if self._playback.ended:
+            raise StopAsyncIteration
+        self._due = due + self._seconds
+        return self._playback.read(self._size)
+
+
+class _Mark(msgspec.Struct, frozen=True, gc=False):
+    """Something that becomes true at a place in the audio, counted in bytes."""
+
+    position: int
+    turn: int | None = None
+    """The turn that begins there."""
+    text: str = ""
+
+    def replaces(self, other: _Mark) -> bool:
+        """Whether `other` is of no interest any more: an earlier text for the same place."""
+        return self.position == other.position and self.turn is None and other.turn is None
+
+    def reached(self, played: int) -> bool:
+        # A turn begins with its first sample, not with the end of the one before.
+        return played > self.position if self.turn is not None else played >= self.position

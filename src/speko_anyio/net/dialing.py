@@ -1,0 +1,79 @@
+"""Getting to a WebSocket's host."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+
+import anyio
+from anyio.abc import ByteStream
+
+from ..errors import APIConnectionError
+from ..protocol.url import WebSocketURL
+from .contexts import block
+from .driver import Driver
+from .event_loop import on_asyncio
+from .proxies import ProxyOption, connect_through, find_proxy
+from .stream_driver import StreamDriver
+from .transport import failing_as
+from .trust import default_ssl_context
+
+
+async def dial(
+    where: WebSocketURL,
+    *,
+    connect_timeout: float,
+    ssl_context: ssl.SSLContext | None,
+    proxy: ProxyOption = None,
+) -> Driver:
+    """Connect to the host in the way that suits the event loop. Parameters and errors as of `open_stream`."""
+    if not on_asyncio() or find_proxy(where, proxy) is not None:
+        return StreamDriver(
+            await open_stream(where, connect_timeout=connect_timeout, ssl_context=ssl_context, proxy=proxy)
+        )
+    from .asyncio_driver import connect
+
+    async with _in_time(where, connect_timeout):
+        return await connect(where, ssl_context=ssl_context)
+
+
+async def open_stream(
+    where: WebSocketURL,
+    *,
+    connect_timeout: float,
+    ssl_context: ssl.SSLContext | None,
+    proxy: ProxyOption = None,
+) -> ByteStream:
+    """Open a byte stream to the host, with TLS for ``wss``; every address is tried (RFC 8305).
+
+    `connect_timeout` in seconds covers looking up the name, connecting and TLS. Raises
+    `APIConnectionError`. Cancelled, it leaves nothing open. What `find_proxy` finds for `proxy` is gone
+    through; see `connect_through` for what it raises.
+    """
+    through = find_proxy(where, proxy)
+    if through is not None:
+        return await connect_through(through, where, connect_timeout=connect_timeout, ssl_context=ssl_context)
+    async with _in_time(where, connect_timeout):
+        if not where.secure:
+            return await anyio.connect_tcp(where.host, where.port)
+        return await anyio.connect_tcp(
+            where.host,
+            where.port,
+            tls=True,
+            ssl_context=ssl_context or default_ssl_context(),
+            # A WebSocket says goodbye itself: waiting for TLS to do it again only costs time.
+            tls_standard_compatible=False,
+        )
+
+
+@block
+async def _in_time(where: WebSocketURL, seconds: float) -> AsyncGenerator[None, None]:
+    """Bound the connecting in the block, and say in one error what stopped it."""
+    host = f"{where.host}:{where.port}"
+    try:
+        with failing_as(APIConnectionError, host), anyio.fail_after(seconds):
+            yield
+    except TimeoutError as error:
+        raise APIConnectionError(
+            f"{host} did not answer within {seconds:g} s; check the network and the address"
+        ) from error

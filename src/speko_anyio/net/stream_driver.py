@@ -1,0 +1,269 @@
+"""A pump driven over any anyio byte stream, on any event loop, by tasks.
+
+- the reader: receive, feed, start writing the replies, deliver, re-arm the alarm. It never waits for a
+  write: a peer that does not read must not keep us from reading, or both would wait for ever;
+- the alarm: sleeps until the core's deadline. On its own, since cancelling a receive may lose bytes;
+- a writer of replies, while there are any.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Final, TypeVarTuple
+
+import anyio
+from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
+
+from ..client.pump import Pump
+from ..protocol.errors import SpekoError
+from ..protocol.state import State
+from ..protocol.timers import AT_ONCE
+from .lifetime import Lifetime
+from .transport import TRANSPORT_ERRORS, describe
+
+_Args = TypeVarTuple("_Args")
+
+logger: Final = logging.getLogger("speko_anyio.client")
+
+READ_SIZE: Final = 65_536
+"""Bytes asked of the stream at a time: what anyio's own streams give at most."""
+
+
+_TURNS_TO_WRITE: Final = 16
+"""The most turns of the event loop that a write takes if nothing blocks it: one or two per layer, such as TLS
+to a proxy and TLS to the host."""
+
+
+class StreamDriver:
+    """Drives a pump over `stream`, which it owns. See `Driver`."""
+
+    __slots__ = (
+        "_alarm",
+        "_armed",
+        "_close_timeout",
+        "_core",
+        "_finished",
+        "_goodbye",
+        "_lifetime",
+        "_parting",
+        "_pump",
+        "_reading",
+        "_replying",
+        "_sending",
+        "_space",
+        "_stream",
+        "bytes_sent",
+    )
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._sending = anyio.Lock(fast_acquire=True)
+        self._replying = False
+        self._space: anyio.Event | None = None
+        self._finished = anyio.Event()
+        self._goodbye = b""
+        # The scopes in which the tasks wait; the end cancels them.
+        self._reading = anyio.CancelScope(shield=True)
+        self._alarm = anyio.CancelScope(shield=True)
+        self._parting: anyio.CancelScope | None = None
+        self._armed: float | None = None
+        self._lifetime: Lifetime | None = None
+        self.bytes_sent = 0
+
+    def attach(self, pump: Pump, *, close_timeout: float) -> None:
+        self._pump = pump
+        self._core = pump.core
+        self._close_timeout = close_timeout
+        pump.on_space = self._space_made
+
+    async def shake_hands(self) -> None:
+        pump = self._pump
+        while True:
+            pump.handle_timeout(anyio.current_time())
+            if self._core.state is not State.CONNECTING:
+                break
+            with anyio.CancelScope(deadline=_instant(pump.deadline)):
+                await self._write()
+                await self._receive()
+        if self._core.closed is None and pump.done:
+            raise pump.error.with_traceback(None)
+
+    def start(self, lifetime: Lifetime) -> None:
+        self._lifetime = lifetime
+        lifetime.spawn_shielded(self._read)
+        lifetime.spawn_shielded(self._watch_the_clock)
+        self.moved()
+
+    async def send(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
+        async with self._sending:
+            verb(*args)
+            await self._write()
+
+    def current_time(self) -> float:
+        return anyio.current_time()
+
+    def moved(self) -> None:
+        pump = self._pump
+        deadline = pump.deadline
+        if deadline == AT_ONCE:
+            pump.handle_timeout(anyio.current_time())
+            deadline = pump.deadline
+        if pump.done:
+            self._reading.cancel()
+            self._alarm.cancel()
+            return
+        if self._space is not None and not pump.full:
+            self._space.set()
+        # Also while somebody holds `_sending`: their own verb may be refused, and then they write nothing.
+        if pump.owes and not self._replying:
+            assert self._lifetime is not None, "only within the session's block"
+            self._replying = True
+            self._lifetime.spawn(self._reply)
+        if deadline != self._armed:
+            self._armed = deadline
+            self._alarm.deadline = _instant(deadline)
+
+    def abort(self, reason: str) -> None:
+        goodbye = self._pump.abort(reason)
+        if not self._sending.locked():
+            # After half a message the peer could not read it.
+            self._goodbye += goodbye
+        self.moved()
+        if self._parting is not None:
+            self._parting.cancel()
+
+    async def wait_closed(self) -> None:
+        await self._finished.wait()
+
+    async def wait_gone(self) -> None:
+        """The reader has closed it."""
+
+    async def aclose_forcefully(self) -> None:
+        await anyio.aclose_forcefully(self._stream)
+
+    # Reading
+
+    async def _read(self) -> None:
+        pump = self._pump
+        try:
+            with self._reading:
+                while not pump.done:
+                    if pump.full:
+                        await self._wait_for_space()
+                    # The usual read is audio and nothing else; then there is nothing to see to.
+                    while not await self._receive():
+                        pass
+                    self.moved()
+            if pump.owes:
+                with anyio.move_on_after(self._close_timeout, shield=True) as self._parting:
+                    await self._reply()
+                    await self._stream.aclose()
+        finally:
+            # First everybody is woken, which needs no await; then the transport goes, whatever it takes.
+            self.abort("the session was cancelled")
+            try:
+                # Cancelled from the start, and so over at once: the shield is for what is around.
+                with anyio.CancelScope(shield=True):
+                    if self._goodbye:
+                        await self._write_at_once(self._goodbye)
+                    await self.aclose_forcefully()
+            finally:
+                self._finished.set()
+
+    async def _receive(self) -> bool:
+        """Take what comes next; gives whether there is anything to see to."""
+        try:
+            data = await self._stream.receive(READ_SIZE)
+        except anyio.EndOfStream:
+            self._pump.receive_eof()
+        except TRANSPORT_ERRORS as exc:
+            self._pump.receive_lost(f"the connection broke ({describe(exc)})")
+            self._pump.error.__cause__ = exc
+        else:
+            return self._pump.receive_data(data)
+        return True
+
+    async def _wait_for_space(self) -> None:
+        # No pong is seen while we don't read, so silence proves nothing.
+        self._core.suspend_keepalive()
+        self._pump.on_blocked(True)
+        self.moved()
+        while self._pump.full:
+            self._space = space = anyio.Event()
+            await space.wait()
+        self._space = None
+        self._core.resume_keepalive()
+        self._pump.on_blocked(False)
+        self.moved()
+
+    def _space_made(self) -> None:
+        if self._space is not None:
+            self._space.set()
+
+    # Writing
+
+    async def _write(self) -> None:
+        """Write what the core has queued. The caller holds `_sending`."""
+        while data := self._core.data_to_send():
+            try:
+                await self._stream.send(data)
+            except TRANSPORT_ERRORS as exc:
+                self._write_failed()
+                raise self._pump.error.with_traceback(None) from exc
+            except BaseException:
+                self._write_failed()
+                raise
+            self.bytes_sent += len(data)
+
+    async def _write_at_once(self, data: bytes) -> None:
+        """Write `data` if the stream takes it in a few turns of the event loop. The caller is shielded."""
+        over = False
+
+        async def write() -> None:
+            nonlocal over
+            try:
+                await self._stream.send(data)
+                self.bytes_sent += len(data)
+            except Exception as error:  # noqa: BLE001 - from any stream; the session is over anyway
+                logger.debug("the goodbye was not written: %s", type(error).__name__)
+            over = True
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            for _ in range(_TURNS_TO_WRITE):
+                if not over:
+                    await checkpoint()
+            tasks.cancel_scope.cancel()
+
+    def _write_failed(self) -> None:
+        self._pump.send_failed()
+        if self._core.closed is not None:
+            self.moved()
+
+    async def _reply(self) -> None:
+        """Write what the core owes the peer, behind whoever is writing."""
+        try:
+            async with self._sending:
+                await self._write()
+        except SpekoError:
+            pass  # the session's own end, which everybody who waits has been told
+        finally:
+            self._replying = False
+
+    # Time
+
+    async def _watch_the_clock(self) -> None:
+        while not self._pump.done:
+            with anyio.CancelScope(deadline=_instant(self._armed), shield=True) as self._alarm:
+                # The end cancels it before that comes. Any event would do: it costs less than to sleep for
+                # ever, which takes another scope on trio.
+                await self._finished.wait()
+            self._pump.handle_timeout(anyio.current_time())
+            self.moved()
+
+
+def _instant(deadline: float | None) -> float:
+    return math.inf if deadline is None else deadline

@@ -1,0 +1,111 @@
+"""The tool calls of a Gemini session: an answer needs the tool's name, and may come when nobody wants it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...protocol.calls import Calls
+from ..recent_ids import RecentIds
+
+
+class Answer(NamedTuple):
+    """What an answer has to name."""
+
+    name: str
+    wire_id: str | None
+    """As the provider named the call; None when it did not (Vertex AI), then the answer has no id either."""
+
+
+class NamedCalls:
+    """The calls of one session by the id that the caller knows."""
+
+    __slots__ = ("_calls", "_cancelled", "_made_up", "_names", "_recent")
+
+    def __init__(self, limit: int) -> None:
+        self._calls = Calls(limit)
+        self._names: dict[str, Answer] = {}
+        self._cancelled = RecentIds(limit)
+        self._recent = RecentIds(2 * limit)
+        self._made_up = 0
+
+    def __contains__(self, call_id: object) -> bool:
+        """Whether a result for `call_id` would be taken, wanted or not."""
+        return call_id in self._names
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Ids of the calls that somebody waits for, oldest first."""
+        return self._calls.open
+
+    @property
+    def full(self) -> bool:
+        """Whether no further call may be issued before one is answered."""
+        return self._calls.full
+
+    def is_open(self, wire_id: str) -> bool:
+        """Whether a call with this id waits for its result, so that it is a repeat. After the answer, or once
+        the call was given up, the provider may reuse the id for another call."""
+        return self._open_by(wire_id) is not None
+
+    def issue(self, wire_id: str, name: str) -> str:
+        """Record a new call, for which there is room, and return the caller's id. The id is made up if the
+        provider gave none, or one whose earlier call may still get a result."""
+        call_id = wire_id
+        while not call_id or call_id in self._names or (wire_id != call_id and call_id in self._recent):
+            self._made_up += 1
+            call_id = f"call-{self._made_up}"
+        self._recent.add(call_id)
+        self._calls.issue(call_id)
+        self._names[call_id] = Answer(name, wire_id or None)
+        return call_id
+
+    def cancel(self, wire_id: str) -> str | None:
+        """The result is no longer needed. Returns the caller's id; None if no such call is open."""
+        call_id = self._open_by(wire_id)
+        if call_id is None:
+            # An interruption may have made it moot already.
+            moot = [name for name, answer in self._names.items() if answer.wire_id == wire_id]
+            call_id = next((name for name in reversed(moot) if name in self._calls), None)
+        if call_id is not None:
+            self.give_up(call_id)
+        return call_id
+
+    def give_up(self, call_id: str) -> None:
+        """Like `cancel`, by the caller's id, for an open call."""
+        self._calls.answer(call_id)
+        self._cancelled.add(call_id)
+        self._forget()
+
+    def withdraw(self, call_id: str) -> None:
+        """The caller never gets this call, so no result will come."""
+        if call_id in self._calls:
+            self._calls.answer(call_id)
+        self._names.pop(call_id, None)
+
+    def _open_by(self, wire_id: str) -> str | None:
+        return next(
+            (call_id for call_id in self._calls.open if self._names[call_id].wire_id == wire_id), None
+        )
+
+    def answer_to(self, call_id: str) -> Answer | None:
+        """What an answer for a call that takes one has to name; None: it was cancelled, keep the answer."""
+        return self._names[call_id] if call_id in self._calls else None
+
+    def answer(self, call_id: str) -> None:
+        """A result was given for a call that takes one."""
+        if call_id in self._calls:
+            self._calls.answer(call_id)
+        del self._names[call_id]
+
+    def make_moot(self) -> None:
+        """An interruption: results are still taken, but nobody need wait for the open calls."""
+        self._calls.make_moot()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Keep names only of calls whose result may still come."""
+        self._names = {
+            call_id: answer
+            for call_id, answer in self._names.items()
+            if call_id in self._calls or call_id in self._cancelled
+        }

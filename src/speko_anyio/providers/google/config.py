@@ -1,0 +1,401 @@
+"""A session's parameters as Gemini Live has them.
+
+Gemini closes the connection for one field that it does not know, or that its model does not take, so what
+can't be honoured is left out here and noted, and what makes no sense is refused before it is sent.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from ...protocol.errors import LocalProtocolError
+from ...protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig, ToolSpec
+from ..held_input import TurnMode
+from ..options import NameRule, ServerTool, check_names, checked, or_unset
+from .schema import convert_parameters
+
+OUTPUT_SAMPLE_RATE: Final = 24_000
+"""The one rate of the model's speech."""
+
+NATIVE_INPUT_SAMPLE_RATE: Final = 16_000
+"""The rate that the model hears; the provider converts others."""
+
+_SILENCE_MARGIN_MS: Final = 300
+"""Silence beyond what the detection asks for, so that it surely notices."""
+
+_TOOL_NAMES: Final = NameRule(
+    "Gemini",
+    re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}"),
+    "1 to 128 ASCII letters, digits and _.:-, with a letter or _ first",
+)
+
+Sensitivity = Literal["high", "low"]
+
+
+class GoogleVad(msgspec.Struct, frozen=True, kw_only=True):
+    """How Gemini detects turns. Anything left out is the service's own default."""
+
+    start_sensitivity: Sensitivity | None = None
+    """High hears a beginning more often."""
+    end_sensitivity: Sensitivity | None = None
+    """High ends a turn more often."""
+    prefix_padding_ms: Annotated[int, Meta(ge=0)] | None = None
+    """Speech that it takes for a beginning."""
+    silence_duration_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
+    """Silence that ends a turn."""
+
+
+class GoogleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What only Gemini has. Anything left out is the service's own default."""
+
+    turns: TurnMode = "auto"
+    """In manual mode the first audio of a turn already stops the model: send audio only while the user
+    speaks."""
+    turn_detection: GoogleVad = GoogleVad()
+    """Only in auto mode."""
+    interrupts: bool = True
+    """Whether the user's speech stops the response in flight."""
+    input_transcription: bool = True
+    """Whether what the user says is written down."""
+    output_transcription: bool = True
+    """Whether what the model says is written down."""
+    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    """For one response."""
+    thinking_budget: Annotated[int, Meta(ge=-1)] | None = None
+    """Tokens; only models 2.5."""
+    thinking_level: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    """Only models 3.1, and those with extended thinking. The latter reject ``"minimal"`` and have no default
+    of their own: None gives them ``"low"``, the quickest."""
+    tool_behavior: Literal["blocking", "non_blocking"] | None = None
+    """Whether the model waits for a tool's result; which of the two is usual differs by model."""
+    gate_input: bool | None = None
+    """Whether audio waits here while the model waits for a tool's result: models 2.5 may end the session
+    over it. The price is that the user can't cut in meanwhile. None: where the model needs it."""
+    stop_generating: bool = False
+    """Whether `interrupt` also asks the model to stop, in auto mode; else the rest of its response is only
+    muted. Models 2.5 and 3.8 are known to take it in one public bridge, 3.1 does not."""
+    native_input_rate: bool = False
+    """Whether to take audio at 16 kHz, the rate that the model hears, whatever the session's input rate;
+    else the service converts."""
+    resumption: bool = True
+    """Whether the session can be resumed over another connection: one lasts about 10 minutes."""
+    compression: bool = True
+    """Whether the oldest of a long conversation is forgotten; else it ends after about 15 minutes."""
+    server_tools: tuple[ServerTool, ...] = ()
+    """Tools that Google runs, by their names here: ``googleSearch``, ``urlContext``, ``codeExecution``."""
+
+
+class Generation(enum.Enum):
+    """The kinds of models that differ in what they take."""
+
+    V2_5 = "2.5"
+    V3_1 = "3.1"
+    V3_8 = "3.8"
+    V3_8_THINKING = "3.8 extended thinking"
+    OTHER = "other"
+
+
+def generation_of(model: str) -> Generation:
+    """The kind of `model`, by its name."""
+    if "extended-thinking" in model:
+        return Generation.V3_8_THINKING
+    if "3.8" in model:
+        return Generation.V3_8
+    if "3.1" in model:
+        return Generation.V3_1
+    return Generation.V2_5 if "2.5" in model else Generation.OTHER
+
+
+class _Config(msgspec.Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
+    """A part of the setup."""
+
+
+class _Empty(_Config, frozen=True):
+    pass
+
+
+class _Part(_Config, frozen=True):
+    text: str
+
+
+class _Content(_Config, frozen=True):
+    parts: tuple[_Part, ...]
+
+
+class _PrebuiltVoice(_Config, frozen=True):
+    voice_name: str
+
+
+class _Voice(_Config, frozen=True):
+    prebuilt_voice_config: _PrebuiltVoice
+
+
+class _Speech(_Config, frozen=True):
+    voice_config: _Voice
+
+
+class _Thinking(_Config, frozen=True):
+    thinking_budget: int | UnsetType = UNSET
+    thinking_level: str | UnsetType = UNSET
+
+
+class _Generation(_Config, frozen=True):
+    response_modalities: tuple[str, ...] = ("AUDIO",)
+    temperature: float | UnsetType = UNSET
+    max_output_tokens: int | UnsetType = UNSET
+    speech_config: _Speech | UnsetType = UNSET
+    thinking_config: _Thinking | UnsetType = UNSET
+
+
+class _Function(_Config, frozen=True):
+    name: str
+    description: str | UnsetType = UNSET
+    parameters: dict[str, Any] | UnsetType = UNSET
+    behavior: str | UnsetType = UNSET
+
+
+class _Functions(_Config, frozen=True):
+    function_declarations: tuple[_Function, ...]
+
+
+class _Detection(_Config, frozen=True):
+    disabled: bool
+    start_of_speech_sensitivity: str | UnsetType = UNSET
+    end_of_speech_sensitivity: str | UnsetType = UNSET
+    prefix_padding_ms: int | UnsetType = UNSET
+    silence_duration_ms: int | UnsetType = UNSET
+
+
+class _RealtimeInput(_Config, frozen=True):
+    automatic_activity_detection: _Detection
+    activity_handling: str
+
+
+class _Resumption(_Config, frozen=True):
+    handle: str | UnsetType = UNSET
+    """Never null, which ends the session."""
+
+
+class _Compression(_Config, frozen=True):
+    sliding_window: _Empty = _Empty()
+
+
+class _Setup(_Config, frozen=True, kw_only=True):
+    model: str
+    generation_config: _Generation
+    system_instruction: _Content | UnsetType = UNSET
+    tools: tuple[_Functions | dict[str, Any], ...] | UnsetType = UNSET
+    realtime_input_config: _RealtimeInput
+    input_audio_transcription: _Empty | UnsetType = UNSET
+    output_audio_transcription: _Empty | UnsetType = UNSET
+    session_resumption: _Resumption | UnsetType = UNSET
+    context_window_compression: _Compression | UnsetType = UNSET
+
+
+class _SetupMessage(_Config, frozen=True):
+    setup: _Setup
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How the session behaves, as its configuration says."""
+
+    auto: bool
+    """Whether the provider detects turns."""
+    silence_ms: int
+    """Digital silence that surely ends a turn, when the provider detects it."""
+    interrupts: bool
+    """Whether the user's speech, or that we say there is some, stops the model."""
+    gates: bool
+    """Whether nothing of the user's may be sent while a tool call is open."""
+    stops: bool
+    """Whether `interrupt` asks the model to stop."""
+    writes_output: bool
+    """Whether the model's speech is written down."""
+
+
+class Configuration(NamedTuple):
+    """What a session's parameters come to."""
+
+    setup: str
+    """The first message, JSON text."""
+    rules: Rules
+    input_sample_rate: int
+    notes: tuple[str, ...]
+
+
+def configure(config: SessionConfig, options: GoogleOptions, handle: str | None) -> Configuration:
+    """`config` for Gemini, with the `handle` of the session to resume, if there is one.
+
+    `LocalProtocolError` when it can't be; the notes say what was changed.
+    """
+    options = checked(options, "Gemini")
+    generation = generation_of(config.model)
+    notes: list[str] = []
+    if config.output_sample_rate not in (None, OUTPUT_SAMPLE_RATE):
+        notes.append(
+            f"Gemini has output audio at {OUTPUT_SAMPLE_RATE} Hz only: "
+            f"{config.output_sample_rate} is resampled"
+        )
+    if handle and not options.resumption:
+        raise LocalProtocolError(
+            "a session can't be resumed with resumption off; turn it on, or pass no handle"
+        )
+    behavior = _behavior(options, generation, notes)
+    setup = _Setup(
+        model=_model_name(config.model),
+        generation_config=_generation(config, options, generation, notes),
+        system_instruction=_Content(parts=(_Part(text=config.system_prompt),))
+        if config.system_prompt
+        else UNSET,
+        tools=_tools(config.tools, options.server_tools, behavior, notes) or UNSET,
+        realtime_input_config=_realtime_input(options),
+        input_audio_transcription=_Empty() if options.input_transcription else UNSET,
+        output_audio_transcription=_Empty() if options.output_transcription else UNSET,
+        # Also without a handle: this is what makes the provider send some.
+        session_resumption=_Resumption(handle=handle or UNSET) if options.resumption else UNSET,
+        context_window_compression=_Compression() if options.compression else UNSET,
+    )
+    try:
+        text = msgspec.json.encode(_SetupMessage(setup=setup)).decode()
+    except UnicodeEncodeError:
+        raise LocalProtocolError(
+            "the configuration holds half of a surrogate pair, which UTF-8 can't carry; use whole characters"
+        ) from None
+    except (TypeError, OverflowError, RecursionError, ValueError):
+        raise LocalProtocolError(
+            "the tools hold something that JSON can't carry; their parameters and settings must be JSON"
+        ) from None
+    rules = Rules(
+        auto=options.turns == "auto",
+        silence_ms=options.turn_detection.silence_duration_ms + _SILENCE_MARGIN_MS,
+        interrupts=options.interrupts,
+        gates=_gates(options, generation),
+        stops=_stops(options, generation, notes),
+        writes_output=options.output_transcription,
+    )
+    input_rate = config.input_sample_rate or DEFAULT_SAMPLE_RATE
+    return Configuration(
+        text, rules, NATIVE_INPUT_SAMPLE_RATE if options.native_input_rate else input_rate, tuple(notes)
+    )
+
+
+def _model_name(model: str) -> str:
+    if not model:
+        raise LocalProtocolError(
+            "Gemini needs the name of a model, and it is empty; pass for example gemini-3.8-live"
+        )
+    # Vertex AI has models of publishers inside projects.
+    return model if model.startswith(("models/", "projects/", "publishers/")) else f"models/{model}"
+
+
+def _generation(
+    config: SessionConfig, options: GoogleOptions, generation: Generation, notes: list[str]
+) -> _Generation:
+    voice: _Speech | UnsetType = UNSET
+    if config.voice:
+        prebuilt = _PrebuiltVoice(voice_name=config.voice)
+        voice = _Speech(voice_config=_Voice(prebuilt_voice_config=prebuilt))
+    if config.temperature is not None and not math.isfinite(config.temperature):
+        raise LocalProtocolError(
+            f"a temperature of {config.temperature} can't be sent; pass a number from 0 to 2"
+        )
+    return _Generation(
+        temperature=or_unset(config.temperature),
+        max_output_tokens=or_unset(options.max_output_tokens),
+        speech_config=voice,
+        thinking_config=_thinking(config.model, options, generation, notes),
+    )
+
+
+def _thinking(
+    model: str, options: GoogleOptions, generation: Generation, notes: list[str]
+) -> _Thinking | UnsetType:
+    budget, level = options.thinking_budget, options.thinking_level
+    if budget is not None and generation not in (Generation.V2_5, Generation.OTHER):
+        notes.append(f"{model} has no thinking_budget: left out")
+        budget = None
+    if level is not None and generation in (Generation.V2_5, Generation.V3_8):
+        notes.append(f"{model} has no thinking_level: left out")
+        level = None
+    if generation is Generation.V3_8_THINKING:
+        if level == "minimal":
+            raise LocalProtocolError(
+                f"{model} does not accept the thinking_level 'minimal'; use 'low', 'medium' or 'high'"
+            )
+        # The model rejects a setup without one.
+        level = level or "low"
+    if budget is None and level is None:
+        return UNSET
+    return _Thinking(thinking_budget=or_unset(budget), thinking_level=level.upper() if level else UNSET)
+
+
+def _behavior(options: GoogleOptions, generation: Generation, notes: list[str]) -> str | UnsetType:
+    only = {Generation.V3_1: "blocking", Generation.V3_8_THINKING: "non_blocking"}.get(generation)
+    wanted = options.tool_behavior
+    if wanted is None:
+        return UNSET
+    if only is not None:
+        # Said or not, it is what these models do.
+        if wanted != only:
+            notes.append(f"this model has {only} tools only: tool_behavior is left out")
+        return UNSET
+    return wanted.upper()
+
+
+def _gates(options: GoogleOptions, generation: Generation) -> bool:
+    if options.gate_input is not None:
+        return options.gate_input
+    return generation is Generation.V2_5 and options.tool_behavior != "non_blocking"
+
+
+def _stops(options: GoogleOptions, generation: Generation, notes: list[str]) -> bool:
+    if options.stop_generating and generation is Generation.V3_1:
+        notes.append("this model can't be asked to stop: stop_generating is left out")
+        return False
+    return options.stop_generating
+
+
+def _realtime_input(options: GoogleOptions) -> _RealtimeInput:
+    detection = _Detection(disabled=True)
+    if options.turns == "auto":
+        vad = options.turn_detection
+        start, end = vad.start_sensitivity, vad.end_sensitivity
+        detection = _Detection(
+            disabled=False,
+            start_of_speech_sensitivity=f"START_SENSITIVITY_{start.upper()}" if start else UNSET,
+            end_of_speech_sensitivity=f"END_SENSITIVITY_{end.upper()}" if end else UNSET,
+            prefix_padding_ms=or_unset(vad.prefix_padding_ms),
+            silence_duration_ms=vad.silence_duration_ms,
+        )
+    handling = "START_OF_ACTIVITY_INTERRUPTS" if options.interrupts else "NO_INTERRUPTION"
+    return _RealtimeInput(automatic_activity_detection=detection, activity_handling=handling)
+
+
+def _tools(
+    tools: Sequence[ToolSpec],
+    server_tools: Sequence[ServerTool],
+    behavior: str | UnsetType,
+    notes: list[str],
+) -> tuple[_Functions | dict[str, Any], ...]:
+    functions = []
+    check_names(tools, _TOOL_NAMES, {})
+    for tool in tools:
+        parameters, more_notes = convert_parameters(tool.name, tool.parameters)
+        notes += more_notes
+        functions.append(
+            _Function(
+                name=tool.name,
+                description=tool.description or UNSET,
+                parameters=or_unset(parameters),
+                behavior=behavior,
+            )
+        )
+    declared = (_Functions(function_declarations=tuple(functions)),) if functions else ()
+    return (*declared, *({tool.type: tool.settings} for tool in server_tools))

@@ -1,0 +1,328 @@
+"""The messages of Gemini Live, both ways; the one place that decodes them.
+
+A message is an object whose fields each mean something by themselves, and several may come at once. What one
+can be:
+
+- a `ServerMessage`; the names of the fields in it that this version does not know, or whose values are odd,
+  come along (`lenient` has the rule);
+- anything else: `MalformedMessage`.
+
+Every documented field is named below, since one strict decoding then tells that a message holds nothing
+new; those that need nothing done are `Raw`, which costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from ..lenient import Count, Piece, fit, parse, text_of
+
+# What we say
+
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class _Said(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """Anything sent."""
+
+
+class _AudioBlob(_Said, frozen=True):
+    data: bytes
+    mime_type: str
+
+
+class _AudioInput(_Said, frozen=True):
+    audio: _AudioBlob
+
+
+class _AudioMessage(_Said, frozen=True):
+    realtime_input: _AudioInput
+
+
+class _FunctionResponse(_Said, frozen=True):
+    name: str
+    response: Mapping[str, Any]
+    id: str | UnsetType = UNSET
+
+
+class _ToolResponse(_Said, frozen=True):
+    function_responses: tuple[_FunctionResponse, ...]
+
+
+class _ToolResponseMessage(_Said, frozen=True):
+    tool_response: _ToolResponse
+
+
+ACTIVITY_START: Final = '{"realtimeInput":{"activityStart":{}}}'
+"""The user begins to speak; stops the model. Only in manual mode."""
+
+ACTIVITY_END: Final = '{"realtimeInput":{"activityEnd":{}}}'
+"""The user is done: answer. Only in manual mode."""
+
+STREAM_END: Final = '{"realtimeInput":{"audioStreamEnd":true}}'
+"""No audio follows for now: what is buffered counts. Only in auto mode."""
+
+STOP_GENERATING: Final = '{"clientContent":{"turnComplete":false}}'
+"""Stops the model without asking for another answer, on models that take it."""
+
+TURN_ENDS: Final = frozenset({ACTIVITY_END, STREAM_END})
+
+_AUDIO_PREFIX: Final = '{"realtimeInput":{"audio":'
+
+
+def audio(pcm: bytes, mime_type: str) -> str:
+    """More of the user's audio."""
+    return _ENCODE(_AudioMessage(_AudioInput(_AudioBlob(pcm, mime_type)))).decode()
+
+
+def is_audio(message: object) -> bool:
+    """Whether `message` is one that `audio` made."""
+    return isinstance(message, str) and message.startswith(_AUDIO_PREFIX)
+
+
+def tool_response(call_id: str | None, name: str, response: Mapping[str, Any]) -> str:
+    """What a tool call gave; UnicodeEncodeError when it holds a lone surrogate."""
+    answer = _FunctionResponse(name, response, UNSET if call_id is None else call_id)
+    return _ENCODE(_ToolResponseMessage(_ToolResponse((answer,)))).decode()
+
+
+def response_of(output: str) -> dict[str, Any]:
+    """`output` as the object that a response must be: itself, if it is the JSON text of one."""
+    try:
+        value = msgspec.json.decode(output)
+        if isinstance(value, dict):
+            _ENCODE(value)
+            return value
+    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
+        pass  # text, then, or numbers that do not survive: the model reads either as text
+    return {"output": output}
+
+
+# What they say
+
+_NOTHING: Final = Raw()
+
+
+class _Heard(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
+    """Anything received; all of it may be missing."""
+
+
+class SetupComplete(_Heard, frozen=True):
+    """The configuration was accepted."""
+
+    session_id: str = ""
+    voice_consent_signature: Raw = _NOTHING
+
+
+class Blob(_Heard, frozen=True):
+    """Bytes of some kind."""
+
+    mime_type: str = ""
+    data: bytes = b""
+    display_name: Raw = _NOTHING
+
+
+class Part(_Heard, frozen=True):
+    """A piece of what the model makes."""
+
+    text: Piece = ""
+    thought: bool = False
+    inline_data: Blob | None = None
+    media_resolution: Raw = _NOTHING
+    code_execution_result: Raw = _NOTHING
+    executable_code: Raw = _NOTHING
+    file_data: Raw = _NOTHING
+    function_call: Raw = _NOTHING
+    function_response: Raw = _NOTHING
+    thought_signature: Raw = _NOTHING
+    video_metadata: Raw = _NOTHING
+    tool_call: Raw = _NOTHING
+    tool_response: Raw = _NOTHING
+    part_metadata: Raw = _NOTHING
+
+
+class ModelTurn(_Heard, frozen=True):
+    """More of what the model makes."""
+
+    parts: tuple[Part, ...] | None = None
+    role: Raw = _NOTHING
+
+
+class Transcription(_Heard, frozen=True):
+    """More words."""
+
+    text: Piece = ""
+    finished: bool = False
+    language_code: Raw = _NOTHING
+    speaker_label: Raw = _NOTHING
+    words: Raw = _NOTHING
+    start_offset: Raw = _NOTHING
+    end_offset: Raw = _NOTHING
+
+
+class TokenCount(_Heard, frozen=True):
+    """Tokens of one kind."""
+
+    modality: str = ""
+    token_count: Count = 0
+
+
+class UsageMetadata(_Heard, frozen=True):
+    """Tokens spent."""
+
+    prompt_tokens_details: tuple[TokenCount, ...] | None = None
+    response_tokens_details: tuple[TokenCount, ...] | None = None
+    candidates_tokens_details: tuple[TokenCount, ...] | None = None
+    """Vertex AI's name for `response_tokens_details`."""
+    prompt_token_count: Raw = _NOTHING
+    cached_content_token_count: Raw = _NOTHING
+    response_token_count: Raw = _NOTHING
+    candidates_token_count: Raw = _NOTHING
+    tool_use_prompt_token_count: Raw = _NOTHING
+    thoughts_token_count: Raw = _NOTHING
+    total_token_count: Raw = _NOTHING
+    cache_tokens_details: Raw = _NOTHING
+    tool_use_prompt_tokens_details: Raw = _NOTHING
+    traffic_type: Raw = _NOTHING
+    service_tier: Raw = _NOTHING
+
+
+class ServerContent(_Heard, frozen=True):
+    """How the conversation goes on."""
+
+    model_turn: ModelTurn | None = None
+    output_transcription: Transcription | None = None
+    input_transcription: Transcription | None = None
+    interim_input_transcription: Transcription | None = None
+    interrupted: bool = False
+    generation_complete: bool = False
+    turn_complete: bool = False
+    turn_complete_reason: str = ""
+    finish_reason: str = ""
+    """The name of the reason in other methods of the API."""
+    interaction_status: str = ""
+    waiting_for_input: bool = False
+    grounding_metadata: dict[str, Raw] | None = None
+    url_context_metadata: dict[str, Raw] | None = None
+    usage_metadata: UsageMetadata | None = None
+
+
+class FunctionCall(_Heard, frozen=True):
+    """The model wants a tool run."""
+
+    id: str = ""
+    name: str = ""
+    args: Raw = _NOTHING
+    partial_args: Raw = _NOTHING
+    will_continue: Raw = _NOTHING
+
+    @property
+    def arguments(self) -> str:
+        """The arguments as JSON text: an object, unless the model gave something else, which the tool can
+        reject."""
+        given = bytes(self.args) or b"{}"
+        try:
+            value = _ARGUMENTS.decode(given)
+            if isinstance(value, str):  # JSON text of an object means the same
+                value = _OBJECT.decode(value)
+            return _ENCODE(value or {}).decode()
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return given.decode()
+
+
+class ToolCall(_Heard, frozen=True):
+    """Tools to run."""
+
+    function_calls: tuple[FunctionCall, ...] | None = None
+
+
+class ToolCallCancellation(_Heard, frozen=True):
+    """Calls whose results are not wanted any more."""
+
+    ids: tuple[str, ...] | None = None
+
+
+class GoAway(_Heard, frozen=True):
+    """The connection ends soon."""
+
+    time_left: Raw = _NOTHING
+
+    @property
+    def seconds_left(self) -> float | None:
+        """As a number; None if it can't be parsed. ``"50s"`` is usual; ``"1m30s"``, a number, and an object
+        with `seconds` are understood too."""
+        try:
+            value = msgspec.json.decode(self.time_left)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None
+        if isinstance(value, dict):
+            value = value.get("seconds")
+        found = _DURATION.match(f"{value}".strip().lower())
+        if found is None:
+            return None
+        parts = {unit: float(number) for number, unit in _DURATION_PART.findall(found[0])}
+        return sum(number * _UNITS[unit] for unit, number in parts.items())
+
+
+class ResumptionUpdate(_Heard, frozen=True):
+    """With what the session can be resumed."""
+
+    new_handle: str = ""
+    resumable: bool = False
+    last_consumed_client_message_index: Raw = _NOTHING
+
+
+class ServerMessage(_Heard, frozen=True):
+    """Anything the provider says."""
+
+    server_content: ServerContent | None = None
+    usage_metadata: UsageMetadata | None = None
+    setup_complete: SetupComplete | None = None
+    tool_call: ToolCall | None = None
+    tool_call_cancellation: ToolCallCancellation | None = None
+    go_away: GoAway | None = None
+    session_resumption_update: ResumptionUpdate | None = None
+    interaction_status: str = ""
+    """Some servers send it here."""
+    voice_activity: dict[str, Raw] | None = None
+    voice_activity_detection_signal: dict[str, Raw] | None = None
+
+
+class Decoded(NamedTuple):
+    """A message, and its odd or unknown fields."""
+
+    message: ServerMessage
+    odd: tuple[str, ...] = ()
+    """Paths of the fields whose value was read as another, or ignored; see `lenient`."""
+    unknown: tuple[str, ...] = ()
+    """The unknown fields, as paths."""
+
+
+_STRICT: Final = msgspec.json.Decoder(ServerMessage)
+_ARGUMENTS: Final = msgspec.json.Decoder(dict[str, Raw] | str | None)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
+_DURATION: Final = re.compile(r"\d{1,6}(?:\.\d{1,9})?\Z|(?:\d{1,6}(?:\.\d{1,9})?(?:h|ms|us|ns|m|s)){1,6}\Z")
+_DURATION_PART: Final = re.compile(r"([\d.]+)([a-z]*)")
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+
+def decode(data: bytes | str) -> Decoded:
+    """What the provider said; `MalformedMessage` when it is no message of this protocol."""
+    try:
+        # The decoder does not look into what stays `Raw`.
+        return Decoded(_STRICT.decode(data if isinstance(data, str) else data.decode()))
+    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
+        pass  # something in it is new, odd or invalid
+    text = data if isinstance(data, str) else text_of(data)
+    if not text.strip():
+        return Decoded(ServerMessage(), ("",))
+    message, odd, unknown = fit(parse(text), ServerMessage)
+    if "setupComplete" in odd:
+        # Any value means that the setup was accepted.
+        message = msgspec.structs.replace(message, setup_complete=SetupComplete())
+    return Decoded(message, odd, unknown)

@@ -1,0 +1,44 @@
+"""Recordings of sessions: write one down, read it, and see who spoke when.
+
+- `Recorder`: an observer that writes a session down; `Recording`: what it wrote, and its file;
+- `timeline_of` and `draw_timeline`: turns, waits and interruptions as data and as a picture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .picture import draw_timeline
+    from .recorder import Recorder
+    from .recording import Moment, Recording, RecordingError
+    from .timeline import Timeline, timeline_of
+
+__all__ = [
+    "Moment",
+    "Recorder",
+    "Recording",
+    "RecordingError",
+    "Timeline",
+    "draw_timeline",
+    "timeline_of",
+]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "picture": ("draw_timeline",),
+        "recorder": ("Recorder",),
+        "recording": (
+            "Moment",
+            "Recording",
+            "RecordingError",
+        ),
+        "timeline": (
+            "Timeline",
+            "timeline_of",
+        ),
+    },
+)

@@ -1,0 +1,109 @@
+"""`Recorder`: writes sessions down as they happen, as the observer that a session takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from ..net.event_loop import clock
+from ..observe.observer import SessionInfo, SessionObserver
+from ..observe.redaction import redact
+from ..protocol.commands import AudioIn, Command, ToolResult
+from ..protocol.frames import Audio, Close, ErrorFrame, Frame, Ready, ToolCall, Transcript, Unknown
+from ..protocol.state import State
+from .recording import Moment, Recording, Side
+
+MAX_BYTES: Final = 256 * 1024 * 1024
+"""Default bound of what one recording keeps in memory: 45 minutes of both sides talking at 24 kHz."""
+
+_OVERHEAD: Final = 200
+"""Bytes that a moment counts beside its audio and text."""
+
+_TEXTS: Final[dict[type, str]] = {
+    Transcript: "text",
+    ToolCall: "arguments",
+    ToolResult: "output",
+    ErrorFrame: "message",
+    Unknown: "raw",
+    Close: "reason",
+}
+"""The field of each that is free text."""
+
+
+class Recorder:
+    """Pass it as ``observer`` to `connect` or `open_session`: each session becomes a `Recording`.
+
+    - `hide`: every text of a session goes through it: transcripts, the arguments and results of tools,
+      errors. By default it takes out what looks like a key or a token: a peer may quote what it refuses.
+    - `max_bytes`: what one recording may hold; what is said beyond it is left out, which `truncated` tells.
+
+    A recording is in memory, and complete when its session is over: `Recording.save` it then.
+    """
+
+    def __init__(self, *, hide: Callable[[str], str] = redact, max_bytes: int = MAX_BYTES) -> None:
+        self._hide = hide
+        self._max_bytes = max_bytes
+        self.recordings: list[Recording] = []
+        """One for each session that was open, in their order."""
+
+    @property
+    def recording(self) -> Recording:
+        """The only one. AssertionError when there is none, or several."""
+        assert len(self.recordings) == 1, f"{len(self.recordings)} sessions were recorded, not one"
+        return self.recordings[0]
+
+    def __call__(self, info: SessionInfo) -> SessionObserver:
+        """Begin with a session: this is what makes it an observer."""
+        recording = Recording(session_id=info.session_id, provider=info.provider, model=info.model)
+        return _SessionRecorder(recording, self.recordings.append, self._hide, self._max_bytes)
+
+
+class _SessionRecorder(SessionObserver):
+    def __init__(
+        self,
+        recording: Recording,
+        opened: Callable[[Recording], None],
+        hide: Callable[[str], str],
+        room: int,
+    ) -> None:
+        self._recording = recording
+        self._opened = opened
+        self._hide = hide
+        self._room = room
+        self._clock = clock()
+        self._start = 0.0
+
+    def state_changed(self, state: State) -> None:
+        if state is State.OPEN:
+            self._start = self._clock()
+            self._opened(self._recording)
+
+    def sent(self, command: Command) -> None:
+        self._note("client", command)
+
+    def received(self, frame: Frame) -> None:
+        recording = self._recording
+        if isinstance(frame, Ready):
+            recording.input_sample_rate = frame.input_sample_rate
+            recording.output_sample_rate = frame.output_sample_rate
+        ours = isinstance(frame, Close) and frame.initiated_by == "local"
+        self._note("client" if ours else "gateway", frame)
+
+    def _note(self, by: Side, what: Command | Frame) -> None:
+        field = _TEXTS.get(type(what))
+        size = _OVERHEAD
+        if field is not None:
+            text = self._hide(getattr(what, field))
+            size += len(text)
+            what = msgspec.structs.replace(what, **{field: text})
+        elif isinstance(what, Audio | AudioIn):
+            size += len(what.pcm)
+        self._room -= size
+        if self._room < 0 and not isinstance(what, Close):
+            self._recording.truncated = True
+            return
+        # Microseconds: finer than any clock here, and short to read.
+        at = round(self._clock() - self._start, 6)
+        self._recording.moments.append(Moment(at, by, what))

@@ -1,0 +1,92 @@
+"""Input from before the provider was ready: exactly the newest audio is kept."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speko_anyio.protocol import Limits
+from speko_anyio.providers.google import GoogleOptions
+from speko_anyio.providers.held_input import HeldInput
+
+from . import realtime_talk
+from .google_talk import Talk, call, pcm_of
+from .realtime_talk import pcm
+
+
+def numbered(samples: int, start: int = 0) -> bytes:
+    return b"".join((number % 60_000).to_bytes(2, "little") for number in range(start, start + samples))
+
+
+@given(sizes=st.lists(st.integers(0, 40), max_size=12), end=st.integers(0, 12), capacity=st.integers(2, 41))
+def test_pieces_do_not_matter(sizes: list[int], end: int, capacity: int) -> None:
+    held, said, before = HeldInput(capacity), b"", b""
+    for position, size in enumerate(sizes):
+        if position == end:
+            held.end_turn("commit")
+            before = said
+        piece = numbered(size, len(said) // 2)
+        held.add(piece)
+        said += piece
+    kept = said[max(0, len(said) - (capacity & ~1)) :]
+    ended = len(sizes) > end
+    first, verb, after = held.take()
+    assert first + after == kept
+    assert held.dropped == len(said) - len(kept)
+    assert verb == ("commit" if ended else None)
+    assert len(first) == (max(0, len(before) - held.dropped) if ended else 0)
+    assert held.take() == (b"", None, b"")
+
+
+def test_a_long_recording_is_not_kept_in_memory() -> None:
+    held = HeldInput(1_000)
+    tracemalloc.start()
+    try:
+        held.add(bytes(10_000_000))
+        held.add(bytes(2))
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_cutting_a_long_piece_does_not_copy_it() -> None:
+    held = HeldInput(480_000)
+    held.add(bytes(480_000))
+    for _ in range(24_000):  # with a copy each time: 11 GB
+        held.add(b"\1\0")
+    before, _, after = held.take()
+    assert before + after == bytes(432_000) + b"\1\0" * 24_000
+
+
+@pytest.mark.parametrize("make", [realtime_talk.openai, realtime_talk.xai])
+def test_one_long_piece_before_a_realtime_provider_is_ready(make: Any) -> None:
+    talk = make()
+    talk.dialect.send_audio(numbered(12 * 24_000))
+    talk.make_ready()
+    assert talk.dialect.held_audio_dropped == 2 * 48_000
+
+
+def test_one_long_piece_while_a_tool_is_asked() -> None:
+    talk = Talk(options=GoogleOptions(gate_input=True))
+    talk.hear(call(("c1", {})))
+    talk.sent()
+    said = numbered(12 * 24_000)
+    talk.dialect.send_audio(said)
+    talk.dialect.send_tool_result("c1", "{}")
+    assert b"".join(map(pcm_of, talk.sent()[1:])) == said[-10 * 48_000 :]
+
+
+def test_what_was_held_goes_as_far_as_the_outbox_takes_it() -> None:
+    limits = Limits(max_outbox=64_000)
+    talk = Talk(options=GoogleOptions(gate_input=True), limits=limits)
+    talk.dialect.send_audio(pcm(600))  # nobody takes it
+    talk.hear(call(("c1", {})))
+    talk.dialect.send_audio(pcm(600))
+    talk.dialect.send_tool_result("c1", "{}")
+    heard = len(b"".join(pcm_of(message) for message in talk.sent() if "realtimeInput" in message))
+    assert heard > len(pcm(600))
+    assert heard + talk.dialect.held_audio_dropped == 2 * len(pcm(600))
