@@ -11,17 +11,18 @@ from ._extras import install_extra
 
 def lazy_exports(
     package: str,
-    homes: Mapping[str, tuple[str, ...]],
+    homes: Mapping[str, str],
     *,
     extra: str = "",
     requires: Collection[str] = (),
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` (PEP 562) of `package`, whose public names live in submodules.
 
-    - `homes` maps each submodule, relative to the package, to the names that come from it.
+    - `homes` maps each submodule, relative to the package, to the names that come from it,
+      separated by spaces.
     - `requires`: top-level modules that `extra` installs; where one is missing, the ImportError says so.
     """
-    home_of = {name: home for home, names in homes.items() for name in names}
+    home_of = {name: home for home, names in homes.items() for name in names.split()}
     module = sys.modules[package]
 
     def load(name: str) -> object:
@@ -34,7 +35,7 @@ def lazy_exports(
             if missing not in requires:
                 raise
             raise ImportError(
-                f"{package} needs {missing}, which is not installed; {install_extra(extra)}", name=missing
+                f"the {extra} needs {missing}, which is not installed; {install_extra(extra)}", name=missing
             ) from None
         setattr(module, name, value)
         return value

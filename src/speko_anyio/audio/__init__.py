@@ -20,14 +20,7 @@ __all__ = ["DeviceError", "Flushed", "Microphone", "Playback", "Speaker"]
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "devices": (
-            "DeviceError",
-            "Microphone",
-            "Speaker",
-        ),
-        "playback": (
-            "Flushed",
-            "Playback",
-        ),
+        "devices": "DeviceError Microphone Speaker",
+        "playback": "Flushed Playback",
     },
 )

@@ -64,35 +64,17 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "app": ("Gateway",),
-        "echo_handler": ("echo",),
-        "handlers": (
-            "Handler",
-            "built_in_handlers",
-            "default_handlers",
-        ),
-        "provider_handler": ("ProviderHandler",),
-        "server": (
-            "running_gateway",
-            "serve",
-        ),
-        "session": (
-            "MessageTransport",
-            "ServerSession",
-            "open_session",
-        ),
+        "app": "Gateway",
+        "echo_handler": "echo",
+        "handlers": "Handler built_in_handlers default_handlers",
+        "provider_handler": "ProviderHandler",
+        "server": "running_gateway serve",
+        "session": "MessageTransport ServerSession open_session",
         "store": (
-            "KeyLimits",
-            "MemoryStore",
-            "SessionHistory",
-            "SessionOutcome",
-            "SessionQuery",
-            "SessionRecord",
-            "SessionStore",
-            "StoreError",
-            "StoredKey",
+            "KeyLimits MemoryStore SessionHistory SessionOutcome SessionQuery SessionRecord "
+            "SessionStore StoreError StoredKey"
         ),
-        "store.sql": ("SQLStore",),
+        "store.sql": "SQLStore",
     },
     extra="gateway",
     requires={"alembic", "jwt", "sqlalchemy", "starlette", "uvicorn"},

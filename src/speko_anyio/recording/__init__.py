@@ -29,16 +29,9 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "picture": ("draw_timeline",),
-        "recorder": ("Recorder",),
-        "recording": (
-            "Moment",
-            "Recording",
-            "RecordingError",
-        ),
-        "timeline": (
-            "Timeline",
-            "timeline_of",
-        ),
+        "picture": "draw_timeline",
+        "recorder": "Recorder",
+        "recording": "Moment Recording RecordingError",
+        "timeline": "Timeline timeline_of",
     },
 )

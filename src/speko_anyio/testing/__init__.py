@@ -55,37 +55,15 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "clock": (
-            "VIRTUAL_BACKENDS",
-            "VirtualTimeLoop",
-            "virtual_backend",
-        ),
-        "gateway": (
-            "FakeGateway",
-            "fake_session",
-        ),
-        "handler": ("serve",),
-        "order": ("reordered",),
-        "peer": ("FakePeer",),
-        "replaying": (
-            "peer_of",
-            "perform",
-            "replay",
-        ),
-        "script": (
-            "Script",
-            "Step",
-        ),
-        "server": (
-            "FakeServer",
-            "connected",
-            "grant",
-        ),
-        "streams": (
-            "MemoryStream",
-            "Pipe",
-            "stream_pair",
-        ),
-        "voice": ("mumble",),
+        "clock": "VIRTUAL_BACKENDS VirtualTimeLoop virtual_backend",
+        "gateway": "FakeGateway fake_session",
+        "handler": "serve",
+        "order": "reordered",
+        "peer": "FakePeer",
+        "replaying": "peer_of perform replay",
+        "script": "Script Step",
+        "server": "FakeServer connected grant",
+        "streams": "MemoryStream Pipe stream_pair",
+        "voice": "mumble",
     },
 )
