@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from speko_anyio import gateway
+from speko_anyio import _lazy, gateway
 from speko_anyio._extras import install_extra
 from speko_anyio.gateway import default_handlers, echo, handlers
 from tests.support.processes import run_python
@@ -52,10 +52,10 @@ def test_a_missing_extra_is_named(missing: str) -> None:
 
 
 def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, package: str) -> None:
+    def fail(name: str) -> None:
         raise ModuleNotFoundError("No module named 'other'", name="other")
 
-    monkeypatch.setattr(gateway, "import_module", fail)
+    monkeypatch.setattr(_lazy, "import_module", fail)
     with pytest.raises(ModuleNotFoundError, match="other"):
         gateway.__getattr__("Gateway")
 
