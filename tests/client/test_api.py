@@ -37,7 +37,7 @@ from speko_anyio import (
 from speko_anyio._extras import install_extra
 from speko_anyio.client import opening as opening_module
 from speko_anyio.client.mint import AnyGrant
-from speko_anyio.net.contexts import block
+from speko_anyio.net.contexts import never_swallows
 from speko_anyio.net.stream_driver import StreamDriver
 from speko_anyio.protocol.mint import Credential
 from speko_anyio.protocol.url import WebSocketURL
@@ -498,7 +498,7 @@ async def test_a_providers_key_and_url_are_text() -> None:
             OpenAI("sk-test", base_url=wrong)
 
 
-@block
+@never_swallows
 async def refusing_service(before: bytes = b"") -> AsyncGenerator[tuple[int, list[str]], None]:
     """An HTTP server on the loopback that answers 401, and `before` ahead of that: its port, and what it was
     sent."""

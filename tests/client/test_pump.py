@@ -52,7 +52,7 @@ class Driven:
 
     def exchange(self) -> None:
         """Move everything that either side has to say."""
-        if self.pump.owes and self.server.from_client.sink is not None:
+        if self.pump.has_output and self.server.from_client.sink is not None:
             self.server.from_client.sink(self.core.data_to_send())
         data = bytes(self.server.to_client.data)
         self.server.to_client.data.clear()
@@ -81,7 +81,7 @@ async def test_a_violation_is_owed_to_the_peer() -> None:
     driven.pump.receive_data(b"\xff\xff")
     assert driven.pump.done
     assert isinstance(driven.pump.error, RemoteProtocolError)
-    assert driven.pump.owes
+    assert driven.pump.has_output
     assert isinstance(driven.frames()[-1], Close)
 
 
@@ -90,7 +90,7 @@ async def test_an_abort_ends_it_without_a_word_and_only_once() -> None:
     driven.pump.abort("cancelled")
     driven.pump.abort("again")
     assert driven.pump.done
-    assert not driven.pump.owes
+    assert not driven.pump.has_output
     assert driven.frames()[1:] == [Close(1006, "cancelled", "local")]
 
 
@@ -115,7 +115,7 @@ async def test_an_unusable_close_code_changes_nothing() -> None:
     with pytest.raises(LocalProtocolError):
         driven.pump.close(1006, "")
     assert not driven.pump.done
-    assert not driven.pump.owes
+    assert not driven.pump.has_output
 
 
 @given(

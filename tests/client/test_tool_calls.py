@@ -27,7 +27,7 @@ from speko_anyio import (
 )
 from speko_anyio.client import tool_calls
 from speko_anyio.client.tools import AnyTool
-from speko_anyio.net.contexts import block
+from speko_anyio.net.contexts import never_swallows
 from speko_anyio.testing.server import FakeServer, connected
 from tests.support.drivers import EVERY_DRIVER, driven, settled
 
@@ -46,7 +46,7 @@ def add(a: int, b: int = 2) -> int:
     return a + b
 
 
-@block
+@never_swallows
 async def calling(
     *tools: AnyTool, server: FakeServer | None = None, **options: Unpack[SessionOptions]
 ) -> AsyncGenerator[tuple[RealtimeSession, FakeServer, Callable[[str, str], None]], None]:

@@ -32,7 +32,7 @@ from speko_anyio import (
 )
 from speko_anyio.net import asyncio_driver
 from speko_anyio.net.asyncio_driver import AsyncioDriver
-from speko_anyio.net.contexts import block
+from speko_anyio.net.contexts import never_swallows
 from speko_anyio.net.dialing import dial
 from speko_anyio.net.driver import Driver
 from speko_anyio.net.stream_driver import StreamDriver
@@ -110,7 +110,7 @@ async def test_a_cancelled_block_says_goodbye_on_a_real_connection(secure: bool)
     assert ends == [Close(1001, "client_cancelled", "remote")] * 2
 
 
-@block
+@never_swallows
 async def serving(context: ssl.SSLContext | None = None) -> AsyncGenerator[int, None]:
     """An echo server on the loopback; gives its port."""
     tcp = await anyio.create_tcp_listener(local_host="127.0.0.1")

@@ -24,7 +24,7 @@ from speko_anyio import (
 )
 from speko_anyio.client.telemetry import Telemetry
 from speko_anyio.net import trust
-from speko_anyio.net.contexts import block
+from speko_anyio.net.contexts import never_swallows
 from speko_anyio.net.trust import default_ssl_context
 from speko_anyio.protocol.mint import Credential, TelemetryTarget
 from speko_anyio.testing.server import grant
@@ -45,7 +45,7 @@ def authority(tmp_path: Path) -> trustme.CA:
     return authority
 
 
-@block
+@never_swallows
 async def tls_service(authority: trustme.CA) -> AsyncGenerator[tuple[int, list[bytes]], None]:
     """A server with a certificate of `authority` that answers 401: its port, and its requests."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

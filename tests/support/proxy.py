@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSListener
 
-from speko_anyio.net.contexts import block
+from speko_anyio.net.contexts import never_swallows
 
 
 class FakeProxy:
@@ -158,7 +158,7 @@ async def _exactly(client: ByteStream, size: int) -> bytes:
     return data
 
 
-@block
+@never_swallows
 async def running_proxy(
     proxy: FakeProxy, context: ssl.SSLContext | None = None
 ) -> AsyncGenerator[FakeProxy, None]:

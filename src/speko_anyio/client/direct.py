@@ -10,7 +10,7 @@ from typing import Final, Unpack
 from urllib.parse import parse_qsl
 
 from ..errors import UnsupportedTransportError
-from ..net.contexts import block
+from ..net.contexts import never_swallows
 from ..net.user_agent import USER_AGENT
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, ProviderGrant, ProviderParameters, SampleRate, SessionConfig
 from ..providers.connection import (
@@ -76,7 +76,7 @@ def open_connection(
     )
 
 
-@block
+@never_swallows
 async def open_provider_grant(
     grant: ProviderGrant,
     *,

@@ -16,7 +16,7 @@ from .frame_stream import FRAME_TYPES
 from .pump import Pump
 from .stalls import STALLED_AFTER, StallWatch
 
-Handler = Callable[[Frame], Awaitable[object] | object]
+FrameHandler = Callable[[Frame], Awaitable[object] | object]
 """Called with each frame; when it gives an awaitable, that is awaited before the next frame."""
 
 
@@ -58,7 +58,7 @@ class Handlers:
         self._lifetime = lifetime
         self._subscriptions: list[_Subscription] = []
 
-    def add(self, handler: Handler) -> Callable[[], None]:
+    def add(self, handler: FrameHandler) -> Callable[[], None]:
         """Call `handler` with what has not been received yet and all that follows; gives what stops it."""
         subscription = _Subscription(handler, self._pump.subscribe())
         self._subscriptions.append(subscription)
@@ -90,7 +90,7 @@ class Handlers:
             self._subscriptions.remove(subscription)
             subscription.done.set()
 
-    async def _wait_for(self, result: Awaitable[object], handler: Handler, frame: Frame) -> None:
+    async def _wait_for(self, result: Awaitable[object], handler: FrameHandler, frame: Frame) -> None:
         name = getattr(handler, "__qualname__", type(handler).__name__)
         stall = self._stalls.begin(
             lambda: (
@@ -114,7 +114,7 @@ class Handlers:
 class _Subscription:
     """A handler and what it has not seen yet."""
 
-    def __init__(self, handler: Handler, buffer: DeliveryBuffer) -> None:
+    def __init__(self, handler: FrameHandler, buffer: DeliveryBuffer) -> None:
         self.handler = handler
         self.buffer = buffer
         self.done = anyio.Event()

@@ -288,7 +288,7 @@ async def _open_core(
             tool_errors=options.get("tool_errors", "log"),
             audience=audience,
         )
-        await driver.shake_hands()
+        await driver.handshake()
     except BaseException:
         if driver is not None:
             await driver.aclose_forcefully()

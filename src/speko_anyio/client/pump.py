@@ -3,7 +3,7 @@
 Whatever drives it (a reader task over a byte stream, a callback of an event loop) calls `receive_data`,
 `receive_eof`, `receive_lost` and `handle_timeout` as things happen, and after each of them
 
-- writes `core.data_to_send()` when `owes` says so,
+- writes `core.data_to_send()` when `has_output`,
 - stops reading while `full`,
 - arms its timer for `deadline`,
 - closes the transport once `done` and everything is written.
@@ -153,7 +153,7 @@ class Pump:
         return tuple(consumer.size for consumer in self._consumers if consumer.full and not consumer.lossy)
 
     @property
-    def owes(self) -> bool:
+    def has_output(self) -> bool:
         """Whether the core has something to be written."""
         return self.core.has_output
 

@@ -18,7 +18,7 @@ from ..protocol.frames import Audio, Close, Frame
 from ..protocol.pcm import Buffer, pcm_bytes
 from .delivery import DEFAULT_MAX_BUFFER
 from .frame_stream import FramesBlock, FrameStream, check_types
-from .handlers import Handler, Handlers, check_handler
+from .handlers import FrameHandler, Handlers, check_handler
 from .pump import ClientCore, Pump
 from .stalls import STALLED_AFTER, Stall, StallWatch
 from .stats import SessionStats, TurnTimes
@@ -307,7 +307,7 @@ class RealtimeSession:
         """
         return FramesBlock(self._pump, check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
 
-    def on(self, handler: Handler, *more: Never) -> Callable[[], None]:
+    def on(self, handler: FrameHandler, *more: Never) -> Callable[[], None]:
         """Call `handler` with every frame not yet received and all that follow, one at a time and in order;
         returns a function that stops it. Handlers and the iteration each get every frame.
 
@@ -345,7 +345,7 @@ class RealtimeSession:
                 f"{code!r} is not a close code for applications; use 1000 or one from 4000 to 4999"
             )
         self._pump.close(code, reason)
-        self._driver.moved()
+        self._driver.core_changed()
         try:
             await self._driver.wait_closed()
         except BaseException:

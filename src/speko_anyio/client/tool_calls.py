@@ -27,7 +27,7 @@ class ToolCalls:
 
     `receive` and `interrupt` are called while bytes are taken in, at times outside of any task: nothing of
     anyio may be made there but by `Lifetime.spawn`. What is answered without waiting is queued in the core,
-    and the driver's `moved` has it written.
+    and the driver's `core_changed` has it written.
     """
 
     __slots__ = (
@@ -106,7 +106,7 @@ class ToolCalls:
             if failures:
                 # Before the session ends of it, and without waiting: the model is told all the same.
                 self._answer_at_once(call, output)
-                self._driver.moved()
+                self._driver.core_changed()
                 self._lifetime.fail(failures[0])
             else:
                 await self._driver.send(self._core.send_tool_result, call.call_id, output)

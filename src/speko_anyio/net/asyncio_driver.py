@@ -136,7 +136,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         pump.on_space = self._space_made
         pump.use_waiter(partial(_Waiter, self._loop))
 
-    async def shake_hands(self) -> None:
+    async def handshake(self) -> None:
         pump = self._attached()
         self._opening = self._loop.create_future()
         if self._early:
@@ -144,7 +144,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._early = b""
         if self._lost:
             self._end_lost()
-        self.moved()
+        self.core_changed()
         await self._opening
         self._opening = None
         if self._core.closed is None and pump.done:
@@ -178,7 +178,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def current_time(self) -> float:
         return self._loop.time()
 
-    def moved(self) -> None:
+    def core_changed(self) -> None:
         pump = self._attached()
         if pump.full is self._reading and not self._ending:
             if self._reading:
@@ -189,7 +189,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._arm()
         if pump.done:
             self._finish()
-        elif pump.owes and not self._paused:
+        elif pump.has_output and not self._paused:
             self._write()
         if self._opening is not None and self._core.state is not State.CONNECTING:
             _wake(self._opening)
@@ -202,7 +202,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
                 self.bytes_sent += len(goodbye)
                 self._held.append(goodbye)
                 self._write_held()
-            self.moved()
+            self.core_changed()
         finally:
             self._transport.abort()
 
@@ -245,7 +245,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
                 pump = self._pump
                 # The usual read is audio and nothing else; then there is nothing to see to.
                 if pump.receive_data(data) or self._opening is not None:
-                    self.moved()
+                    self.core_changed()
             except Exception as error:  # noqa: BLE001 - a bug must not end in asyncio's log
                 self._report(error)
 
@@ -288,11 +288,11 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def _space_made(self) -> None:
         # Not here and now: the pump may be in the middle of delivering.
         if not self._reading and not self._ending:
-            self._loop.call_soon(self._guard, self.moved)
+            self._loop.call_soon(self._guard, self.core_changed)
 
     def _receive_eof(self) -> None:
         self._attached().receive_eof()
-        self.moved()
+        self.core_changed()
 
     # Writing
 
@@ -326,7 +326,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         if self._ending:
             self._write_last()
             return
-        if self._attached().owes:
+        if self._attached().has_output:
             self._write()
         if not self._paused:
             _wake(self._writable)
@@ -365,7 +365,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         except BaseException:
             # How much of it goes out nobody knows.
             pump.send_failed()
-            self.moved()
+            self.core_changed()
             raise
         if self._paused or self._lost:
             raise pump.error.with_traceback(None)
@@ -389,7 +389,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def _time_out(self) -> None:
         self._armed = self._timer = None
         self._attached().handle_timeout(self._loop.time())
-        self.moved()
+        self.core_changed()
 
     # The end
 
@@ -399,7 +399,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             return
         self._ending = True
         _wake(self._writable)
-        if not (self._attached().owes or self._held):
+        if not (self._attached().has_output or self._held):
             self._transport.abort()
             return
         self._timer = self._loop.call_later(self._close_timeout, self._transport.abort)
@@ -423,7 +423,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             pump.receive_lost(f"the connection broke ({describe(broken)})")
             pump.error.__cause__ = broken
         _wake(self._writable)
-        self.moved()
+        self.core_changed()
 
     def _gone_event(self) -> asyncio.Event:
         if self._gone is None:

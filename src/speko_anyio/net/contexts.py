@@ -1,4 +1,4 @@
-"""Async context managers that let every exception through, for type checkers to know."""
+"""Async context managers, and what their types tell a checker and a user."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def block(
+def never_swallows(
     function: Callable[P, AsyncGenerator[T, None]],
 ) -> Callable[P, AbstractAsyncContextManager[T, None]]:
-    """`asynccontextmanager` for functions that swallow nothing.
+    """Make an async context manager of a generator that swallows no exception, as its type then says.
 
-    That one's result may swallow exceptions as far as its type says, so that checkers take what is assigned
-    in the block for possibly unbound, and a ``return`` in it for one that may not happen.
+    The type of `asynccontextmanager`'s result allows it to swallow exceptions. So checkers report variables
+    assigned in the block as possibly unbound after it, and a ``return`` in it as one that may not happen.
     """
     return asynccontextmanager(function)  # type: ignore[return-value]
 

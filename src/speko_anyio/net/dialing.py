@@ -10,7 +10,7 @@ from anyio.abc import ByteStream
 
 from ..errors import APIConnectionError
 from ..protocol.url import WebSocketURL
-from .contexts import block
+from .contexts import never_swallows
 from .driver import Driver
 from .event_loop import on_asyncio
 from .proxies import ProxyOption, connect_through, find_proxy
@@ -66,7 +66,7 @@ async def open_stream(
         )
 
 
-@block
+@never_swallows
 async def _in_time(where: WebSocketURL, seconds: float) -> AsyncGenerator[None, None]:
     """Bound the connecting in the block, and say in one error what stopped it."""
     host = f"{where.host}:{where.port}"

@@ -14,7 +14,7 @@ _Args = TypeVarTuple("_Args")
 class Driver(Protocol):
     """An open transport, and what moves bytes between it and a pump.
 
-    In order: `attach`, `shake_hands`, then `start` within the session's block. `aclose_forcefully` in place
+    In order: `attach`, `handshake`, then `start` within the session's block. `aclose_forcefully` in place
     of whatever has not happened yet.
     """
 
@@ -24,7 +24,7 @@ class Driver(Protocol):
     def attach(self, pump: Pump, *, close_timeout: float) -> None:
         """Drive `pump` from here on. `close_timeout` in seconds bounds what is written after the end."""
 
-    async def shake_hands(self) -> None:
+    async def handshake(self) -> None:
         """Open the WebSocket. `HandshakeError` or `RemoteProtocolError` when it does not come about."""
 
     def start(self, lifetime: Lifetime) -> None:
@@ -41,7 +41,7 @@ class Driver(Protocol):
         """The event loop's clock, in seconds. May be asked outside of any task."""
         ...
 
-    def moved(self) -> None:
+    def core_changed(self) -> None:
         """Something happened to the core, not by this driver: start what it asks for. Never blocks."""
 
     def abort(self, reason: str) -> None:

@@ -79,7 +79,7 @@ class StreamDriver:
         self._close_timeout = close_timeout
         pump.on_space = self._space_made
 
-    async def shake_hands(self) -> None:
+    async def handshake(self) -> None:
         pump = self._pump
         while True:
             pump.handle_timeout(anyio.current_time())
@@ -95,7 +95,7 @@ class StreamDriver:
         self._lifetime = lifetime
         lifetime.spawn_shielded(self._read)
         lifetime.spawn_shielded(self._watch_the_clock)
-        self.moved()
+        self.core_changed()
 
     async def send(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
         async with self._sending:
@@ -105,7 +105,7 @@ class StreamDriver:
     def current_time(self) -> float:
         return anyio.current_time()
 
-    def moved(self) -> None:
+    def core_changed(self) -> None:
         pump = self._pump
         deadline = pump.deadline
         if deadline == AT_ONCE:
@@ -118,7 +118,7 @@ class StreamDriver:
         if self._space is not None and not pump.full:
             self._space.set()
         # Also while somebody holds `_sending`: their own verb may be refused, and then they write nothing.
-        if pump.owes and not self._replying:
+        if pump.has_output and not self._replying:
             assert self._lifetime is not None, "only within the session's block"
             self._replying = True
             self._lifetime.spawn(self._reply)
@@ -131,7 +131,7 @@ class StreamDriver:
         if not self._sending.locked():
             # After half a message the peer could not read it.
             self._goodbye += goodbye
-        self.moved()
+        self.core_changed()
         if self._parting is not None:
             self._parting.cancel()
 
@@ -156,8 +156,8 @@ class StreamDriver:
                     # The usual read is audio and nothing else; then there is nothing to see to.
                     while not await self._receive():
                         pass
-                    self.moved()
-            if pump.owes:
+                    self.core_changed()
+            if pump.has_output:
                 with anyio.move_on_after(self._close_timeout, shield=True) as self._parting:
                     await self._reply()
                     await self._stream.aclose()
@@ -190,14 +190,14 @@ class StreamDriver:
         # No pong is seen while we don't read, so silence proves nothing.
         self._core.suspend_keepalive()
         self._pump.on_blocked(True)
-        self.moved()
+        self.core_changed()
         while self._pump.full:
             self._space = space = anyio.Event()
             await space.wait()
         self._space = None
         self._core.resume_keepalive()
         self._pump.on_blocked(False)
-        self.moved()
+        self.core_changed()
 
     def _space_made(self) -> None:
         if self._space is not None:
@@ -241,7 +241,7 @@ class StreamDriver:
     def _write_failed(self) -> None:
         self._pump.send_failed()
         if self._core.closed is not None:
-            self.moved()
+            self.core_changed()
 
     async def _reply(self) -> None:
         """Write what the core owes the peer, behind whoever is writing."""
@@ -262,7 +262,7 @@ class StreamDriver:
                 # ever, which takes another scope on trio.
                 await self._finished.wait()
             self._pump.handle_timeout(anyio.current_time())
-            self.moved()
+            self.core_changed()
 
 
 def _instant(deadline: float | None) -> float:

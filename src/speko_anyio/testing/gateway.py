@@ -16,7 +16,7 @@ from ..client.opening import SessionOptions
 from ..client.realtime import Realtime, open_session
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool
-from ..net.contexts import block
+from ..net.contexts import never_swallows
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, APIErrorBody, MintRequest, SessionGrant
 from .peer import FakePeer
 from .script import Script, scripted
@@ -29,7 +29,7 @@ BASE_URL: Final = "http://speko.test"
 """Where a fake gateway seems to be. The name can't be resolved (RFC 6761): nothing leaves the process."""
 
 
-@block
+@never_swallows
 async def fake_session(
     script: Script | None = None,
     *,
@@ -186,7 +186,7 @@ class _FakeRealtime(Realtime):
         super().__init__(mint)
         self._gateway = gateway
 
-    @block
+    @never_swallows
     async def open(
         self,
         grant: AnyGrant,

@@ -11,7 +11,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
-from ..net.contexts import block
+from ..net.contexts import never_swallows
 from ..protocol.errors import ConnectionClosed
 from ..protocol.state import State
 
@@ -88,7 +88,7 @@ class Stage:
                 task_status.started()
 
 
-@block
+@never_swallows
 async def scripted(
     peer: FakePeer,
     script: Script | None,

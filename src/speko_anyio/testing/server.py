@@ -11,7 +11,7 @@ from ..client.opening import SessionOptions
 from ..client.realtime import open_session
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool
-from ..net.contexts import block
+from ..net.contexts import never_swallows
 from ..protocol import (
     NEED_DATA,
     Close,
@@ -124,7 +124,7 @@ class FakeServer:
             self.client_left()
 
 
-@block
+@never_swallows
 async def connected(
     server: FakeServer | None = None,
     *,

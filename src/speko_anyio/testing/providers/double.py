@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import ByteStream, Listener
 from anyio.streams.tls import TLSListener
 
-from ...net.contexts import block
+from ...net.contexts import never_swallows
 from .script import COMMON, CallTools, Fail, Pace, RateLimit, Reply, RunTool, Say, Silent, steps
 from .server_socket import ServerSocket
 from .session import DEATH, DoubleSession, Refusal, Request, Script
@@ -91,7 +91,7 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
 
     # Over anyio
 
-    @block
+    @never_swallows
     async def serve(
         self, port: int = 0, *, ssl_context: ssl.SSLContext | None = None
     ) -> AsyncGenerator[str, None]:
