@@ -22,11 +22,13 @@ Schema = dict[str, Any]
 
 def convert(schema: Schema, **root: Any) -> tuple[Any, tuple[str, ...]]:
     """`schema` as the one property of some parameters."""
-    parameters, notes = convert_parameters("t", {"type": "object", "properties": {"p": schema}, **root})
+    parameters, notes = convert_parameters(
+        "t", {"type": "object", "properties": {"p": schema, "q": {"type": "integer"}}, **root}
+    )
     assert parameters is not None
     check_schema(parameters)
     types.Schema.model_validate(parameters)
-    return parameters["properties"]["p"], notes
+    return parameters["properties"].get("p"), notes
 
 
 STRING = {"type": "STRING"}
@@ -96,6 +98,14 @@ CONVERTED: list[tuple[Schema, Schema]] = [
     ({"enum": ["a", "a"]}, {"type": "STRING", "enum": ["a"]}),
     ({"type": "number", "allOf": [{"type": "integer"}]}, INTEGER),
     ({"type": "string", "allOf": [{"type": "STRING"}]}, STRING),
+    ({"type": ["string", "null"], "allOf": [{"type": "string"}]}, STRING),
+    ({"type": "string", "allOf": [{"type": ["STRING", "null"]}]}, STRING),
+    (
+        {"type": ["string", "null"], "allOf": [{"type": ["string", "null"]}]},
+        {"type": "STRING", "nullable": True},
+    ),
+    ({"type": ["number", "string"], "allOf": [{"type": "integer"}]}, INTEGER),
+    ({"type": ["integer", "string"], "allOf": [{"type": "number"}]}, INTEGER),
     ({"type": "string", "maxLength": 3.0}, {"type": "STRING", "maxLength": 3}),
     (
         {"anyOf": [{"type": "string"}, {"type": "NULL"}], "default": "x"},
@@ -290,6 +300,16 @@ LEFT_OUT: list[tuple[Schema, Schema, str]] = [
         "required names without a property",
     ),
     ({"type": "object", "required": ["missing"]}, {"type": "OBJECT"}, "required names without a property"),
+    ({"type": "string", "required": True}, STRING, "required other than a list of names"),
+    ({"type": "object", "required": False}, {"type": "OBJECT"}, "required other than a list of names"),
+    (
+        {
+            "required": True,
+            "allOf": [{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}],
+        },
+        {"type": "OBJECT", "properties": {"a": STRING}, "required": ["a"]},
+        "required other than a list of names",
+    ),
     ({"type": "object", "required": [["a"], 1, None]}, {"type": "OBJECT"}, "required names other than text"),
     ({"enum": ["a", ""]}, {"type": "STRING", "enum": ["a"]}, "empty texts in an enum"),
     ({"const": ""}, STRING, "empty texts in an enum"),
@@ -380,7 +400,7 @@ REFUSED: list[tuple[Schema, Schema, str]] = [
     ({"$ref": 5}, {}, "a reference to the outside"),
     ({"$ref": "#/$defs/none"}, {}, "which does not exist"),
     ({"$ref": "#/type/x"}, {}, "which does not exist"),
-    (False, {}, "is not a JSON Schema that any value fits"),  # type: ignore[list-item]
+    (None, {}, "is not a JSON Schema"),  # type: ignore[list-item]
     ({"type": "null"}, {}, "has the type 'null'"),
     ({"type": 5}, {}, "has the type 5"),
     ({"type": "file"}, {}, "has the type 'file'"),
@@ -389,6 +409,10 @@ REFUSED: list[tuple[Schema, Schema, str]] = [
     ({"anyOf": 1}, {}, "alternatives that are not a list"),
     ({"allOf": 1}, {}, "an allOf that is no list"),
     ({"type": "string", "allOf": [{"type": "integer"}]}, {}, "two types at once"),
+    ({"type": ["string", "null"], "allOf": [{"type": "integer"}]}, {}, "lists of types without a common one"),
+    ({"type": "string", "allOf": [{"type": ["integer", "null"]}]}, {}, "lists of types without a common one"),
+    ({"type": "string", "allOf": [{"type": ["file"]}]}, {}, "has the type 'file'"),
+    ({"type": "string", "allOf": [{"type": [{}]}]}, {}, "has the type {}"),
     ({"enum": 1, "type": "string"}, {}, "an enum that is no list"),
     ({"type": "object", "properties": []}, {}, "properties that are not an object"),
     ({"type": "object", "required": "a"}, {}, "a `required` that is not a list"),
@@ -410,10 +434,89 @@ def test_refused(schema: Schema, root: Schema, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "schema", [{"type": "array"}, {"allOf": [{"type": "string"}]}, {"type": ["object", "null"]}]
+    "schema",
+    [
+        {"type": "array"},
+        {"allOf": [{"type": "string"}]},
+        {"type": ["string", "null"]},
+        {"type": ["null"]},
+        {"type": []},
+        {"anyOf": [{"type": ["array"]}, False]},
+    ],
 )
 def test_parameters_must_be_an_object(schema: Schema) -> None:
     with pytest.raises(LocalProtocolError, match="wrap them in an object"):
+        convert_parameters("t", schema)
+
+
+@pytest.mark.parametrize("types_", [["object"], ["object", "null"], ["NULL", "OBJECT"]])
+def test_parameters_may_name_their_type_in_a_list(types_: list[str]) -> None:
+    parameters, notes = convert_parameters("t", {"type": types_, "properties": {"a": A}})
+    assert parameters == {"type": "OBJECT", "properties": {"a": STRING}}
+    assert notes == ()
+    merged, _ = convert_parameters("t", {"anyOf": [{"type": types_, "properties": {"a": A}}]})
+    assert merged == parameters
+
+
+def test_parameters_that_may_be_an_object_are_one() -> None:
+    parameters, [note] = convert_parameters("t", {"type": ["object", "string"], "properties": {"a": A}})
+    assert parameters == {"type": "OBJECT", "properties": {"a": STRING}}
+    assert "parameters other than objects" in note
+
+
+NEVER: list[tuple[Schema, Schema]] = [
+    ({}, False),  # type: ignore[list-item]
+    ({}, {"$ref": "#/$defs/never"}),
+    ({}, {"allOf": [{"type": "string"}, False]}),
+    ({}, {"anyOf": [False, {"$ref": "#/$defs/never"}]}),
+]
+
+
+@pytest.mark.parametrize(("more", "schema"), NEVER, ids=str)
+def test_a_property_that_no_value_fits_is_left_out(more: Schema, schema: Schema) -> None:
+    parameters, [note] = convert_parameters(
+        "t", {"properties": {"a": A, "p": schema}, "$defs": {"never": False}, **more}
+    )
+    assert parameters == {"type": "OBJECT", "properties": {"a": STRING}}
+    assert note == "no value fits parameters.p of tool 't': it is left out"
+
+
+def test_a_required_property_that_no_value_fits_is_left_out_with_a_word_more() -> None:
+    parameters, [note] = convert_parameters("t", {"properties": {"a": A, "p": False}, "required": ["p", "a"]})
+    assert parameters == {"type": "OBJECT", "properties": {"a": STRING}, "required": ["a"]}
+    assert note == "no value fits parameters.p of tool 't', which is required: it is left out"
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"anyOf": [{"type": "string"}, False]}, STRING),
+        (
+            {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/never"}], "description": "D"},
+            {"description": "D", **STRING},
+        ),
+        ({"type": "array", "items": {"$ref": "#/$defs/never"}}, {"type": "ARRAY", "items": STRING}),
+        ({"type": "array", "prefixItems": [False]}, {"type": "ARRAY", "items": STRING}),
+    ],
+    ids=str,
+)
+def test_alternatives_that_no_value_fits_are_none(schema: Schema, expected: Schema) -> None:
+    converted, _ = convert(schema, **{"$defs": {"never": False}})
+    assert converted == expected
+
+
+def test_alternatives_of_the_parameters_may_forbid_a_property() -> None:
+    one = {"properties": {"kind": {"const": "x"}, "a": A, "b": False}}
+    other = {"properties": {"kind": {"const": "y"}, "a": False, "b": False}}
+    parameters, notes = convert_parameters("t", {"anyOf": [one, other, False]})
+    kind = {"type": "STRING", "enum": ["x", "y"]}
+    assert parameters == {"type": "OBJECT", "properties": {"kind": kind, "a": STRING}}
+    assert any(note.startswith("no value fits parameters.b ") for note in notes)
+
+
+@pytest.mark.parametrize("schema", [{"allOf": [False]}, {"$ref": "#/$defs/never", "$defs": {"never": False}}])
+def test_parameters_that_no_value_fits_are_refused(schema: Schema) -> None:
+    with pytest.raises(LocalProtocolError, match="no arguments fit its parameters"):
         convert_parameters("t", schema)
 
 
@@ -545,7 +648,7 @@ def test_any_schema_is_converted_or_refused(schema: Any, a: Any, b: Any) -> None
 def test_any_parameters_keep_their_names(schema: Any, a: Any, b: Any) -> None:
     schema = {**schema, "$defs": {"a": a, "b": b}}
     try:
-        parameters, _ = convert_parameters("t", schema)
+        parameters, notes = convert_parameters("t", schema)
     except LocalProtocolError:
         return
     if parameters is not None:
@@ -553,9 +656,14 @@ def test_any_parameters_keep_their_names(schema: Any, a: Any, b: Any) -> None:
         types.Schema.model_validate(parameters)
     names = set(schema.get("properties", {}))
     for branch in [*schema.get("anyOf", ()), *schema.get("oneOf", ())]:
-        if isinstance(branch, dict) and branch.get("type") == "object" and "anyOf" not in branch:
+        if (
+            isinstance(branch, dict)
+            and branch.get("type") == "object"
+            and not {"anyOf", "oneOf", "allOf", "$ref"} & branch.keys()
+        ):
             names |= set(branch.get("properties", {}))
-    assert names <= set((parameters or {"properties": {}})["properties"])
+    gone = {name for name in names if any(f"no value fits parameters.{name} " in note for note in notes)}
+    assert names - gone <= set((parameters or {"properties": {}})["properties"])
 
 
 @given(

@@ -1015,3 +1015,33 @@ def test_after_our_goodbye_what_comes_is_heard() -> None:
     assert talk.hear(INTERRUPTED, speech(PCM)) == [Interruption("user"), CUT_OFF]
     assert talk.sent() == []
     assert talk.wait(6.0)[-1] == Close(1006, "the peer did not answer the close in time", "local")
+
+
+BLANKS = ["", b"", "\n", b" \r\n", "\ufeff", b"\xef\xbb\xbf", b"\n\xef\xbb\xbf\r\n"]
+
+
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize("blank", BLANKS)
+def test_blank_messages_are_ignored(ready: bool, blank: str | bytes) -> None:
+    talk = Talk(ready=ready)
+    talk.dialect.receive_message(blank)
+    assert frames(talk.dialect) == []
+    assert talk.dialect.state is State.OPEN
+    assert talk.dialect.odd_fields == 1
+
+
+@pytest.mark.parametrize("around", ["\ufeff{}", "\n\ufeff {}", "{}\ufeff\n"])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_byte_order_mark_is_no_part_of_a_message(around: str, binary: bool) -> None:
+    talk = Talk(ready=False)
+    text = around.replace("{}", '{"setupComplete": {}}')
+    talk.dialect.receive_message(text.encode() if binary else text)
+    assert frames(talk.dialect) == [Ready(24_000, 24_000)]
+    assert talk.dialect.odd_fields == 1
+
+
+@pytest.mark.parametrize("value", [None, True, 5, "yes", []])
+def test_any_value_means_that_the_setup_was_accepted(value: object) -> None:
+    talk = Talk(ready=False)
+    assert talk.hear({"setupComplete": value}) == [Ready(24_000, 24_000)]
+    assert talk.dialect.odd_fields == 1

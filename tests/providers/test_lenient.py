@@ -189,7 +189,16 @@ def test_what_is_nested_too_deeply_stays_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\ufeff{}", ' {"a": NaN} ', '{"a":"line\nbreak"}', '{"a":' + "9" * 5000 + "}", '{"a":1e999}']
+    "text",
+    [
+        "\ufeff{}",
+        "\n\ufeff {}",
+        "{}\ufeff\r\n",
+        ' {"a": NaN} ',
+        '{"a":"line\nbreak"}',
+        '{"a":' + "9" * 5000 + "}",
+        '{"a":1e999}',
+    ],
 )
 def test_other_spellings_of_json_are_taken(text: str) -> None:
     assert isinstance(parse(text), dict)

@@ -216,6 +216,13 @@ def test_parameters_become_a_schema_of_an_object() -> None:
     assert notes == ()
 
 
+@pytest.mark.parametrize("types", [["object"], ["OBJECT", "null"], ["string", "object"]])
+def test_parameters_may_name_their_type_in_a_list(types: list[str]) -> None:
+    for session in (openai_session, xai_session):
+        converted, _ = session(tools=(ToolSpec(name="f", parameters={"type": types}),))
+        assert converted["tools"][0]["parameters"] == {"type": "object", "properties": {}}
+
+
 def test_long_descriptions_are_cut() -> None:
     session, notes = xai_session(tools=(ToolSpec(name="f", description="x" * 1025),))
     assert session["tools"][0]["description"] == "x" * 1024
@@ -228,6 +235,7 @@ def test_long_descriptions_are_cut() -> None:
         ((ToolSpec(name=""),), "does not accept '' as the name of a tool"),
         ((ToolSpec(name="f"), ToolSpec(name="f")), "two tools are named"),
         ((ToolSpec(name="f", parameters={"type": "string"}),), "JSON Schema of an object"),
+        ((ToolSpec(name="f", parameters={"type": ["string", "null"]}),), "JSON Schema of an object"),
         ((ToolSpec(name="f", description="\ud800"),), "written as JSON"),
         ((ToolSpec(name="f", parameters={"x": object()}),), "written as JSON"),
     ],

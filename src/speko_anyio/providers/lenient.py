@@ -39,6 +39,9 @@ JsonText: TypeAlias = Annotated[str, Meta(extra={"json": True})]
 Piece: TypeAlias = Annotated[str, Meta(extra={"piece": True})]
 """A piece of a longer text, which may end within a surrogate pair; pass the joined text to `mended`."""
 
+BLANK: Final = "\ufeff \t\r\n"
+"""White space of JSON, and the byte order mark that some servers write around it."""
+
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
@@ -56,7 +59,7 @@ def parse(text: str) -> dict[str, Any]:
     """Parse a JSON object. Also accepts what Python's own encoder writes (NaN, lone surrogates) and numbers
     of any length. Raises `MalformedMessage` for anything else."""
     try:
-        value = _JSON.decode(text.removeprefix("\ufeff"))
+        value = _JSON.decode(text.strip(BLANK))
     except RecursionError:
         raise MalformedMessage("it is nested too deeply") from None
     except ValueError as error:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
+from msgspec import UNSET
+
 from ...protocol import close_codes
 from ...protocol.codec import MalformedMessage, mended
 from ...protocol.errors import SpekoError
@@ -176,8 +178,8 @@ class GoogleDialect(UserSide):
 
     def _receive(self, message: wire.ServerMessage) -> None:
         """Any of the fields may be there, each with its own news."""
-        if message.setup_complete is not None:
-            self._accept(message.setup_complete)
+        if message.setup_complete is not UNSET:
+            self._accept(message.setup_complete or wire.SetupComplete())
         if message.session_resumption_update is not None:
             self._note_handle(message.session_resumption_update)
         if message.go_away is not None:

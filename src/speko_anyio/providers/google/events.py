@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ..lenient import Count, Piece, fit, parse, text_of
+from ..lenient import BLANK, Count, Piece, fit, parse, text_of
 
 # What we say
 
@@ -282,7 +282,8 @@ class ServerMessage(_Heard, frozen=True):
 
     server_content: ServerContent | None = None
     usage_metadata: UsageMetadata | None = None
-    setup_complete: SetupComplete | None = None
+    setup_complete: SetupComplete | UnsetType | None = UNSET
+    """Null when the value is odd: any value means that the setup was accepted."""
     tool_call: ToolCall | None = None
     tool_call_cancellation: ToolCallCancellation | None = None
     go_away: GoAway | None = None
@@ -304,6 +305,7 @@ class Decoded(NamedTuple):
 
 
 _STRICT: Final = msgspec.json.Decoder(ServerMessage)
+_NULL_SETUP: Final = ("setupComplete",)
 _ARGUMENTS: Final = msgspec.json.Decoder(dict[str, Raw] | str | None)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 _DURATION: Final = re.compile(r"\d{1,6}(?:\.\d{1,9})?\Z|(?:\d{1,6}(?:\.\d{1,9})?(?:h|ms|us|ns|m|s)){1,6}\Z")
@@ -315,14 +317,16 @@ def decode(data: bytes | str) -> Decoded:
     """What the provider said; `MalformedMessage` when it is no message of this protocol."""
     try:
         # The decoder does not look into what stays `Raw`.
-        return Decoded(_STRICT.decode(data if isinstance(data, str) else data.decode()))
+        message = _STRICT.decode(data if isinstance(data, str) else data.decode())
+        return Decoded(message, _NULL_SETUP if message.setup_complete is None else ())
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
         pass  # something in it is new, odd or invalid
     text = data if isinstance(data, str) else text_of(data)
-    if not text.strip():
+    if not text.strip(BLANK):
         return Decoded(ServerMessage(), ("",))
     message, odd, unknown = fit(parse(text), ServerMessage)
     if "setupComplete" in odd:
-        # Any value means that the setup was accepted.
-        message = msgspec.structs.replace(message, setup_complete=SetupComplete())
+        message = msgspec.structs.replace(message, setup_complete=None)
+    if text.strip(BLANK) != text.strip():  # a byte order mark, which Python does not take for white space
+        odd = (*odd, "")
     return Decoded(message, odd, unknown)

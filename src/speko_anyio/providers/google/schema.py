@@ -7,6 +7,7 @@ themselves (a recursive type, or one that no value fits) is refused. Nothing is 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -80,7 +81,12 @@ def convert_parameters(tool: str, schema: Mapping[str, Any]) -> tuple[dict[str, 
     `LocalProtocolError` when it can't be converted; `tool` is for the texts.
     """
     converter = _Converter(tool, schema)
-    converted = converter.convert(*converter.root(), depth=0)
+    try:
+        converted = converter.convert(*converter.root(), depth=0)
+    except _NoValueFits:
+        raise LocalProtocolError(
+            f"Gemini can't take tool {tool!r}: no arguments fit its parameters; correct them"
+        ) from None
     notes = tuple(
         f"Gemini's tool schemas have no {key}: left out of {_some(list(places))} of tool {tool!r}"
         for key, places in list(converter.dropped.items())[:_MAX_NOTES]
@@ -88,6 +94,10 @@ def convert_parameters(tool: str, schema: Mapping[str, Any]) -> tuple[dict[str, 
     if (more := len(converter.dropped) - _MAX_NOTES) > 0:
         notes += (f"{more} more keys that Gemini's tool schemas do not have are left out of tool {tool!r}",)
     return converted if converted.get("properties") else None, (*notes, *converter.notes)
+
+
+class _NoValueFits(Exception):
+    """The schema is `false`, or requires what is."""
 
 
 class _Converter:
@@ -128,8 +138,11 @@ class _Converter:
         """`flat` as one object without alternatives; None when it is of another type."""
         self._count(where, depth)
         kind = flat.get("type", "object" if flat.keys() & _OF_OBJECTS else _type_of(flat.get("const")))
-        if _lower(kind) not in ("object", None):
+        kinds = self._names_of(kind, where) if isinstance(kind, list) else [_lower(kind)]
+        if not {"object", None} & set(kinds):
             return None
+        if set(kinds) - {"object", "null", None}:
+            self._drop("parameters other than objects", where)
         groups = [(key, flat[key]) for key in ("anyOf", "oneOf") if key in flat]
         merged = {**flat, "type": "object"}
         for key, branches in groups:
@@ -140,9 +153,9 @@ class _Converter:
             for number, branch in enumerate(branches):
                 if not _is_null(branch):
                     place = f"{where}.{key}[{number}]"
-                    inner, inner_refs = self.flat(branch, place, refs, depth + 1)
-                    one = self._object_of(inner, place, inner_refs, depth + 1)
-                    objects.append((place, one))
+                    with contextlib.suppress(_NoValueFits):
+                        inner, inner_refs = self.flat(branch, place, refs, depth + 1)
+                        objects.append((place, self._object_of(inner, place, inner_refs, depth + 1)))
             found = [(place, one) for place, one in objects if one is not None]
             if branches and not found:
                 return None
@@ -160,7 +173,9 @@ class _Converter:
         variants: dict[str, list[Any]] = {}
         for place, one in objects:
             for name, schema in self._properties(one, place).items():
-                variants.setdefault(name, []).append(schema)
+                some = variants.setdefault(name, [])
+                if schema is not False:  # forbidden with this alternative
+                    some.append(schema)
             for key in one:
                 if (
                     key not in {"type", "properties", "required", "title", "description"}
@@ -206,10 +221,15 @@ class _Converter:
         """`schema` without references and ``allOf`` at its own level, and the references now inside."""
         if schema is True:
             return {}, refs
+        if schema is False:
+            raise _NoValueFits
         if not isinstance(schema, Mapping):
-            raise self._refuse(where, "is not a JSON Schema that any value fits; correct it")
+            raise self._refuse(where, "is not a JSON Schema; correct it")
         self._weigh(where, len(schema))
         flat = dict(schema)
+        if isinstance(flat.get("required"), bool):
+            self._drop("required other than a list of names", where)  # as drafts before 4 had it
+            del flat["required"]
         parts: list[Any] = []
         if "$ref" in flat:
             ref = flat.pop("$ref")
@@ -268,10 +288,27 @@ class _Converter:
                 self._drop(f"second {key}", where)
 
     def _type_of_both(self, one: Any, other: Any, where: str) -> Any:
-        names = _lower(one), _lower(other)
-        if names[0] != names[1] and set(map(str, names)) != {"integer", "number"}:
-            raise self._refuse(where, "has two types at once; correct it")
-        return "integer" if names[0] != names[1] else one
+        ours, theirs = self._names_of(one, where), self._names_of(other, where)
+        both = [name for name in ours if name in theirs or (name == "integer" and "number" in theirs)]
+        if "number" in ours and "integer" in theirs and "integer" not in both:
+            both.append("integer")
+        if not both:
+            several = isinstance(one, list) or isinstance(other, list)
+            why = "has lists of types without a common one" if several else "has two types at once"
+            raise self._refuse(where, f"{why}; correct it")
+        return both[0] if len(both) == 1 else both
+
+    def _names_of(self, kinds: Any, where: str) -> list[str]:
+        """The names of the types in `kinds`, a name or a list of names, each once and in lower case."""
+        kinds = kinds if isinstance(kinds, list) else [kinds]
+        self._weigh(where, len(kinds))
+        names: dict[str, None] = {}
+        for kind in kinds:
+            name = _lower(kind)
+            if not isinstance(name, str) or (name not in _TYPES and name != "null"):
+                raise self._refuse(where, f"has the type {kind!r}; use one of {', '.join(_TYPES)}")
+            names[name] = None
+        return list(names)
 
     def _count(self, where: str, depth: int) -> None:
         self._nodes += 1
@@ -358,14 +395,16 @@ class _Converter:
         converted = []
         for number, branch in enumerate(branches):
             place = where if len(branches) == 1 else f"{where}.anyOf[{number}]"
-            if beside:
-                # What stands beside the alternatives holds for each of them.
-                inner, inner_refs = self.flat(branch, place, refs)
-                self._weigh(place, len(beside))
-                self._merge(inner, beside, place)
+            with contextlib.suppress(_NoValueFits):
+                inner, inner_refs = branch, refs
+                if beside:
+                    # What stands beside the alternatives holds for each of them.
+                    inner, inner_refs = self.flat(branch, place, refs)
+                    self._weigh(place, len(beside))
+                    self._merge(inner, beside, place)
                 converted.append(self.convert(inner, place, inner_refs, depth + 1))
-            else:
-                converted.append(self.convert(branch, place, refs, depth + 1))
+        if not converted:
+            raise _NoValueFits
         # Gemini wants nothing beside anyOf: what is said of all alternatives is said of each.
         said = [_said_of(out, branch) for branch in converted]
         return said[0] if len(said) == 1 else {"anyOf": said}
@@ -439,29 +478,36 @@ class _Converter:
         self, flat: dict[str, Any], out: dict[str, Any], where: str, refs: tuple[str, ...], depth: int
     ) -> None:
         properties = self._properties(flat, where)
-        if properties:
-            out["properties"] = {
-                name: self.convert(schema, f"{where}.{name}", refs, depth + 1)
-                for name, schema in properties.items()
-            }
         required = dict.fromkeys(self._required(flat, where))
+        converted = {}
+        for name, schema in properties.items():
+            place = f"{where}.{name}"
+            try:
+                converted[name] = self.convert(schema, place, refs, depth + 1)
+            except _NoValueFits:
+                also = ", which is required" if name in required else ""
+                self.notes.append(f"no value fits {place} of tool {self._tool!r}{also}: it is left out")
+        if converted:
+            out["properties"] = converted
         # A name that is no property makes Gemini refuse the tool.
-        if known := [name for name in required if name in properties]:
+        if known := [name for name in required if name in converted]:
             out["required"] = known
-        if len(known) < len(required):
+        if not required.keys() <= properties.keys():
             self._drop("required names without a property", where)
 
     def _array(
         self, flat: dict[str, Any], out: dict[str, Any], where: str, refs: tuple[str, ...], depth: int
     ) -> None:
         items = flat.get("items")
-        if items is False:
-            items = None  # no items beyond prefixItems
-        if items is None and isinstance(flat.get("prefixItems"), list) and flat["prefixItems"]:
+        if not items and isinstance(flat.get("prefixItems"), list) and flat["prefixItems"]:
             items = {"anyOf": flat["prefixItems"]}
         if isinstance(items, list):
             items = {"anyOf": items}
-        out["items"] = self.convert(True if items is None else items, f"{where}[]", refs, depth + 1)
+        place = f"{where}[]"
+        try:
+            out["items"] = self.convert(True if items is None else items, place, refs, depth + 1)
+        except _NoValueFits:  # the array is empty
+            out["items"] = self.convert(True, place, refs, depth + 1)
 
 
 def _some(places: list[str]) -> str:
@@ -573,6 +619,8 @@ def _beyond(names: list[Any], known: list[Any]) -> list[Any]:
 
 def _either(schemas: list[Any]) -> Any:
     """A schema that allows whatever any of these allows."""
+    if not schemas:
+        return False
     texts: dict[str, None] = {}
     for schema in schemas:
         if not isinstance(schema, Mapping) or not schema.keys() <= {"const", "enum", "type", "title"}:

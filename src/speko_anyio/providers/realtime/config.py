@@ -35,6 +35,8 @@ def convert_tools(
             description = description[:MAX_DESCRIPTION]
             notes.append(f"the description of tool {tool.name!r} was cut to {MAX_DESCRIPTION} characters")
         parameters = {"type": "object", "properties": {}, **_with_lower_types(tool, tool.parameters)}
+        if isinstance(parameters["type"], list) and "object" in parameters["type"]:
+            parameters["type"] = "object"  # the arguments are one in any case
         if parameters["type"] != "object":
             raise LocalProtocolError(
                 f"the parameters of tool {tool.name!r} must be a JSON Schema of an object, not of "

@@ -518,7 +518,7 @@ def decode(text: str) -> Decoded:
 
 
 def _decode_odd(text: str) -> Decoded:
-    if not text.strip("\ufeff \t\r\n"):
+    if not text.strip(lenient.BLANK):
         return Decoded(None, _ODD_JSON)
     message = lenient.parse(text)
     kind = _kind(message)
