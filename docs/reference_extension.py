@@ -1,5 +1,8 @@
-"""An extension of griffe, which reads the sources for the reference: adds constructors of Structs, removes
-labels."""
+"""An extension of griffe, which reads the sources for the reference.
+
+It adds constructors of Structs and signatures of functions that are assigned as static methods, spells out
+keywords that a TypedDict describes, and removes labels.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,22 @@ _NOISE: Final = {"class-attribute", "instance-attribute", "module-attribute"}
 """Labels without meaning for readers: a field of a Struct has two of them."""
 
 
+_LINKED: Final = "SessionOptions"
+"""The TypedDict with an entry of its own: signatures link it instead of repeating its fields."""
+
+
 class Reference(griffe.Extension):
-    """Gives every class below `msgspec.Struct` an ``__init__``, as griffe itself gives one to dataclasses."""
+    """Give every class below `msgspec.Struct` an ``__init__``, and every function its real keywords."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         members = list(_walk(pkg))
         for member in members:
             if isinstance(member, griffe.Class) and _is_struct(member) and "__init__" not in member.members:
                 member.set_member("__init__", _constructor(member))
+            elif isinstance(member, griffe.Function):
+                _spell_out_keywords(member)
+            elif isinstance(member, griffe.Attribute) and isinstance(member.parent, griffe.Class):
+                _show_as_method(member, member.parent)
         for member in members:  # last, since the constructors find the fields by their labels
             member.labels -= _NOISE
 
@@ -57,6 +68,58 @@ def _constructor(struct: griffe.Class) -> griffe.Function:
     )
     function.parent = struct
     return function
+
+
+def _spell_out_keywords(function: griffe.Function) -> None:
+    """Replace ``**parameters: Unpack[SomeTypedDict]`` by the keywords that the TypedDict has."""
+    for parameter in function.parameters:
+        annotation = parameter.annotation
+        if (
+            parameter.kind is not griffe.ParameterKind.var_keyword
+            or not isinstance(annotation, griffe.ExprSubscript)
+            or annotation.canonical_path != "typing.Unpack"
+        ):
+            continue
+        described = function.modules_collection[_path(annotation.slice)]
+        bases = _parents(described)
+        linked = next((base for base in bases if base.name == _LINKED), None)
+        if described.name == _LINKED:
+            return
+        del function.parameters[parameter.name]
+        for field in _fields(described):
+            if linked is None or field.name not in linked.members:
+                function.parameters.add(
+                    griffe.Parameter(
+                        field.name,
+                        annotation=field.annotation,
+                        kind=griffe.ParameterKind.keyword_only,
+                        default="...",
+                    )
+                )
+        if linked is not None:
+            annotation = griffe.ExprSubscript(
+                annotation.left, griffe.ExprName(_LINKED, parent=described.module)
+            )
+            function.parameters.add(
+                griffe.Parameter("options", annotation=annotation, kind=griffe.ParameterKind.var_keyword)
+            )
+        return
+
+
+def _show_as_method(member: griffe.Attribute, owner: griffe.Class) -> None:
+    """Give ``name = staticmethod(function)`` the signature of the function."""
+    call = member.value
+    if not (isinstance(call, griffe.ExprCall) and call.function.canonical_path == "staticmethod"):
+        return
+    function = owner.modules_collection[_path(call.arguments[0])]
+    method = griffe.Function(
+        member.name,
+        parameters=function.parameters,
+        returns=function.returns,
+        docstring=member.docstring,
+        lineno=member.lineno,
+    )
+    owner.set_member(member.name, method)
 
 
 def _fields(struct: griffe.Class) -> list[griffe.Attribute]:

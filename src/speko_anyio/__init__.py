@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .audio.playback import Flushed, Playback
     from .client.api import Speko
     from .client.frame_stream import FrameStream
-    from .client.opening import SessionOptions
+    from .client.parameters import SessionOptions
     from .client.realtime import Realtime, open_session
     from .client.session import RealtimeSession
     from .client.stats import SessionStats
@@ -196,7 +196,7 @@ __getattr__, __dir__ = lazy_exports(
         "audio.playback": "Flushed Playback",
         "client.api": "Speko",
         "client.frame_stream": "FrameStream",
-        "client.opening": "SessionOptions",
+        "client.parameters": "SessionOptions",
         "client.realtime": "Realtime open_session",
         "client.session": "RealtimeSession",
         "client.stats": "SessionStats",

@@ -6,20 +6,24 @@ import abc
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final, Unpack
 
-from .client.arguments import check_text, tool_list
-from .client.config import session_config
 from .client.direct import HEADERS, open_connection
-from .client.opening import SessionOptions
+from .client.parameters import (
+    AccountParameters,
+    SessionParameters,
+    check_text,
+    options_beside,
+    session_config,
+    tool_list,
+)
 from .client.session import RealtimeSession
-from .client.tools import AnyTool
 from .errors import ConfigurationError, MissingAPIKeyError
 from .observe.observer import introduced
 from .protocol.errors import LocalProtocolError
-from .protocol.mint import SampleRate, SessionConfig
+from .protocol.mint import SessionConfig
 from .protocol.tokens import find_key_fault, strip_invisible
 from .providers.connection import (
     ConnectionOptions,
@@ -107,37 +111,24 @@ class Provider(abc.ABC):
         self,
         *,
         model: str,
-        voice: str | None = None,
-        system_prompt: str | None = None,
-        temperature: float | None = None,
-        input_sample_rate: SampleRate | None = None,
-        output_sample_rate: SampleRate | None = None,
-        tools: Iterable[AnyTool] = (),
-        **options: Unpack[SessionOptions],
+        **parameters: Unpack[AccountParameters],
     ) -> AbstractAsyncContextManager[RealtimeSession, None]:
         """Hold a session with the provider open for the block: the same as `Realtime.connect` gives.
 
-        The parameters are those of `Realtime.connect`. What of them the provider can't honour is logged as a
-        warning. A sample rate that the provider does not have is changed here, which takes the extra `audio`
-        (ImportError without it) and delays speech by up to 20 ms; None is the provider's own rate.
-        `session_id` is made up here, and `expires_at` is empty. Of `options`, `ping_timeout` is 60 by
-        default, and `limits` are `PROVIDER_LIMITS`: audio travels as JSON here.
+        The parameters are those of `Realtime.connect`, without the ones that only the Speko API has. One that
+        the provider can't honour is logged as a warning. Audio is resampled here to a sample rate that the
+        provider lacks, which takes the extra `audio` (ImportError without it) and delays speech by up to
+        20 ms; None is the provider's own rate. `session_id` is made up here, and `expires_at` is empty.
+        `ping_timeout` is 60 by default, and `limits` are `PROVIDER_LIMITS`: audio travels as JSON here.
 
         Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the
         session, `LocalProtocolError` when a parameter can't be used, `ConfigurationError` when `temperature`
         is not finite. A configuration that the provider refuses is an `ErrorFrame` and the session's end.
         """
-        tools = tool_list(tools)
-        config = session_config(
-            provider=self.name,
-            model=model,
-            voice=voice,
-            system_prompt=system_prompt,
-            temperature=temperature,
-            input_sample_rate=input_sample_rate,
-            output_sample_rate=output_sample_rate,
-            tools=tools,
-        )
+        # Once: an iterator would be empty the second time.
+        parameters["tools"] = tools = tool_list(parameters.get("tools", ()))
+        config = session_config(self.name, model, parameters)
+        options = options_beside(SessionParameters, parameters)
         options["observer"] = introduced(options.get("observer"), provider=self.name, model=model)
         return open_connection(
             lambda core_options: self.connection(

@@ -35,7 +35,8 @@ from speko_anyio import (
     open_session,
 )
 from speko_anyio._extras import install_extra
-from speko_anyio.client import opening as opening_module
+from speko_anyio.client import open_core as open_core_module
+from speko_anyio.client import parameters as parameters_module
 from speko_anyio.client.mint import AnyGrant
 from speko_anyio.net.contexts import never_swallows
 from speko_anyio.net.stream_driver import StreamDriver
@@ -371,7 +372,7 @@ async def test_open_dials_where_the_grant_says(monkeypatch: pytest.MonkeyPatch) 
         dialled.append((where, options))
         return StreamDriver(server.stream)
 
-    monkeypatch.setattr(opening_module, "dial", dial)
+    monkeypatch.setattr(open_core_module, "dial", dial)
     opened: SessionGrant = grant("wss://speko.test:8443/x")
     async with Speko(KEY).realtime.open(opened, connect_timeout=3.0):
         pass
@@ -416,13 +417,11 @@ async def test_an_unknown_option_is_answered_with_all_that_connect_takes(name: s
 
 
 async def test_the_words_for_other_names_name_what_there_is() -> None:
-    known = {*inspect.signature(Realtime.connect).parameters, *SessionOptions.__annotations__}
-    assert set(opening_module._HABITS.values()) <= known
-    assert set(opening_module._MINTED) == set(inspect.signature(Realtime.connect).parameters) - {
-        "self",
-        "options",
-    }
-    assert set(opening_module._NUMBERS) <= set(SessionOptions.__annotations__)
+    named = {*inspect.signature(Realtime.connect).parameters} - {"self", "parameters"}
+    known = {*named, *parameters_module.ConnectParameters.__annotations__}
+    assert set(parameters_module._HABITS.values()) <= known
+    assert set(parameters_module._MINTED) == known - set(SessionOptions.__annotations__)
+    assert set(parameters_module._NUMBERS) <= set(SessionOptions.__annotations__)
 
 
 async def test_what_a_mint_settles_is_not_an_option_of_open() -> None:
@@ -594,3 +593,31 @@ async def test_a_socks_proxy_without_the_library_for_it(monkeypatch: pytest.Monk
     async with Speko(KEY) as speko:
         with pytest.raises(ConfigurationError, match=re.escape(install_extra("socks"))):
             await speko.realtime.create_session(provider="openai", model="m")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("temprature", "unknown session parameter 'temprature'; did you mean temperature?"),
+        ("instructions", "unknown session parameter 'instructions'; did you mean system_prompt?"),
+        ("timeout", "unknown session parameter 'timeout'; the options are provider, model, voice, "),
+        ("close_timeout", "close_timeout is an option of the open session: pass it to connect or open"),
+    ],
+)
+async def test_an_unknown_parameter_of_a_mint_is_named_before_anything_is_sent(name: str, words: str) -> None:
+    transport = API()
+    wrong: dict[str, Any] = {name: 1}
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(TypeError) as caught:
+            await Speko(KEY, http_client=client).realtime.create_session(
+                provider="openai", model="m", **wrong
+            )
+    assert str(caught.value).startswith(words)
+    assert transport.requests == []
+
+
+def test_a_session_needs_a_provider_and_a_model_at_once() -> None:
+    missing: dict[str, Any] = {"provider": "openai"}
+    for start in (Speko(KEY).realtime.connect, Speko(KEY).realtime.create_session):
+        with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'model'"):
+            start(**missing)

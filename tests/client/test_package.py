@@ -50,7 +50,7 @@ def test_a_session_that_was_minted_elsewhere_loads_no_http_client() -> None:
 
 def test_the_client_loads_no_extra_and_nothing_that_it_may_not_need() -> None:
     """Beside httpx and anyio, importing it costs what the core needs: msgspec and wsproto."""
-    ours = loaded_by(f"{THEIRS}; from speko_anyio import *; import speko_anyio.client.opening") - loaded_by(
+    ours = loaded_by(f"{THEIRS}; from speko_anyio import *; import speko_anyio.client.open_core") - loaded_by(
         THEIRS
     )
     packages = {name.partition(".")[0] for name in ours} - sys.stdlib_module_names

@@ -119,6 +119,22 @@ def test_constructors_are_shown_where_users_call_them_and_nowhere_else(site: Pat
     assert '*,\n    name: str,\n    description: str = "",' in found["speko_anyio.ToolSpec"]
 
 
+def test_the_keywords_of_a_typed_dict_are_spelled_out(site: Path) -> None:
+    page = (site / "reference" / "speko_anyio.html").read_text(encoding="utf-8")
+    for method, keywords in {
+        "Realtime.create_session": "provider model voice tools metadata ttl_seconds agent_id webhook_tags",
+        "Realtime.connect": "provider model voice system_prompt tools metadata webhook_tags **options",
+        "Realtime.open": "grant tools ttl_seconds **options",
+        "Provider.connect": "model voice temperature input_sample_rate output_sample_rate tools **options",
+    }.items():
+        (shown,) = re.findall(rf'<h4 id="speko_anyio.{method}".*?<pre[^>]*>(.*?)</pre>', page, re.DOTALL)
+        signature = html.unescape(re.sub(r"<[^>]+>", "", shown))
+        for name in keywords.split():
+            assert re.search(rf"^    {re.escape(name)}: ", signature, re.MULTILINE), (method, signature)
+        assert ("Unpack[SessionOptions]" in signature) is ("**options" in keywords), signature
+        assert "Parameters" not in signature
+
+
 def test_nothing_private_is_shown(site: Path) -> None:
     for path, signature in signatures(site).items():
         assert not re.search(r"[^\w]_[a-z]", signature), f"{path}: {signature}"

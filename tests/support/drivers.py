@@ -17,7 +17,7 @@ import pytest
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
-from speko_anyio.client import opening
+from speko_anyio.client import open_core
 from speko_anyio.net.asyncio_driver import AsyncioDriver
 from speko_anyio.testing.streams import MemoryStream
 from tests.support.event_loops import EVENT_LOOPS, VIRTUAL_EVENT_LOOPS, Options, event_loop
@@ -43,7 +43,7 @@ def driven(way: Way, monkeypatch: pytest.MonkeyPatch) -> Options:
     """The options of anyio's backend; streams in memory are driven that way from here on."""
     loop, driver = way
     if driver == "native":
-        monkeypatch.setattr(opening, "StreamDriver", _over_transport)
+        monkeypatch.setattr(open_core, "StreamDriver", _over_transport)
     return event_loop(loop)
 
 

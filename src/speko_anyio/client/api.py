@@ -13,8 +13,8 @@ from ..errors import ConfigurationError, MissingAPIKeyError
 from ..net.contexts import AsyncOnly
 from ..net.http import OwnHTTPClient
 from ..protocol.tokens import find_key_fault, strip_invisible
-from .arguments import check_number, check_text
 from .mint import HTTPClient, Mint
+from .parameters import check_number, check_text
 from .realtime import Realtime
 
 DEFAULT_BASE_URL: Final = "https://api.speko.dev"

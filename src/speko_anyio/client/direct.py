@@ -25,9 +25,9 @@ from ..providers.google import google_endpoint
 from ..providers.openai import openai_endpoint
 from ..providers.provider import PROVIDER_LIMITS
 from ..providers.xai import xai_endpoint
-from .arguments import tool_list
 from .mint import ADAPTERS
-from .opening import CoreOptions, SessionOptions, open_core
+from .open_core import CoreOptions, open_core
+from .parameters import SessionOptions, tool_list
 from .pump import ClientCore
 from .resampled import ResampledCore
 from .session import RealtimeSession

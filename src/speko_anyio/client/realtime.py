@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from ..errors import UnsupportedTransportError
 from ..net.contexts import DeferredContext
 from ..net.user_agent import USER_AGENT
 from ..observe.observer import introduced
 from ..protocol.connection import ClientConnection
-from ..protocol.mint import (
-    DEFAULT_SAMPLE_RATE,
-    MAX_TTL_SECONDS,
-    MintRequest,
-    ProviderGrant,
-    SampleRate,
-    SessionGrant,
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, ProviderGrant, SessionGrant
+from .open_core import CoreOptions, open_core
+from .parameters import (
+    ConnectParameters,
+    MintParameters,
+    SessionOptions,
+    check_minted,
+    check_number,
+    check_options,
+    mint_request,
+    options_beside,
+    tool_list,
 )
-from .arguments import check_json, check_number, check_text, tool_list
-from .config import session_config
-from .opening import CoreOptions, SessionOptions, check_options, open_core
 from .session import RealtimeSession
 from .tools import AnyTool
 
@@ -42,13 +44,12 @@ def open_session(
     A `ProviderGrant` is opened with the provider itself, on the service's account. Its credential goes there,
     and the service is told how long the session lasts.
 
-    - `tools`: functions whose calls are to be answered here. What the model knows of them was declared when
-      the session was minted.
-    - `ttl_seconds`: how long the session may last, when known: gives an `Expiring` frame ahead of its end.
+    - `tools`: functions that answer the model's calls here. They were declared when the session was minted.
+    - `ttl_seconds`: how long the session may last, if known: an `Expiring` frame precedes its end.
     - `options`: see `SessionOptions`.
 
     Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the session or
-    does not answer in time, `RemoteProtocolError` when what answers is no WebSocket server,
+    does not answer in time, `RemoteProtocolError` when what answers is not a WebSocket server,
     `LocalProtocolError` when the grant's URL or token can't be used, TypeError for an unknown option or an
     object that is not a tool, `UnsupportedTransportError` for a session that is not over a WebSocket. A
     `stream` is closed then too. Exceptions of the body propagate unchanged. Cancelling the block ends the
@@ -95,20 +96,7 @@ class Realtime:
         self._mint = mint
 
     async def create_session(
-        self,
-        *,
-        provider: str,
-        model: str,
-        voice: str | None = None,
-        system_prompt: str | None = None,
-        temperature: float | None = None,
-        input_sample_rate: SampleRate | None = None,
-        output_sample_rate: SampleRate | None = None,
-        tools: Iterable[AnyTool] = (),
-        metadata: Mapping[str, Any] | None = None,
-        ttl_seconds: int | None = None,
-        agent_id: str | None = None,
-        webhook_tags: Mapping[str, str] | None = None,
+        self, *, provider: str, model: str, **parameters: Unpack[MintParameters]
     ) -> SessionGrant:
         """Mint a session without opening it: hand the grant to a browser, or to `open` within its time.
 
@@ -120,117 +108,39 @@ class Realtime:
         - `ttl_seconds`: how long the session may last; the server caps it at 1800.
 
         Raises the `APIError` family, which has `UnsupportedTransportError` for a session straight with the
-        provider (such a grant is not to be handed out: use `connect`), and `ConfigurationError` when
-        `temperature` is not finite. Connection failures and 429, 502, 503 and 504 are tried again, with one
-        ``Idempotency-Key``, up to ``max_retries`` times.
+        provider (such a grant is not to be handed out: use `connect`), `ConfigurationError` when
+        `temperature` is not finite, and TypeError for an unknown parameter. Connection failures and 429, 502,
+        503 and 504 are retried, with one ``Idempotency-Key``, up to ``max_retries`` times.
         """
-        grant = await self._mint.create(
-            _mint_request(
-                provider=provider,
-                model=model,
-                voice=voice,
-                system_prompt=system_prompt,
-                temperature=temperature,
-                input_sample_rate=input_sample_rate,
-                output_sample_rate=output_sample_rate,
-                tools=tools,
-                metadata=metadata,
-                ttl_seconds=ttl_seconds,
-                agent_id=agent_id,
-                webhook_tags=webhook_tags,
-            )
-        )
+        check_minted(parameters)
+        grant = await self._mint.create(mint_request(provider, model, parameters))
         if isinstance(grant, ProviderGrant):
             details = f" ({grant.adapter}, {grant.provider_transport})"
             raise UnsupportedTransportError(grant.transport, details, "only `connect` can open")
         return grant
 
     open = staticmethod(open_session)
-    """The same as `open_session`."""
+    """Open the session of a grant: the same as `open_session`."""
 
     def connect(
-        self,
-        *,
-        provider: str,
-        model: str,
-        voice: str | None = None,
-        system_prompt: str | None = None,
-        temperature: float | None = None,
-        input_sample_rate: SampleRate | None = None,
-        output_sample_rate: SampleRate | None = None,
-        tools: Iterable[AnyTool] = (),
-        metadata: Mapping[str, Any] | None = None,
-        ttl_seconds: int | None = None,
-        agent_id: str | None = None,
-        webhook_tags: Mapping[str, str] | None = None,
-        **options: Unpack[SessionOptions],
+        self, *, provider: str, model: str, **parameters: Unpack[ConnectParameters]
     ) -> AbstractAsyncContextManager[RealtimeSession, None]:
-        """Mint a session and hold it open for the block: `create_session` and `open` in one, also for what
-        the API grants straight with a provider.
+        """Mint a session and hold it open for the block: `create_session` and `open` in one.
 
-        See those two for the parameters and what they raise.
+        It also opens what the API grants straight with a provider. The parameters are those of
+        `create_session` and `SessionOptions`; it raises what `create_session` and `open` raise.
         """
 
         async def mint() -> AbstractAsyncContextManager[RealtimeSession, None]:
+            options = options_beside(MintParameters, parameters)
             check_options(options)
             options["observer"] = introduced(options.get("observer"), provider=provider, model=model)
-            declared = tool_list(tools)
-            grant = await self._mint.create(
-                _mint_request(
-                    provider=provider,
-                    model=model,
-                    voice=voice,
-                    system_prompt=system_prompt,
-                    temperature=temperature,
-                    input_sample_rate=input_sample_rate,
-                    output_sample_rate=output_sample_rate,
-                    tools=declared,
-                    metadata=metadata,
-                    ttl_seconds=ttl_seconds,
-                    agent_id=agent_id,
-                    webhook_tags=webhook_tags,
-                )
-            )
-            ttl = None if ttl_seconds is None else min(ttl_seconds, MAX_TTL_SECONDS)
-            return self.open(grant, tools=declared, ttl_seconds=ttl, **options)
+            # Once: an iterator would be empty the second time.
+            parameters["tools"] = tools = tool_list(parameters.get("tools", ()))
+            grant = await self._mint.create(mint_request(provider, model, parameters))
+            ttl = parameters.get("ttl_seconds")
+            if ttl is not None:
+                ttl = min(ttl, MAX_TTL_SECONDS)
+            return self.open(grant, tools=tools, ttl_seconds=ttl, **options)
 
         return DeferredContext(mint)
-
-
-def _mint_request(
-    *,
-    provider: str,
-    model: str,
-    voice: str | None,
-    system_prompt: str | None,
-    temperature: float | None,
-    input_sample_rate: SampleRate | None,
-    output_sample_rate: SampleRate | None,
-    tools: Iterable[AnyTool],
-    metadata: Mapping[str, Any] | None,
-    ttl_seconds: int | None,
-    agent_id: str | None,
-    webhook_tags: Mapping[str, str] | None,
-) -> MintRequest:
-    check_json("metadata", metadata)
-    check_json("webhook_tags", webhook_tags)
-    check_number("ttl_seconds", ttl_seconds)
-    check_text("agent_id", agent_id)
-    config = session_config(
-        provider=provider,
-        model=model,
-        voice=voice,
-        system_prompt=system_prompt,
-        temperature=temperature,
-        input_sample_rate=input_sample_rate,
-        output_sample_rate=output_sample_rate,
-        tools=tools,
-    )
-    return MintRequest(
-        mode="s2s",
-        s2s=config,
-        metadata=None if metadata is None else dict(metadata),
-        ttl_seconds=ttl_seconds,
-        agent_id=agent_id,
-        webhook_tags=None if webhook_tags is None else dict(webhook_tags),
-    )

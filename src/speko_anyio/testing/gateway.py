@@ -12,7 +12,7 @@ import msgspec
 
 from ..client.api import Speko
 from ..client.mint import AnyGrant, Mint
-from ..client.opening import SessionOptions
+from ..client.parameters import SessionOptions
 from ..client.realtime import Realtime, open_session
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool

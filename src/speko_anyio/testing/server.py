@@ -7,7 +7,7 @@ from typing import Unpack
 
 import anyio
 
-from ..client.opening import SessionOptions
+from ..client.parameters import SessionOptions
 from ..client.realtime import open_session
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool
