@@ -26,6 +26,7 @@ from speko_anyio.protocol import (
     Expiring,
     Interrupt,
     Interruption,
+    Limits,
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
@@ -439,6 +440,24 @@ async def test_a_handler_that_speaks_too_fast_has_to_wait(wire: MemoryTransport)
         assert SEND_BUFFER / 1024 <= sent <= SEND_BUFFER / 1024 + 3
         wire.writable.set()
     assert sent == 1000
+
+
+async def test_a_verb_may_queue_the_outbox_s_limit_while_the_send_buffer_is_full(
+    wire: MemoryTransport,
+) -> None:
+    wire.writable = anyio.Event()
+    async with session_over(wire, limits=Limits(max_outbox=4096), send_buffer=1024) as session:
+        for size in (1024, 4096):
+            await session.send_audio(bytes(size))
+        assert session.buffered[1] >= 4096
+        wire.writable.set()
+        with pytest.raises(LocalProtocolError, match="outbox would pass its limit"):
+            await session.send_audio(bytes(4096 + 1024 + 2))
+        heard = bytearray()
+        while len(heard) < 5120:
+            frame = await wire.hear()
+            if isinstance(frame, Audio):
+                heard += frame.pcm
 
 
 async def test_a_cancelled_speaker_leaves_the_session_whole(wire: MemoryTransport) -> None:

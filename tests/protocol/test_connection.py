@@ -1032,8 +1032,9 @@ def test_a_goodbye_after_the_servers_end_hides_nothing_and_is_said_once() -> Non
 
 def test_messages_are_not_taken_from_a_session_over_bytes() -> None:
     for connection in open_pair():
-        with says("this session runs over bytes; take data_to_send() instead"):
-            connection.messages_to_send()
+        for take in (connection.messages_to_send, connection.next_message):
+            with says("this session runs over bytes; take data_to_send() instead"):
+                take()
         for call in (
             functools.partial(connection.receive_message, "junk"),
             functools.partial(connection.receive_message, b"ab"),

@@ -541,6 +541,45 @@ def test_an_interruption_counts_in_the_outbox() -> None:
         server.send_audio(bytes(2))
 
 
+# One message at a time
+
+
+def test_messages_can_be_taken_one_at_a_time() -> None:
+    server = ready_server()
+    assert server.next_message() is None
+    server.send_audio(b"abcd")
+    server.send_transcript("assistant", "é", final=True)
+    server.send_audio(b"ef")
+    said = '{"t":"transcript","role":"assistant","text":"é","final":true}'
+    assert server.queued == 6 + len(said.encode())
+    assert server.next_message() == b"abcd"
+    assert server.queued == 2 + len(said.encode())
+    assert server.next_message() == said
+    assert server.queued == 2
+    assert server.next_message() == b"ef"
+    assert server.queued == 0
+    assert server.next_message() is None
+
+
+def test_an_interruption_overtakes_what_was_not_taken_yet() -> None:
+    server = ready_server()
+    server.send_audio(b"ab")
+    server.send_audio(b"cd")
+    assert server.next_message() == b"ab"
+    server.send_interruption()
+    assert server.next_message() == '{"t":"interruption","at":"user"}'
+    assert server.next_message() is None
+
+
+def test_the_goodbye_is_the_last_message() -> None:
+    server = ready_server()
+    server.send_audio(b"ab")
+    server.close(1000, "done")
+    taken = [server.next_message() for _ in range(4)]
+    assert taken == [b"ab", '{"t":"end","reason":"done"}', CloseMessage(1000, "done"), None]
+    assert server.queued == 0
+
+
 # Audio and its alignment
 
 

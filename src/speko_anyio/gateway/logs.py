@@ -37,11 +37,11 @@ class LoggedProtocol(ServerProtocol):
             logger.debug("session %s < %s", self._session_id, line(event))
         return event
 
-    def messages_to_send(self) -> list[Message]:
-        messages = super().messages_to_send()
-        for message in messages:
+    def next_message(self) -> Message | None:
+        message = super().next_message()
+        if message is not None:
             logger.debug("session %s > %s", self._session_id, self._line(message))
-        return messages
+        return message
 
     def _line(self, message: Message) -> str:
         match message:

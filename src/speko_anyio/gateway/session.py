@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self
 
 import anyio
+import msgspec
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from speko_anyio.protocol import close_codes
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from speko_anyio.protocol.commands import Command
-    from speko_anyio.protocol.dialect import Message
     from speko_anyio.protocol.frames import ResponseStatus, Role, ToolStatus
     from speko_anyio.protocol.pcm import Buffer
     from speko_anyio.protocol.session import ServerProtocol
@@ -111,6 +111,8 @@ async def open_session(
     - `receive_buffer`, `send_buffer`: bytes that may wait for the handler, and for the peer.
     - `meter`: counts what the session uses; None for one that nobody reads.
     """
+    # Up to `send_buffer` bytes may wait when a verb queues what the outbox holds at most.
+    limits = msgspec.structs.replace(limits, max_outbox=limits.max_outbox + send_buffer)
     session = ServerSession(
         transport,
         session_id=session_id,
@@ -196,9 +198,7 @@ class ServerSession:
         self._space = Wakeup()
         self._receiving = False
         # From the handler to the writer.
-        self._outgoing: deque[Message] = deque()
-        self._unsent = 0
-        self._outgoing_limit = send_buffer
+        self._send_buffer = send_buffer
         self._send_lock = anyio.Lock(fast_acquire=True)
         self._room = Wakeup()
         self._to_write = Wakeup()
@@ -237,7 +237,7 @@ class ServerSession:
     @property
     def buffered(self) -> tuple[int, int]:
         """Bytes that wait for the handler, and bytes that wait for the client."""
-        return self._inbox_size, self._unsent
+        return self._inbox_size, self._core.queued
 
     async def wait_closed(self) -> Close:
         """Wait until the session is over, and say how it ended."""
@@ -309,7 +309,6 @@ class ServerSession:
         this goes ahead. First cancel the task that speaks, or what it sends next is stale."""
         await checkpoint_if_cancelled()
         self._core.send_interruption(at)
-        self._drop_unsent(audio_only=True)
         self._after_core()
 
     async def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
@@ -349,7 +348,7 @@ class ServerSession:
     async def _send(self, verb: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
         # The lock is for order: whoever waits for room goes before whoever comes later.
         async with self._send_lock:
-            while self._unsent > self._outgoing_limit and self._core.state is _OPEN:
+            while self._core.queued > self._send_buffer and self._core.state is _OPEN:
                 await self._room.wait()
             verb(*args, **kwargs)
             self._after_core()
@@ -381,12 +380,10 @@ class ServerSession:
                     core.send_error(EXPIRING, f"the session ends in {seconds:.0f} seconds")
                 case Close():
                     self._ended.set()
-        for message in core.messages_to_send():
-            self._outgoing.append(message)
-            if not isinstance(message, CloseMessage):
-                self._unsent += len(message)
-        if self._outgoing:
+        if core.has_output:
             self._to_write.ring()
+        if core.queued <= self._send_buffer:
+            self._room.ring()
         if core.state is not _OPEN:
             # Whatever anybody waited for, it is different now.
             for wakeup in (self._arrived, self._clock, self._space, self._room, self._to_write):
@@ -401,10 +398,8 @@ class ServerSession:
                 message = None
             if message is None:
                 core.receive_lost()
-                self._drop_unsent()
             elif isinstance(message, CloseMessage):
                 core.receive_close(message.code, message.reason)
-                self._drop_unsent()
             elif core.state is _OPEN or self._inbox_size <= self._inbox_limit:
                 self.meter.messages += 1
                 if isinstance(message, bytes):
@@ -417,18 +412,18 @@ class ServerSession:
                 await self._space.wait()
 
     async def _write(self) -> None:
+        core = self._core
         try:
             while True:
-                while not self._outgoing:
+                # One at a time: an interruption drops the audio that still waits in the core.
+                while (message := core.next_message()) is None:
                     if self._ended.is_set():
                         return
                     await self._to_write.wait()
-                message = self._outgoing.popleft()
                 if isinstance(message, CloseMessage):
                     await self._transport.close(message.code, message.reason)
                     return
-                self._unsent -= len(message)
-                if self._unsent <= self._outgoing_limit:
+                if core.queued <= self._send_buffer:
                     self._room.ring()
                 await self._transport.send(message)
                 if isinstance(message, bytes):
@@ -440,8 +435,7 @@ class ServerSession:
             # reader a chance to find out why.
             with anyio.move_on_after(_CLOSE_READ_WITHIN):
                 await self._ended.wait()
-            self._core.send_failed()
-            self._drop_unsent()
+            core.send_failed()
             self._after_core()
         finally:
             self._written.set()
@@ -454,16 +448,7 @@ class ServerSession:
             if self._ended.is_set():
                 return
             self._core.handle_timeout(anyio.current_time())
-            if self._core.state is State.CLOSED:
-                self._drop_unsent()
             self._after_core()
-
-    def _drop_unsent(self, *, audio_only: bool = False) -> None:
-        kept = [item for item in self._outgoing if audio_only and not isinstance(item, bytes)]
-        self._outgoing.clear()
-        self._outgoing.extend(kept)
-        self._unsent = sum(len(item) for item in kept if not isinstance(item, CloseMessage))
-        self._room.ring()
 
     async def _finish(self, code: int) -> None:
         """Say goodbye, if nobody did, and wait until the writer has nothing left to do."""
@@ -477,7 +462,6 @@ class ServerSession:
     def _stop(self) -> None:
         """End the tasks; a session that is not over by now is lost."""
         self._core.receive_lost("the handler was cancelled")
-        self._drop_unsent()
         self._after_core()
         self._background.cancel()
 

@@ -434,6 +434,10 @@ class ByteLevel(Dialect[EventT], abc.ABC):
         """Not here: `LocalProtocolError`, since this session's messages are in `data_to_send`."""
         raise LocalProtocolError("this session runs over bytes; take data_to_send() instead")
 
+    def next_message(self) -> Message | None:
+        """Not here: `LocalProtocolError`, since this session's messages are in `data_to_send`."""
+        return self.messages_to_send()[0]
+
     def receive_message(self, message: str | bytes) -> None:
         """Not here: `LocalProtocolError`, since this session's messages come by `receive_data`."""
         raise LocalProtocolError("this session runs over bytes; give what was read to receive_data() instead")

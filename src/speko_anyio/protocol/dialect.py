@@ -240,6 +240,27 @@ class Dialect(abc.ABC, Generic[EventT]):
         """Whether there is anything to take and send: a look that takes nothing."""
         return bool(self._outbox)
 
+    @property
+    def queued(self) -> int:
+        """Bytes of payload that wait to be taken and sent."""
+        return self._queued
+
+    def next_message(self) -> Message | None:
+        """Take the next message to send; None when nothing waits. As `messages_to_send`, for a transport that
+        takes one at a time: what waits here can still be overtaken by an interruption."""
+        if not self._outbox:
+            return None
+        message = self._outbox.pop(0)
+        if not self._outbox:
+            self._queued = 0
+        elif type(message) is bytes:
+            self._queued -= len(message)
+        else:
+            assert type(message) is str  # nothing follows a `CloseMessage`
+            # The text of a goodbye is not counted when it is queued.
+            self._queued = max(0, self._queued - _utf8_size(message))
+        return message
+
     def messages_to_send(self) -> list[Message]:
         """Take what has to be sent, in order: text, binary and, last, a `CloseMessage`.
 

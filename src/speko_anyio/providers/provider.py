@@ -138,11 +138,6 @@ class ProviderDialect(ClientDialect, abc.ABC):
         """Whether the session can still be resumed, if it has ended."""
         return self.failure is None if self.verdict is None else self.verdict.retry
 
-    @property
-    def queued(self) -> int:
-        """Bytes that wait to be taken and sent."""
-        return self._queued
-
     @abc.abstractmethod
     def _take_open_texts(self) -> list[Transcript]:
         """The texts of both sides that were not final: nothing more comes of them."""
