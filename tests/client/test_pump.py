@@ -41,7 +41,7 @@ class Driven:
             on_call=self.calls.append,
             on_interruption=self.on_interruption,
         )
-        self.pump.on_space = self.on_space
+        self.pump.watch_space(self.on_space)
         self.exchange()
 
     def on_interruption(self) -> None:

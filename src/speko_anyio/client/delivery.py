@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
 import anyio
 import anyio.lowlevel
 
+from ..net.driver import Waiter
 from ..protocol.frames import Audio, Close, ErrorFrame, Frame, Interruption, ToolCall, Transcript, Unknown
 
 DEFAULT_MAX_BUFFER: Final = 3 * 1024 * 1024
@@ -43,30 +44,6 @@ def _cost(frame: Frame) -> int:
             return FRAME_OVERHEAD
 
 
-class Waiter(Protocol):
-    """What one task waits for, again and again."""
-
-    def wait(self) -> Awaitable[object]:
-        """What the task is to await now."""
-        ...
-
-    def wake(self) -> None:
-        """Let it go on; nothing when it has gone on already, or was cancelled."""
-
-
-class EventWaiter:
-    """A `Waiter` for any event loop."""
-
-    __slots__ = ("_event",)
-
-    def wait(self) -> Awaitable[None]:
-        self._event = anyio.Event()
-        return self._event.wait()
-
-    def wake(self) -> None:
-        self._event.set()
-
-
 class DeliveryBuffer:
     """What one consumer has not taken yet.
 
@@ -83,15 +60,15 @@ class DeliveryBuffer:
         "_resume_at",
         "_size",
         "_streak",
+        "_waiter",
         "_waiting",
         "dropped_bytes",
         "dropped_frames",
         "full",
         "lossy",
-        "waiter",
     )
 
-    def __init__(self, limit: int, on_space: Callable[[], None]) -> None:
+    def __init__(self, limit: int, on_space: Callable[[], None], waiter: Waiter) -> None:
         self._limit = limit
         self._on_space = on_space
         # Below the limit, lest a slow consumer toggle the reading with every frame; not by much, since
@@ -102,8 +79,7 @@ class DeliveryBuffer:
         self._streak = 0
         self._busy = False
         self._waiting = False
-        self.waiter: Waiter = EventWaiter()
-        """Where an event loop has something lighter to wait for, that."""
+        self._waiter = waiter
         self._ended = False
         self.full = False
         """Whether no more should be put; the reader stops reading."""
@@ -145,7 +121,7 @@ class DeliveryBuffer:
             self.full = True
         if self._waiting:
             self._waiting = False
-            self.waiter.wake()
+            self._waiter.wake()
         return self.full and not self.lossy
 
     def end(self) -> None:
@@ -153,7 +129,7 @@ class DeliveryBuffer:
         self._ended = True
         if self._waiting:
             self._waiting = False
-            self.waiter.wake()
+            self._waiter.wake()
 
     def clear(self) -> None:
         """Forget what waits: nobody will take it."""
@@ -192,7 +168,7 @@ class DeliveryBuffer:
                 if self._ended:
                     return None
                 self._waiting = True
-                await self.waiter.wait()
+                await self._waiter.wait()
                 self._streak = _FRAMES_PER_TURN
         finally:
             self._busy = False
@@ -232,9 +208,15 @@ class SelectiveBuffer(DeliveryBuffer):
     __slots__ = ("_drop_oldest", "_kinds")
 
     def __init__(
-        self, limit: int, on_space: Callable[[], None], *, kinds: Collection[type], drop_oldest: bool
+        self,
+        limit: int,
+        on_space: Callable[[], None],
+        waiter: Waiter,
+        *,
+        kinds: Collection[type],
+        drop_oldest: bool,
     ) -> None:
-        super().__init__(limit, on_space)
+        super().__init__(limit, on_space, waiter)
         self._kinds = frozenset(kinds)
         self._drop_oldest = drop_oldest
 

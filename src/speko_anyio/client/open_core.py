@@ -166,6 +166,7 @@ async def _open_core(
             audience=audience,
         )
         await driver.handshake()
+        session._pump.check_opened()
     except BaseException:
         if driver is not None:
             await driver.aclose_forcefully()

@@ -1,12 +1,6 @@
-"""The heart of the adapter, without a single await: bytes in, core, frames to the consumers, replies out.
+"""The heart of the client, without a single ``await``: bytes in, core, frames to the consumers, replies out.
 
-Whatever drives it (a reader task over a byte stream, a callback of an event loop) calls `receive_data`,
-`receive_eof`, `receive_lost` and `handle_timeout` as things happen, and after each of them
-
-- writes `core.data_to_send()` when `has_output`,
-- stops reading while `full`,
-- arms its timer for `deadline`,
-- closes the transport once `done` and everything is written.
+A `Driver` moves the bytes; `Driven` says what it asks of the pump.
 """
 
 from __future__ import annotations
@@ -14,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final, Literal, Protocol
 
+from ..net.driver import EventWaiter, Waiter
 from ..protocol import close_codes
 from ..protocol.dialect import NEED_DATA, NeedData
 from ..protocol.errors import RemoteProtocolError, SpekoError
 from ..protocol.frames import Audio, Close, Frame, Interruption, ToolCall
 from ..protocol.state import State
-from .delivery import DeliveryBuffer, EventWaiter, SelectiveBuffer, Waiter
+from .delivery import DeliveryBuffer, SelectiveBuffer
 
 ABORTED: Final = "client_cancelled"
 """The close reason that the peer gets when a session is aborted instead of closed."""
@@ -79,6 +74,7 @@ class Pump:
         "_max_buffer",
         "_on_call",
         "_on_interruption",
+        "_on_space",
         "audio_bytes_received",
         "bytes_received",
         "claimed",
@@ -88,7 +84,6 @@ class Pump:
         "interruptions",
         "on_blocked",
         "on_first_audio",
-        "on_space",
     )
 
     def __init__(
@@ -98,29 +93,33 @@ class Pump:
         max_buffer: int,
         on_call: Callable[[ToolCall], None],
         on_interruption: Callable[[], None],
+        make_waiter: Callable[[], Waiter] = EventWaiter,
     ) -> None:
         self.core = core
+        self._make_waiter = make_waiter
         self._max_buffer = max_buffer
         self._on_call = on_call
         self._on_interruption = on_interruption
-        self.on_space: Callable[[], None] = _do_nothing
-        """Called when reading may go on; whoever drives the pump sets it."""
+        self._on_space: Callable[[], None] = _do_nothing
         self.on_blocked: Callable[[bool], None] = _ignore
         """Called with True when reading stops because a consumer is full, and with False when it resumes."""
         self.on_first_audio: Callable[[], None] | None = None
         """Called with the next audio, once."""
         self.claimed = False
         """Whether somebody takes from the inbox; see `claim`."""
-        self.inbox = DeliveryBuffer(max_buffer, self._space_made)
+        self.inbox = DeliveryBuffer(max_buffer, self._space_made, make_waiter())
         """What `receive` and the iteration take from."""
         self._consumers: list[DeliveryBuffer] = [self.inbox]
-        self._make_waiter: Callable[[], Waiter] = EventWaiter
         self.bytes_received = 0
         self.frames_received = 0
         self.audio_bytes_received = 0
         self.interruptions = 0
 
-    # What has become of it
+    # State
+
+    @property
+    def connecting(self) -> bool:
+        return self.core.state is State.CONNECTING
 
     @property
     def done(self) -> bool:
@@ -133,6 +132,11 @@ class Pump:
         error = self.core.error
         assert error is not None, "asked of a session that is not over"
         return error
+
+    def check_opened(self) -> None:
+        """Raise `error` for a session that ended before it was open."""
+        if self.core.closed is None and self.done:
+            raise self.error.with_traceback(None)
 
     def end_of_iteration(self) -> Exception:
         """What an iteration raises behind the last frame: StopAsyncIteration, unless the peer broke the
@@ -164,11 +168,6 @@ class Pump:
 
     # Consumers
 
-    def use_waiter(self, make: Callable[[], Waiter]) -> None:
-        """Have the consumers wait by this, where an event loop has something lighter than events."""
-        self._make_waiter = make
-        self.inbox.waiter = make()
-
     def claim(self) -> None:
         """Somebody takes from the inbox: it has to be lossless from here on."""
         if not self.claimed:
@@ -177,21 +176,24 @@ class Pump:
 
     def subscribe(self) -> DeliveryBuffer:
         """A further consumer; it starts where the inbox stands."""
-        return self._add(DeliveryBuffer(self._max_buffer, self._space_made))
+        return self._add(DeliveryBuffer(self._max_buffer, self._space_made, self._make_waiter()))
 
     def subscribe_to(
         self, kinds: Collection[type], *, max_buffer: int | None, drop_oldest: bool
     ) -> DeliveryBuffer:
         """A further consumer, of the frames of these types: see `SelectiveBuffer`."""
         limit = self._max_buffer if max_buffer is None else max_buffer
-        return self._add(SelectiveBuffer(limit, self._space_made, kinds=kinds, drop_oldest=drop_oldest))
+        return self._add(
+            SelectiveBuffer(
+                limit, self._space_made, self._make_waiter(), kinds=kinds, drop_oldest=drop_oldest
+            )
+        )
 
     def _add(self, buffer: DeliveryBuffer) -> DeliveryBuffer:
         for frame in self.inbox.snapshot():
             buffer.put(frame)
         if self.done:
             buffer.end()
-        buffer.waiter = self._make_waiter()
         self._consumers.append(buffer)
         self._set_lossy()
         return buffer
@@ -206,7 +208,7 @@ class Pump:
             self._space_made()
 
     def _space_made(self) -> None:
-        self.on_space()
+        self._on_space()
 
     def _set_lossy(self) -> None:
         # After a goodbye, ours or the peer's, the close must be read, whoever is slow. And when there are
@@ -217,7 +219,15 @@ class Pump:
         if not self.claimed and len(self._consumers) > 1:
             self.inbox.lossy = True
 
-    # What happens
+    # Driving
+
+    def watch_space(self, call: Callable[[], None]) -> None:
+        """Call `call` when reading may go on."""
+        self._on_space = call
+
+    def data_to_send(self) -> bytes:
+        """Take the bytes to write to the peer."""
+        return self.core.data_to_send()
 
     def receive_data(self, data: bytes) -> bool:
         """Bytes came. Gives whether there is anything to see to: not when it was audio only, and there is
@@ -232,9 +242,10 @@ class Pump:
         self.core.receive_eof()
         self._drain()
 
-    def receive_lost(self, reason: str) -> None:
-        """The transport broke."""
+    def receive_lost(self, reason: str, cause: Exception) -> None:
+        """The transport broke: `cause` says why, and `reason` the same in words."""
         self.core.receive_lost(reason)
+        self.error.__cause__ = cause
         self._drain()
 
     def send_failed(self) -> None:
@@ -247,10 +258,20 @@ class Pump:
         self.core.handle_timeout(now)
         self._drain()
 
+    def reading_paused(self) -> None:
+        """The driver has stopped reading, since this is `full`."""
+        # No pong is seen while nothing is read, so silence proves nothing.
+        self.core.suspend_keepalive()
+        self.on_blocked(True)
+
+    def reading_resumed(self) -> None:
+        """The driver reads again."""
+        self.core.resume_keepalive()
+        self.on_blocked(False)
+
     def close(self, code: int, reason: str) -> None:
         """Say goodbye; the core raises `LocalProtocolError` for what can't be said."""
         self.core.close(code, reason)
-        self._set_lossy()
         self._drain()
 
     def abort(self, reason: str) -> bytes:

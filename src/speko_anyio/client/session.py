@@ -109,6 +109,7 @@ class RealtimeSession:
             max_buffer=max_buffer,
             on_call=self._tool_calls.receive,
             on_interruption=self._tool_calls.interrupt,
+            make_waiter=driver.make_waiter,
         )
         self._inbox = self._pump.inbox
         self._pump.on_blocked = self._reading_blocked

@@ -12,17 +12,15 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import Final, TypeVarTuple, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ..client.pump import Pump
-from ..protocol.state import State
 from ..protocol.timers import AT_ONCE
 from ..protocol.url import WebSocketURL
+from .driver import Driven
 from .happy_eyeballs import connect_socket
 from .lifetime import Lifetime, bug
 from .transport import describe
@@ -77,9 +75,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     # Half a kibibyte for each session.
     __slots__ = (
         "_armed",
+        "_begun",
         "_cause",
         "_close_timeout",
-        "_core",
+        "_driven",
         "_early",
         "_ending",
         "_gone",
@@ -90,7 +89,6 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         "_lost",
         "_opening",
         "_paused",
-        "_pump",
         "_read_buffer",
         "_reading",
         "_sends_left",
@@ -105,7 +103,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._pump: Pump | None = None
+        self._driven: Driven | None = None
+        self._begun = False
         self._lifetime: Lifetime | None = None
         self._opening: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -129,29 +128,31 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     # As the session sees it
 
-    def attach(self, pump: Pump, *, close_timeout: float) -> None:
-        self._pump = pump
-        self._core = pump.core
+    def attach(self, driven: Driven, *, close_timeout: float) -> None:
+        self._driven = driven
         self._close_timeout = close_timeout
-        pump.on_space = self._space_made
-        pump.use_waiter(partial(_Waiter, self._loop))
+        driven.watch_space(self._space_made)
 
     async def handshake(self) -> None:
-        pump = self._attached()
         self._opening = self._loop.create_future()
+        self._begin()
+        await self._opening
+        self._opening = None
+
+    def start(self, lifetime: Lifetime) -> None:
+        self._lifetime = lifetime
+        if not self._begun:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Take what came before there was anybody to take it, and read on."""
+        self._begun = True
         if self._early:
-            pump.receive_data(self._early)
+            self._attached().receive_data(self._early)
             self._early = b""
         if self._lost:
             self._end_lost()
         self.core_changed()
-        await self._opening
-        self._opening = None
-        if self._core.closed is None and pump.done:
-            raise pump.error.with_traceback(None)
-
-    def start(self, lifetime: Lifetime) -> None:
-        self._lifetime = lifetime
 
     async def send(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
         if self._sends_left:
@@ -175,23 +176,26 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             finally:
                 self._waiting -= 1
 
+    def make_waiter(self) -> _Waiter:
+        return _Waiter(self._loop)
+
     def current_time(self) -> float:
         return self._loop.time()
 
     def core_changed(self) -> None:
-        pump = self._attached()
-        if pump.full is self._reading and not self._ending:
+        driven = self._attached()
+        if driven.full is self._reading and not self._ending:
             if self._reading:
                 self._stop_reading()
             else:
                 self._resume_reading()
-        if pump.deadline != self._armed:
+        if driven.deadline != self._armed:
             self._arm()
-        if pump.done:
+        if driven.done:
             self._finish()
-        elif pump.has_output and not self._paused:
+        elif driven.has_output and not self._paused:
             self._write()
-        if self._opening is not None and self._core.state is not State.CONNECTING:
+        if self._opening is not None and not driven.connecting:
             _wake(self._opening)
 
     def abort(self, reason: str) -> None:
@@ -236,29 +240,29 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(self._read_buffer[:nbytes])
-        if self._pump is None:
+        if self._driven is None:
             # uvloop starts to read all the same; this time it stops.
             self._early += data
             self._transport.pause_reading()
         elif not self._ending:
             try:
-                pump = self._pump
+                driven = self._driven
                 # The usual read is audio and nothing else; then there is nothing to see to.
-                if pump.receive_data(data) or self._opening is not None:
+                if driven.receive_data(data) or self._opening is not None:
                     self.core_changed()
             except Exception as error:  # noqa: BLE001 - a bug must not end in asyncio's log
                 self._report(error)
 
     def eof_received(self) -> None:
         # Without a pump it comes again, as the loss of the connection.
-        if self._pump is not None and not self._ending:
+        if self._driven is not None and not self._ending:
             self._guard(self._receive_eof)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._cause = exc
         self._held.clear()
-        if self._pump is not None:
+        if self._driven is not None:
             self._guard(self._end_lost)
         if self._gone is not None:
             self._gone.set()
@@ -275,15 +279,12 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def _stop_reading(self) -> None:
         self._reading = False
         self._transport.pause_reading()
-        # No pong is seen while we don't read, so silence proves nothing.
-        self._core.suspend_keepalive()
-        self._attached().on_blocked(True)
+        self._attached().reading_paused()
 
     def _resume_reading(self) -> None:
         self._reading = True
         self._transport.resume_reading()
-        self._core.resume_keepalive()
-        self._attached().on_blocked(False)
+        self._attached().reading_resumed()
 
     def _space_made(self) -> None:
         # Not here and now: the pump may be in the middle of delivering.
@@ -298,7 +299,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def _write(self) -> None:
         """Write what the core has queued, or hold it until the end of the loop's turn."""
-        data = self._core.data_to_send()
+        data = self._attached().data_to_send()
         if not data:
             return
         self.bytes_sent += len(data)
@@ -355,7 +356,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     async def _wait_written(self) -> None:
         """Wait until the system has taken all that was written; else the session is over."""
-        pump = self._attached()
+        driven = self._attached()
         try:
             if self._paused:
                 await self._wait_writable()
@@ -364,22 +365,22 @@ class AsyncioDriver(asyncio.BufferedProtocol):
                 await self._gone_event().wait()
         except BaseException:
             # How much of it goes out nobody knows.
-            pump.send_failed()
+            driven.send_failed()
             self.core_changed()
             raise
         if self._paused or self._lost:
-            raise pump.error.with_traceback(None)
+            raise driven.error.with_traceback(None)
 
     # Time
 
     def _arm(self) -> None:
-        pump = self._attached()
-        if pump.deadline == AT_ONCE:
-            pump.handle_timeout(self._loop.time())
+        driven = self._attached()
+        if driven.deadline == AT_ONCE:
+            driven.handle_timeout(self._loop.time())
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._armed = pump.deadline
+        self._armed = driven.deadline
         if self._armed is not None:
             self._timer = self._loop.call_at(self._armed, self._timer_fired)
 
@@ -413,15 +414,14 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def _end_lost(self) -> None:
         """The transport is gone, whosever wish it was."""
-        pump = self._attached()
+        driven = self._attached()
         if self._timer is not None:
             self._timer.cancel()
         self._ending = True
-        if not pump.done:
+        if not driven.done:
             broken = anyio.BrokenResourceError()
             broken.__cause__ = self._cause
-            pump.receive_lost(f"the connection broke ({describe(broken)})")
-            pump.error.__cause__ = broken
+            driven.receive_lost(f"the connection broke ({describe(broken)})", broken)
         _wake(self._writable)
         self.core_changed()
 
@@ -445,9 +445,9 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._opening.set_exception(bug(error))
         self.abort("a bug in speko_anyio")
 
-    def _attached(self) -> Pump:
-        assert self._pump is not None, "attach a pump first"
-        return self._pump
+    def _attached(self) -> Driven:
+        assert self._driven is not None, "attach something to drive first"
+        return self._driven
 
 
 class _Waiter:

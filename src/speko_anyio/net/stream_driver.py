@@ -17,10 +17,9 @@ import anyio
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
-from ..client.pump import Pump
 from ..protocol.errors import SpekoError
-from ..protocol.state import State
 from ..protocol.timers import AT_ONCE
+from .driver import Driven, EventWaiter
 from .lifetime import Lifetime
 from .transport import TRANSPORT_ERRORS, describe
 
@@ -44,12 +43,11 @@ class StreamDriver:
         "_alarm",
         "_armed",
         "_close_timeout",
-        "_core",
+        "_driven",
         "_finished",
         "_goodbye",
         "_lifetime",
         "_parting",
-        "_pump",
         "_reading",
         "_replying",
         "_sending",
@@ -73,23 +71,20 @@ class StreamDriver:
         self._lifetime: Lifetime | None = None
         self.bytes_sent = 0
 
-    def attach(self, pump: Pump, *, close_timeout: float) -> None:
-        self._pump = pump
-        self._core = pump.core
+    def attach(self, driven: Driven, *, close_timeout: float) -> None:
+        self._driven = driven
         self._close_timeout = close_timeout
-        pump.on_space = self._space_made
+        driven.watch_space(self._space_made)
 
     async def handshake(self) -> None:
-        pump = self._pump
+        driven = self._driven
         while True:
-            pump.handle_timeout(anyio.current_time())
-            if self._core.state is not State.CONNECTING:
+            driven.handle_timeout(anyio.current_time())
+            if not driven.connecting:
                 break
-            with anyio.CancelScope(deadline=_instant(pump.deadline)):
+            with anyio.CancelScope(deadline=_instant(driven.deadline)):
                 await self._write()
                 await self._receive()
-        if self._core.closed is None and pump.done:
-            raise pump.error.with_traceback(None)
 
     def start(self, lifetime: Lifetime) -> None:
         self._lifetime = lifetime
@@ -102,23 +97,26 @@ class StreamDriver:
             verb(*args)
             await self._write()
 
+    def make_waiter(self) -> EventWaiter:
+        return EventWaiter()
+
     def current_time(self) -> float:
         return anyio.current_time()
 
     def core_changed(self) -> None:
-        pump = self._pump
-        deadline = pump.deadline
+        driven = self._driven
+        deadline = driven.deadline
         if deadline == AT_ONCE:
-            pump.handle_timeout(anyio.current_time())
-            deadline = pump.deadline
-        if pump.done:
+            driven.handle_timeout(anyio.current_time())
+            deadline = driven.deadline
+        if driven.done:
             self._reading.cancel()
             self._alarm.cancel()
             return
-        if self._space is not None and not pump.full:
+        if self._space is not None and not driven.full:
             self._space.set()
         # Also while somebody holds `_sending`: their own verb may be refused, and then they write nothing.
-        if pump.has_output and not self._replying:
+        if driven.has_output and not self._replying:
             assert self._lifetime is not None, "only within the session's block"
             self._replying = True
             self._lifetime.spawn(self._reply)
@@ -127,7 +125,7 @@ class StreamDriver:
             self._alarm.deadline = _instant(deadline)
 
     def abort(self, reason: str) -> None:
-        goodbye = self._pump.abort(reason)
+        goodbye = self._driven.abort(reason)
         if not self._sending.locked():
             # After half a message the peer could not read it.
             self._goodbye += goodbye
@@ -147,17 +145,17 @@ class StreamDriver:
     # Reading
 
     async def _read(self) -> None:
-        pump = self._pump
+        driven = self._driven
         try:
             with self._reading:
-                while not pump.done:
-                    if pump.full:
+                while not driven.done:
+                    if driven.full:
                         await self._wait_for_space()
                     # The usual read is audio and nothing else; then there is nothing to see to.
                     while not await self._receive():
                         pass
                     self.core_changed()
-            if pump.has_output:
+            if driven.has_output:
                 with anyio.move_on_after(self._close_timeout, shield=True) as self._parting:
                     await self._reply()
                     await self._stream.aclose()
@@ -178,25 +176,21 @@ class StreamDriver:
         try:
             data = await self._stream.receive(READ_SIZE)
         except anyio.EndOfStream:
-            self._pump.receive_eof()
+            self._driven.receive_eof()
         except TRANSPORT_ERRORS as exc:
-            self._pump.receive_lost(f"the connection broke ({describe(exc)})")
-            self._pump.error.__cause__ = exc
+            self._driven.receive_lost(f"the connection broke ({describe(exc)})", exc)
         else:
-            return self._pump.receive_data(data)
+            return self._driven.receive_data(data)
         return True
 
     async def _wait_for_space(self) -> None:
-        # No pong is seen while we don't read, so silence proves nothing.
-        self._core.suspend_keepalive()
-        self._pump.on_blocked(True)
+        self._driven.reading_paused()
         self.core_changed()
-        while self._pump.full:
+        while self._driven.full:
             self._space = space = anyio.Event()
             await space.wait()
         self._space = None
-        self._core.resume_keepalive()
-        self._pump.on_blocked(False)
+        self._driven.reading_resumed()
         self.core_changed()
 
     def _space_made(self) -> None:
@@ -207,12 +201,13 @@ class StreamDriver:
 
     async def _write(self) -> None:
         """Write what the core has queued. The caller holds `_sending`."""
-        while data := self._core.data_to_send():
+        driven = self._driven
+        while data := driven.data_to_send():
             try:
                 await self._stream.send(data)
             except TRANSPORT_ERRORS as exc:
                 self._write_failed()
-                raise self._pump.error.with_traceback(None) from exc
+                raise driven.error.with_traceback(None) from exc
             except BaseException:
                 self._write_failed()
                 raise
@@ -239,8 +234,8 @@ class StreamDriver:
             tasks.cancel_scope.cancel()
 
     def _write_failed(self) -> None:
-        self._pump.send_failed()
-        if self._core.closed is not None:
+        self._driven.send_failed()
+        if self._lifetime is not None:
             self.core_changed()
 
     async def _reply(self) -> None:
@@ -256,12 +251,12 @@ class StreamDriver:
     # Time
 
     async def _watch_the_clock(self) -> None:
-        while not self._pump.done:
+        while not self._driven.done:
             with anyio.CancelScope(deadline=_instant(self._armed), shield=True) as self._alarm:
                 # The end cancels it before that comes. Any event would do: it costs less than to sleep for
                 # ever, which takes another scope on trio.
                 await self._finished.wait()
-            self._pump.handle_timeout(anyio.current_time())
+            self._driven.handle_timeout(anyio.current_time())
             self.core_changed()
 
 
