@@ -109,9 +109,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The pages, as a site in site/; a broken link or reference is an error."""
+    """Build the documentation into site/; a broken link is an error. Arguments go to zensical."""
     session.install("--quiet", *group("docs"), silent=False)
-    session.run("mkdocs", "build", "--strict", *session.posargs)
+    session.run("zensical", "build", "--clean", "--strict", *session.posargs)
 
 
 @nox.session

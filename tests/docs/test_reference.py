@@ -5,14 +5,14 @@ from __future__ import annotations
 import html
 import importlib
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import run
-
 from .programs import DOCS
+from .site import built_site as site
+
+__all__ = ["site"]
 
 ROOT = DOCS.parent
 PAGES = {
@@ -85,16 +85,6 @@ def test_everything_is_described_once_and_can_be_imported() -> None:
             importlib.import_module(path)
         except ModuleNotFoundError:
             assert hasattr(importlib.import_module(module), name), path
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("mkdocstrings", reason="needs the dependency group docs")
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    built = run(command, cwd=ROOT)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return folder
 
 
 def signatures(site: Path) -> dict[str, str]:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.anyio
 
 CALLING, POLICIES, STRUCTURES, RAISING = programs("tools.md")
 DEVICES, LINE, HEARD, WAITED, SEVERAL = programs("playback.md")
+(LANDING,) = programs("index.md")
 
 KEY = "sk_docs_0123456789"
 VOICE = b"\x05" * 4_800
@@ -121,8 +122,9 @@ async def test_the_programs_on_playback_end_against_the_offline_voice(
 
 
 @pytest.mark.usefixtures("gateway")
-async def test_five_lines_talk_and_end_with_the_device(
-    monkeypatch: pytest.MonkeyPatch, sound: FakeSound
+@pytest.mark.parametrize("program", [LANDING, DEVICES], ids=repr)
+async def test_ten_lines_talk_and_end_with_the_device(
+    program: Program, monkeypatch: pytest.MonkeyPatch, sound: FakeSound
 ) -> None:
     heard: list[bytes] = []
 
@@ -136,7 +138,7 @@ async def test_five_lines_talk_and_end_with_the_device(
     thread = threading.Thread(target=person, daemon=True)
     thread.start()
     with pytest.raises(DeviceError, match="the microphone stopped"):
-        await DEVICES.run(monkeypatch)
+        await program.run(monkeypatch)
     thread.join(10)
     assert not thread.is_alive()
 

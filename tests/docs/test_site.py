@@ -1,0 +1,86 @@
+"""The site: complete, self-contained, and with a landing page that shows what it promises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from docs import benchmark_bars
+from speko_anyio.audio.wav import read_wav
+
+from .programs import DOCS, programs
+from .site import built_site as site
+
+__all__ = ["site"]
+
+LINKED = ("https://github.com/speko/speko-anyio", "https://zensical.org/", "https://anyio.readthedocs.io")
+"""Pages elsewhere that a reader may follow a link to; nothing is loaded from them."""
+
+
+def pages(site: Path) -> dict[str, str]:
+    return {
+        path.relative_to(site).as_posix(): path.read_text(encoding="utf-8") for path in site.rglob("*.html")
+    }
+
+
+def test_every_page_is_built_and_in_the_navigation(site: Path) -> None:
+    built = pages(site)
+    sources = {path.relative_to(DOCS).with_suffix(".html").as_posix() for path in DOCS.rglob("*.md")}
+    assert sources | {"404.html"} == built.keys()
+    linked = set(re.findall(r'<a href="([^"#]+)"[^>]*class="md-nav__link', built["404.html"]))
+    assert {link.rpartition("speko-anyio/")[2].lstrip("/") for link in linked} >= sources - {"index.html"}
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    for name, page in pages(site).items():
+        # Of the elements that load something `a` is none; a canonical link is for search engines.
+        for element in re.findall(r"<(?!a\b)[^>]*(?:https?:)?//[^>]*>", page):
+            if 'property="og:' in element or 'xmlns="http://www.w3.org/' in element:
+                continue
+            assert not re.search(r"""(?:src|href|srcset|url\()\s*=?\s*["']?(?:https?:)?//""", element), (
+                f"{name}: {element}"
+            )
+        for link in re.findall(r'<a [^>]*href="(https?://[^"]+)"', page):
+            assert link.startswith(LINKED), f"{name}: {link}"
+        assert 'data-md-component="source"' not in page  # its script asks api.github.com
+        assert 'class="mermaid"' not in page  # its script comes from unpkg.com
+    for style in site.rglob("*.css"):
+        assert not re.search(r"url\(\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")), style
+
+
+def test_there_is_a_dark_mode(site: Path) -> None:
+    page = (site / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'data-md-color-scheme="(\w+)"', page)
+    assert 'data-md-color-media="(prefers-color-scheme: dark)"' in page
+
+
+def test_the_landing_page_has_a_short_program_an_answer_and_pictures(site: Path) -> None:
+    page = (site / "index.html").read_text(encoding="utf-8")
+    (program,) = programs("index.md")
+    assert len([line for line in program.source.splitlines() if line]) <= 11
+    (answer,) = re.findall(r'<audio [^>]*src="([^"]+)"', page)
+    assert (site / answer).stat().st_size < 100_000
+    assert 0.5 < read_wav(site / answer).seconds < 3
+    for picture in ("timeline.svg", "benchmark-bars.svg"):
+        assert f'src="{picture}"' in page
+        assert (site / picture).exists()
+
+
+def test_the_bars_are_those_of_the_results() -> None:
+    assert benchmark_bars.PICTURE.read_text(encoding="utf-8") == benchmark_bars.svg(), (
+        "run: python docs/benchmark_bars.py"
+    )
+
+
+def test_ours_is_the_shortest_bar_of_each_comparison() -> None:
+    for comparison in benchmark_bars.COMPARISONS:
+        assert next(iter(benchmark_bars.figures(comparison))) == "speko-anyio"
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
+def test_a_page_has_one_title_that_fits_a_phone(page: Path) -> None:
+    text = re.sub(r"^```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    (title,) = re.findall(r"^# (.+)$", text, re.MULTILINE)
+    assert len(title) <= 50
