@@ -38,7 +38,7 @@ from speko_anyio.protocol import (
 )
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
-from speko_anyio.providers.google.dialect import MUTE_TIMEOUT
+from speko_anyio.providers.google.assistant import MUTE_TIMEOUT
 from speko_anyio.providers.google.response import Phase
 
 from .google_model import Habits, Provider
@@ -178,7 +178,7 @@ class GoogleMachine(RuleBasedStateMachine):
             self.delivered_audio[turn] += 1
         if "outputTranscription" in spoken:
             turn = int(spoken["outputTranscription"]["text"])
-            progress = self.dialect._progress
+            progress = self.dialect._assistant.progress
             if not progress.begun and (turn <= self.completed_turn) is progress.prompted:
                 self.ambiguous.add(turn)
             self.reached(turn)
@@ -202,7 +202,7 @@ class GoogleMachine(RuleBasedStateMachine):
 
     @property
     def phase(self) -> Phase:
-        return self.dialect._progress.phase
+        return self.dialect._assistant.progress.phase
 
     @rule(count=st.integers(1, 4))
     def to_the_client(self, count: int) -> None:
@@ -254,12 +254,12 @@ class GoogleMachine(RuleBasedStateMachine):
     @rule()
     def interrupt(self) -> None:
         self.take()
-        awaited = self.dialect._progress.awaited
+        awaited = self.dialect._assistant.progress.awaited
         if self.phase is Phase.ACTIVE:
             self.lost.add(self.delivered_turn)
             self.silenced = max(self.silenced, self.delivered_turn)
         # Late words that look like a new answer may have been interrupted instead of one.
-        doubtful = self.phase is Phase.ACTIVE and not self.dialect._progress.confirmed
+        doubtful = self.phase is Phase.ACTIVE and not self.dialect._assistant.progress.confirmed
         self.dialect.interrupt()
         self.next_is_lost = self.next_is_lost or awaited or doubtful
         self.given_up += awaited

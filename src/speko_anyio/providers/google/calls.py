@@ -1,10 +1,14 @@
-"""The tool calls of a Gemini session: an answer needs the tool's name, and may come when nobody wants it."""
+"""The tool calls of a Gemini session, and the tools that Google runs itself.
+
+An answer to a call must name the tool, and may come when nobody wants it any more.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from ...protocol.calls import Calls
+from ...protocol.frames import ServerToolCall
 from ..recent_ids import RecentIds
 
 
@@ -109,3 +113,33 @@ class NamedCalls:
             for call_id, answer in self._names.items()
             if call_id in self._calls or call_id in self._cancelled
         }
+
+
+class ServerTools:
+    """The tools that Google has run for the answer, each reported once."""
+
+    __slots__ = ("_count", "_ended", "_names")
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._ended = False
+        self._count = 0
+
+    def completed(self, name: str, *, new_answer: bool) -> ServerToolCall | None:
+        """Report that `name` has run, unless that was reported.
+
+        `new_answer`: another answer has begun, or was prompted. Until then, results that come after the end
+        of an answer belong to it.
+        """
+        if self._ended and new_answer:
+            self._ended = False
+            self._names.clear()
+        if name in self._names:
+            return None
+        self._names.add(name)
+        self._count += 1
+        return ServerToolCall(f"{name}-{self._count}", name, "completed")
+
+    def end_answer(self) -> None:
+        """Take note that the answer is over."""
+        self._ended = True

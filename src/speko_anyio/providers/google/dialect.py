@@ -1,4 +1,4 @@
-"""Gemini Live as a dialect, and where to connect for it.
+"""Gemini Live as a dialect.
 
 Gemini's protocol is not a relative of the others': one setup that the client sends first, responses without
 ids, no event for the start of speech, and no error messages, since every failure is a close.
@@ -6,184 +6,354 @@ ids, no event for the start of speech, and no error messages, since every failur
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final
 
 from msgspec import UNSET
 
 from ...protocol import close_codes
 from ...protocol.codec import MalformedMessage, mended
-from ...protocol.errors import SpekoError
+from ...protocol.errors import LocalProtocolError, SpekoError
 from ...protocol.frames import (
     Audio,
     Close,
-    ErrorFrame,
     Expiring,
     Frame,
-    Interruption,
     Ready,
     ResponseEnd,
-    ResponseStatus,
     Role,
-    ServerToolCall,
     ToolCall,
     Transcript,
     Unknown,
     Usage,
 )
-from ...protocol.pcm import whole_samples
-from ...protocol.session import MAX_SAMPLE_RATE
+from ...protocol.limits import Limits
+from ...protocol.mint import SessionConfig
+from ...protocol.pcm import Buffer
 from ...protocol.state import Signal, State
-from .. import codes
-from ..endpoint import Endpoint, provider_endpoint
+from ..closes import Service
+from ..held_input import TurnEnd
 from ..lenient import text_of
-from ..options import ServerTool
-from ..provider import ProviderSession
+from ..provider import PROVIDER_LIMITS, ProviderDialect, ProviderSession
 from . import events as wire
-from .config import OUTPUT_SAMPLE_RATE, GoogleOptions, GoogleVad
-from .response import Phase
-from .speech import Speech
-from .user import STALLED_TIMEOUT, GoogleStats, UserSide
+from .assistant import Assistant, GoogleStats
+from .calls import NamedCalls
+from .config import OUTPUT_SAMPLE_RATE, GoogleOptions, configure
+from .resumption import Resumption
+from .user import UserTurn
+from .words import UserWords
 
-__all__ = [
-    "GoogleAuthStyle",
-    "GoogleDialect",
-    "GoogleOptions",
-    "GoogleStats",
-    "GoogleVad",
-    "ServerTool",
-    "google_endpoint",
-]
-
-MUTE_TIMEOUT: Final = 3.0
-"""Seconds without output after which a muted response counts as over, for when its end is never told: a
-stale mute would silence the session. While a response is generated, its pieces are closer together."""
-
-CUT_TIMEOUT: Final = 0.5
-"""Seconds after the provider's `interrupted` during which output counts as the rest of the interrupted
-answer, if the `turnComplete` that should follow is missing. The next answer can't come sooner: the user must
-finish first."""
-
-LATE_WORDS_TIMEOUT: Final = 2.0
-"""Seconds after which words that came after the end of their turn count as complete, since nothing marks
-their end. They are transcribed in one go, unlike ongoing speech. Words of the assistant that come later than
-this belong to another answer."""
-
-GOING_ON_TIMEOUT: Final = 60.0
-"""Like `STALLED_TIMEOUT`, between the turns of a model that announced more: it may be thinking."""
-
-SETTLED_TIMEOUT: Final = 10.0
-"""Seconds after which unanswered words of the user no longer hold anything up."""
-
-_BENIGN_REASONS: Final = frozenset(
-    {"", "TURN_COMPLETE_REASON_UNSPECIFIED", "FINISH_REASON_UNSPECIFIED", "NEED_MORE_INPUT", "STOP"}
-)
-_CUT_SHORT: Final = re.compile(
-    r"MAX_TOKENS|SAFETY|RECITATION|LANGUAGE|BLOCKLIST|SPII|GENERATED_|OUTPUT_|MAX_REGENERATION"
-    r"|(IMAGE_|\A)PROHIBITED_CONTENT|IMAGE_OTHER|MODEL_ARMOR"
-)
-"""Reasons that mean that a limit or a filter cut an answer short. All others, except the benign, are
-failures."""
-
-_RATE: Final = re.compile(r";\s*rate=(\d{1,6})\b")
-
-GoogleAuthStyle: TypeAlias = Literal["header", "token", "query", "bearer"]
-"""What the key is and how it travels: an API key in the ``x-goog-api-key`` header; an ephemeral token
-(``auth_tokens/...``) in the ``Authorization`` header, or, for a transport that has no headers (a browser), in
-the query; or an OAuth access token, for Vertex AI."""
-
-_SERVICE: Final = "/ws/google.ai.generativelanguage."
-_API_KEY_PATH: Final = f"{_SERVICE}v1beta.GenerativeService.BidiGenerateContent"
-_TOKEN_PATH: Final = f"{_SERVICE}v1alpha.GenerativeService.BidiGenerateContentConstrained"
+_DEFAULT_OPTIONS: Final = GoogleOptions()
 
 
-def google_endpoint(
-    api_key: str,
-    *,
-    base_url: str = "wss://generativelanguage.googleapis.com",
-    path: str | None = None,
-    auth: GoogleAuthStyle = "header",
-) -> Endpoint:
-    """Where and how to connect. The model is no part of it: the setup names it.
-
-    - `base_url`: may have any path and query of its own; `path` is added to it.
-    - `path`: by default the service's own, which differs for ephemeral tokens. For Vertex AI pass
-      ``/ws/google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent``.
-
-    `LocalProtocolError` when something of it can't be used.
-    """
-    ephemeral = auth in ("token", "query")
-    if path is None:
-        path = _TOKEN_PATH if ephemeral else _API_KEY_PATH
-    endpoint = provider_endpoint(
-        api_key,
-        base_url=base_url,
-        path=path,
-        query=[("access_token", api_key)] if auth == "query" else [],
-        auth="header",
-        subprotocols=(),
-    )
-    headers = {
-        "header": (("x-goog-api-key", api_key),),
-        "token": (("Authorization", f"Token {api_key}"),),
-        "query": (),
-        "bearer": endpoint.headers,
-    }
-    return Endpoint(endpoint.url, headers[auth], secrets=endpoint.secrets)
-
-
-class GoogleDialect(UserSide):
+class GoogleDialect(ProviderDialect):
     """A session with Gemini Live over WebSocket messages.
 
     - `config`: the session's parameters; its `provider` does not matter.
     - `options`: what only Gemini has.
-    - `resumption_handle`: of an earlier session of the same configuration, to go on where that one was. Close
+    - `resumption_handle`: of an earlier session of the same configuration, which this one continues. Close
       its connection first.
     - `ready_timeout`: seconds from the opening until the provider must have accepted the configuration.
     - `ttl`: seconds until the session ends, if known. The provider itself warns about a minute ahead, which
       gives an `Expiring` and `going_away`.
 
-    The remaining parameters are those of `Dialect`. `LocalProtocolError` when the configuration can't be
-    used; `notes` says what of it is not honoured. The session is OPEN from the start: the WebSocket is the
+    The remaining parameters are those of `Dialect`. Raises `LocalProtocolError` when the configuration can't
+    be used; `notes` says what of it is not honoured. The session is OPEN from the start: the WebSocket is the
     caller's.
 
-    Audio is at the *provider's* rates: `input_sample_rate` is the session's own (the provider converts), the
-    output 24 kHz, and every `Audio` says its rate. Whoever wants others resamples.
+    Audio is PCM16 mono at the *provider's* rates: `input_sample_rate` is the session's own (the provider
+    converts), the output 24 kHz, and every `Audio` says its rate. Resample to get others.
     """
 
+    _service = Service.GOOGLE
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        *,
+        options: GoogleOptions = _DEFAULT_OPTIONS,
+        resumption_handle: str | None = None,
+        limits: Limits = PROVIDER_LIMITS,
+        close_timeout: float = 5.0,
+        ready_timeout: float = 10.0,
+        ttl: float | None = None,
+        warn_before: float = 60.0,
+        state: State = State.OPEN,
+    ) -> None:
+        setup, rules, input_rate, notes = configure(config, options, resumption_handle)
+        size = len(setup.encode())
+        if size > limits.max_outbox:
+            raise LocalProtocolError(
+                f"the configuration has {size} bytes, more than the outbox's limit of {limits.max_outbox}; "
+                "shorten the system prompt or the tools"
+            )
+        # First: the opening, which may be now, sends the setup.
+        self._setup = setup
+        super().__init__(
+            input_sample_rate=input_rate,
+            output_sample_rate=OUTPUT_SAMPLE_RATE,
+            notes=notes,
+            ready_timeout=ready_timeout,
+            limits=limits,
+            close_timeout=close_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+            state=state,
+        )
+        self.stats = GoogleStats()
+        self._rules = rules
+        self._handle = Resumption(resumption_handle)
+        self.resuming = self._handle.handle is not None
+        self._calls = NamedCalls(limits.max_open_calls)
+        self._turn = UserTurn(rules, input_rate, self._queue)
+        timers = self._start_timer, self._timers.stop
+        self._user = UserWords(self._emit, *timers)
+        self._assistant = Assistant(
+            self._emit,
+            *timers,
+            user=self._user,
+            handle=self._handle,
+            playback=self.playback,
+            stats=self.stats,
+            transcribed=rules.writes_output,
+        )
+        self._usage: wire.UsageMetadata | None = None
+        self._usage_due = False
+        self._going_away: float | None = None
+
+    # State
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+        return self._calls.open
+
+    @property
+    def held_audio_dropped(self) -> int:
+        """Bytes of held audio that exceeded the limit and were dropped, the oldest first."""
+        return self._held.dropped + self._turn.lost
+
+    def takes_result(self, call_id: str) -> bool:
+        return call_id in self._calls
+
+    @property
+    def responding(self) -> bool:
+        return self._assistant.responding
+
+    @property
+    def idle(self) -> bool:
+        """Whether the model neither answers nor waits for a tool."""
+        return not self._assistant.progress.stoppable and not self._calls.open
+
+    @property
+    def odd_fields(self) -> int:
+        return self.stats.odd_fields
+
+    @property
+    def at_rest(self) -> bool:
+        # What the user said is not in the handle before the model has taken it up; a turn that was told to
+        # have begun would begin again.
+        return self.idle and self._handle.fresh and not self._speaking and not self._turn.open
+
+    @property
+    def _speaking(self) -> bool:
+        """Whether words are incomplete that the end of the connection would cut off."""
+        return self._assistant.speaking or self._user.unsettled
+
+    @property
+    def resumption(self) -> str | None:
+        return self._handle.handle if self._may_resume else None
+
+    @property
+    def resumption_handle(self) -> str | None:
+        """Handle with which a new session can resume this one, for 2 hours; None if there is none."""
+        return self._handle.handle
+
+    @property
+    def handle_is_fresh(self) -> bool:
+        """Whether `resumption_handle` holds all that was said.
+
+        It does not while the model answers or waits for a tool.
+        """
+        return self._handle.fresh
+
+    @property
+    def going_away(self) -> float | None:
+        """Seconds that the connection had left when the provider announced its end; None if it did not."""
+        return self._going_away
+
+    # Verbs
+
+    def send_audio(self, pcm: Buffer) -> None:
+        """Queue audio, as in `ClientDialect`, at `input_sample_rate`.
+
+        Before `Ready`, and while a tool call is open where `GoogleOptions.gate_input` says so, it is held, at
+        most 10 seconds of it: the oldest is dropped and counted in `held_audio_dropped`. In manual mode the
+        first audio of a turn stops the model.
+        """
+        pcm = self._checked_audio(pcm)
+        if not pcm:
+            return
+        if self._must_hold:
+            self._held.add(pcm)
+        else:
+            self._turn.send(pcm)
+
+    def commit(self) -> None:
+        """End the user's turn: what was sent is to be answered now. Raises as `send_audio`.
+
+        In manual mode a turn without audio is no turn: nothing happens, and `stats.skipped_commits` counts
+        it. In auto mode silence is sent, by which the provider finds the end itself.
+        """
+        self._end_turn("commit")
+
+    def end_turn(self) -> None:
+        """As `commit`."""
+        self._end_turn("end_turn")
+
+    def clear(self) -> None:
+        """Forget the audio of the turn that is still queued. Raises as `send_audio`.
+
+        Gemini can't forget what it has.
+        """
+        self._check_open()
+        self._held.clear()
+        kept: list[Any] = []
+        position = len(self._outbox)
+        while position and self._outbox[position - 1] not in wire.TURN_ENDS:
+            position -= 1
+            message = self._outbox[position]
+            if wire.is_audio(message):
+                self._queued -= len(message)  # type: ignore[arg-type] # audio is text here
+                self._turn.messages -= 1
+            else:
+                kept.append(message)
+        self._outbox[position:] = reversed(kept)
+
+    def interrupt(self, *, played_ms: int | None = None) -> None:
+        """Stop the response in flight (barge-in). Raises as `send_audio`.
+
+        Does nothing when there is nothing to stop. In auto mode the model goes on, unless
+        `GoogleOptions.stop_generating` is on, and nobody hears it: what it still says of this response is
+        dropped. In manual mode it is told that the user speaks, and that turn stays open until the next
+        `commit`. `played_ms` is for other providers: Gemini's history keeps what it made, heard or not.
+        """
+        self._check_open()
+        self._assistant.retract_late_words()
+        stoppable = self._assistant.progress.stoppable
+        if not self._accepted or not (stoppable or self.playback.unplayed_ms > 0):
+            return
+        if stoppable:
+            if not self._must_hold:
+                self._stop_model()
+            self._assistant.give_up()
+        self._interrupt("assistant")
+        self._release_held()
+
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        """Answer a call, as in `ClientDialect`; if the provider cancelled it, the result is only counted."""
+        self._check_result(call_id, output)
+        answer = self._calls.answer_to(call_id)
+        if answer is None:
+            self.stats.unwanted_results += 1
+        else:
+            try:
+                message = wire.tool_response(answer.wire_id, answer.name, wire.response_of(output))
+            except UnicodeEncodeError:
+                raise LocalProtocolError(
+                    "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
+                ) from None
+            self._queue([message])
+            self._assistant.retract_late_words()
+            self._handle.outdate()
+            self._assistant.progress.prompt()
+        self._calls.answer(call_id)
+        self._release_held()
+
+    # What we send
+
+    @property
+    def _must_hold(self) -> bool:
+        """Whether the user's input has to wait."""
+        return not self._accepted or (self._rules.gates and bool(self._calls.open))
+
+    def _end_turn(self, verb: TurnEnd) -> None:
+        self._check_open()
+        if self._must_hold:
+            self._held.end_turn(verb)
+        else:
+            self._send_turn_end()
+
+    def _send_turn_end(self) -> None:
+        if self._turn.end():
+            self._assistant.retract_late_words()
+            self._assistant.ask(manual=not self._rules.auto)
+        else:
+            self.stats.skipped_commits += 1
+
+    def _stop_model(self) -> None:
+        if not self._rules.auto:
+            self._turn.begin()
+        elif self._rules.stops:
+            self._queue([wire.STOP_GENERATING])
+
+    def _release_held(self) -> None:
+        """Send what had to wait, if it need not wait any more."""
+        if self._must_hold or self._state is not State.OPEN:
+            return
+        before, verb, after = self._held.take()
+        self._turn.send_what_fits(before)
+        if verb is not None:
+            try:
+                self._send_turn_end()
+            except LocalProtocolError:
+                # The audio that follows must not become part of the unfinished turn.
+                self._turn.lost += len(after)
+                return
+        self._turn.send_what_fits(after)
+
+    def _queue(self, messages: Sequence[str]) -> None:
+        """Queue all or none: raises as `send_audio`."""
+        queued = self._queued + sum(len(text) if text.isascii() else len(text.encode()) for text in messages)
+        if queued > self._max_outbox:
+            raise self._outbox_full()
+        self._queued = queued
+        for message in messages:
+            self._put(message)
+
+    # What we receive
+
     def _receive_text(self, text: str) -> None:
-        self._receive_json(text)
+        self._receive_binary(text)
 
-    def _receive_binary(self, data: bytes) -> Frame | None:
-        self._receive_json(data)
-        return None
-
-    def _receive_json(self, data: bytes | str) -> None:
+    def _receive_binary(self, data: bytes | str) -> Frame | None:
         try:
             message, odd, unknown = wire.decode(data)
         except MalformedMessage as error:
             self._violated(
                 close_codes.INVALID_DATA, f"the provider sent a message that is not of its protocol: {error}"
             )
-            return
-        self.stats.odd_fields += len(odd)
-        for name in unknown:
-            self.stats.unknown_fields += 1
-            if "." not in name:
-                raw = data if isinstance(data, str) else text_of(data)
-                self._tell(Unknown(name, mended(raw)))
+            return None
+        if odd or unknown:
+            self.stats.odd_fields += len(odd)
+            self.stats.unknown_fields += len(unknown)
+            for name in unknown:
+                if "." not in name:
+                    raw = data if isinstance(data, str) else text_of(data)
+                    self._emit(Unknown(name, mended(raw)))
         self._receive(message)
+        return None
 
     def _receive(self, message: wire.ServerMessage) -> None:
-        """Any of the fields may be there, each with its own news."""
+        """Take each field of the message: any of them may be there, with its own news."""
         if message.setup_complete is not UNSET:
             self._accept(message.setup_complete or wire.SetupComplete())
-        if message.session_resumption_update is not None:
-            self._note_handle(message.session_resumption_update)
+        if message.session_resumption_update is not None and not self._handle.receive(
+            message.session_resumption_update
+        ):
+            self._assistant.progress.prompt()
         if message.go_away is not None:
-            self._note_going_away(message.go_away)
+            self._receive_going_away(message.go_away)
         content, calls = message.server_content, message.tool_call
         if not self._accepted:
             self.stats.early_messages += content is not None or calls is not None
@@ -191,8 +361,8 @@ class GoogleDialect(UserSide):
         if content is not None:
             self._receive_content(content)
         if message.voice_activity is not None or message.voice_activity_detection_signal is not None:
-            self._retract_late_words()
-            self._progress.prompt()
+            self._assistant.retract_late_words()
+            self._assistant.progress.prompt()
         if message.tool_call_cancellation is not None:
             self._cancel_calls(message.tool_call_cancellation.ids or ())
         if message.usage_metadata is not None:
@@ -200,25 +370,77 @@ class GoogleDialect(UserSide):
         if calls is not None:
             # For billing, a response also ends when it calls a tool.
             self._usage_due = True
-            self._tell_usage()
+            self._emit_usage()
             for call in calls.function_calls or ():
                 self._issue_call(call)
-        cut = self._progress.cut
-        over = content is not None and self._note_end(content)
+        cut = self._assistant.progress.cut
+        over = False
+        if content is not None and (
+            content.turn_complete or content.waiting_for_input or content.interaction_status
+        ):
+            over = self._assistant.receive_end(
+                turn=content.turn_complete,
+                status=content.interaction_status,
+                waits=content.waiting_for_input,
+            )
         if message.interaction_status:
             # Some servers send it beside the content instead of inside.
-            over = self._note_end(wire.ServerContent(interaction_status=message.interaction_status)) or over
+            over |= self._assistant.receive_end(turn=False, status=message.interaction_status, waits=False)
         self._usage_due = self._usage_due or over
-        if over or not self._progress.begun or (self._usage_due and self._calls.open):
-            self._tell_usage()
+        if self._usage is not None and (
+            over or not self._assistant.progress.begun or (self._usage_due and self._calls.open)
+        ):
+            self._emit_usage()
         if over:
-            self._tell_end(cut=cut)
+            self._assistant.end(cut=cut)
 
-    def _tell(self, frame: Frame | None) -> None:
-        """Hand a frame to the caller, if there is one and the session has not ended in the same breath."""
+    def _receive_content(self, content: wire.ServerContent) -> None:
+        """Take all of it, except the end of the turn."""
+        assistant = self._assistant
+        if content.input_transcription is not None:
+            self._hear_user(content.input_transcription)
+            self._user.receive(content.input_transcription, in_turn=self._in_turn)
+        if content.interim_input_transcription is not None:
+            self._hear_user(content.interim_input_transcription)
+            self._user.receive_interim(content.interim_input_transcription, in_turn=self._in_turn)
+        if content.interrupted:
+            if assistant.cut_in():
+                self._interrupt("user")
+                self._release_held()
+            assistant.progress.await_rest()
+        if content.model_turn is not None:
+            for part in content.model_turn.parts or ():
+                assistant.receive_part(part)
+            self.output_sample_rate = assistant.sample_rate
+        if content.output_transcription is not None:
+            assistant.receive_words(content.output_transcription)
+        if content.grounding_metadata:
+            assistant.receive_server_tool("google_search")
+        if content.url_context_metadata:
+            assistant.receive_server_tool("url_context")
+        # The model generates more once the tools have answered.
+        if content.generation_complete and not self._calls.open:
+            assistant.receive_generated()
+        if content.usage_metadata is not None:
+            self._usage = content.usage_metadata
+        for reason in (content.turn_complete_reason, content.finish_reason):
+            if reason:
+                assistant.receive_reason(reason)
+
+    def _hear_user(self, words: wire.Transcription) -> None:
+        if words.text.strip():
+            self._assistant.hear_user()
+
+    @property
+    def _in_turn(self) -> bool:
+        """Whether the user's words may be of a turn that is open, or not answered yet (manual mode)."""
+        return self._turn.open or self._assistant.progress.awaited
+
+    def _emit(self, frame: Frame | None) -> None:
+        """Hand a frame to the caller, if there is one and the session did not just end."""
         if frame is None or self._state is State.CLOSED:
             return
-        if isinstance(frame, Transcript) and len(frame.text) > self.limits.max_text_size:
+        if type(frame) is Transcript and len(frame.text) > self.limits.max_text_size:
             self._violated(
                 close_codes.TOO_BIG,
                 f"the provider sent a transcript of more than {self.limits.max_text_size} characters",
@@ -235,340 +457,26 @@ class GoogleDialect(UserSide):
         self._accepted = True
         self._timers.stop("ready")
         self.provider_session = ProviderSession(id=setup.session_id or None)
-        self._tell(Ready(self.input_sample_rate, self.output_sample_rate))
+        self._emit(Ready(self.input_sample_rate, self.output_sample_rate))
         self._release_held()
 
-    def _note_handle(self, update: wire.ResumptionUpdate) -> None:
-        self._handle_is_fresh = self._handle_was_fresh = bool(update.resumable and update.new_handle)
-        if self._handle_is_fresh:
-            self._handle = update.new_handle
-        else:
-            # The model is generating: meanwhile there is no handle.
-            self._progress.prompt()
-
-    def _note_going_away(self, go_away: wire.GoAway) -> None:
+    def _receive_going_away(self, go_away: wire.GoAway) -> None:
         first = self._going_away is None
         # Without a time it is as good as over.
         self._going_away = go_away.seconds_left or 0.0
         self._leaving = True
         if first:
-            self._tell(Expiring(self._going_away))
+            self._emit(Expiring(self._going_away))
 
-    # The conversation
-
-    def _receive_content(self, content: wire.ServerContent) -> None:
-        """Take all of it, except the end of the turn."""
-        if content.input_transcription is not None:
-            self._user_speaks(content.input_transcription.text)
-            self._receive_words(self._user, content.input_transcription)
-            if content.input_transcription.finished:
-                self._words_due = False
-            self._await_more_words()
-        if content.interim_input_transcription is not None:
-            self._user_speaks(content.interim_input_transcription.text)
-            self._tell(self._user.interim(content.interim_input_transcription.text))
-            self._await_more_words()
-        if content.interrupted:
-            self._user_cut_in()
-        if content.model_turn is not None:
-            for part in content.model_turn.parts or ():
-                self._receive_part(part)
-        if content.output_transcription is not None:
-            self._receive_output_words(content.output_transcription)
-        if content.grounding_metadata:
-            self._server_tool("google_search")
-        if content.url_context_metadata:
-            self._server_tool("url_context")
-        if content.generation_complete:
-            self._note_generated()
-        if content.usage_metadata is not None:
-            self._usage = content.usage_metadata
-        self._note_reason(content.turn_complete_reason)
-        self._note_reason(content.finish_reason)
-
-    def _receive_words(self, speech: Speech, words: wire.Transcription) -> None:
-        self._tell(speech.add(words.text))
-        if words.finished:
-            self._tell(speech.finish())
-
-    def _user_speaks(self, words: str) -> None:
-        """The user spoke, so any further words of the assistant belong to a new answer."""
-        if words.strip():
-            self._retract_late_words()
-            if not self._progress.begun:
-                self._finish_late_words()
-            self._progress.prompt()
-
-    def _receive_output_words(self, words: wire.Transcription) -> None:
-        progress = self._progress
-        if not words.text.strip() and not (progress.begun and progress.phase is Phase.ACTIVE):
-            # It begins no answer, but may be the space between two late words, or say that they are complete.
-            if self._assistant.speaking:
-                self._receive_words(self._assistant, words)
-            return
-        late = not (progress.begun or progress.prompted or progress.phase is Phase.MUTED)
-        if late:
-            self.stats.late_events += 1
-        elif not self._is_heard(words=True):
-            return
-        self._receive_words(self._assistant, words)
-        if (late or not progress.confirmed) and self._state is State.OPEN:
-            self._timers.start("late", LATE_WORDS_TIMEOUT)
-
-    def _finish_late_words(self) -> None:
-        """No more late words come for the answer that is over."""
-        self._tell(self._assistant.finish())
-
-    def _await_more_words(self) -> None:
-        """The user's words came. If none had come of what was answered last, these are of that."""
-        self._user_settled = False
-        if self._state is State.OPEN:
-            self._timers.start("settled", SETTLED_TIMEOUT)
-        talks = not self._rules.auto and (self._turn.open or self._progress.awaited)
-        if self._words_due and not talks and self._user.speaking and self._state is State.OPEN:
-            self._timers.start("words", LATE_WORDS_TIMEOUT)
-        else:
-            self._timers.stop("words")
-
-    def _finish_user(self) -> None:
-        """What the user said is complete."""
-        words = self._user.finish()
-        self._tell(words)
-        self._words_due = words is None
-        self._timers.stop("words")
-
-    def _note_generated(self) -> None:
-        progress = self._progress
-        # The model generates more once the tools have answered.
-        if (progress.begun or progress.phase is Phase.MUTED) and not self._calls.open:
-            progress.generated = progress.confirmed = True
-
-    def _note_reason(self, reason: str) -> None:
-        """Note why a turn ends early."""
-        if reason not in _BENIGN_REASONS:
-            self._reason = reason
-            if _CUT_SHORT.search(reason) is None:
-                message = f"the provider ended its turn early: {reason}"
-                self._tell(ErrorFrame(codes.RESPONSE_FAILED, message))
-
-    def _receive_part(self, part: wire.Part) -> None:
-        self._progress.heard_from = True
-        if part.thought:
-            return
-        if part.inline_data is not None:
-            self._receive_audio(part.inline_data)
-        # What is written down of the speech comes as its transcription, if that is on.
-        text = part.text if self._progress.begun else part.text.lstrip()
-        if text and not self._rules.writes_output and self._is_heard():
-            self._tell(self._assistant.add(part.text))
-
-    def _receive_audio(self, blob: wire.Blob) -> None:
-        mime_type = blob.mime_type or "audio/pcm"
-        if not mime_type.startswith("audio/pcm"):
-            self.stats.skipped_blobs += 1
-            return
-        if not blob.data:
-            return
-        progress = self._progress
-        if progress.generated:
-            # The response was complete, so this belongs to the next one: the end of the first was not
-            # signalled.
-            if progress.phase is Phase.MUTED:
-                self._unmute()
-            elif progress.prompted:
-                self._answer_is_over()
-        if not self._is_heard():
-            return
-        rate = _rate(mime_type) or OUTPUT_SAMPLE_RATE
-        if rate != self.output_sample_rate:
-            self.output_sample_rate = rate
-            self.playback.set_rate(rate)
-        pcm = blob.data
-        if self._odd or len(pcm) & 1:
-            pcm, self._odd = whole_samples(self._odd, pcm)
-        if pcm:
-            self._unheard = True
-            self.playback.add("", 0, len(pcm))
-            self._tell(Audio(pcm, rate))
-
-    def _is_heard(self, *, words: bool = False) -> bool:
-        """Whether output that comes now counts; the first that does is the beginning of a response."""
-        progress = self._progress
-        if progress.phase is Phase.MUTED and progress.resumed:
-            self._unmute()
-        if progress.phase is Phase.MUTED:
-            progress.dropped = True
-            self.stats.late_events += 1
-            if not progress.told:
-                self._start_mute_timer()
-            return False
-        if progress.output(words=words):
-            self._turn_begins()
-        return True
-
-    def _turn_begins(self) -> None:
-        self._odd = b""
-        self._reason = ""
-        self._handle_was_fresh, self._handle_is_fresh = self._handle_is_fresh, False
-        self._answering = True
-        self._timers.stop("late")
-        self._start_stalled_timer(STALLED_TIMEOUT)
-        self._finish_late_words()
-        self._finish_user()
-
-    def _note_end(self, content: wire.ServerContent) -> bool:
-        progress = self._progress
-        turn, waits = bool(content.turn_complete), bool(content.waiting_for_input)
-        status = content.interaction_status
-        cut = progress.cut or progress.phase is Phase.MUTED
-        # A turn without output still answers a request, and words alone are an answer if a turn ends with
-        # them.
-        self._answering = self._answering or (
-            turn and not cut and (progress.asked or self._assistant.speaking)
-        )
-        idle = progress.over(turn=turn, status=status, waits=waits)
-        if idle:
-            self._timers.stop("mute")
-            self._timers.stop("stalled")
-        elif turn:
-            self._start_stalled_timer(GOING_ON_TIMEOUT)
-        if turn or idle:
-            progress.asked = progress.asked and cut
-            self._server_tools_over = True
-            self._tell(self._assistant.finish())
-            if self._state is State.OPEN:
-                self._timers.start("late", CUT_TIMEOUT if cut else LATE_WORDS_TIMEOUT)
-            if not cut and self._user.speaking:
-                # What came of the user's words meanwhile is still of the turn that was answered; after an
-                # interruption it is the beginning of the next.
-                self._finish_user()
-        return turn or idle
-
-    def _answer_is_over(self) -> None:
-        """Its end was not signalled, but is clear from what follows, or from the silence."""
-        self._tell(self._assistant.finish())
-        self._server_tools_over = True
-        self._progress.rest()
-        self._timers.stop("stalled")
-        self._tell_end()
-
-    def _tell_end(self, *, cut: bool = False) -> None:
-        """The answer is over, if there was one; `cut`: because the user spoke."""
-        reason, self._reason = self._reason, ""
-        if cut:
-            self._end_answer("interrupted")
-        elif not reason:
-            self._end_answer("done")
-        else:
-            self._end_answer("failed" if _CUT_SHORT.search(reason) is None else "incomplete", reason)
-
-    def _end_answer(self, status: ResponseStatus, reason: str = "") -> None:
-        if self._answering:
-            self._answering = False
-            self._tell(ResponseEnd(status, reason))
-
-    def _user_cut_in(self) -> None:
-        progress = self._progress
-        progress.cut = True
-        self._words_due = False
-        self._timers.stop("words")
-        if progress.phase is Phase.MUTED:
-            # Our own interruption, or one that was told.
-            self.stats.repeated_events += 1
-            self._mute(told=True)
-        elif progress.phase is Phase.ACTIVE or self._unheard:
-            if progress.phase is Phase.ACTIVE:
-                self._mute(told=True)
-            self._interrupted("user")
-            self._release_held()
-        else:
-            self.stats.repeated_events += 1
-            self._finish_late_words()
-        progress.prompt()
-        progress.resumed = False
-
-    def _interrupted(self, at: Role) -> None:
-        """The assistant was cut off: what is queued of its audio is not to be heard."""
+    def _interrupt(self, at: Role) -> None:
+        """Cut the assistant off: what is queued of its audio is not to be heard."""
         self._events[:] = [frame for frame in self._events if type(frame) is not Audio]
         if at == "user":
             # The provider has given up its calls, too. It may not know of a local interruption, and then
             # still waits for their results.
             self._withdraw(frame.call_id for frame in self._events if type(frame) is ToolCall)
-        self._odd = b""
-        self._reason = ""
-        self._unheard = False
-        self.playback.flush()
         self._calls.make_moot()
-        self._tell(Interruption(at))
-        self._tell(self._assistant.finish())
-        self._end_answer("interrupted")
-
-    def _withdraw(self, call_ids: Iterable[str]) -> None:
-        """Drop those of these calls that are still queued: their results are no longer needed."""
-        unwanted = set(call_ids)
-        for frame in self._events[:]:
-            if type(frame) is ToolCall and frame.call_id in unwanted:
-                self._events.remove(frame)
-                self._calls.withdraw(frame.call_id)
-
-    def _mute(self, *, told: bool = False) -> None:
-        self._progress.mute(told=told)
-        self._timers.stop("late")
-        self._timers.stop("stalled")
-        self._start_mute_timer()
-
-    def _start_mute_timer(self) -> None:
-        # A session that is ending waits for nothing but its end.
-        if self._state is State.OPEN:
-            self._timers.start("mute", CUT_TIMEOUT if self._progress.told else MUTE_TIMEOUT)
-
-    def _start_stalled_timer(self, seconds: float) -> None:
-        if self._state is State.OPEN:
-            self._progress.heard_from = False
-            self._timers.start("stalled", seconds)
-
-    def _unmute(self) -> None:
-        self._progress.rest(cut=self._progress.told)
-        self._progress.prompted = True
-        self._timers.stop("mute")
-
-    def _stalled(self) -> None:
-        """Nothing has come for a while: end the answer unless something shows that it continues."""
-        progress = self._progress
-        if progress.phase is Phase.MUTED:
-            return
-        if progress.heard_from or self._calls.open or self.playback.unplayed_ms > 0:
-            self._start_stalled_timer(STALLED_TIMEOUT)
-        elif progress.awaited:
-            progress.awaited = False
-            message = f"the provider did not answer within {STALLED_TIMEOUT:g} s; say it again"
-            self._tell(ErrorFrame(codes.NO_RESPONSE, message))
-        elif progress.phase is Phase.ACTIVE:
-            self._answer_is_over()
-            progress.prompt_by_time()
-
-    def _words_are_late(self) -> None:
-        """It is too late for words of the previous answer. If another has begun with words only, it ends
-        here."""
-        progress = self._progress
-        if progress.phase is Phase.ACTIVE and progress.begun:
-            if progress.confirmed:
-                return
-            self._retract_answer()
-        self._finish_late_words()
-        progress.prompt_by_time()
-
-    def _retract_late_words(self) -> None:
-        if self._progress.maybe_late:
-            self._retract_answer()
-
-    def _retract_answer(self) -> None:
-        """Its words were late ones, or all there is. The handle is as good as before them."""
-        self._progress.retract()
-        self._handle_is_fresh = self._handle_is_fresh or self._handle_was_fresh
-        self._timers.stop("stalled")
-        self._answering = False
-        self._finish_late_words()
+        self._assistant.interrupt(at)
 
     # Tools and usage
 
@@ -583,41 +491,32 @@ class GoogleDialect(UserSide):
                 f"the provider has {self.limits.max_open_calls} tool calls open and issued another",
             )
         else:
-            if self._progress.tool_call():
-                self._turn_begins()
-            self._handle_is_fresh = False
+            self._assistant.receive_call()
             call_id = self._calls.issue(call.id, call.name)
-            self._tell(ToolCall(call_id, call.name, call.arguments))
+            self._emit(ToolCall(call_id, call.name, call.arguments))
 
     def _cancel_calls(self, ids: Sequence[str]) -> None:
         cancelled = [call_id for name in ids if (call_id := self._calls.cancel(name)) is not None]
         # The user spoke while the model waited; there may be no other sign of it.
-        self._progress.cut = self._progress.cut or bool(cancelled)
+        self._assistant.progress.cut |= bool(cancelled)
         self._withdraw(cancelled)
         self._release_held()
 
-    def _server_tool(self, name: str) -> None:
-        """Results of a tool that Google ran arrived; its start is not signalled. Results that come after the
-        end of an answer belong to that answer."""
-        progress = self._progress
-        if progress.phase is Phase.MUTED:
-            self.stats.late_events += 1
-            return
-        if self._server_tools_over and (progress.begun or progress.prompted):
-            self._server_tools_over = False
-            self._server_tools.clear()
-        if name not in self._server_tools:
-            self._server_tools.add(name)
-            self._server_tools_told += 1
-            self._tell(ServerToolCall(f"{name}-{self._server_tools_told}", name, "completed"))
+    def _withdraw(self, call_ids: Iterable[str]) -> None:
+        """Drop those of these calls that are still queued: their results are no longer needed."""
+        unwanted = set(call_ids)
+        for frame in self._events[:]:
+            if type(frame) is ToolCall and frame.call_id in unwanted:
+                self._events.remove(frame)
+                self._calls.withdraw(frame.call_id)
 
-    def _tell_usage(self) -> None:
+    def _emit_usage(self) -> None:
         usage, self._usage = self._usage, None
         if usage is None:
             return
         if self._usage_due:
             self._usage_due = False
-            self._tell(
+            self._emit(
                 Usage(
                     _audio_tokens(usage.prompt_tokens_details),
                     _audio_tokens(usage.response_tokens_details or usage.candidates_tokens_details),
@@ -628,19 +527,6 @@ class GoogleDialect(UserSide):
 
     # Time, the end
 
-    def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
-        if not self._answering:
-            return None
-        self._answering = False
-        return ResponseEnd("interrupted") if wanted else ResponseEnd("failed", self._reason)
-
-    def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
-        """As in `ProviderDialect`; words of the user that have settled are not cut short."""
-        cut_short = self._speaking
-        self._reason = close.reason
-        super()._finish(signal, close, error)
-        self.cut_short = cut_short
-
     def _start_session_timers(self) -> None:
         super()._start_session_timers()
         self._timers.start("ready", self._ready_timeout)
@@ -648,30 +534,41 @@ class GoogleDialect(UserSide):
         self._queued += len(self._setup.encode())
         self._put(self._setup)
 
+    def _start_timer(self, name: str, seconds: float) -> None:
+        # A session that is ending waits for nothing but its end.
+        if self._state is State.OPEN:
+            self._timers.start(name, seconds)
+
     def _timer_expired(self, name: str, late: float) -> None:
         match name:
             case "ready":
                 self._not_ready()
             case "mute":
-                self._unmute()
+                self._assistant.unmute()
             case "words":
-                self._finish_user()
+                self._user.finish()
             case "late":
-                self._words_are_late()
+                self._assistant.end_late_words()
             case "stalled":
-                self._stalled()
+                self._assistant.check_stalled(calls_open=bool(self._calls.open))
             case "settled":
-                self._user_settled = True
+                self._user.settle()
             case _:
                 super()._timer_expired(name, late)
 
+    def _take_open_texts(self) -> list[Transcript]:
+        texts = self._user.take(), self._assistant.take_words()
+        return [text for text in texts if text is not None]
 
-@functools.lru_cache(maxsize=16)  # a session has one
-def _rate(mime_type: str) -> int | None:
-    """The rate that `mime_type` names, if it names a possible one."""
-    found = _RATE.search(mime_type)
-    rate = int(found[1]) if found else 0
-    return rate if 1 < rate <= MAX_SAMPLE_RATE else None
+    def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
+        return self._assistant.take_open(wanted=wanted)
+
+    def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
+        """As in `ProviderDialect`; words of the user that have settled are not cut short."""
+        cut_short = self._speaking
+        self._assistant.reason = close.reason
+        super()._finish(signal, close, error)
+        self.cut_short = cut_short
 
 
 def _audio_tokens(details: Sequence[wire.TokenCount] | None) -> int:

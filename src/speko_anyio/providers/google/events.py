@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -294,15 +294,9 @@ class ServerMessage(_Heard, frozen=True):
     voice_activity_detection_signal: dict[str, Raw] | None = None
 
 
-class Decoded(NamedTuple):
-    """A message, and its odd or unknown fields."""
-
-    message: ServerMessage
-    odd: tuple[str, ...] = ()
-    """Paths of the fields whose value was read as another, or ignored; see `lenient`."""
-    unknown: tuple[str, ...] = ()
-    """The unknown fields, as paths."""
-
+Decoded: TypeAlias = tuple[ServerMessage, tuple[str, ...], tuple[str, ...]]
+"""A message; the paths of its odd fields, whose value was read as another, or ignored (see `lenient`); and
+the paths of its unknown fields. A plain tuple: a class of its own costs a call for every message."""
 
 _STRICT: Final = msgspec.json.Decoder(ServerMessage)
 _NULL_SETUP: Final = ("setupComplete",)
@@ -318,15 +312,15 @@ def decode(data: bytes | str) -> Decoded:
     try:
         # The decoder does not look into what stays `Raw`.
         message = _STRICT.decode(data if isinstance(data, str) else data.decode())
-        return Decoded(message, _NULL_SETUP if message.setup_complete is None else ())
+        return message, _NULL_SETUP if message.setup_complete is None else (), ()
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
         pass  # something in it is new, odd or invalid
     text = data if isinstance(data, str) else text_of(data)
     if not text.strip(BLANK):
-        return Decoded(ServerMessage(), ("",))
+        return ServerMessage(), ("",), ()
     message, odd, unknown = fit(parse(text), ServerMessage)
     if "setupComplete" in odd:
         message = msgspec.structs.replace(message, setup_complete=None)
     if text.strip(BLANK) != text.strip():  # a byte order mark, which Python does not take for white space
         odd = (*odd, "")
-    return Decoded(message, odd, unknown)
+    return message, odd, unknown

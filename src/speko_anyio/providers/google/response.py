@@ -1,4 +1,4 @@
-"""Where the model is in its answers. Gemini names no response: when one begins and ends must be inferred.
+"""How far the model is in its answers, which must be inferred: Gemini names no response.
 
 An answer begins with its first output. It ends with `turnComplete`, except that models which report an
 `interactionStatus` may go on after that until they call it idle. When it is cut off, what still comes of it
@@ -52,11 +52,11 @@ class Progress:
         "dropped",
         "generated",
         "heard_from",
+        "muted_by_provider",
         "phase",
         "prompted",
         "prompted_by_time",
         "resumed",
-        "told",
     )
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Progress:
         """All of the turn has come: audio that follows is of another."""
         self.cut = False
         """The provider said that the user cut in, or gave up its calls, and the turn is not over yet."""
-        self.told = False
+        self.muted_by_provider = False
         """The model is muted because the provider reported that the user cut in."""
         self.resumed = False
         """The user spoke after that: the model's next output answers them."""
@@ -88,6 +88,12 @@ class Progress:
         self.heard_from = False
         """Output of the answer has come since this was last checked."""
         self._reports = False
+        """The model reports the interaction's status, by which alone it is idle."""
+
+    @property
+    def muted(self) -> bool:
+        """Whether the model was cut off, and what still comes is dropped."""
+        return self.phase is Phase.MUTED
 
     @property
     def stoppable(self) -> bool:
@@ -100,58 +106,70 @@ class Progress:
         return self.phase is Phase.ACTIVE and self.begun and self.began_by_time and not self.confirmed
 
     def output(self, *, words: bool = False) -> bool:
-        """Output comes that counts. Returns whether it is the first of its turn."""
+        """Take output that counts; return whether it is the first of its turn."""
         self.phase = Phase.ACTIVE
-        self.cut = False
-        return self._came(confirmed=not words)
+        self.cut = self.awaited = False
+        self.heard_from = True
+        if self.begun:
+            self.confirmed = self.confirmed or not words
+            return False
+        self._begin(confirmed=not words)
+        return True
 
     def tool_call(self) -> bool:
-        """As `output`; but tool calls count whether or not the model is muted, which they do not end."""
+        """Like `output`; but tool calls count whether or not the model is muted, which they do not end."""
         if self.phase is Phase.IDLE:
             self.phase = Phase.ACTIVE
         # Audio that follows is made from the results, within the same turn.
-        self.generated = False
-        return self._came(confirmed=True)
-
-    def _came(self, *, confirmed: bool) -> bool:
-        self.awaited = False
+        self.generated = self.awaited = False
         self.heard_from = True
-        first = not self.begun
-        if first:
-            self.begun = True
-            self.began_by_time, self.prompted_by_time = self.prompted_by_time, False
-            self.cut = self.confirmed = self.asked = self.prompted = False
-        self.confirmed = self.confirmed or confirmed
-        return first
+        if self.begun:
+            self.confirmed = True
+            return False
+        self._begin(confirmed=True)
+        return True
+
+    def _begin(self, *, confirmed: bool) -> None:
+        self.begun = True
+        self.confirmed = confirmed
+        self.began_by_time, self.prompted_by_time = self.prompted_by_time, False
+        self.cut = self.asked = self.prompted = False
 
     def prompt(self) -> None:
-        """Something prompts an answer, or shows that words can't be late."""
+        """Take note that something prompts an answer, or shows that words can't be late."""
         if self.generated or not self.begun:
             self.prompted = True
             self.prompted_by_time = False
-        if self.phase is Phase.MUTED and self.told:
+        if self.phase is Phase.MUTED and self.muted_by_provider:
             self.resumed = True
 
     def prompt_by_time(self) -> None:
-        """So much time has passed that words can hardly be late."""
+        """Take note that so much time has passed that words can hardly be late."""
         if not self.prompted:
             self.prompted = self.prompted_by_time = True
 
     def retract(self) -> None:
-        """What has come was no answer. What prompted it may still bring one."""
+        """Take back what has come: it was no answer. What prompted it may still bring one."""
         self.rest()
         self.prompted = True
         self.prompted_by_time = self.began_by_time
 
-    def mute(self, *, told: bool) -> None:
-        """The rest of this answer does not count; `told`: the provider reported an interruption."""
+    def mute(self, *, by_provider: bool) -> None:
+        """Drop the rest of this answer; `by_provider`: the provider reported that the user cut in."""
         self.phase = Phase.MUTED
-        self.told = told
+        self.muted_by_provider = by_provider
         self.dropped = self.resumed = False
 
-    def over(self, *, turn: bool, status: str, waits: bool) -> bool:
-        """News of an end: of the `turn`, by the interaction's `status`, or since the model `waits` for input.
-        Returns whether the model is idle now."""
+    def await_rest(self) -> None:
+        """Take note that the provider heard the user: what follows at once is the rest of the old answer."""
+        self.prompt()
+        self.resumed = False
+
+    def end(self, *, turn: bool, status: str, waits: bool) -> bool:
+        """Take news of an end; return whether the model is idle now.
+
+        An end is that of the `turn`, or the interaction's `status` says so, or the model `waits` for input.
+        """
         known = status in _IDLE or status == "IN_PROGRESS"
         self._reports = self._reports or known
         idle = waits or status in _IDLE or (turn and not known and not self._reports)
@@ -170,7 +188,7 @@ class Progress:
         return idle
 
     def rest(self, *, cut: bool = False) -> None:
-        """The model is idle; `cut`: the end of the answer that was cut off may still come."""
+        """Become idle; `cut`: the end of the answer that was cut off may still come."""
         self.phase = Phase.IDLE
         self.cut = cut
-        self.begun = self.generated = self.dropped = self.told = self.resumed = False
+        self.begun = self.generated = self.dropped = self.muted_by_provider = self.resumed = False
