@@ -163,7 +163,7 @@ def test_retentions_are_in_days(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
             retentions.append((options["transcript_retention"], options["record_retention"]))
             super().__init__(**options)
 
-    monkeypatch.setattr("speko_anyio.cli.settings.Gateway", Told)
+    monkeypatch.setattr("speko_anyio.cli.gateway_options.Gateway", Told)
     monkeypatch.setenv("SPEKO_GATEWAY_TRANSCRIPT_DAYS", "0.5")
     assert checked(capsys, "--database", "memory")[0] == 0
     monkeypatch.setenv("SPEKO_GATEWAY_RECORD_DAYS", "30")

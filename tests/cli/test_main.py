@@ -18,8 +18,8 @@ import pytest
 from speko_anyio import AudioIn, Commit, __version__
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import BAD_INPUT, NO_ANSWER, REFUSED, UNREACHABLE, USAGE
-from speko_anyio.gateway import ServerSession
+from speko_anyio.cli.failures import BAD_INPUT, FAILED, NO_ANSWER, REFUSED, UNREACHABLE, USAGE
+from speko_anyio.gateway import Handler, ServerSession
 from tests.support.patience import PATIENCE
 from tests.support.processes import run_python, running
 
@@ -248,7 +248,7 @@ def test_a_service_that_stays_silent(
         async for _ in session:
             pass
 
-    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": silent})
+    monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": silent})
     monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.2)
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     line = one_line(capsys)
@@ -263,7 +263,7 @@ def test_a_service_that_reports_why_it_stays_silent(
             if isinstance(command, Commit):
                 await session.send_error("OVERLOADED", "try again")
 
-    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": busy})
+    monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": busy})
     monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.2)
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     assert "of the question; the service reported OVERLOADED: try again" in one_line(capsys)
@@ -284,7 +284,7 @@ def test_an_answer_that_fails_is_waited_for_no_longer(
                     await session.send_error("OVERLOADED", "try again")
                 await session.send_response_end("failed", "content_filter")
 
-    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": fails})
+    monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": fails})
     monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 1000.0)
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     why = "the service reported OVERLOADED: try again" if reported else "the answer failed (content_filter)"
@@ -336,7 +336,7 @@ def test_an_answer_that_is_cut_short_is_kept_and_said(
                         await session.send_response_end("done")
                         await session.close(1011, "too late to matter")
 
-    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": answers})
+    monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": answers})
     reply = tmp_path / "reply.wav"
     assert main(["say", str(question), "-o", str(reply)]) == (NO_ANSWER if why else 0)
     assert read_wav(reply).pcm == bytes(48_000)
@@ -354,7 +354,7 @@ def test_a_service_that_gives_up(
                 await session.send_error("PROVIDER_DOWN", "the model is on strike")
                 await session.close(1011, "provider failed")
 
-    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": gives_up})
+    monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": gives_up})
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     assert "code 1011 (PROVIDER_DOWN: the model is on strike)" in one_line(capsys)
 
@@ -385,7 +385,7 @@ def test_silence_at_the_end_is_not_waited_for_again(
         async for _ in session:
             pass
 
-    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": eager})
+    monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": eager})
     # If it were waited for, the time limit of the suite would tell.
     monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 3600.0)
     monkeypatch.setattr("speko_anyio.cli.turn.QUIET_TIMEOUT", 3600.0)
@@ -405,3 +405,15 @@ def test_numbers_that_are_none(arguments: list[str], capsys: pytest.CaptureFixtu
         main(arguments)
     assert exit_.value.code == USAGE
     assert "is not a" in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing_when_the_gateway_starts_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, question: Path
+) -> None:
+    def missing() -> dict[str, Handler]:
+        raise ImportError("no starlette", name="starlette")
+
+    monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", missing)
+    assert main(["say", str(question), "--provider", "echo"]) == FAILED
+    err = capsys.readouterr().err
+    assert err.startswith("speko-anyio: `speko-anyio say` needs starlette, which is not installed; install")

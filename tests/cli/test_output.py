@@ -51,7 +51,7 @@ def test_a_console_that_lacks_characters_loses_nothing(
                 await session.send_audio(bytes(640))
                 await session.send_usage(1, 1)
 
-    monkeypatch.setattr("speko_anyio.cli.here.built_in_handlers", lambda: {"local": speaks})
+    monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": speaks})
     output = io.BytesIO()
     console = io.TextIOWrapper(output, encoding=encoding)
     monkeypatch.setattr(sys, "stdout", console)

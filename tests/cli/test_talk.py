@@ -42,7 +42,7 @@ def heard(tmp_path: Path) -> Path:
 def serve(monkeypatch: pytest.MonkeyPatch, handler: object = echo_handler.echo) -> None:
     # Without the offline voice, which takes seconds to start.
     monkeypatch.setattr(
-        "speko_anyio.cli.here.built_in_handlers", lambda: {"local": handler, "echo": echo_handler.echo}
+        "speko_anyio.gateway.built_in_handlers", lambda: {"local": handler, "echo": echo_handler.echo}
     )
 
 

@@ -18,7 +18,7 @@ import pytest
 from speko_anyio import Audio, Speko, Transcript
 from speko_anyio.audio.wav import read_wav
 from speko_anyio.cli import main
-from speko_anyio.cli.main import _parser
+from speko_anyio.cli.parser import make_parser
 from speko_anyio.gateway import Gateway, echo, running_gateway
 from tests.support.processes import environment, run
 from tests.support.serve import served
@@ -71,7 +71,7 @@ def test_the_other_commands_are_commands() -> None:
     commands += re.findall(r"^SPEKO_API_KEY=\S+ speko-anyio (.*)$", README, re.MULTILINE)
     assert len(commands) == 5
     for command in commands:
-        assert _parser().parse_args(shlex.split(command)).command == command.split()[0]
+        assert make_parser().parse_args(shlex.split(command)).command == command.split()[0]
 
 
 def test_what_is_installed_has_the_extras_that_are_named() -> None:

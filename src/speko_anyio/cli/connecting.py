@@ -1,92 +1,103 @@
-"""One session for a command: with a service, with a provider, or with a gateway in this process."""
+"""Opens one session for a command: with a service, a provider, or a gateway in this process."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Final
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, NamedTuple
 
 from ..accounts import PROVIDERS, Provider
 from ..client.api import Speko
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool
-from ..observe.observer import Observer
 from .display import Display
 from .failures import USAGE, CommandError
-from .recording import recorded_to
+from .recordings import recorded_to
 
 SERVED_HERE: Final = ("local", "echo")
-"""Providers that a gateway in this process serves when no other is named."""
+"""Providers that a gateway in this process serves if no service is named."""
 
 _KINDS: Final = {kind.name: kind for kind in PROVIDERS}
 
 
 def usual_model(provider: str) -> str:
-    """The model to use when none is given. For a provider that this library doesn't know, that is the
-    provider's own name."""
+    """Return the model to use if none is given: the provider's name for a provider that we don't know."""
     kind = _KINDS.get(provider)
     return provider if kind is None else kind.usual_model
+
+
+class Endpoint(NamedTuple):
+    """Where to mint, and with which key."""
+
+    base_url: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.base_url!r})"
+
+
+@asynccontextmanager
+async def gateway_here(account: Provider | None = None) -> AsyncIterator[Endpoint]:
+    """Run a gateway in this process during the block, on a free loopback port, with a key of its own.
+
+    It serves the built-in handlers or, if given, the provider of `account`.
+    """
+    # Imported here: a session elsewhere needs nothing of the gateway.
+    from .. import gateway
+
+    key = f"sk_local_{secrets.token_urlsafe(24)}"
+    handlers = gateway.built_in_handlers()
+    if account is not None:
+        handlers = {account.name: gateway.ProviderHandler(account)}
+    async with gateway.running_gateway(gateway.Gateway(handlers=handlers, api_keys=[key])) as url:
+        yield Endpoint(url, key)
+
+
+def base_url_of(options: argparse.Namespace) -> str | None:
+    """Return the service's URL from ``--base-url`` or the environment; None if neither is set."""
+    return options.base_url or os.environ.get("SPEKO_BASE_URL")
 
 
 @asynccontextmanager
 async def connected(
     options: argparse.Namespace, display: Display, *, tools: Iterable[AnyTool] = ()
 ) -> AsyncIterator[RealtimeSession]:
-    """Open the session that the options of the command ask for, see `main`; `tools` are answered in it."""
+    """Open the session that the command's options ask for; it answers calls of `tools`."""
     async with AsyncExitStack() as stack:
         observer = stack.enter_context(recorded_to(options.record))
-        yield await stack.enter_async_context(await _session(options, tools, observer, display, stack))
-
-
-async def _session(
-    options: argparse.Namespace,
-    tools: Iterable[AnyTool],
-    observer: Observer | None,
-    display: Display,
-    stack: AsyncExitStack,
-) -> AbstractAsyncContextManager[RealtimeSession]:
-    """The session that the options ask for; what it needs beneath it is entered into `stack`."""
-    account = _account(options)
-    model = options.model or usual_model(options.provider)
-    if options.direct:
-        assert account is not None
-        display.status(f"opening a session with {options.provider}")
-        return account.connect(
-            model=model,
-            voice=options.voice,
-            system_prompt=options.system_prompt,
-            input_sample_rate=options.rate,
-            output_sample_rate=options.rate,
-            tools=tools,
-            observer=observer,
-        )
-    base_url = options.base_url or os.environ.get("SPEKO_BASE_URL")
-    api_key = None
-    if account is not None or (base_url is None and options.provider in SERVED_HERE):
-        from .here import gateway_here
-
-        display.status("starting a gateway in this process")
-        base_url, api_key = await stack.enter_async_context(gateway_here(account))
-    speko = await stack.enter_async_context(Speko(api_key, base_url))
-    display.status("opening a session")
-    return speko.realtime.connect(
-        provider=options.provider,
-        model=model,
-        voice=options.voice,
-        system_prompt=options.system_prompt,
-        input_sample_rate=options.rate,
-        output_sample_rate=options.rate,
-        tools=tools,
-        observer=observer,
-    )
+        account = _account(options)
+        parameters: dict[str, Any] = {
+            "model": options.model or usual_model(options.provider),
+            "voice": options.voice,
+            "system_prompt": options.system_prompt,
+            "input_sample_rate": options.rate,
+            "output_sample_rate": options.rate,
+            "tools": tools,
+            "observer": observer,
+        }
+        if options.direct:
+            assert account is not None
+            display.status(f"opening a session with {options.provider}")
+            connecting = account.connect(**parameters)
+        else:
+            base_url, api_key = base_url_of(options), None
+            if account is not None or (base_url is None and options.provider in SERVED_HERE):
+                display.status("starting a gateway in this process")
+                base_url, api_key = await stack.enter_async_context(gateway_here(account))
+            speko = await stack.enter_async_context(Speko(api_key, base_url))
+            display.status("opening a session")
+            connecting = speko.realtime.connect(provider=options.provider, **parameters)
+        yield await stack.enter_async_context(connecting)
 
 
 def _account(options: argparse.Namespace) -> Provider | None:
-    """The account with the provider that is to be used here, out of the environment; None: a service's.
+    """Return the user's own account with the provider, from the environment; None to use a service.
 
-    An option that asks for it goes before everything, then a service that was named or has a key.
+    ``--direct`` and ``--provider-url`` ask for it; otherwise a service that is named or has a key takes
+    precedence.
     """
     kind = _KINDS.get(options.provider)
     asked = options.direct or options.provider_url is not None
@@ -96,7 +107,7 @@ def _account(options: argparse.Namespace) -> Provider | None:
             f"{', '.join(_KINDS)}",
             USAGE,
         )
-    service = options.base_url or os.environ.get("SPEKO_BASE_URL") or os.environ.get("SPEKO_API_KEY")
+    service = base_url_of(options) or os.environ.get("SPEKO_API_KEY")
     if kind is None and not service and options.provider not in SERVED_HERE:
         known = ", ".join([*SERVED_HERE, *_KINDS])
         raise CommandError(

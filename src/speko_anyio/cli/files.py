@@ -1,29 +1,30 @@
-"""WAV files of the command line: failures become one line."""
+"""The command's files: a failure to read or write one becomes a line for the user."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio.to_thread
 
-from ..audio.wav import Wav, WavError, read_wav, write_wav
+from ..audio.wav import WavError, read_wav, write_wav
 from .failures import BAD_INPUT, CommandError
 
 
 async def load(path: Path, sample_rate: int) -> bytes:
-    """PCM16 mono of the WAV at `path`, at `sample_rate`; `CommandError` when it can't be had."""
+    """Return the WAV at `path` as PCM16 mono at `sample_rate`; raise `CommandError` if that fails."""
     try:
-        wav: Wav = await anyio.to_thread.run_sync(lambda: read_wav(path, sample_rate=sample_rate))
+        return (await anyio.to_thread.run_sync(lambda: read_wav(path, sample_rate=sample_rate))).pcm
     except WavError as error:
         raise CommandError(str(error), BAD_INPUT) from None
     except OSError as error:
         raise CommandError(f"can't read {path}: {error.strerror}; check the path", BAD_INPUT) from None
-    return wav.pcm
 
 
 async def load_or_speak(path: Path | None, text: str, sample_rate: int) -> bytes:
-    """The recording at `path`, or else `text` as the offline voice speaks it; or `CommandError`."""
+    """Return the recording at `path`, or else `text` spoken by the offline voice; or raise `CommandError`."""
     if path is not None:
         return await load(path, sample_rate)
     try:
@@ -35,22 +36,33 @@ async def load_or_speak(path: Path | None, text: str, sample_rate: int) -> bytes
 
 
 async def save(path: Path, pcm: bytes, sample_rate: int) -> None:
-    """Write PCM16 mono to `path` as a WAV; `CommandError` when it can't be."""
-    try:
+    """Write PCM16 mono to `path` as a WAV; raise `CommandError` if that fails."""
+    with writing(path):
         await anyio.to_thread.run_sync(write_wav, path, pcm, sample_rate)
+
+
+@contextmanager
+def writing(path: Path, option: str = "-o") -> Iterator[None]:
+    """Turn the block's failure to write `path`, which the user gave by `option`, into a `CommandError`."""
+    try:
+        yield
     except OSError as error:
-        raise CommandError(f"can't write {path}: {error.strerror}; choose another -o", BAD_INPUT) from None
+        raise _cannot_write(error.filename or path, error.strerror, option) from None
 
 
 def check_writable(path: Path) -> None:
-    """Before a conversation is held whose end would be lost: can `path` be written at all?"""
+    """Raise `CommandError` if `path` can't be written: now, not after a conversation that would be lost."""
     folder = path.parent
     if path.is_dir():
-        what = "it is a folder"
+        why = "it is a folder"
     elif not folder.is_dir():
-        what = f"{folder} is no folder"
+        why = f"{folder} is no folder"
     elif not os.access(path if path.exists() else folder, os.W_OK):
-        what = "it may not be written"
+        why = "it may not be written"
     else:
         return
-    raise CommandError(f"can't write {path}: {what}; choose another -o", BAD_INPUT)
+    raise _cannot_write(path, why)
+
+
+def _cannot_write(path: object, why: str | None, option: str = "-o") -> CommandError:
+    return CommandError(f"can't write {path}: {why}; choose another {option}", BAD_INPUT)

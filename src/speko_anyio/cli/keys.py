@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from ..gateway import KeyLimits, SQLStore, StoredKey
 from ..gateway.keys import new_key
+from .gateway_options import database_store_of, settings_of
 from .output import check_output
-from .settings import database_store_of, settings_of
 
 
 async def keys(options: argparse.Namespace) -> None:

@@ -13,9 +13,9 @@ from ..gateway import SessionStore, SQLStore, running_gateway
 from ..gateway.json_log import start_log
 from .display import Display
 from .failures import no_listening
+from .gateway_options import describe_links, gateway_of, settings_of, store_of
 from .output import check_output
-from .settings import describe_links, gateway_of, settings_of, store_of
-from .stopping import stop_signals
+from .signals import stop_signals
 
 logger: Final = logging.getLogger(__name__)
 

@@ -1,31 +1,33 @@
-"""`speko-anyio talk`: a conversation, by microphone and loudspeaker or by files."""
+"""`speko-anyio talk`: a conversation by microphone and loudspeaker, or by files that replace them."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import AsyncIterable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 import anyio
 
 from ..audio.devices import Microphone, Speaker
 from ..audio.pcm import rms_dbfs
+from ..audio.playback import Playback
 from ..client.session import RealtimeSession
 from ..protocol import close_codes
 from ..protocol.errors import ConnectionClosed, SpekoError
 from ..protocol.frames import ErrorFrame, Frame
 from . import files
 from .connecting import connected
-from .conversation import Conversation
+from .conversation_stats import ConversationStats
 from .display import Display
-from .failures import NO_ANSWER, CommandError
+from .failures import CommandError
 from .loading import load_tools
-from .sound import Ears, Mouth, Recording, Tape
-from .stopping import stop_signals
-from .turn import ANSWER_TIMEOUT, QUIET_TIMEOUT, no_answer
+from .signals import stop_signals
+from .turn import ANSWER_TIMEOUT, QUIET_TIMEOUT, Speech, ended_by_service, no_answer
 
 TICK: Final = 0.08
-"""Seconds between two looks at the levels: a dozen a second, which is what the display shows."""
+"""Seconds between two updates of the levels: a dozen a second, which is what the display shows."""
 
 
 async def talk(options: argparse.Namespace) -> None:
@@ -37,8 +39,8 @@ async def talk(options: argparse.Namespace) -> None:
     with Display() as display:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(connected(options, display, tools=tools))
-            ears: Ears
-            mouth: Mouth
+            ears: AsyncIterable[bytes]
+            mouth: Speaker | Tape
             tape = None
             if options.output is not None:
                 mouth = tape = Tape(options.output, session.output_sample_rate)
@@ -47,7 +49,7 @@ async def talk(options: argparse.Namespace) -> None:
                     Speaker(sample_rate=session.output_sample_rate, device=options.output_device)
                 )
             if question is not None:
-                ears = Recording(question, session.input_sample_rate)
+                ears = Speech(question, session.input_sample_rate)
             else:
                 ears = await stack.enter_async_context(
                     Microphone(sample_rate=session.input_sample_rate, device=options.input_device)
@@ -58,32 +60,56 @@ async def talk(options: argparse.Namespace) -> None:
             error = await talking.run(ears, tape, hang_up=question is not None)
         if tape is not None:
             await tape.save()
-        display.line(talking.conversation.summary())
+        display.line(talking.stats.summary())
         if error is not None:
             raise error
 
 
+class Tape:
+    """A file in place of a loudspeaker: what would have been heard, with its silences and interruptions."""
+
+    def __init__(self, path: Path, sample_rate: int) -> None:
+        self._path = path
+        self._heard = bytearray()
+        self.playback = Playback(sample_rate=sample_rate)
+
+    def feed(self, frame: Frame) -> None:
+        """Play a frame."""
+        self.playback.feed(frame)
+
+    async def run(self) -> None:
+        """Record what is played, at the speed of speech, until cancelled."""
+        async for chunk in self.playback.chunks():
+            self._heard += chunk
+
+    async def save(self) -> None:
+        """Write the file; raise `CommandError` if that fails."""
+        await files.save(self._path, bytes(self._heard), self.playback.sample_rate)
+
+
 class _Talk:
-    def __init__(self, session: RealtimeSession, mouth: Mouth, display: Display) -> None:
-        self.conversation = Conversation()
+    def __init__(self, session: RealtimeSession, mouth: Speaker | Tape, display: Display) -> None:
+        self.stats = ConversationStats()
         self._session = session
         self._mouth = mouth
         self._display = display
         self._error: ErrorFrame | None = None
 
     def take(self, frame: Frame) -> None:
-        """The session's handler."""
+        """Play and show a frame of the session, and count it."""
         self._mouth.feed(frame)
-        latency = self.conversation.received(frame, anyio.current_time())
+        latency = self.stats.received(frame, anyio.current_time())
         if latency is not None:
             self._display.line(f"latency   {latency * 1000:.0f} ms from the end of your speech")
         if isinstance(frame, ErrorFrame):
             self._error = frame
         self._display.show(frame)
 
-    async def run(self, ears: Ears, tape: Tape | None, *, hang_up: bool) -> Exception | None:
-        """Talk until there is nothing more to say or to hear; gives what went wrong. With `hang_up` that is
-        when the answer was heard to what `ears` had to say."""
+    async def run(self, ears: AsyncIterable[bytes], tape: Tape | None, *, hang_up: bool) -> Exception | None:
+        """Talk until the session or the user ends it; return the error, if any.
+
+        With `hang_up`, end it once the answer to everything from `ears` has been played.
+        """
         error: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
@@ -102,31 +128,31 @@ class _Talk:
             tasks.cancel_scope.cancel()
         return error or self._early_end()
 
-    async def _speak(self, ears: Ears) -> None:
+    async def _speak(self, ears: AsyncIterable[bytes]) -> None:
         async for pcm in ears:
-            self.conversation.said(pcm, anyio.current_time())
+            self.stats.said(pcm, anyio.current_time())
             await self._session.send_audio(pcm)
 
     async def _hear_answer(self) -> None:
-        conversation, playback = self.conversation, self._mouth.playback
+        stats, playback = self.stats, self._mouth.playback
         asked = anyio.current_time()
-        if not conversation.answered:
+        if not stats.answered:
             await self._session.commit()
-            conversation.committed(asked)
+            stats.committed(asked)
         while self._session.closed is None:
-            quiet = anyio.current_time() - max(asked, conversation.last_received)
-            patience = ANSWER_TIMEOUT if conversation.awaiting else QUIET_TIMEOUT
-            if not playback.buffered_ms and (conversation.answered or quiet > patience):
+            quiet = anyio.current_time() - max(asked, stats.last_received)
+            patience = ANSWER_TIMEOUT if stats.awaiting else QUIET_TIMEOUT
+            if not playback.buffered_ms and (stats.answered or quiet > patience):
                 break
             await anyio.sleep(TICK)
-        if not conversation.turns and self._session.closed is None:
+        if not stats.turns and self._session.closed is None:
             raise no_answer(self._error)
 
     async def _show_levels(self) -> None:
         playback = self._mouth.playback
         while True:
             self._display.status(
-                f"you {_bar(self.conversation.level)}  assistant {_bar(rms_dbfs(playback.last_read))}  "
+                f"you {_bar(self.stats.level)}  assistant {_bar(rms_dbfs(playback.last_read))}  "
                 f"{playback.buffered_ms / 1000:.1f} s to be heard"
             )
             await anyio.sleep(TICK)
@@ -135,14 +161,11 @@ class _Talk:
         closed = self._session.closed
         if closed is None or closed.initiated_by == "local":
             return None
-        why = closed.reason or "no reason given"
-        if self._error is not None:
-            why = f"{self._error.code}: {self._error.message}"
-        text = f"the service ended the session with code {closed.code} ({why})"
-        if closed.code == close_codes.NORMAL and self.conversation.turns:
-            self._display.line(text)
+        error = ended_by_service(closed, self._error)
+        if closed.code == close_codes.NORMAL and self.stats.turns:
+            self._display.line(str(error))
             return None
-        return CommandError(text, NO_ANSWER)
+        return error
 
 
 async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
@@ -154,5 +177,5 @@ async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
 
 
 def _bar(level: float) -> str:
-    """A level in dBFS as a bar: 5 dB a block, from silence at -60."""
+    """Draw a level in dBFS as a bar: 5 dB a block, from silence at -60."""
     return f"{'█' * round((max(-60.0, level) + 60) / 5):<12}"

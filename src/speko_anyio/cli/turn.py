@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 import anyio
 import msgspec
 
+from ..audio.pcm import byte_count
 from ..client.session import RealtimeSession
 from ..protocol import close_codes
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Audio, Close, ErrorFrame, Frame, ResponseEnd, Transcript
 from .failures import NO_ANSWER, CommandError
 
-CHUNK_SECONDS: Final = 0.02
-"""Of speech in one message: what telephony and browsers send."""
+MESSAGE_SECONDS: Final = 0.02
+"""Seconds of speech in one message: what telephony and browsers send."""
 
 ANSWER_TIMEOUT: Final = 20.0
-"""Seconds for the answer to begin, after the question."""
+"""Seconds that the answer may take to begin, from the end of the question."""
 
 QUIET_TIMEOUT: Final = 3.0
 """Seconds without a frame after which an answer counts as over even without a `ResponseEnd`."""
@@ -27,8 +28,30 @@ REASON_TIMEOUT: Final = 1.0
 """Seconds after a failed answer in which the service may still say why, and end the session."""
 
 
+class Speech:
+    """A recorded question: an iteration over its pieces, each at the time it would have been spoken."""
+
+    def __init__(self, pcm: bytes, sample_rate: int) -> None:
+        self._pcm = pcm
+        self._size = byte_count(MESSAGE_SECONDS, sample_rate)
+        self._position = 0
+        self._due: float | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._position >= len(self._pcm):
+            raise StopAsyncIteration
+        self._due = anyio.current_time() if self._due is None else self._due + MESSAGE_SECONDS
+        await anyio.sleep_until(self._due)
+        piece = self._pcm[self._position : self._position + self._size]
+        self._position += self._size
+        return piece
+
+
 class Answer(msgspec.Struct):
-    """What came of a turn."""
+    """The answer to a question, as far as it came."""
 
     pcm: bytearray = msgspec.field(default_factory=bytearray)
     """PCM16 mono."""
@@ -40,8 +63,8 @@ class Answer(msgspec.Struct):
     cut_short: str = ""
     """Why the end of the answer is missing; empty if the answer is complete."""
     time_to_first_audio: float | None = None
-    """Seconds from the end of the question to the first audio of the answer; below zero when the service
-    took the question to be over before the recording was."""
+    """Seconds from the end of the question to the first audio of the answer; negative if the service ended
+    the turn before the recording did."""
 
     def check_whole(self) -> None:
         """Raise `CommandError` if the end of the answer is missing."""
@@ -49,7 +72,7 @@ class Answer(msgspec.Struct):
             raise CommandError(f"the answer was cut short: {self.cut_short}", NO_ANSWER)
 
     def timing(self) -> str:
-        """The time to first audio in words."""
+        """Return the time to first audio in words."""
         assert self.time_to_first_audio is not None
         milliseconds = self.time_to_first_audio * 1000
         if milliseconds < 0:
@@ -66,8 +89,8 @@ async def take_turn(
 ) -> Answer:
     """Speak `question`, PCM16 mono at the session's input rate, and collect the answer.
 
-    `progress` is told how much was spoken, from 0 to 1; `show` sees every frame. Raises `CommandError` when
-    no answer comes, and the session's own errors.
+    `progress` gets the spoken part of the question, from 0 to 1; `show` gets every frame. Raises
+    `CommandError` if no answer comes, and the session's own errors.
     """
     turn = _Turn(session, progress, show)
     async with anyio.create_task_group() as tasks:
@@ -94,13 +117,12 @@ class _Turn:
         self._response_failure: str | None = None
 
     async def speak(self, question: bytes) -> None:
-        size = round(self._session.input_sample_rate * CHUNK_SECONDS) * 2
-        start = anyio.current_time()
+        spoken = 0
         try:
-            for index, position in enumerate(range(0, len(question), size)):
-                await anyio.sleep_until(start + index * CHUNK_SECONDS)
-                await self._session.send_audio(question[position : position + size])
-                self._progress(min(1.0, (position + size) / len(question)))
+            async for piece in Speech(question, self._session.input_sample_rate):
+                await self._session.send_audio(piece)
+                spoken += len(piece)
+                self._progress(spoken / len(question))
             await self._session.commit()
         except SpekoError:
             return  # the session is over: `listen` is told so too, and why
@@ -110,7 +132,7 @@ class _Turn:
         self._patience.deadline = self._question_ended + (0.0 if self._answer_ended else patience)
 
     async def listen(self) -> None:
-        """Take frames until the answer is over. Raises nothing of ours: the task group would wrap it."""
+        """Take frames until the answer is over; keep our errors, which the task group would wrap."""
         try:
             with self._patience:
                 async for frame in self._session:
@@ -129,7 +151,7 @@ class _Turn:
         return self._question_ended is not None and self._first_audio is not None
 
     def _take(self, frame: Frame) -> bool:
-        """Keep what belongs to the answer; True when it is over."""
+        """Keep what belongs to the answer; return whether it is over."""
         answer = self._answer
         match frame:
             case Audio(pcm=pcm, sample_rate=rate):
@@ -146,34 +168,24 @@ class _Turn:
             case ResponseEnd(status=status, reason=reason) if self._first_audio is not None:
                 self._answer_ended = True
                 if status in ("failed", "incomplete"):
-                    answer.cut_short = f"the service called it {status} ({self._why(reason)})"
+                    answer.cut_short = f"the service called it {status} ({_why(self._error, reason)})"
                 return self._answered
             case ResponseEnd(status="failed", reason=reason) if self._question_ended is not None:
                 # No speech will come: don't wait out the full timeout.
-                self._response_failure = reason or "no reason given"
+                self._response_failure = _why(None, reason)
                 self._patience.deadline = anyio.current_time() + REASON_TIMEOUT
-            case Close(code=code, reason=reason):
-                self._failure = self._closed(code, reason)
+            case Close():
+                self._failure = ended_by_service(frame, self._error)
                 # A handler that answers only once may hang up after that.
-                if not self._answer_ended and (code != close_codes.NORMAL or frame.expired):
+                if not self._answer_ended and (frame.code != close_codes.NORMAL or frame.expired):
                     answer.cut_short = str(self._failure)
                 return True
             case _:
                 pass
         return False
 
-    def _closed(self, code: int, reason: str) -> CommandError:
-        return CommandError(
-            f"the service ended the session with code {code} ({self._why(reason)})", NO_ANSWER
-        )
-
-    def _why(self, reason: str) -> str:
-        if self._error is not None:
-            return f"{self._error.code}: {self._error.message}"
-        return reason or "no reason given"
-
     def result(self) -> Answer:
-        """The answer, as far as it came; raises what went wrong if there is none."""
+        """Return the answer as far as it came; raise what went wrong if there is none."""
         if self._first_audio is None or self._question_ended is None:
             if self._failure is not None:
                 raise self._failure
@@ -184,13 +196,25 @@ class _Turn:
         return self._answer
 
 
+def ended_by_service(close: Close, reported: ErrorFrame | None) -> CommandError:
+    """Return the error for a session that the service ended; `reported` is its last error frame."""
+    why = _why(reported, close.reason)
+    return CommandError(f"the service ended the session with code {close.code} ({why})", NO_ANSWER)
+
+
 def no_answer(reported: ErrorFrame | None, when: str = "", *, failure: str = "") -> CommandError:
-    """The error for a question without an answer. The reason is what the service reported, else the answer's
-    own `failure`, else the likely cause."""
+    """Return the error for a question without an answer.
+
+    It gives the service's report as the reason, else the answer's own `failure`, else the likely cause.
+    """
     if reported is not None:
-        why = f"the service reported {reported.code}: {reported.message}"
+        why = f"the service reported {_why(reported, failure)}"
     elif failure:
         why = f"the answer failed ({failure})"
     else:
         why = "check that the recording holds speech"
     return CommandError(f"no spoken answer came{when}; {why}", NO_ANSWER)
+
+
+def _why(reported: ErrorFrame | None, reason: str) -> str:
+    return f"{reported.code}: {reported.message}" if reported is not None else reason or "no reason given"

@@ -1,4 +1,4 @@
-"""The latency over the run as a picture (SVG), with nothing but the standard library."""
+"""The latency over the run as a picture (SVG)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STYLE: Final = (
 
 
 def draw(report: Report) -> str:
-    """The median and the 99th percentile of each second, on a scale of powers of ten."""
+    """Draw the median and the 99th percentile of each second, on a logarithmic scale."""
     seconds = report.by_second
     what = "message there and back" if report.latency_ms is not None else "lateness of a message"
     values = [value for second in seconds for value in (second.p50, second.p99)]

@@ -1,42 +1,38 @@
-"""The command: from options to a plan, from a load to what is printed and written."""
+"""`speko-anyio bench`: makes a load as its options say, prints and writes the report."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import anyio
 import msgspec
 
 from ...client.api import Speko
 from .. import files
-from ..connecting import SERVED_HERE, usual_model
+from ..connecting import SERVED_HERE, base_url_of, gateway_here, usual_model
 from ..display import Display
 from ..failures import FAILED, CommandError
 from .chart import draw
 from .load import Load
-from .plan import Plan
 from .report import make_lines, make_report, make_table
+from .session_runs import Plan
 
 
 async def bench(options: argparse.Namespace) -> None:
-    """Make the load and report it; `CommandError` at the end when not every session did what it should."""
+    """Make the load and report it; raise `CommandError` if any session failed or lost a message."""
     for path in filter(None, (options.json, options.plot)):
         files.check_writable(path)
     plan = _plan(options)
     question = b""
     if plan.kind == "turns":
         question = await files.load_or_speak(options.wav, options.text, plan.rate)
-    base_url = options.base_url or os.environ.get("SPEKO_BASE_URL")
+    base_url = base_url_of(options)
     with Display() as display:
         async with AsyncExitStack() as stack:
             api_key = None
             if base_url is None and plan.provider in SERVED_HERE:
-                from ..here import gateway_here
-
                 display.line("the gateway runs in this process and shares its CPU; --base-url names another")
                 base_url, api_key = await stack.enter_async_context(gateway_here())
             speko = await stack.enter_async_context(Speko(api_key, base_url))
@@ -47,11 +43,9 @@ async def bench(options: argparse.Namespace) -> None:
         for line in make_lines(report):
             display.line(line)
         if options.json is not None:
-            await _write(options.json, msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
-            display.line(f"written   {options.json}")
+            _write(options.json, msgspec.json.format(msgspec.json.encode(report)).decode() + "\n", display)
         if options.plot is not None:
-            await _write(options.plot, draw(report))
-            display.line(f"written   {options.plot}")
+            _write(options.plot, draw(report), display)
     if not report.clean:
         raise CommandError("not every session did what it should; see above", FAILED)
 
@@ -79,8 +73,9 @@ def _watcher(display: Display, load: Load) -> Callable[[], None]:
     return watch
 
 
-async def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, display: Display) -> None:
     try:
-        await anyio.Path(path).write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CommandError(f"{path} can't be written: {error.strerror}", FAILED) from None
+    display.line(f"written   {path}")

@@ -12,10 +12,7 @@ from ...client.api import Speko
 from ...client.session import RealtimeSession
 from ...protocol.errors import SpekoError
 from ..failures import CommandError
-from .echo import run_echo
-from .outcome import Outcome
-from .plan import Plan
-from .turns import run_turns
+from .session_runs import Outcome, Plan, run_echo, run_turns
 
 
 class Load:
@@ -39,23 +36,23 @@ class Load:
         self._begin = 0.0
         self.outcomes: list[Outcome] = []
         self.live = 0
-        """Sessions that are open now."""
+        """Number of sessions open now."""
         self.seconds = 0.0
-        """The whole took."""
+        """Length of the whole run."""
         self.cpu_seconds = 0.0
-        """Of this process, which makes the load."""
+        """CPU seconds of this process, which makes the load."""
 
     @property
     def errors(self) -> Counter[str]:
-        """What went wrong, and how often."""
+        """Count every error."""
         return Counter(outcome.error for outcome in self.outcomes if outcome.error is not None)
 
     def clock(self) -> float:
-        """Seconds from the beginning."""
+        """Return the seconds since the start of the load."""
         return self._now() - self._begin
 
     async def run(self, watch: Callable[[], None]) -> None:
-        """Make the load; `watch` is called twice a second. What the sessions meet is in `outcomes`."""
+        """Make the load; call `watch` twice a second. The results are in `outcomes`."""
         self._begin = self._now()
         start = anyio.current_time()
         cpu = time.process_time()

@@ -1,4 +1,4 @@
-"""What the load came to, in numbers: as a struct for JSON, and as a table for people."""
+"""The results of a load: as a struct for JSON, and as a table for people."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rich.table import Table
 
 from ..._version import __version__
 from .load import Load
-from .plan import Plan
+from .session_runs import Plan
 
 LATE: Final = 0.02
-"""Seconds after which a message counts as late: a whole message of silence is heard."""
+"""Seconds of lateness that count as late: a whole message of silence is heard."""
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Spread(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Spread | None:
-        """None of nothing."""
+        """Return the spread of these times; None if there are none."""
         ordered = sorted(seconds)
         if not ordered:
             return None
@@ -38,7 +38,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:
-    """Of values in ascending order, at least one, the smallest that `q` of them do not exceed."""
+    """Return the smallest of `ordered` (ascending, not empty) that at least the share `q` does not exceed."""
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
 
 
@@ -68,11 +68,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     messages_lost: int
     messages_broken: int
     messages_late: int
-    """That a player would have had to wait for more than 20 ms for."""
+    """Messages that a player would have had to wait more than 20 ms for."""
     connect_ms: Spread | None
     first_audio_ms: Spread | None
     latency_ms: Spread | None
-    """Of an echo: from sending a message to having it back."""
+    """Of an echo: round trip of a message."""
     lateness_ms: Spread | None
     behind_ms: Spread | None
     """Of an echo: how late the messages were sent. Where this is large, so is the lateness, and neither is
@@ -84,12 +84,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def clean(self) -> bool:
-        """Whether every session did what it should."""
+        """Return whether every session did what it should."""
         return not (self.failed or self.messages_lost or self.messages_broken)
 
 
 def make_report(load: Load, plan: Plan, *, backend: str) -> Report:
-    """Of a load that has run."""
+    """Sum up a load that has run."""
     outcomes = load.outcomes
     lateness = [late for outcome in outcomes for late in outcome.lateness]
     return Report(
@@ -130,7 +130,7 @@ def _by_second(load: Load) -> tuple[Second, ...]:
 
 
 def make_table(report: Report) -> Table:
-    """The report for people."""
+    """Lay out the report's times for people."""
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
     for name in ("", "count", "p50 ms", "p90 ms", "p99 ms", "max ms"):
         table.add_column(name, justify="right" if name else "left")
@@ -148,7 +148,7 @@ def make_table(report: Report) -> Table:
 
 
 def make_lines(report: Report) -> list[str]:
-    """What the table has no column for."""
+    """Return the lines below the table: counts, ends and errors."""
     plan = report.plan
     lines = [
         f"sessions  {report.opened} of {plan.sessions} opened, {report.failed} failed",

@@ -1,32 +1,32 @@
-"""What a conversation comes to: who spoke when, and how long the answers took. Time is an argument here."""
+"""Statistics of a conversation: turns, interruptions and latencies. Pure: time is an argument."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Final
 
 from ..audio.pcm import SILENCE_DBFS, rms_dbfs
 from ..protocol.frames import Audio, Frame, Interruption, ResponseEnd, ToolCall
 
 SPEECH_DBFS: Final = -40.0
-"""What is louder is taken for speech, to know when the user stopped: between the noise of a quiet room and a
-voice half a metre from a laptop."""
+"""Louder audio counts as speech: between the noise of a quiet room and a voice half a metre from a laptop."""
 
 
-class Conversation:
-    """Told of the user's audio and of every frame, with the time of an event loop's clock in seconds."""
+class ConversationStats:
+    """Counts the user's audio and every frame; `now` is the event loop's clock in seconds."""
 
     def __init__(self) -> None:
         self.turns = 0
-        """Answers that were heard, or began to be."""
+        """Answers that began."""
         self.interruptions = 0
         self.tool_calls = 0
         self.level = SILENCE_DBFS
-        """Of the user's last piece of audio, in dBFS."""
+        """Level of the user's last piece of audio, in dBFS."""
         self.latencies: list[float] = []
-        """Of each answer, seconds from the end of the user's speech to the first audio."""
+        """Seconds from the end of the user's speech to the first audio, one for each answer."""
         self.last_received = 0.0
-        """When the last frame came."""
+        """Time of the last frame."""
         self._speech_ended: float | None = None
         self._answering = False
 
@@ -37,22 +37,22 @@ class Conversation:
 
     @property
     def answered(self) -> bool:
-        """Whether an answer came, and the last of them is complete."""
+        """Whether an answer came and the last one is complete."""
         return self.turns > 0 and not self._answering and not self.awaiting
 
     def said(self, pcm: bytes, now: float) -> None:
-        """The user's microphone gave a piece of audio."""
+        """Count a piece of the user's audio."""
         self.level = rms_dbfs(pcm)
         if self.level > SPEECH_DBFS:
             self._speech_ended = now
 
     def committed(self, now: float) -> None:
-        """The user's turn was ended: an answer is due, however quiet they were."""
+        """Note that the user's turn was ended: an answer is due, however quiet they were."""
         if not self.turns and self._speech_ended is None:
             self._speech_ended = now
 
     def received(self, frame: Frame, now: float) -> float | None:
-        """A frame came; gives the latency of the answer that begins with it, None for any other."""
+        """Count a frame; return the latency of the answer that it begins, None for any other frame."""
         self.last_received = now
         latency = None
         match frame:
@@ -76,7 +76,7 @@ class Conversation:
         return latency
 
     def summary(self) -> str:
-        """All of it in one line."""
+        """Return all of it in one line."""
         parts = [
             _count(self.turns, "answer"),
             _count(self.interruptions, "interruption"),
@@ -84,12 +84,14 @@ class Conversation:
         ]
         text = ", ".join(parts)
         if self.latencies:
-            times = [seconds * 1000 for seconds in self.latencies]
-            text += (
-                f"; time to first audio: median {statistics.median(times):.0f} ms "
-                f"({min(times):.0f} to {max(times):.0f})"
-            )
+            text += f"; time to first audio: {median_text(self.latencies)}"
         return text
+
+
+def median_text(seconds: Sequence[float], what: str = "") -> str:
+    """Return the median and the range in milliseconds, as in ``median 310 ms of 3 turns (290 to 450)``."""
+    times = [each * 1000 for each in seconds]
+    return f"median {statistics.median(times):.0f} ms{what} ({min(times):.0f} to {max(times):.0f})"
 
 
 def _count(number: int, what: str) -> str:

@@ -11,7 +11,7 @@ import anyio
 
 @contextmanager
 def stop_signals() -> Iterator[AsyncIterator[signal.Signals]]:
-    """Catch SIGTERM and Ctrl-C within the block. Iterate over the result to wait for one.
+    """Catch SIGTERM and Ctrl-C within the block; iterate over the result to wait for one.
 
     SIGINT stays ignored if it was ignored at the start: shell scripts start background jobs that way, so that
     Ctrl-C stops only the script. SIGTERM stops such a job.

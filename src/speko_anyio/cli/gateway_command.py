@@ -1,4 +1,4 @@
-"""`speko-anyio gateway check`: would a gateway run with this configuration, and is it a wise one?"""
+"""`speko-anyio gateway`: check a gateway's configuration, or bring its database's tables up to date."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from ..gateway.store.contract import OldTablesError
 from ..protocol.errors import SpekoError
 from .display import Display
 from .failures import USAGE, CommandError, exit_code_of, no_listening
-from .settings import describe_links, gateway_of, read_settings_of, store_of, without_faults
+from .gateway_options import (
+    database_store_of,
+    describe_links,
+    gateway_of,
+    read_settings_of,
+    settings_of,
+    store_of,
+    without_faults,
+)
 
 _PATIENCE: Final = 15.0
 """Seconds for the database to answer."""
@@ -30,7 +38,17 @@ _ANY_KEY: Final = "any"
 _LOOPBACK: Final = ("127.", "localhost", "::1")
 
 
-async def check(options: argparse.Namespace) -> None:
+async def gateway(options: argparse.Namespace) -> None:
+    """Check the configuration, or bring the database's tables up to date."""
+    if options.action == "check":
+        await _check(options)
+        return
+    store = database_store_of(settings_of(options).settings)
+    await store.migrate()
+    print(f"the tables of {store.url} are up to date")
+
+
+async def _check(options: argparse.Namespace) -> None:
     """Show every setting and where it stands, try what a start would need, and tell what looks unwise.
 
     Raises `CommandError` at the end, with every fault that would keep the gateway from starting.

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from speko_anyio import Audio, Interruption, Ready, ResponseEnd, ToolCall
-from speko_anyio.cli.conversation import Conversation
+from speko_anyio.cli.conversation_stats import ConversationStats
 
 SPEECH = b"\x20" * 960
 HISS = b"\x01\x00" * 480
 AUDIO = Audio(bytes(960), 24_000)
 
 
-def state(conversation: Conversation) -> str:
+def state(conversation: ConversationStats) -> str:
     if conversation.awaiting:
         return "awaiting"
     return "answered" if conversation.answered else "answering"
 
 
 def test_an_answer_is_late_from_the_end_of_the_speech_on() -> None:
-    conversation = Conversation()
+    conversation = ConversationStats()
     conversation.said(SPEECH, 1.0)
     conversation.said(SPEECH, 1.2)
     conversation.said(HISS, 1.4)
@@ -38,13 +38,13 @@ def test_an_answer_is_late_from_the_end_of_the_speech_on() -> None:
 
 
 def test_an_answer_to_nothing_that_was_said_has_no_latency() -> None:
-    conversation = Conversation()
+    conversation = ConversationStats()
     assert conversation.received(AUDIO, 1.0) is None
     assert conversation.summary() == "1 answer, 0 interruptions, 0 tool calls"
 
 
 def test_the_end_of_a_quiet_turn_counts_in_place_of_its_speech() -> None:
-    conversation = Conversation()
+    conversation = ConversationStats()
     conversation.said(HISS, 1.0)
     assert not conversation.awaiting
     conversation.committed(2.0)
@@ -53,7 +53,7 @@ def test_the_end_of_a_quiet_turn_counts_in_place_of_its_speech() -> None:
 
 
 def test_interruptions_and_calls_are_counted_and_a_new_answer_begins_behind_one() -> None:
-    conversation = Conversation()
+    conversation = ConversationStats()
     conversation.received(AUDIO, 1.0)
     conversation.said(SPEECH, 1.5)
     conversation.received(Interruption(), 1.6)
