@@ -1,10 +1,11 @@
 """Coverage-guided fuzzing of the two receive paths with atheris, for as long as one says.
 
-Run it from the root of the repository, with a folder that keeps what was found from run to run::
+Run it from the root of the repository, with a folder for what it finds and the one that is kept::
 
-    python -m tests.fuzz.fuzz_receive -max_total_time=300 corpus/
+    python -m tests.fuzz.fuzz_receive -max_total_time=300 found/ tests/fuzz/corpus/
 
-The folder is filled with the seeds of `receive` first. Any finding ends the run with a traceback and a
+The first folder is filled with the seeds of `receive` first. To keep what reached new code, give libFuzzer
+``-merge=1 tests/fuzz/corpus/ found/``. Any finding ends the run with a traceback and a
 ``crash-…`` file, which is the input: hand it to `receive.receive` to see it again.
 """
 
@@ -24,7 +25,9 @@ with atheris.instrument_imports(  # pyright: ignore[reportAttributeAccessIssue]
 
 def main(arguments: list[str]) -> None:
     """Fuzz; the arguments are libFuzzer's."""
-    for folder in (Path(argument) for argument in arguments[1:] if not argument.startswith("-")):
+    folders = [Path(argument) for argument in arguments[1:] if not argument.startswith("-")]
+    if folders and "-merge=1" not in arguments:
+        folder = folders[0]
         folder.mkdir(parents=True, exist_ok=True)
         for seed in receive.seeds():
             (folder / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)

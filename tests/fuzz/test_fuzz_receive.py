@@ -1,8 +1,9 @@
-"""The fuzz target holds for its seeds, so that it can't rot between the runs of the fuzzer."""
+"""The fuzz target holds for its seeds and for what the fuzzer found, so that it can't rot."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,19 @@ SEEDS = list(receive.seeds())
 @pytest.mark.parametrize("seed", SEEDS, ids=range(len(SEEDS)))
 def test_seed(seed: bytes) -> None:
     receive.receive(seed)
+
+
+CORPUS = sorted(Path(__file__).with_name("corpus").iterdir())
+"""Inputs that reached code which no seed reaches."""
+
+
+def test_there_is_a_corpus() -> None:
+    assert len(CORPUS) > 200
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+def test_what_the_fuzzer_found(path: Path) -> None:
+    receive.receive(path.read_bytes())
 
 
 def test_mutated_seeds() -> None:
