@@ -11,7 +11,8 @@ from typing import Final
 
 import anyio
 
-from speko_anyio import Commit, Interrupt, RealtimeSession
+from speko_anyio import RealtimeSession
+from speko_anyio.protocol import Commit, Interrupt
 from speko_anyio.recording import Recorder, Recording, draw_timeline
 from speko_anyio.testing import FakePeer, fake_session, mumble, virtual_backend
 

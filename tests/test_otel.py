@@ -18,8 +18,6 @@ from opentelemetry.trace import SpanKind, StatusCode
 from speko_anyio import (
     Audio,
     Close,
-    Commit,
-    EndTurn,
     ErrorFrame,
     Frame,
     Interruption,
@@ -28,13 +26,12 @@ from speko_anyio import (
     SessionInfo,
     Speko,
     ToolCall,
-    ToolResult,
     Transcript,
     Usage,
 )
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
 from speko_anyio.otel import OpenTelemetry
-from speko_anyio.protocol import AudioIn
+from speko_anyio.protocol import AudioIn, Commit, EndTurn, ToolResult
 from speko_anyio.testing.server import FakeServer, connected
 
 PCM = b"the-voice-of-a-person-" * 40

@@ -13,7 +13,8 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio import Audio, AudioIn, Clear, Close, Commit, ConnectionClosed, Frame, Ready, open_session
+from speko_anyio import Audio, Close, ConnectionClosed, Frame, Ready, open_session
+from speko_anyio.protocol import AudioIn, Clear, Commit
 from speko_anyio.testing.server import FakeServer, connected, grant
 from tests.support.drivers import EVERY_DRIVER, driven, settled
 

@@ -17,9 +17,7 @@ from anyio.lowlevel import checkpoint
 
 from speko_anyio import (
     Audio,
-    AudioIn,
     Close,
-    Commit,
     ConnectionClosed,
     Frame,
     HandshakeError,
@@ -30,12 +28,12 @@ from speko_anyio import (
     Speko,
     SpekoError,
     ToolCall,
-    ToolResult,
     Transcript,
     open_session,
 )
 from speko_anyio.client.pump import Pump
 from speko_anyio.net import asyncio_driver
+from speko_anyio.protocol import AudioIn, Commit, ToolResult
 from speko_anyio.testing.server import TOKEN, FakeServer, connected, grant
 from tests.support.drivers import settled
 

@@ -15,7 +15,6 @@ from speko_anyio import (
     APIConnectionError,
     Audio,
     Close,
-    Commit,
     ConnectionClosed,
     Expiring,
     Frame,
@@ -25,6 +24,7 @@ from speko_anyio import (
 )
 from speko_anyio.client.delivery import FRAME_OVERHEAD
 from speko_anyio.net import asyncio_driver
+from speko_anyio.protocol import Commit
 from speko_anyio.testing.server import FakeServer, connected, grant
 from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, settled
 

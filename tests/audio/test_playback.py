@@ -12,18 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio import (
-    Audio,
-    Close,
-    Flushed,
-    Frame,
-    Interruption,
-    Playback,
-    Ready,
-    ResponseEnd,
-    Transcript,
-    Usage,
-)
+from speko_anyio import Audio, Close, Frame, Interruption, Playback, Ready, ResponseEnd, Transcript, Usage
+from speko_anyio.audio import Flushed
 from speko_anyio.audio.playback import MAX_LATE
 from speko_anyio.audio.resample import Resampler
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from speko_anyio import AudioIn, Commit, __version__
+from speko_anyio import __version__
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import BAD_INPUT, FAILED, NO_ANSWER, REFUSED, UNREACHABLE, USAGE
 from speko_anyio.gateway import Handler, ServerSession
+from speko_anyio.protocol import AudioIn, Commit
 from tests.support.patience import PATIENCE
 from tests.support.processes import run_python, running
 

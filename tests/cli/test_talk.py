@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from speko_anyio import AudioIn, Commit, ToolResult
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import FAILED, NO_ANSWER, USAGE
 from speko_anyio.gateway import ServerSession, echo_handler
+from speko_anyio.protocol import AudioIn, Commit, ToolResult
 from tests.support.patience import PATIENCE
 from tests.support.processes import interruptible
 from tests.support.sound import FakeSound, sound

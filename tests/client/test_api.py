@@ -24,14 +24,12 @@ from speko_anyio import (
     Google,
     MissingAPIKeyError,
     OpenAI,
-    ProviderGrant,
     ProxyError,
     Ready,
     Realtime,
     SessionGrant,
     SessionOptions,
     Speko,
-    ToolResult,
     open_session,
 )
 from speko_anyio._extras import install_extra
@@ -40,7 +38,8 @@ from speko_anyio.client import parameters as parameters_module
 from speko_anyio.client.mint import AnyGrant
 from speko_anyio.net.contexts import never_swallows
 from speko_anyio.net.stream_driver import StreamDriver
-from speko_anyio.protocol.mint import Credential
+from speko_anyio.protocol import ToolResult
+from speko_anyio.protocol.mint import Credential, ProviderGrant
 from speko_anyio.protocol.url import WebSocketURL
 from speko_anyio.testing.server import FakeServer, grant
 from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy

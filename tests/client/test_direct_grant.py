@@ -12,7 +12,6 @@ import pytest
 
 from speko_anyio import (
     LocalProtocolError,
-    ProviderGrant,
     Ready,
     RealtimeSession,
     Speko,
@@ -24,6 +23,7 @@ from speko_anyio import (
 )
 from speko_anyio.client import telemetry
 from speko_anyio.client.telemetry import Telemetry
+from speko_anyio.protocol.mint import ProviderGrant
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, Say, XAIDouble, tone
 

@@ -17,7 +17,6 @@ import pytest
 from speko_anyio import (
     APIConnectionError,
     APIError,
-    APIResponseError,
     APIStatusError,
     AuthenticationError,
     BadRequestError,
@@ -31,6 +30,7 @@ from speko_anyio import (
     UnsupportedTransportError,
     tool,
 )
+from speko_anyio.errors import APIResponseError
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 
 pytestmark = pytest.mark.anyio

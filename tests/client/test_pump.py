@@ -7,18 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio import (
-    Audio,
-    ClientConnection,
-    Close,
-    ConnectionClosed,
-    Frame,
-    Interruption,
-    Ready,
-    RemoteProtocolError,
-)
+from speko_anyio import Audio, Close, ConnectionClosed, Frame, Interruption, Ready, RemoteProtocolError
 from speko_anyio.client.pump import Pump
-from speko_anyio.protocol import LocalProtocolError, ToolCall
+from speko_anyio.protocol import ClientConnection, LocalProtocolError, ToolCall
 from speko_anyio.testing.server import FakeServer
 
 PCM = bytes(range(256)) * 4

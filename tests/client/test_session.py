@@ -14,29 +14,23 @@ from anyio.lowlevel import checkpoint
 
 from speko_anyio import (
     Audio,
-    AudioIn,
-    Clear,
     Close,
-    Commit,
     ConnectionClosed,
-    EndTurn,
     ErrorFrame,
     Frame,
-    Interrupt,
     Interruption,
-    Limits,
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
     ResponseEnd,
     SessionExpired,
     ToolCall,
-    ToolResult,
     Transcript,
     Unknown,
     Usage,
 )
 from speko_anyio.client.delivery import FRAME_OVERHEAD
+from speko_anyio.protocol import AudioIn, Clear, Commit, EndTurn, Interrupt, Limits, ToolResult
 from speko_anyio.testing.server import TOKEN, FakeServer, connected
 from tests.support.drivers import EVERY_DRIVER, driven, settled
 

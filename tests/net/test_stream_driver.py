@@ -7,7 +7,8 @@ import ssl
 import anyio
 import pytest
 
-from speko_anyio import Close, Commit, ConnectionClosed, Ready
+from speko_anyio import Close, ConnectionClosed, Ready
+from speko_anyio.protocol import Commit
 from speko_anyio.testing.server import FakeServer, connected
 from speko_anyio.testing.streams import MemoryStream
 from tests.support.drivers import settled

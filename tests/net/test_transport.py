@@ -20,14 +20,11 @@ from anyio.streams.tls import TLSListener
 from speko_anyio import (
     APIConnectionError,
     Audio,
-    AudioIn,
     Close,
     ConnectionClosed,
     Ready,
     RealtimeSession,
-    ServerConnection,
     SpekoError,
-    UpgradeRequest,
     open_session,
 )
 from speko_anyio.net import asyncio_driver
@@ -36,7 +33,7 @@ from speko_anyio.net.contexts import never_swallows
 from speko_anyio.net.dialing import dial
 from speko_anyio.net.driver import Driver
 from speko_anyio.net.stream_driver import StreamDriver
-from speko_anyio.protocol import NEED_DATA
+from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection, UpgradeRequest
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.testing.server import grant
 from speko_anyio.testing.streams import stream_pair

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from speko_anyio import (
     Audio,
-    AudioIn,
     Close,
-    Commit,
     ErrorFrame,
     Expiring,
     Frame,
@@ -21,13 +19,12 @@ from speko_anyio import (
     ResponseEnd,
     ServerToolCall,
     ToolCall,
-    ToolResult,
     Transcript,
     Unknown,
     Usage,
 )
 from speko_anyio.observe.redaction import REDACTED, line, quote, redact
-from speko_anyio.protocol import Command
+from speko_anyio.protocol import AudioIn, Command, Commit, ToolResult
 
 CASES: list[tuple[Frame | Command, str]] = [
     (Audio(b"\x01\x02" * 480, 24_000), "Audio: 960 bytes"),

@@ -11,26 +11,29 @@ import pytest
 
 from speko_anyio import (
     Audio,
-    AudioIn,
-    Clear,
-    ClientConnection,
     Close,
-    Commit,
-    EndTurn,
     HandshakeError,
-    Interrupt,
     LocalProtocolError,
     Ready,
     SessionInfo,
     SessionObserver,
-    State,
     ToolCall,
-    ToolResult,
     open_session,
 )
 from speko_anyio.observe.core import ObservedCore
 from speko_anyio.observe.observer import introduced
-from speko_anyio.protocol import Command, Frame
+from speko_anyio.protocol import (
+    AudioIn,
+    Clear,
+    ClientConnection,
+    Command,
+    Commit,
+    EndTurn,
+    Frame,
+    Interrupt,
+    State,
+    ToolResult,
+)
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing.server import FakeServer, connected, grant
 from speko_anyio.testing.streams import MemoryStream, Pipe

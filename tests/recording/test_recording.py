@@ -18,28 +18,21 @@ from hypothesis import strategies as st
 
 from speko_anyio import (
     Audio,
-    AudioIn,
-    Clear,
     Close,
-    Command,
-    Commit,
-    EndTurn,
     ErrorFrame,
     Expiring,
     Frame,
-    Interrupt,
     Interruption,
     Ready,
     ResponseEnd,
     ServerToolCall,
     SessionInfo,
-    State,
     ToolCall,
-    ToolResult,
     Transcript,
     Unknown,
     Usage,
 )
+from speko_anyio.protocol import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, State, ToolResult
 from speko_anyio.recording import Moment, Recorder, Recording, RecordingError
 from speko_anyio.testing import FakePeer, fake_session, peer_of, perform, replay, steps
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend

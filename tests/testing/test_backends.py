@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from anyio.lowlevel import checkpoint
 
-from speko_anyio import Close, Commit, Ready, ToolCall, ToolResult, Transcript
+from speko_anyio import Close, Ready, ToolCall, Transcript
+from speko_anyio.protocol import Commit, ToolResult
 from speko_anyio.testing import FakeGateway, fake_session, steps
 
 pytestmark = pytest.mark.anyio

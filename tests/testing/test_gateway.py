@@ -14,15 +14,12 @@ from speko_anyio import (
     APIStatusError,
     Audio,
     AuthenticationError,
-    Clear,
     Close,
-    Commit,
     ConnectionClosed,
     ErrorFrame,
     Expiring,
     Frame,
     HandshakeError,
-    Interrupt,
     Interruption,
     LocalProtocolError,
     MissingAPIKeyError,
@@ -34,13 +31,13 @@ from speko_anyio import (
     ServerToolCall,
     Speko,
     ToolCall,
-    ToolResult,
     Transcript,
     Unknown,
     Usage,
 )
 from speko_anyio.gateway.echo_handler import echo
 from speko_anyio.gateway.session import ServerSession
+from speko_anyio.protocol import Clear, Commit, Interrupt, ToolResult
 from speko_anyio.testing import FakeGateway, FakePeer, fake_session, serve, steps
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 

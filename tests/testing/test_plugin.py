@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import speko_anyio.testing
-from speko_anyio import AudioIn
+from speko_anyio.protocol import AudioIn
 from speko_anyio.recording import Moment, Recording
 from tests.client.test_package import HEAVY, loaded_by
 from tests.support.patience import PATIENCE
@@ -49,7 +49,8 @@ def test_it_costs_projects_that_do_not_use_it_nothing() -> None:
 
 TESTS = """
 import anyio, pytest
-from speko_anyio import Commit, Speko
+from speko_anyio import Speko
+from speko_anyio.protocol import Commit
 from speko_anyio.testing import steps
 
 pytestmark = pytest.mark.anyio
