@@ -113,7 +113,7 @@ def test_the_options_exist(name: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_reason_of_a_restart_is_the_one_that_clients_get() -> None:
-    sessions = " ".join(PAGE.partition("## Stopping")[2].partition("\n## ")[0].split())
+    sessions = " ".join(PAGE.partition("## Graceful shutdown")[2].partition("\n## ")[0].split())
     assert f"{close_codes.SERVICE_RESTART} and the reason *{STOP_REASON}*" in sessions
 
 
