@@ -13,6 +13,7 @@ from google.genai import types
 from speko_anyio.protocol import NEED_DATA, CloseMessage, ConnectionClosed, Frame, RemoteProtocolError
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
+from speko_anyio.providers.google.words import UserWords
 
 Json: TypeAlias = dict[str, Any]
 
@@ -207,3 +208,28 @@ class Talk:
             found.append(json.loads(message))
             check(found[-1])
         return found
+
+
+class Surroundings:
+    """What a part is given: where frames go, and timers, of which the running ones are kept."""
+
+    def __init__(self) -> None:
+        self._frames: list[Frame] = []
+        self.timers: dict[str, float] = {}
+
+    def emit(self, frame: Frame | None) -> None:
+        if frame is not None:
+            self._frames.append(frame)
+
+    def start(self, name: str, seconds: float) -> None:
+        self.timers[name] = seconds
+
+    def stop(self, name: str) -> None:
+        self.timers.pop(name, None)
+
+    def user_words(self) -> UserWords:
+        return UserWords(self.emit, self.start, self.stop)
+
+    def frames(self) -> list[Frame]:
+        taken, self._frames = self._frames, []
+        return taken

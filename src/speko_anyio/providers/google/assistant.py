@@ -90,25 +90,6 @@ class Assistant:
     `transcribed`: its words come as transcription, and text in the model's output is something else.
     """
 
-    __slots__ = (
-        "_answering",
-        "_emit",
-        "_handle",
-        "_odd",
-        "_playback",
-        "_speech",
-        "_start_timer",
-        "_stats",
-        "_stop_timer",
-        "_transcribed",
-        "_unheard",
-        "_user",
-        "progress",
-        "reason",
-        "sample_rate",
-        "server_tools",
-    )
-
     def __init__(
         self,
         emit: Callable[[Frame | None], None],

@@ -10,15 +10,15 @@ import enum
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from ...protocol.errors import LocalProtocolError
 from ...protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig, ToolSpec
 from ..held_input import TurnMode
-from ..options import NameRule, ServerTool, check_names, checked, or_unset
+from ..options import NameRule, ServerTool, check_names, checked
 from .schema import convert_parameters
 
 OUTPUT_SAMPLE_RATE: Final = 24_000
@@ -36,7 +36,9 @@ _TOOL_NAMES: Final = NameRule(
     "1 to 128 ASCII letters, digits and _.:-, with a letter or _ first",
 )
 
-Sensitivity = Literal["high", "low"]
+Sensitivity: TypeAlias = Literal["high", "low"]
+
+_Json: TypeAlias = dict[str, Any]
 
 
 class GoogleVad(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,96 +115,6 @@ def generation_of(model: str) -> Generation:
     return Generation.V2_5 if "2.5" in model else Generation.OTHER
 
 
-class _Config(msgspec.Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
-    """A part of the setup."""
-
-
-class _Empty(_Config, frozen=True):
-    pass
-
-
-class _Part(_Config, frozen=True):
-    text: str
-
-
-class _Content(_Config, frozen=True):
-    parts: tuple[_Part, ...]
-
-
-class _PrebuiltVoice(_Config, frozen=True):
-    voice_name: str
-
-
-class _Voice(_Config, frozen=True):
-    prebuilt_voice_config: _PrebuiltVoice
-
-
-class _Speech(_Config, frozen=True):
-    voice_config: _Voice
-
-
-class _Thinking(_Config, frozen=True):
-    thinking_budget: int | UnsetType = UNSET
-    thinking_level: str | UnsetType = UNSET
-
-
-class _Generation(_Config, frozen=True):
-    response_modalities: tuple[str, ...] = ("AUDIO",)
-    temperature: float | UnsetType = UNSET
-    max_output_tokens: int | UnsetType = UNSET
-    speech_config: _Speech | UnsetType = UNSET
-    thinking_config: _Thinking | UnsetType = UNSET
-
-
-class _Function(_Config, frozen=True):
-    name: str
-    description: str | UnsetType = UNSET
-    parameters: dict[str, Any] | UnsetType = UNSET
-    behavior: str | UnsetType = UNSET
-
-
-class _Functions(_Config, frozen=True):
-    function_declarations: tuple[_Function, ...]
-
-
-class _Detection(_Config, frozen=True):
-    disabled: bool
-    start_of_speech_sensitivity: str | UnsetType = UNSET
-    end_of_speech_sensitivity: str | UnsetType = UNSET
-    prefix_padding_ms: int | UnsetType = UNSET
-    silence_duration_ms: int | UnsetType = UNSET
-
-
-class _RealtimeInput(_Config, frozen=True):
-    automatic_activity_detection: _Detection
-    activity_handling: str
-
-
-class _Resumption(_Config, frozen=True):
-    handle: str | UnsetType = UNSET
-    """Never null, which ends the session."""
-
-
-class _Compression(_Config, frozen=True):
-    sliding_window: _Empty = _Empty()
-
-
-class _Setup(_Config, frozen=True, kw_only=True):
-    model: str
-    generation_config: _Generation
-    system_instruction: _Content | UnsetType = UNSET
-    tools: tuple[_Functions | dict[str, Any], ...] | UnsetType = UNSET
-    realtime_input_config: _RealtimeInput
-    input_audio_transcription: _Empty | UnsetType = UNSET
-    output_audio_transcription: _Empty | UnsetType = UNSET
-    session_resumption: _Resumption | UnsetType = UNSET
-    context_window_compression: _Compression | UnsetType = UNSET
-
-
-class _SetupMessage(_Config, frozen=True):
-    setup: _Setup
-
-
 class Rules(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How the session behaves, as its configuration says."""
 
@@ -248,22 +160,20 @@ def configure(config: SessionConfig, options: GoogleOptions, handle: str | None)
             "a session can't be resumed with resumption off; turn it on, or pass no handle"
         )
     behavior = _behavior(options, generation, notes)
-    setup = _Setup(
+    setup = _filled(
         model=_model_name(config.model),
-        generation_config=_generation(config, options, generation, notes),
-        system_instruction=_Content(parts=(_Part(text=config.system_prompt),))
-        if config.system_prompt
-        else UNSET,
-        tools=_tools(config.tools, options.server_tools, behavior, notes) or UNSET,
-        realtime_input_config=_realtime_input(options),
-        input_audio_transcription=_Empty() if options.input_transcription else UNSET,
-        output_audio_transcription=_Empty() if options.output_transcription else UNSET,
-        # Also without a handle: this is what makes the provider send some.
-        session_resumption=_Resumption(handle=handle or UNSET) if options.resumption else UNSET,
-        context_window_compression=_Compression() if options.compression else UNSET,
+        generationConfig=_generation(config, options, generation, notes),
+        systemInstruction={"parts": [{"text": config.system_prompt}]} if config.system_prompt else None,
+        tools=_tools(config.tools, options.server_tools, behavior, notes) or None,
+        realtimeInputConfig=_realtime_input(options),
+        inputAudioTranscription={} if options.input_transcription else None,
+        outputAudioTranscription={} if options.output_transcription else None,
+        # Also without a handle: this is what makes the provider send some. A null handle ends the session.
+        sessionResumption=_filled(handle=handle or None) if options.resumption else None,
+        contextWindowCompression={"slidingWindow": {}} if options.compression else None,
     )
     try:
-        text = msgspec.json.encode(_SetupMessage(setup=setup)).decode()
+        text = msgspec.json.encode({"setup": setup}).decode()
     except UnicodeEncodeError:
         raise LocalProtocolError(
             "the configuration holds half of a surrogate pair, which UTF-8 can't carry; use whole characters"
@@ -295,28 +205,29 @@ def _model_name(model: str) -> str:
     return model if model.startswith(("models/", "projects/", "publishers/")) else f"models/{model}"
 
 
+def _filled(**fields: Any) -> _Json:
+    """Build an object of the fields that have a value: an absent field is the service's default."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _generation(
     config: SessionConfig, options: GoogleOptions, generation: Generation, notes: list[str]
-) -> _Generation:
-    voice: _Speech | UnsetType = UNSET
-    if config.voice:
-        prebuilt = _PrebuiltVoice(voice_name=config.voice)
-        voice = _Speech(voice_config=_Voice(prebuilt_voice_config=prebuilt))
+) -> _Json:
     if config.temperature is not None and not math.isfinite(config.temperature):
         raise LocalProtocolError(
             f"a temperature of {config.temperature} can't be sent; pass a number from 0 to 2"
         )
-    return _Generation(
-        temperature=or_unset(config.temperature),
-        max_output_tokens=or_unset(options.max_output_tokens),
-        speech_config=voice,
-        thinking_config=_thinking(config.model, options, generation, notes),
+    voice = {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": config.voice}}} if config.voice else None
+    return _filled(
+        responseModalities=["AUDIO"],
+        temperature=config.temperature,
+        maxOutputTokens=options.max_output_tokens,
+        speechConfig=voice,
+        thinkingConfig=_thinking(config.model, options, generation, notes) or None,
     )
 
 
-def _thinking(
-    model: str, options: GoogleOptions, generation: Generation, notes: list[str]
-) -> _Thinking | UnsetType:
+def _thinking(model: str, options: GoogleOptions, generation: Generation, notes: list[str]) -> _Json:
     budget, level = options.thinking_budget, options.thinking_level
     if budget is not None and generation not in (Generation.V2_5, Generation.OTHER):
         notes.append(f"{model} has no thinking_budget: left out")
@@ -331,22 +242,20 @@ def _thinking(
             )
         # The model rejects a setup without one.
         level = level or "low"
-    if budget is None and level is None:
-        return UNSET
-    return _Thinking(thinking_budget=or_unset(budget), thinking_level=level.upper() if level else UNSET)
+    return _filled(thinkingBudget=budget, thinkingLevel=level.upper() if level else None)
 
 
-def _behavior(options: GoogleOptions, generation: Generation, notes: list[str]) -> str | UnsetType:
+def _behavior(options: GoogleOptions, generation: Generation, notes: list[str]) -> str | None:
     only = {Generation.V3_1: "blocking", Generation.V3_8_THINKING: "non_blocking"}.get(generation)
     wanted = options.tool_behavior
     if wanted is None:
-        return UNSET
-    if only is not None:
-        # Said or not, it is what these models do.
-        if wanted != only:
-            notes.append(f"this model has {only} tools only: tool_behavior is left out")
-        return UNSET
-    return wanted.upper()
+        return None
+    if only is None:
+        return wanted.upper()
+    # It is what these models do in any case.
+    if wanted != only:
+        notes.append(f"this model has {only} tools only: tool_behavior is left out")
+    return None
 
 
 def _gates(options: GoogleOptions, generation: Generation) -> bool:
@@ -362,40 +271,37 @@ def _stops(options: GoogleOptions, generation: Generation, notes: list[str]) -> 
     return options.stop_generating
 
 
-def _realtime_input(options: GoogleOptions) -> _RealtimeInput:
-    detection = _Detection(disabled=True)
+def _realtime_input(options: GoogleOptions) -> _Json:
+    detection: _Json = {"disabled": True}
     if options.turns == "auto":
         vad = options.turn_detection
         start, end = vad.start_sensitivity, vad.end_sensitivity
-        detection = _Detection(
+        detection = _filled(
             disabled=False,
-            start_of_speech_sensitivity=f"START_SENSITIVITY_{start.upper()}" if start else UNSET,
-            end_of_speech_sensitivity=f"END_SENSITIVITY_{end.upper()}" if end else UNSET,
-            prefix_padding_ms=or_unset(vad.prefix_padding_ms),
-            silence_duration_ms=vad.silence_duration_ms,
+            startOfSpeechSensitivity=f"START_SENSITIVITY_{start.upper()}" if start else None,
+            endOfSpeechSensitivity=f"END_SENSITIVITY_{end.upper()}" if end else None,
+            prefixPaddingMs=vad.prefix_padding_ms,
+            silenceDurationMs=vad.silence_duration_ms,
         )
     handling = "START_OF_ACTIVITY_INTERRUPTS" if options.interrupts else "NO_INTERRUPTION"
-    return _RealtimeInput(automatic_activity_detection=detection, activity_handling=handling)
+    return {"automaticActivityDetection": detection, "activityHandling": handling}
 
 
 def _tools(
-    tools: Sequence[ToolSpec],
-    server_tools: Sequence[ServerTool],
-    behavior: str | UnsetType,
-    notes: list[str],
-) -> tuple[_Functions | dict[str, Any], ...]:
+    tools: Sequence[ToolSpec], server_tools: Sequence[ServerTool], behavior: str | None, notes: list[str]
+) -> list[_Json]:
     functions = []
     check_names(tools, _TOOL_NAMES, {})
     for tool in tools:
         parameters, more_notes = convert_parameters(tool.name, tool.parameters)
         notes += more_notes
         functions.append(
-            _Function(
+            _filled(
                 name=tool.name,
-                description=tool.description or UNSET,
-                parameters=or_unset(parameters),
+                description=tool.description or None,
+                parameters=parameters,
                 behavior=behavior,
             )
         )
-    declared = (_Functions(function_declarations=tuple(functions)),) if functions else ()
-    return (*declared, *({tool.type: tool.settings} for tool in server_tools))
+    declared: list[_Json] = [{"functionDeclarations": functions}] if functions else []
+    return [*declared, *({tool.type: tool.settings} for tool in server_tools)]

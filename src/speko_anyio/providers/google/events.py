@@ -27,37 +27,6 @@ from ..lenient import BLANK, Count, Piece, fit, parse, text_of
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
-class _Said(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """Anything sent."""
-
-
-class _AudioBlob(_Said, frozen=True):
-    data: bytes
-    mime_type: str
-
-
-class _AudioInput(_Said, frozen=True):
-    audio: _AudioBlob
-
-
-class _AudioMessage(_Said, frozen=True):
-    realtime_input: _AudioInput
-
-
-class _FunctionResponse(_Said, frozen=True):
-    name: str
-    response: Mapping[str, Any]
-    id: str | UnsetType = UNSET
-
-
-class _ToolResponse(_Said, frozen=True):
-    function_responses: tuple[_FunctionResponse, ...]
-
-
-class _ToolResponseMessage(_Said, frozen=True):
-    tool_response: _ToolResponse
-
-
 ACTIVITY_START: Final = '{"realtimeInput":{"activityStart":{}}}'
 """The user begins to speak; stops the model. Only in manual mode."""
 
@@ -72,12 +41,12 @@ STOP_GENERATING: Final = '{"clientContent":{"turnComplete":false}}'
 
 TURN_ENDS: Final = frozenset({ACTIVITY_END, STREAM_END})
 
-_AUDIO_PREFIX: Final = '{"realtimeInput":{"audio":'
+_AUDIO_PREFIX: Final = '{"realtimeInput":{"audio":{"data":'
 
 
 def audio(pcm: bytes, mime_type: str) -> str:
-    """More of the user's audio."""
-    return _ENCODE(_AudioMessage(_AudioInput(_AudioBlob(pcm, mime_type)))).decode()
+    """Encode more of the user's audio."""
+    return f'{_AUDIO_PREFIX}{_ENCODE(pcm).decode()},"mimeType":"{mime_type}"' + "}}}"
 
 
 def is_audio(message: object) -> bool:
@@ -86,9 +55,9 @@ def is_audio(message: object) -> bool:
 
 
 def tool_response(call_id: str | None, name: str, response: Mapping[str, Any]) -> str:
-    """What a tool call gave; UnicodeEncodeError when it holds a lone surrogate."""
-    answer = _FunctionResponse(name, response, UNSET if call_id is None else call_id)
-    return _ENCODE(_ToolResponseMessage(_ToolResponse((answer,)))).decode()
+    """Encode what a tool call gave; UnicodeEncodeError when it holds a lone surrogate."""
+    answer = {"name": name, "response": response, **({} if call_id is None else {"id": call_id})}
+    return _ENCODE({"toolResponse": {"functionResponses": [answer]}}).decode()
 
 
 def response_of(output: str) -> dict[str, Any]:

@@ -41,24 +41,6 @@ _IDLE: Final = frozenset({"IDLE", "REQUIRES_ACTION"})
 class Progress:
     """The model's answer, as far as we know it."""
 
-    __slots__ = (
-        "_reports",
-        "asked",
-        "awaited",
-        "began_by_time",
-        "begun",
-        "confirmed",
-        "cut",
-        "dropped",
-        "generated",
-        "heard_from",
-        "muted_by_provider",
-        "phase",
-        "prompted",
-        "prompted_by_time",
-        "resumed",
-    )
-
     def __init__(self) -> None:
         self.phase = Phase.IDLE
         self.awaited = False
