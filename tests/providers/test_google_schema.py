@@ -441,6 +441,7 @@ def test_refused(schema: Schema, root: Schema, words: str) -> None:
         {"type": ["string", "null"]},
         {"type": ["null"]},
         {"type": []},
+        {"type": {}},
         {"anyOf": [{"type": ["array"]}, False]},
     ],
 )

@@ -1,4 +1,4 @@
-"""The user's side of the Gemini dialect by itself: audio and turns on their way out, and words that come in."""
+"""The user's side of the Gemini dialect by itself: audio and turns that go out, words that come in."""
 
 from __future__ import annotations
 

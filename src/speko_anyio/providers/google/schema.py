@@ -139,9 +139,9 @@ class _Converter:
         self._count(where, depth)
         kind = flat.get("type", "object" if flat.keys() & _OF_OBJECTS else _type_of(flat.get("const")))
         kinds = self._names_of(kind, where) if isinstance(kind, list) else [_lower(kind)]
-        if not {"object", None} & set(kinds):
+        if "object" not in kinds and None not in kinds:
             return None
-        if set(kinds) - {"object", "null", None}:
+        if any(name not in ("object", "null", None) for name in kinds):
             self._drop("parameters other than objects", where)
         groups = [(key, flat[key]) for key in ("anyOf", "oneOf") if key in flat]
         merged = {**flat, "type": "object"}
