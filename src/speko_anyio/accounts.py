@@ -21,7 +21,7 @@ from .client.parameters import (
 )
 from .client.session import RealtimeSession
 from .errors import ConfigurationError, MissingAPIKeyError
-from .observe.observer import introduced
+from .observe.observer import with_provider
 from .protocol.errors import LocalProtocolError
 from .protocol.mint import SessionConfig
 from .protocol.tokens import find_key_fault, strip_invisible
@@ -129,7 +129,7 @@ class Provider(abc.ABC):
         parameters["tools"] = tools = tool_list(parameters.get("tools", ()))
         config = session_config(self.name, model, parameters)
         options = options_beside(SessionParameters, parameters)
-        options["observer"] = introduced(options.get("observer"), provider=self.name, model=model)
+        options["observer"] = with_provider(options.get("observer"), provider=self.name, model=model)
         return open_connection(
             lambda core_options: self.connection(
                 config, clock=time.monotonic, headers=HEADERS, **core_options

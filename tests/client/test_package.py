@@ -57,7 +57,10 @@ def test_the_client_loads_no_extra_and_nothing_that_it_may_not_need() -> None:
     packages = {name.partition(".")[0] for name in ours} - sys.stdlib_module_names
     core = {"speko_anyio", "msgspec", "wsproto", "h11", "typing_extensions"}
     assert packages <= {*core, "anyio", "sniffio"}
-    assert not {"speko_anyio.otel", "speko_anyio.observe.core", "speko_anyio.observe.logs"} & ours
+    assert (
+        not {"speko_anyio.otel", "speko_anyio.observe.observed_core", "speko_anyio.observe.log_observer"}
+        & ours
+    )
     assert "speko_anyio.client.session" in ours
     assert "speko_anyio.net.asyncio_driver" not in ours
 

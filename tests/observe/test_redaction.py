@@ -23,7 +23,7 @@ from speko_anyio import (
     Unknown,
     Usage,
 )
-from speko_anyio.observe.redaction import REDACTED, line, quote, redact
+from speko_anyio.observe.redaction import REDACTED, describe, quote, redact
 from speko_anyio.protocol import AudioIn, Command, Commit, ToolResult
 
 CASES: list[tuple[Frame | Command, str]] = [
@@ -50,7 +50,7 @@ CASES: list[tuple[Frame | Command, str]] = [
 
 @pytest.mark.parametrize(("event", "expected"), CASES, ids=lambda value: type(value).__name__)
 def test_the_line_of_each_event(event: Frame | Command, expected: str) -> None:
-    assert line(event) == expected
+    assert describe(event) == expected
 
 
 def test_every_frame_has_a_line_here() -> None:

@@ -20,8 +20,8 @@ from speko_anyio import (
     ToolCall,
     open_session,
 )
-from speko_anyio.observe.core import ObservedCore
-from speko_anyio.observe.observer import introduced
+from speko_anyio.observe.observed_core import ObservedCore
+from speko_anyio.observe.observer import with_provider
 from speko_anyio.protocol import (
     AudioIn,
     Clear,
@@ -253,11 +253,11 @@ async def test_what_is_no_observer_is_refused_at_once(observers: Any, words: str
 async def test_each_of_several_is_told_whose_session_it_is() -> None:
     shelves = Shelf(), Shelf()
     info = SessionInfo(session_id="s1", host="speko.test", port=80)
-    made = [make(info) for make in introduced(shelves, provider="openai", model="gpt")]
+    made = [make(info) for make in with_provider(shelves, provider="openai", model="gpt")]
     assert len(made) == 2
     for shelf in shelves:
         assert (shelf.books[0].info.provider, shelf.books[0].info.model) == ("openai", "gpt")
-    assert introduced(None, provider="openai", model="gpt") == ()
+    assert with_provider(None, provider="openai", model="gpt") == ()
 
 
 async def test_a_slow_consumer_is_told() -> None:

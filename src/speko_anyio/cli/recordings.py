@@ -9,13 +9,13 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from ..observe.observer import Observer
+from ..observe.observer import ObserverFactory
 from . import files
 from .failures import BAD_INPUT, CommandError
 
 
 @contextmanager
-def recorded_to(directory: Path | None) -> Iterator[Observer | None]:
+def recorded_to(directory: Path | None) -> Iterator[ObserverFactory | None]:
     """Yield an observer that writes the block's session to `directory`, also if the session fails.
 
     Yields None if `directory` is None. Raises `CommandError` if the directory can't be written.

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 from ..errors import UnsupportedTransportError
 from ..net.contexts import never_swallows
 from ..net.user_agent import USER_AGENT
+from ..protocol.client_core import ClientCore
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, ProviderGrant, ProviderParameters, SampleRate, SessionConfig
 from ..providers.connection import (
     PING_TIMEOUT,
@@ -28,7 +29,6 @@ from ..providers.xai import xai_endpoint
 from .mint import ADAPTERS
 from .open_core import CoreOptions, open_core
 from .parameters import SessionOptions, tool_list
-from .pump import ClientCore
 from .resampled import ResampledCore
 from .session import RealtimeSession
 from .telemetry import Telemetry

@@ -13,12 +13,12 @@ from ..net.contexts import SessionBlock
 from ..net.dialing import dial
 from ..net.driver import Driver
 from ..net.stream_driver import StreamDriver
-from ..observe.watching import Audience, audience_of
+from ..observe.observers import Observers, make_observers
+from ..protocol.client_core import ClientCore
 from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.url import parse_url
 from .delivery import DEFAULT_MAX_BUFFER
 from .parameters import SessionOptions, check_options, tool_list
-from .pump import ClientCore
 from .session import RealtimeSession
 from .tools import AnyTool, Toolbox
 
@@ -64,7 +64,7 @@ def open_core(
 
     async def open_watched() -> RealtimeSession:
         try:
-            audience = audience_of(session_id, url, options.get("observer"), secrets=secrets)
+            observers = make_observers(session_id, url, options.get("observer"), secrets=secrets)
         except BaseException:
             if (stream := options.get("stream")) is not None:
                 await anyio.aclose_forcefully(stream)
@@ -76,12 +76,12 @@ def open_core(
                 session_id=session_id,
                 expires_at=expires_at,
                 tools=tools,
-                audience=audience,
+                observers=observers,
                 options=options,
             )
         except BaseException as error:
-            if audience is not None:
-                audience.ended(error)
+            if observers is not None:
+                observers.ended(error)
             raise
 
     return _OpenedBlock(open_watched)
@@ -126,7 +126,7 @@ async def _open_core(
     session_id: str,
     expires_at: str,
     tools: Iterable[AnyTool],
-    audience: Audience | None,
+    observers: Observers | None,
     options: SessionOptions,
 ) -> RealtimeSession:
     stream = options.get("stream")
@@ -145,8 +145,8 @@ async def _open_core(
                 "warn_before": options.get("warn_before", 60.0),
             }
         )
-        if audience is not None:
-            core = audience.watch(core)
+        if observers is not None:
+            core = observers.watch(core)
         if driver is None:
             driver = await dial(
                 parse_url(url),
@@ -163,7 +163,7 @@ async def _open_core(
             close_timeout=close_timeout,
             max_buffer=options.get("max_buffer", DEFAULT_MAX_BUFFER),
             tool_errors=options.get("tool_errors", "log"),
-            audience=audience,
+            observers=observers,
         )
         await driver.handshake()
         session._pump.check_opened()

@@ -13,7 +13,7 @@ from anyio.abc import ByteStream
 
 from ..errors import ConfigurationError
 from ..net.proxies import ProxyOption
-from ..observe.observer import Observers
+from ..observe.observer import ObserverOption
 from ..protocol.limits import DEFAULT_LIMITS, Limits
 from ..protocol.mint import MintRequest, SampleRate, SessionConfig
 from .tools import AnyTool, Toolbox, ToolErrors
@@ -81,7 +81,7 @@ class SessionOptions(TypedDict, total=False):
     tool_errors: ToolErrors
     """Where the exception of a tool's function goes, beside the text that the model gets: ``log`` (default),
     or ``raise``: it ends the session and comes out of its ``async with``."""
-    observer: Observers
+    observer: ObserverOption
     """Makes a `SessionObserver` that is told of everything in the session, such as
     `speko_anyio.otel.OpenTelemetry`; or a list of several."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 from ..errors import UnsupportedTransportError
 from ..net.contexts import DeferredContext
 from ..net.user_agent import USER_AGENT
-from ..observe.observer import introduced
+from ..observe.observer import with_provider
 from ..protocol.connection import ClientConnection
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, ProviderGrant, SessionGrant
 from .open_core import CoreOptions, open_core
@@ -134,7 +134,7 @@ class Realtime:
         async def mint() -> AbstractAsyncContextManager[RealtimeSession, None]:
             options = options_beside(MintParameters, parameters)
             check_options(options)
-            options["observer"] = introduced(options.get("observer"), provider=provider, model=model)
+            options["observer"] = with_provider(options.get("observer"), provider=provider, model=model)
             # Once: an iterator would be empty the second time.
             parameters["tools"] = tools = tool_list(parameters.get("tools", ()))
             grant = await self._mint.create(mint_request(provider, model, parameters))

@@ -6,8 +6,8 @@ from collections import deque
 from typing import Final, Literal
 
 from ..audio.resample import Resampler
+from ..protocol.client_core import CoreWrapper
 from ..protocol.dialect import NEED_DATA, NeedData
-from ..protocol.errors import SpekoError
 from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
 from ..protocol.pcm import Buffer, pcm_bytes
 from ..protocol.state import State
@@ -18,14 +18,16 @@ _CUTS: Final = (ToolCall, Usage, ResponseEnd, Close)
 """What follows all the speech that was made before it."""
 
 
-class ResampledCore:
-    """A `ClientCore` around a provider's: audio is at `input_sample_rate` and `output_sample_rate`, samples a
-    second, whatever the provider takes and gives."""
+class ResampledCore(CoreWrapper):
+    """A provider's core whose audio is at other rates than the provider's.
+
+    It takes audio at `input_sample_rate` and gives it at `output_sample_rate`, samples a second.
+    """
 
     def __init__(self, core: ProviderConnection, *, input_sample_rate: int, output_sample_rate: int) -> None:
-        self.input_sample_rate = input_sample_rate
-        self.output_sample_rate = output_sample_rate
-        self._core = core
+        super().__init__(core)
+        self._provider = core
+        self._rates = input_sample_rate, output_sample_rate
         self._input = Converter(Resampler)
         self._output = Converter(Resampler)
         self._events: deque[Frame] = deque()
@@ -37,13 +39,21 @@ class ResampledCore:
         ):
             Resampler(*rates)
 
+    @property
+    def input_sample_rate(self) -> int:
+        return self._rates[0]
+
+    @property
+    def output_sample_rate(self) -> int:
+        return self._rates[1]
+
     # Events out
 
     def next_event(self) -> Frame | Literal[NeedData.NEED_DATA]:
         while not self._events:
             event = self._core.next_event()
             if event is NEED_DATA:
-                was_responding, self._responding = self._responding, self._core.responding
+                was_responding, self._responding = self._responding, self._provider.responding
                 if self._responding or not was_responding:
                     return NEED_DATA
                 self._tell_audio(self._output.flush())
@@ -97,61 +107,3 @@ class ResampledCore:
     def clear(self) -> None:
         self._input.reset()
         self._core.clear()
-
-    def interrupt(self) -> None:
-        self._core.interrupt()
-
-    def send_tool_result(self, call_id: str, output: str) -> None:
-        self._core.send_tool_result(call_id, output)
-
-    # The rest is the core's
-
-    @property
-    def state(self) -> State:
-        return self._core.state
-
-    @property
-    def closed(self) -> Close | None:
-        return self._core.closed
-
-    @property
-    def error(self) -> SpekoError | None:
-        return self._core.error
-
-    @property
-    def has_output(self) -> bool:
-        return self._core.has_output
-
-    @property
-    def odd_fields(self) -> int:
-        return self._core.odd_fields
-
-    def receive_data(self, data: bytes) -> None:
-        self._core.receive_data(data)
-
-    def receive_eof(self) -> None:
-        self._core.receive_eof()
-
-    def receive_lost(self, reason: str = "the connection was lost") -> None:
-        self._core.receive_lost(reason)
-
-    def data_to_send(self) -> bytes:
-        return self._core.data_to_send()
-
-    def send_failed(self) -> None:
-        self._core.send_failed()
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        self._core.close(code, reason)
-
-    def next_deadline(self) -> float | None:
-        return self._core.next_deadline()
-
-    def handle_timeout(self, now: float) -> None:
-        self._core.handle_timeout(now)
-
-    def suspend_keepalive(self) -> None:
-        self._core.suspend_keepalive()
-
-    def resume_keepalive(self) -> None:
-        self._core.resume_keepalive()

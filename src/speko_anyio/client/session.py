@@ -11,15 +11,16 @@ import anyio
 from ..audio.pcm import duration
 from ..net.driver import Driver
 from ..net.lifetime import Lifetime
-from ..observe.watching import Audience
+from ..observe.observers import Observers
 from ..protocol import close_codes
+from ..protocol.client_core import ClientCore
 from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Audio, Close, Frame
 from ..protocol.pcm import Buffer, pcm_bytes
 from .delivery import DEFAULT_MAX_BUFFER
 from .frame_stream import FramesBlock, FrameStream, check_types
 from .handlers import FrameHandler, Handlers, check_handler
-from .pump import ClientCore, Pump
+from .pump import Pump
 from .stalls import STALLED_AFTER, Stall, StallWatch
 from .stats import SessionStats, TurnTimes
 from .tool_calls import ToolCalls
@@ -57,7 +58,6 @@ class RealtimeSession:
 
     __slots__ = (
         "__weakref__",
-        "_audience",
         "_audio_bytes_sent",
         "_blocked",
         "_close_timeout",
@@ -67,6 +67,7 @@ class RealtimeSession:
         "_handlers",
         "_inbox",
         "_lifetime",
+        "_observers",
         "_pump",
         "_session_id",
         "_stalls",
@@ -85,14 +86,14 @@ class RealtimeSession:
         close_timeout: float,
         max_buffer: int = DEFAULT_MAX_BUFFER,
         tool_errors: ToolErrors = "log",
-        audience: Audience | None = None,
+        observers: Observers | None = None,
     ) -> None:
         self._core = core
         self._driver = driver
         self._session_id = session_id
         self._expires_at = expires_at
         self._close_timeout = close_timeout
-        self._audience = audience
+        self._observers = observers
         self._lifetime = Lifetime(session_id)
         self._stalls = StallWatch(session_id, driver, self._lifetime)
         self._blocked: Stall | None = None
@@ -385,8 +386,8 @@ class RealtimeSession:
             error = raised
             raise
         finally:
-            if self._audience is not None:
-                self._audience.ended(error)
+            if self._observers is not None:
+                self._observers.ended(error)
 
     async def _leave(self) -> None:
         """The body is through: say goodbye, and let the handlers take what is left."""

@@ -9,9 +9,9 @@ import anyio
 
 from ..net.driver import Driver
 from ..net.lifetime import Lifetime
+from ..protocol.client_core import ClientCore
 from ..protocol.errors import SpekoError
 from ..protocol.frames import ToolCall
-from .pump import ClientCore
 from .stalls import TOOL_STALLED_AFTER, StallWatch
 from .tools import Report, Toolbox, ToolErrors, log_failure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from speko_anyio.observe.redaction import line, quote, redact
+from speko_anyio.observe.redaction import describe, quote, redact
 from speko_anyio.protocol import codec
 from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage, NeedData
 from speko_anyio.protocol.session import ServerProtocol
@@ -34,7 +34,7 @@ class LoggedProtocol(ServerProtocol):
     def next_event(self) -> Command | Literal[NeedData.NEED_DATA]:
         event = super().next_event()
         if event is not NEED_DATA:
-            logger.debug("session %s < %s", self._session_id, line(event))
+            logger.debug("session %s < %s", self._session_id, describe(event))
         return event
 
     def next_message(self) -> Message | None:
@@ -51,4 +51,4 @@ class LoggedProtocol(ServerProtocol):
                 return f"close: {code} {quote(reason)}"
             case _:
                 said = codec.decode_from_server(message)
-                return f"end: {quote(said.reason)}" if isinstance(said, codec.End) else line(said)
+                return f"end: {quote(said.reason)}" if isinstance(said, codec.End) else describe(said)

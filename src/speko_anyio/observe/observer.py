@@ -60,20 +60,20 @@ class SessionObserver:
         """The last call: the session's block was left, or never reached. `error` is what came out of it."""
 
 
-Observer = Callable[[SessionInfo], SessionObserver]
-"""Makes the observer of a session, when it is about to connect."""
+ObserverFactory = Callable[[SessionInfo], SessionObserver]
+"""A function that makes the observer of a session that is about to connect."""
 
 
-Observers = Observer | Iterable[Observer] | None
-"""What users say: one, several, or none."""
+ObserverOption = ObserverFactory | Iterable[ObserverFactory] | None
+"""What callers pass as `observer`: one factory, several, or None."""
 
 
-def each(observers: Observers) -> tuple[Observer, ...]:
-    """The observers as a tuple; TypeError for an object that can't make one."""
+def observer_factories(observers: ObserverOption) -> tuple[ObserverFactory, ...]:
+    """Return the factories as a tuple; TypeError for an object that can't make an observer."""
     if observers is None:
         return ()
     single = callable(observers) or not isinstance(observers, Iterable)
-    makers: tuple[Any, ...] = (observers,) if single else tuple(cast("Iterable[Observer]", observers))
+    makers: tuple[Any, ...] = (observers,) if single else tuple(cast("Iterable[ObserverFactory]", observers))
     for make in makers:
         if not callable(make):
             hint = "a function that takes a SessionInfo and returns a SessionObserver, or a list of these"
@@ -83,10 +83,10 @@ def each(observers: Observers) -> tuple[Observer, ...]:
     return makers
 
 
-def introduced(observers: Observers, *, provider: str, model: str) -> tuple[Observer, ...]:
-    """The `observers`, told of the provider and the model of their sessions too."""
+def with_provider(observers: ObserverOption, *, provider: str, model: str) -> tuple[ObserverFactory, ...]:
+    """Return factories that also tell their observers the provider and the model of the session."""
 
-    def introduce(observer: Observer) -> Observer:
+    def add(observer: ObserverFactory) -> ObserverFactory:
         return lambda info: observer(msgspec.structs.replace(info, provider=provider, model=model))
 
-    return tuple(map(introduce, each(observers)))
+    return tuple(map(add, observer_factories(observers)))

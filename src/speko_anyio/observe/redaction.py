@@ -1,4 +1,4 @@
-"""One safe line for everything that is said in a session: for logs, which more people read than hear calls.
+"""Descriptions of frames and commands that are safe to log: more people read logs than hear calls.
 
 Audio, transcripts, and the arguments and results of tools are given as sizes; what looks like a key or a
 token is not given at all. What comes from the peer is quoted, so that it can't forge a line of its own.
@@ -52,8 +52,8 @@ def quote(text: str, secrets: Iterable[str] = ()) -> str:
     return repr(text) if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]!r}..."
 
 
-def line(event: Frame | Command, secrets: Iterable[str] = ()) -> str:
-    """What `event` is, without what was said in it."""
+def describe(event: Frame | Command, secrets: Iterable[str] = ()) -> str:
+    """Describe `event` on one line, without what was said in it."""
     name = type(event).__name__
     match event:
         case Audio(pcm=pcm) | AudioIn(pcm=pcm):

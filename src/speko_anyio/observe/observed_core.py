@@ -1,63 +1,33 @@
-"""A core that tells observers what happens in it, in place of one that doesn't.
+"""A core that tells observers what happens in it.
 
-So a session without observers pays nothing for them: it has the core itself.
+It wraps the session's core, so a session without observers pays nothing for them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from ..protocol.client_core import ClientCore, CoreWrapper
 from ..protocol.commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
 from ..protocol.dialect import NEED_DATA, NeedData
-from ..protocol.errors import SpekoError
-from ..protocol.frames import Close, Frame
+from ..protocol.frames import Frame
 from ..protocol.pcm import Buffer
-from ..protocol.state import State
 from ..protocol.timers import AT_ONCE
 from .observer import SessionObserver
 
 if TYPE_CHECKING:
-    from ..client.pump import ClientCore
-    from .watching import Audience
+    from .observers import Observers
 
 
-class ObservedCore:
-    """`core`, telling an audience."""
+class ObservedCore(CoreWrapper):
+    """A core that tells `observers` everything that happens in `core`."""
 
-    def __init__(self, core: ClientCore, audience: Audience) -> None:
-        self._core = core
-        self._tell = audience.tell
+    def __init__(self, core: ClientCore, observers: Observers) -> None:
+        super().__init__(core)
+        self._tell = observers.tell
         self._state = core.state
 
-    @property
-    def input_sample_rate(self) -> int:
-        return self._core.input_sample_rate
-
-    @property
-    def output_sample_rate(self) -> int:
-        return self._core.output_sample_rate
-
-    @property
-    def state(self) -> State:
-        return self._core.state
-
-    @property
-    def closed(self) -> Close | None:
-        return self._core.closed
-
-    @property
-    def error(self) -> SpekoError | None:
-        return self._core.error
-
-    @property
-    def has_output(self) -> bool:
-        return self._core.has_output
-
-    @property
-    def odd_fields(self) -> int:
-        return self._core.odd_fields
-
-    # What happens to it
+    # Bytes and time
 
     def receive_data(self, data: bytes) -> None:
         self._tell(SessionObserver.bytes_read, len(data))
@@ -93,9 +63,6 @@ class ObservedCore:
         self._core.close(code, reason)
         self._look()
 
-    def next_deadline(self) -> float | None:
-        return self._core.next_deadline()
-
     def handle_timeout(self, now: float) -> None:
         deadline = self._core.next_deadline()
         if deadline is not None and AT_ONCE < deadline <= now:
@@ -117,7 +84,7 @@ class ObservedCore:
             self._state = state
             self._tell(SessionObserver.state_changed, state)
 
-    # What the application says
+    # Verbs
 
     def send_audio(self, pcm: Buffer) -> None:
         self._core.send_audio(pcm)

@@ -1,4 +1,4 @@
-"""Who watches a session, and how they come to see it."""
+"""The observers of one session, and the core that tells them what happens."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from typing import TYPE_CHECKING, Final
 
 from ..protocol.errors import LocalProtocolError
 from ..protocol.url import parse_url
-from .observer import Observer, Observers, SessionInfo, SessionObserver, each
+from .observer import ObserverFactory, ObserverOption, SessionInfo, SessionObserver, observer_factories
 
 if TYPE_CHECKING:
-    from ..client.pump import ClientCore
+    from ..protocol.client_core import ClientCore
 
 logger: Final = logging.getLogger("speko_anyio.client")
 
 
-def audience_of(
-    session_id: str, url: str, observers: Observers, *, secrets: Iterable[str]
-) -> Audience | None:
-    """Who watches the session at `url`, where anybody does.
+def make_observers(
+    session_id: str, url: str, observers: ObserverOption, *, secrets: Iterable[str]
+) -> Observers | None:
+    """Make the observers of the session at `url`; None if there are none.
 
-    `observers` are the user's; the log is another one when its level asks for it now. `secrets` must not be
-    logged, whoever says them.
+    `observers` are the user's; the log is one more while its level is DEBUG. `secrets` must not be logged,
+    whoever says them.
     """
-    makers: list[Observer] = [*each(observers)]
+    makers: list[ObserverFactory] = [*observer_factories(observers)]
     if logger.isEnabledFor(logging.DEBUG):
-        from .logs import LogObserver
+        from .log_observer import LogObserver
 
         makers.append(lambda info: LogObserver(info, logger, secrets=secrets))
-    return Audience(_info(session_id, url), makers) if makers else None
+    return Observers(_info(session_id, url), makers) if makers else None
 
 
 def _info(session_id: str, url: str) -> SessionInfo:
     try:
         where = parse_url(url)
     except LocalProtocolError:
-        # Whoever connects finds that out for themselves; there is no host to name.
+        # Connecting will raise it; there is no host to name.
         return SessionInfo(session_id=session_id, host="", port=0)
     return SessionInfo(session_id=session_id, host=where.host, port=where.port)
 
 
-class Audience:
-    """The observers of one session; one that fails is told no more."""
+class Observers:
+    """The observers of one session. One that fails is dropped."""
 
-    def __init__(self, info: SessionInfo, makers: Iterable[Observer]) -> None:
+    def __init__(self, info: SessionInfo, makers: Iterable[ObserverFactory]) -> None:
         self._session_id = info.session_id
         self._observers: list[SessionObserver] = []
         for make in makers:
@@ -54,13 +54,13 @@ class Audience:
                 logger.exception("session %s: an observer could not be made", info.session_id)
 
     def watch(self, core: ClientCore) -> ClientCore:
-        """The core, telling the observers what happens in it."""
-        from .core import ObservedCore
+        """Wrap `core` in one that tells the observers what happens."""
+        from .observed_core import ObservedCore
 
         return ObservedCore(core, self)
 
     def ended(self, error: BaseException | None) -> None:
-        """The session is over, by `error` where it is one."""
+        """Tell the observers that the session is over; `error` is what ended it, if anything."""
         self.tell(SessionObserver.ended, error)
 
     def tell(self, what: Callable[..., None], *args: object) -> None:

@@ -9,7 +9,7 @@ from ..protocol.commands import Command
 from ..protocol.frames import Frame
 from ..protocol.state import State
 from .observer import SessionInfo, SessionObserver
-from .redaction import line, redact
+from .redaction import describe, redact
 
 
 class LogObserver(SessionObserver):
@@ -28,10 +28,10 @@ class LogObserver(SessionObserver):
         self._log("session %s is %s", state.value)
 
     def sent(self, command: Command) -> None:
-        self._log("session %s > %s", line(command, self._secrets))
+        self._log("session %s > %s", describe(command, self._secrets))
 
     def received(self, frame: Frame) -> None:
-        self._log("session %s < %s", line(frame, self._secrets))
+        self._log("session %s < %s", describe(frame, self._secrets))
 
     def bytes_read(self, size: int) -> None:
         self._log("session %s: read %d bytes", size)

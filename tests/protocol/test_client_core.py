@@ -1,0 +1,48 @@
+"""The base of cores that wrap another one passes every member of the interface on."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from speko_anyio.protocol import ClientConnection, SpekoError
+from speko_anyio.protocol.client_core import ClientCore, CoreWrapper
+
+MEMBERS = {name: member for name, member in vars(ClientCore).items() if not name.startswith("_")}
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "receive_data": (b"x",),
+    "receive_lost": ("gone",),
+    "close": (4000, "why"),
+    "handle_timeout": (1.5,),
+    "send_audio": (b"\0\0",),
+    "send_tool_result": ("c1", "noon"),
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_every_member_is_passed_on_with_its_arguments(name: str) -> None:
+    core = Mock()
+    wrapper = CoreWrapper(core)
+    if isinstance(MEMBERS[name], property):
+        assert getattr(wrapper, name) is getattr(core, name)
+        return
+    arguments = ARGUMENTS.get(name, ())
+    result = getattr(wrapper, name)(*arguments)
+    getattr(core, name).assert_called_once_with(*arguments)
+    assert result is getattr(core, name).return_value or result is None
+
+
+def test_a_wrapped_connection_behaves_as_it_does_alone() -> None:
+    ends = []
+    for wrapped in (False, True):
+        core = ClientConnection("ws://speko.test/s", "wst_token")
+        tried: ClientCore = CoreWrapper(core) if wrapped else core
+        assert tried.data_to_send().startswith(b"GET /s ")
+        tried.receive_lost()
+        tried.close()
+        with pytest.raises(SpekoError) as caught:
+            tried.next_event()
+        ends.append((str(caught.value), tried.closed, tried.state))
+    assert ends[0] == ends[1]
