@@ -154,7 +154,10 @@ def alone(name: str, rate: SampleRate) -> ProviderConnection:
 def bridged(name: str, rate: SampleRate) -> tuple[Bridge, ServerProtocol, ProviderConnection]:
     """The same within a bridge, and the client's session on its other side."""
     ends = Ends(name, rate)
-    bridge = Bridge(input_sample_rate=rate, output_sample_rate=rate, resampling=Resampler)
+    server = ServerProtocol(input_sample_rate=rate, output_sample_rate=rate)
+    server.send_ready()
+    server.messages_to_send()
+    bridge = Bridge(client=server, resampling=Resampler)
     bridge.attach(ends.connection, time.monotonic())
     for _ in range(5):
         with bridge.at(time.monotonic()):
@@ -162,9 +165,6 @@ def bridged(name: str, rate: SampleRate) -> tuple[Bridge, ServerProtocol, Provid
     with bridge.at(time.monotonic()):
         ends.begin_response()
     assert bridge.stats.connections == 1
-    server = ServerProtocol(input_sample_rate=rate, output_sample_rate=rate)
-    server.send_ready()
-    server.messages_to_send()
     return bridge, server, ends.connection
 
 
@@ -238,14 +238,13 @@ def _down_bridged(name: str, rate: SampleRate) -> Callable[[int], object]:
     frame = ends.spoken
 
     def run(times: int) -> object:
-        sent: list[Any] = []
+        sent: object = None
         for _ in range(times):
             with bridge.at(time.monotonic()):
                 connection.receive_data(frame)
-            while (told := bridge.next_frame()) is not None:
-                assert type(told) is Audio
-                server.send_audio(told.pcm)
-                sent = server.messages_to_send()
+            while (message := server.next_message()) is not None:
+                sent = message
+        assert type(sent) is bytes
         return sent
 
     return run

@@ -14,7 +14,13 @@ from anyio.abc import ByteStream, TaskGroup
 
 from speko_anyio import XAI, Google, GoogleOptions, OpenAI, ToolSpec, XAIOptions
 from speko_anyio.errors import APIConnectionError
-from speko_anyio.gateway import ProviderHandler, default_handlers, open_session, provider_driver
+from speko_anyio.gateway import (
+    ProviderHandler,
+    ServerSession,
+    default_handlers,
+    open_session,
+    provider_driver,
+)
 from speko_anyio.gateway.meter import Meter
 from speko_anyio.protocol import (
     Audio,
@@ -96,6 +102,7 @@ class Client:
         self.core = transport.client
         self.heard: list[Frame] = []
         self.meter = Meter()
+        self.session: ServerSession
 
     def say(self, verb: Callable[..., None], *args: Any) -> None:
         verb(*args)
@@ -185,6 +192,7 @@ async def served(
         async with open_session(
             transport, session_id="s1", config=session_config, metadata=metadata, meter=client.meter
         ) as session:
+            client.session = session
             await handler(session)
 
     try:
@@ -362,36 +370,59 @@ async def test_an_answer_that_dies_with_its_provider_ends_once(
 
 
 @pytest.mark.anyio
-async def test_a_call_that_waits_to_be_said_is_not_said_after_an_interruption() -> None:
-    told: list[Frame] = []
-    left: list[Frame] = [Usage(1, 2), Interruption("user"), ToolCall("c2", "get_weather", "{}")]
+async def test_a_call_that_waits_to_be_said_is_not_said_after_an_interruption(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = CallTools([("get_weather", {"city": "Oslo"})])
+    double = double_of("openai", [Say("A long story.", 8.0), calls], pace=Pace(speed=1000.0))
+    async with served("openai", double, monkeypatch) as (client, _):
+        client.ask()
+        await client.hear(is_a(Audio))
+        client.transport.writable = anyio.Event()
+        await anyio.sleep(1)
+        assert any("function_call" in json.dumps(event) for event in double.session.sent)
+        client.say(client.core.interrupt)
+        await anyio.sleep(1)
+        client.transport.writable.set()
+        await client.hear(is_a(Interruption))
+        await anyio.sleep(1)
+    assert not [frame for frame in client.heard if isinstance(frame, ToolCall)]
 
-    class Bridge:
-        def next_frame(self) -> Frame | None:
-            return left.pop(0) if left else None
 
-    class Session:
-        async def send_interruption(self, at: Role) -> None:
-            told.append(Interruption(at))
+@pytest.mark.anyio
+async def test_speech_that_waits_does_not_hold_up_a_close_by_the_gateway(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    double = double_of("openai", Say("A long story.", 8.0), pace=Pace(speed=1000.0))
+    async with served("openai", double, monkeypatch) as (client, _):
+        client.ask()
+        await client.hear(is_a(Audio))
+        client.transport.writable = anyio.Event()
+        await anyio.sleep(1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.session.close, 1012, "the gateway is restarting")
+            await anyio.sleep(1)
+            client.transport.writable.set()
+        frames = await client.hear(is_a(Close))
+    assert len([frame for frame in frames if isinstance(frame, Audio)]) <= 1
+    assert frames[-1] == Close(1012, "the gateway is restarting", "remote")
 
-        async def send_usage(self, heard: int, spoken: int) -> None:
-            told.append(Usage(heard, spoken))
 
-        async def send_tool_call(self, *args: str) -> None:
-            told.append(ToolCall(*args))
-
-    driver = provider_driver.ProviderDriver(
-        Session(),  # type: ignore[arg-type]
-        Bridge(),  # type: ignore[arg-type]
-        make_connection=lambda resumption: None,  # type: ignore[arg-type, return-value]
-        url="wss://provider.test/",
-        connect_timeout=1.0,
-        ssl_context=None,
-        proxy=None,
-    )
-    await driver._cut_in(ToolCall("c1", "get_weather", "{}"))
-    assert told == [Interruption("user"), Usage(1, 2)]
-    assert left == [ToolCall("c2", "get_weather", "{}")]
+@pytest.mark.anyio
+async def test_what_was_said_is_heard_before_the_close_of_a_provider_that_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    double = double_of("openai", [Say("A long story.", 8.0), Hangup(1000, "")], pace=Pace(speed=1000.0))
+    async with served("openai", double, monkeypatch) as (client, _):
+        client.ask()
+        await client.hear(is_a(Audio))
+        client.transport.writable = anyio.Event()
+        await anyio.sleep(100)  # longer than a client has to answer a close
+        client.transport.writable.set()
+        await client.hear(is_a(Close))
+    total = sum(len(frame.pcm) for frame in client.heard if isinstance(frame, Audio))
+    assert total == 8 * 24_000 * 2
+    assert client.heard[-1] == Close(1000, "provider_closed", "remote")
 
 
 @pytest.mark.anyio

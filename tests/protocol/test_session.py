@@ -41,7 +41,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
-from speko_anyio.protocol.session import MAX_SAMPLE_RATE
+from speko_anyio.protocol.session import MAX_SAMPLE_RATE, ServerFrame
 
 from .helpers import says
 
@@ -578,6 +578,55 @@ def test_the_goodbye_is_the_last_message() -> None:
     taken = [server.next_message() for _ in range(4)]
     assert taken == [b"ab", '{"t":"end","reason":"done"}', CloseMessage(1000, "done"), None]
     assert server.queued == 0
+
+
+def test_calls_can_be_withdrawn_until_they_are_taken() -> None:
+    server = ready_server(limits=Limits(max_outbox=200))
+    server.send_tool_call("c1", "f", "{}")
+    assert server.next_message() is not None
+    server.send_tool_call("c2", "é", "{}")
+    server.send_server_tool_call("s1", "f", "started")
+    server.send_audio(b"ab")
+    server.withdraw_calls()
+    assert server.messages_to_send() == [
+        '{"t":"server_tool_call","id":"s1","name":"f","status":"started"}',
+        b"ab",
+    ]
+    server.send_tool_call("c3", "f", "{}")
+    server.withdraw_calls()
+    server.send_audio(bytes(200))
+    assert server.queued == 200
+
+
+def test_any_frame_is_sent_by_its_verb() -> None:
+    server = ready_server(extensions=["usage"])
+    server.receive_message('{"t":"extensions","use":["usage"]}')
+    frames: list[ServerFrame] = [
+        Audio(b"ab", 24_000),
+        Transcript("assistant", "so", True),
+        ToolCall("c1", "f", "{}"),
+        ServerToolCall("s1", "f", "started"),
+        Interruption("assistant"),
+        Usage(1, 2),
+        ResponseEnd("done"),
+        ErrorFrame("E", "m"),
+        Audio(b"cd", 24_000),
+        Close(1000, "bye", "local"),
+    ]
+    for frame in frames:
+        server.send(frame)
+    client = ClientProtocol()
+    *messages, close = server.messages_to_send()
+    assert isinstance(close, CloseMessage)
+    client.receive_message('{"t":"ready","extensions":["usage"]}')
+    for message in messages:
+        assert not isinstance(message, CloseMessage)
+        client.receive_message(message)
+    client.receive_close(close.code, close.reason)
+    heard = list(iter(client.next_event, Close(1000, "bye", "remote")))
+    assert heard[1:] == frames[1:-1]
+    with pytest.raises(ConnectionClosed):
+        server.send(Usage(1, 2))
 
 
 # Audio and its alignment

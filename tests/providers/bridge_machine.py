@@ -7,9 +7,12 @@ the number of the piece that was sent, those of a response its number.
 
 from __future__ import annotations
 
+import json
 import sys
 from array import array
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
@@ -34,8 +37,10 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
+from speko_anyio.protocol.dialect import Message
+from speko_anyio.protocol.session import ServerFrame
 from speko_anyio.providers import codes
-from speko_anyio.providers.bridge import Bridge, BridgeLimits, ClientFrame
+from speko_anyio.providers.bridge import Bridge, BridgeLimits
 from speko_anyio.providers.provider import ProviderDialect
 
 from .bridge_talk import BridgeTalk, Json
@@ -53,8 +58,41 @@ def values(pcm: bytes) -> Counter[int]:
     return Counter(samples)
 
 
+def waiting(server: ServerProtocol) -> list[Message]:
+    """What waits for the client, oldest first."""
+    return server._outbox
+
+
+def kind(message: Message) -> str:
+    """The ``t`` of a text message, or the name of its type."""
+    return json.loads(message)["t"] if isinstance(message, str) else type(message).__name__
+
+
+class WatchedServer(ServerProtocol):
+    """What it is told that it does not allow is raised, though the bridge takes the error."""
+
+    bridge: Bridge | None = None
+
+    def send(self, frame: ServerFrame) -> None:
+        with self.watched():
+            super().send(frame)
+
+    def send_audio(self, pcm: Any) -> None:
+        with self.watched():
+            super().send_audio(pcm)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        assert self.state is State.OPEN, "the client is told something after the end"
+        assert self.bridge is None or self.bridge.goodbye is None, "something follows the goodbye"
+        try:
+            yield
+        except SpekoError as error:
+            raise AssertionError("the session does not allow it") from error
+
+
 class BridgeMachine(RuleBasedStateMachine):
-    """See the top. What is of one provider's protocol is in the subclasses."""
+    """A client, the bridge and a provider. The subclasses have what belongs to one provider's protocol."""
 
     bridge_class: ClassVar[type[Bridge]] = Bridge
 
@@ -105,16 +143,20 @@ class BridgeMachine(RuleBasedStateMachine):
         self.rates = rates
         self.model = self.new_model()
         self.talk_has_begun = True
-        self.server = ServerProtocol(
-            input_sample_rate=rates[0], output_sample_rate=rates[1], extensions=["usage"]
-        )
         self.client = ClientProtocol(input_sample_rate=rates[0], output_sample_rate=rates[1])
-        self.server.send_ready()
-        self.to_the_client()
+        self.server.bridge = talk.bridge
+        self.to_the_client(1)
         self.from_the_client()
         if ready:
             self.connect()
             self.everywhere()
+
+    def make_server(self, rates: tuple[int, int]) -> ServerProtocol:
+        self.server = WatchedServer(
+            input_sample_rate=rates[0], output_sample_rate=rates[1], extensions=["usage"]
+        )
+        self.server.send_ready()
+        return self.server
 
     # Of one protocol
 
@@ -163,8 +205,8 @@ class BridgeMachine(RuleBasedStateMachine):
 
     def flush(self) -> None:
         """What the bridge made of the last thing that happened."""
-        waiting = sum(type(frame) is Interruption for frame in self.bridge._client.queue._frames)
-        while len(self.interruptions) < self.interruptions_heard + waiting:
+        interruptions = sum(kind(message) == "interruption" for message in waiting(self.server))
+        while len(self.interruptions) < self.interruptions_heard + interruptions:
             self.interruptions.append(set(self.entered))
             self.doubt()
         for call_id, name in self.bridge._calls._names.items():
@@ -256,16 +298,15 @@ class BridgeMachine(RuleBasedStateMachine):
     @rule(count=st.integers(0, 8))
     def to_the_client(self, count: int = 0) -> None:
         for _ in range(count):
-            frame = self.bridge.next_frame()
-            if frame is None:
+            message = self.server.next_message()
+            if message is None:
                 break
-            assert self.closed is None, "something follows Close"
-            self.send(frame)
-        for message in self.server.messages_to_send():
-            if isinstance(message, CloseMessage):
-                self.client.receive_close(message.code, message.reason)
-            else:
-                self.client.receive_message(message)
+            self.client_receives(message)
+        if not waiting(self.server) and self.bridge.goodbye is not None and self.server.state is State.OPEN:
+            self.closed = self.bridge.goodbye
+            self.server.close(self.closed.code, self.closed.reason)
+            for message in self.server.messages_to_send():
+                self.client_receives(message)
         while True:
             try:
                 event = self.client.next_event()
@@ -275,30 +316,11 @@ class BridgeMachine(RuleBasedStateMachine):
                 return
             self.hear(event)
 
-    def send(self, frame: ClientFrame) -> None:
-        """As a handler would. Whatever the session does not allow is raised here."""
-        server = self.server
-        match frame:
-            case Audio(pcm=pcm, sample_rate=rate):
-                assert rate == self.rates[1]
-                server.send_audio(pcm)
-            case Transcript(role=role, text=text, final=final):
-                server.send_transcript(role, text, final=final)
-            case ToolCall(call_id=call_id, name=name, arguments=arguments):
-                server.send_tool_call(call_id, name, arguments)
-            case ServerToolCall(id=id, name=name, status=status):
-                server.send_server_tool_call(id, name, status)
-            case Interruption(at=at):
-                server.send_interruption(at)
-            case Usage(input_audio_tokens=spent_in, output_audio_tokens=spent_out):
-                server.send_usage(spent_in, spent_out)
-            case ResponseEnd(status=status, reason=reason):
-                server.send_response_end(status, reason)
-            case ErrorFrame(code=code, message=message):
-                server.send_error(code, message)
-            case Close(code=code, reason=reason):
-                self.closed = frame
-                server.close(code, reason)
+    def client_receives(self, message: Message) -> None:
+        if isinstance(message, CloseMessage):
+            self.client.receive_close(message.code, message.reason)
+        else:
+            self.client.receive_message(message)
 
     def hear(self, event: object) -> None:
         match event:
@@ -392,7 +414,7 @@ class BridgeMachine(RuleBasedStateMachine):
             self.left = True
             self.bridge.receive_command(Close(1000, "client_closed", "remote"), self.talk.now)
             self.flush()
-            assert self.bridge.next_frame() is None, "nobody hears it"
+            assert not waiting(self.server), "nobody hears it"
 
     # Time
 
@@ -410,20 +432,21 @@ class BridgeMachine(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         bridge = self.bridge
-        assert bridge._client.queue.size <= LIMITS.to_client + BATCH
-        assert bridge._client.queue.size == sum(
-            100 + len(getattr(frame, "pcm", getattr(frame, "text", getattr(frame, "arguments", ""))))
-            for frame in bridge._client.queue._frames
+        assert self.server.queued <= LIMITS.to_client + BATCH
+        assert self.server.queued == sum(
+            len(message.encode() if isinstance(message, str) else message)
+            for message in waiting(self.server)
+            if not isinstance(message, CloseMessage)
         )
         assert bridge._held._size <= LIMITS.held_seconds * self.rates[0] * 2
         assert len(bridge._calls._names) <= 2 * LIMITS.max_open_calls
 
     @invariant()
     def an_interruption_waits_for_no_speech(self) -> None:
-        kinds = [type(frame) for frame in self.bridge._client.queue._frames]
-        if Interruption in kinds:
-            last = len(kinds) - kinds[::-1].index(Interruption)
-            assert Audio not in kinds[:last]
+        kinds = [kind(message) for message in waiting(self.server)]
+        if "interruption" in kinds:
+            last = len(kinds) - kinds[::-1].index("interruption")
+            assert not {"bytes", "tool_call"}.intersection(kinds[:last])
 
     @invariant()
     def what_is_wanted_can_be_had(self) -> None:

@@ -60,7 +60,7 @@ class BridgeTalk(Generic[DialectT]):
         self.closed: Close | None = None
         if ready:
             self.connect()
-            self.hear(*opening)
+            self.tell(*opening)
             self.sent()
 
     @property
@@ -78,8 +78,9 @@ class BridgeTalk(Generic[DialectT]):
     def waits_for_provider(self) -> bool:
         return self.bridge.client_must_wait
 
-    def is_urgent(self) -> bool:
-        return self.bridge.urgent
+    def bytes_for_client(self) -> int:
+        """What waits for the client."""
+        return self.bridge._client.queued
 
     def is_done(self) -> bool:
         return self.bridge.done

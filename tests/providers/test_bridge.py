@@ -26,6 +26,7 @@ from speko_anyio.protocol import (
     LocalProtocolError,
     RemoteProtocolError,
     ResponseEnd,
+    ServerProtocol,
     State,
     ToolCall,
     ToolResult,
@@ -33,6 +34,7 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
+from speko_anyio.protocol.session import ServerFrame
 from speko_anyio.protocol.state import Signal
 from speko_anyio.providers.bridge import BridgeLimits
 from speko_anyio.providers.bridge.errors import judge_opening
@@ -150,10 +152,10 @@ def test_what_was_cleared_does_not_come_with_the_next_turn() -> None:
 def test_an_interruption_takes_back_the_speech_that_waits() -> None:
     talk = openai()
     talk.tell(created("r1"), words("r1", "a1", "Hello"), speech("r1", "a1", 500))
-    assert not talk.is_urgent()
+    assert talk.bytes_for_client() > len(pcm(500))
     talk.now += 0.125
     talk.bridge.receive_command(Interrupt(), talk.now)
-    assert talk.is_urgent()
+    assert talk.bytes_for_client() < 200
     assert talk.frames() == [Transcript("assistant", "Hello", False), Interruption("assistant")]
     truncate = talk.sent()[-1]
     assert (truncate["type"], truncate["audio_end_ms"]) == ("conversation.item.truncate", 125)
@@ -390,6 +392,62 @@ def test_a_provider_that_breaks_its_protocol() -> None:
 
 def test_a_provider_that_ends_the_session() -> None:
     assert openai().provider_closes(1000) == [Close(1000, "provider_closed", "local")]
+
+
+# The client's session
+
+
+def test_what_the_bridge_says_is_in_the_outbox_of_the_client_s_session() -> None:
+    server = ServerProtocol(output_sample_rate=16_000)
+    server.send_ready()
+    server.messages_to_send()
+    told: list[ServerFrame] = []
+    talk = openai(client=server, on_told=told.append)
+    talk.tell(created("r1"), speech("r1", "a1", 20), words("r1", "a1", "Hello"))
+    said = '{"t":"transcript","role":"assistant","text":"Hello","final":false}'
+    audio_of_it, text = server.messages_to_send()
+    assert isinstance(audio_of_it, bytes)
+    assert text == said
+    assert told == [Transcript("assistant", "Hello", False)]
+    with pytest.raises(LocalProtocolError, match="in the outbox of the client's session"):
+        talk.bridge.next_frame()
+
+
+def test_a_session_that_is_over_is_told_nothing() -> None:
+    server = ServerProtocol()
+    server.send_ready()
+    told: list[ServerFrame] = []
+    talk = openai(client=server, on_told=told.append)
+    server.close(1012, "restarting")
+    server.messages_to_send()
+    talk.tell(created("r1"), speech("r1", "a1", 20), words("r1", "a1", "Hello"))
+    assert not server.has_output
+    assert told == []
+    assert talk.bridge._output.refused == 0
+
+
+def test_what_the_session_s_outbox_does_not_take_is_left_out() -> None:
+    server = ServerProtocol(limits=Limits(max_outbox=1_500))
+    server.send_ready()
+    talk = openai(client=server)
+    talk.tell(created("r1"), speech("r1", "a1", 20), speech("r1", "a1", 20), words("r1", "a1", "x" * 600))
+    assert talk.bridge._output.refused == 2
+    assert len(server.messages_to_send()) == 2
+    talk.tell(words("r1", "a1", "Hello"))
+    assert len(server.messages_to_send()) == 1
+
+
+def test_the_goodbye_is_left_to_whoever_closes_the_session() -> None:
+    server = ServerProtocol()
+    server.send_ready()
+    talk = openai(client=server)
+    talk.tell(created("r1"), speech("r1", "a1", 20))
+    with talk.bridge.at(talk.now):
+        talk.provider.receive_lost()
+    assert talk.is_done()
+    assert talk.bridge.goodbye == Close(1011, "provider_unavailable", "local")
+    assert server.state is State.OPEN
+    assert server.queued > len(pcm(20))
 
 
 # Backpressure

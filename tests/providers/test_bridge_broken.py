@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from speko_anyio.protocol import Audio, Close, ErrorFrame, SpekoError, Transcript
+from speko_anyio.protocol import Close, ErrorFrame, ServerProtocol, SpekoError, Transcript
 from speko_anyio.providers.bridge import Bridge
-from speko_anyio.providers.bridge.client import ClientSide
-from speko_anyio.providers.bridge.queue import ClientQueue
+from speko_anyio.providers.bridge.output import ClientOutput
 from speko_anyio.providers.held_input import HeldInput
 from speko_anyio.providers.resampling import Converter
 
 from ..machines.test_broken_variants import thorough
+from .bridge_machine import waiting
 from .test_bridge_machine import GoogleBridgeMachine, RealtimeBridgeMachine
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -34,19 +34,23 @@ def run(machine: type[Any], bridge: type[Bridge] = Bridge, examples: int = MOST)
 
 
 def stale_speech_is_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ClientQueue, "put", ClientQueue._append)
+    patch.setattr(ServerProtocol, "_drop_queued_audio", lambda server: None)
+
+
+def abandoned_calls_are_said(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ServerProtocol, "withdraw_calls", lambda server: None)
 
 
 def frames_are_miscounted(patch: pytest.MonkeyPatch) -> None:
-    take = ClientQueue.take
+    take = ServerProtocol.next_message
 
-    def forget(queue: ClientQueue) -> Any:
-        size = queue.size
-        frame = take(queue)
-        queue.size = size
-        return frame
+    def forget(server: ServerProtocol) -> Any:
+        size = server._queued
+        message = take(server)
+        server._queued = size
+        return message
 
-    patch.setattr(ClientQueue, "take", forget)
+    patch.setattr(ServerProtocol, "next_message", forget)
 
 
 def resampler_keeps_what_was_cut(patch: pytest.MonkeyPatch) -> None:
@@ -76,25 +80,25 @@ def held_audio_is_lost(patch: pytest.MonkeyPatch) -> None:
 
 
 def audio_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    tell = ClientSide._tell_audio
+    tell = ClientOutput._tell_audio
 
-    def drop(client: ClientSide, pcm: bytes) -> None:
-        if len(client.queue) < 2:
-            tell(client, pcm)
+    def drop(output: ClientOutput, pcm: bytes) -> None:
+        if len(waiting(output._client)) < 2:
+            tell(output, pcm)
 
-    patch.setattr(ClientSide, "_tell_audio", drop)
+    patch.setattr(ClientOutput, "_tell_audio", drop)
 
 
 def the_wrong_rate_is_said(patch: pytest.MonkeyPatch) -> None:
-    def tell(client: ClientSide, pcm: bytes) -> None:
-        if pcm:
-            client.tell(Audio(pcm, 24_000))
+    def tell(output: ClientOutput, pcm: bytes, sample_rate: int) -> None:
+        output._tell_audio(pcm)
 
-    patch.setattr(ClientSide, "_tell_audio", tell)
+    patch.setattr(ClientOutput, "tell_speech", tell)
 
 
 PARTS: list[Patch] = [
     stale_speech_is_kept,
+    abandoned_calls_are_said,
     frames_are_miscounted,
     resampler_keeps_what_was_cut,
     resampler_keeps_its_end,
@@ -117,7 +121,7 @@ class SpeaksTooEarly(Bridge):
 
 class ClosesTwice(Bridge):
     def _end(self, error: ErrorFrame | None) -> None:
-        self._client.tell(Close(1011, "provider_error", "local"))
+        self._output.tell(Close(1011, "provider_error", "local"))
         super()._end(error)
 
 
@@ -129,7 +133,7 @@ class NeverCloses(Bridge):
 class TalksOnAfterTheEnd(Bridge):
     def _leave(self) -> None:
         super()._leave()
-        self._client.tell(Transcript("assistant", "And another thing", True))
+        self._output.tell(Transcript("assistant", "And another thing", True))
 
 
 class ForgetsTheProvider(Bridge):
@@ -149,7 +153,7 @@ class TimersOutliveTheEnd(Bridge):
 class PassesCodesOn(Bridge):
     def _receive(self, provider: Any, frame: Any) -> None:
         if isinstance(frame, ErrorFrame):
-            self._client.tell(frame)
+            self._output.tell(frame)
         else:
             super()._receive(provider, frame)
 
@@ -159,7 +163,7 @@ class RepeatsAudio(Bridge):
 
     def _receive_audio(self, pcm: bytes) -> None:
         super()._receive_audio(pcm)
-        if self._attempts > 1:
+        if self._attempts.count > 1:
             super()._receive_audio(pcm)
 
 

@@ -24,12 +24,12 @@ def test_an_id_is_not_used_again() -> None:
     assert calls.issue("a") == "a-4"
 
 
-def test_moot_calls_take_no_place_and_can_be_answered() -> None:
+def test_abandoned_calls_take_no_place_and_can_be_answered() -> None:
     calls = CallNames(2)
     calls.issue("a")
     calls.issue("b")
     assert calls.full
-    calls.make_moot()
+    calls.abandon_open()
     assert len(calls) == 0
     assert calls.issue("c") == "c"
     assert calls.answer("a") == "a"
@@ -39,7 +39,7 @@ def test_the_oldest_that_nobody_waits_for_are_forgotten() -> None:
     calls = CallNames(2)
     for number in range(10):
         calls.issue(f"c{number}")
-        calls.make_moot()
+        calls.abandon_open()
     assert [name for name in map(calls.answer, [f"c{n}" for n in range(10)]) if name] == [
         "c6",
         "c7",

@@ -43,15 +43,17 @@ class RealtimeBridgeMachine(BridgeMachine):
         self.habits = realtime_model.Habits(xai=is_xai, auto=not manual, echoes=echoes)
         self.said_rate = 24_000
         self.configured = False
+        if is_xai:
+            # It takes any rate, and the model of it knows one.
+            rates = 24_000, 24_000
         parameters: Any = {
             "bridge_class": self.bridge_class,
+            "client": self.make_server(rates),
             "limits": LIMITS,
             "ready": False,
             "check": None,
         }
         if is_xai:
-            # It takes any rate, and the model of it knows one.
-            rates = 24_000, 24_000
             self.begin(
                 bridge_talk.xai(XAIOptions(turns=turns, resumption=True), **parameters), rates, ready=ready
             )
@@ -179,6 +181,7 @@ class GoogleBridgeMachine(BridgeMachine):
             options,
             rates=rates,
             bridge_class=self.bridge_class,
+            client=self.make_server(rates),
             limits=LIMITS,
             ready=False,
             check=None,

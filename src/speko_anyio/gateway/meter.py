@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
+
+from speko_anyio.protocol.frames import ErrorFrame, ServerToolCall, ToolCall, Transcript, Usage
 
 from .observer import Observer
 from .store.records import SessionOutcome, TranscriptLine
 
 if TYPE_CHECKING:
     from speko_anyio.protocol.frames import Close, Role
+    from speko_anyio.protocol.session import ServerFrame
 
 MAX_TOOL_NAMES: Final = 64
-"""Tools that are counted by their names; a model that makes names up is counted as `OTHER_TOOLS`."""
+"""Tools that are counted by their names; the calls of further names, which a model may invent, are counted as
+`OTHER_TOOLS`."""
 
 OTHER_TOOLS: Final = "(other)"
 
 MAX_TRANSCRIPT: Final = 1024 * 1024
-"""Characters of a transcript that are kept: hours of speech. What comes after them is not."""
+"""Characters of a transcript that are kept: hours of speech. Further text is not."""
 
 MAX_TOKENS: Final = 2**63 - 1
-"""What a database's integer holds. A provider's number may be any, and a record that can't be kept would be
-tried again for ever."""
+"""The largest integer that a database holds. A provider may send any number, and a record that can't be
+stored would be retried for ever."""
 
 _BYTES_PER_SAMPLE: Final = 2
 _NOBODY: Final = Observer()
@@ -41,7 +46,7 @@ class Meter:
         "audio_in",
         "audio_out",
         "input_tokens",
-        "messages",
+        "messages_in",
         "output_tokens",
         "time_to_first_audio",
         "tool_calls",
@@ -51,12 +56,12 @@ class Meter:
     def __init__(
         self, *, keep_transcript: bool = False, observer: Observer = _NOBODY, provider: str = ""
     ) -> None:
-        self.messages = 0
-        """That came from the client."""
+        self.messages_in = 0
+        """Messages from the client. While this number stands still, the client is idle."""
         self.audio_in = 0
-        """Bytes of audio that the client sent."""
+        """Bytes of audio from the client."""
         self.audio_out = 0
-        """Bytes of audio that went out to it."""
+        """Bytes of audio that went out to the client."""
         self.input_tokens = 0
         self.output_tokens = 0
         self.asked_at: float | None = None
@@ -71,11 +76,14 @@ class Meter:
         self._provider = provider
 
     def turn_ended(self, now: float) -> None:
-        """The user has finished speaking; `now` is of the clock that `answered` is told."""
+        """Start the time to first audio: the user has finished speaking.
+
+        `now` is in seconds of the clock that `answered` is told.
+        """
         self.asked_at = now
 
     def answered(self, now: float) -> None:
-        """Audio went out, the first since the user's turn ended."""
+        """Stop that time: the first audio since the user's turn ended went out."""
         assert self.asked_at is not None
         seconds = now - self.asked_at
         if self.time_to_first_audio is None:
@@ -83,18 +91,33 @@ class Meter:
         self.asked_at = None
         self._observer.answered(self._provider, seconds)
 
+    def queued(self, frame: ServerFrame) -> None:
+        """Count a frame that was queued for the client. Audio is counted when it goes out."""
+        match frame:
+            case Transcript(role=role, text=text, final=True):
+                self.said(role, text, time.time())
+            case ToolCall(name=name) | ServerToolCall(name=name, status="started"):
+                self.tool_called(name)
+            case Usage(input_audio_tokens=heard, output_audio_tokens=said):
+                self.input_tokens += heard
+                self.output_tokens += said
+            case ErrorFrame(code=code):
+                self.failed(code)
+            case _:
+                pass  # counts for nothing
+
     def failed(self, code: str) -> None:
-        """The client was told an error."""
+        """Count an error that the client is told."""
         self._observer.failed(self._provider, code)
 
     def tool_called(self, name: str) -> None:
-        """A tool was called, on whichever side it runs."""
+        """Count the call of a tool, on whichever side it runs."""
         if name not in self.tool_calls and len(self.tool_calls) >= MAX_TOOL_NAMES:
             name = OTHER_TOOLS
         self.tool_calls[name] = self.tool_calls.get(name, 0) + 1
 
     def said(self, role: Role, text: str, at: float) -> None:
-        """A final text, at `at` seconds since the epoch."""
+        """Keep a final text, said `at` seconds since the epoch, if transcripts are kept and it fits."""
         if self._keep_transcript and self._kept + len(text) <= MAX_TRANSCRIPT:
             self._kept += len(text)
             self.transcript.append(TranscriptLine(role, text, at))
@@ -102,7 +125,7 @@ class Meter:
     def outcome(
         self, close: Close | None, *, input_sample_rate: int, output_sample_rate: int
     ) -> SessionOutcome:
-        """All of it, for the record."""
+        """Return all of it, for the record."""
         return SessionOutcome(
             close=close,
             input_audio_seconds=self.audio_in / _BYTES_PER_SAMPLE / input_sample_rate,

@@ -86,11 +86,11 @@ class ProviderHandler:
         for note in notes:
             logger.info("session %s: %s", session.session_id, note)
         bridge = Bridge(
-            input_sample_rate=session.input_sample_rate,
-            output_sample_rate=session.output_sample_rate,
+            client=session.take_core(),
             resampling=Resampler,
             secrets=endpoint.secrets,
             opening_timeout=max(OPENING_TIMEOUT, 2 * self._connect_timeout),
+            on_told=session.meter.queued,
         )
         driver = ProviderDriver(
             session,

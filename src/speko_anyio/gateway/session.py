@@ -7,10 +7,9 @@ them knows a rule of the protocol, which are all in `ServerProtocol`.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 import anyio
 import msgspec
@@ -21,7 +20,18 @@ from speko_anyio.protocol.commands import AudioIn, Commit, EndTurn, ToolResult
 from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage
 from speko_anyio.protocol.errors import ConnectionClosed
 from speko_anyio.protocol.extensions import USAGE
-from speko_anyio.protocol.frames import Close, Expiring, Unknown
+from speko_anyio.protocol.frames import (
+    Close,
+    ErrorFrame,
+    Expiring,
+    Interruption,
+    ResponseEnd,
+    ServerToolCall,
+    ToolCall,
+    Transcript,
+    Unknown,
+    Usage,
+)
 from speko_anyio.protocol.limits import DEFAULT_LIMITS, Limits
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
 from speko_anyio.protocol.state import State
@@ -36,9 +46,9 @@ if TYPE_CHECKING:
     from speko_anyio.protocol.commands import Command
     from speko_anyio.protocol.frames import ResponseStatus, Role, ToolStatus
     from speko_anyio.protocol.pcm import Buffer
-    from speko_anyio.protocol.session import ServerProtocol
+    from speko_anyio.protocol.session import ServerFrame, ServerProtocol
 
-_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 RECEIVE_BUFFER: Final = 1024 * 1024
 """Bytes of commands that wait for the handler: 21 s of speech at 24 kHz. Beyond it the peer has to wait, and
@@ -199,12 +209,14 @@ class ServerSession:
         self._receiving = False
         # From the handler to the writer.
         self._send_buffer = send_buffer
+        self._paced = True
+        """Whether what is sent waits for room: what a bridge sends does not."""
         self._send_lock = anyio.Lock(fast_acquire=True)
         self._room = Wakeup()
         self._to_write = Wakeup()
         self._written = anyio.Event()
         core.send_ready()
-        self._after_core()
+        self.core_changed()
 
     def __repr__(self) -> str:
         return f"<ServerSession {self.session_id!r} {self._core.state.value}>"
@@ -289,33 +301,29 @@ class ServerSession:
 
     async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
         """Send what `role` said; a partial text is replaced by the next one of the same role."""
-        await self._send(self._core.send_transcript, role, text, final=final)
-        if final:
-            self.meter.said(role, text, time.time())
+        await self._send(self._queue, Transcript(role, text, final))
 
     async def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
         """Ask the client to run `name` with `arguments`, JSON text; a `ToolResult` answers, by `call_id`."""
-        await self._send(self._core.send_tool_call, call_id, name, arguments)
-        self.meter.tool_called(name)
+        await self._send(self._queue, ToolCall(call_id, name, arguments))
 
     async def send_server_tool_call(self, id: str, name: str, status: ToolStatus) -> None:
         """Send news of a tool that runs on the server's side."""
-        await self._send(self._core.send_server_tool_call, id, name, status)
-        if status == "started":
-            self.meter.tool_called(name)
+        await self._send(self._queue, ServerToolCall(id, name, status))
 
     async def send_interruption(self, at: Role = "user") -> None:
-        """Say that the assistant was cut off. Never waits for room: the audio still queued is dropped, and
-        this goes ahead. First cancel the task that speaks, or what it sends next is stale."""
+        """Say that the assistant was cut off.
+
+        This never waits for room: the audio still queued is dropped, and this goes ahead. First cancel the
+        task that speaks, or what it sends next is stale.
+        """
         await checkpoint_if_cancelled()
-        self._core.send_interruption(at)
-        self._after_core()
+        self._queue(Interruption(at))
+        self.core_changed()
 
     async def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
         """Send the tokens of audio spent since the last report."""
-        await self._send(self._core.send_usage, input_audio_tokens, output_audio_tokens)
-        self.meter.input_tokens += input_audio_tokens
-        self.meter.output_tokens += output_audio_tokens
+        await self._send(self._queue, Usage(input_audio_tokens, output_audio_tokens))
 
     async def send_response_end(self, status: ResponseStatus = "done", reason: str = "") -> None:
         """Send the end of an answer, exactly once, after all of its audio. Clients count turns by it.
@@ -324,12 +332,11 @@ class ServerSession:
         filter cut it short, or ``failed``. `reason` says why the answer is not whole. Clients that don't know
         this message, such as published SDKs, don't get it.
         """
-        await self._send(self._core.send_response_end, status, reason)
+        await self._send(self._queue, ResponseEnd(status, reason))
 
     async def send_error(self, code: str, message: str) -> None:
         """Report a failure that the session survives, or the reason for the close that follows."""
-        await self._send(self._core.send_error, code, message)
-        self.meter.failed(code)
+        await self._send(self._queue, ErrorFrame(code, message))
 
     def turn_ended(self) -> None:
         """Say that the user has finished speaking, for the time to first audio. A handler that detects turns
@@ -342,31 +349,49 @@ class ServerSession:
         Only the first call counts. Raises `LocalProtocolError` for a code that may not be sent.
         """
         self._core.close(code, reason)
-        self._after_core()
+        self.core_changed()
         await self._ended.wait()
 
-    async def _send(self, verb: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+    async def wait_for_room(self, size: int) -> None:
+        """Wait until at most `size` bytes wait for the client, or the session ends."""
+        while self._core.queued > size and self._core.state is _OPEN:
+            await self._room.wait()
+
+    async def close_when_sent(self, code: int, reason: str) -> None:
+        """Close as `close` does, but only when no more than the send buffer still waits for the client.
+
+        The client's time to answer the close begins with it.
+        """
+        await self.wait_for_room(self._send_buffer)
+        await self.close(code, reason)
+
+    async def _send(self, queue: Callable[[_T], None], what: _T) -> None:
         # The lock is for order: whoever waits for room goes before whoever comes later.
         async with self._send_lock:
-            while self._core.queued > self._send_buffer and self._core.state is _OPEN:
-                await self._room.wait()
-            verb(*args, **kwargs)
-            self._after_core()
+            await self.wait_for_room(self._send_buffer)
+            queue(what)
+            self.core_changed()
 
-    # What moves it
+    def _queue(self, frame: ServerFrame) -> None:
+        self._core.send(frame)
+        self.meter.queued(frame)
 
-    async def _serve(self) -> None:
-        # Shielded, so that a handler that is cancelled still has a live session in its `finally` blocks.
-        # It ends by `_stop`, which every way out of `open_session` calls.
-        with self._background:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read)
-                tasks.start_soon(self._write)
-                tasks.start_soon(self._keep_time)
+    # The core
 
-    def _after_core(self) -> None:
-        """Move what the core made, commands to the inbox and messages to the writer. To be called after
-        everything that is told to the core, before the next ``await``."""
+    def take_core(self) -> ServerProtocol:
+        """Return the core, for a bridge that writes to it and itself limits what waits.
+
+        Call `core_changed` after every use. When the session ends before the bridge says so, speech that
+        waits beyond the send buffer is dropped: it could hold up the close for longer than `close_timeout`.
+        """
+        self._paced = False
+        return self._core
+
+    def core_changed(self) -> None:
+        """Move the core's commands to the inbox, and wake the tasks that have something to do.
+
+        Call it after everything that is told to the core, before the next ``await``.
+        """
         core = self._core
         while not self._ended.is_set() and (event := core.next_event()) is not NEED_DATA:
             size = _size(event)
@@ -382,12 +407,24 @@ class ServerSession:
                     self._ended.set()
         if core.has_output:
             self._to_write.ring()
-        if core.queued <= self._send_buffer:
-            self._room.ring()
+        self._room.ring()
         if core.state is not _OPEN:
-            # Whatever anybody waited for, it is different now.
-            for wakeup in (self._arrived, self._clock, self._space, self._room, self._to_write):
+            if not self._paced and core.queued > self._send_buffer:
+                core._drop_queued_audio()
+            # Whatever a task waited for may be different now.
+            for wakeup in (self._arrived, self._clock, self._space, self._to_write):
                 wakeup.ring()
+
+    # The tasks that serve it
+
+    async def _serve(self) -> None:
+        # Shielded, so that a handler that is cancelled still has a live session in its `finally` blocks.
+        # It ends by `_stop`, which every way out of `open_session` calls.
+        with self._background:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read)
+                tasks.start_soon(self._write)
+                tasks.start_soon(self._keep_time)
 
     async def _read(self) -> None:
         core = self._core
@@ -401,12 +438,12 @@ class ServerSession:
             elif isinstance(message, CloseMessage):
                 core.receive_close(message.code, message.reason)
             elif core.state is _OPEN or self._inbox_size <= self._inbox_limit:
-                self.meter.messages += 1
+                self.meter.messages_in += 1
                 if isinstance(message, bytes):
                     self.meter.audio_in += len(message)
                 core.receive_message(message)
             # Else we have said goodbye and nobody reads what still comes: only its end matters.
-            self._after_core()
+            self.core_changed()
             # Not after a goodbye: its answer must be seen although nobody reads.
             while self._inbox_size > self._inbox_limit and core.state is _OPEN:
                 await self._space.wait()
@@ -423,8 +460,7 @@ class ServerSession:
                 if isinstance(message, CloseMessage):
                     await self._transport.close(message.code, message.reason)
                     return
-                if core.queued <= self._send_buffer:
-                    self._room.ring()
+                self._room.ring()
                 await self._transport.send(message)
                 if isinstance(message, bytes):
                     self.meter.audio_out += len(message)
@@ -436,7 +472,7 @@ class ServerSession:
             with anyio.move_on_after(_CLOSE_READ_WITHIN):
                 await self._ended.wait()
             core.send_failed()
-            self._after_core()
+            self.core_changed()
         finally:
             self._written.set()
 
@@ -448,7 +484,7 @@ class ServerSession:
             if self._ended.is_set():
                 return
             self._core.handle_timeout(anyio.current_time())
-            self._after_core()
+            self.core_changed()
 
     async def _finish(self, code: int) -> None:
         """Say goodbye, if nobody did, and wait until the writer has nothing left to do."""
@@ -462,7 +498,7 @@ class ServerSession:
     def _stop(self) -> None:
         """End the tasks; a session that is not over by now is lost."""
         self._core.receive_lost("the handler was cancelled")
-        self._after_core()
+        self.core_changed()
         self._background.cancel()
 
 

@@ -328,8 +328,8 @@ async def _end_idle(session: ServerSession, timeout: float) -> None:  # noqa: AS
     """End the session once the client has said nothing for `timeout` seconds, up to twice that: cheaper
     than a look at the clock with every message."""
     seen = -1
-    while session.meter.messages != seen:
-        seen = session.meter.messages
+    while session.meter.messages_in != seen:
+        seen = session.meter.messages_in
         await anyio.sleep(timeout)
     logger.info("session %s: nothing came from the client for %g s", session.session_id, timeout)
     message = f"nothing was heard for {timeout:g} seconds"

@@ -1,4 +1,4 @@
-"""A wake-up call from synchronous code to the one task that waits for it."""
+"""A wake-up call from synchronous code to the tasks that wait for it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ class Wakeup:
         self._event: anyio.Event | None = None
 
     def ring(self) -> None:
-        """Wake the task in `wait`, if one is there."""
+        """Wake the tasks in `wait`."""
         if self._event is not None:
             self._event.set()
+            self._event = None
 
     async def wait(self) -> None:
         """Sleep until the next `ring`."""
-        self._event = anyio.Event()
-        try:
-            await self._event.wait()
-        finally:
-            self._event = None
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()

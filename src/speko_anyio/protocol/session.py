@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from typing import Final, Generic, TypeVar, get_args
+from typing import Final, Generic, TypeAlias, TypeGuard, TypeVar, assert_never, get_args
 
 from . import close_codes, codec, extensions
 from .calls import Calls
 from .commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
-from .dialect import Dialect, EventT
+from .dialect import Dialect, EventT, Message
 from .errors import LocalProtocolError
 from .frames import (
     Audio,
+    Close,
     ErrorFrame,
     Frame,
     Interruption,
@@ -42,7 +43,15 @@ MAX_HELD_ENDS: Final = 16
 """The most ends of answers that a server holds until the client accepts the extension, which takes one round
 trip. A client that never accepts it does not get them."""
 
+ServerFrame: TypeAlias = (
+    Audio | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | ErrorFrame | Close
+)
+"""Any frame that a server sends after `Ready`."""
+
 _OPEN: Final = State.OPEN
+
+_TOOL_CALL: Final = codec.encode(ToolCall()).partition(",")[0]
+"""How the text of a tool call begins."""
 
 
 class ClientDialect(Dialect[Frame], abc.ABC):
@@ -411,6 +420,33 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
     def _audio(self, pcm: bytes) -> Command:
         return AudioIn(pcm, self._audio_rate)
 
+    def send(self, frame: ServerFrame) -> None:
+        """Queue any frame, by the verb that is for it: raises as that does.
+
+        `Audio` must be at `output_sample_rate`; a `Close` is `close` with its code and reason.
+        """
+        match frame:
+            case Audio(pcm=pcm):
+                self.send_audio(pcm)
+            case Transcript(role=role, text=text, final=final):
+                self.send_transcript(role, text, final=final)
+            case ToolCall(call_id=call_id, name=name, arguments=arguments):
+                self.send_tool_call(call_id, name, arguments)
+            case ServerToolCall(id=id, name=name, status=tool_status):
+                self.send_server_tool_call(id, name, tool_status)
+            case Interruption(at=at):
+                self.send_interruption(at)
+            case Usage(input_audio_tokens=heard, output_audio_tokens=said):
+                self.send_usage(heard, said)
+            case ResponseEnd(status=status, reason=reason):
+                self.send_response_end(status, reason)
+            case ErrorFrame(code=code, message=message):
+                self.send_error(code, message)
+            case Close(code=close_code, reason=reason):
+                self.close(close_code, reason)
+            case _:
+                assert_never(frame)
+
     def send_ready(self) -> None:
         """Queue the session's rates: the client may talk. `LocalProtocolError` when already said."""
         self._check_open()
@@ -457,6 +493,11 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
         self._drop_queued_audio()
         self._queue_short(codec.encode(Interruption(at)))
         self._calls.make_moot()
+
+    def withdraw_calls(self) -> None:
+        """Take back the tool calls that nobody has taken to send, for an interruption that follows."""
+        self._queued -= sum(len(item.encode()) for item in self._outbox if _is_tool_call(item))
+        self._outbox[:] = [item for item in self._outbox if not _is_tool_call(item)]
 
     def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
         """Queue the tokens of audio spent since the last report; neither below zero."""
@@ -529,6 +570,10 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
             if self._state is _OPEN:
                 for text in held:
                     self._queue_short(text)
+
+
+def _is_tool_call(message: Message) -> TypeGuard[str]:
+    return isinstance(message, str) and message.startswith(_TOOL_CALL)
 
 
 def _require_text(**values: object) -> None:

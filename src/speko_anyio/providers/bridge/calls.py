@@ -7,11 +7,11 @@ from typing import Final
 from ..recent_ids import RecentIds
 
 _REMEMBERED: Final = 1024
-"""Ids that are not given to another call."""
+"""Ids that no further call is given."""
 
 
 class CallNames:
-    """Which call of the provider's each of the client's is; None stands for one that nobody waits for."""
+    """Maps the client's call ids to the provider's; None stands for a call whose connection is gone."""
 
     __slots__ = ("_limit", "_names", "_used", "_waiting")
 
@@ -22,7 +22,7 @@ class CallNames:
         self._waiting: set[str] = set()
 
     def __len__(self) -> int:
-        """How many calls the client was given and has not answered, nor may forget."""
+        """Count the calls that wait for the client's result."""
         return len(self._waiting)
 
     @property
@@ -31,8 +31,10 @@ class CallNames:
         return len(self._waiting) >= self._limit
 
     def issue(self, provider_id: str) -> str:
-        """A new call: its id for the client. It is the provider's own, unless that was used before: another
-        connection counts anew."""
+        """Open a call and return its id for the client.
+
+        It is the provider's own, unless that was used before: another connection counts anew.
+        """
         call_id = provider_id
         number = 1
         while call_id in self._names or call_id in self._used:
@@ -46,14 +48,14 @@ class CallNames:
         return call_id
 
     def answer(self, call_id: str) -> str | None:
-        """The client has a result: the provider's id of the call, None if nobody waits for it."""
+        """Close the call that the client answers; return the provider's id of it, None if nobody waits."""
         self._waiting.discard(call_id)
         return self._names.pop(call_id, None)
 
-    def make_moot(self) -> None:
-        """An interruption: results are still taken, but the client need not give them."""
+    def abandon_open(self) -> None:
+        """Stop waiting for the open calls after an interruption; their results are still taken."""
         self._waiting.clear()
 
     def disconnect(self) -> None:
-        """The connection that made the calls is gone: no result can reach it."""
+        """Forget where results go: the connection that made the calls is gone."""
         self._names = dict.fromkeys(self._names)

@@ -30,13 +30,13 @@ _NATIVE: Final = {
     "server_error": codes.INTERNAL_ERROR,
     "session_expired": codes.EXPIRED,
 }
-"""What the providers' own codes come to."""
+"""The stable code for each of the providers' own."""
 
 _OPERATORS: Final = {
     codes.UNAUTHORIZED: "the provider does not accept this server's key; tell the server's operator",
     codes.QUOTA_EXCEEDED: "the provider's quota for this server is used up; tell the server's operator",
 }
-"""What is the operator's business alone: the provider's own words may show a part of the key."""
+"""Messages for failures that only the operator can act on: the provider's own may show a part of the key."""
 
 
 def _stable(code: str) -> str:
@@ -44,7 +44,7 @@ def _stable(code: str) -> str:
 
 
 def for_client(error: ErrorFrame, secrets: Iterable[str]) -> ErrorFrame:
-    """`error`, of a dialect, with a stable code and without `secrets`."""
+    """Return a dialect's `error` with a stable code and without `secrets`."""
     code = _stable(error.code)
     message = _OPERATORS.get(code)
     if message is None:
@@ -53,7 +53,7 @@ def for_client(error: ErrorFrame, secrets: Iterable[str]) -> ErrorFrame:
 
 
 def as_told(message: str, secrets: Iterable[str]) -> str:
-    """The provider's `message`, shortened and without `secrets`."""
+    """Return the provider's `message`, shortened and without `secrets`."""
     return hide(message, secrets, "***")[:_MAX_MESSAGE]
 
 
@@ -69,11 +69,11 @@ class Ending(NamedTuple):
 
 
 def judge_opening(error: SpekoError, moment: Moment) -> Ending:
-    """The connection never opened. What an HTTP server says about it is not passed on."""
+    """Judge a connection that never opened. What an HTTP server says about it is not passed on."""
     if isinstance(error, RemoteProtocolError):
         return Ending(ErrorFrame(codes.PROTOCOL_ERROR, str(error)))
     if not isinstance(error, HandshakeError):
-        return Ending(None)  # it was given up on our side
+        return Ending(None)  # we closed it
     match error.status:
         case None:
             return Ending(
@@ -103,7 +103,7 @@ def judge_opening(error: SpekoError, moment: Moment) -> Ending:
 
 
 def judge_end(provider: ProviderDialect, close: Close) -> Ending:
-    """The connection of `provider` ended with `close`."""
+    """Judge the connection of `provider`, which ended with `close`."""
     if provider.verdict is not None:
         return Ending(provider.failure, provider.verdict.retry, provider.verdict.stale)
     failure = provider.failure
@@ -115,6 +115,6 @@ def judge_end(provider: ProviderDialect, close: Close) -> Ending:
     if isinstance(provider.error, RemoteProtocolError):
         return Ending(ErrorFrame(codes.PROTOCOL_ERROR, str(provider.error)))
     if close.code == close_codes.NORMAL:
-        return Ending(None)  # it was given up on our side
+        return Ending(None)  # we closed it
     message = f"the connection to the provider was lost (close code {close.code}); try again"
     return Ending(ErrorFrame(codes.UNAVAILABLE, message), retry=True)
