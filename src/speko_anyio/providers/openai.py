@@ -6,31 +6,25 @@ names are understood, and nothing depends on an event or a field that such serve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+import re
+from typing import Annotated, Final, Literal, Unpack
 
-from msgspec import UNSET
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from ..protocol.errors import LocalProtocolError
-from ..protocol.limits import Limits
 from ..protocol.mint import SessionConfig
-from ..protocol.state import State
 from . import codes
 from .closes import Service
 from .endpoint import AuthStyle, Endpoint, provider_endpoint
-from .openai_config import (
-    SAMPLE_RATE,
-    OpenAIOptions,
-    SemanticVad,
-    ServerVad,
-    UpdateSession,
-    check_model,
-    configure,
-)
-from .options import ServerTool
-from .provider import PROVIDER_LIMITS
-from .realtime import RealtimeDialect
-from .realtime import events as wire
+from .held_input import TurnMode
+from .models import end_notes
+from .options import NameRule, ServerTool, checked, or_unset
+from .provider import DialectOptions
+from .realtime import Flavor, RealtimeDialect
+from .realtime.events import ClientEvent, PcmFormat
+from .realtime.tools import AnyTool, convert_tools
+from .realtime.user import SILENCE_MARGIN_MS, TurnRules
 
 __all__ = [
     "OpenAIDialect",
@@ -44,8 +38,90 @@ __all__ = [
 SESSION_SECONDS: Final = 3600.0
 """How long OpenAI lets a session live; it gives no warning."""
 
+SAMPLE_RATE: Final = 24_000
+"""The one rate there is, in both directions."""
+
+TRANSCRIPTION_MODEL: Final = "gpt-realtime-whisper"
+"""Transcribes words while they are spoken. Its predecessors end on 2027-02-26."""
+
+_SEMANTIC_SILENCE_MS: Final = 500
+_TOOL_NAMES: Final = NameRule(
+    "OpenAI",
+    re.compile(r"[A-Za-z0-9_-]{1,64}"),
+    "1 to 64 ASCII letters, digits, _ and -",
+)
+_NOT_REASONING: Final = re.compile(r"gpt-realtime(-mini|-1\.5)?(-\d{4}-\d\d-\d\d)?\Z")
+"""Models before gpt-realtime-2: they refuse a configuration that speaks of reasoning or parallel calls."""
+
+
+class ServerVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="server_vad"):
+    """Turns by loudness. All of it is sent: the defaults of the service are not those it documents."""
+
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """Higher needs louder speech."""
+    prefix_padding_ms: Annotated[int, Meta(ge=0)] = 300
+    """Audio ahead of the speech that belongs to it."""
+    silence_duration_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
+    """Silence that ends a turn."""
+    create_response: bool = True
+    """Whether a turn is answered without being asked."""
+    interrupt_response: bool = True
+    """Whether speech stops the response in flight."""
+    idle_timeout_ms: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    """Silence after which the model speaks up by itself."""
+
+
+class SemanticVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="semantic_vad"):
+    """Turns by meaning: a speaker who seems to have more to say is waited for, for seconds."""
+
+    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
+    create_response: bool = True
+    """Whether a turn is answered without being asked."""
+    interrupt_response: bool = True
+    """Whether speech stops the response in flight."""
+
+
+class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What only OpenAI has. Anything left out is the service's own default."""
+
+    turns: TurnMode = "auto"
+    turn_detection: ServerVad | SemanticVad = ServerVad()
+    """Only in auto mode."""
+    transcription_model: str | None = TRANSCRIPTION_MODEL
+    """The model that transcribes the user's speech; None for no user transcripts."""
+    transcription_language: str | None = None
+    """ISO 639-1; tells the transcription what to expect."""
+    transcription_prompt: str | None = None
+    """``gpt-realtime-whisper`` accepts none: the prompt is then left out, with a warning."""
+    noise_reduction: Literal["near_field", "far_field"] | None = None
+    """For a microphone at the mouth, or one in the room."""
+    speed: Annotated[float, Meta(ge=0.25, le=1.5)] | None = None
+    """Of the assistant's speech; 1 is usual."""
+    tool_choice: Literal["auto", "none", "required"] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"] | None = None
+    """For one response."""
+    reasoning_effort: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    """Only from gpt-realtime-2 on."""
+    parallel_tool_calls: bool | None = None
+    """Only from gpt-realtime-2 on."""
+    server_tools: tuple[ServerTool, ...] = ()
+    """Tools that OpenAI runs: ``mcp``. Nobody is here to approve a call: set ``require_approval`` to
+    ``never``."""
+
+
 _DEFAULT_OPTIONS: Final = OpenAIOptions()
-_OWN_REQUEST: Final = "client_event_id"
+
+
+_LIVE_MODEL: Final = re.compile(r"(?:.*/)?gpt-live(?:-.*)?", re.IGNORECASE)
+
+
+def check_model(model: str) -> None:
+    """Raise `LocalProtocolError` for a model without realtime sessions: OpenAI would not say why."""
+    if _LIVE_MODEL.fullmatch(model):
+        raise LocalProtocolError(
+            f"{model} has no realtime sessions, since GPT-Live models use another protocol; choose "
+            "a realtime model such as gpt-realtime-2.1"
+        )
 
 
 def openai_endpoint(
@@ -82,62 +158,173 @@ class OpenAIDialect(RealtimeDialect):
     - `config`: the session's parameters; its `provider` and `model` are for `openai_endpoint`.
     - `options`: what only OpenAI has.
     - `ttl`: seconds until the session ends, by default OpenAI's own limit; see `Expiring`.
+    - `session`: see `DialectOptions`.
 
-    `LocalProtocolError` when the configuration can't be used; `notes` says what of it is not honoured. The
-    session is OPEN from the start: the WebSocket is the caller's. Audio is 24 kHz in both directions.
+    Raises `LocalProtocolError` when the configuration can't be used; `notes` says what of it is not honoured.
+    The session is OPEN from the start: the WebSocket is the caller's. Audio is 24 kHz in both directions.
     """
 
     _service = Service.OPENAI
-    _names_requests = True
-    _commits_in_auto = True
-    _endings: ClassVar[Mapping[str, str]] = {"session_expired": codes.EXPIRED}
+    _flavor = Flavor(
+        metadata_key="client_event_id",
+        names_things=True,
+        early_commits=True,
+        complete_arguments=False,
+        endings={"session_expired": codes.EXPIRED},
+    )
 
     def __init__(
         self,
         config: SessionConfig,
         *,
         options: OpenAIOptions = _DEFAULT_OPTIONS,
-        limits: Limits = PROVIDER_LIMITS,
-        close_timeout: float = 5.0,
-        ready_timeout: float = 10.0,
         ttl: float | None = SESSION_SECONDS,
-        warn_before: float = 60.0,
-        state: State = State.OPEN,
+        **session: Unpack[DialectOptions],
     ) -> None:
-        session, rules, notes = configure(config, options)
+        update, rules, notes = _configure(config, options)
         super().__init__(
             rules=rules,
-            update=lambda event_id: UpdateSession(event_id=event_id, session=session),
+            update=update,
             notes=notes,
             input_sample_rate=SAMPLE_RATE,
             output_sample_rate=SAMPLE_RATE,
-            limits=limits,
-            close_timeout=close_timeout,
-            ready_timeout=ready_timeout,
             ttl=ttl,
-            warn_before=warn_before,
-            state=state,
+            **session,
         )
 
-    def _create_response(self) -> tuple[str, wire.ClientEvent]:
-        event_id = self._event_id(wire.CreateResponse)
-        # The metadata comes back with the response: that is how ours is told from the turn detection's.
-        own = wire.ResponseParams({_OWN_REQUEST: event_id})
-        return event_id, wire.CreateResponse(event_id=event_id, response=own)
 
-    def _is_own(self, metadata: Any) -> bool:
-        return wire.dig(metadata, str, _OWN_REQUEST) == self._gate.asked
+# The configuration on the wire
 
-    def _answers_old_request(self, metadata: Any) -> bool:
-        request = wire.dig(metadata, str, _OWN_REQUEST)
-        return request is not None and request != self._gate.asked
 
-    def _cancel(self) -> wire.ClientEvent:
-        response_id = self._gate.response_id
-        return self._make(wire.CancelResponse, response_id=UNSET if response_id is None else response_id)
+class _Transcription(msgspec.Struct, frozen=True, gc=False):
+    model: str
+    language: str | UnsetType = UNSET
+    prompt: str | UnsetType = UNSET
 
-    def _arguments_done(self, event: wire.ArgumentsDone) -> None:
-        # Sent for interrupted calls, too. Whether this one is complete shows at the end of the item or, on
-        # servers that leave that out, at the end of the response.
-        if self._is_live(event.response_id):
-            self._unconfirmed.append(self._arguments_call(event))
+
+class _NoiseReduction(msgspec.Struct, frozen=True, gc=False):
+    type: str
+
+
+class _Input(msgspec.Struct, frozen=True, gc=False):
+    format: PcmFormat
+    transcription: _Transcription | None
+    noise_reduction: _NoiseReduction | None
+    turn_detection: ServerVad | SemanticVad | None
+
+
+class _CustomVoice(msgspec.Struct, frozen=True, gc=False):
+    id: str
+
+
+class _Output(msgspec.Struct, frozen=True, gc=False):
+    format: PcmFormat
+    voice: str | _CustomVoice | UnsetType = UNSET
+    speed: float | UnsetType = UNSET
+
+
+class _Audio(msgspec.Struct, frozen=True, gc=False):
+    input: _Input
+    output: _Output
+
+
+class _Reasoning(msgspec.Struct, frozen=True, gc=False):
+    effort: str
+
+
+class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="realtime"):
+    instructions: str | UnsetType = UNSET
+    output_modalities: tuple[str, ...] = ("audio",)
+    audio: _Audio
+    tools: tuple[AnyTool, ...] | UnsetType = UNSET
+    tool_choice: str | UnsetType = UNSET
+    max_output_tokens: int | str | UnsetType = UNSET
+    reasoning: _Reasoning | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+
+
+class _UpdateSession(ClientEvent, frozen=True, tag="session.update"):
+    """The configuration."""
+
+    session: _Session
+
+
+def _configure(
+    config: SessionConfig, options: OpenAIOptions
+) -> tuple[_UpdateSession, TurnRules, tuple[str, ...]]:
+    """Return the session's parameters as OpenAI has them, how its turns end, and notes on what was changed.
+
+    OpenAI refuses the whole configuration for one field that it does not know. So what it can't honour is
+    left out and noted, and what makes no sense raises `LocalProtocolError` before it is sent.
+    """
+    check_model(config.model)
+    options = checked(options, "OpenAI")
+    tools, tool_notes = convert_tools(config.tools, options.server_tools, _TOOL_NAMES, {})
+    notes = [*_general_notes(config), *end_notes(config.model, options.transcription_model), *tool_notes]
+    reasoning, parallel = options.reasoning_effort, options.parallel_tool_calls
+    if _NOT_REASONING.match(config.model) and (reasoning is not None or parallel is not None):
+        notes.append(f"{config.model} knows neither reasoning_effort nor parallel_tool_calls: left out")
+        reasoning = parallel = None
+    prompt = options.transcription_prompt
+    if prompt is not None and options.transcription_model == TRANSCRIPTION_MODEL:
+        notes.append(
+            f"{TRANSCRIPTION_MODEL} accepts no prompt, so transcription_prompt is left out; to use it, "
+            "choose another transcription_model, such as gpt-live-transcribe"
+        )
+        options = msgspec.structs.replace(options, transcription_prompt=None)
+    session = _Session(
+        instructions=or_unset(config.system_prompt),
+        audio=_Audio(_input(options), _output(config, options)),
+        tools=tools or UNSET,
+        tool_choice=or_unset(options.tool_choice),
+        max_output_tokens=or_unset(options.max_output_tokens),
+        reasoning=UNSET if reasoning is None else _Reasoning(reasoning),
+        parallel_tool_calls=or_unset(parallel),
+    )
+    return _UpdateSession(session=session), _rules(options), tuple(notes)
+
+
+def _general_notes(config: SessionConfig) -> list[str]:
+    notes = []
+    if config.temperature is not None:
+        notes.append("OpenAI Realtime has no temperature: left out")
+    for direction, rate in (("input", config.input_sample_rate), ("output", config.output_sample_rate)):
+        if rate not in (None, SAMPLE_RATE):
+            notes.append(
+                f"OpenAI Realtime has {direction} audio at {SAMPLE_RATE} Hz only: {rate} is resampled"
+            )
+    return notes
+
+
+def _input(options: OpenAIOptions) -> _Input:
+    transcription = noise_reduction = None
+    if options.transcription_model is not None:
+        transcription = _Transcription(
+            options.transcription_model,
+            or_unset(options.transcription_language),
+            or_unset(options.transcription_prompt),
+        )
+    if options.noise_reduction is not None:
+        noise_reduction = _NoiseReduction(options.noise_reduction)
+    turn_detection = options.turn_detection if options.turns == "auto" else None
+    return _Input(PcmFormat(SAMPLE_RATE), transcription, noise_reduction, turn_detection)
+
+
+def _output(config: SessionConfig, options: OpenAIOptions) -> _Output:
+    voice: str | _CustomVoice | UnsetType = or_unset(config.voice)
+    if isinstance(voice, str) and voice.startswith("voice_"):
+        voice = _CustomVoice(voice)
+    return _Output(PcmFormat(SAMPLE_RATE), voice, or_unset(options.speed))
+
+
+def _rules(options: OpenAIOptions) -> TurnRules:
+    detection = options.turn_detection
+    semantic = isinstance(detection, SemanticVad)
+    silence = _SEMANTIC_SILENCE_MS if isinstance(detection, SemanticVad) else detection.silence_duration_ms
+    return TurnRules(
+        auto=options.turns == "auto",
+        silence_ms=silence + SILENCE_MARGIN_MS,
+        semantic=semantic,
+        interrupts=detection.interrupt_response,
+        creates=detection.create_response,
+    )

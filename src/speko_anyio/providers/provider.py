@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar, Final, NamedTuple
+from collections.abc import Callable
+from typing import ClassVar, Final, NamedTuple, TypedDict
 
 from ..protocol import close_codes
 from ..protocol.errors import LocalProtocolError, SpekoError
-from ..protocol.frames import Close, ErrorFrame, ResponseEnd, Transcript
+from ..protocol.frames import Close, ErrorFrame, Frame, ResponseEnd, Transcript
 from ..protocol.limits import Limits
 from ..protocol.pcm import Buffer, pcm_bytes
 from ..protocol.session import ClientDialect
 from ..protocol.state import Signal, State
+from ..protocol.timers import Timers
 from . import closes, codes
 from .heard import HeardEstimate
 from .held_input import HeldInput
@@ -36,6 +38,37 @@ class ProviderSession(NamedTuple):
     """With this, xAI resumes the conversation in another session."""
 
 
+class SessionTimers:
+    """Timers that start only while the session is open: after that only its end is waited for."""
+
+    __slots__ = ("_is_open", "_timers", "stop")
+
+    def __init__(self, timers: Timers, is_open: Callable[[], bool]) -> None:
+        self._timers = timers
+        self._is_open = is_open
+        self.stop: Final = timers.stop
+
+    def start(self, name: str, seconds: float) -> None:
+        """Start a timer, or start it again; see `Timers.start`."""
+        if self._is_open():
+            self._timers.start(name, seconds)
+
+
+class DialectOptions(TypedDict, total=False):
+    """What the dialects of all providers take; every time is in seconds."""
+
+    limits: Limits
+    """Bounds on what the provider may send, and on what may wait to be sent; default `PROVIDER_LIMITS`."""
+    close_timeout: float
+    """For the provider's answer to our close; default 5."""
+    ready_timeout: float
+    """From the opening until the provider must have accepted the configuration; default 10."""
+    warn_before: float
+    """Before the end that `ttl` tells, at which `Expiring` is delivered; default 60."""
+    state: State
+    """OPEN, the default, where the WebSocket is the caller's; CONNECTING beneath a byte level."""
+
+
 class ProviderDialect(ClientDialect, abc.ABC):
     """The client's side of a session with a provider. `HeardEstimate.clock` tells how the caller makes the
     truncation of interrupted audio exact.
@@ -57,12 +90,12 @@ class ProviderDialect(ClientDialect, abc.ABC):
         input_sample_rate: int,
         output_sample_rate: int,
         notes: tuple[str, ...],
-        ready_timeout: float,
-        limits: Limits,
-        close_timeout: float,
         ttl: float | None,
-        warn_before: float,
-        state: State,
+        limits: Limits = PROVIDER_LIMITS,
+        close_timeout: float = 5.0,
+        ready_timeout: float = 10.0,
+        warn_before: float = 60.0,
+        state: State = State.OPEN,
     ) -> None:
         self._ready_timeout = ready_timeout  # first: the timers start with what follows
         super().__init__(
@@ -138,6 +171,11 @@ class ProviderDialect(ClientDialect, abc.ABC):
         """Whether the session can still be resumed, if it has ended."""
         return self.failure is None if self.verdict is None else self.verdict.retry
 
+    @property
+    def held_audio_dropped(self) -> int:
+        """Bytes of audio that were sent before `Ready` and were too many to keep: the oldest go first."""
+        return self._held.dropped
+
     @abc.abstractmethod
     def _take_open_texts(self) -> list[Transcript]:
         """The texts of both sides that were not final: nothing more comes of them."""
@@ -153,9 +191,31 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     def _not_ready(self) -> None:
         message = f"the provider did not accept the session within {self._ready_timeout:g} s; try again"
-        self.failure = ErrorFrame(codes.NOT_READY, message)
-        self._events.append(self.failure)
-        self.close(close_codes.NORMAL, codes.NOT_READY)
+        self._fail(ErrorFrame(codes.NOT_READY, message))
+
+    def _fail(self, error: ErrorFrame, reason: str | None = None) -> None:
+        """End the session with `error`; the reason of the close is its code, if no other is given."""
+        self.failure = error
+        self._emit(error)
+        self.close(close_codes.NORMAL, error.code if reason is None else reason)
+
+    def _break(self, close_code: int, message: str) -> None:
+        """End the session because the provider broke its protocol, unless it has ended already."""
+        if self._state is not State.CLOSED:
+            self._violated(close_code, message)
+
+    def _emit(self, *frames: Frame | None) -> None:
+        """Deliver frames to the caller, unless the session has ended; skip None."""
+        for frame in frames:
+            if frame is None or self._state is State.CLOSED:
+                continue
+            if isinstance(frame, Transcript) and len(frame.text) > self.limits.max_text_size:
+                self._violated(
+                    close_codes.TOO_BIG,
+                    f"the provider sent a transcript of more than {self.limits.max_text_size} characters",
+                )
+            else:
+                self._events.append(frame)
 
     def _timer_expired(self, name: str, late: float) -> None:
         # At that time, even servers that give no reason close.

@@ -1,10 +1,18 @@
-"""A memory of the last few names: repeats and latecomers are recognised, and memory stays bounded."""
+"""Bounded memory: the newest names, to recognise repeats and latecomers."""
 
 from __future__ import annotations
 
+from typing import Any
+
+
+def drop_oldest(mapping: dict[Any, Any], limit: int) -> None:
+    """Remove the oldest entry of `mapping` if there are more than `limit`: call it after each addition."""
+    if len(mapping) > limit:
+        del mapping[next(iter(mapping))]
+
 
 class RecentIds:
-    """A set that forgets its oldest name when it holds `limit`."""
+    """A set that holds the newest `limit` names."""
 
     __slots__ = ("_limit", "_names")
 
@@ -24,10 +32,9 @@ class RecentIds:
         self._names.clear()
 
     def add(self, name: str) -> bool:
-        """Remember `name`; False when it was known."""
+        """Remember `name`; return False if it was known."""
         if name in self._names:
             return False
         self._names[name] = None
-        if len(self._names) > self._limit:
-            del self._names[next(iter(self._names))]
+        drop_oldest(self._names, self._limit)
         return True

@@ -6,32 +6,78 @@ response that the user talks over may never be called done, usage and voice stan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+import re
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final, Literal, Unpack
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from ..protocol.errors import LocalProtocolError
-from ..protocol.frames import ResponseEnd
-from ..protocol.limits import Limits
-from ..protocol.mint import SessionConfig
-from ..protocol.state import State
+from ..protocol.frames import Frame, Transcript
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
 from . import codes
 from .closes import Service
 from .endpoint import AuthStyle, Endpoint, provider_endpoint
-from .options import ServerTool
-from .provider import PROVIDER_LIMITS
-from .realtime import RealtimeDialect
-from .realtime import events as wire
-from .realtime.gate import Phase
-from .realtime.user import first_part, part_of
+from .held_input import TurnMode
+from .options import NameRule, ServerTool, checked, or_unset
+from .provider import DialectOptions
+from .realtime import Flavor, RealtimeDialect
+from .realtime.events import ClientEvent, PcmFormat, UserCompleted
+from .realtime.tools import AnyTool, convert_tools
+from .realtime.transcripts import first_part, part_of
+from .realtime.user import SILENCE_MARGIN_MS, TurnRules, UserText, UserWords
 from .recent_ids import RecentIds
-from .xai_config import UpdateSession, XAIOptions, XAIVad, configure
 
 __all__ = ["ServerTool", "XAIDialect", "XAIOptions", "XAIVad", "xai_endpoint"]
 
-_DEFAULT_OPTIONS: Final = XAIOptions()
+_TOOL_NAMES: Final = NameRule("xAI", re.compile(r".*\S.*", re.DOTALL), "a name that is not blank")
+"""xAI documents no rule, and nobody has reported one."""
 
-_REMEMBERED_TEXTS: Final = 256
-"""Of the user's: a late word of one of these begins no new turn."""
+_INNER_TOOLS: Final = {
+    "web_search": ("web_search_with_snippets", "browse_page"),
+    "x_search": ("x_user_search", "x_keyword_search", "x_semantic_search", "x_thread_fetch"),
+    "file_search": ("collections_search",),
+    "collections_search": ("file_search",),
+    "code_interpreter": ("code_execution",),
+    "code_execution": ("code_interpreter",),
+}
+"""Names that xAI's own tools use internally: a function with one of them makes the first response fail."""
+
+_INNER_TOOLS_BY_SETTING: Final = {
+    "enable_image_understanding": "view_image",
+    "enable_video_understanding": "view_x_video",
+}
+
+
+class XAIVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="server_vad"):
+    """How xAI detects turns."""
+
+    threshold: Annotated[float, Meta(ge=0.1, le=0.9)] = 0.85
+    """Higher needs louder speech."""
+    prefix_padding_ms: Annotated[int, Meta(ge=0)] = 333
+    """Audio ahead of the speech that belongs to it."""
+    silence_duration_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
+    """Silence that ends a turn."""
+    idle_timeout_ms: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    """Silence after which the model speaks up by itself."""
+
+
+class XAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What only xAI has. Anything left out is the service's own default."""
+
+    turns: TurnMode = "auto"
+    turn_detection: XAIVad = XAIVad()
+    """Only in auto mode."""
+    transcription_model: str | None = "grok-transcribe"
+    """Writes down what the user says while it is said; None: what was said comes when it was."""
+    resumption: bool = False
+    """Whether the conversation can be resumed, for 30 minutes; see `xai_endpoint`."""
+    server_tools: tuple[ServerTool, ...] = ()
+    """Tools that xAI runs: ``web_search``, ``x_search``, ``file_search``, ``mcp``."""
+
+
+_DEFAULT_OPTIONS: Final = XAIOptions()
 
 
 def xai_endpoint(
@@ -72,6 +118,79 @@ def xai_endpoint(
     )
 
 
+_REMEMBERED_TEXTS: Final = 256
+"""Of the user's: a late word of one of these begins no new turn."""
+
+
+class XAIWords(UserWords):
+    """The user's transcripts, which xAI calls complete again and again while the user goes on after pauses.
+
+    The latest text is final once somebody else speaks: a new text of the user, or the model.
+    """
+
+    follows_assistant = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known = RecentIds(_REMEMBERED_TEXTS)
+        self._current: str | None = None
+        """The name of the latest text, which may still grow unless it is answered."""
+        self._answered = False
+        self._complete: str | None = None
+        """The latest text, if it was called complete and may still grow."""
+
+    def speech_started(self, item_id: str | None) -> list[Transcript]:
+        final: list[Transcript] = []
+        if item_id is not None:
+            final = self._go_on_with(first_part(item_id))
+            self._answered = False
+        return [*final, *super().speech_started(item_id)]
+
+    def committed(self, item_id: str | None) -> list[Transcript]:
+        final = [] if item_id is None else self._go_on_with(first_part(item_id))
+        return [*final, *super().committed(item_id)]
+
+    def receive(self, event: UserText) -> Sequence[Frame]:
+        part = part_of(event)
+        final = self._go_on_with(part)
+        if not isinstance(event, UserCompleted):
+            return [*final, *super().receive(event)]
+        text = event.transcript or ""
+        if event.status == "in_progress":
+            return [*final, *self._texts.replace(part, text)]
+        if self._answered or part != self._current:
+            # It is late: whoever would have made it final has spoken.
+            return [*final, *self._texts.finish(part, text)]
+        self._complete = text
+        return [*final, *self._texts.replace(part, text)]
+
+    def assistant_speaks(self, *, user_speaking: bool) -> list[Transcript]:
+        self._answered = not user_speaking
+        return self._settle()
+
+    def response_over(self) -> list[Transcript]:
+        final = self._settle()
+        self._answered = True
+        # Other texts were never called complete, and a whole turn has passed since.
+        return [*final, *self._texts.finish_all(but=self._current)]
+
+    def _go_on_with(self, part: str) -> list[Transcript]:
+        """Note that the user's words belong to that text: if it is new, none before it grows."""
+        if not self._known.add(part):
+            return []
+        final = self._settle()
+        self._current = part
+        self._answered = False
+        return final
+
+    def _settle(self) -> list[Transcript]:
+        """Return the latest text as final, if it was called complete: somebody else speaks."""
+        if self._complete is None or self._current is None:
+            return []
+        text, self._complete = self._complete, None
+        return self._texts.finish(self._current, text)
+
+
 class XAIDialect(RealtimeDialect):
     """A session with xAI over WebSocket messages.
 
@@ -79,50 +198,41 @@ class XAIDialect(RealtimeDialect):
       gives either of the rates of a Speko session.
     - `options`: what only xAI has.
     - `ttl`: seconds until the session ends, if known: xAI has changed its limit more than once.
+    - `session`: see `DialectOptions`.
 
-    `LocalProtocolError` when the configuration can't be used; `notes` says what of it is not honoured. The
-    session is OPEN from the start: the WebSocket is the caller's.
+    Raises `LocalProtocolError` when the configuration can't be used; `notes` says what of it is not honoured.
+    The session is OPEN from the start: the WebSocket is the caller's.
     """
 
     _service = Service.XAI
-    _names_requests = False
-    _commits_in_auto = False
-    _endings: ClassVar[Mapping[str, str]] = {"max_duration": codes.EXPIRED, "timeout": codes.IDLE_TIMEOUT}
+    _flavor = Flavor(
+        words=XAIWords,
+        metadata_key=None,
+        names_things=False,
+        early_commits=False,
+        complete_arguments=True,
+        endings={"max_duration": codes.EXPIRED, "timeout": codes.IDLE_TIMEOUT},
+    )
 
     def __init__(
         self,
         config: SessionConfig,
         *,
         options: XAIOptions = _DEFAULT_OPTIONS,
-        limits: Limits = PROVIDER_LIMITS,
-        close_timeout: float = 5.0,
-        ready_timeout: float = 10.0,
         ttl: float | None = None,
-        warn_before: float = 60.0,
-        state: State = State.OPEN,
+        **session: Unpack[DialectOptions],
     ) -> None:
-        session, rules, notes, input_rate, output_rate = configure(config, options)
+        update, rules, notes = _configure(config, options)
         super().__init__(
             rules=rules,
-            update=lambda event_id: UpdateSession(event_id=event_id, session=session),
+            update=update,
             notes=notes,
-            input_sample_rate=input_rate,
-            output_sample_rate=output_rate,
-            limits=limits,
-            close_timeout=close_timeout,
-            ready_timeout=ready_timeout,
+            input_sample_rate=config.input_sample_rate or DEFAULT_SAMPLE_RATE,
+            output_sample_rate=config.output_sample_rate or DEFAULT_SAMPLE_RATE,
             ttl=ttl,
-            warn_before=warn_before,
-            state=state,
+            **session,
         )
         self._resumable = options.resumption
-        self._texts = RecentIds(_REMEMBERED_TEXTS)
-        """Names of what the user said in turn."""
-        self._text: str | None = None
-        """The last of them, which may still grow unless it is answered."""
-        self._answered = False
-        self._said: tuple[str, str] | None = None
-        """That text, and its name, when it is called complete and may still grow."""
 
     @property
     def resumption(self) -> str | None:
@@ -130,75 +240,88 @@ class XAIDialect(RealtimeDialect):
         over = not self._may_resume or self._ending.reason == codes.IDLE_TIMEOUT
         return self.provider_session.conversation_id if self._resumable and not over else None
 
-    def _create_response(self) -> tuple[str, wire.ClientEvent]:
-        return self._event_id(wire.CreateResponse), wire.CreateResponse()
 
-    def _is_own(self, metadata: Any) -> bool:
-        return metadata is not None
+# The configuration on the wire
 
-    def _cancel(self) -> wire.ClientEvent:
-        return self._make(wire.CancelResponse)
 
-    def _arguments_done(self, event: wire.ArgumentsDone) -> None:
-        if self._is_live(event.response_id):
-            self._issue_call(event.response_id, self._arguments_call(event))
+class _Transcription(msgspec.Struct, frozen=True, gc=False):
+    model: str
 
-    def _receive_user_text(
-        self, event: wire.UserDelta | wire.UserUpdated | wire.UserCompleted | wire.UserFailed
-    ) -> None:
-        part = part_of(event)
-        self._user_goes_on_with(part)
-        if not isinstance(event, wire.UserCompleted):
-            super()._receive_user_text(event)
-            return
-        text = event.transcript or ""
-        if event.status == "in_progress":
-            self._tell(self._user.replace(part, text))
-        elif self._answered or part != self._text:
-            # It comes late: whoever would have made it final has spoken.
-            self._tell(self._user.finish(part, text))
-        else:
-            # Complete, and yet it comes again when the speaker goes on after a pause.
-            self._tell(self._user.replace(part, text))
-            self._said = part, text
 
-    def _speech_started(self, item_id: str | None) -> None:
-        if item_id is not None:
-            self._user_goes_on_with(first_part(item_id))
-            self._answered = False
-        super()._speech_started(item_id)
+class _Input(msgspec.Struct, frozen=True, gc=False):
+    format: PcmFormat
+    transcription: _Transcription | UnsetType = UNSET
 
-    def _audio_committed(self, item_id: str | None) -> None:
-        if item_id is not None:
-            self._user_goes_on_with(first_part(item_id))
-        super()._audio_committed(item_id)
 
-    def _is_live(self, response_id: str | None) -> bool:
-        live = super()._is_live(response_id)
-        if live:
-            self._user_is_done()
-            self._answered = not self._turn.speaking
-        return live
+class _Output(msgspec.Struct, frozen=True, gc=False):
+    format: PcmFormat
 
-    def _end_response(self, end: ResponseEnd | None = None) -> None:
-        if not self._turn.speaking and self._gate.phase is not Phase.CANCELLING:
-            self._user_is_done()
-            self._answered = True
-            for transcript in self._user.finish_all(but=self._text):
-                # It was never called complete, and a whole turn has passed since.
-                self._tell(transcript)
-        super()._end_response(end)
 
-    def _user_goes_on_with(self, part: str) -> None:
-        """The user's words belong to that text: if it is a new one, none before it grows."""
-        if self._texts.add(part):
-            self._user_is_done()
-            self._text = part
-            self._answered = False
+class _Audio(msgspec.Struct, frozen=True, gc=False):
+    input: _Input
+    output: _Output
 
-    def _user_is_done(self) -> None:
-        """Someone else speaks: what the user said will not grow."""
-        if self._said is not None:
-            part, text = self._said
-            self._said = None
-            self._tell(self._user.finish(part, text))
+
+class _NoDetection(msgspec.Struct, frozen=True, gc=False):
+    type: None = None
+
+
+class _Resumption(msgspec.Struct, frozen=True, gc=False):
+    enabled: Literal[True] = True
+
+
+class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    instructions: str | UnsetType = UNSET
+    voice: str | UnsetType = UNSET
+    turn_detection: XAIVad | _NoDetection
+    audio: _Audio
+    tools: tuple[AnyTool, ...] | UnsetType = UNSET
+    resumption: _Resumption | UnsetType = UNSET
+
+
+class _UpdateSession(ClientEvent, frozen=True, tag="session.update"):
+    """The configuration."""
+
+    session: _Session
+
+
+def _reserved_names(server_tools: Sequence[ServerTool]) -> Iterator[tuple[str, str]]:
+    """Names that functions can't have, each with the enabled tool that uses it."""
+    for tool in server_tools:
+        for name in (tool.type, *_INNER_TOOLS.get(tool.type, ())):
+            yield name, tool.type
+        for setting, name in _INNER_TOOLS_BY_SETTING.items():
+            if tool.settings.get(setting):
+                yield name, tool.type
+
+
+def _configure(
+    config: SessionConfig, options: XAIOptions
+) -> tuple[_UpdateSession, TurnRules, tuple[str, ...]]:
+    """Return the session's parameters as xAI has them, how its turns end, and notes on what was changed.
+
+    Raises `LocalProtocolError` when they can't be used.
+    """
+    options = checked(options, "xAI")
+    reserved = dict(_reserved_names(options.server_tools))
+    tools, notes = convert_tools(config.tools, options.server_tools, _TOOL_NAMES, reserved)
+    if config.temperature is not None:
+        notes = ("xAI documents no temperature: left out", *notes)
+    input_rate = config.input_sample_rate or DEFAULT_SAMPLE_RATE
+    output_rate = config.output_sample_rate or DEFAULT_SAMPLE_RATE
+    model = options.transcription_model
+    auto = options.turns == "auto"
+    session = _Session(
+        instructions=or_unset(config.system_prompt),
+        voice=or_unset(config.voice),
+        # Always said: what xAI does without it is not what its documentation says.
+        turn_detection=options.turn_detection if auto else _NoDetection(),
+        audio=_Audio(
+            _Input(PcmFormat(input_rate), UNSET if model is None else _Transcription(model)),
+            _Output(PcmFormat(output_rate)),
+        ),
+        tools=tools or UNSET,
+        resumption=_Resumption() if options.resumption else UNSET,
+    )
+    rules = TurnRules(auto=auto, silence_ms=options.turn_detection.silence_duration_ms + SILENCE_MARGIN_MS)
+    return _UpdateSession(session=session), rules, notes

@@ -1,5 +1,5 @@
 """What the dialects of the OpenAI Realtime protocol and of its xAI relative share."""
 
-from .dialect import RealtimeDialect, RealtimeStats
+from .dialect import Flavor, RealtimeDialect, RealtimeStats
 
-__all__ = ["RealtimeDialect", "RealtimeStats"]
+__all__ = ["Flavor", "RealtimeDialect", "RealtimeStats"]

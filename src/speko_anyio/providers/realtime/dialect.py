@@ -1,54 +1,340 @@
-"""What the dialects of the OpenAI Realtime protocol and of its xAI relative share.
+"""The OpenAI Realtime protocol as a dialect, with the differences of its relatives as data.
 
 The frames are those of a Speko session: `Ready` once the provider accepted the configuration, audio at the
-*provider's* rates (`input_sample_rate`, `output_sample_rate`: whoever wants others resamples), transcripts,
-tool calls, interruptions, usage, errors, and one `Close`. What differs between the two is in `openai.py` and
-`xai.py`; the state has its own modules: `gate.py`, `turns.py`, `calls.py`, `transcripts.py`, and `heard.py`
-above.
+*provider's* rates (`input_sample_rate`, `output_sample_rate`; resample for others), transcripts, tool calls,
+interruptions, usage, errors, and one `Close`.
+
+The dialect decodes events, hands them to the parts that own the state (`user`, `assistant`, `calls` and
+`gate`), and sends and delivers what follows. The parts know neither it nor each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack, assert_never
+
+import msgspec
+from msgspec import UNSET
 
 from ...protocol import close_codes
 from ...protocol.codec import MalformedMessage
-from ...protocol.frames import ErrorFrame, Frame, Ready, Unknown
+from ...protocol.errors import LocalProtocolError
+from ...protocol.frames import (
+    Audio,
+    ErrorFrame,
+    Frame,
+    Interruption,
+    Ready,
+    ResponseEnd,
+    Role,
+    ToolCall,
+    Transcript,
+    Unknown,
+)
+from ...protocol.pcm import Buffer
 from ...protocol.session import MAX_SAMPLE_RATE
 from ...protocol.state import State
 from .. import codes
+from ..held_input import TurnEnd
 from ..lenient import fit, text_of
-from ..provider import ProviderSession
+from ..provider import DialectOptions, ProviderDialect, ProviderSession, SessionTimers
 from . import errors
 from . import events as wire
-from .assistant import AssistantSide
-from .base import RESPONSE_TIMEOUT, RealtimeStats
+from .assistant import Assistant, end_of
+from .calls import Call, ServerTools, ToolCalls, asks_for_approval, is_server_tool
 from .errors import Verdict
-from .gate import Phase, Reason
-from .tools import asks_for_approval
-from .user import part_of
-
-__all__ = ["RealtimeDialect", "RealtimeStats"]
+from .gate import Phase, Reason, ResponseGate
+from .transcripts import part_of
+from .user import Put, TurnRules, User, UserWords
 
 
-class RealtimeDialect(AssistantSide):
-    """What comes in, errors, and time; the rest is inherited."""
+class RealtimeStats(msgspec.Struct):
+    """Counts of what happened and gave no frame."""
+
+    unknown_events: int = 0
+    """Events of a type this version does not know; each also gave an `Unknown`."""
+    odd_fields: int = 0
+    """Fields that were not of their documented type, mended or left out; see `lenient`."""
+    benign_errors: int = 0
+    """Errors that are the harmless end of a race."""
+    late_events: int = 0
+    """Events of a response that was over or cut off."""
+    repeated_events: int = 0
+    """Begins, ends and calls that were reported before."""
+    skipped_commits: int = 0
+    """Turns that ended with less audio than can be committed."""
+
+
+class Flavor(msgspec.Struct, frozen=True, kw_only=True):
+    """How one provider speaks this protocol."""
+
+    words: type[UserWords] = UserWords
+    """Makes the user's transcripts."""
+    metadata_key: str | None
+    """Where a request's metadata has its event id; None: requests have no metadata. See `ResponseGate`."""
+    names_things: bool
+    """Whether our messages carry an ``event_id``, which errors then name, and cancel a response by its id."""
+    early_commits: bool
+    """Whether a commit is understood where the provider detects turns."""
+    complete_arguments: bool
+    """Whether complete arguments mean a complete call. OpenAI sends them for interrupted calls, too."""
+    endings: Mapping[str, str]
+    """The errors that announce a close, by code or type, and its reason."""
+
+
+class RealtimeDialect(ProviderDialect, abc.ABC):
+    """A session over WebSocket messages.
+
+    - `rules`: how turns end.
+    - `update`: the message that configures the session.
+
+    The remaining parameters are those of `ProviderDialect`. Raises `LocalProtocolError` if the configuration
+    can't be sent.
+    """
+
+    _flavor: Flavor
+
+    def __init__(
+        self,
+        *,
+        rules: TurnRules,
+        update: wire.ClientEvent,
+        notes: tuple[str, ...],
+        input_sample_rate: int,
+        output_sample_rate: int,
+        ttl: float | None,
+        **options: Unpack[DialectOptions],
+    ) -> None:
+        try:
+            wire.encode(update)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise LocalProtocolError(
+                f"the configuration can't be written as JSON: {error}; pass text and plain data"
+            ) from None
+        super().__init__(
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            notes=notes,
+            ttl=ttl,
+            **options,
+        )
+        flavor = self._flavor
+        timers = SessionTimers(self._timers, lambda: self._state is State.OPEN)
+        self.stats = RealtimeStats()
+        self._update = update
+        self._configured = False
+        self._ids = wire.EventIds(on_wire=flavor.names_things)
+        self._gate = ResponseGate(timers, auto=rules.auto, metadata_key=flavor.metadata_key)
+        self._user = User(
+            rules,
+            flavor.words(),
+            self._ids,
+            timers,
+            sample_rate=input_sample_rate,
+            early_commits=flavor.early_commits,
+        )
+        self._assistant = Assistant(self.playback, output_sample_rate)
+        self._calls = ToolCalls(self.limits.max_open_calls)
+        self._server_tools = ServerTools()
+
+    # State
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+        return self._calls.open
+
+    def takes_result(self, call_id: str) -> bool:
+        return call_id in self._calls
+
+    @property
+    def responding(self) -> bool:
+        return self._gate.in_flight
+
+    @property
+    def odd_fields(self) -> int:
+        return self.stats.odd_fields
+
+    @property
+    def at_rest(self) -> bool:
+        return self._may_request and self._gate.deferred is None and not self._calls.open
+
+    def _take_open_texts(self) -> list[Transcript]:
+        return [*self._user.words.finish_all(), *self._assistant.words.finish_all()]
+
+    def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
+        if not self._gate.in_flight or not self._assistant.seen:
+            return None
+        self._assistant.seen = False
+        return ResponseEnd("interrupted" if wanted or self._gate.phase is Phase.CANCELLING else "failed")
+
+    # Verbs
+
+    def send_audio(self, pcm: Buffer) -> None:
+        """Queue audio as `ClientDialect` says, at `input_sample_rate`.
+
+        Before `Ready` it is held, at most 10 seconds of it: the oldest is dropped and counted in
+        `held_audio_dropped`.
+        """
+        pcm = self._checked_audio(pcm)
+        if not pcm:
+            return
+        if self._accepted:
+            self._user.append(pcm, self._queue)
+        else:
+            self._held.add(pcm)
+
+    def commit(self) -> None:
+        """End the user's turn: what was sent is to be answered now. Raises as `send_audio`.
+
+        In manual mode, less than 100 ms of audio since the last turn is no turn: nothing happens, and
+        `stats.skipped_commits` counts it.
+        """
+        self._end_turn("commit")
+
+    def end_turn(self) -> None:
+        """Act like `commit` in manual mode; otherwise let the provider's turn detection find the end."""
+        self._end_turn("end_turn")
+
+    def clear(self) -> None:
+        self._check_open()
+        if self._accepted:
+            self._user.clear(self._queue)
+        else:
+            self._held.clear()
+
+    def interrupt(self, *, played_ms: int | None = None) -> None:
+        """Stop the response in flight (barge-in), and tell the provider what of it was heard.
+
+        `played_ms`: milliseconds that were heard of the item being played, if the caller knows better than
+        the estimate of `playback`. Raises as `send_audio`. Does nothing when there is nothing to stop.
+        """
+        self._check_open()
+        if not self._accepted:
+            return
+        gate = self._gate
+        requested = gate.phase is Phase.REQUESTED and not gate.unwanted
+        if requested or gate.phase is Phase.ACTIVE or self.playback.unplayed_ms > 0:
+            cancel = [self._cancel()] if gate.phase is Phase.ACTIVE else []
+            self._queue([*cancel, *self._corrections(played_ms)])
+            gate.unwanted = gate.unwanted or requested
+            self._interrupted("assistant")
+        gate.drop_deferred_turn()
+
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        self._check_result(call_id, output)
+        item = wire.FunctionCallOutput(self._calls.provider_id(call_id), output)
+        result = self._ids.make(wire.CreateItem, item=item)
+        if self._calls.completes(call_id):
+            self._queue_and_request(result, Reason.TOOLS, self._queue, lambda: self._calls.answer(call_id))
+        else:
+            self._queue([result])
+            self._calls.answer(call_id)
+
+    def _end_turn(self, verb: TurnEnd) -> None:
+        self._check_open()
+        if self._accepted:
+            self._turn_over(verb, self._queue)
+        else:
+            self._held.end_turn(verb)
+
+    def _turn_over(self, verb: TurnEnd, put: Put) -> None:
+        user = self._user
+        if user.rules.auto:
+            user.end_turn(verb, put)
+        elif user.may_commit:
+            commit = self._ids.make(wire.CommitAudio)
+            self._queue_and_request(commit, Reason.TURN, put, user.all_committed)
+        else:
+            self.stats.skipped_commits += 1
+
+    # Requests for responses
+
+    @property
+    def _may_request(self) -> bool:
+        """Whether a response may be requested now: none is in flight, and the user is not speaking."""
+        return self._gate.idle and not self._user.speaking
+
+    def _create_response(self) -> tuple[str, wire.ClientEvent]:
+        """Make a request for a response. Return its event id, whether or not that is sent, and it."""
+        flavor = self._flavor
+        event_id = self._ids.next(wire.CreateResponse)
+        request = wire.CreateResponse(
+            event_id=event_id if flavor.names_things else UNSET,
+            # The metadata comes back with the response: that tells ours from those of the turn detection.
+            response=UNSET
+            if flavor.metadata_key is None
+            else wire.ResponseParams({flavor.metadata_key: event_id}),
+        )
+        return event_id, request
+
+    def _queue_and_request(
+        self, event: wire.ClientEvent, reason: Reason, put: Put, queued: Callable[[], None]
+    ) -> None:
+        """Queue a message, with a request for the response to it: at once if it may be made, or deferred.
+
+        `queued` is called once the message is queued. Nothing happens if `put` raises.
+        """
+        if self._may_request:
+            event_id, request = self._create_response()
+            put([event, request])
+            queued()
+            self._requested(event_id, reason)
+        else:
+            put([event])
+            queued()
+            self._gate.defer(reason)
+            self._request_deferred()
+
+    def _requested(self, event_id: str, reason: Reason) -> None:
+        self._gate.requested(event_id, reason)
+        self._calls.forget_acknowledgements()
+
+    def _request_deferred(self) -> None:
+        """Request the deferred response, if there is one and it may be requested."""
+        reason = self._gate.deferred
+        if reason is None or self._state is not State.OPEN or not self._gate.idle:
+            return
+        if self._user.speaking:
+            self._user.wait_for_speech_end()
+            return
+        event_id, request = self._create_response()
+        self._send([request])
+        self._requested(event_id, reason)
+
+    def _cancel(self) -> wire.ClientEvent:
+        """Make the message that cancels the active response."""
+        response_id = self._gate.response_id
+        if response_id is None or not self._flavor.names_things:
+            return self._ids.make(wire.CancelResponse)
+        return self._ids.make(wire.CancelResponse, response_id=response_id)
+
+    # Events in
 
     def _receive_binary(self, data: bytes) -> Frame | None:
         # Some servers send JSON in binary messages.
         if len(data) > self.limits.max_text_size:
             self._too_big("binary", self.limits.max_text_size)
         else:
-            self._receive_json("binary", text_of(data))
+            self._receive_text(text_of(data), kind="binary")
         return None
 
-    def _receive_text(self, text: str) -> None:
-        self._receive_json("text", text)
-
-    def _receive_json(self, kind: str, text: str) -> None:
+    def _receive_text(self, text: str, *, kind: str = "text") -> None:
         try:
-            event, odd = wire.decode(text)
+            event = wire.decode(text)
+        except wire.NOT_STRICT:
+            self._receive_odd(text, kind)
+            return
+        if self._accepted:
+            self._receive(event)
+        else:
+            self._receive_early(event)
+
+    def _receive_odd(self, text: str, kind: str) -> None:
+        """Receive a message that strict decoding rejects."""
+        try:
+            event, odd = wire.decode_leniently(text)
         except MalformedMessage as error:
             self._violated(
                 close_codes.INVALID_DATA,
@@ -65,9 +351,70 @@ class RealtimeDialect(AssistantSide):
             else:
                 self._receive_early(event)
 
+    def _receive(self, event: wire.AnyServerEvent) -> None:
+        match event:
+            case wire.AudioDelta(response_id=response_id):
+                if self._is_live(response_id) and (audio := self._assistant.audio(event)) is not None:
+                    self._events.append(audio)
+            case wire.TextDelta(response_id=response_id, delta=delta):
+                if self._is_live(response_id):
+                    self._emit(*self._assistant.words.add(part_of(event), delta or ""))
+            case wire.TextDone(response_id=response_id, text=text):
+                if self._is_live(response_id):
+                    self._emit(*self._assistant.words.finish(part_of(event), text))
+            case wire.TranscriptDone(response_id=response_id, transcript=text):
+                if self._is_live(response_id):
+                    self._emit(*self._assistant.words.finish(part_of(event), text))
+            case wire.UserDelta() | wire.UserUpdated() | wire.UserCompleted() | wire.UserFailed():
+                self._emit(*self._user.words.receive(event))
+            case wire.SpeechStarted(item_id=item_id):
+                self._speech_started(item_id)
+            case wire.SpeechStopped():
+                self.turns_heard += not self.responding
+                self._speech_over()
+            case wire.AudioCommitted(item_id=item_id):
+                self._audio_committed(item_id)
+            case wire.AudioCleared():
+                self._user.speaking = False
+                self._request_deferred()
+            case wire.ResponseCreated(response=response):
+                self._response_created(response)
+            case wire.ResponseDone():
+                self._response_done(event)
+            case wire.OutputItemAdded(response_id=response_id, item=item):
+                self._output_item_added(response_id, item)
+            case wire.OutputItemDone(response_id=response_id, item=item):
+                self._output_item_done(response_id, item)
+            case wire.ArgumentsDone():
+                self._arguments_done(event)
+            case wire.McpInProgress(item_id=item_id):
+                self._emit(*self._server_tools.update(item_id, None, "started"))
+            case wire.McpCompleted(item_id=item_id):
+                self._emit(*self._server_tools.update(item_id, None, "completed"))
+            case wire.McpFailed(item_id=item_id):
+                self._emit(*self._server_tools.update(item_id, None, "failed"))
+            case wire.ItemAdded(item=item):
+                if item.type == "function_call_output" and item.call_id is not None:
+                    self._calls.acknowledged(item.call_id)
+                elif asks_for_approval(item):
+                    self._deny_approval(item)
+            case wire.ErrorEvent():
+                self._receive_error(event.info)
+            case wire.ConversationCreated(conversation=conversation):
+                self._note_conversation(conversation)
+            case wire.SessionCreated(session=session) | wire.SessionUpdated(session=session):
+                self._note_session(session)
+            case _:
+                assert_never(event)
+
+    # The configuration
+
     def _receive_early(self, event: wire.AnyServerEvent) -> None:
-        """Before the configuration is accepted: what else comes is of an earlier session (xAI replays it) or
-        was made under the provider's defaults, and not meant."""
+        """Receive an event from before the configuration is accepted.
+
+        Conversation at that time is not meant for this session: xAI replays an earlier one, and the provider
+        may have made something of its defaults.
+        """
         match event:
             case wire.SessionCreated(session=session):
                 self._note_session(session)
@@ -77,20 +424,23 @@ class RealtimeDialect(AssistantSide):
                 if self._configured and self.failure is None:
                     self._accept(session)
             case wire.ConversationCreated(conversation=conversation):
+                # Older deployments of xAI begin with this event alone.
                 self._note_conversation(conversation)
                 self._configure()
             case wire.ErrorEvent():
                 self._receive_early_error(event.info)
 
     def _configure(self) -> None:
-        """Send the configuration, once the provider has sent its first event. Older deployments of xAI send
-        only ``conversation.created``."""
+        """Send the configuration, once the provider has sent its first event."""
         if not self._configured:
             self._configured = True
-            self._say([self._update(self._wire_id(self._event_id(wire.ClientEvent)))])
+            event_id = self._ids.next(wire.ClientEvent)
+            if self._flavor.names_things:
+                self._update = msgspec.structs.replace(self._update, event_id=event_id)
+            self._send([self._update])
 
     def _receive_early_error(self, error: wire.ErrorInfo) -> None:
-        if (reason := errors.ending(error, self._endings)) is not None:
+        if (reason := errors.ending(error, self._flavor.endings)) is not None:
             self._end_received(reason)
         elif errors.judge(error, None) is Verdict.FATAL:
             self._fail(errors.failure(error))
@@ -116,9 +466,10 @@ class RealtimeDialect(AssistantSide):
     def _accept(self, session: wire.Session) -> None:
         self._note_session(session)
         self.input_sample_rate = _rate(session.audio, "input") or self.input_sample_rate
+        self._user.sample_rate = self.input_sample_rate
         output_rate = _rate(session.audio, "output") or self.output_sample_rate
         if output_rate != self.output_sample_rate:
-            self.output_sample_rate = output_rate
+            self.output_sample_rate = self._assistant.sample_rate = output_rate
             self.playback.set_rate(output_rate)
         self._accepted = True
         self._timers.stop("ready")
@@ -126,146 +477,365 @@ class RealtimeDialect(AssistantSide):
         if self._state is not State.OPEN:
             return
         before, verb, after = self._held.take()
-        self._append_held(before)
+        self._user.append(before, self._send)
         if verb is not None:
-            self._turn_over(verb, self._say)
-        self._append_held(after)
+            self._turn_over(verb, self._send)
+        self._user.append(after, self._send)
 
-    def _receive(self, event: wire.AnyServerEvent) -> None:
-        match event:
-            case wire.AudioDelta():
-                self._receive_audio(event)
-            case wire.TextDelta(response_id=response_id, delta=delta):
-                if self._is_live(response_id):
-                    self._tell(self._assistant.add(part_of(event), delta or ""))
-            case wire.TextDone(response_id=response_id, text=text):
-                if self._is_live(response_id):
-                    self._tell(self._assistant.finish(part_of(event), text))
-            case wire.TranscriptDone(response_id=response_id, transcript=text):
-                if self._is_live(response_id):
-                    self._tell(self._assistant.finish(part_of(event), text))
-            case wire.UserDelta() | wire.UserUpdated() | wire.UserCompleted() | wire.UserFailed():
-                self._receive_user_text(event)
-            case wire.SpeechStarted(item_id=item_id):
-                self._speech_started(item_id)
-            case wire.SpeechStopped():
-                self.turns_heard += not self.responding
+    # The user
+
+    def _speech_started(self, item_id: str | None) -> None:
+        user, gate = self._user, self._gate
+        self._emit(*user.words.speech_started(item_id))
+        user.speech_started()
+        self._timers.stop("deferred")
+        self._request_deferred()
+        if not (user.rules.auto and user.rules.interrupts):
+            return
+        gate.drop_deferred_turn()
+        if gate.phase is Phase.REQUESTED:
+            gate.unwanted = True
+        if gate.phase is Phase.ACTIVE or self.playback.unplayed_ms > 0:
+            self._send(self._corrections())
+            self._interrupted("user")
+
+    def _speech_over(self) -> None:
+        self._user.speech_stopped()
+        if not self._user.rules.creates:
+            self._request_deferred()
+        else:
+            self._gate.expect_answer()
+
+    def _audio_committed(self, item_id: str | None) -> None:
+        self._emit(*self._user.words.committed(item_id))
+        if self._user.committed():
+            self._gate.defer(Reason.TURN)
+            self._user.speech_stopped()
+            self._request_deferred()
+        else:
+            self._speech_over()
+
+    def _speech_waited_for(self) -> None:
+        """A response has waited for the end of the user's speech for a while."""
+        if self._user.speaking:
+            if not self._user.still_speaks(self._send):
                 self._speech_over()
-            case wire.AudioCommitted(item_id=item_id):
-                self._audio_committed(item_id)
-            case wire.AudioCleared():
-                self._turn.speaking = False
-                self._pay()
-            case wire.ItemAdded(item=item):
-                if item.type == "function_call_output" and item.call_id is not None:
-                    self._calls.acknowledged(item.call_id)
-                elif asks_for_approval(item):
-                    self._approval_asked(item)
-            case wire.ErrorEvent():
-                self._receive_error(event.info)
-            case wire.ConversationCreated(conversation=conversation):
-                self._note_conversation(conversation)
-            case wire.SessionCreated(session=session) | wire.SessionUpdated(session=session):
-                self._note_session(session)
-            case _:
-                self._receive_of_response(event)
+            self._request_deferred()
 
-    def _receive_of_response(self, event: wire.AnyServerEvent) -> None:
-        match event:
-            case wire.ResponseCreated(response=response):
-                self._response_created(response)
-            case wire.ResponseDone():
-                self._response_done(event)
-            case wire.OutputItemAdded(response_id=response_id, item=item):
-                self._output_item_added(response_id, item)
-            case wire.OutputItemDone(response_id=response_id, item=item):
-                self._output_item_done(response_id, item)
-            case wire.ArgumentsDone():
-                self._arguments_done(event)
-            case wire.McpInProgress(item_id=item_id):
-                self._server_tool(item_id, None, "started")
-            case wire.McpCompleted(item_id=item_id):
-                self._server_tool(item_id, None, "completed")
-            case wire.McpFailed(item_id=item_id):
-                self._server_tool(item_id, None, "failed")
+    # The assistant
+
+    def _is_live(self, response_id: str | None) -> bool:
+        """Whether output of that response counts. The first event of a response is its beginning."""
+        gate = self._gate
+        if response_id and response_id != gate.response_id:
+            if gate.has_ended(response_id):
+                self.stats.late_events += 1
+                return False
+            if gate.in_flight and gate.response_id is None:
+                self._name_response(response_id)
+            else:
+                self._begin_response(response_id, None)
+        self._assistant.seen = True
+        if gate.phase is Phase.CANCELLING:
+            self.stats.late_events += 1
+            return False
+        self._assistant.spoke = True
+        if self._user.words.follows_assistant:
+            self._emit(*self._user.words.assistant_speaks(user_speaking=self._user.speaking))
+        return True
+
+    def _response_created(self, response: wire.Response) -> None:
+        name = response.id or ""
+        gate, assistant = self._gate, self._assistant
+        same = bool(name) and name == gate.response_id
+        # A response that begins again after it was cut off, had output or ended is a new one with the same
+        # id, unless it answers a request of ours that was answered before.
+        anew = assistant.announced and (gate.phase is Phase.CANCELLING or assistant.spoke)
+        known = same or gate.has_ended(name)
+        if (same and not anew) or (known and gate.repeats_request(response.metadata)):
+            self.stats.repeated_events += 1
+        else:
+            self._begin_response(name, response.metadata)
+        assistant.seen = assistant.announced = True
+
+    def _begin_response(self, response_id: str, metadata: Any, *, over: bool = False) -> None:
+        """Begin a response at the first event of it; `over`: the first event seen was its end."""
+        gate = self._gate
+        if gate.phase is Phase.ACTIVE and gate.response_id is None and response_id:
+            self._name_response(response_id)
+            return
+        if gate.in_flight:
+            # At most one runs at a time: the one before ended, silently (xAI) or unseen.
+            self._end_response()
+        requested, unwanted = gate.begin(response_id, metadata, user_speaking=self._user.speaking)
+        if not requested and self._calls.all_acknowledged:
+            # The provider answers by itself, and knows the results of the tools: that leaves nothing to ask.
+            gate.deferred = None
+        self._calls.response_begins(response_id)
+        self._server_tools.response_begins(response_id)
+        self._assistant.begin()
+        self._user.drop_request()
+        if unwanted and not over:
+            self._send([self._cancel()])
+            gate.cut()
+
+    def _name_response(self, response_id: str) -> None:
+        self._gate.name(response_id)
+        self._assistant.seen = True
+
+    def _response_done(self, event: wire.ResponseDone) -> None:
+        gate, response = self._gate, event.response
+        name = response.id or ""
+        unseen = not name and gate.idle and not self._assistant.spoke
+        if gate.has_ended(name) or unseen:
+            if gate.is_first_end_event(name):
+                # Reported with the next one: usage must not stand between the frames of a later response.
+                self._assistant.count_usage(event)
+            self.stats.repeated_events += 1
+            return
+        running = gate.phase is Phase.ACTIVE and gate.response_id in (None, name or gate.response_id)
+        if gate.in_flight and gate.response_id is None:
+            self._name_response(name)
+        elif not gate.in_flight or (name and name != gate.response_id):
+            self._begin_response(name, response.metadata, over=True)
+        self._emit(*self._assistant.words.finish_all())
+        end = end_of(response)
+        if end.status == "done":
+            self._issue_calls_of(response)
+        elif end.reason == "turn_detected" and running:
+            # The provider heard the user and says so only now.
+            self._send(self._corrections())
+            self._interrupted("user")
+        if self._assistant.count_usage(event):
+            self._emit(self._assistant.take_usage())
+        if end.status == "failed":
+            self._response_failed(errors.response_failure(response.status_details))
+        self._end_response(end)
+        self._request_deferred()
+
+    def _response_failed(self, error: wire.ErrorInfo) -> None:
+        if errors.judge(error, None) is Verdict.FATAL:
+            self._fail(errors.failure(error))
+        else:
+            code = str(error.code or error.type or codes.RESPONSE_FAILED)
+            self._emit(ErrorFrame(code, error.message or "the provider could not complete a response"))
+
+    def _end_response(self, reported: ResponseEnd | None = None) -> None:
+        """End the response in flight; `reported`: its end as the provider reported it, if it did."""
+        gate = self._gate
+        cut = gate.phase is Phase.CANCELLING
+        if not cut and not self._user.speaking:
+            self._emit(*self._user.words.response_over())
+        self._emit(*self._assistant.words.finish_all())
+        response_id = gate.response_id or ""
+        gate.ended(reported=reported is not None)
+        if self._calls.response_over(response_id):
+            gate.defer(Reason.TOOLS)
+        self._emit(*self._assistant.end(reported, cut=cut))
+
+    def _corrections(self, played_ms: int | None = None) -> list[wire.ClientEvent]:
+        growing = self._gate.phase is Phase.ACTIVE
+        return self._assistant.corrections(self._ids, played_ms=played_ms, growing=growing)
+
+    def _interrupted(self, at: Role) -> None:
+        """Apply that the assistant was cut off. Make the corrections before: they need what was played."""
+        kept = []
+        for frame in self._events:
+            if isinstance(frame, ToolCall):
+                # Its result is no longer needed, so nobody need run it.
+                self._calls.withdraw(frame.call_id)
+            elif type(frame) is not Audio:
+                kept.append(frame)
+        self._events[:] = kept
+        self._assistant.flush()
+        self._calls.abandon_open()
+        self._emit(Interruption(at))
+        if self._gate.phase is Phase.ACTIVE:
+            self._gate.cut()
+
+    # Tools
+
+    def _output_item_added(self, response_id: str | None, item: wire.Item) -> None:
+        self._calls.note_function(item)
+        if not self._is_live(response_id):
+            return
+        if is_server_tool(item):
+            self._emit(*self._server_tools.update(item.id, item.name, "started"))
+        elif asks_for_approval(item):
+            self._deny_approval(item, response_id)
+
+    def _output_item_done(self, response_id: str | None, item: wire.Item) -> None:
+        live = self._is_live(response_id)
+        if item.type == "function_call":
+            # A call that is complete is in the history, even when its response was cut off afterwards.
+            if item.status in ("completed", None):
+                self._issue_call(response_id, self._calls.of_item(item))
+            elif live and item.status != "incomplete":
+                self._calls.unconfirmed.append(self._calls.of_item(item))
+        elif live and is_server_tool(item) and item.status != "in_progress":
+            failed = item.status in ("failed", "incomplete")
+            self._emit(*self._server_tools.update(item.id, item.name, "failed" if failed else "completed"))
+        elif live and asks_for_approval(item):
+            self._deny_approval(item, response_id)
+
+    def _arguments_done(self, event: wire.ArgumentsDone) -> None:
+        if not self._is_live(event.response_id):
+            return
+        call = self._calls.of_arguments(event)
+        if self._flavor.complete_arguments:
+            self._issue_call(event.response_id, call)
+        else:
+            # The end of the item shows whether the call is complete or, on servers that leave that out, the
+            # end of the response.
+            self._calls.unconfirmed.append(call)
+
+    def _issue_calls_of(self, response: wire.Response) -> None:
+        """Issue the calls of a completed response that no event of their own has reported."""
+        for item in response.output or ():
+            if item.type == "function_call" and item.status != "incomplete":
+                self._issue_call(response.id, self._calls.of_item(item), repeats=False)
+            elif asks_for_approval(item):
+                self._deny_approval(item, response.id)
+        for call in self._calls.unconfirmed:
+            self._issue_call(response.id, call, repeats=False)
+
+    def _issue_call(self, response_id: str | None, call: Call, *, repeats: bool = True) -> None:
+        """Hand a call to the caller; `repeats`: count a call that was seen before."""
+        calls, gate = self._calls, self._gate
+        group = response_id or gate.response_id or ""
+        if not call.call_id:
+            self._emit(ErrorFrame(codes.UNNAMED, "the provider made a tool call without an id"))
+        elif calls.was_issued(group, call):
+            self.stats.repeated_events += repeats
+        elif calls.full:
+            self._break(
+                close_codes.POLICY,
+                f"the provider has {self.limits.max_open_calls} tool calls open and issued another",
+            )
+        else:
+            name = calls.issue(group, call, over=not gate.in_flight or gate.has_ended(group))
+            self._emit(ToolCall(name, call.name, call.arguments))
+
+    def _deny_approval(self, item: wire.Item, response_id: str | None = None) -> None:
+        """Deny the provider's request to run an MCP tool.
+
+        Nobody can approve it, and without an answer the model would wait forever.
+        """
+        if not self._server_tools.is_new_approval(item, response_id, self._gate.response_id):
+            return
+        self._emit(
+            *self._server_tools.update(item.id, item.name, "started"),
+            *self._server_tools.update(item.id, item.name, "failed"),
+            ErrorFrame(
+                codes.APPROVAL_DENIED,
+                f"the provider asked for approval to run {item.name or 'a tool'!r}, which was denied since "
+                'nobody can give it; set "require_approval" of that server tool to "never"',
+            ),
+        )
+        answer = wire.ApprovalResponse(f"approval_{self._ids.count}", item.id or "")
+        self._send([self._ids.make(wire.CreateItem, item=answer)])
+        # The model continues only when asked to, as it does after the results of functions.
+        self._gate.defer(Reason.TOOLS)
+        if not self._gate.in_flight:
+            self._request_deferred()
+
+    # Errors
 
     def _receive_error(self, error: wire.ErrorInfo) -> None:
-        answers = self._requests.get(error.event_id or "")
-        if (reason := errors.ending(error, self._endings)) is not None:
+        if (reason := errors.ending(error, self._flavor.endings)) is not None:
             self._end_received(reason)
             return
-        verdict = errors.judge(error, answers, self._corrected)
-        if verdict is Verdict.FATAL:
-            self._fail(errors.failure(error))
-        elif verdict is Verdict.ALREADY_ACTIVE:
-            self.stats.benign_errors += 1
-            self._request_refused(error)
-        elif verdict is Verdict.BENIGN:
-            self.stats.benign_errors += 1
-            if errors.is_empty_commit(error):
-                self._turn.awaiting_commit = False
-        else:
-            self._tell(errors.as_frame(error))
-            if error.event_id is not None and error.event_id == self._gate.asked:
-                self._request_came_to_nothing()
+        answers = self._ids.kind_of(error.event_id)
+        match errors.judge(error, answers, self._assistant.corrected):
+            case Verdict.FATAL:
+                self._fail(errors.failure(error))
+            case Verdict.ALREADY_ACTIVE:
+                self.stats.benign_errors += 1
+                if self._gate.refused(error.event_id, errors.active_response(error)):
+                    self._request_deferred()
+            case Verdict.BENIGN:
+                self.stats.benign_errors += 1
+                if errors.is_empty_commit(error):
+                    self._user.drop_request()
+            case Verdict.REAL:
+                self._emit(errors.as_frame(error))
+                if error.event_id is not None and error.event_id == self._gate.open_request:
+                    self._request_failed()
+            case verdict:
+                assert_never(verdict)
 
-    def _request_refused(self, error: wire.ErrorInfo) -> None:
-        reason = self._gate.refused(error.event_id, errors.active_response(error))
-        if reason is None:
-            return
-        if reason is Reason.TOOLS or not self._rules.auto:
-            self._gate.owe(reason)
-        # Of a turn in auto mode nothing is owed: the active response is the provider's own answer to it.
-        if self._gate.phase is Phase.ACTIVE and self._gate.response_id is None:
-            self._start_timer("response", RESPONSE_TIMEOUT)
-        else:
-            self._timers.stop("response")
-        self._pay()
+    def _request_failed(self) -> None:
+        if self._gate.request_failed():
+            self._request_deferred()
 
-    def _request_came_to_nothing(self) -> None:
-        self._gate.granted()
-        if self._gate.phase is Phase.REQUESTED:
-            self._gate.unanswered()
-            self._timers.stop("response")
-            self._pay()
+    # Time
 
     def _start_session_timers(self) -> None:
         super()._start_session_timers()
-        self._start_timer("ready", self._ready_timeout)
+        self._timers.start("ready", self._ready_timeout)
 
     def _timer_expired(self, name: str, late: float) -> None:
-        handlers: dict[str, Callable[[], None]] = {
-            "ready": self._not_ready,
-            "response": self._response_overdue,
-            "cancel": self._end_overdue,
-            "silence": self._silence_was_not_enough,
-            "owed": self._pay,
-            "speech": self._speech_waited_for,
-        }
-        handler = handlers.get(name)
-        if handler is None:
-            super()._timer_expired(name, late)
-        else:
-            handler()
-
-    def _end_overdue(self) -> None:
-        self._end_response()
-        self._pay()
+        match name:
+            case "ready":
+                self._not_ready()
+            case "response":
+                self._response_overdue()
+            case "cancel":
+                self._end_response()
+                self._request_deferred()
+            case "silence":
+                self._user.silence_expired(self._send)
+            case "deferred":
+                self._request_deferred()
+            case "speech":
+                self._speech_waited_for()
+            case _:
+                super()._timer_expired(name, late)
 
     def _response_overdue(self) -> None:
+        """Give up waiting for a response to begin, or for one that is in our way to end."""
         if self._gate.phase is Phase.ACTIVE:
             # The one that was in our way never gave its name, so its end may have passed unseen.
             self._end_response()
+            self._request_deferred()
         else:
-            if not self._gate.moot:
+            if not self._gate.unwanted:
                 message = "the provider did not begin the response that was asked for; say it again"
-                self._tell(ErrorFrame(codes.NO_RESPONSE, message))
-            self._gate.unanswered()
-        self._pay()
+                self._emit(ErrorFrame(codes.NO_RESPONSE, message))
+            self._request_failed()
+
+    # Messages out
+
+    def _queue(self, events: Sequence[wire.ClientEvent]) -> None:
+        """Queue all for a caller, or none: raises as `send_audio`."""
+        try:
+            texts = [wire.encode(event) for event in events]
+        except UnicodeEncodeError:
+            raise LocalProtocolError(
+                "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
+            ) from None
+        queued = self._queued + sum(map(len, texts))  # bytes
+        if queued > self._max_outbox:
+            raise self._outbox_full()
+        self._queued = queued
+        for text in texts:
+            self._put(text.decode())
+
+    def _send(self, events: Sequence[wire.ClientEvent]) -> None:
+        """Queue what the dialect itself has to say; nothing once the session is no longer open."""
+        for event in events:
+            if self._state is not State.OPEN:
+                return
+            text = wire.encode(event)
+            if self._queued + len(text) > self._max_outbox:
+                self._break(close_codes.POLICY, "the provider does not read what it makes us send")
+                return
+            self._queued += len(text)
+            self._put(text.decode())
 
 
 def _rate(audio: Any, direction: str) -> int | None:
-    """The sample rate that the provider reports for `direction`, if it is valid."""
+    """Return the sample rate that the provider reports for `direction`, if it is valid."""
     audio_format = wire.dig(audio, dict, direction, "format")
     rate = None if audio_format is None else fit(audio_format, wire.AudioFormat).value.rate
     return rate if rate is not None and 1 < rate <= MAX_SAMPLE_RATE else None

@@ -23,6 +23,7 @@ from ...protocol.codec import mended
 from ...protocol.frames import Unknown
 from .. import lenient
 from ..lenient import Count, JsonText, Piece
+from ..recent_ids import drop_oldest
 
 # What we say
 
@@ -112,6 +113,41 @@ class PcmFormat(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="au
     """PCM16 little-endian mono."""
 
     rate: int
+
+
+_REMEMBERED_REQUESTS: Final = 256
+
+
+class EventIds:
+    """Numbers what is sent, alike in every run, and remembers what each number was.
+
+    `on_wire`: whether the messages carry their ids, which errors then name.
+    """
+
+    __slots__ = ("_kinds", "_on_wire", "count")
+
+    def __init__(self, *, on_wire: bool) -> None:
+        self._on_wire = on_wire
+        self._kinds: dict[str, type[ClientEvent]] = {}
+        self.count = 0
+        """Messages numbered so far."""
+
+    def make(self, kind: type[ClientEvent], **fields: Any) -> ClientEvent:
+        """Make a message with the next id, if it carries one."""
+        event_id = self.next(kind)
+        return kind(event_id=event_id if self._on_wire else UNSET, **fields)
+
+    def next(self, kind: type[ClientEvent]) -> str:
+        """Return the next id, for a message of that kind."""
+        self.count += 1
+        event_id = f"evt_{self.count}"
+        self._kinds[event_id] = kind
+        drop_oldest(self._kinds, _REMEMBERED_REQUESTS)
+        return event_id
+
+    def kind_of(self, event_id: str | None) -> type[ClientEvent] | None:
+        """Return the kind of the message that an error names, if it is known."""
+        return self._kinds.get(event_id or "")
 
 
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -493,27 +529,27 @@ class Decoded(NamedTuple):
     odd: tuple[str, ...] = ()
 
 
-_EVENTS: Final[msgspec.json.Decoder[AnyServerEvent]] = msgspec.json.Decoder(AnyServerEvent)
 _ANY: Final = msgspec.json.Decoder(_AnyType)
 _KINDS: Final = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyServerEvent)}
 _ODD_JSON: Final = ("$",)
 
+decode: Final = msgspec.json.Decoder(AnyServerEvent).decode
+"""Decode an event that matters, strictly; raises one of `NOT_STRICT` for anything else. It takes no Python
+call: nearly all messages are audio, which is fine."""
 
-def decode(text: str) -> Decoded:
-    """What the provider said, see the top; `MalformedMessage` when it is no event of these protocols."""
-    try:
-        return Decoded(_EVENTS.decode(text))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        pass
+NOT_STRICT: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+
+
+def decode_leniently(text: str) -> Decoded:
+    """Decode what `decode` rejects; `MalformedMessage` if it is no event of these protocols."""
     try:
         kind = _ANY.decode(text).type
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        pass
-    else:
-        if kind in IGNORED:
-            return Decoded(None)
-        if kind not in KNOWN:
-            return Decoded(Unknown(kind, text))
+    except NOT_STRICT:
+        return _decode_odd(text)
+    if kind in IGNORED:
+        return Decoded(None)
+    if kind not in KNOWN:
+        return Decoded(Unknown(kind, text))
     return _decode_odd(text)
 
 

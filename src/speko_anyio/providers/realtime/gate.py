@@ -1,29 +1,39 @@
-"""Which response is in flight, and whether another may be asked for: at most one at a time.
+"""The response gate: which response is in flight, and whether another may be requested.
 
-Pure bookkeeping, keyed by response id, because the ends of responses repeat, come late and are left out.
-The dialect says what happened; the gate says what that means, and sends nothing itself.
+A session has at most one response at a time. OpenAI answers a second ``response.create`` with an error, and
+xAI drops it without a word; so a response that is wanted too early is *deferred* until the one before is over
+and the user is not speaking. The ends of responses repeat, come late or never come, which is why everything
+here is keyed by response id, and why every wait has a limit.
+
+The gate only keeps the books: the dialect reports what happened, and sends what follows.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Any, Final
 
+from ..provider import SessionTimers
 from ..recent_ids import RecentIds
+from .events import dig
+
+RESPONSE_TIMEOUT: Final = 5.0
+"""Seconds to wait for a requested response to begin, or for a cancelled one to end. Both take a fraction of
+that, and xAI is known to leave out either."""
 
 _REMEMBERED: Final = 256
 """Ended responses whose late events are recognised: hours of talk, while an id comes late by seconds."""
 
 
 class Phase(enum.Enum):
-    """Where the one response there may be stands."""
+    """The state of the one response that there can be."""
 
     IDLE = "idle"
     REQUESTED = "requested"
-    """We asked for one; the provider has not begun."""
+    """We requested one; the provider has not begun."""
     ACTIVE = "active"
     CANCELLING = "cancelling"
-    """It was cut off; its end has not been heard. What still comes of it is dropped."""
+    """It was cut off, and its end has not been reported. Further output of it is dropped."""
 
 
 class Reason(enum.Enum):
@@ -36,117 +46,210 @@ class Reason(enum.Enum):
 
 
 class ResponseGate:
-    """See the top."""
+    """The state of responses and of our requests for them.
+
+    - `timers`: runs "response" while a request is unanswered, "cancel" while a cut response has not ended,
+      and "deferred" while the provider may answer by itself.
+    - `auto`: whether the provider detects turns, and so may answer without a request.
+    - `metadata_key`: where a request's metadata has its event id, which the response gives back; None for a
+      provider whose own responses are those with any metadata.
+    """
 
     __slots__ = (
-        "_cut_short",
+        "_auto",
+        "_echoes_metadata",
         "_ended",
-        "_last_request",
-        "asked",
-        "moot",
-        "owed",
+        "_ends_not_reported",
+        "_metadata_key",
+        "_newest_request",
+        "_timers",
+        "deferred",
+        "open_request",
         "phase",
         "response_id",
+        "unwanted",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, timers: SessionTimers, *, auto: bool, metadata_key: str | None) -> None:
+        self._timers = timers
+        self._auto = auto
+        self._metadata_key = metadata_key
         self.phase = Phase.IDLE
         self.response_id: str | None = None
-        """Of the active or cancelling response; None when there is none or its id is not known."""
-        self.asked: str | None = None
+        """Of the active or cancelling response; None if there is none or its id is unknown."""
+        self.open_request: str | None = None
         """Event id of our request that was neither granted nor refused, as far as we can tell."""
-        self.owed: Reason | None = None
-        """Why another response is to be requested once this one is over."""
-        self.moot = False
-        """What was requested is not wanted any more: cancel it when it begins."""
+        self.deferred: Reason | None = None
+        """Why another response is to be requested as soon as that is allowed."""
+        self.unwanted = False
+        """The response that was requested is no longer wanted: cancel it when it begins."""
+        self._newest_request: tuple[str, Reason] | None = None
+        self._echoes_metadata = False
         self._ended = RecentIds(_REMEMBERED)
-        self._cut_short: set[str] = set()
-        self._last_request: tuple[str, Reason] | None = None
+        self._ends_not_reported: set[str] = set()
+        """Ids in `_ended` whose end we inferred: the provider's own report of it may still come."""
 
     @property
     def idle(self) -> bool:
-        """Whether a response may be requested now."""
+        """Whether no response is requested or in flight."""
         return self.phase is Phase.IDLE
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether more events of a response may come."""
+        return self.phase is Phase.ACTIVE or self.phase is Phase.CANCELLING
 
     def has_ended(self, response_id: str) -> bool:
         """Whether that response is over."""
         return response_id in self._ended
 
-    def owe(self, reason: Reason) -> None:
-        """A response is wanted and may not be requested now. Tools outrank turns: any answer to them counts
-        as one to the turn, not the other way round."""
-        if self.owed is not Reason.TOOLS:
-            self.owed = reason
+    # Our requests
 
-    def forget_turn(self) -> None:
-        """The user cut in: what was wanted for an earlier turn is not; answered tools still are."""
-        if self.owed is Reason.TURN:
-            self.owed = None
+    def defer(self, reason: Reason) -> None:
+        """Note that a response is wanted, for when it may be requested.
+
+        Tools take precedence: any answer to their results also answers the turn, but not vice versa.
+        """
+        if self.deferred is not Reason.TOOLS:
+            self.deferred = reason
+
+    def drop_deferred_turn(self) -> None:
+        """Forget that an earlier turn wants an answer: the user cut in. Tools' results still want one."""
+        if self.deferred is Reason.TURN:
+            self.deferred = None
 
     def requested(self, event_id: str, reason: Reason) -> None:
-        """We asked for a response."""
+        """Note that we sent a request for a response."""
         self.phase = Phase.REQUESTED
-        self.asked = event_id
-        self._last_request = event_id, reason
-        self.owed = None
-        self.moot = False
+        self.open_request = event_id
+        self._newest_request = event_id, reason
+        self.deferred = None
+        self.unwanted = False
+        self._timers.start("response", RESPONSE_TIMEOUT)
 
-    def granted(self) -> None:
-        """The response that begins, or ended unseen, is the one we asked for, as far as we can tell."""
-        self.asked = None
+    def expect_answer(self) -> None:
+        """Give the provider time to answer by itself before a deferred response is requested."""
+        if self.deferred is not None and self.idle:
+            self._timers.start("deferred", RESPONSE_TIMEOUT)
 
-    def unanswered(self) -> None:
-        """Our request came to nothing."""
-        self.phase = Phase.IDLE
-        self.asked = None
-        self.moot = False
-
-    def refused(self, event_id: str | None, active_id: str | None) -> Reason | None:
-        """A request met the response `active_id` (None: which one is not said), which was active already.
-
-        `event_id` names the request, or is None where the provider does not say: then it is taken to be the
-        last, for an answer too many is better than none. Returns why the refused request was made; None when
-        it is not the last one we made, or was refused before.
-        """
-        if self._last_request is None or event_id not in (None, self._last_request[0]):
-            return None
-        _, reason = self._last_request
-        self.asked = self._last_request = None
-        if self.phase is Phase.REQUESTED:
-            self.moot = False
-            self.phase = Phase.ACTIVE
-            self.response_id = active_id
-            if active_id is not None and active_id in self._ended:
-                self.phase = Phase.IDLE
-                self.response_id = None
-        return reason
-
-    def created(self, response_id: str) -> None:
-        """A response begins; the dialect has ended the previous one. It may reuse an id: some servers use a
-        single id for all responses."""
-        self._ended.discard(response_id)
-        self._cut_short.discard(response_id)
-        self.phase = Phase.ACTIVE
-        self.response_id = response_id or None
-
-    def cancel(self) -> None:
-        """The active response is cut off."""
-        self.phase = Phase.CANCELLING
-
-    def took_its_time(self, response_id: str) -> bool:
-        """Whether this, the end of a response that was taken to be over, is the first one told."""
-        if response_id not in self._cut_short:
+    def request_failed(self) -> bool:
+        """Note that our request gets no response; return whether we were waiting for one."""
+        self.open_request = None
+        if self.phase is not Phase.REQUESTED:
             return False
-        self._cut_short.discard(response_id)
+        self.phase = Phase.IDLE
+        self.unwanted = False
+        self._timers.stop("response")
         return True
 
-    def ended(self, *, told: bool) -> None:
-        """The response in flight is over; `told`: the provider said so, it does not just follow from what
-        else it said. A request of ours may still be under way."""
+    def refused(self, event_id: str | None, active_id: str | None) -> bool:
+        """Note that a request was refused because the response `active_id` was active (None: unknown).
+
+        `event_id` names the request, or is None where the provider does not name it: then it is taken to be
+        the newest, since an unneeded answer is better than none. Return False for a request that is not the
+        newest or was refused before: it changes nothing.
+        """
+        if self._newest_request is None or event_id not in (None, self._newest_request[0]):
+            return False
+        _, reason = self._newest_request
+        self.open_request = self._newest_request = None
+        if self.phase is Phase.REQUESTED:
+            over = active_id is not None and active_id in self._ended
+            self.unwanted = False
+            self.phase = Phase.IDLE if over else Phase.ACTIVE
+            self.response_id = None if over else active_id
+        if reason is Reason.TOOLS or not self._auto:
+            self.defer(reason)
+        # A turn in auto mode needs no second request: the active response is the provider's own answer to it.
+        if self.phase is Phase.ACTIVE and self.response_id is None:
+            # The end of a response without a name might pass unseen, so wait for it only so long.
+            self._timers.start("response", RESPONSE_TIMEOUT)
+        else:
+            self._timers.stop("response")
+        return True
+
+    # The provider's responses
+
+    def repeats_request(self, metadata: Any) -> bool:
+        """Whether a response with this metadata surely answers a request that was answered before."""
+        if self._metadata_key is None:
+            return False
+        request = dig(metadata, str, self._metadata_key)
+        return request is not None and request != self.open_request
+
+    def _is_ours(self, metadata: Any) -> bool:
+        """Whether a response with this metadata surely answers our open request."""
+        if self._metadata_key is None:
+            return metadata is not None
+        return dig(metadata, str, self._metadata_key) == self.open_request
+
+    def _was_requested(self, metadata: Any) -> bool:
+        """Whether the response that begins is ours, and not one that the provider's turn detection made.
+
+        Its metadata tells, once the provider is known to give ours back.
+        """
+        if self.open_request is None:
+            return False
+        if self._is_ours(metadata):
+            self._echoes_metadata = True
+            return True
+        return not self._auto or not self._echoes_metadata
+
+    def begin(self, response_id: str, metadata: Any, *, user_speaking: bool) -> tuple[bool, bool]:
+        """Note that a response begins, after the end of the one before.
+
+        It may reuse an id: some servers have a single id for all responses. Return whether we requested it,
+        and whether it is unwanted.
+        """
+        requested = self._was_requested(metadata)
+        surely = requested and (not self._auto or self._is_ours(metadata))
+        # In doubt it is the provider's answer to what the user has just said, which is wanted.
+        unwanted = self.unwanted and (surely or user_speaking)
+        self.unwanted = False
+        self._ended.discard(response_id)
+        self._ends_not_reported.discard(response_id)
+        self.phase = Phase.ACTIVE
+        self.response_id = response_id or None
+        self._timers.stop("response")
+        if requested:
+            self.open_request = None
+        else:
+            self.drop_deferred_turn()
+        return requested, unwanted
+
+    def name(self, response_id: str) -> None:
+        """Note the id of the response in flight, which was unknown."""
+        self.response_id = response_id or None
+        self._timers.stop("response")
+
+    def cut(self) -> None:
+        """Note that the active response was cut off."""
+        self.phase = Phase.CANCELLING
+        self._timers.stop("response")
+        self._timers.start("cancel", RESPONSE_TIMEOUT)
+
+    def ended(self, *, reported: bool) -> None:
+        """Note that the response in flight is over; a request of ours may still be open.
+
+        `reported`: the provider said so; otherwise it follows from something else.
+        """
         if self.response_id is not None:
             self._ended.add(self.response_id)
-            if not told:
-                self._cut_short = {name for name in self._cut_short if name in self._ended}
-                self._cut_short.add(self.response_id)
-        self.phase = Phase.IDLE if self.asked is None else Phase.REQUESTED
+            if not reported:
+                self._ends_not_reported = {name for name in self._ends_not_reported if name in self._ended}
+                self._ends_not_reported.add(self.response_id)
         self.response_id = None
+        self._timers.stop("cancel")
+        if self.open_request is None:
+            self.phase = Phase.IDLE
+            self._timers.stop("response")
+        else:
+            self.phase = Phase.REQUESTED
+            self._timers.start("response", RESPONSE_TIMEOUT)
+
+    def is_first_end_event(self, response_id: str) -> bool:
+        """Whether this is the first end event of a response that we had already taken for finished."""
+        if response_id not in self._ends_not_reported:
+            return False
+        self._ends_not_reported.discard(response_id)
+        return True

@@ -1,223 +1,266 @@
-"""The user's side of a realtime dialect: audio, the ends of turns, and what was said."""
+"""The user's side of a realtime session: their audio, the ends of their turns, and their words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import ClassVar, Final, TypeAlias, assert_never
 
-from ...protocol.frames import ErrorFrame
-from ...protocol.pcm import MAX_AUDIO_MESSAGE, Buffer
+import msgspec
+
+from ...protocol.frames import ErrorFrame, Frame, Transcript
+from ...protocol.pcm import MAX_AUDIO_MESSAGE
 from .. import codes
 from ..held_input import TurnEnd
+from ..provider import SessionTimers
 from . import events as wire
-from .base import RESPONSE_TIMEOUT, RealtimeBase
-from .gate import Reason
+from .transcripts import Transcripts, first_part, part_of
 
 SILENCE_TIMEOUT: Final = 1.0
 """Seconds to wait for silence to end the turn before something else is tried."""
 
+SPEECH_TIMEOUT: Final = 3.0
+"""Seconds without audio after which a speaking user counts as muted, while a response waits for the end of
+their speech. The provider measures silence in the audio that it gets, so it never reports that end."""
+
+SILENCE_MARGIN_MS: Final = 300
+"""Silence beyond what the turn detection asks for, so that it surely notices."""
+
 MIN_COMMIT_MS: Final = 100
-"""Less audio than this can't be committed."""
+"""The shortest audio that can be committed."""
+
+Put: TypeAlias = Callable[[Sequence[wire.ClientEvent]], None]
+"""Queues messages to the provider, all or none; may raise, then nothing has happened."""
+
+UserText: TypeAlias = wire.UserDelta | wire.UserUpdated | wire.UserCompleted | wire.UserFailed
 
 
-class UserSide(RealtimeBase):
-    """See the top."""
+class TurnRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How turns end in a session, by its configuration."""
 
-    @property
-    def held_audio_dropped(self) -> int:
-        """Bytes of audio that were sent before `Ready` and were too many to keep: the oldest go first."""
-        return self._held.dropped
+    auto: bool
+    """Whether the provider detects turns."""
+    silence_ms: int = 0
+    """Digital silence that surely ends a turn, when the provider detects turns by silence."""
+    semantic: bool = False
+    """Whether the provider judges by meaning, so that silence may take seconds to end a turn."""
+    interrupts: bool = True
+    """Whether the provider stops its response when the user speaks."""
+    creates: bool = True
+    """Whether the provider answers a detected turn by itself."""
 
-    def send_audio(self, pcm: Buffer) -> None:
-        """As in `ClientDialect`, at `input_sample_rate`. Before `Ready` it is held, at most 10 seconds of
-        it: the oldest is dropped and counted in `held_audio_dropped`."""
-        pcm = self._checked_audio(pcm)
-        if not pcm:
-            return
-        if self._accepted:
-            self._queue(_appends(pcm))
-            self._turn.uncommitted += len(pcm)
-        else:
-            self._held.add(pcm)
 
-    def commit(self) -> None:
-        """End the user's turn: what was sent is to be answered now. Raises as `send_audio`.
+class UserWords:
+    """The user's transcripts, each final once."""
 
-        In manual mode, less than 100 ms of audio since the last turn is no turn: nothing happens, and
-        `stats.skipped_commits` counts it.
-        """
-        self._end_turn("commit")
+    follows_assistant: ClassVar[bool] = False
+    """Whether `assistant_speaks` does anything: it is called for each piece of audio."""
 
-    def end_turn(self) -> None:
-        """As `commit` in manual mode; else let the provider's own turn detection find the end."""
-        self._end_turn("end_turn")
+    def __init__(self) -> None:
+        self._texts = Transcripts("user")
+        self._spoken: str | None = None
+        """The part of the current speech, until it becomes an item."""
 
-    def clear(self) -> None:
-        self._check_open()
-        if not self._accepted:
-            self._held.clear()
-            return
-        self._queue([self._make(wire.ClearAudio)])
-        self._turn.uncommitted = 0
-        self._turn.awaiting_commit = False
-        self._timers.stop("silence")
+    def speech_started(self, item_id: str | None) -> list[Transcript]:
+        """Note that the user speaks: the words will be those of that item. Return what is final now."""
+        self._spoken = first_part(item_id)
+        self._texts.begin_again(self._spoken)
+        return []
 
-    def _end_turn(self, verb: TurnEnd) -> None:
-        self._check_open()
-        if self._accepted:
-            self._turn_over(verb, self._queue)
-        else:
-            self._held.end_turn(verb)
+    def committed(self, item_id: str | None) -> list[Transcript]:
+        """Note that what the user said became that item. Return what is final now."""
+        if self._spoken != first_part(item_id):
+            self._texts.begin_again(first_part(item_id))
+        self._spoken = None
+        return []
 
-    def _turn_over(self, verb: TurnEnd, put: Callable[[Sequence[wire.ClientEvent]], None]) -> None:
-        if not self._rules.auto:
-            self._commit_manually(put)
-        elif self._may_commit and (verb == "commit" or self._rules.semantic):
-            self._commit_open_speech(put)
-        else:
-            # Where speech is not open, the provider may not have noticed it yet; committing plain silence
-            # makes the model answer noise. What it detects by, silence, ends the turn if there is one.
-            self._append_silence(put)
-            self._turn.silence_repeated = False
-            self._turn.awaiting_commit = not self._rules.creates
-
-    def _commit_manually(self, put: Callable[[Sequence[wire.ClientEvent]], None]) -> None:
-        if not self._enough_to_commit:
-            self.stats.skipped_commits += 1
-            return
-        commit = self._make(wire.CommitAudio)
-        if self._may_request:
-            event_id, request = self._create_response()
-            put([commit, request])
-            self._requested(event_id, Reason.TURN)
-        else:
-            put([commit])
-            self._gate.owe(Reason.TURN)
-        self._turn.uncommitted = 0
-
-    def _commit_open_speech(self, put: Callable[[Sequence[wire.ClientEvent]], None]) -> None:
-        """The fastest end of a turn; the request follows when the provider has confirmed it, unless its own
-        detection was faster."""
-        put([self._make(wire.CommitAudio)])
-        self._turn.awaiting_commit = True
-        self._timers.stop("silence")
-
-    def _append_silence(self, put: Callable[[Sequence[wire.ClientEvent]], None]) -> None:
-        size = self._rules.silence_ms * self.input_sample_rate // 1000 * 2
-        put(_appends(bytes(size)))
-        self._turn.uncommitted += size
-        self._start_timer("silence", SILENCE_TIMEOUT)
-
-    @property
-    def _enough_to_commit(self) -> bool:
-        return self._turn.uncommitted >= MIN_COMMIT_MS * self.input_sample_rate * 2 // 1000
-
-    @property
-    def _may_commit(self) -> bool:
-        """Whether, in auto mode, a commit makes the turn's end known sooner than silence."""
-        return self._commits_in_auto and self._turn.speaking and self._enough_to_commit
-
-    def _append_held(self, pcm: bytes) -> None:
-        self._say(_appends(pcm))
-        self._turn.uncommitted += len(pcm)
-
-    def _speech_started(self, item_id: str | None) -> None:
-        """The provider hears the user speak; the words will be those of that item."""
-        self._turn.speaking = True
-        self._turn.item = first_part(item_id)
-        self._user.begin_again(self._turn.item)
-        self._turn.awaiting_commit = False
-        self._turn.muted = False
-        self._timers.stop("owed")
-        self._pay()
-
-    def _speech_over(self) -> None:
-        self._turn.speaking = False
-        self._timers.stop("silence")
-        if not self._rules.creates:
-            self._pay()
-        elif self._gate.owed is not None and self._gate.idle:
-            # The provider now answers by itself; if it does not, we ask.
-            self._start_timer("owed", RESPONSE_TIMEOUT)
-
-    def _audio_committed(self, item_id: str | None) -> None:
-        """What the user said is that item now."""
-        if self._turn.item != first_part(item_id):
-            self._user.begin_again(first_part(item_id))
-        self._turn.item = None
-        if self._rules.auto:
-            self._turn.uncommitted = 0
-        if self._turn.awaiting_commit:
-            self._turn.awaiting_commit = False
-            self._gate.owe(Reason.TURN)
-            self._turn.speaking = False
-            self._timers.stop("silence")
-            self._pay()
-        else:
-            self._speech_over()
-
-    def _silence_was_not_enough(self) -> None:
-        if not self._turn.speaking:
-            return
-        if self._may_commit:
-            self._commit_open_speech(self._say)
-        elif not self._turn.silence_repeated:
-            self._turn.silence_repeated = True
-            self._append_silence(self._say)
-
-    def _speech_waited_for(self) -> None:
-        """An answer has waited for the end of the user's speech for a while."""
-        turn = self._turn
-        if not turn.speaking:
-            return
-        if turn.uncommitted != turn.watched:
-            self._pay()  # they are speaking, or the silence is on its way: wait on
-        elif not turn.muted:
-            turn.muted = True
-            self._append_silence(self._say)
-            self._pay()
-        else:
-            self._speech_over()
-            self._pay()
-
-    def _receive_user_text(
-        self, event: wire.UserDelta | wire.UserUpdated | wire.UserCompleted | wire.UserFailed
-    ) -> None:
+    def receive(self, event: UserText) -> Sequence[Frame]:
+        """Return what an event about the user's words gives."""
         part = part_of(event)
         match event:
             case wire.UserDelta(delta=delta):
-                self._tell(self._user.add(part, delta or ""))
+                return self._texts.add(part, delta or "")
             case wire.UserUpdated(transcript=text):
-                self._tell(self._user.replace(part, text or ""))
+                return self._texts.replace(part, text or "")
             case wire.UserCompleted(transcript=text):
-                self._tell(self._user.finish(part, text))
+                return self._texts.finish(part, text)
             case wire.UserFailed(error=error):
                 why = error.message if error is not None else None
                 message = why or "the provider could not write down what the user said"
-                self._tell(self._user.give_up(part))
-                self._tell(ErrorFrame(codes.TRANSCRIPTION_FAILED, message))
+                return [*self._texts.give_up(part), ErrorFrame(codes.TRANSCRIPTION_FAILED, message)]
+            case _:
+                assert_never(event)
+
+    def assistant_speaks(self, *, user_speaking: bool) -> list[Transcript]:
+        """Note output of a response. Return what is final now."""
+        return []
+
+    def response_over(self) -> list[Transcript]:
+        """Note that a response ended while the user was silent. Return what is final now."""
+        return []
+
+    def finish_all(self) -> list[Transcript]:
+        """Return the incomplete transcripts as final: the session is over."""
+        return self._texts.finish_all()
 
 
-def _appends(pcm: bytes) -> list[wire.ClientEvent]:
-    return [
-        wire.AppendAudio(audio=pcm[start : start + MAX_AUDIO_MESSAGE])
-        for start in range(0, len(pcm), MAX_AUDIO_MESSAGE)
-    ]
+class User:
+    """The user's turn as far as we know it.
 
+    - `early_commits`: whether a commit is understood where the provider detects turns.
+    - `timers`: runs "silence" and "speech"; when one has expired, call the method that says so.
+    """
 
-def part_of(
-    event: wire.TextDelta
-    | wire.TextDone
-    | wire.TranscriptDone
-    | wire.UserDelta
-    | wire.UserUpdated
-    | wire.UserCompleted
-    | wire.UserFailed,
-) -> str:
-    """What names a text: its item and its place in it."""
-    return f"{event.item_id or ''} {event.content_index or 0}"
+    __slots__ = (
+        "_awaits_commit",
+        "_early_commits",
+        "_heard_before_wait",
+        "_ids",
+        "_sent_silence",
+        "_silence_repeated",
+        "_timers",
+        "_uncommitted",
+        "rules",
+        "sample_rate",
+        "speaking",
+        "words",
+    )
 
+    def __init__(
+        self,
+        rules: TurnRules,
+        words: UserWords,
+        ids: wire.EventIds,
+        timers: SessionTimers,
+        *,
+        sample_rate: int,
+        early_commits: bool,
+    ) -> None:
+        self.rules = rules
+        self.words = words
+        self.sample_rate = sample_rate
+        """Samples a second of the user's audio, PCM16 mono."""
+        self._ids = ids
+        self._timers = timers
+        self._early_commits = early_commits
+        self.speaking = False
+        """Whether the provider hears speech that is not yet an item."""
+        self._uncommitted = 0
+        """Bytes of audio that were sent and are not yet an item."""
+        self._awaits_commit = False
+        """Whether we have to request a response when the audio has become an item."""
+        self._silence_repeated = False
+        """Whether the silence that ends a turn was sent a second time."""
+        self._heard_before_wait = 0
+        """The value of `_uncommitted` when a response began to wait for the end of the user's speech."""
+        self._sent_silence = False
+        """Whether we sent silence for a user who is speaking but sends no audio."""
 
-def first_part(item_id: str | None) -> str:
-    """The name of an item's first text: a user's item has no other."""
-    return f"{item_id or ''} 0"
+    # Audio and the ends of turns
+
+    @property
+    def may_commit(self) -> bool:
+        """Whether enough audio was sent for a commit: providers refuse less than 100 ms."""
+        return self._uncommitted >= MIN_COMMIT_MS * self.sample_rate * 2 // 1000
+
+    def append(self, pcm: bytes, put: Put) -> None:
+        """Send audio, in messages of a bounded size."""
+        put(
+            [
+                wire.AppendAudio(audio=pcm[start : start + MAX_AUDIO_MESSAGE])
+                for start in range(0, len(pcm), MAX_AUDIO_MESSAGE)
+            ]
+        )
+        self._uncommitted += len(pcm)
+
+    def clear(self, put: Put) -> None:
+        """Have the provider forget the audio that is not yet an item."""
+        put([self._ids.make(wire.ClearAudio)])
+        self._uncommitted = 0
+        self._awaits_commit = False
+        self._timers.stop("silence")
+
+    def all_committed(self) -> None:
+        """Note that a commit went out in manual mode."""
+        self._uncommitted = 0
+
+    def end_turn(self, verb: TurnEnd, put: Put) -> None:
+        """Make the provider notice the end of the turn, in auto mode."""
+        if self._may_commit_early and (verb == "commit" or self.rules.semantic):
+            self._commit(put)
+        else:
+            # Without open speech the provider may not have noticed it yet, and would answer a commit of plain
+            # silence with noise. So send silence, by which it detects the end of a turn if there is one.
+            self._append_silence(put)
+            self._silence_repeated = False
+            self._awaits_commit = not self.rules.creates
+
+    @property
+    def _may_commit_early(self) -> bool:
+        """Whether, in auto mode, a commit makes the turn's end known sooner than silence."""
+        return self._early_commits and self.speaking and self.may_commit
+
+    def _commit(self, put: Put) -> None:
+        """End the turn in the fastest way.
+
+        The request for a response follows the provider's confirmation, unless its own detection is faster.
+        """
+        put([self._ids.make(wire.CommitAudio)])
+        self._awaits_commit = True
+        self._timers.stop("silence")
+
+    def _append_silence(self, put: Put) -> None:
+        self.append(bytes(self.rules.silence_ms * self.sample_rate // 1000 * 2), put)
+        self._timers.start("silence", SILENCE_TIMEOUT)
+
+    def silence_expired(self, put: Put) -> None:
+        """Try something else: the silence has not ended the turn."""
+        if not self.speaking:
+            return
+        if self._may_commit_early:
+            self._commit(put)
+        elif not self._silence_repeated:
+            self._silence_repeated = True
+            self._append_silence(put)
+
+    # Speech, as the provider hears it
+
+    def speech_started(self) -> None:
+        """Note that the provider hears the user speak."""
+        self.speaking = True
+        self._awaits_commit = False
+        self._sent_silence = False
+
+    def speech_stopped(self) -> None:
+        """Note that the user's speech is over."""
+        self.speaking = False
+        self._timers.stop("silence")
+
+    def committed(self) -> bool:
+        """Note that the audio became an item; return whether we have to request the response to it."""
+        if self.rules.auto:
+            self._uncommitted = 0
+        request, self._awaits_commit = self._awaits_commit, False
+        return request
+
+    def drop_request(self) -> None:
+        """Forget that we would have to request a response when the audio becomes an item."""
+        self._awaits_commit = False
+
+    def wait_for_speech_end(self) -> None:
+        """Start to watch the user's speech: a response waits for its end."""
+        self._heard_before_wait = self._uncommitted
+        self._timers.start("speech", SPEECH_TIMEOUT)
+
+    def still_speaks(self, put: Put) -> bool:
+        """Return whether speech that a response has waited for may go on.
+
+        If no audio came, the microphone is muted; the provider then needs silence to hear the end. When even
+        that does not end the speech, it is taken to be over.
+        """
+        if self._uncommitted != self._heard_before_wait:
+            return True
+        if self._sent_silence:
+            return False
+        self._sent_silence = True
+        self._append_silence(put)
+        return True
