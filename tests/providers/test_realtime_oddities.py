@@ -332,3 +332,14 @@ def test_empty_messages_are_ignored(kind: Callable[[], Talk[Any]], ready: bool, 
     assert talk.frames() == []
     assert talk.dialect.state is State.OPEN
     assert talk.dialect.odd_fields == odd + 1
+
+
+@pytest.mark.parametrize("rate", [1, 2, 7_999, 192_001])
+def test_a_sample_rate_that_no_speech_has_is_ignored(rate: int) -> None:
+    talk = xai()
+    talk.hear({"type": "session.created"})
+    audio_format = {"format": {"type": "audio/pcm", "rate": rate}}
+    frames = talk.hear(
+        {"type": "session.updated", "session": {"audio": {"input": audio_format, "output": audio_format}}}
+    )
+    assert frames == [Ready(24_000, 24_000)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import ClassVar, Final, NamedTuple, TypedDict
 
 from ..protocol import close_codes
@@ -13,7 +13,6 @@ from ..protocol.limits import Limits
 from ..protocol.pcm import Buffer, pcm_bytes
 from ..protocol.session import ClientDialect
 from ..protocol.state import Signal, State
-from ..protocol.timers import Timers
 from . import closes, codes
 from .heard import HeardEstimate
 from .held_input import HeldInput
@@ -36,22 +35,6 @@ class ProviderSession(NamedTuple):
     """The provider's time limit, in seconds since 1970; a session that is not resumed ends then."""
     conversation_id: str | None = None
     """With this, xAI resumes the conversation in another session."""
-
-
-class SessionTimers:
-    """Timers that start only while the session is open: after that only its end is waited for."""
-
-    __slots__ = ("_is_open", "_timers", "stop")
-
-    def __init__(self, timers: Timers, is_open: Callable[[], bool]) -> None:
-        self._timers = timers
-        self._is_open = is_open
-        self.stop: Final = timers.stop
-
-    def start(self, name: str, seconds: float) -> None:
-        """Start a timer, or start it again; see `Timers.start`."""
-        if self._is_open():
-            self._timers.start(name, seconds)
 
 
 class DialectOptions(TypedDict, total=False):
@@ -204,20 +187,41 @@ class ProviderDialect(ClientDialect, abc.ABC):
         if self._state is not State.CLOSED:
             self._violated(close_code, message)
 
-    def _emit(self, *frames: Frame | None) -> None:
-        """Deliver frames to the caller, unless the session has ended; skip None."""
+    def _too_many_calls(self) -> None:
+        self._break(
+            close_codes.POLICY,
+            f"the provider has {self.limits.max_open_calls} tool calls open and issued another",
+        )
+
+    def _emit(self, frame: Frame | None) -> None:
+        """Deliver a frame to the caller, if there is one and the session has not just ended."""
+        if frame is None or self._state is State.CLOSED:
+            return
+        if type(frame) is Transcript and len(frame.text) > self.limits.max_text_size:
+            self._violated(
+                close_codes.TOO_BIG,
+                f"the provider sent a transcript of more than {self.limits.max_text_size} characters",
+            )
+        else:
+            self._events.append(frame)
+
+    def _emit_all(self, frames: Iterable[Frame]) -> None:
         for frame in frames:
-            if frame is None or self._state is State.CLOSED:
-                continue
-            if isinstance(frame, Transcript) and len(frame.text) > self.limits.max_text_size:
-                self._violated(
-                    close_codes.TOO_BIG,
-                    f"the provider sent a transcript of more than {self.limits.max_text_size} characters",
-                )
-            else:
-                self._events.append(frame)
+            self._emit(frame)
+
+    def _start_session_timers(self) -> None:
+        super()._start_session_timers()
+        self._timers.start("ready", self._ready_timeout)
+
+    def _start_timer(self, name: str, seconds: float) -> None:
+        """Start a timer, unless the session is ending: then only its end is waited for."""
+        if self._state is State.OPEN:
+            self._timers.start(name, seconds)
 
     def _timer_expired(self, name: str, late: float) -> None:
+        if name == "ready":
+            self._not_ready()
+            return
         # At that time, even servers that give no reason close.
         self._leaving = self._leaving or name == "expiry warning"
         super()._timer_expired(name, late)

@@ -436,18 +436,6 @@ class GoogleDialect(ProviderDialect):
         """Whether the user's words may be of a turn that is open, or not answered yet (manual mode)."""
         return self._turn.open or self._assistant.progress.awaited
 
-    def _emit(self, frame: Frame | None) -> None:
-        """Hand a frame to the caller, if there is one and the session did not just end."""
-        if frame is None or self._state is State.CLOSED:
-            return
-        if type(frame) is Transcript and len(frame.text) > self.limits.max_text_size:
-            self._violated(
-                close_codes.TOO_BIG,
-                f"the provider sent a transcript of more than {self.limits.max_text_size} characters",
-            )
-        else:
-            self._events.append(frame)
-
     def _accept(self, setup: wire.SetupComplete) -> None:
         if self._accepted:
             self.stats.repeated_events += 1
@@ -486,10 +474,7 @@ class GoogleDialect(ProviderDialect):
         if call.id and self._calls.is_open(call.id):
             self.stats.repeated_events += 1
         elif self._calls.full:
-            self._violated(
-                close_codes.POLICY,
-                f"the provider has {self.limits.max_open_calls} tool calls open and issued another",
-            )
+            self._too_many_calls()
         else:
             self._assistant.receive_call()
             call_id = self._calls.issue(call.id, call.name)
@@ -529,20 +514,12 @@ class GoogleDialect(ProviderDialect):
 
     def _start_session_timers(self) -> None:
         super()._start_session_timers()
-        self._timers.start("ready", self._ready_timeout)
         # This is the moment of the opening, and here the client speaks first.
         self._queued += len(self._setup.encode())
         self._put(self._setup)
 
-    def _start_timer(self, name: str, seconds: float) -> None:
-        # A session that is ending waits for nothing but its end.
-        if self._state is State.OPEN:
-            self._timers.start(name, seconds)
-
     def _timer_expired(self, name: str, late: float) -> None:
         match name:
-            case "ready":
-                self._not_ready()
             case "mute":
                 self._assistant.unmute()
             case "words":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack, assert_never
+from typing import Any, Final, Unpack, assert_never
 
 import msgspec
 from msgspec import UNSET
@@ -38,7 +38,7 @@ from ...protocol.state import State
 from .. import codes
 from ..held_input import TurnEnd
 from ..lenient import fit, text_of
-from ..provider import DialectOptions, ProviderDialect, ProviderSession, SessionTimers
+from ..provider import DialectOptions, ProviderDialect, ProviderSession
 from . import errors
 from . import events as wire
 from .assistant import Assistant, end_of
@@ -47,6 +47,9 @@ from .errors import Verdict
 from .gate import Phase, Reason, ResponseGate
 from .transcripts import part_of
 from .user import Put, TurnRules, User, UserWords
+
+MIN_SAMPLE_RATE: Final = 8_000
+"""The lowest rate that a provider may report, that of telephones; below it the value is a mistake."""
 
 
 class RealtimeStats(msgspec.Struct):
@@ -120,17 +123,17 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             **options,
         )
         flavor = self._flavor
-        timers = SessionTimers(self._timers, lambda: self._state is State.OPEN)
+        timers = self._start_timer, self._timers.stop
         self.stats = RealtimeStats()
         self._update = update
         self._configured = False
         self._ids = wire.EventIds(on_wire=flavor.names_things)
-        self._gate = ResponseGate(timers, auto=rules.auto, metadata_key=flavor.metadata_key)
+        self._gate = ResponseGate(*timers, auto=rules.auto, metadata_key=flavor.metadata_key)
         self._user = User(
             rules,
             flavor.words(),
             self._ids,
-            timers,
+            *timers,
             sample_rate=input_sample_rate,
             early_commits=flavor.early_commits,
         )
@@ -353,20 +356,20 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
 
     def _receive(self, event: wire.AnyServerEvent) -> None:
         match event:
-            case wire.AudioDelta(response_id=response_id):
-                if self._is_live(response_id) and (audio := self._assistant.audio(event)) is not None:
+            case wire.AudioDelta():
+                if self._is_live(event.response_id) and (audio := self._assistant.audio(event)) is not None:
                     self._events.append(audio)
-            case wire.TextDelta(response_id=response_id, delta=delta):
-                if self._is_live(response_id):
-                    self._emit(*self._assistant.words.add(part_of(event), delta or ""))
-            case wire.TextDone(response_id=response_id, text=text):
-                if self._is_live(response_id):
-                    self._emit(*self._assistant.words.finish(part_of(event), text))
-            case wire.TranscriptDone(response_id=response_id, transcript=text):
-                if self._is_live(response_id):
-                    self._emit(*self._assistant.words.finish(part_of(event), text))
+            case wire.TextDelta():
+                if self._is_live(event.response_id):
+                    self._emit_all(self._assistant.words.add(part_of(event), event.delta or ""))
+            case wire.TextDone():
+                if self._is_live(event.response_id):
+                    self._emit_all(self._assistant.words.finish(part_of(event), event.text))
+            case wire.TranscriptDone():
+                if self._is_live(event.response_id):
+                    self._emit_all(self._assistant.words.finish(part_of(event), event.transcript))
             case wire.UserDelta() | wire.UserUpdated() | wire.UserCompleted() | wire.UserFailed():
-                self._emit(*self._user.words.receive(event))
+                self._emit_all(self._user.words.receive(event))
             case wire.SpeechStarted(item_id=item_id):
                 self._speech_started(item_id)
             case wire.SpeechStopped():
@@ -388,16 +391,16 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             case wire.ArgumentsDone():
                 self._arguments_done(event)
             case wire.McpInProgress(item_id=item_id):
-                self._emit(*self._server_tools.update(item_id, None, "started"))
+                self._emit_all(self._server_tools.update(item_id, None, "started"))
             case wire.McpCompleted(item_id=item_id):
-                self._emit(*self._server_tools.update(item_id, None, "completed"))
+                self._emit_all(self._server_tools.update(item_id, None, "completed"))
             case wire.McpFailed(item_id=item_id):
-                self._emit(*self._server_tools.update(item_id, None, "failed"))
-            case wire.ItemAdded(item=item):
-                if item.type == "function_call_output" and item.call_id is not None:
-                    self._calls.acknowledged(item.call_id)
-                elif asks_for_approval(item):
-                    self._deny_approval(item)
+                self._emit_all(self._server_tools.update(item_id, None, "failed"))
+            case wire.ItemAdded():
+                if event.item.type == "function_call_output" and event.item.call_id is not None:
+                    self._calls.acknowledged(event.item.call_id)
+                elif asks_for_approval(event.item):
+                    self._deny_approval(event.item)
             case wire.ErrorEvent():
                 self._receive_error(event.info)
             case wire.ConversationCreated(conversation=conversation):
@@ -486,7 +489,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
 
     def _speech_started(self, item_id: str | None) -> None:
         user, gate = self._user, self._gate
-        self._emit(*user.words.speech_started(item_id))
+        self._emit_all(user.words.speech_started(item_id))
         user.speech_started()
         self._timers.stop("deferred")
         self._request_deferred()
@@ -507,7 +510,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             self._gate.expect_answer()
 
     def _audio_committed(self, item_id: str | None) -> None:
-        self._emit(*self._user.words.committed(item_id))
+        self._emit_all(self._user.words.committed(item_id))
         if self._user.committed():
             self._gate.defer(Reason.TURN)
             self._user.speech_stopped()
@@ -541,7 +544,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             return False
         self._assistant.spoke = True
         if self._user.words.follows_assistant:
-            self._emit(*self._user.words.assistant_speaks(user_speaking=self._user.speaking))
+            self._emit_all(self._user.words.assistant_speaks(user_speaking=self._user.speaking))
         return True
 
     def _response_created(self, response: wire.Response) -> None:
@@ -598,7 +601,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             self._name_response(name)
         elif not gate.in_flight or (name and name != gate.response_id):
             self._begin_response(name, response.metadata, over=True)
-        self._emit(*self._assistant.words.finish_all())
+        self._emit_all(self._assistant.words.finish_all())
         end = end_of(response)
         if end.status == "done":
             self._issue_calls_of(response)
@@ -625,13 +628,13 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
         gate = self._gate
         cut = gate.phase is Phase.CANCELLING
         if not cut and not self._user.speaking:
-            self._emit(*self._user.words.response_over())
-        self._emit(*self._assistant.words.finish_all())
+            self._emit_all(self._user.words.response_over())
+        self._emit_all(self._assistant.words.finish_all())
         response_id = gate.response_id or ""
         gate.ended(reported=reported is not None)
         if self._calls.response_over(response_id):
             gate.defer(Reason.TOOLS)
-        self._emit(*self._assistant.end(reported, cut=cut))
+        self._emit_all(self._assistant.end(reported, cut=cut))
 
     def _corrections(self, played_ms: int | None = None) -> list[wire.ClientEvent]:
         growing = self._gate.phase is Phase.ACTIVE
@@ -660,7 +663,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
         if not self._is_live(response_id):
             return
         if is_server_tool(item):
-            self._emit(*self._server_tools.update(item.id, item.name, "started"))
+            self._emit_all(self._server_tools.update(item.id, item.name, "started"))
         elif asks_for_approval(item):
             self._deny_approval(item, response_id)
 
@@ -674,7 +677,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
                 self._calls.unconfirmed.append(self._calls.of_item(item))
         elif live and is_server_tool(item) and item.status != "in_progress":
             failed = item.status in ("failed", "incomplete")
-            self._emit(*self._server_tools.update(item.id, item.name, "failed" if failed else "completed"))
+            self._emit_all(self._server_tools.update(item.id, item.name, "failed" if failed else "completed"))
         elif live and asks_for_approval(item):
             self._deny_approval(item, response_id)
 
@@ -708,10 +711,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
         elif calls.was_issued(group, call):
             self.stats.repeated_events += repeats
         elif calls.full:
-            self._break(
-                close_codes.POLICY,
-                f"the provider has {self.limits.max_open_calls} tool calls open and issued another",
-            )
+            self._too_many_calls()
         else:
             name = calls.issue(group, call, over=not gate.in_flight or gate.has_ended(group))
             self._emit(ToolCall(name, call.name, call.arguments))
@@ -723,14 +723,14 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
         """
         if not self._server_tools.is_new_approval(item, response_id, self._gate.response_id):
             return
+        self._emit_all(self._server_tools.update(item.id, item.name, "started"))
+        self._emit_all(self._server_tools.update(item.id, item.name, "failed"))
         self._emit(
-            *self._server_tools.update(item.id, item.name, "started"),
-            *self._server_tools.update(item.id, item.name, "failed"),
             ErrorFrame(
                 codes.APPROVAL_DENIED,
                 f"the provider asked for approval to run {item.name or 'a tool'!r}, which was denied since "
                 'nobody can give it; set "require_approval" of that server tool to "never"',
-            ),
+            )
         )
         answer = wire.ApprovalResponse(f"approval_{self._ids.count}", item.id or "")
         self._send([self._ids.make(wire.CreateItem, item=answer)])
@@ -770,14 +770,8 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
 
     # Time
 
-    def _start_session_timers(self) -> None:
-        super()._start_session_timers()
-        self._timers.start("ready", self._ready_timeout)
-
     def _timer_expired(self, name: str, late: float) -> None:
         match name:
-            case "ready":
-                self._not_ready()
             case "response":
                 self._response_overdue()
             case "cancel":
@@ -835,7 +829,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
 
 
 def _rate(audio: Any, direction: str) -> int | None:
-    """Return the sample rate that the provider reports for `direction`, if it is valid."""
+    """Return the sample rate that the provider reports for `direction`, if it is one of speech."""
     audio_format = wire.dig(audio, dict, direction, "format")
     rate = None if audio_format is None else fit(audio_format, wire.AudioFormat).value.rate
-    return rate if rate is not None and 1 < rate <= MAX_SAMPLE_RATE else None
+    return rate if rate is not None and MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE else None

@@ -11,9 +11,9 @@ The gate only keeps the books: the dialect reports what happened, and sends what
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, Final
 
-from ..provider import SessionTimers
 from ..recent_ids import RecentIds
 from .events import dig
 
@@ -48,8 +48,8 @@ class Reason(enum.Enum):
 class ResponseGate:
     """The state of responses and of our requests for them.
 
-    - `timers`: runs "response" while a request is unanswered, "cancel" while a cut response has not ended,
-      and "deferred" while the provider may answer by itself.
+    - `start_timer`, `stop_timer`: run "response" while a request is unanswered, "cancel" while a cut response
+      has not ended, and "deferred" while the provider may answer by itself.
     - `auto`: whether the provider detects turns, and so may answer without a request.
     - `metadata_key`: where a request's metadata has its event id, which the response gives back; None for a
       provider whose own responses are those with any metadata.
@@ -62,7 +62,8 @@ class ResponseGate:
         "_ends_not_reported",
         "_metadata_key",
         "_newest_request",
-        "_timers",
+        "_start_timer",
+        "_stop_timer",
         "deferred",
         "open_request",
         "phase",
@@ -70,8 +71,16 @@ class ResponseGate:
         "unwanted",
     )
 
-    def __init__(self, timers: SessionTimers, *, auto: bool, metadata_key: str | None) -> None:
-        self._timers = timers
+    def __init__(
+        self,
+        start_timer: Callable[[str, float], None],
+        stop_timer: Callable[[str], None],
+        *,
+        auto: bool,
+        metadata_key: str | None,
+    ) -> None:
+        self._start_timer = start_timer
+        self._stop_timer = stop_timer
         self._auto = auto
         self._metadata_key = metadata_key
         self.phase = Phase.IDLE
@@ -125,12 +134,12 @@ class ResponseGate:
         self._newest_request = event_id, reason
         self.deferred = None
         self.unwanted = False
-        self._timers.start("response", RESPONSE_TIMEOUT)
+        self._start_timer("response", RESPONSE_TIMEOUT)
 
     def expect_answer(self) -> None:
         """Give the provider time to answer by itself before a deferred response is requested."""
         if self.deferred is not None and self.idle:
-            self._timers.start("deferred", RESPONSE_TIMEOUT)
+            self._start_timer("deferred", RESPONSE_TIMEOUT)
 
     def request_failed(self) -> bool:
         """Note that our request gets no response; return whether we were waiting for one."""
@@ -139,7 +148,7 @@ class ResponseGate:
             return False
         self.phase = Phase.IDLE
         self.unwanted = False
-        self._timers.stop("response")
+        self._stop_timer("response")
         return True
 
     def refused(self, event_id: str | None, active_id: str | None) -> bool:
@@ -163,9 +172,9 @@ class ResponseGate:
         # A turn in auto mode needs no second request: the active response is the provider's own answer to it.
         if self.phase is Phase.ACTIVE and self.response_id is None:
             # The end of a response without a name might pass unseen, so wait for it only so long.
-            self._timers.start("response", RESPONSE_TIMEOUT)
+            self._start_timer("response", RESPONSE_TIMEOUT)
         else:
-            self._timers.stop("response")
+            self._stop_timer("response")
         return True
 
     # The provider's responses
@@ -210,7 +219,7 @@ class ResponseGate:
         self._ends_not_reported.discard(response_id)
         self.phase = Phase.ACTIVE
         self.response_id = response_id or None
-        self._timers.stop("response")
+        self._stop_timer("response")
         if requested:
             self.open_request = None
         else:
@@ -220,13 +229,13 @@ class ResponseGate:
     def name(self, response_id: str) -> None:
         """Note the id of the response in flight, which was unknown."""
         self.response_id = response_id or None
-        self._timers.stop("response")
+        self._stop_timer("response")
 
     def cut(self) -> None:
         """Note that the active response was cut off."""
         self.phase = Phase.CANCELLING
-        self._timers.stop("response")
-        self._timers.start("cancel", RESPONSE_TIMEOUT)
+        self._stop_timer("response")
+        self._start_timer("cancel", RESPONSE_TIMEOUT)
 
     def ended(self, *, reported: bool) -> None:
         """Note that the response in flight is over; a request of ours may still be open.
@@ -239,13 +248,13 @@ class ResponseGate:
                 self._ends_not_reported = {name for name in self._ends_not_reported if name in self._ended}
                 self._ends_not_reported.add(self.response_id)
         self.response_id = None
-        self._timers.stop("cancel")
+        self._stop_timer("cancel")
         if self.open_request is None:
             self.phase = Phase.IDLE
-            self._timers.stop("response")
+            self._stop_timer("response")
         else:
             self.phase = Phase.REQUESTED
-            self._timers.start("response", RESPONSE_TIMEOUT)
+            self._start_timer("response", RESPONSE_TIMEOUT)
 
     def is_first_end_event(self, response_id: str) -> bool:
         """Whether this is the first end event of a response that we had already taken for finished."""

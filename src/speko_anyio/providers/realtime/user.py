@@ -11,7 +11,6 @@ from ...protocol.frames import ErrorFrame, Frame, Transcript
 from ...protocol.pcm import MAX_AUDIO_MESSAGE
 from .. import codes
 from ..held_input import TurnEnd
-from ..provider import SessionTimers
 from . import events as wire
 from .transcripts import Transcripts, first_part, part_of
 
@@ -107,7 +106,8 @@ class User:
     """The user's turn as far as we know it.
 
     - `early_commits`: whether a commit is understood where the provider detects turns.
-    - `timers`: runs "silence" and "speech"; when one has expired, call the method that says so.
+    - `start_timer`, `stop_timer`: run "silence" (then call `silence_expired`) and "speech" (then ask
+      `still_speaks`).
     """
 
     __slots__ = (
@@ -117,7 +117,8 @@ class User:
         "_ids",
         "_sent_silence",
         "_silence_repeated",
-        "_timers",
+        "_start_timer",
+        "_stop_timer",
         "_uncommitted",
         "rules",
         "sample_rate",
@@ -130,7 +131,8 @@ class User:
         rules: TurnRules,
         words: UserWords,
         ids: wire.EventIds,
-        timers: SessionTimers,
+        start_timer: Callable[[str, float], None],
+        stop_timer: Callable[[str], None],
         *,
         sample_rate: int,
         early_commits: bool,
@@ -140,7 +142,8 @@ class User:
         self.sample_rate = sample_rate
         """Samples a second of the user's audio, PCM16 mono."""
         self._ids = ids
-        self._timers = timers
+        self._start_timer = start_timer
+        self._stop_timer = stop_timer
         self._early_commits = early_commits
         self.speaking = False
         """Whether the provider hears speech that is not yet an item."""
@@ -177,7 +180,7 @@ class User:
         put([self._ids.make(wire.ClearAudio)])
         self._uncommitted = 0
         self._awaits_commit = False
-        self._timers.stop("silence")
+        self._stop_timer("silence")
 
     def all_committed(self) -> None:
         """Note that a commit went out in manual mode."""
@@ -206,11 +209,11 @@ class User:
         """
         put([self._ids.make(wire.CommitAudio)])
         self._awaits_commit = True
-        self._timers.stop("silence")
+        self._stop_timer("silence")
 
     def _append_silence(self, put: Put) -> None:
         self.append(bytes(self.rules.silence_ms * self.sample_rate // 1000 * 2), put)
-        self._timers.start("silence", SILENCE_TIMEOUT)
+        self._start_timer("silence", SILENCE_TIMEOUT)
 
     def silence_expired(self, put: Put) -> None:
         """Try something else: the silence has not ended the turn."""
@@ -233,7 +236,7 @@ class User:
     def speech_stopped(self) -> None:
         """Note that the user's speech is over."""
         self.speaking = False
-        self._timers.stop("silence")
+        self._stop_timer("silence")
 
     def committed(self) -> bool:
         """Note that the audio became an item; return whether we have to request the response to it."""
@@ -249,7 +252,7 @@ class User:
     def wait_for_speech_end(self) -> None:
         """Start to watch the user's speech: a response waits for its end."""
         self._heard_before_wait = self._uncommitted
-        self._timers.start("speech", SPEECH_TIMEOUT)
+        self._start_timer("speech", SPEECH_TIMEOUT)
 
     def still_speaks(self, put: Put) -> bool:
         """Return whether speech that a response has waited for may go on.
