@@ -460,7 +460,8 @@ class ServerSession:
                 if isinstance(message, CloseMessage):
                     await self._transport.close(message.code, message.reason)
                     return
-                self._room.ring()
+                if self._room.awaited is not None:
+                    self._room.ring()
                 await self._transport.send(message)
                 if isinstance(message, bytes):
                     self.meter.audio_out += len(message)

@@ -11,19 +11,20 @@ class Wakeup:
     Cheaper than `anyio.Condition`: ringing needs neither a lock nor an ``await``.
     """
 
-    __slots__ = ("_event",)
+    __slots__ = ("awaited",)
 
     def __init__(self) -> None:
-        self._event: anyio.Event | None = None
+        self.awaited: anyio.Event | None = None
+        """None when no task waits, and a call can be saved."""
 
     def ring(self) -> None:
         """Wake the tasks in `wait`."""
-        if self._event is not None:
-            self._event.set()
-            self._event = None
+        if self.awaited is not None:
+            self.awaited.set()
+            self.awaited = None
 
     async def wait(self) -> None:
         """Sleep until the next `ring`."""
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()
+        if self.awaited is None:
+            self.awaited = anyio.Event()
+        await self.awaited.wait()

@@ -1,4 +1,4 @@
-"""Changing the sample rate of a stream of audio. How is decided elsewhere: it takes more than pure Python."""
+"""Converts the sample rate of a stream of audio, with a resampler that the caller brings."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import Protocol, TypeAlias
 
 
 class Resampling(Protocol):
-    """PCM16 mono from one sample rate to another, piece by piece; `speko_anyio.audio.resample.Resampler` is
-    one."""
+    """Resamples PCM16 mono piece by piece, as `speko_anyio.audio.resample.Resampler` does."""
 
     def push(self, pcm: bytes) -> bytes:
-        """Take whole samples; give what is ready, which may be nothing yet."""
+        """Take whole samples; return what is ready, which may be nothing yet."""
         ...
 
     def flush(self) -> bytes:
-        """End the stream: what was held back. The next `push` starts anew."""
+        """End the stream and return what was held back. The next `push` starts anew."""
         ...
 
     def reset(self) -> None:
@@ -24,34 +23,34 @@ class Resampling(Protocol):
 
 
 ResamplingFactory: TypeAlias = Callable[[int, int], Resampling]
-"""Makes what converts from the first rate, in samples a second, to the second. It is called with different
-rates only."""
+"""Makes a resampler from the first rate, in samples a second, to the second. The two are different."""
 
 
 class Converter:
-    """Audio of one direction, from whatever rate it has to whatever rate is wanted."""
+    """Converts audio of one direction, from whatever rate it has to whatever rate is wanted."""
 
-    __slots__ = ("_make", "_rates", "_resampling")
+    __slots__ = ("_make", "_rates", "resampling")
 
     def __init__(self, make: ResamplingFactory) -> None:
         self._make = make
         self._rates = 0, 0
-        self._resampling: Resampling | None = None
+        self.resampling: Resampling | None = None
+        """What converts the stream under way; None while the rates are equal."""
 
     def convert(self, pcm: bytes, source_rate: int, target_rate: int) -> bytes:
-        """What is ready of the stream that `pcm` goes on with. When a rate changes, the old stream ends."""
+        """Return what is ready of the stream that `pcm` continues. When a rate changes, the old one ends."""
         if (source_rate, target_rate) == self._rates:
-            return pcm if self._resampling is None else self._resampling.push(pcm)
+            return pcm if self.resampling is None else self.resampling.push(pcm)
         rest = self.flush()
         self._rates = source_rate, target_rate
-        self._resampling = None if source_rate == target_rate else self._make(source_rate, target_rate)
+        self.resampling = None if source_rate == target_rate else self._make(source_rate, target_rate)
         return rest + self.convert(pcm, source_rate, target_rate)
 
     def flush(self) -> bytes:
-        """The end of a stream: what was held back of it."""
-        return b"" if self._resampling is None else self._resampling.flush()
+        """End the stream, and return what was held back of it."""
+        return b"" if self.resampling is None else self.resampling.flush()
 
     def reset(self) -> None:
-        """The stream was cut: what was held back of it is not wanted."""
-        if self._resampling is not None:
-            self._resampling.reset()
+        """Forget what was held back of a stream that was cut."""
+        if self.resampling is not None:
+            self.resampling.reset()

@@ -69,7 +69,8 @@ class ClientOutput:
 
     def tell_speech(self, pcm: bytes, sample_rate: int) -> None:
         """Queue more of what the provider says, at its rate; the end of it may be held back."""
-        pcm = self._converter.convert(pcm, sample_rate, self._sample_rate)
+        if sample_rate != self._sample_rate or self._converter.resampling is not None:
+            pcm = self._converter.convert(pcm, sample_rate, self._sample_rate)
         if pcm:
             self._tell_audio(pcm)
 

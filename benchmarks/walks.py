@@ -1,0 +1,312 @@
+"""The Python calls that one piece of audio takes through this package, and the files that they are in.
+
+    python benchmarks/walks.py
+
+Counts, not times: they are the same on every machine, so a test holds them (``tests/test_walks.py``). The
+sessions are real ones on asyncio, over TCP to a peer in the same thread; only calls of functions of this
+package are counted, doubles excepted.
+
+- A provider's audio to its client: from one read with seven events in it to the messages for the client's
+  transport.
+- A client sends audio: from `send_audio` to the bytes for its transport.
+- A client hears audio: from the bytes of its transport to the frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import anyio
+
+import speko_anyio
+from speko_anyio import XAI, Audio, Google, OpenAI, RealtimeSession, Speko
+from speko_anyio.gateway import ProviderHandler, ServerSession, open_session
+from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection
+from speko_anyio.protocol.dialect import CloseMessage
+from speko_anyio.protocol.engine import UpgradeRequest
+from speko_anyio.protocol.mint import SessionConfig, SessionGrant
+from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, XAIDouble, tone
+from speko_anyio.testing.providers.server_socket import ServerSocket
+
+EVENTS = 7
+"""Events with audio in the read of a provider's connection."""
+
+PIECE = 0.02
+"""Seconds of audio in an event, and in a client's message."""
+
+RATE = 24_000
+PATIENCE = 10
+"""Seconds after which a walk is given up."""
+
+_HERE = str(Path(speko_anyio.__file__).parent) + os.sep
+_DOUBLES = _HERE + "testing" + os.sep
+
+
+class Walk(NamedTuple):
+    """What was counted."""
+
+    calls: Counter[tuple[str, str]]
+    """Of each function, by file and name."""
+
+    @property
+    def total(self) -> int:
+        return self.calls.total()
+
+    @property
+    def files(self) -> set[str]:
+        return {file for file, _ in self.calls}
+
+
+@contextmanager
+def counted() -> Iterator[Walk]:
+    """Count the calls in this thread, until the block ends or `stop` is called."""
+    calls: Counter[tuple[str, str]] = Counter()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(_HERE) and not file.startswith(_DOUBLES):
+            calls[file.removeprefix(_HERE), frame.f_code.co_qualname] += 1
+
+    sys.setprofile(note)
+    try:
+        yield Walk(calls)
+    finally:
+        sys.setprofile(None)
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any],
+) -> AsyncIterator[int]:
+    """A TCP server for one connection; its port."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+# A provider's audio to its client
+
+
+class Provider(NamedTuple):
+    account: Callable[..., Any]
+    model: str
+    double: Callable[[], ProviderDouble[Any]]
+
+
+PROVIDERS = {
+    "openai": Provider(OpenAI, "gpt-realtime-2.1", OpenAIDouble),
+    "xai": Provider(XAI, "grok-voice-latest", XAIDouble),
+    "google": Provider(Google, "gemini-3.8-live", GoogleDouble),
+}
+
+
+class Peer:
+    """The provider's end of one connection."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._double = PROVIDERS[name].double()
+        self._socket = ServerSocket()
+        self._writer: asyncio.StreamWriter | None = None
+        self.ready = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session: Any = None
+        self._writer = writer
+        while data := await reader.read(65_536):
+            self._socket.receive(data)
+            if session is None:
+                request = self._socket.request()
+                if request is None:
+                    continue
+                writer.write(self._socket.accept(self._double.subprotocol(request)))
+                session = self._double.open(request)
+            for message in self._socket.messages():
+                session.receive(message, 0.0)
+            for output in session.take():
+                writer.write(self._socket.frame(output))
+                if "updated" in str(output) or "setupComplete" in str(output):
+                    self.ready.set()
+
+    def begin_response(self) -> None:
+        if self._name != "google":  # which does not announce it
+            self.say({"type": "response.created", "response": {"id": "r"}})
+
+    def speak(self, times: int) -> None:
+        """Send so many events with audio, at once."""
+        audio = base64.b64encode(tone(PIECE, RATE)).decode()
+        message: dict[str, Any] = {
+            "type": "response.output_audio.delta",
+            "event_id": "event_1",
+            "response_id": "r",
+            "item_id": "a",
+            "output_index": 0,
+            "content_index": 0,
+            "delta": audio,
+        }
+        if self._name == "google":
+            blob = {"mimeType": f"audio/pcm;rate={RATE}", "data": audio}
+            message = {"serverContent": {"modelTurn": {"role": "model", "parts": [{"inlineData": blob}]}}}
+        self.say(message, times=times)
+
+    def say(self, message: dict[str, Any], *, times: int = 1) -> None:
+        assert self._writer is not None
+        text = json.dumps(message, separators=(",", ":"))
+        frame = self._socket.frame(text.encode() if self._name == "google" else text)
+        self._writer.write(frame * times)
+
+
+class Transport:
+    """The client's transport; it counts the messages with audio that it gets."""
+
+    def __init__(self) -> None:
+        self._heard = 0
+        self._wanted = -1
+        self._enough = asyncio.Event()
+
+    async def receive(self) -> str | bytes | CloseMessage | None:
+        await anyio.sleep_forever()
+        return None
+
+    async def send(self, message: str | bytes) -> None:
+        self._heard += isinstance(message, bytes)
+        if self._heard == self._wanted:
+            sys.setprofile(None)
+            self._enough.set()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Nobody waits for it."""
+
+    async def hear(self, wanted: int, say: Callable[[int], None]) -> None:
+        """Let so many pieces be said, and wait until they are here."""
+        self._wanted = self._heard + wanted
+        self._enough.clear()
+        say(wanted)
+        await self._enough.wait()
+
+
+async def provider_to_client(name: str) -> Walk:
+    """One read with `EVENTS` events of audio from a provider, until the last is in the client's transport."""
+    config = SessionConfig(
+        provider=name, model=PROVIDERS[name].model, input_sample_rate=RATE, output_sample_rate=RATE
+    )
+    peer, transport = Peer(name), Transport()
+
+    async def serve(session: ServerSession) -> None:
+        await ProviderHandler(PROVIDERS[name].account("test-key", base_url=f"ws://127.0.0.1:{port}"))(session)
+
+    with anyio.fail_after(PATIENCE):
+        async with (
+            listening(peer.serve) as port,
+            open_session(transport, session_id="walk", config=config, close_timeout=0) as session,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(serve, session)
+            await peer.ready.wait()
+            peer.begin_response()
+            await transport.hear(1, peer.speak)
+            await transport.hear(EVENTS, peer.speak)
+            await anyio.sleep(0.05)
+            with counted() as walk:
+                await transport.hear(EVENTS, peer.speak)
+            tasks.cancel_scope.cancel()
+    return walk
+
+
+# A client's audio, out and in
+
+
+class Echo:
+    """The service's end of one session: it sends back each message with audio."""
+
+    def __init__(self) -> None:
+        self._core = ServerConnection()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        core = self._core
+        while data := await reader.read(65_536):
+            profile = sys.getprofile()
+            sys.setprofile(None)
+            core.receive_data(data)
+            while core.closed is None and (event := core.next_event()) is not NEED_DATA:
+                if isinstance(event, UpgradeRequest):
+                    core.accept()
+                    core.send_ready()
+                elif isinstance(event, AudioIn):
+                    core.send_audio(event.pcm)
+            reply = core.data_to_send()
+            sys.setprofile(profile)
+            writer.write(reply)
+
+
+@asynccontextmanager
+async def client_session() -> AsyncIterator[RealtimeSession]:
+    async with listening(Echo().serve) as port, Speko(api_key="key", base_url="http://127.0.0.1:9") as speko:
+        grant = SessionGrant(
+            session_id="walk",
+            ws_url=f"ws://127.0.0.1:{port}/walk",
+            ws_token="token",
+            expires_at="2100-01-01T00:00:00Z",
+        )
+        async with speko.realtime.open(grant) as session:
+            yield session
+
+
+async def _next_audio(session: RealtimeSession) -> Audio:
+    while not isinstance(frame := await session.receive(), Audio):
+        pass
+    return frame
+
+
+async def client_sends_and_hears() -> tuple[Walk, Walk]:
+    """A message with audio from `send_audio` to the transport, and one from the transport to the frame."""
+    pcm = tone(PIECE, RATE)
+    with anyio.fail_after(PATIENCE):
+        async with client_session() as session:
+            for _ in range(3):
+                await session.send_audio(pcm)
+                await _next_audio(session)
+            with counted() as sending:
+                await session.send_audio(pcm)
+            with counted() as hearing:
+                frame = await _next_audio(session)
+            assert frame.pcm == pcm
+    return sending, hearing
+
+
+def walks() -> dict[str, Walk]:
+    """All of them, by title."""
+    found = {
+        f"{EVENTS} events of {name}'s to the client's transport": anyio.run(provider_to_client, name)
+        for name in PROVIDERS
+    }
+    sending, hearing = anyio.run(client_sends_and_hears)
+    return {**found, "client sends audio": sending, "client hears audio": hearing}
+
+
+def main() -> None:
+    for title, walk in walks().items():
+        print(f"{title}: {walk.total} calls in {len(walk.files)} files")
+        if "-v" in sys.argv:
+            for (file, function), times in walk.calls.most_common():
+                print(f"  {times:4} {file} {function}")
+
+
+if __name__ == "__main__":
+    main()
