@@ -25,7 +25,7 @@ def walks() -> Any:
     del sys.modules["walks"]
 
 
-@pytest.mark.parametrize(("name", "calls"), [("openai", 190), ("xai", 204), ("google", 205)])
+@pytest.mark.parametrize(("name", "calls"), [("openai", 175), ("xai", 196), ("google", 203)])
 def test_seven_events_of_a_provider_reach_the_client(walks: Any, name: str, calls: int) -> None:
     walk = anyio.run(walks.provider_to_client, name)
     assert walks.EVENTS == 7
