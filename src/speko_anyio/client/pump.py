@@ -188,9 +188,10 @@ class Pump:
         """Call `call` when reading may go on."""
         self._on_space = call
 
-    def data_to_send(self) -> bytes:
-        """Take the bytes to write to the peer."""
-        return self.core.data_to_send()
+    @property
+    def data_to_send(self) -> Callable[[], bytes]:
+        """Takes the bytes to write to the peer when it is called."""
+        return self.core.data_to_send
 
     def receive_data(self, data: bytes) -> bool:
         """Bytes came. Gives whether there is anything to see to: not when it was audio only, and there is

@@ -78,6 +78,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         "_begun",
         "_cause",
         "_close_timeout",
+        "_data_to_send",
         "_driven",
         "_early",
         "_ending",
@@ -130,6 +131,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def attach(self, driven: Driven, *, close_timeout: float) -> None:
         self._driven = driven
+        self._data_to_send = driven.data_to_send
         self._close_timeout = close_timeout
         driven.watch_space(self._space_made)
 
@@ -299,7 +301,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def _write(self) -> None:
         """Write what the core has queued, or hold it until the end of the loop's turn."""
-        data = self._attached().data_to_send()
+        data = self._data_to_send()
         if not data:
             return
         self.bytes_sent += len(data)

@@ -59,8 +59,10 @@ class Driven(Protocol):
         """When to call `handle_timeout`, by the event loop's clock; None for never, `AT_ONCE` for now."""
         ...
 
-    def data_to_send(self) -> bytes:
-        """Take the bytes to write."""
+    @property
+    def data_to_send(self) -> Callable[[], bytes]:
+        """Takes the bytes to write when it is called. Always the same: a driver gets it once, since every
+        send goes through it."""
         ...
 
     def receive_data(self, data: bytes, /) -> bool:

@@ -43,6 +43,7 @@ class StreamDriver:
         "_alarm",
         "_armed",
         "_close_timeout",
+        "_data_to_send",
         "_driven",
         "_finished",
         "_goodbye",
@@ -73,6 +74,7 @@ class StreamDriver:
 
     def attach(self, driven: Driven, *, close_timeout: float) -> None:
         self._driven = driven
+        self._data_to_send = driven.data_to_send
         self._close_timeout = close_timeout
         driven.watch_space(self._space_made)
 
@@ -201,13 +203,12 @@ class StreamDriver:
 
     async def _write(self) -> None:
         """Write what the core has queued. The caller holds `_sending`."""
-        driven = self._driven
-        while data := driven.data_to_send():
+        while data := self._data_to_send():
             try:
                 await self._stream.send(data)
             except TRANSPORT_ERRORS as exc:
                 self._write_failed()
-                raise driven.error.with_traceback(None) from exc
+                raise self._driven.error.with_traceback(None) from exc
             except BaseException:
                 self._write_failed()
                 raise
