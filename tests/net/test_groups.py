@@ -7,6 +7,8 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import anyio
 import pytest
@@ -72,18 +74,16 @@ async def test_a_group_of_the_users_own_is_not_taken_apart() -> None:
     assert caught.value is own
 
 
-async def test_the_blocks_error_takes_precedence_and_the_tasks_is_logged(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_what_the_tasks_error_made_of_the_block_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     of_block, of_task = Boom("block"), Boom("task")
-    with pytest.raises(Boom, match="block"):
+    with pytest.raises(Boom, match="task"):
         async with TaskGroup("test") as tasks:
             tasks.start_soon(fail, of_task)
             try:
                 await anyio.sleep_forever()
             finally:
                 raise of_block
-    assert logged(caplog) == [of_task]
+    assert logged(caplog) == [of_block]
 
 
 async def test_the_first_of_two_tasks_errors_comes_out_and_the_other_is_logged(
@@ -236,8 +236,8 @@ def test_an_error_is_released_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     held = HeldError("test")
     first, second = Boom(), Boom()
-    held.hold_of_block(first)
-    held.hold_of_block(second)
+    held.hold(first)
+    held.hold(second)
     with pytest.raises(Boom) as caught:
         held.release()
     assert caught.value is first
@@ -249,3 +249,74 @@ def test_what_is_an_exit() -> None:
     assert not is_exit(None)
     assert not is_exit(Boom())
     assert is_exit(SystemExit())
+
+
+async def serve(error: BaseException | None, later: BaseException | None, *, task_status: Any) -> None:
+    await checkpoint()
+    if error is not None:
+        raise error
+    task_status.started("port")
+    if later is not None:
+        await checkpoint()
+        raise later
+    await anyio.sleep_forever()
+
+
+async def test_a_task_that_starts_says_so() -> None:
+    async with TaskGroup("test") as tasks:
+        assert await tasks.start(serve, None, None) == "port"
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", [Boom, *EXITS])
+async def test_an_error_before_the_start_is_for_whoever_starts_it(
+    kind: type[BaseException], anyio_backend: tuple[str, object]
+) -> None:
+    if anyio_backend[0] == "asyncio" and kind in EXITS:
+        pytest.skip("asyncio's tasks let exits through, past everybody")
+    async with TaskGroup("test") as tasks:
+        with pytest.raises(kind):
+            await tasks.start(serve, kind(), None)
+
+
+@pytest.mark.parametrize("kind", [Boom, *EXITS])
+async def test_an_error_after_the_start_is_the_groups(kind: type[BaseException]) -> None:
+    error = kind()
+    with pytest.raises(kind) as caught:
+        async with TaskGroup("test") as tasks:
+            await tasks.start(serve, None, error)
+            await anyio.sleep_forever()
+    assert caught.value is error
+
+
+async def test_a_generator_that_is_closed_in_the_block_closes_without_a_word() -> None:
+    closed: list[str] = []
+
+    async def items() -> AsyncGenerator[int, None]:
+        async with TaskGroup("test") as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            try:
+                yield 1
+            finally:
+                closed.append("block")
+
+    generator = items()
+    assert await anext(generator) == 1
+    await generator.aclose()
+    assert closed == ["block"]
+
+
+def test_a_preferred_error_takes_the_place_of_another_but_not_of_an_exit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    held = HeldError("test")
+    first, preferred, exit_ = Boom("first"), Boom("preferred"), SystemExit()
+    held.hold(first)
+    held.hold(preferred, preferred=True)
+    seen = [held.error]
+    held.hold(exit_)
+    held.hold(Boom("what the exit made of it"), preferred=True)
+    held.hold(KeyboardInterrupt())
+    seen.append(held.error)
+    assert seen == [preferred, exit_]
+    assert logged(caplog) == [first, preferred]

@@ -76,3 +76,19 @@ async def test_ctrl_c_at_any_call_of_a_task_leaves_no_coroutine_unawaited(shield
             break
         calls += 1
     assert calls >= 3
+
+
+async def test_a_goodbye_that_fails_is_an_error_of_its_own() -> None:
+    lifetime = Lifetime("test")
+    ended: list[str] = []
+
+    async def leave() -> None:
+        raise ZeroDivisionError
+
+    async def wait_gone() -> None:
+        ended.append("gone")
+
+    await lifetime.enter()
+    with pytest.raises(ZeroDivisionError):
+        await lifetime.exit(None, leave=leave, abort=ended.append, wait_gone=wait_gone)
+    assert ended == ["the block of the session was cancelled", "gone"]

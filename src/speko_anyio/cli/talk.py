@@ -14,6 +14,7 @@ from ..audio.devices import Microphone, Speaker
 from ..audio.pcm import rms_dbfs
 from ..audio.playback import Playback
 from ..client.session import RealtimeSession
+from ..net.groups import TaskGroup
 from ..protocol import close_codes
 from ..protocol.errors import ConnectionClosed, SpekoError
 from ..protocol.frames import ErrorFrame, Frame
@@ -110,23 +111,21 @@ class _Talk:
 
         With `hang_up`, end it once the answer to everything from `ears` has been played.
         """
-        error: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
-            tasks.start_soon(self._show_levels)
-            if tape is not None:
-                tasks.start_soon(tape.run)
-            # Held: the group would wrap it.
-            try:
+        try:
+            async with TaskGroup("the conversation") as tasks:
+                tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+                tasks.start_soon(self._show_levels)
+                if tape is not None:
+                    tasks.start_soon(tape.run)
                 await self._speak(ears)
                 if hang_up:
                     await self._hear_answer()
-            except ConnectionClosed:
-                pass  # `closed` tells more
-            except (SpekoError, CommandError) as exc:
-                error = exc
-            tasks.cancel_scope.cancel()
-        return error or self._early_end()
+                tasks.cancel_scope.cancel()
+        except ConnectionClosed:
+            pass  # `closed` tells more
+        except (SpekoError, CommandError) as error:
+            return error
+        return self._early_end()
 
     async def _speak(self, ears: AsyncIterable[bytes]) -> None:
         async for pcm in ears:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from speko_anyio.net.groups import TaskGroup
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -17,22 +19,15 @@ async def background(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]
 
     What the block raises leaves as itself.
     """
-    failure: Exception | None = None
     scope = anyio.CancelScope(shield=True)
 
     async def run() -> None:
         with scope:
             await work()
 
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run)
-            try:
-                yield
-            except Exception as error:  # noqa: BLE001  (raised below: the task group would wrap it)
-                failure = error
-            finally:
-                scope.cancel()
-    finally:
-        if failure is not None:
-            raise failure
+    async with TaskGroup("the gateway") as tasks:
+        tasks.start_soon(run)
+        try:
+            yield
+        finally:
+            scope.cancel()

@@ -17,6 +17,7 @@ import anyio.to_thread
 import uvicorn
 from anyio.from_thread import start_blocking_portal
 
+from speko_anyio.net.groups import TaskGroup
 from speko_anyio.protocol.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
@@ -186,39 +187,28 @@ def _discreet_logs() -> Iterator[None]:
 async def _serving(gateway: Gateway, listener: socket.socket, patience: float) -> AsyncIterator[None]:
     """Serve on the asyncio event loop that runs."""
     server = _Server(_config(gateway))
-    failure: Exception | None = None
-
     # Shielded: when the block is cancelled, the server must still stop in order. Once `should_exit` is set
     # it has a deadline; until then it ends by itself only when it fails.
     shield = anyio.CancelScope(shield=True)
 
     async def run_server() -> None:
-        nonlocal failure
         try:
             with shield, _discreet_logs():
                 await server.serve([listener])
-        except Exception as error:  # noqa: BLE001  (raised below: the task group would wrap it)
-            failure = failure or error
         finally:
             server.stop_listening()
             tasks.cancel_scope.cancel()
 
-    try:
-        async with gateway.running(), anyio.create_task_group() as tasks:
-            tasks.start_soon(run_server)
-            try:
-                await server.ready.wait()
-                yield
-            except Exception as error:  # noqa: BLE001  (likewise)
-                failure = failure or error
-            finally:
-                with anyio.move_on_after(patience + gateway.stop_timeout, shield=True):
-                    await gateway.drain(patience=patience)
-                server.should_exit = True
-                shield.deadline = anyio.current_time() + 2 * SHUTDOWN_TIMEOUT
-    finally:
-        if failure is not None:
-            raise failure
+    async with gateway.running(), TaskGroup("the gateway's server") as tasks:
+        tasks.start_soon(run_server)
+        try:
+            await server.ready.wait()
+            yield
+        finally:
+            with anyio.move_on_after(patience + gateway.stop_timeout, shield=True):
+                await gateway.drain(patience=patience)
+            server.should_exit = True
+            shield.deadline = anyio.current_time() + 2 * SHUTDOWN_TIMEOUT
 
 
 @asynccontextmanager

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self, TypeVarTuple
+from typing import Any, Final, Self, TypeVarTuple
 
 import anyio
+from anyio.abc import TaskStatus
 
 _Args = TypeVarTuple("_Args")
 
@@ -21,60 +22,42 @@ logger: Final = logging.getLogger("speko_anyio")
 class HeldError:
     """The error of a task group's block or tasks, until the group has ended.
 
-    An exit (KeyboardInterrupt or SystemExit) takes precedence. Then comes what the block raised, then the
-    first error of a task. The others are logged; `name` says there whose they are.
+    The first one is held, since it may have caused the others, except that an exit (KeyboardInterrupt or
+    SystemExit) takes precedence. The others are logged; `name` says there whose they are.
 
     As a context manager in the block it holds an exception of what it surrounds, so that the block can clean
     up with its tasks still running. Exits and cancellations go straight through.
     """
 
-    __slots__ = ("_from_block", "_from_task", "_name")
+    __slots__ = ("_name", "error")
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._from_block: BaseException | None = None
-        self._from_task: BaseException | None = None
-
-    @property
-    def error(self) -> BaseException | None:
+        self.error: BaseException | None = None
         """What `release` will raise; None while nothing has failed."""
-        if self._from_block is None or is_exit(self._from_task):
-            return self._from_task
-        return self._from_block
 
-    def hold(self, error: BaseException) -> None:
-        """Hold an error of a task."""
-        if self._from_task is None:
-            self._from_task = error
-        elif is_exit(error) and not is_exit(self._from_task):
-            self._log(self._from_task)
-            self._from_task = error
-        else:
-            self._log(error)
-
-    def hold_of_block(self, error: BaseException) -> None:
-        """Hold an error of the block."""
-        if self._from_block is None:
-            self._from_block = error
-        else:
-            self._log(error)
+    def hold(self, error: BaseException, *, preferred: bool = False) -> None:
+        """Hold `error` if it is the first, an exit, or `preferred` to what is held. Log it otherwise."""
+        held = self.error
+        if is_exit(held):
+            return  # the rest is what the exit made of it
+        if held is None or preferred or is_exit(error):
+            self.error, error = error, held or error
+        if error is not self.error:
+            logger.error("a further failure in %s", self._name, exc_info=error)
 
     def release(self) -> None:
         """Raise the error, if there is one.
 
         Call it outside of the group, in a ``finally``: otherwise an outer cancellation replaces the error.
         """
-        error, of_task = self.error, self._from_task
         # Its traceback leads here: without this it could only be freed by the garbage collector.
-        self._from_block = self._from_task = None
-        if error is None:
-            return
-        if of_task is not None and of_task is not error:
-            self._log(of_task)
-        try:
-            raise error
-        finally:
-            del error, of_task
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
 
     def __enter__(self) -> Self:
         return self
@@ -84,11 +67,8 @@ class HeldError:
     ) -> bool:
         if not isinstance(error, Exception):
             return False
-        self.hold_of_block(error)
+        self.hold(error)
         return True
-
-    def _log(self, error: BaseException) -> None:
-        logger.error("a further failure in %s", self._name, exc_info=error)
 
 
 class TaskGroup:
@@ -112,6 +92,13 @@ class TaskGroup:
         """Run `work` as a task of the group."""
         self._tasks.start_soon(self._run, work, args)
 
+    async def start(self, work: Callable[..., Awaitable[object]], *args: object) -> Any:
+        """Run `work` as a task of the group, and wait until it calls ``task_status.started()``.
+
+        Returns what was passed to that. Raises an error of `work` from before; a later one is the group's.
+        """
+        return await self._tasks.start(self._run_to_start, work, args)
+
     def fail(self, error: BaseException) -> None:
         """Hold `error` and cancel the group. May be called outside of any task."""
         self.held.hold(error)
@@ -125,6 +112,21 @@ class TaskGroup:
         except BaseException as error:  # noqa: BLE001 - raised by `__aexit__`
             self.fail(error)
 
+    async def _run_to_start(
+        self,
+        work: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+        *,
+        task_status: TaskStatus[Any],
+    ) -> None:
+        status = _Started(task_status)
+        try:
+            await work(*args, task_status=status)
+        except BaseException as error:
+            if not status.called or isinstance(error, (anyio.get_cancelled_exc_class(), GeneratorExit)):
+                raise
+            self.fail(error)
+
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         return self
@@ -133,13 +135,25 @@ class TaskGroup:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            if error is None or isinstance(error, (anyio.get_cancelled_exc_class(), GeneratorExit)):
+            if error is None or isinstance(error, anyio.get_cancelled_exc_class()):
                 return await self._tasks.__aexit__(kind, error, traceback)
-            self.held.hold_of_block(error)
+            self.held.hold(error)
             self.cancel_scope.cancel()
             return await self._tasks.__aexit__(None, None, None)
         finally:
             self.held.release()
+
+
+class _Started:
+    """A task's status that knows whether the task has started."""
+
+    def __init__(self, status: TaskStatus[Any]) -> None:
+        self._status = status
+        self.called = False
+
+    def started(self, value: object = None) -> None:
+        self.called = True
+        self._status.started(value)
 
 
 def is_exit(error: BaseException | None) -> bool:

@@ -128,9 +128,11 @@ class Lifetime:
                     except cancelled:
                         raise
                     except BaseException as exc:  # noqa: BLE001 - held, and raised below
-                        self._held.hold_of_block(exc)
+                        # It saw the error of a handler as a cancellation at most.
+                        self._held.hold(exc, preferred=True)
                     if not is_exit(self._held.error):
-                        await leave()
+                        with self._held:
+                            await leave()
                 finally:
                     abort("the block of the session was cancelled")
                     self._stop()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 
 from ..net.contexts import never_swallows
+from ..net.groups import TaskGroup
 from ..protocol.errors import ConnectionClosed
 from ..protocol.state import State
 
@@ -102,32 +103,24 @@ async def scripted(
     `failed` is told of it too. When the block failed first, its own exception comes out. A script that is
     not through when the session is over is cancelled; if it still expects something of the client, it fails.
     """
-    error: BaseException | None = None
     stage: Stage | None = None
     try:
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup("the script") as tasks:
             peer.stage = stage = Stage(peer, tasks, failed)
             tasks.start_soon(peer.carry)
-            try:
-                async with opening as session:
-                    if script is not None:
-                        await stage.start(script)
-                    try:
-                        yield session
-                    except BaseException:
-                        stage.block_failed()
-                        raise
-                with anyio.move_on_after(GRACE):
-                    await peer.wait_expecting_nothing()
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as exc:  # noqa: BLE001 - held, and raised below: the group would wrap it
-                error = exc
+            async with opening as session:
+                if script is not None:
+                    await stage.start(script)
+                try:
+                    yield session
+                except BaseException:
+                    stage.block_failed()
+                    raise
+            with anyio.move_on_after(GRACE):
+                await peer.wait_expecting_nothing()
             tasks.cancel_scope.cancel()
     finally:
         peer.stage = None
         # What its failure made of the block is not told.
         if stage is not None and stage.failure is not None:
             raise stage.failure
-        if error is not None:
-            raise error

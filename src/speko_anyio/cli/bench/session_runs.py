@@ -11,6 +11,7 @@ import msgspec
 
 from ...audio.pcm import byte_count, duration
 from ...client.session import RealtimeSession
+from ...net.groups import TaskGroup
 from ...protocol.errors import SpekoError
 from ...protocol.frames import Audio, Close, ErrorFrame, Frame
 from ..turn import MESSAGE_SECONDS, take_turn
@@ -135,7 +136,6 @@ async def run_echo(
     sent_at: list[float] = []
     check = EchoCheck(size, outcome)
     total = round(plan.seconds / MESSAGE_SECONDS)
-    failures: list[SpekoError] = []
 
     async def speak() -> None:
         start = plan.speaks_at(index, anyio.current_time())
@@ -152,34 +152,29 @@ async def run_echo(
 
     async def listen() -> None:
         first = 0.0
-        try:
-            with limit:
-                async for frame in session:
-                    if isinstance(frame, ErrorFrame):
-                        outcome.error = f"{frame.code}: {frame.message}"
-                    if not isinstance(frame, Audio):
-                        continue
-                    now = clock()
-                    for number in check.receive(frame.pcm):
-                        if not outcome.received:
-                            first = now - number * MESSAGE_SECONDS
-                            outcome.first_audio.append(now - sent_at[number])
-                        outcome.received += 1
-                        outcome.when.append(now)
-                        outcome.latency.append(now - sent_at[number])
-                        outcome.lateness.append(max(0.0, now - number * MESSAGE_SECONDS - first))
-                    if outcome.received + outcome.lost == total:
-                        return
-        except SpekoError as error:
-            failures.append(error)
+        with limit:
+            async for frame in session:
+                if isinstance(frame, ErrorFrame):
+                    outcome.error = f"{frame.code}: {frame.message}"
+                if not isinstance(frame, Audio):
+                    continue
+                now = clock()
+                for number in check.receive(frame.pcm):
+                    if not outcome.received:
+                        first = now - number * MESSAGE_SECONDS
+                        outcome.first_audio.append(now - sent_at[number])
+                    outcome.received += 1
+                    outcome.when.append(now)
+                    outcome.latency.append(now - sent_at[number])
+                    outcome.lateness.append(max(0.0, now - number * MESSAGE_SECONDS - first))
+                if outcome.received + outcome.lost == total:
+                    return
 
     limit = anyio.CancelScope()
-    async with anyio.create_task_group() as tasks:
+    async with TaskGroup("a session's load") as tasks:
         tasks.start_soon(speak)
         await listen()
         tasks.cancel_scope.cancel()
-    if failures:
-        raise failures[0]
     if session.closed is None:
         outcome.lost += outcome.sent - outcome.received - outcome.lost
 

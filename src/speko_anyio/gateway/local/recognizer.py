@@ -11,6 +11,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from speko_anyio._extras import install_extra
+from speko_anyio.net.groups import TaskGroup
 from speko_anyio.protocol.errors import SpekoError
 
 from . import wire
@@ -139,25 +140,12 @@ async def open_recognizer(
         raise ValueError(f"the recogniser needs at least one worker, not {workers}")
     send, receive = anyio.create_memory_object_stream[_Job](workers * QUEUE_PER_WORKER)
     pids: set[int] = set()
-    # Kept aside and raised outside the task group, which would wrap it in an ExceptionGroup.
-    failure: Exception | None = None
 
-    try:
-        async with send, receive, anyio.create_task_group() as tasks:
-            try:
-                for _ in range(workers):
-                    await tasks.start(_Worker(receive.clone(), pids, command).run)
-                yield Recognizer(send, pids)
-            except Exception as error:  # noqa: BLE001  (raised below)
-                failure = error
-            tasks.cancel_scope.cancel()
-    except ExceptionGroup as group:
-        raise RecognizerError(
-            "the gateway's recogniser failed by a fault of its own; report it to speko-anyio and restart the "
-            "gateway"
-        ) from group
-    if failure is not None:
-        raise failure
+    async with send, receive, TaskGroup("the recogniser") as tasks:
+        for _ in range(workers):
+            await tasks.start(_Worker(receive.clone(), pids, command).run)
+        yield Recognizer(send, pids)
+        tasks.cancel_scope.cancel()
 
 
 class _Worker:
@@ -189,6 +177,13 @@ class _Worker:
                         # Takes no utterance meanwhile: another worker may be well.
                         await anyio.sleep(RETRY_DELAY)
                         await self._take()
+            except RecognizerError:
+                raise
+            except Exception as error:
+                raise RecognizerError(
+                    "the gateway's recogniser failed by a fault of its own; report it to speko-anyio and "
+                    "restart the gateway"
+                ) from error
             finally:
                 self._finish(_stopping())
                 self._fail_queued()

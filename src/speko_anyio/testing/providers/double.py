@@ -13,6 +13,7 @@ from anyio.abc import ByteStream, Listener
 from anyio.streams.tls import TLSListener
 
 from ...net.contexts import never_swallows
+from ...net.groups import TaskGroup
 from .script import COMMON, CallTools, Fail, Pace, RateLimit, Reply, RunTool, Say, Silent, steps
 from .server_socket import ServerSocket
 from .session import DEATH, DoubleSession, Refusal, Request, Script
@@ -106,16 +107,10 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
         if ssl_context is not None:
             listener = TLSListener(plain, ssl_context, standard_compatible=False)
         scheme = "ws" if ssl_context is None else "wss"
-        failures: list[Exception] = []
-        async with listener, anyio.create_task_group() as tasks:
+        async with listener, TaskGroup("the provider's double") as tasks:
             tasks.start_soon(listener.serve, self.handle)
-            try:
-                yield f"{scheme}://127.0.0.1:{own_port}"
-            except Exception as error:  # noqa: BLE001  (raised below: the task group would wrap it)
-                failures.append(error)
+            yield f"{scheme}://127.0.0.1:{own_port}"
             tasks.cancel_scope.cancel()
-        if failures:
-            raise failures[0]
 
     async def handle(self, stream: ByteStream) -> None:
         """Serve one client over `stream`, which is closed in the end. A broken connection is an end like any
