@@ -10,13 +10,16 @@ import pytest
 
 from speko_anyio.protocol.mint import (
     DEFAULT_SAMPLE_RATE,
+    MAX_REQUEST_DEPTH,
     MAX_TTL_SECONDS,
     APIErrorBody,
+    InvalidRequestError,
     MintRequest,
     ProviderGrant,
     SessionConfig,
     SessionGrant,
     ToolSpec,
+    decode_request,
 )
 
 FULL_REQUEST: dict[str, Any] = {
@@ -220,3 +223,66 @@ def test_a_grant_of_a_session_with_a_provider_shows_no_secret() -> None:
     shown = repr(msgspec.convert(PROVIDER_GRANT, ProviderGrant))
     assert "secret" not in shown
     assert "https://t.test/v1/events" in shown
+
+
+S2S = b'"mode":"s2s","s2s":{"provider":"echo","model":"m"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "ttl"),
+    [
+        (b"{%b}" % S2S, None),
+        (b"\xef\xbb\xbf{%b}" % S2S, None),
+        (b'{%b,"ttlSeconds":60}' % S2S, 60),
+        (b'{%b,"ttlSeconds":60.0}' % S2S, 60),
+        (b'{%b,"ttlSeconds":6e1,"metadata":{"a":[1.0]}}' % S2S, 60),
+    ],
+)
+def test_a_server_accepts_what_can_only_mean_one_thing(body: bytes, ttl: int | None) -> None:
+    request = decode_request(body)
+    assert request.s2s == SessionConfig(provider="echo", model="m")
+    assert request.ttl_seconds == ttl
+
+
+def test_a_rate_may_be_written_as_a_float_and_half_a_pair_is_replaced() -> None:
+    body = (
+        b'{"mode":"s2s","s2s":{"provider":"echo","model":"m","inputSampleRate":16000.0,"outputSampleRate":24e3},'
+        b'"metadata":{"a":"x\\ud83d"}}'
+    )
+    request = decode_request(body)
+    assert (request.s2s.input_sample_rate, request.s2s.output_sample_rate) == (16000, 24000)
+    assert request.metadata == {"a": "x\ufffd"}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "the request's body is not JSON"),
+        (b"{", "the request's body is not JSON"),
+        (b'{%b,"agentId":"\xed\xa0\xbd"}' % S2S, "the request's body is not JSON"),
+        (b"[]", "the request is not valid: Expected `object`"),
+        (
+            b'{"mode":"s2s","s2s":7,"ttlSeconds":60.0}',
+            "the request is not valid: Expected `object`, got `int`",
+        ),
+        (b'{"mode":"s2s","s2s":7}', "the request is not valid: Expected `object`, got `int` - at `$.s2s`"),
+        (b'{%b,"ttlSeconds":1.5}' % S2S, "the request is not valid: Expected `int | null`, got `float`"),
+        (b'{%b,"ttlSeconds":0}' % S2S, "the request is not valid: `$.ttlSeconds` must be 1 or more"),
+        (
+            b'{"mode":"s2s","s2s":{"provider":"echo","model":"m","inputSampleRate":8000}}',
+            "the request is not valid: Invalid enum value 8000 - at `$.s2s.inputSampleRate`; it must be",
+        ),
+        (
+            b'{"mode":"s2s","s2s":{"provider":"echo","model":""}}',
+            "the request is not valid: `$.s2s.model`",
+        ),
+        (
+            b'{%b,"metadata":%b1%b}' % (S2S, b'{"a":' * MAX_REQUEST_DEPTH, b"}" * MAX_REQUEST_DEPTH),
+            "the request's body is nested too deeply; 128 levels are the limit",
+        ),
+    ],
+)
+def test_a_server_refuses_the_rest_with_the_reason(body: bytes, words: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        decode_request(body)
+    assert str(caught.value).startswith(words)

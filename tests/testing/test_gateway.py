@@ -40,6 +40,7 @@ from speko_anyio.gateway.session import ServerSession
 from speko_anyio.protocol import Clear, Commit, Interrupt, ToolResult
 from speko_anyio.testing import FakeGateway, FakePeer, fake_session, serve, steps
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing.gateway import API_KEY, BASE_URL
 
 pytestmark = pytest.mark.anyio
 
@@ -519,3 +520,37 @@ async def test_an_application_that_makes_its_own_speko(monkeypatch: pytest.Monke
     assert len(gateway.sessions) == 2
     with pytest.raises(MissingAPIKeyError):
         Speko()
+
+
+async def post(gateway: FakeGateway, body: bytes) -> tuple[int, dict[str, Any]]:
+    response = await gateway.request(
+        "POST",
+        f"{BASE_URL}/v1/sessions",
+        content=body,
+        headers={"Authorization": f"Bearer {API_KEY}"},
+        timeout=1.0,
+        follow_redirects=False,
+    )
+    return response.status_code, response.json()
+
+
+async def test_the_mint_takes_what_a_real_one_takes_and_refuses_the_rest_as_it_does() -> None:
+    gateway = FakeGateway()
+    s2s = b'"mode":"s2s","s2s":{"provider":"openai","model":"m"}'
+    for body in (
+        b"\xef\xbb\xbf{%b}" % s2s,
+        b'{%b,"ttlSeconds":60.0}' % s2s,
+        b'{%b,"metadata":{"a":"x\\ud83d"}}' % s2s,
+    ):
+        status, _ = await post(gateway, body)
+        assert status == 201
+    assert [request.ttl_seconds for request in gateway.minted] == [None, 60, None]
+    for body, words in (
+        (b'{%b,"agentId":"\xed\xa0\xbd"}' % s2s, "the request's body is not JSON"),
+        (b'{%b,"ttlSeconds":0}' % s2s, "the request is not valid: `$.ttlSeconds` must be 1 or more"),
+        (b'{"mode":"s2s"}', "the request is not valid: Object missing required field `s2s`"),
+    ):
+        status, refusal = await post(gateway, body)
+        assert (status, refusal["code"]) == (400, "VALIDATION_ERROR")
+        assert refusal["error"].startswith(words)
+    assert len(gateway.minted) == 3

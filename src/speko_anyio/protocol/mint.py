@@ -6,9 +6,11 @@ Absent optionals are omitted, never sent as null; unknown fields are ignored.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
+
+from .codec import MalformedMessage, check_depth, mend_escapes
 
 SampleRate: TypeAlias = Literal[16000, 24000]
 """The PCM16 mono rates a session can have, in samples a second."""
@@ -53,6 +55,69 @@ class MintRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     ttl_seconds: int | None = None
     agent_id: str | None = None
     webhook_tags: dict[str, str] | None = None
+
+
+MAX_REQUEST_DEPTH: Final = 128
+"""Nesting of a request; schemas of tools have a dozen levels. The decoder recurses on the stack, and what is
+accepted must be readable again wherever it is listed, deeper in calls and in other objects."""
+
+_REQUEST: Final = msgspec.json.Decoder(MintRequest)
+
+
+class InvalidRequestError(ValueError):
+    """A body that is not a `MintRequest`; the text says what is wrong with it, and holds no value of it."""
+
+
+def decode_request(body: bytes) -> MintRequest:
+    """Decode the body of ``POST /v1/sessions`` as a server does; raises `InvalidRequestError`.
+
+    It accepts a byte order mark, half of a surrogate pair, which becomes U+FFFD, and a whole number that is
+    written 60.0 (JSON Schema 2020-12, section 4.2.3).
+    """
+    try:
+        # Editors leave a byte order mark; clients that cut UTF-16 text leave half of a surrogate pair.
+        text = mend_escapes(body.decode("utf-8-sig"))
+        check_depth(text, MAX_REQUEST_DEPTH)
+        request = _decode_with_floats(text)
+    except msgspec.ValidationError as error:
+        # msgspec names the field and the type it has, but of the value only an enum's.
+        hint = "; it must be 16000 or 24000" if "SampleRate`" in str(error) else ""
+        raise InvalidRequestError(f"the request is not valid: {error}{hint}") from None
+    except (msgspec.DecodeError, UnicodeError):
+        raise InvalidRequestError("the request's body is not JSON") from None
+    except MalformedMessage:
+        raise InvalidRequestError(
+            f"the request's body is nested too deeply; {MAX_REQUEST_DEPTH} levels are the limit"
+        ) from None
+    if not request.s2s.model:
+        raise InvalidRequestError("the request is not valid: `$.s2s.model` is empty; name a model")
+    if request.ttl_seconds is not None and request.ttl_seconds < 1:
+        raise InvalidRequestError("the request is not valid: `$.ttlSeconds` must be 1 or more")
+    return request
+
+
+def _decode_with_floats(text: str) -> MintRequest:
+    try:
+        return _REQUEST.decode(text)
+    except msgspec.ValidationError:
+        fields = msgspec.json.decode(text)
+        if not isinstance(fields, dict):
+            raise
+        found = [_made_whole(fields, "ttlSeconds")]
+        if isinstance(config := fields.get("s2s"), dict):
+            found += [_made_whole(config, "inputSampleRate"), _made_whole(config, "outputSampleRate")]
+        if not any(found):
+            raise
+        return msgspec.convert(fields, MintRequest)
+
+
+def _made_whole(fields: dict[str, Any], name: str) -> bool:
+    """Make a float that is a whole number an int; return whether it was one."""
+    value = fields.get(name)
+    if not isinstance(value, float) or not value.is_integer():
+        return False
+    fields[name] = int(value)
+    return True
 
 
 class SessionGrant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -17,7 +17,14 @@ from ..client.realtime import Realtime, open_session
 from ..client.session import RealtimeSession
 from ..client.tools import AnyTool
 from ..net.contexts import never_swallows
-from ..protocol.mint import DEFAULT_SAMPLE_RATE, APIErrorBody, MintRequest, SessionGrant
+from ..protocol.mint import (
+    DEFAULT_SAMPLE_RATE,
+    APIErrorBody,
+    InvalidRequestError,
+    MintRequest,
+    SessionGrant,
+    decode_request,
+)
 from .peer import FakePeer
 from .script import Script, scripted
 from .server import connected
@@ -137,7 +144,12 @@ class FakeGateway:
         if headers.get("Authorization") != f"Bearer {API_KEY}":
             body = APIErrorBody(error="the API key is wrong", code="UNAUTHORIZED")
             return httpx.Response(401, content=msgspec.json.encode(body))
-        return httpx.Response(201, content=msgspec.json.encode(self._grant(content)))
+        try:
+            request = decode_request(content)
+        except InvalidRequestError as error:
+            refusal = APIErrorBody(error=str(error), code="VALIDATION_ERROR")
+            return httpx.Response(400, content=msgspec.json.encode(refusal))
+        return httpx.Response(201, content=msgspec.json.encode(self._grant(request)))
 
     def take(self, grant: SessionGrant) -> FakePeer:
         """The peer that a grant opens, once; one that refuses with 401 for any other grant."""
@@ -159,8 +171,7 @@ class FakeGateway:
         """Lead the sessions of `speko` here; its HTTP comes here already."""
         speko.realtime = _FakeRealtime(speko.realtime._mint, self)
 
-    def _grant(self, content: bytes) -> SessionGrant:
-        request = msgspec.json.decode(content, type=MintRequest)
+    def _grant(self, request: MintRequest) -> SessionGrant:
         self.minted.append(request)
         number = len(self.minted)
         config = request.s2s
