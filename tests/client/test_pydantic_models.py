@@ -41,6 +41,12 @@ class Order(BaseModel):
         return due
 
 
+class Basket(BaseModel):
+    items: list[Item] = []
+    gift: Item | None = None
+    size: int = Field(default=3, alias="howLarge")
+
+
 class Node(BaseModel):
     children: list[Node] = []
 
@@ -185,3 +191,16 @@ async def test_null_for_an_optional_model_is_its_absence() -> None:
         return item.name
 
     assert await Toolbox([put]).run(ToolCall("c1", "put", '{"item": null}')) == "tea"
+
+
+async def test_null_for_an_optional_field_inside_a_model_is_its_absence() -> None:
+    def fill(basket: Basket) -> str:
+        return repr(basket)
+
+    async def said(basket: str) -> str:
+        return await Toolbox([fill]).run(ToolCall("c1", "fill", f'{{"basket": {basket}}}'))
+
+    given = '{"items": [{"name": "tea", "count": null}], "gift": null, "howLarge": null}'
+    assert await said(given) == "Basket(items=[Item(name='tea', count=1)], gift=None, size=3)"
+    assert "items.0.name: Input should be a valid string" in await said('{"items": [{"name": null}]}')
+    assert "items.0: Input should be " in await said('{"items": [null]}')

@@ -9,7 +9,7 @@ import functools
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Required, TypedDict
 
 import anyio
 import msgspec
@@ -541,6 +541,68 @@ async def test_null_is_a_value_where_the_type_has_it_and_where_nothing_else_stan
     assert "Expected `str`, got `null`" in await answer([greet], "greet", '{"name": null}')
 
 
+@dataclasses.dataclass
+class Stop:
+    city: str
+    nights: int = 1
+    note: str | None = "none"
+    next: Stop | None = None
+
+
+class Fare(TypedDict, total=False):
+    amount: Required[int]
+    currency: str
+
+
+class Bus(msgspec.Struct, tag="bus"):
+    seats: int = 40
+
+
+class Train(msgspec.Struct, tag="train", rename="camel"):
+    seat_class: int = 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ('"stop": {"city": "Oslo", "nights": null}', "Stop(city='Oslo', nights=1, note='none', next=None)"),
+        ('"stop": {"city": "Oslo", "note": null}', "Stop(city='Oslo', nights=1, note=None, next=None)"),
+        (
+            '"stop": {"city": "Oslo", "next": {"city": "Ås", "nights": null, "next": null}}',
+            f"Stop(city='Oslo', nights=1, note='none', next={Stop('Ås')})",
+        ),
+        ('"fare": {"amount": 3, "currency": null}', "{'amount': 3}"),
+        (
+            '"stops": [{"city": "Oslo", "nights": null}]',
+            "[Stop(city='Oslo', nights=1, note='none', next=None)]",
+        ),
+        ('"by_day": {"mon": {"amount": 1, "currency": null}}', "{'mon': {'amount': 1}}"),
+        ('"both": [{"amount": 1, "currency": null}, 7]', "({'amount': 1}, 7)"),
+        ('"by": {"type": "train", "seatClass": null}', "Train(seat_class=2)"),
+        ('"by": {"type": "bus", "seats": null}', "Bus(seats=40)"),
+        ('"stop": {"city": null}', "Expected `str`, got `null` - at `$.stop.city`"),
+        ('"fare": {"amount": null}', "Expected `int`, got `null` - at `$.fare.amount`"),
+        ('"stops": [null]', "Expected `object`, got `null` - at `$.stops[0]`"),
+    ],
+)
+async def test_null_for_an_optional_field_inside_an_argument_is_its_absence(
+    argument: str, expected: str
+) -> None:
+    def travel(
+        stop: Stop | None = None,
+        fare: Fare | None = None,
+        stops: list[Stop] | None = None,
+        by_day: dict[str, Fare] | None = None,
+        both: tuple[Fare, int] | None = None,
+        by: Bus | Train | None = None,
+    ) -> str:
+        return str(stop or fare or stops or by_day or both or by)
+
+    said = await answer([travel], "travel", f"{{{argument}}}")
+    assert said == expected or said.endswith(f": {expected}")
+
+
 @pytest.mark.anyio
 async def test_numbers_as_text_fit_inside_of_structures_too() -> None:
     def mark(points: list[Point], counts: dict[int, int]) -> str:
@@ -721,6 +783,46 @@ def lines() -> Iterator[str]:
     yield "one"
 
 
+def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+def wrapped_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("function", [wrapped(lines), wrapped_async(lines), wrapped_async(pages)])
+async def test_a_generator_that_a_wrapper_returns_is_called_one(
+    function: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    name = function.__name__
+    assert await answer([function], name, "{}") == f"The tool {name} failed (TypeError)."
+    assert f"tool {name} returned a generator, but a call has one result; return a list" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_a_wrapper_may_collect_what_a_generator_yields() -> None:
+    @functools.wraps(pages)
+    async def all_pages() -> list[str]:
+        return [page async for page in pages()]
+
+    @functools.wraps(lines)
+    def all_lines() -> list[str]:
+        return list(lines())
+
+    assert await answer([all_pages], "pages", "{}") == '["one"]'
+    assert await answer([all_lines], "lines", "{}") == '["one"]'
+
+
 @pytest.mark.parametrize(
     ("function", "why"),
     [
@@ -728,6 +830,7 @@ def lines() -> Iterator[str]:
         (pages, "tool pages is a generator function, but a call has one result; pass a function"),
         (lines, "tool lines is a generator function"),
         (functools.partial(lines), "tool lines is a generator function"),
+        (wrapped(pages), "tool pages wraps an async generator function, but a call has one result; pass"),
         (Lamp, "tool Lamp is a class; pass a function"),
         (
             Lamp.turn,

@@ -7,6 +7,7 @@ that it does not know itself.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -24,13 +25,35 @@ def is_field(value: object) -> bool:
 
 
 def validate(kind: type, value: Any) -> Any:
-    """The model `kind`, one that `Schemas` took, made of decoded JSON; ValueError with pydantic's findings in
-    one line."""
+    """Make the model `kind`, one that `Schemas` took, of decoded JSON.
+
+    Raises ValueError with pydantic's findings in one line. Null for a field that may be left out and can't be
+    null is ignored.
+    """
+    refusal: type[ValueError] = sys.modules["pydantic"].ValidationError
     try:
-        # As JSON again: a model may hold values from JSON to other rules than Python's own.
-        return kind.model_validate_json(msgspec.json.encode(value))  # type: ignore[attr-defined]
-    except sys.modules["pydantic"].ValidationError as error:
-        raise ValueError("; ".join(map(_finding, error.errors(include_url=False)))) from None
+        return _validate(kind, value)
+    except refusal as error:
+        findings: list[dict[str, Any]] = error.errors(include_url=False)  # type: ignore[attr-defined]
+    if [finding for finding in findings if finding["input"] is None and _leave_out(value, finding["loc"])]:
+        with suppress(refusal):
+            return _validate(kind, value)
+    raise ValueError("; ".join(map(_finding, findings)))
+
+
+def _validate(kind: type, value: Any) -> Any:
+    # As JSON again: a model may hold values from JSON to other rules than Python's own.
+    return kind.model_validate_json(msgspec.json.encode(value))  # type: ignore[attr-defined]
+
+
+def _leave_out(value: Any, path: tuple[str | int, ...]) -> bool:
+    """Remove the field at `path` from decoded JSON; return whether it was there."""
+    try:
+        for step in path[:-1]:
+            value = value[step]
+    except (LookupError, TypeError):
+        return False  # a step of pydantic's own, such as the member of a union
+    return isinstance(value, dict) and bool(path) and value.pop(path[-1], False) is None
 
 
 def _finding(error: dict[str, Any]) -> str:

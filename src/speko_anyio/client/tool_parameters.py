@@ -41,10 +41,17 @@ class Origin:
         self.name = str(getattr(outermost, "__name__", type(outermost).__name__))
         called = _called(outermost)
         self.is_async = inspect.iscoroutinefunction(called)
-        self.is_generator = inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
-        self.is_class = inspect.isclass(target)
         self.hinted = _called(target)
         """The object with the annotations."""
+        self.fault: str | None = None
+        """Why a call would not have one result; None if nothing says so."""
+        if inspect.isclass(target):
+            self.fault = "is a class"
+        elif inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            self.fault = "is a generator function, but a call has one result"
+        elif inspect.isasyncgenfunction(self.hinted) and not self.is_async:
+            # Without `async` it can't collect the items. An async wrapper, or one of a plain generator, can.
+            self.fault = "wraps an async generator function, but a call has one result"
         doc = inspect.getdoc(outermost)
         if called is not outermost and "__doc__" not in getattr(outermost, "__dict__", {}):
             # An object: the docstring of its `__call__` describes the call better than that of its class.
@@ -81,14 +88,6 @@ class Parameter:
         if self.optional:
             return self.name, self._kind | msgspec.UnsetType, msgspec.UNSET
         return self.name, self._kind
-
-    def takes_null(self) -> bool:
-        """Whether None is a valid value."""
-        try:
-            msgspec.convert(None, self._kind, dec_hook=pydantic_models.validate)
-        except msgspec.ValidationError:
-            return False
-        return True
 
     def default(self) -> Any:
         """The default for the schema; None if it is None or can't be written as JSON."""

@@ -5,8 +5,8 @@ arguments are validated before it runs, and it is answered exactly once whatever
 
 msgspec validates arguments, strictly at first. But models also write ``3.0`` or ``"3"`` for 3, and null for
 an argument that they leave out; JSON Schema (2020-12, 4.2.3) calls 3.0 an integer. So arguments that fail the
-strict validation get a second try that reads numbers and booleans from text. A parameter that takes text
-keeps the text.
+strict validation get a second try that reads numbers and booleans from text, and ignores null for what is
+optional. A parameter that takes text keeps the text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import (
@@ -34,10 +33,11 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from ..protocol.codec import mend_escapes, mended
+from ..protocol.codec import mended
 from ..protocol.frames import ToolCall
 from ..protocol.mint import ToolSpec
 from . import pydantic_models, tool_parameters
+from .model_json import has_infinity, with_integers, with_whole_texts, without_halves, without_nulls
 
 logger: Final = logging.getLogger("speko_anyio")
 
@@ -123,9 +123,8 @@ class Tool(Generic[P, R]):
         """Seconds that a call may take; None for as long as the session lasts."""
         self.on_interrupt: InterruptPolicy = on_interrupt
         """What an interruption does to a running call."""
-        if origin.is_class or origin.is_generator:
-            what = "is a class" if origin.is_class else "is a generator function, but a call has one result"
-            raise TypeError(f"tool {own_name} {what}; pass a function that returns the result")
+        if (fault := origin.fault) is not None:
+            raise TypeError(f"tool {own_name} {fault}; pass a function that returns the result")
         self._is_async = origin.is_async
         given = {
             parameter.name: parameter for parameter in tool_parameters.parameters(own_name, function, origin)
@@ -136,9 +135,6 @@ class Tool(Generic[P, R]):
             kw_only=True,
             forbid_unknown_fields=True,
             module=__name__,
-        )
-        self._null_means_absent = frozenset(
-            name for name, parameter in given.items() if parameter.optional and not parameter.takes_null()
         )
         self.spec: ToolSpec = ToolSpec(
             name=own_name,
@@ -162,7 +158,7 @@ class Tool(Generic[P, R]):
         Raises `msgspec.ValidationError` for those that don't fit, and for those that are no JSON
         `msgspec.DecodeError` or RecursionError.
         """
-        text = _without_halves(arguments.strip())
+        text = without_halves(arguments.strip())
         if text in ("", "null"):
             text = "{}"
         try:
@@ -179,20 +175,14 @@ class Tool(Generic[P, R]):
         if isinstance(value, str):
             # Some models encode the whole object twice.
             try:
-                value = msgspec.json.decode(_without_halves(value.strip()) or "{}")
+                value = msgspec.json.decode(without_halves(value.strip()) or "{}")
             except msgspec.DecodeError:
                 pass
-        if isinstance(value, dict):
-            value = {
-                name: argument
-                for name, argument in value.items()
-                if argument is not None or name not in self._null_means_absent
-            }
         return msgspec.convert(
-            _with_integers(value),
+            with_integers(without_nulls(value, msgspec.inspect.type_info(self._arguments))),
             self._arguments,
             # Otherwise the text "nan" would become a number that JSON does not have.
-            strict=_has_infinity(value),
+            strict=has_infinity(value),
             str_keys=True,
             dec_hook=pydantic_models.validate,
         )
@@ -214,6 +204,11 @@ class Tool(Generic[P, R]):
             (result,) = await anyio.to_thread.run_sync(lambda: (call(),), abandon_on_cancel=True)
         if inspect.isawaitable(result):
             result = await result
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise TypeError(
+                f"tool {self.spec.name} returned a generator, but a call has one result; return a list of "
+                "what it yields"
+            )
         if isinstance(result, str):
             return mended(result)
         if isinstance(result, bytes | bytearray | memoryview):
@@ -223,7 +218,7 @@ class Tool(Generic[P, R]):
             text = msgspec.json.encode(result, enc_hook=pydantic_models.dump)
         except UnicodeEncodeError:
             plain = msgspec.to_builtins(result, enc_hook=pydantic_models.dump, str_keys=True)
-            text = msgspec.json.encode(_with_whole_texts(plain))
+            text = msgspec.json.encode(with_whole_texts(plain))
         return text.decode()
 
 
@@ -363,44 +358,3 @@ class Toolbox:
             logger.error("tool %s gave %d bytes, more than %d: not sent", call.name, size, MAX_OUTPUT)
             return f"The tool {call.name} gave a result that is too long to be sent."
         return output
-
-
-def _without_halves(text: str) -> str:
-    """JSON `text` with half of a surrogate pair replaced, escaped or not: models cut emoji in two."""
-    return mend_escapes(mended(text))
-
-
-def _with_whole_texts(value: Any) -> Any:
-    """`value`, of what JSON has, with half of a surrogate pair in any of its texts replaced."""
-    if isinstance(value, str):
-        return mended(value)
-    if isinstance(value, dict):
-        return {_with_whole_texts(name): _with_whole_texts(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_whole_texts(item) for item in value]
-    return value
-
-
-def _with_integers(value: Any) -> Any:
-    """Decoded JSON with whole numbers as int, even if written ``3.0``: an enum of 1, 2, 3 does not accept
-    3.0."""
-    if isinstance(value, dict):
-        return {name: _with_integers(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_with_integers(item) for item in value]
-    # Beyond 2**53 a float no longer says which integer was written.
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
-
-
-def _has_infinity(value: Any) -> bool:
-    """Whether any text in decoded JSON reads as a number that is not finite."""
-    if isinstance(value, dict):
-        return any(map(_has_infinity, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_infinity, value))
-    if not isinstance(value, str):
-        return False
-    try:
-        return not math.isfinite(float(value))
-    except ValueError:
-        return False
