@@ -35,7 +35,7 @@ from .providers.connection import (
 from .providers.endpoint import AuthStyle, Endpoint
 from .providers.google import GoogleAuthStyle, GoogleOptions, google_endpoint
 from .providers.openai import OpenAIOptions, openai_endpoint
-from .providers.options import with_wishes
+from .providers.options import merge_client_options
 from .providers.xai import XAIOptions, xai_endpoint
 
 _OPENAI_OPTIONS: Final = OpenAIOptions()
@@ -186,7 +186,7 @@ class OpenAI(Provider):
         resumption: str | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> OpenAIConnection:
-        wanted = with_wishes(self._options, metadata, self.name)
+        wanted = merge_client_options(self._options, metadata, self.name)
         return OpenAIConnection(self.endpoint(config.model), config, options=wanted, **options)
 
 
@@ -244,7 +244,7 @@ class XAI(Provider):
         resumption: str | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> XAIConnection:
-        wanted = with_wishes(self._options, metadata, self.name)
+        wanted = merge_client_options(self._options, metadata, self.name)
         endpoint = self.endpoint(config.model, conversation_id=resumption)
         return XAIConnection(endpoint, config, options=wanted, **options)
 
@@ -295,7 +295,7 @@ class Google(Provider):
         resumption: str | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> GoogleConnection:
-        wanted = with_wishes(self._options, metadata, self.name)
+        wanted = merge_client_options(self._options, metadata, self.name)
         endpoint = self.endpoint(config.model)
         return GoogleConnection(endpoint, config, options=wanted, resumption_handle=resumption, **options)
 

@@ -9,14 +9,14 @@ import pytest
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerTool
-from speko_anyio.providers.options import OPTIONS_KEY, with_wishes
+from speko_anyio.providers.options import OPTIONS_KEY, merge_client_options
 from speko_anyio.providers.xai import XAIOptions
 
 
 def test_wishes_replace_what_the_operator_has() -> None:
     base = OpenAIOptions(speed=1.1, transcription_language="no", server_tools=(ServerTool("mcp", {"a": 1}),))
     wishes = {"openai": {"speed": 1.2, "turn_detection": {"type": "semantic_vad", "eagerness": "low"}}}
-    found = with_wishes(base, {OPTIONS_KEY: wishes, "other": 1}, "openai")
+    found = merge_client_options(base, {OPTIONS_KEY: wishes, "other": 1}, "openai")
     assert found == OpenAIOptions(
         speed=1.2,
         turn_detection=SemanticVad(eagerness="low"),
@@ -30,7 +30,7 @@ def test_wishes_replace_what_the_operator_has() -> None:
 )
 def test_without_wishes_nothing_changes(metadata: dict[str, Any] | None) -> None:
     options = GoogleOptions(turns="manual")
-    assert with_wishes(options, metadata, "google") is options
+    assert merge_client_options(options, metadata, "google") is options
 
 
 @pytest.mark.parametrize(
@@ -46,4 +46,4 @@ def test_without_wishes_nothing_changes(metadata: dict[str, Any] | None) -> None
 )
 def test_what_can_not_be_had(wishes: Any, complaint: str) -> None:
     with pytest.raises(LocalProtocolError, match=complaint):
-        with_wishes(XAIOptions(), {OPTIONS_KEY: wishes}, "xai")
+        merge_client_options(XAIOptions(), {OPTIONS_KEY: wishes}, "xai")

@@ -17,7 +17,7 @@ from . import codes
 
 
 class Service(enum.Enum):
-    """Whose close it is."""
+    """Who sent the close."""
 
     OPENAI = "OpenAI, or a server that speaks its protocol"
     XAI = "xAI"
@@ -161,7 +161,7 @@ _ENTITY: Final = _words("entity was not found")
 _OURS: Final = _words(
     "invalid argument", "invalid json", "unknown name", "cannot find field", "invalid value"
 )
-"""Something that we sent was invalid."""
+"""We sent something invalid."""
 _POLICY: Final = _words(r"\bpolic(y|ies)\b", "terms of (service|use)", "prohibited", r"\bsafety\b")
 _ANY: Final = _words(r"\w")
 
@@ -232,7 +232,7 @@ _ROWS: Final = (
 
 
 def judge(service: Service, code: int, reason: str, moment: Moment) -> Verdict:
-    """What a close with `code` and `reason` means at that `moment`.
+    """Judge a close with `code` and `reason` at that `moment`.
 
     Case, whitespace and underscores in the reason do not matter, and it may have been cut to the size of a
     close frame. A lost connection counts as a close with 1006.
@@ -245,8 +245,10 @@ def judge(service: Service, code: int, reason: str, moment: Moment) -> Verdict:
 
 
 def announced(message: str) -> str | None:
-    """The code of the end that an error event announces in its text, for services that give no code; None if
-    it announces none."""
+    """Return the code of the end that an error event announces in its text, if it announces one.
+
+    For services that give no code.
+    """
     words = _normalized(message)
     if _DURATION.search(words):
         return codes.EXPIRED
@@ -254,8 +256,7 @@ def announced(message: str) -> str | None:
 
 
 def passes(message: str) -> bool:
-    """Whether an error event about a configuration reports a temporary failure, not a fault in the
-    configuration."""
+    """Whether an error event about a configuration reports a temporary failure, not a faulty one."""
     return _PASSES.search(_normalized(message)) is not None
 
 
@@ -282,7 +283,7 @@ _STEPS: Final = {
 
 
 def explain(verdict: Verdict, code: int, reason: str) -> str:
-    """The message of the `ErrorFrame` that goes with a close."""
+    """Return the message of the `ErrorFrame` that goes with a close."""
     said = reason.strip().rstrip(".;") or f"it gave no reason, only close code {code}"
     return f"the provider ended the session: {said}; {_STEPS.get(verdict.code or '', 'try again')}"
 
@@ -294,7 +295,7 @@ _LASTING: Final = frozenset({codes.UNAUTHORIZED, codes.QUOTA_EXCEEDED, codes.PRO
 
 
 def judge_failure(code: str, moment: Moment) -> Verdict:
-    """What it means that a connection ended with an error event, or on our side: `code` is one of `codes`."""
+    """Judge a connection that ended with an error event, or on our side; `code` is one of `codes`."""
     if moment not in _BEFORE or code in _LASTING:
         return Verdict(code)
     if code in _PASSING and (code, moment) != (codes.EXPIRED, Moment.RESUMING):

@@ -1,8 +1,7 @@
-"""The codes of the errors that dialects and the bridge report, which are also the reasons of their closes.
+"""Error codes of the dialects and the bridge, which are also the reasons of their closes.
 
-A dialect delivers an `ErrorFrame` with one of these, or with the provider's own code; a bridge with one of
-these only, in capitals (``PROVIDER_UNAVAILABLE``), and a `Close` that follows has it as its reason, as it is
-here.
+A dialect delivers an `ErrorFrame` with one of these or with the provider's own code. A bridge uses only
+these, in capitals (``PROVIDER_UNAVAILABLE``). The reason of a `Close` that follows is the code in lower case.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ NO_RESPONSE: Final = "provider_no_response"
 RESPONSE_FAILED: Final = "provider_response_failed"
 """A response failed."""
 RESPONSE_LOST: Final = "provider_response_lost"
-"""The connection to the provider broke while something was under way, which is lost; the session was resumed
-over another connection."""
+"""The connection to the provider broke in the middle of a response or a turn, which is lost; the session was
+resumed over another connection."""
 CONVERSATION_LOST: Final = "provider_conversation_lost"
 """The provider did not resume the conversation; the session goes on with a new, empty one."""
 TRANSCRIPTION_FAILED: Final = "transcription_failed"
-"""The user's words could not be had."""
+"""The user's words could not be transcribed."""
 RATE_LIMITED: Final = "provider_rate_limited"
-"""Too much was asked of the provider for now."""
+"""The provider's rate limit."""
 APPROVAL_DENIED: Final = "provider_approval_denied"
 """The provider asked for approval to run a tool, and nobody could give it."""
 GOING_AWAY: Final = "provider_going_away"
@@ -38,32 +37,32 @@ NOT_READY: Final = "provider_not_ready"
 CONFIGURATION_REFUSED: Final = "provider_configuration_refused"
 """The provider did not accept the configuration."""
 UNAUTHORIZED: Final = "provider_unauthorized"
-"""The key is missing, wrong or may not do this."""
+"""The key is missing or invalid, or lacks a permission."""
 MODEL_NOT_FOUND: Final = "provider_model_not_found"
-"""There is no such model, or it has no live sessions."""
+"""The model is unknown or has no live sessions."""
 QUOTA_EXCEEDED: Final = "provider_quota_exceeded"
-"""The account has used up what it may."""
+"""The account has used up its quota or credit."""
 EXPIRED: Final = PROVIDER_SESSION_EXPIRED
 """The provider's time limit."""
 IDLE_TIMEOUT: Final = "provider_idle_timeout"
-"""Nothing was said for too long."""
+"""The session was silent for too long."""
 UNAVAILABLE: Final = "provider_unavailable"
-"""The provider can't be reached, was lost, restarts, or has too much to do."""
+"""The provider is unreachable, restarting or overloaded, or the connection was lost."""
 PROTOCOL_ERROR: Final = "provider_protocol_error"
-"""The provider sent what is not of its protocol."""
+"""The provider broke its own protocol."""
 
 # Either.
 
 UNNAMED: Final = "provider_error"
 """Anything else."""
 INVALID_REQUEST: Final = "provider_invalid_request"
-"""The provider did not understand us, or the conversation has grown too long."""
+"""The provider rejected what we sent, or the conversation has grown too long."""
 OPERATION_REFUSED: Final = "provider_operation_refused"
-"""What we said came at a moment that the model can't handle: a race, not a mistake."""
+"""What we sent came at a moment when the model can't handle it: a race, not a mistake."""
 UNKNOWN_ENTITY: Final = "provider_entity_not_found"
-"""We named something that the provider does not have (any more), such as a tool call or a handle."""
+"""We named something unknown to the provider, such as a tool call or a handle that is no longer valid."""
 INTERNAL_ERROR: Final = "provider_internal_error"
-"""The provider failed."""
+"""The provider had an internal error."""
 
 ALL: Final = frozenset(
     {
@@ -91,4 +90,4 @@ ALL: Final = frozenset(
         INTERNAL_ERROR,
     }
 )
-"""Every one of them."""
+"""All codes."""

@@ -1,4 +1,4 @@
-"""Where a provider listens, and how one gets in."""
+"""Where to connect for a provider, and how to authenticate."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ..protocol.errors import LocalProtocolError
 from ..protocol.url import parse_url
 
 AuthStyle: TypeAlias = Literal["header", "subprotocol"]
-"""How a key travels: in the ``Authorization`` header, or, for a transport that has no headers (a browser),
-as a subprotocol, which takes an ephemeral token only."""
+"""How a key is sent: in the ``Authorization`` header, or as a subprotocol, for transports without headers
+(browsers), which takes ephemeral tokens only."""
 
 _SHORT: Final = 15
-"""Characters of a value in a query that is no secret: versions, regions."""
+"""The most characters of a query's value that is not a secret: versions, regions."""
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """What a WebSocket client needs to connect to a provider. Its parts may be secrets, its repr is not."""
+    """What a WebSocket client needs to connect to a provider; its repr shows no secrets."""
 
     url: str
     """``ws://`` or ``wss://``, with its query."""
     headers: tuple[tuple[str, str], ...] = ()
     """Further HTTP fields of the opening request."""
     subprotocols: tuple[str, ...] = ()
-    """To offer, in order; empty: none."""
+    """To offer, in order of preference; empty for none."""
     secrets: tuple[str, ...] = ()
-    """What of all that no error may show, should the provider quote it."""
+    """The parts that no error may show, should the provider quote them."""
 
     def __repr__(self) -> str:
         # A query may be a key, and so may a subprotocol or the value of a header.
@@ -43,11 +43,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def websocket_url(base_url: str, path: str, query: Iterable[tuple[str, str]]) -> str:
-    """`base_url` with `path` added to its own and `query` to its query, instead of what has the same
-    name there.
+    """Return `base_url` with `path` appended and `query` merged into its query, taking precedence.
 
     ``http`` and ``https`` mean ``ws`` and ``wss``, since providers document their base URLs in that form.
-    `LocalProtocolError` when it is none of the four or has no host.
+    Raises `LocalProtocolError` for any other scheme, or without a host.
     """
     try:
         parts = urlsplit(base_url)
@@ -82,8 +81,11 @@ def provider_endpoint(
     auth: AuthStyle,
     subprotocols: tuple[str, ...],
 ) -> Endpoint:
-    """The address with `api_key` in its place; `subprotocols` are those that go with it otherwise, the last
-    one a prefix of the key."""
+    """Return the address with `api_key` in its place.
+
+    `subprotocols` are for a key that is sent as one: all but the last as they are, the last as the prefix of
+    the key. Raises `LocalProtocolError` for an unusable key or URL.
+    """
     if not api_key:
         raise LocalProtocolError("the provider needs an API key, and it is empty; pass one")
     try:
@@ -96,8 +98,8 @@ def provider_endpoint(
             "the API key holds characters that no header can carry; pass it without spaces or line ends"
         )
     url = websocket_url(base_url, path, query)
-    # A key of some gateway may stand in the base URL's query.
-    # What quotes a URL may show the key as it stands in a query.
+    # The base URL's query may hold a gateway's key, and an error that quotes a URL shows the key as it stands
+    # in a query.
     keys = dict.fromkeys((api_key, quote(api_key, safe="")))
     secrets = (*keys, *(value for _, value in parse_qsl(urlsplit(base_url).query) if len(value) > _SHORT))
     if auth == "header":

@@ -1,8 +1,8 @@
-"""What of the assistant's audio the listener has heard: an estimate, since no provider or peer reports it.
+"""How much of the assistant's audio the listener has heard: an estimate, since nobody reports it.
 
-Audio comes faster than it is played. A player starts each piece when the piece before it ends, or at once
-when it has run dry; so what is unplayed is the end of everything sent, and how long it still takes follows
-from the times at which the audio came. Those times are the caller's to tell.
+Audio arrives faster than it is played. A player starts each piece when the piece before it ends, or at once
+if it has run dry. So the unplayed audio is the end of everything sent, and how long it still takes follows
+from the times at which the audio arrived, which the caller has to provide.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 _MAX_ITEMS: Final = 64
-"""Items with unplayed audio that are kept apart: a response has a few."""
+"""Items with unplayed audio that are tracked separately: a response has a few."""
 
 
 class Heard(NamedTuple):
-    """One item of the conversation, as the listener knows it. Milliseconds."""
+    """One item of the conversation, as the listener knows it."""
 
     item_id: str
     content_index: int
     heard: int
+    """Milliseconds that were played."""
     sent: int
+    """Milliseconds that were sent to the listener."""
 
 
 class HeardEstimate:
-    """Tells how much of each item was heard.
+    """Estimates how much of each item was heard.
 
-    Call `clock` before every message that is handed to the dialect and before every verb; or `follow`, once;
-    or neither: then all audio counts as heard the moment it comes, nothing is unplayed, and an interrupted
-    item is truncated to what was sent of it.
+    Call `clock` before every message that is handed to the dialect and before every verb, or `follow` once.
+    Without either, all audio counts as heard when it arrives: nothing is unplayed, and an interrupted item is
+    truncated to what was sent of it.
     """
 
     __slots__ = ("_bytes_per_ms", "_clock", "_end", "_items", "_new", "_now", "_size")
@@ -45,22 +47,22 @@ class HeardEstimate:
         self._size = 0
 
     def clock(self, now: float) -> None:
-        """It is `now`, in seconds of a clock of the caller's choice that never goes back."""
+        """Set the time, in seconds of any clock that never goes back."""
         self._now = now
 
     def follow(self, clock: Callable[[], float]) -> None:
-        """Ask `clock` for the time whenever it matters, instead of being told."""
+        """Ask `clock` for the time whenever it is needed."""
         self._clock = clock
         self._now = clock()
 
     def set_rate(self, sample_rate: int) -> None:
-        """The audio to come has this rate."""
+        """Set the rate of the audio to come, in samples a second of PCM16 mono; forget the unplayed audio."""
         self.flush()
         self._bytes_per_ms = sample_rate * 2 / 1000
 
     @property
     def unplayed_ms(self) -> float:
-        """How long the player would still play if nothing more came."""
+        """Milliseconds of audio that the player still has to play."""
         now = self._read()
         return 0.0 if now is None else max(0.0, self._end - now) * 1000
 
@@ -70,11 +72,11 @@ class HeardEstimate:
         return self._now
 
     def begin(self) -> None:
-        """Another response begins: an item may reuse the id of an earlier one."""
+        """Begin another response, whose items may reuse the ids of earlier ones."""
         self._new = True
 
     def add(self, item_id: str, content_index: int, size: int) -> None:
-        """Audio of this many bytes goes to the listener now."""
+        """Note that audio of `size` bytes goes to the listener now."""
         items = self._items
         new, self._new = self._new, False
         if items and not new and items[-1][0] == item_id and items[-1][1] == content_index:
@@ -86,11 +88,14 @@ class HeardEstimate:
                 self._size -= items.popleft()[2]
         items.append((item_id, content_index, size_before + size))
         self._size += size
-        if (now := self._read()) is not None:
+        # As in `_read`, without a call for each piece of audio.
+        now = self._now if self._clock is None else self._clock()
+        if now is not None:
+            self._now = now
             self._end = max(self._end, now) + size / self._bytes_per_ms / 1000
 
     def heard(self) -> list[Heard]:
-        """The items with unplayed audio, and the last one in any case; oldest first."""
+        """Return the items with unplayed audio, and the last item in any case; oldest first."""
         unplayed = self.unplayed_ms * self._bytes_per_ms
         found: deque[Heard] = deque()
         for item_id, content_index, size in reversed(self._items):
@@ -102,7 +107,7 @@ class HeardEstimate:
         return list(found)
 
     def flush(self) -> None:
-        """The player was told to drop what it has."""
+        """Forget the unplayed audio: the player drops it."""
         self._items.clear()
         self._size = 0
         self._end = 0.0

@@ -1,4 +1,4 @@
-"""Who ends the user's turns, and what the user said too early."""
+"""What the user said too early, and who ends their turns."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TurnEnd: TypeAlias = Literal["commit", "end_turn"]
 
 
 class HeldInput:
-    """What the user said before the provider was ready: audio, bounded, and at most one end of a turn.
+    """Input from before the provider was ready: a bounded amount of audio, and at most one end of a turn.
 
-    `capacity`: bytes of PCM16. Exactly the newest are kept, however they were divided into pieces.
+    `capacity`: bytes of PCM16. The newest bytes are kept, however the audio was divided into pieces.
     """
 
     __slots__ = ("_after", "_before", "_capacity", "_end", "_size", "dropped")
@@ -27,10 +27,10 @@ class HeldInput:
         self._after: deque[bytes | memoryview] = deque()
         self._size = 0
         self.dropped = 0
-        """Bytes of audio that were lost: the oldest go first."""
+        """Bytes of audio that exceeded the capacity: the oldest were dropped."""
 
     def add(self, pcm: bytes) -> None:
-        """More audio, in whole samples."""
+        """Add audio, in whole samples."""
         if len(pcm) > self._capacity:
             # Copy: a view would keep a long recording in memory.
             start = len(pcm) - self._capacity
@@ -49,18 +49,18 @@ class HeldInput:
             self.dropped += lost
 
     def end_turn(self, verb: TurnEnd) -> None:
-        """The turn is over. A second one joins the first: one answer to all that was said."""
+        """End the turn. A second turn joins the first: one answer to everything that was said."""
         self._before += self._after
         self._after.clear()
         self._end = verb
 
     def clear(self) -> None:
-        """Forget the audio that no turn's end followed."""
+        """Forget the audio since the last end of a turn."""
         self._size -= sum(map(len, self._after))
         self._after.clear()
 
     def take(self) -> tuple[bytes, TurnEnd | None, bytes]:
-        """Everything, once: audio, how its turn ended, and the audio after that."""
+        """Return and forget everything: audio, the end of its turn, and the audio after that."""
         taken = b"".join(self._before), self._end, b"".join(self._after)
         self._before.clear()
         self._after.clear()

@@ -1,7 +1,7 @@
-"""Models that their provider has announced the end of: the date, and what replaces them.
+"""Models whose end their provider has announced: the date, and what replaces them.
 
 Add an entry when an announcement appears; a test fails 30 days before the end of any model that this project
-itself names. Dates are text, since this package reads no clock.
+itself names. Dates are text because this package reads no clock.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _SNAPSHOT: Final = re.compile(r"-\d{4}-\d{2}-\d{2}\Z")
 
 
 def announced_end(model: str) -> AnnouncedEnd | None:
-    """The announced end of `model`, or of the model that it is a dated snapshot of."""
+    """Return the announced end of `model`, or of the model of which it is a dated snapshot."""
     names = (model, _SNAPSHOT.sub("", model))
     return next((end for end in ANNOUNCED_ENDS if end.model in names), None)
 
 
 def end_notes(*models: str | None) -> list[str]:
-    """A log message for each of `models` whose end is announced."""
+    """Return a log message for each of `models` whose end is announced."""
     return [
         f"the provider has announced the end of {model} for {end.date}: use {end.successor}"
         for model in models

@@ -39,50 +39,52 @@ SESSION_SECONDS: Final = 3600.0
 """How long OpenAI lets a session live; it gives no warning."""
 
 SAMPLE_RATE: Final = 24_000
-"""The one rate there is, in both directions."""
+"""Samples a second in both directions: OpenAI has no other PCM rate."""
 
 TRANSCRIPTION_MODEL: Final = "gpt-realtime-whisper"
-"""Transcribes words while they are spoken. Its predecessors end on 2027-02-26."""
+"""The default, which transcribes words while they are spoken. Its predecessors end on 2027-02-26."""
 
 _SEMANTIC_SILENCE_MS: Final = 500
+"""Silence that ends a turn in semantic detection, which judges by more than that."""
+
 _TOOL_NAMES: Final = NameRule(
     "OpenAI",
     re.compile(r"[A-Za-z0-9_-]{1,64}"),
     "1 to 64 ASCII letters, digits, _ and -",
 )
 _NOT_REASONING: Final = re.compile(r"gpt-realtime(-mini|-1\.5)?(-\d{4}-\d\d-\d\d)?\Z")
-"""Models before gpt-realtime-2: they refuse a configuration that speaks of reasoning or parallel calls."""
+"""Models before gpt-realtime-2: they reject a configuration that mentions reasoning or parallel calls."""
 
 
 class ServerVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="server_vad"):
-    """Turns by loudness. All of it is sent: the defaults of the service are not those it documents."""
+    """Turn detection by loudness. All fields are sent: the service's defaults are not the documented ones."""
 
     threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
     """Higher needs louder speech."""
     prefix_padding_ms: Annotated[int, Meta(ge=0)] = 300
-    """Audio ahead of the speech that belongs to it."""
+    """Audio before the detected speech that belongs to it."""
     silence_duration_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
     """Silence that ends a turn."""
     create_response: bool = True
-    """Whether a turn is answered without being asked."""
+    """Whether a turn is answered without a request."""
     interrupt_response: bool = True
     """Whether speech stops the response in flight."""
     idle_timeout_ms: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    """Silence after which the model speaks up by itself."""
+    """Silence after which the model speaks unprompted."""
 
 
 class SemanticVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="semantic_vad"):
-    """Turns by meaning: a speaker who seems to have more to say is waited for, for seconds."""
+    """Turn detection by meaning: it waits seconds for a speaker who seems to have more to say."""
 
     eagerness: Literal["low", "medium", "high", "auto"] = "auto"
     create_response: bool = True
-    """Whether a turn is answered without being asked."""
+    """Whether a turn is answered without a request."""
     interrupt_response: bool = True
     """Whether speech stops the response in flight."""
 
 
 class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What only OpenAI has. Anything left out is the service's own default."""
+    """Options that only OpenAI has. An omitted option means the service's default."""
 
     turns: TurnMode = "auto"
     turn_detection: ServerVad | SemanticVad = ServerVad()
@@ -94,9 +96,9 @@ class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     transcription_prompt: str | None = None
     """``gpt-realtime-whisper`` accepts none: the prompt is then left out, with a warning."""
     noise_reduction: Literal["near_field", "far_field"] | None = None
-    """For a microphone at the mouth, or one in the room."""
+    """``near_field`` for a microphone near the mouth, ``far_field`` for one in the room."""
     speed: Annotated[float, Meta(ge=0.25, le=1.5)] | None = None
-    """Of the assistant's speech; 1 is usual."""
+    """Of the assistant's speech; 1 is normal."""
     tool_choice: Literal["auto", "none", "required"] | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"] | None = None
     """For one response."""
@@ -105,8 +107,8 @@ class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     parallel_tool_calls: bool | None = None
     """Only from gpt-realtime-2 on."""
     server_tools: tuple[ServerTool, ...] = ()
-    """Tools that OpenAI runs: ``mcp``. Nobody is here to approve a call: set ``require_approval`` to
-    ``never``."""
+    """Tools that OpenAI runs: ``mcp``. Set ``require_approval`` to ``never``, since nobody can approve a
+    call."""
 
 
 _DEFAULT_OPTIONS: Final = OpenAIOptions()
@@ -132,10 +134,10 @@ def openai_endpoint(
     path: str = "/realtime",
     auth: AuthStyle = "header",
 ) -> Endpoint:
-    """Where and how to connect, with a key or an ephemeral token.
+    """Return where and how to connect, with a key or an ephemeral token.
 
     `base_url` may have any path and query of its own, and may be ``http`` or ``https`` as in other clients
-    of OpenAI; `path` is added to it. `LocalProtocolError` when something of it can't be used.
+    of OpenAI; `path` is appended to its path. Raises `LocalProtocolError` for unusable parameters.
     """
     if not model:
         raise LocalProtocolError(
@@ -156,7 +158,7 @@ class OpenAIDialect(RealtimeDialect):
     """A session with OpenAI, or with a server that speaks its protocol, over WebSocket messages.
 
     - `config`: the session's parameters; its `provider` and `model` are for `openai_endpoint`.
-    - `options`: what only OpenAI has.
+    - `options`: those that only OpenAI has.
     - `ttl`: seconds until the session ends, by default OpenAI's own limit; see `Expiring`.
     - `session`: see `DialectOptions`.
 

@@ -1,4 +1,4 @@
-"""Options and tools as providers accept them: checked, and passed through."""
+"""Checks of options and tools before a provider sees them, and what passes through unchecked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from ..protocol.mint import ToolSpec
 
 
 class ServerTool(msgspec.Struct, frozen=True):
-    """A tool that runs on the provider's side, such as ``mcp`` or ``web_search``; its settings pass through
-    as they are. They may hold credentials, so its repr does not show them."""
+    """A tool that runs on the provider's side, such as ``mcp`` or ``web_search``.
+
+    Its settings pass through unchecked. They may hold credentials, so the repr does not show them.
+    """
 
     type: str
     settings: dict[str, Any] = {}
@@ -24,12 +26,12 @@ class ServerTool(msgspec.Struct, frozen=True):
         return f"ServerTool(type={self.type!r}, settings=<{len(self.settings)}>)"
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in the configuration."""
+        """Return the tool as the configuration has it."""
         return {**self.settings, "type": self.type}
 
 
 class NameRule(NamedTuple):
-    """Names that a provider accepts for functions. One invalid name voids the whole configuration."""
+    """The names that a provider accepts for functions; for others it rejects the whole configuration."""
 
     provider: str
     pattern: re.Pattern[str]
@@ -38,7 +40,7 @@ class NameRule(NamedTuple):
 
 
 def check_names(tools: Iterable[ToolSpec], rule: NameRule, reserved: Mapping[str, str]) -> None:
-    """Raise `LocalProtocolError` for a name that the provider rejects, a duplicate, and one of `reserved`.
+    """Raise `LocalProtocolError` for a name that the provider rejects, a duplicate, or one of `reserved`.
 
     `reserved` maps names that the provider's own tools use to the tool that uses each.
     """
@@ -65,12 +67,12 @@ _T = TypeVar("_T")
 
 
 def or_unset(value: _T | None) -> _T | UnsetType:
-    """`value`, or nothing at all: an absent field is the service's default, a null one may clear it."""
+    """Return `value`, or UNSET for None: an absent field means the default, a null one may clear it."""
     return UNSET if value is None else value
 
 
 def checked(options: OptionsT, provider: str) -> OptionsT:
-    """`options` if its values are what its types allow; else `LocalProtocolError` says which is not."""
+    """Return `options` if all values have the right type; otherwise raise `LocalProtocolError`."""
     try:
         return msgspec.convert(msgspec.to_builtins(options), type(options))
     except msgspec.ValidationError as error:
@@ -78,33 +80,33 @@ def checked(options: OptionsT, provider: str) -> OptionsT:
 
 
 OPTIONS_KEY: Final = "provider_options"
-"""Where the metadata of a mint request has what the client wants beyond the session's parameters: an object
-with the options of each provider by its name, ``{"openai": {"speed": 1.2}}``."""
+"""The key in the metadata of a mint request for what the client wants beyond the session's parameters: an
+object with the options of each provider by its name, ``{"openai": {"speed": 1.2}}``."""
 
 _OPERATORS: Final = frozenset({"server_tools"})
-"""What runs at the provider's, on the operator's account, is the operator's to choose."""
+"""Options that only the operator may choose: these run at the provider, on the operator's account."""
 
 
-def with_wishes(options: OptionsT, metadata: Mapping[str, Any] | None, provider: str) -> OptionsT:
-    """`options`, the operator's, with what a client wants of `provider` in their place.
+def merge_client_options(options: OptionsT, metadata: Mapping[str, Any] | None, provider: str) -> OptionsT:
+    """Return the operator's `options`, overridden by the client's for `provider` in a mint's `metadata`.
 
-    `LocalProtocolError` when that is no object, or names what the options do not have, what has another type,
-    or what is not the client's to choose.
+    Raises `LocalProtocolError` if the client's are not an object, or have an unknown option, an invalid value
+    or an option that only the operator may choose.
     """
-    wishes = (metadata or {}).get(OPTIONS_KEY, {})
-    wishes = wishes.get(provider, {}) if isinstance(wishes, Mapping) else wishes
-    if not isinstance(wishes, Mapping):
+    wanted = (metadata or {}).get(OPTIONS_KEY, {})
+    wanted = wanted.get(provider, {}) if isinstance(wanted, Mapping) else wanted
+    if not isinstance(wanted, Mapping):
         raise LocalProtocolError(
             f'{OPTIONS_KEY} must be objects in an object, as in {{"{provider}": {{}}}}; correct the metadata'
         )
-    if denied := _OPERATORS.intersection(wishes):
+    if denied := _OPERATORS.intersection(wanted):
         raise LocalProtocolError(
             f"{OPTIONS_KEY} can't have {min(denied)}: only who runs the server chooses that; leave it out"
         )
-    if not wishes:
+    if not wanted:
         return options
     try:
-        return msgspec.convert({**msgspec.to_builtins(options), **wishes}, type(options))
+        return msgspec.convert({**msgspec.to_builtins(options), **wanted}, type(options))
     except msgspec.ValidationError as error:
         raise LocalProtocolError(
             f"{OPTIONS_KEY} for {provider} can't be used: {error}; correct the metadata"

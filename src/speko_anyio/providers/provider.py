@@ -1,4 +1,4 @@
-"""What the dialects of all providers have beyond the verbs: what a bridge, or a log, wants to know of one."""
+"""What the dialects of all providers share: the state that a bridge or a log reads, and common helpers."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from .heard import HeardEstimate
 from .held_input import HeldInput
 
 PROVIDER_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size=16 * 1024 * 1024)
-"""The default limits of these dialects: audio travels as JSON here, and a provider's messages pass 1 MiB;
-16 MiB is the size that OpenAI itself sets for the other direction, rounded up."""
+"""The default limits of these dialects. Audio travels as JSON here, so a provider's messages exceed 1 MiB;
+16 MiB is OpenAI's own limit for the other direction, rounded up."""
 
 _HELD_SECONDS: Final = 10
-"""Of audio that is kept before `Ready`."""
+"""Audio that is kept before `Ready`."""
 
 
 class ProviderSession(NamedTuple):
-    """The session as the provider names it."""
+    """What the provider reports about the session."""
 
     id: str | None = None
     model: str | None = None
-    """The model that really answers: an alias is resolved, and xAI replaces a missing one silently."""
+    """The model that answers: aliases are resolved, and xAI replaces a missing name silently."""
     expires_at: float | None = None
-    """The provider's time limit, in seconds since 1970; a session that is not resumed ends then."""
+    """The provider's time limit, in seconds since 1970: the session ends then unless it is resumed."""
     conversation_id: str | None = None
-    """With this, xAI resumes the conversation in another session."""
+    """With this id, xAI resumes the conversation in another session."""
 
 
 class DialectOptions(TypedDict, total=False):
-    """What the dialects of all providers take; every time is in seconds."""
+    """The parameters of all providers' dialects; every time is in seconds."""
 
     limits: Limits
     """Bounds on what the provider may send, and on what may wait to be sent; default `PROVIDER_LIMITS`."""
@@ -53,16 +53,15 @@ class DialectOptions(TypedDict, total=False):
 
 
 class ProviderDialect(ClientDialect, abc.ABC):
-    """The client's side of a session with a provider. `HeardEstimate.clock` tells how the caller makes the
-    truncation of interrupted audio exact.
+    """The client's side of a session with a provider.
 
-    - `input_sample_rate`, `output_sample_rate`: samples a second that were asked of the provider.
-    - `notes`: what of the configuration the provider can't honour.
+    - `input_sample_rate`, `output_sample_rate`: samples a second that the provider was asked for.
+    - `notes`: the parts of the configuration that the provider can't honour.
     - `ready_timeout`: seconds from the opening until the provider must have accepted the configuration.
 
     The remaining parameters are those of `Dialect`. If the provider closes because of a failure, there is an
     `ErrorFrame` with one of `codes`, and the `Close` that follows has the same code as its reason; see
-    `closes`.
+    `closes`. To make the truncation of interrupted audio exact, see `HeardEstimate`.
     """
 
     _service: ClassVar[closes.Service]
@@ -80,24 +79,24 @@ class ProviderDialect(ClientDialect, abc.ABC):
         warn_before: float = 60.0,
         state: State = State.OPEN,
     ) -> None:
-        self._ready_timeout = ready_timeout  # first: the timers start with what follows
+        self._ready_timeout = ready_timeout  # first: the next call may start the timers
         super().__init__(
             limits=limits, close_timeout=close_timeout, ttl=ttl, warn_before=warn_before, state=state
         )
         self.input_sample_rate = input_sample_rate
         """Samples a second of the audio that `send_audio` takes: the provider's, see `Ready`."""
         self.output_sample_rate = output_sample_rate
-        """Samples a second of the audio that comes: the provider's, see `Ready` and `Audio.sample_rate`."""
+        """Samples a second of the audio that arrives: the provider's, see `Ready` and `Audio.sample_rate`."""
         self.notes = notes
-        """What of the configuration the provider can't honour, and what became of it; for a log."""
+        """Parts of the configuration that the provider can't honour, and what became of them; for a log."""
         self.playback = HeardEstimate(output_sample_rate)
         self.provider_session = ProviderSession()
         self.failure: ErrorFrame | None = None
-        """The error that ended the session; None when something else did, or nothing yet. It was, or is
-        still to be, delivered like any `ErrorFrame`."""
+        """The error that ended the session; None while it is open or if no error ended it. It is also
+        delivered, like any `ErrorFrame`."""
         self.turns_heard = 0
-        """Turns of the user that the provider said were over, as it heard it, while it was not answering.
-        Gemini says no such thing."""
+        """Turns of the user whose end the provider detected while it was not answering. Gemini does not
+        report them."""
         self.resuming = False
         """Whether this connection resumes an earlier one, with the handle that `resumption` returned."""
         self.verdict: closes.Verdict | None = None
@@ -120,29 +119,35 @@ class ProviderDialect(ClientDialect, abc.ABC):
     @property
     @abc.abstractmethod
     def odd_fields(self) -> int:
-        """How many fields of the provider's messages had an odd value and were read as another, or ignored;
-        see `lenient`."""
+        """How many fields of the provider's messages had an odd value, and were mended or ignored.
+
+        See `lenient`.
+        """
 
     @property
     @abc.abstractmethod
     def responding(self) -> bool:
-        """Whether more may come of the response in flight."""
+        """Whether a response is in flight."""
 
     @property
     @abc.abstractmethod
     def at_rest(self) -> bool:
-        """Whether nothing would be lost if the session went on elsewhere: nobody speaks, and no answer and
-        no tool's result is under way."""
+        """Whether the session could be resumed elsewhere without losing anything.
+
+        Nobody speaks, and no response and no tool's result is under way.
+        """
 
     @property
     def resumption(self) -> str | None:
-        """With what another dialect goes on where this one is; None when there is no such thing, or the
-        session ended for a reason that would come again."""
+        """The handle with which another dialect continues this session.
+
+        None if there is none, or if the session ended for a reason that would recur.
+        """
         return None
 
     @property
     def moment(self) -> closes.Moment:
-        """What has happened so far, for judging a close."""
+        """The stage of the session, by which a close is judged."""
         if not self._accepted:
             return closes.Moment.RESUMING if self.resuming else closes.Moment.SETUP
         if self._leaving:
@@ -156,12 +161,12 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     @property
     def held_audio_dropped(self) -> int:
-        """Bytes of audio that were sent before `Ready` and were too many to keep: the oldest go first."""
+        """Bytes of audio sent before `Ready` that exceeded the limit: the oldest were dropped."""
         return self._held.dropped
 
     @abc.abstractmethod
     def _take_open_texts(self) -> list[Transcript]:
-        """The texts of both sides that were not final: nothing more comes of them."""
+        """Return the incomplete texts of both sides as final: nothing more comes of them."""
 
     def _peer_closed(self, code: int, reason: str) -> None:
         if self._state is State.OPEN:
@@ -222,17 +227,20 @@ class ProviderDialect(ClientDialect, abc.ABC):
         if name == "ready":
             self._not_ready()
             return
-        # At that time, even servers that give no reason close.
+        # A close after the warning is the expected one, even if it has no reason.
         self._leaving = self._leaving or name == "expiry warning"
         super()._timer_expired(name, late)
 
     def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
-        """The end of the answer that is cut off with the session, if there is one; `wanted`: we ended the
-        session."""
+        """Return the end of the response that the end of the session cuts off, if there is one.
+
+        `wanted`: we ended the session.
+        """
         return None
 
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
-        # Whoever waits for what was said hears of no other end. What is too long to tell was not told before.
+        # Complete the texts and the response: nothing else would. Texts above the limit were not delivered
+        # before, either.
         texts = [text for text in self._take_open_texts() if len(text.text) <= self.limits.max_text_size]
         self.cut_short = bool(texts)
         self._events.extend(texts)
@@ -242,7 +250,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
         super()._finish(signal, close, error)
 
     def _checked_audio(self, pcm: Buffer) -> bytes:
-        """The bytes of `pcm`; raises as `send_audio`."""
+        """Return the bytes of `pcm`; raise as `send_audio`."""
         if type(pcm) is not bytes:
             pcm = pcm_bytes(pcm)
         self._check_open()
@@ -254,7 +262,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
         return pcm
 
     def _check_result(self, call_id: str, output: str) -> None:
-        """Raises as `send_tool_result`."""
+        """Raise as `send_tool_result`."""
         for name, value in (("call_id", call_id), ("output", output)):
             if not isinstance(value, str):
                 raise TypeError(

@@ -1,7 +1,7 @@
 """xAI Grok Voice as a dialect, and where to connect for it.
 
-Its events have OpenAI's names and their own habits: what the user said is called complete several times, a
-response that the user talks over may never be called done, usage and voice stand elsewhere.
+Its events have OpenAI's names and habits of their own: a transcript of the user is called complete several
+times, a response that the user interrupts may never be called done, usage and voice are in other places.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .recent_ids import RecentIds
 __all__ = ["ServerTool", "XAIDialect", "XAIOptions", "XAIVad", "xai_endpoint"]
 
 _TOOL_NAMES: Final = NameRule("xAI", re.compile(r".*\S.*", re.DOTALL), "a name that is not blank")
-"""xAI documents no rule, and nobody has reported one."""
+"""xAI documents no rule, and none has been reported."""
 
 _INNER_TOOLS: Final = {
     "web_search": ("web_search_with_snippets", "browse_page"),
@@ -51,26 +51,26 @@ _INNER_TOOLS_BY_SETTING: Final = {
 
 
 class XAIVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="server_vad"):
-    """How xAI detects turns."""
+    """xAI's turn detection."""
 
     threshold: Annotated[float, Meta(ge=0.1, le=0.9)] = 0.85
     """Higher needs louder speech."""
     prefix_padding_ms: Annotated[int, Meta(ge=0)] = 333
-    """Audio ahead of the speech that belongs to it."""
+    """Audio before the detected speech that belongs to it."""
     silence_duration_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
     """Silence that ends a turn."""
     idle_timeout_ms: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    """Silence after which the model speaks up by itself."""
+    """Silence after which the model speaks unprompted."""
 
 
 class XAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What only xAI has. Anything left out is the service's own default."""
+    """Options that only xAI has. An omitted option means the service's default."""
 
     turns: TurnMode = "auto"
     turn_detection: XAIVad = XAIVad()
     """Only in auto mode."""
     transcription_model: str | None = "grok-transcribe"
-    """Writes down what the user says while it is said; None: what was said comes when it was."""
+    """Transcribes the user's speech while it is spoken; None for transcripts after the speech."""
     resumption: bool = False
     """Whether the conversation can be resumed, for 30 minutes; see `xai_endpoint`."""
     server_tools: tuple[ServerTool, ...] = ()
@@ -90,13 +90,13 @@ def xai_endpoint(
     reasoning_effort: str | None = None,
     auth: AuthStyle = "header",
 ) -> Endpoint:
-    """Where and how to connect, with a key or an ephemeral token.
+    """Return where and how to connect, with a key or an ephemeral token.
 
-    - `base_url`: may have any path and query of its own; `path` is added to it.
+    - `base_url`: may have any path and query of its own; `path` is appended to its path.
     - `conversation_id`: of an earlier session's `provider_session`, to resume it; `XAIOptions.resumption`
       must be on in both.
 
-    `LocalProtocolError` when something of it can't be used.
+    Raises `LocalProtocolError` for unusable parameters.
     """
     if not model:
         raise LocalProtocolError(
@@ -119,7 +119,7 @@ def xai_endpoint(
 
 
 _REMEMBERED_TEXTS: Final = 256
-"""Of the user's: a late word of one of these begins no new turn."""
+"""Texts of the user that are remembered: a late word of one of them begins no new turn."""
 
 
 class XAIWords(UserWords):
@@ -166,7 +166,7 @@ class XAIWords(UserWords):
 
     def assistant_speaks(self, *, user_speaking: bool) -> list[Transcript]:
         self._answered = not user_speaking
-        return self._settle()
+        return [] if self._complete is None else self._settle()
 
     def response_over(self) -> list[Transcript]:
         final = self._settle()
@@ -194,9 +194,9 @@ class XAIWords(UserWords):
 class XAIDialect(RealtimeDialect):
     """A session with xAI over WebSocket messages.
 
-    - `config`: the session's parameters; its `provider` and `model` are for `xai_endpoint`. xAI takes and
-      gives either of the rates of a Speko session.
-    - `options`: what only xAI has.
+    - `config`: the session's parameters; its `provider` and `model` are for `xai_endpoint`. xAI accepts
+      and delivers either rate of a Speko session.
+    - `options`: those that only xAI has.
     - `ttl`: seconds until the session ends, if known: xAI has changed its limit more than once.
     - `session`: see `DialectOptions`.
 
@@ -286,7 +286,7 @@ class _UpdateSession(ClientEvent, frozen=True, tag="session.update"):
 
 
 def _reserved_names(server_tools: Sequence[ServerTool]) -> Iterator[tuple[str, str]]:
-    """Names that functions can't have, each with the enabled tool that uses it."""
+    """Yield the names that functions can't have, each with the enabled tool that uses it."""
     for tool in server_tools:
         for name in (tool.type, *_INNER_TOOLS.get(tool.type, ())):
             yield name, tool.type
@@ -314,7 +314,7 @@ def _configure(
     session = _Session(
         instructions=or_unset(config.system_prompt),
         voice=or_unset(config.voice),
-        # Always said: what xAI does without it is not what its documentation says.
+        # Always sent: without it, xAI does not do what its documentation says.
         turn_detection=options.turn_detection if auto else _NoDetection(),
         audio=_Audio(
             _Input(PcmFormat(input_rate), UNSET if model is None else _Transcription(model)),

@@ -1,4 +1,4 @@
-"""What the dialects of the OpenAI Realtime protocol and of its xAI relative share."""
+"""The OpenAI Realtime protocol, as OpenAI, xAI and compatible servers speak it."""
 
 from .dialect import Flavor, RealtimeDialect, RealtimeStats
 

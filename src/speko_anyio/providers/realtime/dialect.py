@@ -519,7 +519,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             self._speech_over()
 
     def _speech_waited_for(self) -> None:
-        """A response has waited for the end of the user's speech for a while."""
+        """Check on the user's speech, for whose end a response has waited for a while."""
         if self._user.speaking:
             if not self._user.still_speaks(self._send):
                 self._speech_over()
@@ -543,8 +543,9 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             self.stats.late_events += 1
             return False
         self._assistant.spoke = True
-        if self._user.words.follows_assistant:
-            self._emit_all(self._user.words.assistant_speaks(user_speaking=self._user.speaking))
+        words = self._user.words
+        if words.follows_assistant and (final := words.assistant_speaks(user_speaking=self._user.speaking)):
+            self._emit_all(final)
         return True
 
     def _response_created(self, response: wire.Response) -> None:

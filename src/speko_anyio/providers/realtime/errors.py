@@ -1,4 +1,4 @@
-"""What an `error` event of these protocols means: most are the harmless end of a race."""
+"""What ``error`` events mean: most are the harmless end of a race."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .events import CancelResponse, ClientEvent, DeleteItem, ErrorInfo, Truncate
 
 
 class Verdict(enum.Enum):
-    """What to do about an error."""
+    """The action on an error."""
 
     BENIGN = "count it"
-    ALREADY_ACTIVE = "the response we asked for met another"
-    REAL = "tell it, go on"
-    FATAL = "tell it, end the session"
+    ALREADY_ACTIVE = "our request for a response met an active one"
+    REAL = "deliver it, continue"
+    FATAL = "deliver it, end the session"
 
 
 _BENIGN: Final = frozenset({"response_cancel_not_active", "input_audio_buffer_commit_empty"})
@@ -33,19 +33,19 @@ _FATAL: Final = frozenset(
     }
 )
 _UNSPECIFIC: Final = frozenset({"error", "invalid_request_error"})
-"""Types that don't say what happened."""
+"""Types that say nothing about the cause."""
 _PASSING: Final = frozenset(
     {"server_error", "internal_error", "rate_limit_exceeded", "rate_limit_error", "overloaded", "timeout"}
 )
 _FAULTS: Final = frozenset({"invalid_request_error", "invalid_event", "invalid_value", "unknown_parameter"})
 _HARMLESS: Final = (CancelResponse, TruncateItem, DeleteItem)
-"""Requests that come too late at worst: whatever is wrong with them, nobody need know."""
+"""Requests that are at worst too late: their errors concern nobody."""
 
 _HARMLESS_WORDS: Final = re.compile(
     r"truncat|already shorter|no active response|cancellation failed|response[._]cancel|"
     r"item[._]delet|delet\w+ (the )?item"
 )
-"""How errors describe those requests when they don't name one."""
+"""The wording of errors about such requests that don't name one."""
 
 _NO_SUCH_ITEM: Final = re.compile(
     r"\bitem\b.*\b(not found|not exist|doesn't exist|no such|unknown|invalid)\b|"
@@ -55,8 +55,11 @@ _WORD: Final = re.compile(r"[\w-]+")
 
 
 def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collection[str] = ()) -> Verdict:
-    """What `error` means. `answers` is the kind of our request that it names, if any; `corrected` holds the
-    ids of items that we truncated or deleted recently."""
+    """Judge `error`.
+
+    - `answers`: the kind of our request that it names, if any.
+    - `corrected`: ids of the items that we truncated or deleted recently.
+    """
     names = {str(error.code), error.type}
     message = (error.message or "").lower()
     if "conversation_already_has_active_response" in names or "already has an active response" in message:
@@ -84,8 +87,10 @@ def _is_of_housekeeping(error: ErrorInfo, message: str, corrected: Collection[st
 
 
 def ending(error: ErrorInfo, endings: Mapping[str, str]) -> str | None:
-    """The reason of the close that `error` announces, if it does. `endings` maps codes and types to reasons;
-    without either, the error's text decides."""
+    """Return the reason of the close that `error` announces, if it announces one.
+
+    `endings` maps codes and types to reasons; for an error without either, its text decides.
+    """
     known = endings.get(str(error.code)) or endings.get(str(error.type))
     if known is not None or error.code or (error.type and error.type not in _UNSPECIFIC):
         return known
@@ -99,12 +104,12 @@ def passes(error: ErrorInfo) -> bool:
 
 
 def failure(error: ErrorInfo) -> ErrorFrame:
-    """A `FATAL` error for the caller: its code is the reason of the session's end too."""
+    """Return the frame of a `FATAL` error; its code is also the reason of the session's end."""
     return ErrorFrame(_fatal(error) or codes.UNNAMED, as_frame(error).message)
 
 
 def _fatal(error: ErrorInfo) -> str | None:
-    """The code of an error that ends the session; None for any other."""
+    """Return the code of an error that ends the session; None for any other."""
     names = (str(error.code), str(error.type))
     for name in names:
         if name in _FATAL:
@@ -119,7 +124,7 @@ _ACTIVE_ID: Final = re.compile(r"in progress: ([^\s.]+)")
 
 
 def active_response(error: ErrorInfo) -> str | None:
-    """The id of the active response that an `ALREADY_ACTIVE` error names, if it names one."""
+    """Return the id of the active response that an `ALREADY_ACTIVE` error names, if it names one."""
     found = _ACTIVE_ID.search(error.message or "")
     return found[1] if found else None
 
@@ -133,14 +138,14 @@ def is_empty_commit(error: ErrorInfo) -> bool:
 
 
 def as_frame(error: ErrorInfo) -> ErrorFrame:
-    """`error` for the caller: the provider's code, else its type."""
+    """Return the frame of an error, with the provider's code, or else its type."""
     return ErrorFrame(
         str(error.code or error.type or codes.UNNAMED), error.message or "the provider gave no reason"
     )
 
 
 def response_failure(details: Any) -> ErrorInfo:
-    """Why a response failed, out of its ``status_details``, which may be anything."""
+    """Return why a response failed from its ``status_details``, which may be anything."""
     error = dig(details, dict, "error")
     if error is None:
         return ErrorInfo(message=dig(details, str, "error"))

@@ -1,15 +1,15 @@
-"""The messages of the OpenAI Realtime protocol and of its xAI relative, both ways; decoded here only.
+"""The messages of the OpenAI Realtime protocol and of its xAI relative, in both directions.
 
-Inbound, only the fields that something here uses are named, and all of them may be missing: providers,
-proxies and versions differ. What a message can be:
+Received events name only the fields that are used, and all of them may be missing: providers, proxies and
+versions differ. Decoding gives:
 
-- an event that matters: its Struct, with fields of the wrong JSON type mended or left out (see `lenient`);
-- an event of these protocols that needs nothing done (`IGNORED`): None;
-- empty, as proxies and compatible servers send to keep a connection alive: None, and counted as odd;
-- any other JSON object: `Unknown`;
-- anything else, or audio that is not base64: `MalformedMessage`.
+- for an event that matters: its Struct, with fields of the wrong type mended or left out (see `lenient`);
+- for an event of these protocols that needs no action (`IGNORED`): None;
+- for an empty message, which proxies and compatible servers send as a keepalive: None, and it counts as odd;
+- for any other JSON object: `Unknown`;
+- for anything else, or audio that is not base64: `MalformedMessage`.
 
-A field typed `Any` is one that providers fill in different shapes; `dig` reads those.
+A field typed `Any` has different shapes at different providers; `dig` reads those.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .. import lenient
 from ..lenient import Count, JsonText, Piece
 from ..recent_ids import drop_oldest
 
-# What we say
+# Messages to the provider
 
 
 class ClientEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type", kw_only=True):
-    """Anything sent; `event_id` comes back in the error that answers it."""
+    """Any message to the provider; an error that answers it names its `event_id`."""
 
     event_id: str | UnsetType = UNSET
 
@@ -41,7 +41,7 @@ class AppendAudio(ClientEvent, frozen=True, tag="input_audio_buffer.append"):
 
 
 class CommitAudio(ClientEvent, frozen=True, tag="input_audio_buffer.commit"):
-    """Make the appended audio a user's item."""
+    """Turn the appended audio into an item of the user."""
 
 
 class ClearAudio(ClientEvent, frozen=True, tag="input_audio_buffer.clear"):
@@ -49,13 +49,13 @@ class ClearAudio(ClientEvent, frozen=True, tag="input_audio_buffer.clear"):
 
 
 class ResponseParams(msgspec.Struct, frozen=True, gc=False):
-    """What one response is to have; `metadata` comes back with it."""
+    """Parameters of one response, which gives the `metadata` back."""
 
     metadata: dict[str, str]
 
 
 class CreateResponse(ClientEvent, frozen=True, tag="response.create"):
-    """Answer now."""
+    """Request a response."""
 
     response: ResponseParams | UnsetType = UNSET
 
@@ -67,7 +67,7 @@ class CancelResponse(ClientEvent, frozen=True, tag="response.cancel"):
 
 
 class TruncateItem(ClientEvent, frozen=True, tag="conversation.item.truncate"):
-    """Forget what of an item nobody heard."""
+    """Forget the part of an item that nobody heard."""
 
     item_id: str
     content_index: int
@@ -81,14 +81,14 @@ class DeleteItem(ClientEvent, frozen=True, tag="conversation.item.delete"):
 
 
 class FunctionCallOutput(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="function_call_output"):
-    """What a tool call gave."""
+    """The result of a tool call."""
 
     call_id: str
     output: str
 
 
 class ApprovalResponse(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="mcp_approval_response"):
-    """Our answer to the provider's question whether it may run a tool."""
+    """Our answer to the provider's request for approval to run a tool."""
 
     id: str
     approval_request_id: str
@@ -154,18 +154,18 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 
 
 def encode(event: ClientEvent) -> bytes:
-    """`event` as JSON text; UnicodeEncodeError when it holds a lone surrogate."""
+    """Return `event` as JSON text; raise UnicodeEncodeError for half of a surrogate pair."""
     return _ENCODE(event)
 
 
-# What they say
+# Events from the provider
 
 Index: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 """The position of a part in its item."""
 
 
 class ServerEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
-    """Anything received that matters."""
+    """Any event that matters."""
 
 
 class AudioFormat(msgspec.Struct, frozen=True, gc=False):
@@ -175,7 +175,7 @@ class AudioFormat(msgspec.Struct, frozen=True, gc=False):
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
-    """The session as the provider has it."""
+    """The session as the provider reports it."""
 
     id: str | None = None
     model: str | None = None
@@ -184,7 +184,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 
 class SessionCreated(ServerEvent, frozen=True, tag="session.created"):
-    """The provider's first word, with its defaults."""
+    """The session exists, with the provider's defaults."""
 
     session: Session = Session()
 
@@ -196,7 +196,7 @@ class SessionUpdated(ServerEvent, frozen=True, tag="session.updated"):
 
 
 class Conversation(msgspec.Struct, frozen=True, gc=False):
-    """What names a conversation."""
+    """A conversation's id."""
 
     id: str | None = None
 
@@ -236,7 +236,7 @@ class UserDelta(ServerEvent, frozen=True, tag="conversation.item.input_audio_tra
 
 
 class UserUpdated(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.updated"):
-    """All of the user's words so far (xAI); earlier ones may have changed."""
+    """All of the user's words so far, which may have changed (xAI)."""
 
     item_id: str | None = None
     content_index: Index | None = None
@@ -244,7 +244,7 @@ class UserUpdated(ServerEvent, frozen=True, tag="conversation.item.input_audio_t
 
 
 class UserCompleted(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.completed"):
-    """The user's words; on xAI complete only when `status` says so."""
+    """The user's words, complete; on xAI only if `status` says so."""
 
     item_id: str | None = None
     content_index: Index | None = None
@@ -262,7 +262,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 class UserFailed(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.failed"):
-    """The user's words could not be had."""
+    """The user's words could not be transcribed."""
 
     item_id: str | None = None
     content_index: Index | None = None
@@ -297,14 +297,14 @@ class TokenDetails(msgspec.Struct, frozen=True, gc=False):
 
 
 class UsageInfo(msgspec.Struct, frozen=True, gc=False):
-    """Tokens spent; xAI sends an empty object where it means nothing."""
+    """Tokens spent; xAI sends an empty object for none."""
 
     input_token_details: TokenDetails | None = None
     output_token_details: TokenDetails | None = None
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """An answer of the model."""
+    """A response of the model."""
 
     id: str | None = None
     status: str | None = None
@@ -315,28 +315,28 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResponseCreated(ServerEvent, frozen=True, tag="response.created"):
-    """The model starts to answer."""
+    """A response begins."""
 
     response: Response = Response()
 
 
 class ResponseDone(ServerEvent, frozen=True, tag="response.done"):
-    """The answer is over, whichever way."""
+    """A response is over: complete, cut off or failed."""
 
     response: Response = Response()
     usage: UsageInfo | None = None
-    """Where xAI has it."""
+    """xAI reports it here."""
 
 
 class OutputItemAdded(ServerEvent, frozen=True, tag="response.output_item.added"):
-    """The answer has another item."""
+    """The response has another item."""
 
     response_id: str | None = None
     item: Item = Item()
 
 
 class OutputItemDone(ServerEvent, frozen=True, tag="response.output_item.done"):
-    """An item of the answer is over, complete or not."""
+    """An item of the response is over, complete or not."""
 
     response_id: str | None = None
     item: Item = Item()
@@ -369,7 +369,7 @@ class BetaTextDelta(TextDelta, frozen=True, tag="response.text.delta"):
 
 
 class TranscriptDelta(TextDelta, frozen=True, tag="response.output_audio_transcript.delta"):
-    """More of the words to the assistant's audio."""
+    """More of the words of the assistant's audio."""
 
 
 class BetaTranscriptDelta(TextDelta, frozen=True, tag="response.audio_transcript.delta"):
@@ -390,7 +390,7 @@ class BetaTextDone(TextDone, frozen=True, tag="response.text.done"):
 
 
 class TranscriptDone(ServerEvent, frozen=True, tag="response.output_audio_transcript.done"):
-    """All the words to the assistant's audio; xAI may leave them out."""
+    """All words of the assistant's audio; xAI may leave this event out."""
 
     response_id: str | None = None
     item_id: str | None = None
@@ -403,7 +403,7 @@ class BetaTranscriptDone(TranscriptDone, frozen=True, tag="response.audio_transc
 
 
 class ArgumentsDone(ServerEvent, frozen=True, tag="response.function_call_arguments.done"):
-    """A function call has its arguments; on OpenAI also when it was cut off."""
+    """The arguments of a function call are over; on OpenAI also when it was cut off."""
 
     response_id: str | None = None
     item_id: str | None = None
@@ -431,7 +431,7 @@ class McpFailed(ServerEvent, frozen=True, tag="response.mcp_call.failed"):
 
 
 class ErrorEvent(ServerEvent, frozen=True, tag="error"):
-    """Something went wrong; mostly survivable."""
+    """Something went wrong, mostly nothing serious."""
 
     error: ErrorInfo = ErrorInfo()
     code: str | int | None = None
@@ -513,9 +513,9 @@ IGNORED: Final = frozenset(
         "response.output_audio.done",
     }
 )
-"""The ``type`` of every documented event that needs nothing done. The words of a transcription's segments
-come otherwise too, and for who spoke there is no frame. The keys that a caller pressed on the phone come
-nowhere else: that event is not here, and comes as `Unknown`."""
+"""The ``type`` of every documented event that needs no action. The words of a transcription's segments also
+arrive in other events, and for its speakers there is no frame. The keys that a phone's user presses arrive in
+no other event: that one is not listed here, and gives an `Unknown`."""
 
 
 class _AnyType(msgspec.Struct, frozen=True, gc=False):
@@ -523,7 +523,7 @@ class _AnyType(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decoded(NamedTuple):
-    """A message, and the paths of its fields that were mended or left out."""
+    """A message, and the paths of fields that were mended or left out."""
 
     event: AnyServerEvent | Unknown | None
     odd: tuple[str, ...] = ()
@@ -575,7 +575,7 @@ def _kind(message: dict[str, Any]) -> str:
 
 
 def _with_error_object(message: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """`message` with an object as its ``error``; text or any other value becomes the error's message."""
+    """Return `message` with an object as its ``error``; any other value becomes the error's message."""
     error = message.get("error")
     if error is None or isinstance(error, dict):
         return message, ()
@@ -586,7 +586,7 @@ _T = TypeVar("_T")
 
 
 def dig(value: Any, kind: type[_T], *path: str) -> _T | None:
-    """What stands at `path` inside `value`, if everything on the way is an object and the end is a `kind`."""
+    """Return the `kind` at `path` inside `value`; None if there is none, or something else is on the way."""
     for name in path:
         if not isinstance(value, dict):
             return None

@@ -1,4 +1,4 @@
-"""What the configurations of OpenAI and xAI have in common: tools."""
+"""Tools in the configurations of OpenAI and xAI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..options import NameRule, ServerTool, check_names
 from .events import FunctionTool
 
 MAX_DESCRIPTION: Final = 1024
-"""Characters of a tool's description; a longer one made OpenAI refuse the whole configuration."""
+"""The most characters of a tool's description: OpenAI has rejected whole configurations for longer ones."""
 
 AnyTool: TypeAlias = FunctionTool | dict[str, Any]
 
@@ -19,7 +19,7 @@ AnyTool: TypeAlias = FunctionTool | dict[str, Any]
 def convert_tools(
     tools: Sequence[ToolSpec], server_tools: Sequence[ServerTool], rule: NameRule, reserved: Mapping[str, str]
 ) -> tuple[tuple[AnyTool, ...], tuple[str, ...]]:
-    """All tools as the provider wants them, and notes on what had to change.
+    """Return all tools as the provider wants them, and notes on what had to change.
 
     `reserved` maps names that the provider's own tools use to the tool that uses each.
 
@@ -55,13 +55,13 @@ _IS_SCHEMA: Final = frozenset(
 )
 _LISTS_SCHEMAS: Final = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _MAX_DEPTH: Final = 100
-"""Levels of a schema. The JSON encoder recurses, and a schema that contains itself has no end."""
+"""Levels of a schema. The JSON encoder recurses, and a schema may contain itself."""
 
 
 def _with_lower_types(tool: ToolSpec, schema: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    """`schema` with the names of types in lower case, as JSON Schema has them.
+    """Return `schema` with the names of types in lower case, as JSON Schema has them.
 
-    Google's own schemas have them in upper case, and OpenAI refuses the whole configuration for that. Values
+    Google's own schemas have them in upper case, for which OpenAI rejects the whole configuration. Values
     that only look like schemas, such as defaults, stay as they are.
     """
     if depth > _MAX_DEPTH:
