@@ -325,36 +325,14 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
 
     def _receive_text(self, text: str, *, kind: str = "text") -> None:
         try:
-            event = wire.decode(text)
+            event: wire.AnyServerEvent | None = wire.decode(text)
         except wire.NOT_STRICT:
-            self._receive_odd(text, kind)
+            event = self._decode_leniently(text, kind)
+        if event is None:
             return
-        if self._accepted:
-            self._receive(event)
-        else:
+        if not self._accepted:
             self._receive_early(event)
-
-    def _receive_odd(self, text: str, kind: str) -> None:
-        """Receive a message that strict decoding rejects."""
-        try:
-            event, odd = wire.decode_leniently(text)
-        except MalformedMessage as error:
-            self._violated(
-                close_codes.INVALID_DATA,
-                f"the provider sent a {kind} message that is not of its protocol: {error}",
-            )
             return
-        self.stats.odd_fields += len(odd)
-        if isinstance(event, Unknown):
-            self.stats.unknown_events += 1
-            self._events.append(event)
-        elif event is not None:
-            if self._accepted:
-                self._receive(event)
-            else:
-                self._receive_early(event)
-
-    def _receive(self, event: wire.AnyServerEvent) -> None:
         match event:
             case wire.AudioDelta():
                 if self._is_live(event.response_id) and (audio := self._assistant.audio(event)) is not None:
@@ -409,6 +387,23 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
                 self._note_session(session)
             case _:
                 assert_never(event)
+
+    def _decode_leniently(self, text: str, kind: str) -> wire.AnyServerEvent | None:
+        """Decode a message that strict decoding rejects; None if it is no event that matters."""
+        try:
+            event, odd = wire.decode_leniently(text)
+        except MalformedMessage as error:
+            self._violated(
+                close_codes.INVALID_DATA,
+                f"the provider sent a {kind} message that is not of its protocol: {error}",
+            )
+            return None
+        self.stats.odd_fields += len(odd)
+        if isinstance(event, Unknown):
+            self.stats.unknown_events += 1
+            self._events.append(event)
+            return None
+        return event
 
     # The configuration
 
