@@ -186,7 +186,7 @@ def change(name: str, before: tuple[SessionConfig, Json], after: tuple[SessionCo
     return "; ".join(filter(None, (where, f"*{notes}*" if notes else ""))) or NOWHERE
 
 
-NOWHERE: Final = "no field: the dialect acts on it"
+NOWHERE: Final = "no field; the library acts on it"
 
 _BLOB: Final = "realtimeInput.audio.data"
 
@@ -308,7 +308,7 @@ def is_silence(message: Json) -> bool:
 def said(messages: Sequence[Json]) -> str:
     """The messages of the client, each kind once in a row."""
     kinds = [kind(message) + (" (silence)" if is_silence(message) else "") for message in messages]
-    return ", ".join(name for name, _ in itertools.groupby(kinds)) or "nothing: it acts here only"
+    return ", ".join(name for name, _ in itertools.groupby(kinds)) or "no message; it acts only in the library"
 
 
 def commands(mode: Mode) -> Iterator[tuple[str, str]]:
@@ -424,7 +424,7 @@ def causes(name: str) -> dict[str, list[str]]:
     for talk in conversations(name):
         own = {id(told.frame): f"the command `{command}`" for command, told in talk.by_command}
         for told in talk.told:
-            of_itself = OVER if isinstance(told.frame, Close) else "the time"
+            of_itself = OVER if isinstance(told.frame, Close) else "a timer"
             cause = kind(told.cause) if told.cause is not None else own.get(id(told.frame), of_itself)
             places = found[label(told.frame)]
             if cause not in places:
@@ -465,15 +465,16 @@ def markdown() -> str:
     lines = [
         "<!-- Written by docs/provider_table.py, which watches the code; don't edit. -->",
         "",
-        "# What each provider does with what",
+        "# What each provider supports",
         "",
-        "The dialects of `speko_anyio.providers` were configured, talked with the doubles of their providers",
-        "and were watched: this is what they did.",
+        "This page shows how the library maps each parameter, command and frame to the messages of each provider.",
+        "It is generated: a script runs the library against the [test doubles](provider-doubles.md) of the",
+        "providers and records what is sent.",
         "",
-        "## Parameters of a session",
+        "## Session parameters",
         "",
-        "Where each parameter goes. What a provider can't honour is noted, in italics, and left out or",
-        "converted: `notes` of a dialect says so to a log.",
+        "Each cell names the field that a parameter sets. A note in italics says what happens to a parameter that",
+        "the provider does not support; the library logs it as a warning.",
         "",
         *table(["parameter", *titles], parameter_rows()),
     ]
@@ -482,29 +483,29 @@ def markdown() -> str:
             "",
             f"## Options of {provider.title}",
             "",
-            f"What only this provider has: the fields of `{provider.options.__name__}`, and where each goes.",
+            f"These are the fields of `{provider.options.__name__}` and the fields of the provider that they set.",
             "",
-            *table(["option", "where it goes"], option_rows(name)),
+            *table(["option", "field of the provider"], option_rows(name)),
         ]
     lines += [
         "",
-        "## What a client says",
+        "## Commands",
         "",
-        "The messages that a command becomes, when turns are the provider's to end (auto) and when they are",
-        "the client's (manual).",
+        "Each cell names the messages that a command sends, when the provider detects the end of turns (auto) and",
+        "when the client ends them (manual).",
         "",
         *table(["command", *(mode.title for mode in MODES)], command_rows()),
         "",
-        "## What a client hears",
+        "## Frames",
         "",
-        "The messages of the provider that give each frame.",
+        "Each cell names the messages of the provider that produce a frame.",
         "",
         *table(["frame", *titles], frame_rows()),
         "",
-        "## What gives no frame",
+        "## Messages without a frame",
         "",
-        "These change what is done later, or need nothing done. Whatever is neither here nor above becomes",
-        "an `Unknown`.",
+        "These messages only change the library's state, or need no action. Any message that is not on this page is",
+        "delivered as `Unknown`.",
         "",
     ]
     for name, provider in PROVIDERS.items():
