@@ -186,7 +186,7 @@ def change(name: str, before: tuple[SessionConfig, Json], after: tuple[SessionCo
     return "; ".join(filter(None, (where, f"*{notes}*" if notes else ""))) or NOWHERE
 
 
-NOWHERE: Final = "no field; the library acts on it"
+NOWHERE: Final = "no field; it acts locally"
 
 _BLOB: Final = "realtimeInput.audio.data"
 
@@ -308,7 +308,7 @@ def is_silence(message: Json) -> bool:
 def said(messages: Sequence[Json]) -> str:
     """The messages of the client, each kind once in a row."""
     kinds = [kind(message) + (" (silence)" if is_silence(message) else "") for message in messages]
-    return ", ".join(name for name, _ in itertools.groupby(kinds)) or "no message; it acts only in the library"
+    return ", ".join(name for name, _ in itertools.groupby(kinds)) or "no message; it acts locally"
 
 
 def commands(mode: Mode) -> Iterator[tuple[str, str]]:
@@ -467,14 +467,14 @@ def markdown() -> str:
         "",
         "# What each provider supports",
         "",
-        "This page shows how the library maps each parameter, command and frame to the messages of each provider.",
+        "This page shows how the library maps parameters, commands and frames to the messages of a provider.",
         "It is generated: a script runs the library against the [test doubles](provider-doubles.md) of the",
         "providers and records what is sent.",
         "",
         "## Session parameters",
         "",
-        "Each cell names the field that a parameter sets. A note in italics says what happens to a parameter that",
-        "the provider does not support; the library logs it as a warning.",
+        "Each cell names the field that a parameter sets. A note in italics says what happens to a parameter",
+        "that the provider does not support; the library logs it as a warning.",
         "",
         *table(["parameter", *titles], parameter_rows()),
     ]
@@ -483,7 +483,7 @@ def markdown() -> str:
             "",
             f"## Options of {provider.title}",
             "",
-            f"These are the fields of `{provider.options.__name__}` and the fields of the provider that they set.",
+            f"These are the fields of `{provider.options.__name__}` and what they set.",
             "",
             *table(["option", "field of the provider"], option_rows(name)),
         ]
@@ -491,8 +491,8 @@ def markdown() -> str:
         "",
         "## Commands",
         "",
-        "Each cell names the messages that a command sends, when the provider detects the end of turns (auto) and",
-        "when the client ends them (manual).",
+        "Each cell names the messages that a command sends, when the provider detects the end of turns",
+        "(auto) and when the client ends them (manual).",
         "",
         *table(["command", *(mode.title for mode in MODES)], command_rows()),
         "",
@@ -504,8 +504,8 @@ def markdown() -> str:
         "",
         "## Messages without a frame",
         "",
-        "These messages only change the library's state, or need no action. Any message that is not on this page is",
-        "delivered as `Unknown`.",
+        "These messages only change the library's state, or need no action. Any message that is not on this",
+        "page is delivered as `Unknown`.",
         "",
     ]
     for name, provider in PROVIDERS.items():

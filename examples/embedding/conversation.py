@@ -1,4 +1,4 @@
-"""The two sides of the talk that all examples here have. It knows no transport; every verb only queues."""
+"""The application that all examples share: what client and server say. It does no I/O; verbs only queue."""
 
 import contextlib
 import sys
@@ -20,11 +20,11 @@ from speko_anyio.protocol import (
 )
 
 SPEECH = [bytes(960)] * 10
-"""What the user says: 20 ms a piece, PCM16 mono at 24 kHz. Silence, so that no microphone is needed."""
+"""What the user says: silence in pieces of 20 ms, PCM16 mono at 24 kHz."""
 
 
 def utter(session: ClientDialect) -> Iterator[None]:
-    """Say one piece a step, then commit. Stops early when the session ends meanwhile."""
+    """Send one piece of speech per step, then commit. Stop early if the session ends."""
     with contextlib.suppress(ConnectionClosed):
         for piece in SPEECH:
             session.send_audio(piece)
@@ -34,8 +34,8 @@ def utter(session: ClientDialect) -> Iterator[None]:
 
 
 def respond(session: ClientDialect, frame: Frame) -> None:
-    """The client's part: what a frame calls for."""
-    with contextlib.suppress(ConnectionClosed):  # after a goodbye one can listen, and say nothing
+    """React to a frame as a client."""
+    with contextlib.suppress(ConnectionClosed):  # events still arrive after `close`, but verbs raise
         match frame:
             case Ready():
                 list(utter(session))
@@ -46,7 +46,7 @@ def respond(session: ClientDialect, frame: Frame) -> None:
 
 
 def serve(session: ServerProtocol, command: Command) -> None:
-    """The server's part: it echoes the speech, asks for the weather, and tells it."""
+    """React to a command as a server: echo the speech, call the weather tool and report its result."""
     with contextlib.suppress(ConnectionClosed):
         match command:
             case AudioIn(pcm=pcm):
@@ -59,7 +59,7 @@ def serve(session: ServerProtocol, command: Command) -> None:
 
 
 def main(talk: Callable[[str, str], Sequence[object]]) -> None:
-    """Run an example from the command line and print what it heard."""
+    """Run an example from the command line and print the events."""
     if len(sys.argv) != 3:
         print(f"usage: python {sys.argv[0]} WS_URL TOKEN", file=sys.stderr)
         sys.exit(2)

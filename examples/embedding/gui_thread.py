@@ -1,4 +1,4 @@
-"""The core in a thread with queues: a GUI calls `do` and `poll` from its own thread, and neither waits."""
+"""Run the blocking socket of `blocking_socket.py` in a thread, so that a GUI never waits for it."""
 
 import queue
 import threading
@@ -10,17 +10,16 @@ from conversation import main, respond
 
 from speko_anyio.protocol import NEED_DATA, ClientConnection, Close, Frame, SpekoError
 
-TICK = 0.02  # seconds until an order is obeyed, at most
+TICK = 0.02  # seconds between two looks at the commands
 
 
 class SessionThread(threading.Thread):
     def __init__(self, url: str, token: str) -> None:
         super().__init__(daemon=True)
-        self.url, self.session = url, ClientConnection(url, token)
-        self._orders = queue.Queue[Callable[[ClientConnection], object]](maxsize=1000)
-        self.heard = queue.Queue[Frame | Exception](maxsize=1000)
-        self.do = self._orders.put_nowait  # have the thread call a verb; queue.Full: far too many wait
-        self.poll = self.heard.get_nowait  # the next frame or failure; queue.Empty: nothing new
+        self.url = url
+        self.session = ClientConnection(url, token)
+        self.commands = queue.Queue[Callable[[ClientConnection], object]](1000)  # for `put_nowait` of the GUI
+        self.frames = queue.Queue[Frame | Exception](1000)  # for `get_nowait` of the GUI
 
     def run(self) -> None:
         event = None
@@ -28,32 +27,33 @@ class SessionThread(threading.Thread):
             with connect(self.url) as sock:
                 while not isinstance(event, Close):
                     while (event := self.session.next_event()) is NEED_DATA:
-                        self._obey()
+                        self.run_commands()
                         flush(sock, self.session)
                         receive(sock, self.session, TICK)
                     flush(sock, self.session)
-                    self.heard.put(event)  # no room: nothing more is read, so the server has to wait
+                    self.frames.put(event)  # blocks when it is full, so the server has to wait
         except (SpekoError, OSError) as error:
-            self.heard.put(error)
+            self.frames.put(error)
 
-    def _obey(self) -> None:
-        while not self._orders.empty():
+    def run_commands(self) -> None:
+        while not self.commands.empty():
             try:
-                self._orders.get()(self.session)
+                self.commands.get()(self.session)
             except SpekoError as error:
-                self.heard.put(error)
+                self.frames.put(error)
 
 
 def talk(url: str, token: str) -> list[Frame]:
-    thread, event, heard = SessionThread(url, token), None, list[Frame]()
+    thread = SessionThread(url, token)
     thread.start()
-    while not isinstance(event, Close):
-        event = thread.heard.get()  # a GUI would `poll` from a timer of its own
+    frames: list[Frame] = []
+    while not frames or not isinstance(frames[-1], Close):
+        event = thread.frames.get()  # a GUI would call `get_nowait` from a timer
         if isinstance(event, Exception):
             raise event
-        heard.append(event)
-        thread.do(partial(respond, frame=event))
-    return heard
+        frames.append(event)
+        thread.commands.put_nowait(partial(respond, frame=event))
+    return frames
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-"""The core in raw trio, full duplex: one task listens, another speaks in real time over the same stream."""
+"""Drive the core with trio streams. One task listens while another speaks."""
 
 import trio
 from conversation import main, respond, utter
 
-from speko_anyio.protocol import NEED_DATA, ClientConnection, Close, Frame
-from speko_anyio.protocol.url import parse_url
+from speko_anyio.protocol import NEED_DATA, ClientConnection, Close, Frame, parse_url
 
 
 class TrioSession:
     def __init__(self, core: ClientConnection, stream: trio.abc.Stream) -> None:
-        self.core, self.stream, self.lock, self.reading = core, stream, trio.Lock(), trio.CancelScope()
+        self.core, self.stream, self.writing = core, stream, trio.Lock()
+        self.reading = trio.CancelScope()
 
-    async def flush(self) -> None:  # after every verb: it may have queued bytes and started a deadline
-        if (deadline := self.core.next_deadline()) is not None:
+    async def flush(self) -> None:
+        if (deadline := self.core.next_deadline()) is not None:  # a verb may have started a timer
             self.reading.deadline = deadline
-        async with self.lock:  # taken and written in one order
+        async with self.writing:  # keeps the bytes in order
             try:
                 await self.stream.send_all(self.core.data_to_send())
             except BaseException as error:
-                self.core.send_failed()  # also when cancelled: perhaps a part of it has left
+                self.core.send_failed()  # when cancelled too: some bytes may have been sent
                 if not isinstance(error, trio.BrokenResourceError):
                     raise
 
@@ -35,25 +35,25 @@ class TrioSession:
             self.core.handle_timeout(trio.current_time())
         return event
 
-
-async def speak(session: TrioSession) -> None:
-    for _ in utter(session.core):
-        await session.flush()
-        await trio.sleep(0.02)
+    async def speak(self) -> None:
+        for _ in utter(self.core):
+            await self.flush()
+            await trio.sleep(0.02)
 
 
 async def converse(url: str, token: str) -> list[Frame]:
-    async with await trio.open_tcp_stream((where := parse_url(url)).host, where.port) as stream:
+    where = parse_url(url)
+    async with await trio.open_tcp_stream(where.host, where.port) as stream:
         session = TrioSession(ClientConnection(url, token), stream)
-        heard = [await session.next_frame()]  # outside the nursery, which would wrap a HandshakeError
+        frames = [await session.next_frame()]  # outside the nursery, which would wrap an error in a group
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(speak, session)
-            while not isinstance(heard[-1], Close):
-                heard.append(await session.next_frame())
-                respond(session.core, heard[-1])
+            nursery.start_soon(session.speak)
+            while not isinstance(frames[-1], Close):
+                frames.append(await session.next_frame())
+                respond(session.core, frames[-1])
             nursery.cancel_scope.cancel()
-        await session.flush()  # the answer to the peer's close
-    return heard
+        await session.flush()  # sends the answer to the peer's close
+    return frames
 
 
 if __name__ == "__main__":

@@ -35,7 +35,15 @@ PROGRAMS = programs("integrating.md")
 
 NO_VERBS = {
     *("receive_data", "receive_eof", "receive_message", "receive_close", "receive_lost"),
-    *("next_event", "data_to_send", "messages_to_send", "send_failed", "next_deadline", "handle_timeout"),
+    *(
+        "next_event",
+        "data_to_send",
+        "messages_to_send",
+        "next_message",
+        "send_failed",
+        "next_deadline",
+        "handle_timeout",
+    ),
     *("suspend_keepalive", "resume_keepalive"),
 }
 
