@@ -31,7 +31,10 @@ UPDATED: Json = {"type": "session.updated", "session": {}}
 
 
 class BridgeTalk(Generic[DialectT]):
-    """See the top. `make` makes a dialect for a resumption; with `opening` the provider becomes ready."""
+    """Plays both sides of one bridge.
+
+    `make` makes a dialect for a resumption; with `opening` the provider becomes ready.
+    """
 
     def __init__(
         self,

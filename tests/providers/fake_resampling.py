@@ -10,7 +10,7 @@ HELD = 8
 
 
 class FakeResampling:
-    """See the top."""
+    """Repeats or drops samples."""
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
         assert source_rate != target_rate

@@ -127,7 +127,7 @@ class BridgeStats(msgspec.Struct):
     """Events of the provider's that this version does not know."""
 
 
-class _Phase(enum.Enum):
+class _BridgePhase(enum.Enum):
     WAITING = "no connection; one is wanted, or will be soon"
     OPENING = "the provider is not ready yet"
     LIVE = "both sides talk"
@@ -179,7 +179,7 @@ class Bridge:
         self.goodbye: Close | None = None
         """How to close the client's session, once it has taken what waits: the deadline for its answer begins
         with that. None while the session goes on, and when the client left."""
-        self._phase = _Phase.WAITING
+        self._phase = _BridgePhase.WAITING
         self._provider: ProviderDialect | None = None
         self._frame_client: FrameClient | None = None
         if client is None:
@@ -223,7 +223,7 @@ class Bridge:
     @property
     def done(self) -> bool:
         """Whether nothing more will happen: say `goodbye`, if there is one, and leave."""
-        return self._phase is _Phase.OVER and self._provider is None
+        return self._phase is _BridgePhase.OVER and self._provider is None
 
     @property
     def provider_must_wait(self) -> bool:
@@ -256,10 +256,9 @@ class Bridge:
 
     def receive_command(self, command: Command, now: float) -> None:
         """Take what the client said; a `Close` says that it is gone."""
-        if isinstance(command, Close):
-            # Does nothing when that session was the one that told so.
-            self._client.receive_close(command.code, command.reason)
-        if self._phase is _Phase.OVER:
+        if self._phase is _BridgePhase.OVER:
+            if isinstance(command, Close):
+                self._client.receive_close(command.code, command.reason)
             return
         with self.at(now):
             match command:
@@ -278,7 +277,9 @@ class Bridge:
                         self._try(provider.interrupt)
                 case ToolResult():
                     self._receive_result(command)
-                case Close():
+                case Close(code=code, reason=reason):
+                    # Does nothing when that session was the one that told so.
+                    self._client.receive_close(code, reason)
                     self._leave()
                 case Expiring() | Unknown() | UpgradeRequest():
                     pass
@@ -289,7 +290,7 @@ class Bridge:
     def _listening(self) -> ProviderDialect | None:
         """The provider, if it can be told something now."""
         provider = self._provider
-        if self._phase is not _Phase.LIVE or provider is None or provider.state is not State.OPEN:
+        if self._phase is not _BridgePhase.LIVE or provider is None or provider.state is not State.OPEN:
             return None
         return provider
 
@@ -330,9 +331,9 @@ class Bridge:
             self._try(provider.clear)
 
     def _receive_result(self, result: ToolResult) -> None:
-        if self._frame_client is not None:
-            self._frame_client.take_result(result)
         name = self._calls.answer(result.call_id)
+        if name is not None and self._frame_client is not None:
+            self._frame_client.answer(result.call_id)
         provider = self._listening
         if name is None or provider is None or not provider.takes_result(name):
             self.stats.late_results += 1
@@ -360,7 +361,7 @@ class Bridge:
         self._attempts.begin()
         self._provider = provider
         self._turns.heard = provider.turns_heard
-        self._phase = _Phase.OPENING
+        self._phase = _BridgePhase.OPENING
         with self.at(now):
             pass
 
@@ -400,7 +401,7 @@ class Bridge:
                 cut = None
             if isinstance(event, ResponseEnd) and provider.state is State.CLOSED:
                 cut = event
-            elif self._phase in (_Phase.OPENING, _Phase.LIVE) or isinstance(event, ResponseEnd):
+            elif self._phase in (_BridgePhase.OPENING, _BridgePhase.LIVE) or isinstance(event, ResponseEnd):
                 self._receive(provider, event)
 
     def _receive(self, provider: ProviderDialect, frame: Frame) -> None:
@@ -461,13 +462,13 @@ class Bridge:
 
         The dialect reports the end of each answer once.
         """
-        if self._phase is _Phase.OVER:
+        if self._phase is _BridgePhase.OVER:
             return
         self._answering = False
         self._output.tell_end(end)
 
     def _ready(self, provider: ProviderDialect) -> None:
-        self._phase = _Phase.LIVE
+        self._phase = _BridgePhase.LIVE
         self.stats.connections += 1
         self._attempts.trouble = None
         self._timers.stop("opening")
@@ -482,7 +483,7 @@ class Bridge:
 
     def _settle(self, provider: ProviderDialect) -> None:
         """Act on what the news so far has come to; there is no more for now."""
-        if self._phase is not _Phase.LIVE:
+        if self._phase is not _BridgePhase.LIVE:
             return
         was_responding, self._responding = self._responding, provider.responding
         if was_responding and not self._responding:
@@ -501,7 +502,7 @@ class Bridge:
 
     def _move(self, provider: ProviderDialect) -> None:
         """End this connection, so that the next one can go on; the old one must be closed first."""
-        self._phase = _Phase.MOVING
+        self._phase = _BridgePhase.MOVING
         provider.close(close_codes.NORMAL, "")
 
     def _disconnected(
@@ -512,18 +513,18 @@ class Bridge:
         self._leaving = False
         self._timers.stop("move")
         self._timers.stop("steady")
-        if before is _Phase.OVER:
+        if before is _BridgePhase.OVER:
             return
-        self._phase = _Phase.WAITING
+        self._phase = _BridgePhase.WAITING
         self._input.reset()
-        if before is _Phase.OPENING:
+        if before is _BridgePhase.OPENING:
             again = ending.retry
             self._attempts.trouble = ending.error
         else:
             self._attempts.resumption = provider.resumption
             again = provider.resumption is not None
             self._timers.start("opening", self._opening_timeout)
-        if before is _Phase.OPENING and ending.stale and self._attempts.resumption is not None:
+        if before is _BridgePhase.OPENING and ending.stale and self._attempts.resumption is not None:
             self._begin_afresh(provider, cut)
         elif again and not self._attempts.exhausted:
             self._lose_what_was_under_way(provider, cut)
@@ -587,7 +588,7 @@ class Bridge:
         self._leave()
 
     def _leave(self) -> None:
-        self._phase = _Phase.OVER
+        self._phase = _BridgePhase.OVER
         self._attempts.wanted = None
         self._timers.clear()
         if self._provider is not None:

@@ -37,7 +37,7 @@ class FrameClient:
             case CloseMessage():
                 raise AssertionError("a bridge does not close the session itself")
 
-    def take_result(self, result: ToolResult) -> None:
-        """Note that a call was answered: it no longer counts as open."""
-        self.core.receive_message(codec.encode(result))
+    def answer(self, call_id: str) -> None:
+        """Note that a call was answered, so that it no longer counts as open."""
+        self.core.receive_message(codec.encode(ToolResult(call_id, "")))
         self.core.next_event()
