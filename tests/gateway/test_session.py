@@ -205,6 +205,18 @@ async def test_an_error_of_the_block_closes_with_1011_and_leaves_bare(wire: Memo
     assert await wire.hear() == Close(1011, "", "remote")
 
 
+async def test_an_error_of_the_transport_leaves_bare(
+    wire: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(wire, "receive", fail)
+    with pytest.raises(ZeroDivisionError):
+        async with session_over(wire):
+            await anyio.sleep_forever()
+
+
 async def test_a_cancelled_block_leaves_at_once(wire: MemoryTransport) -> None:
     wire.writable = anyio.Event()
     sessions = []

@@ -38,7 +38,7 @@ class ProviderHandler:
     """Serves each session with a session of the provider's.
 
     - `provider`: the account, such as ``OpenAI()``.
-    - `models`: the provider's own names for models that clients call otherwise; any other name is passed on.
+    - `models`: maps the names that clients use for models to the provider's own; any other name is passed on.
       None: `Provider.speko_models`.
     - `connect_timeout`: seconds to look up the provider's host, connect and complete TLS. All attempts
       together get 20 seconds until the provider is ready, or twice `connect_timeout` if that is more.
@@ -47,11 +47,10 @@ class ProviderHandler:
     Clients can set options of the provider in the mint's metadata, as in
     ``{"provider_options": {"openai": {"speed": 1.2}}}``, with the fields of `OpenAIOptions`, `XAIOptions` or
     `GoogleOptions`. They override those of `provider`, except ``server_tools``, which are the operator's.
-    What is wrong with them is an `ErrorFrame` and the end of the session.
+    Invalid ones end the session with an `ErrorFrame`.
 
-    What the provider says of a failure comes as an `ErrorFrame` with a code of
-    `speko_anyio.providers.codes` in capitals, and never shows the key. The session
-    goes on while the provider's can be resumed.
+    A failure of the provider comes as an `ErrorFrame` with a code of `speko_anyio.providers.codes` in
+    capitals, and never shows the key. The session goes on as long as the provider's can be resumed.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class ProviderHandler:
 
 
 async def _refuse(session: ServerSession, message: str) -> None:
-    """The client asked for what can't be: say so, and close."""
+    """Tell the client that it can't have what it asked for, and close."""
     try:
         await session.send_error(codes.CONFIGURATION_REFUSED.upper(), message)
         await session.close(close_codes.POLICY, codes.CONFIGURATION_REFUSED)
@@ -122,6 +121,8 @@ async def _refuse(session: ServerSession, message: str) -> None:
 
 
 def provider_handlers() -> dict[str, Handler]:
-    """A handler for each provider whose API key is in the environment. `ConfigurationError` when its base URL
-    there is none."""
+    """Make a handler for each provider whose API key is in the environment.
+
+    Raises `ConfigurationError` when a base URL there is invalid.
+    """
     return {kind.name: ProviderHandler(kind()) for kind in PROVIDERS if kind.is_configured()}

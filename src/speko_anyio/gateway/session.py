@@ -1,7 +1,7 @@
 """`ServerSession`: the server's end of one session, over any transport that carries WebSocket messages.
 
-The mirror of the client's session. Three tasks serve it: one reads, one writes, one keeps time; none of
-them knows a rule of the protocol, which are all in `ServerProtocol`.
+It mirrors the client's session. Three tasks serve it: one reads, one writes, one keeps time. None of them
+knows a rule of the protocol: all are in `ServerProtocol`, in whose outbox messages wait for the writer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import anyio
 import msgspec
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from speko_anyio.net.groups import TaskGroup
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.commands import AudioIn, Commit, EndTurn, ToolResult
 from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage
@@ -56,38 +57,40 @@ its pongs too: a handler that reads nothing for a minute may lose the client to 
 
 SEND_BUFFER: Final = 64 * 1024
 """Bytes that wait for the peer: 1.4 s of speech at 24 kHz. Beyond it the handler has to wait, so that a
-response made faster than it is taken does not pile up here."""
+response made faster than the peer reads does not pile up here."""
 
 _COMMAND_OVERHEAD: Final = 64
-"""Bytes that even an empty command counts for; without it a flood of them would never meet the limit."""
+"""Bytes that every command counts beside its content; otherwise a flood of empty ones would meet no limit."""
 
 _CLOSE_READ_WITHIN: Final = 0.25
-"""Seconds to wait, after a failed send, for the peer's close to be read; it takes a turn or two of the event
+"""Seconds to wait, after a failed send, until the peer's close is read; it takes a turn or two of the event
 loop."""
 
 EXPIRING: Final = "SESSION_EXPIRING"
 """Code of the `ErrorFrame` that tells the client what `Expiring` tells the handler. The protocol has no
-message of its own for it; an error that no close follows is one that the session survives, and every client
-knows it."""
+message of its own for it, but every client knows an error that no close follows: the session survives it."""
 
 _OPEN: Final = State.OPEN
 _GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
 class MessageTransport(Protocol):
-    """What a session needs of its transport: whole WebSocket messages, each way.
+    """Carries whole WebSocket messages, each way.
 
     `receive` and `send` are each called by one task at a time. Both may raise anyio's
     `BrokenResourceError`, `ClosedResourceError` or `EndOfStream` when the connection is gone.
     """
 
     async def receive(self) -> str | bytes | CloseMessage | None:
-        """The next message; a `CloseMessage` when the peer closed (the transport answers it itself), None
-        when the connection was lost. Not called again after either."""
+        """Wait for the next message.
+
+        Return a `CloseMessage` when the peer closed, which the transport itself answers, and None when the
+        connection was lost. It is not called again after either.
+        """
         ...
 
     async def send(self, message: str | bytes) -> None:
-        """Send one message; returns when there is room for another."""
+        """Send one message; return when there is room for another."""
         ...
 
     async def close(self, code: int, reason: str) -> None:
@@ -112,16 +115,16 @@ async def open_session(
 ) -> AsyncIterator[ServerSession]:
     """Serve one session over a WebSocket that is open: say `ready`, yield the session, say goodbye.
 
-    When the block ends the session is closed with 1000, after an exception with 1011, and what is still
+    When the block ends, the session is closed with 1000, after an exception with 1011, and what is still
     queued is sent; that takes `close_timeout` seconds at most. Cancelled, it ends at once without a goodbye.
-    An exception leaves as itself, never in an exception group of ours.
+    An exception propagates unchanged, never in an exception group of ours.
 
-    - `ttl`: seconds after which the session is closed; None for no limit. `warn_before` seconds ahead of
-      it an `Expiring` command comes, and the client gets an `ErrorFrame` with the code ``SESSION_EXPIRING``.
+    - `ttl`: seconds after which the session is closed; None for no limit. `warn_before` seconds before that,
+      an `Expiring` command comes, and the client gets an `ErrorFrame` with the code ``SESSION_EXPIRING``.
     - `receive_buffer`, `send_buffer`: bytes that may wait for the handler, and for the peer.
     - `meter`: counts what the session uses; None for one that nobody reads.
     """
-    # Up to `send_buffer` bytes may wait when a verb queues what the outbox holds at most.
+    # A verb may queue as much as the outbox holds while up to `send_buffer` bytes still wait.
     limits = msgspec.structs.replace(limits, max_outbox=limits.max_outbox + send_buffer)
     session = ServerSession(
         transport,
@@ -143,35 +146,87 @@ async def open_session(
         close_timeout=close_timeout,
         meter=meter or Meter(),
     )
-    failure: Exception | None = None
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(session._serve)
-            try:
-                try:
-                    yield session
-                except Exception as error:  # noqa: BLE001  (raised below: the task group would wrap it)
-                    failure = error
-                await session._finish(close_codes.INTERNAL_ERROR if failure else close_codes.NORMAL)
-            finally:
-                session._stop()
-    finally:
-        # In a finally, so that a pending cancellation around us does not swallow it.
-        if failure is not None:
-            raise failure
+    async with TaskGroup(f"session {session_id}") as tasks:
+        tasks.start_soon(session._serve)
+        try:
+            with tasks.held:
+                yield session
+            failed = tasks.held.error is not None
+            await session._finish(close_codes.INTERNAL_ERROR if failed else close_codes.NORMAL)
+        finally:
+            session._stop()
+
+
+class _Inbox:
+    """The client's commands on their way to the handler, oldest first."""
+
+    __slots__ = ("_arrived", "_commands", "_core", "_limit", "_receiving", "_space", "size")
+
+    def __init__(self, core: ServerProtocol, limit: int) -> None:
+        self._core = core
+        self._limit = limit
+        self._commands: deque[tuple[Command, int]] = deque()
+        self._arrived = Wakeup()
+        self._space = Wakeup()
+        self._receiving = False
+        self.size = 0
+        """Bytes that wait, about."""
+
+    @property
+    def full(self) -> bool:
+        """Whether to read no more from the client for now."""
+        return self.size > self._limit
+
+    def put(self, command: Command) -> None:
+        """Append a command."""
+        size = _size(command)
+        self._commands.append((command, size))
+        self.size += size
+        self._arrived.ring()
+
+    async def take(self) -> Command:
+        """Wait for the oldest command; see `ServerSession.receive`."""
+        if self._receiving:
+            raise anyio.BusyResourceError("receiving from this session")
+        self._receiving = True
+        try:
+            await checkpoint_if_cancelled()
+            while not self._commands:
+                if self._core.error is not None:
+                    raise self._core.error.with_traceback(None)
+                await self._arrived.wait()
+        finally:
+            self._receiving = False
+        command, size = self._commands.popleft()
+        self.size -= size
+        if not self.full:
+            self._space.ring()
+        return command
+
+    async def wait_for_space(self) -> None:
+        """Wait until the handler has taken enough, or the session ends."""
+        # Not after a goodbye: its answer must be seen although nobody reads.
+        while self.full and self._core.state is _OPEN:
+            await self._space.wait()
+
+    def wake(self) -> None:
+        """Let the tasks that wait look again: the session's state has changed."""
+        self._arrived.ring()
+        self._space.ring()
 
 
 class ServerSession:
-    """The server's end of one session. Made by `open_session`; `ready` was sent.
+    """The server's end of one session. `open_session` makes it; `ready` was sent.
 
     Iterate over it, or call `receive`, for the client's commands: `AudioIn`, `Commit`, `Clear`, `EndTurn`,
     `Interrupt`, `ToolResult`, `Unknown`, `Expiring` and, once and last, `Close`. Then iteration ends, or
-    raises `RemoteProtocolError` when it was the client that broke the protocol.
+    raises `RemoteProtocolError` when the client broke the protocol.
 
-    Every ``send_*`` queues its message whole and in the order of the calls, waits while more than the send
-    buffer's bytes are queued, and raises `ConnectionClosed` (or that `RemoteProtocolError`) once the session
-    is over, `LocalProtocolError` when the protocol does not allow it now. A call that is cancelled while it
-    waits has queued nothing, and the session goes on: a task that speaks may be cancelled at any time.
+    Every ``send_*`` waits while more bytes than the send buffer's are queued, and then queues its message
+    whole, in the order of the calls. It raises `ConnectionClosed` (or that `RemoteProtocolError`) once the
+    session is over, and `LocalProtocolError` when the protocol does not allow the message now. A call that is
+    cancelled while it waits has queued nothing, and the session goes on: a task that speaks may be cancelled
+    at any time.
     """
 
     def __init__(
@@ -191,7 +246,7 @@ class ServerSession:
         self.config = config
         """What the client asked for when the session was minted."""
         self.metadata = metadata
-        """What the mint's caller attached to the session; None when nothing."""
+        """What the mint's caller attached to the session; None for nothing."""
         self.meter = meter
         """What the session has used so far."""
         self._transport = transport
@@ -200,14 +255,7 @@ class ServerSession:
         self._ended = anyio.Event()
         self._background = anyio.CancelScope(shield=True)
         self._clock = Wakeup()
-        # From the reader to the handler.
-        self._inbox: deque[tuple[Command, int]] = deque()
-        self._inbox_size = 0
-        self._inbox_limit = receive_buffer
-        self._arrived = Wakeup()
-        self._space = Wakeup()
-        self._receiving = False
-        # From the handler to the writer.
+        self._inbox = _Inbox(core, receive_buffer)
         self._send_buffer = send_buffer
         self._paced = True
         """Whether what is sent waits for room: what a bridge sends does not."""
@@ -249,7 +297,7 @@ class ServerSession:
     @property
     def buffered(self) -> tuple[int, int]:
         """Bytes that wait for the handler, and bytes that wait for the client."""
-        return self._inbox_size, self._core.queued
+        return self._inbox.size, self._core.queued
 
     async def wait_closed(self) -> Close:
         """Wait until the session is over, and say how it ended."""
@@ -260,28 +308,13 @@ class ServerSession:
     # From the client
 
     async def receive(self) -> Command:
-        """The client's next command; waits for it.
+        """Wait for the client's next command.
 
         Raises the session's last error once `Close` was received: `ConnectionClosed`, or
-        `RemoteProtocolError`. Raises anyio's `BusyResourceError` when another task is receiving. Cancelled,
-        it has taken nothing.
+        `RemoteProtocolError`. Raises anyio's `BusyResourceError` when another task is receiving. A call that
+        is cancelled has taken nothing.
         """
-        if self._receiving:
-            raise anyio.BusyResourceError("receiving from this session")
-        self._receiving = True
-        try:
-            await checkpoint_if_cancelled()
-            while not self._inbox:
-                if self._core.error is not None:
-                    raise self._core.error.with_traceback(None)
-                await self._arrived.wait()
-        finally:
-            self._receiving = False
-        command, size = self._inbox.popleft()
-        self._inbox_size -= size
-        if self._inbox_size <= self._inbox_limit:
-            self._space.ring()
-        return command
+        return await self._inbox.take()
 
     def __aiter__(self) -> Self:
         return self
@@ -295,8 +328,11 @@ class ServerSession:
     # To the client
 
     async def send_audio(self, pcm: Buffer) -> None:
-        """Send PCM16 little-endian mono audio at `output_sample_rate`: any even number of bytes up to
-        ``limits.max_outbox``, or an array of int16. Raises TypeError for an array of other samples."""
+        """Send PCM16 little-endian mono audio at `output_sample_rate`.
+
+        `pcm` is any even number of bytes up to ``limits.max_outbox``, or an array of int16. Raises TypeError
+        for an array of other samples.
+        """
         await self._send(self._core.send_audio, pcm)
 
     async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
@@ -339,8 +375,10 @@ class ServerSession:
         await self._send(self._queue, ErrorFrame(code, message))
 
     def turn_ended(self) -> None:
-        """Say that the user has finished speaking, for the time to first audio. A handler that detects turns
-        says it; what the client says by `Commit` and `EndTurn` is known."""
+        """Say that the user has finished speaking, for the time to first audio.
+
+        A handler that detects turns calls it; the client's own `Commit` and `EndTurn` are known.
+        """
         self.meter.turn_ended(anyio.current_time())
 
     async def close(self, code: int = close_codes.NORMAL, reason: str = "") -> None:
@@ -394,10 +432,7 @@ class ServerSession:
         """
         core = self._core
         while not self._ended.is_set() and (event := core.next_event()) is not NEED_DATA:
-            size = _size(event)
-            self._inbox.append((event, size))
-            self._inbox_size += size
-            self._arrived.ring()
+            self._inbox.put(event)
             match event:
                 case Commit() | EndTurn():
                     self.turn_ended()
@@ -412,8 +447,9 @@ class ServerSession:
             if not self._paced and core.queued > self._send_buffer:
                 core._drop_queued_audio()
             # Whatever a task waited for may be different now.
-            for wakeup in (self._arrived, self._clock, self._space, self._to_write):
-                wakeup.ring()
+            self._inbox.wake()
+            self._clock.ring()
+            self._to_write.ring()
 
     # The tasks that serve it
 
@@ -421,7 +457,7 @@ class ServerSession:
         # Shielded, so that a handler that is cancelled still has a live session in its `finally` blocks.
         # It ends by `_stop`, which every way out of `open_session` calls.
         with self._background:
-            async with anyio.create_task_group() as tasks:
+            async with TaskGroup(f"session {self.session_id}") as tasks:
                 tasks.start_soon(self._read)
                 tasks.start_soon(self._write)
                 tasks.start_soon(self._keep_time)
@@ -437,16 +473,14 @@ class ServerSession:
                 core.receive_lost()
             elif isinstance(message, CloseMessage):
                 core.receive_close(message.code, message.reason)
-            elif core.state is _OPEN or self._inbox_size <= self._inbox_limit:
+            elif core.state is _OPEN or not self._inbox.full:
                 self.meter.messages_in += 1
                 if isinstance(message, bytes):
                     self.meter.audio_in += len(message)
                 core.receive_message(message)
-            # Else we have said goodbye and nobody reads what still comes: only its end matters.
+            # Otherwise we have said goodbye, and nobody reads what still comes: only its end matters.
             self.core_changed()
-            # Not after a goodbye: its answer must be seen although nobody reads.
-            while self._inbox_size > self._inbox_limit and core.state is _OPEN:
-                await self._space.wait()
+            await self._inbox.wait_for_space()
 
     async def _write(self) -> None:
         core = self._core
@@ -468,8 +502,8 @@ class ServerSession:
                     if self.meter.asked_at is not None:
                         self.meter.answered(anyio.current_time())
         except _GONE:
-            # A client that leaves closes the WebSocket, and sends fail before that close is read: give the
-            # reader a chance to find out why.
+            # When a client closes the WebSocket, sends fail before its close is read: let the reader find out
+            # why it left.
             with anyio.move_on_after(_CLOSE_READ_WITHIN):
                 await self._ended.wait()
             core.send_failed()
@@ -492,12 +526,12 @@ class ServerSession:
         await self.close(code)
         closed = await self.wait_closed()
         if closed.initiated_by == "local" and closed.code != close_codes.ABNORMAL:
-            # The peer that broke the protocol is told so, if it reads. Nobody else has anything to hear.
+            # A peer that broke the protocol is told so, if it reads. Any other has heard everything.
             with anyio.move_on_after(self._close_timeout):
                 await self._written.wait()
 
     def _stop(self) -> None:
-        """End the tasks; a session that is not over by now is lost."""
+        """End the tasks; if the session is not over by now, it is lost."""
         self._core.receive_lost("the handler was cancelled")
         self.core_changed()
         self._background.cancel()
