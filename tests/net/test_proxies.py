@@ -105,7 +105,20 @@ NO_PROXY = [
     ("[fd07::]/16", "fd07::9", 80, True),
     ("[fd07::/16]", "fd07::9", 80, True),
     ("[fd07::/16]:80", "fd07::9", 81, False),
+    ("[fd00::]/8:443", "fd12::9", 443, True),
+    ("[fd00::]/8:443", "fd12::9", 80, False),
+    ("[fd00::]/8:443", "fe12::9", 443, False),
+    ("fd00::/8:443", "fd12::9", 443, True),
+    ("fd00::/8:443", "fd12::9", 80, False),
+    ("https://[fd00::]/8:443/", "fd12::9", 443, True),
+    ("::ffff:10.0.0.0/104", "10.1.2.3", 80, True),
+    ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", 80, True),
+    ("::ffff:10.0.0.0/104", "11.1.2.3", 80, False),
+    ("[::ffff:a00:0]/104:80", "10.1.2.3", 80, True),
+    ("::ffff:10.1.2.3", "10.1.2.3", 80, True),
+    ("::ffff:0:0/96", "10.1.2.3", 80, True),
     ("::/0", "10.1.2.3", 80, False),
+    ("::/0", "::ffff:10.1.2.3", 80, True),
     ("10.0.0.0/8", "::ffff:10.1.2.3", 80, True),
 ]
 
@@ -129,7 +142,22 @@ def test_the_hosts_without_a_proxy(
 
 @pytest.mark.parametrize(
     "entry",
-    ["[::1", "[::1]x", "a:port", "a:0", "a:99999", "<local>", "a/b", ":", ".", "a..b", f"me:{SECRET}@a:b"],
+    [
+        "[::1",
+        "[::1]x",
+        "a:port",
+        "a:0",
+        "a:99999",
+        "<local>",
+        "a/b",
+        "[::1]/129",
+        "[::1]/64:x",
+        "::1/64:0",
+        ":",
+        ".",
+        "a..b",
+        f"me:{SECRET}@a:b",
+    ],
 )
 def test_an_entry_that_is_no_host_is_ignored_and_logged_once(
     entry: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

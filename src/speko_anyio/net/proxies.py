@@ -13,6 +13,7 @@ import os
 import re
 import ssl
 import sys
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -144,11 +145,12 @@ class _Exemption(msgspec.Struct, frozen=True):
     port: int | None
     """None for any."""
 
-    def covers(self, host: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
+    def covers(self, host: str, addresses: Sequence[IPv4Address | IPv6Address], port: int) -> bool:
         if self.port is not None and self.port != port:
             return False
-        if self.network is not None:
-            return address is not None and address in self.network
+        network = self.network
+        if network is not None:
+            return any(address in network for address in addresses)
         if "*" in self.name:
             return fnmatchcase(host, self.name)
         return host == self.name or host.endswith(f".{self.name}")
@@ -156,15 +158,16 @@ class _Exemption(msgspec.Struct, frozen=True):
 
 def _is_exempt(host: str, port: int) -> bool:
     host = host.lower().rstrip(".")
-    address: IPv4Address | IPv6Address | None
+    addresses: list[IPv4Address | IPv6Address] = []
     try:
         address = ip_address(host)
-        if isinstance(address, IPv6Address):
-            address = address.ipv4_mapped or address
+        addresses.append(address)
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            addresses.append(address.ipv4_mapped)
     except ValueError:
-        address = None
+        pass  # a name
     variable, text = _read_variable("no_proxy")
-    return any(exemption.covers(host, address, port) for exemption in _parse_exemptions(variable, text))
+    return any(exemption.covers(host, addresses, port) for exemption in _parse_exemptions(variable, text))
 
 
 @lru_cache(maxsize=8)
@@ -184,21 +187,21 @@ def _parse_exemptions(variable: str, text: str) -> tuple[_Exemption, ...]:
 def _parse_exemption(entry: str) -> _Exemption:
     """Parse ``host``, ``.domain``, ``*.domain``, an address or a network. ``:port`` and the brackets of IPv6
     are optional; a scheme is ignored. Raises ValueError for anything else."""
-    host, colon, port = entry.rpartition("://")[2].rstrip("/").lower(), "", ""
+    host, rest = entry.rpartition("://")[2].rstrip("/").lower(), ""
     if host.startswith("["):
         host, bracket, rest = host[1:].partition("]")
-        if rest.startswith("/"):
-            host, rest = host + rest, ""
-        if not bracket or rest[:1] not in ("", ":"):
+        if not bracket or rest[:1] not in ("", "/", ":"):
             raise ValueError
-        colon, port = rest[:1], rest[1:]
-    elif host.count(":") == 1:
-        host, colon, port = host.partition(":")
+    elif "/" in host or host.count(":") == 1:
+        end = host.index("/" if "/" in host else ":")
+        host, rest = host[:end], host[end:]
+    length, colon, port = rest.partition(":")
+    host += length
     if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
         raise ValueError
     network: IPv4Network | IPv6Network | None
     try:
-        network = ip_network(host, strict=False)
+        network = _unmapped(ip_network(host, strict=False))
     except ValueError:
         network = None
         host = host.strip(".")
@@ -206,6 +209,14 @@ def _parse_exemption(entry: str) -> _Exemption:
         if not _NAME.fullmatch(host):
             raise
     return _Exemption(network, host, int(port) if colon else None)
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """The IPv4 network itself for one of IPv4-mapped addresses (RFC 4291 section 2.5.5.2)."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return IPv4Network((mapped, network.prefixlen - 96))
 
 
 def _parse_proxy(url: str, source: str, variable: str = "") -> Proxy:
