@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
-from speko_anyio import Close, ConnectionClosed, Ready
+from speko_anyio import Close, ConnectionClosed, Ready, RealtimeSession
 from speko_anyio.protocol import Commit
 from speko_anyio.testing.server import FakeServer, connected
 from speko_anyio.testing.streams import MemoryStream
@@ -92,3 +94,74 @@ async def test_a_reply_that_can_not_be_sent_is_the_end_too() -> None:
         await settled()
         assert stream.closed
     assert server.commands == [Commit()]
+
+
+class TurnsLater(MemoryStream):
+    """Returns from a send some turns after the bytes are gone, as trio's sockets and TLS do."""
+
+    async def send(self, item: bytes) -> None:
+        await super().send(item)
+        with anyio.CancelScope(shield=True):
+            for _ in range(3):
+                await checkpoint()
+
+
+class HalfWay(MemoryStream):
+    """Writes half of what it is given, from a moment on, and waits."""
+
+    stuck = False
+
+    async def send(self, item: bytes) -> None:
+        await super().send(item[: len(item) // 2] if self.stuck else item)
+        while self.stuck and not self.closed:
+            await checkpoint()
+
+
+async def test_a_cancelled_session_says_goodbye_behind_a_write_that_is_just_through() -> None:
+    server = FakeServer()
+    server.stream = TurnsLater(server.to_client, server.from_client)
+    with anyio.CancelScope() as scope:
+        async with connected(server) as (session, _):
+            assert isinstance(await session.receive(), Ready)
+            await settled()
+            before = len(server.wire)
+            server.raw(b"\x89\x00")
+            while len(server.wire) == before:
+                await checkpoint()
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert server.commands == [Close(1001, "client_cancelled", "remote")]
+    assert server.stream.closed
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+async def test_a_cancelled_session_says_nothing_behind_half_a_message(where: str) -> None:
+    server = FakeServer()
+    server.stream = stream = HalfWay(server.to_client, server.from_client)
+    said = 0
+
+    async def commit(session: RealtimeSession) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await session.commit()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as outside:
+            with anyio.CancelScope() as scope:
+                async with connected(server) as (session, _):
+                    assert isinstance(await session.receive(), Ready)
+                    await settled()
+                    stream.stuck = True
+                    if where == "inside":
+                        session.on(lambda frame: session.commit())
+                        server.core.send_transcript("user", "so", final=True)
+                        server.flush()
+                    else:
+                        outside.start_soon(commit, session)
+                    before = len(server.wire)
+                    while len(server.wire) == before:
+                        await checkpoint()
+                    said = len(server.wire)
+                    scope.cancel()
+                    await anyio.sleep_forever()
+    assert len(server.wire) == said
+    assert server.stream.closed

@@ -54,6 +54,7 @@ class StreamDriver:
         "_sending",
         "_space",
         "_stream",
+        "_torn",
         "bytes_sent",
     )
 
@@ -64,6 +65,7 @@ class StreamDriver:
         self._space: anyio.Event | None = None
         self._finished = anyio.Event()
         self._goodbye = b""
+        self._torn = False
         # The scopes in which the tasks wait; the end cancels them.
         self._reading = anyio.CancelScope(shield=True)
         self._alarm = anyio.CancelScope(shield=True)
@@ -127,10 +129,7 @@ class StreamDriver:
             self._alarm.deadline = _instant(deadline)
 
     def abort(self, reason: str) -> None:
-        goodbye = self._driven.abort(reason)
-        if not self._sending.locked():
-            # After half a message the peer could not read it.
-            self._goodbye += goodbye
+        self._goodbye += self._driven.abort(reason)
         self.core_changed()
         if self._parting is not None:
             self._parting.cancel()
@@ -220,9 +219,13 @@ class StreamDriver:
 
         async def write() -> None:
             nonlocal over
+            # A write that is under way may only need a turn to learn that the stream has taken all of it.
+            while self._sending.locked():
+                await checkpoint()
             try:
-                await self._stream.send(data)
-                self.bytes_sent += len(data)
+                if not self._torn:
+                    await self._stream.send(data)
+                    self.bytes_sent += len(data)
             except Exception as error:  # noqa: BLE001 - from any stream; the session is over anyway
                 logger.debug("the goodbye was not written: %s", type(error).__name__)
             over = True
@@ -235,6 +238,8 @@ class StreamDriver:
             tasks.cancel_scope.cancel()
 
     def _write_failed(self) -> None:
+        # After half a message the peer could not read another one.
+        self._torn = True
         self._driven.send_failed()
         if self._lifetime is not None:
             self.core_changed()
