@@ -18,7 +18,7 @@ from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.realtime import events as realtime_events
 from speko_anyio.providers.xai import XAIOptions
-from speko_anyio.testing.providers import CallTools, GoogleSession, Pace, RealtimeSession, Say
+from speko_anyio.testing.providers import CallTools, GoogleSession, Pace, RealtimeDoubleSession, Say
 from tests.providers import google_talk, realtime_talk
 from tests.testing.providers.call import DIALECTS, DOUBLES, Call, config
 
@@ -77,7 +77,7 @@ def test_whatever_is_done(provider: str, data: st.DataObject) -> None:
     talk.run(30)
     check(talk.session, provider)
     assert talk.session.closed is None
-    if isinstance(talk.session, RealtimeSession):
+    if isinstance(talk.session, RealtimeDoubleSession):
         assert {error.get("code") for error in talk.session.errors} <= BENIGN | {None}
     if provider == "xai":
         assert all(

@@ -25,7 +25,7 @@ from speko_anyio import (
 )
 from speko_anyio.cli import main
 from speko_anyio.gateway import running_gateway
-from speko_anyio.testing import VIRTUAL_BACKENDS, fake_session, mumble, serve, virtual_backend
+from speko_anyio.testing import VIRTUAL_BACKENDS, fake_session, mumble, run_handler, virtual_backend
 from tests.testing.test_plugin import run_pytest
 
 from .programs import DOCS, programs
@@ -54,7 +54,7 @@ def beside_the_example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @asynccontextmanager
 async def talking(handler: Any, **options: Any) -> AsyncIterator[RealtimeSession]:
-    async with fake_session(serve(handler), **options) as (session, _):
+    async with fake_session(run_handler(handler), **options) as (session, _):
         assert isinstance(await session.receive(), Ready)
         yield session
 

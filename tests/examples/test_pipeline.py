@@ -35,7 +35,7 @@ from speko_anyio.audio.pcm import duration, silence
 from speko_anyio.cli import main
 from speko_anyio.gateway import Gateway, running_gateway
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.testing import VIRTUAL_BACKENDS, FakePeer, fake_session, serve, virtual_backend
+from speko_anyio.testing import VIRTUAL_BACKENDS, FakePeer, fake_session, run_handler, virtual_backend
 from tests.support.patience import PATIENCE
 from tests.support.processes import environment, run, running
 from tests.support.speech import spoken
@@ -118,8 +118,9 @@ def talk(example: Callable[[str], ModuleType]) -> Talk:
         config = SessionConfig(provider="my-bot", model="any", system_prompt="Be kind.")
         async with (
             my_bot.MyBot(open_engines) as bot,
-            fake_session(serve(bot), peer=FakePeer(config=config), tools=tools, within=60) as (session, _),
+            fake_session(run_handler(bot), peer=FakePeer(config=config), tools=tools, within=60) as ends,
         ):
+            session, _ = ends
             assert isinstance(await session.receive(), Ready)
             yield session, fake
 

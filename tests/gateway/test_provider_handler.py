@@ -18,8 +18,8 @@ from speko_anyio.gateway import (
     ProviderHandler,
     ServerSession,
     default_handlers,
-    open_session,
     provider_driver,
+    serve_session,
 )
 from speko_anyio.gateway.meter import Meter
 from speko_anyio.protocol import (
@@ -52,8 +52,8 @@ from speko_anyio.testing.providers import (
     ProviderDouble,
     RateLimit,
     Reply,
+    ReplyStep,
     Say,
-    Step,
     Wait,
     XAIDouble,
     tone,
@@ -189,7 +189,7 @@ async def served(
     client = Client(transport)
 
     async def serve() -> None:
-        async with open_session(
+        async with serve_session(
             transport, session_id="s1", config=session_config, metadata=metadata, meter=client.meter
         ) as session:
             client.session = session
@@ -636,7 +636,9 @@ async def test_a_time_limit_that_only_the_close_tells(kind: str, monkeypatch: py
 
 @pytest.mark.parametrize("ending", [Die(), Expire()])
 @pytest.mark.anyio
-async def test_xai_is_resumed_where_that_was_asked_for(ending: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_xai_is_resumed_where_that_was_asked_for(
+    ending: ReplyStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     double = double_of("xai", [Say("First.", 0.2), Wait(1.0), ending], Say("Second.", 0.2))
     options = XAIOptions(resumption=True)
     async with served("xai", double, monkeypatch, options=options) as (client, network):

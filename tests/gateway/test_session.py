@@ -12,7 +12,7 @@ from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from speko_anyio.gateway.meter import Meter
-from speko_anyio.gateway.session import RECEIVE_BUFFER, SEND_BUFFER, ServerSession, open_session
+from speko_anyio.gateway.session import RECEIVE_BUFFER, SEND_BUFFER, ServerSession, serve_session
 from speko_anyio.protocol import (
     Audio,
     AudioIn,
@@ -58,7 +58,7 @@ def wire() -> Any:
 async def session_over(wire: MemoryTransport, **options: Any) -> AsyncIterator[ServerSession]:
     options = {"session_id": "sess_1", "config": CONFIG, **options}
     with anyio.fail_after(10):
-        async with open_session(wire, **options) as session:
+        async with serve_session(wire, **options) as session:
             yield session
 
 

@@ -13,7 +13,7 @@ from speko_anyio import Audio, Close, ErrorFrame, Frame, Interruption, ServerToo
 from speko_anyio.audio.pcm import rms_dbfs
 from speko_anyio.protocol import AudioIn, Command, Commit, EndTurn, Interrupt, ToolResult
 from speko_anyio.recording import Moment, Recording, Timeline, draw_timeline, timeline_of
-from speko_anyio.recording.timeline import Mark, ToolRun, Wait, Words
+from speko_anyio.recording.timeline import AnswerWait, Mark, ToolRun, Words
 from speko_anyio.testing import mumble
 from tests.recording.test_recording import recordings
 
@@ -89,7 +89,7 @@ def test_the_wait_counts_from_the_end_of_the_turn(end: Command) -> None:
             (1.1, Audio(loud(100), RATE)),
         )
     )
-    assert timeline.waits == [Wait(0.8, 1.0)]
+    assert timeline.waits == [AnswerWait(0.8, 1.0)]
     assert timeline.marks == [Mark(0.8, "commit", "end of turn")]
 
 
@@ -104,7 +104,7 @@ def test_where_no_command_ends_a_turn_its_last_loud_audio_does() -> None:
             (1.6, Audio(loud(100), RATE)),  # before the user is through: no wait at all
         )
     )
-    assert timeline.waits == [Wait(0.5, 1.25)]
+    assert timeline.waits == [AnswerWait(0.5, 1.25)]
 
 
 def test_transcripts_begin_with_what_they_are_of() -> None:

@@ -38,7 +38,7 @@ from speko_anyio import (
 from speko_anyio.gateway.echo_handler import echo
 from speko_anyio.gateway.session import ServerSession
 from speko_anyio.protocol import Clear, Commit, Interrupt, ToolResult
-from speko_anyio.testing import FakeGateway, FakePeer, fake_session, serve, steps
+from speko_anyio.testing import FakeGateway, FakePeer, fake_session, run_handler, steps
 from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing.gateway import API_KEY, BASE_URL
 
@@ -223,7 +223,7 @@ async def test_tools_run_at_the_same_time_and_answer_in_any_order() -> None:
 
 
 async def test_a_gateways_own_handler_is_a_script() -> None:
-    async with fake_session(serve(echo)) as (session, _):
+    async with fake_session(run_handler(echo)) as (session, _):
         await session.send_audio(PCM)
         await session.commit()
         received = [await session.receive() for _ in range(4)]
@@ -241,7 +241,7 @@ async def test_a_handler_that_returns_ends_the_session_and_its_interruption_drop
         await session.send_audio(PCM)
         await session.send_interruption()
 
-    async with fake_session(serve(handler)) as (session, _):
+    async with fake_session(run_handler(handler)) as (session, _):
         await session.commit()
         assert await session.receive() == READY
         assert isinstance(await session.receive(), ToolCall)
@@ -255,7 +255,7 @@ async def test_a_handler_that_fails_fails_the_test() -> None:
         raise Boom
 
     with pytest.raises(Boom):
-        async with fake_session(serve(handler)) as (session, _):
+        async with fake_session(run_handler(handler)) as (session, _):
             await session.commit()
             await anyio.sleep(3600)
 

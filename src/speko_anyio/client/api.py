@@ -13,7 +13,7 @@ from ..errors import ConfigurationError, MissingAPIKeyError
 from ..net.contexts import AsyncOnly
 from ..net.http import OwnHTTPClient
 from ..protocol.tokens import find_key_fault, strip_invisible
-from .mint import HTTPClient, Mint
+from .mint import HTTPClient, MintClient
 from .parameters import check_number, check_text
 from .realtime import Realtime
 
@@ -69,7 +69,9 @@ class Speko(AsyncOnly):
         )
         self._client = OwnHTTPClient(self._base_url) if http_client is None else http_client
         self.realtime: Realtime = Realtime(
-            Mint(self._client, base_url=self._base_url, api_key=key, timeout=timeout, retries=max_retries)
+            MintClient(
+                self._client, base_url=self._base_url, api_key=key, timeout=timeout, retries=max_retries
+            )
         )
         """Speech-to-speech sessions."""
 

@@ -120,7 +120,7 @@ class _ErrorBody(msgspec.Struct, frozen=True):
     code: str = "UNKNOWN"
 
 
-class Mint:
+class MintClient:
     """Asks one API for sessions. `retries` counts the attempts after the first."""
 
     def __init__(

@@ -29,7 +29,7 @@ from .tools import AnyTool
 
 if TYPE_CHECKING:
     # Not for whoever opens sessions that were minted elsewhere: it loads httpx, and all that that has.
-    from .mint import AnyGrant, Mint
+    from .mint import AnyGrant, MintClient
 
 
 def open_session(
@@ -92,7 +92,7 @@ def open_session(
 class Realtime:
     """Sessions of one API: `Speko.realtime`."""
 
-    def __init__(self, mint: Mint) -> None:
+    def __init__(self, mint: MintClient) -> None:
         self._mint = mint
 
     async def create_session(

@@ -13,7 +13,7 @@ from ..protocol.client_core import ClientCore
 from ..protocol.errors import SpekoError
 from ..protocol.frames import ToolCall
 from .stalls import TOOL_STALLED_AFTER, StallWatch
-from .tools import Report, Toolbox, ToolErrors, log_failure
+from .tools import ReportFailure, Toolbox, ToolErrors, log_failure
 
 logger: Final = logging.getLogger("speko_anyio")
 
@@ -116,7 +116,7 @@ class ToolCalls:
         finally:
             self._running.remove(run)
 
-    async def _function(self, call: ToolCall, report: Report) -> str:
+    async def _function(self, call: ToolCall, report: ReportFailure) -> str:
         stall = self._stalls.begin(
             lambda: (
                 f"the tool {call.name} has been running for {TOOL_STALLED_AFTER:g} s, and the model waits "

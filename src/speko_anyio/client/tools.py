@@ -67,12 +67,12 @@ ToolErrors: TypeAlias = Literal["log", "raise"]
 """Where a tool's exception goes, beside the text that the model gets: into the log, or out of the session's
 ``async with``. A `ToolError`, and a tool that takes too long, are for the model alone."""
 
-Report: TypeAlias = Callable[[str, Exception], None]
+ReportFailure: TypeAlias = Callable[[str, Exception], None]
 """Told of a tool, by its name, that failed, and how."""
 
 
 def log_failure(name: str, error: Exception) -> None:
-    """The `Report` of ``tool_errors="log"``."""
+    """The `ReportFailure` of ``tool_errors="log"``."""
     logger.error("tool %s failed", name, exc_info=error)
 
 
@@ -321,7 +321,7 @@ class Toolbox:
         function = self._functions.get(call.name)
         return function is not None and function.on_interrupt == "cancel"
 
-    async def run(self, call: ToolCall, report: Report = log_failure) -> str:
+    async def run(self, call: ToolCall, report: ReportFailure = log_failure) -> str:
         """The text that answers `call`, also when it fails: then `report` is told why. Raises nothing but
         cancellation."""
         function = self._functions.get(call.name)

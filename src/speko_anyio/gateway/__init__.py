@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .handlers import Handler, built_in_handlers, default_handlers
     from .provider_handler import ProviderHandler
     from .server import running_gateway, serve
-    from .session import MessageTransport, ServerSession, open_session
+    from .session import MessageTransport, ServerSession, serve_session
     from .store import (
         KeyLimits,
         MemoryStore,
@@ -54,9 +54,9 @@ __all__ = [
     "built_in_handlers",
     "default_handlers",
     "echo",
-    "open_session",
     "running_gateway",
     "serve",
+    "serve_session",
 ]
 
 # Loaded on first use: a session over another transport, and the offline voice's worker processes, need
@@ -69,7 +69,7 @@ __getattr__, __dir__ = lazy_exports(
         "handlers": "Handler built_in_handlers default_handlers",
         "provider_handler": "ProviderHandler",
         "server": "running_gateway serve",
-        "session": "MessageTransport ServerSession open_session",
+        "session": "MessageTransport ServerSession serve_session",
         "store": (
             "KeyLimits MemoryStore SessionHistory SessionOutcome SessionQuery SessionRecord "
             "SessionStore StoreError StoredKey"

@@ -99,7 +99,7 @@ class MessageTransport(Protocol):
 
 
 @asynccontextmanager
-async def open_session(
+async def serve_session(
     transport: MessageTransport,
     *,
     session_id: str,
@@ -216,7 +216,7 @@ class _Inbox:
 
 
 class ServerSession:
-    """The server's end of one session. `open_session` makes it; `ready` was sent.
+    """The server's end of one session. `serve_session` makes it; `ready` was sent.
 
     Iterate over it, or call `receive`, for the client's commands: `AudioIn`, `Commit`, `Clear`, `EndTurn`,
     `Interrupt`, `ToolResult`, `Unknown`, `Expiring` and, once and last, `Close`. Then iteration ends, or
@@ -455,7 +455,7 @@ class ServerSession:
 
     async def _serve(self) -> None:
         # Shielded, so that a handler that is cancelled still has a live session in its `finally` blocks.
-        # It ends by `_stop`, which every way out of `open_session` calls.
+        # It ends by `_stop`, which every way out of `serve_session` calls.
         with self._background:
             async with TaskGroup(f"session {self.session_id}") as tasks:
                 tasks.start_soon(self._read)

@@ -15,7 +15,7 @@ from speko_anyio.protocol.errors import SpekoError
 from .asgi import ASGITransport, first_subprotocol, refuse
 from .json_log import current_session
 from .meter import Meter
-from .session import ServerSession, open_session
+from .session import ServerSession, serve_session
 from .store import Refused, SessionOutcome, SessionRecord, SessionStore, StoreError
 from .tokens import Claims, TokenError, TokenSigner
 
@@ -244,7 +244,7 @@ class Stream:
     def _open(
         self, record: SessionRecord, transport: ASGITransport
     ) -> AbstractAsyncContextManager[ServerSession]:
-        return open_session(
+        return serve_session(
             transport,
             session_id=record.session_id,
             config=record.config,

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from ..audio.pcm import samples
 from .recording import Recording
-from .timeline import Mark, Timeline, ToolRun, Utterance, Wait, timeline_of
+from .timeline import AnswerWait, Mark, Timeline, ToolRun, Utterance, timeline_of
 
 _WIDTH: Final = 1200
 """Of the whole picture, in pixels; more when a second would get less than `_MIN_SCALE` of them."""
@@ -278,7 +278,7 @@ def _most_lines(labels: Iterable[_Label]) -> int:
     return max((len(label.lines()) for label in labels), default=0)
 
 
-def _waits(waits: Iterable[Wait], picture: _Picture) -> Iterator[str]:
+def _waits(waits: Iterable[AnswerWait], picture: _Picture) -> Iterator[str]:
     y = (picture.user + picture.assistant) // 2
     for wait in waits:
         left, right = picture.x(wait.start), picture.x(wait.end)

@@ -60,7 +60,7 @@ class ToolRun(NamedTuple):
     failed: bool = False
 
 
-class Wait(NamedTuple):
+class AnswerWait(NamedTuple):
     """From the end of a turn of the user to the first audio of the answer."""
 
     start: float
@@ -83,7 +83,7 @@ class Timeline(msgspec.Struct):
     assistant: list[Utterance] = []
     words: list[Words] = []
     tools: list[ToolRun] = []
-    waits: list[Wait] = []
+    waits: list[AnswerWait] = []
     marks: list[Mark] = []
 
     @property
@@ -108,7 +108,7 @@ def timeline_of(recording: Recording) -> Timeline:
                     turn_ended = timeline.user[-1].end
             case Audio(pcm=pcm, sample_rate=rate):
                 if turn_ended is not None and at >= turn_ended:
-                    timeline.waits.append(Wait(turn_ended, at))
+                    timeline.waits.append(AnswerWait(turn_ended, at))
                 turn_ended = None
                 _speak(timeline.assistant, at, pcm, rate)
             case Commit() | EndTurn():

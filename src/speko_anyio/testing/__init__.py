@@ -19,7 +19,7 @@ from .._lazy import lazy_exports
 if TYPE_CHECKING:
     from .clock import VIRTUAL_BACKENDS, VirtualTimeLoop, virtual_backend
     from .gateway import FakeGateway, fake_session
-    from .handler import serve
+    from .handler import run_handler
     from .order import reordered
     from .peer import FakePeer
     from .replaying import peer_of, perform, replay
@@ -46,7 +46,7 @@ __all__ = [
     "perform",
     "reordered",
     "replay",
-    "serve",
+    "run_handler",
     "stream_pair",
     "virtual_backend",
 ]
@@ -57,7 +57,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "clock": "VIRTUAL_BACKENDS VirtualTimeLoop virtual_backend",
         "gateway": "FakeGateway fake_session",
-        "handler": "serve",
+        "handler": "run_handler",
         "order": "reordered",
         "peer": "FakePeer",
         "replaying": "peer_of perform replay",

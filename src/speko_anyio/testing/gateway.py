@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from ..client.api import Speko
-from ..client.mint import AnyGrant, Mint
+from ..client.mint import AnyGrant, MintClient
 from ..client.parameters import SessionOptions
 from ..client.realtime import Realtime, open_session
 from ..client.session import RealtimeSession
@@ -193,7 +193,7 @@ class FakeGateway:
 
 
 class _FakeRealtime(Realtime):
-    def __init__(self, mint: Mint, gateway: FakeGateway) -> None:
+    def __init__(self, mint: MintClient, gateway: FakeGateway) -> None:
         super().__init__(mint)
         self._gateway = gateway
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import BrokenResourceError
 
-from ..gateway.session import open_session
+from ..gateway.session import serve_session
 from ..protocol import codec
 from ..protocol.commands import AudioIn, Command, UpgradeRequest
 from ..protocol.dialect import CloseMessage
@@ -24,7 +24,7 @@ _UNMINTED: Final = SessionConfig(provider="fake", model="fake")
 """What a handler is told of a session that nobody minted."""
 
 
-def serve(handler: Handler) -> Step:
+def run_handler(handler: Handler) -> Step:
     """Run a gateway's handler, ``async def handler(session: ServerSession)``, as a whole script.
 
     It has the session as behind a real gateway, with its buffers and its interruptions; when it returns the
@@ -32,7 +32,7 @@ def serve(handler: Handler) -> Step:
     """
 
     async def script(peer: FakePeer) -> None:
-        async with open_session(
+        async with serve_session(
             _Transport(peer), session_id="fake", config=peer.config or _UNMINTED
         ) as session:
             await handler(session)

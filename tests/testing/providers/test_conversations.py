@@ -20,7 +20,7 @@ from speko_anyio.testing.providers import (
     Incomplete,
     Pace,
     RateLimit,
-    RealtimeSession,
+    RealtimeDoubleSession,
     RunTool,
     Say,
     Send,
@@ -159,7 +159,7 @@ def test_the_user_talks_over_the_assistant(provider: str) -> None:
     heard = len(talk.of(Audio))
     talk.run(10)
     assert len(talk.of(Audio)) == heard  # the user still speaks
-    if isinstance(talk.session, RealtimeSession):
+    if isinstance(talk.session, RealtimeDoubleSession):
         (item, end_ms), *more = talk.session.truncations
         assert more == []
         assert 900 <= end_ms <= 1100  # what a listener heard in that second, of four that came

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .double import ProviderDouble
+from .double_session import DoubleSession, Refusal, Request
 from .google import GoogleDouble, GoogleSession
 from .hearing import tone
 from .joined import Joined, Told
 from .openai import OpenAIDouble, OpenAISession
-from .realtime import RealtimeSession
+from .realtime import RealtimeDoubleSession
 from .script import (
     CallTools,
     Die,
@@ -19,14 +20,13 @@ from .script import (
     Pace,
     RateLimit,
     Reply,
+    ReplyStep,
     RunTool,
     Say,
     Send,
     Silent,
-    Step,
     Wait,
 )
-from .session import DoubleSession, Refusal, Request
 from .xai import XAIDouble, XAISession
 
 __all__ = [
@@ -46,15 +46,15 @@ __all__ = [
     "Pace",
     "ProviderDouble",
     "RateLimit",
-    "RealtimeSession",
+    "RealtimeDoubleSession",
     "Refusal",
     "Reply",
+    "ReplyStep",
     "Request",
     "RunTool",
     "Say",
     "Send",
     "Silent",
-    "Step",
     "Told",
     "Wait",
     "XAIDouble",

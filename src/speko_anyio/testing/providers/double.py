@@ -14,9 +14,9 @@ from anyio.streams.tls import TLSListener
 
 from ...net.contexts import never_swallows
 from ...net.groups import TaskGroup
+from .double_session import DEATH, DoubleSession, Refusal, Replies, Request
 from .script import COMMON, CallTools, Fail, Pace, RateLimit, Reply, RunTool, Say, Silent, steps
 from .server_socket import ServerSocket
-from .session import DEATH, DoubleSession, Refusal, Request, Script
 
 SessionT = TypeVar("SessionT", bound=DoubleSession)
 
@@ -64,7 +64,7 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
         self.sessions: list[SessionT] = []
         self.refused: list[Request] = []
         """Requests that were turned down."""
-        self._script = Script(replies, then=then, user_says=user_says)
+        self._script = Replies(replies, then=then, user_says=user_says)
         self._pace = pace
         self._refusals = iter(refuse)
 

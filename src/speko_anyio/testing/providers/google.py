@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from ...audio.pcm import SAMPLE_BYTES
 from .double import ProviderDouble
+from .double_session import DoubleSession, Json, Play, Refusal, Replies, Request, pieces
 from .google_fields import UnknownField, normalized
 from .hearing import Ear, tone
-from .script import CallTools, Fail, GoAway, Pace, RateLimit, RunTool, Say, Silent, Step
-from .session import DoubleSession, Json, Play, Refusal, Request, Script, pieces
+from .script import CallTools, Fail, GoAway, Pace, RateLimit, ReplyStep, RunTool, Say, Silent
 
 _OUTPUT_RATE: Final = 24_000
 _RATE: Final = re.compile(r"audio/pcm;\s*rate=(\d+)\Z")
@@ -41,7 +41,7 @@ class GoogleSession(DoubleSession):
 
     binary = True
 
-    def __init__(self, request: Request, script: Script, pace: Pace) -> None:
+    def __init__(self, request: Request, script: Replies, pace: Pace) -> None:
         super().__init__(request, script, pace)
         self.setup: Json = {}
         self.results: dict[str, Json] = {}
@@ -239,7 +239,7 @@ class GoogleSession(DoubleSession):
             self._play = self._answer(steps)
             self._begin(self._play)
 
-    def _answer(self, steps: tuple[Step, ...]) -> Play:
+    def _answer(self, steps: tuple[ReplyStep, ...]) -> Play:
         if "sessionResumption" in self.setup:
             self._send({"sessionResumptionUpdate": {}})
         if self._pace.latency:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from .session import Json
+from .double_session import Json
 
 
 class UnknownField(ValueError):

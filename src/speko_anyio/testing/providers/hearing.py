@@ -18,7 +18,7 @@ _TONE_HERTZ: Final = 220
 _TONE_LEVEL: Final = 0.3
 
 
-class Turn(NamedTuple):
+class SpeechEdge(NamedTuple):
     """Speech began or ended."""
 
     started: bool
@@ -44,9 +44,9 @@ class Ear:
         self._loud = 0
         self._quiet_ms = 0
 
-    def hear(self, pcm: bytes) -> list[Turn]:
+    def hear(self, pcm: bytes) -> list[SpeechEdge]:
         """What begins or ends within `pcm`."""
-        turns: list[Turn] = []
+        turns: list[SpeechEdge] = []
         audio = self._rest + pcm
         whole = len(audio) - len(audio) % self._window
         for start in range(0, whole, self._window):
@@ -57,10 +57,10 @@ class Ear:
             if not self.speaking and self._loud >= _WINDOWS_TO_START:
                 self.speaking = True
                 began = self._heard_ms - self._loud * WINDOW_MS - self._padding_ms
-                turns.append(Turn(started=True, at_ms=max(0, began)))
+                turns.append(SpeechEdge(started=True, at_ms=max(0, began)))
             elif self.speaking and self._quiet_ms >= self._silence_ms:
                 self.speaking = False
-                turns.append(Turn(started=False, at_ms=self._heard_ms))
+                turns.append(SpeechEdge(started=False, at_ms=self._heard_ms))
         self._rest = audio[whole:]
         return turns
 

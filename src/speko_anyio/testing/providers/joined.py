@@ -9,7 +9,7 @@ from ...protocol.dialect import NEED_DATA, CloseMessage
 from ...protocol.errors import SpekoError
 from ...protocol.frames import Close, Expiring, Frame
 from ...providers.provider import ProviderDialect
-from .session import DEATH, DoubleSession, Json
+from .double_session import DEATH, DoubleSession, Json
 
 SessionT = TypeVar("SessionT", bound=DoubleSession)
 

@@ -7,10 +7,10 @@ import re
 from typing import Any, Final
 
 from .double import ProviderDouble
+from .double_session import Json, Play, Refusal, Request
 from .hearing import Ear
-from .realtime import RealtimeSession, Response
+from .realtime import RealtimeDoubleSession, Response
 from .script import Incomplete
-from .session import Json, Play, Refusal, Request
 
 _RATE: Final = 24_000
 _EXPIRES_AT: Final = 1_900_000_000
@@ -53,7 +53,7 @@ _TREE: Final[Json] = {
 """What ``session.update`` may hold; anything else voids it."""
 
 
-class OpenAISession(RealtimeSession):
+class OpenAISession(RealtimeDoubleSession):
     """One connection."""
 
     _voice_is_locked = False
@@ -180,7 +180,7 @@ class OpenAISession(RealtimeSession):
 
 
 class OpenAIDouble(ProviderDouble[OpenAISession]):
-    """Plays OpenAI Realtime; see `ProviderDouble`. Its session's further attributes: `RealtimeSession`."""
+    """Play OpenAI Realtime; see `ProviderDouble`, and `RealtimeDoubleSession` for its sessions."""
 
     provider = "openai"
     _can = ProviderDouble._can | {Incomplete}

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from ...audio.pcm import SAMPLE_BYTES
+from .double_session import DoubleSession, Json, Play, Replies, Request, pieces
 from .hearing import Ear, tone
-from .script import CallTools, Fail, Incomplete, Pace, RateLimit, RunTool, Say, Silent, Step
-from .session import DoubleSession, Json, Play, Request, Script, pieces
+from .script import CallTools, Fail, Incomplete, Pace, RateLimit, ReplyStep, RunTool, Say, Silent
 
 _LEAST_COMMIT_MS: Final = 100
 
@@ -42,7 +42,7 @@ class Response:
         return sum(item.audio_ms for item in self.items)
 
 
-class RealtimeSession(DoubleSession, abc.ABC):
+class RealtimeDoubleSession(DoubleSession, abc.ABC):
     """See the top. Further for assertions:
 
     - `config`: the session as the client configured it.
@@ -54,7 +54,7 @@ class RealtimeSession(DoubleSession, abc.ABC):
     _audio_content: ClassVar[str] = "output_audio"
     """The type of what the assistant says, inside an item."""
 
-    def __init__(self, request: Request, script: Script, pace: Pace) -> None:
+    def __init__(self, request: Request, script: Replies, pace: Pace) -> None:
         super().__init__(request, script, pace)
         self.config: Json = {}
         self.truncations: list[tuple[str, int]] = []
@@ -295,7 +295,7 @@ class RealtimeSession(DoubleSession, abc.ABC):
         response.play = self._answer(response, steps)
         self._begin(response.play)
 
-    def _answer(self, response: Response, steps: tuple[Step, ...]) -> Play:
+    def _answer(self, response: Response, steps: tuple[ReplyStep, ...]) -> Play:
         if self._pace.latency:
             yield self._pace.latency
         self._event("response.created", response=self._json_response(response, "in_progress", None))

@@ -102,7 +102,7 @@ class Send:
     messages: Sequence[Mapping[str, Any]]
 
 
-Step: TypeAlias = (
+ReplyStep: TypeAlias = (
     Say
     | CallTools
     | RunTool
@@ -120,10 +120,10 @@ Step: TypeAlias = (
 COMMON: Final[frozenset[type]] = frozenset({Wait, Die, Hangup, Expire, Send})
 """The steps that are the same whoever is played."""
 
-Reply: TypeAlias = Step | Sequence[Step]
+Reply: TypeAlias = ReplyStep | Sequence[ReplyStep]
 
 
-def steps(reply: Reply) -> tuple[Step, ...]:
+def steps(reply: Reply) -> tuple[ReplyStep, ...]:
     """The steps of `reply`."""
     return tuple(reply) if isinstance(reply, Sequence) else (reply,)
 

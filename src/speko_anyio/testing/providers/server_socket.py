@@ -21,7 +21,7 @@ from wsproto.events import Request as UpgradeRequest
 from wsproto.utilities import RemoteProtocolError
 
 from ...protocol.dialect import CloseMessage
-from .session import Request
+from .double_session import Request
 
 _NO_CODE: Final = 1005
 

@@ -6,17 +6,17 @@ import copy
 from typing import Any, Final
 
 from .double import ProviderDouble
+from .double_session import Json, Play, Refusal, Request
 from .hearing import Ear
-from .realtime import RealtimeSession, Response
+from .realtime import RealtimeDoubleSession, Response
 from .script import Incomplete
-from .session import Json, Play, Refusal, Request
 
 _RATES: Final = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
 _KEY_PROTOCOL: Final = "xai-client-secret."
 _IDLE_ERROR: Final = "Conversation timed out after 900.0 seconds due to inactivity"
 
 
-class XAISession(RealtimeSession):
+class XAISession(RealtimeDoubleSession):
     """One connection."""
 
     _audio_content = "audio"
@@ -150,7 +150,7 @@ class XAISession(RealtimeSession):
 
 
 class XAIDouble(ProviderDouble[XAISession]):
-    """Plays xAI Grok Voice; see `ProviderDouble`. Its session's further attributes: `RealtimeSession`."""
+    """Play xAI Grok Voice; see `ProviderDouble`, and `RealtimeDoubleSession` for its sessions."""
 
     provider = "xai"
     _can = ProviderDouble._can | {Incomplete}

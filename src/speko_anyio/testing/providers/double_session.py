@@ -18,7 +18,7 @@ import msgspec
 
 from ...protocol.dialect import CloseMessage
 from ...providers.endpoint import Endpoint
-from .script import Die, Expire, Hangup, Pace, Reply, Send, Step, Wait, steps
+from .script import Die, Expire, Hangup, Pace, Reply, ReplyStep, Send, Wait, steps
 
 Json: TypeAlias = dict[str, Any]
 
@@ -69,7 +69,7 @@ class Refusal(msgspec.Struct, frozen=True):
         return json.dumps({"error": {"message": self.message, "type": "invalid_request_error"}})
 
 
-class Script:
+class Replies:
     """What all connections of a double share: the replies that are left, what the user says, counters, and
     handles."""
 
@@ -81,7 +81,7 @@ class Script:
         self.handles: set[str] = set()
         """With which a connection may resume another (Gemini)."""
 
-    def next_reply(self) -> tuple[Step, ...]:
+    def next_reply(self) -> tuple[ReplyStep, ...]:
         """What the next turn is answered with."""
         return next(self._replies, self._then)
 
@@ -110,7 +110,7 @@ class DoubleSession(abc.ABC):
     binary: ClassVar[bool] = False
     """Whether JSON goes out in binary frames."""
 
-    def __init__(self, request: Request, script: Script, pace: Pace) -> None:
+    def __init__(self, request: Request, script: Replies, pace: Pace) -> None:
         self.request = request
         self.received: list[Json] = []
         self.sent: list[Json] = []
@@ -243,7 +243,7 @@ class DoubleSession(abc.ABC):
 
         self._begin(play())
 
-    def _play_common(self, step: Step) -> Play:
+    def _play_common(self, step: ReplyStep) -> Play:
         """A step that is the same everywhere."""
         match step:
             case Wait(seconds=seconds):
