@@ -510,7 +510,7 @@ async def test_a_client_that_floods_has_to_wait() -> None:
                     sent += 1 << 20
             # Two socket buffers and one of ours.
             assert sent < 64 << 20
-            assert sessions[0]._inbox_size < RECEIVE_BUFFER + (1 << 20)
+            assert sessions[0].buffered[0] < RECEIVE_BUFFER + (1 << 20)
 
 
 async def test_a_client_that_does_not_read_holds_nothing_up() -> None:
