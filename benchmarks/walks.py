@@ -30,7 +30,7 @@ import anyio
 
 import speko_anyio
 from speko_anyio import XAI, Audio, Google, OpenAI, RealtimeSession, Speko
-from speko_anyio.gateway import ProviderHandler, ServerSession, open_session
+from speko_anyio.gateway import ProviderHandler, ServerSession, serve_session
 from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection
 from speko_anyio.protocol.dialect import CloseMessage
 from speko_anyio.protocol.engine import UpgradeRequest
@@ -214,7 +214,7 @@ async def provider_to_client(name: str) -> Walk:
     with anyio.fail_after(PATIENCE):
         async with (
             listening(peer.serve) as port,
-            open_session(transport, session_id="walk", config=config, close_timeout=0) as session,
+            serve_session(transport, session_id="walk", config=config, close_timeout=0) as session,
             anyio.create_task_group() as tasks,
         ):
             tasks.start_soon(serve, session)
