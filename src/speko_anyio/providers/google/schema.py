@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
 
 from ...protocol.errors import LocalProtocolError
+
+_Json: TypeAlias = dict[str, Any]
 
 MAX_NODES: Final = 5_000
 """Schemas in one tool's parameters once references are written out; honest ones have a few dozen, and
@@ -70,19 +72,25 @@ _HANDLED: Final = frozenset(
 )
 """Keys that `_Converter` looks at; those that don't go with a schema's type mean nothing there."""
 
+_MERGED: Final = frozenset({"type", "properties", "required", "title", "description"})
+"""Keys of alternatives that merging them into one object keeps, or does without."""
+
+_NOT_BESIDE: Final = frozenset({"anyOf", "oneOf", "title", "description", "nullable", "default"})
+"""Keys beside alternatives that do not simply hold for each of them."""
+
 _OF_OBJECTS: Final = frozenset({"properties", "required", "anyOf", "oneOf"})
 
 _TYPE_BY_KEY: Final = (("properties", "object"), ("items", "array"), ("pattern", "string"))
 
 
-def convert_parameters(tool: str, schema: Mapping[str, Any]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """`schema` for Gemini, and notes on what of it was left out; None when it has no properties.
+def convert_parameters(tool: str, schema: Mapping[str, Any]) -> tuple[_Json | None, tuple[str, ...]]:
+    """Convert `schema`; also return notes on what was left out. None when it has no properties.
 
-    `LocalProtocolError` when it can't be converted; `tool` is for the texts.
+    Raises `LocalProtocolError` when it can't be converted; `tool` is for the texts.
     """
     converter = _Converter(tool, schema)
     try:
-        converted = converter.convert(*converter.root(), depth=0)
+        converted = converter.convert_root()
     except _NoValueFits:
         raise LocalProtocolError(
             f"Gemini can't take tool {tool!r}: no arguments fit its parameters; correct them"
@@ -100,8 +108,22 @@ class _NoValueFits(Exception):
     """The schema is `false`, or requires what is."""
 
 
+class _Place(NamedTuple):
+    """Where a schema is."""
+
+    path: str
+    """For texts."""
+    refs: tuple[str, ...] = ()
+    """The references that it is inside."""
+    depth: int = 0
+
+    def inside(self, path: str) -> _Place:
+        """Return the place of a schema inside this one."""
+        return _Place(path, self.refs, self.depth + 1)
+
+
 class _Converter:
-    """One tool's parameters on their way."""
+    """The conversion of one tool's parameters. A schema is *flat* without references and ``allOf``."""
 
     def __init__(self, tool: str, root: Mapping[str, Any]) -> None:
         self._tool = tool
@@ -113,149 +135,151 @@ class _Converter:
         """Where each key was left out."""
         self.notes: list[str] = []
 
-    def _refuse(self, where: str, why: str) -> LocalProtocolError:
-        place = where if len(where) <= _MAX_PLACE else f"{where[:_MAX_PLACE]}..."
-        return LocalProtocolError(f"Gemini can't take tool {self._tool!r}: {place} {why}")
+    def _refuse(self, at: _Place, why: str) -> LocalProtocolError:
+        path = at.path if len(at.path) <= _MAX_PLACE else f"{at.path[:_MAX_PLACE]}..."
+        return LocalProtocolError(f"Gemini can't take tool {self._tool!r}: {path} {why}")
 
-    def _drop(self, key: str, where: str) -> None:
-        self.dropped.setdefault(key, {})[where] = None
+    def _drop(self, key: str, at: _Place) -> None:
+        self.dropped.setdefault(key, {})[at.path] = None
 
-    def root(self) -> tuple[dict[str, Any], str, tuple[str, ...]]:
-        """The parameters themselves, which must be one object: its alternatives are merged."""
-        where = "parameters"
-        flat, refs = self.flat(self._root, where, ())
-        merged = self._object_of(flat, where, refs, 0)
+    def _weigh(self, at: _Place, size: int) -> None:
+        self._size += size
+        if self._size > MAX_SIZE:
+            raise self._refuse(
+                at, f"makes it larger than {MAX_SIZE} characters with its references expanded; simplify it"
+            )
+
+    def _count(self, at: _Place, depth: int) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise self._refuse(
+                at,
+                f"makes it larger than {MAX_NODES} schemas or {MAX_DEPTH} levels with its references written "
+                "out; simplify it",
+            )
+
+    # The root: one object
+
+    def convert_root(self) -> _Json:
+        """Convert the parameters themselves, which must be one object: its alternatives are merged."""
+        flat, at = self._flatten(self._root, _Place("parameters"))
+        merged = self._object_of(flat, at)
         if merged is None:
             raise LocalProtocolError(
                 f"the parameters of tool {self._tool!r} must be a JSON Schema of an object, not of "
                 f"{flat.get('type', 'something else')!r}; wrap them in an object"
             )
-        return merged, where, refs
+        return self._convert(merged, at)
 
-    def _object_of(
-        self, flat: dict[str, Any], where: str, refs: tuple[str, ...], depth: int
-    ) -> dict[str, Any] | None:
-        """`flat` as one object without alternatives; None when it is of another type."""
-        self._count(where, depth)
+    def _object_of(self, flat: _Json, at: _Place) -> _Json | None:
+        """Return `flat` as one object without alternatives; None when it is of another type."""
+        self._count(at, at.depth)
         kind = flat.get("type", "object" if flat.keys() & _OF_OBJECTS else _type_of(flat.get("const")))
-        kinds = self._names_of(kind, where) if isinstance(kind, list) else [_lower(kind)]
+        kinds = self._names_of(kind, at) if isinstance(kind, list) else [_lower(kind)]
         if "object" not in kinds and None not in kinds:
             return None
         if any(name not in ("object", "null", None) for name in kinds):
-            self._drop("parameters other than objects", where)
-        groups = [(key, flat[key]) for key in ("anyOf", "oneOf") if key in flat]
+            self._drop("parameters other than objects", at)
         merged = {**flat, "type": "object"}
-        for key, branches in groups:
-            del merged[key]
+        for key in ("anyOf", "oneOf"):
+            branches = merged.pop(key, None)
+            if branches is None and key not in flat:
+                continue
             if not isinstance(branches, list):
-                raise self._refuse(where, "has alternatives that are not a list; correct it")
+                raise self._refuse(at, "has alternatives that are not a list; correct it")
             objects = []
             for number, branch in enumerate(branches):
                 if not _is_null(branch):
-                    place = f"{where}.{key}[{number}]"
+                    place = at.inside(f"{at.path}.{key}[{number}]")
                     with contextlib.suppress(_NoValueFits):
-                        inner, inner_refs = self.flat(branch, place, refs, depth + 1)
-                        objects.append((place, self._object_of(inner, place, inner_refs, depth + 1)))
+                        inner, place = self._flatten(branch, place, place.depth)
+                        objects.append((place, self._object_of(inner, place)))
             found = [(place, one) for place, one in objects if one is not None]
             if branches and not found:
                 return None
             if len(found) < len(objects):
-                self._drop("parameters other than objects", where)
-            self._unite(merged, found, where)
+                self._drop("parameters other than objects", at)
+            self._unite(merged, found, at)
             self.notes.append(
-                f"Gemini needs one object as parameters: the alternatives of {where} of tool {self._tool!r} "
-                "are merged, and only what all of them require is required"
+                f"Gemini needs one object as parameters: the alternatives of {at.path} of tool "
+                f"{self._tool!r} are merged, and only what all of them require is required"
             )
         return merged
 
-    def _unite(self, into: dict[str, Any], objects: list[tuple[str, dict[str, Any]]], where: str) -> None:
+    def _unite(self, into: _Json, objects: list[tuple[_Place, _Json]], at: _Place) -> None:
         """Give `into` the properties of all alternatives, and what all of them require."""
         variants: dict[str, list[Any]] = {}
+        common: list[str] | None = None
         for place, one in objects:
             for name, schema in self._properties(one, place).items():
                 some = variants.setdefault(name, [])
                 if schema is not False:  # forbidden with this alternative
                     some.append(schema)
             for key in one:
-                if (
-                    key not in {"type", "properties", "required", "title", "description"}
-                    and key not in _SILENT
-                ):
+                if key not in _MERGED and key not in _SILENT:
                     self._drop(key, place)
-        own = self._properties(into, where)
-        self._weigh(where, len(own) + sum(map(len, variants.values())))
+            required = dict.fromkeys(self._required(one, place))
+            common = [name for name in (required if common is None else common) if name in required]
+        own = self._properties(into, at)
+        self._weigh(at, len(own) + sum(map(len, variants.values())))
         into["properties"] = {**{name: _either(some) for name, some in variants.items()}, **own}
-        names = [set(self._required(one, place)) for place, one in objects]
-        common = set.intersection(*names) if names else set()
-        ordered = (name for place, one in objects[:1] for name in self._required(one, place))
-        into["required"] = list(
-            dict.fromkeys([*self._required(into, where), *(name for name in ordered if name in common)])
-        )
+        into["required"] = list(dict.fromkeys([*self._required(into, at), *(common or ())]))
 
-    def _properties(self, flat: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    def _properties(self, flat: _Json, at: _Place) -> Mapping[str, Any]:
         properties = flat.get("properties", {})
         if not isinstance(properties, Mapping) or not all(isinstance(name, str) for name in properties):
-            raise self._refuse(where, "has properties that are not an object; correct it")
+            raise self._refuse(at, "has properties that are not an object; correct it")
         return properties
 
-    def _required(self, flat: Mapping[str, Any], where: str) -> list[str]:
+    def _required(self, flat: _Json, at: _Place) -> list[str]:
         required = flat.get("required", [])
         if not isinstance(required, list):
-            raise self._refuse(where, "has a `required` that is not a list; correct it")
+            raise self._refuse(at, "has a `required` that is not a list; correct it")
         names = [name for name in required if isinstance(name, str)]
         if len(names) < len(required):
-            self._drop("required names other than text", where)
+            self._drop("required names other than text", at)
         return names
 
-    def _weigh(self, where: str, size: int) -> None:
-        self._size += size
-        if self._size > MAX_SIZE:
-            raise self._refuse(
-                where,
-                f"makes it larger than {MAX_SIZE} characters with its references expanded; simplify it",
-            )
+    # References and allOf
 
-    def flat(
-        self, schema: Any, where: str, refs: tuple[str, ...], depth: int = 0
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """`schema` without references and ``allOf`` at its own level, and the references now inside."""
+    def _flatten(self, schema: Any, at: _Place, depth: int = 0) -> tuple[_Json, _Place]:
+        """Return `schema` flat, and its place with the references it was behind; `depth`: of their chain."""
         if schema is True:
-            return {}, refs
+            return {}, at
         if schema is False:
             raise _NoValueFits
         if not isinstance(schema, Mapping):
-            raise self._refuse(where, "is not a JSON Schema; correct it")
-        self._weigh(where, len(schema))
+            raise self._refuse(at, "is not a JSON Schema; correct it")
+        self._weigh(at, len(schema))
         flat = dict(schema)
         if isinstance(flat.get("required"), bool):
-            self._drop("required other than a list of names", where)  # as drafts before 4 had it
+            self._drop("required other than a list of names", at)  # as drafts before 4 had it
             del flat["required"]
         parts: list[Any] = []
         if "$ref" in flat:
             ref = flat.pop("$ref")
             ref = unquote(ref) if isinstance(ref, str) else ref
-            if ref in refs:
+            if ref in at.refs:
                 raise self._refuse(
-                    where, "refers to itself, and Gemini has no recursive types; unroll it or pass JSON text"
+                    at, "refers to itself, and Gemini has no recursive types; unroll it or pass JSON text"
                 )
-            refs = (*refs, ref)
-            parts.append(self._resolve(ref, where))
+            at = at._replace(refs=(*at.refs, ref))
+            parts.append(self._resolve(ref, at))
         all_of = flat.pop("allOf", [])
         if not isinstance(all_of, list):
-            raise self._refuse(where, "has an allOf that is no list; correct it")
-        parts += all_of
-        inside = dict.fromkeys(refs)
-        for part in parts:
-            self._count(where, depth)
-            inner, inner_refs = self.flat(part, where, refs, depth + 1)
-            inside.update(dict.fromkeys(inner_refs))
-            self._merge(flat, inner, where)
-        return flat, tuple(inside)
+            raise self._refuse(at, "has an allOf that is not a list; correct it")
+        refs = dict.fromkeys(at.refs)
+        for part in parts + all_of:
+            self._count(at, depth)
+            inner, place = self._flatten(part, at, depth + 1)
+            refs.update(dict.fromkeys(place.refs))
+            self._merge(flat, inner, at)
+        return flat, at._replace(refs=tuple(refs))
 
-    def _resolve(self, ref: Any, where: str) -> Any:
-        """What the JSON pointer `ref` (RFC 6901) leads to."""
+    def _resolve(self, ref: Any, at: _Place) -> Any:
+        """Look up the JSON pointer `ref` (RFC 6901)."""
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
-            raise self._refuse(where, "has a reference to the outside; put its target under $defs")
+            raise self._refuse(at, "has a reference to the outside; put its target under $defs")
         if ref not in self._resolved:
             node: Any = self._root
             for step in ref.split("/")[1:]:
@@ -266,248 +290,241 @@ class _Converter:
                     node = node[int(step)]
                 else:
                     raise self._refuse(
-                        where, f"refers to {ref[:_MAX_PLACE]!r}, which does not exist; correct it"
+                        at, f"refers to {ref[:_MAX_PLACE]!r}, which does not exist; correct it"
                     )
             self._resolved[ref] = node
         return self._resolved[ref]
 
-    def _merge(self, into: dict[str, Any], other: Mapping[str, Any], where: str) -> None:
-        """What stands in `into` already wins: it is nearer to the use."""
+    def _merge(self, into: _Json, other: Mapping[str, Any], at: _Place) -> None:
+        """Add `other` to `into`, whose own values take precedence: they are nearer to the use."""
         for key, value in other.items():
             if key not in into:
                 into[key] = value
-            elif key == "properties" and isinstance(value, Mapping) and isinstance(into[key], Mapping):
-                self._weigh(where, len(value) + len(into[key]))
-                into[key] = {**value, **into[key]}
-            elif key == "required" and isinstance(value, list) and isinstance(into[key], list):
-                self._weigh(where, len(value) + len(into[key]))
-                into[key] = [*into[key], *_beyond(value, into[key])]
+                continue
+            own = into[key]
+            if key == "properties" and isinstance(value, Mapping) and isinstance(own, Mapping):
+                self._weigh(at, len(value) + len(own))
+                into[key] = {**value, **own}
+            elif key == "required" and isinstance(value, list) and isinstance(own, list):
+                self._weigh(at, len(value) + len(own))
+                taken = {name for name in own if isinstance(name, str)}
+                into[key] = own + [name for name in value if not (isinstance(name, str) and name in taken)]
             elif key == "type":
-                into[key] = self._type_of_both(into[key], value, where)
-            elif key not in {"title", "description"} and key not in _SILENT and not _same(value, into[key]):
-                self._drop(f"second {key}", where)
+                into[key] = self._common_types(own, value, at)
+            elif key not in {"title", "description"} and key not in _SILENT and not _same(value, own):
+                self._drop(f"second {key}", at)
 
-    def _type_of_both(self, one: Any, other: Any, where: str) -> Any:
-        ours, theirs = self._names_of(one, where), self._names_of(other, where)
+    def _common_types(self, one: Any, other: Any, at: _Place) -> Any:
+        """Return the types that both allow: every integer is a number, too."""
+        ours, theirs = self._names_of(one, at), self._names_of(other, at)
         both = [name for name in ours if name in theirs or (name == "integer" and "number" in theirs)]
         if "number" in ours and "integer" in theirs and "integer" not in both:
             both.append("integer")
         if not both:
             several = isinstance(one, list) or isinstance(other, list)
             why = "has lists of types without a common one" if several else "has two types at once"
-            raise self._refuse(where, f"{why}; correct it")
+            raise self._refuse(at, f"{why}; correct it")
         return both[0] if len(both) == 1 else both
 
-    def _names_of(self, kinds: Any, where: str) -> list[str]:
-        """The names of the types in `kinds`, a name or a list of names, each once and in lower case."""
+    def _names_of(self, kinds: Any, at: _Place) -> list[str]:
+        """Return the names of the types in `kinds`, a name or a list, each once and in lower case."""
         kinds = kinds if isinstance(kinds, list) else [kinds]
-        self._weigh(where, len(kinds))
+        self._weigh(at, len(kinds))
         names: dict[str, None] = {}
         for kind in kinds:
             name = _lower(kind)
             if not isinstance(name, str) or (name not in _TYPES and name != "null"):
-                raise self._refuse(where, f"has the type {kind!r}; use one of {', '.join(_TYPES)}")
+                raise self._unknown_type(kind, at)
             names[name] = None
         return list(names)
 
-    def _count(self, where: str, depth: int) -> None:
-        self._nodes += 1
-        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise self._refuse(
-                where,
-                f"makes it larger than {MAX_NODES} schemas or {MAX_DEPTH} levels with its references written "
-                "out; simplify it",
-            )
+    def _unknown_type(self, kind: Any, at: _Place) -> LocalProtocolError:
+        return self._refuse(at, f"has the type {kind!r}; use one of {', '.join(_TYPES)}")
 
-    def convert(self, schema: Any, where: str, refs: tuple[str, ...], depth: int = 0) -> dict[str, Any]:
-        """One schema as Gemini has it."""
-        self._count(where, depth)
-        flat, refs = self.flat(schema, where, refs)
-        out: dict[str, Any] = {key: flat[key] for key in ("title", "description") if flat.get(key)}
+    # One schema
+
+    def _convert(self, schema: Any, at: _Place) -> _Json:
+        self._count(at, at.depth)
+        flat, at = self._flatten(schema, at)
+        out: _Json = {key: flat[key] for key in ("title", "description") if flat.get(key)}
         for key, value in out.items():
             if not isinstance(value, str):
-                raise self._refuse(where, f"has a {key} that is not text; correct it")
-            self._weigh(where, len(value))
+                raise self._refuse(at, f"has a {key} that is not text; correct it")
+            self._weigh(at, len(value))
         if flat.get("nullable") is True:
             out["nullable"] = True
         elif flat.get("nullable") not in (None, False):
-            self._drop("nullable other than true or false", where)
+            self._drop("nullable other than true or false", at)
         if "const" in flat:
             flat.setdefault("enum", [flat["const"]])
-        branches = self._branches(flat, out, where)
+        branches = self._branches(flat, at)
         if branches is not None:
-            return self._any_of(branches, flat, out, where, refs, depth)
-        kind = self._kind(flat, where)
+            return self._any_of(branches, flat, out, at)
+        kind = self._kind(flat, at)
         out["type"] = kind
-        self._values(flat, out, kind, where)
+        self._add_values(flat, out, kind, at)
         if kind == "OBJECT":
-            self._object(flat, out, where, refs, depth)
+            self._add_properties(flat, out, at)
         elif kind == "ARRAY":
-            self._array(flat, out, where, refs, depth)
+            self._add_items(flat, out, at)
         for key in flat:
             if key not in _HANDLED and key not in _SILENT and key not in out:
-                self._drop(key, where)
+                self._drop(key, at)
         return out
 
-    def _branches(self, flat: dict[str, Any], out: dict[str, Any], where: str) -> list[Any] | None:
-        """The alternatives that `flat` has, None if it has only itself; whether null is one goes to `out`."""
+    def _branches(self, flat: _Json, at: _Place) -> list[Any] | None:
+        """Return the alternatives that `flat` has, None if it has only itself."""
         if "anyOf" in flat and "oneOf" in flat:
-            self._drop("oneOf beside anyOf", where)
+            self._drop("oneOf beside anyOf", at)
         branches = flat.get("anyOf", flat.get("oneOf"))
-        if branches is None and (types := _types_of(flat)) is not None:
+        if branches is None and (types := self._types_of(flat, at)) is not None:
             # The branches pick the keys that go with their type.
             beside = {"type", "title", "description", "enum", "default", "nullable"}
             rest = {key: value for key, value in flat.items() if key not in beside}
             branches = [{**rest, "type": name, **_of_type(name, flat)} for name in types]
-            self._weigh(where, len(branches) * len(rest))
+            self._weigh(at, len(branches) * len(rest))
             flat.clear()
-        if branches is None:
-            return None
-        if not isinstance(branches, list):
-            raise self._refuse(where, "has alternatives that are not a list; correct it")
+        if branches is not None and not isinstance(branches, list):
+            raise self._refuse(at, "has alternatives that are not a list; correct it")
+        return branches
+
+    def _types_of(self, flat: _Json, at: _Place) -> list[str] | None:
+        """Return the types that `flat` allows, if it lists some or its enum has values of several."""
+        kinds, values = flat.get("type"), flat.get("enum")
+        if isinstance(kinds, list):
+            return self._names_of(kinds, at)
+        if kinds is None and isinstance(values, list):
+            found = dict.fromkeys(_type_of(value) for value in values if value is not None)
+            if len(found) > 1 and None not in found:
+                return [*map(str, found), *(["null"] if None in values else [])]
+        return None
+
+    def _any_of(self, branches: list[Any], flat: _Json, out: _Json, at: _Place) -> _Json:
         real = [branch for branch in branches if not _is_null(branch)]
         if not real:
-            raise self._refuse(where, "has no possible value but null; leave it out")
+            raise self._refuse(at, "has no possible value but null; leave it out")
         if len(real) < len(branches):
             out["nullable"] = True
-        return real
-
-    def _any_of(
-        self,
-        branches: list[Any],
-        flat: dict[str, Any],
-        out: dict[str, Any],
-        where: str,
-        refs: tuple[str, ...],
-        depth: int,
-    ) -> dict[str, Any]:
-        beside = {
-            key: value
-            for key, value in flat.items()
-            if key not in {"anyOf", "oneOf", "title", "description", "nullable", "default"}
-            and key not in _SILENT
-        }
+        beside = {key: value for key, value in flat.items() if key not in _NOT_BESIDE | _SILENT}
         if flat.get("default") is not None:
-            if len(branches) == 1:
+            if len(real) == 1:
                 beside["default"] = flat["default"]
             else:
-                self._drop("default beside alternatives", where)
-        converted = []
-        for number, branch in enumerate(branches):
-            place = where if len(branches) == 1 else f"{where}.anyOf[{number}]"
+                self._drop("default beside alternatives", at)
+        said = []
+        for number, branch in enumerate(real):
+            place = at.inside(at.path if len(real) == 1 else f"{at.path}.anyOf[{number}]")
             with contextlib.suppress(_NoValueFits):
-                inner, inner_refs = branch, refs
                 if beside:
                     # What stands beside the alternatives holds for each of them.
-                    inner, inner_refs = self.flat(branch, place, refs)
+                    branch, place = self._flatten(branch, place)
                     self._weigh(place, len(beside))
-                    self._merge(inner, beside, place)
-                converted.append(self.convert(inner, place, inner_refs, depth + 1))
-        if not converted:
+                    self._merge(branch, beside, place)
+                # Gemini wants nothing beside anyOf: what is said of all alternatives is said of each.
+                said.append(_said_of(out, self._convert(branch, place)))
+        if not said:
             raise _NoValueFits
-        # Gemini wants nothing beside anyOf: what is said of all alternatives is said of each.
-        said = [_said_of(out, branch) for branch in converted]
         return said[0] if len(said) == 1 else {"anyOf": said}
 
-    def _kind(self, flat: dict[str, Any], where: str) -> str:
+    def _kind(self, flat: _Json, at: _Place) -> str:
         name = flat.get("type")
         if name is None:
             name = next((kind for key, kind in _TYPE_BY_KEY if key in flat), None)
             values = flat.get("enum")
-            if name is None and isinstance(values, list) and values:
+            if name is None and isinstance(values, list):
                 name = _type_of(next((value for value in values if value is not None), None))
             if name is None:
                 self.notes.append(
-                    f"{where} of tool {self._tool!r} has no type, and Gemini needs one: it is a string there"
+                    f"{at.path} of tool {self._tool!r} has no type, and Gemini needs one: "
+                    "it is a string there"
                 )
                 return "STRING"
         if not isinstance(name, str) or name.lower() not in _TYPES:
-            raise self._refuse(where, f"has the type {name!r}; use one of {', '.join(_TYPES)}")
+            raise self._unknown_type(name, at)
         return _TYPES[name.lower()]
 
-    def _values(self, flat: dict[str, Any], out: dict[str, Any], kind: str, where: str) -> None:
-        values = flat.get("enum")
-        if values is not None:
-            if not isinstance(values, list):
-                raise self._refuse(where, "has an enum that is no list; correct it")
-            some = [value for value in values if value is not None]
-            if len(some) < len(values):
-                out["nullable"] = True
-            texts = [value for value in some if isinstance(value, str)] if kind == "STRING" else []
-            if len(texts) < len(some) or not some:
-                self._drop("enum of other than strings", where)
-            if "" in texts:
-                # Gemini rejects the whole setup because of one.
-                self._drop("empty texts in an enum", where)
-            if texts := [value for value in dict.fromkeys(texts) if value]:
-                self._weigh(where, sum(map(len, texts)) + len(texts))
-                out["enum"] = texts
+    def _add_values(self, flat: _Json, out: _Json, kind: str, at: _Place) -> None:
+        """Add what limits the values themselves."""
+        self._add_enum(flat, out, kind, at)
         form = flat.get("format")
-        if form is not None:
-            if isinstance(form, str) and form in _FORMATS.get(kind, ()):
-                out["format"] = form
-            else:
-                self._drop(f"format {form!r}", where)
+        if isinstance(form, str) and form in _FORMATS.get(kind, ()):
+            out["format"] = form
+        elif form is not None:
+            self._drop(f"format {form!r}", at)
         for key in _NUMBERS.get(kind, ()):
-            value = flat.get(key)
-            if value is not None:
-                out[key] = self._number(value, key, where, whole=kind not in ("NUMBER", "INTEGER"))
+            if (value := flat.get(key)) is not None:
+                out[key] = self._number(value, key, at, whole=kind not in ("NUMBER", "INTEGER"))
         pattern = flat.get("pattern")
         if kind == "STRING" and pattern is not None:
             if not isinstance(pattern, str):
-                raise self._refuse(where, "has a pattern that is not text; correct it")
-            self._weigh(where, len(pattern))
+                raise self._refuse(at, "has a pattern that is not text; correct it")
+            self._weigh(at, len(pattern))
             out["pattern"] = pattern
         default = flat.get("default")
         if default is not None:
             if _fits(default, kind.lower()) or not _is_json(default):
-                self._weigh(where, _length(default))
+                self._weigh(at, _length(default))
                 out["default"] = default
             else:
-                self._drop("default of another type", where)
+                self._drop("default of another type", at)
 
-    def _number(self, value: Any, key: str, where: str, *, whole: bool) -> int | float:
+    def _add_enum(self, flat: _Json, out: _Json, kind: str, at: _Place) -> None:
+        values = flat.get("enum")
+        if values is None:
+            return
+        if not isinstance(values, list):
+            raise self._refuse(at, "has an enum that is not a list; correct it")
+        some = [value for value in values if value is not None]
+        if len(some) < len(values):
+            out["nullable"] = True
+        texts = [value for value in some if isinstance(value, str)] if kind == "STRING" else []
+        if len(texts) < len(some) or not some:
+            self._drop("enum of other than strings", at)
+        if "" in texts:
+            # Gemini rejects the whole setup because of one.
+            self._drop("empty texts in an enum", at)
+        if texts := [value for value in dict.fromkeys(texts) if value]:
+            self._weigh(at, sum(map(len, texts)) + len(texts))
+            out["enum"] = texts
+
+    def _number(self, value: Any, key: str, at: _Place, *, whole: bool) -> int | float:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             if not whole:
                 return value
             if value == int(value) and value >= 0:
                 return int(value)
-        raise self._refuse(where, f"has a {key} that is not a {'count' if whole else 'number'}; correct it")
+        raise self._refuse(at, f"has a {key} that is not a {'count' if whole else 'number'}; correct it")
 
-    def _object(
-        self, flat: dict[str, Any], out: dict[str, Any], where: str, refs: tuple[str, ...], depth: int
-    ) -> None:
-        properties = self._properties(flat, where)
-        required = dict.fromkeys(self._required(flat, where))
+    def _add_properties(self, flat: _Json, out: _Json, at: _Place) -> None:
+        properties = self._properties(flat, at)
+        required = dict.fromkeys(self._required(flat, at))
         converted = {}
         for name, schema in properties.items():
-            place = f"{where}.{name}"
+            place = at.inside(f"{at.path}.{name}")
             try:
-                converted[name] = self.convert(schema, place, refs, depth + 1)
+                converted[name] = self._convert(schema, place)
             except _NoValueFits:
                 also = ", which is required" if name in required else ""
-                self.notes.append(f"no value fits {place} of tool {self._tool!r}{also}: it is left out")
+                self.notes.append(f"no value fits {place.path} of tool {self._tool!r}{also}: it is left out")
         if converted:
             out["properties"] = converted
         # A name that is no property makes Gemini refuse the tool.
         if known := [name for name in required if name in converted]:
             out["required"] = known
         if not required.keys() <= properties.keys():
-            self._drop("required names without a property", where)
+            self._drop("required names without a property", at)
 
-    def _array(
-        self, flat: dict[str, Any], out: dict[str, Any], where: str, refs: tuple[str, ...], depth: int
-    ) -> None:
+    def _add_items(self, flat: _Json, out: _Json, at: _Place) -> None:
         items = flat.get("items")
         if not items and isinstance(flat.get("prefixItems"), list) and flat["prefixItems"]:
             items = {"anyOf": flat["prefixItems"]}
         if isinstance(items, list):
             items = {"anyOf": items}
-        place = f"{where}[]"
+        place = at.inside(f"{at.path}[]")
         try:
-            out["items"] = self.convert(True if items is None else items, place, refs, depth + 1)
+            out["items"] = self._convert(True if items is None else items, place)
         except _NoValueFits:  # the array is empty
-            out["items"] = self.convert(True, place, refs, depth + 1)
+            out["items"] = self._convert(True, place)
 
 
 def _some(places: list[str]) -> str:
@@ -540,24 +557,6 @@ def _is_null(schema: Any) -> bool:
         or ("const" in schema and schema["const"] is None)
         or schema.get("enum") == [None]
     )
-
-
-def _types_of(flat: Mapping[str, Any]) -> list[Any] | None:
-    """The types that `flat` allows, if it names several or its enum has values of several; else None."""
-    kinds = flat.get("type")
-    if isinstance(kinds, list):
-        names = [_lower(name) for name in kinds]
-        return (
-            list(dict.fromkeys(names))
-            if all(isinstance(name, str) for name in names)
-            else names[:_MAX_COMPARED]
-        )
-    values = flat.get("enum")
-    if kinds is None and isinstance(values, list):
-        found = dict.fromkeys(_type_of(value) for value in values if value is not None)
-        if len(found) > 1 and None not in found:
-            return [*found, *(["null"] if None in values else [])]
-    return None
 
 
 def _of_type(name: Any, flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -609,12 +608,6 @@ def _same(one: Any, other: Any) -> bool:
 def _is_deep(value: Any) -> bool:
     inner: Iterable[Any] = value.values() if isinstance(value, Mapping) else value
     return any(isinstance(one, list | Mapping) for one in inner)
-
-
-def _beyond(names: list[Any], known: list[Any]) -> list[Any]:
-    """The `names` that are not in `known`."""
-    taken = {name for name in known if isinstance(name, str)}
-    return [name for name in names if not (isinstance(name, str) and name in taken)]
 
 
 def _either(schemas: list[Any]) -> Any:
