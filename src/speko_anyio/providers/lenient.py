@@ -56,8 +56,11 @@ class Fitted(NamedTuple, Generic[StructT]):
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Parse a JSON object. Also accepts what Python's own encoder writes (NaN, lone surrogates) and numbers
-    of any length. Raises `MalformedMessage` for anything else."""
+    """Parse a JSON object.
+
+    Accept also what Python's own encoder writes (NaN, lone surrogates), numbers of any length, and byte order
+    marks around the object. Raise `MalformedMessage` for anything else.
+    """
     try:
         value = _JSON.decode(text.strip(BLANK))
     except RecursionError:
@@ -278,7 +281,7 @@ def _integer(digits: str) -> int | float:
 
 @functools.cache
 def _fields(kind: type[msgspec.Struct]) -> dict[str, inspect.Field]:
-    """The fields of `kind` by their names in JSON."""
+    """Return the fields of `kind` by their names in JSON."""
     shape = inspect.type_info(kind)
     assert isinstance(shape, inspect.StructType)
     return {field.encode_name: field for field in shape.fields}

@@ -441,7 +441,7 @@ class Assistant:
 
 @functools.lru_cache(maxsize=16)  # a session has one
 def _rate(mime_type: str) -> int:
-    """The rate that `mime_type` names, if it names a possible one."""
+    """Return the rate that `mime_type` names, or the usual one if it names no possible one."""
     found = _RATE.search(mime_type)
     rate = int(found[1]) if found else 0
     return rate if 1 < rate <= MAX_SAMPLE_RATE else OUTPUT_SAMPLE_RATE

@@ -47,13 +47,17 @@ class NamedCalls:
         return self._calls.full
 
     def is_open(self, wire_id: str) -> bool:
-        """Whether a call with this id waits for its result, so that it is a repeat. After the answer, or once
-        the call was given up, the provider may reuse the id for another call."""
+        """Whether a call with this id waits for its result, so that another one is a repeat.
+
+        After the answer, or once the call was given up, the provider may reuse the id for another call.
+        """
         return self._open_by(wire_id) is not None
 
     def issue(self, wire_id: str, name: str) -> str:
-        """Record a new call, for which there is room, and return the caller's id. The id is made up if the
-        provider gave none, or one whose earlier call may still get a result."""
+        """Record a new call, for which there is room, and return the caller's id.
+
+        The id is made up if the provider gave none, or one whose earlier call may still get a result.
+        """
         call_id = wire_id
         while not call_id or call_id in self._names or (wire_id != call_id and call_id in self._recent):
             self._made_up += 1
@@ -64,24 +68,20 @@ class NamedCalls:
         return call_id
 
     def cancel(self, wire_id: str) -> str | None:
-        """The result is no longer needed. Returns the caller's id; None if no such call is open."""
+        """Give up a call by the provider's id, and return the caller's id; None if no such call is open."""
         call_id = self._open_by(wire_id)
         if call_id is None:
-            # An interruption may have made it moot already.
-            moot = [name for name, answer in self._names.items() if answer.wire_id == wire_id]
-            call_id = next((name for name in reversed(moot) if name in self._calls), None)
+            # An interruption may have abandoned it already.
+            names = [name for name, answer in self._names.items() if answer.wire_id == wire_id]
+            call_id = next((name for name in reversed(names) if name in self._calls), None)
         if call_id is not None:
-            self.give_up(call_id)
+            self._calls.answer(call_id)
+            self._cancelled.add(call_id)
+            self._forget()
         return call_id
 
-    def give_up(self, call_id: str) -> None:
-        """Like `cancel`, by the caller's id, for an open call."""
-        self._calls.answer(call_id)
-        self._cancelled.add(call_id)
-        self._forget()
-
     def withdraw(self, call_id: str) -> None:
-        """The caller never gets this call, so no result will come."""
+        """Forget a call that the caller never gets, so that no result will come."""
         if call_id in self._calls:
             self._calls.answer(call_id)
         self._names.pop(call_id, None)
@@ -92,17 +92,17 @@ class NamedCalls:
         )
 
     def answer_to(self, call_id: str) -> Answer | None:
-        """What an answer for a call that takes one has to name; None: it was cancelled, keep the answer."""
+        """Return what an answer for a call that takes one has to name; None if the call was cancelled."""
         return self._names[call_id] if call_id in self._calls else None
 
     def answer(self, call_id: str) -> None:
-        """A result was given for a call that takes one."""
+        """Take note of a result for a call that takes one."""
         if call_id in self._calls:
             self._calls.answer(call_id)
         del self._names[call_id]
 
-    def make_moot(self) -> None:
-        """An interruption: results are still taken, but nobody need wait for the open calls."""
+    def abandon_open(self) -> None:
+        """Take note of an interruption: results are still taken, but nobody waits for the open calls."""
         self._calls.make_moot()
         self._forget()
 

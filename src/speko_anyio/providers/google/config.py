@@ -105,7 +105,7 @@ class Generation(enum.Enum):
 
 
 def generation_of(model: str) -> Generation:
-    """The kind of `model`, by its name."""
+    """Return the kind of `model`, by its name."""
     if "extended-thinking" in model:
         return Generation.V3_8_THINKING
     if "3.8" in model:

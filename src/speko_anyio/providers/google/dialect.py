@@ -7,7 +7,7 @@ ids, no event for the start of speech, and no error messages, since every failur
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from msgspec import UNSET
 
@@ -27,14 +27,13 @@ from ...protocol.frames import (
     Unknown,
     Usage,
 )
-from ...protocol.limits import Limits
 from ...protocol.mint import SessionConfig
 from ...protocol.pcm import Buffer
 from ...protocol.state import Signal, State
 from ..closes import Service
 from ..held_input import TurnEnd
 from ..lenient import text_of
-from ..provider import PROVIDER_LIMITS, ProviderDialect, ProviderSession
+from ..provider import PROVIDER_LIMITS, DialectOptions, ProviderDialect, ProviderSession
 from . import events as wire
 from .assistant import Assistant, GoogleStats
 from .calls import NamedCalls
@@ -53,11 +52,10 @@ class GoogleDialect(ProviderDialect):
     - `options`: what only Gemini has.
     - `resumption_handle`: of an earlier session of the same configuration, which this one continues. Close
       its connection first.
-    - `ready_timeout`: seconds from the opening until the provider must have accepted the configuration.
     - `ttl`: seconds until the session ends, if known. The provider itself warns about a minute ahead, which
       gives an `Expiring` and `going_away`.
 
-    The remaining parameters are those of `Dialect`. Raises `LocalProtocolError` when the configuration can't
+    The remaining parameters are `DialectOptions`. Raises `LocalProtocolError` when the configuration can't
     be used; `notes` says what of it is not honoured. The session is OPEN from the start: the WebSocket is the
     caller's.
 
@@ -73,14 +71,11 @@ class GoogleDialect(ProviderDialect):
         *,
         options: GoogleOptions = _DEFAULT_OPTIONS,
         resumption_handle: str | None = None,
-        limits: Limits = PROVIDER_LIMITS,
-        close_timeout: float = 5.0,
-        ready_timeout: float = 10.0,
         ttl: float | None = None,
-        warn_before: float = 60.0,
-        state: State = State.OPEN,
+        **session: Unpack[DialectOptions],
     ) -> None:
         setup, rules, input_rate, notes = configure(config, options, resumption_handle)
+        limits = session.get("limits", PROVIDER_LIMITS)
         size = len(setup.encode())
         if size > limits.max_outbox:
             raise LocalProtocolError(
@@ -93,12 +88,8 @@ class GoogleDialect(ProviderDialect):
             input_sample_rate=input_rate,
             output_sample_rate=OUTPUT_SAMPLE_RATE,
             notes=notes,
-            ready_timeout=ready_timeout,
-            limits=limits,
-            close_timeout=close_timeout,
             ttl=ttl,
-            warn_before=warn_before,
-            state=state,
+            **session,
         )
         self.stats = GoogleStats()
         self._rules = rules
@@ -463,7 +454,7 @@ class GoogleDialect(ProviderDialect):
             # The provider has given up its calls, too. It may not know of a local interruption, and then
             # still waits for their results.
             self._withdraw(frame.call_id for frame in self._events if type(frame) is ToolCall)
-        self._calls.make_moot()
+        self._calls.abandon_open()
         self._assistant.interrupt(at)
 
     # Tools and usage

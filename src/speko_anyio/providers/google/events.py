@@ -61,7 +61,7 @@ def tool_response(call_id: str | None, name: str, response: Mapping[str, Any]) -
 
 
 def response_of(output: str) -> dict[str, Any]:
-    """`output` as the object that a response must be: itself, if it is the JSON text of one."""
+    """Return `output` as the object that a response must be: itself, if it is the JSON text of one."""
     try:
         value = msgspec.json.decode(output)
         if isinstance(value, dict):
@@ -192,8 +192,7 @@ class FunctionCall(_Heard, frozen=True):
 
     @property
     def arguments(self) -> str:
-        """The arguments as JSON text: an object, unless the model gave something else, which the tool can
-        reject."""
+        """The arguments as JSON text of an object, or of what else the model gave: the tool can reject it."""
         given = bytes(self.args) or b"{}"
         try:
             value = _ARGUMENTS.decode(given)
@@ -223,8 +222,10 @@ class GoAway(_Heard, frozen=True):
 
     @property
     def seconds_left(self) -> float | None:
-        """As a number; None if it can't be parsed. ``"50s"`` is usual; ``"1m30s"``, a number, and an object
-        with `seconds` are understood too."""
+        """As a number; None if it can't be parsed.
+
+        ``"50s"`` is usual; ``"1m30s"``, a number, and an object with `seconds` are understood, too.
+        """
         try:
             value = msgspec.json.decode(self.time_left)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -277,7 +278,7 @@ _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 1e-3, "us": 1e
 
 
 def decode(data: bytes | str) -> Decoded:
-    """What the provider said; `MalformedMessage` when it is no message of this protocol."""
+    """Decode what the provider said; `MalformedMessage` when it is not a message of this protocol."""
     try:
         # The decoder does not look into what stays `Raw`.
         message = _STRICT.decode(data if isinstance(data, str) else data.decode())

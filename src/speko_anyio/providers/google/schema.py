@@ -533,7 +533,7 @@ def _some(places: list[str]) -> str:
 
 
 def _said_of(out: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` with the keys of `out`; if it has alternatives, each of them gets the keys."""
+    """Return `schema` with the keys of `out`; if it has alternatives, each of them gets the keys."""
     if "anyOf" in schema:
         return {"anyOf": [_said_of(out, branch) for branch in schema["anyOf"]]}
     return {**out, **schema}
@@ -560,7 +560,7 @@ def _is_null(schema: Any) -> bool:
 
 
 def _of_type(name: Any, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The enum values and the default of `flat` that have this type."""
+    """Return the enum values and the default of `flat` that have this type."""
     found: dict[str, Any] = {}
     values = flat.get("enum")
     if isinstance(values, list):
@@ -611,7 +611,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def _either(schemas: list[Any]) -> Any:
-    """A schema that allows whatever any of these allows."""
+    """Return a schema that allows whatever any of these allows."""
     if not schemas:
         return False
     texts: dict[str, None] = {}
