@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def install_extra(*extras: str) -> str:
-    """An order such as "install speko-anyio with the extra `gateway`"; true before and after publication."""
+    """Return an instruction such as "install speko-anyio with the extra `gateway`".
+
+    It is true before and after publication.
+    """
     noun = "extra" if len(extras) == 1 else "extras"
     names = ",".join(extras)
     return f"install speko-anyio with the {noun} `{names}` (in a checkout: pip install '.[{names}]')"

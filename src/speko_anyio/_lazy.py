@@ -16,7 +16,7 @@ def lazy_exports(
     extra: str = "",
     requires: Collection[str] = (),
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` (PEP 562) of `package`, whose public names live in submodules.
+    """Return the ``__getattr__`` and ``__dir__`` (PEP 562) of a package whose names live in submodules.
 
     - `homes` maps each submodule, relative to the package, to the names that come from it,
       separated by spaces.

@@ -99,10 +99,10 @@ class Provider(abc.ABC):
         resumption: str | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> ProviderConnection:
-        """A core for one connection, at byte level, not connected yet.
+        """Return a core for one connection, at byte level, not connected yet.
 
-        - `metadata`: of the mint; what it has under ``provider_options`` goes before this account's options.
-        - `resumption`: of an earlier connection's dialect, to go on where that one was.
+        - `metadata`: of the mint; its ``provider_options`` override this account's options.
+        - `resumption`: of an earlier connection's dialect, whose session this one continues.
 
         `LocalProtocolError` when `config` or `metadata` can't be used.
         """

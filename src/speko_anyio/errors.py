@@ -1,4 +1,4 @@
-"""What can go wrong between this client and Speko's HTTP API, beside the errors of the core.
+"""Errors of this client and of Speko's HTTP API; those of the protocol are in `protocol.errors`.
 
 - `SpekoError` (core)
     - `MissingAPIKeyError`: no key was given
@@ -34,7 +34,7 @@ class ConfigurationError(SpekoError, ValueError):
 
 
 class APIError(SpekoError):
-    """No session came out of the HTTP API, or its host was not reached."""
+    """The HTTP API granted no session, or its host was not reached."""
 
 
 class APIConnectionError(APIError):
@@ -46,7 +46,7 @@ class ProxyError(APIConnectionError):
 
 
 class APIResponseError(APIError):
-    """The API answered something that is not of its protocol."""
+    """The API answered with something that its protocol does not allow."""
 
 
 class UnsupportedTransportError(APIError):
@@ -65,7 +65,7 @@ class APIStatusError(APIError):
     """The API answered with an error status."""
 
     advice = "read the message and change the request"
-    """What to do about it, for the error's text."""
+    """What to do about the error; part of its text."""
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class APIStatusError(APIError):
         self.message = message
         """The API's words; the body's text when it was not the documented JSON."""
         self.retry_after = retry_after
-        """Seconds that the API asks to be left alone; None when it did not say."""
+        """Seconds that the API asks to wait before a retry; None if it did not say."""
 
 
 class BadRequestError(APIStatusError):
-    """400: the session that was asked for can't be."""
+    """400: the request for a session is invalid."""
 
 
 class AuthenticationError(APIStatusError):
@@ -122,7 +122,7 @@ def status_error(
     retry_after: float | None,
     advice: str | None = None,
 ) -> APIStatusError:
-    """The error of the class that `status` calls for."""
+    """Return the error of the class for `status`."""
     by_status: dict[int, type[APIStatusError]] = {
         400: BadRequestError,
         401: AuthenticationError,

@@ -256,7 +256,7 @@ class _SessionTelemetry(SessionObserver):
     # Turns
 
     def _begin_turn(self, trigger: str) -> None:
-        """The user has spoken (or the model speaks without our having said so)."""
+        """Begin a turn: the user has spoken, or the model speaks unprompted."""
         self._end_turn()
         span = self._span(
             "chat", self._model, SpanKind.CLIENT, {"speko.turn.trigger": trigger}, self._session

@@ -1,5 +1,8 @@
-"""PCM16 audio: microphone and loudspeaker (`Microphone`, `Speaker`), a buffer for playback (`Playback`),
-arithmetic (`pcm`), WAV files (`wav`) and streaming sample rate conversion (`resample`).
+"""PCM16 audio: devices, playback, arithmetic, WAV files and resampling.
+
+- `Microphone`, `Speaker`: this computer's;
+- `Playback`: a buffer for unplayed audio;
+- `pcm`: arithmetic; `wav`: files; `resample`: streaming sample rate conversion.
 
 Importing this package, or any module of it, imports neither sounddevice nor soxr nor numpy.
 """

@@ -1,9 +1,8 @@
-"""Microphone and loudspeaker of this computer, by sounddevice (extra ``audio``), which is imported when a
-device is opened.
+"""Microphone and loudspeaker of this computer, through sounddevice (extra ``audio``).
 
-sounddevice calls back in a thread of PortAudio's own, which must never wait. So nothing there takes longer
-than the copying of 20 ms of audio: the microphone leaves it in a bounded buffer and rings, the speaker reads
-from a `Playback`.
+sounddevice is imported when a device is opened. It calls back in a thread of PortAudio's own,
+which must never wait. So nothing there takes longer than copying 20 ms of audio: the microphone puts it into
+a bounded buffer and wakes the reader, the speaker reads from a `Playback`.
 """
 
 from __future__ import annotations
@@ -88,12 +87,13 @@ class _DeviceBlock(abc.ABC):
 
     @abc.abstractmethod
     def _prepare(self, rate: int) -> _Callback:
-        """The device has this rate; gives what is to be called with its blocks, in a thread."""
+        """Prepare for the device's rate; return the function to call with its blocks, in a thread."""
 
 
 class Microphone(_DeviceBlock):
-    """The speech of whoever sits in front of this computer, as PCM16 mono in pieces of 20 ms. Use it with
-    ``async with``, and iterate over it, one task at a time::
+    """This computer's microphone, as PCM16 mono in pieces of 20 ms.
+
+    Use it with ``async with``, and iterate over it, one task at a time::
 
         async with Microphone() as microphone:
             async for pcm in microphone:
@@ -159,8 +159,9 @@ class Microphone(_DeviceBlock):
 
 
 class Speaker(_DeviceBlock):
-    """The loudspeaker of this computer, playing what a session says. Use it with ``async with``, and give it
-    to the session as a handler::
+    """The loudspeaker of this computer, playing the audio of a session.
+
+    Use it with ``async with``, and give it to the session as a handler::
 
         async with Speaker() as speaker:
             session.on(speaker.feed)
@@ -296,9 +297,11 @@ async def _open(
     prepare: Callable[[int], _Callback],
     signal: ThreadSignal,
 ) -> _Stream:
-    """Open a device in a worker thread, since it takes a while. `prepare` is told the rate of the device, and
-    gives what is to be called with its blocks. Cancelled, it waits for no driver: the thread closes the
-    device when it comes to that."""
+    """Open a device in a worker thread, since it takes a while.
+
+    `prepare` is called with the rate of the device, and returns the function to call with its blocks. When
+    cancelled, it does not wait for the driver: the thread closes the device once it is open.
+    """
     stream = _Stream(signal)
     try:
         await anyio.to_thread.run_sync(
@@ -312,7 +315,7 @@ async def _open(
 
 
 def _rate(sounddevice: Any, direction: _Direction, device: Device, wanted: int) -> int:
-    """The rate `wanted`, or the device's own when it can't do that."""
+    """Return the rate `wanted`, or the device's own if it does not support that."""
     check = sounddevice.check_input_settings if direction == "input" else sounddevice.check_output_settings
     try:
         check(device=device, channels=1, dtype="int16", samplerate=wanted)

@@ -21,7 +21,7 @@ SILENCE_DBFS: Final = -96.0
 
 
 def samples(pcm: bytes) -> array[int]:
-    """The samples of `pcm`, as native integers."""
+    """Return the samples of `pcm`, as native integers."""
     _check_whole(pcm, SAMPLE_BYTES)
     values = array("h", pcm)
     if sys.byteorder == "big":
@@ -30,7 +30,7 @@ def samples(pcm: bytes) -> array[int]:
 
 
 def to_bytes(values: array[int]) -> bytes:
-    """The inverse of `samples`; `values` must have type code ``h``."""
+    """Invert `samples`; `values` must have type code ``h``."""
     if sys.byteorder == "big":
         values = array("h", values)
         values.byteswap()

@@ -1,5 +1,6 @@
-"""What is to be heard and was not yet: the buffer between a session, which answers faster than anybody
-listens, and whatever plays at the speed of speech.
+"""Unplayed audio: the buffer between a session and a player.
+
+A session answers faster than speech; the player takes the audio at the speed of speech.
 """
 
 from __future__ import annotations
@@ -188,9 +189,9 @@ class Playback:
     # Out of it
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes of PCM16, of which silence makes up what is not there. Never waits.
+        """Return the next `size` bytes of PCM16, padded with silence. Never waits.
 
-        ValueError when that would be half a sample.
+        ValueError for half a sample.
         """
         if size % SAMPLE_BYTES:
             raise ValueError(f"{size} bytes are not whole PCM16 samples; read an even number")
@@ -260,8 +261,11 @@ class Playback:
 
     @property
     def text(self) -> str:
-        """The assistant's transcript that came with what is playing. Services send transcripts about when
-        they send the audio, so it is near the words that are heard, and no exact place."""
+        """The assistant's transcript that came with the audio that is playing.
+
+        Services send transcripts at about the time of the audio, so it is close to the words that are heard,
+        not exact.
+        """
         return self._text
 
     @property
@@ -392,12 +396,11 @@ class Playback:
 
 
 class Chunks:
-    """What is to be played, in pieces of the same length, each when its time has come. Made by
-    `Playback.chunks`; iterate over it.
+    """Audio in pieces of equal length, each when it is due.
 
-    Where there is nothing to play a piece is silence, as on a phone line. The iteration ends when everything
-    was played that came before the `Playback.end`. Pieces that were not taken in time come at once, but no
-    more than `MAX_LATE` seconds of them.
+    `Playback.chunks` makes it; iterate over it. With nothing to play, a piece is silence, as on a phone line.
+    The iteration ends when everything before the `Playback.end` was played. Overdue pieces come at once, but
+    no more than `MAX_LATE` seconds of them.
     """
 
     def __init__(self, playback: Playback, seconds: float) -> None:

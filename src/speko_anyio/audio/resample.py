@@ -72,8 +72,10 @@ class Resampler:
 
     @property
     def max_held_back(self) -> float:
-        """The most audio, in seconds, that is held back at any time; measured, since soxr doesn't report
-        it."""
+        """The most audio, in seconds, that is held back at any time.
+
+        It is measured, since soxr doesn't report it.
+        """
         if self._stream is None:
             return 0.0
         return _max_held_back(self.source_rate, self.target_rate, self._quality)

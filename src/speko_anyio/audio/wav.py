@@ -189,7 +189,7 @@ def write_wav(path: str | PathLike[str], pcm: bytes, sample_rate: int) -> None:
 
 
 def format_wav(pcm: bytes, sample_rate: int) -> bytes:
-    """The WAV file that holds PCM16 mono `pcm`.
+    """Return a WAV file with the PCM16 mono audio `pcm`.
 
     Raises ValueError for an odd number of bytes, an invalid rate, and more audio than a WAV file can hold
     (4 GiB).
@@ -299,7 +299,7 @@ def _is_chunks(content: bytes, at: int, order: Literal["little", "big"]) -> bool
 
 
 def _wide_sizes(ds64: memoryview) -> dict[bytes, int]:
-    """The 64-bit sizes by chunk tag (EBU Tech 3306)."""
+    """Return the 64-bit sizes by chunk tag (EBU Tech 3306)."""
     if len(ds64) < 24:
         return {}
     sizes = {b"data": int.from_bytes(ds64[8:16], "little")}
@@ -336,7 +336,7 @@ _TAGS_BEHIND: Final = (b"ID3", b"TAG")
 
 
 def _skip_id3(content: bytes) -> int:
-    """The offset after any ID3v2 tags. Their sizes are four bytes of seven bits each."""
+    """Return the offset after any ID3v2 tags. Their sizes are four bytes of seven bits each."""
     at = 0
     while content[at : at + 3] == b"ID3" and len(content) >= at + 10:
         size = 0
@@ -347,7 +347,7 @@ def _skip_id3(content: bytes) -> int:
 
 
 def _other_kind(content: bytes, start: int) -> str:
-    """The kind of file it is, as a phrase to append to "is not a WAV file"."""
+    """Return the kind of file, as a phrase to append to "is not a WAV file"."""
     found = _FORMS.get(content[start + 8 : start + 12])
     if content[start + 4 : start + 8] == b"ftyp":
         found = "MP4 or M4A"
@@ -386,7 +386,7 @@ def _parse_format(chunk: bytes, order: Literal["little", "big"], name: str) -> _
 
 
 def _sub_format(guid: bytes, order: Literal["little", "big"]) -> int:
-    """The format tag in the GUID of ``WAVE_FORMAT_EXTENSIBLE``; `_EXTENSIBLE` for any other GUID."""
+    """Return the format tag in the GUID of ``WAVE_FORMAT_EXTENSIBLE``; `_EXTENSIBLE` for any other GUID."""
     if guid[2:] == _GUID_TAIL:
         return int.from_bytes(guid[:2], order)
     # In big-endian files, some writers swap all numbers of the GUID, others only the tag.

@@ -50,8 +50,10 @@ def open_connection(
     tools: Iterable[AnyTool],
     **options: Unpack[SessionOptions],
 ) -> AbstractAsyncContextManager[RealtimeSession, None]:
-    """`open_core` for a provider: with its limits, at the rates of `config`, and a log of what the provider
-    can't honour. ImportError when a rate is to be changed and soxr is not installed."""
+    """Open a provider's core with its limits, at the rates of `config`; see `open_core`.
+
+    Logs what the provider can't honour. ImportError if audio must be resampled and soxr is not installed.
+    """
 
     def make_core(core_options: CoreOptions) -> ClientCore:
         core = make_connection(core_options)

@@ -16,7 +16,7 @@ FRAME_TYPES: Final[frozenset[type]] = frozenset(get_args(Frame))
 
 
 def check_types(kinds: tuple[object, ...]) -> frozenset[type]:
-    """The frame types `kinds`, all there are when it is empty; TypeError for anything else."""
+    """Return the frame types `kinds`, or all if it is empty; TypeError for anything else."""
     checked: set[type] = set()
     for kind in kinds:
         if not isinstance(kind, type) or kind not in FRAME_TYPES:
@@ -63,8 +63,11 @@ class FramesBlock(Block):
 
 
 class FrameStream(Generic[F_co]):
-    """Frames to iterate over, one task at a time. It ends with the session; when the peer broke the protocol,
-    with that `RemoteProtocolError`. Cancelled, it loses no frame."""
+    """Frames to iterate over, one task at a time.
+
+    It ends with the session: with its `RemoteProtocolError` if the peer broke the protocol. Cancelled, it
+    loses no frame.
+    """
 
     def __init__(self, pump: Pump, buffer: DeliveryBuffer) -> None:
         self._pump = pump
@@ -72,8 +75,10 @@ class FrameStream(Generic[F_co]):
 
     @property
     def dropped_frames(self) -> int:
-        """Frames that will not come: audio that an interruption made stale, and what did not fit into a
-        stream that may drop."""
+        """Number of frames that were discarded.
+
+        They are audio that an interruption made stale, and what did not fit into a stream that may drop.
+        """
         return self._buffer.dropped_frames
 
     def __aiter__(self) -> Self:

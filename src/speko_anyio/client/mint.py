@@ -1,4 +1,4 @@
-"""Minting a session over HTTP: one request, its retries, and what its answers mean."""
+"""Mint sessions over HTTP: the request, its retries, and the errors that its responses mean."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ AnyGrant: TypeAlias = SessionGrant | ProviderGrant
 
 
 class HTTPResponse(Protocol):
-    """What is read of an answer: httpx's Response has it."""
+    """The part of an HTTP response that is read; httpx's Response has it."""
 
     @property
     def status_code(self) -> int: ...
@@ -81,7 +81,7 @@ class HTTPResponse(Protocol):
 
 
 class HTTPClient(Protocol):
-    """What is asked of an HTTP client: httpx's AsyncClient has it."""
+    """The part of an HTTP client that is used; httpx's AsyncClient has it."""
 
     async def request(
         self,
@@ -121,7 +121,7 @@ class _ErrorBody(msgspec.Struct, frozen=True):
 
 
 class MintClient:
-    """Asks one API for sessions. `retries` counts the attempts after the first."""
+    """Mints sessions at one API. `retries` counts the attempts after the first."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class MintClient:
                 wait = _wait_before_retry(error, attempt)
                 if wait is None or attempt >= self._retries:
                     raise
-                logger.debug("minting a session failed, and is tried again in %.1f s: %s", wait, error)
+                logger.debug("minting a session failed; retrying in %.1f s: %s", wait, error)
             attempt += 1
             await anyio.sleep(wait)
 
@@ -250,9 +250,9 @@ class MintClient:
         return f"leave out {path[0].rstrip('/')} at the end of the base URL" if path else None
 
     def _quote(self, text: str) -> str:
-        """The service's words on one line, short, with nothing that a terminal obeys."""
+        """Return the service's words on one line, short, without control characters."""
         line = "".join(char for char in " ".join(text.split()) if char.isprintable())
-        # Not before: a key that was interrupted by what is dropped would be whole again.
+        # Only now: removing characters may join the parts of a key.
         return self._redact(line)[:_MAX_MESSAGE]
 
     def _redact(self, text: str) -> str:
@@ -287,8 +287,10 @@ class MintClient:
 
 
 def _is_any(error: BaseException | None, *names: str) -> bool:
-    """Whether `error` is an exception of Python, httpx or httpx2 with one of these names. By name, since the
-    caller's client may be either library's and the other need not be installed."""
+    """Return whether `error` is an exception of Python, httpx or httpx2 with one of these names.
+
+    By name, since the caller's client may be either library's and the other need not be installed.
+    """
     return any(
         kind.__name__ in names and kind.__module__ in ("builtins", "httpx", "httpx2")
         for kind in type(error).__mro__
@@ -296,8 +298,10 @@ def _is_any(error: BaseException | None, *names: str) -> bool:
 
 
 def _tls_error_beneath(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error among the causes of `error`, if any. On trio, an HTTP client's own error has no
-    message."""
+    """Return the TLS error among the causes of `error`, if any.
+
+    On trio, an HTTP client's own error has no message.
+    """
     for _ in range(_MAX_CAUSES):
         if error is None or isinstance(error, ssl.SSLError):
             return error
@@ -329,8 +333,10 @@ def _wait_before_retry(error: APIError, attempt: int) -> float | None:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds from now (RFC 9110 section 10.2.3), given as a number or as a date in any of the three forms
-    of section 5.6.7. None for anything else."""
+    """Return the seconds from now that a Retry-After header gives (RFC 9110 section 10.2.3).
+
+    It is a number, or a date in any of the three forms of section 5.6.7; None for anything else.
+    """
     if value is None:
         return None
     value = value.strip()

@@ -24,8 +24,10 @@ from .tools import AnyTool, Toolbox
 
 
 class CoreOptions(TypedDict):
-    """The part of `SessionOptions` that is the core's business: keywords that every byte-level client core
-    takes. See `ClientConnection`."""
+    """The part of `SessionOptions` that the core uses.
+
+    Every byte-level client core takes these keywords; see `ClientConnection`.
+    """
 
     limits: Limits
     handshake_timeout: float
@@ -45,10 +47,10 @@ def open_core(
     secrets: Iterable[str] = (),
     **options: Unpack[SessionOptions],
 ) -> AbstractAsyncContextManager[RealtimeSession, None]:
-    """Hold open the session in which the core that `make_core` makes speaks to the host of `url`.
+    """Open a session with the host of `url` that speaks through the core that `make_core` returns.
 
-    `make_core` is given the options that are the core's, and may raise. So a provider's dialect at byte level
-    becomes a session like any other::
+    `make_core` is called with the options that the core uses, and may raise. Any byte-level dialect becomes a
+    session this way::
 
         def make_core(options: CoreOptions) -> ClientCore:
             return OpenAIConnection(endpoint, config, **options)
@@ -59,7 +61,7 @@ def open_core(
     - `secrets`: keys and tokens that the log must not show, whoever says them.
     - `tools`, `options` and what it raises: see `open_session`.
 
-    The `stream` of the options is closed whatever comes of it.
+    The `stream` of the options is closed in any case.
     """
 
     async def open_watched() -> RealtimeSession:
@@ -88,8 +90,10 @@ def open_core(
 
 
 class _OpenedBlock(SessionBlock):
-    """The ``async with`` around the session that `open_session` opens. No generator, and nothing that the
-    opening needed stays: what is held here is held as long as the session lives."""
+    """The ``async with`` around the session that `open_session` opens.
+
+    It is not a generator and drops what opening needed, since it lives as long as the session.
+    """
 
     __slots__ = ("_open", "_session")
 
@@ -115,7 +119,7 @@ class _OpenedBlock(SessionBlock):
         except BaseException as raised:
             if raised is not error:
                 raise
-            # It goes on as it came, and does not look as if it were raised here too.
+            # It propagates unchanged, without a traceback entry for this frame.
             raised.__traceback__ = traceback
 
 

@@ -62,7 +62,7 @@ def _finding(error: dict[str, Any]) -> str:
 
 
 def dump(value: Any) -> Any:
-    """A model as what JSON has; TypeError for anything else."""
+    """Return a model as what JSON has; TypeError for anything else."""
     if not _is_model(type(value)):
         raise TypeError(f"{type(value).__name__} can't be written as JSON")
     return value.model_dump(mode="json", by_alias=True)
@@ -76,8 +76,10 @@ class Schemas:
         self._definitions: dict[str, Any] = {}
 
     def schema(self, kind: type) -> dict[str, Any]:
-        """The schema of `kind`, its definitions kept for `add_to`. Of what is no model, msgspec says so in a
-        TypeError when it sees NotImplementedError."""
+        """Return the schema of `kind`, and keep its definitions for `add_to`.
+
+        Raises NotImplementedError for anything but a model, which msgspec turns into a TypeError.
+        """
         if not _is_model(kind):
             raise NotImplementedError
         schema: dict[str, Any] = kind.model_json_schema(ref_template=self._template)  # type: ignore[attr-defined]

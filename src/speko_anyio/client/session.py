@@ -1,4 +1,4 @@
-"""What users hold in their hands: a live session, whatever core speaks in it and whatever moves its bytes."""
+"""`RealtimeSession`: a live session over any core and any driver."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ _R: Final = ord("R")
 
 
 class RealtimeSession:
-    """A live session with a speech model. Made by `Realtime.connect`, `Realtime.open` or `open_session`,
-    and alive only within their ``async with``.
+    """A live session with a speech model.
+
+    `Realtime.connect`, `Realtime.open` and `open_session` make it; it lives within their ``async with``.
 
     Receive by iterating, which ends after the final `Close`, or by `receive`; one task at a time. Send from
     as many tasks as you like: each call's messages stay together and in the order of the calls.
 
-    Sending waits for the transport, not for the peer's answer. When that takes all at once, a cancellation is
-    noticed at least at every 16th send. A send that is *cancelled while it writes*
-    leaves an unknown part of a message on the wire, so it ends the session: to bound a send, bound the
-    whole session. A send that is cancelled before it could start changes nothing.
+    Sending waits for the transport, not for the peer's answer. While the
+    transport accepts data immediately, cancellation is checked at every 16th send only. A send that is
+    *cancelled while it writes* leaves an unknown part of a message on the wire, so it ends the session: to
+    bound a send, bound the whole session. A send that is cancelled before it starts changes nothing.
 
     Every method that sends raises `LocalProtocolError` for what the protocol does not allow here (nothing
     was sent, the session goes on), and `ConnectionClosed`, or `RemoteProtocolError` when the peer broke the
@@ -122,7 +123,7 @@ class RealtimeSession:
     def __repr__(self) -> str:
         return f"<RealtimeSession {self._session_id} {self._core.state.value}>"
 
-    # What it is
+    # State
 
     @property
     def session_id(self) -> str:
@@ -150,7 +151,7 @@ class RealtimeSession:
         return self._core.closed
 
     def stats(self) -> SessionStats:
-        """The session's counters, as of now."""
+        """Return the session's counters, as of now."""
         pump, inbox = self._pump, self._inbox
         return SessionStats(
             bytes_received=pump.bytes_received,
@@ -177,8 +178,10 @@ class RealtimeSession:
     # Sending
 
     async def send_audio(self, pcm: Buffer) -> None:
-        """Send the user's speech: PCM16 little-endian mono at `input_sample_rate`, whole samples, any
-        length, as bytes or an array of int16. It is split into messages of at most 32 KiB.
+        """Send the user's speech: PCM16 little-endian mono at `input_sample_rate`.
+
+        It may have any length in whole samples, as bytes or an array of int16, and is split into messages of
+        at most 32 KiB.
 
         More than 256 KiB is sent in parts, each once the transport has taken the one before. Messages from
         other tasks may come between two parts, and a cancellation between them leaves the rest unsent and the
@@ -201,7 +204,7 @@ class RealtimeSession:
             self._audio_bytes_sent += len(part)
 
     async def commit(self) -> None:
-        """End the user's turn: what was sent is to be answered now."""
+        """End the user's turn: the model answers what was sent."""
         await self._driver.send(self._end_turn, self._core.commit)
 
     async def clear(self) -> None:
@@ -234,7 +237,7 @@ class RealtimeSession:
     # Receiving
 
     async def receive(self) -> Frame:
-        """The next frame, waiting for it; the last one is `Close`.
+        """Wait for the next frame and return it; the last one is `Close`.
 
         After that it raises `ConnectionClosed`, or `RemoteProtocolError` when the peer broke the protocol;
         `anyio.BusyResourceError` while another task is receiving: give each reader its own `frames`.
@@ -293,8 +296,10 @@ class RealtimeSession:
     def frames(
         self, *kinds: type, max_buffer: int | None = None, drop_oldest: bool = False
     ) -> AbstractAsyncContextManager[FrameStream[Any], None]:
-        """A consumer of its own while the block lasts: every frame of the types `kinds`, of all when none are
-        given, that was not yet received and all that follow. As many as you like, each in its own time::
+        """Open a separate stream of the frames of the types `kinds`, or of all frames.
+
+        It gets every such frame that was not received yet and all that follow, while the block lasts. Open as
+        many as you like, each read at its own pace::
 
             async with session.frames(Transcript, ToolCall) as frames:
                 async for frame in frames: ...
@@ -310,8 +315,9 @@ class RealtimeSession:
         return FramesBlock(self._pump, check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
 
     def on(self, handler: FrameHandler, *more: Never) -> Callable[[], None]:
-        """Call `handler` with every frame not yet received and all that follow, one at a time and in order;
-        returns a function that stops it. Handlers and the iteration each get every frame.
+        """Call `handler` with every frame not yet received and all that follow, one at a time, in order.
+
+        Returns a function that stops it. Handlers and the iteration each get every frame.
 
         An async handler is awaited before its next frame. A slow one has a buffer of its own, of
         ``max_buffer`` bytes; when that is full the socket is no longer read. An error in a handler cancels
@@ -354,7 +360,7 @@ class RealtimeSession:
             self._driver.abort("the closing was cancelled")
             raise
 
-    # Its life
+    # Lifecycle
 
     def _reading_blocked(self, blocked: bool) -> None:
         if self._blocked is not None:
@@ -371,12 +377,12 @@ class RealtimeSession:
             )
 
     async def _enter(self) -> None:
-        """Begin to live, after the handshake. `_exit` has to follow, in the same task."""
+        """Start the tasks, after the handshake. `_exit` must follow, in the same task."""
         self._driver.start(self._lifetime)
         await self._lifetime.enter()
 
     async def _exit(self, error: BaseException | None) -> None:
-        """End, after the user's body, which raised `error`; raises what is to come out of the block."""
+        """End the session after the body, which raised `error`; raise what the block raises."""
         driver = self._driver
         try:
             await self._lifetime.exit(
@@ -390,7 +396,7 @@ class RealtimeSession:
                 self._observers.ended(error)
 
     async def _leave(self) -> None:
-        """The body is through: say goodbye, and let the handlers take what is left."""
+        """Say goodbye after the body, and let the handlers take what is left."""
         await self.close()
         with anyio.move_on_after(self._close_timeout):
             await self._handlers.wait_finished()

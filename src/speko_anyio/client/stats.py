@@ -1,4 +1,4 @@
-"""What a session has counted, and how long its answers took."""
+"""Counters of a session, and how long its answers took."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     frames_buffered: int
     """Frames that wait for `receive`."""
     bytes_buffered: int
-    """What they hold, as ``max_buffer`` counts it."""
+    """Their size, as ``max_buffer`` counts it."""
     seconds_buffered: float
     """How long the audio among them lasts."""
     odd_fields: int
@@ -58,7 +58,7 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TurnTimes:
-    """How long answers take, told of the ends of turns and of the first audio behind each."""
+    """Measures how long answers take, from the end of each turn to the first audio after it."""
 
     __slots__ = ("_ended", "_times")
 
@@ -72,11 +72,11 @@ class TurnTimes:
         return tuple(self._times or ())
 
     def turn_ended(self, now: float) -> None:
-        """The user's turn was ended."""
+        """Note that the user's turn ended."""
         self._ended = now
 
     def answer_began(self, now: float) -> None:
-        """The first audio came since then."""
+        """Note the first audio since then."""
         if self._times is None:
             self._times = deque(maxlen=MAX_TIMES)
         self._times.append(now - self._ended)

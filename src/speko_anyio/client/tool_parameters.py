@@ -17,8 +17,10 @@ _ANY_CALL: Final = object.__call__.__doc__
 
 
 class Origin:
-    """Where the name, docstring and types of a callable come from: looks through partials, decorators and
-    ``__call__``."""
+    """Where the name, docstring and types of a callable come from.
+
+    It looks through partials, decorators and ``__call__``.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         bound: set[str] = set()
@@ -60,7 +62,7 @@ class Origin:
 
 
 def _written(call: Any) -> str | None:
-    """The docstring of a `__call__`, without the one that Python has for every `__call__`."""
+    """Return the docstring of a `__call__`, without the one that Python has for every `__call__`."""
     doc = inspect.getdoc(call)
     return None if doc == _ANY_CALL else doc
 
@@ -84,13 +86,13 @@ class Parameter:
         self._default = default
 
     def field(self) -> tuple[str, Any] | tuple[str, Any, Any]:
-        """The field for `msgspec.defstruct`. UNSET stands for the function's own default."""
+        """Return the field for `msgspec.defstruct`. UNSET stands for the function's own default."""
         if self.optional:
             return self.name, self._kind | msgspec.UnsetType, msgspec.UNSET
         return self.name, self._kind
 
     def default(self) -> Any:
-        """The default for the schema; None if it is None or can't be written as JSON."""
+        """Return the default for the schema; None if it is None or can't be written as JSON."""
         try:
             return msgspec.json.decode(msgspec.json.encode(self._default, enc_hook=pydantic_models.dump))
         except (TypeError, ValueError, RecursionError):
@@ -98,7 +100,7 @@ class Parameter:
 
 
 def parameters(tool_name: str, function: Callable[..., Any], origin: Origin) -> Iterator[Parameter]:
-    """The parameters that the model may set. Raises TypeError for one that it can't set."""
+    """Yield the parameters that the model may set. Raises TypeError for one that it can't set."""
     about = parse_docstring(origin.docstring)[1]
     try:
         signature = inspect.signature(function)
@@ -202,7 +204,7 @@ _DEFS: Final = "#/$defs/"
 
 
 def schema(arguments: type[msgspec.Struct], given: Mapping[str, Parameter]) -> dict[str, Any]:
-    """The JSON Schema of `arguments`, the Struct with the fields of the parameters `given`."""
+    """Return the JSON Schema of `arguments`, the Struct with the fields of the parameters `given`."""
     models = pydantic_models.Schemas(_DEFS)
     (reference,), components = msgspec.json.schema_components(
         [arguments], schema_hook=models.schema, ref_template=_DEFS + "{name}"
@@ -226,7 +228,7 @@ _PARAMETER: Final = re.compile(r"^(\s+)\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 
 def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """The text before the first section, and the description of each parameter in ``Args:``."""
+    """Return the text before the first section, and the description of each parameter in ``Args:``."""
     summary: list[str] = []
     about: dict[str, str] = {}
     section = name = ""

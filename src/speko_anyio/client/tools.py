@@ -57,10 +57,11 @@ _DECLARED_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 checks the rule of its own provider."""
 
 InterruptPolicy: TypeAlias = Literal["finish", "cancel"]
-"""What becomes of a running tool when the user interrupts the answer that it was called for:
+"""What happens to a running tool when the user interrupts the answer that called it:
 
-- ``finish``: it runs on, and its result is sent: the model knows it in later turns, and nobody waits for it.
-- ``cancel``: it is cancelled, and the model is told so. A sync function's thread runs on, unheard.
+- ``finish``: it runs on, and its result is sent, so that the model knows it in later turns.
+- ``cancel``: it is cancelled, and the model is told so. A sync function's thread runs on; its result is
+  discarded.
 """
 
 ToolErrors: TypeAlias = Literal["log", "raise"]
@@ -68,18 +69,18 @@ ToolErrors: TypeAlias = Literal["log", "raise"]
 ``async with``. A `ToolError`, and a tool that takes too long, are for the model alone."""
 
 ReportFailure: TypeAlias = Callable[[str, Exception], None]
-"""Told of a tool, by its name, that failed, and how."""
+"""Called with the name of a tool that failed, and its exception."""
 
 
 def log_failure(name: str, error: Exception) -> None:
-    """The `ReportFailure` of ``tool_errors="log"``."""
+    """Log a failure: the `ReportFailure` of ``tool_errors="log"``."""
     logger.error("tool %s failed", name, exc_info=error)
 
 
 class ToolError(Exception):
     """Raise it in a tool to tell the model, in your own words, what went wrong.
 
-    The text of any other exception is not shown to the model: it may hold what is not meant for it.
+    The text of any other exception is not shown to the model: it may hold secrets.
     """
 
 
@@ -152,11 +153,10 @@ class Tool(Generic[P, R]):
         return f"Tool({self.spec.name!r})"
 
     def parse(self, arguments: str) -> dict[str, Any]:
-        """JSON arguments, as a model writes them, as keyword arguments for the function. Half of a surrogate
-        pair becomes U+FFFD.
+        """Parse JSON arguments, as a model writes them, into keyword arguments for the function.
 
-        Raises `msgspec.ValidationError` for those that don't fit, and for those that are no JSON
-        `msgspec.DecodeError` or RecursionError.
+        Half of a surrogate pair becomes U+FFFD. Raises `msgspec.ValidationError` if they don't fit, and
+        `msgspec.DecodeError` or RecursionError if they are not JSON.
         """
         text = without_halves(arguments.strip())
         if text in ("", "null"):
@@ -188,9 +188,11 @@ class Tool(Generic[P, R]):
         )
 
     async def run(self, arguments: dict[str, Any]) -> str:
-        """Call the function and return its result as text: a str unchanged, bytes decoded as UTF-8, anything
-        else as JSON. Half of a surrogate pair in text becomes U+FFFD. Raises what the function raises, and
-        TypeError or ValueError if the result can't be encoded.
+        """Call the function and return its result as text.
+
+        A str is returned unchanged, bytes decoded as UTF-8, anything else as JSON. Half of a surrogate pair
+        in text becomes U+FFFD. Raises what the function raises, and TypeError or ValueError if the result
+        can't be encoded.
 
         A sync function runs in a worker thread, which goes on, its result forgotten, when this is
         cancelled.
@@ -271,8 +273,11 @@ AnyTool: TypeAlias = ToolSpec | Mapping[str, Any] | Tool[..., Any] | Callable[..
 
 
 class Toolbox:
-    """The tools of one session. Raises TypeError for an object that is not a tool, and ValueError for a
-    duplicate name or one that no provider accepts."""
+    """The tools of one session.
+
+    Raises TypeError for an object that is not a tool, and ValueError for a duplicate name or one that no
+    provider accepts.
+    """
 
     __slots__ = ("_declared_only", "_functions", "specs")
 
@@ -312,18 +317,22 @@ class Toolbox:
         self._declared_only = tuple(specs.keys() - self._functions.keys())
 
     def answers(self, call: ToolCall) -> bool:
-        """Whether `run` is to answer it; else the application does. A name that nobody declared is
-        answered here as soon as any function is."""
+        """Return whether `run` answers `call`; otherwise the application does.
+
+        An undeclared name is answered here if any function is.
+        """
         return bool(self._functions) and call.name not in self._declared_only
 
     def cancels(self, call: ToolCall) -> bool:
-        """Whether an interruption is to cancel the run of `call`."""
+        """Return whether an interruption cancels the run of `call`."""
         function = self._functions.get(call.name)
         return function is not None and function.on_interrupt == "cancel"
 
     async def run(self, call: ToolCall, report: ReportFailure = log_failure) -> str:
-        """The text that answers `call`, also when it fails: then `report` is told why. Raises nothing but
-        cancellation."""
+        """Return the text that answers `call`. If it fails, the text says so and `report` is called.
+
+        Raises nothing but cancellation.
+        """
         function = self._functions.get(call.name)
         if function is None:
             known = ", ".join(self._functions)
@@ -342,7 +351,7 @@ class Toolbox:
             output = mended(str(error))
         except anyio.get_cancelled_exc_class() as error:
             await anyio.lowlevel.checkpoint_if_cancelled()
-            # Not the session's doing: asyncio has the same exception for what the function waited for.
+            # The session was not cancelled: on asyncio, what the function awaited may raise this too.
             stray = RuntimeError("something that the tool waited for was cancelled")
             stray.__cause__ = error
             report(call.name, stray)

@@ -1,4 +1,4 @@
-"""What watches a session: told of everything that happens in it, able to change nothing."""
+"""`SessionObserver`, which sees everything in a session and can change nothing."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionObserver:
-    """Told of everything in one session, as it happens. Every method does nothing until overridden.
+    """Observes everything in one session, as it happens. Every method does nothing until overridden.
 
-    The calls come from within the session's event loop, between two awaits: be quick, never block. An error
-    in an observer is logged, and this observer is told no more; the session does not notice.
+    The methods are called in the session's event loop, between two awaits: be quick, never block. An observer
+    that raises is logged and dropped; the session is not affected.
     """
 
     def state_changed(self, state: State) -> None:
-        """The session is `state` now."""
+        """See the session enter `state`."""
 
     def sent(self, command: Command) -> None:
-        """The application said something; it is queued to be written."""
+        """See a command of the application, which is queued to be written."""
 
     def received(self, frame: Frame) -> None:
-        """The peer said something; nobody has taken it yet. A session that opened ends with `Close`."""
+        """See a frame before the application gets it. A session that opened ends with `Close`."""
 
     def bytes_read(self, size: int) -> None:
-        """The transport gave `size` bytes."""
+        """Count `size` bytes that were read from the transport."""
 
     def bytes_taken(self, size: int) -> None:
-        """The transport took `size` bytes to write."""
+        """Count `size` bytes that are written to the transport."""
 
     def timer_fired(self) -> None:
-        """A deadline came: of the handshake, the keepalive, the goodbye or the session itself."""
+        """See a deadline pass: of the handshake, the keepalive, the goodbye or the session itself."""
 
     def reading_paused(self) -> None:
-        """A consumer is too slow: nothing more is read until `reading_resumed`."""
+        """See reading stop, since a consumer is too slow, until `reading_resumed`."""
 
     def reading_resumed(self) -> None:
-        """There is room again."""
+        """See reading go on: the consumer has room again."""
 
     def ended(self, error: BaseException | None) -> None:
-        """The last call: the session's block was left, or never reached. `error` is what came out of it."""
+        """See the session's block end, or fail to begin; the last call. `error` is what it raised."""
 
 
 ObserverFactory = Callable[[SessionInfo], SessionObserver]

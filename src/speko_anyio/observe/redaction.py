@@ -41,13 +41,13 @@ _SECRET: Final = re.compile(
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without the `secrets`, and without whatever else looks like a key or a token."""
+    """Remove the `secrets` from `text`, and whatever else looks like a key or a token."""
     return _SECRET.sub(REDACTED, hide(text, secrets, REDACTED))
 
 
 def quote(text: str, secrets: Iterable[str] = ()) -> str:
-    """The peer's words, in quotes and on one line; the beginning, when they are many."""
-    # Redacted before it is cut: half a token would be no token to look at.
+    """Quote the peer's words on one line, shortened if long."""
+    # Redact before cutting: half a token would not be recognized.
     text = redact(text, secrets)
     return repr(text) if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]!r}..."
 

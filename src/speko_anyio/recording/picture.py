@@ -55,7 +55,7 @@ class _Label(NamedTuple):
     text: str
 
     def lines(self) -> list[str]:
-        """The text in lines that fit; the last one ends in an ellipsis when there is more."""
+        """Wrap the text into lines that fit; the last one ends in an ellipsis if there is more."""
         width = max(4, int(self.room / _CHARACTER))
         lines: list[str] = [""]
         for word in self.text.split():
@@ -106,7 +106,7 @@ class _Picture:
         return _LEFT + at * self.scale
 
     def bar(self, run: ToolRun) -> _Item:
-        """A tool at work, named beside its bar: behind it where there is room."""
+        """Draw a running tool as a bar with its name beside it, behind it if there is room."""
         left = self.x(run.start)
         right = max(left + 2.0, self.right if run.end is None else self.x(run.end))
         kind = "open" if run.end is None else "failed" if run.failed else "tool"
@@ -118,13 +118,13 @@ class _Picture:
         return _Item(left - room, right, text, kind, right - left)
 
     def note(self, mark: Mark) -> _Item:
-        """A line below everything, which begins where it happened, or ends there."""
+        """Write a line below everything that begins or ends at its time."""
         x, room = self.x(mark.at), len(mark.text) * _CHARACTER
         left = x if x + room <= self.width else x - room
         return _Item(left, left + room, mark.text, _NOTED[mark.kind])
 
     def labels(self, role: str) -> list[_Label]:
-        """The transcripts of one role, each with the room up to the next; several of one utterance joined."""
+        """Write the transcripts of one role, joined for each utterance, each in the room before the next."""
         said: dict[float, list[str]] = {}
         for words in self.timeline.words:
             if words.role == role:
@@ -137,7 +137,7 @@ class _Picture:
 
 
 def draw_timeline(recording: Recording, *, title: str = "") -> str:
-    """An SVG of who spoke when, with transcripts, tool calls, interruptions and the time to first audio.
+    """Draw an SVG of who spoke when, with transcripts, tool calls, interruptions and the time to first audio.
 
     `title` is by default the provider's and the model's name, or the session's.
     """
@@ -233,7 +233,7 @@ def _lane(name: str, y: int, picture: _Picture) -> Iterator[str]:
 
 
 def _voices(utterances: Iterable[Utterance], kind: str, y: int, picture: _Picture) -> Iterator[str]:
-    """The loudness of each utterance, the loudest of the lane filling it."""
+    """Draw the loudness of each utterance; the loudest one fills the lane."""
     shapes = [(utterance, _peaks(utterance, picture.scale)) for utterance in utterances]
     loudest = max((max(peaks, default=0.0) for _, peaks in shapes), default=0.0)
     for utterance, peaks in shapes:
@@ -249,7 +249,7 @@ def _voices(utterances: Iterable[Utterance], kind: str, y: int, picture: _Pictur
 
 
 def _peaks(utterance: Utterance, scale: float) -> list[float]:
-    """The loudest sample of each column of the utterance."""
+    """Return the loudest sample of each column of the utterance."""
     values = samples(bytes(utterance.pcm))
     per_column = _COLUMN / scale * utterance.sample_rate
     columns = max(1, math.ceil(len(values) / per_column))

@@ -96,7 +96,7 @@ class Timeline(msgspec.Struct):
 
 
 def timeline_of(recording: Recording) -> Timeline:
-    """The timeline of a recording."""
+    """Return the timeline of a recording."""
     timeline = Timeline()
     runs: dict[str, tuple[str, float]] = {}
     turn_ended: float | None = None
@@ -153,7 +153,7 @@ def _speak(spoken: list[Utterance], at: float, pcm: bytes, rate: int) -> None:
 
 
 def _cut(spoken: list[Utterance], at: float) -> None:
-    """What was not played by then never is."""
+    """Cut off the audio that was not played by then."""
     for index in range(len(spoken) - 1, -1, -1):
         utterance = spoken[index]
         if not utterance.heard or utterance.end <= at:

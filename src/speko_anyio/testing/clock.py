@@ -1,4 +1,4 @@
-"""Virtual time: when nothing can happen but a timer, its time has come. Tests of timeouts take no time.
+"""Virtual time: when only a timer is left to wait for, the clock jumps to it, so timeouts take no time.
 
 Give a test module this fixture, and its tests run on asyncio and trio with virtual clocks (uvloop has no
 way to do it)::
@@ -18,7 +18,7 @@ VIRTUAL_BACKENDS = ("asyncio", "trio")
 
 
 def virtual_backend(name: str) -> tuple[str, dict[str, Any]]:
-    """The options for anyio's backend `name` on a clock of its own."""
+    """Return anyio's backend `name` with options that give it a virtual clock."""
     if name == "trio":
         import trio.testing  # here: only who tests on trio has it
 

@@ -46,11 +46,11 @@ async def fake_session(
     within: float = 30.0,
     **options: Unpack[SessionOptions],
 ) -> AsyncGenerator[tuple[RealtimeSession, FakePeer], None]:
-    """A real session of the client whose gateway is fake: yields both ends. No sockets, no waiting.
+    """Open a real session of the client with a fake gateway; yields both ends. No sockets, no waiting.
 
     - `script`: what the gateway does; without one, play the peer by hand.
     - `peer`: one of your own, for other sample rates.
-    - `within`: seconds until the test is taken to hang, which is a TimeoutError.
+    - `within`: seconds after which the test is considered hung; then TimeoutError.
 
     The rest is as for `open_session`. A failure of the script comes out as itself, see `scripted`.
     """
@@ -85,15 +85,17 @@ class FakeGateway:
         return self.sessions[0]
 
     def speko(self, **options: Any) -> Speko:
-        """A `Speko` whose sessions are minted and served here; `options` are those of `Speko`."""
+        """Make a `Speko` whose sessions are minted and served here; `options` are those of `Speko`."""
         speko = Speko(API_KEY, BASE_URL, http_client=self, **options)
         self._redirect(speko)
         return speko
 
     @contextmanager
     def installed(self) -> Iterator[Self]:
-        """Within the block every `Speko` that is made is one of this gateway, wherever and with whatever key
-        and address: for applications that make their own."""
+        """Make every `Speko` within the block one of this gateway, whatever its key and URL.
+
+        For applications that make their own.
+        """
         original = Speko.__init__
 
         def init(speko: Speko, *_: object, **options: Any) -> None:
@@ -152,7 +154,7 @@ class FakeGateway:
         return httpx.Response(201, content=msgspec.json.encode(self._grant(request)))
 
     def take(self, grant: SessionGrant) -> FakePeer:
-        """The peer that a grant opens, once; one that refuses with 401 for any other grant."""
+        """Return the peer that a grant opens, once; for any other grant, one that refuses with 401."""
         peer = self._waiting.pop(grant.ws_token, None)
         if peer is None:
             refusing = FakePeer()
@@ -168,7 +170,7 @@ class FakeGateway:
         self._failures.append(error)
 
     def _redirect(self, speko: Speko) -> None:
-        """Lead the sessions of `speko` here; its HTTP comes here already."""
+        """Redirect the sessions of `speko` to here; its HTTP requests already come here."""
         speko.realtime = _FakeRealtime(speko.realtime._mint, self)
 
     def _grant(self, request: MintRequest) -> SessionGrant:

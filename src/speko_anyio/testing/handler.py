@@ -79,7 +79,7 @@ class _Transport:
 
 
 def _message(command: Command) -> str | bytes | CloseMessage | None:
-    """The WebSocket message that `command` was."""
+    """Return the WebSocket message of `command`."""
     match command:
         case AudioIn(pcm=pcm):
             return pcm

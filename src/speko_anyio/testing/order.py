@@ -1,4 +1,4 @@
-"""Other orders in which a gateway may send the same frames: what no client may rely on."""
+"""Other orders in which a gateway may send the same frames; no client may rely on one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..protocol.frames import (
 
 
 def reordered(frames: Iterable[Frame], random: Random) -> list[Frame]:
-    """The same frames in another order that the protocol allows, drawn from `random`.
+    """Return the frames in another order that the protocol allows, drawn from `random`.
 
     Each of these keeps its own order: audio, the transcripts of either role, tool calls, the news of each
     tool on the server, usage. Nothing passes `Ready`, an `Interruption`, a `ResponseEnd`, an `ErrorFrame` or

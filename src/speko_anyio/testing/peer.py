@@ -88,10 +88,10 @@ class FakePeer(FakeServer):
         self._in_flight: deque[tuple[float, bytes | None]] = deque()
         self._departure = anyio.Event()
 
-    # What the client said
+    # Receiving
 
     def said(self) -> list[Command]:
-        """What the client sent but for the audio, in order; a `Close` only when it was the client's."""
+        """Return the client's commands except audio, in order; a `Close` only if the client sent it."""
         return [
             command
             for command in self.commands
@@ -102,12 +102,15 @@ class FakePeer(FakeServer):
         ]
 
     def audio(self) -> bytes:
-        """All the audio that the client sent: PCM16 at the session's input rate."""
+        """Return all the audio that the client sent: PCM16 at the session's input rate."""
         return b"".join(command.pcm for command in self.commands if isinstance(command, AudioIn))
 
     async def receive(self) -> Command:
-        """The client's next command that nobody took yet. A tool's result goes to its `call_tool`, and what
-        starts a reaction (`on`) to that. `ConnectionClosed` behind the final `Close`."""
+        """Wait for the client's next command and return it.
+
+        The result of a tool goes to its `call_tool` instead, and a command with a reaction (`on`) to that.
+        `ConnectionClosed` after the final `Close`.
+        """
         while not self._unseen:
             if self.core.error is not None:
                 raise self.core.error.with_traceback(None)
@@ -150,11 +153,14 @@ class FakePeer(FakeServer):
             self._settled = anyio.Event()
             await self._settled.wait()
 
-    # What the gateway says
+    # Sending
 
     def send(self, *frames: Frame) -> None:
-        """Send frames as they are, in this order; `Close` is `close`. ValueError for what no gateway sends:
-        a second `Ready`, and `Expiring`, which the client's own clock makes."""
+        """Send frames as they are, in this order; `Close` is `close`.
+
+        ValueError for what no gateway sends: a second `Ready`, and `Expiring`, which the client's own clock
+        makes.
+        """
         for frame in frames:
             self._queue(frame)
         self.flush()
@@ -228,7 +234,7 @@ class FakePeer(FakeServer):
             raise RuntimeError("reactions need a session made by fake_session or FakeGateway")
         self.reactions.append((wanted, steps))
 
-    # What goes wrong
+    # Faults
 
     def drop(self) -> None:
         """Lose the connection without a word: the client finds its end."""
@@ -242,8 +248,10 @@ class FakePeer(FakeServer):
         self._lost("the fake reset the connection")
 
     def fail_sends(self) -> None:
-        """Break one direction: what the client sends fails from now on. Its session ends with that; what was
-        sent to it and not read by then is lost, as with a connection that was reset."""
+        """Break one direction: the client's sends fail from now on, which ends its session.
+
+        Unread data for the client is lost, as with a connection that was reset.
+        """
         self.from_client.break_()
 
     def stall(self, *, receiving: bool = True, sending: bool = True) -> None:
@@ -280,7 +288,7 @@ class FakePeer(FakeServer):
         self.raw(framing.header(framing.BINARY, announced, 0) + bytes(sent))
         self.drop()
 
-    # How it works
+    # Transport
 
     def flush(self) -> None:
         if data := self.core.data_to_send():
@@ -352,7 +360,7 @@ class FakePeer(FakeServer):
         self.take_events()
 
     def _arrived(self, command: Command) -> None:
-        """The client said something: hand it to whoever waits for it."""
+        """Hand a command of the client to whatever waits for it."""
         if isinstance(command, ToolResult) and (result := self._results.get(command.call_id)) is not None:
             result.output = command.output
             result.arrived.set()
@@ -377,7 +385,7 @@ class FakePeer(FakeServer):
         return found
 
     def _story(self) -> str:
-        """What the client sent so far, for the text of a failed expectation."""
+        """Describe what the client sent so far, for the text of a failed expectation."""
         story: list[str] = []
         pieces = 0
         for command in (*self.commands, None):

@@ -24,7 +24,7 @@ _VIRTUAL_BACKENDS = ("asyncio", "trio") if find_spec("trio") else ("asyncio",)
 
 @pytest.fixture
 def speko_gateway() -> Iterator[FakeGateway]:
-    """A fake gateway that serves every `Speko` which the test makes: set its `script`, look at its `session`.
+    """Provide a fake gateway for every `Speko` that the test makes: set its `script`, read its `session`.
 
     A failure of the script fails the test, also when the application swallows it.
     """
@@ -37,8 +37,9 @@ def speko_gateway() -> Iterator[FakeGateway]:
 
 @pytest.fixture(params=_VIRTUAL_BACKENDS)
 def speko_virtual_time(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """asyncio and trio, where it is installed, on virtual time. Make it the backend of a module's tests, and
-    have anyio's plugin run them (``pytest.mark.anyio``)::
+    """Provide asyncio, and trio if it is installed, on virtual time.
+
+    Make it the backend of a module's tests, and have anyio's plugin run them (``pytest.mark.anyio``)::
 
     @pytest.fixture
     def anyio_backend(speko_virtual_time): return speko_virtual_time
@@ -90,7 +91,10 @@ def _asks_for_virtual_time(item: pytest.Item) -> bool:
 
 @pytest.fixture
 def speko_recording(request: pytest.FixtureRequest) -> Callable[[str], Recording]:
-    """Loads recorded sessions by name, from the folder ``recordings`` beside the test's file."""
+    """Provide a function that loads recorded sessions by name.
+
+    They are in the folder ``recordings`` beside the test's file.
+    """
     from ..recording.recording import Recording
 
     folder = request.path.parent / "recordings"

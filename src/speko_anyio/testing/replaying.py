@@ -1,4 +1,4 @@
-"""A recording played again: its gateway to an application under test, or its user to any gateway."""
+"""Replay a recording: its gateway to an application under test, or its user to any gateway."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE: Final = 10.0
 
 
 def replay(recording: Recording) -> Step:
-    """The gateway's part of `recording`, as a script for a peer with the recording's rates (`peer_of`).
+    """Play the gateway's part of `recording`, as a script for a peer with the recording's rates (`peer_of`).
 
     Every frame comes when it came then. What the client did then, its audio aside, is waited for, and time
     counts on from there: an application that takes longer is answered later, one that does something else
@@ -52,8 +52,10 @@ def replay(recording: Recording) -> Step:
 
 
 def peer_of(recording: Recording) -> FakePeer:
-    """A peer with the sample rates of `recording`, which sends ends of answers if the recorded service
-    did."""
+    """Make a peer with the sample rates of `recording`.
+
+    It sends ends of answers if the recorded service did.
+    """
     tells_ends = any(
         isinstance(moment.what, ResponseEnd) or (isinstance(moment.what, Ready) and moment.what.extensions)
         for moment in recording.moments
@@ -67,9 +69,9 @@ def peer_of(recording: Recording) -> FakePeer:
 
 
 async def perform(session: RealtimeSession, recording: Recording) -> None:
-    """The client's part of `recording`, spoken into `session` when it was spoken then: audio and commands.
+    """Play the client's part of `recording` into `session`, audio and commands, at the recorded times.
 
-    Returns when it is through, or the session is over. Results of calls that are not open here are left out.
+    Returns at its end, or that of the session. Results of calls that are not open here are left out.
     """
     start = anyio.current_time()
     for moment in recording.moments:

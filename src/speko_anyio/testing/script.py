@@ -47,7 +47,7 @@ class Stage:
         self._block_failed = False
 
     def block_failed(self) -> None:
-        """The block fails or is cancelled: whatever fails here now is only the consequence."""
+        """Note that the block fails or is cancelled: later failures here are only consequences."""
         self._block_failed = True
 
     def start_soon(self, steps: Iterable[Step]) -> None:
@@ -76,7 +76,7 @@ class Stage:
             if whole and not peer.reactions:
                 peer.close()
         except Exception as exc:  # noqa: BLE001 - raised by `scripted`
-            # That the session ended while somebody was still talking in it is no failure of theirs.
+            # A step that was still sending when the session ended has not failed.
             if isinstance(exc, ConnectionClosed) and peer.core.state is not State.OPEN:
                 return
             if self.failure is None and not self._block_failed:
@@ -121,6 +121,6 @@ async def scripted(
             tasks.cancel_scope.cancel()
     finally:
         peer.stage = None
-        # What its failure made of the block is not told.
+        # It takes precedence over the exceptions that it caused in the block.
         if stage is not None and stage.failure is not None:
             raise stage.failure

@@ -28,7 +28,7 @@ TOKEN = "wst_0123456789abcdef"  # noqa: S105 - it opens nothing
 
 
 def grant(ws_url: str = "ws://speko.test/v1/sessions/s1/stream") -> SessionGrant:
-    """What a mint might answer; nothing listens at `ws_url`."""
+    """Make a grant such as a mint answers; nothing listens at `ws_url`."""
     return SessionGrant(
         session_id="s1",
         ws_url=ws_url,
@@ -40,8 +40,9 @@ def grant(ws_url: str = "ws://speko.test/v1/sessions/s1/stream") -> SessionGrant
 
 
 class FakeServer:
-    """The peer of one client whose stream is `stream`. It has no task: it acts when the client writes, and
-    when a test says so.
+    """The peer of one client whose stream is `stream`.
+
+    It has no task: it acts when the client writes, and when a test calls it.
 
     - `core`: the server's side; queue with its verbs, then `flush`.
     - `commands`: what the client said, in order; `on_command` is called with each.
@@ -95,7 +96,7 @@ class FakeServer:
         self.to_client.end()
 
     def client_left(self) -> None:
-        """The client has closed its side of the connection. Nobody here notices; `FakePeer` does."""
+        """Ignore that the client has closed its side of the connection; `FakePeer` does not."""
 
     def take_events(self) -> None:
         """Note what the core has understood of the client, and answer it."""
@@ -133,7 +134,7 @@ async def connected(
     within: float = 5.0,
     **options: Unpack[SessionOptions],
 ) -> AsyncGenerator[tuple[RealtimeSession, FakeServer], None]:
-    """A session over memory with its server; TimeoutError when the test takes longer than `within` s."""
+    """Open a session in memory; yields it and its server. TimeoutError after `within` seconds."""
     server = server or FakeServer()
     with anyio.fail_after(within):
         options.setdefault("stream", server.stream)

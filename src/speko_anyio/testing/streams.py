@@ -41,7 +41,7 @@ class Pipe:
         self.changed()
 
     def end(self) -> None:
-        """The writer has no more to say."""
+        """End the stream: the writer has no more data."""
         ended, self.eof = self.eof, True
         self.changed()
         if self.sink is not None and not ended and not self.broken:

@@ -84,7 +84,7 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
         """Which of the offered subprotocols is taken."""
 
     def open(self, request: Request, now: float = 0.0) -> SessionT:
-        """A new connection without any I/O."""
+        """Make a new connection without any I/O."""
         session = self._session_type(request, self._script, self._pace)
         self.sessions.append(session)
         session.start(now)
@@ -113,8 +113,10 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
             tasks.cancel_scope.cancel()
 
     async def handle(self, stream: ByteStream) -> None:
-        """Serve one client over `stream`, which is closed in the end. A broken connection is an end like any
-        other, so nothing is raised for it."""
+        """Serve one client over `stream`, which is closed in the end.
+
+        A broken connection raises nothing.
+        """
         async with stream:
             socket = ServerSocket()
             try:

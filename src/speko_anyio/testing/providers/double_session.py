@@ -38,7 +38,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @classmethod
     def to(cls, endpoint: Endpoint) -> Request:
-        """What a client sends that goes to `endpoint`."""
+        """Return the request of a client that connects to `endpoint`."""
         parts = urlsplit(endpoint.url)
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         return cls(target, endpoint.headers, endpoint.subprotocols)
@@ -49,11 +49,11 @@ class Request(msgspec.Struct, frozen=True):
         return urlsplit(self.target).path
 
     def header(self, name: str) -> str | None:
-        """The value of the header of that name, given in lower case."""
+        """Return the value of a header; `name` in lower case."""
         return next((value for key, value in self.headers if key.lower() == name), None)
 
     def query(self, name: str) -> str | None:
-        """The value of the query's parameter of that name."""
+        """Return the value of a query parameter."""
         return next(iter(parse_qs(urlsplit(self.target).query).get(name, ())), None)
 
 
@@ -70,8 +70,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Replies:
-    """What all connections of a double share: the replies that are left, what the user says, counters, and
-    handles."""
+    """What all connections of a double share: remaining replies, the user's words, counters, handles."""
 
     def __init__(self, replies: Sequence[Reply], *, then: Reply, user_says: Sequence[str]) -> None:
         self._replies = iter([steps(reply) for reply in replies])
@@ -82,11 +81,11 @@ class Replies:
         """With which a connection may resume another (Gemini)."""
 
     def next_reply(self) -> tuple[ReplyStep, ...]:
-        """What the next turn is answered with."""
+        """Return the answer to the next turn."""
         return next(self._replies, self._then)
 
     def next_words(self) -> str:
-        """What the user said in the next turn."""
+        """Return the user's words in the next turn."""
         return next(self._user_says, "Hello there.")
 
     def number(self, kind: str) -> int:
@@ -128,7 +127,7 @@ class DoubleSession(abc.ABC):
     # For the transport
 
     def start(self, now: float) -> None:
-        """The WebSocket is open."""
+        """Begin, once the WebSocket is open."""
         self._now = now
         self._opened()
 
@@ -149,12 +148,12 @@ class DoubleSession(abc.ABC):
         self.on_output()
 
     def receive_close(self, code: int, reason: str = "") -> None:
-        """The client's close, or 1006 when its connection broke. A session that was over stays as it was."""
+        """Receive the client's close, or 1006 if its connection broke. An ended session stays as it was."""
         if self.closed is None:
             self._end(code, reason)
 
     def advance(self, now: float) -> None:
-        """It is `now`: do what has become due."""
+        """Do what is due at `now`."""
         while self._plays and self._plays[0][0] <= now and self.closed is None:
             due, _, play = heapq.heappop(self._plays)
             self._now = due
@@ -166,7 +165,7 @@ class DoubleSession(abc.ABC):
         return self._plays[0][0] if self._plays else None
 
     def take(self) -> list[Output]:
-        """What has to be sent, in order."""
+        """Return what has to be sent, in order."""
         outputs, self._outputs = self._outputs, []
         return outputs
 
@@ -194,13 +193,13 @@ class DoubleSession(abc.ABC):
 
     @abc.abstractmethod
     def expire(self) -> None:
-        """The session has lasted as long as the provider lets it."""
+        """End a session that reached the provider's time limit."""
 
     # For the providers
 
     @abc.abstractmethod
     def _opened(self) -> None:
-        """The WebSocket is open: say what comes first."""
+        """Send what comes first once the WebSocket is open."""
 
     @abc.abstractmethod
     def _receive(self, message: Json) -> None:
@@ -208,7 +207,7 @@ class DoubleSession(abc.ABC):
 
     @abc.abstractmethod
     def _receive_nonsense(self) -> None:
-        """What came was no JSON object."""
+        """Answer a message that is not a JSON object."""
 
     def _send(self, message: Json) -> None:
         if self.closed is not None:
@@ -232,7 +231,7 @@ class DoubleSession(abc.ABC):
             heapq.heappush(self._plays, (self._now + delay, next(self._order), play))
 
     def _stop(self, play: Play | None) -> None:
-        """What is left of `play` does not happen."""
+        """Drop the rest of `play`."""
         self._plays = [entry for entry in self._plays if entry[2] is not play]
         heapq.heapify(self._plays)
 
@@ -244,7 +243,7 @@ class DoubleSession(abc.ABC):
         self._begin(play())
 
     def _play_common(self, step: ReplyStep) -> Play:
-        """A step that is the same everywhere."""
+        """Play a step that is the same for all providers."""
         match step:
             case Wait(seconds=seconds):
                 yield seconds

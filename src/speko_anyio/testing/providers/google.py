@@ -64,7 +64,7 @@ class GoogleSession(DoubleSession):
     # Auth comes with the request, and a wrong key is a close all the same
 
     def _opened(self) -> None:
-        """The client speaks first."""
+        """Send nothing: the client speaks first."""
 
     def expire(self) -> None:
         self.close(1001, _DEADLINE)
@@ -199,7 +199,7 @@ class GoogleSession(DoubleSession):
     # Turns
 
     def _user_cuts_in(self) -> None:
-        """The user speaks."""
+        """Interrupt the answer: the user speaks."""
         config = self.setup.get("realtimeInputConfig") or {}
         if config.get("activityHandling") == "NO_INTERRUPTION":
             return

@@ -1,4 +1,4 @@
-"""What a double hears, judged by the loudness of the audio it is sent; and its voice, which is a tone."""
+"""Speech detection by loudness for doubles, and their voice, which is a tone."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class SpeechEdge(NamedTuple):
 
 
 class Ear:
-    """Tells when speech starts and stops. Time is that of the audio, not of any clock: who stops sending
-    goes on speaking.
+    """Tells when speech starts and stops, in the time of the audio.
+
+    A client that stops sending audio is still speaking.
 
     - `silence_ms`: how long it must be quiet for speech to be over.
     - `padding_ms`: how much before the first loud moment belongs to the speech.
@@ -45,7 +46,7 @@ class Ear:
         self._quiet_ms = 0
 
     def hear(self, pcm: bytes) -> list[SpeechEdge]:
-        """What begins or ends within `pcm`."""
+        """Return the edges of speech within `pcm`."""
         turns: list[SpeechEdge] = []
         audio = self._rest + pcm
         whole = len(audio) - len(audio) % self._window
@@ -65,7 +66,7 @@ class Ear:
         return turns
 
     def forget(self) -> None:
-        """The audio so far does not count any more."""
+        """Forget the audio so far."""
         self.speaking = False
         self._rest = b""
         self._loud = 0

@@ -237,7 +237,7 @@ def _defaults(session_id: str, model: str) -> Json:
 
 
 def _problem(session: Json) -> str | None:
-    """The invalid value that voids the configuration; None if there is none."""
+    """Return the invalid value that voids the configuration; None if there is none."""
     transcription = session["audio"]["input"]["transcription"] or {}
     if transcription.get("model") == "gpt-realtime-whisper" and "prompt" in transcription:
         return "Prompt is not supported with 'gpt-realtime-whisper'."
@@ -251,7 +251,7 @@ def _problem(session: Json) -> str | None:
 
 
 def _unknown(value: Any, tree: Json | None, path: str) -> str | None:
-    """The path of the first field of `value` that `tree` has no place for."""
+    """Return the path of the first field of `value` that `tree` has no place for."""
     if tree is None or not isinstance(value, dict):
         return None
     for name, inner in value.items():

@@ -43,7 +43,7 @@ class Response:
 
 
 class RealtimeDoubleSession(DoubleSession, abc.ABC):
-    """See the top. Further for assertions:
+    """A connection of OpenAI's or xAI's double. Further attributes for assertions:
 
     - `config`: the session as the client configured it.
     - `truncations`: every ``conversation.item.truncate`` that was honoured: the item and its new end in ms.
@@ -111,11 +111,11 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
 
     @abc.abstractmethod
     def _item_is_done(self, item: Json) -> None:
-        """An item is complete."""
+        """Note a complete item."""
 
     @abc.abstractmethod
     def _talked_over(self, response: Response) -> None:
-        """The user spoke while `response` was generated, which has stopped."""
+        """Stop `response`, since the user spoke while it was generated."""
 
     @abc.abstractmethod
     def _response_done(self, response: Response, status: str, details: Json | None) -> None:
@@ -123,7 +123,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
 
     @abc.abstractmethod
     def _metadata(self, request: Json) -> Any:
-        """What a response has of the client's request for it."""
+        """Return the metadata of the client's request for a response."""
 
     def _id(self, kind: str) -> str:
         return f"{kind}_{self._script.number(kind)}"
@@ -395,7 +395,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         )
 
     def _cut(self, response: Response) -> None:
-        """The item that was being generated ends where it is."""
+        """End the item that is being generated."""
         if response.items and response.items[-1].json.get("status") == "in_progress":
             self._finish_item(response, response.items[-1], "incomplete")
 

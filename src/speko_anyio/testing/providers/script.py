@@ -43,8 +43,11 @@ class Wait:
 
 @dataclass(frozen=True)
 class Fail:
-    """The response fails, and the session goes on. `code` as the provider has it, None: one of its usual; on
-    Gemini it is the ``turnCompleteReason``, and there are no messages."""
+    """The response fails, and the session goes on.
+
+    `code` is the provider's; None is a usual one. On Gemini it is the ``turnCompleteReason``, and there are
+    no messages.
+    """
 
     code: str | None = None
     message: str = "The server had an error while processing your request."
@@ -69,8 +72,10 @@ class Silent:
 
 @dataclass(frozen=True)
 class Die:
-    """The connection is gone without a word, `after_ms` milliseconds after this step is reached. What follows
-    in the reply goes on meanwhile."""
+    """The connection breaks without a close, `after_ms` milliseconds after this step is reached.
+
+    The rest of the reply goes on meanwhile.
+    """
 
     after_ms: float = 0.0
 
@@ -124,7 +129,7 @@ Reply: TypeAlias = ReplyStep | Sequence[ReplyStep]
 
 
 def steps(reply: Reply) -> tuple[ReplyStep, ...]:
-    """The steps of `reply`."""
+    """Return the steps of `reply`."""
     return tuple(reply) if isinstance(reply, Sequence) else (reply,)
 
 

@@ -1,5 +1,7 @@
-"""A WebSocket server without I/O, straight over wsproto: it shares no code with the connections that doubles
-are used to test."""
+"""A WebSocket server without I/O, directly over wsproto.
+
+It shares no code with the connections that doubles are used to test.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ class ServerSocket:
             self.over = True
 
     def request(self) -> Request | None:
-        """The opening request, once it is here."""
+        """Return the opening request, once it is complete."""
         for event in self._ws.events():
             if isinstance(event, UpgradeRequest):
                 # Of the headers, those that make it an upgrade are wsproto's own affair.
@@ -58,11 +60,11 @@ class ServerSocket:
         return None
 
     def accept(self, subprotocol: str | None) -> bytes:
-        """The answer that opens the WebSocket."""
+        """Return the response that opens the WebSocket."""
         return self._ws.send(AcceptConnection(subprotocol=subprotocol))
 
     def refuse(self, status: int, body: str) -> bytes:
-        """The answer that does not."""
+        """Return the response that refuses the WebSocket."""
         content = body.encode()
         headers = [
             (b"content-type", b"application/json"),
@@ -73,7 +75,7 @@ class ServerSocket:
         return self._ws.send(rejection) + self._ws.send(RejectData(data=content, body_finished=True))
 
     def messages(self) -> Iterator[str | bytes]:
-        """The whole messages that came; pings are answered, see `replies`."""
+        """Return the complete messages that were received; for pings see `replies`."""
         for event in self._ws.events():
             if isinstance(event, Message):
                 self._pieces.append(event.data)
@@ -93,12 +95,12 @@ class ServerSocket:
         return bool(self._replies)
 
     def replies(self) -> bytes:
-        """What the protocol itself answers: pongs, and the close that answers a close."""
+        """Return the protocol's own answers: pongs, and the close that answers a close."""
         replies, self._replies = b"".join(self._replies), []
         return replies
 
     def frame(self, output: str | bytes | CloseMessage) -> bytes:
-        """A message, or the close, as bytes. Nothing once the client has closed."""
+        """Return a message, or the close, as bytes; nothing once the client has closed."""
         if self.closed is not None:
             return b""
         if isinstance(output, CloseMessage):
