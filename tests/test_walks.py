@@ -25,7 +25,7 @@ def walks() -> Any:
     del sys.modules["walks"]
 
 
-@pytest.mark.parametrize(("name", "calls"), [("openai", 162), ("xai", 169), ("google", 197)])
+@pytest.mark.parametrize(("name", "calls"), [("openai", 155), ("xai", 162), ("google", 190)])
 def test_seven_events_of_a_provider_reach_the_client(walks: Any, name: str, calls: int) -> None:
     walk = anyio.run(walks.provider_to_client, name)
     assert walks.EVENTS == 7

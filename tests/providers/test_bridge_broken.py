@@ -80,20 +80,22 @@ def held_audio_is_lost(patch: pytest.MonkeyPatch) -> None:
 
 
 def audio_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    tell = ClientOutput._tell_audio
+    tell = ClientOutput.tell_speech
 
-    def drop(output: ClientOutput, pcm: bytes) -> None:
+    def drop(output: ClientOutput, pcm: bytes, source_rate: int | None = None) -> None:
         if len(waiting(output._client)) < 2:
-            tell(output, pcm)
+            tell(output, pcm, source_rate)
 
-    patch.setattr(ClientOutput, "_tell_audio", drop)
+    patch.setattr(ClientOutput, "tell_speech", drop)
 
 
 def the_wrong_rate_is_said(patch: pytest.MonkeyPatch) -> None:
-    def tell(output: ClientOutput, pcm: bytes, sample_rate: int) -> None:
-        output._tell_audio(pcm)
+    tell = ClientOutput.tell_speech
 
-    patch.setattr(ClientOutput, "tell_speech", tell)
+    def unconverted(output: ClientOutput, pcm: bytes, source_rate: int | None = None) -> None:
+        tell(output, pcm)
+
+    patch.setattr(ClientOutput, "tell_speech", unconverted)
 
 
 PARTS: list[Patch] = [

@@ -67,17 +67,24 @@ class ClientOutput:
         else:
             self._on_told(frame)
 
-    def tell_speech(self, pcm: bytes, sample_rate: int) -> None:
-        """Queue more of what the provider says, at its rate; the end of it may be held back."""
-        if sample_rate != self._sample_rate or self._converter.resampling is not None:
-            pcm = self._converter.convert(pcm, sample_rate, self._sample_rate)
+    def tell_speech(self, pcm: bytes, source_rate: int | None = None) -> None:
+        """Queue more of what the provider says, at its rate, of which the end may be held back.
+
+        None as the rate is the client's own: of speech that was converted.
+        """
+        if source_rate is not None and (
+            source_rate != self._sample_rate or self._converter.resampling is not None
+        ):
+            pcm = self._converter.convert(pcm, source_rate, self._sample_rate)
         if pcm:
-            self._tell_audio(pcm)
+            try:
+                self._client.send_audio(pcm)
+            except SpekoError:
+                self._note_refusal()
 
     def end_speech(self) -> None:
         """Queue what was held back of the speech; whatever is told next comes behind it."""
-        if pcm := self._converter.flush():
-            self._tell_audio(pcm)
+        self.tell_speech(self._converter.flush())
 
     def cut_speech(self, interruption: Interruption) -> None:
         """Drop the rest of the speech, and the calls that nobody waits for any more."""
@@ -109,12 +116,6 @@ class ClientOutput:
         """Queue the end of an answer, after its speech."""
         self.end_speech()
         self.tell(ResponseEnd(end.status, as_told(end.reason, self._secrets)))
-
-    def _tell_audio(self, pcm: bytes) -> None:
-        try:
-            self._client.send_audio(pcm)
-        except SpekoError:
-            self._note_refusal()
 
     def _note_refusal(self) -> None:
         # A session that is over takes nothing either, and its `Close` is on its way.
