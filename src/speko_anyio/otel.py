@@ -174,7 +174,7 @@ class _SessionTelemetry(SessionObserver):
         self._unflushed = 0
         instruments.active.add(1, self._about)
 
-    # What is told
+    # Observing
 
     def sent(self, command: Command) -> None:
         self._count("sent", command)
@@ -330,7 +330,7 @@ class _SessionTelemetry(SessionObserver):
         for call_id in tuple(self._tools):
             self._end_tool(call_id, failure)
 
-    # The rest
+    # Spans and counters
 
     def _now(self) -> int:
         return self._clock() + self._offset

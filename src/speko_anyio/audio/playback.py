@@ -123,7 +123,7 @@ class Playback:
     def __repr__(self) -> str:
         return f"<Playback turn={self._turn} played={self.played_ms} ms buffered={self.buffered_ms} ms>"
 
-    # Into it
+    # Writing
 
     def feed(self, frame: Frame) -> None:
         """Take a frame of any kind: audio waits to be played, an interruption flushes, `Close` is the end."""
@@ -186,7 +186,7 @@ class Playback:
             self._drain_resampler()
             self._ended = True
 
-    # Out of it
+    # Reading
 
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes of PCM16, padded with silence. Never waits.
@@ -227,7 +227,7 @@ class Playback:
                 self._nothing_held_back()
         return flushed
 
-    # What has become of it
+    # State
 
     @property
     def played_ms(self) -> int:

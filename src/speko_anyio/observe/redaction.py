@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, assert_never
 
-from ..protocol.commands import AudioIn, Command, ToolResult
+from ..protocol.commands import (
+    AudioIn,
+    Clear,
+    Command,
+    Commit,
+    EndTurn,
+    Interrupt,
+    ToolResult,
+    UpgradeRequest,
+)
 from ..protocol.frames import (
     Audio,
     Close,
@@ -82,5 +91,7 @@ def describe(event: Frame | Command, secrets: Iterable[str] = ()) -> str:
             return f"{name}: in {seconds:g} s"
         case Close(code=code, reason=text, initiated_by=who):
             return f"{name}: {code} {quote(text, secrets)}, by {who}"
-        case _:
+        case Commit() | Clear() | EndTurn() | Interrupt() | UpgradeRequest():
             return name
+        case _:
+            assert_never(event)

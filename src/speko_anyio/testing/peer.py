@@ -20,7 +20,6 @@ from ..protocol.extensions import USAGE
 from ..protocol.frames import (
     Audio,
     Close,
-    ErrorFrame,
     Expiring,
     Frame,
     Interruption,
@@ -28,11 +27,9 @@ from ..protocol.frames import (
     ResponseEnd,
     ResponseStatus,
     Role,
-    ServerToolCall,
     ToolCall,
     Transcript,
     Unknown,
-    Usage,
 )
 from ..protocol.mint import SessionConfig
 from .script import Stage, Step
@@ -330,30 +327,13 @@ class FakePeer(FakeServer):
             self.to_client.write(data)
 
     def _queue(self, frame: Frame) -> None:
-        core = self.core
         match frame:
-            case Audio(pcm=pcm):
-                core.send_audio(pcm)
-            case Transcript(role=role, text=text, final=final):
-                core.send_transcript(role, text, final=final)
-            case ToolCall(call_id=call_id, name=name, arguments=arguments):
-                core.send_tool_call(call_id, name, arguments)
-            case ServerToolCall(id=id, name=name, status=status):
-                core.send_server_tool_call(id, name, status)
-            case Interruption(at=at):
-                core.send_interruption(at)
-            case Usage(input_audio_tokens=heard, output_audio_tokens=spoken):
-                core.send_usage(heard, spoken)
-            case ResponseEnd(status=status, reason=reason):
-                core.send_response_end(status, reason)
-            case ErrorFrame(code=code, message=message):
-                core.send_error(code, message)
             case Unknown(raw=text):
                 self.malformed(text)
-            case Close(code=code, reason=reason):
-                self.close(code, reason)
             case Ready() | Expiring():
                 raise ValueError(f"a gateway does not send {frame} in the middle of a session; leave it out")
+            case _:
+                self.core.send(frame)
 
     def _lost(self, reason: str) -> None:
         self.core.receive_lost(reason)

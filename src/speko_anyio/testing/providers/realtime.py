@@ -80,7 +80,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
             "conversation.item.delete": self._delete,
         }
 
-    # What differs
+    # Differences between the providers
 
     @property
     @abc.abstractmethod
