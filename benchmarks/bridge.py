@@ -101,7 +101,7 @@ def core_table(figures: Figures) -> str:
                 f"{ratio.lower:.2f} to {ratio.upper:.2f}",
             )
         )
-    return table(("µs a message", "dialect", "bridged", "**added**", "ratio", "quartiles"), rows)
+    return table(("µs per message", "dialect", "bridged", "**added**", "ratio", "quartiles"), rows)
 
 
 def second_table(figures: Figures) -> str:
@@ -200,7 +200,7 @@ def report(figures: Figures, measured: Calls, *, about: dict[str, str], options:
         f"medians of {options['rounds']} rounds.\n\n"
         f"#### Latency of a piece of audio\n\n{latency_table(measured)}\n\n"
         f"#### CPU of a second of conversation\n\n{cpu_table(measured)}\n\n"
-        f"#### The cores alone, a message\n\n{core_table(figures)}\n\n"
+        f"#### The cores alone, per message\n\n{core_table(figures)}\n\n"
         f"#### The cores alone, a second of conversation\n\n{second_table(figures)}\n"
     )
 

@@ -137,7 +137,7 @@ def plot(figures: Figures) -> str:
     }
     panels = [Panel(title, list(_bars(figures, task))) for task, title in titles.items()]
     return draw(
-        "CPU time a message, as a multiple of speko-anyio's",
+        "CPU time per message, as a multiple of speko-anyio's",
         "960-byte audio frames and JSON messages; shorter is faster. "
         "Ratios carry over to other machines far better than µs.",
         panels,
@@ -182,7 +182,9 @@ def report(figures: Figures, *, rounds: int, about: dict[str, str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="CPU time a message, beside other libraries, in one run.")
+    parser = argparse.ArgumentParser(
+        description="CPU time per message, compared with other libraries in one run."
+    )
     parser.add_argument("--quick", action="store_true", help="a glance: few rounds, shorter timings")
     parser.add_argument("--rounds", type=int, help="how often each contender is timed (101; quick: 7)")
     parser.add_argument("--out", type=Path, help="folder for codec.json, codec.md and codec.svg")

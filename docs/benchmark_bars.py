@@ -1,7 +1,7 @@
-"""Draws the three comparisons of the landing page from the results of the benchmarks.
+"""Draw the three comparisons of the landing page from the results of the benchmarks.
 
 ``python docs/benchmark_bars.py`` writes ``benchmark-bars.svg`` beside this file; a test asserts that it
-matches the results that are committed.
+matches the committed results.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _ROW: Final = 24
 
 
 class Comparison(NamedTuple):
-    """A title, and the figures to compare: the least is the best."""
+    """A title and the figures to compare; the least is the best."""
 
     title: str
     results: str
     where: Mapping[str, str]
-    """What selects the figures among the results."""
+    """Fields that the figures must have."""
     scale: float
-    """Turns a figure into microseconds."""
+    """Factor from a figure to microseconds."""
     contenders: tuple[str, ...]
 
 
@@ -60,7 +60,7 @@ COMPARISONS: Final = (
 
 
 def figures(comparison: Comparison) -> dict[str, float]:
-    """The median of each contender in microseconds, the least first."""
+    """Return the median of each contender in microseconds, the least first."""
     results = json.loads((RESULTS / f"{comparison.results}.json").read_text(encoding="utf-8"))
     medians = {
         figure["contender"]: figure["median"] * comparison.scale
@@ -71,7 +71,7 @@ def figures(comparison: Comparison) -> dict[str, float]:
 
 
 def svg() -> str:
-    """The picture: one group of bars for each comparison, each with a scale of its own."""
+    """Return the picture: one group of bars for each comparison, each with its own scale."""
     body: list[str] = []
     y = 8
     for comparison in COMPARISONS:

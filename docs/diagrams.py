@@ -1,4 +1,4 @@
-"""Draws the session's state machine from the table that drives it.
+"""Draw the session's state machine from the table that drives it.
 
 ``python docs/diagrams.py`` writes ``state-machine.svg`` and ``state-machine.md`` beside this file; a test
 asserts that what is committed is what the table gives. The places of states and arrows are set by hand, since
@@ -30,7 +30,7 @@ _PLACES: Final = {
 
 
 class _Route(NamedTuple):
-    """How an arrow runs, and where its label stands."""
+    """The path of an arrow and the position of its label."""
 
     path: str
     label_x: int
@@ -52,7 +52,7 @@ _ROUTES: Final = {
 
 
 def arcs() -> dict[tuple[State, State], list[Signal]]:
-    """The signals that lead from one state to another, by the two states, in the table's order."""
+    """Group the signals by the two states that they connect, in the table's order."""
     grouped: dict[tuple[State, State], list[Signal]] = {}
     for (state, signal), after in TRANSITIONS.items():
         grouped.setdefault((state, after), []).append(signal)
@@ -77,7 +77,7 @@ text {{ fill: #222 }}
 
 
 def svg() -> str:
-    """The picture."""
+    """Return the picture."""
     lines = [_START]
     for between, signals in arcs().items():
         lines.extend(_draw_arc(_ROUTES[between], signals))
@@ -106,7 +106,7 @@ def _draw_state(state: State) -> Iterator[str]:
 
 
 def markdown() -> str:
-    """The page: the picture, and every cell of the table."""
+    """Return the page: the picture and every cell of the table."""
     lines = [
         "<!-- Written by docs/diagrams.py from the table in speko_anyio.protocol.state; don't edit. -->",
         "",
@@ -128,7 +128,7 @@ def markdown() -> str:
 
 
 PAGES: Final = {"state-machine.svg": svg, "state-machine.md": markdown}
-"""What is generated, by file name."""
+"""The generators by file name."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Renews ``playground.png``: the playground in a real browser, after a question and its answer.
+"""Take the screenshot ``playground.png`` of the playground in a real browser, after a few questions.
 
 Run it from the project's root: ``python -m docs.playground_screenshot``.
 """

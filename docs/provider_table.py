@@ -1,8 +1,8 @@
-"""Writes down what each provider does with every parameter, command and frame of a session.
+"""Write a table of how each provider supports every parameter, command and frame of a session.
 
-``python docs/provider_table.py`` writes ``provider-table.md`` beside this file; a test asserts that what is
-committed is what the code gives. Nothing here knows the answers: the dialects are configured, talk with the
-doubles of their providers, and are watched.
+``python docs/provider_table.py`` writes ``provider-table.md`` beside this file; a test asserts that it is
+up to date. The contents are observed: the script configures the dialects, lets them talk with the doubles of
+their providers, and records their messages.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Json: TypeAlias = dict[str, Any]
 
 
 class Provider(NamedTuple):
-    """What there is of one."""
+    """Everything that the script needs of one provider."""
 
     title: str
     model: str
@@ -59,7 +59,7 @@ class Provider(NamedTuple):
     options: type[msgspec.Struct]
     endpoint: Callable[[SessionConfig], Endpoint]
     values: Json
-    """Of each of the options, one that is not the default."""
+    """For each option a value that is not the default."""
 
 
 _AS_OPENAI: Final = {
@@ -134,7 +134,7 @@ OTHER_MODELS: Final = {
     "thinking_budget": "gemini-2.5-flash-native-audio-latest",
     "thinking_level": "gemini-3.1-flash-live-preview",
 }
-"""For options that the model above does not take."""
+"""Models for options that the model above does not support."""
 
 PARAMETERS: Final[Json] = {
     "model": "another-model",
@@ -145,14 +145,14 @@ PARAMETERS: Final[Json] = {
     "output_sample_rate": 16_000,
     "tools": (ToolSpec(name="f", parameters={"properties": {"x": {"type": "string"}}}),),
 }
-"""Of each parameter, a value that is not the default."""
+"""For each parameter a value that is not the default."""
 
 
 # Configurations
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What stands in a message, by its path; lists are taken as they are."""
+    """Flatten a message to its values by path; lists stay as they are."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from leaves(inner, f"{path}.{name}" if path else name)
@@ -161,7 +161,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def opening(name: str, config: SessionConfig, options: Json) -> tuple[Json, tuple[str, ...]]:
-    """All that is said up to the first of the user's audio, by path; and the dialect's notes."""
+    """Collect all values sent up to the user's first audio, by path, and the dialect's notes."""
     provider = PROVIDERS[name]
     dialect = provider.dialect(config, options=provider.options(**options))
     endpoint = provider.endpoint(config)
@@ -176,7 +176,7 @@ def opening(name: str, config: SessionConfig, options: Json) -> tuple[Json, tupl
 
 
 def change(name: str, before: tuple[SessionConfig, Json], after: tuple[SessionConfig, Json]) -> str:
-    """Where the second configuration shows in what is said, and what the dialect notes about it."""
+    """Find where the second configuration changes the messages, and the dialect's notes on it."""
     old, old_notes = opening(name, *before)
     new, new_notes = opening(name, *after)
     paths = [path for path in {**old, **new} if old.get(path, ...) != new.get(path, ...)]
@@ -192,7 +192,7 @@ _BLOB: Final = "realtimeInput.audio.data"
 
 
 def _whole(path: str, old: Json, new: Json) -> str:
-    """The longest way along `path` at which only one of the two has anything."""
+    """Return the shortest prefix of `path` that only one of the two contains."""
     parts = path.split(".")
     for size in range(1, len(parts)):
         start = ".".join(parts[:size])
@@ -203,7 +203,7 @@ def _whole(path: str, old: Json, new: Json) -> str:
 
 
 def _together(paths: Sequence[str]) -> list[str]:
-    """`paths` without repetition, and instead of several of one object that object."""
+    """Remove repetitions from `paths`, and replace several paths of an object by the object's."""
     parents = collections.Counter(path.rpartition(".")[0] for path in dict.fromkeys(paths))
     objects = {parent for parent, count in parents.items() if parent and (count > 1 or parent in paths)}
     joined = (path.rpartition(".")[0] if path.rpartition(".")[0] in objects else path for path in paths)
@@ -211,7 +211,7 @@ def _together(paths: Sequence[str]) -> list[str]:
 
 
 def parameter_rows() -> Iterator[list[str]]:
-    """The table of the parameters."""
+    """Return the rows of the parameters."""
     for parameter, value in PARAMETERS.items():
         cells = []
         for name, provider in PROVIDERS.items():
@@ -223,7 +223,7 @@ def parameter_rows() -> Iterator[list[str]]:
 
 
 def option_rows(name: str) -> Iterator[list[str]]:
-    """The table of one provider's options."""
+    """Return the rows of one provider's options."""
     provider = PROVIDERS[name]
     for field in msgspec.structs.fields(provider.options):
         model = OTHER_MODELS.get(field.name, provider.model)
@@ -236,7 +236,7 @@ def option_rows(name: str) -> Iterator[list[str]]:
 
 
 class Mode(NamedTuple):
-    """A provider, with turns that it ends by itself or not."""
+    """A provider that ends turns itself, or not."""
 
     provider: str
     turns: str
@@ -252,7 +252,7 @@ TWO_CALLS: Final = CallTools([("f", {"x": "1"}), ("f", {"x": "2"})])
 
 
 class Talk(Joined[Any]):
-    """One conversation; `by_command` holds what a command gave by itself, with the command's name."""
+    """One conversation; `by_command` holds the messages that a command caused, by its name."""
 
     def __init__(self, mode: Mode, replies: Sequence[Any] = (), *, speed: float = 20.0) -> None:
         provider = PROVIDERS[mode.provider]
@@ -269,14 +269,14 @@ class Talk(Joined[Any]):
         self.run(0.0)
 
     def ask(self) -> None:
-        """A whole turn, up to the beginning of its answer."""
+        """Send a whole turn, up to the beginning of its answer."""
         self.speak(pause=True)
         if self.mode.turns == "manual":
             self.dialect.commit()
         self.run(0.0)
 
     def command(self, name: str, act: Callable[[], None]) -> list[Json]:
-        """What is said because of it."""
+        """Return the messages that it causes."""
         said, told = len(self.session.received), len(self.told)
         act()
         self.run(0.0)
@@ -286,7 +286,7 @@ class Talk(Joined[Any]):
 
 
 def kind(message: Json | CloseMessage) -> str:
-    """What a reader looks up in the provider's documentation."""
+    """Return the name to look up in the provider's documentation."""
     if isinstance(message, CloseMessage):
         return "the close of the WebSocket"
     if "type" in message:
@@ -300,19 +300,19 @@ def kind(message: Json | CloseMessage) -> str:
 
 
 def is_silence(message: Json) -> bool:
-    """Whether `message` is audio in which nothing is heard."""
+    """Return whether `message` is silent audio."""
     blob = message.get("audio") or message.get("realtimeInput", {}).get("audio", {}).get("data")
     return blob is not None and not any(base64.b64decode(blob))
 
 
 def said(messages: Sequence[Json]) -> str:
-    """The messages of the client, each kind once in a row."""
+    """Describe the client's messages without consecutive repetitions."""
     kinds = [kind(message) + (" (silence)" if is_silence(message) else "") for message in messages]
     return ", ".join(name for name, _ in itertools.groupby(kinds)) or "no message; it acts locally"
 
 
 def commands(mode: Mode) -> Iterator[tuple[str, str]]:
-    """Each command of a Speko client, and what the provider hears of it."""
+    """Return each command and the messages that it sends."""
     talk = Talk(mode)
     pcm = tone(0.5, talk.dialect.input_sample_rate)
     yield "audio", said(talk.command("audio", lambda: talk.dialect.send_audio(pcm)))
@@ -340,14 +340,14 @@ def commands(mode: Mode) -> Iterator[tuple[str, str]]:
 
 
 def command_rows() -> Iterator[list[str]]:
-    """The table of the commands."""
+    """Return the rows of the commands."""
     columns = [dict(commands(mode)) for mode in MODES]
     for name in columns[0]:
         yield [name, *(column[name] for column in columns)]
 
 
 def label(frame: Any) -> str:
-    """The kind of frame, as finely as they differ."""
+    """Return the kind of a frame, as detailed as the table."""
     match frame:
         case Transcript(role=role, final=final):
             return f"`Transcript` {role}, {'final' if final else 'partial'}"
@@ -357,7 +357,7 @@ def label(frame: Any) -> str:
 
 
 def conversations(name: str) -> Iterator[Talk]:
-    """Between them, everything that a provider can say."""
+    """Play conversations that together contain every message of a provider."""
     auto = Mode(name, "auto")
     talk = Talk(
         auto, [[RunTool("search"), Say("Hello there, it is sunny.", 1.0)], Say("Yes.", 0.2), TWO_CALLS]
@@ -419,7 +419,7 @@ OVER: Final = "the loss of the connection"
 
 
 def causes(name: str) -> dict[str, list[str]]:
-    """For each kind of frame, what it comes of."""
+    """Return the messages that produce each kind of frame."""
     found: dict[str, list[str]] = {frame: [] for frame in FRAMES}
     for talk in conversations(name):
         own = {id(told.frame): f"the command `{command}`" for command, told in talk.by_command}
@@ -433,7 +433,7 @@ def causes(name: str) -> dict[str, list[str]]:
 
 
 def without_frame(name: str) -> list[str]:
-    """The kinds of messages of the provider that never gave any."""
+    """Return the kinds of messages that never produced a frame."""
     giving = {cause for places in causes(name).values() for cause in places}
     heard = {kind(message) for talk in conversations(name) for message in talk.session.sent}
     if name != "google":
@@ -442,7 +442,7 @@ def without_frame(name: str) -> list[str]:
 
 
 def frame_rows() -> Iterator[list[str]]:
-    """The table of the frames."""
+    """Return the rows of the frames."""
     columns = [causes(name) for name in PROVIDERS]
     for frame in FRAMES:
         yield [frame, *(", ".join(column[frame]) or "never" for column in columns)]
@@ -452,7 +452,7 @@ def frame_rows() -> Iterator[list[str]]:
 
 
 def table(head: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     yield "| " + " | ".join(head) + " |"
     yield "|---" * len(head) + "|"
     for row in rows:
@@ -460,7 +460,7 @@ def table(head: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
 
 
 def markdown() -> str:
-    """The page."""
+    """Return the page."""
     titles = [provider.title for provider in PROVIDERS.values()]
     lines = [
         "<!-- Written by docs/provider_table.py, which watches the code; don't edit. -->",

@@ -123,7 +123,7 @@ def _show_as_method(member: griffe.Attribute, owner: griffe.Class) -> None:
 
 
 def _fields(struct: griffe.Class) -> list[griffe.Attribute]:
-    """The fields of the class and its bases, in the order of the constructor."""
+    """Return the fields of the class and its bases, in the order of the constructor."""
     fields = {field.name: field for base in reversed(_parents(struct)) for field in _fields(base)}
     for member in struct.members.values():
         if isinstance(member, griffe.Attribute) and "instance-attribute" in member.labels:
@@ -132,7 +132,7 @@ def _fields(struct: griffe.Class) -> list[griffe.Attribute]:
 
 
 def _says(struct: griffe.Class, option: str) -> bool:
-    """Whether the class statement, or that of a base, has ``option=True``."""
+    """Return whether the class statement, or that of a base, has ``option=True``."""
     own = struct.keywords.get(option)
     if own is not None:
         return str(own) == "True"
@@ -140,7 +140,7 @@ def _says(struct: griffe.Class, option: str) -> bool:
 
 
 def _default(value: Any) -> Any:
-    """The default, also that of ``msgspec.field``; a default factory is shown as its call."""
+    """Return the default, also that of ``msgspec.field``; show a default factory as its call."""
     if isinstance(value, griffe.ExprCall) and value.function.canonical_path == "msgspec.field":
         for argument in value.arguments:
             if isinstance(argument, griffe.ExprKeyword):

@@ -1,4 +1,4 @@
-"""Draws the timeline of a conversation with a fake gateway, in no time: virtual time.
+"""Draw the timeline of a conversation with a fake gateway, on virtual time.
 
 ``python docs/timeline.py`` writes ``timeline.svg`` beside this file; a test asserts that what is committed is
 what this gives.
@@ -20,19 +20,19 @@ PICTURE: Final = Path(__file__).parent / "timeline.svg"
 
 
 async def get_weather(city: str) -> str:
-    """Tomorrow's weather in a city."""
+    """Look up tomorrow's weather in a city."""
     await anyio.sleep(0.9)
     return f"rain in {city}"
 
 
 async def get_traffic(city: str) -> str:
-    """The traffic in a city."""
+    """Look up the traffic in a city."""
     await anyio.sleep(1.5)
     return f"queues in {city}"
 
 
 async def gateway(peer: FakePeer) -> None:
-    """What the service does: a question with two tools, an interruption, a goodbye."""
+    """Play the service: a question with two tools, an interruption, a goodbye."""
     await peer.expect(Commit)
     await anyio.sleep(0.18)
     peer.transcript("user", "What will the weather be in Oslo tomorrow? Do I need an umbrella?")
@@ -68,7 +68,7 @@ async def speak(session: RealtimeSession, seconds: float, seed: int) -> None:
 
 
 async def conversation() -> Recording:
-    """The whole session, recorded."""
+    """Record the whole session."""
     recorder = Recorder()
     async with fake_session(gateway, tools=[get_weather, get_traffic], observer=recorder) as (session, _):
         await anyio.sleep(0.4)
@@ -82,7 +82,7 @@ async def conversation() -> Recording:
 
 
 def svg() -> str:
-    """The picture."""
+    """Return the picture."""
     backend, options = virtual_backend("asyncio")
     recording = anyio.run(conversation, backend=backend, backend_options=options)
     return draw_timeline(recording, title="A question, two tools, an interruption")

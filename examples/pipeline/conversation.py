@@ -1,4 +1,4 @@
-"""One session of the bot: a task reads, another answers, and one shows what was heard so far."""
+"""One session of the bot, with tasks that read commands, answer, and send partial transcripts."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from speko_anyio.protocol import AudioIn, Clear, Commit, ConnectionClosed, EndTu
 from speko_anyio.protocol.frames import ResponseStatus
 
 CHUNK: Final = 0.04
-"""Seconds of one audio message."""
+"""Seconds of audio in one message."""
 
 LEAD: Final = 0.4
-"""Seconds of audio that are sent ahead of playback: what the voice has for its next sentence."""
+"""Seconds of audio sent ahead of playback, while the next sentence is synthesized."""
 
 TOOL_TIMEOUT: Final = 30.0
 MAX_TOOL_ROUNDS: Final = 5
-"""Times in a row that the model may ask for tools."""
+"""How often in a row the model may call tools."""
 
 TOKENS_PER_SECOND: Final = 10
-"""Of audio, as this bot bills it."""
+"""Of audio, as reported in the usage."""
 
 
 class Reply:
-    """One answer, from the end of the user's turn until it was played."""
+    """One answer, from the end of the user's turn until the answer has been played."""
 
     def __init__(self, pcm: bytes) -> None:
         self.pcm = pcm
@@ -41,12 +41,12 @@ class Reply:
         self.seconds = 0.0
         """Of audio sent."""
         self.played_at = 0.0
-        """When the client will have played it."""
+        """The time at which the client will have played the audio sent so far."""
         self.scope = anyio.CancelScope()
 
 
 class Conversation:
-    """Runs one session; `run` returns when the session is over."""
+    """Run one session; `run` returns when the session has ended."""
 
     def __init__(self, session: ServerSession, engines: Engines) -> None:
         self._session = session
@@ -55,7 +55,7 @@ class Conversation:
         self._messages: list[Message] = []
         if session.config.system_prompt:
             self._messages.append(Message("system", session.config.system_prompt))
-        self._reply: Reply | None = None  # that can be interrupted
+        self._reply: Reply | None = None  # the one that can be interrupted
         self._showing = anyio.CancelScope()
         self._unheard = b""
         self._results: dict[str, MemoryObjectSendStream[str]] = {}
@@ -81,7 +81,7 @@ class Conversation:
                     case Interrupt():
                         await self._interrupt()
                     case ToolResult(call_id=call_id, output=output):
-                        # One that nobody waits for came too late, or was made up.
+                        # Ignore a result that arrives too late or has an unknown id.
                         if (waiting := self._results.pop(call_id, None)) is not None:
                             waiting.send_nowait(output)
             self._tasks.cancel_scope.cancel()
@@ -101,25 +101,25 @@ class Conversation:
                 self._tasks.start_soon(self._answer, self._reply)
 
     async def _interrupt(self) -> None:
-        """Stop the answer, if there is one that the user may still hear."""
+        """Stop the current answer, if any."""
         if (reply := self._reply) is None:
             return
         self._reply = None
-        # In this order: once its task is cancelled it sends nothing more, and the rest can be dropped.
+        # In this order: the cancelled task sends no more audio behind the interruption.
         reply.scope.cancel()
         await self._session.send_interruption()
         if not reply.heard:
-            # The user had only paused: what they said before belongs to what they say now.
+            # The user only paused, so what they said before belongs to the new turn.
             limit = byte_count(LONGEST, self._session.input_sample_rate)
             self._unheard = reply.pcm[-limit:]
         else:
             await self._conclude(reply, "interrupted")
 
     async def _show(self, pcm: bytes, scope: anyio.CancelScope) -> None:
-        """Send what was said so far as a partial transcript."""
-        # Nobody waits for it: the final transcript tells what is wrong, and the reader that the client left.
+        """Send the speech so far as a partial transcript."""
+        # Errors can be ignored: the final transcript reports them, and `run` notices when the client leaves.
         with scope, suppress(EngineError, ConnectionClosed):
-            if text := await self._engines.ears.hear(pcm, self._session.input_sample_rate):
+            if text := await self._engines.recognizer.transcribe(pcm, self._session.input_sample_rate):
                 await self._session.send_transcript("user", text, final=False)
 
     async def _answer(self, reply: Reply) -> None:
@@ -130,14 +130,14 @@ class Conversation:
             except EngineError as error:
                 await self._session.send_error(error.code, str(error))
                 status = "failed"
-            # Until it was played it can be interrupted.
+            # The answer can be interrupted until it has been played.
             await anyio.sleep_until(reply.played_at)
-            # From here on `_interrupt` leaves it alone, so nothing below is cancelled half-way.
+            # From here on `_interrupt` ignores this answer, so the calls below are not cancelled half-way.
             self._reply = None
             await self._conclude(reply, status)
 
     async def _hear(self, reply: Reply) -> None:
-        text = await self._engines.ears.hear(reply.pcm, self._session.input_sample_rate)
+        text = await self._engines.recognizer.transcribe(reply.pcm, self._session.input_sample_rate)
         reply.heard = True
         await self._session.send_transcript("user", text, final=True)
         if text:
@@ -147,7 +147,7 @@ class Conversation:
     async def _think(self, reply: Reply) -> None:
         for _ in range(MAX_TOOL_ROUNDS):
             requests: list[ToolRequest] = []
-            answer = self._engines.mind.answer(self._messages, self._session.config.tools)
+            answer = self._engines.model.answer(self._messages, self._session.config.tools)
             async with aclosing(answer) as parts:
                 async for part in parts:
                     if isinstance(part, ToolRequest):
@@ -162,20 +162,20 @@ class Conversation:
 
     async def _say(self, sentence: str, reply: Reply) -> None:
         rate = self._session.output_sample_rate
-        pcm = await self._engines.voice.speak(sentence, rate)
+        pcm = await self._engines.voice.synthesize(sentence, rate)
         reply.said = f"{reply.said} {sentence}".lstrip()
         await self._session.send_transcript("assistant", reply.said, final=False)
         size = byte_count(CHUNK, rate)
         for start in range(0, len(pcm), size):
             chunk = pcm[start : start + size]
-            # At the pace of playback, so that this task lives, and can be interrupted, while it is heard.
+            # In real time, so that this task runs, and can be cancelled, while the user hears the answer.
             await anyio.sleep_until(reply.played_at - LEAD)
             await self._session.send_audio(chunk)
             reply.seconds += duration(chunk, rate)
             reply.played_at = max(reply.played_at, anyio.current_time()) + duration(chunk, rate)
 
     async def _call(self, request: ToolRequest) -> str:
-        """Have the client run a tool; its output, or that there is none."""
+        """Let the client run a tool, and return its output or a message that there is none."""
         self._calls += 1
         call_id = f"call-{self._calls}"
         waiting, result = anyio.create_memory_object_stream[str](1)
@@ -189,9 +189,9 @@ class Conversation:
         return f"{request.name} gave no answer in {TOOL_TIMEOUT:g} seconds"
 
     async def _conclude(self, reply: Reply, status: ResponseStatus) -> None:
-        """Send the final transcript, even of an answer that was cut off, its usage, and its end."""
+        """Send the final transcript, the usage and the end of an answer, also after an interruption."""
         if reply.said:
-            # As far as it was said: the model should not believe that the user heard the rest.
+            # Only the spoken part: the model must not believe that the user heard the rest.
             self._messages.append(Message("assistant", reply.said))
             await self._session.send_transcript("assistant", reply.said, final=True)
         heard = duration(reply.pcm, self._session.input_sample_rate) if reply.heard else 0.0

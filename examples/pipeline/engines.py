@@ -1,7 +1,7 @@
-"""What the bot needs of speech to text, a language model and text to speech: protocols of one method each.
+"""Protocols for the engines of the bot: speech to text, a language model and text to speech.
 
-All are cancelled when the user talks over the bot: they may be left at any ``await``. What is wrong with an
-engine is an `EngineError`; anything else that it raises is taken for a bug, and ends the session.
+Each call is cancelled when the user interrupts the bot. An engine raises `EngineError` for its failures; any
+other exception is considered a bug and ends the session.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from speko_anyio.protocol.mint import ToolSpec
 
 
 class EngineError(Exception):
-    """An engine can't do its work now; the client is told `code` and the message, and the session goes on."""
+    """An engine failed. The client receives `code` and the message, and the session continues."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -21,14 +21,14 @@ class EngineError(Exception):
 
 
 class Message(NamedTuple):
-    """One line of the conversation."""
+    """One message of the conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
     text: str
 
 
 class ToolRequest(NamedTuple):
-    """The model wants a function of the client's to be run."""
+    """The model calls a tool of the client."""
 
     name: str
     arguments: str
@@ -36,8 +36,8 @@ class ToolRequest(NamedTuple):
 
 
 class SpeechToText(Protocol):
-    async def hear(self, pcm: bytes, sample_rate: int) -> str:
-        """What is said in `pcm`, PCM16 mono; empty when nothing is."""
+    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
+        """Return the text of `pcm`, which is PCM16 mono; empty if it contains no speech."""
         ...
 
 
@@ -45,19 +45,19 @@ class LanguageModel(Protocol):
     def answer(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec]
     ) -> AsyncGenerator[str | ToolRequest, None]:
-        """What to say next, by sentences. After a `ToolRequest` it is asked again, with the results."""
+        """Yield sentences and tool calls. After a `ToolRequest` it is called again with the results."""
         ...
 
 
 class TextToSpeech(Protocol):
-    async def speak(self, text: str, sample_rate: int) -> bytes:
-        """PCM16 mono of `text`."""
+    async def synthesize(self, text: str, sample_rate: int) -> bytes:
+        """Return `text` as speech, PCM16 mono."""
         ...
 
 
 class Engines(NamedTuple):
-    """One of each; shared by all sessions."""
+    """One engine of each kind, shared by all sessions."""
 
-    ears: SpeechToText
-    mind: LanguageModel
+    recognizer: SpeechToText
+    model: LanguageModel
     voice: TextToSpeech

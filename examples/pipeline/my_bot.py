@@ -1,13 +1,12 @@
-"""A voice bot of your own, speech to text to a language model to speech, served by a gateway.
+"""A voice bot made of speech to text, a language model and text to speech, served by a gateway.
 
-Its engines need no account (the extras cli, gateway and local). In this folder,
+Its engines need no account (the extras cli, gateway and local). Serve it from this directory with
 
     speko-anyio serve --handler my-bot=my_bot:bot
 
-serves it; so does ``python my_bot.py [PORT]``, which shows how a program of yours would. Both print what to
-type into another shell, and there ``speko-anyio say --say "Hello!" --provider my-bot`` asks it. To make it
-yours, write the three engines of `engines.py` for the services that you use. docs/handlers.md explains it
-step by step.
+or with ``python my_bot.py [PORT]``, which shows how to do it in your own program. Paste the printed
+``export`` line into another shell, and run ``speko-anyio say --say "Hello!" --provider my-bot`` there. To use other
+services, write your own engines for `engines.py`. docs/handlers.md explains the bot step by step.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from speko_anyio.gateway import Gateway, ServerSession, running_gateway
 
 
 class MyBot(anyio.AsyncContextManagerMixin):
-    """The handler. The gateway enters it when it starts: the engines live as long as it serves."""
+    """The handler. The gateway enters it at startup, so all sessions share the engines."""
 
     def __init__(self, open_engines: Callable[[], AbstractAsyncContextManager[Engines]]) -> None:
         self._open_engines = open_engines

@@ -1,4 +1,4 @@
-"""Engines that need no account: the offline voice's ears and mouth (extra ``local``), and a small mind."""
+"""Engines that need no account: the offline voice (extra ``local``) and a model made of a few rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PHRASES = Grammar(
     ("hello", "tell me a story", "what is the weather in <city>"),
     {"city": ("paris", "oslo", "london")},
 )
-"""What the recogniser expects; it makes the best of anything else."""
+"""The phrases that the recogniser expects; it guesses at anything else."""
 
 STORY = (
     "Once there was a bot that talked and talked.",
@@ -30,13 +30,13 @@ STORY = (
 )
 
 
-class OfflineEars:
-    """Recognises English in another process."""
+class OfflineRecognizer:
+    """Recognise English in another process."""
 
     def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer
 
-    async def hear(self, pcm: bytes, sample_rate: int) -> str:
+    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
         try:
             heard = await self._recognizer.hear(resample(pcm, sample_rate, SAMPLE_RATE), PHRASES)
         except RecognizerError as error:
@@ -44,8 +44,8 @@ class OfflineEars:
         return heard.text
 
 
-class ToyMind:
-    """Knows a story, and whom to ask for the weather."""
+class ToyModel:
+    """Tell a story, and call a tool for the weather."""
 
     async def answer(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec]
@@ -66,14 +66,14 @@ class ToyMind:
 
 
 class OfflineVoice:
-    """Speaks with espeak-ng, in a thread."""
+    """Speak with espeak-ng, in a thread."""
 
-    async def speak(self, text: str, sample_rate: int) -> bytes:
+    async def synthesize(self, text: str, sample_rate: int) -> bytes:
         return await anyio.to_thread.run_sync(speak_to_pcm, text, sample_rate)
 
 
 @asynccontextmanager
 async def offline_engines() -> AsyncIterator[Engines]:
-    """Start the recogniser's process, and end it with the block."""
+    """Start the recogniser's process, and stop it at the end of the block."""
     async with open_recognizer() as recognizer:
-        yield Engines(OfflineEars(recognizer), ToyMind(), OfflineVoice())
+        yield Engines(OfflineRecognizer(recognizer), ToyModel(), OfflineVoice())

@@ -1,4 +1,4 @@
-"""When the user talks, by loudness alone: enough for a quiet room, and to be replaced by a real detector."""
+"""Detect the user's turns by loudness. This works in a quiet room; use a real detector in production."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from speko_anyio.audio.pcm import byte_count, rms_dbfs
 
 # Seconds
 FRAME: Final = 0.02
-ONSET: Final = 0.06  # loud for so long is somebody talking; less is a click
-LEAD_IN: Final = 0.3  # before that, which is part of the turn: words begin softly
-PAUSE: Final = 0.5  # quiet for so long ends the turn
-LOOK: Final = 0.6  # into the turn, the first look at what was said so far
-LONGEST: Final = 15.0  # a turn, so that its memory is bounded
+ONSET: Final = 0.06  # loud audio of this length is speech; less is a click
+LEAD_IN: Final = 0.3  # audio before the onset that belongs to the turn, because words begin softly
+PAUSE: Final = 0.5  # silence of this length ends the turn
+LOOK: Final = 0.6  # from the start of the turn to the first `GoesOn`
+LONGEST: Final = 15.0  # a longer turn is split, so that its memory is bounded
 
 LOUD: Final = -45.0
 """dBFS."""
 
 
 class Started(NamedTuple):
-    """Somebody talks."""
+    """The user started to talk."""
 
 
 class GoesOn(NamedTuple):
-    """A good moment to show what was said so far."""
+    """The user is still talking; `pcm` is the turn so far."""
 
     pcm: bytes
 
 
 class Ended(NamedTuple):
-    """The turn is over."""
+    """The user finished the turn `pcm`."""
 
     pcm: bytes
 
@@ -39,7 +39,7 @@ Event: TypeAlias = Started | GoesOn | Ended
 
 
 class Turns:
-    """PCM in, turns out. Time is the audio itself, however fast it comes."""
+    """Convert PCM to turns. Time is measured in the audio, however fast it arrives."""
 
     def __init__(self, sample_rate: int) -> None:
         def size(seconds: float) -> int:
@@ -51,15 +51,15 @@ class Turns:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all audio since the last turn."""
+        """Discard all audio since the last turn."""
         self._unframed.clear()
         self._pcm = bytearray()
         self._talking = False
-        self._run = 0  # bytes in a row: loud ones before a turn, quiet ones in it
+        self._run = 0  # consecutive bytes: loud ones before a turn, quiet ones in it
         self._next_look = self._look
 
     def push(self, pcm: bytes) -> Iterator[Event]:
-        """Take whole samples, any number; what they mean. Iterate to the end: work is done on the way."""
+        """Take any number of whole samples, and yield what happened. Iterate to the end."""
         self._unframed += pcm
         while len(self._unframed) >= self._frame:
             frame = bytes(self._unframed[: self._frame])
@@ -67,7 +67,7 @@ class Turns:
             yield from self._take(frame)
 
     def end(self) -> Ended | None:
-        """The client says that the turn is over; None when nobody talked since the last one."""
+        """End the turn, as the client asked; return None if the user has not talked since the last turn."""
         ended = Ended(bytes(self._pcm + self._unframed)) if self._talking else None
         self.clear()
         return ended
@@ -88,6 +88,6 @@ class Turns:
             self._unframed += rest
             yield ended
         elif len(self._pcm) >= self._next_look:
-            # Each look hears the whole turn again, so they come at growing distances.
+            # Each one transcribes the whole turn again, so their distances grow.
             self._next_look = len(self._pcm) * 3 // 2
             yield GoesOn(bytes(self._pcm))

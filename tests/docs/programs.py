@@ -46,7 +46,7 @@ class Program:
 
 
 def programs(page: str) -> list[Program]:
-    """The Python blocks of a page in `docs`, in their order."""
+    """Return the Python blocks of a page in `docs`, in their order."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return [
         Program(page, number, match[1], text.count("\n", 0, match.start(1)))

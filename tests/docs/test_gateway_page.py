@@ -23,7 +23,7 @@ PAGE = (DOCS / "gateway.md").read_text(encoding="utf-8")
 
 
 def rows(section: str) -> dict[str, list[str]]:
-    """The tables of a section: the cells behind the first, by the name in it."""
+    """Return the rows of a section's tables, without the first cell, by its name."""
     text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     assert text, section
     found = [
@@ -33,7 +33,7 @@ def rows(section: str) -> dict[str, list[str]]:
 
 
 def shown(value: object) -> str:
-    """A default as the page has it."""
+    """Return a default as the page shows it."""
     match value:
         case None | () | {}:
             return "none"

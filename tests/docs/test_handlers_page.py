@@ -99,7 +99,7 @@ async def test_the_shy_parrot_stops_when_the_user_speaks_or_says_so() -> None:
 
 
 class Engines:
-    async def hear(self, pcm: bytes, sample_rate: int) -> str:
+    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
         return "hello"
 
     async def answer(self, messages: list[Any], tools: object) -> AsyncIterator[str]:
@@ -107,7 +107,7 @@ class Engines:
         yield "Good"
         yield "day."
 
-    async def speak(self, text: str, sample_rate: int) -> bytes:
+    async def synthesize(self, text: str, sample_rate: int) -> bytes:
         return bytes(960)
 
 

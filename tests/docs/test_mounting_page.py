@@ -120,7 +120,7 @@ class SaysBack:
 
 @asynccontextmanager
 async def relayed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[ClientConnection, SaysBack]]:
-    """A page that is connected to the relay, and the handler behind that."""
+    """Connect a page to the relay; also return the handler behind it."""
     handler = SaysBack()
     gateway = Gateway(handlers={"parrot": handler}, api_keys=[KEY])
     async with running_gateway(gateway) as url:

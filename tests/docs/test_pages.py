@@ -52,7 +52,7 @@ async def voice(session: ServerSession) -> None:
 
 @pytest.fixture
 def own_logging() -> Iterator[None]:
-    """A program may set up logging; afterwards it is as it was."""
+    """Restore logging, which a program may set up."""
     root, ours = logging.getLogger(), logging.getLogger("speko_anyio")
     handlers, levels = list(root.handlers), (root.level, ours.level)
     yield

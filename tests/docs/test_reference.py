@@ -50,7 +50,7 @@ def source(page: str) -> str:
 
 
 def shown(text: str) -> list[str]:
-    """What a page describes itself."""
+    """Return the names that a page describes itself."""
     return re.findall(r"^::: (\S+)$", text, re.MULTILINE)
 
 
@@ -88,7 +88,7 @@ def test_everything_is_described_once_and_can_be_imported() -> None:
 
 
 def signatures(site: Path) -> dict[str, str]:
-    """The signature of each class that has one, by the path of its import."""
+    """Return the signature of each class that has one, by its import path."""
     found = {}
     for page in (site / "reference").glob("*.html"):
         parts = re.split(r'<h3 id="(speko_anyio[\w.]*)"', page.read_text(encoding="utf-8"))

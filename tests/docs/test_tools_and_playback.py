@@ -35,7 +35,7 @@ MUMBLE = b"\x20" * 960
 
 
 async def voice(session: ServerSession) -> None:
-    """Calls the first tool it has and says the result; else says `VOICE`, to a commit or to `MUMBLE`.
+    """Call the first tool and say the result; without tools say `VOICE` after a commit or `MUMBLE`.
 
     Goes on after an answer, as real ones do: a program that waits for the session's end would wait forever.
     """

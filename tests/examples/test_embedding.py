@@ -57,7 +57,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType
 
 
 def talk_of(example: ModuleType) -> Talk:
-    """The example's client as a plain function."""
+    """Return the example's client as a plain function."""
     if hasattr(example, "talk"):
         return example.talk  # type: ignore[no-any-return]
     if example.__name__ == "trio_tasks":

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.anyio
 
 
 def speech(seconds: float) -> bytes:
-    """A tone: loud throughout, as syllables are not."""
+    """Return a tone, which is equally loud throughout, unlike syllables."""
     return array(
         "h", (round(9_000 * math.sin(index / 20)) for index in range(round(seconds * RATE)))
     ).tobytes()
@@ -77,7 +77,7 @@ class FakeEngines:
         self.broken = False
         self.deaf = False
 
-    async def hear(self, pcm: bytes, sample_rate: int) -> str:
+    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
         self.heard.append(duration(pcm, sample_rate))
         await anyio.sleep(0.1)
         if self.deaf:
@@ -90,7 +90,7 @@ class FakeEngines:
             await anyio.sleep(0.01)
             yield part
 
-    async def speak(self, text: str, sample_rate: int) -> bytes:
+    async def synthesize(self, text: str, sample_rate: int) -> bytes:
         await anyio.sleep(0.01)
         if self.broken:
             raise self._engines.EngineError("MUTE", "the voice is lost")
@@ -128,7 +128,7 @@ def talk(example: Callable[[str], ModuleType]) -> Talk:
 
 
 async def until(session: RealtimeSession, kind: type[Frame], count: int = 1) -> list[Frame]:
-    """The frames up to the `count`-th of a kind."""
+    """Return the frames up to the `count`-th of a kind."""
     frames: list[Frame] = []
     while sum(isinstance(frame, kind) for frame in frames) < count:
         frames.append(await session.receive())

@@ -30,7 +30,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def block(name: str) -> str:
-    """The shell commands behind the marker `name`."""
+    """Return the shell commands after the marker `name`."""
     match = re.search(rf"<!-- {name} -->\n```sh\n(.*?)\n```", README, re.DOTALL)
     assert match is not None
     return match[1]
