@@ -5,8 +5,8 @@ Its engines need no account (the extras cli, gateway and local). Serve it from t
     speko-anyio serve --handler my-bot=my_bot:bot
 
 or with ``python my_bot.py [PORT]``, which shows how to do it in your own program. Paste the printed
-``export`` line into another shell, and run ``speko-anyio say --say "Hello!" --provider my-bot`` there. To use other
-services, write your own engines for `engines.py`. docs/handlers.md explains the bot step by step.
+``export`` line into another shell, and run ``speko-anyio say --say "Hello!" --provider my-bot`` there. To use
+other services, write your own engines for `engines.py`. docs/handlers.md explains the bot step by step.
 """
 
 from __future__ import annotations
