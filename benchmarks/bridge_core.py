@@ -12,18 +12,13 @@ from typing import Any, Final, NamedTuple
 from measuring import Case
 
 from speko_anyio.audio.resample import Resampler
-from speko_anyio.protocol import NEED_DATA, Audio, AudioIn, Ready, ServerProtocol
+from speko_anyio.protocol import NEED_DATA, Audio, AudioIn, Ready, ServerProtocol, State
 from speko_anyio.protocol.mint import SampleRate, SessionConfig
 from speko_anyio.providers.bridge import Bridge
-from speko_anyio.providers.connection import (
-    GoogleConnection,
-    OpenAIConnection,
-    ProviderConnection,
-    XAIConnection,
-)
-from speko_anyio.providers.google import google_endpoint
-from speko_anyio.providers.openai import openai_endpoint
-from speko_anyio.providers.xai import xai_endpoint
+from speko_anyio.providers.connection import ProviderConnection
+from speko_anyio.providers.google import GoogleDialect, google_endpoint
+from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
+from speko_anyio.providers.xai import XAIDialect, xai_endpoint
 from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, XAIDouble, tone
 from speko_anyio.testing.providers.server_socket import ServerSocket
 
@@ -53,24 +48,30 @@ PROVIDERS: Final = {
     "openai": Provider(
         "OpenAI",
         "gpt-realtime-2.1",
-        lambda config: OpenAIConnection(
-            openai_endpoint("test-key", config.model, base_url=BASE_URL), config, clock=time.monotonic
+        lambda config: ProviderConnection(
+            openai_endpoint("test-key", config.model, base_url=BASE_URL),
+            OpenAIDialect(config, state=State.CONNECTING),
+            clock=time.monotonic,
         ),
         OpenAIDouble,
     ),
     "xai": Provider(
         "xAI",
         "grok-voice-latest",
-        lambda config: XAIConnection(
-            xai_endpoint("test-key", config.model, base_url=BASE_URL), config, clock=time.monotonic
+        lambda config: ProviderConnection(
+            xai_endpoint("test-key", config.model, base_url=BASE_URL),
+            XAIDialect(config, state=State.CONNECTING),
+            clock=time.monotonic,
         ),
         XAIDouble,
     ),
     "google": Provider(
         "Gemini",
         "gemini-3.8-live",
-        lambda config: GoogleConnection(
-            google_endpoint("test-key", base_url=BASE_URL), config, clock=time.monotonic
+        lambda config: ProviderConnection(
+            google_endpoint("test-key", base_url=BASE_URL),
+            GoogleDialect(config, state=State.CONNECTING),
+            clock=time.monotonic,
         ),
         GoogleDouble,
     ),

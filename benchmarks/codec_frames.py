@@ -26,7 +26,7 @@ from unittest import mock
 
 from measuring import Case
 
-from speko_anyio.protocol import byte_level, connection, framing, masking
+from speko_anyio.protocol import client_websocket, framing, masking, websocket
 from speko_anyio.protocol.commands import AudioIn, UpgradeRequest
 from speko_anyio.protocol.connection import ClientConnection, ServerConnection
 from speko_anyio.protocol.dialect import NEED_DATA
@@ -145,7 +145,7 @@ def _our_decode(session: ClientConnection | ServerConnection) -> Decode:
 
 def _without_c_masker() -> AbstractContextManager[object]:
     patches = ExitStack()
-    for module in (masking, byte_level, connection, framing):
+    for module in (masking, client_websocket, websocket, framing):
         patches.enter_context(mock.patch.object(module, "mask", masking.mask_in_python))
     return patches
 

@@ -32,9 +32,9 @@ import speko_anyio
 from speko_anyio import XAI, Audio, Google, OpenAI, RealtimeSession, Speko
 from speko_anyio.gateway import ProviderHandler, ServerSession, serve_session
 from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection
-from speko_anyio.protocol.dialect import CloseMessage
 from speko_anyio.protocol.engine import UpgradeRequest
 from speko_anyio.protocol.mint import SessionConfig, SessionGrant
+from speko_anyio.protocol.outbox import CloseMessage
 from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, XAIDouble, tone
 from speko_anyio.testing.providers.server_socket import ServerSocket
 

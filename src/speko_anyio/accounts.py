@@ -25,18 +25,13 @@ from .observe.observer import with_provider
 from .protocol.errors import LocalProtocolError
 from .protocol.mint import SessionConfig
 from .protocol.tokens import find_key_fault, strip_invisible
-from .providers.connection import (
-    ConnectionOptions,
-    GoogleConnection,
-    OpenAIConnection,
-    ProviderConnection,
-    XAIConnection,
-)
+from .providers.connection import ConnectionOptions, ProviderConnection, split_options
 from .providers.endpoint import AuthStyle, Endpoint
-from .providers.google import GoogleAuthStyle, GoogleOptions, google_endpoint
-from .providers.openai import OpenAIOptions, openai_endpoint
+from .providers.google import GoogleAuthStyle, GoogleDialect, GoogleOptions, google_endpoint
+from .providers.openai import OpenAIDialect, OpenAIOptions, openai_endpoint
 from .providers.options import merge_client_options
-from .providers.xai import XAIOptions, xai_endpoint
+from .providers.provider import DialectOptions, ProviderDialect
+from .providers.xai import XAIDialect, XAIOptions, xai_endpoint
 
 _OPENAI_OPTIONS: Final = OpenAIOptions()
 _XAI_OPTIONS: Final = XAIOptions()
@@ -90,7 +85,6 @@ class Provider(abc.ABC):
     def endpoint(self, model: str) -> Endpoint:
         """Where and how to connect; it holds the key. `LocalProtocolError` when something can't be used."""
 
-    @abc.abstractmethod
     def connection(
         self,
         config: SessionConfig,
@@ -106,6 +100,23 @@ class Provider(abc.ABC):
 
         `LocalProtocolError` when `config` or `metadata` can't be used.
         """
+        transport, rest = split_options(**options)
+        dialect = self._dialect(config, metadata, resumption, **rest)
+        return ProviderConnection(self._endpoint(config.model, resumption), dialect, **transport)
+
+    @abc.abstractmethod
+    def _dialect(
+        self,
+        config: SessionConfig,
+        metadata: Mapping[str, Any] | None,
+        resumption: str | None,
+        **options: Unpack[DialectOptions],
+    ) -> ProviderDialect:
+        """Make the dialect of `connection`, in the state CONNECTING."""
+
+    def _endpoint(self, model: str, resumption: str | None) -> Endpoint:
+        """Return where to connect for `connection`."""
+        return self.endpoint(model)
 
     def connect(
         self,
@@ -178,16 +189,15 @@ class OpenAI(Provider):
             self._api_key, model, base_url=self._base_url, path=self._path, auth=self._auth
         )
 
-    def connection(
+    def _dialect(
         self,
         config: SessionConfig,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        resumption: str | None = None,
-        **options: Unpack[ConnectionOptions],
-    ) -> OpenAIConnection:
+        metadata: Mapping[str, Any] | None,
+        resumption: str | None,
+        **options: Unpack[DialectOptions],
+    ) -> OpenAIDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
-        return OpenAIConnection(self.endpoint(config.model), config, options=wanted, **options)
+        return OpenAIDialect(config, options=wanted, **options)
 
 
 class XAI(Provider):
@@ -236,17 +246,18 @@ class XAI(Provider):
             auth=self._auth,
         )
 
-    def connection(
+    def _dialect(
         self,
         config: SessionConfig,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        resumption: str | None = None,
-        **options: Unpack[ConnectionOptions],
-    ) -> XAIConnection:
+        metadata: Mapping[str, Any] | None,
+        resumption: str | None,
+        **options: Unpack[DialectOptions],
+    ) -> XAIDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
-        endpoint = self.endpoint(config.model, conversation_id=resumption)
-        return XAIConnection(endpoint, config, options=wanted, **options)
+        return XAIDialect(config, options=wanted, **options)
+
+    def _endpoint(self, model: str, resumption: str | None) -> Endpoint:
+        return self.endpoint(model, conversation_id=resumption)
 
 
 class Google(Provider):
@@ -287,17 +298,15 @@ class Google(Provider):
     def endpoint(self, model: str) -> Endpoint:
         return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
 
-    def connection(
+    def _dialect(
         self,
         config: SessionConfig,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        resumption: str | None = None,
-        **options: Unpack[ConnectionOptions],
-    ) -> GoogleConnection:
+        metadata: Mapping[str, Any] | None,
+        resumption: str | None,
+        **options: Unpack[DialectOptions],
+    ) -> GoogleDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
-        endpoint = self.endpoint(config.model)
-        return GoogleConnection(endpoint, config, options=wanted, resumption_handle=resumption, **options)
+        return GoogleDialect(config, options=wanted, resumption_handle=resumption, **options)
 
 
 PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google)

@@ -16,7 +16,8 @@ from speko_anyio.protocol import AudioIn, LocalProtocolError
 from speko_anyio.protocol.connection import ClientConnection, ServerConnection
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.protocol.session import ClientProtocol, ServerProtocol
-from speko_anyio.providers.connection import GoogleConnection, OpenAIConnection, XAIConnection
+from speko_anyio.protocol.state import State
+from speko_anyio.providers.connection import ProviderConnection
 from speko_anyio.providers.google import GoogleDialect, google_endpoint
 from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
 from speko_anyio.providers.xai import XAIDialect, xai_endpoint
@@ -28,7 +29,9 @@ GOOGLE = SessionConfig(provider="google", model="gemini-3.8-live")
 
 
 def resampled() -> ResampledCore:
-    core = OpenAIConnection(openai_endpoint("sk-test", "gpt-realtime-2.1"), OPENAI)
+    core = ProviderConnection(
+        openai_endpoint("sk-test", "gpt-realtime-2.1"), OpenAIDialect(OPENAI, state=State.CONNECTING)
+    )
     return ResampledCore(core, input_sample_rate=16_000, output_sample_rate=16_000)
 
 
@@ -40,8 +43,12 @@ DOORS: dict[str, Callable[[], Callable[[Any], None]]] = {
     "OpenAIDialect": lambda: OpenAIDialect(OPENAI).send_audio,
     "XAIDialect": lambda: XAIDialect(XAI).send_audio,
     "GoogleDialect": lambda: GoogleDialect(GOOGLE).send_audio,
-    "XAIConnection": lambda: XAIConnection(xai_endpoint("x", "m"), XAI).send_audio,
-    "GoogleConnection": lambda: GoogleConnection(google_endpoint("x"), GOOGLE).send_audio,
+    "XAIConnection": lambda: (
+        ProviderConnection(xai_endpoint("x", "m"), XAIDialect(XAI, state=State.CONNECTING)).send_audio
+    ),
+    "GoogleConnection": lambda: (
+        ProviderConnection(google_endpoint("x"), GoogleDialect(GOOGLE, state=State.CONNECTING)).send_audio
+    ),
     "ResampledCore": lambda: resampled().send_audio,
     "Playback": lambda: Playback().write,
 }

@@ -23,8 +23,9 @@ from speko_anyio.protocol import (
     ResponseEnd,
 )
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.providers.connection import OpenAIConnection
-from speko_anyio.providers.openai import openai_endpoint
+from speko_anyio.protocol.state import State
+from speko_anyio.providers.connection import ProviderConnection
+from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
 
 SPEECH = b"\x10\x27\xf0\xd8" * 800
 """0.1 seconds at 16 kHz."""
@@ -35,7 +36,9 @@ class Peer:
 
     def __init__(self) -> None:
         config = SessionConfig(provider="openai", model="gpt-realtime-2.1")
-        inner = OpenAIConnection(openai_endpoint("key", "gpt-realtime-2.1"), config)
+        inner = ProviderConnection(
+            openai_endpoint("key", "gpt-realtime-2.1"), OpenAIDialect(config, state=State.CONNECTING)
+        )
         self.core = ResampledCore(inner, input_sample_rate=16_000, output_sample_rate=16_000)
         self._ws = WSConnection(ConnectionType.SERVER)
         self._ws.receive_data(self.core.data_to_send())

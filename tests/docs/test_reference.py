@@ -40,7 +40,7 @@ CONSTRUCTED = """
 OBTAINED = """
     speko_anyio.RealtimeSession speko_anyio.Realtime speko_anyio.FrameStream speko_anyio.SessionStats
     speko_anyio.Tool speko_anyio.APIStatusError speko_anyio.ConnectionClosed speko_anyio.Provider
-    speko_anyio.gateway.ServerSession speko_anyio.protocol.ByteLevel speko_anyio.protocol.Dialect
+    speko_anyio.gateway.ServerSession speko_anyio.protocol.WebSocketCore speko_anyio.protocol.Dialect
 """
 """Classes that only the library instantiates, and base classes: users don't call their constructors."""
 

@@ -45,6 +45,8 @@ NO_VERBS = {
         "handle_timeout",
     ),
     *("suspend_keepalive", "resume_keepalive"),
+    # A byte level's, to its dialect
+    *("opened", "fail_handshake", "violated", "too_big", "stop_sending", "run_timer"),
 }
 
 

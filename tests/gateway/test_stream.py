@@ -313,11 +313,11 @@ async def test_the_handler_is_told_how_the_client_left(how: str) -> None:
                 case "vanishes":
                     pass
                 case "babbles":
-                    client.connection._queue_text("[]")
+                    client.connection.dialect._queue_text("[]")
                     await client.flush()
                     assert (await client.hear_close()).code == 1007
                 case _:
-                    client.connection._queue_text("x" * 300_000)
+                    client.connection.dialect._queue_text("x" * 300_000)
                     await client.flush()
                     assert (await client.hear_close()).code == 1009
         await recorder.wait_done()

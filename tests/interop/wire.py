@@ -5,10 +5,9 @@ from __future__ import annotations
 import socket
 import time
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from speko_anyio.protocol import NEED_DATA, Close, Expiring, SpekoError
-from speko_anyio.protocol.byte_level import ByteLevel
+from speko_anyio.protocol import NEED_DATA, Close, Expiring, SpekoError, WebSocketCore
 from tests.support.patience import PATIENCE
 
 EventT = TypeVar("EventT")
@@ -22,7 +21,9 @@ class Wire(Generic[EventT]):
     `cut`: hand the core at most so many bytes at a time, and ask it for events after each.
     """
 
-    def __init__(self, sock: socket.socket, connection: ByteLevel[EventT], *, cut: int | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, connection: WebSocketCore[EventT, Any], *, cut: int | None = None
+    ) -> None:
         self.sock = sock
         self.connection = connection
         self._cut = cut

@@ -21,6 +21,7 @@ from speko_anyio.protocol import (
     ConnectionClosed,
     Interruption,
     LocalProtocolError,
+    Outbox,
     ServerConnection,
     SpekoError,
     State,
@@ -106,8 +107,10 @@ def broken(mixin: type) -> Pair:
 
 
 class LosesTheOddByte(Core):
-    def _receive_binary(self, data: bytes) -> Any:
-        return super()._receive_binary(data[: len(data) // 2 * 2])
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        receive = self.dialect._receive_binary
+        vars(self.dialect)["_receive_binary"] = lambda data: receive(data[: len(data) // 2 * 2])
 
 
 class ErrorOvertakesEvents(Core):
@@ -281,13 +284,21 @@ class AnswersBeforeItChecks(Core):
             super().send_tool_call(call_id, name, arguments)
         except LocalProtocolError:
             if self.open_calls:
-                self._calls.answer(self.open_calls[0])
+                self.dialect._calls.answer(self.open_calls[0])
             raise
 
 
-class KeepsStaleAudio(Core):
-    def _drop_queued_audio(self) -> None:
+class KeepingOutbox(Outbox):
+    __slots__ = ()
+
+    def drop_audio(self) -> None:
         """Does not."""
+
+
+class KeepsStaleAudio(Core):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.dialect.outbox.__class__ = KeepingOutbox
 
 
 class SilentAfterClose(Core):

@@ -41,13 +41,13 @@ def say(side: ClientConnection | ServerConnection | ClientProtocol | ServerProto
             side.close()
         elif verb == "close 4000":
             side.close(4000, "enough")
-        elif isinstance(side, ServerProtocol) and verb == "interruption":
+        elif isinstance(side, ServerProtocol | ServerConnection) and verb == "interruption":
             side.send_interruption()
-        elif isinstance(side, ServerProtocol) and verb == "call c":
+        elif isinstance(side, ServerProtocol | ServerConnection) and verb == "call c":
             side.send_tool_call("c", "h", "")
-        elif isinstance(side, ClientProtocol) and verb == "result a":
+        elif isinstance(side, ClientProtocol | ClientConnection) and verb == "result a":
             side.send_tool_result("a", "1")
-        elif isinstance(side, ClientProtocol) and verb == "interrupt":
+        elif isinstance(side, ClientProtocol | ClientConnection) and verb == "interrupt":
             side.interrupt()
     except SpekoError as error:
         return type(error).__name__

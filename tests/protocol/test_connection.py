@@ -544,7 +544,7 @@ def answered(change: Callable[[bytes], bytes]) -> ClientConnection:
 def test_an_answer_without_its_proof(name: bytes) -> None:
     connection = answered(lambda data: data.replace(name + b":", b"X-Other:", 1))
     with pytest.raises(
-        RemoteProtocolError, match="the server's answer is no WebSocket handshake: "
+        RemoteProtocolError, match="the server's answer is not a WebSocket handshake: "
     ) as caught:
         connection.next_event()
     assert caught.value.close_code == 1002
@@ -555,7 +555,7 @@ def test_an_answer_without_its_proof(name: bytes) -> None:
 def test_a_wrong_accept() -> None:
     connection = waiting_client()
     connection.receive_data(GOOD_ANSWER.replace("ACCEPT", "bm90IHJpZ2h0IGF0IGFsbCE=").encode())
-    with pytest.raises(RemoteProtocolError, match="no WebSocket handshake: Bad accept token"):
+    with pytest.raises(RemoteProtocolError, match="not a WebSocket handshake: Bad accept token"):
         connection.next_event()
 
 
@@ -640,7 +640,7 @@ GARBAGE = {
 def test_garbage_instead_of_an_answer(garbage: bytes) -> None:
     connection = waiting_client()
     connection.receive_data(garbage)
-    with pytest.raises(RemoteProtocolError, match="the server's answer is no WebSocket handshake"):
+    with pytest.raises(RemoteProtocolError, match="the server's answer is not a WebSocket handshake"):
         connection.next_event()
 
 
@@ -653,7 +653,7 @@ def test_garbage_instead_of_a_request(garbage: bytes) -> None:
             server.next_event()
         assert server.error is caught.value
     why = "Bad HTTP message" if garbage is GARBAGE["bad header"] else "it is not an HTTP/1.1 request"
-    assert str(server.error) == f"the client's request is no WebSocket handshake: {why}"
+    assert str(server.error) == f"the client's request is not a WebSocket handshake: {why}"
     assert isinstance(server.error, RemoteProtocolError)
     assert server.error.close_code == 1002
     head, _, body = server.data_to_send().decode().partition("\r\n\r\n")
@@ -679,7 +679,7 @@ def test_a_request_that_asks_for_something_else(change: Callable[[bytes], bytes]
     request = client().data_to_send()
     assert change(request) != request
     server.receive_data(change(request))
-    with pytest.raises(RemoteProtocolError, match="the client's request is no WebSocket handshake"):
+    with pytest.raises(RemoteProtocolError, match="the client's request is not a WebSocket handshake"):
         server.next_event()
     assert server.data_to_send().startswith(b"HTTP/1.1 400 ")
 
@@ -696,7 +696,7 @@ def test_a_request_with_bytes_beyond_ascii(field: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         server.next_event()
     why = "Missing header, 'Upgrade: " if name == b"Upgrade" else "a header of its handshake is not ASCII"
-    assert str(caught.value).startswith(f"the client's request is no WebSocket handshake: {why}")
+    assert str(caught.value).startswith(f"the client's request is not a WebSocket handshake: {why}")
     assert str(caught.value).endswith(why) or name == b"Upgrade"
     assert caught.value.close_code == 1002
     assert server.data_to_send().startswith(b"HTTP/1.1 400 ")
@@ -706,7 +706,7 @@ def test_an_answer_with_bytes_beyond_ascii() -> None:
     connection = answered(
         lambda data: data.replace(b"upgrade: ", b"upgrade: \xff").replace(b"Upgrade: ", b"Upgrade: \xff")
     )
-    with pytest.raises(RemoteProtocolError, match="no WebSocket handshake"):
+    with pytest.raises(RemoteProtocolError, match="not a WebSocket handshake"):
         connection.next_event()
 
 
@@ -886,7 +886,7 @@ def test_headers_that_http_cannot_carry_are_refused(verb: str, headers: list[tup
 @pytest.mark.parametrize("status", [42, 101, 200, 204, 226, 499, 999])
 def test_a_refusal_is_an_http_error(status: int) -> None:
     server = asked_server()
-    with says(f"{status} is no HTTP status that refuses; use one such as 401 or 503"):
+    with says(f"{status} is not an HTTP status that refuses; use 401 or 503"):
         server.refuse(status, "no")
     server.accept()
 
@@ -908,7 +908,7 @@ def test_a_client_that_does_not_wait_for_the_answer_is_limited(size: int) -> Non
     with pytest.raises(RemoteProtocolError) as caught:
         server.next_event()
     assert str(caught.value) == (
-        "the client's request is no WebSocket handshake: it sends more than 16384 bytes before the answer"
+        "the client's request is not a WebSocket handshake: it sends more than 16384 bytes before the answer"
     )
     assert caught.value.close_code == 1008
     assert server.data_to_send().startswith(b"HTTP/1.1 400 Bad Request\r\n")
@@ -1030,20 +1030,12 @@ def test_a_goodbye_after_the_servers_end_hides_nothing_and_is_said_once() -> Non
 # What does not belong to a session over bytes
 
 
-def test_messages_are_not_taken_from_a_session_over_bytes() -> None:
+def test_the_message_level_is_not_reached_by_name() -> None:
+    """A session over bytes has a dialect and is none: what takes or gives whole messages is not there."""
     for connection in open_pair():
-        for take in (connection.messages_to_send, connection.next_message):
-            with says("this session runs over bytes; take data_to_send() instead"):
-                take()
-        for call in (
-            functools.partial(connection.receive_message, "junk"),
-            functools.partial(connection.receive_message, b"ab"),
-            functools.partial(connection.receive_close, 1000, "bye"),
-        ):
-            with says("this session runs over bytes; give what was read to receive_data() instead"):
-                call()
-        assert (connection.state, connection.next_event()) == (State.OPEN, NEED_DATA)
-        assert not connection.has_output
+        for name in ("messages_to_send", "next_message", "receive_message", "receive_close"):
+            assert not hasattr(connection, name)
+            assert hasattr(connection.dialect, name)
 
 
 def test_the_servers_close_goes_out_in_one_piece_with_its_reason() -> None:

@@ -207,7 +207,7 @@ class Strict(Dialect[str]):
     """A dialect of its own: no message at all belongs to it."""
 
     def _receive_text(self, text: str) -> None:
-        self._violated(1008, text)
+        self.violated(1008, text)
 
     def _receive_binary(self, data: bytes) -> str | None:
         return data.decode()

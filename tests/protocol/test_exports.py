@@ -21,7 +21,7 @@ def test_everything_that_can_be_received_can_be_named() -> None:
 
 
 def test_what_others_build_on_the_core_with_can_be_named() -> None:
-    assert {"ByteLevel", "Dialect", "ClientDialect", "WebSocketURL", "parse_url"} <= set(protocol.__all__)
+    assert {"WebSocketCore", "Dialect", "ClientDialect", "WebSocketURL", "parse_url"} <= set(protocol.__all__)
 
 
 def test_nothing_else_is_public() -> None:

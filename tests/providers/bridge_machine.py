@@ -37,7 +37,7 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
-from speko_anyio.protocol.dialect import Message
+from speko_anyio.protocol.outbox import Message
 from speko_anyio.protocol.session import ServerFrame
 from speko_anyio.providers import codes
 from speko_anyio.providers.bridge import Bridge, BridgeLimits
@@ -60,7 +60,7 @@ def values(pcm: bytes) -> Counter[int]:
 
 def waiting(server: ServerProtocol) -> list[Message]:
     """What waits for the client, oldest first."""
-    return server._outbox
+    return server.outbox.messages
 
 
 def kind(message: Message) -> str:

@@ -664,7 +664,7 @@ def test_a_conversation_that_xai_has_forgotten_begins_afresh(how: str) -> None:
         talk.connect(State.CONNECTING)
         with talk.bridge.at(talk.now):
             refusal = HandshakeError("no such conversation", status=404)
-            talk.provider._fail_handshake(Signal.LOST, refusal)
+            talk.provider.fail_handshake(Signal.LOST, refusal)
         [told] = talk.frames()
     elif how == "error":
         talk.connect()

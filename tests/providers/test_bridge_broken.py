@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from speko_anyio.protocol import Close, ErrorFrame, ServerProtocol, SpekoError, Transcript
+from speko_anyio.protocol import Close, ErrorFrame, Outbox, ServerProtocol, SpekoError, Transcript
 from speko_anyio.providers.bridge import Bridge
 from speko_anyio.providers.bridge.output import ClientOutput
 from speko_anyio.providers.held_input import HeldInput
@@ -34,7 +34,7 @@ def run(machine: type[Any], bridge: type[Bridge] = Bridge, examples: int = MOST)
 
 
 def stale_speech_is_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ServerProtocol, "_drop_queued_audio", lambda server: None)
+    patch.setattr(Outbox, "drop_audio", lambda outbox: None)
 
 
 def abandoned_calls_are_said(patch: pytest.MonkeyPatch) -> None:
@@ -45,9 +45,9 @@ def frames_are_miscounted(patch: pytest.MonkeyPatch) -> None:
     take = ServerProtocol.next_message
 
     def forget(server: ServerProtocol) -> Any:
-        size = server._queued
+        size = server.outbox.size
         message = take(server)
-        server._queued = size
+        server.outbox.size = size
         return message
 
     patch.setattr(ServerProtocol, "next_message", forget)

@@ -23,40 +23,39 @@ from wsproto.events import Event as WebSocketEvent
 
 from speko_anyio.protocol import NEED_DATA, Audio, Close, Frame, HandshakeError, Ready, SpekoError, State
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.providers.connection import (
-    GoogleConnection,
-    OpenAIConnection,
-    ProviderConnection,
-    XAIConnection,
-)
-from speko_anyio.providers.google import GoogleOptions, google_endpoint
-from speko_anyio.providers.openai import openai_endpoint
-from speko_anyio.providers.xai import xai_endpoint
+from speko_anyio.providers.connection import ProviderConnection, split_options
+from speko_anyio.providers.google import GoogleDialect, GoogleOptions, google_endpoint
+from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
+from speko_anyio.providers.xai import XAIDialect, xai_endpoint
 
 KEY = "sk-0123456789"
 
-Connection = OpenAIConnection | XAIConnection | GoogleConnection
 
-
-def openai(**how: Any) -> OpenAIConnection:
+def openai(**how: Any) -> ProviderConnection:
     config = SessionConfig(provider="openai", model="gpt-realtime-2.1")
-    return OpenAIConnection(openai_endpoint(KEY, "gpt-realtime-2.1"), config, **how)
+    transport, rest = split_options(**how)
+    dialect = OpenAIDialect(config, **rest)
+    return ProviderConnection(openai_endpoint(KEY, "gpt-realtime-2.1"), dialect, **transport)
 
 
-def xai(**how: Any) -> XAIConnection:
+def xai(**how: Any) -> ProviderConnection:
     config = SessionConfig(provider="xai", model="grok-voice-latest")
-    return XAIConnection(xai_endpoint(KEY, "grok-voice-latest"), config, **how)
+    transport, rest = split_options(**how)
+    dialect = XAIDialect(config, **rest)
+    return ProviderConnection(xai_endpoint(KEY, "grok-voice-latest"), dialect, **transport)
 
 
-def google(**how: Any) -> GoogleConnection:
+def google(**how: Any) -> ProviderConnection:
     config = SessionConfig(provider="google", model="gemini-3.8-live")
-    return GoogleConnection(google_endpoint(KEY), config, **how)
+    transport, rest = split_options(**how)
+    dialect = GoogleDialect(config, **rest)
+    return ProviderConnection(google_endpoint(KEY), dialect, **transport)
 
 
 class Peer:
     """A provider on a stock wsproto connection."""
 
-    def __init__(self, client: Connection) -> None:
+    def __init__(self, client: ProviderConnection) -> None:
         self.client = client
         self._ws = WSConnection(ConnectionType.SERVER)
         self._ws.receive_data(client.data_to_send())
@@ -92,7 +91,7 @@ def drain(client: ProviderConnection) -> list[Frame]:
     return frames
 
 
-def opened(make: Callable[..., Connection], **how: Any) -> Peer:
+def opened(make: Callable[..., ProviderConnection], **how: Any) -> Peer:
     """A peer of a connection that is ready; what it was told so far is taken."""
     peer = Peer(make(**how))
     peer.accept()
@@ -121,7 +120,7 @@ def opened(make: Callable[..., Connection], **how: Any) -> Peer:
     ],
 )
 def test_the_opening_request(
-    make: Callable[..., Connection], target: str, header: tuple[bytes, bytes]
+    make: Callable[..., ProviderConnection], target: str, header: tuple[bytes, bytes]
 ) -> None:
     request = Peer(make(headers=[("User-Agent", "test/1")])).request
     assert request.target == target
@@ -131,7 +130,7 @@ def test_the_opening_request(
 
 
 @pytest.mark.parametrize("make", [openai, xai, google])
-def test_a_conversation(make: Callable[..., Connection]) -> None:
+def test_a_conversation(make: Callable[..., ProviderConnection]) -> None:
     peer = opened(make)
     peer.client.send_audio(bytes(960))
     peer.client.commit()
@@ -179,7 +178,7 @@ def test_a_ping_is_answered_behind_what_was_queued() -> None:
 
 
 @pytest.mark.parametrize("make", [openai, xai, google])
-def test_a_refusal_says_what_to_do_and_not_the_key(make: Callable[..., Connection]) -> None:
+def test_a_refusal_says_what_to_do_and_not_the_key(make: Callable[..., ProviderConnection]) -> None:
     client = make()
     peer = Peer(client)
     peer.send(RejectConnection(status_code=401, has_body=True))

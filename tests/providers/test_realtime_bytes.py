@@ -11,38 +11,30 @@ import pytest
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
-from speko_anyio.protocol import NEED_DATA, Frame, State
-from speko_anyio.protocol.byte_level import ByteLevel
+from speko_anyio.protocol import NEED_DATA, Frame, State, WebSocketCore
 from speko_anyio.providers.openai import OpenAIDialect
 from speko_anyio.providers.xai import XAIDialect
 
 from .realtime_talk import OPENAI, XAI
 
 
-def over_bytes(dialect: type[Any]) -> type[Any]:
-    """`dialect` over bytes, its WebSocket handshake left out."""
+class OverBytes(WebSocketCore[Frame, Any]):
+    """A dialect over bytes, its WebSocket handshake left out."""
 
-    class OverBytes(ByteLevel[Frame], dialect):  # type: ignore[misc]
-        def __init__(self, config: Any) -> None:
-            parameters: dict[str, Any] = {"config": config, "state": State.CONNECTING}
-            super().__init__(**parameters)
-            self._start_bytes(
-                client=True, entropy=bytes, handshake_timeout=10.0, ping_interval=None, ping_timeout=10.0
-            )
-            self._opened()
+    def __init__(self, dialect: Any) -> None:
+        super().__init__(dialect, client=True, entropy=bytes, ping_interval=None)
+        self._opened()
 
-        def _receive_handshake(self, event: object) -> None:
-            raise AssertionError(event)
+    def _receive_handshake(self, event: object) -> None:
+        raise AssertionError(event)
 
-        def _handshake_timed_out(self) -> None:
-            raise AssertionError
-
-    return OverBytes
+    def _handshake_timed_out(self) -> None:
+        raise AssertionError
 
 
 @pytest.mark.parametrize(("dialect", "config"), [(OpenAIDialect, OPENAI), (XAIDialect, XAI)])
 def test_a_dialect_runs_over_bytes(dialect: type[Any], config: Any) -> None:
-    client = over_bytes(dialect)(config)
+    client = OverBytes(dialect(config, state=State.CONNECTING))
     server = Connection(ConnectionType.SERVER)
 
     def says(text: str | bytes) -> list[Any]:
@@ -57,7 +49,7 @@ def test_a_dialect_runs_over_bytes(dialect: type[Any], config: Any) -> None:
         server.receive_data(client.data_to_send())
         return list(server.events())
 
-    client.send_audio(bytes(200))
+    client.dialect.send_audio(bytes(200))
     assert says('{"type":"session.created"}') == []
     (update,) = heard()
     assert isinstance(update, TextMessage)

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from speko_anyio.protocol import connection, masking
+from speko_anyio.protocol import masking, websocket
 
 _MASKERS: Final = {masking.mask.__name__: masking.mask, "mask_in_python": masking.mask_in_python}
 
@@ -23,6 +23,6 @@ def use_masker(name: str, patch: pytest.MonkeyPatch) -> None:
         for path, module in sorted(sys.modules.items())
         if path.startswith("speko_anyio.protocol.") and hasattr(module, "mask")
     ]
-    assert {connection, masking} < set(modules)
+    assert {masking, websocket} < set(modules)
     for module in modules:
         patch.setattr(module, "mask", _MASKERS[name])

@@ -14,18 +14,12 @@ from ..net.contexts import never_swallows
 from ..net.user_agent import USER_AGENT
 from ..protocol.client_core import ClientCore
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, ProviderGrant, ProviderParameters, SampleRate, SessionConfig
-from ..providers.connection import (
-    PING_TIMEOUT,
-    GoogleConnection,
-    OpenAIConnection,
-    ProviderConnection,
-    XAIConnection,
-)
+from ..providers.connection import PING_TIMEOUT, ProviderConnection, split_options
 from ..providers.endpoint import Endpoint
-from ..providers.google import google_endpoint
-from ..providers.openai import openai_endpoint
+from ..providers.google import GoogleDialect, google_endpoint
+from ..providers.openai import OpenAIDialect, openai_endpoint
 from ..providers.provider import PROVIDER_LIMITS
-from ..providers.xai import xai_endpoint
+from ..providers.xai import XAIDialect, xai_endpoint
 from .mint import ADAPTERS
 from .open_core import CoreOptions, open_core
 from .parameters import SessionOptions, tool_list
@@ -35,6 +29,13 @@ from .telemetry import Telemetry
 from .tools import AnyTool, Toolbox
 
 logger: Final = logging.getLogger("speko_anyio")
+
+_DIALECTS: Final[dict[str, type[OpenAIDialect | XAIDialect | GoogleDialect]]] = {
+    "openai.realtime.v1": OpenAIDialect,
+    "xai.realtime.v1": XAIDialect,
+    "google.live.v1": GoogleDialect,
+}
+"""By the adapter that a grant names."""
 
 HEADERS: Final = (("User-Agent", USER_AGENT),)
 """Of the opening request to a provider."""
@@ -57,7 +58,7 @@ def open_connection(
 
     def make_core(core_options: CoreOptions) -> ClientCore:
         core = make_connection(core_options)
-        for note in core.notes:
+        for note in core.dialect.notes:
             logger.warning("session %s: %s", session_id, note)
         own = core.input_sample_rate, core.output_sample_rate
         wanted = config.input_sample_rate or own[0], config.output_sample_rate or own[1]
@@ -97,19 +98,9 @@ async def open_provider_grant(
         ttl = min(grant.reservation.authorized_duration_seconds, ttl_seconds or float("inf"))
 
     def make_connection(core_options: CoreOptions) -> ProviderConnection:
-        match grant.adapter:
-            case "xai.realtime.v1":
-                return XAIConnection(
-                    endpoint, config, ttl=ttl, clock=time.monotonic, headers=HEADERS, **core_options
-                )
-            case "google.live.v1":
-                return GoogleConnection(
-                    endpoint, config, ttl=ttl, clock=time.monotonic, headers=HEADERS, **core_options
-                )
-            case _:
-                return OpenAIConnection(
-                    endpoint, config, ttl=ttl, clock=time.monotonic, headers=HEADERS, **core_options
-                )
+        transport, rest = split_options(clock=time.monotonic, headers=HEADERS, **core_options)
+        dialect = _DIALECTS[grant.adapter](config, ttl=ttl, **rest)
+        return ProviderConnection(endpoint, dialect, **transport)
 
     telemetry = None if grant.telemetry is None else Telemetry(grant, grant.telemetry)
     opening = open_connection(

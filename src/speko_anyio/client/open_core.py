@@ -53,7 +53,7 @@ def open_core(
     session this way::
 
         def make_core(options: CoreOptions) -> ClientCore:
-            return OpenAIConnection(endpoint, config, **options)
+            return account.connection(config, **options)
 
         async with open_core(make_core, endpoint.url, session_id="openai") as session: ...
 

@@ -26,7 +26,7 @@ class ResampledCore(CoreWrapper):
 
     def __init__(self, core: ProviderConnection, *, input_sample_rate: int, output_sample_rate: int) -> None:
         super().__init__(core)
-        self._provider = core
+        self._provider = core.dialect
         self._rates = input_sample_rate, output_sample_rate
         self._input = Converter(Resampler)
         self._output = Converter(Resampler)

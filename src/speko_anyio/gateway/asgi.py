@@ -13,9 +13,9 @@ import anyio
 import msgspec
 
 from speko_anyio.protocol import close_codes
-from speko_anyio.protocol.dialect import CloseMessage
 from speko_anyio.protocol.frames import ErrorFrame
 from speko_anyio.protocol.mint import APIErrorBody
+from speko_anyio.protocol.outbox import CloseMessage
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from speko_anyio.observe.redaction import describe, quote, redact
 from speko_anyio.protocol import codec
-from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage, NeedData
+from speko_anyio.protocol.dialect import NEED_DATA, NeedData
+from speko_anyio.protocol.outbox import CloseMessage
 from speko_anyio.protocol.session import ServerProtocol
 
 if TYPE_CHECKING:
     from speko_anyio.protocol.commands import Command
-    from speko_anyio.protocol.dialect import Message
+    from speko_anyio.protocol.outbox import Message
 
 logger: Final = logging.getLogger("speko_anyio.gateway.session")
 

@@ -176,7 +176,7 @@ class ProviderDriver:
 
         The client's error leaves out keys and accounts.
         """
-        failure, error = connection.failure, connection.error
+        failure, error = connection.dialect.failure, connection.error
         if failure is not None:
             words = f"{failure.code}: {failure.message}"
         elif isinstance(error, HandshakeError) and error.status is not None:

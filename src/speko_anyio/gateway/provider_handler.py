@@ -78,7 +78,7 @@ class ProviderHandler:
         )
         try:
             endpoint = self._provider.endpoint(config.model)
-            notes = self._connection(config, session.metadata, None).notes
+            notes = self._connection(config, session.metadata, None).dialect.notes
         except LocalProtocolError as error:
             await _refuse(session, str(error))
             return

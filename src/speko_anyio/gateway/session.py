@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from speko_anyio.net.groups import TaskGroup
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.commands import AudioIn, Commit, EndTurn, ToolResult
-from speko_anyio.protocol.dialect import NEED_DATA, CloseMessage
+from speko_anyio.protocol.dialect import NEED_DATA
 from speko_anyio.protocol.errors import ConnectionClosed
 from speko_anyio.protocol.extensions import USAGE
 from speko_anyio.protocol.frames import (
@@ -35,6 +35,7 @@ from speko_anyio.protocol.frames import (
 )
 from speko_anyio.protocol.limits import DEFAULT_LIMITS, Limits
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
+from speko_anyio.protocol.outbox import CloseMessage
 from speko_anyio.protocol.state import State
 
 from .logs import make_core
@@ -445,7 +446,7 @@ class ServerSession:
         self._room.ring()
         if core.state is not _OPEN:
             if not self._paced and core.queued > self._send_buffer:
-                core._drop_queued_audio()
+                core.outbox.drop_audio()
             # Whatever a task waited for may be different now.
             self._inbox.wake()
             self._clock.ring()

@@ -8,11 +8,10 @@ No I/O, no clock, no async; the standard library, msgspec and wsproto only. Two 
 See ``docs/integrating.md`` for what the core does, what it does not, and what is left to you.
 """
 
-from .byte_level import ByteLevel
 from .close_codes import is_sendable
 from .commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult, UpgradeRequest
 from .connection import ClientConnection, ServerConnection
-from .dialect import NEED_DATA, CloseMessage, Dialect, Message, NeedData
+from .dialect import NEED_DATA, Dialect, NeedData
 from .errors import (
     ConnectionClosed,
     HandshakeError,
@@ -42,16 +41,19 @@ from .frames import (
     Usage,
 )
 from .limits import DEFAULT_LIMITS, Limits
-from .session import ClientDialect, ClientProtocol, ServerProtocol
+from .outbox import CloseMessage, Message, Outbox
+from .session import ClientDialect, ClientProtocol, ServerFrame, ServerProtocol
 from .state import State
+from .timeouts import DEFAULT_TIMEOUTS, Timeouts
 from .url import WebSocketURL, parse_url
+from .websocket import WebSocketCore
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "DEFAULT_TIMEOUTS",
     "NEED_DATA",
     "Audio",
     "AudioIn",
-    "ByteLevel",
     "Clear",
     "ClientConnection",
     "ClientDialect",
@@ -74,6 +76,7 @@ __all__ = [
     "LocalProtocolError",
     "Message",
     "NeedData",
+    "Outbox",
     "ProtocolError",
     "Ready",
     "RemoteProtocolError",
@@ -81,11 +84,13 @@ __all__ = [
     "ResponseStatus",
     "Role",
     "ServerConnection",
+    "ServerFrame",
     "ServerProtocol",
     "ServerToolCall",
     "SessionExpired",
     "SpekoError",
     "State",
+    "Timeouts",
     "ToolCall",
     "ToolResult",
     "ToolStatus",
@@ -93,6 +98,7 @@ __all__ = [
     "Unknown",
     "UpgradeRequest",
     "Usage",
+    "WebSocketCore",
     "WebSocketURL",
     "is_sendable",
     "parse_url",

@@ -13,27 +13,29 @@ from __future__ import annotations
 import http
 import os
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, assert_never
 
-from .byte_level import ByteLevel
-from .client_byte_level import ClientByteLevel
+from .client_websocket import ClientWebSocket
 from .commands import Command, UpgradeRequest
-from .engine import Broken, HandshakeEvent
+from .engine import Accepted, Broken, HandshakeEvent, Refused
 from .errors import HandshakeError, LocalProtocolError
-from .frames import Frame, ResponseStatus
+from .frames import ResponseStatus, Role, ToolStatus
 from .headers import Headers, encode_headers
 from .limits import DEFAULT_LIMITS, Limits
-from .masking import Entropy, mask
+from .masking import Entropy
+from .mint import DEFAULT_SAMPLE_RATE
+from .outbox import WireBytes
 from .pcm import Buffer
-from .session import ClientProtocol, ServerProtocol
+from .session import ClientProtocol, ServerFrame, ServerProtocol
 from .state import Signal, State
+from .timeouts import DEFAULT_TIMEOUTS
 from .tokens import check_token, is_token
+from .websocket import WebSocketCore
 
 _REFUSALS: Final = frozenset(status for status in http.HTTPStatus if 300 <= status <= 599)
-_number: Final = int.from_bytes
 
 
-class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
+class ClientConnection(ClientWebSocket[ClientProtocol]):
     """The client's side of one session over a byte stream to the server.
 
     `url` and `token` are the mint's ``wsUrl`` and ``wsToken``; `LocalProtocolError` when they can't be
@@ -41,14 +43,12 @@ class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
     accepted; then everything may be sent, also before `Ready`.
 
     - `headers`: further HTTP fields of the opening request, such as User-Agent.
-    - `handshake_timeout`, `ping_interval` (None: no pings), `ping_timeout`, `close_timeout`: seconds.
+    - `handshake_timeout`, `ping_interval` (None: no pings), `ping_timeout`: seconds; see `Timeouts`.
     - `entropy`: where masking keys and the handshake's nonce come from; a fixed source makes a session
       replay byte for byte, and must not be used on a network (RFC 6455 section 10.3).
 
-    The remaining parameters are those of `ClientProtocol`.
+    The remaining parameters are those of `ClientProtocol`, which is the `dialect`.
     """
-
-    _refusal_advice = "mint a new one and open it in time"
 
     def __init__(
         self,
@@ -56,134 +56,82 @@ class ClientConnection(ClientByteLevel[Frame], ClientProtocol):
         token: str,
         *,
         headers: Headers = (),
-        input_sample_rate: int = 24_000,
-        output_sample_rate: int = 24_000,
+        input_sample_rate: int = DEFAULT_SAMPLE_RATE,
+        output_sample_rate: int = DEFAULT_SAMPLE_RATE,
         limits: Limits = DEFAULT_LIMITS,
-        handshake_timeout: float = 10.0,
-        ping_interval: float | None = 20.0,
-        ping_timeout: float = 20.0,
-        close_timeout: float = 5.0,
+        handshake_timeout: float = DEFAULT_TIMEOUTS.handshake,
+        ping_interval: float | None = DEFAULT_TIMEOUTS.ping_interval,
+        ping_timeout: float = DEFAULT_TIMEOUTS.ping_timeout,
+        close_timeout: float = DEFAULT_TIMEOUTS.close,
         ttl: float | None = None,
-        warn_before: float = 60.0,
+        warn_before: float = DEFAULT_TIMEOUTS.warn_before,
         entropy: Entropy = os.urandom,
     ) -> None:
         super().__init__(
-            input_sample_rate=input_sample_rate,
-            output_sample_rate=output_sample_rate,
-            limits=limits,
-            close_timeout=close_timeout,
-            ttl=ttl,
-            warn_before=warn_before,
-            state=State.CONNECTING,
-        )
-        self._start_client(
+            ClientProtocol(
+                input_sample_rate=input_sample_rate,
+                output_sample_rate=output_sample_rate,
+                limits=limits,
+                close_timeout=close_timeout,
+                ttl=ttl,
+                warn_before=warn_before,
+                state=State.CONNECTING,
+            ),
             url,
             subprotocols=(check_token(token),),
             headers=headers,
             secrets=(token,),
-            entropy=entropy,
+            advice="mint a new one and open it in time",
             handshake_timeout=handshake_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            entropy=entropy,
         )
 
-    def send_audio(self, pcm: Buffer) -> None:
-        # The fast lane out, fifty times a second and session: audio of the usual form that may be sent now
-        # becomes a frame here and at once. Whether other audio may be sent, or why not, is asked elsewhere.
-        framer = self._framer
-        if (
-            type(pcm) is bytes
-            and ((size := len(pcm)) == framer.shape.size or framer.reshape(size))
-            and self._may_talk
-            and (queued := self._queued + size) <= self._max_outbox
-        ):
-            self._queued = queued
-            shape = framer.shape
-            # The takers by way of a local name: CPython 3.11 is slower otherwise.
-            if shape.ones:
-                # Masked with its header and its key in place: that spares putting them before it afterwards.
-                take_number = framer.keys.take_number
-                frame = _number(shape.start + pcm, "little") ^ take_number() * shape.ones
-                self._outbox.append(frame.to_bytes(shape.length, "little"))
-            else:
-                take_key = framer.keys.take
-                (key,) = take_key()
-                self._outbox.append(shape.head + key + mask(pcm, key))
-        else:
-            super().send_audio(pcm)
 
-    # To derive the ends of answers, the core must see the first audio of each answer. So that audio bypasses
-    # the fast lane, which opens after it.
-
-    def _audio(self, pcm: bytes) -> Frame:
-        if not self._notes.begun:
-            self._notes.begun = True
-            self._open_lane()
-        return super()._audio(pcm)
-
-    def _answer_ended(self, status: ResponseStatus) -> None:
-        super()._answer_ended(status)
-        self._close_lane()
-
-    def _open_lane(self) -> None:
-        if self._notes.begun:
-            super()._open_lane()
-
-
-class ServerConnection(ByteLevel[Command], ServerProtocol):
+class ServerConnection(WebSocketCore[Command, ServerProtocol]):
     """The server's side of one session over a byte stream from a client.
 
     The first event is the client's `UpgradeRequest`: look at its token (``subprotocols[0]``) and call
-    `accept` or `refuse`. The parameters are those of `ClientConnection` and `ServerProtocol`.
+    `accept` or `refuse`. The parameters are those of `ClientConnection` and of `ServerProtocol`, which is
+    the `dialect`.
     """
 
     def __init__(
         self,
         *,
-        input_sample_rate: int = 24_000,
-        output_sample_rate: int = 24_000,
+        input_sample_rate: int = DEFAULT_SAMPLE_RATE,
+        output_sample_rate: int = DEFAULT_SAMPLE_RATE,
         limits: Limits = DEFAULT_LIMITS,
-        handshake_timeout: float = 10.0,
-        ping_interval: float | None = 20.0,
-        ping_timeout: float = 20.0,
-        close_timeout: float = 5.0,
+        handshake_timeout: float = DEFAULT_TIMEOUTS.handshake,
+        ping_interval: float | None = DEFAULT_TIMEOUTS.ping_interval,
+        ping_timeout: float = DEFAULT_TIMEOUTS.ping_timeout,
+        close_timeout: float = DEFAULT_TIMEOUTS.close,
         ttl: float | None = None,
-        warn_before: float = 60.0,
+        warn_before: float = DEFAULT_TIMEOUTS.warn_before,
         extensions: Iterable[str] = (),
         entropy: Entropy = os.urandom,
     ) -> None:
         super().__init__(
-            input_sample_rate=input_sample_rate,
-            output_sample_rate=output_sample_rate,
-            limits=limits,
-            close_timeout=close_timeout,
-            ttl=ttl,
-            warn_before=warn_before,
-            state=State.CONNECTING,
-            extensions=extensions,
-        )
-        self._start_bytes(
+            ServerProtocol(
+                input_sample_rate=input_sample_rate,
+                output_sample_rate=output_sample_rate,
+                limits=limits,
+                close_timeout=close_timeout,
+                ttl=ttl,
+                warn_before=warn_before,
+                state=State.CONNECTING,
+                extensions=extensions,
+            ),
             client=False,
-            entropy=entropy,
             handshake_timeout=handshake_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            entropy=entropy,
         )
         self._request: UpgradeRequest | None = None
 
-    def send_audio(self, pcm: Buffer) -> None:
-        # As in `ClientConnection`, unmasked.
-        framer = self._framer
-        if (
-            type(pcm) is bytes
-            and ((size := len(pcm)) == framer.shape.size or framer.reshape(size))
-            and self._may_talk
-            and (queued := self._queued + size) <= self._max_outbox
-        ):
-            self._queued = queued
-            self._outbox.append(framer.shape.head + pcm)
-        else:
-            super().send_audio(pcm)
+    # Handshake
 
     def accept(self, *, headers: Headers = ()) -> None:
         """Take the session: answer with the client's first subprotocol, its token, as browsers demand.
@@ -194,7 +142,7 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
         request = self._unanswered()
         if not request.subprotocols or not is_token(request.subprotocols[0]):
             raise LocalProtocolError("the client offers no usable token; refuse it with 401")
-        self._outbox.append(self._engine.accept(request.subprotocols[0], headers))
+        self._outbox.put(WireBytes(self._engine.accept(request.subprotocols[0], headers)))
         self._request = None
         self._opened()
 
@@ -206,14 +154,14 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
         """
         self._unanswered()
         if status not in _REFUSALS:
-            raise LocalProtocolError(f"{status} is no HTTP status that refuses; use one such as 401 or 503")
+            raise LocalProtocolError(f"{status} is not an HTTP status that refuses; use 401 or 503")
         self._answer_http(status, body, headers)
         error = HandshakeError(f"the client was refused with HTTP {status}: {body}", status=status)
-        self._fail_handshake(Signal.REFUSED, error)
+        self.dialect.fail_handshake(Signal.REFUSED, error)
 
     def _unanswered(self) -> UpgradeRequest:
-        if self._ending.error is not None:
-            raise self._ending.error.with_traceback(None)
+        if (error := self.dialect.error) is not None:
+            raise error.with_traceback(None)
         if self._request is None:
             raise LocalProtocolError(
                 "there is no upgrade request to answer; wait for the UpgradeRequest event"
@@ -231,22 +179,107 @@ class ServerConnection(ByteLevel[Command], ServerProtocol):
             f"content-length: {len(content)}".encode(),
             b"connection: close",
         ]
-        self._outbox.append(b"\r\n".join([*lines, b"", content]))
+        self._outbox.put(WireBytes(b"\r\n".join([*lines, b"", content])))
 
     def _handshake_waits(self) -> bool:
         return self._request is not None
 
     def _receive_handshake(self, event: HandshakeEvent) -> None:
-        if isinstance(event, UpgradeRequest):
-            self._request = event
-            self._events.append(event)
-        else:
-            assert isinstance(event, Broken)
-            message = f"the client's request is no WebSocket handshake: {event.reason}"
-            self._answer_http(400, message)
-            self._violated(event.close_code, message)
+        match event:
+            case UpgradeRequest():
+                self._request = event
+                self._events.append(event)
+            case Broken(close_code=close_code, reason=reason):
+                message = f"the client's request is not a WebSocket handshake: {reason}"
+                self._answer_http(400, message)
+                self.dialect.violated(close_code, message)
+            case Accepted() | Refused():
+                raise AssertionError("bug in speko_anyio: a server received an answer")
+            case _:
+                assert_never(event)
 
     def _handshake_timed_out(self) -> None:
         reason = "no session: the client did not complete the handshake in time"
         self._answer_http(408, reason)
-        self._fail_handshake(Signal.LOST, HandshakeError(f"{reason}; wait for another"))
+        self.dialect.fail_handshake(Signal.LOST, HandshakeError(f"{reason}; wait for another"))
+
+    # The dialect's verbs and facts
+
+    def send_audio(self, pcm: Buffer) -> None:
+        """See `ServerProtocol.send_audio`."""
+        # As in `ClientWebSocket`, unmasked.
+        framer = self._framer
+        outbox = self._outbox
+        if (
+            type(pcm) is bytes
+            and ((size := len(pcm)) == framer.shape.size or framer.reshape(size))
+            and (queued := outbox.size + size) <= outbox.audio_limit
+        ):
+            outbox.size = queued
+            outbox.messages.append(framer.shape.head + pcm)
+        else:
+            self.dialect.send_audio(pcm)
+
+    def send(self, frame: ServerFrame) -> None:
+        """See `ServerProtocol.send`."""
+        self.dialect.send(frame)
+
+    def send_ready(self) -> None:
+        """See `ServerProtocol.send_ready`."""
+        self.dialect.send_ready()
+
+    def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
+        """See `ServerProtocol.send_transcript`."""
+        self.dialect.send_transcript(role, text, final=final)
+
+    def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
+        """See `ServerProtocol.send_tool_call`."""
+        self.dialect.send_tool_call(call_id, name, arguments)
+
+    def send_server_tool_call(self, id: str, name: str, status: ToolStatus) -> None:
+        """See `ServerProtocol.send_server_tool_call`."""
+        self.dialect.send_server_tool_call(id, name, status)
+
+    def send_interruption(self, at: Role = "user") -> None:
+        """See `ServerProtocol.send_interruption`."""
+        self.dialect.send_interruption(at)
+
+    def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
+        """See `ServerProtocol.send_usage`."""
+        self.dialect.send_usage(input_audio_tokens, output_audio_tokens)
+
+    def send_response_end(self, status: ResponseStatus, reason: str = "") -> None:
+        """See `ServerProtocol.send_response_end`."""
+        self.dialect.send_response_end(status, reason)
+
+    def send_error(self, code: str, message: str) -> None:
+        """See `ServerProtocol.send_error`."""
+        self.dialect.send_error(code, message)
+
+    @property
+    def input_sample_rate(self) -> int:
+        """Samples a second of the client's audio; to be set before `send_ready` tells it."""
+        return self.dialect.input_sample_rate
+
+    @input_sample_rate.setter
+    def input_sample_rate(self, rate: int) -> None:
+        self.dialect.input_sample_rate = rate
+
+    @property
+    def output_sample_rate(self) -> int:
+        """Samples a second that `send_audio` takes; to be set before `send_ready` tells it."""
+        return self.dialect.output_sample_rate
+
+    @output_sample_rate.setter
+    def output_sample_rate(self, rate: int) -> None:
+        self.dialect.output_sample_rate = rate
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+        return self.dialect.open_calls
+
+    @property
+    def odd_fields(self) -> int:
+        """How many fields of the client's messages had an odd value. See `ServerProtocol.odd_fields`."""
+        return self.dialect.odd_fields

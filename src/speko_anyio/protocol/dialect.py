@@ -2,17 +2,18 @@
 
 A *dialect* turns WebSocket messages into events and verbs into WebSocket messages. The Speko session is
 one (`session.py`); the providers are others (`speko_anyio.providers`). This module owns what they have in
-common: the state machine's couplings, one ordered outbox, exactly one `Close`, the sticky error after it,
-and the deadlines. It reads no clock and does no I/O.
+common: the couplings of the state machine, exactly one `Close`, the sticky error after it, and the
+deadlines. It reads no clock and does no I/O.
+
+A byte level (`websocket.py`) has a dialect. It gives it messages, and shares these parts of it: `events`,
+`outbox`, `timers` and `fast_path`.
 """
 
 from __future__ import annotations
 
 import abc
 import enum
-from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
-
-import msgspec
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 from . import close_codes
 from .errors import (
@@ -23,9 +24,12 @@ from .errors import (
     SessionExpired,
     SpekoError,
 )
+from .fast_path import FastPath
 from .frames import SESSION_EXPIRED, Close, Expiring, Initiator
 from .limits import DEFAULT_LIMITS, Limits
+from .outbox import CloseMessage, Message, Outbox, payload_size
 from .state import TRANSITIONS, Signal, State, transition
+from .timeouts import DEFAULT_TIMEOUTS
 from .timers import Timers
 
 
@@ -39,28 +43,15 @@ NEED_DATA: Final = NeedData.NEED_DATA
 """What `next_event` returns when it has nothing more until the peer sends more."""
 
 
-class CloseMessage(msgspec.Struct, frozen=True, gc=False):
-    """In the outbox: close the WebSocket with this code and reason; nothing follows it."""
-
-    code: int
-    reason: str
-
-
-Message: TypeAlias = str | bytes | CloseMessage
-"""A WebSocket message: text, binary, or the end."""
-
 EventT = TypeVar("EventT")
 
 _OPEN: Final = State.OPEN
-
-
-def _utf8_size(text: str) -> int:
-    # Half of a surrogate pair counts here and is refused where it matters.
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+_LISTENING: Final = tuple(state for state in State if (state, Signal.MESSAGE_RECEIVED) in TRANSITIONS)
+"""The states in which messages are taken; a tuple, since the hash of an enum is slow."""
 
 
 def _over(close: Close) -> ConnectionClosed:
-    """What every call raises after this end."""
+    """Make what every call raises after this end."""
     kind = SessionExpired if close.expired else ConnectionClosed
     return kind(code=close.code, reason=close.reason, initiated_by=close.initiated_by)
 
@@ -76,16 +67,21 @@ class _Times(NamedTuple):
 class _Ending:
     """How the session comes to its end."""
 
-    __slots__ = ("closed", "error", "goodbye", "reason", "send_failed")
+    __slots__ = ("closed", "error", "goodbye", "peer_reason", "send_failed")
 
     def __init__(self) -> None:
         self.goodbye: Close | None = None
         """Our own close, once sent."""
-        self.reason: str | None = None
+        self.peer_reason: str | None = None
         """What the peer's `end` said, if that came before our own goodbye."""
         self.send_failed = False
         self.closed: Close | None = None
         self.error: SpekoError | None = None
+
+    @property
+    def mute(self) -> bool:
+        """Whether we can't send a close: we did already, or nothing arrives."""
+        return self.goodbye is not None or self.send_failed
 
 
 class Dialect(abc.ABC, Generic[EventT]):
@@ -96,51 +92,37 @@ class Dialect(abc.ABC, Generic[EventT]):
     - `close_timeout`: seconds the peer has to answer our close.
     - `ttl`: seconds from the opening until the session must end; None when unknown.
     - `warn_before`: seconds before that at which `Expiring` is delivered.
+    - `state`: OPEN where the WebSocket is the caller's, CONNECTING beneath a byte level.
     """
-
-    _ready = True
-    """Whether this side may talk in an open session: a Speko server has to say `Ready` first."""
 
     _ends_at_ttl = False
     """Whether this role ends the session when its time is up; the other is only warned."""
-
-    _audio_type: ClassVar[type[Any] | None] = None
-    """What a binary message of whole samples is, where that is all there is to it; the fast lane of
-    `byte_level.py` makes one without asking further. None where binary messages are something else."""
 
     def __init__(
         self,
         *,
         limits: Limits = DEFAULT_LIMITS,
-        close_timeout: float = 5.0,
+        close_timeout: float = DEFAULT_TIMEOUTS.close,
         ttl: float | None = None,
-        warn_before: float = 60.0,
+        warn_before: float = DEFAULT_TIMEOUTS.warn_before,
         state: State = State.OPEN,
     ) -> None:
         self.limits = limits
-        self._state = state
-        self._may_talk = self._ready and state is _OPEN  # kept by `_move`: one look for the hot path
-        # Keep to fewer than 30 attributes in all, byte level and roles included: up to that number CPython
-        # stores them inline in the instance, which saves 0.04 microseconds per frame. A test counts them.
+        self.state = state
+        """Where the session is in its life; only the dialect itself changes it."""
         # A list: there are few at a time, and an empty deque takes 600 bytes.
-        self._events: list[EventT | Close | Expiring] = []
-        self._outbox: list[Message] = []
-        self._queued = 0  # payload bytes in the outbox
-        self._max_outbox = limits.max_outbox  # a copy here, since the hot path compares with it
-        self._odd = b""  # half a sample that waits for its other half
-        self._audio_rate = 0  # of the audio that comes in
-        self._timers = Timers()
+        self.events: list[EventT | Close | Expiring] = []
+        """What `next_event` has still to return, oldest first."""
+        self.outbox = Outbox(limits.max_outbox)
+        self.timers = Timers()
+        """The deadlines of both levels: a goodbye ends all but its own, and the end of the session all."""
+        self.fast_path = FastPath()
         self._times = _Times(close_timeout, ttl, warn_before)
         self._ending = _Ending()
         if state is State.OPEN:
             self._start_session_timers()
 
-    # What has become of the session
-
-    @property
-    def state(self) -> State:
-        """Where the session is in its life."""
-        return self._state
+    # State
 
     @property
     def closed(self) -> Close | None:
@@ -159,13 +141,13 @@ class Dialect(abc.ABC, Generic[EventT]):
     # Events out
 
     def next_event(self) -> EventT | Close | Expiring | Literal[NeedData.NEED_DATA]:
-        """The next event, or `NEED_DATA`.
+        """Take the next event; `NEED_DATA` when there is none.
 
         The last event is `Close`, exactly once; after it every call raises `error`. A session that never
         opened has no `Close`: its `HandshakeError` is raised at once.
         """
-        if self._events:
-            return self._events.pop(0)
+        if self.events:
+            return self.events.pop(0)
         if self._ending.error is not None:
             raise self._ending.error.with_traceback(None)
         return NEED_DATA
@@ -173,19 +155,24 @@ class Dialect(abc.ABC, Generic[EventT]):
     # Messages in
 
     def receive_message(self, message: str | bytes) -> None:
-        """Take one whole WebSocket message from the peer. Never raises for what the peer sent: a broken
-        message ends the session, which `next_event` tells in its turn. After the end it does nothing."""
-        if (self._state, Signal.MESSAGE_RECEIVED) not in TRANSITIONS:
+        """Take one whole WebSocket message from the peer.
+
+        Never raises for what the peer sent: a broken message ends the session, which `next_event` tells in
+        its turn. After the end it does nothing.
+        """
+        if self.state not in _LISTENING:
             return
         if isinstance(message, str):
-            if _utf8_size(message) > self.limits.max_text_size:
-                self._too_big("text", self.limits.max_text_size)
+            limit = self.limits.max_text_size
+            # No character takes more than 4 bytes.
+            if 4 * len(message) > limit and payload_size(message) > limit:
+                self.too_big("text", limit)
             else:
                 self._receive_text(message)
         elif len(message) > self.limits.max_message_size:
-            self._too_big("binary", self.limits.max_message_size)
+            self.too_big("binary", self.limits.max_message_size)
         elif (event := self._receive_binary(message)) is not None:
-            self._events.append(event)
+            self.events.append(event)
 
     @abc.abstractmethod
     def _receive_text(self, text: str) -> None:
@@ -193,42 +180,41 @@ class Dialect(abc.ABC, Generic[EventT]):
 
     @abc.abstractmethod
     def _receive_binary(self, data: bytes) -> EventT | None:
-        """The one event of a binary message within the limits; None when it gives none, or others."""
+        """Return the one event of a binary message within the limits; None when it gives none, or others."""
 
-    def _too_big(self, kind: str, limit: int) -> None:
-        self._violated(close_codes.TOO_BIG, f"the peer sent a {kind} message of more than {limit} bytes")
+    def receive_close(self, code: int, reason: str = "", *, answer: bool = False) -> None:
+        """Take the peer's WebSocket close. Does nothing after the end.
 
-    def receive_close(self, code: int, reason: str = "") -> None:
-        """The peer's WebSocket close: the transport answers it itself, if it must be answered.
-
-        `code` is 1005 when the peer gave none. Does nothing after the end.
+        - `code`: 1005 when the peer gave none.
+        - `answer`: whether to queue the answer, behind what waits; by default the transport answers by
+          itself, and what waits is dropped.
         """
-        if self._state is State.CLOSED:
+        if self.state is State.CLOSED:
             return
-        # Nobody hears what is still queued.
-        self._outbox.clear()
-        self._queued = 0
+        if not answer:
+            self.outbox.clear()
+        elif not self._ending.mute:
+            self.outbox.put(CloseMessage(code, ""))
         self._peer_closed(code, reason)
 
     def _peer_closed(self, code: int, reason: str) -> None:
-        if self._ending.reason is not None:
-            close = Close(code, self._ending.reason, "remote")
+        if self._ending.peer_reason is not None:
+            close = Close(code, self._ending.peer_reason, "remote")
         else:
             close = self._ending.goodbye or Close(code, reason, "remote")
         self._finish(Signal.CLOSE_RECEIVED, close)
 
     def receive_lost(self, reason: str = "the connection was lost") -> None:
-        """The transport died without a closing handshake. Does nothing after the end."""
-        if self._state is State.CLOSED:
+        """Take note that the transport died without a closing handshake. Does nothing after the end."""
+        if self.state is State.CLOSED:
             return
-        self._outbox.clear()
-        self._queued = 0
-        if self._state is State.CONNECTING:
-            self._fail_handshake(Signal.LOST, HandshakeError(f"no session: {reason}; try again"))
+        self.outbox.clear()
+        if self.state is State.CONNECTING:
+            self.fail_handshake(Signal.LOST, HandshakeError(f"no session: {reason}; try again"))
             return
         initiated_by: Initiator = "transport"
-        if self._ending.reason is not None:
-            initiated_by, reason = "remote", self._ending.reason
+        if self._ending.peer_reason is not None:
+            initiated_by, reason = "remote", self._ending.peer_reason
         elif self._ending.goodbye is not None:
             initiated_by = "local"
         self._finish(Signal.LOST, Close(close_codes.ABNORMAL, reason, initiated_by))
@@ -238,42 +224,32 @@ class Dialect(abc.ABC, Generic[EventT]):
     @property
     def has_output(self) -> bool:
         """Whether there is anything to take and send: a look that takes nothing."""
-        return bool(self._outbox)
+        return bool(self.outbox.messages)
 
     @property
     def queued(self) -> int:
         """Bytes of payload that wait to be taken and sent."""
-        return self._queued
+        return self.outbox.size
 
     def next_message(self) -> Message | None:
-        """Take the next message to send; None when nothing waits. As `messages_to_send`, for a transport that
-        takes one at a time: what waits here can still be overtaken by an interruption."""
-        if not self._outbox:
-            return None
-        message = self._outbox.pop(0)
-        if not self._outbox:
-            self._queued = 0
-        elif type(message) is bytes:
-            self._queued -= len(message)
-        else:
-            assert type(message) is str  # nothing follows a `CloseMessage`
-            # The text of a goodbye is not counted when it is queued.
-            self._queued = max(0, self._queued - _utf8_size(message))
-        return message
+        """Take the next message to send; None when nothing waits.
+
+        As `messages_to_send`, for a transport that takes one at a time: what waits here can still be
+        overtaken by an interruption.
+        """
+        return self.outbox.take()
 
     def messages_to_send(self) -> list[Message]:
         """Take what has to be sent, in order: text, binary and, last, a `CloseMessage`.
 
         Whoever takes them must send them, or call `send_failed`.
         """
-        messages, self._outbox = self._outbox, []
-        self._queued = 0
-        return messages
+        return self.outbox.take_all()
 
     def send_failed(self) -> None:
-        """What was taken to be sent did not reach the peer, or perhaps only in part: nothing more can be.
+        """Take note that what was taken to be sent did not reach the peer, or only in part.
 
-        Events already received are still delivered, then `Close`. Never raises.
+        Nothing more can be sent. Events already received are still delivered, then `Close`. Never raises.
         """
         self.receive_lost("sending failed")
 
@@ -293,46 +269,46 @@ class Dialect(abc.ABC, Generic[EventT]):
             reason.encode()
         except UnicodeEncodeError:
             raise LocalProtocolError("the close reason holds half of a surrogate pair; send text") from None
-        if self._state is State.CLOSED or self._ending.goodbye is not None or self._ending.send_failed:
+        if self.state is State.CLOSED or self._ending.mute:
             return
         self._ending.goodbye = Close(code, reason, "local")
-        if self._state is State.CONNECTING:
+        if self.state is State.CONNECTING:
             # The request that nobody has taken need not go out any more.
-            self._outbox.clear()
+            self.outbox.clear()
             error = ConnectionClosed(code=code, reason=reason, initiated_by="local")
-            self._fail_handshake(Signal.CLOSE_SENT, error)
+            self.fail_handshake(Signal.CLOSE_SENT, error)
             return
         self._queue_goodbye(code, reason)
-        if self._state is _OPEN:
+        if self.state is _OPEN:
             self._start_closing()
         self._move(Signal.CLOSE_SENT)
 
     def _queue_goodbye(self, code: int, reason: str) -> None:
-        self._put(CloseMessage(code, close_codes.cut_reason(reason)))
+        self.outbox.put(CloseMessage(code, close_codes.cut_reason(reason)))
 
     # Time
 
     def next_deadline(self) -> float | None:
-        """When `handle_timeout` wants to be called, on the caller's own clock; None: not at all.
+        """Return when `handle_timeout` wants to be called, on the caller's own clock; None: not at all.
 
-        May lie in the past (minus infinity at the start of a timer): then call it at once. Ask again after
+        It may lie in the past (minus infinity at the start of a timer): then call it at once. Ask again after
         every call that may have changed the session.
         """
-        return self._timers.next()
+        return self.timers.next()
 
     def handle_timeout(self, now: float) -> None:
-        """It is `now`, in seconds: act on the deadlines that have come. Calling too early or late is safe."""
-        for name, late in self._timers.expired(now):
+        """Act on the deadlines that have come by `now`, in seconds. Calling too early or late is safe."""
+        for name, late in self.timers.expired(now):
             self._timer_expired(name, late)
-        self._timers.settle(now)
+        self.timers.settle(now)
 
     def _timer_expired(self, name: str, late: float) -> None:
-        """`name` is due, since `late` seconds."""
+        """Act on the timer `name`, which is due since `late` seconds."""
         if name == "close":
             self.receive_lost("the peer did not answer the close in time")
         elif name == "expiry warning":
             left = min(self._times.warn_before, self._times.ttl or 0.0)
-            self._events.append(Expiring(max(0.0, left - late)))
+            self.events.append(Expiring(max(0.0, left - late)))
         else:
             assert name == "expiry"
             self.close(close_codes.NORMAL, SESSION_EXPIRED)
@@ -341,87 +317,105 @@ class Dialect(abc.ABC, Generic[EventT]):
         if self._times.ttl is None:
             return
         # A session shorter than the warning's lead is warned of at once.
-        self._timers.start("expiry warning", max(0.0, self._times.ttl - self._times.warn_before))
+        self.timers.start("expiry warning", max(0.0, self._times.ttl - self._times.warn_before))
         if self._ends_at_ttl:
-            self._timers.start("expiry", self._times.ttl)
+            self.timers.start("expiry", self._times.ttl)
+
+    # For the byte level
+
+    def opened(self) -> None:
+        """Take note that the WebSocket handshake is done: the session is OPEN."""
+        self._move(Signal.OPENED)
+        self.timers.stop("handshake")
+        self._start_session_timers()
+
+    def fail_handshake(self, signal: Signal, error: SpekoError) -> None:
+        """End a session that never opened, by `error`."""
+        self._move(signal)
+        self.timers.clear()
+        self.fast_path.end()
+        self._ending.error = error
+
+    def violated(self, close_code: int, message: str) -> None:
+        """End the session because the peer broke the protocol: tell it, and keep what came before."""
+        error = RemoteProtocolError(message, close_code=close_code)
+        if self.state is State.CONNECTING:
+            self.fail_handshake(Signal.VIOLATED, error)
+            return
+        if not self._ending.mute:
+            self.outbox.put(CloseMessage(close_code, close_codes.cut_reason(message)))
+        self._finish(Signal.VIOLATED, Close(close_code, message, "local"), error)
+
+    def too_big(self, kind: str, limit: int) -> None:
+        """End the session because of a message of that kind, text or binary, beyond the limit."""
+        self.violated(close_codes.TOO_BIG, f"the peer sent a {kind} message of more than {limit} bytes")
+
+    def stop_sending(self) -> None:
+        """Take note that nothing reaches the peer any more; what comes from it is still taken.
+
+        The last of that is to be followed by `receive_lost`. Does nothing after the end.
+        """
+        if self.state is State.CLOSED:
+            return
+        self._ending.send_failed = True
+        self.timers.clear()
+        self.outbox.clear()
+        if self.state is State.CONNECTING:
+            error = HandshakeError("no session: sending the handshake failed; try again")
+            self.fail_handshake(Signal.SEND_FAILED, error)
+        else:
+            self._move(Signal.SEND_FAILED)
+
+    def run_timer(self, name: str, late: float) -> None:
+        """Act on a timer that the byte level found to be due, since `late` seconds."""
+        self._timer_expired(name, late)
 
     # For subclasses
 
     def _queue_text(self, text: str) -> None:
         """Queue a text message whose sending is legal now; `LocalProtocolError` when the outbox is full."""
         self._check_open()
-        queued = self._queued + _utf8_size(text)
-        if queued > self._max_outbox:
-            raise self._outbox_full()
-        self._queued = queued
-        self._put(text)
-
-    def _put(self, message: Message) -> None:
-        """Add to the outbox what may be sent now; whoever adds has checked that, and counted its size."""
-        self._outbox.append(message)
-
-    def _drop_queued_audio(self) -> None:
-        """Take back the audio that nobody has taken to send."""
-        self._queued -= sum(len(item) for item in self._outbox if type(item) is bytes)
-        self._outbox[:] = [item for item in self._outbox if type(item) is not bytes]
+        self.outbox.check_room(payload_size(text))
+        self.outbox.put(text)
 
     def _check_open(self) -> None:
-        if self._state is not _OPEN:
+        if self.state is not _OPEN:
             raise self._not_open()
 
     def _not_open(self) -> SpekoError:
-        """Why nothing can be sent in this state."""
+        """Make the error that says why nothing can be sent in this state."""
         if self._ending.error is not None:
             return self._ending.error.with_traceback(None)
-        if self._state is State.CONNECTING:
+        if self.state is State.CONNECTING:
             return LocalProtocolError("the session is not open yet; wait for the handshake, then send")
-        if self._ending.reason is not None:
-            goodbye = Close(close_codes.NORMAL, self._ending.reason, "remote")
+        if self._ending.peer_reason is not None:
+            goodbye = Close(close_codes.NORMAL, self._ending.peer_reason, "remote")
         else:
             lost = Close(close_codes.ABNORMAL, "sending failed", "transport")
             goodbye = self._ending.goodbye or lost
         return _over(goodbye)
 
-    def _outbox_full(self) -> LocalProtocolError:
-        return LocalProtocolError(
-            f"the outbox would pass its limit of {self._max_outbox} bytes; "
-            "pass less at a time, or send what is queued first"
-        )
-
     def _move(self, signal: Signal) -> None:
-        self._state = transition(self._state, signal)
-        self._may_talk = self._ready and (self._state, Signal.MESSAGE_SENT) in TRANSITIONS
+        self.state = transition(self.state, signal)
 
     def _end_received(self, reason: str) -> None:
-        """The peer announces its close: what we would still say is not heard. Only the first counts, and
-        only when we have not said goodbye ourselves."""
-        if self._state is _OPEN:
-            self._ending.reason = reason
+        """Take note that the peer announces its close, after which it hears nothing more.
+
+        Only the first counts, and only when we have not said goodbye ourselves.
+        """
+        if self.state is _OPEN:
+            self._ending.peer_reason = reason
             self._start_closing()
         self._move(Signal.END_RECEIVED)
 
     def _start_closing(self) -> None:
-        self._timers.clear()
-        self._timers.start("close", self._times.close_timeout)
-
-    def _violated(self, close_code: int, message: str) -> None:
-        """The peer broke the protocol: tell it, end the session, keep what came before."""
-        error = RemoteProtocolError(message, close_code=close_code)
-        if self._state is State.CONNECTING:
-            self._fail_handshake(Signal.VIOLATED, error)
-            return
-        if self._ending.goodbye is None and not self._ending.send_failed:
-            self._put(CloseMessage(close_code, close_codes.cut_reason(message)))
-        self._finish(Signal.VIOLATED, Close(close_code, message, "local"), error)
+        self.timers.clear()
+        self.timers.start("close", self._times.close_timeout)
 
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
         self._move(signal)
-        self._timers.clear()
+        self.timers.clear()
+        self.fast_path.end()
         self._ending.closed = close
         self._ending.error = error or _over(close)
-        self._events.append(close)
-
-    def _fail_handshake(self, signal: Signal, error: SpekoError) -> None:
-        self._move(signal)
-        self._timers.clear()
-        self._ending.error = error
+        self.events.append(close)

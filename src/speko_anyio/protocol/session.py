@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from typing import Final, Generic, TypeAlias, TypeGuard, TypeVar, assert_never, get_args
+from typing import Final, TypeAlias, assert_never, get_args
 
 from . import close_codes, codec, extensions
 from .calls import Calls
 from .commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
-from .dialect import Dialect, EventT, Message
+from .dialect import Dialect, EventT
 from .errors import LocalProtocolError
 from .frames import (
     Audio,
@@ -33,8 +33,11 @@ from .frames import (
     Usage,
 )
 from .limits import DEFAULT_LIMITS, Limits
+from .mint import DEFAULT_SAMPLE_RATE
+from .outbox import NO_AUDIO
 from .pcm import MAX_AUDIO_MESSAGE, Buffer, pcm_bytes, whole_samples
-from .state import State
+from .state import Signal, State
+from .timeouts import DEFAULT_TIMEOUTS
 
 MAX_SAMPLE_RATE: Final = 192_000
 """The highest rate a peer may announce; above it the value is a mistake (the highest of common hardware)."""
@@ -57,10 +60,26 @@ _TOOL_CALL: Final = codec.encode(ToolCall()).partition(",")[0]
 class ClientDialect(Dialect[Frame], abc.ABC):
     """The verbs that a client has in every dialect, whatever its peer speaks."""
 
+    input_sample_rate: int
+    """Samples a second of the client's audio."""
+    output_sample_rate: int
+    """Samples a second of the server's audio."""
+
+    @property
+    @abc.abstractmethod
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+
+    @property
+    @abc.abstractmethod
+    def odd_fields(self) -> int:
+        """How many fields of the peer's messages had an odd value and were read as another."""
+
     @abc.abstractmethod
     def send_audio(self, pcm: Buffer) -> None:
-        """Queue PCM16 little-endian mono audio at the session's input rate: any even number of bytes, or an
-        array of int16. It is split into messages of at most 32 KiB.
+        """Queue PCM16 little-endian mono audio at the session's input rate.
+
+        Any even number of bytes, or an array of int16. It is split into messages of at most 32 KiB.
 
         Raises `LocalProtocolError` for an odd number of bytes or a full outbox, TypeError for an array of
         other samples, and `ConnectionClosed` after the end or a goodbye; nothing is queued then.
@@ -90,22 +109,12 @@ class ClientDialect(Dialect[Frame], abc.ABC):
         """
 
 
-class _Notes:
-    """State that is rarely used. A separate object to save attributes: see `Dialect.__init__`."""
-
-    __slots__ = ("odd_fields",)
-
-    def __init__(self) -> None:
-        self.odd_fields = 0
-
-
-class _ClientNotes(_Notes):
-    """With the state of the current answer, to derive its end if the service does not send it."""
+class _Answer:
+    """The state of the current answer, to derive its end if the service does not send it."""
 
     __slots__ = ("begun", "cut", "uses")
 
     def __init__(self) -> None:
-        super().__init__()
         self.begun = False
         """Whether audio came since the last derived end."""
         self.cut = False
@@ -114,13 +123,12 @@ class _ClientNotes(_Notes):
         """The accepted extensions. With ``usage``, no ends are derived."""
 
 
-class _ServerNotes(_Notes):
-    """With the state of the extensions."""
+class _Offer:
+    """The extensions that a server offers, and what the client made of them."""
 
     __slots__ = ("held", "names", "taken")
 
     def __init__(self, names: Iterable[str]) -> None:
-        super().__init__()
         self.names = tuple(dict.fromkeys(names))
         self.taken: frozenset[str] = frozenset()
         self.held: list[str] = []
@@ -132,26 +140,18 @@ class _ServerNotes(_Notes):
                 )
 
 
-_NotesT = TypeVar("_NotesT", bound=_Notes)
-
-
-class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
+class _SpekoSession(Dialect[EventT]):
     """What the two roles share: PCM16 in both directions, the book of calls, malformed text."""
-
-    _notes: _NotesT
-
-    _hears_output: bool
-    """Whether the audio this side receives is the session's output."""
 
     def __init__(
         self,
         *,
-        input_sample_rate: int = 24_000,
-        output_sample_rate: int = 24_000,
+        input_sample_rate: int = DEFAULT_SAMPLE_RATE,
+        output_sample_rate: int = DEFAULT_SAMPLE_RATE,
         limits: Limits = DEFAULT_LIMITS,
-        close_timeout: float = 5.0,
+        close_timeout: float = DEFAULT_TIMEOUTS.close,
         ttl: float | None = None,
-        warn_before: float = 60.0,
+        warn_before: float = DEFAULT_TIMEOUTS.warn_before,
         state: State = State.OPEN,
     ) -> None:
         super().__init__(
@@ -161,8 +161,13 @@ class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
         """Samples a second of the client's audio."""
         self.output_sample_rate = output_sample_rate
         """Samples a second of the server's audio."""
-        self._audio_rate = output_sample_rate if self._hears_output else input_sample_rate
         self._calls = Calls(limits.max_open_calls)
+        self._odd_fields = 0
+        self._set_up()
+
+    @abc.abstractmethod
+    def _set_up(self) -> None:
+        """Add what only this role has."""
 
     @property
     def open_calls(self) -> tuple[str, ...]:
@@ -171,9 +176,11 @@ class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
 
     @property
     def odd_fields(self) -> int:
-        """How many fields of the peer's messages had an odd value and were read as another; see
-        `codec.py`."""
-        return self._notes.odd_fields
+        """How many fields of the peer's messages had an odd value and were read as another.
+
+        See `codec.py`.
+        """
+        return self._odd_fields
 
     def _receive_text(self, text: str) -> None:
         odd: list[str] = []
@@ -181,50 +188,61 @@ class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
             codec.check_depth(text, self.limits.max_json_depth)
             self._receive_json(text, odd)
         except codec.MalformedMessage as error:
-            self._violated(
+            self.violated(
                 close_codes.INVALID_DATA,
                 f"the peer sent a text message that is not of this protocol: {error}",
             )
         else:
-            self._notes.odd_fields += len(odd)
+            self._odd_fields += len(odd)
 
     @abc.abstractmethod
     def _receive_json(self, text: str, odd: list[str]) -> None:
-        """Decode and apply one text message; `MalformedMessage` if it is invalid. Appends the names of its
-        odd fields to `odd`."""
+        """Decode and apply one text message; `MalformedMessage` if it is invalid.
+
+        Appends the names of its odd fields to `odd`.
+        """
 
     def _receive_binary(self, data: bytes) -> EventT | None:
-        if self._odd or len(data) & 1:
-            data, self._odd = whole_samples(self._odd, data)
+        fast_path = self.fast_path
+        if fast_path.odd or len(data) & 1:
+            data, fast_path.odd = whole_samples(fast_path.odd, data)
         # An empty message, or one that only begins a sample, carries no audio.
         return self._audio(data) if data else None
 
     @abc.abstractmethod
     def _audio(self, pcm: bytes) -> EventT:
-        """The event that whole samples are."""
+        """Make the event that whole samples are."""
 
     def send_audio(self, pcm: Buffer) -> None:
         if type(pcm) is not bytes:
             pcm = pcm_bytes(pcm)
         size = len(pcm)
-        queued = self._queued + size
-        if size & 1 or queued > self._max_outbox or not self._may_talk:
+        outbox = self.outbox
+        if size & 1 or outbox.size + size > outbox.audio_limit:
             raise self._why_no_audio(size)
-        self._queued = queued
         for start in range(0, size, MAX_AUDIO_MESSAGE):
-            self._put(pcm[start : start + MAX_AUDIO_MESSAGE])
+            outbox.put(pcm[start : start + MAX_AUDIO_MESSAGE])
 
     def _why_no_audio(self, size: int) -> Exception:
-        if self._state is not _OPEN:
+        if self.state is not _OPEN:
             return self._not_open()
-        if not self._ready:
-            return LocalProtocolError("ready was not sent; a session begins with send_ready()")
+        if self.outbox.audio_limit == NO_AUDIO:
+            return _not_ready()
         if size & 1:
             return LocalProtocolError(
                 f"audio is PCM16, two bytes a sample, but this has {size} bytes; "
                 "send whole samples and keep the odd byte for the next call"
             )
-        return self._outbox_full()
+        return self.outbox.full()
+
+    def _take_audio(self) -> None:
+        """Let audio into the outbox from now on, as long as the session is open."""
+        self.outbox.audio_limit = self.outbox.limit
+
+    def _move(self, signal: Signal) -> None:
+        super()._move(signal)
+        if self.state is not _OPEN:
+            self.outbox.audio_limit = NO_AUDIO
 
     def _queue_message(
         self, message: codec.ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult
@@ -232,10 +250,11 @@ class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
         self._queue_text(self._encode(message))
 
     def _queue_short(self, text: str) -> None:
-        """Queue a text that is legal now, exempt from the outbox's limit since it is short and must not be
-        lost."""
-        self._queued += len(text)
-        self._put(text)
+        """Queue a text that is legal now.
+
+        It is exempt from the outbox's limit since it is short and must not be lost.
+        """
+        self.outbox.put(text)
 
     @staticmethod
     def _encode(message: codec.ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult) -> str:
@@ -247,7 +266,7 @@ class _SpekoSession(Dialect[EventT], Generic[EventT, _NotesT]):
             ) from None
 
 
-class ClientProtocol(_SpekoSession[Frame, _ClientNotes], ClientDialect):
+class ClientProtocol(_SpekoSession[Frame], ClientDialect):
     """The client's side of a session over WebSocket messages that something else carries.
 
     `input_sample_rate` and `output_sample_rate` are those of the mint's answer; a `Ready` that says
@@ -257,34 +276,27 @@ class ClientProtocol(_SpekoSession[Frame, _ClientNotes], ClientDialect):
     so is queued (see `extensions.py`). Without an offer, nothing is queued.
     """
 
-    _audio_type = Audio
-    _hears_output = True
+    _answer: _Answer
 
-    def __init__(
-        self,
-        *,
-        input_sample_rate: int = 24_000,
-        output_sample_rate: int = 24_000,
-        limits: Limits = DEFAULT_LIMITS,
-        close_timeout: float = 5.0,
-        ttl: float | None = None,
-        warn_before: float = 60.0,
-        state: State = State.OPEN,
-    ) -> None:
-        self._notes = _ClientNotes()
-        super().__init__(
-            input_sample_rate=input_sample_rate,
-            output_sample_rate=output_sample_rate,
-            limits=limits,
-            close_timeout=close_timeout,
-            ttl=ttl,
-            warn_before=warn_before,
-            state=state,
-        )
+    def _set_up(self) -> None:
+        self._answer = _Answer()
+        self.fast_path.make_audio = Audio
+        self.fast_path.sample_rate = self.output_sample_rate
+        # To derive the ends of answers, this level must see the first audio of each.
+        self.fast_path.want_next()
+        if self.state is _OPEN:
+            self._take_audio()
+
+    def _move(self, signal: Signal) -> None:
+        super()._move(signal)
+        if self.state is _OPEN:
+            self._take_audio()
 
     def _audio(self, pcm: bytes) -> Frame:
-        self._notes.begun = True
-        return Audio(pcm, self._audio_rate)
+        if not self._answer.begun:
+            self._answer.begun = True
+            self.fast_path.skip_next()
+        return Audio(pcm, self.fast_path.sample_rate)
 
     def commit(self) -> None:
         self._queue_message(Commit())
@@ -319,35 +331,36 @@ class ClientProtocol(_SpekoSession[Frame, _ClientNotes], ClientDialect):
             case Interruption() as interruption:
                 self._calls.make_moot()
                 # What follows is another response: half a sample of the cut one must not shift it.
-                self._odd = b""
-                self._events.append(interruption)
-                if self._derives_ends and self._notes.begun:
+                self.fast_path.odd = b""
+                self.events.append(interruption)
+                if self._derives_ends and self._answer.begun:
                     self._answer_ended("interrupted")
             case Usage() as usage:
-                self._events.append(usage)
+                self.events.append(usage)
                 if self._derives_ends:
                     self._usage_received()
             case ResponseEnd() if self._derives_ends:
                 # Sent without being accepted, while the core derives the ends: don't report two for one
                 # answer.
-                self._events.append(Unknown("response", text))
+                self.events.append(Unknown("response", text))
             case frame:
-                self._events.append(frame)
+                self.events.append(frame)
 
     @property
     def _derives_ends(self) -> bool:
-        return extensions.USAGE not in self._notes.uses
+        return extensions.USAGE not in self._answer.uses
 
     def _usage_received(self) -> None:
-        if self._notes.cut and not self._notes.begun:
-            self._notes.cut = False  # for the answer that was cut off, whose end was reported
+        if self._answer.cut and not self._answer.begun:
+            self._answer.cut = False  # for the answer that was cut off, whose end was reported
         else:
             self._answer_ended("done")
 
     def _answer_ended(self, status: ResponseStatus) -> None:
-        self._notes.begun = False
-        self._notes.cut = status == "interrupted"
-        self._events.append(ResponseEnd(status))
+        self._answer.begun = False
+        self.fast_path.want_next()
+        self._answer.cut = status == "interrupted"
+        self.events.append(ResponseEnd(status))
 
     def _ready_received(self, ready: Ready) -> None:
         input_rate = ready.input_sample_rate or self.input_sample_rate
@@ -356,30 +369,30 @@ class ClientProtocol(_SpekoSession[Frame, _ClientNotes], ClientDialect):
             # The rates themselves are not shown: a peer can write thousands of digits.
             raise codec.MalformedMessage(f"its sample rates are not between 1 and {MAX_SAMPLE_RATE}")
         self.input_sample_rate = input_rate
-        self.output_sample_rate = self._audio_rate = output_rate
-        self._events.append(Ready(input_rate, output_rate, ready.extensions))
-        if not self._notes.uses and self._state is _OPEN:
+        self.output_sample_rate = self.fast_path.sample_rate = output_rate
+        self.events.append(Ready(input_rate, output_rate, ready.extensions))
+        if not self._answer.uses and self.state is _OPEN:
             uses = tuple(name for name in extensions.KNOWN if name in ready.extensions)
             if uses:
-                self._notes.uses = uses
+                self._answer.uses = uses
                 self._queue_short(codec.encode(codec.UseExtensions(uses)))
 
     def _call_received(self, call: ToolCall, text: str) -> None:
         if call.call_id in self._calls.open:
             # A repeat of a call that is being answered: visible, but nothing to answer twice.
-            self._events.append(Unknown("tool_call", text))
+            self.events.append(Unknown("tool_call", text))
         elif self._calls.full:
-            self._violated(
+            self.violated(
                 close_codes.POLICY,
                 f"the peer has {self.limits.max_open_calls} tool calls open and issued another",
             )
         else:
             self._calls.issue(call.call_id)
-            self._events.append(call)
-            self._notes.cut = False  # another answer is under way
+            self.events.append(call)
+            self._answer.cut = False  # another answer is under way
 
 
-class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
+class ServerProtocol(_SpekoSession[Command]):
     """The server's side of a session over WebSocket messages that something else carries.
 
     Say `send_ready` before anything else but an error. `ttl` in seconds, when given, ends the session
@@ -389,24 +402,21 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
     any other name.
     """
 
-    _audio_type = AudioIn
-    _hears_output = False
     _ends_at_ttl = True
-    _ready = False
 
     def __init__(
         self,
         *,
-        input_sample_rate: int = 24_000,
-        output_sample_rate: int = 24_000,
+        input_sample_rate: int = DEFAULT_SAMPLE_RATE,
+        output_sample_rate: int = DEFAULT_SAMPLE_RATE,
         limits: Limits = DEFAULT_LIMITS,
-        close_timeout: float = 5.0,
+        close_timeout: float = DEFAULT_TIMEOUTS.close,
         ttl: float | None = None,
-        warn_before: float = 60.0,
+        warn_before: float = DEFAULT_TIMEOUTS.warn_before,
         state: State = State.OPEN,
         extensions: Iterable[str] = (),
     ) -> None:
-        self._notes = _ServerNotes(extensions)
+        self._offer = _Offer(extensions)
         super().__init__(
             input_sample_rate=input_sample_rate,
             output_sample_rate=output_sample_rate,
@@ -417,8 +427,13 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
             state=state,
         )
 
+    def _set_up(self) -> None:
+        self._ready_sent = False
+        self.fast_path.make_audio = AudioIn
+        self.fast_path.sample_rate = self.input_sample_rate
+
     def _audio(self, pcm: bytes) -> Command:
-        return AudioIn(pcm, self._audio_rate)
+        return AudioIn(pcm, self.fast_path.sample_rate)
 
     def send(self, frame: ServerFrame) -> None:
         """Queue any frame, by the verb that is for it: raises as that does.
@@ -448,12 +463,13 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
                 assert_never(frame)
 
     def send_ready(self) -> None:
-        """Queue the session's rates: the client may talk. `LocalProtocolError` when already said."""
+        """Queue the session's rates: the client may talk. `LocalProtocolError` when already sent."""
         self._check_open()
-        if self._ready:
+        if self._ready_sent:
             raise LocalProtocolError("ready was sent already; a session has one")
-        self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate, self._notes.names))
-        self._ready = self._may_talk = True
+        self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate, self._offer.names))
+        self._ready_sent = True
+        self._take_audio()
 
     def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
         """Queue what `role` said; a partial text is replaced by the next one of the same role."""
@@ -490,14 +506,13 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
         """Queue news that the assistant was cut off, ahead of the audio still queued, which is dropped."""
         _require_one_of("at", at, ("user", "assistant"))
         self._check_ready()
-        self._drop_queued_audio()
+        self.outbox.drop_audio()
         self._queue_short(codec.encode(Interruption(at)))
         self._calls.make_moot()
 
     def withdraw_calls(self) -> None:
         """Take back the tool calls that nobody has taken to send, for an interruption that follows."""
-        self._queued -= sum(len(item.encode()) for item in self._outbox if _is_tool_call(item))
-        self._outbox[:] = [item for item in self._outbox if not _is_tool_call(item)]
+        self.outbox.drop_texts(_is_tool_call)
 
     def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
         """Queue the tokens of audio spent since the last report; neither below zero."""
@@ -514,10 +529,10 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
         _require_text(reason=reason)
         self._check_ready()
         text = self._encode(ResponseEnd(status, reason))
-        if extensions.USAGE in self._notes.taken:
+        if extensions.USAGE in self._offer.taken:
             self._queue_text(text)
-        elif extensions.USAGE in self._notes.names and len(self._notes.held) < MAX_HELD_ENDS:
-            self._notes.held.append(text)
+        elif extensions.USAGE in self._offer.names and len(self._offer.held) < MAX_HELD_ENDS:
+            self._offer.held.append(text)
 
     def send_error(self, code: str, message: str) -> None:
         """Queue a failure that the session survives, or the reason for the close that follows.
@@ -533,12 +548,12 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
 
     def _check_ready(self) -> None:
         self._check_open()
-        if not self._ready:
-            raise LocalProtocolError("ready was not sent; a session begins with send_ready()")
+        if not self._ready_sent:
+            raise _not_ready()
 
     def _queue_goodbye(self, code: int, reason: str) -> None:
         # `end` carries the whole reason, which a close frame must cut at 123 bytes.
-        self._put(codec.encode(codec.End(reason)))
+        self.outbox.put(codec.encode(codec.End(reason)))
         super()._queue_goodbye(code, reason)
 
     def _receive_json(self, text: str, odd: list[str]) -> None:
@@ -546,34 +561,38 @@ class ServerProtocol(_SpekoSession[Command, _ServerNotes]):
             case ToolResult(call_id=call_id) as result:
                 if call_id in self._calls:
                     self._calls.answer(call_id)
-                    self._events.append(result)
+                    self.events.append(result)
                 else:
                     # Late, repeated or made up: no call of ours, so nobody may take it for an answer.
-                    self._events.append(Unknown("tool_result", text))
+                    self.events.append(Unknown("tool_result", text))
             case Commit() | Clear() | EndTurn() as boundary:
                 # The next turn starts on a whole sample, whatever this one ended on.
-                self._odd = b""
-                self._events.append(boundary)
+                self.fast_path.odd = b""
+                self.events.append(boundary)
             case codec.UseExtensions(use=use):
-                if self._notes.names:
+                if self._offer.names:
                     self._accept_extensions(extensions.read_names(use))
                 else:
-                    self._events.append(Unknown("extensions", text))
+                    self.events.append(Unknown("extensions", text))
             case command:
-                self._events.append(command)
+                self.events.append(command)
 
     def _accept_extensions(self, names: tuple[str, ...]) -> None:
-        notes = self._notes
-        notes.taken |= frozenset(names).intersection(notes.names)
-        if extensions.USAGE in notes.taken:
-            held, notes.held = notes.held, []
-            if self._state is _OPEN:
+        offer = self._offer
+        offer.taken |= frozenset(names).intersection(offer.names)
+        if extensions.USAGE in offer.taken:
+            held, offer.held = offer.held, []
+            if self.state is _OPEN:
                 for text in held:
                     self._queue_short(text)
 
 
-def _is_tool_call(message: Message) -> TypeGuard[str]:
-    return isinstance(message, str) and message.startswith(_TOOL_CALL)
+def _is_tool_call(text: str) -> bool:
+    return text.startswith(_TOOL_CALL)
+
+
+def _not_ready() -> LocalProtocolError:
+    return LocalProtocolError("ready was not sent; a session begins with send_ready()")
 
 
 def _require_text(**values: object) -> None:

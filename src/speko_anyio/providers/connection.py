@@ -1,4 +1,4 @@
-"""The providers' dialects over the bytes of a WebSocket: to be driven as `ClientConnection` is.
+"""A provider's dialect over the bytes of a WebSocket: to be driven as `ClientConnection` is.
 
 The same contract: write `data_to_send`, give what is read to `receive_data`, take `next_event`. The opening
 request is queued at once; the session's configuration follows the handshake by itself, and everything may be
@@ -7,30 +7,17 @@ sent from then on, also before `Ready`.
 
 from __future__ import annotations
 
-import abc
 import os
 from collections.abc import Callable
 from typing import Final, TypedDict, Unpack, cast
 
-from ..protocol import framing
-from ..protocol.client_byte_level import ClientByteLevel
-from ..protocol.dialect import Message
-from ..protocol.frames import Frame
+from ..protocol.client_websocket import ClientWebSocket
 from ..protocol.headers import Headers
-from ..protocol.limits import Limits
 from ..protocol.masking import Entropy
-from ..protocol.mint import SessionConfig
 from ..protocol.state import State
+from ..protocol.timeouts import DEFAULT_TIMEOUTS
 from .endpoint import Endpoint
-from .google import GoogleDialect, GoogleOptions
-from .openai import SESSION_SECONDS, OpenAIDialect, OpenAIOptions
-from .provider import PROVIDER_LIMITS, ProviderDialect
-from .xai import XAIDialect, XAIOptions
-
-_OPENAI_DEFAULTS: Final = OpenAIOptions()
-_XAI_DEFAULTS: Final = XAIOptions()
-_GOOGLE_DEFAULTS: Final = GoogleOptions()
-
+from .provider import DialectOptions, ProviderDialect
 
 PING_TIMEOUT: Final = 60.0
 """Seconds to wait for a sign of life after a ping: Gemini's pongs have been seen to take 30."""
@@ -54,151 +41,49 @@ class TransportOptions(TypedDict, total=False):
     """Where masking keys and the handshake's nonce come from; default `os.urandom`."""
 
 
-class ConnectionOptions(TransportOptions, total=False):
-    """What the connections of all providers take."""
-
-    limits: Limits
-    close_timeout: float
-    ready_timeout: float
-    warn_before: float
+class ConnectionOptions(TransportOptions, DialectOptions, total=False):
+    """What `Provider.connection` takes for any provider."""
 
 
-class ProviderConnection(ClientByteLevel[Frame], ProviderDialect, abc.ABC):
-    """Adds bytes to a provider's dialect. Put it before the dialect in the bases; call `_connect` last."""
+def split_options(**options: Unpack[ConnectionOptions]) -> tuple[TransportOptions, DialectOptions]:
+    """Return what of `options` is for the connection, and the rest, which is for its dialect.
 
-    _refusal_advice = "check the API key and the model, and that the account may use it"
+    The rest also has the state in which a dialect in a connection begins.
+    """
+    transport: dict[str, object] = {}
+    dialect: dict[str, object] = {"state": State.CONNECTING}
+    for name, value in options.items():
+        if name in TransportOptions.__annotations__:
+            transport[name] = value
+        elif name != "state":
+            dialect[name] = value
+    return cast("TransportOptions", transport), cast("DialectOptions", dialect)
 
-    def _connect(self, endpoint: Endpoint, options: TransportOptions) -> None:
-        self._start_client(
+
+class ProviderConnection(ClientWebSocket[ProviderDialect]):
+    """A client of a provider over a byte stream.
+
+    - `endpoint`: where and how to connect, such as from `openai_endpoint`.
+    - `dialect`: the provider's, fresh, in the state CONNECTING.
+
+    See `TransportOptions` for the others.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, dialect: ProviderDialect, **transport: Unpack[TransportOptions]
+    ) -> None:
+        super().__init__(
+            dialect,
             endpoint.url,
             subprotocols=endpoint.subprotocols,
-            headers=[*options.get("headers", ()), *endpoint.headers],
+            headers=[*transport.get("headers", ()), *endpoint.headers],
             secrets=endpoint.secrets,
-            entropy=options.get("entropy", os.urandom),
-            handshake_timeout=options.get("handshake_timeout", 10.0),
-            ping_interval=options.get("ping_interval", 20.0),
-            ping_timeout=options.get("ping_timeout", PING_TIMEOUT),
+            advice="check the API key and the model, and that the account may use it",
+            handshake_timeout=transport.get("handshake_timeout", DEFAULT_TIMEOUTS.handshake),
+            ping_interval=transport.get("ping_interval", DEFAULT_TIMEOUTS.ping_interval),
+            ping_timeout=transport.get("ping_timeout", PING_TIMEOUT),
+            entropy=transport.get("entropy", os.urandom),
         )
-        clock = options.get("clock")
+        clock = transport.get("clock")
         if clock is not None:
-            self.playback.follow(clock)
-
-    # Text is framed when it is taken, not when it is queued: a dialect may take back what nobody took, and
-    # has to recognise it.
-
-    def _put(self, message: Message) -> None:
-        if isinstance(message, str):
-            self._outbox.append(message)
-        else:
-            super()._put(message)
-
-    def data_to_send(self) -> bytes:
-        queued = cast("list[str | bytes]", self._outbox[:])
-        self._outbox.clear()
-        for item in queued:
-            if isinstance(item, str):
-                self._put_frame(framing.TEXT, item.encode())
-            else:
-                self._outbox.append(item)
-        return super().data_to_send()
-
-
-class OpenAIConnection(ProviderConnection, OpenAIDialect):
-    """A client of OpenAI, or of a server that speaks its protocol, over a byte stream.
-
-    `endpoint` is of `openai_endpoint`; see `TransportOptions` for `transport`. The remaining parameters are
-    those of `OpenAIDialect`.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        config: SessionConfig,
-        *,
-        options: OpenAIOptions = _OPENAI_DEFAULTS,
-        limits: Limits = PROVIDER_LIMITS,
-        close_timeout: float = 5.0,
-        ready_timeout: float = 10.0,
-        ttl: float | None = SESSION_SECONDS,
-        warn_before: float = 60.0,
-        **transport: Unpack[TransportOptions],
-    ) -> None:
-        super().__init__(
-            config,
-            options=options,
-            limits=limits,
-            close_timeout=close_timeout,
-            ready_timeout=ready_timeout,
-            ttl=ttl,
-            warn_before=warn_before,
-            state=State.CONNECTING,
-        )
-        self._connect(endpoint, transport)
-
-
-class XAIConnection(ProviderConnection, XAIDialect):
-    """A client of xAI over a byte stream.
-
-    `endpoint` is of `xai_endpoint`; see `TransportOptions` for `transport`. The remaining parameters are
-    those of `XAIDialect`.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        config: SessionConfig,
-        *,
-        options: XAIOptions = _XAI_DEFAULTS,
-        limits: Limits = PROVIDER_LIMITS,
-        close_timeout: float = 5.0,
-        ready_timeout: float = 10.0,
-        ttl: float | None = None,
-        warn_before: float = 60.0,
-        **transport: Unpack[TransportOptions],
-    ) -> None:
-        super().__init__(
-            config,
-            options=options,
-            limits=limits,
-            close_timeout=close_timeout,
-            ready_timeout=ready_timeout,
-            ttl=ttl,
-            warn_before=warn_before,
-            state=State.CONNECTING,
-        )
-        self._connect(endpoint, transport)
-
-
-class GoogleConnection(ProviderConnection, GoogleDialect):
-    """A client of Gemini Live over a byte stream.
-
-    `endpoint` is of `google_endpoint`; see `TransportOptions` for `transport`. The remaining parameters are
-    those of `GoogleDialect`.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        config: SessionConfig,
-        *,
-        options: GoogleOptions = _GOOGLE_DEFAULTS,
-        resumption_handle: str | None = None,
-        limits: Limits = PROVIDER_LIMITS,
-        close_timeout: float = 5.0,
-        ready_timeout: float = 10.0,
-        ttl: float | None = None,
-        warn_before: float = 60.0,
-        **transport: Unpack[TransportOptions],
-    ) -> None:
-        super().__init__(
-            config,
-            options=options,
-            resumption_handle=resumption_handle,
-            limits=limits,
-            close_timeout=close_timeout,
-            ready_timeout=ready_timeout,
-            ttl=ttl,
-            warn_before=warn_before,
-            state=State.CONNECTING,
-        )
-        self._connect(endpoint, transport)
+            dialect.playback.follow(clock)

@@ -107,22 +107,9 @@ class ProviderDialect(ClientDialect, abc.ABC):
         self._leaving = False
         self._held = HeldInput(min(_HELD_SECONDS * input_sample_rate * 2, limits.max_outbox // 2))
 
-    @property
-    @abc.abstractmethod
-    def open_calls(self) -> tuple[str, ...]:
-        """Ids of the tool calls that wait for their result, oldest first."""
-
     @abc.abstractmethod
     def takes_result(self, call_id: str) -> bool:
         """Whether `send_tool_result` would take a result for this call, wanted or not."""
-
-    @property
-    @abc.abstractmethod
-    def odd_fields(self) -> int:
-        """How many fields of the provider's messages had an odd value, and were mended or ignored.
-
-        See `lenient`.
-        """
 
     @property
     @abc.abstractmethod
@@ -144,6 +131,11 @@ class ProviderDialect(ClientDialect, abc.ABC):
         None if there is none, or if the session ended for a reason that would recur.
         """
         return None
+
+    @property
+    def dialect(self) -> ProviderDialect:
+        """Itself: so whoever gets a dialect, alone or in a connection, finds it by the same name."""
+        return self
 
     @property
     def moment(self) -> closes.Moment:
@@ -169,11 +161,11 @@ class ProviderDialect(ClientDialect, abc.ABC):
         """Return the incomplete texts of both sides as final: nothing more comes of them."""
 
     def _peer_closed(self, code: int, reason: str) -> None:
-        if self._state is State.OPEN:
+        if self.state is State.OPEN:
             self.verdict = verdict = closes.judge(self._service, code, reason, self.moment)
             if verdict.code is not None:
                 self.failure = ErrorFrame(verdict.code, closes.explain(verdict, code, reason))
-                self._events.append(self.failure)
+                self.events.append(self.failure)
                 reason = verdict.code
         super()._peer_closed(code, reason)
 
@@ -189,8 +181,8 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     def _break(self, close_code: int, message: str) -> None:
         """End the session because the provider broke its protocol, unless it has ended already."""
-        if self._state is not State.CLOSED:
-            self._violated(close_code, message)
+        if self.state is not State.CLOSED:
+            self.violated(close_code, message)
 
     def _too_many_calls(self) -> None:
         self._break(
@@ -200,15 +192,15 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     def _emit(self, frame: Frame | None) -> None:
         """Deliver a frame to the caller, if there is one and the session has not just ended."""
-        if frame is None or self._state is State.CLOSED:
+        if frame is None or self.state is State.CLOSED:
             return
         if type(frame) is Transcript and len(frame.text) > self.limits.max_text_size:
-            self._violated(
+            self.violated(
                 close_codes.TOO_BIG,
                 f"the provider sent a transcript of more than {self.limits.max_text_size} characters",
             )
         else:
-            self._events.append(frame)
+            self.events.append(frame)
 
     def _emit_all(self, frames: Iterable[Frame]) -> None:
         for frame in frames:
@@ -216,12 +208,12 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     def _start_session_timers(self) -> None:
         super()._start_session_timers()
-        self._timers.start("ready", self._ready_timeout)
+        self.timers.start("ready", self._ready_timeout)
 
     def _start_timer(self, name: str, seconds: float) -> None:
         """Start a timer, unless the session is ending: then only its end is waited for."""
-        if self._state is State.OPEN:
-            self._timers.start(name, seconds)
+        if self.state is State.OPEN:
+            self.timers.start(name, seconds)
 
     def _timer_expired(self, name: str, late: float) -> None:
         if name == "ready":
@@ -243,10 +235,10 @@ class ProviderDialect(ClientDialect, abc.ABC):
         # before, either.
         texts = [text for text in self._take_open_texts() if len(text.text) <= self.limits.max_text_size]
         self.cut_short = bool(texts)
-        self._events.extend(texts)
+        self.events.extend(texts)
         end = self._open_response_end(close.initiated_by == "local" and error is None)
         if end is not None:
-            self._events.append(end)
+            self.events.append(end)
         super()._finish(signal, close, error)
 
     def _checked_audio(self, pcm: Buffer) -> bytes:

@@ -237,7 +237,7 @@ class XAIDialect(RealtimeDialect):
     @property
     def resumption(self) -> str | None:
         # A session that ended because nobody spoke has nothing to go on with.
-        over = not self._may_resume or self._ending.reason == codes.IDLE_TIMEOUT
+        over = not self._may_resume or self._ending.peer_reason == codes.IDLE_TIMEOUT
         return self.provider_session.conversation_id if self._resumable and not over else None
 
 

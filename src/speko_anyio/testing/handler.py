@@ -9,11 +9,11 @@ from anyio import BrokenResourceError
 from ..gateway.session import serve_session
 from ..protocol import codec
 from ..protocol.commands import AudioIn, Command, UpgradeRequest
-from ..protocol.dialect import CloseMessage
 from ..protocol.errors import ConnectionClosed
 from ..protocol.extensions import USAGE
 from ..protocol.frames import Audio, Close, Expiring, Ready, Unknown
 from ..protocol.mint import SessionConfig
+from ..protocol.outbox import CloseMessage
 
 if TYPE_CHECKING:
     from ..gateway.handlers import Handler

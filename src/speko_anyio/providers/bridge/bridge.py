@@ -61,6 +61,7 @@ from ...protocol.session import ServerFrame, ServerProtocol
 from ...protocol.state import State
 from ...protocol.timers import Timers
 from .. import codes
+from ..connection import ProviderConnection
 from ..held_input import HeldInput, TurnEnd
 from ..provider import ProviderDialect
 from ..resampling import Converter, ResamplingFactory
@@ -180,7 +181,8 @@ class Bridge:
         """How to close the client's session, once it has taken what waits: the deadline for its answer begins
         with that. None while the session goes on, and when the client left."""
         self._phase = _BridgePhase.WAITING
-        self._provider: ProviderDialect | None = None
+        self._connection: ProviderDialect | ProviderConnection | None = None
+        self._provider: ProviderDialect | None = None  # the dialect of that connection
         self._frame_client: FrameClient | None = None
         if client is None:
             self._frame_client = FrameClient(
@@ -350,15 +352,18 @@ class Bridge:
 
     # The provider
 
-    def attach(self, provider: ProviderDialect, now: float) -> None:
+    def attach(self, connection: ProviderDialect | ProviderConnection, now: float) -> None:
         """Take the connection that was `wanted`, new and not yet dialled.
 
-        Raises `LocalProtocolError` when none is wanted.
+        A dialect alone is one too: somebody else carries its messages. Raises `LocalProtocolError` when none
+        is wanted.
         """
         if self._attempts.wanted is None:
             raise LocalProtocolError("no connection to the provider is wanted now; look at `wanted` first")
+        provider = connection.dialect
         provider.resuming = self._attempts.wanted.resumption is not None
         self._attempts.begin()
+        self._connection = connection
         self._provider = provider
         self._turns.heard = provider.turns_heard
         self._phase = _BridgePhase.OPENING
@@ -380,9 +385,10 @@ class Bridge:
     def _drain(self) -> None:
         # The end of an answer that was cut off with the connection comes after the resulting interruption.
         cut: ResponseEnd | None = None
-        while (provider := self._provider) is not None:
+        while (connection := self._connection) is not None:
+            provider = connection.dialect
             try:
-                event = provider.next_event()
+                event = connection.next_event()
             except SpekoError as error:
                 # A session that never opened ends without a frame.
                 self._disconnected(provider, judge_opening(error, provider.moment))
@@ -509,7 +515,8 @@ class Bridge:
         self, provider: ProviderDialect, ending: Ending, cut: ResponseEnd | None = None
     ) -> None:
         """Go on without the connection; `cut` is the end of the answer that was under way, if any."""
-        before, self._provider = self._phase, None
+        before = self._phase
+        self._connection = self._provider = None
         self._leaving = False
         self._timers.stop("move")
         self._timers.stop("steady")
@@ -605,7 +612,7 @@ class Bridge:
     def next_deadline(self) -> float | None:
         """Return when `handle_timeout` wants to be called, for the provider's dialect too; see `Dialect`."""
         own = self._timers.next()
-        theirs = None if self._provider is None else self._provider.next_deadline()
+        theirs = None if self._connection is None else self._connection.next_deadline()
         if own is None or theirs is None:
             return own if theirs is None else theirs
         return min(own, theirs)
@@ -615,8 +622,8 @@ class Bridge:
         with self.at(now):
             for name, _ in self._timers.expired(now):
                 self._timer_expired(name)
-            if self._provider is not None:
-                self._provider.handle_timeout(now)
+            if self._connection is not None:
+                self._connection.handle_timeout(now)
 
     def _timer_expired(self, name: str) -> None:
         provider = self._provider

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ...protocol import codec
 from ...protocol.commands import ToolResult
-from ...protocol.dialect import CloseMessage
 from ...protocol.extensions import USAGE
 from ...protocol.frames import Audio, Ready, Unknown
+from ...protocol.outbox import CloseMessage
 from ...protocol.session import ServerFrame, ServerProtocol
 
 

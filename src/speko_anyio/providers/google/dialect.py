@@ -7,7 +7,7 @@ ids, no event for the start of speech, and no error messages, since every failur
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Unpack
+from typing import Final, Unpack
 
 from msgspec import UNSET
 
@@ -97,7 +97,7 @@ class GoogleDialect(ProviderDialect):
         self.resuming = self._handle.handle is not None
         self._calls = NamedCalls(limits.max_open_calls)
         self._turn = UserTurn(rules, input_rate, self._queue)
-        timers = self._start_timer, self._timers.stop
+        timers = self._start_timer, self.timers.stop
         self._user = UserWords(self._emit, *timers)
         self._assistant = Assistant(
             self._emit,
@@ -209,17 +209,15 @@ class GoogleDialect(ProviderDialect):
         """
         self._check_open()
         self._held.clear()
-        kept: list[Any] = []
-        position = len(self._outbox)
-        while position and self._outbox[position - 1] not in wire.TURN_ENDS:
-            position -= 1
-            message = self._outbox[position]
-            if wire.is_audio(message):
-                self._queued -= len(message)  # type: ignore[arg-type] # audio is text here
+        waiting = self.outbox.take_all()
+        begin = len(waiting)
+        while begin and waiting[begin - 1] not in wire.TURN_ENDS:
+            begin -= 1
+        for position, message in enumerate(waiting):
+            if position >= begin and wire.is_audio(message):
                 self._turn.messages -= 1
             else:
-                kept.append(message)
-        self._outbox[position:] = reversed(kept)
+                self.outbox.put(message)
 
     def interrupt(self, *, played_ms: int | None = None) -> None:
         """Stop the response in flight (barge-in). Raises as `send_audio`.
@@ -290,7 +288,7 @@ class GoogleDialect(ProviderDialect):
 
     def _release_held(self) -> None:
         """Send what had to wait, if it need not wait any more."""
-        if self._must_hold or self._state is not State.OPEN:
+        if self._must_hold or self.state is not State.OPEN:
             return
         before, verb, after = self._held.take()
         self._turn.send_what_fits(before)
@@ -305,12 +303,7 @@ class GoogleDialect(ProviderDialect):
 
     def _queue(self, messages: Sequence[str]) -> None:
         """Queue all or none: raises as `send_audio`."""
-        queued = self._queued + sum(len(text) if text.isascii() else len(text.encode()) for text in messages)
-        if queued > self._max_outbox:
-            raise self._outbox_full()
-        self._queued = queued
-        for message in messages:
-            self._put(message)
+        self.outbox.put_all(messages)
 
     # What we receive
 
@@ -321,7 +314,7 @@ class GoogleDialect(ProviderDialect):
         try:
             message, odd, unknown = wire.decode(data)
         except MalformedMessage as error:
-            self._violated(
+            self.violated(
                 close_codes.INVALID_DATA, f"the provider sent a message that is not of its protocol: {error}"
             )
             return None
@@ -434,7 +427,7 @@ class GoogleDialect(ProviderDialect):
         if self.failure is not None:
             return  # too late: the failure may have been reported already
         self._accepted = True
-        self._timers.stop("ready")
+        self.timers.stop("ready")
         self.provider_session = ProviderSession(id=setup.session_id or None)
         self._emit(Ready(self.input_sample_rate, self.output_sample_rate))
         self._release_held()
@@ -449,18 +442,18 @@ class GoogleDialect(ProviderDialect):
 
     def _interrupt(self, at: Role) -> None:
         """Cut the assistant off: what is queued of its audio is not to be heard."""
-        self._events[:] = [frame for frame in self._events if type(frame) is not Audio]
+        self.events[:] = [frame for frame in self.events if type(frame) is not Audio]
         if at == "user":
             # The provider has given up its calls, too. It may not know of a local interruption, and then
             # still waits for their results.
-            self._withdraw(frame.call_id for frame in self._events if type(frame) is ToolCall)
+            self._withdraw(frame.call_id for frame in self.events if type(frame) is ToolCall)
         self._calls.abandon_open()
         self._assistant.interrupt(at)
 
     # Tools and usage
 
     def _issue_call(self, call: wire.FunctionCall) -> None:
-        if self._state is State.CLOSED:
+        if self.state is State.CLOSED:
             return
         if call.id and self._calls.is_open(call.id):
             self.stats.repeated_events += 1
@@ -481,9 +474,9 @@ class GoogleDialect(ProviderDialect):
     def _withdraw(self, call_ids: Iterable[str]) -> None:
         """Drop those of these calls that are still queued: their results are no longer needed."""
         unwanted = set(call_ids)
-        for frame in self._events[:]:
+        for frame in self.events[:]:
             if type(frame) is ToolCall and frame.call_id in unwanted:
-                self._events.remove(frame)
+                self.events.remove(frame)
                 self._calls.withdraw(frame.call_id)
 
     def _emit_usage(self) -> None:
@@ -506,8 +499,7 @@ class GoogleDialect(ProviderDialect):
     def _start_session_timers(self) -> None:
         super()._start_session_timers()
         # This is the moment of the opening, and here the client speaks first.
-        self._queued += len(self._setup.encode())
-        self._put(self._setup)
+        self.outbox.put(self._setup)
 
     def _timer_expired(self, name: str, late: float) -> None:
         match name:

@@ -123,7 +123,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             **options,
         )
         flavor = self._flavor
-        timers = self._start_timer, self._timers.stop
+        timers = self._start_timer, self.timers.stop
         self.stats = RealtimeStats()
         self._update = update
         self._configured = False
@@ -297,7 +297,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
     def _request_deferred(self) -> None:
         """Request the deferred response, if there is one and it may be requested."""
         reason = self._gate.deferred
-        if reason is None or self._state is not State.OPEN or not self._gate.idle:
+        if reason is None or self.state is not State.OPEN or not self._gate.idle:
             return
         if self._user.speaking:
             self._user.wait_for_speech_end()
@@ -318,7 +318,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
     def _receive_binary(self, data: bytes) -> Frame | None:
         # Some servers send JSON in binary messages.
         if len(data) > self.limits.max_text_size:
-            self._too_big("binary", self.limits.max_text_size)
+            self.too_big("binary", self.limits.max_text_size)
         else:
             self._receive_text(text_of(data), kind="binary")
         return None
@@ -336,7 +336,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
         match event:
             case wire.AudioDelta():
                 if self._is_live(event.response_id) and (audio := self._assistant.audio(event)) is not None:
-                    self._events.append(audio)
+                    self.events.append(audio)
             case wire.TextDelta():
                 if self._is_live(event.response_id):
                     self._emit_all(self._assistant.words.add(part_of(event), event.delta or ""))
@@ -393,7 +393,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
         try:
             event, odd = wire.decode_leniently(text)
         except MalformedMessage as error:
-            self._violated(
+            self.violated(
                 close_codes.INVALID_DATA,
                 f"the provider sent a {kind} message that is not of its protocol: {error}",
             )
@@ -401,7 +401,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
         self.stats.odd_fields += len(odd)
         if isinstance(event, Unknown):
             self.stats.unknown_events += 1
-            self._events.append(event)
+            self.events.append(event)
             return None
         return event
 
@@ -470,9 +470,9 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             self.output_sample_rate = self._assistant.sample_rate = output_rate
             self.playback.set_rate(output_rate)
         self._accepted = True
-        self._timers.stop("ready")
-        self._events.append(Ready(self.input_sample_rate, self.output_sample_rate))
-        if self._state is not State.OPEN:
+        self.timers.stop("ready")
+        self.events.append(Ready(self.input_sample_rate, self.output_sample_rate))
+        if self.state is not State.OPEN:
             return
         before, verb, after = self._held.take()
         self._user.append(before, self._send)
@@ -486,7 +486,7 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
         user, gate = self._user, self._gate
         self._emit_all(user.words.speech_started(item_id))
         user.speech_started()
-        self._timers.stop("deferred")
+        self.timers.stop("deferred")
         self._request_deferred()
         if not (user.rules.auto and user.rules.interrupts):
             return
@@ -639,13 +639,13 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
     def _interrupted(self, at: Role) -> None:
         """Apply that the assistant was cut off. Make the corrections before: they need what was played."""
         kept = []
-        for frame in self._events:
+        for frame in self.events:
             if isinstance(frame, ToolCall):
                 # Its result is no longer needed, so nobody need run it.
                 self._calls.withdraw(frame.call_id)
             elif type(frame) is not Audio:
                 kept.append(frame)
-        self._events[:] = kept
+        self.events[:] = kept
         self._assistant.flush()
         self._calls.abandon_open()
         self._emit(Interruption(at))
@@ -799,29 +799,23 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
     def _queue(self, events: Sequence[wire.ClientEvent]) -> None:
         """Queue all for a caller, or none: raises as `send_audio`."""
         try:
-            texts = [wire.encode(event) for event in events]
+            texts = [wire.encode(event).decode() for event in events]
         except UnicodeEncodeError:
             raise LocalProtocolError(
                 "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
             ) from None
-        queued = self._queued + sum(map(len, texts))  # bytes
-        if queued > self._max_outbox:
-            raise self._outbox_full()
-        self._queued = queued
-        for text in texts:
-            self._put(text.decode())
+        self.outbox.put_all(texts)
 
     def _send(self, events: Sequence[wire.ClientEvent]) -> None:
         """Queue what the dialect itself has to say; nothing once the session is no longer open."""
         for event in events:
-            if self._state is not State.OPEN:
+            if self.state is not State.OPEN:
                 return
             text = wire.encode(event)
-            if self._queued + len(text) > self._max_outbox:
+            if self.outbox.size + len(text) > self.outbox.limit:
                 self._break(close_codes.POLICY, "the provider does not read what it makes us send")
                 return
-            self._queued += len(text)
-            self._put(text.decode())
+            self.outbox.put(text.decode())
 
 
 def _rate(audio: Any, direction: str) -> int | None:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import msgspec
 
-from ...protocol.dialect import CloseMessage
+from ...protocol.outbox import CloseMessage
 from ...providers.endpoint import Endpoint
 from .script import Die, Expire, Hangup, Pace, Reply, ReplyStep, Send, Wait, steps
 

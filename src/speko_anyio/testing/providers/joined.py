@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Generic, NamedTuple, TypeVar
 
-from ...protocol.dialect import NEED_DATA, CloseMessage
+from ...protocol.dialect import NEED_DATA
 from ...protocol.errors import SpekoError
 from ...protocol.frames import Close, Expiring, Frame
+from ...protocol.outbox import CloseMessage
 from ...providers.provider import ProviderDialect
 from .double_session import DEATH, DoubleSession, Json
 

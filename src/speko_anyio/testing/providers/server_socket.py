@@ -22,7 +22,7 @@ from wsproto.events import (
 from wsproto.events import Request as UpgradeRequest
 from wsproto.utilities import RemoteProtocolError
 
-from ...protocol.dialect import CloseMessage
+from ...protocol.outbox import CloseMessage
 from .double_session import Request
 
 _NO_CODE: Final = 1005

@@ -12,32 +12,28 @@ from wsproto.events import AcceptConnection, RejectConnection, RejectData, Reque
 from speko_anyio.protocol import (
     NEED_DATA,
     ClientProtocol,
-    Frame,
     HandshakeError,
     RemoteProtocolError,
     State,
 )
-from speko_anyio.protocol.client_byte_level import ClientByteLevel
+from speko_anyio.protocol.client_websocket import ClientWebSocket
 
 URL = "ws://provider.example/v1?model=m"
 
 
-class Client(ClientByteLevel[Frame], ClientProtocol):
+class Client(ClientWebSocket[ClientProtocol]):
     """The Speko session, let in by other means than its token."""
 
-    _refusal_advice = "check the key"
-
     def __init__(self, subprotocols: Sequence[str] = (), secrets: Sequence[str] = (), **headers: str) -> None:
-        super().__init__(state=State.CONNECTING)
-        self._start_client(
+        super().__init__(
+            ClientProtocol(state=State.CONNECTING),
             URL,
             subprotocols=subprotocols,
             headers=list(headers.items()),
             secrets=secrets,
+            advice="check the key",
             entropy=bytes,
-            handshake_timeout=10.0,
             ping_interval=None,
-            ping_timeout=10.0,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import os
 import struct
 from typing import Any
 
@@ -13,10 +12,10 @@ from speko_anyio.protocol import (
     NEED_DATA,
     Audio,
     AudioIn,
-    ByteLevel,
     Close,
     Commit,
     ConnectionClosed,
+    Dialect,
     ErrorFrame,
     Expiring,
     Interrupt,
@@ -28,6 +27,7 @@ from speko_anyio.protocol import (
     ServerConnection,
     State,
     Unknown,
+    WebSocketCore,
 )
 from speko_anyio.protocol.engine import HandshakeEvent
 from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
@@ -428,14 +428,21 @@ def test_reads_that_look_alike_in_the_middle_of_something_else(role: str) -> Non
     assert_violated(connection, 1002, BROKEN)
 
 
-class Raw(ByteLevel[bytes | str]):
+class Plain(Dialect[bytes | str]):
     """A dialect whose binary messages are no audio."""
 
+    def _receive_text(self, text: str) -> None:
+        self.events.append(text)
+
+    def _receive_binary(self, data: bytes) -> bytes:
+        return data
+
+
+class Raw(WebSocketCore[bytes | str, Plain]):
+    """That dialect over bytes, its WebSocket handshake left out."""
+
     def __init__(self) -> None:
-        super().__init__(state=State.CONNECTING)
-        self._start_bytes(
-            client=True, entropy=os.urandom, handshake_timeout=1.0, ping_interval=None, ping_timeout=1.0
-        )
+        super().__init__(Plain(state=State.CONNECTING), client=True, ping_interval=None)
         self._opened()
 
     def _receive_handshake(self, event: HandshakeEvent) -> None:
@@ -443,12 +450,6 @@ class Raw(ByteLevel[bytes | str]):
 
     def _handshake_timed_out(self) -> None:
         raise AssertionError
-
-    def _receive_text(self, text: str) -> None:
-        self._events.append(text)
-
-    def _receive_binary(self, data: bytes) -> bytes:
-        return data
 
 
 def test_where_binary_messages_are_no_audio_they_are_left_to_the_dialect() -> None:

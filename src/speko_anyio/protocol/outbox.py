@@ -1,0 +1,129 @@
+"""What waits to be sent: WebSocket messages in order, within a limit. The one outbox of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+
+from .errors import LocalProtocolError
+
+NO_AUDIO: Final = -1
+"""An `audio_limit` that no audio fits."""
+
+
+class CloseMessage(msgspec.Struct, frozen=True, gc=False):
+    """In the outbox: close the WebSocket with this code and reason; nothing follows it."""
+
+    code: int
+    reason: str
+
+
+Message: TypeAlias = str | bytes | CloseMessage
+"""A WebSocket message: text, binary, or the end."""
+
+
+class WireBytes(bytes):
+    """Bytes that leave as they are, such as a control frame: a byte level puts them among the messages."""
+
+    __slots__ = ()
+
+
+class Outbox:
+    """Messages that nobody has taken to send yet, oldest first; audio is what is binary.
+
+    It counts payload bytes. Whoever queues asks `check_room` first, unless the message is short and must not
+    be lost.
+    """
+
+    __slots__ = ("audio_limit", "frame_audio", "has_unframed", "limit", "messages", "size")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        """The most bytes of payload to hold."""
+        self.audio_limit = NO_AUDIO
+        """The same for audio, while the session takes any and it travels as it is, in binary messages;
+        otherwise `NO_AUDIO`."""
+        self.frame_audio: Callable[[bytes], bytes] | None = None
+        """Makes what waits of a piece of audio: a byte level frames it at once. None: it waits as it is."""
+        self.has_unframed = False
+        """Whether something waits that is not bytes."""
+        # A list: there are few at a time, and an empty deque takes 600 bytes.
+        self.messages: list[Message] = []
+        self.size = 0
+        """Bytes of payload that wait."""
+
+    def check_room(self, size: int) -> None:
+        """`LocalProtocolError` when `size` further bytes would pass the limit."""
+        if self.size + size > self.limit:
+            raise self.full()
+
+    def full(self) -> LocalProtocolError:
+        """The error for more than the limit."""
+        return LocalProtocolError(
+            f"the outbox would pass its limit of {self.limit} bytes; "
+            "pass less at a time, or send what is queued first"
+        )
+
+    def put(self, message: Message) -> None:
+        """Append a message that may be sent now."""
+        self.size += payload_size(message)
+        if type(message) is bytes and self.frame_audio is not None:
+            message = self.frame_audio(message)
+        self.has_unframed = self.has_unframed or not isinstance(message, bytes)
+        self.messages.append(message)
+
+    def put_all(self, texts: Sequence[str]) -> None:
+        """Append all of the texts, or none: raises as `check_room`."""
+        size = sum(map(payload_size, texts))
+        if self.size + size > self.limit:
+            raise self.full()
+        self.size += size
+        self.messages += texts
+        self.has_unframed = True
+
+    def take(self) -> Message | None:
+        """Take the oldest message; None when there is none. Not for a byte level."""
+        if not self.messages:
+            return None
+        message = self.messages.pop(0)
+        self.size -= payload_size(message)
+        return message
+
+    def take_all(self) -> list[Message]:
+        """Take all messages."""
+        messages, self.messages = self.messages, []
+        self.size = 0
+        return messages
+
+    def clear(self) -> None:
+        """Forget all messages: nobody hears them."""
+        self.messages.clear()
+        self.size = 0
+
+    def drop_audio(self) -> None:
+        """Forget the audio: an interruption has made it stale."""
+        self.messages = [message for message in self.messages if type(message) is not bytes]
+        # What waits of audio may be framed, so what stays is counted.
+        self.size = sum(map(payload_size, self.messages))
+
+    def drop_texts(self, unwanted: Callable[[str], bool]) -> None:
+        """Forget the texts that are unwanted."""
+        kept: list[Message] = []
+        for message in self.messages:
+            if isinstance(message, str) and unwanted(message):
+                self.size -= payload_size(message)
+            else:
+                kept.append(message)
+        self.messages = kept
+
+
+def payload_size(message: Message) -> int:
+    """Bytes of payload in a message; a close and a byte level's own bytes count nothing."""
+    if type(message) is bytes:
+        return len(message)
+    if isinstance(message, str):
+        # Half of a surrogate pair counts here and is refused where it matters.
+        return len(message) if message.isascii() else len(message.encode(errors="surrogatepass"))
+    return 0
