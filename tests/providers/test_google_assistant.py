@@ -15,7 +15,7 @@ from speko_anyio.providers.google.assistant import (
     STALLED_TIMEOUT,
     Assistant,
 )
-from speko_anyio.providers.google.events import Blob, Part, ResumptionUpdate, Transcription
+from speko_anyio.providers.google.events import Blob, ResumptionUpdate, Transcription
 from speko_anyio.providers.google.response import Phase, Progress
 from speko_anyio.providers.google.resumption import Resumption
 from speko_anyio.providers.google.words import LATE_WORDS_TIMEOUT, SETTLED_TIMEOUT
@@ -52,8 +52,8 @@ class Talk(Surroundings):
         )
 
     def speak(self, pcm: bytes = SAMPLE, mime_type: str = "audio/pcm;rate=24000") -> list[Frame]:
-        self.assistant.receive_part(Part(inline_data=Blob(mime_type=mime_type, data=pcm)))
-        return self.frames()
+        audio = self.assistant.receive_audio(Blob(mime_type=mime_type, data=pcm))
+        return self.frames() + ([] if audio is None else [audio])
 
     def complete(self) -> list[Frame]:
         if self.assistant.receive_end(turn=True, status="", waits=False):
@@ -96,7 +96,6 @@ def test_half_a_sample_waits_for_the_other_half_but_not_in_the_next_answer() -> 
 def test_audio_says_its_rate(mime_type: str, rate: int) -> None:
     talk = Talk()
     assert talk.speak(SAMPLE, mime_type) == [Audio(SAMPLE, rate)]
-    assert talk.assistant.sample_rate == rate
 
 
 def test_what_is_no_audio_is_counted() -> None:
@@ -109,8 +108,8 @@ def test_what_is_no_audio_is_counted() -> None:
 @pytest.mark.parametrize("transcribed", [False, True])
 def test_text_is_what_is_said_where_nothing_transcribes_it(transcribed: bool) -> None:
     talk = Talk(transcribed=transcribed)
-    talk.assistant.receive_part(Part(text=" Hello", thought=True))
-    talk.assistant.receive_part(Part(text=" Hello"))
+    for text in (" ", " Hello"):
+        talk.assistant.receive_text(text)
     assert talk.frames() == ([] if transcribed else [Transcript("assistant", "Hello", False)])
 
 

@@ -117,8 +117,7 @@ class Assistant:
         self._answering = False
         """Whether an answer has begun whose end was not reported yet."""
         self.progress = Progress()
-        self.sample_rate = OUTPUT_SAMPLE_RATE
-        """Of the audio that came last."""
+        self._rate = OUTPUT_SAMPLE_RATE
         self.reason = ""
         """Why the turn ends early; empty if it doesn't."""
         self.server_tools = ServerTools()
@@ -137,26 +136,17 @@ class Assistant:
 
     # Output of the model
 
-    def receive_part(self, part: wire.Part) -> None:
-        """Take a piece of the model's turn: audio, text, or a thought, which is not for the user."""
-        progress = self.progress
-        progress.heard_from = True
-        if part.thought:
-            return
-        if part.inline_data is not None:
-            self._receive_audio(part.inline_data)
-        if part.text and not self._transcribed:
-            text = part.text if progress.begun else part.text.lstrip()
-            if text and self._counts(words=False):
-                self._emit(self._speech.add(part.text))
+    def receive_audio(self, blob: wire.Blob) -> Audio | None:
+        """Take what should be audio, and return it if the user is to hear it.
 
-    def _receive_audio(self, blob: wire.Blob) -> None:
+        It is not emitted, since this is the hot path.
+        """
         mime_type, pcm = blob.mime_type, blob.data
         if mime_type and not mime_type.startswith("audio/pcm"):
             self._stats.skipped_blobs += 1
-            return
+            return None
         if not pcm:
-            return
+            return None
         progress = self.progress
         if progress.generated:
             # This audio belongs to the next answer; the end of the previous one was never signalled.
@@ -164,20 +154,27 @@ class Assistant:
                 self.unmute()
             elif progress.prompted:
                 self._end_unsignalled()
-        if progress.phase is Phase.MUTED and self._is_dropped():
-            return
-        if progress.output(words=False):
-            self._begin()
+        # Nearly all audio continues an answer, and then there is nothing to note.
+        continues = progress.begun and progress.confirmed and progress.phase is Phase.ACTIVE
+        if (not continues or progress.awaited or progress.cut) and not self._counts(words=False):
+            return None
         rate = _rate(mime_type)
-        if rate != self.sample_rate:
-            self.sample_rate = rate
+        if rate != self._rate:
+            self._rate = rate
             self._playback.set_rate(rate)
         if self._odd or len(pcm) & 1:
             pcm, self._odd = whole_samples(self._odd, pcm)
-        if pcm:
-            self._unheard = True
-            self._playback.add("", 0, len(pcm))
-            self._emit(Audio(pcm, rate))
+        if not pcm:
+            return None
+        self._unheard = True
+        self._playback.add("", 0, len(pcm))
+        return Audio(pcm, rate)
+
+    def receive_text(self, text: str) -> None:
+        """Take text that the model makes: its words, where no transcription brings them."""
+        # White space begins no answer.
+        if not self._transcribed and (self.progress.begun or text.strip()) and self._counts(words=False):
+            self._emit(self._speech.add(text))
 
     def receive_words(self, words: wire.Transcription) -> None:
         """Take words of an answer, or late ones of the answer before."""

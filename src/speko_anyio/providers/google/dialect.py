@@ -96,7 +96,7 @@ class GoogleDialect(ProviderDialect):
         self._handle = Resumption(resumption_handle)
         self.resuming = self._handle.handle is not None
         self._calls = NamedCalls(limits.max_open_calls)
-        self._turn = UserTurn(rules, input_rate, self._queue)
+        self._turn = UserTurn(rules, input_rate, self.outbox.put_all)
         timers = self._start_timer, self.timers.stop
         self._user = UserWords(self._emit, *timers)
         self._assistant = Assistant(
@@ -252,7 +252,7 @@ class GoogleDialect(ProviderDialect):
                 raise LocalProtocolError(
                     "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
                 ) from None
-            self._queue([message])
+            self.outbox.put_all([message])
             self._assistant.retract_late_words()
             self._handle.outdate()
             self._assistant.progress.prompt()
@@ -284,7 +284,7 @@ class GoogleDialect(ProviderDialect):
         if not self._rules.auto:
             self._turn.begin()
         elif self._rules.stops:
-            self._queue([wire.STOP_GENERATING])
+            self.outbox.put_all([wire.STOP_GENERATING])
 
     def _release_held(self) -> None:
         """Send what had to wait, if it need not wait any more."""
@@ -301,10 +301,6 @@ class GoogleDialect(ProviderDialect):
                 return
         self._turn.send_what_fits(after)
 
-    def _queue(self, messages: Sequence[str]) -> None:
-        """Queue all or none: raises as `send_audio`."""
-        self.outbox.put_all(messages)
-
     # What we receive
 
     def _receive_text(self, text: str) -> None:
@@ -312,26 +308,15 @@ class GoogleDialect(ProviderDialect):
 
     def _receive_binary(self, data: bytes | str) -> Frame | None:
         try:
-            message, odd, unknown = wire.decode(data)
-        except MalformedMessage as error:
-            self.violated(
-                close_codes.INVALID_DATA, f"the provider sent a message that is not of its protocol: {error}"
-            )
-            return None
-        if odd or unknown:
-            self.stats.odd_fields += len(odd)
-            self.stats.unknown_fields += len(unknown)
-            for name in unknown:
-                if "." not in name:
-                    raw = data if isinstance(data, str) else text_of(data)
-                    self._emit(Unknown(name, mended(raw)))
-        self._receive(message)
-        return None
-
-    def _receive(self, message: wire.ServerMessage) -> None:
-        """Take each field of the message: any of them may be there, with its own news."""
+            message = wire.decode(data if isinstance(data, str) else data.decode())
+        except wire.NOT_AS_DOCUMENTED:
+            odd = self._decode_leniently(data)
+            if odd is None:
+                return None
+            message = odd
+        # Any of the fields may be there, each with its own news.
         if message.setup_complete is not UNSET:
-            self._accept(message.setup_complete or wire.SetupComplete())
+            self._accept(message.setup_complete)
         if message.session_resumption_update is not None and not self._handle.receive(
             message.session_resumption_update
         ):
@@ -341,7 +326,7 @@ class GoogleDialect(ProviderDialect):
         content, calls = message.server_content, message.tool_call
         if not self._accepted:
             self.stats.early_messages += content is not None or calls is not None
-            return
+            return None
         if content is not None:
             self._receive_content(content)
         if message.voice_activity is not None or message.voice_activity_detection_signal is not None:
@@ -377,6 +362,24 @@ class GoogleDialect(ProviderDialect):
             self._emit_usage()
         if over:
             self._assistant.end(cut=cut)
+        return None
+
+    def _decode_leniently(self, data: bytes | str) -> wire.ServerMessage | None:
+        """Decode a message that is not as documented; None if it ends the session."""
+        try:
+            message, odd, unknown = wire.decode_leniently(data)
+        except MalformedMessage as error:
+            self.violated(
+                close_codes.INVALID_DATA, f"the provider sent a message that is not of its protocol: {error}"
+            )
+            return None
+        self.stats.odd_fields += len(odd)
+        self.stats.unknown_fields += len(unknown)
+        for name in unknown:
+            if "." not in name:
+                raw = data if isinstance(data, str) else text_of(data)
+                self._emit(Unknown(name, mended(raw)))
+        return message
 
     def _receive_content(self, content: wire.ServerContent) -> None:
         """Take all of it, except the end of the turn."""
@@ -394,8 +397,16 @@ class GoogleDialect(ProviderDialect):
             assistant.progress.await_rest()
         if content.model_turn is not None:
             for part in content.model_turn.parts or ():
-                assistant.receive_part(part)
-            self.output_sample_rate = assistant.sample_rate
+                assistant.progress.heard_from = True
+                if part.thought:  # not for the user
+                    continue
+                if part.inline_data is not None:
+                    audio = assistant.receive_audio(part.inline_data)
+                    if audio is not None and self.state is not State.CLOSED:
+                        self.output_sample_rate = audio.sample_rate
+                        self.events.append(audio)
+                if part.text:
+                    assistant.receive_text(part.text)
         if content.output_transcription is not None:
             assistant.receive_words(content.output_transcription)
         if content.grounding_metadata:
@@ -420,7 +431,8 @@ class GoogleDialect(ProviderDialect):
         """Whether the user's words may be of a turn that is open, or not answered yet (manual mode)."""
         return self._turn.open or self._assistant.progress.awaited
 
-    def _accept(self, setup: wire.SetupComplete) -> None:
+    def _accept(self, setup: wire.SetupComplete | None) -> None:
+        self.stats.odd_fields += setup is None
         if self._accepted:
             self.stats.repeated_events += 1
             return
@@ -428,7 +440,7 @@ class GoogleDialect(ProviderDialect):
             return  # too late: the failure may have been reported already
         self._accepted = True
         self.timers.stop("ready")
-        self.provider_session = ProviderSession(id=setup.session_id or None)
+        self.provider_session = ProviderSession(id=(setup and setup.session_id) or None)
         self._emit(Ready(self.input_sample_rate, self.output_sample_rate))
         self._release_held()
 

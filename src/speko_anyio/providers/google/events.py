@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -253,7 +253,7 @@ class ServerMessage(_Heard, frozen=True):
     server_content: ServerContent | None = None
     usage_metadata: UsageMetadata | None = None
     setup_complete: SetupComplete | UnsetType | None = UNSET
-    """Null when the value is odd: any value means that the setup was accepted."""
+    """Any value means that the setup was accepted, also null."""
     tool_call: ToolCall | None = None
     tool_call_cancellation: ToolCallCancellation | None = None
     go_away: GoAway | None = None
@@ -264,12 +264,22 @@ class ServerMessage(_Heard, frozen=True):
     voice_activity_detection_signal: dict[str, Raw] | None = None
 
 
-Decoded: TypeAlias = tuple[ServerMessage, tuple[str, ...], tuple[str, ...]]
-"""A message; the paths of its odd fields, whose value was read as another, or ignored (see `lenient`); and
-the paths of its unknown fields. A plain tuple: a class of its own costs a call for every message."""
+class Decoded(NamedTuple):
+    """A message, and its odd and unknown fields."""
 
-_STRICT: Final = msgspec.json.Decoder(ServerMessage)
-_NULL_SETUP: Final = ("setupComplete",)
+    message: ServerMessage
+    odd: tuple[str, ...]
+    """Paths of the fields whose value was read as another, or ignored; see `lenient`."""
+    unknown: tuple[str, ...]
+    """The unknown fields, as paths."""
+
+
+decode: Final = msgspec.json.Decoder(ServerMessage).decode
+"""Decodes a message that is as documented; raises one of `NOT_AS_DOCUMENTED` for any other. Pass text: the
+decoder does not look into what stays `Raw`, so that bytes in it could be anything."""
+
+NOT_AS_DOCUMENTED: Final = (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError)
+
 _ARGUMENTS: Final = msgspec.json.Decoder(dict[str, Raw] | str | None)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 _DURATION: Final = re.compile(r"\d{1,6}(?:\.\d{1,9})?\Z|(?:\d{1,6}(?:\.\d{1,9})?(?:h|ms|us|ns|m|s)){1,6}\Z")
@@ -277,20 +287,17 @@ _DURATION_PART: Final = re.compile(r"([\d.]+)([a-z]*)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
-def decode(data: bytes | str) -> Decoded:
-    """Decode what the provider said; `MalformedMessage` when it is not a message of this protocol."""
-    try:
-        # The decoder does not look into what stays `Raw`.
-        message = _STRICT.decode(data if isinstance(data, str) else data.decode())
-        return message, _NULL_SETUP if message.setup_complete is None else (), ()
-    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
-        pass  # something in it is new, odd or invalid
+def decode_leniently(data: bytes | str) -> Decoded:
+    """Decode a message in which something is new, odd or invalid.
+
+    Raises `MalformedMessage` when it is not a message of this protocol.
+    """
     text = data if isinstance(data, str) else text_of(data)
     if not text.strip(BLANK):
-        return ServerMessage(), ("",), ()
+        return Decoded(ServerMessage(), ("",), ())
     message, odd, unknown = fit(parse(text), ServerMessage)
     if "setupComplete" in odd:
-        message = msgspec.structs.replace(message, setup_complete=None)
+        message = msgspec.structs.replace(message, setup_complete=SetupComplete())
     if text.strip(BLANK) != text.strip():  # a byte order mark, which Python does not take for white space
         odd = (*odd, "")
-    return message, odd, unknown
+    return Decoded(message, odd, unknown)
