@@ -56,7 +56,6 @@ class Assistant:
         """Start over for another response, whose items may reuse the ids of earlier ones."""
         self.seen, self.spoke, self.announced = True, False, False
         self.words.begin_all_again()
-        self._audio_item = None
         self._odd = b""
         self.playback.begin()
 
