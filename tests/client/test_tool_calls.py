@@ -352,7 +352,7 @@ async def test_what_is_meant_for_the_model_ends_no_session() -> None:
 
 async def test_a_place_for_errors_that_there_is_not_is_refused() -> None:
     server = FakeServer()
-    with pytest.raises(ValueError, match="no tool_errors 'ignore'; it is one of log, raise"):
+    with pytest.raises(ValueError, match="must be one of log, raise, not 'ignore'"):
         async with connected(server, tool_errors="ignore"):  # type: ignore[arg-type]  # what a checker says
             raise AssertionError("it opened")
     assert server.stream.closed

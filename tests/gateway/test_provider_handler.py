@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import TaskGroup
 
 from speko_anyio import XAI, Google, GoogleOptions, OpenAI, ToolSpec, XAIOptions
-from speko_anyio.errors import APIConnectionError
+from speko_anyio.errors import APIConnectionError, InternalError
 from speko_anyio.gateway import (
     ProviderHandler,
     ServerSession,
@@ -22,6 +22,7 @@ from speko_anyio.gateway import (
     serve_session,
 )
 from speko_anyio.gateway.meter import Meter
+from speko_anyio.net.driver import Driver
 from speko_anyio.protocol import (
     Audio,
     ClientProtocol,
@@ -38,7 +39,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.protocol.mint import SampleRate, SessionConfig
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.providers.bridge import Bridge
 from speko_anyio.testing.providers import (
     CallTools,
     Die,
@@ -59,6 +60,7 @@ from speko_anyio.testing.providers import (
     tone,
 )
 from speko_anyio.testing.streams import stream_pair
+from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, driver_over
 
 from .support import MemoryTransport
 
@@ -78,9 +80,9 @@ PROMPT = Pace(latency=0.1, transcription=0.0)
 """The user's words come before the answer."""
 
 
-@pytest.fixture(params=VIRTUAL_BACKENDS)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return virtual_backend(request.param)
+@pytest.fixture(params=EVERY_VIRTUAL_DRIVER)
+def anyio_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return driven(request.param, monkeypatch)
 
 
 @pytest.fixture(params=NAMES)
@@ -148,7 +150,7 @@ class Network:
         self.dialled = 0
         self._tasks = tasks
 
-    async def open_stream(self, where: object, **how: object) -> ByteStream:
+    async def dial(self, where: object, **how: object) -> Driver:
         self.dialled += 1
         if self.stuck == "connecting":
             await anyio.sleep_forever()
@@ -158,7 +160,7 @@ class Network:
         ours, theirs = stream_pair()
         if self.stuck != "handshake":
             self._tasks.start_soon(self.double.handle, theirs)
-        return ours
+        return driver_over(ours)
 
 
 @asynccontextmanager
@@ -199,7 +201,7 @@ async def served(
         with anyio.fail_after(600):
             async with anyio.create_task_group() as network_tasks:
                 network = Network(double, network_tasks, down=down, stuck=stuck)
-                monkeypatch.setattr(provider_driver, "open_stream", network.open_stream)
+                monkeypatch.setattr(provider_driver, "dial", network.dial)
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(serve)
                     yield client, network
@@ -852,3 +854,31 @@ def test_providers_are_served_when_their_key_is_there(monkeypatch: pytest.Monkey
     assert "xai" not in handlers
     assert "ws://127.0.0.1:9/v1" in repr(handlers["openai"])
     assert KEY not in repr(handlers)
+
+
+@pytest.mark.anyio
+async def test_a_bug_while_the_provider_is_heard_is_one_error_and_drops_both(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come in a callback of the event loop, where nobody awaits anything."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    double = double_of(name, Say("It is sunny.", 0.5))
+    sessions: list[ServerSession] = []
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012
+        async with served(name, double, monkeypatch) as (client, _):
+            await client.begin()
+            sessions.append(client.session)
+            monkeypatch.setattr(Bridge, "_receive", fail)
+            client.ask()
+            await anyio.sleep_forever()
+    error: BaseException = caught.value
+    for _ in range(2):  # the groups of `served`
+        assert isinstance(error, BaseExceptionGroup)
+        (error,) = error.exceptions
+    assert isinstance(error, InternalError)
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert sessions[0].closed is not None
+    assert double.session.closed is not None

@@ -9,7 +9,7 @@ A test module gets all of them with this fixture::
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import anyio
@@ -19,6 +19,8 @@ from anyio.lowlevel import checkpoint
 
 from speko_anyio.client import open_core
 from speko_anyio.net.asyncio_driver import AsyncioDriver
+from speko_anyio.net.driver import Driver
+from speko_anyio.net.stream_driver import StreamDriver
 from speko_anyio.testing.streams import MemoryStream
 from tests.support.event_loops import EVENT_LOOPS, VIRTUAL_EVENT_LOOPS, Options, event_loop
 
@@ -44,7 +46,16 @@ def driven(way: Way, monkeypatch: pytest.MonkeyPatch) -> Options:
     loop, driver = way
     if driver == "native":
         monkeypatch.setattr(open_core, "StreamDriver", _over_transport)
+        monkeypatch.setitem(_DRIVERS, "driver", _over_transport)
     return event_loop(loop)
+
+
+_DRIVERS: dict[str, Callable[[ByteStream], Driver]] = {"driver": StreamDriver}
+
+
+def driver_over(stream: ByteStream) -> Driver:
+    """Drive `stream`, which is in memory, the way that was given to `driven`."""
+    return _DRIVERS["driver"](stream)
 
 
 def _over_transport(stream: ByteStream) -> AsyncioDriver:

@@ -1,4 +1,8 @@
-"""Frames on their way from the network to one consumer: in order, bounded in bytes."""
+"""Buffers between the network and each consumer of frames: in order, and bounded in bytes.
+
+An interruption must act at once, although speech arrives faster than it is played. So it discards the audio
+that is still in a buffer when it arrives, while everything else keeps its order.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,12 @@ frames of 20 ms. Speech arrives faster than it is played, and an interruption th
 socket can't act: so a long response has to fit."""
 
 FRAME_OVERHEAD: Final = 100
-"""Bytes that a frame counts beside its content, about what its objects take; so that a flood of tiny
-frames is bounded too."""
+"""Bytes that a frame counts besides its content: about what its objects take. So a flood of tiny frames is
+bounded too."""
 
 _FRAMES_PER_TURN: Final = 64
-"""Buffered frames for one turn of the event loop, which is also where a cancellation is noticed: a turn
-costs several times what a frame does."""
-
+"""Buffered frames for each turn of the event loop: a turn costs several times what a frame does. A
+cancellation is only noticed there."""
 
 _SECOND_READER: Final = (
     "another task is already receiving here; give each reader its own stream: "
@@ -45,10 +48,10 @@ def _cost(frame: Frame) -> int:
 
 
 class DeliveryBuffer:
-    """What one consumer has not taken yet.
+    """The frames that one consumer has not taken yet.
 
-    `limit` is in bytes, each frame counting `FRAME_OVERHEAD` more than its content. `on_space` is called
-    when a buffer that was `full` has room again. All but `get` is synchronous and never blocks.
+    `limit` is in bytes, of which each frame counts `FRAME_OVERHEAD` more than its content. `on_space` is
+    called when a buffer that was `full` has room again. All but `get` is synchronous and never blocks.
     """
 
     __slots__ = (
@@ -71,8 +74,8 @@ class DeliveryBuffer:
     def __init__(self, limit: int, on_space: Callable[[], None], waiter: Waiter) -> None:
         self._limit = limit
         self._on_space = on_space
-        # Below the limit, lest a slow consumer toggle the reading with every frame; not by much, since
-        # what is buffered here can be discarded, and what waits in the socket can't.
+        # Below the limit, so that a slow consumer does not stop and start the reading at every frame. Not by
+        # much: an interruption can discard what is buffered here, but not what waits in the socket.
         self._resume_at = limit - limit // 8
         self._frames: deque[Frame] = deque()
         self._size = 0
@@ -82,9 +85,10 @@ class DeliveryBuffer:
         self._waiter = waiter
         self._ended = False
         self.full = False
-        """Whether no more should be put; the reader stops reading."""
+        """Whether the limit is reached. There must be some room again before this is False."""
         self.lossy = False
-        """Whether new frames, all but the last, are dropped when `full`: nobody may be waiting for them."""
+        """Whether new frames are dropped while `full`, except `Interruption` and `Close`. If not, the reading
+        must stop. `Pump` decides it."""
         self.dropped_frames = 0
         self.dropped_bytes = 0
         """Bytes of audio in the dropped frames."""
@@ -98,12 +102,14 @@ class DeliveryBuffer:
         return self._size
 
     def snapshot(self) -> Iterable[Frame]:
-        """The frames that wait, oldest first."""
+        """Copy the frames that wait, oldest first."""
         return tuple(self._frames)
 
     def put(self, frame: Frame) -> bool:
-        """Append a frame; an `Interruption` discards the audio ahead of it. `Close` ends the buffer. Gives
-        whether to stop reading."""
+        """Append a frame, and return whether to stop reading.
+
+        An `Interruption` discards the audio ahead of it. `Close` ends the buffer.
+        """
         kind = type(frame)
         if self.full and self.lossy and kind is not Interruption and kind is not Close:
             self._dropped(frame)
@@ -125,20 +131,20 @@ class DeliveryBuffer:
         return self.full and not self.lossy
 
     def end(self) -> None:
-        """Nothing more will come: what waits can still be taken, then `get` gives None."""
+        """Take note that nothing more will come: what waits can still be taken, then `get` returns None."""
         self._ended = True
         if self._waiting:
             self._waiting = False
             self._waiter.wake()
 
     def clear(self) -> None:
-        """Forget what waits: nobody will take it."""
+        """Discard what waits: nobody will take it."""
         self._frames.clear()
         self._size = 0
         self._check_space()
 
     def take(self) -> Frame | None:
-        """The oldest frame, as `get` gives it, when that takes no waiting for anything; else None."""
+        """Take the oldest frame if `get` would not wait; otherwise return None."""
         if self._streak and self._frames and not self._busy:
             self._streak -= 1
             frame = self._frames.popleft()
@@ -149,10 +155,10 @@ class DeliveryBuffer:
         return None
 
     async def get(self) -> Frame | None:
-        """Take the oldest frame, waiting for one; None after the end.
+        """Take the oldest frame, and wait for it if there is none; None after the end.
 
-        Raises `anyio.BusyResourceError` while another task is in here. Cancelled, it takes nothing; a pending
-        cancellation is noticed when it waits, and else at every 64th frame.
+        Raises `anyio.BusyResourceError` while another task waits here. Cancelled, it takes nothing. A pending
+        cancellation is noticed when this waits, and otherwise at every 64th frame.
         """
         if self._busy:
             busy = anyio.BusyResourceError("receiving from")
@@ -199,10 +205,10 @@ class DeliveryBuffer:
 
 
 class SelectiveBuffer(DeliveryBuffer):
-    """A `DeliveryBuffer` of the frames of some types only; an `Interruption` and a `Close` that are not among
-    them have their effect and are not given.
+    """A `DeliveryBuffer` of the frames of some types only.
 
-    With `drop_oldest` it is never `full`: what exceeds the limit goes from its old end.
+    An `Interruption` and a `Close` have their effect even if they are not among them. With `drop_oldest` it
+    is never `full`: the oldest frames are dropped when it exceeds the limit.
     """
 
     __slots__ = ("_drop_oldest", "_kinds")

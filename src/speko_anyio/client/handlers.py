@@ -1,4 +1,4 @@
-"""The handlers of a session: who they are, what each has not seen yet, and what becomes of their errors."""
+"""The handlers of a session: checks them, runs them, and passes on their errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .pump import Pump
 from .stalls import STALLED_AFTER, StallWatch
 
 FrameHandler = Callable[[Frame], Awaitable[object] | object]
-"""Called with each frame; when it gives an awaitable, that is awaited before the next frame."""
+"""Called with each frame. An awaitable that it returns is awaited before the next frame."""
 
 
 def check_handler(handler: object, *more: object) -> None:
@@ -59,7 +59,7 @@ class Handlers:
         self._subscriptions: list[_Subscription] = []
 
     def add(self, handler: FrameHandler) -> Callable[[], None]:
-        """Call `handler` with what has not been received yet and all that follows; gives what stops it."""
+        """Call `handler` with all frames not yet received and all that follow; return what stops it."""
         subscription = _Subscription(handler, self._pump.subscribe())
         self._subscriptions.append(subscription)
         self._lifetime.spawn(self._run, subscription)
@@ -70,7 +70,7 @@ class Handlers:
         return unsubscribe
 
     async def wait_finished(self) -> None:
-        """Wait until each has taken what is left for it."""
+        """Wait until each handler has taken what is left for it."""
         for subscription in tuple(self._subscriptions):
             await subscription.done.wait()
 
@@ -81,7 +81,7 @@ class Handlers:
                     result = subscription.handler(frame)
                     if inspect.isawaitable(result):
                         await self._wait_for(result, subscription.handler, frame)
-                except Exception as exc:  # noqa: BLE001 - whatever it is, it is the owner's
+                except Exception as exc:  # noqa: BLE001 - it comes out of the session's block
                     if not self._is_own_end(exc):
                         self._lifetime.fail(exc)
                         return
@@ -104,7 +104,7 @@ class Handlers:
             self._stalls.end(stall)
 
     def _is_own_end(self, error: Exception) -> bool:
-        """Whether a handler only found out that the session is over. That is no failure: `Close` tells it."""
+        """Whether a handler only found out that the session is over. Its `Close` says so too."""
         core = self._pump.core
         if core.state is State.OPEN:
             return False
@@ -112,7 +112,7 @@ class Handlers:
 
 
 class _Subscription:
-    """A handler and what it has not seen yet."""
+    """A handler and the frames it has not seen yet."""
 
     def __init__(self, handler: FrameHandler, buffer: DeliveryBuffer) -> None:
         self.handler = handler

@@ -25,10 +25,17 @@ _LEAVING: Final = (State.CLOSING, State.CLOSED)
 
 
 class Pump:
-    """Moves a core on, and its frames to the consumers: the `inbox` first, then the handlers' buffers.
+    """Moves a core on, and its frames to the consumers: the `inbox` first, then the buffers of the others.
 
-    `on_call` is told of every `ToolCall` and `on_interruption` of every `Interruption`, within the call that
-    brought it, which may be outside of any task. Nothing here raises for what the peer does: see `error`.
+    `on_call` is called with every `ToolCall` and `on_interruption` at every `Interruption`, within the call
+    that brought it, which may be outside of any task. Nothing here raises for what the peer does: see
+    `error`.
+
+    A consumer that is full stops the reading, unless it is lossy: then it loses frames instead. The consumers
+    are lossy if nobody can be expected to empty them:
+
+    - all of them after a goodbye, ours or the peer's, since the close must still be read;
+    - the inbox as long as it is not claimed and there are others, since perhaps nobody iterates at all.
     """
 
     __slots__ = (
@@ -69,9 +76,9 @@ class Pump:
         self.on_first_audio: Callable[[], None] | None = None
         """Called with the next audio, once."""
         self.claimed = False
-        """Whether somebody takes from the inbox; see `claim`."""
+        """Whether somebody has taken from the inbox; see `claim`."""
         self.inbox = DeliveryBuffer(max_buffer, self._space_made, make_waiter())
-        """What `receive` and the iteration take from."""
+        """The buffer of `receive` and the iteration."""
         self._consumers: list[DeliveryBuffer] = [self.inbox]
         self.bytes_received = 0
         self.frames_received = 0
@@ -91,7 +98,7 @@ class Pump:
 
     @property
     def error(self) -> SpekoError:
-        """What every call raises after the end."""
+        """The error that every call raises after the end."""
         error = self.core.error
         assert error is not None, "asked of a session that is not over"
         return error
@@ -102,21 +109,23 @@ class Pump:
             raise self.error.with_traceback(None)
 
     def end_of_iteration(self) -> Exception:
-        """What an iteration raises behind the last frame: StopAsyncIteration, unless the peer broke the
-        protocol."""
+        """Make what an iteration raises after the last frame.
+
+        It is StopAsyncIteration, unless the peer broke the protocol.
+        """
         error = self.core.error
         return error.with_traceback(None) if isinstance(error, RemoteProtocolError) else StopAsyncIteration()
 
     @property
     def full(self) -> bool:
-        """Whether to stop reading: some consumer has enough for now."""
-        for consumer in self._consumers:  # noqa: SIM110 - no generator: it is asked at every read
+        """Whether to stop reading, because a consumer is full that is not lossy."""
+        for consumer in self._consumers:  # noqa: SIM110 - a generator is slower, and this is on the path of reads
             if consumer.full and not consumer.lossy:
                 return True
         return False
 
     def backlogs(self) -> tuple[int, ...]:
-        """Bytes buffered for each consumer that blocks reading."""
+        """Bytes buffered for each consumer that stops the reading."""
         return tuple(consumer.size for consumer in self._consumers if consumer.full and not consumer.lossy)
 
     @property
@@ -132,19 +141,19 @@ class Pump:
     # Consumers
 
     def claim(self) -> None:
-        """Somebody takes from the inbox: it has to be lossless from here on."""
+        """Take note that somebody takes from the inbox, which must be lossless from here on."""
         if not self.claimed:
             self.claimed = True
             self._set_lossy()
 
     def subscribe(self) -> DeliveryBuffer:
-        """A further consumer; it starts where the inbox stands."""
+        """Add a consumer; it starts where the inbox stands."""
         return self._add(DeliveryBuffer(self._max_buffer, self._space_made, self._make_waiter()))
 
     def subscribe_to(
         self, kinds: Collection[type], *, max_buffer: int | None, drop_oldest: bool
     ) -> DeliveryBuffer:
-        """A further consumer, of the frames of these types: see `SelectiveBuffer`."""
+        """Add a consumer of the frames of these types: see `SelectiveBuffer`."""
         limit = self._max_buffer if max_buffer is None else max_buffer
         return self._add(
             SelectiveBuffer(
@@ -162,7 +171,7 @@ class Pump:
         return buffer
 
     def unsubscribe(self, buffer: DeliveryBuffer) -> None:
-        """Forget a consumer; doing it twice does nothing."""
+        """Remove a consumer. Does nothing the second time."""
         if buffer in self._consumers:
             self._consumers.remove(buffer)
             buffer.end()
@@ -174,8 +183,7 @@ class Pump:
         self._on_space()
 
     def _set_lossy(self) -> None:
-        # After a goodbye, ours or the peer's, the close must be read, whoever is slow. And when there are
-        # handlers and nobody iterates, the inbox must not stop the reading for a consumer who isn't there.
+        """Decide which consumers are lossy: see the class."""
         leaving = self.core.state in _LEAVING
         for consumer in self._consumers:
             consumer.lossy = leaving
@@ -194,42 +202,44 @@ class Pump:
         return self.core.data_to_send
 
     def receive_data(self, data: bytes) -> bool:
-        """Bytes came. Gives whether there is anything to see to: not when it was audio only, and there is
-        room for more."""
+        """Take bytes of the peer.
+
+        Returns False when they were only audio and there is room for more: then the driver has nothing to do.
+        """
         self.bytes_received += len(data)
         core = self.core
         core.receive_data(data)
         return self._drain() or core.has_output
 
     def receive_eof(self) -> None:
-        """The peer will send no more."""
+        """Take note that the peer will send no more."""
         self.core.receive_eof()
         self._drain()
 
     def receive_lost(self, reason: str, cause: Exception) -> None:
-        """The transport broke: `cause` says why, and `reason` the same in words."""
+        """Take note that the transport broke: `cause` says why, and `reason` the same in words."""
         self.core.receive_lost(reason)
         self.error.__cause__ = cause
         self._drain()
 
     def send_failed(self) -> None:
-        """Bytes that were taken to be written may not have been."""
+        """Take note that bytes that were taken may not have been written."""
         self.core.send_failed()
         self._drain()
 
     def handle_timeout(self, now: float) -> None:
-        """It is `now`."""
+        """Act on the deadlines that have come by `now`."""
         self.core.handle_timeout(now)
         self._drain()
 
     def reading_paused(self) -> None:
-        """The driver has stopped reading, since this is `full`."""
+        """Take note that the driver has stopped reading, since this is `full`."""
         # No pong is seen while nothing is read, so silence proves nothing.
         self.core.suspend_keepalive()
         self.on_blocked(True)
 
     def reading_resumed(self) -> None:
-        """The driver reads again."""
+        """Take note that the driver reads again."""
         self.core.resume_keepalive()
         self.on_blocked(False)
 
@@ -239,8 +249,10 @@ class Pump:
         self._drain()
 
     def abort(self, reason: str) -> bytes:
-        """End the session now, and wake everybody who waits. Returns the bytes to write to the peer, a
-        goodbye preceded by any pending output, in case they can be written at once."""
+        """End the session now, and wake everybody who waits.
+
+        Returns the bytes to write to the peer if that takes no waiting: any pending output, and a goodbye.
+        """
         if self.done:
             return b""
         self.core.close(close_codes.GOING_AWAY, ABORTED)
@@ -250,8 +262,10 @@ class Pump:
         return goodbye
 
     def _drain(self) -> bool:
-        """Deliver what the core has; gives whether that was more than audio in an open session, or filled a
-        consumer."""
+        """Deliver what the core has.
+
+        Returns whether that filled a consumer, or was more than audio in an open session.
+        """
         next_event = self.core.next_event
         consumers = self._consumers
         more = False
@@ -259,7 +273,7 @@ class Pump:
             try:
                 frame = next_event()
             except SpekoError:
-                # The sticky end of a session that has none of its own to deliver: it never opened.
+                # The session never opened, so that there is no `Close` to deliver.
                 for consumer in consumers:
                     consumer.end()
                 break
@@ -292,8 +306,8 @@ class Pump:
 
 
 def _ignore(_: bool) -> None:
-    """The default of `on_blocked`."""
+    """Do nothing: the default of `on_blocked`."""
 
 
 def _do_nothing() -> None:
-    """The default of callbacks that nobody has set yet."""
+    """Do nothing: the default of callbacks that nobody has set yet."""

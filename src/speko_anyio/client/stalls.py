@@ -1,4 +1,4 @@
-"""Warnings for whatever stalls a session: each is logged once, with advice."""
+"""Logs whatever stalls a session, once each and with advice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STALLED_AFTER: Final = 10.0
 """Seconds without progress after which a reader or a handler counts as stuck."""
 
 TOOL_STALLED_AFTER: Final = 30.0
-"""The same for a tool, which may have to wait for other services."""
+"""The same for a tool, which may wait for other services."""
 
 
 class Stall:
@@ -36,8 +36,11 @@ class Stall:
 
 
 class StallWatch:
-    """Watches the waits of one session. Its methods never block, and may be called outside any task. A wait
-    that ends soon costs no task of its own: one task checks all of them, a few times a minute."""
+    """Watches the waits of one session.
+
+    Its methods never block, and may be called outside of any task. No wait costs a task of its own: one task
+    checks all of them, a few times a minute.
+    """
 
     __slots__ = ("_driver", "_lifetime", "_name", "_stalls", "_watching")
 
@@ -55,8 +58,10 @@ class StallWatch:
         after: float = STALLED_AFTER,
         progress: Callable[[], object] | None = None,
     ) -> Stall:
-        """Log `message()` unless this ends within `after` seconds of the last change of `progress()`. A false
-        `progress()` means that nothing is stuck: nothing is logged then."""
+        """Log `message()` unless this ends within `after` seconds of the last change of `progress()`.
+
+        Nothing is logged while `progress()` is false, which means that nothing is stuck.
+        """
         stall = Stall(message, since=self._driver.current_time(), after=after, progress=progress)
         self._stalls.append(stall)
         if not self._watching:
@@ -65,7 +70,7 @@ class StallWatch:
         return stall
 
     def end(self, stall: Stall) -> None:
-        """The wait is over. Does nothing if it was logged already."""
+        """End the wait. Does nothing if it was logged already."""
         if stall in self._stalls:
             self._stalls.remove(stall)
 

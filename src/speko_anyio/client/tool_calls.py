@@ -18,15 +18,15 @@ from .tools import ReportFailure, Toolbox, ToolErrors, log_failure
 logger: Final = logging.getLogger("speko_anyio")
 
 MAX_RUNNING_TOOLS: Final = 256
-"""Tool calls running at once: as many as the core lets a peer have open. Interrupted calls no longer count
-there, but their functions run on, and a peer must not start tasks without end."""
+"""Tool calls running at once: as many as the core lets a peer have open. The core does not count interrupted
+calls, but their functions run on, and a peer must not start any number of tasks."""
 
 
 class ToolCalls:
     """Runs the calls of one session as tasks of its `lifetime`, and answers each by its `driver`.
 
-    `receive` and `interrupt` are called while bytes are taken in, at times outside of any task: nothing of
-    anyio may be made there but by `Lifetime.spawn`. What is answered without waiting is queued in the core,
+    `receive` and `interrupt` are called while bytes are taken in, sometimes outside of any task: only
+    `Lifetime.spawn` may make objects of anyio there. An answer that needs no waiting is queued in the core,
     and the driver's `core_changed` has it written.
     """
 
@@ -52,9 +52,7 @@ class ToolCalls:
         errors: ToolErrors,
     ) -> None:
         if errors not in get_args(ToolErrors):
-            raise ValueError(
-                f"there is no tool_errors {errors!r}; it is one of {', '.join(get_args(ToolErrors))}"
-            )
+            raise ValueError(f"tool_errors must be one of {', '.join(get_args(ToolErrors))}, not {errors!r}")
         self._toolbox = toolbox
         self._core = core
         self._driver = driver
@@ -63,20 +61,20 @@ class ToolCalls:
         self._errors: ToolErrors = errors
         self._running: list[_Run] = []
         self.received = 0
-        """Calls so far, also those that the application answers."""
+        """Calls so far, including those that the application answers."""
 
     @property
     def running(self) -> int:
-        """Functions that run now, or wait to."""
+        """Functions that run now, or are about to."""
         return len(self._running)
 
     def receive(self, call: ToolCall) -> None:
-        """Answer `call` in time, when it is for us to answer."""
+        """Run the function for `call` and answer, if the toolbox has it."""
         self.received += 1
         if not self._toolbox.answers(call):
             return
         if len(self._running) >= MAX_RUNNING_TOOLS:
-            # It goes out with the replies to what was read.
+            # It is written with the replies to what was read.
             self._answer_at_once(call, "Too many tools are running; try again later.")
             return
         run = _Run(call)
@@ -84,7 +82,7 @@ class ToolCalls:
         self._lifetime.spawn(self._run, run)
 
     def interrupt(self) -> None:
-        """The user has interrupted the answer that the calls were made for: stop those that are to be."""
+        """Cancel the functions whose tools ask for that when the user interrupts."""
         for run in self._running:
             if self._toolbox.cancels(run.call):
                 run.interrupt()
@@ -104,14 +102,14 @@ class ToolCalls:
             if output is None:
                 output = f"The user interrupted, and {call.name} was stopped before it had a result."
             if failures:
-                # Before the session ends of it, and without waiting: the model is told all the same.
+                # At once, before this failure ends the session: the model still gets an answer.
                 self._answer_at_once(call, output)
                 self._driver.core_changed()
                 self._lifetime.fail(failures[0])
             else:
                 await self._driver.send(self._core.send_tool_result, call.call_id, output)
         except SpekoError as error:
-            # The session is over, or the application was quicker: nobody waits for this result.
+            # The session is over, or the application answered first.
             logger.debug("the result of tool %s was not sent: %s", call.name, error)
         finally:
             self._running.remove(run)

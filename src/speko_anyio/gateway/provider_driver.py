@@ -3,7 +3,7 @@
 The tasks, all within `ProviderDriver.run`:
 
 - the listener takes the client's commands, and one more waits for the end of the client's session;
-- the connector holds a connection to the provider whenever the bridge wants one, with a reader and a writer;
+- the connector holds a connection to the provider whenever the bridge wants one, and a driver moves it;
 - the clock calls the bridge at its deadlines.
 
 What the bridge says to the client waits in the core of the session, whose own writer sends it. No task here
@@ -18,10 +18,13 @@ import math
 from typing import TYPE_CHECKING, Final, ParamSpec
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from speko_anyio.errors import APIConnectionError, ConfigurationError
-from speko_anyio.net.dialing import open_stream
-from speko_anyio.net.transport import TRANSPORT_ERRORS, describe
+from speko_anyio.net.dialing import dial
+from speko_anyio.net.event_loop import clock
+from speko_anyio.net.groups import TaskGroup
+from speko_anyio.net.lifetime import Lifetime
 from speko_anyio.protocol.errors import HandshakeError, SpekoError
 from speko_anyio.protocol.state import State
 from speko_anyio.protocol.tokens import hide
@@ -33,8 +36,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from anyio.abc import ByteStream
-
+    from speko_anyio.net.driver import Driver
     from speko_anyio.net.proxies import ProxyOption
     from speko_anyio.protocol.commands import Command
     from speko_anyio.providers.bridge import Bridge
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
     from .session import ServerSession
 
 logger: Final = logging.getLogger(__name__)
-
-READ_SIZE: Final = 65_536
-"""Bytes asked of the provider's stream at a time."""
 
 LAST_WRITE: Final = 2.0
 """Seconds for what is still to be written to a provider when its connection is over."""
@@ -76,6 +75,7 @@ class ProviderDriver:
         secrets: Sequence[str] = (),
     ) -> None:
         self._session = session
+        self._now = clock()
         self._bridge = bridge
         self._make_connection = make_connection
         self._where = parse_url(url)
@@ -86,17 +86,16 @@ class ProviderDriver:
         self._connection: ProviderConnection | None = None
         self._may_hear = Wakeup()
         self._changed = Wakeup()
-        self._to_write = Wakeup()
         self._clock = Wakeup()
         self._armed: float | None = None
         self._turns_heard = 0
         self._dialling: anyio.CancelScope | None = None
-        self._writing: anyio.CancelScope | None = None
+        self._driver: Driver | None = None
 
     async def run(self) -> None:
         """Serve until the session is over on both sides. Cancelled, it drops the provider at once."""
         bridge = self._bridge
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup(f"session {self._session.session_id}") as tasks:
             for work in (self._listen, self._await_end, self._connect, self._keep_time):
                 tasks.start_soon(work)
             while bridge.goodbye is None and not bridge.done:
@@ -108,13 +107,21 @@ class ProviderDriver:
             tasks.cancel_scope.cancel()
 
     def _tell(self, happened: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """Tell the core of the provider's connection what happened; the bridge takes what comes of it."""
-        with self._bridge.at(anyio.current_time()):
+        """Tell the core of the provider's connection what happened; the bridge takes what comes of it.
+
+        A driver that tells it looks at the connection afterwards.
+        """
+        with self._bridge.at(self._now()):
             happened(*args, **kwargs)
-        self._wake()
+        self._wake_tasks()
 
     def _wake(self) -> None:
-        """Wake the tasks that have something to do, after everything that the bridge is told."""
+        """Wake everybody who has something to do, after everything that the bridge is told."""
+        self._wake_tasks()
+        if self._driver is not None:
+            self._driver.core_changed()
+
+    def _wake_tasks(self) -> None:
         bridge, connection = self._bridge, self._connection
         if bridge.stats.turns_heard != self._turns_heard:
             self._turns_heard = bridge.stats.turns_heard
@@ -123,15 +130,8 @@ class ProviderDriver:
         self._may_hear.ring()
         if bridge.wanted is not None or bridge.goodbye is not None or bridge.done:
             self._changed.ring()
-        if connection is not None:
-            over = connection.state is _CLOSED
-            if over or connection.has_output:
-                self._to_write.ring()
-            if over and self._dialling is not None:
-                self._dialling.cancel()
-            if over and self._writing is not None:
-                last = anyio.current_time() + LAST_WRITE
-                self._writing.deadline = min(self._writing.deadline, last)
+        if self._dialling is not None and connection is not None and connection.state is _CLOSED:
+            self._dialling.cancel()
         if bridge.next_deadline() != self._armed:
             self._clock.ring()
 
@@ -152,7 +152,7 @@ class ProviderDriver:
         self._receive_command(await self._session.wait_closed())
 
     def _receive_command(self, command: Command) -> None:
-        self._bridge.receive_command(command, anyio.current_time())
+        self._bridge.receive_command(command, self._now())
         self._wake()
 
     # The provider
@@ -165,7 +165,7 @@ class ProviderDriver:
                 await self._changed.wait()
                 continue
             self._connection = connection = self._make_connection(bridge.wanted.resumption)
-            bridge.attach(connection, anyio.current_time())
+            bridge.attach(connection, self._now())
             self._wake()
             await self._hold(connection)
             self._connection = None
@@ -187,27 +187,31 @@ class ProviderDriver:
         logger.warning("session %s: the provider's connection failed: %s", self._session.session_id, words)
 
     async def _hold(self, connection: ProviderConnection) -> None:
-        stream = await self._dial(connection)
-        if stream is None:
+        driver = await self._dial(connection)
+        if driver is None:
             return
+        lifetime = Lifetime(self._session.session_id)
+        driver.attach(_Leg(self, connection, lifetime), close_timeout=LAST_WRITE)
+        driver.start(lifetime)
+        await lifetime.enter()
+        self._driver = driver
+        failure: BaseException | None = None
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read, connection, stream)
-                with anyio.CancelScope() as self._writing:
-                    await self._write(connection, stream)
-                tasks.cancel_scope.cancel()
+            await driver.wait_closed()
+        except BaseException as error:  # noqa: BLE001 - raised by `exit`
+            failure = error
         finally:
-            self._writing = None
-            await anyio.aclose_forcefully(stream)
+            self._driver = None
+        await lifetime.exit(failure, leave=checkpoint, abort=driver.abort, wait_gone=driver.wait_gone)
 
-    async def _dial(self, connection: ProviderConnection) -> ByteStream | None:
-        """Open a stream to the provider's host.
+    async def _dial(self, connection: ProviderConnection) -> Driver | None:
+        """Connect to the provider's host.
 
-        None when that failed, which the bridge was told, or when nobody wants a stream any more.
+        None when that failed, which the bridge was told, or when nobody wants a connection any more.
         """
         with anyio.CancelScope() as self._dialling:
             try:
-                return await open_stream(
+                return await dial(
                     self._where,
                     connect_timeout=self._connect_timeout,
                     ssl_context=self._ssl_context,
@@ -221,42 +225,12 @@ class ProviderDriver:
                 self._dialling = None
         return None
 
-    async def _read(self, connection: ProviderConnection, stream: ByteStream) -> None:
-        bridge = self._bridge
-        while connection.state is not _CLOSED:
-            if bridge.provider_must_wait:
-                await self._wait_for_the_client(connection)
-            try:
-                data = await stream.receive(READ_SIZE)
-            except anyio.EndOfStream:
-                self._tell(connection.receive_eof)
-            except TRANSPORT_ERRORS as error:
-                self._tell(connection.receive_lost, f"the connection broke ({describe(error)})")
-            else:
-                self._tell(connection.receive_data, data)
+    @property
+    def _provider_must_wait(self) -> bool:
+        return self._bridge.provider_must_wait and not self._session.ending
 
-    async def _wait_for_the_client(self, connection: ProviderConnection) -> None:
-        # No pong is seen while we don't read, so silence proves nothing.
-        connection.suspend_keepalive()
-        self._clock.ring()
+    async def _wait_for_the_client(self) -> None:
         await self._session.wait_for_room(self._bridge.limits.to_client)
-        connection.resume_keepalive()
-        self._clock.ring()
-
-    async def _write(self, connection: ProviderConnection, stream: ByteStream) -> None:
-        """Write what the connection has queued, until it is over."""
-        while True:
-            if data := connection.data_to_send():
-                self._may_hear.ring()
-                try:
-                    await stream.send(data)
-                except TRANSPORT_ERRORS:
-                    self._tell(connection.send_failed)
-                    return
-            elif connection.state is _CLOSED:
-                return
-            else:
-                await self._to_write.wait()
 
     # Time
 
@@ -265,5 +239,98 @@ class ProviderDriver:
             self._armed = deadline = self._bridge.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
                 await self._clock.wait()
-            self._bridge.handle_timeout(anyio.current_time())
+            self._bridge.handle_timeout(self._now())
             self._wake()
+
+
+class _Leg:
+    """The provider's `connection` as a driver moves it: the bridge takes what comes of everything it is told.
+
+    Its deadlines are among the bridge's, which `ProviderDriver` keeps. See `Driven` for the members.
+    """
+
+    def __init__(self, owner: ProviderDriver, connection: ProviderConnection, lifetime: Lifetime) -> None:
+        self._owner = owner
+        self._connection = connection
+        self._lifetime = lifetime
+        self._space_made: Callable[[], None]
+
+    def watch_space(self, call: Callable[[], None]) -> None:
+        self._space_made = call
+
+    # State
+
+    @property
+    def connecting(self) -> bool:
+        return self._connection.state is State.CONNECTING
+
+    @property
+    def done(self) -> bool:
+        return self._connection.state is _CLOSED
+
+    @property
+    def error(self) -> SpekoError:
+        error = self._connection.error
+        assert error is not None, "asked of a connection that is not over"
+        return error
+
+    @property
+    def full(self) -> bool:
+        return self._owner._provider_must_wait
+
+    @property
+    def has_output(self) -> bool:
+        return self._connection.has_output
+
+    @property
+    def deadline(self) -> None:
+        return None
+
+    # Moving
+
+    @property
+    def data_to_send(self) -> Callable[[], bytes]:
+        return self._take
+
+    def _take(self) -> bytes:
+        data = self._connection.data_to_send()
+        if data:
+            self._owner._may_hear.ring()
+        return data
+
+    def receive_data(self, data: bytes) -> bool:
+        self._owner._tell(self._connection.receive_data, data)
+        return True
+
+    def receive_eof(self) -> None:
+        self._owner._tell(self._connection.receive_eof)
+
+    def receive_lost(self, reason: str, cause: Exception) -> None:
+        self._owner._tell(self._connection.receive_lost, reason)
+
+    def send_failed(self) -> None:
+        self._owner._tell(self._connection.send_failed)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do nothing: see the class."""
+
+    def abort(self, reason: str) -> bytes:
+        if not self.done:
+            self._connection.receive_lost(reason)
+        return b""
+
+    # Waiting for the client
+
+    def reading_paused(self) -> None:
+        # No pong is seen while nothing is read, so silence proves nothing.
+        self._connection.suspend_keepalive()
+        self._owner._clock.ring()
+        self._lifetime.spawn(self._wait_for_the_client)
+
+    def reading_resumed(self) -> None:
+        self._connection.resume_keepalive()
+        self._owner._clock.ring()
+
+    async def _wait_for_the_client(self) -> None:
+        await self._owner._wait_for_the_client()
+        self._space_made()

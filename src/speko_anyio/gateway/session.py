@@ -15,6 +15,7 @@ import anyio
 import msgspec
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from speko_anyio.net.event_loop import clock
 from speko_anyio.net.groups import TaskGroup
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.commands import AudioIn, Commit, EndTurn, ToolResult
@@ -252,6 +253,7 @@ class ServerSession:
         """What the session has used so far."""
         self._transport = transport
         self._core = core
+        self._now = clock()
         self._close_timeout = close_timeout
         self._ended = anyio.Event()
         self._background = anyio.CancelScope(shield=True)
@@ -380,7 +382,7 @@ class ServerSession:
 
         A handler that detects turns calls it; the client's own `Commit` and `EndTurn` are known.
         """
-        self.meter.turn_ended(anyio.current_time())
+        self.meter.turn_ended(self._now())
 
     async def close(self, code: int = close_codes.NORMAL, reason: str = "") -> None:
         """End the session after what is queued, and wait until it is over (`close_timeout` at most).

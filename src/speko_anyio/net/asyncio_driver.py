@@ -1,9 +1,9 @@
-"""A pump driven by asyncio itself: its transport calls us back, and no task of ours stands in between.
+"""The driver for asyncio: its transport calls us back, with no task of ours in between.
 
-The only module that imports asyncio; it is loaded when a session connects there. Against a byte stream it
-spares each read the way through a queue, an event and a task: most of what a session costs.
+The only module that imports asyncio. It is loaded when a session connects there. Compared with a byte stream,
+a read does not pass through a queue, an event and a task, which make up most of what a session costs.
 
-The callbacks come outside of any task: nothing of anyio may be made in one.
+The callbacks come outside of any task, where no object of anyio can be made.
 """
 
 from __future__ import annotations
@@ -23,37 +23,39 @@ from ..protocol.url import WebSocketURL
 from .driver import Driven
 from .happy_eyeballs import connect_socket
 from .lifetime import Lifetime, bug
-from .transport import describe
+from .transport_errors import describe
 from .trust import default_ssl_context
 
 _Args = TypeVarTuple("_Args")
 
 _SENDS_PER_TURN: Final = 16
-"""Sends for one turn of the event loop, which is also where a cancellation is noticed, when none has to wait:
-a turn costs more than a send."""
+"""Sends for each turn of the event loop while none has to wait: a turn costs more than a send. A cancellation
+is only noticed there."""
 
 _HOLD_WITHIN: Final = 20e-6
-"""Seconds after a write in which the next is held until the loop's turn is over, to go out with what follows.
-So close together they are of one turn, nearly always, and a system call costs more than all the rest of a
-send. A lone message, such as every 20 ms of speech, never waits. By the machine's clock: uvloop's own knows
-milliseconds."""
+"""Seconds after a write in which the next one is held until the loop's turn is over, to go out with what
+follows. Writes so close together nearly always belong to one turn, and a system call costs more than the rest
+of a send. A lone message, such as one every 20 ms of speech, never waits. Measured by the machine's clock,
+since uvloop's counts milliseconds."""
 
 _MAX_HELD: Final = 65_536
-"""Bytes that are held at most."""
+"""The most bytes to hold."""
 
 _READ_SIZE: Final = 65_536
-"""Bytes of a read at most. Into a buffer of ours: asyncio would allocate 256 KiB for each read, which the
-allocator of a small process maps anew every time, a third of what a message there and back takes."""
+"""The most bytes of a read, into a buffer of ours. asyncio would allocate 256 KiB for each read, which the
+allocator of a small process maps anew every time: a third of the time of a round trip."""
 
 _reads: Final = threading.local()
 
 _CLOSED_WITHIN: Final = 1.0
-"""Seconds for the loop to close a transport that was aborted, which takes it a turn or two."""
+"""Seconds to wait for the loop to close an aborted transport, which takes a turn or two."""
 
 
 async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) -> AsyncioDriver:
-    """Connect to the host, with TLS for ``wss``. Raises OSError, `ssl.SSLError` among them. Cancelled, it
-    leaves nothing open."""
+    """Connect to the host, with TLS for ``wss``. Raises OSError, which includes `ssl.SSLError`.
+
+    Cancelled, it leaves nothing open.
+    """
     loop = asyncio.get_running_loop()
     if not where.secure:
         ssl_context = None
@@ -70,9 +72,9 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
 
 
 class AsyncioDriver(asyncio.BufferedProtocol):
-    """Drives a pump over the transport whose protocol it is. See `Driver`."""
+    """Drives a `Driven` over the transport whose protocol this is. See `Driver`."""
 
-    # Half a kibibyte for each session.
+    # They save half a kibibyte per session.
     __slots__ = (
         "_armed",
         "_begun",
@@ -127,7 +129,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._gone: asyncio.Event | None = None
         self.bytes_sent = 0
 
-    # As the session sees it
+    # Driver
 
     def attach(self, driven: Driven, *, close_timeout: float) -> None:
         self._driven = driven
@@ -162,7 +164,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         else:
             await checkpoint()
             self._sends_left = _SENDS_PER_TURN - 1
-        # Somebody waits also who was told just now that all is written, and has not gone on yet.
+        # A sender that was woken but has not resumed yet still counts as waiting.
         others_wait = self._paused or self._waiting
         if others_wait:
             await self._send_in_turn(verb, *args)
@@ -172,7 +174,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         if self._paused or self._transport.is_closing():
             self._waiting += 1
             try:
-                # Taken without waiting: to be cancelled between the write and the wait would go unnoticed.
+                # The lock is free, so this does not wait: a cancellation between the write and
+                # `_wait_written` would go unnoticed.
                 async with self._turns:
                     await self._wait_written()
             finally:
@@ -204,7 +207,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         try:
             goodbye = self._attached().abort(reason)
             if goodbye and not (self._paused or self._transport.is_closing()):
-                # Whatever the system does not take at once is dropped by the transport's abort below.
+                # The abort below drops whatever the system does not take at once.
                 self.bytes_sent += len(goodbye)
                 self._held.append(goodbye)
                 self._write_held()
@@ -227,14 +230,13 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._transport.abort()
         await self.wait_gone()
 
-    # As asyncio sees it
+    # Callbacks of asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # A send waits until the system has taken the whole of it. (Not 0: for a TLS transport that is always
-        # exceeded.)
+        # A send waits until the system has taken all of it. Not 0, which a TLS transport always exceeds.
         self._transport.set_write_buffer_limits(high=1, low=0)
-        # Nothing is taken before there is a pump to take it.
+        # Nothing can be taken before `attach`.
         self._transport.pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -243,20 +245,20 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(self._read_buffer[:nbytes])
         if self._driven is None:
-            # uvloop starts to read all the same; this time it stops.
+            # uvloop reads once although reading is paused.
             self._early += data
             self._transport.pause_reading()
         elif not self._ending:
             try:
                 driven = self._driven
-                # The usual read is audio and nothing else; then there is nothing to see to.
+                # Most reads hold only audio, which changes nothing else.
                 if driven.receive_data(data) or self._opening is not None:
                     self.core_changed()
             except Exception as error:  # noqa: BLE001 - a bug must not end in asyncio's log
                 self._report(error)
 
     def eof_received(self) -> None:
-        # Without a pump it comes again, as the loss of the connection.
+        # Before `attach` it is ignored: asyncio then closes the transport, and `connection_lost` follows.
         if self._driven is not None and not self._ending:
             self._guard(self._receive_eof)
 
@@ -289,7 +291,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._attached().reading_resumed()
 
     def _space_made(self) -> None:
-        # Not here and now: the pump may be in the middle of delivering.
+        # Not at once: this may be called in the middle of a delivery.
         if not self._reading and not self._ending:
             self._loop.call_soon(self._guard, self.core_changed)
 
@@ -300,7 +302,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     # Writing
 
     def _write(self) -> None:
-        """Write what the core has queued, or hold it until the end of the loop's turn."""
+        """Write what the core has queued, or hold it until the loop's turn is over."""
         data = self._data_to_send()
         if not data:
             return
@@ -325,7 +327,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def _write_on(self) -> None:
-        """The transport takes more."""
+        """Write on, now that the transport takes more."""
         if self._ending:
             self._write_last()
             return
@@ -335,7 +337,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             _wake(self._writable)
 
     async def _send_in_turn(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
-        """Send behind everybody who waits already. Cancelled while it waits, it changes nothing."""
+        """Send after everybody who is waiting. Cancelled while it waits, it changes nothing."""
         self._waiting += 1
         try:
             async with self._turns:
@@ -348,7 +350,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._waiting -= 1
 
     async def _wait_writable(self) -> None:
-        """Wait until the transport takes more, or the session is over. The caller holds `_turns`."""
+        """Wait until the transport takes more or the session is over. The caller holds `_turns`."""
         while self._paused and not self._ending:
             self._writable = self._loop.create_future()
             try:
@@ -357,16 +359,16 @@ class AsyncioDriver(asyncio.BufferedProtocol):
                 self._writable = None
 
     async def _wait_written(self) -> None:
-        """Wait until the system has taken all that was written; else the session is over."""
+        """Wait until the system has taken all that was written. If it does not, the session is over."""
         driven = self._attached()
         try:
             if self._paused:
                 await self._wait_writable()
             elif not self._lost:
-                # The write found the connection broken; the loop tells in a moment.
+                # The write found the connection broken; `connection_lost` follows.
                 await self._gone_event().wait()
         except BaseException:
-            # How much of it goes out nobody knows.
+            # Nobody knows how much of it was sent.
             driven.send_failed()
             self.core_changed()
             raise
@@ -394,10 +396,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._attached().handle_timeout(self._loop.time())
         self.core_changed()
 
-    # The end
+    # Ending
 
     def _finish(self) -> None:
-        """The session is over: write what is owed, in bounded time, and close the transport."""
+        """Write what is left, in bounded time, and close the transport."""
         if self._ending:
             return
         self._ending = True
@@ -415,7 +417,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._transport.close()
 
     def _end_lost(self) -> None:
-        """The transport is gone, whosever wish it was."""
+        """Tell that the transport is closed, whichever side asked."""
         driven = self._attached()
         if self._timer is not None:
             self._timer.cancel()
@@ -453,8 +455,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
 
 class _Waiter:
-    """What one task waits for. Events, of anyio or asyncio, are for any number of tasks and cost five times
-    as much, and a session waits for each frame."""
+    """A `Waiter` that is made of a future.
+
+    Events serve any number of tasks and cost five times as much, and a session waits for every frame.
+    """
 
     __slots__ = ("_future", "_loop")
 
@@ -470,8 +474,10 @@ class _Waiter:
 
 
 def _read_buffer() -> memoryview:
-    """Where reads go. Filled and handed over in one step of the loop, so one serves all the sessions of a
-    thread."""
+    """Return the buffer for reads.
+
+    It is filled and handed over in one step of the loop, so that one serves all sessions of a thread.
+    """
     view: memoryview | None = getattr(_reads, "buffer", None)
     if view is None:
         view = _reads.buffer = memoryview(bytearray(_READ_SIZE))

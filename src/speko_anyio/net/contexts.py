@@ -23,8 +23,10 @@ def never_swallows(
 
 
 class AsyncOnly:
-    """An object for ``async with`` only. Any other use raises an error that says so: Python itself would only
-    name the missing method."""
+    """An object for ``async with`` only.
+
+    Any other use raises an error that says so. Python itself would only name the missing method.
+    """
 
     __slots__ = ()
 
@@ -80,8 +82,10 @@ class SessionBlock(Block):
 
 
 class DeferredContext(SessionBlock, Generic[T]):
-    """The session's block that `find` returns, called once, when this one is entered. Not a generator: that
-    would keep its arguments, and take 0.7 KiB itself, for as long as the block lasts."""
+    """The session's block that `find` returns, which is called once, when this one is entered.
+
+    Not a generator, which would keep its arguments and take 0.7 KiB for as long as the block lasts.
+    """
 
     __slots__ = ("_block", "_find")
 

@@ -1,4 +1,4 @@
-"""Getting to a WebSocket's host."""
+"""Connects to a WebSocket's host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .driver import Driver
 from .event_loop import on_asyncio
 from .proxies import ProxyOption, connect_through, find_proxy
 from .stream_driver import StreamDriver
-from .transport import failing_as
+from .transport_errors import failing_as
 from .trust import default_ssl_context
 
 
@@ -26,7 +26,7 @@ async def dial(
     ssl_context: ssl.SSLContext | None,
     proxy: ProxyOption = None,
 ) -> Driver:
-    """Connect to the host in the way that suits the event loop. Parameters and errors as of `open_stream`."""
+    """Connect to the host by the driver that suits the event loop. See `open_stream` for the rest."""
     if not on_asyncio() or find_proxy(where, proxy) is not None:
         return StreamDriver(
             await open_stream(where, connect_timeout=connect_timeout, ssl_context=ssl_context, proxy=proxy)
@@ -47,8 +47,8 @@ async def open_stream(
     """Open a byte stream to the host, with TLS for ``wss``; every address is tried (RFC 8305).
 
     `connect_timeout` in seconds covers looking up the name, connecting and TLS. Raises
-    `APIConnectionError`. Cancelled, it leaves nothing open. What `find_proxy` finds for `proxy` is gone
-    through; see `connect_through` for what it raises.
+    `APIConnectionError`. Cancelled, it leaves nothing open. `proxy` is for `find_proxy`; for the errors of
+    proxies see `connect_through`.
     """
     through = find_proxy(where, proxy)
     if through is not None:
@@ -68,7 +68,7 @@ async def open_stream(
 
 @never_swallows
 async def _in_time(where: WebSocketURL, seconds: float) -> AsyncGenerator[None, None]:
-    """Bound the connecting in the block, and say in one error what stopped it."""
+    """Limit the connecting in the block to `seconds`, and say in one error what stopped it."""
     host = f"{where.host}:{where.port}"
     try:
         with failing_as(APIConnectionError, host), anyio.fail_after(seconds):

@@ -61,8 +61,7 @@ class Driven(Protocol):
 
     @property
     def data_to_send(self) -> Callable[[], bytes]:
-        """Takes the bytes to write when it is called. Always the same: a driver gets it once, since every
-        send goes through it."""
+        """Takes the bytes to write when it is called. A driver keeps it, since every send calls it."""
         ...
 
     def receive_data(self, data: bytes, /) -> bool:
@@ -70,22 +69,22 @@ class Driven(Protocol):
         ...
 
     def receive_eof(self) -> None:
-        """The peer will send no more."""
+        """Take note that the peer will send no more."""
 
     def receive_lost(self, reason: str, cause: Exception, /) -> None:
-        """The transport broke: `cause` says why, and `reason` the same in words."""
+        """Take note that the transport broke: `cause` says why, and `reason` the same in words."""
 
     def send_failed(self) -> None:
         """Bytes that were taken may not have been written."""
 
     def handle_timeout(self, now: float, /) -> None:
-        """It is `now`."""
+        """Act on the deadlines that have come by `now`."""
 
     def reading_paused(self) -> None:
-        """The driver has stopped reading, since this is `full`."""
+        """Take note that the driver has stopped reading, since this is `full`."""
 
     def reading_resumed(self) -> None:
-        """The driver reads again."""
+        """Take note that the driver reads again."""
 
     def abort(self, reason: str, /) -> bytes:
         """End at once. Returns the bytes to write to the peer if that takes no waiting."""
@@ -96,7 +95,7 @@ class Waiter(Protocol):
     """Lets one task wait, again and again."""
 
     def wait(self) -> Awaitable[object]:
-        """What the task is to await now."""
+        """Return what the task has to await."""
         ...
 
     def wake(self) -> None:
@@ -143,26 +142,31 @@ class Driver(Protocol):
         """
 
     def make_waiter(self) -> Waiter:
-        """The cheapest way to let one task wait in this event loop."""
+        """Make the cheapest way to let one task wait in this event loop."""
         ...
 
     def current_time(self) -> float:
-        """The event loop's clock, in seconds. May be called outside of any task."""
+        """Read the event loop's clock, in seconds. May be called outside of any task."""
         ...
 
     def core_changed(self) -> None:
         """Something other than this driver has changed the core: start what it asks for. Never blocks."""
 
     def abort(self, reason: str) -> None:
-        """End the session at once; do nothing when it is over. Never blocks. The peer gets a goodbye only if
-        the transport takes it without waiting; otherwise the peer sees a lost connection."""
+        """End the session at once, or do nothing when it is over. Never blocks.
+
+        The peer gets a goodbye only if the transport takes it without waiting. Otherwise it sees a lost
+        connection.
+        """
 
     async def wait_closed(self) -> None:
         """Wait until the session is over and the transport closed."""
 
     async def wait_gone(self) -> None:
-        """Wait until the transport of an aborted session whose tasks have ended is closed: for a moment at
-        most, and even in a cancelled scope."""
+        """Wait until the transport of an aborted session is closed, after its tasks have ended.
+
+        It takes a moment at most, and waits even in a cancelled scope.
+        """
 
     async def aclose_forcefully(self) -> None:
         """Close the transport of a session that was never started."""

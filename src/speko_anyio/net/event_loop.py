@@ -1,4 +1,4 @@
-"""Which event loop runs, and what time it is there."""
+"""Tells which event loop runs, and what time it is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio
 
 
 def on_asyncio() -> bool:
-    """Whether a task of asyncio is running, whosever loop it is."""
+    """Whether a task of asyncio is running, on any implementation of its loop."""
     asyncio = sys.modules.get("asyncio")
     try:
         return asyncio is not None and asyncio.current_task() is not None
@@ -18,8 +18,10 @@ def on_asyncio() -> bool:
 
 
 def clock() -> Callable[[], float]:
-    """The clock of the event loop that the running task is of, in seconds. It may be read in a callback of
-    the loop too, where anyio, depending on its version, does not know which loop that is."""
+    """Return the clock of the event loop that runs this task, in seconds.
+
+    It may be read in a callback of the loop too, where some versions of anyio do not know the loop.
+    """
     if on_asyncio():
         time: Callable[[], float] = sys.modules["asyncio"].get_running_loop().time
         return time

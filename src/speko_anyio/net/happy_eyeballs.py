@@ -1,4 +1,4 @@
-"""Connecting to whichever address of a host answers first (RFC 8305, "Happy Eyeballs").
+"""Connects to whichever address of a host answers first (RFC 8305, "Happy Eyeballs").
 
 anyio does this for its own streams and asyncio for its own loop, but neither does for uvloop's transports.
 """
@@ -21,12 +21,12 @@ Address = tuple[socket.AddressFamily, Any]
 async def connect_socket(
     host: str, port: int, *, connect: Callable[[socket.socket, Any], Awaitable[None]]
 ) -> socket.socket:
-    """A non-blocking TCP socket connected to the host by `connect`, which is a loop's ``sock_connect``.
+    """Return a non-blocking TCP socket, connected to the host by a loop's ``sock_connect``.
 
-    Raises the OSError of the one address, or one whose cause is the group of all. Cancelled, it leaves
-    nothing open.
+    Raises the OSError of the only address, or one whose cause is the group of all errors. Cancelled, it
+    leaves nothing open.
     """
-    # Not within the group, which would wrap the error of a name that there is not.
+    # Not within the group, which would wrap the error of a failed name look-up.
     addresses = await _addresses(host, port)
     if len(addresses) == 1:
         return await _connected(addresses[0], connect)
@@ -54,7 +54,7 @@ async def connect_socket(
                 with anyio.move_on_after(_DELAY):
                     await failed.wait()
     except BaseException:
-        # Cancelled, when one had just won.
+        # Cancelled when one had just connected.
         for winner in winners:
             winner.close()
         raise
@@ -70,7 +70,7 @@ async def _connected(
     candidate = socket.socket(family, socket.SOCK_STREAM)
     try:
         candidate.setblocking(False)
-        # Frames are small and every one is urgent: no waiting for more (Nagle's algorithm).
+        # Frames are small and urgent: never wait for more data (Nagle's algorithm).
         candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await connect(candidate, where)
     except BaseException:
@@ -80,10 +80,10 @@ async def _connected(
 
 
 async def _addresses(host: str, port: int) -> list[Address]:
-    """In the order to try them: the resolver's own, but one family after the other."""
+    """Return the addresses in the order to try them: the resolver's, but with the families in turn."""
     found: Iterable[tuple[Any, Any, Any, Any, Any]]
     try:
-        # A number needs no looking up, which takes a thread.
+        # A numeric address needs no look-up, which takes a thread.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):
         found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -9,7 +9,7 @@ from .trust import default_ssl_context
 
 
 def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
-    """An httpx client that connects through `proxy` and trusts what sessions trust.
+    """Make an httpx client that connects through `proxy` and trusts what sessions trust.
 
     On its own, httpx reads the environment by different rules, rejects all of it for one bad entry in
     NO_PROXY, and trusts another list of certificates.
@@ -29,8 +29,10 @@ def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
 
 
 class OwnHTTPClient:
-    """The HTTP client of a `Speko` that was given none, for the host of `url`; created by the first
-    request."""
+    """The HTTP client of a `Speko` that was given none, for the host of `url`.
+
+    The first request creates it.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -63,8 +63,10 @@ class Lifetime:
         self._start(work, args, shield=True)
 
     def spawn_shielded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `work` likewise, but it must shield itself where it waits, and end when the session is over or
-        aborted. No further cancel scope is put around it."""
+        """Run `work` likewise, but with no cancel scope around it.
+
+        It must shield itself where it waits, and end when the session is over or aborted.
+        """
         self._start(work, (), shield=False)
 
     def _start(

@@ -1,7 +1,7 @@
-"""Proxies: finding the one that the environment names for a host, and opening a tunnel through it.
+"""Finds the proxy that the environment names for a host, and opens a tunnel through it.
 
-A proxy is asked for a tunnel to the host, by HTTP CONNECT (RFC 9110 section 9.3.6) or SOCKS 5 (RFC 1928 and
-1929), and then is no more than a byte stream. The host's name is looked up by the proxy. h11, which wsproto
+The tunnel is requested by HTTP CONNECT (RFC 9110 section 9.3.6) or SOCKS 5 (RFC 1928 and 1929), and then is
+an ordinary byte stream. The host's name is looked up by the proxy. h11, which wsproto
 is built on, speaks HTTP; socksio, the extra `socks`, speaks SOCKS.
 """
 
@@ -28,7 +28,7 @@ from anyio.abc import ByteStream
 from .._extras import install_extra
 from ..errors import APIConnectionError, ConfigurationError, ProxyError
 from ..protocol.url import WebSocketURL
-from .transport import failing_as
+from .transport_errors import failing_as
 from .trust import default_ssl_context
 from .user_agent import USER_AGENT
 
@@ -81,7 +81,7 @@ class Proxy(msgspec.Struct, frozen=True):
 
 
 def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
-    """The proxy to connect through to `where`; None to connect directly.
+    """Return the proxy to connect through to `where`, or None to connect directly.
 
     With the option True, it comes from the environment: ``WSS_PROXY``, else ``HTTPS_PROXY`` for ``wss``,
     ``WS_PROXY``, else ``HTTP_PROXY`` for ``ws``, else ``ALL_PROXY``, unless ``NO_PROXY`` lists the host.
@@ -95,7 +95,7 @@ def find_proxy(where: WebSocketURL, option: ProxyOption) -> Proxy | None:
 
 
 def find_http_proxy(url: str) -> Proxy | None:
-    """The same for the HTTP URL `url`, ignoring the variables for WebSockets only."""
+    """Do the same for the HTTP URL `url`, ignoring the variables for WebSockets only."""
     parts = urlsplit(url)
     port = parts.port or _DEFAULT_PORTS[parts.scheme]
     return _find_in_environment((parts.scheme,), _ascii_host(parts.hostname or ""), port)
@@ -114,8 +114,10 @@ def _find_in_environment(schemes: tuple[str, ...], host: str, port: int) -> Prox
 
 
 def _read_variable(name: str) -> tuple[str, str]:
-    """The variable that is set, and its value; the value is empty if none is set. Lower case takes
-    precedence, even when its value is empty, as in curl and `urllib.request`."""
+    """Return the variable that is set, and its value, which is empty if none is set.
+
+    Lower case takes precedence, even when its value is empty, as in curl and `urllib.request`.
+    """
     for variable in (name, name.upper()):
         # In a CGI program, HTTP_PROXY holds a header from the client (CVE-2016-1000110, "httpoxy").
         if variable in os.environ and not (variable == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ):
@@ -185,8 +187,10 @@ def _parse_exemptions(variable: str, text: str) -> tuple[_Exemption, ...]:
 
 
 def _parse_exemption(entry: str) -> _Exemption:
-    """Parse ``host``, ``.domain``, ``*.domain``, an address or a network. ``:port`` and the brackets of IPv6
-    are optional; a scheme is ignored. Raises ValueError for anything else."""
+    """Parse ``host``, ``.domain``, ``*.domain``, an address or a network; ValueError for anything else.
+
+    ``:port`` and the brackets of IPv6 are optional. A scheme is ignored.
+    """
     host, rest = entry.rpartition("://")[2].rstrip("/").lower(), ""
     if host.startswith("["):
         host, bracket, rest = host[1:].partition("]")
@@ -212,7 +216,7 @@ def _parse_exemption(entry: str) -> _Exemption:
 
 
 def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    """The IPv4 network itself for one of IPv4-mapped addresses (RFC 4291 section 2.5.5.2)."""
+    """Turn a network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) into the IPv4 network."""
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped is None or network.prefixlen < 96:
         return network
@@ -299,7 +303,7 @@ async def _http(stream: ByteStream, proxy: Proxy, where: WebSocketURL, target: s
     await stream.send(request)
     try:
         while not isinstance(event := http.next_event(), h11.Response):
-            # Whatever is no final response yet: nothing, or one with a status of 1xx.
+            # Not the final response yet: nothing, or one with a status of 1xx.
             if event is h11.NEED_DATA:
                 http.receive_data(await stream.receive())
     except h11.RemoteProtocolError as error:
@@ -347,7 +351,7 @@ async def _socks(stream: ByteStream, proxy: Proxy, where: WebSocketURL, target: 
 
 
 async def _receive_reply(stream: ByteStream) -> bytes:
-    """The reply to a SOCKS command: four bytes, an address whose size depends on its type, and a port."""
+    """Receive the reply to a command: four bytes, an address whose size depends on its type, and a port."""
     head = await _receive_exactly(stream, 5)
     address = {1: 4, 3: 1 + head[4], 4: 16}.get(head[3], 1)
     return head + await _receive_exactly(stream, address - 1 + 2)
@@ -367,7 +371,7 @@ def _refusal(proxy: Proxy, target: str, why: str, *, needs_login: bool) -> Proxy
 
 
 def needs_socks() -> ConfigurationError:
-    """What to say when a SOCKS proxy is to be used without the library for it."""
+    """Make the error for a SOCKS proxy without the library for it."""
     return ConfigurationError(
         f"a SOCKS proxy needs socksio, which is not installed; {install_extra('socks')}, or use another proxy"
     )

@@ -1,8 +1,8 @@
-"""A pump driven over any anyio byte stream, on any event loop, by tasks.
+"""The driver for any anyio byte stream, on any event loop. It runs tasks:
 
-- the reader: receive, feed, start writing the replies, deliver, re-arm the alarm. It never waits for a
-  write: a peer that does not read must not keep us from reading, or both would wait for ever;
-- the alarm: sleeps until the core's deadline. On its own, since cancelling a receive may lose bytes;
+- the reader, which never waits for a write: a peer that does not read would keep us from reading, and both
+  would wait for ever;
+- the alarm, which sleeps until the deadline. It has its own task since cancelling a receive may lose bytes;
 - a writer of replies, while there are any.
 """
 
@@ -21,23 +21,22 @@ from ..protocol.errors import SpekoError
 from ..protocol.timers import AT_ONCE
 from .driver import Driven, EventWaiter
 from .lifetime import Lifetime
-from .transport import TRANSPORT_ERRORS, describe
+from .transport_errors import TRANSPORT_ERRORS, describe
 
 _Args = TypeVarTuple("_Args")
 
 logger: Final = logging.getLogger("speko_anyio.client")
 
 READ_SIZE: Final = 65_536
-"""Bytes asked of the stream at a time: what anyio's own streams give at most."""
-
+"""Bytes asked of the stream at a time: the most that anyio's own streams return."""
 
 _TURNS_TO_WRITE: Final = 16
-"""The most turns of the event loop that a write takes if nothing blocks it: one or two per layer, such as TLS
+"""The most turns of the event loop that a write needs if nothing blocks it: one or two per layer, such as TLS
 to a proxy and TLS to the host."""
 
 
 class StreamDriver:
-    """Drives a pump over `stream`, which it owns. See `Driver`."""
+    """Drives a `Driven` over `stream`, which it owns. See `Driver`."""
 
     __slots__ = (
         "_alarm",
@@ -66,7 +65,7 @@ class StreamDriver:
         self._finished = anyio.Event()
         self._goodbye = b""
         self._torn = False
-        # The scopes in which the tasks wait; the end cancels them.
+        # The scopes in which the tasks wait. The end cancels them.
         self._reading = anyio.CancelScope(shield=True)
         self._alarm = anyio.CancelScope(shield=True)
         self._parting: anyio.CancelScope | None = None
@@ -119,7 +118,7 @@ class StreamDriver:
             return
         if self._space is not None and not driven.full:
             self._space.set()
-        # Also while somebody holds `_sending`: their own verb may be refused, and then they write nothing.
+        # Also while somebody holds `_sending`: they write nothing if their verb is refused.
         if driven.has_output and not self._replying:
             assert self._lifetime is not None, "only within the session's block"
             self._replying = True
@@ -138,7 +137,7 @@ class StreamDriver:
         await self._finished.wait()
 
     async def wait_gone(self) -> None:
-        """The reader has closed it."""
+        """Return at once: the reader has closed the transport."""
 
     async def aclose_forcefully(self) -> None:
         await anyio.aclose_forcefully(self._stream)
@@ -152,7 +151,7 @@ class StreamDriver:
                 while not driven.done:
                     if driven.full:
                         await self._wait_for_space()
-                    # The usual read is audio and nothing else; then there is nothing to see to.
+                    # Most reads hold only audio, which changes nothing else.
                     while not await self._receive():
                         pass
                     self.core_changed()
@@ -161,10 +160,11 @@ class StreamDriver:
                     await self._reply()
                     await self._stream.aclose()
         finally:
-            # First everybody is woken, which needs no await; then the transport goes, whatever it takes.
+            # Everybody is woken first, which needs no await. Then the transport is closed in any case.
             self.abort("the session was cancelled")
             try:
-                # Cancelled from the start, and so over at once: the shield is for what is around.
+                # `aclose_forcefully` is cancelled from the start, and so returns at once. The shield keeps a
+                # cancellation from outside off it.
                 with anyio.CancelScope(shield=True):
                     if self._goodbye:
                         await self._write_at_once(self._goodbye)
@@ -173,7 +173,7 @@ class StreamDriver:
                 self._finished.set()
 
     async def _receive(self) -> bool:
-        """Take what comes next; gives whether there is anything to see to."""
+        """Receive once. Returns what `Driven.receive_data` does."""
         try:
             data = await self._stream.receive(READ_SIZE)
         except anyio.EndOfStream:
@@ -245,12 +245,12 @@ class StreamDriver:
             self.core_changed()
 
     async def _reply(self) -> None:
-        """Write what the core owes the peer, behind whoever is writing."""
+        """Write the replies, after whoever is writing."""
         try:
             async with self._sending:
                 await self._write()
         except SpekoError:
-            pass  # the session's own end, which everybody who waits has been told
+            pass  # the end of the session, which everybody learns by other ways
         finally:
             self._replying = False
 
@@ -259,8 +259,8 @@ class StreamDriver:
     async def _watch_the_clock(self) -> None:
         while not self._driven.done:
             with anyio.CancelScope(deadline=_instant(self._armed), shield=True) as self._alarm:
-                # The end cancels it before that comes. Any event would do: it costs less than to sleep for
-                # ever, which takes another scope on trio.
+                # The end cancels the scope before the event is set. Any event would do: sleeping for ever
+                # takes one more scope on trio.
                 await self._finished.wait()
             self._driven.handle_timeout(anyio.current_time())
             self.core_changed()

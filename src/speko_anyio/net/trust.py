@@ -16,7 +16,7 @@ VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def default_ssl_context() -> ssl.SSLContext:
-    """The TLS context of all connections: sessions, minting and telemetry, also through proxies.
+    """Return the TLS context of all connections: sessions, minting and telemetry, also through proxies.
 
     It trusts the system's store, or the store that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name. If the system
     has no certificates, it trusts certifi's list, which httpx installs. Loading the store takes milliseconds,

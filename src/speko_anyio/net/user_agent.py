@@ -1,4 +1,4 @@
-"""What this client calls itself on every connection. On its own, so that sessions do not load what mints."""
+"""The name of this client on every connection. A module of its own, so that sessions do not load httpx."""
 
 from __future__ import annotations
 

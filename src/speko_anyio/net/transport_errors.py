@@ -1,4 +1,4 @@
-"""What can go wrong with a transport, and how it is told."""
+"""The errors of transports, and what to say about them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TRANSPORT_ERRORS: Final = (
     anyio.BusyResourceError,
     OSError,
 )
-"""What a byte stream raises when it can't go on, beside `anyio.EndOfStream`."""
+"""What a byte stream raises when it can't go on, besides `anyio.EndOfStream`."""
 
 
 def root(error: Exception) -> BaseException:
-    """The operating system's own error beneath anyio's, when there is one; the first of several."""
+    """Return the operating system's own error beneath anyio's, if there is one; the first of several."""
     cause = error.__cause__
     if isinstance(cause, ExceptionGroup):
         return cause.exceptions[0]
@@ -30,7 +30,7 @@ def root(error: Exception) -> BaseException:
 
 
 def describe(error: Exception) -> str:
-    """What a transport's exception says; many say nothing but their name."""
+    """Say what a transport's exception says, or its name if it says nothing."""
     told = root(error)
     return str(told) or type(told).__name__
 
@@ -39,8 +39,10 @@ def describe(error: Exception) -> str:
 def failing_as(
     kind: type[APIConnectionError], name: str, advice: str = "check the network and the address"
 ) -> Iterator[None]:
-    """Turn what connecting raises into an error of ours about `name`; but for TimeoutError: whoever set the
-    limit can name it."""
+    """Turn what connecting raises into an error of ours about `name`.
+
+    Except TimeoutError: the code that set the limit can name it.
+    """
     try:
         yield
     except TimeoutError:
