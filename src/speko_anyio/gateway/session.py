@@ -409,7 +409,8 @@ class ServerSession:
     async def _send(self, queue: Callable[[_T], None], what: _T) -> None:
         # The lock is for order: whoever waits for room goes before whoever comes later.
         async with self._send_lock:
-            await self.wait_for_room(self._send_buffer)
+            if self._core.queued > self._send_buffer:
+                await self.wait_for_room(self._send_buffer)
             queue(what)
             self.core_changed()
 
