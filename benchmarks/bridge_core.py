@@ -78,6 +78,23 @@ PROVIDERS: Final = {
 }
 
 
+def speech(provider: str, pcm: bytes, rate: int) -> dict[str, Any]:
+    """The provider's message with this audio, of response ``r``."""
+    audio = base64.b64encode(pcm).decode()
+    if provider == "google":
+        blob = {"mimeType": f"audio/pcm;rate={rate}", "data": audio}
+        return {"serverContent": {"modelTurn": {"role": "model", "parts": [{"inlineData": blob}]}}}
+    return {
+        "type": "response.output_audio.delta",
+        "event_id": "event_1",
+        "response_id": "r",
+        "item_id": "a",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": audio,
+    }
+
+
 class Ends:
     """A provider's connection that is ready and has a response under way; `spoken` is a frame with speech of
     that response, as the provider sends it again and again."""
@@ -119,22 +136,7 @@ class Ends:
     @property
     def spoken(self) -> bytes:
         rate = self.connection.output_sample_rate
-        audio = base64.b64encode(tone(DOWN_MS / 1000, rate)).decode()
-        if self.config.provider == "google":
-            blob = {"mimeType": f"audio/pcm;rate={rate}", "data": audio}
-            turn = {"role": "model", "parts": [{"inlineData": blob}]}
-            return self.framed({"serverContent": {"modelTurn": turn}})
-        return self.framed(
-            {
-                "type": "response.output_audio.delta",
-                "event_id": "event_1",
-                "response_id": "r",
-                "item_id": "a",
-                "output_index": 0,
-                "content_index": 0,
-                "delta": audio,
-            }
-        )
+        return self.framed(speech(self.config.provider, tone(DOWN_MS / 1000, rate), rate))
 
 
 def alone(name: str, rate: SampleRate) -> ProviderConnection:

@@ -15,7 +15,6 @@ package are counted, doubles excepted.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import sys
@@ -24,18 +23,20 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import anyio
+from bridge_core import PROVIDERS, speech
+from bridge_processes import ACCOUNTS, PROVIDER_KEY
 
 import speko_anyio
-from speko_anyio import XAI, Audio, Google, OpenAI, RealtimeSession, Speko
+from speko_anyio import Audio, RealtimeSession, Speko
 from speko_anyio.gateway import ProviderHandler, ServerSession, serve_session
 from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection
-from speko_anyio.protocol.engine import UpgradeRequest
+from speko_anyio.protocol.commands import UpgradeRequest
 from speko_anyio.protocol.mint import SessionConfig, SessionGrant
 from speko_anyio.protocol.outbox import CloseMessage
-from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, XAIDouble, tone
+from speko_anyio.testing.providers import tone
 from speko_anyio.testing.providers.server_socket import ServerSocket
 
 EVENTS = 7
@@ -44,7 +45,7 @@ EVENTS = 7
 PIECE = 0.02
 """Seconds of audio in an event, and in a client's message."""
 
-RATE = 24_000
+RATE: Final = 24_000
 PATIENCE = 10
 """Seconds after which a walk is given up."""
 
@@ -103,19 +104,6 @@ async def listening(
 # A provider's audio to its client
 
 
-class Provider(NamedTuple):
-    account: Callable[..., Any]
-    model: str
-    double: Callable[[], ProviderDouble[Any]]
-
-
-PROVIDERS = {
-    "openai": Provider(OpenAI, "gpt-realtime-2.1", OpenAIDouble),
-    "xai": Provider(XAI, "grok-voice-latest", XAIDouble),
-    "google": Provider(Google, "gemini-3.8-live", GoogleDouble),
-}
-
-
 class Peer:
     """The provider's end of one connection."""
 
@@ -150,20 +138,7 @@ class Peer:
 
     def speak(self, times: int) -> None:
         """Send so many events with audio, at once."""
-        audio = base64.b64encode(tone(PIECE, RATE)).decode()
-        message: dict[str, Any] = {
-            "type": "response.output_audio.delta",
-            "event_id": "event_1",
-            "response_id": "r",
-            "item_id": "a",
-            "output_index": 0,
-            "content_index": 0,
-            "delta": audio,
-        }
-        if self._name == "google":
-            blob = {"mimeType": f"audio/pcm;rate={RATE}", "data": audio}
-            message = {"serverContent": {"modelTurn": {"role": "model", "parts": [{"inlineData": blob}]}}}
-        self.say(message, times=times)
+        self.say(speech(self._name, tone(PIECE, RATE), RATE), times=times)
 
     def say(self, message: dict[str, Any], *, times: int = 1) -> None:
         assert self._writer is not None
@@ -206,10 +181,10 @@ async def provider_to_client(name: str) -> Walk:
     config = SessionConfig(
         provider=name, model=PROVIDERS[name].model, input_sample_rate=RATE, output_sample_rate=RATE
     )
-    peer, transport = Peer(name), Transport()
+    peer, transport, account = Peer(name), Transport(), ACCOUNTS[name]
 
     async def serve(session: ServerSession) -> None:
-        await ProviderHandler(PROVIDERS[name].account("test-key", base_url=f"ws://127.0.0.1:{port}"))(session)
+        await ProviderHandler(account(PROVIDER_KEY, base_url=f"ws://127.0.0.1:{port}"))(session)
 
     with anyio.fail_after(PATIENCE):
         async with (

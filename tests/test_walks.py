@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "walks.py"
+_BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def walks() -> Any:
-    spec = importlib.util.spec_from_file_location("walks", _SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["walks"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["walks"]
+@pytest.fixture
+def walks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(_BENCHMARKS)
+    return importlib.import_module("walks")
 
 
 @pytest.mark.parametrize(("name", "calls"), [("openai", 155), ("xai", 162), ("google", 190)])
