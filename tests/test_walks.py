@@ -18,12 +18,12 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("walks")
 
 
-@pytest.mark.parametrize(("name", "calls"), [("openai", 155), ("xai", 162), ("google", 190)])
+@pytest.mark.parametrize(("name", "calls"), [("openai", 140), ("xai", 147), ("google", 175)])
 def test_seven_events_of_a_provider_reach_the_client(walks: Any, name: str, calls: int) -> None:
     walk = anyio.run(walks.provider_to_client, name)
     assert walks.EVENTS == 7
     assert walk.total <= calls, walk.calls.most_common()
-    assert len(walk.files) <= 16, walk.files
+    assert len(walk.files) <= 17, walk.files
 
 
 def test_a_client_sends_and_hears_audio(walks: Any) -> None:
@@ -31,4 +31,4 @@ def test_a_client_sends_and_hears_audio(walks: Any) -> None:
     assert sending.total <= 5, sending.calls.most_common()
     assert hearing.total <= 19, hearing.calls.most_common()
     assert len(sending.files) <= 4
-    assert len(hearing.files) <= 6
+    assert len(hearing.files) <= 5

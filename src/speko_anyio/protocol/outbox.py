@@ -68,9 +68,12 @@ class Outbox:
 
     def put(self, message: Message) -> None:
         """Append a message that may be sent now."""
-        self.size += payload_size(message)
-        if type(message) is bytes and self.frame_audio is not None:
-            message = self.frame_audio(message)
+        if type(message) is bytes:
+            self.size += len(message)
+            if self.frame_audio is not None:
+                message = self.frame_audio(message)
+        else:
+            self.size += payload_size(message)
         self.has_unframed = self.has_unframed or not isinstance(message, bytes)
         self.messages.append(message)
 
@@ -88,7 +91,7 @@ class Outbox:
         if not self.messages:
             return None
         message = self.messages.pop(0)
-        self.size -= payload_size(message)
+        self.size -= len(message) if type(message) is bytes else payload_size(message)
         return message
 
     def take_all(self) -> list[Message]:

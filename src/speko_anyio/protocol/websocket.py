@@ -242,12 +242,12 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         """Apply what the handshake gave, as the role has it."""
 
     def _parse(self) -> EventT | Close | Expiring | Literal[NeedData.NEED_DATA]:
-        while not self._events and self.dialect.error is None:
+        while not self._events and self.dialect.state is not _CLOSED:
             if not self._parse_one():
                 if self._fast_path.more_may_come:
                     return NEED_DATA
                 self._apply_eof()
-        if self.dialect.error is not None:
+        if self.dialect.state is _CLOSED:
             self._buffer = b""
             self._position = 0
             self._tail.clear()
@@ -319,7 +319,10 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
                 self._feed_engine(position, _SMALLEST_HEADER)
         if not is_plain and not self._feed_engine(position, header_size):
             return True
-        if not self._fits(first, size):
+        limits = self.dialect.limits
+        # Whole messages of the usual size pass without a call: text carries the audio of providers.
+        is_usual = is_plain and size <= limits.max_text_size and size <= limits.max_message_size
+        if not (is_usual and limits.max_fragments) and not self._fits(first, size):
             return True
         end = header_size + (4 if second & framing.MASKED else 0) + size
         if available < end:
@@ -332,7 +335,16 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             if not self._client:
                 start = position + header_size
                 payload = mask(payload, buffer[start : start + 4])
-            self._receive_whole(first, payload)
+            self._control_run = 0
+            if first == framing.BINARY:
+                self.dialect.receive_message(payload)
+                return True
+            try:
+                text = payload.decode()
+            except UnicodeDecodeError:
+                self._apply(Broken(close_codes.INVALID_DATA, NOT_UTF8))
+            else:
+                self.dialect.receive_message(text)
         else:
             self._feed_engine(position, end)
             self._partial.fed = 0
@@ -340,18 +352,6 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             if not self._partial.fragments:
                 self._engine.rest()
         return True
-
-    def _receive_whole(self, first: int, payload: bytes) -> None:
-        self._control_run = 0
-        if first == framing.BINARY:
-            self.dialect.receive_message(payload)
-            return
-        try:
-            text = payload.decode()
-        except UnicodeDecodeError:
-            self._apply(Broken(close_codes.INVALID_DATA, NOT_UTF8))
-        else:
-            self.dialect.receive_message(text)
 
     def _feed_engine(self, position: int, upto: int) -> bool:
         """Give the engine the current frame up to there; False when it judged the frame to be broken."""

@@ -405,17 +405,23 @@ class Bridge:
             if cut is not None:
                 self._answer_ends(cut)
                 cut = None
-            if isinstance(event, ResponseEnd) and provider.state is State.CLOSED:
-                cut = event
-            elif self._phase in (_BridgePhase.OPENING, _BridgePhase.LIVE) or isinstance(event, ResponseEnd):
+            if isinstance(event, ResponseEnd):
+                if provider.state is State.CLOSED:
+                    cut = event
+                else:
+                    self._answer_ends(event)
+            elif self._phase not in (_BridgePhase.OPENING, _BridgePhase.LIVE):
+                continue
+            elif type(event) is Audio:
+                # Nearly all events are audio, which is spared a call.
+                self._responding = self._answering = True
+                self._turns.told = False
+                self._output.tell_speech(event.pcm, event.sample_rate)
+            else:
                 self._receive(provider, event)
 
     def _receive(self, provider: ProviderDialect, frame: Frame) -> None:
         match frame:
-            case Audio(pcm=pcm, sample_rate=rate):
-                self._responding = self._answering = True
-                self._turns.told = False
-                self._output.tell_speech(pcm, rate)
             case Interruption():
                 self._interrupted(frame)
             case Transcript():
@@ -426,8 +432,6 @@ class Bridge:
                 # A client takes the answer to be over when it gets this.
                 self._output.end_speech()
                 self._output.tell(frame)
-            case ResponseEnd():
-                self._answer_ends(frame)
             case ServerToolCall():
                 self._output.tell(frame)
             case ErrorFrame():
@@ -442,8 +446,8 @@ class Bridge:
                 self._going_away(provider, seconds)
             case Unknown():
                 self.stats.unknown_events += 1
-            case Close():
-                raise AssertionError("`_drain` keeps it to itself")
+            case Audio() | ResponseEnd() | Close():
+                raise AssertionError("`_drain` takes them itself")
             case _:
                 assert_never(frame)
 
