@@ -127,7 +127,7 @@ def test_of_texts_for_one_place_the_last_is_kept() -> None:
     playback.feed(audio(10))
     for number in range(10_000):
         playback.feed(Transcript("assistant", str(number)))
-    assert len(playback._marks) <= 2
+    assert len(playback._turns._marks) <= 2
     playback.read(10 * MS)
     assert playback.text == "9999"
 

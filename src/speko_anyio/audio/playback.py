@@ -94,34 +94,16 @@ class Playback:
         self._played = 0
         self._dropped = 0
         self._overflow = 0
-        self._resampler: Resampler | None = None
-        self._held_back = False
-        """Whether the resampler may have something that was not given yet."""
-        self._owed = 0.0
-        """Bytes that the resampler still has to return for the audio pushed so far."""
-        self._cushion = 0
-        """The most bytes that it holds back at any time."""
-        self._piece = 0.0
-        """Bytes that the last piece came to, or `_longest_piece` if it was longer."""
-        self._longest_piece = _LONGEST_PIECE * SAMPLE_BYTES * sample_rate
-        self._flowing = False
-        """Whether speech is being read, rather than awaited."""
-        self._waited = 0
-        """Bytes of silence read since the last piece was written, while waiting for more audio."""
-        self._marks: deque[_Mark] = deque(maxlen=MAX_MARKS)
-        self._between_turns = True
+        self._conversion = _Conversion(sample_rate)
+        self._turns = _Turns()
         self._reports_ends = False
         """Whether a `ResponseEnd` has come."""
-        self._turns = 0
-        self._turn = 0
-        self._turn_started = 0
-        self._text = ""
         self._last_flush: Flushed | None = None
         self._last_read = b""
         self._ended = False
 
     def __repr__(self) -> str:
-        return f"<Playback turn={self._turn} played={self.played_ms} ms buffered={self.buffered_ms} ms>"
+        return f"<Playback turn={self.turn} played={self.played_ms} ms buffered={self.buffered_ms} ms>"
 
     # Writing
 
@@ -134,8 +116,8 @@ class Playback:
                 self.flush()
             case Transcript(role="assistant", text=text):
                 with self._lock:
-                    self._begin_turn()
-                    self._mark(_Mark(self._written, text=text))
+                    self._turns.begin(self._written, self._played)
+                    self._turns.say(text, self._written, self._played)
             case ResponseEnd():
                 self._reports_ends = True
                 self._end_turn()
@@ -154,9 +136,12 @@ class Playback:
         """
         pcm = pcm_bytes(pcm)
         with self._lock:
-            self._begin_turn()
-            self._waited = 0
-            pcm = self._convert(pcm, self.sample_rate if sample_rate is None else sample_rate)
+            self._turns.begin(self._written, self._played)
+            rate = self.sample_rate if sample_rate is None else sample_rate
+            if rest := self._conversion.switch(rate):
+                self._append(rest)
+            if rate != self.sample_rate:
+                pcm = self._conversion.convert(pcm)
             room = (self._max_buffer - self._buffered) // SAMPLE_BYTES * SAMPLE_BYTES
             lost = max(0, len(pcm) - room)
             # Cut the end off: many small pieces of the same audio would leave the same bytes.
@@ -168,8 +153,8 @@ class Playback:
 
     def _end_turn(self) -> None:
         with self._lock:
-            self._drain_resampler()
-            self._between_turns = True
+            self._append(self._conversion.drain())
+            self._turns.between = True
 
     def end_of_speech(self) -> None:
         """No more audio follows for now: a rate conversion holds nothing back any longer.
@@ -178,12 +163,12 @@ class Playback:
         followed for as long as a conversion lasts.
         """
         with self._lock:
-            self._drain_resampler()
+            self._append(self._conversion.drain())
 
     def end(self) -> None:
         """Nothing more will come: `chunks` ends once everything was played."""
         with self._lock:
-            self._drain_resampler()
+            self._append(self._conversion.drain())
             self._ended = True
 
     # Reading
@@ -196,8 +181,13 @@ class Playback:
         if size % SAMPLE_BYTES:
             raise ValueError(f"{size} bytes are not whole PCM16 samples; read an even number")
         with self._lock:
-            pcm = b"" if self._waits_for_more(size) else self._take(size)
-            self._reach_marks()
+            if self._conversion.holds_back and self._conversion.waits(size, self._buffered):
+                pcm = b""
+            else:
+                if self._conversion.holds_back and size > self._buffered:
+                    self._append(self._conversion.drain())
+                pcm = self._take(size)
+            self._turns.reach(self._played)
         self._last_read = pcm + bytes(size - len(pcm))
         return self._last_read
 
@@ -210,21 +200,18 @@ class Playback:
         with self._lock:
             dropped = self._buffered
             flushed = Flushed(
-                turn=self._turn,
-                played_ms=self._milliseconds(self._played - self._turn_started),
+                turn=self.turn,
+                played_ms=self.turn_played_ms,
                 dropped_ms=self._milliseconds(dropped),
-                text=self._text,
+                text=self.text,
             )
             self._last_flush = flushed
             self._waiting.clear()
             self._taken = 0
             self._dropped += dropped
             self._written = self._played
-            self._marks.clear()
-            self._between_turns = True
-            if self._resampler is not None:
-                self._resampler.reset()
-                self._nothing_held_back()
+            self._turns.cut()
+            self._conversion.reset()
         return flushed
 
     # State
@@ -252,12 +239,12 @@ class Playback:
     @property
     def turn(self) -> int:
         """The number of the turn that is playing, or was last; 0 before the first."""
-        return self._turn
+        return self._turns.current
 
     @property
     def turn_played_ms(self) -> int:
         """Milliseconds of that turn that were played."""
-        return self._milliseconds(self._played - self._turn_started)
+        return self._milliseconds(self._played - self._turns.started)
 
     @property
     def text(self) -> str:
@@ -266,7 +253,7 @@ class Playback:
         Services send transcripts at about the time of the audio, so it is close to the words that are heard,
         not exact.
         """
-        return self._text
+        return self._turns.text
 
     @property
     def last_read(self) -> bytes:
@@ -292,66 +279,6 @@ class Playback:
     def _milliseconds(self, size: int) -> int:
         return size * 1000 // (SAMPLE_BYTES * self.sample_rate)
 
-    def _waits_for_more(self, size: int) -> bool:
-        """Whether to read silence although some audio is there, because the rest of it is under way.
-
-        To end a conversion in mid-speech, or to read half a piece and then silence, is heard as a click. So
-        speech is read only once there is enough of it to go on for as long as it arrives in time. When it
-        stops arriving, it has paused, and what was held back is played.
-        """
-        if not self._held_back:
-            return False
-        missing = size - self._buffered
-        if not self._flowing:
-            # A reading that is too large for what a conversion holds back is short of audio in any case.
-            if (
-                missing <= self._cushion + _ROUNDING
-                and (missing > 0 or self._buffered + self._owed < self._enough_for(size))
-                and self._waited < max(self._cushion, self._piece) + _ROUNDING
-            ):
-                self._waited += size
-                return True
-            self._flowing = missing <= 0
-        if missing > 0:
-            self._drain_resampler()
-        return False
-
-    def _enough_for(self, size: int) -> float:
-        """Bytes with which readings of `size` never run out of pieces that arrive in time.
-
-        Pieces and readings of different lengths drift apart and meet again: between two pieces, readings take
-        up to one piece and one reading, less what both have in common.
-        """
-        whole = round(self._piece)
-        common = math.gcd(whole, size) if math.isclose(whole, self._piece) else 0
-        return self._piece + size - common + self._cushion
-
-    def _convert(self, pcm: bytes, rate: int) -> bytes:
-        if self._resampler is None or self._resampler.source_rate != rate:
-            self._drain_resampler()
-            self._resampler = None if rate == self.sample_rate else Resampler(rate, self.sample_rate)
-            if self._resampler is not None:
-                self._cushion = round(self._resampler.max_held_back * self.sample_rate) * SAMPLE_BYTES
-        if self._resampler is None:
-            return pcm
-        self._held_back = True
-        converted = self._resampler.push(pcm)
-        size = len(pcm) * self.sample_rate / rate
-        self._piece = min(size, self._longest_piece)
-        self._owed += size - len(converted)
-        return converted
-
-    def _drain_resampler(self) -> None:
-        # Asked at every reading of silence: nothing is computed for that.
-        if self._resampler is not None and self._held_back:
-            self._append(self._resampler.flush())
-            self._nothing_held_back()
-
-    def _nothing_held_back(self) -> None:
-        self._held_back = self._flowing = False
-        self._owed = 0.0
-        self._waited = 0
-
     def _append(self, pcm: bytes) -> None:
         if pcm:
             self._waiting.append(pcm)
@@ -371,28 +298,6 @@ class Playback:
                 self._waiting.popleft()
                 self._taken = 0
         return b"".join(pieces)
-
-    def _begin_turn(self) -> None:
-        if self._between_turns:
-            self._between_turns = False
-            self._turns += 1
-            self._mark(_Mark(self._written, turn=self._turns))
-
-    def _mark(self, mark: _Mark) -> None:
-        if self._marks and mark.replaces(self._marks[-1]):
-            self._marks.pop()
-        self._marks.append(mark)
-        self._reach_marks()
-
-    def _reach_marks(self) -> None:
-        while self._marks and self._marks[0].reached(self._played):
-            mark = self._marks.popleft()
-            if mark.turn is None:
-                self._text = mark.text
-            else:
-                self._turn = mark.turn
-                self._turn_started = mark.position
-                self._text = ""
 
 
 class Chunks:
@@ -424,6 +329,144 @@ class Chunks:
             raise StopAsyncIteration
         self._due = due + self._seconds
         return self._playback.read(self._size)
+
+
+class _Conversion:
+    """The sample rate conversion of a playback, which may hold audio back, and when to wait for that.
+
+    Ending a conversion in mid-speech, or reading half a piece and then silence, is heard as a click. So
+    speech is read only once there is enough of it to go on for as long as it arrives in time. When it stops,
+    it has paused, and what was held back is played. Sizes are in bytes at the playback's rate.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._resampler: Resampler | None = None
+        self.holds_back = False
+        """Whether the resampler may have something that was not given yet."""
+        self._owed = 0.0
+        """Bytes that the resampler still has to return for the audio pushed so far."""
+        self._cushion = 0
+        """The most bytes that it holds back at any time."""
+        self._piece = 0.0
+        """Bytes that the last piece came to, or `_LONGEST_PIECE` if it was longer."""
+        self._flowing = False
+        """Whether speech is being read, rather than awaited."""
+        self._waited = 0
+        """Bytes of silence read since the last piece was written, while waiting for more audio."""
+
+    def switch(self, rate: int) -> bytes:
+        """Expect audio at `rate`; return what was held back at another one. ImportError without soxr."""
+        self._waited = 0
+        if self._resampler is not None and self._resampler.source_rate == rate:
+            return b""
+        rest = self.drain()
+        self._resampler = None if rate == self._sample_rate else Resampler(rate, self._sample_rate)
+        if self._resampler is not None:
+            self._cushion = round(self._resampler.max_held_back * self._sample_rate) * SAMPLE_BYTES
+        return rest
+
+    def convert(self, pcm: bytes) -> bytes:
+        """Convert `pcm` from the rate of `switch`, which is not the playback's, as far as it is ready."""
+        assert self._resampler is not None
+        self.holds_back = True
+        converted = self._resampler.push(pcm)
+        size = len(pcm) * self._sample_rate / self._resampler.source_rate
+        self._piece = min(size, _LONGEST_PIECE * SAMPLE_BYTES * self._sample_rate)
+        self._owed += size - len(converted)
+        return converted
+
+    def drain(self) -> bytes:
+        """End the conversion; return what was held back."""
+        # Asked at every reading of silence: nothing is computed for that.
+        if self._resampler is None or not self.holds_back:
+            return b""
+        self._nothing_held_back()
+        return self._resampler.flush()
+
+    def reset(self) -> None:
+        """Forget what is held back."""
+        if self._resampler is not None:
+            self._resampler.reset()
+            self._nothing_held_back()
+
+    def waits(self, size: int, buffered: int) -> bool:
+        """Return whether to read silence although `buffered` bytes are there, since the rest is under way."""
+        missing = size - buffered
+        if not self._flowing:
+            # A reading that is too large for what a conversion holds back is short of audio in any case.
+            if (
+                missing <= self._cushion + _ROUNDING
+                and (missing > 0 or buffered + self._owed < self._enough_for(size))
+                and self._waited < max(self._cushion, self._piece) + _ROUNDING
+            ):
+                self._waited += size
+                return True
+            self._flowing = missing <= 0
+        return False
+
+    def _enough_for(self, size: int) -> float:
+        """Return the bytes with which readings of `size` never run out of pieces that arrive in time.
+
+        Pieces and readings of different lengths drift apart and meet again: between two pieces, readings take
+        up to one piece and one reading, less what both have in common.
+        """
+        whole = round(self._piece)
+        common = math.gcd(whole, size) if math.isclose(whole, self._piece) else 0
+        return self._piece + size - common + self._cushion
+
+    def _nothing_held_back(self) -> None:
+        self.holds_back = self._flowing = False
+        self._owed = 0.0
+        self._waited = 0
+
+
+class _Turns:
+    """The turns of a playback and their texts, each from its place in the audio on, counted in bytes."""
+
+    def __init__(self) -> None:
+        self.between = True
+        """Whether the next audio begins a turn."""
+        self.current = 0
+        """The number of the turn that is playing, or was last; 0 before the first."""
+        self.started = 0
+        self.text = ""
+        """What the assistant has said in that turn, as far as it was played."""
+        self._begun = 0
+        self._marks: deque[_Mark] = deque(maxlen=MAX_MARKS)
+
+    def begin(self, position: int, played: int) -> None:
+        """Begin a turn at `position` if the one before has ended; `played` bytes were played."""
+        if self.between:
+            self.between = False
+            self._begun += 1
+            self._mark(_Mark(position, turn=self._begun), played)
+
+    def say(self, text: str, position: int, played: int) -> None:
+        """Note a transcript that belongs to the audio at `position`."""
+        self._mark(_Mark(position, text=text), played)
+
+    def cut(self) -> None:
+        """Forget what was not reached; the next audio begins a turn."""
+        self._marks.clear()
+        self.between = True
+
+    def reach(self, played: int) -> None:
+        """Take over what begins within the first `played` bytes."""
+        while self._marks and self._marks[0].reached(played):
+            mark = self._marks.popleft()
+            if mark.turn is None:
+                self.text = mark.text
+            else:
+                self.current = mark.turn
+                self.started = mark.position
+                self.text = ""
+
+    def _mark(self, mark: _Mark, played: int) -> None:
+        if self._marks and mark.replaces(self._marks[-1]):
+            self._marks.pop()
+        self._marks.append(mark)
+        self.reach(played)
 
 
 class _Mark(msgspec.Struct, frozen=True, gc=False):
