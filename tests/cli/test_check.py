@@ -130,7 +130,7 @@ def test_every_fault_is_told_at_once(
         "SPEKO_GATEWAY_PORT: port is invalid; it must be a whole number from 0 to 65535",
         "SPEKO_GATEWAY_LOG_FORMAT: log_format is invalid; it must be json or text",
         "SPEKO_GATEWAY_PUBLIC_URL: public_url is not a URL",
-        "SPEKO_GATEWAY_ALLOWED_ORIGINS: 'app.example.com' is no origin",
+        "SPEKO_GATEWAY_ALLOWED_ORIGINS: 'app.example.com' is not an origin",
         "SPEKO_GATEWAY_ALLOWED_ORIGINS: 'https://app.example.com:443' names its usual port",
         "the database's URL",
         "the handler's name echo",

@@ -12,7 +12,7 @@ import pytest
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli.failures import FAILED, NO_ANSWER, USAGE
-from speko_anyio.gateway import ServerSession, echo_handler
+from speko_anyio.gateway import ServerSession, echo
 from speko_anyio.protocol import AudioIn, Commit, ToolResult
 from tests.support.patience import PATIENCE
 from tests.support.processes import interruptible
@@ -39,11 +39,9 @@ def heard(tmp_path: Path) -> Path:
     return tmp_path / "heard.wav"
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, handler: object = echo_handler.echo) -> None:
+def serve(monkeypatch: pytest.MonkeyPatch, handler: object = echo) -> None:
     # Without the offline voice, which takes seconds to start.
-    monkeypatch.setattr(
-        "speko_anyio.gateway.built_in_handlers", lambda: {"local": handler, "echo": echo_handler.echo}
-    )
+    monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": handler, "echo": echo})
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from speko_anyio.gateway.asgi import ASGITransport, refuse
+from speko_anyio.gateway.http_errors import RequestError
 from speko_anyio.protocol import CloseMessage
 
 pytestmark = pytest.mark.anyio
@@ -78,9 +79,7 @@ async def test_a_connection_that_is_gone(error: Exception) -> None:
 
 async def refused(scope: dict[str, Any], server: Server) -> list[dict[str, Any]]:
     scope = {"type": "websocket", "headers": [], "subprotocols": [], **scope}
-    await refuse(
-        scope, server.receive, server.send, status=401, code="NO", message="not you", close_code=4401
-    )
+    await refuse(scope, server.receive, server.send, RequestError(401, "NO", "not you", close_code=4401))
     return server.sent
 
 

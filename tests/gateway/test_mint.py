@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from speko_anyio.gateway import Gateway, KeyLimits, MemoryStore, SessionRecord, StoreError
-from speko_anyio.gateway import mint as mint_module
+from speko_anyio.gateway import mint_endpoint as mint_module
 from speko_anyio.gateway.store import Idempotency
 from speko_anyio.gateway.store.records import NO_LIMITS
 

@@ -28,7 +28,7 @@ APP = "https://app.example.com"
     ],
 )
 def test_what_is_no_origin_is_refused_at_once(origin: str) -> None:
-    with pytest.raises(ValueError, match="is no origin; give scheme and host"):
+    with pytest.raises(ValueError, match="is not an origin; give scheme and host"):
         Origins([origin])
 
 

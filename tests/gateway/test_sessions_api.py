@@ -18,7 +18,7 @@ from speko_anyio.gateway import (
     StoreError,
     echo,
 )
-from speko_anyio.gateway.keys import APIKeys, new_key
+from speko_anyio.gateway.api_keys import APIKeys, new_key
 from speko_anyio.gateway.store import TranscriptLine
 from speko_anyio.gateway.store.records import NO_LIMITS
 from speko_anyio.protocol import Close

@@ -25,7 +25,7 @@ from speko_anyio.gateway import (
     server,
     stream,
 )
-from speko_anyio.gateway.mint import MAX_BODY
+from speko_anyio.gateway.mint_endpoint import MAX_BODY
 from speko_anyio.gateway.session import RECEIVE_BUFFER
 from speko_anyio.gateway.store import Refused
 from speko_anyio.gateway.tokens import Claims, TokenSigner
@@ -597,12 +597,12 @@ async def test_an_end_that_the_store_could_not_take_is_recorded_later(
         assert gateway._stream.held == frozenset()
         time += 10
         store.away = False
-        await gateway._keeper.beat()
+        await gateway._housekeeper.beat()
         for grant in grants:
             history = await store.get(grant["sessionId"])
             assert history is not None
             assert history.life.ended_at == time - 10
-        await gateway._keeper.beat()
+        await gateway._housekeeper.beat()
 
 
 async def test_an_end_that_is_never_taken_holds_up_no_other() -> None:
@@ -623,7 +623,7 @@ async def test_an_end_that_is_never_taken_holds_up_no_other() -> None:
             await leave_after_opening(gateway, grant)
         store.away, store.refused = False, first["sessionId"]
         for _ in range(2):
-            await gateway._keeper.beat()
+            await gateway._housekeeper.beat()
         history = await store.get(second["sessionId"])
         assert history is not None
         assert history.life.ended_at is not None

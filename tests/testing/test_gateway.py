@@ -35,7 +35,7 @@ from speko_anyio import (
     Unknown,
     Usage,
 )
-from speko_anyio.gateway.echo_handler import echo
+from speko_anyio.gateway.handlers import echo
 from speko_anyio.gateway.session import ServerSession
 from speko_anyio.protocol import Clear, Commit, Interrupt, ToolResult
 from speko_anyio.testing import FakeGateway, FakePeer, fake_session, run_handler, steps

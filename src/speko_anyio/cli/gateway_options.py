@@ -13,7 +13,7 @@ import msgspec
 from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers, echo
 from ..gateway.handlers import OWN_NAMES
 from ..gateway.settings import Loaded, Settings, SettingsError, parse_handlers, read_settings
-from ..gateway.store.limits import DAY
+from ..gateway.store.key_limits import DAY
 from .failures import USAGE, CommandError
 from .loading import load_handlers
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ..gateway import KeyLimits, SQLStore, StoredKey
-from ..gateway.keys import new_key
+from ..gateway.api_keys import new_key
 from .gateway_options import database_store_of, settings_of
 from .output import check_output
 

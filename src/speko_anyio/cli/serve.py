@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from ..gateway import SessionStore, SQLStore, running_gateway
-from ..gateway.json_log import start_log
+from ..gateway.log_format import start_log
 from .display import Display
 from .failures import no_listening
 from .gateway_options import describe_links, gateway_of, settings_of, store_of

@@ -17,8 +17,7 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .app import Gateway
-    from .echo_handler import echo
-    from .handlers import Handler, built_in_handlers, default_handlers
+    from .handlers import Handler, built_in_handlers, default_handlers, echo
     from .provider_handler import ProviderHandler
     from .server import running_gateway, serve
     from .session import MessageTransport, ServerSession, serve_session
@@ -65,8 +64,7 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "app": "Gateway",
-        "echo_handler": "echo",
-        "handlers": "Handler built_in_handlers default_handlers",
+        "handlers": "Handler built_in_handlers default_handlers echo",
         "provider_handler": "ProviderHandler",
         "server": "running_gateway serve",
         "session": "MessageTransport ServerSession serve_session",

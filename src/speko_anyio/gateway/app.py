@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -17,21 +16,21 @@ from starlette.routing import Route, WebSocketRoute
 
 from speko_anyio._extras import install_extra
 
+from .api_keys import APIKeys
 from .asgi import refuse
-from .authentication import Access
-from .background import background
+from .authentication import Authenticator
 from .handlers import Handler, why_not_a_handler
-from .health import NOT_RUNNING, SHUTTING_DOWN, Health
-from .http_errors import error_response, shorten
-from .keeper import Keeper
-from .keys import APIKeys, RateLimiter
-from .mint import Mint
-from .observer import Observer
+from .health import Availability, Health, State
+from .housekeeping import Housekeeper, background
+from .http_errors import RequestError, shorten
+from .instrumentation import Instrumentation
+from .mint_endpoint import MintEndpoint, RateLimiter
+from .node import Node
 from .origins import Origins
 from .playground import playground_routes
 from .sessions_api import SessionsAPI
 from .store import MemoryStore, SessionStore
-from .store.limits import DAY
+from .store.key_limits import DAY
 from .stream import Stream
 from .tokens import TokenSigner
 
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from .session import ServerSession
 
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
-
-logger = logging.getLogger(__name__)
 
 _CODES: Final = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
@@ -109,46 +106,50 @@ class Gateway:
         now: Callable[[], float] = time.time,
     ) -> None:
         _check_handlers(handlers)
-        if not handlers:
-            raise ValueError("a gateway needs at least one handler; pass handlers=default_handlers()")
-        if not token_lifetime > 0:
-            raise ValueError(f"token_lifetime must be a number of seconds above 0, not {token_lifetime}")
-        if not lease >= 1:
-            raise ValueError(f"lease must be a number of seconds, 1 or more, not {lease}")
-        if transcript_retention is not None and not transcript_retention > 0:
-            raise ValueError(
-                "transcript_retention must be a number of seconds above 0, or None, "
-                f"not {transcript_retention}"
-            )
-        if record_retention is not None and not record_retention >= DAY:
-            raise ValueError(
-                f"record_retention must be a number of seconds, {DAY} (a day) or more, or None, "
-                f"not {record_retention}"
-            )
-        if not max_sessions >= 1:
-            raise ValueError(f"max_sessions must be 1 or more, not {max_sessions}")
-        if idle_timeout is not None and not idle_timeout > 0:
-            raise ValueError(f"idle_timeout must be a number of seconds above 0, or None, not {idle_timeout}")
+        _check_numbers(
+            (token_lifetime > 0, "token_lifetime", token_lifetime, "a number of seconds above 0"),
+            (lease >= 1, "lease", lease, "a number of seconds, 1 or more"),
+            (
+                transcript_retention is None or transcript_retention > 0,
+                "transcript_retention",
+                transcript_retention,
+                "a number of seconds above 0, or None",
+            ),
+            (
+                record_retention is None or record_retention >= DAY,
+                "record_retention",
+                record_retention,
+                f"a number of seconds, {DAY} (a day) or more, or None",
+            ),
+            (max_sessions >= 1, "max_sessions", max_sessions, "1 or more"),
+            (
+                idle_timeout is None or idle_timeout > 0,
+                "idle_timeout",
+                idle_timeout,
+                "a number of seconds above 0, or None",
+            ),
+            (close_timeout >= 0, "close_timeout", close_timeout, "a number of seconds, 0 or more"),
+            (handler_grace >= 0, "handler_grace", handler_grace, "a number of seconds, 0 or more"),
+        )
         origins = Origins(allowed_origins)
-        for name, seconds in (("close_timeout", close_timeout), ("handler_grace", handler_grace)):
-            if not seconds >= 0:  # also refuses NaN
-                raise ValueError(f"{name} must be a number of seconds, 0 or more, not {seconds}")
         self._handlers = dict(handlers)
-        self._refusing: str | None = NOT_RUNNING
-        self._told_not_running = False
+        self._availability = Availability()
+        self._store = MemoryStore() if store is None else store
+        self._metrics = _make_metrics(lambda: self._stream.sessions) if metrics else None
         signer = TokenSigner(secret)
         keys = APIKeys(api_keys, may_be_empty=store is not None)
-        store = MemoryStore() if store is None else store
-        access = Access(keys, store)
-        node_id = f"node_{secrets.token_hex(8)}"
-        self._store = store
-        self._metrics = _make_metrics(lambda: self._stream.sessions) if metrics else None
-        observer = self._metrics or Observer()
-        self._stream = Stream(
-            handlers=self._handlers,
+        node = Node(
+            node_id=f"node_{secrets.token_hex(8)}",
+            store=self._store,
+            authenticator=Authenticator(keys, self._store),
             signer=signer,
-            store=store,
-            node_id=node_id,
+            availability=self._availability,
+            instrumentation=self._metrics or Instrumentation(),
+            now=now,
+        )
+        self._stream = Stream(
+            node,
+            handlers=self._handlers,
             lease=lease,
             keep_transcripts=transcript_retention is not None,
             max_sessions=max_sessions,
@@ -156,26 +157,18 @@ class Gateway:
             origins=origins,
             close_timeout=close_timeout,
             handler_grace=handler_grace,
-            refusing=self._why_refusing,
-            observer=observer,
-            now=now,
         )
-        mint = Mint(
+        mint = MintEndpoint(
+            node,
             providers=self._handlers.keys(),
-            access=access,
             limiter=RateLimiter(rate=mint_rate, burst=mint_burst),
-            signer=signer,
-            store=store,
             token_lifetime=token_lifetime,
             public_url=public_url,
-            refusing=self._why_refusing,
             full=lambda: self._stream.full,
-            observer=observer,
-            now=now,
         )
-        self._keeper = Keeper(
-            store,
-            node_id=node_id,
+        self._housekeeper = Housekeeper(
+            self._store,
+            node_id=node.node_id,
             lease=lease,
             held=lambda: self._stream.held,
             retry=self._stream.record_again,
@@ -183,8 +176,10 @@ class Gateway:
             record_retention=record_retention,
             now=now,
         )
-        sessions = SessionsAPI(access=access, store=store, refusing=self._why_refusing, now=now)
-        health = Health(refusing=self._why_refusing, trouble=lambda: self._keeper.trouble)
+        sessions = SessionsAPI(node)
+        health = Health(
+            availability=self._availability, store_failure=lambda: self._housekeeper.store_failure
+        )
         self.app = Starlette(
             routes=[
                 Route("/healthz", health.live, methods=["GET"]),
@@ -235,7 +230,8 @@ class Gateway:
         async with AsyncExitStack() as stack:
             if isinstance(self._store, AbstractAsyncContextManager):
                 await stack.enter_async_context(self._store)
-            await stack.enter_async_context(self._keeper.running())
+            # Around everything else: the sessions live, and need their leases, until the last has ended.
+            await stack.enter_async_context(background(self._housekeeper.run))
             entered: set[int] = set()
             handlers: list[object] = list(self._handlers.values())
             for handler in handlers:
@@ -244,11 +240,11 @@ class Gateway:
                     await stack.enter_async_context(handler)
             if self._metrics is not None:
                 await stack.enter_async_context(background(self._metrics.watch_the_loop))
-            self._refusing = None
+            self._availability.state = State.READY
             try:
                 yield
             finally:
-                self._refusing = SHUTTING_DOWN
+                self._availability.state = State.DRAINING
                 with anyio.move_on_after(self.stop_timeout, shield=True):
                     await self._stream.stop()
 
@@ -257,19 +253,13 @@ class Gateway:
 
         Cancelled, it closes them without patience.
         """
-        self._refusing = SHUTTING_DOWN
+        self._availability.state = State.DRAINING
         try:
             with anyio.move_on_after(patience):
                 await self._stream.wait_empty()
         finally:
             with anyio.move_on_after(self.stop_timeout, shield=True):
                 await self._stream.stop()
-
-    def _why_refusing(self) -> str | None:
-        if self._refusing == NOT_RUNNING and not self._told_not_running:
-            self._told_not_running = True
-            logger.error("%s", NOT_RUNNING)
-        return self._refusing
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -291,6 +281,13 @@ def _check_handlers(handlers: object) -> None:
             raise TypeError(f"can't use the handler {name!r}: {why}")
 
 
+def _check_numbers(*checks: tuple[bool, str, object, str]) -> None:
+    # Each says what is right, and not what is wrong: so NaN is refused, too.
+    for valid, name, value, choices in checks:
+        if not valid:
+            raise ValueError(f"{name} must be {choices}, not {value}")
+
+
 def _make_metrics(live: Callable[[], Collection[ServerSession]]) -> Metrics:
     try:
         from .metrics import Metrics
@@ -304,7 +301,7 @@ def _make_metrics(live: Callable[[], Collection[ServerSession]]) -> Metrics:
 
 
 def _by_method(post: Endpoint, get: Endpoint) -> Endpoint:
-    """One route for both: of two, a wrong method would be told the first one's only."""
+    """Return one endpoint for both: of two routes, a wrong method would be told only the first one's."""
 
     async def endpoint(request: Request) -> Response:
         return await (post if request.method == "POST" else get)(request)
@@ -316,18 +313,11 @@ class _NoWebSocketHere:
     """Refuses a WebSocket at any other path, in the documented form."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await refuse(
-            scope,
-            receive,
-            send,
-            status=404,
-            code="NOT_FOUND",
-            message="there is no session here; connect to the mint's wsUrl",
-            close_code=4404,
-        )
+        message = "there is no session here; connect to the mint's wsUrl"
+        await refuse(scope, receive, send, RequestError(404, "NOT_FOUND", message, close_code=4404))
 
 
 async def _http_error(request: Request, error: Any) -> Response:
     code = _CODES.get(error.status_code, "UNKNOWN")
     message = f"{shorten(f'{request.method} {request.url.path}')}: {error.detail}"
-    return error_response(error.status_code, code, message, error.headers)
+    return RequestError(error.status_code, code, message, headers=error.headers).response

@@ -1,4 +1,4 @@
-"""ASGI on one side, the session's transport seam and the documented refusals on the other.
+"""A session's transport over ASGI, and how a WebSocket is refused there.
 
 The quirks of ASGI servers are absorbed here (observed with uvicorn 0.54): a lost connection is reported
 with code 1005 and no reason, where a close without a code has a reason field; and writing to a connection
@@ -14,15 +14,14 @@ import msgspec
 
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.frames import ErrorFrame
-from speko_anyio.protocol.mint import APIErrorBody
 from speko_anyio.protocol.outbox import CloseMessage
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from .http_errors import RequestError
+
 _REFUSAL: Final = "websocket.http.response"
-_MAX_REASON: Final = 123
-"""Bytes of UTF-8 that fit a close frame beside its code (RFC 6455 section 5.5)."""
 
 
 class ASGITransport:
@@ -47,7 +46,7 @@ class ASGITransport:
         await self._write({"type": "websocket.send", kind: message})
 
     async def close(self, code: int, reason: str) -> None:
-        await self._write({"type": "websocket.close", "code": code, "reason": _cut(reason)})
+        await self._write({"type": "websocket.close", "code": code, "reason": close_codes.cut_reason(reason)})
 
     async def _write(self, message: dict[str, object]) -> None:
         try:
@@ -65,52 +64,45 @@ def _disconnected(message: object) -> CloseMessage | None:
     return CloseMessage(code, message.get("reason") or "")
 
 
-def _cut(reason: str) -> str:
-    return reason.encode()[:_MAX_REASON].decode(errors="ignore")
-
-
 def first_subprotocol(scope: Scope) -> str | None:
-    """What the client offers first, the place of the token; None when it offers nothing."""
+    """Return the first subprotocol that the client offers, which is the token; None if it offers none."""
     # uvicorn before 0.54 does not always take the header's list apart.
     offered: list[str] = scope.get("subprotocols") or []
     return (offered[0].partition(",")[0].strip() or None) if offered else None
 
 
-def error_body(code: str, message: str) -> bytes:
-    """The JSON of every error of the HTTP API (speko-protocol, section 1)."""
-    return msgspec.json.encode(APIErrorBody(error=message, code=code))
-
-
-async def refuse(
-    scope: Scope, receive: Receive, send: Send, *, status: int, code: str, message: str, close_code: int
-) -> None:
+async def refuse(scope: Scope, receive: Receive, send: Send, refusal: RequestError) -> None:
     """Refuse a WebSocket that was not accepted, in the way its client can see.
 
     A page sees nothing of an HTTP refusal, not even its status, and browsers always send an ``Origin``:
-    a client with one gets the WebSocket, an `ErrorFrame` frame and `close_code`. Every other client gets
-    the HTTP `status` with the documented JSON body.
+    a client with one gets the WebSocket, an `ErrorFrame` and the refusal's close code. Every other client
+    gets the HTTP response.
     """
     connect = await receive()
     if connect["type"] != "websocket.connect":
         return
-    headers = dict(scope["headers"])
+    close = {
+        "type": "websocket.close",
+        "code": refusal.close_code,
+        "reason": close_codes.cut_reason(str(refusal)),
+    }
     try:
-        if b"origin" in headers:
+        if b"origin" in dict(scope["headers"]):
             # A browser gives up when none of the subprotocols that it offered comes back.
             offered = first_subprotocol(scope)
             await send({"type": "websocket.accept", "subprotocol": offered, "headers": []})
-            error = msgspec.json.encode(ErrorFrame(code, message)).decode()
+            error = msgspec.json.encode(ErrorFrame(refusal.code, str(refusal))).decode()
             await send({"type": "websocket.send", "text": error})
-            await send({"type": "websocket.close", "code": close_code, "reason": _cut(message)})
+            await send(close)
         elif _REFUSAL in (scope.get("extensions") or {}):
-            body = error_body(code, message)
+            body = refusal.body
             fields = [
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode()),
             ]
-            await send({"type": f"{_REFUSAL}.start", "status": status, "headers": fields})
+            await send({"type": f"{_REFUSAL}.start", "status": refusal.status, "headers": fields})
             await send({"type": f"{_REFUSAL}.body", "body": body})
         else:
-            await send({"type": "websocket.close", "code": close_code, "reason": _cut(message)})
+            await send(close)
     except OSError:
         return  # it left before it was told

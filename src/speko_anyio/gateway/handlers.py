@@ -1,4 +1,4 @@
-"""What serves a session: a coroutine over a `ServerSession`, found by the provider's name."""
+"""Handlers, the coroutines that serve sessions: the built-in ones, and a check of the operator's own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
 
 from speko_anyio.accounts import PROVIDERS, Provider
+from speko_anyio.audio.pcm import SAMPLE_BYTES
+from speko_anyio.protocol.commands import AudioIn, Clear, Commit, EndTurn
 
-from .echo_handler import echo
 from .provider_handler import provider_handlers
 from .session import ServerSession
 
@@ -24,14 +25,40 @@ A handler that is also an async context manager is entered when the gateway star
 """
 
 OWN_NAMES: Final = frozenset({"echo", "local", *(kind.name for kind in PROVIDERS)})
-"""Of the gateway's own handlers, whether they are there or not: what serves a client must not depend on what
-else is installed."""
+"""Names of the gateway's own handlers, installed or not: what serves a client must not depend on what else is
+installed."""
+
+TOKENS_PER_SECOND: Final = 10
+"""Audio tokens that `echo` reports for a second of audio: the order of what providers count."""
 
 _LOCAL_NEEDS: Final = ("espeakng_loader", "pocketsphinx", "soxr", "webrtcvad")
 
 
+async def echo(session: ServerSession) -> None:
+    """Send the user's audio back as it comes; report every turn's length and usage when it ends.
+
+    For tests, and to measure everything around a handler. The samples are returned unchanged, so with
+    different rates they sound at another pitch.
+    """
+    turn = 0  # bytes of audio since the last commit
+    async for command in session:
+        match command:
+            case AudioIn(pcm=pcm):
+                turn += len(pcm)
+                await session.send_audio(pcm)
+            case Commit() | EndTurn():
+                seconds = turn / SAMPLE_BYTES / session.input_sample_rate
+                turn = 0
+                await session.send_transcript("user", f"{seconds:.2f} seconds of audio", final=True)
+                tokens = round(seconds * TOKENS_PER_SECOND)
+                await session.send_usage(tokens, tokens)
+                await session.send_response_end()
+            case Clear():
+                turn = 0
+
+
 def built_in_handlers() -> dict[str, Handler]:
-    """Those that need no account: ``echo``, and ``local``, the offline voice, if its extra is installed."""
+    """Return those that need no account: ``echo``, and ``local``, the offline voice, if it is installed."""
     handlers: dict[str, Handler] = {"echo": echo}
     if all(find_spec(module) for module in _LOCAL_NEEDS):
         from .local import LocalVoice
@@ -41,17 +68,17 @@ def built_in_handlers() -> dict[str, Handler]:
 
 
 def default_handlers() -> dict[str, Handler]:
-    """`built_in_handlers`, and ``openai``, ``xai`` and ``google`` where the environment holds the API key of
-    an account (``OPENAI_API_KEY``, ``XAI_API_KEY``, ``GEMINI_API_KEY``; another base URL may be in
-    ``OPENAI_BASE_URL``, ``XAI_BASE_URL``, ``GEMINI_BASE_URL``).
+    """Return `built_in_handlers`, and a handler for each provider with an API key in the environment.
 
-    `ConfigurationError` when such a base URL is none.
+    These are ``openai``, ``xai`` and ``google``, by ``OPENAI_API_KEY``, ``XAI_API_KEY`` and
+    ``GEMINI_API_KEY``; another base URL may be in ``OPENAI_BASE_URL``, ``XAI_BASE_URL`` or
+    ``GEMINI_BASE_URL``. Raises `ConfigurationError` for an invalid base URL.
     """
     return {**built_in_handlers(), **provider_handlers()}
 
 
 def why_not_a_handler(handler: Any) -> str | None:
-    """What is wrong with an object that is to be a handler, and what to do; None when it can be one."""
+    """Return what is wrong with an object as a handler, and what to do; None if it can be one."""
     if isinstance(handler, type):
         return "it is a class; use an instance of it"
     if isinstance(handler, Provider):

@@ -1,25 +1,70 @@
-"""Whether the gateway lives (``/healthz``), and whether new sessions should be sent to it (``/readyz``)."""
+"""Whether the gateway takes sessions, and the endpoints that say so: ``/healthz`` and ``/readyz``."""
 
 from __future__ import annotations
 
+import enum
+import logging
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from starlette.responses import Response
+
+from speko_anyio.protocol import close_codes
+
+from .http_errors import unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
 
+logger: Final = logging.getLogger(__name__)
 
 SHUTTING_DOWN: Final = "the gateway is shutting down; connect to another one"
 
 NOT_RUNNING: Final = (
     "the gateway is not running; enter its `running()` in the lifespan of the application that mounts it"
 )
-"""Why sessions are refused until `Gateway.running` is entered. Starlette and FastAPI run the lifespan of the
-outermost application only."""
+"""The reason to refuse sessions until `Gateway.running` is entered. Starlette and FastAPI run the lifespan of
+the outermost application only."""
+
+
+class State(enum.Enum):
+    """The state of a gateway, as ``/readyz`` calls it."""
+
+    STOPPED = "stopped"
+    """`Gateway.running` was not entered."""
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Availability:
+    """Whether the gateway takes requests; everything that refuses one for this reason asks here."""
+
+    def __init__(self) -> None:
+        self.state = State.STOPPED
+        self._logged = False
+
+    @property
+    def reason(self) -> str | None:
+        """Why new sessions are refused; None while they are accepted."""
+        if self.state is State.STOPPED and not self._logged:
+            self._logged = True
+            logger.error("%s", NOT_RUNNING)
+        return {State.STOPPED: NOT_RUNNING, State.READY: None, State.DRAINING: SHUTTING_DOWN}[self.state]
+
+    def check_started(self, code: str) -> None:
+        """Raise `RequestError` with `code` before the start: no store is there to ask yet."""
+        if self.state is State.STOPPED:
+            self._check(code)
+
+    def check_accepting(self) -> None:
+        """Raise `RequestError` unless new sessions are accepted."""
+        self._check("SESSION_CREATE_FAILED")
+
+    def _check(self, code: str) -> None:
+        if (reason := self.reason) is not None:
+            raise unavailable(code, reason, close_code=close_codes.SERVICE_RESTART)
 
 
 class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -28,28 +73,26 @@ class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Health:
-    """The two endpoints.
+    """The two endpoints; `store_failure` says what is wrong with the store, or None."""
 
-    - `refusing`: why new sessions are refused; None while they are accepted.
-    - `trouble`: what is wrong with the store; None when nothing is.
-    """
-
-    def __init__(self, *, refusing: Callable[[], str | None], trouble: Callable[[], str | None]) -> None:
-        self._refusing = refusing
-        self._trouble = trouble
+    def __init__(self, *, availability: Availability, store_failure: Callable[[], str | None]) -> None:
+        self._availability = availability
+        self._store_failure = store_failure
 
     async def live(self, request: Request) -> Response:
-        """200 as long as the event loop turns: whoever gets no answer restarts the process."""
+        """Answer 200 as long as the event loop turns: whoever gets no answer restarts the process."""
         return _respond(200, _Answer("ok"))
 
     async def ready(self, request: Request) -> Response:
-        """200, or 503 if the gateway is not running, is draining or can't reach its records. A load balancer
-        then sends new sessions elsewhere; open sessions continue."""
-        if (why := self._refusing()) is not None:
-            return _respond(503, _Answer("stopped" if why == NOT_RUNNING else "draining", why))
-        if (trouble := self._trouble()) is not None:
-            return _respond(503, _Answer("failing", trouble))
-        return _respond(200, _Answer("ready"))
+        """Answer 200, or 503 if the gateway is not running, is draining or can't reach its records.
+
+        A load balancer then sends new sessions elsewhere; open sessions continue.
+        """
+        if (reason := self._availability.reason) is not None:
+            return _respond(503, _Answer(self._availability.state.value, reason))
+        if (failure := self._store_failure()) is not None:
+            return _respond(503, _Answer("failing", failure))
+        return _respond(200, _Answer(State.READY.value))
 
 
 def _respond(status: int, answer: _Answer) -> Response:

@@ -1,12 +1,21 @@
-"""The HTTP API's errors: as exceptions on their way, and as responses."""
+"""The errors of the HTTP API: as exceptions, and as the responses that clients get."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from .asgi import error_body
+from speko_anyio.protocol import close_codes
+from speko_anyio.protocol.mint import APIErrorBody
+
+from .store import StoreError
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Awaitable
 
 BUSY_RETRY: Final = 5
 """Seconds after which a client may try again when the gateway can't serve it now."""
@@ -16,43 +25,84 @@ _MAX_ECHO: Final = 200
 
 
 class RequestError(Exception):
-    """A request that is refused: the documented error, as an exception on its way to the response."""
+    """A request that is refused, with the documented error.
+
+    - `status`, `code`, `headers`: of the HTTP response.
+    - `close_code`: closes a WebSocket whose client can't see the response.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        headers: dict[str, str] | None = None,
+        close_code: int = close_codes.POLICY,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.headers = headers
+        self.close_code = close_code
+
+    @property
+    def body(self) -> bytes:
+        """The JSON of every error of the HTTP API (speko-protocol, section 1)."""
+        return msgspec.json.encode(APIErrorBody(error=str(self), code=self.code))
 
     @property
     def response(self) -> Response:
         """What the client gets."""
-        return error_response(self.status, self.code, str(self), self.headers)
+        return Response(self.body, self.status, self.headers, "application/json")
 
 
-def error_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An error of the HTTP API: ``{"error", "code"}``."""
-    return Response(error_body(code, message), status, headers, "application/json")
+async def respond(
+    work: Awaitable[Any],
+    status: int,
+    *,
+    logger: logging.Logger,
+    what: str,
+    unavailable_code: str,
+    failure: RequestError,
+) -> Response:
+    """Return the result of `work` as JSON, or the documented error for whatever it raises.
+
+    `what` names the work in the log. The client gets `failure` for an error that nobody foresaw.
+    """
+    try:
+        return Response(msgspec.json.encode(await work), status, media_type="application/json")
+    except RequestError as refusal:
+        return refusal.response
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody reads it
+    except StoreError as error:
+        logger.error("%s failed: %s", what, error)
+        message = "the gateway can't reach its records now; try again"
+        return unavailable(unavailable_code, message).response
+    except Exception:
+        # A bug, or a store of the operator's own: the caller gets the documented JSON, not a bare 500.
+        logger.exception("%s failed", what)
+        return failure.response
 
 
 def invalid(message: str) -> RequestError:
-    """The request makes no sense."""
+    """Return the error for a request that makes no sense."""
     return RequestError(400, "VALIDATION_ERROR", message)
 
 
 def too_many(message: str, retry_after: int) -> RequestError:
-    """The key has had its share; `retry_after` in seconds."""
+    """Return the error for a key that has used its share; `retry_after` in seconds."""
     return RequestError(429, "RATE_LIMITED", message, headers={"Retry-After": str(retry_after)})
 
 
-def unavailable(code: str, message: str) -> RequestError:
-    """The gateway can't do it now, but soon."""
-    return RequestError(503, code, message, headers={"Retry-After": str(BUSY_RETRY)})
+def unavailable(code: str, message: str, *, close_code: int = close_codes.TRY_AGAIN_LATER) -> RequestError:
+    """Return the error for a request that the gateway can't serve now, but soon."""
+    headers = {"Retry-After": str(BUSY_RETRY)}
+    return RequestError(503, code, message, headers=headers, close_code=close_code)
 
 
 def shorten(message: str) -> str:
-    """A message of at most 200 characters, cut in its middle: msgspec's end with the field they are about."""
+    """Cut a message to 200 characters, in its middle: msgspec's end with the field that they are about."""
     half = _MAX_ECHO // 2
     return message if len(message) <= _MAX_ECHO else f"{message[:half]}…{message[1 - half :]}"

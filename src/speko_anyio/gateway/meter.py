@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from speko_anyio.protocol.frames import ErrorFrame, ServerToolCall, ToolCall, Transcript, Usage
 
-from .observer import Observer
+from .instrumentation import Instrumentation
 from .store.records import SessionOutcome, TranscriptLine
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ MAX_TOKENS: Final = 2**63 - 1
 stored would be retried for ever."""
 
 _BYTES_PER_SAMPLE: Final = 2
-_NOBODY: Final = Observer()
+_NOBODY: Final = Instrumentation()
 
 
 class Meter:
@@ -54,7 +54,7 @@ class Meter:
     )
 
     def __init__(
-        self, *, keep_transcript: bool = False, observer: Observer = _NOBODY, provider: str = ""
+        self, *, keep_transcript: bool = False, observer: Instrumentation = _NOBODY, provider: str = ""
     ) -> None:
         self.messages_in = 0
         """Messages from the client. While this number stands still, the client is idle."""

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from speko_anyio._version import __version__
 from speko_anyio.protocol import close_codes
 
-from .observer import Observer
+from .instrumentation import Instrumentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -44,7 +44,7 @@ _SESSION_BUCKETS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800)
 _LAG_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-class Metrics(Observer):
+class Metrics(Instrumentation):
     """Counts what happens. `live` gives the sessions that are open now."""
 
     def __init__(self, live: Callable[[], Collection[ServerSession]]) -> None:

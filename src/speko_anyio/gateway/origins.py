@@ -1,4 +1,4 @@
-"""Which web pages may use the gateway: those of some origins, or all.
+"""The web pages that may use the gateway: those of some origins, or all.
 
 A session's token is what lets a page in, and no cookie does, so that a foreign page gains nothing by
 connecting. A policy is for operators who know their pages: it makes a token that leaked into another page
@@ -20,14 +20,14 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Origins:
-    """`allowed`: such as ``https://app.example.com``; None for any. ValueError for what is no origin."""
+    """`allowed`: such as ``https://app.example.com``; None for any. ValueError for an invalid origin."""
 
     def __init__(self, allowed: Collection[str] | None) -> None:
         self._allowed = None if allowed is None else frozenset(map(_checked, allowed))
 
     @property
     def middleware(self) -> list[Middleware]:
-        """Lets pages of the allowed origins read what the HTTP API answers."""
+        """The middleware that lets pages of the allowed origins read the HTTP API's answers."""
         if not self._allowed:
             return []
         return [
@@ -42,8 +42,10 @@ class Origins:
         ]
 
     def admit(self, connection: HTTPConnection) -> bool:
-        """Whether a WebSocket's opening may go on. Without an ``Origin`` it comes from no page; one of the
-        gateway's own host comes from its playground."""
+        """Return whether a WebSocket may be opened.
+
+        Without an ``Origin`` it comes from no page; with the gateway's own host it comes from the playground.
+        """
         origin = connection.headers.get("origin")
         if self._allowed is None or origin is None or origin.lower() in self._allowed:
             return True
@@ -62,7 +64,7 @@ def _checked(origin: str) -> str:
         usable = usual = False
     if not usable or "@" in origin:
         raise ValueError(
-            f"{origin!r} is no origin; give scheme and host, and the port if it is unusual, like "
+            f"{origin!r} is not an origin; give scheme and host, and the port if it is unusual, like "
             "https://app.example.com"
         )
     if usual:

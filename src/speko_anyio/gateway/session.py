@@ -39,8 +39,8 @@ from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
 from speko_anyio.protocol.outbox import CloseMessage
 from speko_anyio.protocol.state import State
 
-from .logs import make_core
 from .meter import Meter
+from .session_log import make_core
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
-"""``GET /v1/sessions`` and ``GET /v1/sessions/{id}``: the records, to whoever may read them."""
+"""``GET /v1/sessions`` and ``GET /v1/sessions/{id}``: the records, for keys that may read them."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,10 +14,10 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .authentication import Access, Caller
-from .health import NOT_RUNNING
-from .http_errors import RequestError, error_response, invalid, shorten, unavailable
-from .store import SessionHistory, SessionQuery, SessionStore, Status, StoreError, TranscriptLine
+from .authentication import Caller
+from .http_errors import RequestError, invalid, respond, shorten
+from .node import Node
+from .store import SessionHistory, SessionQuery, Status, TranscriptLine
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100
 """Sessions on a page; each may hold its metadata, 64 KiB."""
 
+_UNAVAILABLE: Final = "UNAVAILABLE"
 _PARAMETERS: Final = frozenset(
     {"limit", "cursor", "status", "provider", "keyId", "createdFrom", "createdUntil"}
 )
@@ -32,40 +33,30 @@ _CURSOR: Final = msgspec.json.Decoder(tuple[float, str])
 
 
 class SessionsAPI:
-    """Both endpoints. `refusing` is as for `Mint`; `now` gives seconds since the epoch."""
+    """Both endpoints."""
 
-    def __init__(
-        self,
-        *,
-        access: Access,
-        store: SessionStore,
-        refusing: Callable[[], str | None],
-        now: Callable[[], float],
-    ) -> None:
-        self._access = access
-        self._store = store
-        self._refusing = refusing
-        self._now = now
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def list(self, request: Request) -> Response:
-        """A page of sessions, newest first; never raises."""
+        """Answer with a page of sessions, newest first; never raises."""
         return await _answer(self._page(request))
 
     async def get(self, request: Request) -> Response:
-        """One session with all that is known of it; never raises."""
+        """Answer with one session and everything known of it; never raises."""
         return await _answer(self._one(request))
 
     async def _caller(self, request: Request) -> Caller:
-        if (why := self._refusing()) == NOT_RUNNING:  # while draining, records can still be read
-            raise unavailable("UNAVAILABLE", why)
-        return await self._access.caller(request, "read", "admin")
+        self._node.availability.check_started(_UNAVAILABLE)  # while draining, records can still be read
+        return await self._node.authenticator.caller(request, "read", "admin")
 
     async def _page(self, request: Request) -> dict[str, Any]:
         caller = await self._caller(request)
         query = _query(request.query_params, caller)
-        now = self._now()
-        # One more than asked for tells whether there is another page.
-        found = await self._store.sessions(msgspec.structs.replace(query, limit=query.limit + 1), now=now)
+        now = self._node.now()
+        # One more than asked for shows whether there is another page.
+        one_more = msgspec.structs.replace(query, limit=query.limit + 1)
+        found = await self._node.store.sessions(one_more, now=now)
         page = found[: query.limit]
         answer: dict[str, Any] = {"sessions": [_summary(history, now) for history in page]}
         if len(found) > len(page):
@@ -76,36 +67,32 @@ class SessionsAPI:
     async def _one(self, request: Request) -> dict[str, Any]:
         caller = await self._caller(request)
         session_id = request.path_params["session_id"]
-        history = await self._store.get(session_id, key_id=_only(caller))
+        history = await self._node.store.get(session_id, key_id=_only(caller))
         if history is None:
             raise RequestError(
                 404, "NOT_FOUND", f"there is no session {shorten(session_id)} that this API key may read"
             )
-        answer = _summary(history, self._now())
+        answer = _summary(history, self._node.now())
         answer["s2s"] = history.record.config
-        lines = await self._store.transcript(session_id)
+        lines = await self._node.store.transcript(session_id)
         if lines:
             answer["transcript"] = [_line(line) for line in lines]
         return answer
 
 
 async def _answer(work: Awaitable[dict[str, Any]]) -> Response:
-    try:
-        body = msgspec.json.encode(await work)
-    except RequestError as refusal:
-        return refusal.response
-    except StoreError as error:
-        logger.error("reading the sessions failed: %s", error)
-        return unavailable("UNAVAILABLE", "the gateway can't reach its records now; try again").response
-    except Exception:
-        # As for a mint: the caller gets the documented JSON, not a bare 500.
-        logger.exception("reading the sessions failed")
-        return error_response(500, "INTERNAL", "the gateway failed to read its records; try again later")
-    return Response(body, media_type="application/json")
+    return await respond(
+        work,
+        200,
+        logger=logger,
+        what="reading the sessions",
+        unavailable_code=_UNAVAILABLE,
+        failure=RequestError(500, "INTERNAL", "the gateway failed to read its records; try again later"),
+    )
 
 
 def _only(caller: Caller) -> str | None:
-    """Whose sessions the caller may see; None for everybody's."""
+    """Return the key whose sessions the caller may see; None for everybody's."""
     return None if "admin" in caller.scopes else caller.key_id
 
 
@@ -113,7 +100,7 @@ def _query(parameters: QueryParams, caller: Caller) -> SessionQuery:
     unknown = sorted(parameters.keys() - _PARAMETERS)
     if unknown:
         raise invalid(
-            f"the parameter {shorten(unknown[0])} is not known; there are {', '.join(sorted(_PARAMETERS))}"
+            f"unknown parameter {shorten(unknown[0])}; choose from {', '.join(sorted(_PARAMETERS))}"
         )
     limit = parameters.get("limit", str(DEFAULT_LIMIT))
     if not (limit.isascii() and limit.isdecimal() and len(limit) <= 3 and 1 <= int(limit) <= MAX_LIMIT):
@@ -161,7 +148,7 @@ def _position(cursor: str) -> tuple[float, str]:
     try:
         return _CURSOR.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, UnicodeError, ValueError, msgspec.DecodeError, RecursionError):
-        raise invalid("the cursor is none of ours; pass nextCursor as it came") from None
+        raise invalid("invalid cursor; pass nextCursor unchanged") from None
 
 
 def _summary(history: SessionHistory, now: float) -> dict[str, Any]:

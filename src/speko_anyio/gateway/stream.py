@@ -1,4 +1,4 @@
-"""The session's WebSocket: check the token, accept, run the handler, end it truthfully whatever happens."""
+"""The session's WebSocket: check the token, accept, run the handler, and record the end whatever happens."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import SpekoError
 
 from .asgi import ASGITransport, first_subprotocol, refuse
-from .json_log import current_session
+from .http_errors import RequestError, unavailable
+from .log_format import current_session
 from .meter import Meter
 from .session import ServerSession, serve_session
-from .store import Refused, SessionOutcome, SessionRecord, SessionStore, StoreError
-from .tokens import Claims, TokenError, TokenSigner
+from .store import Refused, SessionOutcome, SessionRecord, StoreError
+from .tokens import Claims, TokenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
     from starlette.types import Receive, Scope, Send
 
     from .handlers import Handler
-    from .observer import Observer
+    from .node import Node
     from .origins import Origins
 
 logger = logging.getLogger(__name__)
+
+FULL: Final = "the gateway has as many sessions as it can serve; try again later"
 
 STOP_REASON: Final = "the gateway is restarting"
 
@@ -37,40 +40,28 @@ _CLEANUP_TIMEOUT: Final = 2.0
 """Seconds that a cancelled handler may take to clean up before nobody waits for it any more."""
 
 _TELL_TIMEOUT: Final = 1.0
-"""Seconds that a client has to make room for the reason before its session is closed without one."""
+"""Seconds that a client has to take the reason before its session is closed without one."""
 
 _RECORD_TIMEOUT: Final = 2.0
 """Seconds that the store has to record a session's end."""
 
 MAX_UNRECORDED: Final = 1000
-"""Ends that are kept to be recorded later, while the store fails; the records of more will say that the node
-was lost."""
+"""Ends that are kept to be recorded later, while the store fails; the records of any more will say that the
+node was lost."""
 
 
-class _Refusal(Exception):
-    """A connection that is not let in, on its way to the answer."""
-
-    def __init__(self, status: int, code: str, message: str, close_code: int) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.close_code = close_code
-
-
-def _unauthorized(message: str) -> _Refusal:
-    return _Refusal(401, "UNAUTHORIZED", message, close_codes.UNAUTHORIZED)
+def _unauthorized(message: str) -> RequestError:
+    return RequestError(401, "UNAUTHORIZED", message, close_code=close_codes.UNAUTHORIZED)
 
 
 class Stream:
-    """The endpoint, and the sessions that live on it. `now` gives seconds since the epoch."""
+    """The endpoint, and the sessions that live on it."""
 
     def __init__(
         self,
+        node: Node,
         *,
         handlers: Mapping[str, Handler],
-        signer: TokenSigner,
-        store: SessionStore,
-        node_id: str,
         lease: float,
         keep_transcripts: bool,
         max_sessions: int,
@@ -78,14 +69,9 @@ class Stream:
         origins: Origins,
         close_timeout: float,
         handler_grace: float,
-        refusing: Callable[[], str | None],
-        observer: Observer,
-        now: Callable[[], float],
     ) -> None:
+        self._node = node
         self._handlers = handlers
-        self._signer = signer
-        self._store = store
-        self._node_id = node_id
         self._lease = lease
         self._keep_transcripts = keep_transcripts
         self._max_sessions = max_sessions
@@ -93,9 +79,6 @@ class Stream:
         self._origins = origins
         self._close_timeout = close_timeout
         self._handler_grace = handler_grace
-        self._refusing = refusing
-        self._observer = observer
-        self._now = now
         self._sessions: set[ServerSession] = set()
         self._opening = 0
         self._held: set[str] = set()
@@ -114,7 +97,7 @@ class Stream:
 
     @property
     def full(self) -> bool:
-        """Whether as many sessions are open, or being opened, as may be."""
+        """Whether as many sessions are open, or being opened, as allowed."""
         return len(self._held) + self._opening >= self._max_sessions
 
     @property
@@ -123,12 +106,12 @@ class Stream:
         return frozenset(self._held)
 
     async def record_again(self) -> None:
-        """Record the ends that the store failed to record; raises its error when it fails again."""
+        """Record the ends that the store failed to record; raise its error if it fails again."""
         while self._unrecorded:
             session_id = next(iter(self._unrecorded))
             outcome, ended_at = end = self._unrecorded.pop(session_id)
             try:
-                await self._store.end(session_id, outcome, now=ended_at)
+                await self._node.store.end(session_id, outcome, now=ended_at)
             except BaseException:
                 # To the end of the queue: one that is never taken must not hold up the others.
                 self._unrecorded[session_id] = end
@@ -140,8 +123,10 @@ class Stream:
             await self._all_gone.wait()
 
     async def stop(self) -> None:
-        """Close every session with 1012 and wait until their handlers are gone. Takes `stop_timeout` at most,
-        unless a handler shields itself from being cancelled."""
+        """Close every session with 1012 and wait until their handlers are gone.
+
+        That takes `stop_timeout` at most, unless a handler shields itself from being cancelled.
+        """
         async with anyio.create_task_group() as tasks:
             for session in self._sessions:
                 tasks.start_soon(session.close, close_codes.SERVICE_RESTART, STOP_REASON)
@@ -152,17 +137,9 @@ class Stream:
         token = first_subprotocol(scope)
         try:
             record = await self._admit(HTTPConnection(scope), token)
-        except _Refusal as refusal:
+        except RequestError as refusal:
             logger.debug("a WebSocket is refused with %d %s: %s", refusal.status, refusal.code, refusal)
-            await refuse(
-                scope,
-                receive,
-                send,
-                status=refusal.status,
-                code=refusal.code,
-                message=str(refusal),
-                close_code=refusal.close_code,
-            )
+            await refuse(scope, receive, send, refusal)
             return
         current_session.set(record.session_id)
         provider = record.config.provider
@@ -173,39 +150,34 @@ class Stream:
             if await _accept(receive, send, token):
                 async with self._open(record, ASGITransport(receive, send)) as session:
                     served.append(session)
-                    self._observer.started(provider)
+                    self._node.instrumentation.started(provider)
                     await self._serve(record, session)
         finally:
             if served:
                 outcome = _outcome(served[0])
-                self._observer.ended(provider, outcome, anyio.current_time() - begin)
+                self._node.instrumentation.ended(provider, outcome, anyio.current_time() - begin)
             await self._record_end(record, outcome)
 
     async def _admit(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
-        """The session that the token opens, now claimed; `_Refusal` when it opens none."""
-        self._check_accepting()
+        """Return the session that the token opens, now claimed; `RequestError` if it opens none."""
+        self._node.availability.check_accepting()
         if not self._origins.admit(connection):
-            raise _Refusal(
+            raise RequestError(
                 403,
                 "FORBIDDEN",
                 "this gateway does not serve pages of that origin; its operator can allow it",
-                close_codes.POLICY,
+                close_code=close_codes.POLICY,
             )
         if token is None:
             raise _unauthorized("the session token is missing; offer the mint's wsToken as first subprotocol")
-        now = self._now()
+        now = self._node.now()
         try:
-            claims = self._signer.verify(token, session_id=connection.path_params["session_id"], now=now)
+            claims = self._node.signer.verify(token, session_id=connection.path_params["session_id"], now=now)
         except TokenError as error:
             raise _unauthorized(str(error)) from None
         # Only now: who has no token must not learn how busy it is here.
         if self.full:
-            raise _Refusal(
-                503,
-                "SESSION_CREATE_FAILED",
-                "the gateway has as many sessions as it can serve; try again later",
-                close_codes.TRY_AGAIN_LATER,
-            )
+            raise unavailable("SESSION_CREATE_FAILED", FULL)
         self._opening += 1
         try:
             record = await self._claim(claims)
@@ -213,33 +185,29 @@ class Stream:
             self._opening -= 1
         self._held.add(record.session_id)
         # Again: `stop` may have begun while the store was asked.
-        if self._refusing() is not None:
+        if self._node.availability.reason is not None:
             await self._record_end(record, SessionOutcome())
-        self._check_accepting()
+        self._node.availability.check_accepting()
         return record
 
     async def _claim(self, claims: Claims) -> SessionRecord:
-        now = self._now()
+        now = self._node.now()
         try:
-            record = await self._store.claim(
-                claims.session_id, claims.token_id, node_id=self._node_id, lease=self._lease, now=now
+            record = await self._node.store.claim(
+                claims.session_id, claims.token_id, node_id=self._node.node_id, lease=self._lease, now=now
             )
         except Exception:
             # A store of the operator's own may raise anything; the client is told, and the operator.
             logger.exception("session %s: the store failed to claim it", claims.session_id)
-            raise _Refusal(
+            raise RequestError(
                 500,
                 "SESSION_CREATE_FAILED",
                 "the gateway failed to open the session; mint a new one",
-                close_codes.INTERNAL_ERROR,
+                close_code=close_codes.INTERNAL_ERROR,
             ) from None
         if isinstance(record, Refused):
             raise _unauthorized(record.value)
         return record
-
-    def _check_accepting(self) -> None:
-        if (why := self._refusing()) is not None:
-            raise _Refusal(503, "SESSION_CREATE_FAILED", why, close_codes.SERVICE_RESTART)
 
     def _open(
         self, record: SessionRecord, transport: ASGITransport
@@ -253,7 +221,7 @@ class Stream:
             close_timeout=self._close_timeout,
             meter=Meter(
                 keep_transcript=self._keep_transcripts,
-                observer=self._observer,
+                observer=self._node.instrumentation,
                 provider=record.config.provider,
             ),
         )
@@ -263,7 +231,7 @@ class Stream:
             self._all_gone = anyio.Event()
         self._sessions.add(session)
         try:
-            if self._refusing() is None:
+            if self._node.availability.reason is None:
                 await self._run(self._handlers[record.config.provider], session)
             else:
                 # `stop` began while the WebSocket was accepted, and may not have seen this session.
@@ -274,13 +242,15 @@ class Stream:
                 self._all_gone.set()
 
     async def _record_end(self, record: SessionRecord, outcome: SessionOutcome) -> None:
-        """Tell the store, also when this task is cancelled. What it fails to take is logged, and kept for
-        `record_again`."""
-        session_id, now = record.session_id, self._now()
+        """Record the end in the store, also when this task is cancelled.
+
+        An end that it fails to record is logged, and kept for `record_again`.
+        """
+        session_id, now = record.session_id, self._node.now()
         recorded = False
         with anyio.move_on_after(_RECORD_TIMEOUT, shield=True) as limit:
             try:
-                await self._store.end(session_id, outcome, now=now)
+                await self._node.store.end(session_id, outcome, now=now)
                 recorded = True
             except StoreError as error:
                 logger.error("session %s: its end is not recorded yet: %s", session_id, error)
@@ -294,7 +264,7 @@ class Stream:
         self._held.discard(session_id)
 
     async def _run(self, handler: Handler, session: ServerSession) -> None:
-        """Run the handler until it is done, or too long after the session's end; tell its failure."""
+        """Run the handler until it is done, or too long after the session's end; report its failure."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._limit, session, tasks.cancel_scope)
             if self._idle_timeout is not None:
@@ -325,8 +295,10 @@ class Stream:
 
 
 async def _end_idle(session: ServerSession, timeout: float) -> None:  # noqa: ASYNC109 - of the session
-    """End the session once the client has said nothing for `timeout` seconds, up to twice that: cheaper
-    than a look at the clock with every message."""
+    """End the session once the client has sent nothing for `timeout` seconds, up to twice that.
+
+    Cheaper than a look at the clock with every message.
+    """
     seen = -1
     while session.meter.messages_in != seen:
         seen = session.meter.messages_in
@@ -345,7 +317,7 @@ def _outcome(session: ServerSession) -> SessionOutcome:
 
 
 async def _accept(receive: Receive, send: Send, token: str | None) -> bool:
-    """Accept the WebSocket with the one subprotocol that browsers demand; False when the client has left."""
+    """Accept the WebSocket with the subprotocol that browsers demand; return False if the client has left."""
     if (await receive())["type"] != "websocket.connect":
         return False
     try:
@@ -361,7 +333,7 @@ async def _tell_failure(session: ServerSession) -> None:
 
 
 async def _end(session: ServerSession, code: str, message: str, close_code: int, reason: str) -> None:
-    """Say why, and close. A client that takes nothing must not keep its session by that."""
+    """Send the reason, and close; a client that reads nothing must not keep its session that way."""
     try:
         with anyio.move_on_after(_TELL_TIMEOUT):
             await session.send_error(code, message)
@@ -371,7 +343,7 @@ async def _end(session: ServerSession, code: str, message: str, close_code: int,
 
 
 def _is_end_of(session: ServerSession, error: BaseException) -> bool:
-    """Whether `error` only says that the session is over; it may come out of the handler's task group."""
+    """Return whether `error` only says that the session is over, perhaps out of the handler's task group."""
     if not session.ending:
         return False
     if isinstance(error, ExceptionGroup):

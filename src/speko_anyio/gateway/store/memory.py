@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from .contract import IdempotencyError, KeyNotFoundError, Refused, StoreFullError
-from .limits import KeyUse, day_start, granted_ttl
+from .key_limits import KeyUse, day_start, granted_ttl
 from .records import (
     CLOSED_BY,
     LOST_CODE,

@@ -36,7 +36,7 @@ from sqlalchemy.sql.expression import GenerativeSelect
 
 from .contract import IdempotencyError, KeyNotFoundError, Refused
 from .database import BusyError, Database
-from .limits import DAY, KeyUse, day_start, granted_ttl
+from .key_limits import DAY, KeyUse, day_start, granted_ttl
 from .migrate import check_schema, migrate
 from .records import (
     CLOSED_BY,

@@ -1,4 +1,4 @@
-"""``POST /v1/sessions``: who asks, whether the request makes sense, a record, and the grant."""
+"""``POST /v1/sessions``: authenticates and checks a mint, records the session, answers with the grant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import anyio
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from speko_anyio.accounts import PROVIDERS
@@ -22,21 +22,12 @@ from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, MintRequest, SessionGrant
 from speko_anyio.protocol.url import parse_url
 
-from .authentication import Access, Caller
-from .health import NOT_RUNNING
-from .http_errors import RequestError, error_response, invalid, shorten, too_many, unavailable
-from .keys import RateLimiter
-from .observer import Observer
-from .store import (
-    Idempotency,
-    IdempotencyError,
-    LimitError,
-    SessionRecord,
-    SessionStore,
-    StoreError,
-    StoreFullError,
-)
-from .tokens import Claims, TokenSigner
+from .authentication import Caller
+from .http_errors import RequestError, invalid, respond, shorten, too_many, unavailable
+from .node import Node
+from .store import Idempotency, IdempotencyError, LimitError, SessionRecord, StoreFullError
+from .stream import FULL
+from .tokens import Claims
 
 logger = logging.getLogger(__name__)
 
@@ -55,71 +46,72 @@ BODY_TIMEOUT: Final = 10.0
 MAX_IDEMPOTENCY_KEY: Final = 255
 """Characters of an Idempotency-Key; Stripe's limit, which clients know."""
 
+_FAILED: Final = "SESSION_CREATE_FAILED"
 _WS_SCHEMES: Final = {"http": "ws", "https": "wss"}
 _DECODER: Final = msgspec.json.Decoder(MintRequest)
 
 
-class Mint:
-    """The endpoint. `refusing` returns why new sessions are refused, or None; `now`, seconds since the
-    epoch."""
+class RateLimiter:
+    """A token bucket for each of a known set of keys: `rate` a second on average, `burst` at once."""
+
+    def __init__(self, *, rate: float, burst: int) -> None:
+        if not rate > 0 or burst < 1:  # also refuses NaN
+            raise ValueError(
+                f"a rate limit needs a rate above 0 and a burst of 1 or more, not {rate}, {burst}"
+            )
+        self._rate = rate
+        self._burst = burst
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, key_id: str, now: float) -> float:
+        """Take one; return 0.0, or the seconds to wait if none is left. `now` is of any steady clock."""
+        level, at = self._buckets.get(key_id, (float(self._burst), now))
+        level = min(self._burst, level + (now - at) * self._rate)
+        granted = level >= 1
+        self._buckets[key_id] = (level - 1 if granted else level, now)
+        return 0.0 if granted else (1 - level) / self._rate
+
+
+class MintEndpoint:
+    """The endpoint; `providers` are the names that clients can mint with."""
 
     def __init__(
         self,
+        node: Node,
         *,
         providers: Collection[str],
-        access: Access,
         limiter: RateLimiter,
-        signer: TokenSigner,
-        store: SessionStore,
         token_lifetime: int,
         public_url: str | None,
-        refusing: Callable[[], str | None],
         full: Callable[[], bool],
-        observer: Observer,
-        now: Callable[[], float],
     ) -> None:
+        self._node = node
         self._providers = providers
-        self._access = access
         self._limiter = limiter
-        self._signer = signer
-        self._store = store
         self._token_lifetime = token_lifetime
         self._public_base = None if public_url is None else _ws_base(public_url)
-        self._refusing = refusing
         self._full = full
-        self._observer = observer
-        self._now = now
 
     async def post(self, request: Request) -> Response:
         """Answer one mint; never raises."""
-        response = await self._post(request)
-        self._observer.minted(response.status_code)
+        response = await respond(
+            self._mint(request),
+            201,
+            logger=logger,
+            what="minting a session",
+            unavailable_code=_FAILED,
+            failure=RequestError(500, _FAILED, "the gateway failed to create the session"),
+        )
+        self._node.instrumentation.minted(response.status_code)
         return response
 
-    async def _post(self, request: Request) -> Response:
-        try:
-            grant = await self._mint(request)
-        except RequestError as refusal:
-            return refusal.response
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
-        except StoreError as error:
-            logger.error("minting a session failed: %s", error)
-            return _unavailable("the gateway can't reach its records now; try again").response
-        except Exception:
-            # A bug, or a store of the operator's own: the caller gets the documented JSON, not a bare 500.
-            logger.exception("minting a session failed")
-            return error_response(500, "SESSION_CREATE_FAILED", "the gateway failed to create the session")
-        return Response(msgspec.json.encode(grant), 201, media_type="application/json")
-
     async def _mint(self, request: Request) -> SessionGrant:
-        if (why := self._refusing()) == NOT_RUNNING:
-            raise _unavailable(why)  # before authentication: the key store is not running either
+        availability = self._node.availability
+        availability.check_started(_FAILED)  # before authentication: the key store is not running either
         caller = await self._authenticate(request)
-        if (why := self._refusing()) is not None:
-            raise _unavailable(why)
+        availability.check_accepting()
         if self._full():
-            raise _unavailable("the gateway has as many sessions as it can serve; try again later")
+            raise unavailable(_FAILED, FULL)
         idempotency_key = request.headers.get("idempotency-key")
         if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
             raise invalid(f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters")
@@ -129,7 +121,7 @@ class Mint:
         idempotency = None
         if idempotency_key is not None:
             idempotency = Idempotency(caller.key_id, idempotency_key, hashlib.sha256(body).digest())
-        now = self._now()
+        now = self._node.now()
         record = SessionRecord(
             session_id=f"sess_{secrets.token_urlsafe(16)}",
             key_id=caller.key_id,
@@ -141,17 +133,19 @@ class Mint:
             token_expires_at=math.ceil(now) + self._token_lifetime,
         )
         try:
-            record = await self._store.create(record, idempotency=idempotency, limits=caller.limits, now=now)
+            record = await self._node.store.create(
+                record, idempotency=idempotency, limits=caller.limits, now=now
+            )
         except IdempotencyError as error:
             raise RequestError(409, "IDEMPOTENCY_KEY_REUSED", str(error)) from None
         except LimitError as error:
             raise too_many(str(error), math.ceil(error.retry_after)) from None
         except StoreFullError as error:
-            raise _unavailable(str(error)) from None
+            raise unavailable(_FAILED, str(error)) from None
         return self._grant(record, ws_base)
 
     async def _authenticate(self, request: Request) -> Caller:
-        caller = await self._access.caller(request, "mint")
+        caller = await self._node.authenticator.caller(request, "mint")
         wait = self._limiter.take(caller.key_id, anyio.current_time())
         if wait:
             raise too_many("this API key mints too fast; wait as long as Retry-After says", math.ceil(wait))
@@ -185,7 +179,7 @@ class Mint:
         return asked
 
     def _grant(self, record: SessionRecord, ws_base: str) -> SessionGrant:
-        token = self._signer.sign(Claims(record.session_id, record.token_id, record.token_expires_at))
+        token = self._node.signer.sign(Claims(record.session_id, record.token_id, record.token_expires_at))
         expires_at = datetime.fromtimestamp(record.token_expires_at, UTC)
         return SessionGrant(
             session_id=record.session_id,
@@ -198,9 +192,9 @@ class Mint:
 
 
 def _decode(text: str) -> MintRequest:
-    """The request; a whole number may be written 60.0 (JSON Schema 2020-12, section 4.2.3).
+    """Decode the request, in which a whole number may be written 60.0 (JSON Schema 2020-12, section 4.2.3).
 
-    Raises what msgspec raises.
+    Raises msgspec's errors.
     """
     try:
         return _DECODER.decode(text)
@@ -217,7 +211,7 @@ def _decode(text: str) -> MintRequest:
 
 
 def _made_whole(fields: dict[str, Any], name: str) -> bool:
-    """Whether the field was a float that is a whole number; it is an int now."""
+    """Make a float that is a whole number an int; return whether it was one."""
     value = fields.get(name)
     if not isinstance(value, float) or not value.is_integer():
         return False
@@ -226,8 +220,10 @@ def _made_whole(fields: dict[str, Any], name: str) -> bool:
 
 
 def _ws_base(url: str) -> str:
-    """The WebSocket URL, without a path's end, of what is reached by HTTP at `url`; ValueError when that is
-    no URL to which a path can be added."""
+    """Return the WebSocket URL of the HTTP base URL `url`, without a slash at its end.
+
+    Raises ValueError if `url` is not a URL that a path can be added to.
+    """
     scheme, _, rest = url.partition("://")
     base = f"{_WS_SCHEMES.get(scheme, '')}://{rest.rstrip('/')}"
     try:
@@ -243,17 +239,13 @@ def _ws_base(url: str) -> str:
 
 
 def _own_ws_base(request: Request) -> str:
-    """The same as the client reached us."""
+    """Return the WebSocket base URL under which the client reached us."""
     try:
         return _ws_base(f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}")
     except ValueError:
         raise invalid(
             "the gateway can't tell its URL from this request; send its host name as Host"
         ) from None
-
-
-def _unavailable(message: str) -> RequestError:
-    return unavailable("SESSION_CREATE_FAILED", message)
 
 
 async def _read_body(request: Request) -> bytes:

@@ -1,18 +1,19 @@
-"""The gateway's beat: renew the leases of the sessions that live here, end those of lost nodes, purge."""
+"""Regular work on the store: renew this node's leases, end the sessions of lost nodes, purge."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from .background import background
+from speko_anyio.net.groups import TaskGroup
+
 from .store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from .store import SessionStore
 
@@ -22,11 +23,11 @@ BEATS_PER_LEASE: Final = 3
 """Two of them may fail before a node is considered lost."""
 
 
-class Keeper:
-    """Keeps the records of one node true.
+class Housekeeper:
+    """Keeps the records of one node true, by a beat at regular intervals.
 
-    - `held`: the ids of the sessions that were claimed here and whose end is not recorded.
-    - `retry`: records the ends that could not be recorded when they came.
+    - `held`: returns the ids of the sessions that were claimed here and whose end is not recorded.
+    - `retry`: records the ends that the store failed to record.
     - `lease`: seconds; a node silent for this long is considered lost.
     - `transcript_retention`, `record_retention`: seconds for which transcripts, and the records of sessions,
       are kept; None: as long as the database.
@@ -55,21 +56,18 @@ class Keeper:
         self._failed: str | None = None
 
     @property
-    def trouble(self) -> str | None:
-        """What the store failed at in the last beat; None when nothing."""
+    def store_failure(self) -> str | None:
+        """What the store failed at in the last beat; None if nothing."""
         return self._failed
 
-    def running(self) -> AbstractAsyncContextManager[None]:
-        """Beat while the block runs, also when it is cancelled and cleans up: its sessions still live."""
-        return background(self._run)
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Beat until cancelled."""
         while True:
             await self.beat()
             await anyio.sleep(self._lease / BEATS_PER_LEASE)
 
     async def beat(self) -> None:
-        """Do all of it once. What fails is logged, and tried again at the next beat."""
+        """Do all of it once; log what fails, which the next beat tries again."""
         steps = {
             "renewing the leases": self._renew,
             "recording what ended": self._retry,
@@ -80,7 +78,7 @@ class Keeper:
         self._failed = f"the session store fails at {failed[0]}" if failed else None
 
     async def _step(self, what: str, step: Callable[[], Awaitable[None]]) -> bool:
-        """Whether it was done."""
+        """Return whether the step was done."""
         try:
             with anyio.fail_after(self._lease / BEATS_PER_LEASE):
                 await step()
@@ -111,3 +109,23 @@ class Keeper:
 
 def _before(now: float, retention: float | None) -> float | None:
     return None if retention is None else now - retention
+
+
+@asynccontextmanager
+async def background(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run `work`, which must not raise, during the block, also while that is cancelled and cleans up.
+
+    An exception of the block leaves as itself.
+    """
+    scope = anyio.CancelScope(shield=True)
+
+    async def run() -> None:
+        with scope:
+            await work()
+
+    async with TaskGroup("the gateway") as tasks:
+        tasks.start_soon(run)
+        try:
+            yield
+        finally:
+            scope.cancel()

@@ -1,4 +1,4 @@
-"""API keys: who may use the gateway, and how fast one may mint."""
+"""API keys: their shape, their hashes, and those of the configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STORED: Final = re.compile(r"sk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 
 
 class APIKeys:
-    """The keys of the configuration, kept as hashes only; `may_be_empty` when there are others."""
+    """The keys of the configuration, kept as hashes only; `may_be_empty` if there are others."""
 
     def __init__(self, keys: Iterable[str], *, may_be_empty: bool = False) -> None:
         if isinstance(keys, str):
@@ -38,7 +38,7 @@ class APIKeys:
             )
 
     def identify(self, authorization: str | None) -> str | None:
-        """The id of the key in an Authorization header; None when it holds no valid one.
+        """Return the id of the key in an Authorization header; None if it holds no valid one.
 
         The id is the start of the key's hash: safe to store and to log.
         """
@@ -52,13 +52,13 @@ class APIKeys:
 
 
 def bearer(authorization: str | None) -> str:
-    """The key in an Authorization header; empty when there is none."""
+    """Return the key in an Authorization header; empty if there is none."""
     scheme, _, key = (authorization or "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def new_key(name: str, scopes: Iterable[Scope], limits: KeyLimits, *, now: float) -> tuple[str, StoredKey]:
-    """A new key, to be shown once, and what to keep of it. `now` in seconds since the epoch."""
+    """Return a new key, to be shown once, and its record. `now` in seconds since the epoch."""
     number = secrets.token_hex(8)
     key = f"sk_{number}_{secrets.token_urlsafe(32)}"
     stored = StoredKey(
@@ -73,36 +73,15 @@ def new_key(name: str, scopes: Iterable[Scope], limits: KeyLimits, *, now: float
 
 
 def stored_key_id(key: str) -> str | None:
-    """The id under which `key` would be stored; None when it is no key that `new_key` makes."""
+    """Return the id under which `key` would be stored; None for a key that `new_key` can't have made."""
     match = _STORED.fullmatch(key)
     return None if match is None else f"key_{match[1]}"
 
 
 def is_key(key: str, stored: StoredKey) -> bool:
-    """Whether `key` is the one of which `stored` is kept; takes as long either way."""
+    """Return whether `stored` is the record of `key`; takes as long either way."""
     return hmac.compare_digest(_digest(key), stored.digest)
 
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
-
-
-class RateLimiter:
-    """A token bucket for each of a known set of keys: `rate` a second on average, `burst` at once."""
-
-    def __init__(self, *, rate: float, burst: int) -> None:
-        if not rate > 0 or burst < 1:  # also refuses NaN
-            raise ValueError(
-                f"a rate limit needs a rate above 0 and a burst of 1 or more, not {rate}, {burst}"
-            )
-        self._rate = rate
-        self._burst = burst
-        self._buckets: dict[str, tuple[float, float]] = {}
-
-    def take(self, key_id: str, now: float) -> float:
-        """Take one: 0.0 when there was one, else the seconds until there is. `now` is of any steady clock."""
-        level, at = self._buckets.get(key_id, (float(self._burst), now))
-        level = min(self._burst, level + (now - at) * self._rate)
-        granted = level >= 1
-        self._buckets[key_id] = (level - 1 if granted else level, now)
-        return 0.0 if granted else (1 - level) / self._rate

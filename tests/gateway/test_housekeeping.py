@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from speko_anyio.gateway import MemoryStore, StoreError
-from speko_anyio.gateway.keeper import Keeper
+from speko_anyio.gateway.housekeeping import Housekeeper, background
 from speko_anyio.testing import VIRTUAL_BACKENDS, virtual_backend
 
 from .store.support import claim, record
@@ -55,12 +55,12 @@ def keeper(
     transcripts: float | None = None,
     records: float | None = None,
     retries: list[float] | None = None,
-) -> Keeper:
+) -> Housekeeper:
     async def retry() -> None:
         if retries is not None:
             retries.append(anyio.current_time())
 
-    return Keeper(
+    return Housekeeper(
         store,
         node_id="node_a",
         lease=30.0,
@@ -75,7 +75,7 @@ def keeper(
 async def test_it_beats_thrice_a_lease_from_the_start_until_the_block_ends() -> None:
     store, retries = Store(), list[float]()
     start = anyio.current_time()
-    async with keeper(store, transcripts=100.0, records=1000.0, retries=retries).running():
+    async with background(keeper(store, transcripts=100.0, records=1000.0, retries=retries).run):
         await anyio.sleep(25)
     await anyio.sleep(60)
     assert [entry[-1] - start for entry in store.log] == [0, 0, 10, 10, 20, 20]
@@ -98,7 +98,7 @@ async def test_its_own_sessions_live_and_those_of_a_lost_node_end(caplog: pytest
     for number, node in ((1, "node_a"), (2, "node_b")):
         await store.create(record(number, token_expires_at=start + 60), idempotency=None, now=start)
         await claim(store, number, node_id=node, now=start)
-    async with keeper(store).running():
+    async with background(keeper(store).run):
         await anyio.sleep(95)
     mine, lost = await store.get("sess_1"), await store.get("sess_2")
     assert mine is not None
@@ -114,7 +114,7 @@ async def test_what_fails_is_logged_and_tried_again(
 ) -> None:
     store = Store()
     store.error = error
-    async with keeper(store).running():
+    async with background(keeper(store).run):
         await anyio.sleep(5)
         store.error = None
         await anyio.sleep(10)
@@ -128,7 +128,7 @@ async def test_what_hangs_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     store = Store()
     store.hangs = True
     start = anyio.current_time()
-    async with keeper(store).running():
+    async with background(keeper(store).run):
         await anyio.sleep(15)
     assert [entry for entry in store.log if entry[0] == "purge"] == [("purge", None, None, start + 10)]
     assert "renewing the leases took too long" in caplog.text
@@ -137,7 +137,7 @@ async def test_what_hangs_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
 async def test_it_beats_while_the_block_cleans_up_after_a_cancellation() -> None:
     store = Store()
     with anyio.CancelScope() as scope:
-        async with keeper(store).running():
+        async with background(keeper(store).run):
             try:
                 scope.cancel()
                 await anyio.sleep_forever()
@@ -149,5 +149,5 @@ async def test_it_beats_while_the_block_cleans_up_after_a_cancellation() -> None
 
 async def test_an_error_of_the_block_leaves_bare() -> None:
     with pytest.raises(ZeroDivisionError):
-        async with keeper(Store()).running():
+        async with background(keeper(Store()).run):
             raise ZeroDivisionError

@@ -1,0 +1,27 @@
+"""Events of a gateway, for metrics to count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .store import SessionOutcome
+
+
+class Instrumentation:
+    """Is called when something happens in a gateway; never blocks, never raises. This one ignores it all."""
+
+    def minted(self, status: int) -> None:
+        """Note the HTTP status that a mint was answered with."""
+
+    def started(self, provider: str) -> None:
+        """Note that a session is open."""
+
+    def answered(self, provider: str, seconds: float) -> None:
+        """Note the seconds from the end of the user's turn to the first audio of the answer."""
+
+    def failed(self, provider: str, code: str) -> None:
+        """Note the code of an error that a client was sent."""
+
+    def ended(self, provider: str, outcome: SessionOutcome, seconds: float) -> None:
+        """Note that a session is over, after `seconds`."""
