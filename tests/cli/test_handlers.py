@@ -154,7 +154,7 @@ def test_a_name_is_one_that_labels_and_urls_can_hold(name: str, capsys: pytest.C
 
 @pytest.mark.parametrize("text", ["users_bots:bot", "=users_bots:bot", "my-bot=", ""])
 def test_a_handler_has_a_name_and_a_place(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(capsys, text) == f"--handler: {text!r} names no handler; write name=module:attribute"
+    assert told(capsys, text) == f"--handler: {text!r} is not a handler; write name=module:attribute"
 
 
 def test_a_name_is_given_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,7 +245,7 @@ def test_a_service_that_stays_silent(
         ("no_such_module:f", "no module no_such_module"),
         ("json:no_such", "json has no no_such"),
         ("json", "names nothing; write module:attribute"),
-        ("json:__name__", "is no function"),
+        ("json:__name__", "is not a function"),
         ("json:dumps", "json:dumps can't be a tool: "),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a person sees while a command works: progress, transcripts as they grow, and a summary."""
+"""The display of a command at work: progress, transcripts as they grow, and a summary."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ class Display:
         self._live.stop()
 
     def status(self, text: str) -> None:
-        """What goes on now."""
+        """Show what is going on now."""
         self._status = text
 
     def line(self, text: str | Text) -> None:
-        """Something to keep."""
+        """Print a line that stays."""
         # A file may be called [bold].wav: nothing here is markup.
         self.console.print(text, soft_wrap=True, markup=False, emoji=False)
 
     def progress(self, done: float) -> None:
-        """How much of the question was spoken, from 0 to 1."""
+        """Show how much of the question was spoken, from 0 to 1."""
         bar = "━" * round(24 * done)
         self.status(f"speaking the question {bar:<24} {done:4.0%}" if done < 1 else "waiting for the answer")
 
     def show(self, frame: Frame) -> None:
-        """A frame, as far as a person wants to see it."""
+        """Show a frame, as far as a person wants to see it."""
         match frame:
             case Transcript(final=True):
                 self._partial = None

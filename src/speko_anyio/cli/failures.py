@@ -1,4 +1,4 @@
-"""How the command ends: one readable line for every failure, and an exit code that scripts can tell apart."""
+"""The failures of the command: a readable line for each, and an exit code that scripts can tell apart."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ EXIT_CODES_HELP: Final = (
 
 
 class CommandError(Exception):
-    """The command can't continue: the message to print, `more` messages if there are several faults, and the
-    exit code."""
+    """The command can't continue.
+
+    It has the message to print, `more` messages if there are several faults, and the exit code.
+    """
 
     def __init__(self, message: str, exit_code: int = FAILED, *, more: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -41,7 +43,7 @@ class CommandError(Exception):
 
 
 def exit_code_of(error: SpekoError) -> int:
-    """The exit code that an error of the library calls for."""
+    """Return the exit code for an error of the library."""
     if isinstance(error, (MissingAPIKeyError, ConfigurationError)):
         return USAGE
     if isinstance(error, APIConnectionError):
@@ -52,7 +54,7 @@ def exit_code_of(error: SpekoError) -> int:
 
 
 def no_listening(host: str, port: int, error: Exception) -> CommandError:
-    """The failure to listen at an address, without what `socket.create_server` adds to the reason."""
+    """Return the error for an address that can't be had, without what `create_server` adds to the reason."""
     if isinstance(error, OSError):
         # A failed name look-up has a negative number, which is not an errno.
         number = error.errno or 0

@@ -49,7 +49,7 @@ async def gateway(options: argparse.Namespace) -> None:
 
 
 async def _check(options: argparse.Namespace) -> None:
-    """Show every setting and where it stands, try what a start would need, and tell what looks unwise.
+    """Show every setting and its source, try what a start would need, and note what looks unwise.
 
     Raises `CommandError` at the end, with every fault that would keep the gateway from starting.
     """
@@ -86,8 +86,10 @@ async def _check(options: argparse.Namespace) -> None:
 
 
 class _Faults:
-    """Collects everything that would keep the gateway from starting: finding faults one by one costs a
-    deployment each."""
+    """Collects everything that would keep the gateway from starting.
+
+    Finding the faults one by one would cost a deployment each.
+    """
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -124,7 +126,7 @@ def _shown(loaded: Loaded) -> Iterator[str]:
 
 
 async def _check_store(store: MemoryStore | SQLStore, display: Display) -> bool:
-    """Whether there is a key in it that could mint, for all that is known."""
+    """Check the store; return whether it may hold a key that can mint."""
     if isinstance(store, MemoryStore):
         display.line("ok    records: in memory, until the process ends")
         return False
@@ -151,7 +153,7 @@ async def _check_store(store: MemoryStore | SQLStore, display: Display) -> bool:
 
 
 def _check_folder(file: Path) -> None:
-    """`CommandError` when `file` can't be made, nor the folders that it is to be in."""
+    """Raise `CommandError` if `file` and its folders can't be made."""
     folder = next(parent for parent in file.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise CommandError(f"can't make the database {file}: {folder} can't be written; choose another path")

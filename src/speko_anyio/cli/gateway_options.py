@@ -1,4 +1,4 @@
-"""The gateway's settings as the command line gives them: options before the environment, before the file."""
+"""The gateway that the command's options ask for; they override the environment, which overrides the file."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ _OPTIONS: Final = {
     "record_days": "record_days",
     "database": "database",
 }
-"""Options of `serve` and its like, and the settings that they stand for."""
+"""Options of `serve`, and the settings that they override."""
 
 
 def settings_of(options: argparse.Namespace) -> Loaded:
-    """The settings and the source of each. Raises `CommandError`, which lists every fault, if any is
-    invalid."""
+    """Return the settings and the source of each.
+
+    Raises `CommandError`, which lists every fault, if any setting is invalid.
+    """
     loaded = read_settings_of(options)
     if loaded.faults:
         raise CommandError(loaded.faults[0], USAGE, more=loaded.faults[1:])
@@ -70,7 +72,7 @@ def read_settings_of(options: argparse.Namespace) -> Loaded:
 
 
 def describe_links(variables: Sequence[str]) -> str:
-    """The note about ignored variables, for the log and for ``gateway check``."""
+    """Return the note about ignored variables, for the log and for ``gateway check``."""
     others = f" and {len(variables) - 1} more" if len(variables) > 1 else ""
     return (
         f"{variables[0]}{others} ignored: Kubernetes or Docker sets them for a service of that name; set "
@@ -79,12 +81,12 @@ def describe_links(variables: Sequence[str]) -> str:
 
 
 def database_of(settings: Settings) -> str:
-    """The path or URL of the gateway's database; a file of the user's own when none is set."""
+    """Return the path or URL of the gateway's database, by default a file in the user's state folder."""
     return settings.database or str(_default())
 
 
 def database_store_of(settings: Settings) -> SQLStore:
-    """The gateway's database; `CommandError` when its records are in memory, where nobody else finds them."""
+    """Return the gateway's database; raise `CommandError` if its records are in memory only."""
     database = database_of(settings)
     if database == MEMORY:
         raise CommandError(
@@ -96,7 +98,7 @@ def database_store_of(settings: Settings) -> SQLStore:
 
 
 def store_of(settings: Settings, *, migrate_at_start: bool | None = None) -> MemoryStore | SQLStore:
-    """Where the gateway keeps its records; not entered."""
+    """Return the store of the gateway's records, not entered."""
     database = database_of(settings)
     return MemoryStore() if database == MEMORY else SQLStore(database, migrate_at_start=migrate_at_start)
 
@@ -104,7 +106,7 @@ def store_of(settings: Settings, *, migrate_at_start: bool | None = None) -> Mem
 def gateway_of(
     settings: Settings, store: SessionStore, *, keys: Collection[str], playground: bool
 ) -> Gateway:
-    """The gateway with these settings; `CommandError` when it can't work."""
+    """Return the gateway with these settings; raise `CommandError` if it can't work."""
     own = load_handlers(settings.handlers, reserved=OWN_NAMES)
     try:
         return Gateway(
@@ -119,8 +121,10 @@ def gateway_of(
 
 
 def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
-    """The settings, with the default in place of each one that the gateway refuses, and one message per
-    fault."""
+    """Return the settings that the gateway accepts, and one message for each fault.
+
+    A setting that it refuses has its default.
+    """
     settings = loaded.settings
     usable: dict[str, Any] = {}
     faults: list[str] = []
@@ -142,7 +146,7 @@ def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
 
 
 def _singly(name: str, value: Any) -> Iterator[Settings]:
-    """One `Settings` per item of this setting: the gateway raises for the first fault only."""
+    """Yield one `Settings` per item of this setting: the gateway raises for the first fault only."""
     items: list[Any] = [value]
     if isinstance(value, tuple):
         items = [(item,) for item in value]

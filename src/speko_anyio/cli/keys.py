@@ -14,7 +14,7 @@ from .output import check_output
 
 
 async def keys(options: argparse.Namespace) -> None:
-    """Create, list or revoke, as asked."""
+    """Create, list or revoke keys, as asked."""
     async with database_store_of(settings_of(options).settings) as store:
         match options.action:
             case "create":
@@ -23,7 +23,7 @@ async def keys(options: argparse.Namespace) -> None:
                 _show(await store.keys())
             case _:
                 revoked = await store.revoke_key(options.key_id, now=time.time())
-                print(f"revoked {revoked.key_id} ({revoked.name}); sessions that live go on to their end")
+                print(f"revoked {revoked.key_id} ({revoked.name}); open sessions continue to their end")
 
 
 async def _create(store: SQLStore, options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What is named as ``module:attribute``: the tools of `talk`, and the handlers of a gateway."""
+"""Loads objects named ``module:attribute``: the tools of `talk`, and the handlers of a gateway."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ if TYPE_CHECKING:
     from ..gateway import Handler
 
 _HANDLER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""It is a provider's name in mints, in records and in the labels of metrics."""
+"""Names a provider in mints, in records and in the labels of metrics."""
 
 
 def load_tools(names: Iterable[str]) -> list[Tool[..., Any]]:
-    """The functions named ``module:function``, whose modules may be in the current folder; `CommandError` for
-    what can't be had."""
+    """Return the functions named ``module:function``, also from modules in the current folder.
+
+    Raises `CommandError` if one can't be loaded or is not a tool.
+    """
     return [_tool(name) for name in names]
 
 
 def load_handlers(named: Mapping[str, str], *, reserved: Collection[str]) -> dict[str, Handler]:
-    """The handlers named ``module:attribute``, by the names that clients mint with.
+    """Return the handlers named ``module:attribute``, by the names that clients mint with.
 
-    Their modules may be in the current folder. `CommandError` for one that can't be had, is no handler, or
-    has a name of `reserved`.
+    Their modules may be in the current folder. Raises `CommandError` if one can't be loaded, is no handler
+    or has a name of `reserved`.
     """
     return {name: _handler(name, target, reserved) for name, target in named.items()}
 
@@ -37,7 +39,7 @@ def load_handlers(named: Mapping[str, str], *, reserved: Collection[str]) -> dic
 def _tool(name: str) -> Tool[..., Any]:
     function = _load(name, f"the tool {name}")
     if not callable(function):
-        raise CommandError(f"{name} is no function", USAGE)
+        raise CommandError(f"{name} is not a function", USAGE)
     try:
         return function if isinstance(function, Tool) else Tool(function)
     except (TypeError, ValueError) as error:
@@ -79,7 +81,7 @@ def _load(name: str, what: str) -> object:
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001  (it is the user's code, and may do anything)
         raise CommandError(
-            f"can't load {what}: importing {module_name} fails: {_told(error)}", USAGE
+            f"can't load {what}: importing {module_name} fails: {_described(error)}", USAGE
         ) from None
     for part in attribute.split("."):
         try:
@@ -89,8 +91,8 @@ def _load(name: str, what: str) -> object:
     return found
 
 
-def _told(error: BaseException) -> str:
-    """What was raised, and which line of a module that led to it; wrong syntax says itself where it is."""
+def _described(error: BaseException) -> str:
+    """Describe an error and the line of a module that led to it; a SyntaxError has its own."""
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
     where = f" ({lines[-1].filename}, line {lines[-1].lineno})" if lines else ""
     return f"{type(error).__name__}: {error}{where}"

@@ -1,4 +1,4 @@
-"""Standard output and error that never raise: a command must not fail over what it prints."""
+"""Standard output and error that never raise: a command must not fail because of what it prints."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from .failures import FAILED, CommandError
 
 
 class SturdyStream(TextIOBase):
-    """Writes to `stream`. Replaces characters that the encoding lacks by ``?``. After the first failure it
-    discards everything; `broken` holds the error."""
+    """Writes to `stream` and never raises.
+
+    It replaces characters that the encoding lacks by ``?``. After the first failure it discards everything;
+    `broken` holds the error.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

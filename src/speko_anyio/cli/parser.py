@@ -13,9 +13,6 @@ from typing import Final, TypeAlias
 from .._version import __version__
 from .failures import EXIT_CODES_HELP
 
-SCOPES: Final = ("mint", "read", "admin")
-"""The scopes that the gateway knows."""
-
 BACKENDS: Final = ("asyncio", "uvloop", "trio")
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -328,10 +325,12 @@ def _text(text: str) -> str:
 
 
 def _scopes(text: str) -> tuple[str, ...]:
+    from ..gateway.store.records import SCOPES
+
     scopes = [scope.strip() for scope in text.split(",")]
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a scope; choose mint, read or admin")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a scope; choose from {', '.join(SCOPES)}")
     return tuple(scope for scope in SCOPES if scope in scopes)
 
 

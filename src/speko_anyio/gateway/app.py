@@ -1,4 +1,4 @@
-"""`Gateway`: its configuration, and the ASGI application made of it."""
+"""`Gateway`: its configuration, and the ASGI application made from it."""
 
 from __future__ import annotations
 
@@ -220,8 +220,10 @@ class Gateway:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Enter the store and the handlers that are async context managers; leave them at the end, after
-        `drain`. Meanwhile keep the leases of the sessions.
+        """Run the gateway during the block.
+
+        Enters the store and the handlers that are async context managers, keeps the leases of the sessions,
+        and leaves everything at the end, after `drain`.
 
         An ASGI server enters this through the application's lifespan. An application that mounts this one
         must enter it in its own lifespan: until then, sessions are refused with 503. Raises what the store or
@@ -279,6 +281,8 @@ def _check_handlers(handlers: object) -> None:
         why = why_not_a_handler(handler)
         if why is not None:
             raise TypeError(f"can't use the handler {name!r}: {why}")
+    if not handlers:
+        raise ValueError("a gateway needs at least one handler; pass handlers=default_handlers()")
 
 
 def _check_numbers(*checks: tuple[bool, str, object, str]) -> None:

@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from speko_anyio.protocol import close_codes
 
-from .http_errors import unavailable
+from .http_errors import CREATE_FAILED, unavailable
+from .node import SHUTTING_DOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 logger: Final = logging.getLogger(__name__)
-
-SHUTTING_DOWN: Final = "the gateway is shutting down; connect to another one"
 
 NOT_RUNNING: Final = (
     "the gateway is not running; enter its `running()` in the lifespan of the application that mounts it"
@@ -60,7 +59,7 @@ class Availability:
 
     def check_accepting(self) -> None:
         """Raise `RequestError` unless new sessions are accepted."""
-        self._check("SESSION_CREATE_FAILED")
+        self._check(CREATE_FAILED)
 
     def _check(self, code: str) -> None:
         if (reason := self.reason) is not None:

@@ -12,13 +12,14 @@ from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.mint import APIErrorBody
 
 from .store import StoreError
+from .store.key_limits import BUSY_RETRY
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Awaitable
 
-BUSY_RETRY: Final = 5
-"""Seconds after which a client may try again when the gateway can't serve it now."""
+CREATE_FAILED: Final = "SESSION_CREATE_FAILED"
+"""The code of every refusal to make or to open a session that is not the client's fault."""
 
 _MAX_ECHO: Final = 200
 """Characters of a message that may show what the client sent."""

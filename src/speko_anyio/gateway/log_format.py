@@ -1,4 +1,4 @@
-"""The gateway's log: for people, or for machines: one JSON object a line, with the session it is about."""
+"""The format of the gateway's log: text for people, or one JSON object a line, with its session."""
 
 from __future__ import annotations
 
@@ -46,20 +46,23 @@ class JSONFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record for people. What a record says is one line, so that nobody can forge others, such as
-    by the name of a model; an exception and its traceback follow it."""
+    """Formats a record for people.
+
+    Its message is one line, so that nobody can forge others, such as by the name of a model; an exception and
+    its traceback follow it.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
 def _encodable(text: str) -> str:
-    """What UTF-8 has: Python's names of files, and so its errors, may hold halves of surrogate pairs."""
+    """Escape what UTF-8 lacks: Python's file names, and so its errors, may hold halves of surrogate pairs."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def start_log(settings: Settings) -> None:
-    """Send the log to standard error in the form and from the level that the settings say."""
+    """Send the log to standard error, in the format and from the level of the settings."""
     handler = logging.StreamHandler()
     if settings.log_format == "json":
         handler.setFormatter(JSONFormatter())
@@ -67,5 +70,5 @@ def start_log(settings: Settings) -> None:
         handler.setFormatter(TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     if settings.log_level != "debug":
-        # It tells at every start how it is built; `store.migrate` says when there is something to do.
+        # It reports its setup at every start; `store.migrate` logs when there is something to do.
         logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a Prometheus server reads of a gateway (``GET /metrics``); needs ``prometheus-client``.
+"""Metrics of a gateway for Prometheus (``GET /metrics``); needs ``prometheus-client``.
 
 Labels are bounded: providers are the gateway's own, close codes the known ones, error codes a fixed number.
 """
@@ -6,6 +6,7 @@ Labels are bounded: providers are the gateway's own, close codes the known ones,
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .store import SessionOutcome
 
 LAG_INTERVAL: Final = 0.5
-"""Seconds between two looks at the event loop's lag."""
+"""Seconds between two measurements of the event loop's lag."""
 
 MAX_ERROR_CODES: Final = 64
 """Error codes that are counted by name: handlers choose them, and each is a time series for ever."""
@@ -45,57 +46,43 @@ _LAG_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0
 
 
 class Metrics(Instrumentation):
-    """Counts what happens. `live` gives the sessions that are open now."""
+    """Counts what happens; `live` returns the open sessions."""
 
     def __init__(self, live: Callable[[], Collection[ServerSession]]) -> None:
         registry = CollectorRegistry()
         registry.register(_LiveSessions(live))
         self._registry = registry
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
         Gauge("speko_gateway_info", "Always 1", ["version"], registry=registry).labels(__version__).set(1)
-        self._mints = Counter("speko_mints", "Mints by HTTP status", ["status"], registry=registry)
-        self._started = Counter("speko_sessions_started", "Sessions", ["provider"], registry=registry)
-        self._ended = Counter(
+        self._mints = counter("speko_mints", "Mints by HTTP status", ["status"])
+        self._started = counter("speko_sessions_started", "Sessions", ["provider"])
+        self._ended = counter(
             "speko_sessions_ended",
             "Sessions by close code and by who closed them (local: the gateway, remote: the client)",
             ["provider", "code", "closed_by"],
-            registry=registry,
         )
-        self._seconds = Histogram(
-            "speko_session_seconds", "Length", ["provider"], buckets=_SESSION_BUCKETS, registry=registry
-        )
-        self._audio = Counter(
-            "speko_audio_seconds", "Audio of ended sessions", ["provider", "direction"], registry=registry
-        )
-        self._tokens = Counter(
-            "speko_audio_tokens", "Tokens of ended sessions", ["provider", "direction"], registry=registry
-        )
-        self._calls = Counter(
-            "speko_tool_calls", "Tool calls of ended sessions", ["provider"], registry=registry
-        )
-        self._answers = Histogram(
+        self._seconds = histogram("speko_session_seconds", "Length", ["provider"], buckets=_SESSION_BUCKETS)
+        self._audio = counter("speko_audio_seconds", "Audio of ended sessions", ["provider", "direction"])
+        self._tokens = counter("speko_audio_tokens", "Tokens of ended sessions", ["provider", "direction"])
+        self._calls = counter("speko_tool_calls", "Tool calls of ended sessions", ["provider"])
+        self._answers = histogram(
             "speko_time_to_first_audio_seconds",
             "From the end of the user's turn, as the gateway knows it, to the first audio of the answer",
             ["provider"],
             buckets=_ANSWER_BUCKETS,
-            registry=registry,
         )
-        self._errors = Counter(
-            "speko_errors", "Errors that clients were told", ["provider", "code"], registry=registry
-        )
+        self._errors = counter("speko_errors", "Errors that clients were told", ["provider", "code"])
         self._error_codes: set[str] = set()
-        self._lag = Histogram(
-            "speko_event_loop_lag_seconds",
-            "How late the event loop woke a task",
-            buckets=_LAG_BUCKETS,
-            registry=registry,
+        self._lag = histogram(
+            "speko_event_loop_lag_seconds", "How late the event loop woke a task", buckets=_LAG_BUCKETS
         )
 
     async def answer(self, request: Request) -> Response:
-        """The endpoint."""
+        """Answer a scrape of Prometheus."""
         return Response(self.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def render(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     async def watch_the_loop(self) -> None:
@@ -132,11 +119,11 @@ class Metrics(Instrumentation):
 
 
 _KNOWN_CODES: Final = frozenset({*range(1000, 1015), close_codes.UNAUTHORIZED})
-"""Of RFC 6455 and our own; a client may close with any of a thousand others."""
+"""Those of RFC 6455 and our own; a client may close with any of a thousand others."""
 
 
 class _LiveSessions(Collector):
-    """Looks at the open sessions when it is asked."""
+    """Counts the open sessions when it is scraped."""
 
     def __init__(self, live: Callable[[], Collection[ServerSession]]) -> None:
         self._live = live

@@ -8,7 +8,6 @@ import math
 import secrets
 from collections.abc import Callable, Collection
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
@@ -23,9 +22,10 @@ from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, Mint
 from speko_anyio.protocol.url import parse_url
 
 from .authentication import Caller
-from .http_errors import RequestError, invalid, respond, shorten, too_many, unavailable
+from .http_errors import CREATE_FAILED, RequestError, invalid, respond, shorten, too_many, unavailable
 from .node import Node
 from .store import Idempotency, IdempotencyError, LimitError, SessionRecord, StoreFullError
+from .store.records import iso_time
 from .stream import FULL
 from .tokens import Claims
 
@@ -46,7 +46,6 @@ BODY_TIMEOUT: Final = 10.0
 MAX_IDEMPOTENCY_KEY: Final = 255
 """Characters of an Idempotency-Key; Stripe's limit, which clients know."""
 
-_FAILED: Final = "SESSION_CREATE_FAILED"
 _WS_SCHEMES: Final = {"http": "ws", "https": "wss"}
 _DECODER: Final = msgspec.json.Decoder(MintRequest)
 
@@ -99,19 +98,21 @@ class MintEndpoint:
             201,
             logger=logger,
             what="minting a session",
-            unavailable_code=_FAILED,
-            failure=RequestError(500, _FAILED, "the gateway failed to create the session"),
+            unavailable_code=CREATE_FAILED,
+            failure=RequestError(500, CREATE_FAILED, "the gateway failed to create the session"),
         )
         self._node.instrumentation.minted(response.status_code)
         return response
 
     async def _mint(self, request: Request) -> SessionGrant:
         availability = self._node.availability
-        availability.check_started(_FAILED)  # before authentication: the key store is not running either
+        availability.check_started(
+            CREATE_FAILED
+        )  # before authentication: the key store is not running either
         caller = await self._authenticate(request)
         availability.check_accepting()
         if self._full():
-            raise unavailable(_FAILED, FULL)
+            raise unavailable(CREATE_FAILED, FULL)
         idempotency_key = request.headers.get("idempotency-key")
         if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
             raise invalid(f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters")
@@ -141,7 +142,7 @@ class MintEndpoint:
         except LimitError as error:
             raise too_many(str(error), math.ceil(error.retry_after)) from None
         except StoreFullError as error:
-            raise unavailable(_FAILED, str(error)) from None
+            raise unavailable(CREATE_FAILED, str(error)) from None
         return self._grant(record, ws_base)
 
     async def _authenticate(self, request: Request) -> Caller:
@@ -180,12 +181,11 @@ class MintEndpoint:
 
     def _grant(self, record: SessionRecord, ws_base: str) -> SessionGrant:
         token = self._node.signer.sign(Claims(record.session_id, record.token_id, record.token_expires_at))
-        expires_at = datetime.fromtimestamp(record.token_expires_at, UTC)
         return SessionGrant(
             session_id=record.session_id,
             ws_url=f"{ws_base}/v1/realtime/{record.session_id}",
             ws_token=token,
-            expires_at=expires_at.isoformat().replace("+00:00", "Z"),
+            expires_at=iso_time(record.token_expires_at, "seconds"),
             input_sample_rate=record.config.input_sample_rate or DEFAULT_SAMPLE_RATE,
             output_sample_rate=record.config.output_sample_rate or DEFAULT_SAMPLE_RATE,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .instrumentation import Instrumentation
     from .store import SessionStore
     from .tokens import TokenSigner
+
+
+SHUTTING_DOWN: Final = "the gateway is shutting down; connect to another one"
 
 
 class Node(NamedTuple):

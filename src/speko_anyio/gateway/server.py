@@ -1,4 +1,4 @@
-"""The gateway on uvicorn, inside a program: on asyncio in its own event loop, on trio in a thread's.
+"""Runs the gateway on uvicorn inside a program: on asyncio in its event loop, on trio in a thread.
 
 uvicorn needs asyncio. On trio it gets an event loop in a thread, and the handlers run there, not on trio.
 """
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .app import Gateway
 
 MAX_MESSAGE: Final = DEFAULT_LIMITS.max_message_size + 64 * 1024
-"""Bytes at which uvicorn stops to collect a message. More than the protocol's own limit, which ends the
-session with a better reason; this one bounds what is held until then."""
+"""Bytes at which uvicorn stops collecting a message. Above the protocol's own limit, which ends the session
+with a better reason; this one bounds what is held until then."""
 
 SHUTDOWN_TIMEOUT: Final = 5
 """Seconds that uvicorn waits for HTTP requests under way when it stops."""
@@ -109,7 +109,7 @@ def _url(host: str, listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Without signal handlers, and telling when it accepts connections."""
+    """A uvicorn server without signal handlers, whose `ready` is set once it accepts connections."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -124,8 +124,10 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     def stop_listening(self) -> None:
-        """What `shutdown` does first, for a server that failed before it: uvloop hangs on a listener that is
-        closed beneath it."""
+        """Close the listeners, for a server that failed before `shutdown` could.
+
+        uvloop hangs on a listener whose socket is closed by others.
+        """
         for listening in getattr(self, "servers", ()):
             listening.close()
 
@@ -162,8 +164,7 @@ _FALSE_ALARMS: Final = frozenset(
 
 
 class _Discretion(logging.Filter):
-    """Drops uvicorn's false alarms, and its debugging: that shows requests with their headers, where the
-    tokens are."""
+    """Drops uvicorn's false alarms, and its debug messages: they show headers, where the tokens are."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= logging.INFO and record.msg not in _FALSE_ALARMS
@@ -185,7 +186,7 @@ def _discreet_logs() -> Iterator[None]:
 
 @asynccontextmanager
 async def _serving(gateway: Gateway, listener: socket.socket, patience: float) -> AsyncIterator[None]:
-    """Serve on the asyncio event loop that runs."""
+    """Serve on the running asyncio event loop."""
     server = _Server(_config(gateway))
     # Shielded: when the block is cancelled, the server must still stop in order. Once `should_exit` is set
     # it has a deadline; until then it ends by itself only when it fails.
@@ -215,7 +216,7 @@ async def _serving(gateway: Gateway, listener: socket.socket, patience: float) -
 async def _serving_in_thread(
     gateway: Gateway, listener: socket.socket, patience: float
 ) -> AsyncIterator[None]:
-    """Serve on an asyncio event loop in a thread of its own."""
+    """Serve on an asyncio event loop in a thread."""
     options = {"use_uvloop": find_spec("uvloop") is not None}
     portal_manager = start_blocking_portal("asyncio", options)
     portal = await anyio.to_thread.run_sync(portal_manager.__enter__)

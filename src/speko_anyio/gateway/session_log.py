@@ -19,14 +19,14 @@ logger: Final = logging.getLogger("speko_anyio.gateway.session")
 
 
 def make_core(session_id: str, **options: Any) -> ServerProtocol:
-    """A `ServerProtocol` with these options; one that logs, when the level asks for it now."""
+    """Make a `ServerProtocol` with these options, one that logs if the level is DEBUG now."""
     if logger.isEnabledFor(logging.DEBUG):
         return LoggedProtocol(session_id, **options)
     return ServerProtocol(**options)
 
 
 class LoggedProtocol(ServerProtocol):
-    """Logs what is said, without audio, texts and secrets; see `speko_anyio.observe.redaction`."""
+    """Logs all messages, without audio, texts and secrets; see `speko_anyio.observe.redaction`."""
 
     def __init__(self, session_id: str, **options: Any) -> None:
         super().__init__(**options)

@@ -6,7 +6,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Awaitable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,7 @@ from .authentication import Caller
 from .http_errors import RequestError, invalid, respond, shorten
 from .node import Node
 from .store import SessionHistory, SessionQuery, Status, TranscriptLine
+from .store.records import iso_time
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def _summary(history: SessionHistory, now: float) -> dict[str, Any]:
         "model": record.config.model,
         "metadata": record.metadata,
         "ttlSeconds": record.ttl_seconds,
-        "createdAt": _iso(record.created_at),
+        "createdAt": iso_time(record.created_at),
         "startedAt": _iso(life.started_at),
         "endedAt": _iso(life.ended_at),
         "close": None,
@@ -179,10 +180,8 @@ def _summary(history: SessionHistory, now: float) -> dict[str, Any]:
 
 
 def _line(line: TranscriptLine) -> dict[str, Any]:
-    return {"role": line.role, "text": line.text, "at": _iso(line.at)}
+    return {"role": line.role, "text": line.text, "at": iso_time(line.at)}
 
 
 def _iso(time: float | None) -> str | None:
-    if time is None:
-        return None
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if time is None else iso_time(time)

@@ -93,7 +93,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return f"Settings({shown})"
 
     def shown(self) -> list[tuple[str, str]]:
-        """Every setting and its value for people to read; secrets only say whether they are set."""
+        """Return every setting and its value for people to read; secrets only say whether they are set."""
         return [(name, _shown(name, getattr(self, name))) for name in self.__struct_fields__]
 
 
@@ -106,7 +106,7 @@ def _shown(name: str, value: object) -> str:
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """The settings, and for each one that was given where that was."""
+    """The settings, and the source of each one that was given."""
 
     settings: Settings
     sources: dict[str, str]
@@ -117,8 +117,11 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 def load_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
-    """Read the settings. Raises `SettingsError`, which names the file or variable of every fault and the
-    valid values, but never the value."""
+    """Read the settings.
+
+    Raises `SettingsError`, which names the file or variable of every fault and the valid values, but never
+    the value.
+    """
     loaded = read_settings(file, environment)
     if loaded.faults:
         raise SettingsError(*loaded.faults)
@@ -176,13 +179,13 @@ _LINK_VALUES: Final = {
 
 
 def is_service_link(variable: str, text: str) -> bool:
-    """Whether a variable describes a service whose name begins with ``speko-gateway`` rather than a setting.
-    Kubernetes sets such variables in every container (see its "Service environment variables"), and Docker
-    does for its links.
+    """Return whether a variable describes a service named ``speko-gateway...`` rather than a setting.
 
-    They are ``*_SERVICE_HOST``, ``*_SERVICE_PORT``, ``*_SERVICE_PORT_NAME``, ``*_PORT_8000_TCP`` and its
-    longer forms, and ``*_PORT`` when it holds a URL such as ``tcp://10.96.7.8:8000``. Docker also sets
-    ``*_ENV_NAME``, and ``*_NAME`` to a path such as ``/client/speko-gateway``.
+    Kubernetes sets such variables in every container (see its "Service environment variables"), and Docker
+    does for its links. They are ``*_SERVICE_HOST``, ``*_SERVICE_PORT``, ``*_SERVICE_PORT_NAME``,
+    ``*_PORT_8000_TCP`` and its longer forms, and ``*_PORT`` when it holds a URL such as
+    ``tcp://10.96.7.8:8000``. Docker also sets ``*_ENV_NAME``, and ``*_NAME`` to a path such as
+    ``/client/speko-gateway``.
     """
     name = variable.removeprefix(PREFIX)
     value = _LINK_VALUES.get(name.rpartition("_")[2])
@@ -192,8 +195,10 @@ def is_service_link(variable: str, text: str) -> bool:
 
 
 def utf8_text(text: str) -> str:
-    """The UTF-8 text of an environment variable or a command-line argument, whatever the locale's encoding:
-    Python keeps bytes that the locale can't decode as surrogates. Raises UnicodeError if it is not UTF-8."""
+    """Return the UTF-8 text of an environment variable or a command-line argument, whatever the locale.
+
+    Python keeps bytes that the locale can't decode as surrogates. Raises UnicodeError if it is not UTF-8.
+    """
     try:
         text.encode()
     except UnicodeError:
@@ -220,7 +225,7 @@ def _read_secret(variable: str, path: str) -> str:
 
 
 def _read_text(file: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 as PowerShell writes it, without its byte order mark."""
+    """Read a file in UTF-8, or in UTF-16 as PowerShell writes it, without its byte order mark."""
     content = file.read_bytes()
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return content.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
@@ -230,14 +235,16 @@ _TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(Sett
 
 
 def parse_handlers(texts: Iterable[str], *, source: str) -> dict[str, str]:
-    """Each ``name=module:attribute``, as a file would hold them. `SettingsError`, which names `source`, for
-    one that is not written so, and for a name that comes twice."""
+    """Parse each ``name=module:attribute`` into what a file would hold.
+
+    Raises `SettingsError`, which names `source`, for another form and for a repeated name.
+    """
     found: dict[str, str] = {}
     faults: list[str] = []
     for text in texts:
         name, separator, target = (part.strip() for part in text.partition("="))
         if not (name and separator and target):
-            faults.append(f"{source}: {text!r} names no handler; write name=module:attribute")
+            faults.append(f"{source}: {text!r} is not a handler; write name=module:attribute")
         elif name in found:
             faults.append(f"{source}: two handlers are named {name}; rename one")
         else:
@@ -248,7 +255,7 @@ def parse_handlers(texts: Iterable[str], *, source: str) -> dict[str, str]:
 
 
 def _parse(name: str, text: str, variable: str) -> object:
-    """A variable's text as what a file would hold; an empty one says nothing."""
+    """Parse a variable into what a file would hold; an empty one is not set."""
     if name in ("keys", "allowed_origins", "handlers"):
         parts = [part for part in map(_stripped, text.split(",")) if part]
         return parse_handlers(parts, source=variable) if name == "handlers" else parts
@@ -256,8 +263,10 @@ def _parse(name: str, text: str, variable: str) -> object:
 
 
 def _stripped(value: Any) -> Any:
-    """`value` with line ends, spaces and byte order marks stripped from its texts: editors and shells leave
-    them around settings in files."""
+    """Strip line ends, spaces and byte order marks from the texts of `value`.
+
+    Editors and shells leave them around settings in files.
+    """
     match value:
         case str():
             return strip_invisible(value)
@@ -285,7 +294,7 @@ def _convert(name: str, value: object, *, source: str, strict: bool) -> object:
 
 
 def choices_of(name: str) -> str:
-    """The valid values of a setting, in words."""
+    """Return the valid values of a setting, in words."""
     return _described(msgspec.inspect.type_info(_TYPES[name]))
 
 

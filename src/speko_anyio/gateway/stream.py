@@ -13,7 +13,7 @@ from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import SpekoError
 
 from .asgi import ASGITransport, first_subprotocol, refuse
-from .http_errors import RequestError, unavailable
+from .http_errors import CREATE_FAILED, RequestError, unavailable
 from .log_format import current_session
 from .meter import Meter
 from .session import ServerSession, serve_session
@@ -177,7 +177,7 @@ class Stream:
             raise _unauthorized(str(error)) from None
         # Only now: who has no token must not learn how busy it is here.
         if self.full:
-            raise unavailable("SESSION_CREATE_FAILED", FULL)
+            raise unavailable(CREATE_FAILED, FULL)
         self._opening += 1
         try:
             record = await self._claim(claims)
@@ -201,7 +201,7 @@ class Stream:
             logger.exception("session %s: the store failed to claim it", claims.session_id)
             raise RequestError(
                 500,
-                "SESSION_CREATE_FAILED",
+                CREATE_FAILED,
                 "the gateway failed to open the session; mint a new one",
                 close_code=close_codes.INTERNAL_ERROR,
             ) from None

@@ -1,4 +1,4 @@
-"""Session tokens: signed, short-lived, good for one session. Single use is the store's business.
+"""Session tokens: signed, short-lived, good for one session. The store makes them usable once only.
 
 A token is a JWT (HS256), so it is a legal WebSocket subprotocol. It is a pure function of its claims and
 the secret: nothing stores it, and every node that has the secret makes and takes the same ones.
@@ -21,22 +21,24 @@ MIN_SECRET: Final = 32
 
 
 class TokenError(SpekoError):
-    """A token that opens nothing; the text says why, and never shows the token."""
+    """An invalid token; the text says why, and never shows the token."""
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What a token says."""
+    """The claims of a token."""
 
     session_id: str
     token_id: str
-    """Unlike every other token's; what makes it usable once."""
+    """Unique, which makes the token usable once only."""
     expires_at: int
     """Seconds since the epoch."""
 
 
 class TokenSigner:
-    """Makes and checks tokens with one secret of at least `MIN_SECRET` bytes; None: a random one, so that the
-    tokens of this process are good in this process only."""
+    """Makes and checks tokens with one secret of at least `MIN_SECRET` bytes.
+
+    None is a random secret: the tokens of this process are then valid in this process only.
+    """
 
     def __init__(self, secret: bytes | str | None = None) -> None:
         if secret is None:
@@ -51,7 +53,7 @@ class TokenSigner:
         self._secret = secret
 
     def sign(self, claims: Claims) -> str:
-        """The token that says this."""
+        """Return the token that holds `claims`."""
         payload = {
             "iss": _ISSUER,
             "sub": claims.session_id,
@@ -61,7 +63,7 @@ class TokenSigner:
         return jwt.encode(payload, self._secret, _ALGORITHM)
 
     def verify(self, token: str, *, session_id: str, now: float) -> Claims:
-        """What `token` says; `TokenError` when it is not ours, has expired or is for another session."""
+        """Return the claims of `token`; raise `TokenError` if invalid, expired or of another session."""
         try:
             payload = jwt.decode(
                 token,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import anyio
@@ -24,19 +24,15 @@ from speko_anyio.protocol.frames import (
     Transcript,
     Usage,
 )
+from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 
 
-@dataclass(frozen=True)
-class FakeTool:
-    name: str
-    description: str = ""
-    parameters: dict[str, Any] = field(default_factory=dict)
+def make_tool(name: str, description: str = "", parameters: dict[str, Any] | None = None) -> ToolSpec:
+    return ToolSpec(name=name, description=description, parameters=parameters or {})
 
 
-@dataclass(frozen=True)
-class FakeConfig:
-    voice: str | None = None
-    tools: Sequence[FakeTool] = ()
+def make_config(*, voice: str | None = None, tools: Sequence[ToolSpec] = ()) -> SessionConfig:
+    return SessionConfig(provider="local", model="local", voice=voice, tools=tuple(tools))
 
 
 @dataclass(frozen=True)
@@ -53,12 +49,12 @@ class FakeSession:
     def __init__(
         self,
         *,
-        config: FakeConfig | None = None,
+        config: SessionConfig | None = None,
         input_sample_rate: int = 16_000,
         output_sample_rate: int = 24_000,
     ) -> None:
         self.session_id = "s_test"
-        self.config = config or FakeConfig()
+        self.config = config or make_config()
         self.input_sample_rate = input_sample_rate
         self.output_sample_rate = output_sample_rate
         self.sent: list[Sent] = []

@@ -17,7 +17,7 @@ from speko_anyio.gateway.local import conversation as module
 from speko_anyio.gateway.local.grammar import Grammar
 from speko_anyio.gateway.local.recognizer import Recognizer, RecognizerBusyError
 from speko_anyio.gateway.local.reply import LEAD
-from speko_anyio.gateway.local.wire import Heard
+from speko_anyio.gateway.local.worker_messages import Heard
 from speko_anyio.protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
 from speko_anyio.protocol.frames import (
     Audio,
@@ -30,17 +30,17 @@ from speko_anyio.protocol.frames import (
     Unknown,
     Usage,
 )
-from tests.gateway.local.fake_session import FakeConfig, FakeSession, FakeTool
+from tests.gateway.local.fake_session import FakeSession, make_config, make_tool
 from tests.support.speech import spoken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.speech]
 
-WEATHER = FakeTool(
+WEATHER = make_tool(
     "get_weather",
     "Current weather for a city.",
     {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
-NEWS = FakeTool("get_news")
+NEWS = make_tool("get_news")
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 
 
@@ -243,7 +243,7 @@ async def test_clear_forgets_what_was_said() -> None:
 
 
 async def test_a_tool_is_called_and_its_result_spoken() -> None:
-    session = FakeSession(config=FakeConfig(tools=[WEATHER]))
+    session = FakeSession(config=make_config(tools=[WEATHER]))
     async with serving("what is the weather in paris", session):
         session.say(*question(), Commit())
         call = (await session.wait_for(is_a(ToolCall))).frame
@@ -255,7 +255,7 @@ async def test_a_tool_is_called_and_its_result_spoken() -> None:
 
 
 async def test_results_of_parallel_calls_may_come_in_any_order() -> None:
-    session = FakeSession(config=FakeConfig(tools=[WEATHER, NEWS]))
+    session = FakeSession(config=make_config(tools=[WEATHER, NEWS]))
     async with serving("news and weather in oslo", session):
         session.say(*question(), Commit())
         await session.wait_for(is_a(ToolCall), count=2)
@@ -267,7 +267,7 @@ async def test_results_of_parallel_calls_may_come_in_any_order() -> None:
 
 async def test_a_tool_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TOOL_TIMEOUT", 0.01)
-    session = FakeSession(config=FakeConfig(tools=[NEWS]))
+    session = FakeSession(config=make_config(tools=[NEWS]))
     async with serving("tell me the news", session):
         session.say(*question(), Commit())
         await session.wait_for(is_a(ResponseEnd))
@@ -275,7 +275,7 @@ async def test_a_tool_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_an_interrupt_makes_a_call_moot() -> None:
-    session = FakeSession(config=FakeConfig(tools=[NEWS]))
+    session = FakeSession(config=make_config(tools=[NEWS]))
     async with serving("tell me the news", session):
         session.say(*question(), Commit())
         call = (await session.wait_for(is_a(ToolCall))).frame
@@ -311,7 +311,7 @@ async def test_turns_faster_than_answers_are_refused() -> None:
 
 
 async def test_an_unknown_voice_is_an_error_and_the_usual_one_speaks() -> None:
-    session = FakeSession(config=FakeConfig(voice="alloy"))
+    session = FakeSession(config=make_config(voice="alloy"))
     async with serving("thanks", session):
         session.say(*question(), Commit())
         await session.wait_for(is_a(Audio))
@@ -327,7 +327,7 @@ async def test_a_chosen_voice_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
         return speak_to_pcm(text, sample_rate, voice=voice)
 
     monkeypatch.setattr(module, "speak_to_pcm", spy)
-    session = FakeSession(config=FakeConfig(voice="en-us+f3"))
+    session = FakeSession(config=make_config(voice="en-us+f3"))
     async with serving("thanks", session):
         session.say(*question(), Commit())
         await session.wait_for(is_a(Audio))

@@ -6,10 +6,10 @@ import pytest
 
 from speko_anyio.gateway.local import dialogue
 from speko_anyio.gateway.local.dialogue import MAX_SPOKEN_OUTPUT, Answer, Dialogue, report
-from speko_anyio.gateway.local.tools import PlannedCall
-from tests.gateway.local.fake_session import FakeTool
+from speko_anyio.gateway.local.tool_matching import PlannedCall
+from tests.gateway.local.fake_session import make_tool
 
-WEATHER = FakeTool(
+WEATHER = make_tool(
     "get_weather",
     "Current weather for a city.",
     {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},

@@ -15,14 +15,14 @@ from speko_anyio.audio.wav import read_wav
 from speko_anyio.gateway.local import LocalVoice, VoiceSession
 from speko_anyio.protocol.commands import AudioIn, Commit, ToolResult
 from speko_anyio.protocol.frames import Audio, Frame, ToolCall, Transcript, Usage
-from tests.gateway.local.fake_session import FakeConfig, FakeSession, FakeTool
+from tests.gateway.local.fake_session import FakeSession, make_config, make_tool
 from tests.support.speech import spoken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.speech]
 
 # Test data of CMU PocketSphinx, BSD-2-Clause: see the README beside it.
 SPEECH = Path(__file__).parents[2] / "data" / "speech"
-WEATHER = FakeTool(
+WEATHER = make_tool(
     "get_weather",
     "Current weather for a city.",
     {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
@@ -67,7 +67,7 @@ async def test_it_hears_a_human_and_says_what_it_heard() -> None:
 
 
 async def test_it_understands_synthesised_questions_at_either_rate() -> None:
-    session = FakeSession(input_sample_rate=24_000, config=FakeConfig(tools=[WEATHER]))
+    session = FakeSession(input_sample_rate=24_000, config=make_config(tools=[WEATHER]))
     async with serving(session):
         session.say(*turn(spoken("What time is it?", 24_000), 24_000))
         await session.wait_for(is_usage)

@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from speko_anyio.gateway.local import recognizer as module
-from speko_anyio.gateway.local import wire
+from speko_anyio.gateway.local import worker_messages as messages
 from speko_anyio.gateway.local.grammar import Grammar
 from speko_anyio.gateway.local.recognizer import (
     QUEUE_PER_WORKER,
@@ -161,7 +161,7 @@ async def test_a_fault_of_the_recogniser_itself_is_told_without_a_group(
 
     async def use() -> None:
         async with open_recognizer(command=COMMAND) as recognizer:
-            monkeypatch.setattr(wire, "encode", fail)
+            monkeypatch.setattr(messages, "encode", fail)
             await hear(recognizer, b"hello")
 
     with anyio.fail_after(30), pytest.raises(RecognizerError, match="a fault of its own"):
@@ -240,7 +240,7 @@ async def test_the_real_worker_takes_no_notice_of_ctrl_c() -> None:
             before = recognizer.pids
             (pid,) = before
             os.kill(pid, signal.SIGINT)
-            assert await recognizer.hear(bytes(32_000), EMPTY) == wire.Heard("", known=False)
+            assert await recognizer.hear(bytes(32_000), EMPTY) == messages.Heard("", known=False)
             assert recognizer.pids == before
 
 
@@ -248,7 +248,7 @@ async def test_the_real_worker_takes_no_notice_of_ctrl_c() -> None:
 def test_a_grammar_that_can_not_be_compiled_leaves_dictation(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").Engine()
     monkeypatch.setattr(Grammar, "jsgf", lambda _: "no grammar")
-    assert engine.hear(bytes(32_000), Grammar(("hello",))) == wire.Heard("", known=False)
+    assert engine.hear(bytes(32_000), Grammar(("hello",))) == messages.Heard("", known=False)
 
 
 @pytest.mark.speech
@@ -256,8 +256,8 @@ def test_the_same_audio_is_heard_alike_whatever_was_heard_before() -> None:
     engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").Engine()
     phrase = "what is the weather in oslo"
     grammar = Grammar((phrase, "what time is it"))
-    others = [spoken(text, wire.SAMPLE_RATE) for text in ("What time is it?", "Hello there.", "Stop.")]
-    audio = spoken(phrase, wire.SAMPLE_RATE)
+    others = [spoken(text, messages.SAMPLE_RATE) for text in ("What time is it?", "Hello there.", "Stop.")]
+    audio = spoken(phrase, messages.SAMPLE_RATE)
     # The scores, too: where one is close to what is just accepted, any difference would be heard.
     fits = set()
     for other in (None, *others, audio):
@@ -287,4 +287,4 @@ def test_one_word_that_fits_badly_does_not_spoil_a_phrase_that_fits_well(
     monkeypatch.setattr(engine, "_fit", lambda *_: worker.Fit(phrase, mean, worst_word))
     monkeypatch.setattr(engine, "_dictate", lambda _: dictated)
     heard = engine.hear(bytes(32_000), Grammar((phrase,)))
-    assert heard == wire.Heard(phrase if known else dictated, known=known)
+    assert heard == messages.Heard(phrase if known else dictated, known=known)

@@ -17,18 +17,19 @@ from speko_anyio.protocol.errors import ConnectionClosed
 
 from . import listener as hear
 from .dialogue import report
-from .hearing import Hearing, Turn
 from .recognizer import RecognizerError
 from .reply import Reply
-from .speech import DEFAULT_VOICE, UnknownVoiceError, pieces, speak_to_pcm, synthesizer
+from .synthesizer import DEFAULT_VOICE, UnknownVoiceError, pieces, speak_to_pcm, synthesizer
+from .transcriber import HeardTurn, Transcriber
+from .worker_messages import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from .dialogue import Dialogue
     from .recognizer import Recognizer
-    from .session import VoiceSession
-    from .tools import PlannedCall
+    from .tool_matching import PlannedCall
+    from .voice import VoiceSession
 
 CHUNK_SECONDS: Final = 0.04
 """Length of one audio message."""
@@ -73,9 +74,9 @@ class Conversation:
         self._listener = listener
         self._speaking = speaking
         self._voice = DEFAULT_VOICE
-        self._hearing = Hearing(session, recognizer, dialogue.grammar())
-        self._resampler = Resampler(session.input_sample_rate, hear.SAMPLE_RATE)
-        self._turn = Turn()
+        self._transcriber = Transcriber(session, recognizer, dialogue.grammar())
+        self._resampler = Resampler(session.input_sample_rate, SAMPLE_RATE)
+        self._turn = HeardTurn()
         self._replies: list[Reply] = []  # the one in progress first
         self._reply_added = anyio.Event()
         self._calls = 0
@@ -91,7 +92,7 @@ class Conversation:
                     # The peer left in the middle of a send: an end like any other.
                     tasks.cancel_scope.cancel()
 
-            tasks.start_soon(until_closed, self._hearing.run)
+            tasks.start_soon(until_closed, self._transcriber.run)
             tasks.start_soon(until_closed, self._respond)
             await until_closed(self._read)
             tasks.cancel_scope.cancel()
@@ -132,7 +133,7 @@ class Conversation:
                 self._stop_replies()
                 self._begin_turn()
             case hear.SpeechPaused(utterance):
-                self._hearing.suggest(self._turn, utterance)
+                self._transcriber.suggest(self._turn, utterance)
             case hear.TurnEnded(utterance):
                 self._turn.closed = True
                 await self._add_reply(Reply(self._turn, utterance))
@@ -145,7 +146,7 @@ class Conversation:
 
     def _begin_turn(self) -> None:
         self._turn.closed = True
-        self._turn = Turn()
+        self._turn = HeardTurn()
 
     def _stop_replies(self) -> None:
         for reply in self._replies:
@@ -187,10 +188,10 @@ class Conversation:
             text, failure = "", error.code
         if text and not reply.stopped:
             await self._say(text, reply)
-        await self._tell_interruption(reply)
+        await self._send_interruption(reply)
         seconds = self._output_seconds(reply)
         await self._session.send_usage(
-            _tokens(pcm16.duration(reply.utterance, hear.SAMPLE_RATE), INPUT_TOKEN_SECONDS),
+            _tokens(pcm16.duration(reply.utterance, SAMPLE_RATE), INPUT_TOKEN_SECONDS),
             _tokens(seconds, OUTPUT_TOKEN_SECONDS),
         )
         if failure:
@@ -199,18 +200,18 @@ class Conversation:
             await self._session.send_response_end("interrupted" if reply.stopped else "done")
         if reply.sent_bytes:
             await reply.wait_played(seconds)
-            await self._tell_interruption(reply)
+            await self._send_interruption(reply)
 
-    async def _tell_interruption(self, reply: Reply) -> None:
-        if reply.stopped and not reply.interruption_told:
-            reply.interruption_told = True
+    async def _send_interruption(self, reply: Reply) -> None:
+        if reply.stopped and not reply.interruption_sent:
+            reply.interruption_sent = True
             await self._session.send_interruption("user")
 
     async def _decide(self, reply: Reply) -> str:
-        """What to say, after hearing the turn and calling tools; nothing if the reply was stopped."""
+        """Recognise the turn and call tools; return what to say, nothing if the reply was stopped."""
         if reply.turn is None:
             return NOTHING_HEARD
-        heard = await self._hearing.finish(reply.turn, reply.utterance)
+        heard = await self._transcriber.finish(reply.turn, reply.utterance)
         await self._session.send_transcript("user", heard, final=True)
         answer = self._dialogue.answer(heard)
         if not answer.calls or reply.stopped:
@@ -241,7 +242,7 @@ class Conversation:
             await self._session.send_transcript("assistant", spoken, final=False)
             if not await self._play(pcm, reply):
                 break
-        await self._tell_interruption(reply)  # first: the client still plays what it must drop
+        await self._send_interruption(reply)  # first: the client still plays what it must drop
         if spoken:
             await self._session.send_transcript("assistant", spoken, final=True)
 
@@ -252,7 +253,7 @@ class Conversation:
         )
 
     async def _play(self, pcm: bytes, reply: Reply) -> bool:
-        """Send `pcm` at the pace of playback; False when the reply was stopped on the way."""
+        """Send `pcm` at the pace of playback; return False if the reply was stopped on the way."""
         size = pcm16.byte_count(CHUNK_SECONDS, self._session.output_sample_rate)
         for start in range(0, len(pcm), size):
             if not await reply.wait_room(self._output_seconds(reply)):

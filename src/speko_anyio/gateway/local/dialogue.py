@@ -1,9 +1,9 @@
-"""What the offline voice answers: a small, fixed set of rules, so that a test knows what it will say.
+"""The answers of the offline voice: a small, fixed set of rules, so that a test knows what it will say.
 
 In this order:
 
 1. nothing was understood: it says so;
-2. one of the client's tools is asked for (`tools` says when): it is called, its output is spoken;
+2. one of the client's tools is asked for (`tool_matching` says when): it is called, its output is spoken;
 3. the time is asked for ("what time is it"), or the day ("what day is it");
 4. a greeting, thanks, a farewell, or a question for help;
 5. anything else: it says what it heard ("I heard: go forward ten meters.").
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from .grammar import Grammar
-from .tools import PlannedCall, Toolbox, words
+from .tool_matching import PlannedCall, ToolMatcher, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .session import ToolDeclaration
+    from speko_anyio.protocol.mint import ToolSpec
 
 MAX_SPOKEN_OUTPUT: Final = 400
 """Characters of a tool's output that are spoken: about half a minute."""
@@ -64,7 +64,7 @@ _FIXED: Final = (
 
 
 class Answer(NamedTuple):
-    """What to do next: call `calls`, if any, and else speak `text`."""
+    """What to do next: make `calls` if there are any, else speak `text`."""
 
     text: str
     calls: tuple[PlannedCall, ...] = ()
@@ -78,19 +78,17 @@ class Dialogue:
         now: the local time; a parameter for tests.
     """
 
-    def __init__(
-        self, tools: Sequence[ToolDeclaration] = (), *, now: Callable[[], datetime] | None = None
-    ) -> None:
-        self._tools = Toolbox(tools)
+    def __init__(self, tools: Sequence[ToolSpec] = (), *, now: Callable[[], datetime] | None = None) -> None:
+        self._tools = ToolMatcher(tools)
         self._now = now or _local_time
 
     def grammar(self) -> Grammar:
-        """The sentences that this dialogue hopes to hear."""
+        """Return the sentences that this dialogue expects."""
         offered = self._tools.grammar()
         return Grammar((*_PHRASES, *offered.templates), offered.slots)
 
     def answer(self, heard: str) -> Answer:
-        """What to do about `heard`."""
+        """Decide what to do about `heard`."""
         said = words(heard)
         if not said:
             return Answer("I did not understand that.")
@@ -112,7 +110,7 @@ class Dialogue:
 
 
 def report(outputs: Sequence[tuple[str, str | None]]) -> str:
-    """The sentences that tell tools' outputs, given as (name, output); None is no answer in time."""
+    """Return sentences that tell tools' outputs, given as (name, output); None is no answer in time."""
     return " ".join(_report_one(name, output) for name, output in outputs)
 
 
@@ -130,7 +128,7 @@ def _report_one(name: str, output: str | None) -> str:
 
 
 def _beginning(pieces: Iterator[str]) -> str:
-    """As many pieces as are spoken: the client's output may hold a hundred thousand."""
+    """Join as many pieces as are spoken: the client's output may hold a hundred thousand."""
     text = ""
     for piece in pieces:
         text += piece[:MAX_SPOKEN_OUTPUT]

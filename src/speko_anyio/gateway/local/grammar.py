@@ -1,4 +1,4 @@
-"""Phrases that the recogniser knows beforehand, with slots: ``what is the weather in <place>``."""
+"""Phrases that the recogniser expects, with slots: ``what is the weather in <place>``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Grammar(msgspec.Struct, frozen=True):
         return repr(self)
 
     def restricted(self, knows: Callable[[str], bool]) -> Grammar:
-        """Without the templates and slot phrases that use a word the recogniser can't pronounce."""
+        """Leave out templates and slot phrases with a word that the recogniser can't pronounce."""
 
         def sayable(phrase: str) -> bool:
             return all(_WORD.match(word) and knows(word) for word in phrase.split())
@@ -49,13 +49,13 @@ class Grammar(msgspec.Struct, frozen=True):
         return Grammar(templates, slots)
 
     def jsgf(self) -> str:
-        """The grammar in the Java Speech Grammar Format, one public rule ``phrase``."""
+        """Return it in the Java Speech Grammar Format, with one public rule ``phrase``."""
         rules = [f"public <phrase> = {' | '.join(self.templates)};"]
         rules += [f"<{name}> = {' | '.join(phrases)};" for name, phrases in self.slots.items() if phrases]
         return "#JSGF V1.0;\ngrammar known;\n" + "\n".join(rules) + "\n"
 
     def pattern(self) -> re.Pattern[str]:
-        """Matches exactly the whole phrases: a search whose audio ends early gives beginnings of them."""
+        """Return a pattern of the whole phrases: of audio that ends early, a search gives only beginnings."""
         return re.compile("|".join("".join(self._parts(template)) for template in self.templates))
 
     def _parts(self, template: str) -> Iterator[str]:

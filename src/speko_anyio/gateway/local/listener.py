@@ -1,4 +1,4 @@
-"""When somebody talks: voice activity, endpointing and the audio of a turn. No I/O, no clock.
+"""Turn detection: voice activity, endpointing and the audio of a turn. No I/O, no clock.
 
 Time is the audio itself: one frame is 20 ms, however fast it arrives.
 """
@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from speko_anyio._extras import install_extra
 from speko_anyio.audio import pcm as pcm16
 
+from .worker_messages import SAMPLE_RATE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SAMPLE_RATE: Final = 16_000
-"""Samples a second of the PCM16 mono that the listener takes."""
-
 FRAME_MS: Final = 20
 
-FRAME_BYTES: Final = SAMPLE_RATE * FRAME_MS // 1000 * pcm16.SAMPLE_BYTES
+FRAME_BYTES: Final = pcm16.byte_count(FRAME_MS / 1000, SAMPLE_RATE)
 
 _SILENT_FRAME: Final = bytes(FRAME_BYTES)
 
@@ -51,7 +50,7 @@ class SpeechStarted(NamedTuple):
 
 
 class SpeechPaused(NamedTuple):
-    """Speech went on for a while, or paused: a good moment to recognise what was said so far."""
+    """Speech went on for a while, or paused: a good moment to recognise it so far."""
 
     utterance: bytes
 
@@ -98,7 +97,7 @@ class Listener:
         self._before: deque[bytes] = deque([_SILENT_FRAME] * frames_before, maxlen=frames_before)
 
     def push(self, pcm: bytes) -> Iterator[Event]:
-        """Take whole samples, any number; what they mean. Iterate to the end: work is done on the way."""
+        """Take whole samples and yield their events. Iterate to the end: work is done on the way."""
         self._unframed += pcm
         while len(self._unframed) >= FRAME_BYTES:
             frame = bytes(self._unframed[:FRAME_BYTES])
@@ -106,7 +105,7 @@ class Listener:
             yield from self._frame(frame)
 
     def end_turn(self) -> Event | None:
-        """The client says that the turn is over; None when silence has said so just before."""
+        """End the turn, as the client says; return None if silence has ended it just before."""
         answered = self._turn_ended_by_silence
         self._turn_ended_by_silence = False
         if self._in_turn:
@@ -185,7 +184,9 @@ class Listener:
 
 
 def webrtc_vad(*, loudness_floor: float = -50.0) -> IsSpeech:
-    """WebRTC's voice activity detector, which costs about 2 us a frame; it remembers, so one for each stream.
+    """Make a WebRTC voice activity detector; it has state, so each stream needs its own.
+
+    It costs about 2 us a frame.
 
     Args:
         loudness_floor: dBFS under which a frame is never speech, since the detector takes

@@ -1,4 +1,4 @@
-"""The gateway's end of the recogniser processes: starts them, feeds them, replaces them."""
+"""The gateway's end of the recogniser processes: starts, feeds and replaces them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from speko_anyio._extras import install_extra
 from speko_anyio.net.groups import TaskGroup
 from speko_anyio.protocol.errors import SpekoError
 
-from . import wire
+from ..node import SHUTTING_DOWN
+from . import worker_messages as messages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from .grammar import Grammar
 
-_ReplyT = TypeVar("_ReplyT", wire.Heard, wire.Warm)
+_ReplyT = TypeVar("_ReplyT", messages.Heard, messages.Warm)
 
 # They tell a hanging process from a slow one: at load 9, a question that takes 0.3 s took 8 s.
 START_TIMEOUT: Final = 120.0
@@ -62,14 +63,14 @@ class _Job:
 
     __slots__ = ("abandoned", "done", "outcome", "request", "retried")
 
-    def __init__(self, request: wire.Hear) -> None:
+    def __init__(self, request: messages.Hear) -> None:
         self.request = request
         self.abandoned = False
         self.retried = False
         self.done = anyio.Event()
-        self.outcome: wire.Heard | RecognizerError | None = None
+        self.outcome: messages.Heard | RecognizerError | None = None
 
-    def finish(self, outcome: wire.Heard | RecognizerError) -> None:
+    def finish(self, outcome: messages.Heard | RecognizerError) -> None:
         self.outcome = outcome
         self.done.set()
 
@@ -91,8 +92,8 @@ class Recognizer:
         """Whether a worker waits for something to do."""
         return self._jobs.statistics().tasks_waiting_receive > 0
 
-    async def hear(self, pcm: bytes, grammar: Grammar) -> wire.Heard:
-        """What is said in `pcm`, PCM16 mono at `wire.SAMPLE_RATE`.
+    async def hear(self, pcm: bytes, grammar: Grammar) -> messages.Heard:
+        """Return what is said in `pcm`, PCM16 mono at `worker_messages.SAMPLE_RATE`.
 
         Cancelling it drops the utterance, unless a worker is at it already: that one finishes it, unheard.
 
@@ -101,7 +102,7 @@ class Recognizer:
             RecognizerError: the worker crashed twice, hung, or could not be started again. The next call
                 tries anew.
         """
-        job = _Job(wire.Hear(pcm, grammar))
+        job = _Job(messages.Hear(pcm, grammar))
         try:
             self._jobs.send_nowait(job)
         except anyio.WouldBlock:
@@ -114,7 +115,7 @@ class Recognizer:
             await job.done.wait()
         finally:
             job.abandoned = True
-        if isinstance(job.outcome, wire.Heard):
+        if isinstance(job.outcome, messages.Heard):
             return job.outcome
         raise job.outcome or RecognizerError("the gateway's recogniser gave no answer; try again")
 
@@ -129,7 +130,7 @@ async def open_recognizer(
 
     Args:
         workers: how many processes.
-        command: what to run; a process that speaks `wire` on its standard input and output.
+        command: what to run; a process that speaks `worker_messages` on its standard input and output.
 
     Raises:
         RecognizerError: a worker did not start, most likely because the extra ``local`` is not installed;
@@ -194,7 +195,7 @@ class _Worker:
             job = await self._take()
             try:
                 await process.send(job.request, HEAR_TIMEOUT)
-                outcome = await process.expect(wire.Heard, HEAR_TIMEOUT)
+                outcome = await process.expect(messages.Heard, HEAR_TIMEOUT)
             except _ProcessEndedError as error:
                 # It may have ended before, while it had nothing to do; only an utterance shows that.
                 if job.retried:
@@ -207,12 +208,12 @@ class _Worker:
             self._finish(outcome)
 
     async def _take(self) -> _Job:
-        """The utterance at hand, else the next that somebody waits for."""
+        """Return the utterance at hand, else the next that somebody waits for."""
         while self._job is None or self._job.abandoned:
             self._job = await self._jobs.receive()
         return self._job
 
-    def _finish(self, outcome: wire.Heard | RecognizerError) -> None:
+    def _finish(self, outcome: messages.Heard | RecognizerError) -> None:
         if self._job is not None:
             self._job.finish(outcome)
             self._job = None
@@ -226,7 +227,7 @@ class _Worker:
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[_WorkerProcess]:
-        """A process that has loaded its models. Raises _ProcessFailedError, but not after the start."""
+        """Start a process and wait until it has loaded its models, or raise _ProcessFailedError."""
         try:
             process = await anyio.open_process(self._command, stderr=None)
         except OSError as error:
@@ -238,7 +239,7 @@ class _Worker:
         try:
             ready = _WorkerProcess(process)
             try:
-                await ready.expect(wire.Warm, START_TIMEOUT)
+                await ready.expect(messages.Warm, START_TIMEOUT)
             except _ProcessFailedError as error:
                 raise _ProcessFailedError(
                     f"{error} while starting; see its error output, and if a module is missing, "
@@ -260,7 +261,7 @@ def _replaced(error: _ProcessFailedError) -> RecognizerError:
 
 
 def _stopping() -> RecognizerError:
-    return RecognizerError("the gateway is shutting down; connect to another one")
+    return RecognizerError(SHUTTING_DOWN)
 
 
 class _ProcessFailedError(Exception):
@@ -281,18 +282,18 @@ class _WorkerProcess:
         self._stdin = process.stdin
         self._replies = BufferedByteReceiveStream(process.stdout)
 
-    async def send(self, request: wire.Hear, seconds: float) -> None:
+    async def send(self, request: messages.Hear, seconds: float) -> None:
         """Write one request."""
         with _failing(seconds):
-            await self._stdin.send(wire.encode(request))
+            await self._stdin.send(messages.encode(request))
 
     async def expect(self, kind: type[_ReplyT], seconds: float) -> _ReplyT:
         """Read one reply, which must be a `kind`."""
         with _failing(seconds):
-            (length,) = wire.HEADER.unpack(await self._replies.receive_exactly(wire.HEADER.size))
-            if length > wire.MAX_MESSAGE:
-                raise _ProcessFailedError("sent what is no message")
-            reply = wire.decode_reply.decode(await self._replies.receive_exactly(length))
+            (length,) = messages.HEADER.unpack(await self._replies.receive_exactly(messages.HEADER.size))
+            if length > messages.MAX_MESSAGE:
+                raise _ProcessFailedError("sent an invalid message")
+            reply = messages.decode_reply.decode(await self._replies.receive_exactly(length))
         if not isinstance(reply, kind):
             raise _ProcessFailedError("answered out of turn")
         return reply
@@ -314,4 +315,4 @@ def _failing(seconds: float) -> Iterator[None]:
     ):
         raise _ProcessEndedError("ended") from None
     except msgspec.DecodeError:
-        raise _ProcessFailedError("sent what is no message") from None
+        raise _ProcessFailedError("sent an invalid message") from None

@@ -1,6 +1,6 @@
 """The recogniser process: ``python -m speko_anyio.gateway.local.recognizer_worker``.
 
-Reads `wire.Hear` from standard input and answers with `wire.Heard` on standard output until its
+Reads `Hear` from standard input and answers with `Heard` on standard output until its
 input ends. A process of its own because PocketSphinx holds the interpreter lock while it searches.
 
 Each utterance is searched whole, again for every partial result. Measured on 40 s of human speech,
@@ -24,7 +24,7 @@ import numpy as np
 from pocketsphinx import Decoder
 
 from .grammar import Grammar
-from .wire import HEADER, MAX_MESSAGE, SAMPLE_RATE, Heard, Warm, decode_request, encode
+from .worker_messages import HEADER, MAX_MESSAGE, SAMPLE_RATE, Heard, Warm, decode_request, encode
 
 NOISE_LEVEL: Final = 30.0
 """Standard deviation, in sample units, of the noise that is added to all input (-61 dBFS).
@@ -90,7 +90,7 @@ class Engine:
         self._noise = generator.normal(0, NOISE_LEVEL, MAX_MESSAGE // 2).astype(np.float32)
 
     def hear(self, pcm: bytes, grammar: Grammar) -> Heard:
-        """What is said in `pcm`."""
+        """Return what is said in `pcm`."""
         audio = self._with_noise(pcm)
         fit = self._fit(audio, grammar) if len(pcm) / 2 / SAMPLE_RATE <= MAX_KNOWN_SECONDS else None
         if fit is not None and fit.mean >= SURE_MEAN and fit.worst_word >= SURE_WORST_WORD:

@@ -1,4 +1,4 @@
-"""One reply of the assistant's, from the end of the user's turn to the end of playback."""
+"""One reply of the assistant, from the end of the user's turn to the end of playback."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ import anyio
 if TYPE_CHECKING:
     from speko_anyio.protocol.commands import ToolResult
 
-    from .hearing import Turn
+    from .transcriber import HeardTurn
 
 LEAD: Final = 0.4
 """Seconds of audio that is sent ahead of playback, at most: what a client drops when it is interrupted."""
 
 
 class Reply:
-    """What the reader of commands and the responder share about a reply. Nothing here awaits a send.
+    """What the reader of commands and the responder share about a reply; nothing here awaits a send.
 
     Args:
         turn: the turn it answers; None when the client ended a turn in which nobody talked.
         utterance: the turn's audio.
     """
 
-    def __init__(self, turn: Turn | None, utterance: bytes) -> None:
+    def __init__(self, turn: HeardTurn | None, utterance: bytes) -> None:
         self.turn = turn
         self.utterance = utterance
         self.stopped = False
-        self.interruption_told = False
+        self.interruption_sent = False
         self.sent_bytes = 0
         self._outputs: dict[str, str | None] = {}
         self._changed = anyio.Event()
         self._playing_since: float | None = None
 
     def stop(self) -> None:
-        """The user cut in: nothing more of it may be sent."""
+        """Stop it, since the user interrupted: nothing more of it may be sent."""
         self.stopped = True
         self._changed.set()
 
     def expect(self, call_id: str) -> None:
-        """A tool's result is awaited."""
+        """Expect the result of a tool call."""
         self._outputs[call_id] = None
 
     def take_result(self, result: ToolResult) -> None:
-        """A tool's result has come; one that this reply does not await is moot."""
+        """Take a tool's result; ignore one that this reply does not expect."""
         if result.call_id in self._outputs:
             self._outputs[result.call_id] = result.output
             self._changed.set()
 
     async def wait_results(self, seconds: float) -> dict[str, str | None]:
-        """The outputs by call id, once all have come, the reply is stopped, or `seconds` have passed."""
+        """Return the outputs by call id, once all are there, it is stopped, or `seconds` have passed."""
         with anyio.move_on_after(seconds):
             while not self.stopped and None in self._outputs.values():
                 await self._wait_change()
         return self._outputs
 
     async def wait_room(self, sent_seconds: float) -> bool:
-        """Wait until at most `LEAD` of `sent_seconds` is ahead of playback; False when it was stopped."""
+        """Wait until at most `LEAD` of `sent_seconds` is ahead of playback; return False if stopped."""
         await self._wait_until(self._playback_start() + sent_seconds - LEAD)
         return not self.stopped
 

@@ -1,2 +1,1 @@
-"""The steps that made the database what it is: Alembic's, one module each in ``versions``, never changed once
-released."""
+"""Alembic's migrations of the database, one module each in ``versions``, never changed once released."""

@@ -1,4 +1,4 @@
-"""How Alembic runs the steps: on the connection, and in the transaction, that `store.migrate` has."""
+"""Runs Alembic's migrations on the connection, and in the transaction, of `store.migrate`."""
 
 from __future__ import annotations
 

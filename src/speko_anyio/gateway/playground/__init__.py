@@ -40,7 +40,7 @@ _HEADERS: Final = {
 
 
 def playground_routes(providers: Collection[str]) -> list[Route]:
-    """The page at ``/``, its files, and what it has to know of the gateway, under ``/playground/``."""
+    """Return the routes of the page at ``/`` and of its files under ``/playground/``."""
     about = msgspec.json.encode({"version": __version__, "providers": sorted(providers)})
     routes = [Route("/playground/about.json", _answer(about, "application/json"), methods=["GET"])]
     for file in files(__name__).iterdir():

@@ -1,4 +1,4 @@
-"""What the gateway asks of a store, and how a store says no."""
+"""The interface of a store, and its errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StoreFullError(SpekoError):
 
 
 class KeyNotFoundError(SpekoError):
-    """There is no such key."""
+    """The key is unknown."""
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"there is no API key {key_id}; `speko-anyio keys list` shows the existing ones")
@@ -89,51 +89,57 @@ class SessionStore(Protocol):
     ) -> SessionRecord:
         """Keep `record`; or, when `idempotency` was seen with the same request, return the record it made.
 
-        What is returned has a shorter TTL when the key has no more minutes than that left.
+        The result has a shorter TTL if the key has fewer minutes left.
 
-        Raises `IdempotencyError` when it was seen with another one, `LimitError` when the key has used what
-        `limits` allow, `StoreFullError` when nothing fits.
+        Raises `IdempotencyError` if it was seen with another request, `LimitError` if the key has used what
+        `limits` allow, `StoreFullError` if there is no room.
         """
         ...
 
     async def claim(
         self, session_id: str, token_id: str, *, node_id: str, lease: float, now: float
     ) -> SessionRecord | Refused:
-        """Take the session for `lease` seconds: of all the calls for one record, ever and on any node, one
-        gets it."""
+        """Take the session for `lease` seconds.
+
+        Of all the calls for one record, ever and on any node, one gets it.
+        """
         ...
 
     async def renew(self, session_ids: Collection[str], *, node_id: str, lease: float, now: float) -> None:
-        """The node still serves these: their leases last `lease` seconds from `now`. One that was swept
-        meanwhile lives again."""
+        """Extend the leases of these sessions of the node to `lease` seconds from `now`.
+
+        A session that was swept meanwhile lives again.
+        """
         ...
 
     async def sweep(self, *, now: float) -> Sequence[str]:
-        """End the sessions whose lease ran out, as of that moment; their ids."""
+        """End the sessions whose lease ran out, as of that moment; return their ids."""
         ...
 
     async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
-        """The claimed session is over. Counts also when it was swept before, else only once."""
+        """Record the end of a claimed session: only once, except that it replaces what `sweep` recorded."""
         ...
 
     async def get(self, session_id: str, *, key_id: str | None = None) -> SessionHistory | None:
-        """The session, if it is known and, unless `key_id` is None, was minted with that key."""
+        """Return the session, if it is known and, unless `key_id` is None, was minted with that key."""
         ...
 
     async def transcript(self, session_id: str) -> Sequence[TranscriptLine]:
-        """What is stored of what was said, in order."""
+        """Return the stored lines of what was said, in order."""
         ...
 
     async def sessions(self, query: SessionQuery, *, now: float) -> Sequence[SessionHistory]:
-        """The sessions that `query` asks for, newest first; of the same moment, by their ids downwards."""
+        """Return the sessions that `query` asks for, newest first; of the same moment, by descending id."""
         ...
 
     async def purge(
         self, *, transcripts_before: float | None, records_before: float | None, now: float
     ) -> bool:
-        """Remove what nobody needs: transcript lines older than that (None: none of them), the sessions that
-        were minted before that (None: none) and can't be, or come, alive, with all that is known of them, and
-        what makes mints repeatable, once expired. A bounded amount at a time; True when there may be more."""
+        """Remove a bounded amount of what nobody needs; return True if there may be more.
+
+        That is transcript lines from before `transcripts_before`; sessions that were minted before
+        `records_before` and are over, with their transcripts; and expired idempotency keys. None keeps all.
+        """
         ...
 
     async def add_key(self, key: StoredKey) -> None:
@@ -141,14 +147,16 @@ class SessionStore(Protocol):
         ...
 
     async def find_keys(self, key_ids: Collection[str]) -> Sequence[StoredKey]:
-        """Those of the keys with these ids that there are, revoked or not, in any order."""
+        """Find the keys with these ids, revoked or not, in any order; ignore unknown ids."""
         ...
 
     async def keys(self) -> Sequence[StoredKey]:
-        """All keys, oldest first, revoked or not."""
+        """Return all keys, oldest first, revoked or not."""
         ...
 
     async def revoke_key(self, key_id: str, *, now: float) -> StoredKey:
-        """The key mints and reads nothing from now on. What it minted is not let in any more; sessions that
-        live go on. Raises `KeyNotFoundError`."""
+        """Revoke a key: it mints and reads nothing from now on.
+
+        Sessions that it minted can't be opened any more; open ones continue. Raises `KeyNotFoundError`.
+        """
         ...

@@ -51,14 +51,14 @@ _POSTGRES_LIMITS: Final = "SELECT " + ", ".join(
 start-up, and may switch connections between transactions."""
 
 _RETRY: Final = 0.02
-"""Seconds between two tries of what SQLite does not wait for by itself."""
+"""Seconds between two tries at a lock that SQLite does not wait for by itself."""
 
 _LOCAL_FILE: Final = 0o600
 """Who may read the file: only its owner. It holds what people say, and the hashes of the keys."""
 
 
 class BusyError(StoreError):
-    """Somebody else has had the SQLite file to themselves for `PATIENCE` seconds."""
+    """Another process has locked the SQLite file for `PATIENCE` seconds."""
 
 
 class Database:
@@ -143,11 +143,11 @@ class Database:
 
     @property
     def file(self) -> Path | None:
-        """The SQLite file, which need not be there yet; None for another database."""
+        """The SQLite file, which may not exist yet; None for another database."""
         return Path(self.url.database) if self.is_sqlite and self.url.database else None
 
     def make_file(self) -> None:
-        """Make the SQLite file and its folder, for its owner only; nothing for another database."""
+        """Make the SQLite file and its folder, for its owner only; do nothing for another database."""
         path = self.file
         if path is None:
             return
@@ -179,7 +179,7 @@ def _url(text: str) -> URL:
 def _unknown_url() -> StoreError:
     # It is not shown: a password may be in it.
     return StoreError(
-        "the database's URL is none that is known; give sqlite:///path or postgresql://user:password@host/name"
+        "unknown kind of database URL; give sqlite:///path or postgresql://user:password@host/name"
     )
 
 
@@ -222,6 +222,6 @@ def _is_busy(error: BaseException | None) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """The driver's own words, in one line, without the statement."""
+    """Return the driver's own message in one line, without the statement."""
     original = getattr(error, "orig", None)
     return " ".join(str(error if original is None else original).split())

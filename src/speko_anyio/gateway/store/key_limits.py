@@ -1,4 +1,4 @@
-"""Whether a key may have one more session: pure, the same for every store."""
+"""Whether the limits of a key allow one more session: pure, the same for every store."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MINUTE: Final = 60
 DAY: Final = 86_400
 
 BUSY_RETRY: Final = 5
-"""Seconds after which to ask again for what becomes free when a session ends: nobody knows when that is."""
+"""Seconds after which a client may try again, when nobody knows when there will be room."""
 
 
 class KeyUse(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key has used; a store fills in what its limits ask for."""
+    """What a key has used; a store fills in only what its limits need."""
 
     nth_newest_mint: float | None = None
-    """When the session was minted that is as many mints ago as a minute may have; None: there were fewer."""
+    """Time of the mint that is as many mints ago as a minute may have; None if there were fewer."""
     open_sessions: int = 0
     """Sessions that live, or can still be opened."""
     spent_seconds: float = 0.0
@@ -31,13 +31,15 @@ class KeyUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def day_start(now: float) -> float:
-    """When the day of UTC began."""
+    """Return when the day of UTC began."""
     return now - now % DAY
 
 
 def granted_ttl(limits: KeyLimits, use: KeyUse, *, ttl: int, now: float) -> int:
-    """Seconds that one more session may last: `ttl`, or what the day has left; `LimitError` when none is
-    allowed."""
+    """Return the seconds that one more session may last: `ttl`, or what is left of the day.
+
+    Raises `LimitError` if none is allowed.
+    """
     if limits.mints_per_minute is not None and use.nth_newest_mint is not None:
         wait = use.nth_newest_mint + MINUTE - now
         if wait > 0:

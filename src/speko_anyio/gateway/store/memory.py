@@ -1,4 +1,4 @@
-"""`MemoryStore`: the records of one process, for programs that have their gateway inside, and for tests."""
+"""`MemoryStore`: the records of one process, for programs that embed their gateway, and for tests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import msgspec
 from .contract import IdempotencyError, KeyNotFoundError, Refused, StoreFullError
 from .key_limits import KeyUse, day_start, granted_ttl
 from .records import (
-    CLOSED_BY,
-    LOST_CODE,
-    LOST_REASON,
     NO_LIMITS,
+    NODE_LOST,
     Idempotency,
     KeyLimits,
     SessionHistory,
@@ -24,6 +22,7 @@ from .records import (
     SessionRecord,
     StoredKey,
     TranscriptLine,
+    closing_fields,
 )
 
 MAX_RECORDS: Final = 100_000
@@ -86,13 +85,13 @@ class _Entry:
         return 0.0 if started is None or ended is None else max(0.0, ended - started)
 
     def open(self, now: float) -> bool:
-        """Whether it lives, or may still."""
+        """Return whether it lives, or still may."""
         if self.life.started_at is None:
             return self.expires_at > now
         return self.life.ended_at is None
 
     def end(self, **how: Any) -> None:
-        """It is over; `how` are fields of `SessionLife`."""
+        """End it; `how` are fields of `SessionLife`."""
         self.life = msgspec.structs.replace(self.life, **how)
 
     @property
@@ -101,7 +100,7 @@ class _Entry:
 
     @property
     def position(self) -> tuple[float, str]:
-        """Where it stands in a list."""
+        """Its position in a list."""
         return self.created_at, self.session_id
 
 
@@ -202,12 +201,7 @@ class MemoryStore:
             if entry.life.started_at is not None and entry.open(now) and entry.lease_expires_at <= now
         ]
         for entry in lost:
-            entry.end(
-                ended_at=entry.lease_expires_at,
-                close_code=LOST_CODE,
-                close_reason=LOST_REASON,
-                closed_by="sweeper",
-            )
+            entry.end(ended_at=entry.lease_expires_at, **NODE_LOST)
             self._is_over(entry, now)
         return [entry.session_id for entry in lost]
 
@@ -217,14 +211,8 @@ class MemoryStore:
             return
         if entry.life.ended_at is not None and entry.life.closed_by != "sweeper":
             return
-        close = outcome.close
-        entry.end(
-            ended_at=now,
-            close_code=close and close.code,
-            close_reason=close and close.reason,
-            closed_by=close and CLOSED_BY[close.initiated_by],
-            outcome=msgspec.structs.replace(outcome, close=None, transcript=()),
-        )
+        used = msgspec.structs.replace(outcome, close=None, transcript=())
+        entry.end(ended_at=now, **closing_fields(outcome.close), outcome=used)
         self._keep_transcript(entry, outcome.transcript)
         self._is_over(entry, now)
         while self._bytes > self._max_bytes:
@@ -301,7 +289,7 @@ class MemoryStore:
             self._past[entry.session_id] = entry
 
     def _make_room(self, size: int) -> None:
-        """Forget what is past until one more record of `size` bytes fits; `StoreFullError` when it can't."""
+        """Forget the oldest until a record of `size` bytes fits; raise `StoreFullError` if nothing is old."""
         while len(self._entries) >= self._max_records or self._bytes + size > self._max_bytes:
             if not self._forget_oldest():
                 raise StoreFullError("the gateway holds as many sessions as it may; try again in a minute")

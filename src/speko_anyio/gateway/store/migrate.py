@@ -23,7 +23,7 @@ _LOCK: Final = 0x5BE_C0DB
 
 
 def migrate(connection: Connection) -> None:
-    """Make the tables, or bring them up to date; `StoreError` when a newer version has been here."""
+    """Make the tables, or bring them up to date; raise `StoreError` if a newer version has used them."""
     if connection.dialect.name == "postgresql":
         # Whoever waits here waits for another's migration, and large tables take their time.
         connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -41,7 +41,7 @@ def migrate(connection: Connection) -> None:
 
 
 def check_schema(connection: Connection) -> None:
-    """`StoreError` unless the tables are those of this version: `OldTablesError` when `migrate` helps."""
+    """Raise `StoreError` unless the tables are those of this version, `OldTablesError` if `migrate` helps."""
     scripts = ScriptDirectory.from_config(_config())
     current = MigrationContext.configure(connection).get_current_revision()
     if current == scripts.get_current_head():

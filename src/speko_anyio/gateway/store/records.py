@@ -1,8 +1,9 @@
-"""What is kept of a session and of a key: plain data. Times are seconds since the epoch."""
+"""The records of sessions and of keys: plain data. Times are seconds since the epoch."""
 
 from __future__ import annotations
 
 import enum
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -12,22 +13,39 @@ from speko_anyio.protocol.frames import Close, Initiator, Role
 from speko_anyio.protocol.mint import SessionConfig
 
 Scope: TypeAlias = Literal["mint", "read", "admin"]
-"""What a key may do: mint sessions, read the records of its own ones, read everybody's."""
+"""The rights of a key: mint sessions, read the records of its own, read everybody's."""
 
 SCOPES: Final[tuple[Scope, ...]] = ("mint", "read", "admin")
 
 ClosedBy: TypeAlias = Literal["client", "gateway", "transport", "sweeper"]
 """Who ended a session; the sweeper ends those whose node is lost."""
 
-CLOSED_BY: Final[dict[Initiator, ClosedBy]] = {
+_CLOSED_BY: Final[dict[Initiator, ClosedBy]] = {
     "local": "gateway",
     "remote": "client",
     "transport": "transport",
 }
 
-LOST_CODE: Final = close_codes.ABNORMAL
-LOST_REASON: Final = "node lost"
-"""How a session ends whose node stopped renewing its lease."""
+NODE_LOST: Final[dict[str, Any]] = {
+    "close_code": close_codes.ABNORMAL,
+    "close_reason": "node lost",
+    "closed_by": "sweeper",
+}
+"""The fields of `SessionLife` for a session whose node stopped renewing its lease."""
+
+
+def closing_fields(close: Close | None) -> dict[str, Any]:
+    """Return the fields of `SessionLife` that tell how a session was closed."""
+    return {
+        "close_code": close and close.code,
+        "close_reason": close and close.reason,
+        "closed_by": close and _CLOSED_BY[close.initiated_by],
+    }
+
+
+def iso_time(seconds: float, timespec: str = "milliseconds") -> str:
+    """Return a time as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +64,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """What makes the repetition of a mint the same mint."""
+    """Identifies the repetition of a mint."""
 
     key_id: str
     """Which API key minted: another one's repetition is another mint."""
@@ -72,7 +90,7 @@ NO_LIMITS: Final = KeyLimits()
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key as it is kept: not the key."""
+    """The record of an API key, which does not hold the key."""
 
     key_id: str
     name: str
@@ -126,7 +144,7 @@ class Status(enum.Enum):
 
 
 class SessionLife(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a session after its mint."""
+    """The life of a session after its mint."""
 
     started_at: float | None = None
     node_id: str | None = None
@@ -136,7 +154,7 @@ class SessionLife(msgspec.Struct, frozen=True, kw_only=True):
     close_reason: str | None = None
     closed_by: ClosedBy | None = None
     outcome: SessionOutcome = SessionOutcome()
-    """All but its `close`, which the fields above tell, and the transcript, which is asked for by itself."""
+    """Without its `close`, which is in the fields above, and the transcript, which is read separately."""
 
 
 class SessionHistory(msgspec.Struct, frozen=True):
@@ -146,7 +164,7 @@ class SessionHistory(msgspec.Struct, frozen=True):
     life: SessionLife
 
     def status(self, now: float) -> Status:
-        """Where it is in its life at `now`."""
+        """Return where it is in its life at `now`."""
         if self.life.ended_at is not None:
             return Status.ENDED
         if self.life.started_at is not None:
@@ -166,4 +184,4 @@ class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
     created_until: float | None = None
     """Before this."""
     after: tuple[float, str] | None = None
-    """What the page before ended with: `created_at` and `session_id`."""
+    """The end of the page before: `created_at` and `session_id`."""

@@ -39,10 +39,8 @@ from .database import BusyError, Database
 from .key_limits import DAY, KeyUse, day_start, granted_ttl
 from .migrate import check_schema, migrate
 from .records import (
-    CLOSED_BY,
-    LOST_CODE,
-    LOST_REASON,
     NO_LIMITS,
+    NODE_LOST,
     Idempotency,
     KeyLimits,
     SessionHistory,
@@ -53,8 +51,19 @@ from .records import (
     StoredKey,
     TranscriptLine,
 )
-from .rows import history_of, key_of, record_of, row_of, storable
-from .tables import IDEMPOTENCY, KEYS, SESSIONS, TRANSCRIPTS
+from .tables import (
+    IDEMPOTENCY,
+    KEYS,
+    SESSIONS,
+    TRANSCRIPTS,
+    ending_columns,
+    history_of,
+    key_of,
+    key_row,
+    record_of,
+    session_row,
+    storable,
+)
 
 logger: Final = logging.getLogger(__name__)
 
@@ -71,6 +80,9 @@ RENEW_BATCH: Final = 500
 """Sessions that one statement renews."""
 
 _S: Final = SESSIONS.c
+
+_ALIVE: Final = or_(_S.ended_at.is_(None), _S.closed_by == "sweeper")
+"""A session whose end the sweeper recorded may still live: its node was only too slow."""
 
 
 class SQLStore:
@@ -92,12 +104,12 @@ class SQLStore:
 
     @property
     def url(self) -> str:
-        """Where it is; a password is not shown."""
+        """The URL, without its password."""
         return self._database.shown_url
 
     @property
     def file(self) -> Path | None:
-        """The SQLite file, which need not be there yet; None for another database."""
+        """The SQLite file, which may not exist yet; None for another database."""
         return self._database.file
 
     async def __aenter__(self) -> Self:
@@ -117,7 +129,7 @@ class SQLStore:
         self._database.close()
 
     async def migrate(self) -> None:
-        """Bring the tables up to date; make them, and a SQLite file, where there are none.
+        """Bring the tables up to date; make missing ones, and a missing SQLite file.
 
         The store need not be entered, and no connection is left open.
         """
@@ -128,7 +140,7 @@ class SQLStore:
             self._database.close()
 
     async def _start(self, work: Callable[[Connection], None]) -> None:
-        """Do `work`, when the nodes that start at the same time have done theirs.
+        """Do `work` after the nodes that start at the same time have done theirs.
 
         PostgreSQL lets them wait for each other by itself, see `migrate`.
         """
@@ -163,7 +175,7 @@ class SQLStore:
                 use = _use(connection, record.key_id, limits, now)
                 ttl = granted_ttl(limits, use, ttl=record.ttl_seconds, now=now)
                 kept = msgspec.structs.replace(record, ttl_seconds=ttl)
-            connection.execute(insert(SESSIONS).values(row_of(kept)))
+            connection.execute(insert(SESSIONS).values(session_row(kept)))
             if idempotency is not None:
                 _keep_same(connection, idempotency, kept)
             return kept
@@ -197,19 +209,14 @@ class SQLStore:
 
     async def renew(self, session_ids: Collection[str], *, node_id: str, lease: float, now: float) -> None:
         ids = sorted(session_ids)
-        alive = or_(_S.ended_at.is_(None), _S.closed_by == "sweeper")
-        values = {
-            "lease_expires_at": now + lease,
-            "ended_at": None,
-            "close_code": None,
-            "close_reason": None,
-            "closed_by": None,
-        }
+        values = {"lease_expires_at": now + lease, "ended_at": None} | dict.fromkeys(NODE_LOST)
 
         def work(connection: Connection) -> None:
             for start in range(0, len(ids), RENEW_BATCH):
                 these = _S.session_id.in_(ids[start : start + RENEW_BATCH])
-                connection.execute(update(SESSIONS).where(these, _S.node_id == node_id, alive).values(values))
+                connection.execute(
+                    update(SESSIONS).where(these, _S.node_id == node_id, _ALIVE).values(values)
+                )
 
         if ids:
             await self._database.run(work)
@@ -219,35 +226,16 @@ class SQLStore:
         end = (
             update(SESSIONS)
             .where(lost)
-            .values(
-                ended_at=_S.lease_expires_at,
-                close_code=LOST_CODE,
-                close_reason=LOST_REASON,
-                closed_by="sweeper",
-            )
+            .values(ended_at=_S.lease_expires_at, **NODE_LOST)
             .returning(_S.session_id)
         )
         return await self._database.run(lambda connection: list(connection.execute(end).scalars()))
 
     async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
-        close = outcome.close
-        values = {
-            "ended_at": now,
-            "close_code": close and close.code,
-            "close_reason": close and storable(close.reason),
-            "closed_by": close and CLOSED_BY[close.initiated_by],
-            "input_audio_seconds": outcome.input_audio_seconds,
-            "output_audio_seconds": outcome.output_audio_seconds,
-            "input_audio_tokens": outcome.input_audio_tokens,
-            "output_audio_tokens": outcome.output_audio_tokens,
-            "time_to_first_audio": outcome.time_to_first_audio,
-            "tool_calls": msgspec.json.encode(outcome.tool_calls).decode(),
-        }
-        alive = or_(_S.ended_at.is_(None), _S.closed_by == "sweeper")
         end = (
             update(SESSIONS)
-            .where(_S.session_id == session_id, _S.started_at.is_not(None), alive)
-            .values(values)
+            .where(_S.session_id == session_id, _S.started_at.is_not(None), _ALIVE)
+            .values(ended_at=now, **ending_columns(outcome))
         )
         lines = [
             {"session_id": session_id, "role": line.role, "text": storable(line.text), "at": line.at}
@@ -322,20 +310,7 @@ class SQLStore:
     # Keys
 
     async def add_key(self, key: StoredKey) -> None:
-        values = {
-            "key_id": key.key_id,
-            "name": storable(key.name),
-            "digest": key.digest,
-            "scopes": ",".join(key.scopes),
-            **msgspec.structs.asdict(key.limits),
-            "created_at": key.created_at,
-            "revoked_at": key.revoked_at,
-        }
-
-        def work(connection: Connection) -> None:
-            connection.execute(insert(KEYS).values(values))
-
-        await self._database.run(work)
+        await self._database.run(lambda connection: connection.execute(insert(KEYS).values(key_row(key))))
 
     async def find_keys(self, key_ids: Collection[str]) -> Sequence[StoredKey]:
         return await self._keys(KEYS.c.key_id.in_(key_ids))
@@ -361,7 +336,7 @@ class SQLStore:
 
 
 def _lock_key(connection: Connection, key_id: str) -> None:
-    """Until the transaction ends nobody else counts what this key has used."""
+    """Keep others from counting what this key has used, until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key_id, 0))))
 
@@ -395,18 +370,18 @@ def _keep_same(connection: Connection, idempotency: Idempotency, record: Session
 
 
 def _some(rows: Rows) -> Rows:
-    """As many of `rows` as one purge removes, and none that another node is removing now."""
+    """Limit `rows` to what one purge removes, without any that another node is removing now."""
     return rows.limit(PURGE_BATCH).with_for_update(skip_locked=True)
 
 
 def _purge_lines(connection: Connection, which: ColumnElement[bool]) -> int:
-    """Remove lines of transcripts; how many."""
+    """Remove lines of transcripts; return how many."""
     some = _some(select(TRANSCRIPTS.c.id).where(which))
     return connection.execute(delete(TRANSCRIPTS).where(TRANSCRIPTS.c.id.in_(some))).rowcount
 
 
 def _purge_sessions(connection: Connection, before: float, now: float) -> tuple[int, int]:
-    """Remove sessions that are over, and their transcripts; how many lines and sessions."""
+    """Remove sessions that are over, and their transcripts; return how many lines and sessions."""
     over = and_(_S.token_expires_at <= now, or_(_S.started_at.is_(None), _S.ended_at.is_not(None)))
     # Their ids by themselves: for each statement there may be others.
     ids = list(connection.execute(_some(select(_S.session_id).where(_S.created_at < before, over))).scalars())

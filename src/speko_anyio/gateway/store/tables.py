@@ -1,14 +1,41 @@
-"""The tables as the code of today uses them. What a database has is made by ``gateway/migrations``.
+"""The tables as today's code uses them, and their rows as records.
 
-Times are seconds since the epoch, as `Double`: a record comes back as it was. What clients write is kept as
-JSON in text: PostgreSQL's own JSON types take no NUL, and nothing here looks inside.
+The steps in ``gateway/migrations`` make the tables of a database. Times are seconds since the epoch, as
+`Double`: a record comes back as it was. What clients write is kept as JSON in text: PostgreSQL's own JSON
+types take no NUL, and nothing here looks inside.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+)
+
+from speko_anyio.protocol.mint import SessionConfig
+
+from .records import (
+    SCOPES,
+    KeyLimits,
+    SessionHistory,
+    SessionLife,
+    SessionOutcome,
+    SessionRecord,
+    StoredKey,
+    closing_fields,
+)
 
 METADATA: Final = MetaData()
 
@@ -85,3 +112,82 @@ TRANSCRIPTS: Final = Table(
     Column("text", Text, nullable=False),
     Column("at", Double, nullable=False, index=True),
 )
+
+_CONFIG: Final = msgspec.json.Decoder(SessionConfig)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+_COUNTS: Final = msgspec.json.Decoder(dict[str, int])
+
+
+def session_row(record: SessionRecord) -> dict[str, Any]:
+    """Return the row of a session that was minted."""
+    metadata = record.metadata
+    return msgspec.structs.asdict(record) | {
+        "provider": record.config.provider,
+        "config": _json(record.config),
+        "metadata": None if metadata is None else _json(metadata),
+    }
+
+
+def ending_columns(outcome: SessionOutcome) -> dict[str, Any]:
+    """Return the columns that tell the end of a session, except the time."""
+    columns = msgspec.structs.asdict(outcome) | closing_fields(outcome.close)
+    del columns["close"], columns["transcript"]
+    if columns["close_reason"] is not None:
+        columns["close_reason"] = storable(columns["close_reason"])
+    columns["tool_calls"] = _json(outcome.tool_calls)
+    return columns
+
+
+def record_of(row: Row[Any]) -> SessionRecord:
+    """Return what was minted, from a session's row."""
+    metadata = row._mapping["metadata"]
+    return SessionRecord(
+        **_fields(SessionRecord, row)
+        | {
+            "config": _CONFIG.decode(row.config),
+            "metadata": None if metadata is None else _OBJECT.decode(metadata),
+        }
+    )
+
+
+def history_of(row: Row[Any]) -> SessionHistory:
+    """Return everything in a session's row; what it used is known once it has ended."""
+    outcome = SessionOutcome()
+    if row.tool_calls is not None:
+        counts = {"tool_calls": _COUNTS.decode(row.tool_calls)}
+        outcome = SessionOutcome(**_fields(SessionOutcome, row) | counts)
+    return SessionHistory(record_of(row), SessionLife(**_fields(SessionLife, row), outcome=outcome))
+
+
+def key_row(key: StoredKey) -> dict[str, Any]:
+    """Return the row of a key."""
+    row = msgspec.structs.asdict(key) | msgspec.structs.asdict(key.limits)
+    del row["limits"]
+    return row | {"name": storable(key.name), "scopes": ",".join(key.scopes)}
+
+
+def key_of(row: Row[Any]) -> StoredKey:
+    """Return the key of a row, without scopes that this version does not know."""
+    kept = row.scopes.split(",")
+    return StoredKey(
+        **_fields(StoredKey, row)
+        | {
+            "digest": bytes(row.digest),
+            "scopes": tuple(scope for scope in SCOPES if scope in kept),
+            "limits": KeyLimits(**_fields(KeyLimits, row)),
+        }
+    )
+
+
+def storable(text: str) -> str:
+    """Return `text` as every database takes it: without NUL (PostgreSQL) and halves of surrogate pairs."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _fields(kind: type[msgspec.Struct], row: Row[Any]) -> dict[str, Any]:
+    # Not validated: a newer version may have written values that this one does not know.
+    return {name: row._mapping[name] for name in kind.__struct_fields__ if name in row._mapping}
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 
 from speko_anyio._extras import install_extra
 from speko_anyio.audio import pcm
-from speko_anyio.gateway.local import speech
-from speko_anyio.gateway.local.speech import MAX_TEXT, UnknownVoiceError, pieces, speak_to_pcm, synthesizer
+from speko_anyio.gateway.local import synthesizer as module
+from speko_anyio.gateway.local.synthesizer import (
+    MAX_TEXT,
+    UnknownVoiceError,
+    pieces,
+    speak_to_pcm,
+    synthesizer,
+)
 
 
 @given(st.text(max_size=1000))
@@ -49,7 +55,7 @@ def test_unknown_voices_are_refused(voice: str) -> None:
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech, "_created", [])
+    monkeypatch.setattr(module, "_created", [])
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(ImportError, match=re.escape(install_extra("local"))):
         speak_to_pcm("hello", 16_000)

@@ -1,4 +1,4 @@
-"""What the user says, as text: partial transcripts while they talk, and the final one of each turn."""
+"""Transcripts of the user's speech: partial ones while they talk, and the final one of each turn."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .recognizer import RecognizerError
 if TYPE_CHECKING:
     from .grammar import Grammar
     from .recognizer import Recognizer
-    from .session import VoiceSession
+    from .voice import VoiceSession
 
 
-class Turn:
-    """What is known of one turn of the user's."""
+class HeardTurn:
+    """The transcript of one turn of the user, as far as it is known."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -26,23 +26,23 @@ class Turn:
         self.shown = ""
 
 
-class Hearing:
-    """Recognises what was said so far ahead of the end of the turn, so that the final costs nothing then."""
+class Transcriber:
+    """Recognises speech before the turn ends, so that the final transcript costs no time then."""
 
     def __init__(self, session: VoiceSession, recognizer: Recognizer, grammar: Grammar) -> None:
         self._session = session
         self._recognizer = recognizer
         self._grammar = grammar
-        self._suggested: tuple[Turn, bytes] | None = None
+        self._suggested: tuple[HeardTurn, bytes] | None = None
         self._suggestion = anyio.Event()
 
-    def suggest(self, turn: Turn, utterance: bytes) -> None:
-        """`utterance` is what was said so far: recognise it when there is time. The newest counts."""
+    def suggest(self, turn: HeardTurn, utterance: bytes) -> None:
+        """Recognise `utterance`, the turn so far, when there is time; a newer one replaces it."""
         self._suggested = (turn, utterance)
         self._suggestion.set()
 
     async def run(self) -> None:
-        """Recognise what is suggested and send it as partial transcripts, until cancelled."""
+        """Recognise what was suggested and send it as partial transcripts, until cancelled."""
         while True:
             await self._suggestion.wait()
             self._suggestion = anyio.Event()
@@ -50,15 +50,15 @@ class Hearing:
             if self._suggested is not None and self._recognizer.idle:
                 await self._recognise(*self._suggested)
 
-    async def finish(self, turn: Turn, utterance: bytes) -> str:
-        """The final text of a turn. Raises RecognizerError."""
+    async def finish(self, turn: HeardTurn, utterance: bytes) -> str:
+        """Return the final text of a turn; raise `RecognizerError` if it can't be recognised."""
         if turn.recognising == utterance:
             await turn.recognised.wait()
         if turn.result is not None and turn.result[0] == utterance:
             return turn.result[1]
         return (await self._recognizer.hear(utterance, self._grammar)).text
 
-    async def _recognise(self, turn: Turn, utterance: bytes) -> None:
+    async def _recognise(self, turn: HeardTurn, utterance: bytes) -> None:
         if turn.closed:
             return
         turn.recognising = utterance

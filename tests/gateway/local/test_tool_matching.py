@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from speko_anyio.gateway.local.grammar import Grammar
-from speko_anyio.gateway.local.tools import (
+from speko_anyio.gateway.local.tool_matching import (
     MAX_ASKS,
     MAX_CALLS,
     MAX_SLOT_VALUES,
@@ -15,25 +15,26 @@ from speko_anyio.gateway.local.tools import (
     MAX_VALUES,
     PLACES,
     PlannedCall,
-    Toolbox,
+    ToolMatcher,
     words,
 )
-from tests.gateway.local.fake_session import FakeTool
+from speko_anyio.protocol.mint import ToolSpec
+from tests.gateway.local.fake_session import make_tool
 
 
-def tool(name: str, description: str = "", required: tuple[str, ...] = (), **properties: Any) -> FakeTool:
-    return FakeTool(name, description, {"properties": properties, "required": list(required)})
+def tool(name: str, description: str = "", required: tuple[str, ...] = (), **properties: Any) -> ToolSpec:
+    return make_tool(name, description, {"properties": properties, "required": list(required)})
 
 
-def plan_calls(heard: str, offered: Sequence[FakeTool]) -> list[PlannedCall]:
-    return Toolbox(offered).plan_calls(heard)
+def plan_calls(heard: str, offered: Sequence[ToolSpec]) -> list[PlannedCall]:
+    return ToolMatcher(offered).plan_calls(heard)
 
 
-def tool_grammar(offered: Sequence[FakeTool]) -> Grammar:
-    return Toolbox(offered).grammar()
+def tool_grammar(offered: Sequence[ToolSpec]) -> Grammar:
+    return ToolMatcher(offered).grammar()
 
 
-def arguments(heard: str, offered: FakeTool) -> dict[str, Any]:
+def arguments(heard: str, offered: ToolSpec) -> dict[str, Any]:
     (call,) = plan_calls(heard, [offered])
     return call.arguments
 
@@ -103,10 +104,10 @@ def test_types_that_speech_cannot_give_are_missing_when_required() -> None:
 
 @pytest.mark.parametrize("parameters", [{}, {"properties": 1}, {"properties": {"a": 1}, "required": None}])
 def test_odd_schemas_do_no_harm(parameters: dict[str, Any]) -> None:
-    assert plan_calls("weather", [FakeTool("get_weather", "", parameters)]) == [
+    assert plan_calls("weather", [make_tool("get_weather", "", parameters)]) == [
         PlannedCall("get_weather", {}, ())
     ]
-    assert tool_grammar([FakeTool("get_weather", "", parameters)]).templates == ("<ask>",)
+    assert tool_grammar([make_tool("get_weather", "", parameters)]).templates == ("<ask>",)
 
 
 def test_the_grammar_expects_places_and_enum_values() -> None:
@@ -139,7 +140,7 @@ def test_sloppy_properties_are_understood(schema: dict[str, Any], value: str) ->
 
 @pytest.mark.parametrize("required", [None, 5, "x", {"x": 1}])
 def test_a_required_that_is_no_list_requires_nothing(required: object) -> None:
-    offered = FakeTool("get_weather", "", {"properties": {"x": {"type": "integer"}}, "required": required})
+    offered = make_tool("get_weather", "", {"properties": {"x": {"type": "integer"}}, "required": required})
     assert plan_calls("weather", [offered]) == [PlannedCall("get_weather", {}, ())]
 
 

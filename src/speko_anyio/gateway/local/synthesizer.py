@@ -61,14 +61,14 @@ class Synthesizer:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def check_voice(self, voice: str) -> None:
-        """UnknownVoiceError when espeak-ng has no `voice`."""
+        """Raise UnknownVoiceError if espeak-ng has no `voice`."""
         with self._lock:
             self._select(voice)
 
     def speak(self, text: str, *, voice: str = DEFAULT_VOICE, words_per_minute: int = 165) -> bytes:
-        """PCM16 mono at `sample_rate` of `text`; UnknownVoiceError when there is no such voice.
+        """Return `text` as PCM16 mono at `sample_rate`; raise UnknownVoiceError for an unknown voice.
 
-        The pitch flutters on from call to call: the same text is as long, but never the same samples.
+        The pitch flutters from call to call: the same text has the same length, but never the same samples.
         """
         with self._lock:
             self._select(voice)
@@ -97,7 +97,7 @@ _created: list[Synthesizer] = []
 
 
 def synthesizer() -> Synthesizer:
-    """The process's synthesizer, loaded at the first call (about 10 ms). Safe in any thread.
+    """Return the process's synthesizer, loaded at the first call (about 10 ms). Safe in any thread.
 
     Raises ImportError when `espeakng-loader` is not installed.
     """
@@ -108,14 +108,14 @@ def synthesizer() -> Synthesizer:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """`text`, cut at `MAX_TEXT`, in pieces of at most 200 characters that end with a sentence if possible."""
+    """Cut `text` at `MAX_TEXT`, and into pieces of up to 200 characters, if possible at a sentence's end."""
     for match in _SENTENCE.finditer(text[:MAX_TEXT]):
         if piece := match[0].strip():
             yield piece
 
 
 def speak_to_pcm(text: str, sample_rate: int, *, voice: str = DEFAULT_VOICE) -> bytes:
-    """PCM16 mono of `text`, spoken by espeak-ng's `voice`, at `sample_rate` samples a second.
+    """Speak `text` with espeak-ng's `voice`; return PCM16 mono at `sample_rate` samples a second.
 
     Blocks for about 1 ms a 20 characters: in async code, call it in a worker thread.
 

@@ -1,4 +1,4 @@
-"""Which of the client's tools a sentence asks for, and with which arguments. Words are matched, nothing more.
+"""Finds the tools that a sentence asks for, and their arguments, by matching words.
 
 A tool is asked for when every telling word of its name is heard (``get_weather``: "weather"; verbs such
 as *get* tell nothing), or else two telling words of its description. Arguments come from the sentence:
@@ -24,7 +24,7 @@ from .grammar import Grammar
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .session import ToolDeclaration
+    from speko_anyio.protocol.mint import ToolSpec
 
 MAX_CALLS: Final = 4
 """Tools called for one sentence."""
@@ -99,19 +99,19 @@ class PlannedCall(NamedTuple):
 
 
 def words(text: str) -> list[str]:
-    """The lower-case words of a sentence or an identifier (``getWeather_now``: get, weather, now)."""
+    """Return the lower-case words of a sentence or an identifier (``getWeather_now``: get, weather, now)."""
     spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text)
     return re.findall(r"[a-z0-9]+(?:'[a-z]+)?", spaced.lower())
 
 
-class Toolbox:
-    """The tools of one session, prepared for matching. Of a faulty JSON Schema only what is sound counts."""
+class ToolMatcher:
+    """The tools of one session, prepared for matching; the invalid parts of a JSON Schema are ignored."""
 
-    def __init__(self, tools: Sequence[ToolDeclaration]) -> None:
+    def __init__(self, tools: Sequence[ToolSpec]) -> None:
         self._tools = tuple(map(_Tool, tools))
 
     def plan_calls(self, heard: str) -> list[PlannedCall]:
-        """The calls that `heard` asks for: of tools matched by name if any, else the best by description."""
+        """Return the calls that `heard` asks for: of tools matched by name, else the best by description."""
         said = words(heard)
         unique = frozenset(said)
         by_name = [(tool, tool.subject) for tool in self._tools if tool.subject and tool.subject <= unique]
@@ -127,7 +127,7 @@ class Toolbox:
         return [best] if best is not None and len(best[1]) >= 2 else []
 
     def grammar(self) -> Grammar:
-        """What people say to ask for the tools, within the limits above, so that it can be expected.
+        """Return what people say to ask for the tools, within the limits above.
 
         Tools share the room in turns. What is left out may still be heard, by dictation.
         """
@@ -159,7 +159,7 @@ class _Ask(NamedTuple):
 class _Tool:
     """One tool, its schema reduced to what speech can give."""
 
-    def __init__(self, declared: ToolDeclaration) -> None:
+    def __init__(self, declared: ToolSpec) -> None:
         self._name = declared.name
         self._name_words = words(declared.name)
         self.subject = frozenset(self._name_words) - _VERBS - _FILLERS
@@ -180,7 +180,7 @@ class _Tool:
         """The distinct sets of values that are listened for."""
 
     def asks(self) -> Iterator[_Ask]:
-        """What people say to ask for it, the likeliest first."""
+        """Yield what people say to ask for it, the likeliest first."""
         name = [word for word in self._name_words if word.isalpha()]
         subject = " ".join(word for word in name if word not in _VERBS)
         if not subject or len(name) > MAX_PHRASE_WORDS:
@@ -191,7 +191,7 @@ class _Tool:
             yield _Ask(" ".join(name), self)
 
     def plan(self, said: list[str], subject: frozenset[str]) -> PlannedCall:
-        """The call of it that a sentence asks for, which was recognised by `subject`."""
+        """Return the call that a sentence asks for; `subject` is what it was recognised by."""
         arguments: dict[str, Any] = {}
         missing: list[str] = []
         about_tool = subject.union(self._name_words)
@@ -229,7 +229,7 @@ class _Property:
             self.expected = PLACES
 
     def heard(self, said: list[str], about_tool: frozenset[str]) -> Any:
-        """The value that a sentence gives, or None; `about_tool` are the words that name the tool."""
+        """Return the value that a sentence gives, or None; `about_tool` are the words that name the tool."""
         if self._values is not None:
             sentence = f" {' '.join(said)} "
             return next((value for phrase, value in self._values.items() if f" {phrase} " in sentence), None)

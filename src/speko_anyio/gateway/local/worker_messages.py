@@ -1,6 +1,6 @@
-"""What the gateway and a recogniser process say to each other over the process's pipes.
+"""The messages between the gateway and a recogniser process, over the process's pipes.
 
-Each message is msgpack behind its length, four bytes, big-endian. The process says `Warm` once,
+Each message is msgpack behind its length, four bytes, big-endian. The process sends `Warm` once,
 then one `Heard` for each `Hear`, in order.
 """
 
@@ -23,7 +23,7 @@ MAX_MESSAGE: Final = 4 * 1024 * 1024
 
 
 class Hear(msgspec.Struct, frozen=True, tag=True):
-    """Say what was said."""
+    """Asks what is said in some audio."""
 
     pcm: bytes
     """PCM16 mono at `SAMPLE_RATE`."""
@@ -51,6 +51,6 @@ decode_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Heard | W
 
 
 def encode(message: Hear | Reply) -> bytes:
-    """The message, ready to write."""
+    """Return the message, ready to write."""
     body = _encoder.encode(message)
     return HEADER.pack(len(body)) + body
