@@ -551,6 +551,38 @@ async def test_the_end_is_recorded_also_when_the_server_is_cancelled() -> None:
     assert [close and close.code for _, close in store.ended] == [1006]
 
 
+async def test_a_client_is_told_to_connect_again_when_the_server_is_cancelled() -> None:
+    store = SlowStore()
+    store.answer.set()
+    gateway = make_gateway(store=store)
+    sent: list[dict[str, Any]] = []
+    closing = anyio.Event()
+    says: list[dict[str, Any]] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.disconnect", "code": 1012, "reason": "the gateway is restarting"},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        if len(says) == 1:
+            await closing.wait()
+        return says.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "websocket.send":
+            tasks.cancel_scope.cancel()
+        if message["type"] == "websocket.close":
+            closing.set()
+
+    with anyio.fail_after(5):
+        async with gateway.running(), anyio.create_task_group() as tasks:
+            grant = await mint_in_memory(gateway)
+            scope = stream_scope(grant["sessionId"], grant["wsToken"])
+            tasks.start_soon(gateway.app, scope, receive, send)
+    assert sent[-1] == {"type": "websocket.close", "code": 1012, "reason": "the gateway is restarting"}
+    assert [close and close.code for _, close in store.ended] == [1012]
+
+
 @pytest.mark.parametrize("how", ["fails", "hangs"])
 async def test_a_store_that_can_not_record_the_end_is_logged(
     how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -40,7 +40,7 @@ _CLEANUP_TIMEOUT: Final = 2.0
 """Seconds that a cancelled handler may take to clean up before nobody waits for it any more."""
 
 _TELL_TIMEOUT: Final = 1.0
-"""Seconds that a client has to take the reason before its session is closed without one."""
+"""Seconds that a client has to take the reason before its session is closed without one, or ended."""
 
 _RECORD_TIMEOUT: Final = 2.0
 """Seconds that the store has to record a session's end."""
@@ -236,6 +236,11 @@ class Stream:
             else:
                 # `stop` began while the WebSocket was accepted, and may not have seen this session.
                 await session.close(close_codes.SERVICE_RESTART, STOP_REASON)
+        except anyio.get_cancelled_exc_class():
+            # By an ASGI server that stops at once: the client is still told to connect again.
+            with anyio.move_on_after(_TELL_TIMEOUT, shield=True):
+                await session.close(close_codes.SERVICE_RESTART, STOP_REASON)
+            raise
         finally:
             self._sessions.discard(session)
             if not self._sessions:
