@@ -8,7 +8,7 @@ import pytest
 
 from speko_anyio import _lazy, gateway
 from speko_anyio._extras import install_extra
-from speko_anyio.gateway import default_handlers, echo, handlers
+from speko_anyio.gateway import default_handlers, echo, session_handlers
 from tests.support.processes import run_python
 
 
@@ -61,7 +61,7 @@ def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.M
 
 
 def test_the_default_handlers_are_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "find_spec", lambda name: None)
+    monkeypatch.setattr(session_handlers, "find_spec", lambda name: None)
     assert default_handlers() == {"echo": echo}
 
 

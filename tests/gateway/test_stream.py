@@ -22,13 +22,13 @@ from speko_anyio.gateway import (
     StoreError,
     echo,
     running_gateway,
-    server,
     stream,
+    uvicorn_server,
 )
 from speko_anyio.gateway.mint_endpoint import MAX_BODY
 from speko_anyio.gateway.session import RECEIVE_BUFFER
+from speko_anyio.gateway.session_tokens import Claims, TokenSigner
 from speko_anyio.gateway.store import Refused
-from speko_anyio.gateway.tokens import Claims, TokenSigner
 from speko_anyio.protocol import (
     Audio,
     Close,
@@ -54,7 +54,7 @@ BROWSER = {"headers": (("Origin", "https://page.example"),)}
 @pytest.fixture(params=["websockets-sansio", "wsproto"])
 def each_implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run with either of uvicorn's WebSocket implementations that we may use."""
-    monkeypatch.setattr(server, "WEBSOCKETS", request.param)
+    monkeypatch.setattr(uvicorn_server, "WEBSOCKETS", request.param)
 
 
 # Admission

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers, echo
-from ..gateway.handlers import OWN_NAMES
+from ..gateway.session_handlers import OWN_NAMES
 from ..gateway.settings import Loaded, Settings, SettingsError, parse_handlers, read_settings
 from ..gateway.store.key_limits import DAY
 from .failures import USAGE, CommandError

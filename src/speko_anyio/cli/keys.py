@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from ..gateway import KeyLimits, SQLStore, StoredKey
 from ..gateway.api_keys import new_key
 from .gateway_options import database_store_of, settings_of
-from .output import check_output
+from .standard_streams import check_output
 
 
 async def keys(options: argparse.Namespace) -> None:

@@ -56,7 +56,7 @@ def _handler(name: str, target: str, reserved: Collection[str]) -> Handler:
         raise CommandError(f"the handler's name {name} is one of the gateway's own; choose another", USAGE)
     what = f"the handler {name}={target}"
     # Imported here: the tools of `talk` need nothing of the gateway.
-    from ..gateway.handlers import why_not_a_handler
+    from ..gateway.session_handlers import why_not_a_handler
 
     handler: Any = _load(target, what)
     why = why_not_a_handler(handler)

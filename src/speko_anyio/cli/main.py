@@ -14,8 +14,8 @@ import anyio
 from .._extras import install_extra
 from ..protocol.errors import SpekoError
 from .failures import FAILED, INTERRUPTED, CommandError, exit_code_of
-from .output import check_output, sturdy_output
 from .parser import make_parser
+from .standard_streams import check_output, sturdy_output
 
 Command: TypeAlias = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
 

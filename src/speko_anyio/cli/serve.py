@@ -14,8 +14,8 @@ from ..gateway.log_format import start_log
 from .display import Display
 from .failures import no_listening
 from .gateway_options import describe_links, gateway_of, settings_of, store_of
-from .output import check_output
 from .signals import stop_signals
+from .standard_streams import check_output
 
 logger: Final = logging.getLogger(__name__)
 

@@ -17,10 +17,9 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .app import Gateway
-    from .handlers import Handler, built_in_handlers, default_handlers, echo
     from .provider_handler import ProviderHandler
-    from .server import running_gateway, serve
     from .session import MessageTransport, ServerSession, serve_session
+    from .session_handlers import Handler, built_in_handlers, default_handlers, echo
     from .store import (
         KeyLimits,
         MemoryStore,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from .store.sql import SQLStore
+    from .uvicorn_server import running_gateway, serve
 
 __all__ = [
     "Gateway",
@@ -64,9 +64,9 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "app": "Gateway",
-        "handlers": "Handler built_in_handlers default_handlers echo",
+        "session_handlers": "Handler built_in_handlers default_handlers echo",
         "provider_handler": "ProviderHandler",
-        "server": "running_gateway serve",
+        "uvicorn_server": "running_gateway serve",
         "session": "MessageTransport ServerSession serve_session",
         "store": (
             "KeyLimits MemoryStore SessionHistory SessionOutcome SessionQuery SessionRecord "

@@ -19,7 +19,6 @@ from speko_anyio._extras import install_extra
 from .api_keys import APIKeys
 from .asgi import refuse
 from .authentication import Authenticator
-from .handlers import Handler, why_not_a_handler
 from .health import Availability, Health, State
 from .housekeeping import Housekeeper, background
 from .http_errors import RequestError, shorten
@@ -28,11 +27,12 @@ from .mint_endpoint import MintEndpoint, RateLimiter
 from .node import Node
 from .origins import Origins
 from .playground import playground_routes
+from .session_handlers import Handler, why_not_a_handler
+from .session_tokens import TokenSigner
 from .sessions_api import SessionsAPI
 from .store import MemoryStore, SessionStore
 from .store.key_limits import DAY
 from .stream import Stream
-from .tokens import TokenSigner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
@@ -106,31 +106,21 @@ class Gateway:
         now: Callable[[], float] = time.time,
     ) -> None:
         _check_handlers(handlers)
-        _check_numbers(
-            (token_lifetime > 0, "token_lifetime", token_lifetime, "a number of seconds above 0"),
-            (lease >= 1, "lease", lease, "a number of seconds, 1 or more"),
-            (
-                transcript_retention is None or transcript_retention > 0,
-                "transcript_retention",
-                transcript_retention,
-                "a number of seconds above 0, or None",
-            ),
-            (
-                record_retention is None or record_retention >= DAY,
-                "record_retention",
-                record_retention,
-                f"a number of seconds, {DAY} (a day) or more, or None",
-            ),
-            (max_sessions >= 1, "max_sessions", max_sessions, "1 or more"),
-            (
-                idle_timeout is None or idle_timeout > 0,
-                "idle_timeout",
-                idle_timeout,
-                "a number of seconds above 0, or None",
-            ),
-            (close_timeout >= 0, "close_timeout", close_timeout, "a number of seconds, 0 or more"),
-            (handler_grace >= 0, "handler_grace", handler_grace, "a number of seconds, 0 or more"),
+        _check_seconds(
+            above_zero={
+                "token_lifetime": token_lifetime,
+                "transcript_retention": transcript_retention,
+                "idle_timeout": idle_timeout,
+            },
+            at_least={
+                "lease": (lease, 1),
+                "record_retention": (record_retention, DAY),
+                "close_timeout": (close_timeout, 0),
+                "handler_grace": (handler_grace, 0),
+            },
         )
+        if not max_sessions >= 1:
+            raise ValueError(f"max_sessions must be 1 or more, not {max_sessions}")
         origins = Origins(allowed_origins)
         self._handlers = dict(handlers)
         self._availability = Availability()
@@ -285,11 +275,22 @@ def _check_handlers(handlers: object) -> None:
         raise ValueError("a gateway needs at least one handler; pass handlers=default_handlers()")
 
 
-def _check_numbers(*checks: tuple[bool, str, object, str]) -> None:
-    # Each says what is right, and not what is wrong: so NaN is refused, too.
-    for valid, name, value, choices in checks:
-        if not valid:
-            raise ValueError(f"{name} must be {choices}, not {value}")
+def _check_seconds(
+    above_zero: Mapping[str, float | None], at_least: Mapping[str, tuple[float | None, int]]
+) -> None:
+    for name, value in above_zero.items():
+        if value is not None and not value > 0:  # also refuses NaN
+            raise ValueError(f"{name} must be a number of seconds above 0{_or_none(name)}, not {value}")
+    for name, (value, least) in at_least.items():
+        if value is not None and not value >= least:
+            shown = f"{least} (a day)" if least == DAY else least
+            raise ValueError(
+                f"{name} must be a number of seconds, {shown} or more{_or_none(name)}, not {value}"
+            )
+
+
+def _or_none(name: str) -> str:
+    return ", or None" if name in ("transcript_retention", "record_retention", "idle_timeout") else ""
 
 
 def _make_metrics(live: Callable[[], Collection[ServerSession]]) -> Metrics:

@@ -24,10 +24,10 @@ from speko_anyio.protocol.url import parse_url
 from .authentication import Caller
 from .http_errors import CREATE_FAILED, RequestError, invalid, respond, shorten, too_many, unavailable
 from .node import Node
+from .session_tokens import Claims
 from .store import Idempotency, IdempotencyError, LimitError, SessionRecord, StoreFullError
 from .store.records import iso_time
 from .stream import FULL
-from .tokens import Claims
 
 logger = logging.getLogger(__name__)
 

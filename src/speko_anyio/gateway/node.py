@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from .authentication import Authenticator
     from .health import Availability
     from .instrumentation import Instrumentation
+    from .session_tokens import TokenSigner
     from .store import SessionStore
-    from .tokens import TokenSigner
 
 
 SHUTTING_DOWN: Final = "the gateway is shutting down; connect to another one"

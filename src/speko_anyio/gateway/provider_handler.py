@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from speko_anyio.protocol.mint import SessionConfig
     from speko_anyio.providers.connection import ProviderConnection
 
-    from .handlers import Handler
     from .session import ServerSession
+    from .session_handlers import Handler
 
 logger: Final = logging.getLogger(__name__)
 

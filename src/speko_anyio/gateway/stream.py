@@ -17,8 +17,8 @@ from .http_errors import CREATE_FAILED, RequestError, unavailable
 from .log_format import current_session
 from .meter import Meter
 from .session import ServerSession, serve_session
+from .session_tokens import Claims, TokenError
 from .store import Refused, SessionOutcome, SessionRecord, StoreError
-from .tokens import Claims, TokenError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from .handlers import Handler
     from .node import Node
     from .origins import Origins
+    from .session_handlers import Handler
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from ..protocol.mint import SessionConfig
 from ..protocol.outbox import CloseMessage
 
 if TYPE_CHECKING:
-    from ..gateway.handlers import Handler
+    from ..gateway.session_handlers import Handler
     from .peer import FakePeer
     from .script import Step
 

@@ -154,8 +154,9 @@ def history_of(row: Row[Any]) -> SessionHistory:
     """Return everything in a session's row; what it used is known once it has ended."""
     outcome = SessionOutcome()
     if row.tool_calls is not None:
-        counts = {"tool_calls": _COUNTS.decode(row.tool_calls)}
-        outcome = SessionOutcome(**_fields(SessionOutcome, row) | counts)
+        used = _fields(SessionOutcome, row)
+        used["tool_calls"] = _COUNTS.decode(row.tool_calls)
+        outcome = SessionOutcome(**used)
     return SessionHistory(record_of(row), SessionLife(**_fields(SessionLife, row), outcome=outcome))
 
 

@@ -20,11 +20,15 @@ MIN_SECRET: Final = 32
 """Bytes: an HMAC key shorter than its hash is the weakest part of it (RFC 7518 section 3.2)."""
 
 
+_NAMES: Final = {"session_id": "sub", "token_id": "jti", "expires_at": "exp"}
+"""The registered names of the claims (RFC 7519 section 4.1)."""
+
+
 class TokenError(SpekoError):
     """An invalid token; the text says why, and never shows the token."""
 
 
-class Claims(msgspec.Struct, frozen=True):
+class Claims(msgspec.Struct, frozen=True, rename=_NAMES):
     """The claims of a token."""
 
     session_id: str
@@ -54,13 +58,7 @@ class TokenSigner:
 
     def sign(self, claims: Claims) -> str:
         """Return the token that holds `claims`."""
-        payload = {
-            "iss": _ISSUER,
-            "sub": claims.session_id,
-            "jti": claims.token_id,
-            "exp": claims.expires_at,
-        }
-        return jwt.encode(payload, self._secret, _ALGORITHM)
+        return jwt.encode({"iss": _ISSUER, **msgspec.to_builtins(claims)}, self._secret, _ALGORITHM)
 
     def verify(self, token: str, *, session_id: str, now: float) -> Claims:
         """Return the claims of `token`; raise `TokenError` if invalid, expired or of another session."""
@@ -71,16 +69,9 @@ class TokenSigner:
                 algorithms=[_ALGORITHM],
                 issuer=_ISSUER,
                 # Expiry is checked below, against the caller's clock.
-                options={"require": ["iss", "sub", "jti", "exp"], "verify_exp": False},
+                options={"require": ["iss", *_NAMES.values()], "verify_exp": False},
             )
-            claims = msgspec.convert(
-                {
-                    "session_id": payload["sub"],
-                    "token_id": payload["jti"],
-                    "expires_at": payload["exp"],
-                },
-                Claims,
-            )
+            claims = msgspec.convert(payload, Claims)
         # PyJWT before 2.10 lets the JSON decoder's RecursionError out, of a token that nests too deeply.
         except (jwt.InvalidTokenError, msgspec.ValidationError, RecursionError):
             raise TokenError("the session token is not one of this gateway; mint a new session") from None

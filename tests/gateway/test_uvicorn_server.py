@@ -25,7 +25,7 @@ from speko_anyio.gateway import (
     echo,
     running_gateway,
     serve,
-    server,
+    uvicorn_server,
 )
 from speko_anyio.protocol import Close, HandshakeError, Ready
 
@@ -329,7 +329,7 @@ def test_times_that_can_not_work_are_refused(name: str, value: float) -> None:
 
 
 def test_what_it_accepts_sends_without_delay() -> None:
-    with server._listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+    with uvicorn_server._listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -337,7 +337,7 @@ def test_what_it_accepts_sends_without_delay() -> None:
 
 def test_the_parser_of_http_has_a_limit_for_headers() -> None:
     """Also where httptools is installed, which uvicorn would prefer."""
-    assert server._config(make_gateway()).http == "h11"
+    assert uvicorn_server._config(make_gateway()).http == "h11"
 
 
 async def test_no_log_level_shows_a_token(caplog: pytest.LogCaptureFixture) -> None:

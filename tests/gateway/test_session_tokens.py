@@ -5,7 +5,7 @@ import base64
 import jwt
 import pytest
 
-from speko_anyio.gateway.tokens import Claims, TokenError, TokenSigner
+from speko_anyio.gateway.session_tokens import Claims, TokenError, TokenSigner
 from speko_anyio.protocol.tokens import check_token
 
 CLAIMS = Claims("sess_1", "token-1", 1000)
