@@ -124,7 +124,7 @@ def test_there_are_no_keys_in_memory(
 @pytest.mark.parametrize(
     ("database", "told"),
     [
-        ("mysql://user:hunter2@localhost/x", "none that is known"),
+        ("mysql://user:hunter2@localhost/x", "is of an unknown kind"),
         ("postgresql://user:hunter2@127.0.0.1:1/x", "Connection refused"),
         ("/dev/null/x/gateway.db", "can't make the database"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 import anyio.lowlevel
@@ -143,6 +143,8 @@ class Conversation:
                 await self._session.send_error(
                     "INPUT_EMPTY", "no audio came since the last turn; send some before ending the turn"
                 )
+            case _:
+                assert_never(event)
 
     def _begin_turn(self) -> None:
         self._turn.closed = True

@@ -179,7 +179,7 @@ def _url(text: str) -> URL:
 def _unknown_url() -> StoreError:
     # It is not shown: a password may be in it.
     return StoreError(
-        "unknown kind of database URL; give sqlite:///path or postgresql://user:password@host/name"
+        "the database's URL is of an unknown kind; give sqlite:///path or postgresql://user:password@host/name"
     )
 
 

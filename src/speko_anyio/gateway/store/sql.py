@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, assert_never
 
 import anyio
 import anyio.to_thread
@@ -438,3 +438,5 @@ def _is_status(status: Status, now: float) -> Any:
             return _S.ended_at.is_not(None)
         case Status.EXPIRED:
             return and_(_S.started_at.is_(None), _S.token_expires_at <= now)
+        case _:
+            assert_never(status)
