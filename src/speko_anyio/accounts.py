@@ -31,6 +31,7 @@ from .providers.google import GoogleAuthStyle, GoogleDialect, GoogleOptions, goo
 from .providers.openai import OpenAIDialect, OpenAIOptions, openai_endpoint
 from .providers.options import merge_client_options
 from .providers.provider import DialectOptions, ProviderDialect
+from .providers.realtime import RealtimeDialect
 from .providers.xai import XAIDialect, XAIOptions, xai_endpoint
 
 _OPENAI_OPTIONS: Final = OpenAIOptions()
@@ -195,7 +196,7 @@ class OpenAI(Provider):
         metadata: Mapping[str, Any] | None,
         resumption: str | None,
         **options: Unpack[DialectOptions],
-    ) -> OpenAIDialect:
+    ) -> RealtimeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
         return OpenAIDialect(config, options=wanted, **options)
 
@@ -252,7 +253,7 @@ class XAI(Provider):
         metadata: Mapping[str, Any] | None,
         resumption: str | None,
         **options: Unpack[DialectOptions],
-    ) -> XAIDialect:
+    ) -> RealtimeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
         return XAIDialect(config, options=wanted, **options)
 

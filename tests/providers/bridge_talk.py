@@ -18,6 +18,7 @@ from speko_anyio.providers.bridge import Bridge, ClientFrame
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
 from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions
 from speko_anyio.providers.provider import PROVIDER_LIMITS, ProviderDialect
+from speko_anyio.providers.realtime import RealtimeDialect
 from speko_anyio.providers.resampling import ResamplingFactory
 from speko_anyio.providers.xai import XAIDialect, XAIOptions
 
@@ -185,7 +186,7 @@ def openai(
     dialect_limits: Limits = PROVIDER_LIMITS,
     check: Callable[[Json], None] | None = realtime_talk.check_openai,
     **parameters: Any,
-) -> BridgeTalk[OpenAIDialect]:
+) -> BridgeTalk[RealtimeDialect]:
     return BridgeTalk(
         lambda _, state: OpenAIDialect(config, options=options, limits=dialect_limits, ttl=None, state=state),
         check,
@@ -199,7 +200,7 @@ def xai(
     config: SessionConfig = realtime_talk.XAI,
     check: Callable[[Json], None] | None = realtime_talk.check_xai,
     **parameters: Any,
-) -> BridgeTalk[XAIDialect]:
+) -> BridgeTalk[RealtimeDialect]:
     return BridgeTalk(
         lambda _, state: XAIDialect(config, options=options, state=state),
         check,

@@ -208,7 +208,7 @@ def openai(
     options: OpenAIOptions = OpenAIOptions(),  # noqa: B008 - immutable
     config: SessionConfig = OPENAI,
     **parameters: Any,
-) -> Talk[OpenAIDialect]:
+) -> Talk[RealtimeDialect]:
     return Talk(OpenAIDialect(config, options=options, **parameters), check_openai)
 
 
@@ -216,7 +216,7 @@ def xai(
     options: XAIOptions = XAIOptions(),  # noqa: B008 - immutable
     config: SessionConfig = XAI,
     **parameters: Any,
-) -> Talk[XAIDialect]:
+) -> Talk[RealtimeDialect]:
     return Talk(XAIDialect(config, options=options, **parameters), check_xai)
 
 

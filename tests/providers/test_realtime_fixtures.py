@@ -21,7 +21,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions
+from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.realtime.events import IGNORED, KNOWN
 
 from .realtime_talk import (
@@ -165,7 +165,7 @@ def test_xai_is_configured_as_in_the_fixture() -> None:
 
 def test_everything_said_to_openai_has_the_shape_of_its_fixture() -> None:
     talk = openai(MANUAL, ttl=None).make_ready()
-    _say_everything(talk)
+    _say_everything(talk, fixture("openai-server")[18], "call_1")
     by_type = {message["type"]: message for message in talk.sent()}
     for message in fixture("openai-client"):
         kind = message["type"]
@@ -179,7 +179,7 @@ def test_everything_said_to_openai_has_the_shape_of_its_fixture() -> None:
 
 def test_everything_said_to_xai_has_the_shape_of_its_fixture() -> None:
     talk = xai(XAI_MANUAL).make_ready()
-    _say_everything(talk)
+    _say_everything(talk, fixture("xai-server")[15], "call-77")
     by_type = {message["type"]: message for message in talk.sent()}
     for message in fixture("xai-client"):
         if message["type"] in by_type:
@@ -187,19 +187,14 @@ def test_everything_said_to_xai_has_the_shape_of_its_fixture() -> None:
     assert len(by_type) == 7
 
 
-def _say_everything(talk: Talk[Any]) -> None:
+def _say_everything(talk: Talk[Any], call: Event, call_id: str) -> None:
     dialect = talk.dialect
     dialect.send_audio(pcm(200))
     dialect.clear()
     dialect.send_audio(pcm(200))
     dialect.commit()
     talk.hear(created("r1"), speech("r1", "item_a1", 100))
-    if isinstance(dialect, OpenAIDialect):
-        talk.hear({**fixture("openai-server")[18], "response_id": "r1"})
-        call_id = "call_1"
-    else:
-        talk.hear({**fixture("xai-server")[15], "response_id": "r1"})
-        call_id = "call-77"
+    talk.hear({**call, "response_id": "r1"})
     dialect.send_tool_result(call_id, json.dumps({"temp_c": 7}))
     dialect.interrupt()
     assert dialect.state is State.OPEN

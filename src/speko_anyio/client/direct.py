@@ -18,7 +18,7 @@ from ..providers.connection import PING_TIMEOUT, ProviderConnection, split_optio
 from ..providers.endpoint import Endpoint
 from ..providers.google import GoogleDialect, google_endpoint
 from ..providers.openai import OpenAIDialect, openai_endpoint
-from ..providers.provider import PROVIDER_LIMITS
+from ..providers.provider import PROVIDER_LIMITS, ProviderDialect
 from ..providers.xai import XAIDialect, xai_endpoint
 from .mint import ADAPTERS
 from .open_core import CoreOptions, open_core
@@ -30,7 +30,7 @@ from .tools import AnyTool, Toolbox
 
 logger: Final = logging.getLogger("speko_anyio")
 
-_DIALECTS: Final[dict[str, type[OpenAIDialect | XAIDialect | GoogleDialect]]] = {
+_DIALECTS: Final[dict[str, Callable[..., ProviderDialect]]] = {
     "openai.realtime.v1": OpenAIDialect,
     "xai.realtime.v1": XAIDialect,
     "google.live.v1": GoogleDialect,

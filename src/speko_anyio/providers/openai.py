@@ -154,8 +154,24 @@ def openai_endpoint(
     )
 
 
-class OpenAIDialect(RealtimeDialect):
-    """A session with OpenAI, or with a server that speaks its protocol, over WebSocket messages.
+_FLAVOR: Final = Flavor(
+    service=Service.OPENAI,
+    metadata_key="client_event_id",
+    names_things=True,
+    early_commits=True,
+    complete_arguments=False,
+    endings={"session_expired": codes.EXPIRED},
+)
+
+
+def OpenAIDialect(  # noqa: N802 - to its callers it is a class
+    config: SessionConfig,
+    *,
+    options: OpenAIOptions = _DEFAULT_OPTIONS,
+    ttl: float | None = SESSION_SECONDS,
+    **session: Unpack[DialectOptions],
+) -> RealtimeDialect:
+    """Make a session with OpenAI, or with a server that speaks its protocol, over WebSocket messages.
 
     - `config`: the session's parameters; its `provider` and `model` are for `openai_endpoint`.
     - `options`: those that only OpenAI has.
@@ -163,36 +179,20 @@ class OpenAIDialect(RealtimeDialect):
     - `session`: see `DialectOptions`.
 
     Raises `LocalProtocolError` when the configuration can't be used; `notes` says what of it is not honoured.
-    The session is OPEN from the start: the WebSocket is the caller's. Audio is 24 kHz in both directions.
+    The session is OPEN from the start: the WebSocket is the caller's. Audio is PCM16 mono at 24 kHz in both
+    directions.
     """
-
-    _service = Service.OPENAI
-    _flavor = Flavor(
-        metadata_key="client_event_id",
-        names_things=True,
-        early_commits=True,
-        complete_arguments=False,
-        endings={"session_expired": codes.EXPIRED},
+    update, rules, notes = _configure(config, options)
+    return RealtimeDialect(
+        flavor=_FLAVOR,
+        rules=rules,
+        update=update,
+        notes=notes,
+        input_sample_rate=SAMPLE_RATE,
+        output_sample_rate=SAMPLE_RATE,
+        ttl=ttl,
+        **session,
     )
-
-    def __init__(
-        self,
-        config: SessionConfig,
-        *,
-        options: OpenAIOptions = _DEFAULT_OPTIONS,
-        ttl: float | None = SESSION_SECONDS,
-        **session: Unpack[DialectOptions],
-    ) -> None:
-        update, rules, notes = _configure(config, options)
-        super().__init__(
-            rules=rules,
-            update=update,
-            notes=notes,
-            input_sample_rate=SAMPLE_RATE,
-            output_sample_rate=SAMPLE_RATE,
-            ttl=ttl,
-            **session,
-        )
 
 
 # The configuration on the wire

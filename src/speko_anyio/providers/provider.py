@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from typing import ClassVar, Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 from ..protocol import close_codes
 from ..protocol.errors import LocalProtocolError, SpekoError
@@ -64,7 +64,8 @@ class ProviderDialect(ClientDialect, abc.ABC):
     `closes`. To make the truncation of interrupted audio exact, see `HeardEstimate`.
     """
 
-    _service: ClassVar[closes.Service]
+    _service: closes.Service
+    """Whose closes are to be judged."""
 
     def __init__(
         self,

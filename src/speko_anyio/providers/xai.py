@@ -191,11 +191,28 @@ class XAIWords(UserWords):
         return self._texts.finish(self._current, text)
 
 
-class XAIDialect(RealtimeDialect):
-    """A session with xAI over WebSocket messages.
+_FLAVOR: Final = Flavor(
+    service=Service.XAI,
+    words=XAIWords,
+    metadata_key=None,
+    names_things=False,
+    early_commits=False,
+    complete_arguments=True,
+    endings={"max_duration": codes.EXPIRED, "timeout": codes.IDLE_TIMEOUT},
+)
 
-    - `config`: the session's parameters; its `provider` and `model` are for `xai_endpoint`. xAI accepts
-      and delivers either rate of a Speko session.
+
+def XAIDialect(  # noqa: N802 - to its callers it is a class
+    config: SessionConfig,
+    *,
+    options: XAIOptions = _DEFAULT_OPTIONS,
+    ttl: float | None = None,
+    **session: Unpack[DialectOptions],
+) -> RealtimeDialect:
+    """Make a session with xAI over WebSocket messages.
+
+    - `config`: the session's parameters; its `provider` and `model` are for `xai_endpoint`. Audio is PCM16
+      mono at the rates that it says, by default 24 kHz.
     - `options`: those that only xAI has.
     - `ttl`: seconds until the session ends, if known: xAI has changed its limit more than once.
     - `session`: see `DialectOptions`.
@@ -203,42 +220,18 @@ class XAIDialect(RealtimeDialect):
     Raises `LocalProtocolError` when the configuration can't be used; `notes` says what of it is not honoured.
     The session is OPEN from the start: the WebSocket is the caller's.
     """
-
-    _service = Service.XAI
-    _flavor = Flavor(
-        words=XAIWords,
-        metadata_key=None,
-        names_things=False,
-        early_commits=False,
-        complete_arguments=True,
-        endings={"max_duration": codes.EXPIRED, "timeout": codes.IDLE_TIMEOUT},
+    update, rules, notes = _configure(config, options)
+    return RealtimeDialect(
+        flavor=_FLAVOR,
+        rules=rules,
+        update=update,
+        notes=notes,
+        input_sample_rate=config.input_sample_rate or DEFAULT_SAMPLE_RATE,
+        output_sample_rate=config.output_sample_rate or DEFAULT_SAMPLE_RATE,
+        ttl=ttl,
+        resumable=options.resumption,
+        **session,
     )
-
-    def __init__(
-        self,
-        config: SessionConfig,
-        *,
-        options: XAIOptions = _DEFAULT_OPTIONS,
-        ttl: float | None = None,
-        **session: Unpack[DialectOptions],
-    ) -> None:
-        update, rules, notes = _configure(config, options)
-        super().__init__(
-            rules=rules,
-            update=update,
-            notes=notes,
-            input_sample_rate=config.input_sample_rate or DEFAULT_SAMPLE_RATE,
-            output_sample_rate=config.output_sample_rate or DEFAULT_SAMPLE_RATE,
-            ttl=ttl,
-            **session,
-        )
-        self._resumable = options.resumption
-
-    @property
-    def resumption(self) -> str | None:
-        # A session that ended because nobody spoke has nothing to go on with.
-        over = not self._may_resume or self._ending.peer_reason == codes.IDLE_TIMEOUT
-        return self.provider_session.conversation_id if self._resumable and not over else None
 
 
 # The configuration on the wire

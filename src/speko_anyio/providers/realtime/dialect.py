@@ -10,7 +10,6 @@ The dialect decodes events, hands them to the parts that own the state (`user`, 
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Unpack, assert_never
 
@@ -36,6 +35,7 @@ from ...protocol.pcm import Buffer
 from ...protocol.session import MAX_SAMPLE_RATE
 from ...protocol.state import State
 from .. import codes
+from ..closes import Service
 from ..held_input import TurnEnd
 from ..lenient import fit, text_of
 from ..provider import DialectOptions, ProviderDialect, ProviderSession
@@ -72,6 +72,8 @@ class RealtimeStats(msgspec.Struct):
 class Flavor(msgspec.Struct, frozen=True, kw_only=True):
     """How one provider speaks this protocol."""
 
+    service: Service
+    """Whose closes are to be judged."""
     words: type[UserWords] = UserWords
     """Makes the user's transcripts."""
     metadata_key: str | None
@@ -86,27 +88,29 @@ class Flavor(msgspec.Struct, frozen=True, kw_only=True):
     """The errors that announce a close, by code or type, and its reason."""
 
 
-class RealtimeDialect(ProviderDialect, abc.ABC):
-    """A session over WebSocket messages.
+class RealtimeDialect(ProviderDialect):
+    """A session over WebSocket messages; `OpenAIDialect` and `XAIDialect` make one.
 
+    - `flavor`: whose habits the provider has.
     - `rules`: how turns end.
     - `update`: the message that configures the session.
+    - `resumable`: whether another session can resume the conversation.
 
     The remaining parameters are those of `ProviderDialect`. Raises `LocalProtocolError` if the configuration
     can't be sent.
     """
 
-    _flavor: Flavor
-
     def __init__(
         self,
         *,
+        flavor: Flavor,
         rules: TurnRules,
         update: wire.ClientEvent,
         notes: tuple[str, ...],
         input_sample_rate: int,
         output_sample_rate: int,
         ttl: float | None,
+        resumable: bool = False,
         **options: Unpack[DialectOptions],
     ) -> None:
         try:
@@ -122,9 +126,11 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
             ttl=ttl,
             **options,
         )
-        flavor = self._flavor
         timers = self._start_timer, self.timers.stop
         self.stats = RealtimeStats()
+        self._flavor = flavor
+        self._service = flavor.service
+        self._resumable = resumable
         self._update = update
         self._configured = False
         self._ids = wire.EventIds(on_wire=flavor.names_things)
@@ -162,6 +168,12 @@ class RealtimeDialect(ProviderDialect, abc.ABC):
     @property
     def at_rest(self) -> bool:
         return self._may_request and self._gate.deferred is None and not self._calls.open
+
+    @property
+    def resumption(self) -> str | None:
+        # A session that ended because nobody spoke has nothing to continue.
+        over = not self._may_resume or self._ending.peer_reason == codes.IDLE_TIMEOUT
+        return self.provider_session.conversation_id if self._resumable and not over else None
 
     def _take_open_texts(self) -> list[Transcript]:
         return [*self._user.words.finish_all(), *self._assistant.words.finish_all()]
