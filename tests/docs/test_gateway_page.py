@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from speko_anyio.gateway.settings import Settings, is_service_link, load_setting
 from speko_anyio.gateway.store import SessionOutcome
 from speko_anyio.gateway.stream import STOP_REASON
 from speko_anyio.protocol import close_codes
+from tests.support.serve import served
 
 from .programs import DOCS
 
@@ -127,3 +129,31 @@ def test_the_files_of_the_deployment_exist() -> None:
     for name in ("Dockerfile", "compose.yaml", "nginx.conf"):
         assert f"`{name}`" in PAGE
         assert (DOCS.parent / "deploy" / name).is_file()
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines of an output without what differs from run to run."""
+    text = re.sub(r"sk_local_\S+", "KEY", re.sub(r"127\.0\.0\.1:\d+", "HOST", text))
+    return re.sub(r"^(records +).*$", r"\1STORE", text, flags=re.MULTILINE).splitlines()
+
+
+@pytest.mark.speech
+def test_serve_prints_what_the_page_shows() -> None:
+    (shown_output,) = re.findall(r"^\$ speko-anyio serve\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+    with served("--port", "0", "--database", "memory", stderr=subprocess.DEVNULL) as (_, told):
+        assert lines(told) == lines(shown_output)
+
+
+def test_the_command_for_keys_prints_what_the_page_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shown_output,) = re.findall(
+        r"^\$ speko-anyio keys create [^\n]*\n(.*?)\$", PAGE, re.DOTALL | re.MULTILINE
+    )
+    database = str(tmp_path / "gateway.db")
+    assert (
+        main(["keys", "create", "--name", "phone-bot", "--max-sessions", "20", "--database", database]) == 0
+    )
+    random = re.compile(r"(key|sk)_\S+")
+    told = capsys.readouterr()
+    assert random.sub("RANDOM", told.out + told.err) == random.sub("RANDOM", shown_output)
