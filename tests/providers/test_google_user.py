@@ -40,7 +40,7 @@ class Queue:
 
 
 def user_turn(queue: Queue, *, auto: bool) -> UserTurn:
-    rules = Rules(auto=auto, silence_ms=250, interrupts=True, gates=False, stops=False, writes_output=True)
+    rules = Rules(auto=auto, silence_ms=250, gates=False, stops=False, transcribed=True)
     return UserTurn(rules, 16_000, queue)
 
 

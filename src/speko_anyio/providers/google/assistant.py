@@ -210,7 +210,7 @@ class Assistant:
             self._emit(self.server_tools.completed(name, new_answer=progress.begun or progress.prompted))
 
     def receive_call(self) -> None:
-        """Take note that the answer calls a tool."""
+        """Record that the answer calls a tool."""
         if self.progress.tool_call():
             self._begin()
         self._handle.call_tool()
@@ -248,7 +248,7 @@ class Assistant:
     # Ends
 
     def receive_reason(self, reason: str) -> None:
-        """Take note why the turn ends early, if it does."""
+        """Record why the turn ends early, if it does."""
         if reason not in _BENIGN_REASONS:
             self.reason = reason
             if _CUT_SHORT.search(reason) is None:
@@ -256,7 +256,7 @@ class Assistant:
                 self._emit(ErrorFrame(codes.RESPONSE_FAILED, message))
 
     def receive_generated(self) -> None:
-        """Take note that all of the answer has come: the model makes no more of it."""
+        """Record that all of the answer has come: the model makes no more of it."""
         progress = self.progress
         if progress.begun or progress.muted:
             progress.generated = progress.confirmed = True
@@ -323,7 +323,7 @@ class Assistant:
     # What the user does
 
     def ask(self, *, manual: bool) -> None:
-        """Take note that the user's turn was ended, which asks for an answer."""
+        """Record that the user's turn was ended, which asks for an answer."""
         progress = self.progress
         if manual:
             if progress.muted and not (progress.begun or progress.dropped):
@@ -335,14 +335,14 @@ class Assistant:
         progress.prompt()
 
     def hear_user(self) -> None:
-        """Take note that the user spoke, so any further words of the assistant belong to a new answer."""
+        """Record that the user spoke, so any further words of the assistant belong to a new answer."""
         self.retract_late_words()
         if not self.progress.begun:
             self._finish_words()
         self.progress.prompt()
 
     def cut_in(self) -> bool:
-        """Take note that the provider heard the user interrupt; return whether that interrupts anything."""
+        """Record that the provider heard the user interrupt; return whether that interrupts anything."""
         progress = self.progress
         progress.cut = True
         self._user.cut_in()

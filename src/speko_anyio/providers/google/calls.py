@@ -96,13 +96,13 @@ class NamedCalls:
         return self._names[call_id] if call_id in self._calls else None
 
     def answer(self, call_id: str) -> None:
-        """Take note of a result for a call that takes one."""
+        """Record a result for a call that takes one."""
         if call_id in self._calls:
             self._calls.answer(call_id)
         del self._names[call_id]
 
     def abandon_open(self) -> None:
-        """Take note of an interruption: results are still taken, but nobody waits for the open calls."""
+        """Record an interruption: results are still taken, but nobody waits for the open calls."""
         self._calls.make_moot()
         self._forget()
 
@@ -141,5 +141,5 @@ class ServerTools:
         return ServerToolCall(f"{name}-{self._count}", name, "completed")
 
     def end_answer(self) -> None:
-        """Take note that the answer is over."""
+        """Record that the answer is over."""
         self._ended = True

@@ -1,7 +1,7 @@
 """A session's parameters as Gemini Live has them.
 
-Gemini closes the connection for one field that it does not know, or that its model does not take, so what
-can't be honoured is left out here and noted, and what makes no sense is refused before it is sent.
+Gemini closes the connection over a single field that it, or its model, does not know. So settings that it
+can't honour are left out and noted, and invalid ones are refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ..options import NameRule, ServerTool, check_names, checked
 from .schema import convert_parameters
 
 OUTPUT_SAMPLE_RATE: Final = 24_000
-"""The one rate of the model's speech."""
+"""The only rate of the model's speech, in samples a second."""
 
 NATIVE_INPUT_SAMPLE_RATE: Final = 16_000
-"""The rate that the model hears; the provider converts others."""
+"""The rate that the model hears, in samples a second; the provider converts others."""
 
 _SILENCE_MARGIN_MS: Final = 300
-"""Silence beyond what the detection asks for, so that it surely notices."""
+"""Milliseconds of silence beyond what the detection needs, to be certain."""
 
 _TOOL_NAMES: Final = NameRule(
     "Gemini",
@@ -42,20 +42,20 @@ _Json: TypeAlias = dict[str, Any]
 
 
 class GoogleVad(msgspec.Struct, frozen=True, kw_only=True):
-    """How Gemini detects turns. Anything left out is the service's own default."""
+    """How Gemini detects turns. Options left out keep the service's default."""
 
     start_sensitivity: Sensitivity | None = None
-    """High hears a beginning more often."""
+    """``high`` detects the start of speech more readily."""
     end_sensitivity: Sensitivity | None = None
-    """High ends a turn more often."""
+    """``high`` ends a turn more readily."""
     prefix_padding_ms: Annotated[int, Meta(ge=0)] | None = None
-    """Speech that it takes for a beginning."""
+    """Milliseconds of speech that count as a start."""
     silence_duration_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
-    """Silence that ends a turn."""
+    """Milliseconds of silence that end a turn."""
 
 
 class GoogleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What only Gemini has. Anything left out is the service's own default."""
+    """Options that only Gemini has. Those left out keep the service's default."""
 
     turns: TurnMode = "auto"
     """In manual mode the first audio of a turn already stops the model: send audio only while the user
@@ -65,37 +65,37 @@ class GoogleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     interrupts: bool = True
     """Whether the user's speech stops the response in flight."""
     input_transcription: bool = True
-    """Whether what the user says is written down."""
+    """Whether the user's speech is transcribed."""
     output_transcription: bool = True
-    """Whether what the model says is written down."""
+    """Whether the model's speech is transcribed."""
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
-    """For one response."""
+    """Limit for one response."""
     thinking_budget: Annotated[int, Meta(ge=-1)] | None = None
-    """Tokens; only models 2.5."""
+    """In tokens; models 2.5 only."""
     thinking_level: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
-    """Only models 3.1, and those with extended thinking. The latter reject ``"minimal"`` and have no default
-    of their own: None gives them ``"low"``, the quickest."""
+    """Only for models 3.1, and those with extended thinking. The latter reject ``"minimal"`` and have no
+    default: None gives them ``"low"``, the quickest."""
     tool_behavior: Literal["blocking", "non_blocking"] | None = None
-    """Whether the model waits for a tool's result; which of the two is usual differs by model."""
+    """Whether the model waits for a tool's result; the default depends on the model."""
     gate_input: bool | None = None
-    """Whether audio waits here while the model waits for a tool's result: models 2.5 may end the session
-    over it. The price is that the user can't cut in meanwhile. None: where the model needs it."""
+    """Whether audio is held while the model waits for a tool's result, since it may make models 2.5 end the
+    session. The user can't interrupt meanwhile. None: only where the model needs it."""
     stop_generating: bool = False
-    """Whether `interrupt` also asks the model to stop, in auto mode; else the rest of its response is only
-    muted. Models 2.5 and 3.8 are known to take it in one public bridge, 3.1 does not."""
+    """Whether `interrupt` also asks the model to stop, in auto mode; otherwise the rest of its response is
+    only muted. One public bridge uses it with models 2.5 and 3.8; 3.1 does not support it."""
     native_input_rate: bool = False
     """Whether to take audio at 16 kHz, the rate that the model hears, whatever the session's input rate;
-    else the service converts."""
+    otherwise the service converts."""
     resumption: bool = True
-    """Whether the session can be resumed over another connection: one lasts about 10 minutes."""
+    """Whether the session can continue over another connection: each lasts about 10 minutes."""
     compression: bool = True
-    """Whether the oldest of a long conversation is forgotten; else it ends after about 15 minutes."""
+    """Whether the start of a long conversation is forgotten; otherwise it ends after about 15 minutes."""
     server_tools: tuple[ServerTool, ...] = ()
-    """Tools that Google runs, by their names here: ``googleSearch``, ``urlContext``, ``codeExecution``."""
+    """Tools that Google runs, by Gemini's names: ``googleSearch``, ``urlContext``, ``codeExecution``."""
 
 
 class Generation(enum.Enum):
-    """The kinds of models that differ in what they take."""
+    """The kinds of models, which differ in the settings they accept."""
 
     V2_5 = "2.5"
     V3_1 = "3.1"
@@ -116,24 +116,22 @@ def generation_of(model: str) -> Generation:
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How the session behaves, as its configuration says."""
+    """How the session behaves under its configuration."""
 
     auto: bool
     """Whether the provider detects turns."""
     silence_ms: int
-    """Digital silence that surely ends a turn, when the provider detects it."""
-    interrupts: bool
-    """Whether the user's speech, or that we say there is some, stops the model."""
+    """Milliseconds of digital silence that end a turn for certain, when the provider detects turns."""
     gates: bool
-    """Whether nothing of the user's may be sent while a tool call is open."""
+    """Whether the user's audio is held while a tool call is open."""
     stops: bool
     """Whether `interrupt` asks the model to stop."""
-    writes_output: bool
-    """Whether the model's speech is written down."""
+    transcribed: bool
+    """Whether the model's speech is transcribed."""
 
 
 class Configuration(NamedTuple):
-    """What a session's parameters come to."""
+    """A session's parameters as Gemini takes them."""
 
     setup: str
     """The first message, JSON text."""
@@ -143,9 +141,9 @@ class Configuration(NamedTuple):
 
 
 def configure(config: SessionConfig, options: GoogleOptions, handle: str | None) -> Configuration:
-    """`config` for Gemini, with the `handle` of the session to resume, if there is one.
+    """Convert `config`, with the `handle` of the session to resume, if there is one.
 
-    `LocalProtocolError` when it can't be; the notes say what was changed.
+    The notes say what was changed. Raises `LocalProtocolError` when it can't be converted.
     """
     options = checked(options, "Gemini")
     generation = generation_of(config.model)
@@ -185,10 +183,9 @@ def configure(config: SessionConfig, options: GoogleOptions, handle: str | None)
     rules = Rules(
         auto=options.turns == "auto",
         silence_ms=options.turn_detection.silence_duration_ms + _SILENCE_MARGIN_MS,
-        interrupts=options.interrupts,
         gates=_gates(options, generation),
         stops=_stops(options, generation, notes),
-        writes_output=options.output_transcription,
+        transcribed=options.output_transcription,
     )
     input_rate = config.input_sample_rate or DEFAULT_SAMPLE_RATE
     return Configuration(

@@ -106,7 +106,7 @@ class GoogleDialect(ProviderDialect):
             handle=self._handle,
             playback=self.playback,
             stats=self.stats,
-            transcribed=rules.writes_output,
+            transcribed=rules.transcribed,
         )
         self._usage: wire.UsageMetadata | None = None
         self._usage_due = False

@@ -1,14 +1,11 @@
-"""The messages of Gemini Live, both ways; the one place that decodes them.
+"""The messages of Gemini Live in both directions, and the only place that decodes them.
 
-A message is an object whose fields each mean something by themselves, and several may come at once. What one
-can be:
+A message is an object with any number of fields, each of which means something by itself. `decode` is strict
+and fast; what it rejects goes to `decode_leniently`, which also names the fields that are unknown or odd, by
+the rules of `lenient`.
 
-- a `ServerMessage`; the names of the fields in it that this version does not know, or whose values are odd,
-  come along (`lenient` has the rule);
-- anything else: `MalformedMessage`.
-
-Every documented field is named below, since one strict decoding then tells that a message holds nothing
-new; those that need nothing done are `Raw`, which costs nothing.
+Every documented field is declared below, so that strict decoding finds the messages with something new in
+them. Fields that need no handling are `Raw`, which costs nothing.
 """
 
 from __future__ import annotations
@@ -22,22 +19,22 @@ from msgspec import UNSET, Raw, UnsetType
 
 from ..lenient import BLANK, Count, Piece, fit, parse, text_of
 
-# What we say
+# Sent
 
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
 ACTIVITY_START: Final = '{"realtimeInput":{"activityStart":{}}}'
-"""The user begins to speak; stops the model. Only in manual mode."""
+"""The user starts to speak, which stops the model. Manual mode only."""
 
 ACTIVITY_END: Final = '{"realtimeInput":{"activityEnd":{}}}'
-"""The user is done: answer. Only in manual mode."""
+"""The user has finished, so the model answers. Manual mode only."""
 
 STREAM_END: Final = '{"realtimeInput":{"audioStreamEnd":true}}'
-"""No audio follows for now: what is buffered counts. Only in auto mode."""
+"""No audio follows for now, so buffered audio is processed. Auto mode only."""
 
 STOP_GENERATING: Final = '{"clientContent":{"turnComplete":false}}'
-"""Stops the model without asking for another answer, on models that take it."""
+"""Stops the model without asking for another answer, on models that support it."""
 
 TURN_ENDS: Final = frozenset({ACTIVITY_END, STREAM_END})
 
@@ -68,27 +65,27 @@ def response_of(output: str) -> dict[str, Any]:
             _ENCODE(value)
             return value
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
-        pass  # text, then, or numbers that do not survive: the model reads either as text
+        pass  # text, or numbers that JSON can't carry: the model reads either as text
     return {"output": output}
 
 
-# What they say
+# Received
 
 _NOTHING: Final = Raw()
 
 
-class _Heard(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
-    """Anything received; all of it may be missing."""
+class _Received(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
+    """Base of everything received; any field may be missing."""
 
 
-class SetupComplete(_Heard, frozen=True):
+class SetupComplete(_Received, frozen=True):
     """The configuration was accepted."""
 
     session_id: str = ""
     voice_consent_signature: Raw = _NOTHING
 
 
-class Blob(_Heard, frozen=True):
+class Blob(_Received, frozen=True):
     """Bytes of some kind."""
 
     mime_type: str = ""
@@ -96,8 +93,8 @@ class Blob(_Heard, frozen=True):
     display_name: Raw = _NOTHING
 
 
-class Part(_Heard, frozen=True):
-    """A piece of what the model makes."""
+class Part(_Received, frozen=True):
+    """A piece of the model's output."""
 
     text: Piece = ""
     thought: bool = False
@@ -115,14 +112,14 @@ class Part(_Heard, frozen=True):
     part_metadata: Raw = _NOTHING
 
 
-class ModelTurn(_Heard, frozen=True):
-    """More of what the model makes."""
+class ModelTurn(_Received, frozen=True):
+    """More output of the model."""
 
     parts: tuple[Part, ...] | None = None
     role: Raw = _NOTHING
 
 
-class Transcription(_Heard, frozen=True):
+class Transcription(_Received, frozen=True):
     """More words."""
 
     text: Piece = ""
@@ -134,14 +131,14 @@ class Transcription(_Heard, frozen=True):
     end_offset: Raw = _NOTHING
 
 
-class TokenCount(_Heard, frozen=True):
+class TokenCount(_Received, frozen=True):
     """Tokens of one kind."""
 
     modality: str = ""
     token_count: Count = 0
 
 
-class UsageMetadata(_Heard, frozen=True):
+class UsageMetadata(_Received, frozen=True):
     """Tokens spent."""
 
     prompt_tokens_details: tuple[TokenCount, ...] | None = None
@@ -161,7 +158,7 @@ class UsageMetadata(_Heard, frozen=True):
     service_tier: Raw = _NOTHING
 
 
-class ServerContent(_Heard, frozen=True):
+class ServerContent(_Received, frozen=True):
     """How the conversation goes on."""
 
     model_turn: ModelTurn | None = None
@@ -181,7 +178,7 @@ class ServerContent(_Heard, frozen=True):
     usage_metadata: UsageMetadata | None = None
 
 
-class FunctionCall(_Heard, frozen=True):
+class FunctionCall(_Received, frozen=True):
     """The model wants a tool run."""
 
     id: str = ""
@@ -203,19 +200,19 @@ class FunctionCall(_Heard, frozen=True):
             return given.decode()
 
 
-class ToolCall(_Heard, frozen=True):
+class ToolCall(_Received, frozen=True):
     """Tools to run."""
 
     function_calls: tuple[FunctionCall, ...] | None = None
 
 
-class ToolCallCancellation(_Heard, frozen=True):
-    """Calls whose results are not wanted any more."""
+class ToolCallCancellation(_Received, frozen=True):
+    """Calls whose results are no longer wanted."""
 
     ids: tuple[str, ...] | None = None
 
 
-class GoAway(_Heard, frozen=True):
+class GoAway(_Received, frozen=True):
     """The connection ends soon."""
 
     time_left: Raw = _NOTHING
@@ -239,16 +236,16 @@ class GoAway(_Heard, frozen=True):
         return sum(number * _UNITS[unit] for unit, number in parts.items())
 
 
-class ResumptionUpdate(_Heard, frozen=True):
-    """With what the session can be resumed."""
+class ResumptionUpdate(_Received, frozen=True):
+    """A handle to resume the session with, or news that there is none."""
 
     new_handle: str = ""
     resumable: bool = False
     last_consumed_client_message_index: Raw = _NOTHING
 
 
-class ServerMessage(_Heard, frozen=True):
-    """Anything the provider says."""
+class ServerMessage(_Received, frozen=True):
+    """Any message of the provider."""
 
     server_content: ServerContent | None = None
     usage_metadata: UsageMetadata | None = None

@@ -118,7 +118,7 @@ class Progress:
         self.cut = self.asked = self.prompted = False
 
     def prompt(self) -> None:
-        """Take note that something prompts an answer, or shows that words can't be late."""
+        """Record that something prompts an answer, or shows that words can't be late."""
         if self.generated or not self.begun:
             self.prompted = True
             self.prompted_by_time = False
@@ -126,7 +126,7 @@ class Progress:
             self.resumed = True
 
     def prompt_by_time(self) -> None:
-        """Take note that so much time has passed that words can hardly be late."""
+        """Record that so much time has passed that words can hardly be late."""
         if not self.prompted:
             self.prompted = self.prompted_by_time = True
 
@@ -143,7 +143,7 @@ class Progress:
         self.dropped = self.resumed = False
 
     def await_rest(self) -> None:
-        """Take note that the provider heard the user: what follows at once is the rest of the old answer."""
+        """Record that the provider heard the user: what follows at once is the rest of the old answer."""
         self.prompt()
         self.resumed = False
 

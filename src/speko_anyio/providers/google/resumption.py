@@ -29,17 +29,17 @@ class Resumption:
         return self.fresh
 
     def begin_answer(self) -> None:
-        """Take note that an answer begins, which the handle does not hold."""
+        """Record that an answer begins, which the handle does not hold."""
         self._was_fresh, self.fresh = self.fresh, False
 
     def retract_answer(self) -> None:
-        """Take note that what began was no answer: the handle is as good as before it."""
+        """Record that what began was no answer: the handle is as good as before it."""
         self.fresh = self.fresh or self._was_fresh
 
     def call_tool(self) -> None:
-        """Take note that the model calls a tool."""
+        """Record that the model calls a tool."""
         self.fresh = False
 
     def outdate(self) -> None:
-        """Take note that we said something that the handle does not hold."""
+        """Record that we said something that the handle does not hold."""
         self.fresh = self._was_fresh = False

@@ -1,8 +1,8 @@
-"""JSON Schema, as tools declare their parameters, to the OpenAPI subset that Gemini Live understands.
+"""Converts the JSON Schemas of tools' parameters to the OpenAPI subset that Gemini Live understands.
 
-Gemini closes the session for one key that it does not know, so only known keys pass. What has an equivalent
-is converted; what merely narrows the allowed values is left out and noted; what would change the arguments
-themselves (a recursive type, or one that no value fits) is refused. Nothing is dropped silently.
+Gemini closes the session over a single unknown key, so only known keys pass. What has an equivalent is
+converted; what merely narrows the allowed values, and a property that no value fits, is left out and noted;
+what would change the arguments themselves (a recursive type) is refused. Nothing is dropped silently.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ...protocol.errors import LocalProtocolError
 _Json: TypeAlias = dict[str, Any]
 
 MAX_NODES: Final = 5_000
-"""Schemas in one tool's parameters once references are written out; honest ones have a few dozen, and
-references to references would grow without end."""
+"""The most schemas in one tool's parameters after references are expanded: honest ones have a few dozen, and
+references to references grow exponentially."""
 
 MAX_DEPTH: Final = 32
-"""Nesting of schemas. Gemini gives no figure; models lose track long before."""
+"""The deepest nesting of schemas. Gemini documents no limit; models lose track long before."""
 
 MAX_SIZE: Final = 1_000_000
 """The most characters of text, plus entries of objects and lists, in one tool's parameters after references
@@ -63,14 +63,14 @@ _NUMBERS: Final = {
     "INTEGER": ("minimum", "maximum"),
 }
 _SILENT: Final = frozenset({"$schema", "$id", "$comment", "$defs", "definitions", "examples", "example"})
-"""Keys that say nothing about the values: nobody misses them."""
+"""Keys that say nothing about the values, and are dropped without a note."""
 
 _HANDLED: Final = frozenset(
     {"$ref", "allOf", "anyOf", "oneOf", "const", "enum", "type", "format", "title", "description"}
     | {"nullable", "properties", "required", "items", "pattern", "default"}
     | {key for keys in _NUMBERS.values() for key in keys}
 )
-"""Keys that `_Converter` looks at; those that don't go with a schema's type mean nothing there."""
+"""Keys that `_Converter` reads; they mean nothing beside a type that they don't apply to."""
 
 _MERGED: Final = frozenset({"type", "properties", "required", "title", "description"})
 """Keys of alternatives that merging them into one object keeps, or does without."""
