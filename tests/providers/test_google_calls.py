@@ -15,7 +15,7 @@ def test_the_provider_may_reuse_or_leave_out_ids() -> None:
     assert calls.is_open("c")
     assert (made_up := calls.answer_to("call-1")) is not None
     assert (made_up.name, made_up.wire_id) == ("g", None)
-    calls.answer("c")
+    calls.forget("c")
     assert not calls.is_open("c")
     assert calls.issue("c", "f") == "c"
     assert not calls.full
@@ -32,14 +32,14 @@ def test_a_cancelled_call_takes_a_result_that_is_not_answered() -> None:
     assert "c" in calls
     assert calls.answer_to("c") is None
     assert calls.issue("c", "f") == "call-1", "its earlier namesake may still get a result"
-    calls.answer("c")
+    calls.forget("c")
     assert "c" not in calls
 
 
 def test_a_call_that_nobody_got_takes_no_result() -> None:
     calls = NamedCalls(2)
     calls.issue("c", "f")
-    calls.withdraw("c")
+    calls.forget("c")
     assert "c" not in calls
     assert calls.open == ()
 

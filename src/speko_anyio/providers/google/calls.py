@@ -13,11 +13,11 @@ from ..recent_ids import RecentIds
 
 
 class Answer(NamedTuple):
-    """What an answer has to name."""
+    """What the answer to a call has to name."""
 
     name: str
     wire_id: str | None
-    """As the provider named the call; None when it did not (Vertex AI), then the answer has no id either."""
+    """The provider's id of the call; None if it gave none (Vertex AI): then the answer has none, either."""
 
 
 class NamedCalls:
@@ -77,14 +77,8 @@ class NamedCalls:
         if call_id is not None:
             self._calls.answer(call_id)
             self._cancelled.add(call_id)
-            self._forget()
+            self._forget_settled()
         return call_id
-
-    def withdraw(self, call_id: str) -> None:
-        """Forget a call that the caller never gets, so that no result will come."""
-        if call_id in self._calls:
-            self._calls.answer(call_id)
-        self._names.pop(call_id, None)
 
     def _open_by(self, wire_id: str) -> str | None:
         return next(
@@ -95,18 +89,18 @@ class NamedCalls:
         """Return what an answer for a call that takes one has to name; None if the call was cancelled."""
         return self._names[call_id] if call_id in self._calls else None
 
-    def answer(self, call_id: str) -> None:
-        """Record a result for a call that takes one."""
+    def forget(self, call_id: str) -> None:
+        """Forget a call: its result was given, or the caller never gets the call."""
         if call_id in self._calls:
             self._calls.answer(call_id)
-        del self._names[call_id]
+        self._names.pop(call_id, None)
 
     def abandon_open(self) -> None:
         """Record an interruption: results are still taken, but nobody waits for the open calls."""
         self._calls.make_moot()
-        self._forget()
+        self._forget_settled()
 
-    def _forget(self) -> None:
+    def _forget_settled(self) -> None:
         """Keep names only of calls whose result may still come."""
         self._names = {
             call_id: answer

@@ -256,7 +256,7 @@ class GoogleDialect(ProviderDialect):
             self._assistant.retract_late_words()
             self._handle.outdate()
             self._assistant.progress.prompt()
-        self._calls.answer(call_id)
+        self._calls.forget(call_id)
         self._release_held()
 
     # What we send
@@ -489,7 +489,7 @@ class GoogleDialect(ProviderDialect):
         for frame in self.events[:]:
             if type(frame) is ToolCall and frame.call_id in unwanted:
                 self.events.remove(frame)
-                self._calls.withdraw(frame.call_id)
+                self._calls.forget(frame.call_id)
 
     def _emit_usage(self) -> None:
         usage, self._usage = self._usage, None
