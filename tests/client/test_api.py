@@ -40,6 +40,7 @@ from speko_anyio.net.contexts import never_swallows
 from speko_anyio.net.stream_driver import StreamDriver
 from speko_anyio.protocol import ToolResult
 from speko_anyio.protocol.mint import Credential, ProviderGrant
+from speko_anyio.protocol.timeouts import DEFAULT_TIMEOUTS
 from speko_anyio.protocol.url import WebSocketURL
 from speko_anyio.testing.server import FakeServer, grant
 from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy
@@ -455,7 +456,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "proxy must be the URL of a proxy, True for the environment's",
     ),
     ({"ssl_context": True}, "ssl_context must be an ssl.SSLContext, not bool"),
-    ({"limits": 5}, "limits must be a Limits"),
+    ({"limits": 5}, "limits must be a speko_anyio.protocol.Limits"),
     ({"observer": 3}, "3 can't observe a session"),
     ({"ttl_seconds": "60"}, "ttl_seconds must be a number, not str"),
     ({"agent_id": 7}, "agent_id must be a string, not int"),
@@ -620,3 +621,16 @@ def test_a_session_needs_a_provider_and_a_model_at_once() -> None:
     for start in (Speko(KEY).realtime.connect, Speko(KEY).realtime.create_session):
         with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'model'"):
             start(**missing)
+
+
+def test_the_documented_defaults_are_those_of_the_core() -> None:
+    described = inspect.getsource(SessionOptions)
+    for name, default in {
+        "connect_timeout": DEFAULT_TIMEOUTS.connect,
+        "handshake_timeout": DEFAULT_TIMEOUTS.handshake,
+        "close_timeout": DEFAULT_TIMEOUTS.close,
+        "ping_interval": DEFAULT_TIMEOUTS.ping_interval,
+        "ping_timeout": DEFAULT_TIMEOUTS.ping_timeout,
+        "warn_before": DEFAULT_TIMEOUTS.warn_before,
+    }.items():
+        assert re.search(rf'    {name}: .*\n    """[^"]*default {default:g}\."""', described), name

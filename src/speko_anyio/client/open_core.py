@@ -16,6 +16,7 @@ from ..net.stream_driver import StreamDriver
 from ..observe.observers import Observers, make_observers
 from ..protocol.client_core import ClientCore
 from ..protocol.limits import DEFAULT_LIMITS, Limits
+from ..protocol.timeouts import DEFAULT_TIMEOUTS
 from ..protocol.url import parse_url
 from .delivery import DEFAULT_MAX_BUFFER
 from .parameters import SessionOptions, check_options, tool_list
@@ -138,15 +139,15 @@ async def _open_core(
     try:
         check_options(options)
         toolbox = Toolbox(tool_list(tools))
-        close_timeout = options.get("close_timeout", 5.0)
+        close_timeout = options.get("close_timeout", DEFAULT_TIMEOUTS.close)
         core = make_core(
             {
                 "limits": options.get("limits", DEFAULT_LIMITS),
-                "handshake_timeout": options.get("handshake_timeout", 10.0),
-                "ping_interval": options.get("ping_interval", 20.0),
-                "ping_timeout": options.get("ping_timeout", 20.0),
+                "handshake_timeout": options.get("handshake_timeout", DEFAULT_TIMEOUTS.handshake),
+                "ping_interval": options.get("ping_interval", DEFAULT_TIMEOUTS.ping_interval),
+                "ping_timeout": options.get("ping_timeout", DEFAULT_TIMEOUTS.ping_timeout),
                 "close_timeout": close_timeout,
-                "warn_before": options.get("warn_before", 60.0),
+                "warn_before": options.get("warn_before", DEFAULT_TIMEOUTS.warn_before),
             }
         )
         if observers is not None:
@@ -154,7 +155,7 @@ async def _open_core(
         if driver is None:
             driver = await dial(
                 parse_url(url),
-                connect_timeout=options.get("connect_timeout", 10.0),
+                connect_timeout=options.get("connect_timeout", DEFAULT_TIMEOUTS.connect),
                 ssl_context=options.get("ssl_context"),
                 proxy=options.get("proxy", True),
             )

@@ -219,7 +219,9 @@ def check_options(options: SessionOptions) -> None:
     if not (context is None or isinstance(context, ssl.SSLContext)):
         raise TypeError(f"ssl_context must be an ssl.SSLContext, not {type(context).__name__}")
     if not isinstance(options.get("limits", DEFAULT_LIMITS), Limits):
-        raise TypeError("limits must be a Limits, such as Limits(max_message_size=65536)")
+        raise TypeError(
+            "limits must be a speko_anyio.protocol.Limits, such as Limits(max_message_size=65536)"
+        )
 
 
 def _hint(name: str, known: tuple[str, ...]) -> str:
