@@ -8,17 +8,22 @@ import math
 import secrets
 from collections.abc import Callable, Collection
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 import anyio
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from speko_anyio.accounts import PROVIDERS
-from speko_anyio.protocol.codec import MalformedMessage, check_depth, mend_escapes
 from speko_anyio.protocol.errors import LocalProtocolError
-from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, MAX_TTL_SECONDS, MintRequest, SessionGrant
+from speko_anyio.protocol.mint import (
+    DEFAULT_SAMPLE_RATE,
+    MAX_TTL_SECONDS,
+    InvalidRequestError,
+    MintRequest,
+    SessionGrant,
+    decode_request,
+)
 from speko_anyio.protocol.url import parse_url
 
 from .authentication import Caller
@@ -36,10 +41,6 @@ _KEY_VARIABLES: Final = {kind.name: kind.key_variable for kind in PROVIDERS}
 MAX_BODY: Final = 64 * 1024
 """Bytes of a mint's body: room for a long prompt and dozens of tools. Decoded it may be 22 times as large."""
 
-MAX_DEPTH: Final = 128
-"""Nesting of a mint's body; schemas of tools have a dozen levels. The decoder recurses on the stack, and what
-is taken must be readable again wherever it is listed, deeper in calls and in other objects."""
-
 BODY_TIMEOUT: Final = 10.0
 """Seconds in which a mint's body must have come."""
 
@@ -47,7 +48,6 @@ MAX_IDEMPOTENCY_KEY: Final = 255
 """Characters of an Idempotency-Key; Stripe's limit, which clients know."""
 
 _WS_SCHEMES: Final = {"http": "ws", "https": "wss"}
-_DECODER: Final = msgspec.json.Decoder(MintRequest)
 
 
 class RateLimiter:
@@ -154,29 +154,14 @@ class MintEndpoint:
 
     def _parse(self, body: bytes) -> MintRequest:
         try:
-            # Editors leave a byte order mark; clients that cut UTF-16 text leave half of a surrogate pair.
-            text = mend_escapes(body.decode("utf-8-sig"))
-            check_depth(text, MAX_DEPTH)
-            asked = _decode(text)
-        except msgspec.ValidationError as error:
-            # msgspec names the field and the type it has, but of the value only an enum's.
-            hint = "; it must be 16000 or 24000" if "SampleRate`" in str(error) else ""
-            raise invalid(f"the request is not valid: {shorten(str(error))}{hint}") from None
-        except (msgspec.DecodeError, UnicodeError):
-            raise invalid("the request's body is not JSON") from None
-        except MalformedMessage:
-            raise invalid(
-                f"the request's body is nested too deeply; {MAX_DEPTH} levels are the limit"
-            ) from None
+            asked = decode_request(body)
+        except InvalidRequestError as error:
+            raise invalid(shorten(str(error))) from None
         if asked.s2s.provider not in self._providers:
             raise invalid(
                 f"the request is not valid: unknown provider at `$.s2s.provider`; "
                 f"this gateway serves {', '.join(sorted(self._providers))}{_how_to_serve(asked.s2s.provider)}"
             )
-        if not asked.s2s.model:
-            raise invalid("the request is not valid: `$.s2s.model` is empty; name a model")
-        if asked.ttl_seconds is not None and asked.ttl_seconds < 1:
-            raise invalid("the request is not valid: `$.ttlSeconds` must be 1 or more")
         return asked
 
     def _grant(self, record: SessionRecord, ws_base: str) -> SessionGrant:
@@ -189,34 +174,6 @@ class MintEndpoint:
             input_sample_rate=record.config.input_sample_rate or DEFAULT_SAMPLE_RATE,
             output_sample_rate=record.config.output_sample_rate or DEFAULT_SAMPLE_RATE,
         )
-
-
-def _decode(text: str) -> MintRequest:
-    """Decode the request, in which a whole number may be written 60.0 (JSON Schema 2020-12, section 4.2.3).
-
-    Raises msgspec's errors.
-    """
-    try:
-        return _DECODER.decode(text)
-    except msgspec.ValidationError:
-        fields = msgspec.json.decode(text)
-        if not isinstance(fields, dict):
-            raise
-        found = [_made_whole(fields, "ttlSeconds")]
-        if isinstance(config := fields.get("s2s"), dict):
-            found += [_made_whole(config, "inputSampleRate"), _made_whole(config, "outputSampleRate")]
-        if not any(found):
-            raise
-        return msgspec.convert(fields, MintRequest)
-
-
-def _made_whole(fields: dict[str, Any], name: str) -> bool:
-    """Make a float that is a whole number an int; return whether it was one."""
-    value = fields.get(name)
-    if not isinstance(value, float) or not value.is_integer():
-        return False
-    fields[name] = int(value)
-    return True
 
 
 def _ws_base(url: str) -> str:
