@@ -20,24 +20,33 @@ from speko_anyio.protocol import (
     NEED_DATA,
     Audio,
     AudioIn,
+    Clear,
     ClientConnection,
     ClientProtocol,
     Close,
     Commit,
     ConnectionClosed,
+    EndTurn,
+    ErrorFrame,
     Expiring,
     HandshakeError,
+    Interrupt,
+    Interruption,
     Limits,
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
+    ResponseEnd,
     ServerConnection,
     ServerProtocol,
+    ServerToolCall,
     SpekoError,
     State,
     ToolCall,
     ToolResult,
+    Transcript,
     UpgradeRequest,
+    Usage,
 )
 from speko_anyio.protocol.engine import MAX_HEAD
 from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
@@ -1028,6 +1037,58 @@ def test_a_goodbye_after_the_servers_end_hides_nothing_and_is_said_once() -> Non
 
 
 # What does not belong to a session over bytes
+
+
+def test_verbs_and_facts_are_the_dialects() -> None:
+    client, server = open_pair()
+    server.input_sample_rate, server.output_sample_rate = 16_000, 48_000
+    server.send_ready()
+    for said in (
+        Audio(b"ab", 48_000),
+        Transcript("user", "hi", True),
+        ToolCall("c1", "f", "{}"),
+        ServerToolCall("s1", "g", "started"),
+        Usage(1, 2),
+        ErrorFrame("CODE", "words"),
+    ):
+        server.send(said)
+    server.send_transcript("assistant", "ho", final=False)
+    server.send_tool_call("c2", "f", "{}")
+    server.send_server_tool_call("s1", "g", "completed")
+    server.send_usage(3, 4)
+    server.send_response_end("done")  # only for those who accept it
+    server.send_error("CODE", "more")
+    client.receive_data(server.data_to_send())
+    assert drain(client) == [
+        Ready(16_000, 48_000),
+        Audio(b"ab", 48_000),
+        Transcript("user", "hi", True),
+        ToolCall("c1", "f", "{}"),
+        ServerToolCall("s1", "g", "started"),
+        Usage(1, 2),
+        ResponseEnd("done"),
+        ErrorFrame("CODE", "words"),
+        Transcript("assistant", "ho", False),
+        ToolCall("c2", "f", "{}"),
+        ServerToolCall("s1", "g", "completed"),
+        Usage(3, 4),
+        ResponseEnd("done"),
+        ErrorFrame("CODE", "more"),
+    ]
+    assert client.open_calls == server.open_calls == ("c1", "c2")
+    client.commit()
+    client.end_turn()
+    client.clear()
+    client.interrupt()
+    client.send_tool_result("c1", "1")
+    server.receive_data(client.data_to_send())
+    assert drain(server) == [Commit(), EndTurn(), Clear(), Interrupt(), ToolResult("c1", "1")]
+    assert (client.odd_fields, server.odd_fields) == (0, 0)
+    server.send_interruption("assistant")
+    client.receive_data(server.data_to_send())
+    assert drain(client) == [Interruption("assistant")]
+    assert client.open_calls == server.open_calls == ()
+    assert client.limits == server.limits == Limits()
 
 
 def test_the_message_level_is_not_reached_by_name() -> None:

@@ -76,6 +76,7 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
     # Handshake
 
     def _receive_handshake(self, event: HandshakeEvent) -> None:
+        assert not isinstance(event, UpgradeRequest), "only a server receives a request"
         match event:
             case Accepted():
                 self._opened()
@@ -84,8 +85,6 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
             case Broken(close_code=close_code, reason=reason):
                 message = f"the server's answer is not a WebSocket handshake: {reason}"
                 self.dialect.violated(close_code, message)
-            case UpgradeRequest():
-                raise AssertionError("bug in speko_anyio: a client received a request")
             case _:
                 assert_never(event)
 

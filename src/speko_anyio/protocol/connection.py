@@ -185,6 +185,7 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
         return self._request is not None
 
     def _receive_handshake(self, event: HandshakeEvent) -> None:
+        assert not isinstance(event, Accepted | Refused), "only a client receives an answer"
         match event:
             case UpgradeRequest():
                 self._request = event
@@ -193,8 +194,6 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
                 message = f"the client's request is not a WebSocket handshake: {reason}"
                 self._answer_http(400, message)
                 self.dialect.violated(close_code, message)
-            case Accepted() | Refused():
-                raise AssertionError("bug in speko_anyio: a server received an answer")
             case _:
                 assert_never(event)
 

@@ -182,10 +182,9 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         Nothing more can be sent. What was received before is still delivered (the peer may have said why),
         then `Close`. Never raises.
         """
-        if self.dialect.state is not _CLOSED:
-            self._send_failed = True
-            self.receive_eof()
-            self.dialect.stop_sending()
+        self._send_failed = True
+        self.receive_eof()
+        self.dialect.stop_sending()
 
     # Events out
 
