@@ -354,7 +354,7 @@ class SecondCloseCounts(Core):
 
 
 def no_call_is_moot(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Calls, "make_moot", lambda self: None)
+    patch.setattr(Calls, "abandon_open", lambda self: None)
 
 
 def calls_stay_open(patch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def test_it_is_full_at_its_limit_and_an_answer_makes_room() -> None:
 def test_a_moot_call_can_still_be_answered_once_and_does_not_count() -> None:
     calls = Calls(1)
     calls.issue("a")
-    calls.make_moot()
+    calls.abandon_open()
     assert list(calls.open) == []
     assert not calls.full
     assert "a" in calls
@@ -46,16 +46,16 @@ def test_too_many_moot_calls_push_out_the_oldest() -> None:
     calls = Calls(2)
     for call_id in ("a", "b"):
         calls.issue(call_id)
-    calls.make_moot()
+    calls.abandon_open()
     calls.issue("c")
-    calls.make_moot()
+    calls.abandon_open()
     assert [call_id in calls for call_id in ("a", "b", "c")] == [False, True, True]
 
 
 def test_a_moot_id_issued_again_is_answered_once() -> None:
     calls = Calls(4)
     calls.issue("a")
-    calls.make_moot()
+    calls.abandon_open()
     calls.issue("a")
     calls.answer("a")
     assert "a" not in calls

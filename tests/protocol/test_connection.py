@@ -1075,7 +1075,7 @@ def test_verbs_and_facts_are_the_dialects() -> None:
         ResponseEnd("done"),
         ErrorFrame("CODE", "more"),
     ]
-    assert client.open_calls == server.open_calls == ("c1", "c2")
+    assert [client.open_calls, server.open_calls] == [("c1", "c2")] * 2
     client.commit()
     client.end_turn()
     client.clear()
@@ -1087,7 +1087,7 @@ def test_verbs_and_facts_are_the_dialects() -> None:
     server.send_interruption("assistant")
     client.receive_data(server.data_to_send())
     assert drain(client) == [Interruption("assistant")]
-    assert client.open_calls == server.open_calls == ()
+    assert [*client.open_calls, *server.open_calls] == []
     assert client.limits == server.limits == Limits()
 
 

@@ -11,7 +11,6 @@ from speko_anyio.protocol.framing import (
     TEXT,
     close_payload,
     header,
-    payload_size,
 )
 
 
@@ -34,11 +33,6 @@ def test_the_shortest_form_of_each_length(size: int, expected: str) -> None:
         bytes.fromhex(expected)[1],
         bytes.fromhex(expected[:2] + expected[4:]),
     )
-
-
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 65_535, 65_536])
-def test_a_frame_tells_how_much_it_carries(size: int) -> None:
-    assert payload_size(header(BINARY, size, 0) + bytes(size)) == size
 
 
 def test_first_bytes() -> None:

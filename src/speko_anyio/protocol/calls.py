@@ -1,7 +1,7 @@
 """Which tool calls wait for a result: the coupling between a `ToolCall` and its `ToolResult`.
 
-A call is *open* from the moment it is issued until it is answered. An interruption makes the open calls
-*moot*: nobody may be waiting for them any more. A moot call can still be answered (the model keeps what
+A call is *open* from the moment it is issued until it is answered. An interruption *abandons* the open
+calls: nobody may be waiting for them any more. An abandoned call can still be answered (the model keeps what
 it learns), and it no longer counts against the limit; when there are too many, the oldest are forgotten.
 """
 
@@ -11,17 +11,17 @@ from __future__ import annotations
 class Calls:
     """The calls of one session, by id. Both roles keep the same book."""
 
-    __slots__ = ("_limit", "_moot", "_open")
+    __slots__ = ("_abandoned", "_limit", "_open")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # dicts for their order: the oldest moot call goes first.
+        # dicts for their order: the oldest abandoned call is forgotten first.
         self._open: dict[str, None] = {}
-        self._moot: dict[str, None] = {}
+        self._abandoned: dict[str, None] = {}
 
     def __contains__(self, call_id: object) -> bool:
         """Whether a result for `call_id` would be taken."""
-        return call_id in self._open or call_id in self._moot
+        return call_id in self._open or call_id in self._abandoned
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -35,19 +35,19 @@ class Calls:
 
     def issue(self, call_id: str) -> None:
         """Open a call. The caller has checked that the id is new and that there is room."""
-        self._moot.pop(call_id, None)
+        self._abandoned.pop(call_id, None)
         self._open[call_id] = None
 
     def answer(self, call_id: str) -> None:
-        """A result was given: the id may be used again."""
+        """Take note of a result; the id may be used again."""
         if call_id in self._open:
             del self._open[call_id]
         else:
-            del self._moot[call_id]
+            del self._abandoned[call_id]
 
-    def make_moot(self) -> None:
-        """An interruption: nobody need wait for the open calls."""
-        self._moot.update(self._open)
+    def abandon_open(self) -> None:
+        """Abandon the open calls after an interruption: nobody waits for their results any more."""
+        self._abandoned.update(self._open)
         self._open.clear()
-        while len(self._moot) > self._limit:
-            del self._moot[next(iter(self._moot))]
+        while len(self._abandoned) > self._limit:
+            del self._abandoned[next(iter(self._abandoned))]

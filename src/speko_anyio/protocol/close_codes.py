@@ -36,8 +36,10 @@ def cut_reason(reason: str) -> str:
 
 
 def is_for_applications(code: object) -> bool:
-    """Whether an application may end a session with `code`: the codes that a browser's ``close()`` accepts.
-    The others are reserved for the protocol."""
+    """Whether an application may end a session with `code`.
+
+    Those are the codes that a browser's ``close()`` accepts. The others are reserved for the protocol.
+    """
     return code == NORMAL or (isinstance(code, int) and 3000 <= code <= 4999)
 
 

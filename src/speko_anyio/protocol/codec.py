@@ -60,8 +60,10 @@ class Control(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="control
 
 
 class UseExtensions(msgspec.Struct, frozen=True, tag_field="t", tag="extensions"):
-    """``{"t": "extensions"}``: the client accepts extensions that the server's `Ready` offered; see
-    `extensions.py`."""
+    """``{"t": "extensions"}``: the client accepts extensions that the server's `Ready` offered.
+
+    See `extensions.py`.
+    """
 
     use: Any = ()
 
@@ -228,8 +230,10 @@ def decode_from_client(
 
 
 def mend_escapes(text: str) -> str:
-    """`text`, which is JSON, with each unpaired surrogate escape replaced by U+FFFD: JSON may hold unpaired
-    surrogates (RFC 8259, section 8.2), UTF-8 can't."""
+    """Replace each unpaired surrogate escape in `text`, which is JSON, by U+FFFD.
+
+    JSON may contain unpaired surrogates (RFC 8259, section 8.2), UTF-8 can't.
+    """
     return _ESCAPE.sub(_mend_escape, text) if "\\ud" in text or "\\uD" in text else text
 
 
@@ -238,8 +242,7 @@ def _mend_escape(match: re.Match[str]) -> str:
 
 
 def _forgiven(text: str, refusal: Exception, odd: list[str]) -> ServerMessage | None:
-    """The message that `text` holds, ignoring odd values in non-essential fields; None if that is not
-    enough."""
+    """Decode `text`, ignoring odd values in non-essential fields; None if that is not enough."""
     # Two conflicting `t` make the message invalid, whatever the rest.
     if not isinstance(refusal, msgspec.ValidationError) or str(refusal).endswith("`$.t`"):
         return None
@@ -319,8 +322,9 @@ def _describe(error: Exception) -> str:
 
 
 def mended(text: str, *, more: bool = False) -> str:
-    """`text` made valid for UTF-8: joins adjacent halves of surrogate pairs, and replaces an unpaired half by
-    U+FFFD.
+    """Make `text` valid for UTF-8.
+
+    Adjacent halves of surrogate pairs are joined, and an unpaired half is replaced by U+FFFD.
 
     Peers that cut UTF-16 text into pieces write ``\\ud83d`` in one piece and ``\\ude00`` in the next. With
     `more`, the text continues, so a first half at its very end is left out until the other half arrives.

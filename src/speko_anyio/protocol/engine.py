@@ -112,7 +112,7 @@ def _accept_token(nonce: bytes) -> bytes:
 class Engine:
     """One WebSocket in one role: wsproto behind an interface without its quirks.
 
-    Of wsproto's objects there are those that are in use: none, in a session at rest. They take some KiB.
+    It holds only the wsproto objects in use, which take some KiB: none, in a session at rest.
     """
 
     __slots__ = (
@@ -154,8 +154,11 @@ class Engine:
         secrets: Iterable[str],
         entropy: Entropy,
     ) -> bytes:
-        """The client's opening request. It offers `subprotocols`, which may be none; the server may take one
-        of them or none. `secrets` is what of it `redact` crosses out."""
+        """Make the client's opening request.
+
+        It offers `subprotocols`, which may be none; the server may take one of them or none. `redact` removes
+        the `secrets`.
+        """
         # The longest first: one may be a part of another.
         self._secrets = tuple(secrets)
         raw = self._shaking().send(
@@ -177,11 +180,11 @@ class Engine:
         return raw[: match.start()] + nonce + raw[match.end() :]
 
     def redact(self, text: str) -> str:
-        """`text` of the peer for an error: it may quote what it was sent."""
+        """Remove the secrets from the peer's `text`, for an error: it may quote what it was sent."""
         return hide(text, self._secrets, "<token>")
 
     def receive_head(self, data: bytes) -> tuple[list[HandshakeEvent], bytes]:
-        """Feed bytes of the handshake. Returns what came of them, and the bytes after an upgrade's head."""
+        """Feed bytes of the handshake; return the events, and the bytes after an upgrade's head."""
         if self._head_done:
             return self._feed_handshake(data), b""
         # A line end may be split between two reads.
@@ -212,7 +215,7 @@ class Engine:
         return events, rest
 
     def handshake_eof(self) -> Refused | None:
-        """The peer hung up during the handshake: the refusal it was in the middle of, if any."""
+        """Return the refusal that was under way, if any, when the peer hung up during the handshake."""
         return self._refused() if self._refusal is not None else None
 
     def _feed_handshake(self, data: bytes) -> list[HandshakeEvent]:
@@ -257,7 +260,7 @@ class Engine:
         return Refused(self._refusal.status_code, body)
 
     def accept(self, subprotocol: str, headers: Headers) -> bytes:
-        """The server's 101, with `subprotocol`, which was offered."""
+        """Make the server's 101, with `subprotocol`, which was offered."""
         accept = AcceptConnection(subprotocol=subprotocol, extra_headers=encode_headers(headers))
         answer = self._shaking().send(accept)
         self._opened()
@@ -295,7 +298,7 @@ class Engine:
         return events
 
     def rest(self) -> None:
-        """No frame and no message is under way, and the session is open: then wsproto remembers nothing."""
+        """Drop wsproto's state: no frame and no message is under way, and the session is open."""
         self._frames = None
 
     def _assembled(self, last: TextMessage | BytesMessage) -> FrameEvent:

@@ -20,7 +20,7 @@ _MAX_NAMES: Final = 64
 
 
 def read_names(value: object) -> tuple[str, ...]:
-    """The names in a peer's list, without duplicates; anything that is not a name is ignored."""
+    """Return the names in a peer's list, without duplicates; ignore anything that is not a name."""
     if not isinstance(value, (list, tuple)):
         return ()
     return tuple(dict.fromkeys(name for name in value[:_MAX_NAMES] if isinstance(name, str)))

@@ -26,7 +26,7 @@ _HEADER_10: Final = struct.Struct(">BBQ").pack
 
 
 def header(first: int, size: int, mask_bit: int) -> bytes:
-    """The frame header for `size` bytes of payload, without the masking key; `mask_bit` 0 or `MASKED`."""
+    """Make the header for `size` bytes of payload, without the masking key; `mask_bit` is 0 or `MASKED`."""
     if size < 126:
         return _HEADER_2(first, mask_bit | size)
     if size < 65_536:
@@ -34,13 +34,8 @@ def header(first: int, size: int, mask_bit: int) -> bytes:
     return _HEADER_10(first, mask_bit | 127, size)
 
 
-def payload_size(frame: bytes) -> int:
-    """How many bytes of payload a whole unmasked frame of ours carries."""
-    return len(frame) - {126: 4, 127: 10}.get(frame[1], 2)
-
-
 def close_payload(code: int, reason: str) -> bytes:
-    """The payload of a close frame; empty for 1005, which stands for no code."""
+    """Make the payload of a close frame; empty for 1005, which stands for no code."""
     if code == close_codes.NO_STATUS:
         return b""
     return code.to_bytes(2, "big") + close_codes.cut_reason(reason).encode(errors="replace")
@@ -55,20 +50,20 @@ class AudioShape:
         self.size = size
         self.head = header(BINARY, size, mask_bit)
         """The header, without the masking key."""
-        # Where Python masks, a frame is one wide integer: see `ClientConnection.send_audio`.
+        # Where Python masks, a frame is one wide integer: see `ClientWebSocket.send_audio`.
         self.start = self.head + bytes(4)
         """The header, with zeros where the key will be."""
         self.length = len(self.start) + size
         """Bytes of the whole masked frame."""
         self.ones = ones(1 + size // 4) << 8 * len(self.head) if wide else 0
-        """Times the key it is the key, wherever that counts in the frame."""
+        """Multiplied by the key it repeats the key over the payload; 0 where Python does not mask."""
 
 
 _NO_SHAPE: Final = AudioShape(0, 0)
-_NO_SHAPE.size = -1  # not even that of no audio
+_NO_SHAPE.size = -1  # matches no audio, not even empty audio
 
 _kept: Final = functools.lru_cache(maxsize=32)
-"""Shapes are shared by all sessions. By one argument, since that is looked up fastest."""
+"""Shapes are shared by all sessions. One cached function per kind: lru_cache is fastest with one argument."""
 
 
 @_kept
@@ -100,17 +95,17 @@ class Framer:
             self._unit = 4  # a key
         self.keys = MaskingKeys(entropy)
         self.shape = _NO_SHAPE
-        """Of the last audio: the next likely has it too."""
+        """Of the last audio; the next likely has the same."""
 
     def reshape(self, size: int) -> bool:
-        """Make `shape` that of audio of this size; False when it has none, and must go another way."""
+        """Make `shape` that of audio of this size; False when it can have none."""
         if size % self._unit or not 0 < size <= MAX_AUDIO_MESSAGE:
             return False
         self.shape = self._shape_of(size)
         return True
 
     def frame(self, first: int, payload: bytes) -> bytes:
-        """A frame of any kind, which `first`, its first byte, tells."""
+        """Make a frame; `first`, its first byte, says of which kind."""
         size = len(payload)
         head = header(first, size, self._mask_bit)
         if not self._mask_bit:

@@ -29,7 +29,7 @@ _MOST_KEPT: Final = 16
 
 
 def ones(words: int) -> int:
-    """A one in every fourth byte, `words` of them: times a key it is that key, repeated as often.
+    """Return a number with a one in every fourth byte; times a key it is the key, `words` times over.
 
     The few sizes of one's audio come again and again; a peer's large messages may have any size.
     """
@@ -44,7 +44,7 @@ _kept_ones: Final = functools.lru_cache(_MOST_KEPT)(_make_ones)
 
 
 def mask_in_python(data: bytes, key: bytes) -> bytes:
-    """`data` exclusive-or `key` repeated, all of it as one wide integer.
+    """Return `data` exclusive-or `key` repeated, all of it as one wide integer.
 
     The multiplication repeats the key a fifth faster than `bytes` and `int.from_bytes` do. On CPython 3.11
     all of it takes 2.4 ns a byte, four strided `bytearray.translate` 2.5, and a loop 40.
@@ -56,7 +56,7 @@ def mask_in_python(data: bytes, key: bytes) -> bytes:
 
 
 def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
-    """`apply_mask` of websockets' C extension where that is installed: 0.1 µs for 960 bytes.
+    """Find `apply_mask` of websockets' C extension where that is installed: 0.1 µs for 960 bytes.
 
     Not a dependency: many applications have `websockets` installed anyway. The extension is loaded by
     itself, since importing its package would load sockets and e-mail into the core.

@@ -60,7 +60,7 @@ class Outbox:
             raise self.full()
 
     def full(self) -> LocalProtocolError:
-        """The error for more than the limit."""
+        """Make the error for more than the limit."""
         return LocalProtocolError(
             f"the outbox would pass its limit of {self.limit} bytes; "
             "pass less at a time, or send what is queued first"

@@ -21,7 +21,7 @@ _NATIVE: Final = {"@": sys.byteorder, "=": sys.byteorder, "<": "little", ">": "b
 
 
 def pcm_bytes(pcm: Buffer) -> bytes:
-    """The bytes of `pcm`, which is bytes or an array of mono, little-endian int16 samples.
+    """Return the bytes of `pcm`, which is bytes or an array of mono, little-endian int16 samples.
 
     Raises TypeError for anything else: other samples, or the header of a WAV file, read as PCM16, are noise.
     """
@@ -60,7 +60,7 @@ def _bare(pcm: bytes) -> bytes:
 
 
 def _advice(audio: object) -> str:
-    """What to pass instead of an object that is no buffer."""
+    """Say what to pass instead of an object that is not a buffer."""
     if isinstance(audio, str) or hasattr(audio, "__fspath__"):
         return "for a WAV file pass speko_anyio.audio.wav.read_wav(path, sample_rate=...).pcm" + (
             ", for base64 text base64.b64decode(text)" if isinstance(audio, str) else ""
@@ -83,7 +83,7 @@ def _advice(audio: object) -> str:
 
 
 def whole_samples(odd: bytes, pcm: bytes) -> tuple[bytes, bytes]:
-    """What `pcm` completes after the `odd` byte of the message before, and the odd byte that is left.
+    """Join the `odd` byte of the message before and `pcm`; return whole samples and the odd byte left.
 
     An odd byte is carried into the next message of its direction (speko-protocol, "Rules").
     """

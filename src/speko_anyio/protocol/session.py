@@ -329,7 +329,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
             case ToolCall() as call:
                 self._call_received(call, text)
             case Interruption() as interruption:
-                self._calls.make_moot()
+                self._calls.abandon_open()
                 # What follows is another response: half a sample of the cut one must not shift it.
                 self.fast_path.odd = b""
                 self.events.append(interruption)
@@ -508,7 +508,7 @@ class ServerProtocol(_SpekoSession[Command]):
         self._check_ready()
         self.outbox.drop_audio()
         self._queue_short(codec.encode(Interruption(at)))
-        self._calls.make_moot()
+        self._calls.abandon_open()
 
     def withdraw_calls(self) -> None:
         """Take back the tool calls that nobody has taken to send, for an interruption that follows."""
@@ -520,10 +520,10 @@ class ServerProtocol(_SpekoSession[Command]):
         self._queue_frame(Usage(input_audio_tokens, output_audio_tokens))
 
     def send_response_end(self, status: ResponseStatus, reason: str = "") -> None:
-        """Queue the end of an answer, exactly once, after all of its audio. `reason` says why the answer is
-        not complete, if that is known.
+        """Queue the end of an answer, exactly once, after all of its audio.
 
-        It is sent only to clients that accept the extension ``usage``, and held until they do.
+        `reason` says why the answer is not complete, if that is known. The message is sent only to clients
+        that accept the extension ``usage``, and held until they do.
         """
         _require_one_of("status", status, get_args(ResponseStatus))
         _require_text(reason=reason)

@@ -76,7 +76,7 @@ TRANSITIONS: Final[dict[tuple[State, Signal], State]] = {
 
 
 def transition(state: State, signal: Signal) -> State:
-    """The state after `signal`; AssertionError when the table has no such arc (a bug of this library)."""
+    """Return the state after `signal`; AssertionError, for a bug of this library, without such an arc."""
     try:
         return TRANSITIONS[state, signal]
     except KeyError:

@@ -41,19 +41,19 @@ class Timers:
         self._due.clear()
 
     def next(self) -> float | None:
-        """The earliest instant at which `expired` has something to say; None when nothing runs."""
+        """Return the earliest instant at which `expired` has something to say; None when nothing runs."""
         if self._started:
             return AT_ONCE
         return min(self._due.values(), default=None)
 
     def settle(self, now: float) -> None:
-        """It is `now`: what was started becomes an instant."""
+        """Turn the started timers into instants, counted from `now`."""
         for name, seconds in self._started.items():
             self._due[name] = now + seconds
         self._started.clear()
 
     def expired(self, now: float) -> Iterator[tuple[str, float]]:
-        """What is due at `now`, earliest first, and by how many seconds it is late; it no longer runs.
+        """Yield the timers due at `now`, earliest first, each with the seconds it is late, and stop them.
 
         Taken one at a time: a timer that is stopped on account of an earlier one does not come, and one that
         is started waits for the next call, however short it is.

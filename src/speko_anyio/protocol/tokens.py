@@ -1,5 +1,7 @@
-"""Tokens and keys as text: a session token is sent as a WebSocket subprotocol, so it must be an HTTP
-token."""
+"""Tokens and keys as text.
+
+A session token is sent as a WebSocket subprotocol, so it must be an HTTP token.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +48,15 @@ def check_token(token: str) -> str:
 
 
 def strip_invisible(text: str) -> str:
-    """`text` without the invisible characters that files, editors and shells leave around a key or a URL:
-    whitespace, line ends, byte order marks (U+FEFF) and zero-width spaces."""
+    """Remove the invisible characters that files, editors and shells leave around a key or a URL.
+
+    Those are whitespace, line ends, byte order marks (U+FEFF) and zero-width spaces.
+    """
     return _AROUND.sub("", text)
 
 
 def find_key_fault(key: str) -> str | None:
-    """What was copied along with a key, as the rest of a sentence about it; None for a key alone.
+    """Name what was copied along with a key, as the rest of a sentence about it; None for a key alone.
 
     Sent with it, the key is refused with a plain 401. A file for ``docker run --env-file`` is one place where
     quotes stay in the value.

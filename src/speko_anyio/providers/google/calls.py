@@ -97,7 +97,7 @@ class NamedCalls:
 
     def abandon_open(self) -> None:
         """Record an interruption: results are still taken, but nobody waits for the open calls."""
-        self._calls.make_moot()
+        self._calls.abandon_open()
         self._forget_settled()
 
     def _forget_settled(self) -> None:

@@ -164,7 +164,7 @@ class ToolCalls:
 
     def abandon_open(self) -> None:
         """Apply an interruption: results are still taken, but no group waits for the open calls."""
-        self._calls.make_moot()
+        self._calls.abandon_open()
         for group in self._groups:
             group.calls = {name for name in group.calls if name in self._calls}
         self._drop_finished()
