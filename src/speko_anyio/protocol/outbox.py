@@ -37,7 +37,7 @@ class Outbox:
     be lost.
     """
 
-    __slots__ = ("audio_limit", "frame_audio", "has_unframed", "limit", "messages", "size")
+    __slots__ = ("audio_limit", "frame_audio", "limit", "messages", "only_audio", "size")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -47,8 +47,8 @@ class Outbox:
         otherwise `NO_AUDIO`."""
         self.frame_audio: Callable[[bytes], bytes] | None = None
         """Makes what waits of a piece of audio: a byte level frames it at once. None: it waits as it is."""
-        self.has_unframed = False
-        """Whether something waits that is not bytes."""
+        self.only_audio = True
+        """Whether nothing but audio waits."""
         # A list: there are few at a time, and an empty deque takes 600 bytes.
         self.messages: list[Message] = []
         self.size = 0
@@ -74,7 +74,7 @@ class Outbox:
                 message = self.frame_audio(message)
         else:
             self.size += payload_size(message)
-        self.has_unframed = self.has_unframed or not isinstance(message, bytes)
+            self.only_audio = False
         self.messages.append(message)
 
     def put_all(self, texts: Sequence[str]) -> None:
@@ -84,7 +84,7 @@ class Outbox:
             raise self.full()
         self.size += size
         self.messages += texts
-        self.has_unframed = True
+        self.only_audio = False
 
     def take(self) -> Message | None:
         """Take the oldest message; None when there is none. Not for a byte level."""
@@ -98,6 +98,7 @@ class Outbox:
         """Take all messages."""
         messages, self.messages = self.messages, []
         self.size = 0
+        self.only_audio = True
         return messages
 
     def clear(self) -> None:

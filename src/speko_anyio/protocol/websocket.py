@@ -463,13 +463,15 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         """
         outbox = self._outbox
         messages = outbox.messages
-        outbox.size = self._pongs = 0
-        if outbox.has_unframed:
-            outbox.has_unframed = False
-            messages[:] = map(self._frame, messages)
-        if len(messages) == 1:
-            return messages.pop()  # type: ignore[return-value]
-        data = b"".join(messages)  # type: ignore[arg-type]
+        outbox.size = 0
+        if not outbox.only_audio:
+            outbox.only_audio = True
+            self._pongs = 0
+            data = b"".join(map(self._frame, messages))
+        elif len(messages) == 1:
+            return messages.pop()  # type: ignore[return-value]  # a frame already, as all audio here
+        else:
+            data = b"".join(messages)  # type: ignore[arg-type]
         messages.clear()
         return data
 
