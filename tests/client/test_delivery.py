@@ -18,7 +18,7 @@ from speko_anyio import (
     Usage,
 )
 from speko_anyio.client.delivery import FRAME_OVERHEAD, DeliveryBuffer
-from speko_anyio.net.driver import EventWaiter
+from speko_anyio.net.wakeup import Wakeup
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +48,7 @@ class Space:
     ],
 )
 async def test_every_frame_counts_its_content_and_something_more(frame: Frame, content: int) -> None:
-    buffer = DeliveryBuffer(10_000, Space(), EventWaiter())
+    buffer = DeliveryBuffer(10_000, Space(), Wakeup())
     buffer.put(frame)
     assert buffer.size == content + FRAME_OVERHEAD
     assert await buffer.get() == frame
@@ -57,7 +57,7 @@ async def test_every_frame_counts_its_content_and_something_more(frame: Frame, c
 
 async def test_full_and_room_again_with_some_distance_between() -> None:
     space = Space()
-    buffer = DeliveryBuffer(10 * SIZE, space, EventWaiter())
+    buffer = DeliveryBuffer(10 * SIZE, space, Wakeup())
     for _ in range(10):
         assert not buffer.full
         buffer.put(AUDIO)
@@ -72,7 +72,7 @@ async def test_full_and_room_again_with_some_distance_between() -> None:
 
 async def test_an_interruption_makes_room() -> None:
     space = Space()
-    buffer = DeliveryBuffer(3 * SIZE, space, EventWaiter())
+    buffer = DeliveryBuffer(3 * SIZE, space, Wakeup())
     for frame in (AUDIO, Transcript("user", "a"), AUDIO, AUDIO):
         buffer.put(frame)
     buffer.put(Interruption())
@@ -83,7 +83,7 @@ async def test_an_interruption_makes_room() -> None:
 
 
 async def test_a_lossy_buffer_drops_what_does_not_fit_but_never_the_end() -> None:
-    buffer = DeliveryBuffer(2 * SIZE, Space(), EventWaiter())
+    buffer = DeliveryBuffer(2 * SIZE, Space(), Wakeup())
     buffer.lossy = True
     for frame in (AUDIO, AUDIO, AUDIO, Usage(1, 1), Close(1000, "", "local")):
         buffer.put(frame)
@@ -94,7 +94,7 @@ async def test_a_lossy_buffer_drops_what_does_not_fit_but_never_the_end() -> Non
 
 
 async def test_the_end_wakes_the_receiver_and_stays() -> None:
-    buffer = DeliveryBuffer(1000, Space(), EventWaiter())
+    buffer = DeliveryBuffer(1000, Space(), Wakeup())
     got: list[Frame | None] = []
 
     async def receive() -> None:
@@ -111,7 +111,7 @@ async def test_the_end_wakes_the_receiver_and_stays() -> None:
 
 async def test_clearing_makes_room() -> None:
     space = Space()
-    buffer = DeliveryBuffer(SIZE, space, EventWaiter())
+    buffer = DeliveryBuffer(SIZE, space, Wakeup())
     buffer.put(AUDIO)
     buffer.clear()
     assert (len(buffer), buffer.size, space.made) == (0, 0, 1)

@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from ..net.driver import Waiter
+from ..net.wakeup import Waiter
 from ..protocol.frames import Audio, Close, ErrorFrame, Frame, Interruption, ToolCall, Transcript, Unknown
 
 DEFAULT_MAX_BUFFER: Final = 3 * 1024 * 1024
@@ -127,7 +127,7 @@ class DeliveryBuffer:
             self.full = True
         if self._waiting:
             self._waiting = False
-            self._waiter.wake()
+            self._waiter.ring()
         return self.full and not self.lossy
 
     def end(self) -> None:
@@ -135,7 +135,7 @@ class DeliveryBuffer:
         self._ended = True
         if self._waiting:
             self._waiting = False
-            self._waiter.wake()
+            self._waiter.ring()
 
     def clear(self) -> None:
         """Discard what waits: nobody will take it."""

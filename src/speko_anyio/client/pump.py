@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final
 
-from ..net.driver import EventWaiter, Waiter
+from ..net.wakeup import Waiter, Wakeup
 from ..protocol import close_codes
 from ..protocol.client_core import ClientCore
 from ..protocol.dialect import NEED_DATA
@@ -63,7 +63,7 @@ class Pump:
         max_buffer: int,
         on_call: Callable[[ToolCall], None],
         on_interruption: Callable[[], None],
-        make_waiter: Callable[[], Waiter] = EventWaiter,
+        make_waiter: Callable[[], Waiter] = Wakeup,
     ) -> None:
         self.core = core
         self._make_waiter = make_waiter

@@ -25,12 +25,11 @@ from speko_anyio.net.dialing import dial
 from speko_anyio.net.event_loop import clock
 from speko_anyio.net.groups import TaskGroup
 from speko_anyio.net.lifetime import Lifetime
+from speko_anyio.net.wakeup import Wakeup
 from speko_anyio.protocol.errors import HandshakeError, SpekoError
 from speko_anyio.protocol.state import State
 from speko_anyio.protocol.tokens import hide
 from speko_anyio.protocol.url import parse_url
-
-from .wakeup import Wakeup
 
 if TYPE_CHECKING:
     import ssl

@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from speko_anyio.net.event_loop import clock
 from speko_anyio.net.groups import TaskGroup
+from speko_anyio.net.wakeup import Wakeup
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.commands import AudioIn, Commit, EndTurn, ToolResult
 from speko_anyio.protocol.dialect import NEED_DATA
@@ -41,7 +42,6 @@ from speko_anyio.protocol.state import State
 
 from .meter import Meter
 from .session_log import make_core
-from .wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

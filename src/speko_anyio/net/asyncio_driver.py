@@ -469,7 +469,7 @@ class _Waiter:
         self._future = self._loop.create_future()
         return self._future
 
-    def wake(self) -> None:
+    def ring(self) -> None:
         _wake(self._future)
 
 

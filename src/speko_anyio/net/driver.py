@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol, TypeVarTuple
 
-import anyio
-
 from .lifetime import Lifetime
+from .wakeup import Waiter
 
 _Args = TypeVarTuple("_Args")
 
@@ -91,30 +90,6 @@ class Driven(Protocol):
         ...
 
 
-class Waiter(Protocol):
-    """Lets one task wait, again and again."""
-
-    def wait(self) -> Awaitable[object]:
-        """Return what the task has to await."""
-        ...
-
-    def wake(self) -> None:
-        """Wake the task. Ignored when it no longer waits. The task must have waited before."""
-
-
-class EventWaiter:
-    """A `Waiter` for any event loop."""
-
-    __slots__ = ("_event",)
-
-    def wait(self) -> Awaitable[None]:
-        self._event = anyio.Event()
-        return self._event.wait()
-
-    def wake(self) -> None:
-        self._event.set()
-
-
 class Driver(Protocol):
     """An open transport, and what moves bytes between it and a `Driven`.
 
@@ -142,7 +117,7 @@ class Driver(Protocol):
         """
 
     def make_waiter(self) -> Waiter:
-        """Make the cheapest way to let one task wait in this event loop."""
+        """Make the cheapest `Waiter` for this event loop."""
         ...
 
     def current_time(self) -> float:

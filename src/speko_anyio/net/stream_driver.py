@@ -19,9 +19,10 @@ from anyio.lowlevel import checkpoint
 
 from ..protocol.errors import SpekoError
 from ..protocol.timers import AT_ONCE
-from .driver import Driven, EventWaiter
+from .driver import Driven
 from .lifetime import Lifetime
 from .transport_errors import TRANSPORT_ERRORS, describe
+from .wakeup import Wakeup
 
 _Args = TypeVarTuple("_Args")
 
@@ -100,8 +101,8 @@ class StreamDriver:
             verb(*args)
             await self._write()
 
-    def make_waiter(self) -> EventWaiter:
-        return EventWaiter()
+    def make_waiter(self) -> Wakeup:
+        return Wakeup()
 
     def current_time(self) -> float:
         return anyio.current_time()
