@@ -173,6 +173,19 @@ def test_a_confirmed_answer_takes_its_time(confirmation: Json) -> None:
     assert (assistant(found), ends(found)) == (["Well, yes."], [DONE])
 
 
+THOUGHT = content(modelTurn={"parts": [{"text": "**Thinking**", "thought": True}]})
+
+
+@pytest.mark.parametrize("sign", [speech(PCM), THOUGHT], ids=["audio", "thought"])
+def test_an_answer_with_a_sign_of_life_does_not_stall(sign: Json) -> None:
+    talk = Talk()
+    talk.hear(speech(PCM))
+    talk.wait(STALLED_TIMEOUT - 1)
+    talk.hear(sign)
+    assert ends(talk.wait(STALLED_TIMEOUT)) == []
+    assert ends(talk.wait(STALLED_TIMEOUT)) == [DONE]
+
+
 def test_late_words_of_an_answer_that_was_cut_off_are_dropped() -> None:
     talk = Talk()
     talk.hear(speech(PCM), said("Once upon"), INTERRUPTED)

@@ -180,6 +180,15 @@ def test_an_answer_that_does_not_come() -> None:
     assert not talk.assistant.progress.awaited
 
 
+def test_audio_is_what_was_awaited() -> None:
+    talk = Talk()
+    talk.speak()
+    talk.assistant.ask(manual=True)
+    assert [talk.assistant.progress.awaited] == [True]
+    talk.speak()
+    assert [talk.assistant.progress.awaited] == [False]
+
+
 def test_a_model_that_goes_on_is_not_idle() -> None:
     talk = Talk()
     talk.speak()

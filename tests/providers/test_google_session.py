@@ -357,6 +357,13 @@ def test_a_transcript_without_end() -> None:
     assert len([frame for frame in found if isinstance(frame, Transcript)]) == 12
 
 
+def test_nothing_follows_the_close_out_of_the_message_that_caused_it() -> None:
+    talk = Talk(limits=Limits(max_text_size=60))
+    both = {**heard("word " * 20)["serverContent"], **speech(PCM)["serverContent"]}
+    [close] = talk.hear({"serverContent": both})
+    assert isinstance(close, Close)
+
+
 # Words
 
 
