@@ -12,7 +12,7 @@ from . import files
 from .connecting import connected, gateway_here
 from .conversation_stats import median_text
 from .display import Display
-from .turn import Answer, take_turn
+from .turn import SpokenAnswer, take_turn
 
 _RATE: Final = 24_000
 
@@ -20,7 +20,7 @@ _RATE: Final = 24_000
 async def demo(options: argparse.Namespace) -> None:
     """Start a gateway, ask it a spoken question, write the answer."""
     files.check_writable(options.output)
-    answers: list[Answer] = []
+    answers: list[SpokenAnswer] = []
     with Display() as display:
         display.status("starting the gateway and the offline voice")
         question = await files.load_or_speak(options.wav, options.text, _RATE)
@@ -60,7 +60,7 @@ async def say(options: argparse.Namespace) -> None:
         answer.check_whole()
 
 
-async def _save(answer: Answer, path: Path, display: Display) -> None:
+async def _save(answer: SpokenAnswer, path: Path, display: Display) -> None:
     pcm = bytes(answer.pcm)
     await files.save(path, pcm, answer.sample_rate)
     seconds = duration(pcm, answer.sample_rate)

@@ -29,18 +29,18 @@ def usual_model(provider: str) -> str:
     return provider if kind is None else kind.usual_model
 
 
-class Endpoint(NamedTuple):
+class LocalGateway(NamedTuple):
     """Where to mint, and with which key."""
 
     base_url: str
     api_key: str
 
     def __repr__(self) -> str:
-        return f"Endpoint({self.base_url!r})"
+        return f"LocalGateway({self.base_url!r})"
 
 
 @asynccontextmanager
-async def gateway_here(account: Provider | None = None) -> AsyncIterator[Endpoint]:
+async def gateway_here(account: Provider | None = None) -> AsyncIterator[LocalGateway]:
     """Run a gateway in this process during the block, on a free loopback port, with a key of its own.
 
     It serves the built-in handlers or, if given, the provider of `account`.
@@ -53,7 +53,7 @@ async def gateway_here(account: Provider | None = None) -> AsyncIterator[Endpoin
     if account is not None:
         handlers = {account.name: gateway.ProviderHandler(account)}
     async with gateway.running_gateway(gateway.Gateway(handlers=handlers, api_keys=[key])) as url:
-        yield Endpoint(url, key)
+        yield LocalGateway(url, key)
 
 
 def base_url_of(options: argparse.Namespace) -> str | None:

@@ -25,7 +25,7 @@ from .display import Display
 from .failures import CommandError
 from .loading import load_tools
 from .signals import stop_signals
-from .turn import ANSWER_TIMEOUT, QUIET_TIMEOUT, Speech, ended_by_service, no_answer
+from .turn import ANSWER_TIMEOUT, QUIET_TIMEOUT, PacedSpeech, ended_by_service, no_answer
 
 TICK: Final = 0.08
 """Seconds between two updates of the levels: a dozen a second, which is what the display shows."""
@@ -50,7 +50,7 @@ async def talk(options: argparse.Namespace) -> None:
                     Speaker(sample_rate=session.output_sample_rate, device=options.output_device)
                 )
             if question is not None:
-                ears = Speech(question, session.input_sample_rate)
+                ears = PacedSpeech(question, session.input_sample_rate)
             else:
                 ears = await stack.enter_async_context(
                     Microphone(sample_rate=session.input_sample_rate, device=options.input_device)

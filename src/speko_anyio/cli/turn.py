@@ -28,7 +28,7 @@ REASON_TIMEOUT: Final = 1.0
 """Seconds after a failed answer in which the service may still say why, and end the session."""
 
 
-class Speech:
+class PacedSpeech:
     """A recorded question: an iteration over its pieces, each at the time it would have been spoken."""
 
     def __init__(self, pcm: bytes, sample_rate: int) -> None:
@@ -50,7 +50,7 @@ class Speech:
         return piece
 
 
-class Answer(msgspec.Struct):
+class SpokenAnswer(msgspec.Struct):
     """The answer to a question, as far as it came."""
 
     pcm: bytearray = msgspec.field(default_factory=bytearray)
@@ -86,7 +86,7 @@ async def take_turn(
     *,
     progress: Callable[[float], None],
     show: Callable[[Frame], None],
-) -> Answer:
+) -> SpokenAnswer:
     """Speak `question`, PCM16 mono at the session's input rate, and collect the answer.
 
     `progress` gets the spoken part of the question, from 0 to 1; `show` gets every frame. Raises
@@ -107,7 +107,7 @@ class _Turn:
         self._session = session
         self._progress = progress
         self._show = show
-        self._answer = Answer(sample_rate=session.output_sample_rate)
+        self._answer = SpokenAnswer(sample_rate=session.output_sample_rate)
         self._patience = anyio.CancelScope()
         self._question_ended: float | None = None
         self._first_audio: float | None = None
@@ -119,7 +119,7 @@ class _Turn:
     async def speak(self, question: bytes) -> None:
         spoken = 0
         try:
-            async for piece in Speech(question, self._session.input_sample_rate):
+            async for piece in PacedSpeech(question, self._session.input_sample_rate):
                 await self._session.send_audio(piece)
                 spoken += len(piece)
                 self._progress(spoken / len(question))
@@ -184,7 +184,7 @@ class _Turn:
                 pass
         return False
 
-    def result(self) -> Answer:
+    def result(self) -> SpokenAnswer:
         """Return the answer as far as it came; raise what went wrong if there is none."""
         if self._first_audio is None or self._question_ended is None:
             if self._failure is not None:

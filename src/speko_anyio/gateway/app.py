@@ -19,7 +19,7 @@ from speko_anyio._extras import install_extra
 from .api_keys import APIKeys
 from .asgi import refuse
 from .authentication import Authenticator
-from .health import Availability, Health, State
+from .health import Availability, GatewayState, Health
 from .housekeeping import Housekeeper, background
 from .http_errors import RequestError, shorten
 from .instrumentation import Instrumentation
@@ -232,11 +232,11 @@ class Gateway:
                     await stack.enter_async_context(handler)
             if self._metrics is not None:
                 await stack.enter_async_context(background(self._metrics.watch_the_loop))
-            self._availability.state = State.READY
+            self._availability.state = GatewayState.READY
             try:
                 yield
             finally:
-                self._availability.state = State.DRAINING
+                self._availability.state = GatewayState.DRAINING
                 with anyio.move_on_after(self.stop_timeout, shield=True):
                     await self._stream.stop()
 
@@ -245,7 +245,7 @@ class Gateway:
 
         Cancelled, it closes them without patience.
         """
-        self._availability.state = State.DRAINING
+        self._availability.state = GatewayState.DRAINING
         try:
             with anyio.move_on_after(patience):
                 await self._stream.wait_empty()

@@ -28,7 +28,7 @@ NOT_RUNNING: Final = (
 the outermost application only."""
 
 
-class State(enum.Enum):
+class GatewayState(enum.Enum):
     """The state of a gateway, as ``/readyz`` calls it."""
 
     STOPPED = "stopped"
@@ -41,20 +41,24 @@ class Availability:
     """Whether the gateway takes requests; everything that refuses one for this reason asks here."""
 
     def __init__(self) -> None:
-        self.state = State.STOPPED
+        self.state = GatewayState.STOPPED
         self._logged = False
 
     @property
     def reason(self) -> str | None:
         """Why new sessions are refused; None while they are accepted."""
-        if self.state is State.STOPPED and not self._logged:
+        if self.state is GatewayState.STOPPED and not self._logged:
             self._logged = True
             logger.error("%s", NOT_RUNNING)
-        return {State.STOPPED: NOT_RUNNING, State.READY: None, State.DRAINING: SHUTTING_DOWN}[self.state]
+        return {
+            GatewayState.STOPPED: NOT_RUNNING,
+            GatewayState.READY: None,
+            GatewayState.DRAINING: SHUTTING_DOWN,
+        }[self.state]
 
     def check_started(self, code: str) -> None:
         """Raise `RequestError` with `code` before the start: no store is there to ask yet."""
-        if self.state is State.STOPPED:
+        if self.state is GatewayState.STOPPED:
             self._check(code)
 
     def check_accepting(self) -> None:
@@ -91,7 +95,7 @@ class Health:
             return _respond(503, _Answer(self._availability.state.value, reason))
         if (failure := self._store_failure()) is not None:
             return _respond(503, _Answer("failing", failure))
-        return _respond(200, _Answer(State.READY.value))
+        return _respond(200, _Answer(GatewayState.READY.value))
 
 
 def _respond(status: int, answer: _Answer) -> Response:

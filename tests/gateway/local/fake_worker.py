@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from speko_anyio.gateway.local.worker_messages import HEADER, Heard, Warm, decode_request, encode
+from speko_anyio.gateway.local.worker_messages import HEADER, Recognised, Warm, decode_request, encode
 
 
 def main(mode: str) -> None:
@@ -25,7 +25,7 @@ def main(mode: str) -> None:
         elif order == b"out of turn":
             sink.write(encode(Warm()))
         elif order != b"hang":
-            sink.write(encode(Heard(order.decode(), known=False)))
+            sink.write(encode(Recognised(order.decode(), known=False)))
         sink.flush()
 
 

@@ -17,7 +17,7 @@ from speko_anyio.gateway.local import conversation as module
 from speko_anyio.gateway.local.grammar import Grammar
 from speko_anyio.gateway.local.recognizer import Recognizer, RecognizerBusyError
 from speko_anyio.gateway.local.reply import LEAD
-from speko_anyio.gateway.local.worker_messages import Heard
+from speko_anyio.gateway.local.worker_messages import Recognised
 from speko_anyio.protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
 from speko_anyio.protocol.frames import (
     Audio,
@@ -56,12 +56,12 @@ class ScriptedRecognizer(Recognizer):
     def idle(self) -> bool:
         return True
 
-    async def hear(self, pcm: bytes, grammar: Grammar) -> Heard:
+    async def hear(self, pcm: bytes, grammar: Grammar) -> Recognised:
         await anyio.lowlevel.checkpoint()
         self.utterances.append(pcm)
         if self.fails:
             raise RecognizerBusyError("the gateway's recogniser has too much to do; try again")
-        return Heard(self.text, known=False)
+        return Recognised(self.text, known=False)
 
 
 @asynccontextmanager
@@ -354,10 +354,10 @@ class Witness(ScriptedRecognizer):
     def idle(self) -> bool:
         return self._idle
 
-    async def hear(self, pcm: bytes, grammar: Grammar) -> Heard:
+    async def hear(self, pcm: bytes, grammar: Grammar) -> Recognised:
         for _ in range(self._turns):
             await anyio.lowlevel.checkpoint()
-        return Heard(hashlib.sha256(pcm).hexdigest(), known=False)
+        return Recognised(hashlib.sha256(pcm).hexdigest(), known=False)
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000])

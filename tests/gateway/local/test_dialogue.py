@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from speko_anyio.gateway.local import dialogue
-from speko_anyio.gateway.local.dialogue import MAX_SPOKEN_OUTPUT, Answer, Dialogue, report
+from speko_anyio.gateway.local.dialogue import MAX_SPOKEN_OUTPUT, Decision, Dialogue, report
 from speko_anyio.gateway.local.tool_matching import PlannedCall
 from tests.gateway.local.fake_session import make_tool
 
@@ -25,11 +25,11 @@ def at(hour: int, minute: int) -> Dialogue:
     [(0, 5, "12:05 AM"), (9, 30, "9:30 AM"), (12, 0, "12:00 PM"), (23, 59, "11:59 PM")],
 )
 def test_it_tells_the_time(hour: int, minute: int, said: str) -> None:
-    assert at(hour, minute).answer("what time is it") == Answer(f"It is {said}.")
+    assert at(hour, minute).answer("what time is it") == Decision(f"It is {said}.")
 
 
 def test_it_tells_the_day() -> None:
-    assert at(9, 0).answer("what day is it today") == Answer("Today is Wednesday.")
+    assert at(9, 0).answer("what day is it today") == Decision("Today is Wednesday.")
 
 
 @pytest.mark.parametrize(
@@ -44,16 +44,16 @@ def test_it_tells_the_day() -> None:
     ],
 )
 def test_what_it_says(heard: str, said: str) -> None:
-    assert at(9, 0).answer(heard) == Answer(said)
+    assert at(9, 0).answer(heard) == Decision(said)
 
 
 def test_a_tool_is_called() -> None:
     answer = at(9, 0).answer("what is the weather in paris")
-    assert answer == Answer("", (PlannedCall("get_weather", {"city": "paris"}, ()),))
+    assert answer == Decision("", (PlannedCall("get_weather", {"city": "paris"}, ()),))
 
 
 def test_a_tool_without_its_arguments_is_not_called() -> None:
-    assert at(9, 0).answer("what is the weather") == Answer("To use get weather I need the city.")
+    assert at(9, 0).answer("what is the weather") == Decision("To use get weather I need the city.")
 
 
 def test_the_grammar_has_the_fixed_and_the_tools_phrases() -> None:

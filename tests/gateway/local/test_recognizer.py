@@ -240,20 +240,20 @@ async def test_the_real_worker_takes_no_notice_of_ctrl_c() -> None:
             before = recognizer.pids
             (pid,) = before
             os.kill(pid, signal.SIGINT)
-            assert await recognizer.hear(bytes(32_000), EMPTY) == messages.Heard("", known=False)
+            assert await recognizer.hear(bytes(32_000), EMPTY) == messages.Recognised("", known=False)
             assert recognizer.pids == before
 
 
 @pytest.mark.speech
 def test_a_grammar_that_can_not_be_compiled_leaves_dictation(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").Engine()
+    engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").SpeechEngine()
     monkeypatch.setattr(Grammar, "jsgf", lambda _: "no grammar")
-    assert engine.hear(bytes(32_000), Grammar(("hello",))) == messages.Heard("", known=False)
+    assert engine.hear(bytes(32_000), Grammar(("hello",))) == messages.Recognised("", known=False)
 
 
 @pytest.mark.speech
 def test_the_same_audio_is_heard_alike_whatever_was_heard_before() -> None:
-    engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").Engine()
+    engine = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker").SpeechEngine()
     phrase = "what is the weather in oslo"
     grammar = Grammar((phrase, "what time is it"))
     others = [spoken(text, messages.SAMPLE_RATE) for text in ("What time is it?", "Hello there.", "Stop.")]
@@ -282,9 +282,9 @@ def test_one_word_that_fits_badly_does_not_spoil_a_phrase_that_fits_well(
     mean: float, worst_word: float, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = pytest.importorskip("speko_anyio.gateway.local.recognizer_worker")
-    engine = worker.Engine()
+    engine = worker.SpeechEngine()
     phrase, dictated = "what is the weather in oslo", "what is that whether we are slow"
     monkeypatch.setattr(engine, "_fit", lambda *_: worker.Fit(phrase, mean, worst_word))
     monkeypatch.setattr(engine, "_dictate", lambda _: dictated)
     heard = engine.hear(bytes(32_000), Grammar((phrase,)))
-    assert heard == messages.Heard(phrase if known else dictated, known=known)
+    assert heard == messages.Recognised(phrase if known else dictated, known=known)

@@ -50,7 +50,7 @@ _SLICE_SECONDS: Final = 0.2
 NOTHING_HEARD: Final = "I did not hear anything."
 
 
-class Conversation:
+class VoiceConversation:
     """Runs one session; `run` returns when the session is over.
 
     Args:

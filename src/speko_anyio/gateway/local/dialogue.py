@@ -63,7 +63,7 @@ _FIXED: Final = (
 )
 
 
-class Answer(NamedTuple):
+class Decision(NamedTuple):
     """What to do next: make `calls` if there are any, else speak `text`."""
 
     text: str
@@ -87,26 +87,26 @@ class Dialogue:
         offered = self._tools.grammar()
         return Grammar((*_PHRASES, *offered.templates), offered.slots)
 
-    def answer(self, heard: str) -> Answer:
+    def answer(self, heard: str) -> Decision:
         """Decide what to do about `heard`."""
         said = words(heard)
         if not said:
-            return Answer("I did not understand that.")
+            return Decision("I did not understand that.")
         if calls := self._tools.plan_calls(heard):
             if complete := tuple(call for call in calls if not call.missing):
-                return Answer("", complete)
-            return Answer(f"To use {_spoken(calls[0].name)} I need the {_join(calls[0].missing)}.")
+                return Decision("", complete)
+            return Decision(f"To use {_spoken(calls[0].name)} I need the {_join(calls[0].missing)}.")
         if _TIME & set(said):
             now = self._now()
-            return Answer(f"It is {now.hour % 12 or 12}:{now:%M} {'AM' if now.hour < 12 else 'PM'}.")
+            return Decision(f"It is {now.hour % 12 or 12}:{now:%M} {'AM' if now.hour < 12 else 'PM'}.")
         if "day" in said and "what" in said:
-            return Answer(f"Today is {self._now():%A}.")
+            return Decision(f"Today is {self._now():%A}.")
         for triggers, text in _FIXED:
             if triggers & set(said):
-                return Answer(text)
+                return Decision(text)
         if said[:4] == ["what", "can", "you", "do"]:
-            return Answer(_FIXED[-1][1])
-        return Answer(f"I heard: {heard}.")
+            return Decision(_FIXED[-1][1])
+        return Decision(f"I heard: {heard}.")
 
 
 def report(outputs: Sequence[tuple[str, str | None]]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import anyio.to_thread
 
-from .conversation import Conversation
+from .conversation import VoiceConversation
 from .dialogue import Dialogue
 from .listener import Listener, webrtc_vad
 from .recognizer import Recognizer, open_recognizer
@@ -115,7 +115,7 @@ class LocalVoice:
             raise RuntimeError(
                 "the offline voice is not running; serve sessions inside `async with LocalVoice()`"
             )
-        conversation = Conversation(
+        conversation = VoiceConversation(
             session,
             self._recognizer,
             Dialogue(session.config.tools, now=self._now),

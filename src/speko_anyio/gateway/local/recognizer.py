@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .grammar import Grammar
 
-_ReplyT = TypeVar("_ReplyT", messages.Heard, messages.Warm)
+_ReplyT = TypeVar("_ReplyT", messages.Recognised, messages.Warm)
 
 # They tell a hanging process from a slow one: at load 9, a question that takes 0.3 s took 8 s.
 START_TIMEOUT: Final = 120.0
@@ -68,9 +68,9 @@ class _Job:
         self.abandoned = False
         self.retried = False
         self.done = anyio.Event()
-        self.outcome: messages.Heard | RecognizerError | None = None
+        self.outcome: messages.Recognised | RecognizerError | None = None
 
-    def finish(self, outcome: messages.Heard | RecognizerError) -> None:
+    def finish(self, outcome: messages.Recognised | RecognizerError) -> None:
         self.outcome = outcome
         self.done.set()
 
@@ -92,7 +92,7 @@ class Recognizer:
         """Whether a worker waits for something to do."""
         return self._jobs.statistics().tasks_waiting_receive > 0
 
-    async def hear(self, pcm: bytes, grammar: Grammar) -> messages.Heard:
+    async def hear(self, pcm: bytes, grammar: Grammar) -> messages.Recognised:
         """Return what is said in `pcm`, PCM16 mono at `worker_messages.SAMPLE_RATE`.
 
         Cancelling it drops the utterance, unless a worker is at it already: that one finishes it, unheard.
@@ -115,7 +115,7 @@ class Recognizer:
             await job.done.wait()
         finally:
             job.abandoned = True
-        if isinstance(job.outcome, messages.Heard):
+        if isinstance(job.outcome, messages.Recognised):
             return job.outcome
         raise job.outcome or RecognizerError("the gateway's recogniser gave no answer; try again")
 
@@ -195,7 +195,7 @@ class _Worker:
             job = await self._take()
             try:
                 await process.send(job.request, HEAR_TIMEOUT)
-                outcome = await process.expect(messages.Heard, HEAR_TIMEOUT)
+                outcome = await process.expect(messages.Recognised, HEAR_TIMEOUT)
             except _ProcessEndedError as error:
                 # It may have ended before, while it had nothing to do; only an utterance shows that.
                 if job.retried:
@@ -213,7 +213,7 @@ class _Worker:
             self._job = await self._jobs.receive()
         return self._job
 
-    def _finish(self, outcome: messages.Heard | RecognizerError) -> None:
+    def _finish(self, outcome: messages.Recognised | RecognizerError) -> None:
         if self._job is not None:
             self._job.finish(outcome)
             self._job = None

@@ -1,6 +1,6 @@
 """The recogniser process: ``python -m speko_anyio.gateway.local.recognizer_worker``.
 
-Reads `Hear` from standard input and answers with `Heard` on standard output until its
+Reads `Hear` from standard input and answers with `Recognised` on standard output until its
 input ends. A process of its own because PocketSphinx holds the interpreter lock while it searches.
 
 Each utterance is searched whole, again for every partial result. Measured on 40 s of human speech,
@@ -24,7 +24,7 @@ import numpy as np
 from pocketsphinx import Decoder
 
 from .grammar import Grammar
-from .worker_messages import HEADER, MAX_MESSAGE, SAMPLE_RATE, Heard, Warm, decode_request, encode
+from .worker_messages import HEADER, MAX_MESSAGE, SAMPLE_RATE, Recognised, Warm, decode_request, encode
 
 NOISE_LEVEL: Final = 30.0
 """Standard deviation, in sample units, of the noise that is added to all input (-61 dBFS).
@@ -75,7 +75,7 @@ class _Compiled(NamedTuple):
     pattern: re.Pattern[str]
 
 
-class Engine:
+class SpeechEngine:
     """The two searches. Loading takes about 0.7 s and 180 MB."""
 
     def __init__(self) -> None:
@@ -89,12 +89,12 @@ class Engine:
         generator = np.random.default_rng(0)  # seeded: the same audio is always heard alike
         self._noise = generator.normal(0, NOISE_LEVEL, MAX_MESSAGE // 2).astype(np.float32)
 
-    def hear(self, pcm: bytes, grammar: Grammar) -> Heard:
+    def hear(self, pcm: bytes, grammar: Grammar) -> Recognised:
         """Return what is said in `pcm`."""
         audio = self._with_noise(pcm)
         fit = self._fit(audio, grammar) if len(pcm) / 2 / SAMPLE_RATE <= MAX_KNOWN_SECONDS else None
         if fit is not None and fit.mean >= SURE_MEAN and fit.worst_word >= SURE_WORST_WORD:
-            return Heard(fit.text, known=True)
+            return Recognised(fit.text, known=True)
         text = self._dictate(audio)
         if (
             fit is not None
@@ -102,8 +102,8 @@ class Engine:
             and fit.worst_word >= (CLEAR_WORST_WORD if fit.mean >= CLEAR_MEAN else DOUBTFUL_WORST_WORD)
             and (not text or not set(text.split()).isdisjoint(fit.text.split()))
         ):
-            return Heard(fit.text, known=True)
-        return Heard(text, known=False)
+            return Recognised(fit.text, known=True)
+        return Recognised(text, known=False)
 
     def _with_noise(self, pcm: bytes) -> bytes:
         values = np.frombuffer(pcm, dtype="<i2").astype(np.float32)
@@ -175,7 +175,7 @@ def _search(decoder: Any, audio: bytes) -> str | None:
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
     """Answer requests from `source` on `sink` until `source` ends."""
-    engine = Engine()
+    engine = SpeechEngine()
     engine.hear(bytes(SAMPLE_RATE), Grammar(("hello",)))  # touches the pages of both models
     sink.write(encode(Warm()))
     sink.flush()

@@ -1,7 +1,7 @@
 """The messages between the gateway and a recogniser process, over the process's pipes.
 
 Each message is msgpack behind its length, four bytes, big-endian. The process sends `Warm` once,
-then one `Heard` for each `Hear`, in order.
+then one `Recognised` for each `Hear`, in order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Hear(msgspec.Struct, frozen=True, tag=True):
     grammar: Grammar
 
 
-class Heard(msgspec.Struct, frozen=True, tag=True):
+class Recognised(msgspec.Struct, frozen=True, tag=True):
     """The answer to one `Hear`."""
 
     text: str
@@ -43,11 +43,11 @@ class Warm(msgspec.Struct, frozen=True, tag=True):
     """The models are loaded."""
 
 
-Reply: TypeAlias = Heard | Warm
+Reply: TypeAlias = Recognised | Warm
 
 _encoder = msgspec.msgpack.Encoder()
 decode_request = msgspec.msgpack.Decoder(Hear).decode
-decode_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Heard | Warm)
+decode_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Recognised | Warm)
 
 
 def encode(message: Hear | Reply) -> bytes:
