@@ -7,6 +7,8 @@ it learns), and it no longer counts against the limit; when there are too many, 
 
 from __future__ import annotations
 
+from .errors import LocalProtocolError
+
 
 class Calls:
     """The calls of one session, by id. Both roles keep the same book."""
@@ -51,3 +53,10 @@ class Calls:
         self._open.clear()
         while len(self._abandoned) > self._limit:
             del self._abandoned[next(iter(self._abandoned))]
+
+
+def no_open_call(call_id: str) -> LocalProtocolError:
+    """Return the error for a result that no call waits for."""
+    return LocalProtocolError(
+        f"no tool call {call_id!r} is open; answer each received call once, by its own id"
+    )

@@ -14,10 +14,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .frames import Initiator
+
+LONE_SURROGATE: Final = (
+    "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
+)
+"""The message of the error for text that can't be encoded."""
 
 
 class SpekoError(Exception):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Final, TypeAlias
 
+from .errors import LocalProtocolError
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Audio from callers: bytes, or a buffer of int16 such as an `array.array` or a numpy array."""
 
@@ -80,6 +82,14 @@ def _advice(audio: object) -> str:
     if callable(getattr(audio, "read", None)):
         return "pass the bytes that its read() returns"
     return "pass bytes"
+
+
+def half_a_sample(size: int) -> LocalProtocolError:
+    """Return the error for audio of `size` bytes, an odd number."""
+    return LocalProtocolError(
+        f"audio is PCM16, two bytes a sample, but this has {size} bytes; "
+        "send whole samples and keep the odd byte for the next call"
+    )
 
 
 def whole_samples(odd: bytes, pcm: bytes) -> tuple[bytes, bytes]:

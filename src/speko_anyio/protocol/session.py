@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias, assert_never, get_args
 
 from . import close_codes, codec, extensions
-from .calls import Calls
+from .calls import Calls, no_open_call
 from .commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
 from .dialect import Dialect, EventT
-from .errors import LocalProtocolError
+from .errors import LONE_SURROGATE, LocalProtocolError
 from .frames import (
     Audio,
     Close,
@@ -35,7 +35,7 @@ from .frames import (
 from .limits import DEFAULT_LIMITS, Limits
 from .mint import DEFAULT_SAMPLE_RATE
 from .outbox import NO_AUDIO
-from .pcm import MAX_AUDIO_MESSAGE, Buffer, pcm_bytes, whole_samples
+from .pcm import MAX_AUDIO_MESSAGE, Buffer, half_a_sample, pcm_bytes, whole_samples
 from .state import Signal, State
 from .timeouts import DEFAULT_TIMEOUTS
 
@@ -229,10 +229,7 @@ class _SpekoSession(Dialect[EventT]):
         if self.outbox.audio_limit == NO_AUDIO:
             return _not_ready()
         if size & 1:
-            return LocalProtocolError(
-                f"audio is PCM16, two bytes a sample, but this has {size} bytes; "
-                "send whole samples and keep the odd byte for the next call"
-            )
+            return half_a_sample(size)
         return self.outbox.full()
 
     def _take_audio(self) -> None:
@@ -261,9 +258,7 @@ class _SpekoSession(Dialect[EventT]):
         try:
             return codec.encode(message)
         except UnicodeEncodeError:
-            raise LocalProtocolError(
-                "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
-            ) from None
+            raise LocalProtocolError(LONE_SURROGATE) from None
 
 
 class ClientProtocol(_SpekoSession[Frame], ClientDialect):
@@ -311,12 +306,10 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         self._queue_message(Interrupt())
 
     def send_tool_result(self, call_id: str, output: str) -> None:
-        _require_text(call_id=call_id, output=output)
+        require_text(call_id=call_id, output=output)
         self._check_open()
         if call_id not in self._calls:
-            raise LocalProtocolError(
-                f"no tool call {call_id!r} is open; answer each received call once, by its own id"
-            )
+            raise no_open_call(call_id)
         self._queue_message(ToolResult(call_id, output))
         self._calls.answer(call_id)
 
@@ -474,7 +467,7 @@ class ServerProtocol(_SpekoSession[Command]):
     def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
         """Queue what `role` said; a partial text is replaced by the next one of the same role."""
         _require_one_of("role", role, ("user", "assistant"))
-        _require_text(text=text)
+        require_text(text=text)
         if not isinstance(final, bool):
             raise TypeError(f"final must be a bool, not {type(final).__name__}")
         self._queue_frame(Transcript(role, text, final))
@@ -484,7 +477,7 @@ class ServerProtocol(_SpekoSession[Command]):
 
         `LocalProtocolError` also when a call with this id has no result yet or too many calls are open.
         """
-        _require_text(call_id=call_id, name=name, arguments=arguments)
+        require_text(call_id=call_id, name=name, arguments=arguments)
         self._check_ready()
         if call_id in self._calls:
             # Also when an interruption made it moot: its result may be under way, and would answer this one.
@@ -498,7 +491,7 @@ class ServerProtocol(_SpekoSession[Command]):
 
     def send_server_tool_call(self, id: str, name: str, status: ToolStatus) -> None:
         """Queue news of a tool that runs on the server's side."""
-        _require_text(id=id, name=name)
+        require_text(id=id, name=name)
         _require_one_of("status", status, ("started", "completed", "failed"))
         self._queue_frame(ServerToolCall(id, name, status))
 
@@ -526,7 +519,7 @@ class ServerProtocol(_SpekoSession[Command]):
         that accept the extension ``usage``, and held until they do.
         """
         _require_one_of("status", status, get_args(ResponseStatus))
-        _require_text(reason=reason)
+        require_text(reason=reason)
         self._check_ready()
         text = self._encode(ResponseEnd(status, reason))
         if extensions.USAGE in self._offer.taken:
@@ -539,7 +532,7 @@ class ServerProtocol(_SpekoSession[Command]):
 
         The one verb that may come before `send_ready`: what fails may be the getting ready.
         """
-        _require_text(code=code, message=message)
+        require_text(code=code, message=message)
         self._queue_message(ErrorFrame(code, message))
 
     def _queue_frame(self, frame: codec.ServerMessage) -> None:
@@ -595,7 +588,8 @@ def _not_ready() -> LocalProtocolError:
     return LocalProtocolError("ready was not sent; a session begins with send_ready()")
 
 
-def _require_text(**values: object) -> None:
+def require_text(**values: object) -> None:
+    """Raise TypeError for a value that is not text."""
     for name, value in values.items():
         if not isinstance(value, str):
             raise TypeError(

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple, TypedDict
 
 from ..protocol import close_codes
-from ..protocol.errors import LocalProtocolError, SpekoError
+from ..protocol.calls import no_open_call
+from ..protocol.errors import SpekoError
 from ..protocol.frames import Close, ErrorFrame, Frame, ResponseEnd, Transcript
 from ..protocol.limits import Limits
-from ..protocol.pcm import Buffer, pcm_bytes
-from ..protocol.session import ClientDialect
+from ..protocol.pcm import Buffer, half_a_sample, pcm_bytes
+from ..protocol.session import ClientDialect, require_text
 from ..protocol.state import Signal, State
 from . import closes, codes
 from .heard import HeardEstimate
@@ -248,21 +249,12 @@ class ProviderDialect(ClientDialect, abc.ABC):
             pcm = pcm_bytes(pcm)
         self._check_open()
         if len(pcm) & 1:
-            raise LocalProtocolError(
-                f"audio is PCM16, two bytes a sample, but this has {len(pcm)} bytes; "
-                "send whole samples and keep the odd byte for the next call"
-            )
+            raise half_a_sample(len(pcm))
         return pcm
 
     def _check_result(self, call_id: str, output: str) -> None:
         """Raise as `send_tool_result`."""
-        for name, value in (("call_id", call_id), ("output", output)):
-            if not isinstance(value, str):
-                raise TypeError(
-                    f"{name} must be a str, not {type(value).__name__}; pass structured data as JSON text"
-                )
+        require_text(call_id=call_id, output=output)
         self._check_open()
         if not self.takes_result(call_id):
-            raise LocalProtocolError(
-                f"no tool call {call_id!r} is open; answer each received call once, by its own id"
-            )
+            raise no_open_call(call_id)

@@ -128,10 +128,9 @@ class XAIWords(UserWords):
     The latest text is final once somebody else speaks: a new text of the user, or the model.
     """
 
-    follows_assistant = True
-
     def __init__(self) -> None:
         super().__init__()
+        self.awaits_assistant = True
         self._known = RecentIds(_REMEMBERED_TEXTS)
         self._current: str | None = None
         """The name of the latest text, which may still grow unless it is answered."""
@@ -141,6 +140,7 @@ class XAIWords(UserWords):
 
     def speech_started(self, item_id: str | None) -> list[Transcript]:
         final: list[Transcript] = []
+        self.awaits_assistant = True
         if item_id is not None:
             final = self._go_on_with(first_part(item_id))
             self._answered = False
@@ -166,7 +166,9 @@ class XAIWords(UserWords):
 
     def assistant_speaks(self, *, user_speaking: bool) -> list[Transcript]:
         self._answered = not user_speaking
-        return [] if self._complete is None else self._settle()
+        # An answered text stays so until the user speaks again.
+        self.awaits_assistant = user_speaking
+        return self._settle()
 
     def response_over(self) -> list[Transcript]:
         final = self._settle()
@@ -181,6 +183,7 @@ class XAIWords(UserWords):
         final = self._settle()
         self._current = part
         self._answered = False
+        self.awaits_assistant = True
         return final
 
     def _settle(self) -> list[Transcript]:

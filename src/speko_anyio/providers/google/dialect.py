@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from ...protocol import close_codes
 from ...protocol.codec import MalformedMessage, mended
-from ...protocol.errors import LocalProtocolError, SpekoError
+from ...protocol.errors import LONE_SURROGATE, LocalProtocolError, SpekoError
 from ...protocol.frames import (
     Audio,
     Close,
@@ -249,9 +249,7 @@ class GoogleDialect(ProviderDialect):
             try:
                 message = wire.tool_response(answer.wire_id, answer.name, wire.response_of(output))
             except UnicodeEncodeError:
-                raise LocalProtocolError(
-                    "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
-                ) from None
+                raise LocalProtocolError(LONE_SURROGATE) from None
             self.outbox.put_all([message])
             self._assistant.retract_late_words()
             self._handle.outdate()

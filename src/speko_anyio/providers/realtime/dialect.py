@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from ...protocol import close_codes
 from ...protocol.codec import MalformedMessage
-from ...protocol.errors import LocalProtocolError
+from ...protocol.errors import LONE_SURROGATE, LocalProtocolError
 from ...protocol.frames import (
     Audio,
     ErrorFrame,
@@ -551,8 +551,8 @@ class RealtimeDialect(ProviderDialect):
             return False
         self._assistant.spoke = True
         words = self._user.words
-        if words.follows_assistant and (final := words.assistant_speaks(user_speaking=self._user.speaking)):
-            self._emit_all(final)
+        if words.awaits_assistant:
+            self._emit_all(words.assistant_speaks(user_speaking=self._user.speaking))
         return True
 
     def _response_created(self, response: wire.Response) -> None:
@@ -813,9 +813,7 @@ class RealtimeDialect(ProviderDialect):
         try:
             texts = [wire.encode(event).decode() for event in events]
         except UnicodeEncodeError:
-            raise LocalProtocolError(
-                "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"
-            ) from None
+            raise LocalProtocolError(LONE_SURROGATE) from None
         self.outbox.put_all(texts)
 
     def _send(self, events: Sequence[wire.ClientEvent]) -> None:

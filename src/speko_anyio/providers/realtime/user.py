@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never
 
 import msgspec
 
@@ -51,10 +51,9 @@ class TurnRules(msgspec.Struct, frozen=True, kw_only=True):
 class UserWords:
     """The user's transcripts, each final once."""
 
-    follows_assistant: ClassVar[bool] = False
-    """Whether `assistant_speaks` does anything: it is called for each piece of audio."""
-
     def __init__(self) -> None:
+        self.awaits_assistant = False
+        """Whether `assistant_speaks` would do anything: it is asked for each piece of audio."""
         self._texts = Transcripts("user")
         self._spoken: str | None = None
         """The part of the current speech, until it becomes an item."""
