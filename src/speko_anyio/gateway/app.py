@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
 from speko_anyio._extras import install_extra
+from speko_anyio.protocol.timeouts import DEFAULT_TIMEOUTS
 
 from .api_keys import APIKeys
 from .asgi import refuse
@@ -99,7 +100,7 @@ class Gateway:
         max_sessions: int = 1000,
         idle_timeout: float | None = 300.0,
         allowed_origins: Collection[str] | None = None,
-        close_timeout: float = 5.0,
+        close_timeout: float = DEFAULT_TIMEOUTS.close,
         handler_grace: float = 5.0,
         metrics: bool = False,
         playground: bool = False,

@@ -11,6 +11,7 @@ from speko_anyio.accounts import PROVIDERS
 from speko_anyio.audio.resample import Resampler
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import LocalProtocolError, SpekoError
+from speko_anyio.protocol.timeouts import DEFAULT_TIMEOUTS
 from speko_anyio.providers import codes
 from speko_anyio.providers.bridge import OPENING_TIMEOUT, Bridge
 
@@ -58,7 +59,7 @@ class ProviderHandler:
         provider: Provider,
         *,
         models: Mapping[str, str] | None = None,
-        connect_timeout: float = 10.0,
+        connect_timeout: float = DEFAULT_TIMEOUTS.connect,
         ssl_context: ssl.SSLContext | None = None,
         proxy: ProxyOption = True,
     ) -> None:

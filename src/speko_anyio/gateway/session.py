@@ -39,6 +39,7 @@ from speko_anyio.protocol.limits import DEFAULT_LIMITS, Limits
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
 from speko_anyio.protocol.outbox import CloseMessage
 from speko_anyio.protocol.state import State
+from speko_anyio.protocol.timeouts import DEFAULT_TIMEOUTS
 
 from .meter import Meter
 from .session_log import make_core
@@ -108,8 +109,8 @@ async def serve_session(
     config: SessionConfig,
     metadata: dict[str, Any] | None = None,
     ttl: float | None = None,
-    warn_before: float = 60.0,
-    close_timeout: float = 5.0,
+    warn_before: float = DEFAULT_TIMEOUTS.warn_before,
+    close_timeout: float = DEFAULT_TIMEOUTS.close,
     limits: Limits = DEFAULT_LIMITS,
     receive_buffer: int = RECEIVE_BUFFER,
     send_buffer: int = SEND_BUFFER,

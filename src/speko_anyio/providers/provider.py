@@ -14,6 +14,7 @@ from ..protocol.limits import Limits
 from ..protocol.pcm import Buffer, half_a_sample, pcm_bytes
 from ..protocol.session import ClientDialect, require_text
 from ..protocol.state import Signal, State
+from ..protocol.timeouts import DEFAULT_TIMEOUTS
 from . import closes, codes
 from .heard import HeardEstimate
 from .held_input import HeldInput
@@ -76,9 +77,9 @@ class ProviderDialect(ClientDialect, abc.ABC):
         notes: tuple[str, ...],
         ttl: float | None,
         limits: Limits = PROVIDER_LIMITS,
-        close_timeout: float = 5.0,
-        ready_timeout: float = 10.0,
-        warn_before: float = 60.0,
+        close_timeout: float = DEFAULT_TIMEOUTS.close,
+        ready_timeout: float = DEFAULT_TIMEOUTS.ready,
+        warn_before: float = DEFAULT_TIMEOUTS.warn_before,
         state: State = State.OPEN,
     ) -> None:
         self._ready_timeout = ready_timeout  # first: the next call may start the timers
