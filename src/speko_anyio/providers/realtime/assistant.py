@@ -22,19 +22,6 @@ class Assistant:
     The gate knows which response that is; here nothing depends on its id.
     """
 
-    __slots__ = (
-        "_audio_item",
-        "_odd",
-        "_tokens",
-        "announced",
-        "corrected",
-        "playback",
-        "sample_rate",
-        "seen",
-        "spoke",
-        "words",
-    )
-
     def __init__(self, playback: HeardEstimate, sample_rate: int) -> None:
         self.playback = playback
         self.sample_rate = sample_rate

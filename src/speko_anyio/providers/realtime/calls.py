@@ -64,17 +64,6 @@ class ToolCalls:
     `limit`: calls that may be open at a time.
     """
 
-    __slots__ = (
-        "_calls",
-        "_function_names",
-        "_groups",
-        "_provider_ids",
-        "_remembered",
-        "_reports",
-        "_unacknowledged",
-        "unconfirmed",
-    )
-
     def __init__(self, limit: int) -> None:
         self._calls = Calls(limit)
         self._reports: dict[tuple[str, str], list[_Report]] = {}

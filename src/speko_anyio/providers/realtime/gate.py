@@ -55,22 +55,6 @@ class ResponseGate:
       provider whose own responses are those with any metadata.
     """
 
-    __slots__ = (
-        "_auto",
-        "_echoes_metadata",
-        "_ended",
-        "_ends_not_reported",
-        "_metadata_key",
-        "_newest_request",
-        "_start_timer",
-        "_stop_timer",
-        "deferred",
-        "open_request",
-        "phase",
-        "response_id",
-        "unwanted",
-    )
-
     def __init__(
         self,
         start_timer: Callable[[str, float], None],

@@ -109,22 +109,6 @@ class User:
       `still_speaks`).
     """
 
-    __slots__ = (
-        "_awaits_commit",
-        "_early_commits",
-        "_heard_before_wait",
-        "_ids",
-        "_sent_silence",
-        "_silence_repeated",
-        "_start_timer",
-        "_stop_timer",
-        "_uncommitted",
-        "rules",
-        "sample_rate",
-        "speaking",
-        "words",
-    )
-
     def __init__(
         self,
         rules: TurnRules,
