@@ -74,9 +74,8 @@ async def mint(api: API, **options: Any) -> SessionGrant:
     retries = options.pop("max_retries", 2)
     async with httpx.AsyncClient(transport=httpx.MockTransport(api)) as client:
         speko = Speko(KEY, base_url, max_retries=retries, http_client=client)
-        return await speko.realtime.create_session(
-            **{"provider": "openai", "model": "gpt-realtime-2.1", **options}
-        )
+        wanted: dict[str, Any] = {"provider": "openai", "model": "gpt-realtime-2.1", **options}
+        return await speko.realtime.create_session(**wanted)
 
 
 async def refused(api: API, **options: Any) -> APIError:
