@@ -182,6 +182,7 @@ async def provider_to_client(name: str) -> Walk:
         provider=name, model=PROVIDERS[name].model, input_sample_rate=RATE, output_sample_rate=RATE
     )
     peer, transport, account = Peer(name), Transport(), ACCOUNTS[name]
+    walk: Walk | None = None
 
     async def serve(session: ServerSession) -> None:
         await ProviderHandler(account(PROVIDER_KEY, base_url=f"ws://127.0.0.1:{port}"))(session)
@@ -198,9 +199,11 @@ async def provider_to_client(name: str) -> Walk:
             await transport.hear(1, peer.speak)
             await transport.hear(EVENTS, peer.speak)
             await anyio.sleep(0.05)
-            with counted() as walk:
+            with counted() as found:
                 await transport.hear(EVENTS, peer.speak)
+            walk = found
             tasks.cancel_scope.cancel()
+    assert walk is not None
     return walk
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from speko_anyio.providers.google import GoogleOptions
-from speko_anyio.providers.google.assistant import MUTE_TIMEOUT
+from speko_anyio.providers.google.assistant import MUTE_TIMEOUT, STALLED_TIMEOUT
 from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.xai import XAIOptions
 
@@ -212,6 +212,7 @@ class GoogleBridgeMachine(BridgeMachine):
 
     def time_passed(self, seconds: float) -> None:
         self.silent += seconds
+        self.given_up += seconds >= STALLED_TIMEOUT and self.model.answer is not None
         if self.silent >= MUTE_TIMEOUT:
             # By then an interrupted response counts as over, and output belongs to the next one.
             self.silent = 0.0
