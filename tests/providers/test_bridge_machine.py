@@ -175,6 +175,7 @@ class GoogleBridgeMachine(BridgeMachine):
         self.habits = google_model.Habits(auto, interrupts, bundles=bundles, reports=reports)
         self.said_rate = 24_000  # what the configuration says nothing else about
         self.handles = 0
+        self.has_output = False
         self.silent = 0.0
         options = GoogleOptions(turns="auto" if auto else "manual", interrupts=interrupts, gate_input=False)
         talk = bridge_talk.google(
@@ -209,10 +210,18 @@ class GoogleBridgeMachine(BridgeMachine):
             self.entered.add(self.model.turn_of[made["id"]])
         if spoken.get("interrupted"):
             self.doubt()
+        self.has_output = self.has_output or bool(
+            spoken.keys() & {"modelTurn", "outputTranscription"} or "toolCall" in message
+        )
+        if "turnComplete" in spoken:
+            # The end of an empty answer is taken for that of one that was asked for meanwhile.
+            self.more_ends += not self.has_output
+            self.has_output = False
 
     def time_passed(self, seconds: float) -> None:
         self.silent += seconds
-        self.given_up += seconds >= STALLED_TIMEOUT and self.model.answer is not None
+        # One that stalled counts as over, and what still comes of it as another.
+        self.more_ends += seconds >= STALLED_TIMEOUT and self.model.answer is not None
         if self.silent >= MUTE_TIMEOUT:
             # By then an interrupted response counts as over, and output belongs to the next one.
             self.silent = 0.0
