@@ -129,7 +129,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.interrupts = 0
         self.ends_heard = 0
         self.more_ends = 0
-        """Ends beside those of the answers that entered: of one that stalled and may go on, or that is empty."""
+        """Ends beside those of the answers that entered: of one that stalled, or of an empty one."""
         self.speaks_of: int | None = None
         """The answer that the client is getting, until its end."""
         self.calls: list[str] = []
