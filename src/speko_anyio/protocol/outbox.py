@@ -124,10 +124,11 @@ class Outbox:
 
 
 def payload_size(message: Message) -> int:
-    """Bytes of payload in a message; a close and a byte level's own bytes count nothing."""
-    if type(message) is bytes:
-        return len(message)
-    if isinstance(message, str):
-        # Half of a surrogate pair counts here and is refused where it matters.
-        return len(message) if message.isascii() else len(message.encode(errors="surrogatepass"))
-    return 0
+    """Return the bytes of payload in a message other than audio.
+
+    A close, and a byte level's own bytes, count nothing.
+    """
+    if not isinstance(message, str):
+        return 0
+    # Half of a surrogate pair counts here and is refused where it matters.
+    return len(message) if message.isascii() else len(message.encode(errors="surrogatepass"))
