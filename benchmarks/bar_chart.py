@@ -48,7 +48,7 @@ class Panel(NamedTuple):
 
 
 def draw(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
-    """The picture: two panels in a row, each with a scale of its own that begins at zero."""
+    """Return the picture: two panels in a row, each with its own scale that begins at zero."""
     top = 104
     body: list[str] = []
     for left, right in zip(panels[::2], [*panels[1::2], None], strict=False):

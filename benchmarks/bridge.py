@@ -1,5 +1,6 @@
-"""What the bridge adds to a call with a provider: latency and CPU time, beside a session straight with it.
-``docs/benchmarks.md`` says how to read it.
+"""Latency and CPU time that the bridge adds to a call with a provider, compared with a direct session.
+
+``docs/benchmarks.md`` explains how to read the results.
 
     python benchmarks/bridge.py [--quick] [--messages N] [--rounds N] [--out DIR] [--docs]
 """
@@ -34,7 +35,7 @@ def _ms(seconds: float) -> str:
 
 
 def latency_table(measured: Calls) -> str:
-    """Milliseconds there and back."""
+    """Return the round-trip times, in milliseconds."""
     rows = []
     for name, call in measured.items():
         direct, bridged = call.latency[calls.DIRECT], call.latency[calls.BRIDGED]
@@ -67,7 +68,7 @@ def latency_table(measured: Calls) -> str:
 
 
 def cpu_table(measured: Calls) -> str:
-    """Milliseconds of CPU a second of conversation."""
+    """Return the CPU time of a second of conversation, in milliseconds."""
     rows = []
     for name, call in measured.items():
         median, lower, upper = call.gateway_cpu
@@ -86,7 +87,7 @@ def cpu_table(measured: Calls) -> str:
 
 
 def core_table(figures: Figures) -> str:
-    """Microseconds a message in the cores alone."""
+    """Return the CPU time of a message in the cores alone, in microseconds."""
     rows = []
     for task in dict.fromkeys(task for task, _ in figures):
         alone, bridged = figures[task, core.ALONE], figures[task, core.BRIDGED]
@@ -105,7 +106,7 @@ def core_table(figures: Figures) -> str:
 
 
 def second_table(figures: Figures) -> str:
-    """The core's share of a second of conversation in which both sides speak."""
+    """Return the cores' share of a second of conversation in which both sides speak."""
     rows = []
     for name, provider in core.PROVIDERS.items():
         for rate in core.RATES:
@@ -120,7 +121,7 @@ def second_table(figures: Figures) -> str:
 
 
 def plot(figures: Figures, measured: Calls) -> str:
-    """Bars of what a message takes, without the bridge and with it."""
+    """Draw the cost of a message without the bridge and with it."""
     panels = []
     for name, call in measured.items():
         title = core.PROVIDERS[name].title
@@ -156,7 +157,7 @@ def _core_bars(figures: Figures, name: str) -> Iterator[Bar]:
 def results(
     figures: Figures, measured: Calls, *, about: dict[str, str], options: dict[str, int]
 ) -> dict[str, Any]:
-    """Everything measured, for whoever wants to compare two runs. Times in µs."""
+    """Return everything measured, so that two runs can be compared. Times are in µs."""
     return {
         "versions": about,
         **options,
@@ -192,7 +193,7 @@ def results(
 
 
 def report(figures: Figures, measured: Calls, *, about: dict[str, str], options: dict[str, int]) -> str:
-    """All tables, as Markdown."""
+    """Return all tables as Markdown."""
     with_versions = ", ".join(f"{name} {version}" for name, version in about.items() if name != "python")
     return (
         f"{about['python']}; {with_versions}. {options['messages']} messages with each contender, "
@@ -206,7 +207,7 @@ def report(figures: Figures, measured: Calls, *, about: dict[str, str], options:
 
 
 async def measure_calls(messages: int, blocks: int, seconds: int) -> Calls:
-    """One provider after the other."""
+    """Measure calls with one provider after the other."""
     measured = {}
     for name in core.PROVIDERS:
         print(f"calls with {core.PROVIDERS[name].title}", file=sys.stderr)

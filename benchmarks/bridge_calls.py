@@ -1,7 +1,7 @@
-"""What the gateway adds to a call: the same audio to the same provider and back, with and without it between.
+"""What the gateway adds to a call: the same audio there and back, with the gateway and without.
 
-Two sessions are open at once, one straight with the provider and one by way of the gateway, and take turns:
-what disturbs the machine disturbs both.
+Two sessions are open at once, one directly with the provider and one through the gateway, and take turns, so
+that whatever disturbs the machine disturbs both.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Latency(NamedTuple):
     median: float
     p99: float
     least: float
-    """Where every process got the processor at once."""
+    """When no process had to wait for a processor."""
 
     @classmethod
     def of(cls, times: list[float]) -> Latency:
@@ -46,22 +46,22 @@ class Latency(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What was measured of one provider."""
+    """The measurements with one provider."""
 
     latency: dict[str, Latency]
     added: tuple[float, float, float]
-    """Of the median, and its quartiles over the blocks."""
+    """Seconds added to the median: median and quartiles over the blocks."""
     client_cpu: dict[str, float]
-    """Seconds a second of conversation, by contender."""
+    """Seconds per second of conversation, by contender."""
     gateway_cpu: tuple[float, float, float]
-    """Likewise, of the gateway: median over the blocks, and quartiles."""
+    """The same for the gateway: median and quartiles over the blocks."""
 
 
 @asynccontextmanager
 async def _sessions(
     name: str, peer: Helper, between: Helper
 ) -> AsyncIterator[dict[str, list[RealtimeSession]]]:
-    """`CROWD` of each contender, by its name."""
+    """Open `CROWD` sessions of each contender; return them by contender."""
     model = PROVIDERS[name].model
     account = ACCOUNTS[name](api_key=PROVIDER_KEY, base_url=peer.url)
     found: dict[str, list[RealtimeSession]] = {DIRECT: [], BRIDGED: []}
@@ -84,7 +84,7 @@ async def _there_and_back(session: RealtimeSession) -> float:
 
 
 async def _converse(sessions: Sequence[RealtimeSession], seconds: float) -> None:
-    """So much audio at the speed of speech in each session, and back; their pieces at different moments."""
+    """Exchange `seconds` of audio in each session, at the speed of speech and at staggered moments."""
     async with anyio.create_task_group() as tasks:
         for number, session in enumerate(sessions):
             tasks.start_soon(_speak, session, seconds, PIECE * number / len(sessions))
@@ -107,8 +107,11 @@ async def _listen(session: RealtimeSession, pieces: int) -> None:
 
 
 async def measure(name: str, *, messages: int, blocks: int, seconds: float) -> Call:
-    """Time `messages` pieces there and back with each contender, in `blocks`; then the CPU of `blocks` of
-    conversations of so many seconds each."""
+    """Measure latency, then CPU time, with one provider.
+
+    Latency is that of `messages` pieces there and back with each contender, in `blocks` blocks. CPU time is
+    that of `blocks` conversations with each contender, of `seconds` each.
+    """
     with provider(name) as peer, gateway(name, peer.url) as between:
         async with _sessions(name, peer, between) as sessions:
             times: dict[str, list[float]] = {contender: [] for contender in sessions}

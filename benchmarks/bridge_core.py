@@ -1,5 +1,7 @@
-"""What a message costs in the cores alone: a provider's connection by itself, and with the bridge and the
-client's session around it. No sockets, no event loop."""
+"""What a message costs in the cores alone, without sockets or an event loop.
+
+A provider's connection is measured by itself, and with the bridge and the client's session around it.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,13 @@ ALONE: Final = "dialect alone"
 BRIDGED: Final = "bridge around it"
 
 UP_MS: Final = 20
-"""Of audio in a message of the client's."""
+"""Milliseconds of audio in a message from the client."""
 
 DOWN_MS: Final = 100
-"""Of audio in a message of the provider's."""
+"""Milliseconds of audio in a message from the provider."""
 
 RATES: Final[tuple[SampleRate, ...]] = (24_000, 16_000)
-"""Of the client's session. The second is resampled where the provider can't do it."""
+"""Sample rates of the client's session. The second is resampled if the provider does not support it."""
 
 BASE_URL: Final = "ws://double.test"
 
@@ -79,7 +81,7 @@ PROVIDERS: Final = {
 
 
 def speech(provider: str, pcm: bytes, rate: int) -> dict[str, Any]:
-    """The provider's message with this audio, of response ``r``."""
+    """Return the provider's message with this audio, which belongs to response ``r``."""
     audio = base64.b64encode(pcm).decode()
     if provider == "google":
         blob = {"mimeType": f"audio/pcm;rate={rate}", "data": audio}
@@ -96,8 +98,10 @@ def speech(provider: str, pcm: bytes, rate: int) -> dict[str, Any]:
 
 
 class Ends:
-    """A provider's connection that is ready and has a response under way; `spoken` is a frame with speech of
-    that response, as the provider sends it again and again."""
+    """A provider's connection that is ready and has a response under way.
+
+    `spoken` is a frame with speech of that response, which the provider can send any number of times.
+    """
 
     def __init__(self, name: str, rate: SampleRate) -> None:
         provider = PROVIDERS[name]
@@ -123,7 +127,7 @@ class Ends:
             self._session.receive(message, 0.0)
 
     def begin_response(self) -> None:
-        if self.config.provider != "google":  # which says nothing of it
+        if self.config.provider != "google":  # which does not announce it
             self.say({"type": "response.created", "response": {"id": "r"}})
 
     def say(self, message: Any) -> None:
@@ -140,7 +144,7 @@ class Ends:
 
 
 def alone(name: str, rate: SampleRate) -> ProviderConnection:
-    """The connection, ready and with a response under way."""
+    """Return a connection that is ready and has a response under way."""
     ends = Ends(name, rate)
     connection = ends.connection
     ready = False
@@ -155,7 +159,7 @@ def alone(name: str, rate: SampleRate) -> ProviderConnection:
 
 
 def bridged(name: str, rate: SampleRate) -> tuple[Bridge, ServerProtocol, ProviderConnection]:
-    """The same within a bridge, and the client's session on its other side."""
+    """Return a bridge with such a connection and with the client's session on its other side."""
     ends = Ends(name, rate)
     server = ServerProtocol(input_sample_rate=rate, output_sample_rate=rate)
     server.send_ready()
@@ -188,7 +192,7 @@ def cases() -> Iterator[Case]:
 
 def _up_alone(name: str, rate: SampleRate) -> Callable[[int], object]:
     connection = alone(name, rate)
-    # The dialect takes the provider's rate, and whoever uses it alone has to record at that.
+    # The dialect takes audio at the provider's rate only, so an application without a bridge records at it.
     pcm = tone(UP_MS / 1000, connection.input_sample_rate)
 
     def run(times: int) -> object:

@@ -1,6 +1,6 @@
 """The processes beside the one that measures: a provider that sends back the speech it hears, and a gateway.
 
-Each tells how much CPU time it has used when it is asked, and ends when its pipe does.
+Each reports on request how much CPU time it has used, and exits when its pipe is closed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ _DOUBLES: Final[dict[str, Callable[[], ProviderDouble[Any]]]] = {
 
 
 class Helper:
-    """One of these processes, seen from outside: `url` is where it listens."""
+    """Handle of one of these processes, which listens at `url`."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -94,7 +94,7 @@ class Helper:
         self.url = url
 
     def cpu(self) -> float:
-        """Seconds that it has used so far."""
+        """Return the seconds of CPU time used so far."""
         self._pipe.send("cpu")
         seconds = self._pipe.recv()
         assert isinstance(seconds, float)
@@ -117,12 +117,12 @@ def _running(serve: Callable[[Connection], None]) -> Iterator[Helper]:
 
 
 def provider(name: str) -> Any:
-    """The double of that provider, for the block."""
+    """Run the double of that provider during the block."""
     return _running(partial(_serve_provider, name))
 
 
 def gateway(name: str, base_url: str) -> Any:
-    """A gateway to the provider at `base_url`, for the block."""
+    """Run a gateway to the provider at `base_url` during the block."""
     return _running(partial(_serve_gateway, name, base_url))
 
 

@@ -1,5 +1,7 @@
-"""What a session costs a client: ours beside spekoai, websockets, aiohttp, picows, httpx-ws, trio-websocket
-and a raw socket, on asyncio, uvloop and trio. ``docs/benchmarks.md`` says how to read it.
+"""What a session costs a client, compared with other libraries on asyncio, uvloop and trio.
+
+The others are spekoai, websockets, aiohttp, picows, httpx-ws, trio-websocket and a raw socket.
+``docs/benchmarks.md`` explains how to read the results.
 
     python benchmarks/client.py [--quick] [--rounds N] [--loop NAME] [--out DIR] [--docs]
 """
@@ -59,12 +61,12 @@ _KINDS: Final = {
 
 
 class Metric(NamedTuple):
-    """Something measured, less being better."""
+    """Something measured; less is better."""
 
     name: str
     title: str
     scale: float
-    """From what was measured to what is shown."""
+    """Factor from the unit of measurement to the unit shown."""
     digits: int
 
 
@@ -92,7 +94,7 @@ Figures = dict[Key, Figure]
 
 
 class Measurement(NamedTuple):
-    """One process."""
+    """One task of one contender, in its own process."""
 
     loop: str
     contender: str
@@ -100,7 +102,7 @@ class Measurement(NamedTuple):
 
 
 def plan(loops: Sequence[str]) -> Iterator[Measurement]:
-    """All of a round."""
+    """Yield all measurements of a round."""
     for loop in loops:
         for name in who.installed(loop):
             for task in (*_TASKS, _MEMORY):
@@ -112,7 +114,7 @@ def plan(loops: Sequence[str]) -> Iterator[Measurement]:
 
 
 class _Contender:
-    """One contender's process on that event loop, on that processor where one is named."""
+    """One contender's process on that event loop, bound to processor `core` unless that is None."""
 
     def __init__(self, loop: str, name: str, server: Endpoint, core: int | None) -> None:
         self._loop, self._name, self._core = loop, name, core
@@ -127,7 +129,7 @@ class _Contender:
         return process
 
     def run(self, task: str) -> dict[str, float]:
-        """A measurement, in a new process."""
+        """Measure one task, in a new process; return the figures by metric."""
         if task == "import":
             program = (
                 f"import time; {who.CONTENDERS[self._name].imports[self._loop]}; print(time.process_time())"
@@ -148,7 +150,7 @@ class _Contender:
 
 
 def _cores() -> tuple[int | None, int | None]:
-    """One for the server and one for who is measured, where the system lets us choose."""
+    """Return a processor for the server and one for the contenders; None if the system gives no choice."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     allowed = sorted(os.sched_getaffinity(0))
@@ -156,7 +158,7 @@ def _cores() -> tuple[int | None, int | None]:
 
 
 def measure(rounds: int, loops: Sequence[str]) -> Figures:
-    """Everything, in each round in a new order."""
+    """Measure everything, in a new order each round."""
     taken: dict[Key, list[float]] = {}
     for_server, for_client = _cores()
     everything = list(plan(loops))
@@ -187,8 +189,10 @@ def measure(rounds: int, loops: Sequence[str]) -> Figures:
 
 
 def _interleaved(todo: Sequence[Measurement]) -> list[Measurement]:
-    """In random order, but whoever does the same on the same event loop one after the other: what disturbs
-    one disturbs the next."""
+    """Shuffle the measurements, but keep the same task on the same event loop together.
+
+    Contenders are compared within such a group: whatever disturbs one of them is likely to disturb the next.
+    """
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for one in todo:
         groups.setdefault((one.loop, one.task), []).append(one)
@@ -200,7 +204,7 @@ def _interleaved(todo: Sequence[Measurement]) -> list[Measurement]:
 
 
 class Target(NamedTuple):
-    """What the project set itself: our figure over a peer's, at most."""
+    """A goal of the project: the highest acceptable ratio of our figure to a peer's."""
 
     loop: str
     peer: str
@@ -222,11 +226,11 @@ TARGETS: Final = (
     *(Target(who.TRIO, peer, name, 1.0) for peer in (who.TRIO_WEBSOCKET, who.WEBSOCKETS) for name in _AHEAD),
 )
 IDLE_KIB: Final = 6.0
-"""What an idle session on asyncio may hold."""
+"""KiB that an idle session on asyncio may hold."""
 
 
 def target_table(figures: Figures) -> str:
-    """Each target with what was measured and whether it is met. A report, never a failure."""
+    """Return each target with the measured ratio and whether it is met. A missed target is not a failure."""
     rows = []
     for loop, peer, name, at_most, why in TARGETS:
         title = f"{loop}: {_METRICS[name].title}{f' ({why})' if why else ''}, speko-anyio / {peer}"
@@ -268,7 +272,7 @@ def _contenders(figures: Figures, loop: str) -> list[str]:
 
 
 def figure_tables(figures: Figures) -> str:
-    """One table an event loop: everybody and everything."""
+    """Return one table per event loop, with all contenders and metrics."""
     parts = []
     for loop in dict.fromkeys(loop for loop, _, _ in figures):
         rows = []
@@ -287,7 +291,7 @@ def figure_tables(figures: Figures) -> str:
 
 
 def ratio_tables(figures: Figures) -> str:
-    """Ours as a part of theirs."""
+    """Return our figures as fractions of theirs."""
     parts = []
     for loop in dict.fromkeys(loop for loop, _, _ in figures):
         rows = []
@@ -324,7 +328,7 @@ _PANELS: Final = (
 
 
 def plot(figures: Figures) -> str:
-    """Bars of what peers take, ours being 1."""
+    """Draw the figures of all contenders as multiples of ours."""
     panels = [
         Panel(title, bars) for loop, name, title in _PANELS if (bars := list(_bars(figures, loop, name)))
     ]
@@ -349,7 +353,7 @@ def _bars(figures: Figures, loop: str, name: str) -> Iterator[Bar]:
 
 
 def results(figures: Figures, *, rounds: int, about: dict[str, str]) -> dict[str, Any]:
-    """Everything measured, for whoever wants to compare two runs, in seconds and bytes."""
+    """Return everything measured, in seconds and bytes, so that two runs can be compared."""
     return {
         "versions": about,
         "rounds": rounds,
@@ -369,7 +373,7 @@ def results(figures: Figures, *, rounds: int, about: dict[str, str]) -> dict[str
 
 
 def report(figures: Figures, *, rounds: int, about: dict[str, str]) -> str:
-    """All tables, as Markdown."""
+    """Return all tables as Markdown."""
     measured = ", ".join(f"{name} {version}" for name, version in about.items() if name != "python")
     return (
         f"{about['python']}; {measured}. Medians of {rounds} rounds.\n\n"
@@ -393,9 +397,9 @@ def main() -> None:
     if rounds < 2:
         parser.error("quartiles need at least 2 rounds")
 
-    # As an installer does: from a checkout where nothing is to be cached each import would compile.
+    # As an installer does: where Python may not write caches, each import would compile otherwise.
     compileall.compile_dir(next(iter(speko_anyio.__path__)), quiet=1)
-    # So that what was started is ended, however this is.
+    # Exit through the context managers, which end the processes that were started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     started = time.monotonic()
     figures = measure(rounds, options.loop or who.LOOPS)

@@ -1,7 +1,7 @@
-"""Everybody who can hold a session's WebSocket, each as its own documentation has it, behind one small
-interface whose parts are the contender's own methods wherever they fit.
+"""The libraries that can hold a session's WebSocket, behind one small interface.
 
-The import of a contender is in the function that needs it, so that a process has only the one it measures.
+Each is used as its documentation shows. The interface's parts are the contender's own methods wherever they
+fit. A contender is imported in the function that needs it, so that a process imports only that one.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Tally:
     def __init__(self, until: int = -1) -> None:
         self.count = 0
         self.until = until
-        """Where to stop listening; negative: never."""
+        """The count at which listening stops; never if negative."""
 
 
 class Line:
-    """A session that is open."""
+    """An open session."""
 
     __slots__ = ("commit", "is_audio", "receiver", "send")
 
@@ -55,11 +55,11 @@ class Line:
         self.send = send
         self.commit = commit
         self.receiver = receiver
-        """Gives what receives a message."""
+        """Returns the function that receives a message."""
         self.is_audio = is_audio
 
     async def listen(self, tally: Tally) -> None:
-        """Receive, and count the audio."""
+        """Receive messages and count those with audio."""
         receive, is_audio = self.receiver(), self.is_audio
         while tally.count != tally.until:
             if is_audio(await receive()):
@@ -75,7 +75,7 @@ def _is_bytes(message: object) -> bool:
 
 @asynccontextmanager
 async def nothing(url: str) -> AsyncIterator[Line]:
-    """What this interface itself takes."""
+    """Open no session, to measure the cost of this interface itself."""
 
     async def never(*_: object) -> None:
         raise AssertionError("there is nobody")
@@ -207,8 +207,11 @@ def _trio_websocket() -> Connect:
 
 
 def _picows(*, awaited: bool) -> Connect:
-    """It has callbacks only. Counting is done in one; where an application waits for a message, and in all
-    when `awaited`, there is a queue and a future behind it, the least that others have."""
+    """Return picows behind the interface, although it has callbacks only.
+
+    Messages are counted in a callback. To receive a single message, and with `awaited` to count as well, the
+    callback fills a queue and wakes a future: the least that the others do.
+    """
     from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
     class Listener(WSListener):
@@ -311,13 +314,15 @@ def _request(url: str) -> tuple[int, bytes]:
 
 
 def _opened(read: bytes) -> bool:
-    """Whether that is the whole answer to the handshake, and `ready` behind it."""
+    """Return whether the whole response to the handshake was read, and `ready` after it."""
     return read.endswith(READY)
 
 
 def _raw() -> Connect:
-    """A protocol of asyncio that writes frames made in advance and counts the bytes that come: the floor, but
-    for what asyncio's own reads take, see ``docs/benchmarks.md``."""
+    """Return the floor: an asyncio protocol that writes prepared frames and counts the bytes received.
+
+    The cost of asyncio's own reads is included; see ``docs/benchmarks.md``.
+    """
     loop: asyncio.AbstractEventLoop
 
     class Counter(asyncio.Protocol):
@@ -397,7 +402,7 @@ def _raw() -> Connect:
 
 
 def _raw_on_trio() -> Connect:
-    """A stream of trio that is sent frames made in advance, and the bytes that come counted: the floor."""
+    """Return the floor on trio: a stream that sends prepared frames and counts the bytes received."""
     import trio
 
     class RawLine(Line):
@@ -440,9 +445,9 @@ class Contender(NamedTuple):
     connect: dict[str, Callable[[], Connect]]
     """By event loop."""
     needs: str
-    """The package that it is."""
+    """The package that must be installed."""
     imports: dict[str, str]
-    """The statement with which a program has it, by event loop."""
+    """The import statement of a program that uses it, by event loop."""
 
 
 ASYNCIO: Final = "asyncio"
@@ -500,7 +505,7 @@ CONTENDERS: Final = {
 
 
 def installed(loop: str) -> list[str]:
-    """Who is there to be measured on that event loop."""
+    """Return the names of the installed contenders that support that event loop."""
     if importlib.util.find_spec(loop) is None:
         return []
     return [
@@ -512,7 +517,7 @@ def installed(loop: str) -> list[str]:
 
 @asynccontextmanager
 async def our_api(base_url: str) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[object]]]:
-    """What mints a session and opens it."""
+    """Yield a function that mints a session and opens it."""
     from speko_anyio import Speko
 
     async with Speko(api_key="sk_bench", base_url=base_url) as speko:
@@ -521,7 +526,7 @@ async def our_api(base_url: str) -> AsyncIterator[Callable[[], AbstractAsyncCont
 
 @asynccontextmanager
 async def spekoai_api(base_url: str) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[object]]]:
-    """What mints a session and opens it."""
+    """Yield a function that mints a session and opens it."""
     from spekoai import AsyncSpeko
     from spekoai.models import RealtimeConnectParams
 
@@ -537,4 +542,4 @@ async def spekoai_api(base_url: str) -> AsyncIterator[Callable[[], AbstractAsync
 
 
 APIS: Final = {OURS: our_api, SPEKOAI: spekoai_api}
-"""Those who mint."""
+"""The contenders that mint sessions."""

@@ -1,9 +1,9 @@
-"""The measurements of one contender for ``client.py``, each in a process of its own:
+"""The measurements of one contender for ``client.py``, each in its own process.
 
     python benchmarks/client_measurement.py CONTENDER LOOP STREAMS MINT
 
-STREAMS and MINT are the URLs of the server. A task's name on standard input is answered by one JSON object.
-What the contender imports is imported once, before the process of a measurement is forked off.
+STREAMS and MINT are the URLs of the server. Write a task's name to standard input to get one JSON object.
+The contender is imported once, before the process of each measurement is forked.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Figures = dict[str, float]
 ROUND_TRIPS: Final = 1000
 MESSAGES: Final = 6_400
 TALKERS: Final = 100
-"""Sessions that talk at the speed of speech, at a time."""
+"""Concurrent sessions that talk at the speed of speech."""
 PIECE: Final = 0.02  # seconds of audio in a message
-SETTLING: Final = 0.5  # seconds of talk before anything is measured
-TALK: Final = 1.5  # seconds of it that are
+SETTLING: Final = 0.5  # seconds of talk before the measurement begins
+TALK: Final = 1.5  # seconds of talk measured
 IDLE: Final = 50
-"""Sessions whose memory is taken."""
+"""Sessions whose memory is measured."""
 CONNECTS: Final = 20
 
 _WARM_UP: Final = 200
@@ -43,7 +43,7 @@ _LIMIT: Final = 120  # seconds for one measurement
 
 
 async def _round_trip(connect: Connect, url: str) -> Figures:
-    """A message there and back, one at a time."""
+    """Time messages there and back, one at a time."""
     async with connect(f"{url}/echo") as line:
         receive, is_audio, send = line.receiver(), line.is_audio, line.send
         times = []
@@ -58,7 +58,7 @@ async def _round_trip(connect: Connect, url: str) -> Figures:
 
 
 async def _received(connect: Connect, url: str) -> Figures:
-    """Many messages, from a server that is always ahead."""
+    """Receive many messages from a server that is always ahead."""
     async with connect(f"{url}/flood/{MESSAGES}") as line:
         start = time.process_time()
         await line.commit()
@@ -67,7 +67,7 @@ async def _received(connect: Connect, url: str) -> Figures:
 
 
 async def _sent(connect: Connect, url: str) -> Figures:
-    """Many messages, as fast as they are taken, until the peer has them all."""
+    """Send many messages, as fast as they are accepted, until the peer has them all."""
     async with connect(f"{url}/sink") as line:
         send = line.send
         start = time.process_time()
@@ -87,7 +87,7 @@ async def _speak(line: Line, until: float, delay: float) -> None:
 
 
 async def _talk(connect: Connect, url: str) -> Figures:
-    """Sessions that speak and listen at once, at the speed of speech, each at moments of its own."""
+    """Speak and listen at once in many sessions, at the speed of speech and at staggered moments."""
     opened = 0
     all_open = anyio.Event()
     begin = anyio.Event()
@@ -117,19 +117,19 @@ async def _talk(connect: Connect, url: str) -> Figures:
         start = time.process_time()
         await anyio.sleep(TALK)
         cpu = time.process_time() - start
-        # What a contender could not keep up with it is not given.
+        # Messages that a contender could not keep up with do not count.
         messages = sum(tally.count for tally in heard) - before
     return {"talk": cpu / messages / PIECE}
 
 
 async def _memory(connect: Connect, url: str) -> Figures:
-    """Bytes of a session that waits, and of one that has spoken and listened, with its two tasks."""
+    """Measure the bytes of a waiting session, and of one that has spoken and listened, with its two tasks."""
     lines: list[Line] = []
     wanted = 0
     all_open = anyio.Event()
 
     async def hold(connect: Connect, count: int) -> int:
-        """How much more memory there is when so many sessions are open."""
+        """Open `count` sessions; return how many bytes were allocated for them."""
         nonlocal wanted, all_open
         wanted += count
         all_open = anyio.Event()
@@ -169,7 +169,7 @@ async def _memory(connect: Connect, url: str) -> Figures:
             await anyio.sleep(0.1)
         gc.collect()
         talked = _traced() - before
-        # Whatever closing them takes, nobody asked.
+        # The cost of closing them is not measured.
         tasks.cancel_scope.cancel()
     return {"idle": (idle - bare) / IDLE, "active": (idle - bare + talked) / IDLE}
 
@@ -179,7 +179,7 @@ def _traced() -> int:
 
 
 async def _connect(connect: Connect, url: str) -> Figures:
-    """To the server, and the handshake."""
+    """Connect to the server and shake hands."""
     return {"connect": await _time_to_enter(lambda: connect(f"{url}/echo"))}
 
 
@@ -193,7 +193,7 @@ async def _time_to_enter(make: Callable[[], AbstractAsyncContextManager[object]]
 
 
 async def _mint(contender: str, url: str) -> Figures:
-    """The same, with minting the session first."""
+    """Do the same, but mint the session first."""
     async with APIS[contender](url) as make:
         return {"mint": await _time_to_enter(make)}
 
@@ -211,7 +211,7 @@ _TASKS: Final[dict[str, Callable[[Connect, str], Awaitable[Figures]]]] = {
 def _measure(loop: str, make: Callable[[], Awaitable[Figures]]) -> None:
     async def run() -> None:
         print(json.dumps(await make()), flush=True)
-        # What is left open is closed by the system: no contender is asked for more.
+        # The operating system closes what is left open, for all contenders alike.
         os._exit(0)
 
     anyio.run(

@@ -1,13 +1,14 @@
-"""The one server of ``client.py``: it speaks enough Speko to mint sessions and to be talked to, in picows on
-uvloop, so that it is never what is measured.
+"""The server of ``client.py``, in picows on uvloop, so that it is never the bottleneck.
+
+It speaks enough of the protocol to mint sessions and to exchange audio:
 
     python benchmarks/client_server.py      # prints its two ports, serves until it is terminated
 
-What the path of a session's WebSocket says is what becomes of its audio:
+The path of a session's WebSocket decides what happens to its audio:
 
-- ``/echo``: every message comes back;
-- ``/sink``: a `commit` is answered with one message, when all that came before it was read;
-- ``/flood/N``: a `commit` is answered with N messages, as fast as they are taken.
+- ``/echo``: every message is sent back;
+- ``/sink``: a `commit` is answered with one message, once all messages before it were read;
+- ``/flood/N``: a `commit` is answered with N messages, as fast as they are accepted.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ _BURST: Final = 64
 
 class Endpoint(NamedTuple):
     streams: str
-    """URL of the WebSockets, without a path."""
+    """URL of the WebSockets, without the path."""
     mint: str
     """Base URL of the HTTP API."""
 
 
 @contextmanager
 def serving(core: int | None) -> Iterator[Endpoint]:
-    """The server, in a process of its own, on that processor where one is named."""
+    """Run the server in its own process, bound to processor `core` unless that is None."""
     process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

@@ -1,5 +1,7 @@
-"""What a message costs: our protocol core beside wsproto, websockets, picows and aiohttp, and its JSON codec
-beside `json` and pydantic. ``docs/benchmarks.md`` says how to read it.
+"""What a message costs in our protocol core and its JSON codec, compared with other libraries.
+
+The core is compared with wsproto, websockets, picows and aiohttp, the codec with `json` and pydantic.
+``docs/benchmarks.md`` explains how to read the results.
 
     python benchmarks/codec.py [--quick] [--rounds N] [--out DIR] [--docs]
 """
@@ -43,7 +45,7 @@ _KINDS: Final = {
 
 
 class Target(NamedTuple):
-    """What the project set itself: the ratio of one contender's time to another's, at most."""
+    """A goal of the project: the highest acceptable ratio of one contender's time to another's."""
 
     task: str
     ours: str
@@ -73,13 +75,13 @@ def _tasks(figures: Figures) -> list[str]:
 
 
 def _base(figures: Figures, task: str) -> Figure:
-    """Ours, of that task."""
+    """Return our figure for that task."""
     with_c = figures.get((task, frames.OURS))
     return figures[task, frames.OURS_IN_PYTHON] if with_c is None else with_c
 
 
 def figure_tables(figures: Figures) -> str:
-    """One table a task: who, µs a message, and our time as a part of theirs."""
+    """Return one table per task: contender, µs per message, and our time as a fraction of theirs."""
     parts = []
     for task in _tasks(figures):
         base = _base(figures, task)
@@ -99,10 +101,10 @@ def figure_tables(figures: Figures) -> str:
 
 
 def target_table(figures: Figures) -> str:
-    """Each target with what was measured and whether it is met. A report, never a failure."""
+    """Return each target with the measured ratio and whether it is met. A missed target is not a failure."""
     rows = []
     for target in _targets():
-        # Where nothing is masked, nothing is measured twice.
+        # Without masking, the two contenders of ours are the same and only one is measured.
         unmasked = target.task == frames.task(frames.DECODE, 960)
         ours = _base(figures, target.task) if unmasked else figures.get((target.task, target.ours))
         peer = figures.get((target.task, target.peer))
@@ -126,7 +128,7 @@ def target_table(figures: Figures) -> str:
 
 
 def plot(figures: Figures) -> str:
-    """Bars of what peers take, ours being 1."""
+    """Draw the times of all contenders as multiples of ours."""
     titles = {
         frames.task(frames.ENCODE, 960): "Client: audio into a masked frame",
         frames.task(frames.DECODE, 960): "Client: frame into audio, one a read",
@@ -154,7 +156,7 @@ def _bars(figures: Figures, task: str) -> Iterator[Bar]:
 
 
 def results(figures: Figures, *, rounds: int, about: dict[str, str]) -> dict[str, Any]:
-    """Everything measured, for whoever wants to compare two runs. Times in µs a message."""
+    """Return everything measured, so that two runs can be compared. Times are in µs per message."""
     return {
         "versions": about,
         "rounds": rounds,
@@ -173,7 +175,7 @@ def results(figures: Figures, *, rounds: int, about: dict[str, str]) -> dict[str
 
 
 def report(figures: Figures, *, rounds: int, about: dict[str, str]) -> str:
-    """All tables, as Markdown."""
+    """Return all tables as Markdown."""
     measured = ", ".join(f"{name} {version}" for name, version in about.items() if name != "python")
     return (
         f"{about['python']}; {measured}. Medians of {rounds} rounds.\n\n"

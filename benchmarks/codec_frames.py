@@ -1,11 +1,12 @@
-"""WebSocket libraries doing one and the same: payloads into frames, and frames into payloads.
+"""WebSocket libraries doing the same work: payloads into frames, and frames into payloads.
 
-Each peer is driven by what it offers applications or, where that needs an event loop, by the nearest thing
-below it, with a transport that only takes the bytes. What each is spared is said at its class; in doubt a
-peer is spared more than we are. Every loop binds its methods to local names first, ours and theirs alike.
+Each peer is called through what it offers to applications or, if that needs an event loop, through the
+nearest layer below it, with a transport that only takes the bytes. The docstring of each says which of its
+work is left out; in doubt more of a peer's work is left out than of ours. Every loop binds its methods to
+local names first, ours and theirs alike.
 
-Reading from a socket is in nobody's time. Replies (pongs and the like) are not asked for after decoding,
-though the contracts of ours and of websockets demand it: there are none here.
+The times exclude reading from a socket. The loops do not fetch replies (pongs and the like) after decoding,
+though the contracts of ours and of websockets demand it: here are no replies to fetch.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ DECODE_MASKED = "decode, server, one frame a read"
 _IN_TURN = f"{' and '.join(f'{size:,}' for size in SIZES)} bytes in turn"
 ENCODE_MIXED = f"{ENCODE}, {_IN_TURN}"
 DECODE_MIXED = f"{DECODE}, {_IN_TURN}"
-"""The two are what a core pays that remembers the size of the last frame."""
+"""These two show what it costs a core to remember the size of the last frame."""
 
 OURS = "speko-anyio"
 OURS_IN_PYTHON = "speko-anyio, no C masker"
@@ -61,9 +62,9 @@ _RATE = 24_000
 _KEY = b"\x12\xab\x34\xcd"
 
 Encode = Callable[[Iterable[bytes]], bytes]
-"""Each payload into a masked binary frame; returns the last frame."""
+"""Turns each payload into a masked binary frame; returns the last frame."""
 Decode = Callable[[Iterable[bytes]], bytes]
-"""Each read into payloads, as the library hands them to an application; returns the last payload."""
+"""Turns each read into payloads, as the library hands them to an application; returns the last payload."""
 
 
 def task(kind: str, size: int) -> str:
@@ -71,14 +72,14 @@ def task(kind: str, size: int) -> str:
 
 
 def frame(payload: bytes, key: bytes = b"") -> bytes:
-    """A final binary frame, by the letter of RFC 6455 section 5.2."""
+    """Return a final binary frame, built directly by RFC 6455 section 5.2; masked if there is a key."""
     assert 125 < len(payload) < 65_536
     head = struct.pack(">BBH", 0x82, 126 | (0x80 if key else 0), len(payload)) + key
     return head + (_exclusive_or(payload, key) if key else payload)
 
 
 def unframe(data: bytes) -> bytes:
-    """The payload of such a frame, masked."""
+    """Return the payload of such a frame, which must be masked."""
     first, second, size = struct.unpack_from(">BBH", data)
     assert (first, second, size) == (0x82, 0xFE, len(data) - 8)
     return _exclusive_or(data[8:], data[4:8])
@@ -89,7 +90,7 @@ def _exclusive_or(data: bytes, key: bytes) -> bytes:
 
 
 class Contender(NamedTuple):
-    """One library, or one way to use it. None where it has no such task."""
+    """One library, or one way to use it. A task that it does not have is None."""
 
     name: str
     encode: Encode | None
@@ -155,16 +156,18 @@ def _ours() -> Iterator[Contender]:
     decode_many = _our_decode(_sessions()[0])
     if masking.mask is not masking.mask_in_python:
         yield Contender(OURS, _our_encode(), decode, decode_many, _our_decode(_sessions()[1]))
-        decode = decode_many = None  # type: ignore[assignment]  # nothing to mask there: measured already
-    with _without_c_masker():  # its keys have another form
+        decode = decode_many = None  # type: ignore[assignment]  # measured already: they mask nothing
+    with _without_c_masker():  # the masker in Python has keys of another form
         yield Contender(
             OURS_IN_PYTHON, _our_encode(), decode, decode_many, _our_decode(_sessions()[1]), _without_c_masker
         )
 
 
 def _floor() -> Iterator[Contender]:
-    """What no core in Python that delivers our events can do without: the copy, the exclusive-or, the
-    object; no state, no check, no call but those into C."""
+    """Yield the least that a core in Python which delivers our events has to do.
+
+    That is the copy, the exclusive-or and the object: no state, no check, and calls into C only.
+    """
     mask = masking.mask
     pack = struct.Struct(">HH4s").pack
 
@@ -193,7 +196,7 @@ def _floor() -> Iterator[Contender]:
 
 
 def _wsproto() -> Iterator[Contender]:
-    """`wsproto.connection.Connection`. Spared: turning the bytearray it delivers into bytes."""
+    """Yield `wsproto.connection.Connection`. Left out: turning the bytearray it delivers into bytes."""
     from wsproto.connection import CLIENT, SERVER, Connection
     from wsproto.events import BytesMessage
 
@@ -233,8 +236,10 @@ def _wsproto() -> Iterator[Contender]:
 
 
 def _websockets() -> Iterator[Contender]:
-    """`websockets.protocol.Protocol`, its sans-I/O core, with its masker in C and with that in Python.
-    Spared: turning the bytearray it delivers into bytes, which its own adapters do."""
+    """Yield `websockets.protocol.Protocol`, its sans-I/O core, with the masker in C and with that in Python.
+
+    Left out: turning the bytearray it delivers into bytes, which its own adapters do.
+    """
     from websockets import frames, utils
     from websockets.protocol import CLIENT, SERVER, Protocol
 
@@ -286,14 +291,14 @@ def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 class _FakeProtocol:
-    """What aiohttp's reader and writer ask of the protocol above them."""
+    """The attributes that aiohttp's reader and writer need of the protocol above them."""
 
     _paused = False
     _reading_paused = False
 
 
 class _FakeTransport:
-    """Takes written bytes and keeps the last. All of it C, as far as the timed calls go."""
+    """Takes written bytes and keeps the last. The timed calls go straight into C."""
 
     def __init__(self) -> None:
         self.written: deque[bytes] = deque(maxlen=1)
@@ -302,14 +307,16 @@ class _FakeTransport:
 
 
 def _aiohttp() -> Iterator[Contender]:
-    """aiohttp's WebSocketWriter, and its WebSocketReader (in Cython, where its wheel has it) with the queue
-    that it fills. Spared: the event loop, and all that `receive` and `send_bytes` of its WebSocket
-    responses do above these two."""
+    """Yield aiohttp's WebSocketWriter, and its WebSocketReader with the queue that it fills.
+
+    The reader is in Cython if the wheel has that. Left out: the event loop, and all that `receive` and
+    `send_bytes` of its WebSocket responses do above these two.
+    """
     from aiohttp import WSMsgType
     from aiohttp._websocket.reader import WebSocketDataQueue
     from aiohttp.http_websocket import WebSocketReader, WebSocketWriter
 
-    loop: Any = None  # it would only make a future, for whoever has to wait
+    loop: Any = None  # only needed to make a future, when a reader has to wait
     transport = _FakeTransport()
 
     async def make_writer() -> WebSocketWriter:
@@ -330,7 +337,7 @@ def _aiohttp() -> Iterator[Contender]:
     def decoder() -> Decode:
         queue = WebSocketDataQueue(_FakeProtocol(), 2**16, loop=loop)  # type: ignore[arg-type]
         reader = WebSocketReader(queue, 2**20, compress=False, decode_text=True)
-        waiting = queue._buffer  # it has no public way to tell whether `read` would wait
+        waiting = queue._buffer  # no public attribute says whether `read` would wait
 
         async def read_all(reads: Iterable[bytes]) -> bytes:
             feed_data = reader.feed_data
@@ -362,7 +369,7 @@ class _FakeSocket:
 
 
 class _FakeTlsTransport(_FakeTransport):
-    """With TLS picows writes to the transport; without, it would call send(2) on the socket itself."""
+    """A transport with TLS: without it picows would call send(2) on the socket itself."""
 
     def get_extra_info(self, name: str) -> object:
         return {"socket": _FakeSocket(), "ssl_object": self}.get(name)
@@ -372,16 +379,15 @@ class _FakeTlsTransport(_FakeTransport):
 
 
 def _picows() -> Iterator[Contender]:
-    """picows: its asyncio protocol (in Cython), driven by the calls an event loop makes, and the transport
-    that it gives applications.
+    """Yield picows: its asyncio protocol, called as an event loop does, and the transport for applications.
 
-    It parses in a buffer of its own, which an event loop lets the kernel fill. Here the read is copied
-    into it: like everybody it starts from `bytes`. "In place" is without that copy, as on a socket: one
-    frame is copied once and announced again and again. (A masked one is unmasked where it lies, so every
-    other time it comes out masked; the work is the same.)
+    Its protocol, in Cython, parses in its own buffer, which an event loop lets the kernel fill. Here each
+    read is copied into it, since all contenders start from `bytes`. "In place" leaves out that copy, as on
+    a socket: one frame is copied once and announced again and again. (A masked frame is unmasked in the
+    buffer, so every other time it comes out masked; the work is the same.)
     """
     import picows
-    from picows.picows import WSProtocol  # type: ignore[attr-defined]  # its stub leaves it out
+    from picows.picows import WSProtocol  # type: ignore[attr-defined]  # missing in its stub
 
     class Listener(picows.WSListener):
         def on_ws_connected(self, transport: picows.WSTransport) -> None:
@@ -392,7 +398,7 @@ def _picows() -> Iterator[Contender]:
 
     logger = logging.getLogger("benchmark")
     logger.setLevel(logging.WARNING)
-    loop = asyncio.new_event_loop()  # its constructor asks for a running one, its hot paths never do
+    loop = asyncio.new_event_loop()  # its constructor needs a running one, its hot paths do not
 
     async def connect(client: bool) -> tuple[Any, Listener, _FakeTlsTransport]:
         listener = Listener()
@@ -461,7 +467,7 @@ _UPGRADE = (
 
 
 def _accepted(request: bytes) -> bytes:
-    """The answer that an upgrade request wants."""
+    """Return the response that accepts an upgrade request."""
     key = re.search(rb"(?i)sec-websocket-key: *(\S+)", request)
     assert key is not None
     accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
@@ -472,7 +478,7 @@ def _accepted(request: bytes) -> bytes:
 
 
 def contenders() -> list[Contender]:
-    """All that are installed, ours first."""
+    """Return all that are installed, ours first."""
     found = list(_ours())
     for peers in (_wsproto, _websockets, _picows, _aiohttp, _floor):
         try:
@@ -483,7 +489,7 @@ def contenders() -> list[Contender]:
 
 
 def check(contender: Contender) -> None:
-    """That it does the whole task: every payload arrives, the same for all."""
+    """Check that it does the whole task: every payload arrives unchanged."""
     with contender.around():
         for size in SIZES:
             payloads = [os.urandom(size) for _ in range(200)]
@@ -500,7 +506,7 @@ def check(contender: Contender) -> None:
                     _same(contender, DECODE_MASKED, contender.decode_masked([data]), payload)
             if contender.decode_many is not None:
                 for upto in range(1, len(payloads) + 1):
-                    # Each payload is the last of some stream, so each must have arrived.
+                    # A decoder returns the last payload only: make each the last of some stream.
                     reads = _reads(payloads[:upto])
                     _same(contender, DECODE_MANY, contender.decode_many(reads), payloads[upto - 1])
 
@@ -516,7 +522,7 @@ def _reads(payloads: Iterable[bytes]) -> list[bytes]:
 
 
 def cases() -> list[Case]:
-    """Every contender with every task and size, checked."""
+    """Return every contender with every task and size, checked."""
     found: list[Case] = []
     for contender in contenders():
         check(contender)
@@ -526,7 +532,7 @@ def cases() -> list[Case]:
         if contender.encode is not None:
             work = _in_turn(contender.encode, payloads)
             found.append(Case(ENCODE_MIXED, contender.name, work, len(payloads), contender.around))
-        # In place there is only ever one frame.
+        # "In place" repeats a single frame.
         if contender.decode is not None and contender.name != PICOWS_IN_PLACE:
             reads = [frame(payload) for payload in payloads]
             work = _in_turn(contender.decode, reads)

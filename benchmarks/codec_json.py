@@ -1,7 +1,7 @@
 """The JSON messages: our typed codec beside the standard library's and pydantic's.
 
-`json` only makes dictionaries; ours and pydantic's check every field and make typed objects, picked by the
-field ``t`` out of the messages that may come.
+`json` only makes dictionaries; ours and pydantic's check every field and make typed objects, whose type the
+field ``t`` selects.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ ENCODED: Final = (SENTENCE, RESULT)
 
 
 def _text(example: Example) -> str:
-    """As JavaScript's JSON.stringify writes it."""
+    """Return the JSON text, as JavaScript's JSON.stringify writes it."""
     return json.dumps(example.fields, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -132,5 +132,5 @@ def _calling(work: Callable[[], object]) -> Callable[[int], object]:
 
 
 def cases() -> list[Case]:
-    """Every codec with every message, checked."""
+    """Return every codec with every message, checked."""
     return [*_ours(), *_standard(), *_pydantic()]

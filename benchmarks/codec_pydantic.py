@@ -1,4 +1,4 @@
-"""The server's messages, and one of the client's, as pydantic models. Imported only where pydantic is."""
+"""The server's messages, and one of the client's, as pydantic models. Only imported with pydantic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Message(BaseModel):
 
 class Ready(_Message):
     t: Literal["ready"]
-    inputSampleRate: int = 0  # noqa: N815 - the wire's own words, since an alias would cost extra
+    inputSampleRate: int = 0  # noqa: N815 - the names on the wire, since an alias would cost extra
     outputSampleRate: int = 0  # noqa: N815
 
 
@@ -75,9 +75,9 @@ _ServerMessage = Annotated[
 ]
 
 decode: Final[Callable[[str], Any]] = TypeAdapter(_ServerMessage).validate_json
-"""JSON text of a server's message to its model."""
+"""Turns the JSON text of a server's message into its model."""
 
 
 def encoder(fields: dict[str, Any]) -> Callable[[], str]:
-    """What writes the message with these fields as JSON text."""
+    """Return a function that writes the message with these fields as JSON text."""
     return _MODELS[fields["t"]](**fields).model_dump_json

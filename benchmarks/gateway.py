@@ -1,5 +1,7 @@
-"""What the gateway adds to an audio message, and how soon it answers: `speko-anyio bench` against a gateway,
-and against a bare server that echoes without looking. ``docs/benchmarks.md`` says how to read it.
+"""How much time the gateway adds to an audio message, and how soon it answers.
+
+`speko-anyio bench` runs against a gateway, and against a bare server that echoes messages unparsed.
+``docs/benchmarks.md`` explains how to read the results.
 
     python benchmarks/gateway.py [--quick] [--rounds N] [--sessions N] [--out DIR] [--docs]
 """
@@ -27,7 +29,7 @@ PACKAGES: Final = ("anyio", "uvicorn", "websockets", "uvloop", "starlette")
 LOOP: Final = "uvloop"
 
 QUESTION: Final = "What time is it?"
-"""One that the offline voice knows: free dictation measures its recogniser."""
+"""A question that the offline voice knows: with any other text, its speech recognition is measured."""
 
 _OURS: Final = Kind("speko-anyio's gateway", "#2b6cb0")
 _BARE: Final = Kind("bare server", "#b7b7b7")
@@ -36,14 +38,14 @@ Server = Callable[..., AbstractContextManager[servers.Endpoint]]
 
 
 class Round(NamedTuple):
-    """One run of the load. Milliseconds."""
+    """One run of the load, in milliseconds."""
 
     p50: float
     p99: float
 
 
 def run_load(endpoint: servers.Endpoint, *arguments: str) -> dict[str, Any]:
-    """`speko-anyio bench` in a process of its own; its report."""
+    """Run `speko-anyio bench` in its own process; return its report."""
     environment = {**os.environ, "SPEKO_BASE_URL": endpoint.url, "SPEKO_API_KEY": endpoint.key}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.json"
@@ -51,15 +53,15 @@ def run_load(endpoint: servers.Endpoint, *arguments: str) -> dict[str, Any]:
         done = subprocess.run(
             [*command, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=False
         )
-        # A session that failed is in the report; without one, nothing was measured.
+        # The report includes failed sessions; without a report, nothing was measured.
         if not file.exists():
-            raise SystemExit(f"the load was not made:\n{done.stdout}")
+            raise SystemExit(f"speko-anyio bench wrote no report:\n{done.stdout}")
         report: dict[str, Any] = json.loads(file.read_bytes())
         return report
 
 
 def echo_round(server: Server, *, sessions: int, seconds: float) -> Round:
-    """A message there and back, with a fresh server."""
+    """Measure messages there and back, with a fresh server."""
     with server(loop=LOOP) as endpoint:
         report = run_load(
             endpoint, "--sessions", str(sessions), "--seconds", str(seconds), "--ramp", str(seconds / 5)
@@ -68,7 +70,7 @@ def echo_round(server: Server, *, sessions: int, seconds: float) -> Round:
 
 
 def first_audio(*, sessions: int, seconds: float) -> dict[str, Any]:
-    """With the offline voice: the spread of the time to first audio, in milliseconds."""
+    """Measure the time to first audio of the offline voice; return its distribution, in milliseconds."""
     with servers.gateway(loop=LOOP) as endpoint:
         report = run_load(
             endpoint,
@@ -86,7 +88,7 @@ class Result(NamedTuple):
     talkers: int
 
     def added(self, name: str) -> float:
-        """The median, over the rounds, of how much more the gateway took than the bare server."""
+        """Return how much more the gateway took than the bare server, as the median over the rounds."""
         more: float = statistics.median(
             getattr(a, name) - getattr(b, name) for a, b in zip(self.ours, self.bare, strict=True)
         )
@@ -99,7 +101,7 @@ def _median(rounds: Sequence[Round], name: str) -> float:
 
 
 def tables(result: Result) -> str:
-    """All of it, as Markdown."""
+    """Return all tables as Markdown."""
     answer = result.answer
     rows = [
         ("bare server", _median(result.bare, "p50"), _median(result.bare, "p99")),
@@ -132,7 +134,7 @@ def tables(result: Result) -> str:
 
 
 def plot(result: Result) -> str:
-    """What a message takes there and back, as a multiple of what the bare server takes."""
+    """Draw the round-trip time of a message as a multiple of the bare server's."""
     panels = []
     for name, title in (("p50", "Median"), ("p99", "99th percentile")):
         base, ours = _median(result.bare, name), _median(result.ours, name)

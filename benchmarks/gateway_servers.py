@@ -1,4 +1,4 @@
-"""The servers of ``gateway.py``, each as a process of its own: our gateway, and a bare server for comparison.
+"""The servers of ``gateway.py``, each in its own process: our gateway, and a bare server for comparison.
 
 python benchmarks/gateway_servers.py bare       # prints its URL, serves until it is terminated
 """
@@ -33,7 +33,7 @@ class Endpoint(NamedTuple):
 
 @contextmanager
 def gateway(*, loop: str) -> Iterator[Endpoint]:
-    """`speko-anyio serve`, with all that it does to a message."""
+    """Run `speko-anyio serve` during the block."""
     key = f"sk_bench_{secrets.token_urlsafe(16)}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SPEKO_")}
     environment["SPEKO_GATEWAY_KEYS"] = key
@@ -44,8 +44,11 @@ def gateway(*, loop: str) -> Iterator[Endpoint]:
 
 @contextmanager
 def bare(*, loop: str) -> Iterator[Endpoint]:
-    """An ASGI application of thirty lines under the same server: it mints without looking and echoes messages
-    without knowing what they are. What it takes, any gateway on this server takes."""
+    """Run an ASGI application of thirty lines under the same server during the block.
+
+    It mints without checks and echoes messages without parsing them: the least that a gateway on this server
+    can take.
+    """
     environment = {**os.environ, "BENCH_LOOP": loop}
     with _serving([sys.executable, "-u", __file__, "bare"], environment) as url:
         yield Endpoint(url, "any")

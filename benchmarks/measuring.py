@@ -1,7 +1,7 @@
-"""CPU time of many small things beside each other, on a machine that does other things too.
+"""Compare the CPU time of many small tasks on a machine that does other things, too.
 
 A *case* is one contender doing one task. All cases are timed in every round, in a new random order, each
-for a few milliseconds, so that what disturbs the machine disturbs them all. The figure of a case is the
+for a few milliseconds, so that whatever disturbs the machine disturbs them all. The figure of a case is the
 median over the rounds; the quartiles tell how far to trust it.
 """
 
@@ -29,15 +29,15 @@ class Case(NamedTuple):
     task: str
     contender: str
     run: Callable[[int], object]
-    """Does the task that many times and returns the last result."""
+    """Does the task the given number of times and returns the last result."""
     messages: int = 1
-    """Messages that doing it once amounts to."""
+    """Messages in one run of the task."""
     around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
-    """Holds while the case runs: a patch, say."""
+    """Entered while the case runs: a patch, say."""
 
 
 class Figure(NamedTuple):
-    """Seconds of CPU time a message."""
+    """Seconds of CPU time per message."""
 
     median: float
     lower: float
@@ -45,8 +45,11 @@ class Figure(NamedTuple):
     upper: float
     """Third quartile."""
     least: float
-    """What it takes undisturbed: on a busy machine, whose medians mix times with and without a neighbour on
-    the same core, this is the steadier figure."""
+    """The time of an undisturbed round.
+
+    On a busy machine, whose medians mix times with and without a neighbour on the same core, this is the
+    steadier figure.
+    """
     rounds: list[float]
 
     @classmethod
@@ -56,8 +59,10 @@ class Figure(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """One figure over another: the median of the ratios within each round, in which whatever disturbed the
-    two at the same time cancels out."""
+    """One figure over another.
+
+    Ratios are taken within each round, so that whatever disturbed both at the same time cancels out.
+    """
 
     median: float
     lower: float
@@ -65,7 +70,7 @@ class Ratio(NamedTuple):
     upper: float
     """Third quartile."""
     least: float
-    """Of the two least times."""
+    """Ratio of the two least times."""
 
     @classmethod
     def of(cls, figure: Figure, base: Figure) -> Ratio:
@@ -82,7 +87,7 @@ def _cpu_time(case: Case, times: int) -> float:
 
 
 def _times_for(case: Case, seconds: float) -> int:
-    """How often to do the task so that it takes about `seconds`."""
+    """Return how often to do the task so that it takes about `seconds`."""
     times = 1
     with case.around():
         while (taken := _cpu_time(case, times)) < _CALIBRATION:
@@ -93,8 +98,8 @@ def _times_for(case: Case, seconds: float) -> int:
 def measure(cases: Sequence[Case], *, rounds: int, seconds: float) -> dict[tuple[str, str], Figure]:
     """Time every case `rounds` times for about `seconds` each; figures by task and contender.
 
-    The garbage collector is off meanwhile: nothing here makes cycles, and a collection would hit whichever
-    case comes by. A line on standard error says how far it is.
+    The garbage collector is off meanwhile: nothing here makes cycles, and a collection would slow down
+    whichever case runs at that moment. A line on standard error shows the progress.
     """
     times = [_times_for(case, seconds) for case in cases]
     taken: list[list[float]] = [[] for _ in cases]
@@ -122,7 +127,7 @@ def measure(cases: Sequence[Case], *, rounds: int, seconds: float) -> dict[tuple
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """What was measured, and on what kind of machine: no names of hosts, users or files."""
+    """Return the versions measured and the kind of machine, without names of hosts, users or files."""
     found = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": f"{platform.system()} {platform.machine()}",

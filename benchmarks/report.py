@@ -1,4 +1,4 @@
-"""What the reports of all benchmarks are made of: tables, and pages that are renewed in part."""
+"""Tables and files for the reports of all benchmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _END: Final = "<!-- to here -->"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown that reads well as plain text, too. The first column is text, the others are figures."""
+    """Return an aligned Markdown table: text in the first column, figures in the others."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for row in [head, *rows]:
@@ -24,7 +24,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def publish(name: str, text: str, picture: str, found: Any, *, out: Path | None, docs: bool) -> None:
-    """Write what the program ``name.py`` found, as ``--out`` and ``--docs`` ask, and print it."""
+    """Print the results of the program ``name.py``, and write them where ``--out`` and ``--docs`` say."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -37,7 +37,7 @@ def publish(name: str, text: str, picture: str, found: Any, *, out: Path | None,
 
 
 def _renew(program: str, text: str) -> None:
-    """Put `text` where docs/benchmarks.md says that `program` writes."""
+    """Replace the part of docs/benchmarks.md that `program` writes by `text`."""
     page = _DOCS / "benchmarks.md"
     begin = f"<!-- {program} writes from here -->"
     before, found, rest = page.read_text(encoding="utf-8").partition(begin)

@@ -1,9 +1,9 @@
-"""Two nodes and PostgreSQL behind nginx under a real-time load; then one is killed and the other drained.
+"""Two nodes and PostgreSQL behind nginx under a real-time load; then one node is killed and one drained.
 
     python -m benchmarks.soak [--sessions 100] [--minutes 10] [--out FILE.json]
 
-The first part counts every message: none may be lost, overtaken or changed. The second shows what clients are
-told of how their sessions ended, and what the records in the database say of it.
+The first part counts every message: none may be lost, reordered or changed. The second shows how sessions
+end, as their clients see it and as the database records it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DRAIN = 5.0
 
 @contextmanager
 def load(cluster: Cluster, *, sessions: int, seconds: float, ramp: float) -> Iterator[Any]:
-    """`speko-anyio bench` while the block runs; then its report can be had from what is given."""
+    """Run `speko-anyio bench` during the block; yield a function that waits for its report."""
     environment = {**os.environ, "SPEKO_BASE_URL": cluster.url, "SPEKO_API_KEY": cluster.key}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.json"
@@ -62,7 +62,7 @@ def load(cluster: Cluster, *, sessions: int, seconds: float, ramp: float) -> Ite
 
 
 async def records(cluster: Cluster) -> list[SessionHistory]:
-    """All of them, newest first."""
+    """Return all records, newest first."""
     async with SQLStore(cluster.database_url) as store:
         found: list[SessionHistory] = []
         after = None
@@ -87,7 +87,7 @@ def soak(cluster: Cluster, sessions: int, minutes: float) -> dict[str, Any]:
 
 
 def disaster(cluster: Cluster, sessions: int) -> dict[str, Any]:
-    """The first node is killed under load; when its sessions are ended, the second is drained."""
+    """Kill the first node under load; once its sessions have ended, drain the second."""
     before = {history.record.session_id for history in asyncio.run(records(cluster))}
     killed, drained = cluster.nodes
     with load(cluster, sessions=sessions, seconds=40, ramp=4) as report:

@@ -1,10 +1,10 @@
-"""The Python calls that one piece of audio takes through this package, and the files that they are in.
+"""Count the Python calls that one piece of audio makes in this package, and the files they are in.
 
     python benchmarks/walks.py
 
-Counts, not times: they are the same on every machine, so a test holds them (``tests/test_walks.py``). The
-sessions are real ones on asyncio, over TCP to a peer in the same thread; only calls of functions of this
-package are counted, doubles excepted.
+Counts, unlike times, are the same on every machine, so a test holds them (``tests/test_walks.py``). The
+sessions are real ones on asyncio, over TCP to a peer in the same thread. Only calls of this package's
+functions are counted, except those of its doubles.
 
 - A provider's audio to its client: from one read with seven events in it to the messages for the client's
   transport.
@@ -47,17 +47,17 @@ PIECE = 0.02
 
 RATE: Final = 24_000
 PATIENCE = 10
-"""Seconds after which a walk is given up."""
+"""Seconds after which a walk fails."""
 
 _HERE = str(Path(speko_anyio.__file__).parent) + os.sep
 _DOUBLES = _HERE + "testing" + os.sep
 
 
 class Walk(NamedTuple):
-    """What was counted."""
+    """The calls of one walk."""
 
     calls: Counter[tuple[str, str]]
-    """Of each function, by file and name."""
+    """Calls of each function, by file and name."""
 
     @property
     def total(self) -> int:
@@ -89,7 +89,7 @@ def counted() -> Iterator[Walk]:
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any],
 ) -> AsyncIterator[int]:
-    """A TCP server for one connection; its port."""
+    """Run a TCP server for one connection; yield its port."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -137,7 +137,7 @@ class Peer:
             self.say({"type": "response.created", "response": {"id": "r"}})
 
     def speak(self, times: int) -> None:
-        """Send so many events with audio, at once."""
+        """Send `times` events with audio at once."""
         self.say(speech(self._name, tone(PIECE, RATE), RATE), times=times)
 
     def say(self, message: dict[str, Any], *, times: int = 1) -> None:
@@ -148,7 +148,7 @@ class Peer:
 
 
 class Transport:
-    """The client's transport; it counts the messages with audio that it gets."""
+    """The client's transport, which counts the messages with audio."""
 
     def __init__(self) -> None:
         self._heard = 0
@@ -166,10 +166,10 @@ class Transport:
             self._enough.set()
 
     async def close(self, code: int, reason: str) -> None:
-        """Nobody waits for it."""
+        """Do nothing: the walk is over."""
 
     async def hear(self, wanted: int, say: Callable[[int], None]) -> None:
-        """Let so many pieces be said, and wait until they are here."""
+        """Call `say` for `wanted` pieces of audio and wait until they have arrived."""
         self._wanted = self._heard + wanted
         self._enough.clear()
         say(wanted)
@@ -177,7 +177,7 @@ class Transport:
 
 
 async def provider_to_client(name: str) -> Walk:
-    """One read with `EVENTS` events of audio from a provider, until the last is in the client's transport."""
+    """Count from one read with `EVENTS` events of a provider's audio to the last message for the client."""
     config = SessionConfig(
         provider=name, model=PROVIDERS[name].model, input_sample_rate=RATE, output_sample_rate=RATE
     )
@@ -211,7 +211,7 @@ async def provider_to_client(name: str) -> Walk:
 
 
 class Echo:
-    """The service's end of one session: it sends back each message with audio."""
+    """The service's end of one session, which sends back each message with audio."""
 
     def __init__(self) -> None:
         self._core = ServerConnection()
@@ -253,7 +253,7 @@ async def _next_audio(session: RealtimeSession) -> Audio:
 
 
 async def client_sends_and_hears() -> tuple[Walk, Walk]:
-    """A message with audio from `send_audio` to the transport, and one from the transport to the frame."""
+    """Count from `send_audio` to the transport, and from the transport to the frame."""
     pcm = tone(PIECE, RATE)
     with anyio.fail_after(PATIENCE):
         async with client_session() as session:
@@ -269,7 +269,7 @@ async def client_sends_and_hears() -> tuple[Walk, Walk]:
 
 
 def walks() -> dict[str, Walk]:
-    """All of them, by title."""
+    """Return all walks, by title."""
     found = {
         f"{EVENTS} events of {name}'s to the client's transport": anyio.run(provider_to_client, name)
         for name in PROVIDERS
