@@ -10,6 +10,7 @@ import msgspec
 
 from ..audio.pcm import byte_count
 from ..client.session import RealtimeSession
+from ..net.groups import TaskGroup
 from ..protocol import close_codes
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Audio, Close, ErrorFrame, Frame, ResponseEnd, Transcript
@@ -93,7 +94,7 @@ async def take_turn(
     `CommandError` if no answer comes, and the session's own errors.
     """
     turn = _Turn(session, progress, show)
-    async with anyio.create_task_group() as tasks:
+    async with TaskGroup("the turn") as tasks:
         tasks.start_soon(turn.speak, question)
         await turn.listen()
         tasks.cancel_scope.cancel()

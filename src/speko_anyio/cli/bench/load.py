@@ -10,6 +10,7 @@ import anyio
 
 from ...client.api import Speko
 from ...client.session import RealtimeSession
+from ...net.groups import TaskGroup
 from ...protocol.errors import SpekoError
 from ..failures import CommandError
 from .session_runs import Outcome, Plan, run_echo, run_turns
@@ -56,9 +57,9 @@ class Load:
         self._begin = self._now()
         start = anyio.current_time()
         cpu = time.process_time()
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup("the load") as tasks:
             tasks.start_soon(_call_regularly, watch)
-            async with anyio.create_task_group() as sessions:
+            async with TaskGroup("the load") as sessions:
                 for index in range(self._plan.sessions):
                     await anyio.sleep_until(start + self._plan.starts_at(index))
                     sessions.start_soon(self._hold, index)

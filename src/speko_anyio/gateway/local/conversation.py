@@ -12,6 +12,7 @@ import msgspec
 
 from speko_anyio.audio import pcm as pcm16
 from speko_anyio.audio.resample import Resampler
+from speko_anyio.net.groups import TaskGroup
 from speko_anyio.protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
 from speko_anyio.protocol.errors import ConnectionClosed
 
@@ -83,7 +84,7 @@ class VoiceConversation:
 
     async def run(self) -> None:
         """Serve the session until it closes."""
-        async with anyio.create_task_group() as tasks:
+        async with TaskGroup("the offline voice") as tasks:
 
             async def until_closed(part: Callable[[], Awaitable[None]]) -> None:
                 try:

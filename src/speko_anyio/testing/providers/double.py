@@ -152,7 +152,7 @@ class _Driver:
     async def run(self) -> None:
         self._session.on_output = self._tell
         try:
-            async with anyio.create_task_group() as tasks:
+            async with TaskGroup("the provider's double") as tasks:
                 tasks.start_soon(self._read, tasks.cancel_scope)
                 await self._write()
                 tasks.cancel_scope.cancel()
