@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from speko_anyio.gateway import Gateway, SQLStore, echo
-from speko_anyio.gateway.health import NOT_RUNNING
-from speko_anyio.gateway.node import SHUTTING_DOWN
+from speko_anyio.gateway.health import NOT_RUNNING, SHUTTING_DOWN
 
 from .support import KEY
 

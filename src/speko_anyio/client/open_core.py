@@ -151,7 +151,9 @@ async def _open_core(
             }
         )
         if observers is not None:
-            core = observers.watch(core)
+            from ..observe.observed_core import ObservedCore  # here: most sessions have no observer
+
+            core = ObservedCore(core, observers)
         if driver is None:
             driver = await dial(
                 parse_url(url),

@@ -18,8 +18,8 @@ from .._lazy import lazy_exports
 if TYPE_CHECKING:
     from .app import Gateway
     from .provider_handler import ProviderHandler
-    from .session import MessageTransport, ServerSession, serve_session
-    from .session_handlers import Handler, built_in_handlers, default_handlers, echo
+    from .session import Handler, MessageTransport, ServerSession, serve_session
+    from .session_handlers import built_in_handlers, default_handlers, echo
     from .store import (
         KeyLimits,
         MemoryStore,
@@ -64,10 +64,10 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "app": "Gateway",
-        "session_handlers": "Handler built_in_handlers default_handlers echo",
+        "session_handlers": "built_in_handlers default_handlers echo",
         "provider_handler": "ProviderHandler",
         "uvicorn_server": "running_gateway serve",
-        "session": "MessageTransport ServerSession serve_session",
+        "session": "Handler MessageTransport ServerSession serve_session",
         "store": (
             "KeyLimits MemoryStore SessionHistory SessionOutcome SessionQuery SessionRecord "
             "SessionStore StoreError StoredKey"

@@ -28,7 +28,8 @@ from .mint_endpoint import MintEndpoint, RateLimiter
 from .node import Node
 from .origins import Origins
 from .playground import playground_routes
-from .session_handlers import Handler, why_not_a_handler
+from .session import Handler
+from .session_handlers import why_not_a_handler
 from .session_tokens import TokenSigner
 from .sessions_api import SessionsAPI
 from .store import MemoryStore, SessionStore

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from speko_anyio.protocol import close_codes
 
 from .http_errors import CREATE_FAILED, unavailable
-from .node import SHUTTING_DOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 logger: Final = logging.getLogger(__name__)
+
+SHUTTING_DOWN: Final = "the gateway is shutting down; connect to another one"
 
 NOT_RUNNING: Final = (
     "the gateway is not running; enter its `running()` in the lifespan of the application that mounts it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from .instrumentation import Instrumentation
     from .session_tokens import TokenSigner
     from .store import SessionStore
-
-
-SHUTTING_DOWN: Final = "the gateway is shutting down; connect to another one"
 
 
 class Node(NamedTuple):

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from speko_anyio.protocol.mint import SessionConfig
     from speko_anyio.providers.connection import ProviderConnection
 
-    from .session import ServerSession
-    from .session_handlers import Handler
+    from .session import Handler, ServerSession
 
 logger: Final = logging.getLogger(__name__)
 

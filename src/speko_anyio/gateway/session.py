@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
 import msgspec
@@ -45,7 +46,7 @@ from .meter import Meter
 from .session_log import make_core
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from speko_anyio.protocol.commands import Command
     from speko_anyio.protocol.frames import ResponseStatus, Role, ToolStatus
@@ -548,3 +549,13 @@ def _size(command: Command) -> int:
             return _COMMAND_OVERHEAD + len(payload)
         case _:
             return _COMMAND_OVERHEAD
+
+
+Handler: TypeAlias = Callable[[ServerSession], Awaitable[None]]
+"""Serves one session and returns when it is done with it; then the session is closed with 1000.
+
+An exception is logged and closes that session, with 1011. When the session ends first, the handler finds
+`Close` last among the commands, and is cancelled when it has not returned some seconds later.
+
+A handler that is also an async context manager is entered when the gateway starts and left when it stops.
+"""

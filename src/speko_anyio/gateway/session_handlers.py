@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from speko_anyio.accounts import PROVIDERS, Provider
 from speko_anyio.audio.pcm import SAMPLE_BYTES
 from speko_anyio.protocol.commands import AudioIn, Clear, Commit, EndTurn
 
 from .provider_handler import provider_handlers
-from .session import ServerSession
-
-Handler: TypeAlias = Callable[[ServerSession], Awaitable[None]]
-"""Serves one session and returns when it is done with it; then the session is closed with 1000.
-
-An exception is logged and closes that session, with 1011. When the session ends first, the handler finds
-`Close` last among the commands, and is cancelled when it has not returned some seconds later.
-
-A handler that is also an async context manager is entered when the gateway starts and left when it stops.
-"""
+from .session import Handler, ServerSession
 
 OWN_NAMES: Final = frozenset({"echo", "local", *(kind.name for kind in PROVIDERS)})
 """Names of the gateway's own handlers, installed or not: what serves a client must not depend on what else is

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .node import Node
     from .origins import Origins
-    from .session_handlers import Handler
+    from .session import Handler
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ It wraps the session's core, so a session without observers pays nothing for the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..protocol.client_core import ClientCore, CoreWrapper
 from ..protocol.commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
@@ -14,9 +14,7 @@ from ..protocol.frames import Frame
 from ..protocol.pcm import Buffer
 from ..protocol.timers import AT_ONCE
 from .observer import SessionObserver
-
-if TYPE_CHECKING:
-    from .observers import Observers
+from .observers import Observers
 
 
 class ObservedCore(CoreWrapper):

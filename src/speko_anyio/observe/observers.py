@@ -1,17 +1,14 @@
-"""The observers of one session, and the core that tells them what happens."""
+"""The observers of one session."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..protocol.errors import LocalProtocolError
 from ..protocol.url import parse_url
 from .observer import ObserverFactory, ObserverOption, SessionInfo, SessionObserver, observer_factories
-
-if TYPE_CHECKING:
-    from ..protocol.client_core import ClientCore
 
 logger: Final = logging.getLogger("speko_anyio.client")
 
@@ -52,12 +49,6 @@ class Observers:
                 self._observers.append(make(info))
             except Exception:
                 logger.exception("session %s: an observer could not be made", info.session_id)
-
-    def watch(self, core: ClientCore) -> ClientCore:
-        """Wrap `core` in one that tells the observers what happens."""
-        from .observed_core import ObservedCore
-
-        return ObservedCore(core, self)
 
     def ended(self, error: BaseException | None) -> None:
         """Tell the observers that the session is over; `error` is what ended it, if anything."""

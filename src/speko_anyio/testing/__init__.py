@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from .gateway import FakeGateway, fake_session
     from .handler import run_handler
     from .order import reordered
-    from .peer import FakePeer
+    from .peer import FakePeer, Script, Step
     from .replaying import peer_of, perform, replay
-    from .script import Script, Step
     from .server import FakeServer, connected, grant
     from .streams import MemoryStream, Pipe, stream_pair
     from .voice import mumble
@@ -59,9 +58,8 @@ __getattr__, __dir__ = lazy_exports(
         "gateway": "FakeGateway fake_session",
         "handler": "run_handler",
         "order": "reordered",
-        "peer": "FakePeer",
         "replaying": "peer_of perform replay",
-        "script": "Script Step",
+        "peer": "FakePeer Script Step",
         "server": "FakeServer connected grant",
         "streams": "MemoryStream Pipe stream_pair",
         "voice": "mumble",

@@ -25,8 +25,8 @@ from ..protocol.mint import (
     SessionGrant,
     decode_request,
 )
-from .peer import FakePeer
-from .script import Script, scripted
+from .peer import FakePeer, Script
+from .script import scripted
 from .server import connected
 
 API_KEY: Final = "sk_fake"

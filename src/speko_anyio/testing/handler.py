@@ -16,9 +16,8 @@ from ..protocol.mint import SessionConfig
 from ..protocol.outbox import CloseMessage
 
 if TYPE_CHECKING:
-    from ..gateway.session_handlers import Handler
-    from .peer import FakePeer
-    from .script import Step
+    from ..gateway.session import Handler
+    from .peer import FakePeer, Step
 
 _UNMINTED: Final = SessionConfig(provider="fake", model="fake")
 """What a handler is told of a session that nobody minted."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, Final, TypeVar, overload
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -32,13 +32,24 @@ from ..protocol.frames import (
     Unknown,
 )
 from ..protocol.mint import SessionConfig
-from .script import Stage, Step
 from .server import FakeServer
 
 CommandT = TypeVar("CommandT", bound=Command)
 
 PIECE_SECONDS: Final = 0.02
 """Of speech in one message of `FakePeer.say`: what services send."""
+
+
+Step: TypeAlias = Callable[["FakePeer"], Awaitable[object] | object]
+"""Something a gateway does: a function of its `FakePeer`, sync or async."""
+
+Script: TypeAlias = Step | Iterable[Step]
+"""Everything a gateway does: one coroutine function, or steps in their order.
+
+When it is through, the session is closed with 1000, as the gateway does behind a handler; unless there are
+reactions (`FakePeer.on`), which last until the client leaves. It begins when the client's session is
+open: for faults in the handshake give the peer another `greet`.
+"""
 
 
 class FakePeer(FakeServer):
@@ -71,8 +82,8 @@ class FakePeer(FakeServer):
         )
         self.config = config
         self.on_command = self._arrived
-        self.stage: Stage | None = None
-        """Where the script and its reactions run; None for a peer that is played by hand."""
+        self.start_steps: Callable[[Iterable[Step]], None] | None = None
+        """Runs steps in a task beside the script; None for a peer that is played by hand."""
         self.reactions: list[tuple[type[Command], tuple[Step, ...]]] = []
         self._expecting = 0
         self._settled = anyio.Event()
@@ -225,9 +236,9 @@ class FakePeer(FakeServer):
     def on(self, wanted: type[Command], *steps: Step) -> None:
         """Whenever the client sends a `wanted`, run these steps beside everything else.
 
-        RuntimeError for a peer without a stage: only `fake_session` and `FakeGateway` run steps.
+        RuntimeError for a peer that is played by hand: only `fake_session` and `FakeGateway` run steps.
         """
-        if self.stage is None:
+        if self.start_steps is None:
             raise RuntimeError("reactions need a session made by fake_session or FakeGateway")
         self.reactions.append((wanted, steps))
 
@@ -269,7 +280,7 @@ class FakePeer(FakeServer):
 
     def delay(self, seconds: float) -> None:
         """Let what is sent from now on take so long to arrive; the order stays. RuntimeError as for `on`."""
-        if self.stage is None:
+        if self.start_steps is None:
             raise RuntimeError("a delay needs a session made by fake_session or FakeGateway")
         self._latency = seconds
 
@@ -359,9 +370,9 @@ class FakePeer(FakeServer):
     def _react(self, command: Command) -> bool:
         found = False
         for wanted, steps in self.reactions:
-            if self.stage is not None and isinstance(command, wanted):
+            if self.start_steps is not None and isinstance(command, wanted):
                 found = True
-                self.stage.start_soon(steps)
+                self.start_steps(steps)
         return found
 
     def _story(self) -> str:

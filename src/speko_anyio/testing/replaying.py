@@ -13,8 +13,7 @@ from ..protocol.errors import ConnectionClosed, LocalProtocolError
 from ..protocol.extensions import USAGE
 from ..protocol.frames import Close, Expiring, Ready, ResponseEnd
 from ..recording.recording import Recording
-from .peer import FakePeer
-from .script import Step
+from .peer import FakePeer, Step
 
 PATIENCE: Final = 10.0
 """Seconds that the application may be later with a command than the recorded one was."""

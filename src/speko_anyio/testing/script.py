@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
@@ -15,22 +15,9 @@ from ..net.contexts import never_swallows
 from ..net.groups import TaskGroup
 from ..protocol.errors import ConnectionClosed
 from ..protocol.state import State
-
-if TYPE_CHECKING:
-    from .peer import FakePeer
+from .peer import FakePeer, Script, Step
 
 SessionT = TypeVar("SessionT")
-
-Step: TypeAlias = Callable[["FakePeer"], Awaitable[object] | object]
-"""Something a gateway does: a function of its `FakePeer`, sync or async."""
-
-Script: TypeAlias = Step | Iterable[Step]
-"""Everything a gateway does: one coroutine function, or steps in their order.
-
-When it is through, the session is closed with 1000, as the gateway does behind a handler; unless there are
-reactions (`FakePeer.on`), which last until the client leaves. It begins when the client's session is
-open: for faults in the handshake give the peer another `greet`.
-"""
 
 GRACE: Final = 1.0
 """Seconds for a script that expects something of a client that has left to notice that."""
@@ -106,7 +93,8 @@ async def scripted(
     stage: Stage | None = None
     try:
         async with TaskGroup("the script") as tasks:
-            peer.stage = stage = Stage(peer, tasks, failed)
+            stage = Stage(peer, tasks, failed)
+            peer.start_steps = stage.start_soon
             tasks.start_soon(peer.carry)
             async with opening as session:
                 if script is not None:
@@ -120,7 +108,7 @@ async def scripted(
                 await peer.wait_expecting_nothing()
             tasks.cancel_scope.cancel()
     finally:
-        peer.stage = None
+        peer.start_steps = None
         # It takes precedence over the exceptions that it caused in the block.
         if stage is not None and stage.failure is not None:
             raise stage.failure

@@ -6,7 +6,7 @@ import anyio
 
 from ..protocol.commands import Command, Commit
 from ..protocol.frames import Frame, ResponseStatus, Role
-from .script import Step
+from .peer import Step
 
 
 def expect(wanted: type[Command] | Command, *, within: float = 10.0) -> Step:

@@ -5,7 +5,8 @@ Importing this package loads none of the extra's packages; `LocalVoice` does whe
 
 from __future__ import annotations
 
-from .offline_voice import LocalVoice, VoiceSession
+from .offline_voice import LocalVoice
 from .synthesizer import UnknownVoiceError, speak_to_pcm
+from .voice_session import VoiceSession
 
 __all__ = ["LocalVoice", "UnknownVoiceError", "VoiceSession", "speak_to_pcm"]

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from .dialogue import Dialogue
-    from .offline_voice import VoiceSession
     from .recognizer import Recognizer
     from .tool_matching import PlannedCall
+    from .voice_session import VoiceSession
 
 CHUNK_SECONDS: Final = 0.04
 """Length of one audio message."""

@@ -1,9 +1,9 @@
-"""The offline voice as a handler of the gateway, and what it needs of a session."""
+"""The offline voice as a handler of the gateway."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -20,40 +20,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from speko_anyio.protocol.commands import Command
-    from speko_anyio.protocol.frames import ResponseStatus, Role
-    from speko_anyio.protocol.mint import SessionConfig
+    from .voice_session import VoiceSession
 
 _WARM_UP_RATE = 24_000
-
-
-class VoiceSession(Protocol):
-    """The server's end of one session, after `ready` was sent.
-
-    Iterating gives commands, last a `Close`. Every ``send_*`` waits for room, keeps the order of the
-    calls, and raises `speko_anyio.protocol.errors.ConnectionClosed` once the session is over.
-    """
-
-    @property
-    def session_id(self) -> str: ...
-    @property
-    def config(self) -> SessionConfig: ...
-    @property
-    def input_sample_rate(self) -> int: ...
-    @property
-    def output_sample_rate(self) -> int: ...
-
-    def __aiter__(self) -> AsyncIterator[Command]: ...
-    async def send_audio(self, pcm: bytes) -> None: ...
-    async def send_transcript(self, role: Role, text: str, *, final: bool) -> None: ...
-    async def send_tool_call(self, call_id: str, name: str, arguments: str) -> None: ...
-    async def send_interruption(self, at: Role) -> None: ...
-    async def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None: ...
-    async def send_response_end(self, status: ResponseStatus, reason: str = "") -> None: ...
-    async def send_error(self, code: str, message: str) -> None: ...
-    def turn_ended(self) -> None:
-        """Note that the user has finished speaking, which the client has not said."""
-        ...
 
 
 class LocalVoice:

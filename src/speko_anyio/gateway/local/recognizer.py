@@ -14,7 +14,7 @@ from speko_anyio._extras import install_extra
 from speko_anyio.net.groups import TaskGroup
 from speko_anyio.protocol.errors import SpekoError
 
-from ..node import SHUTTING_DOWN
+from ..health import SHUTTING_DOWN
 from . import worker_messages as messages
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from .recognizer import RecognizerError
 
 if TYPE_CHECKING:
     from .grammar import Grammar
-    from .offline_voice import VoiceSession
     from .recognizer import Recognizer
+    from .voice_session import VoiceSession
 
 
 class HeardTurn:
