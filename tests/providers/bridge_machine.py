@@ -406,7 +406,7 @@ class BridgeMachine(RuleBasedStateMachine):
         try:
             self.client.send_tool_result(call_id, f'{{"for":"{call_id}"}}')
         except SpekoError:
-            return  # moot for so long that the client has forgotten it
+            return  # abandoned for so long that the client has forgotten it
         self.from_the_client()
 
     @precondition(talks)

@@ -898,7 +898,7 @@ def test_an_id_of_another_connection_is_another_response() -> None:
     assert [type(frame) for frame in frames] == [Audio, ResponseEnd]
 
 
-def test_calls_that_an_interruption_makes_moot_are_not_said() -> None:
+def test_calls_that_an_interruption_abandons_are_not_said() -> None:
     talk = openai()
     talk.tell(created("r1"), speech("r1", "a1", 200), call("r1", "c1"), done("r1"))
     talk.bridge.receive_command(Interrupt(), talk.now)
