@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from speko_anyio.gateway import (
 )
 from speko_anyio.gateway.meter import Meter
 from speko_anyio.net.driver import Driver
+from speko_anyio.net.stream_driver import READ_SIZE
 from speko_anyio.protocol import (
     Audio,
     ClientProtocol,
@@ -40,6 +42,7 @@ from speko_anyio.protocol import (
 )
 from speko_anyio.protocol.mint import SampleRate, SessionConfig
 from speko_anyio.providers.bridge import Bridge
+from speko_anyio.providers.bridge.bridge import DEFAULT_BRIDGE_LIMITS
 from speko_anyio.testing.providers import (
     CallTools,
     Die,
@@ -158,6 +161,7 @@ class Network:
             self.down -= 1
             raise APIConnectionError("provider.test:443 can't be reached (down); check the network")
         ours, theirs = stream_pair()
+        self.stream = ours
         if self.stuck != "handshake":
             self._tasks.start_soon(self.double.handle, theirs)
         return driver_over(ours)
@@ -312,18 +316,37 @@ async def test_an_interruption_overtakes_what_a_slow_client_has_not_taken(
 @pytest.mark.anyio
 async def test_a_client_that_takes_nothing_holds_up_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     double = double_of("openai", Say("A very long story.", 60.0), pace=Pace(speed=1000.0))
-    async with served("openai", double, monkeypatch) as (client, _):
+    async with served("openai", double, monkeypatch) as (client, network):
         client.ask()
         await client.hear(is_a(Audio))
         client.transport.writable = anyio.Event()
         await anyio.sleep(300)  # longer than any keepalive has patience
-        sent = len(double.session.sent)
+        assert not network.stream.receiving
+        limit = DEFAULT_BRIDGE_LIMITS.to_client
+        assert limit < client.session.buffered[1] < limit + 2 * READ_SIZE
         client.transport.writable.set()
         frames = await client.hear(said("assistant", "A very long story."), is_a(Usage))
-        assert sent <= len(double.session.sent)
     assert not [frame for frame in frames if isinstance(frame, ErrorFrame)]
     total = sum(len(frame.pcm) for frame in client.heard if isinstance(frame, Audio))
     assert total == 60 * 24_000 * 2
+
+
+@pytest.mark.anyio
+async def test_a_provider_that_takes_nothing_holds_up_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("openai")
+    async with served("openai", double, monkeypatch) as (client, network):
+        await client.begin()
+        await anyio.sleep(1)
+        network.stream.outgoing.stall()
+        for _ in range(60):
+            client.say(client.core.send_audio, bytes(24_000 * 2))  # a second of silence: no event answers it
+        await anyio.sleep(1)
+        assert client.session.buffered[0] > DEFAULT_BRIDGE_LIMITS.to_provider / 2
+        network.stream.outgoing.resume()
+        await anyio.sleep(1)
+        assert client.session.buffered[0] == 0
+        pieces = [message["audio"] for message in sent_of(double, "input_audio_buffer.append")]
+    assert sum(len(b64decode(piece)) for piece in pieces) == 60 * 24_000 * 2
 
 
 @pytest.mark.anyio
