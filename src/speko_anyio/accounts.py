@@ -1,4 +1,4 @@
-"""Sessions with a provider itself: your own key with it, and no service or gateway between."""
+"""Sessions straight with a provider: your own account there, and no service or gateway in between."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _GOOGLE_OPTIONS: Final = GoogleOptions()
 
 
 class Provider(abc.ABC):
-    """A provider's service, and an account with it: `OpenAI`, `XAI`, `Google`. Shows its key nowhere.
+    """A provider's service and your account there: `OpenAI`, `XAI` or `Google`. Its repr shows no key.
 
     Use it for sessions straight with the provider (`connect`), or give it to a gateway.
     """
@@ -48,13 +48,13 @@ class Provider(abc.ABC):
     name: ClassVar[str]
     """As in ``speko.realtime.connect(provider=...)``."""
     key_variable: ClassVar[str]
-    """Of the environment, for the API key."""
+    """The environment variable that holds the API key."""
     url_variable: ClassVar[str]
-    """Of the environment, for the base URL."""
+    """The environment variable that holds the base URL."""
     usual_model: ClassVar[str]
-    """To take when nobody chose."""
+    """The model to use when none is named."""
     speko_models: ClassVar[Mapping[str, str]] = {}
-    """The provider's own names of models that Speko's API calls otherwise."""
+    """The provider's own names for models that Speko's API names differently."""
 
     def __init__(self, api_key: str | None, base_url: str | None, default_url: str) -> None:
         check_text("api_key", api_key)
@@ -67,7 +67,7 @@ class Provider(abc.ABC):
             raise ConfigurationError(f"the API key {fault}; check {self.key_variable}")
         self._api_key = key
         self._base_url = strip_invisible(base_url or os.environ.get(self.url_variable) or default_url)
-        # What can't be used is found out here, and not at the first session.
+        # Fail here, and not when the first session opens.
         try:
             self.endpoint(self.usual_model)
         except LocalProtocolError as error:
@@ -79,12 +79,12 @@ class Provider(abc.ABC):
 
     @classmethod
     def is_configured(cls) -> bool:
-        """Whether the environment has a key for it."""
+        """Whether the environment has an API key for this provider."""
         return bool(strip_invisible(os.environ.get(cls.key_variable, "")))
 
     @abc.abstractmethod
     def endpoint(self, model: str) -> Endpoint:
-        """Where and how to connect; it holds the key. `LocalProtocolError` when something can't be used."""
+        """Where and how to connect, key included. `LocalProtocolError` when an argument is invalid."""
 
     def connection(
         self,
@@ -125,16 +125,17 @@ class Provider(abc.ABC):
         model: str,
         **parameters: Unpack[AccountParameters],
     ) -> AbstractAsyncContextManager[RealtimeSession, None]:
-        """Hold a session with the provider open for the block: the same as `Realtime.connect` gives.
+        """Hold a session with the provider open for the block, as `Realtime.connect` does.
 
-        The parameters are those of `Realtime.connect`, without the ones that only the Speko API has. One that
-        the provider can't honour is logged as a warning. Audio is resampled here to a sample rate that the
-        provider lacks, which takes the extra `audio` (ImportError without it) and delays speech by up to
-        20 ms; None is the provider's own rate. `session_id` is made up here, and `expires_at` is empty.
-        `ping_timeout` is 60 by default, and `limits` are `PROVIDER_LIMITS`: audio travels as JSON here.
+        The parameters are those of `Realtime.connect`, without the ones that only the Speko API has. A
+        parameter that the provider can't honour is logged as a warning. Audio is resampled here to a sample
+        rate that the provider lacks, which takes the extra `audio` (ImportError without it) and delays speech
+        by up to 20 ms; None is the provider's own rate. `session_id` is generated here, and `expires_at` is
+        empty. `ping_timeout` is 60 by default, and `limits` are `PROVIDER_LIMITS`: audio travels as JSON
+        here.
 
-        Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the
-        session, `LocalProtocolError` when a parameter can't be used, `ConfigurationError` when `temperature`
+        Raises `APIConnectionError` when the host can't be reached, `HandshakeError` when it refuses the
+        session, `LocalProtocolError` when a parameter is invalid, `ConfigurationError` when `temperature`
         is not finite. A configuration that the provider refuses is an `ErrorFrame` and the session's end.
         """
         # Once: an iterator would be empty the second time.
@@ -161,9 +162,7 @@ class OpenAI(Provider):
     - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``OPENAI_BASE_URL``, else OpenAI
       itself. `path` is added to it.
     - `auth`: how the key travels; see `AuthStyle`.
-    - `options`: what only OpenAI has.
-
-    `ConfigurationError` when something of it can't be used.
+    - `options`: those that only OpenAI has. Raises `ConfigurationError` when an argument is invalid.
     """
 
     name = "openai"
@@ -208,10 +207,8 @@ class XAI(Provider):
     - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``XAI_BASE_URL``, else xAI
       itself. `path` is added to it.
     - `auth`: how the key travels; see `AuthStyle`.
-    - `reasoning_effort`: passed to the service as it is.
-    - `options`: what only xAI has.
-
-    `ConfigurationError` when something of it can't be used.
+    - `reasoning_effort`: passed to the service unchanged.
+    - `options`: those that only xAI has. Raises `ConfigurationError` when an argument is invalid.
     """
 
     name = "xai"
@@ -269,9 +266,7 @@ class Google(Provider):
       Google's Gemini API. `path` is added to it, by default the service's own; see `google_endpoint` for
       Vertex AI.
     - `auth`: what the key is; see `GoogleAuthStyle`.
-    - `options`: what only Gemini has.
-
-    `ConfigurationError` when something of it can't be used.
+    - `options`: those that only Gemini has. Raises `ConfigurationError` when an argument is invalid.
     """
 
     name = "google"
@@ -311,4 +306,4 @@ class Google(Provider):
 
 
 PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google)
-"""Every provider there is a dialect for."""
+"""Every provider that this library has a dialect for."""

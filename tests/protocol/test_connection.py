@@ -895,7 +895,7 @@ def test_headers_that_http_cannot_carry_are_refused(verb: str, headers: list[tup
 @pytest.mark.parametrize("status", [42, 101, 200, 204, 226, 499, 999])
 def test_a_refusal_is_an_http_error(status: int) -> None:
     server = asked_server()
-    with says(f"{status} is not an HTTP status that refuses; use 401 or 503"):
+    with says(f"{status} is not an HTTP status for a refusal; use 401 or 503"):
         server.refuse(status, "no")
     server.accept()
 

@@ -300,7 +300,7 @@ def test_a_server_says_ready_first() -> None:
         if name == "send_error":
             continue
         server = ServerProtocol()
-        with says("ready was not sent; a session begins with send_ready()"):
+        with says("ready was not sent yet; call send_ready() first"):
             verb(server)
         assert not server.has_output
         server.send_ready()

@@ -29,10 +29,10 @@ from .resample import Resampler
 from .thread_signal import ThreadSignal
 
 BLOCK_SECONDS: Final = 0.02
-"""Of audio in one callback, and in one piece of the microphone's: what telephony sends."""
+"""Seconds of audio in one callback and in one piece from the microphone; telephony uses the same."""
 
 MAX_UNHEARD_SECONDS: Final = 2.0
-"""Of speech that wait to be taken from a microphone: who is later than that is not in a conversation."""
+"""Seconds of speech that a microphone buffers. A reader that lags further behind is not in a conversation."""
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a device may take to stop; a driver that hangs must not hang the program."""
@@ -54,7 +54,7 @@ class DeviceError(SpekoError):
 
 
 class _DeviceBlock(abc.ABC):
-    """A device that is open, and runs, while the block that was entered with it does."""
+    """A device that is open and runs for the length of an ``async with`` block."""
 
     _direction: ClassVar[_Direction]
 
@@ -112,9 +112,9 @@ class Microphone(_DeviceBlock):
     def __init__(self, *, sample_rate: int = DEFAULT_SAMPLE_RATE, device: Device = None) -> None:
         super().__init__(sample_rate, device)
         self.sample_rate = sample_rate
-        """Samples a second of what the iteration gives."""
+        """Samples a second of the audio that iteration returns."""
         self.overruns = 0
-        """How often speech was lost, because nobody took it in time or the computer was too slow."""
+        """How often speech was lost, because it was not read in time or the computer was too slow."""
         self._size = round(sample_rate * BLOCK_SECONDS) * SAMPLE_BYTES
         self._blocks: deque[bytes] = deque()
         self._piece = bytearray()
@@ -148,7 +148,7 @@ class Microphone(_DeviceBlock):
         return self._called
 
     def _called(self, data: Any, _frames: int, _time: object, status: Any) -> None:
-        """In PortAudio's thread: a block was recorded."""
+        """Take a block that was recorded. Called in PortAudio's thread."""
         if status.input_overflow:
             self.overruns += 1
         if len(self._blocks) >= MAX_UNHEARD_SECONDS / BLOCK_SECONDS:
@@ -166,12 +166,13 @@ class Speaker(_DeviceBlock):
         async with Speaker() as speaker:
             session.on(speaker.feed)
 
-    - `sample_rate`: samples a second that are asked of the device; one that can't has its own, and what is
-      fed is converted.
+    - `sample_rate`: samples a second to ask the device for. If it does not support them, its own rate is used
+      and the audio is converted.
     - `device`: which one, see `Device`.
     - `max_buffer`: see `Playback`.
 
-    Entering raises what that of `Microphone` does. Leaving falls silent at once: see `drain`.
+    Entering raises the errors that entering a `Microphone` does. Leaving the block silences it at once; to
+    hear the rest, call `drain` first.
     """
 
     _direction = "output"
@@ -185,13 +186,13 @@ class Speaker(_DeviceBlock):
     ) -> None:
         super().__init__(sample_rate, device)
         self.underruns = 0
-        """How often the computer was too slow for the device; silence between answers is none."""
+        """How often the computer was too slow for the device; silence between answers does not count."""
         self._max_buffer = max_buffer
         self._draining = False
 
     @property
     def playback(self) -> Playback:
-        """What it plays from: how much was heard, and of which turn."""
+        """The buffer that it plays from, which knows how much of which turn was heard."""
         return self._playback
 
     def feed(self, frame: Frame) -> None:
@@ -201,7 +202,7 @@ class Speaker(_DeviceBlock):
         self._playback.feed(frame)
 
     async def drain(self) -> None:
-        """Wait until everything was played that was fed so far, or until the device goes away."""
+        """Wait until everything fed so far has been played, or until the device goes away."""
         self._draining = True
         if self._stream is not None:
             self._playback.end_of_speech()
@@ -214,7 +215,7 @@ class Speaker(_DeviceBlock):
         return self._called
 
     def _called(self, data: Any, _frames: int, _time: object, status: Any) -> None:
-        """In PortAudio's thread: a block is to be played."""
+        """Fill a block that is to be played. Called in PortAudio's thread."""
         if status.output_underflow:
             self.underruns += 1
         data[:] = self._playback.read(len(data))
@@ -230,7 +231,7 @@ class _Stream:
         """Whether it stopped by itself."""
         self._signal = signal
         self._stream: Any = None
-        # Of the two that follow: opening and giving up may cross.
+        # Guards the next two: `start` runs in a worker thread and may cross with `give_up`.
         self._lock = threading.Lock()
         self._running = False
         self._unwanted = False
@@ -270,13 +271,13 @@ class _Stream:
             self._close()
 
     def give_up(self) -> bool:
-        """Nobody waits for `start` any more; gives whether the device runs, and so is still to be closed."""
+        """Abandon `start`; return whether the device runs already, so that the caller has to close it."""
         with self._lock:
             self._unwanted = True
             return self._running
 
     async def aclose(self) -> None:
-        """Stop at once, also when cancelled; a driver that hangs is left behind."""
+        """Stop at once, also when cancelled; a driver that hangs is abandoned."""
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await anyio.to_thread.run_sync(self._close, abandon_on_cancel=True)
 
@@ -332,7 +333,7 @@ def _import() -> Any:
             f"microphone and loudspeaker need sounddevice, which is not installed; {install_extra('audio')}"
         ) from None
     except OSError as error:
-        # Its wheels for Linux come without the library itself.
+        # sounddevice's wheels for Linux don't include PortAudio.
         raise DeviceError(
             f"PortAudio can't be loaded ({error}); install it: libportaudio2 on Debian, portaudio elsewhere"
         ) from None

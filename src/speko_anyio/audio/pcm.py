@@ -1,7 +1,7 @@
-"""Arithmetic on PCM16: little-endian signed 16-bit samples, mono unless it says otherwise.
+"""Arithmetic on PCM16: little-endian signed 16-bit samples, mono unless stated otherwise.
 
-Everything here takes whole samples: an odd number of bytes is a `ValueError`
-(`speko_anyio.protocol.pcm.whole_samples` makes whole samples of a stream of bytes).
+Every function takes whole samples and raises `ValueError` for an odd number of bytes
+(`speko_anyio.protocol.pcm.whole_samples` splits a stream of bytes into whole samples).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ FULL_SCALE: Final = 32768
 """The magnitude that is 0 dBFS."""
 
 SILENCE_DBFS: Final = -96.0
-"""What digital silence is given as: the floor of 16 bits, so that levels stay finite."""
+"""The level reported for digital silence: the floor of 16 bits, so that levels stay finite."""
 
 
 def samples(pcm: bytes) -> array[int]:
-    """Return the samples of `pcm`, as native integers."""
+    """Return the samples of `pcm` as native integers."""
     _check_whole(pcm, SAMPLE_BYTES)
     values = array("h", pcm)
     if sys.byteorder == "big":
@@ -38,24 +38,24 @@ def to_bytes(values: array[int]) -> bytes:
 
 
 def duration(pcm: bytes, sample_rate: int) -> float:
-    """Seconds that `pcm` lasts at `sample_rate` samples a second."""
+    """Return how many seconds `pcm` lasts at `sample_rate` samples a second."""
     return len(pcm) // SAMPLE_BYTES / sample_rate
 
 
 def byte_count(seconds: float, sample_rate: int) -> int:
-    """Bytes of the whole samples nearest to `seconds` of audio."""
+    """Return the number of bytes of `seconds` of audio, rounded to the nearest sample."""
     return round(seconds * sample_rate) * SAMPLE_BYTES
 
 
 def silence(seconds: float, sample_rate: int) -> bytes:
-    """Digital silence of `seconds`, rounded to the nearest sample."""
+    """Return `seconds` of digital silence, rounded to the nearest sample."""
     return bytes(byte_count(seconds, sample_rate))
 
 
 def rms_dbfs(pcm: bytes) -> float:
-    """Root mean square level in dB relative to full scale: 0 for a full-scale square wave, -3 for a sine.
+    """Return the RMS level in dB relative to full scale: 0 for a full-scale square wave, -3 for a sine.
 
-    Empty input and digital silence give `SILENCE_DBFS`.
+    For empty input and digital silence it is `SILENCE_DBFS`.
     """
     values = samples(pcm)
     if not values:
@@ -65,7 +65,7 @@ def rms_dbfs(pcm: bytes) -> float:
 
 
 def peak_dbfs(pcm: bytes) -> float:
-    """Level of the loudest sample in dB relative to full scale; `SILENCE_DBFS` when there is none."""
+    """Return the level of the loudest sample in dB relative to full scale; `SILENCE_DBFS` for empty input."""
     values = samples(pcm)
     if not values:
         return SILENCE_DBFS
@@ -73,7 +73,7 @@ def peak_dbfs(pcm: bytes) -> float:
 
 
 def downmix(pcm: bytes, channels: int) -> bytes:
-    """Mono out of `channels` interleaved ones: their mean, rounded down, so it can't clip."""
+    """Mix `channels` interleaved channels down to mono: their mean, rounded down, so it can't clip."""
     if channels < 1:
         raise ValueError(f"audio has at least one channel, not {channels}")
     _check_whole(pcm, SAMPLE_BYTES * channels)

@@ -23,24 +23,26 @@ from .resample import Resampler
 logger: Final = logging.getLogger("speko_anyio")
 
 DEFAULT_MAX_BUFFER: Final = 16 * 1024 * 1024
-"""Bytes of audio that wait to be played at most: almost six minutes at 24 kHz, which no answer takes. A
-playback never blocks, so that an interruption is never kept waiting; what does not fit is dropped."""
+"""The most bytes of audio that wait to be played: almost six minutes at 24 kHz, longer than any answer. A
+playback never blocks, since an interruption must not wait; audio that does not fit is dropped."""
 
 MAX_MARKS: Final = 4096
-"""Transcripts and turns that wait for their place in the audio; of more, the oldest are forgotten."""
+"""The most transcripts and turns that wait for their place in the audio; beyond that the oldest are
+forgotten."""
 
 CHUNK_SECONDS: Final = 0.02
-"""Of audio in one chunk, unless told otherwise: what telephony sends."""
+"""Default seconds of audio in one chunk; telephony sends the same."""
 
 _LONGEST_PIECE: Final = 0.1
-"""Seconds of audio in one piece. Longer ones come faster than they play, and the next is not waited for."""
+"""Longest piece, in seconds, whose successor is worth waiting for. Longer ones arrive faster than they
+play."""
 
 _ROUNDING: Final = 4 * SAMPLE_BYTES
-"""Bytes by which a conversion may fall short because whole samples are all that it gives."""
+"""Bytes by which a conversion may fall short because it returns whole samples only."""
 
 MAX_LATE: Final = 0.2
-"""Seconds that `Playback.chunks` catches up on when whoever takes them was late; more is let go, for a burst
-of old audio would only fill the next buffer."""
+"""Seconds that `Playback.chunks` catches up on after a late reader. More is skipped: a burst of old audio
+would only fill the next buffer."""
 
 
 class Flushed(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +55,7 @@ class Flushed(msgspec.Struct, frozen=True, kw_only=True):
     dropped_ms: int
     """Milliseconds that will never be heard."""
     text: str
-    """What the assistant had said by then, as far as its transcripts tell: see `Playback.text`."""
+    """What the assistant had said by then, according to its transcripts: see `Playback.text`."""
 
 
 class Playback:
@@ -83,13 +85,13 @@ class Playback:
         if sample_rate <= 0:
             raise ValueError(f"the sample rate is {sample_rate}; pass samples a second, above 0")
         self.sample_rate = sample_rate
-        """Samples a second of what `read` gives."""
+        """Samples a second of the audio that `read` returns."""
         self._max_buffer = max_buffer
-        # Held for some copying of bytes at most: an audio callback must not wait longer.
+        # Held only while bytes are copied: an audio callback must not wait longer.
         self._lock = threading.Lock()
         self._waiting: deque[bytes] = deque()
         self._taken = 0
-        """Bytes of the first that were read already."""
+        """Bytes of the first piece that were read already."""
         self._written = 0
         self._played = 0
         self._dropped = 0
@@ -144,12 +146,12 @@ class Playback:
                 pcm = self._conversion.convert(pcm)
             room = (self._max_buffer - self._buffered) // SAMPLE_BYTES * SAMPLE_BYTES
             lost = max(0, len(pcm) - room)
-            # Cut the end off: many small pieces of the same audio would leave the same bytes.
+            # Keep the beginning: the result must not depend on how the audio was cut into pieces.
             self._append(pcm[: len(pcm) - lost] if lost else pcm)
             first = lost and not self._overflow
             self._overflow += lost
         if first:
-            logger.warning("playback: nobody plays the audio as fast as it comes; some of it is dropped")
+            logger.warning("playback: audio arrives faster than it is played; some of it is dropped")
 
     def _end_turn(self) -> None:
         with self._lock:
@@ -157,7 +159,7 @@ class Playback:
             self._turns.between = True
 
     def end_of_speech(self) -> None:
-        """No more audio follows for now: a rate conversion holds nothing back any longer.
+        """Take note that no audio follows for now, so a rate conversion holds nothing back any longer.
 
         `feed` does this at the end of an answer. Without it, what is held back is played once nothing has
         followed for as long as a conversion lasts.
@@ -166,7 +168,7 @@ class Playback:
             self._append(self._conversion.drain())
 
     def end(self) -> None:
-        """Nothing more will come: `chunks` ends once everything was played."""
+        """Take note that nothing more will come: `chunks` ends once everything was played."""
         with self._lock:
             self._append(self._conversion.drain())
             self._ended = True
@@ -192,11 +194,11 @@ class Playback:
         return self._last_read
 
     def chunks(self, seconds: float = CHUNK_SECONDS) -> Chunks:
-        """Iterate over what is to be played, in pieces of `seconds`: see `Chunks`."""
+        """Iterate over the audio to play, in pieces of `seconds`: see `Chunks`."""
         return Chunks(self, seconds)
 
     def flush(self) -> Flushed:
-        """Forget what was not played yet, and say what that was. The next audio begins a turn."""
+        """Drop what was not played yet, and return what that was. The next audio begins a turn."""
         with self._lock:
             dropped = self._buffered
             flushed = Flushed(
@@ -218,7 +220,7 @@ class Playback:
 
     @property
     def played_ms(self) -> int:
-        """Milliseconds that were read, without the silence."""
+        """Milliseconds of audio that were read, silence excluded."""
         return self._milliseconds(self._played)
 
     @property
@@ -233,7 +235,7 @@ class Playback:
 
     @property
     def overflow_ms(self) -> int:
-        """Milliseconds that came when `max_buffer` was full."""
+        """Milliseconds that were dropped because `max_buffer` was full."""
         return self._milliseconds(self._overflow)
 
     @property
@@ -250,14 +252,14 @@ class Playback:
     def text(self) -> str:
         """The assistant's transcript that came with the audio that is playing.
 
-        Services send transcripts at about the time of the audio, so it is close to the words that are heard,
-        not exact.
+        Services send transcripts at about the time of the audio, so this is close to the words that are
+        heard, not exact.
         """
         return self._turns.text
 
     @property
     def last_read(self) -> bytes:
-        """What was read last, silence included: for a level meter."""
+        """The audio that was read last, silence included: for a level meter."""
         return self._last_read
 
     @property
@@ -323,7 +325,7 @@ class Chunks:
     async def __anext__(self) -> bytes:
         now = anyio.current_time()
         due = now if self._due is None else max(self._due, now - MAX_LATE)
-        # Also when it is due: to be cancelled here is a caller's only way out of a silent line.
+        # Also when it is due: here is the only chance to cancel a caller that reads a silent line.
         await anyio.sleep_until(due)
         if self._playback.ended:
             raise StopAsyncIteration
@@ -343,7 +345,7 @@ class _Conversion:
         self._sample_rate = sample_rate
         self._resampler: Resampler | None = None
         self.holds_back = False
-        """Whether the resampler may have something that was not given yet."""
+        """Whether the resampler may hold audio that it has not returned yet."""
         self._owed = 0.0
         """Bytes that the resampler still has to return for the audio pushed so far."""
         self._cushion = 0
@@ -351,7 +353,7 @@ class _Conversion:
         self._piece = 0.0
         """Bytes that the last piece came to, or `_LONGEST_PIECE` if it was longer."""
         self._flowing = False
-        """Whether speech is being read, rather than awaited."""
+        """Whether speech is being read, and not waited for."""
         self._waited = 0
         """Bytes of silence read since the last piece was written, while waiting for more audio."""
 
@@ -367,7 +369,7 @@ class _Conversion:
         return rest
 
     def convert(self, pcm: bytes) -> bytes:
-        """Convert `pcm` from the rate of `switch`, which is not the playback's, as far as it is ready."""
+        """Convert `pcm` from the rate of `switch`, which is not the playback's; return what is ready."""
         assert self._resampler is not None
         self.holds_back = True
         converted = self._resampler.push(pcm)
@@ -378,7 +380,7 @@ class _Conversion:
 
     def drain(self) -> bytes:
         """End the conversion; return what was held back."""
-        # Asked at every reading of silence: nothing is computed for that.
+        # Called at every reading of silence, so the usual case must cost nothing.
         if self._resampler is None or not self.holds_back:
             return b""
         self._nothing_held_back()
@@ -391,7 +393,7 @@ class _Conversion:
             self._nothing_held_back()
 
     def waits(self, size: int, buffered: int) -> bool:
-        """Return whether to read silence although `buffered` bytes are there, since the rest is under way."""
+        """Return whether to play silence although `buffered` bytes are there, since the rest is under way."""
         missing = size - buffered
         if not self._flowing:
             # A reading that is too large for what a conversion holds back is short of audio in any case.
@@ -422,7 +424,7 @@ class _Conversion:
 
 
 class _Turns:
-    """The turns of a playback and their texts, each from its place in the audio on, counted in bytes."""
+    """The turns of a playback and their texts, by the positions in the audio where they begin, in bytes."""
 
     def __init__(self) -> None:
         self.between = True
@@ -447,12 +449,12 @@ class _Turns:
         self._mark(_Mark(position, text=text), played)
 
     def cut(self) -> None:
-        """Forget what was not reached; the next audio begins a turn."""
+        """Forget the marks that were not reached; the next audio begins a turn."""
         self._marks.clear()
         self.between = True
 
     def reach(self, played: int) -> None:
-        """Take over what begins within the first `played` bytes."""
+        """Apply the marks within the first `played` bytes."""
         while self._marks and self._marks[0].reached(played):
             mark = self._marks.popleft()
             if mark.turn is None:
@@ -470,7 +472,7 @@ class _Turns:
 
 
 class _Mark(msgspec.Struct, frozen=True, gc=False):
-    """Something that becomes true at a place in the audio, counted in bytes."""
+    """A turn or a text that begins at a position in the audio, in bytes."""
 
     position: int
     turn: int | None = None
@@ -478,7 +480,7 @@ class _Mark(msgspec.Struct, frozen=True, gc=False):
     text: str = ""
 
     def replaces(self, other: _Mark) -> bool:
-        """Whether `other` is of no interest any more: an earlier text for the same place."""
+        """Whether this makes `other` obsolete: an earlier text for the same position."""
         return self.position == other.position and self.turn is None and other.turn is None
 
     def reached(self, played: int) -> bool:

@@ -1,4 +1,4 @@
-"""Sample rate conversion of a stream, by soxr, which is imported when the first rate really changes."""
+"""Sample rate conversion of a stream by soxr, which is imported only once two rates really differ."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ How long soxr 1.1 holds input back, at most, and what it keeps of the sound, as 
     LQ          20.0 ms        20.0 ms          1.0 ms         -0.3 / -13 dB      -82 dB
     HQ          36.6 ms        36.6 ms         41.9 ms          0.0 / 0.0 dB      -82 dB
 
-(MQ delays as HQ does and keeps no more.) All cost about 0.5 us a millisecond of audio. A listener
-notices 17 ms of a 300 ms answer sooner than what 16 kHz speech has above 6.5 kHz.
+(MQ delays as HQ does and keeps no more.) All cost about 0.5 us a millisecond of audio. A listener notices 17
+ms of delay in a 300 ms answer sooner than missing sound above 6.5 kHz in 16 kHz speech.
 """
 
 OFFLINE: Final[Quality] = "HQ"
@@ -81,12 +81,12 @@ class Resampler:
         return _max_held_back(self.source_rate, self.target_rate, self._quality)
 
     def push(self, pcm: bytes) -> bytes:
-        """Take a piece, of any number of bytes; give what is ready, which may be nothing yet."""
+        """Take a piece of any number of bytes; return what is ready, which may be nothing yet."""
         whole, self._odd = whole_samples(self._odd, pcm)
         return self._convert(whole, last=False) if whole else b""
 
     def flush(self) -> bytes:
-        """End the stream: what was held back. The next `push` starts anew; an odd byte is forgotten."""
+        """End the stream; return what was held back, except an odd byte. The next `push` starts anew."""
         rest = self._convert(b"", last=True)
         self.reset()
         return rest
@@ -108,7 +108,7 @@ class Resampler:
 
 
 def resample(pcm: bytes, source_rate: int, target_rate: int, *, quality: Quality = OFFLINE) -> bytes:
-    """All of `pcm`, which is PCM16 mono at `source_rate`, at `target_rate`. Raises what `Resampler` does."""
+    """Return all of `pcm`, PCM16 mono at `source_rate`, converted to `target_rate`. Raises as `Resampler`."""
     resampler = Resampler(source_rate, target_rate, quality=quality)
     pieces = [resampler.push(pcm[at : at + _PIECE_BYTES]) for at in range(0, len(pcm), _PIECE_BYTES)]
     converted = b"".join((*pieces, resampler.flush()))
@@ -119,7 +119,7 @@ def resample(pcm: bytes, source_rate: int, target_rate: int, *, quality: Quality
 
 @lru_cache(maxsize=64)
 def _max_held_back(source_rate: int, target_rate: int, quality: Quality) -> float:
-    """Seconds held back at most. The amount depends on both rates and varies along the stream."""
+    """Return the most seconds held back. The amount depends on both rates and varies along the stream."""
     resampler = Resampler(source_rate, target_rate, quality=quality)
     samples = max(1, source_rate // 200)
     silence = bytes(samples * pcm16.SAMPLE_BYTES)

@@ -104,7 +104,7 @@ _FORMS: Final = {b"AIFF": "AIFF", b"AIFC": "AIFF-C", b"AVI ": "AVI", b"WEBP": "W
 
 
 class WavError(ValueError):
-    """The file is no WAV that we can read; the message names it and says what to do."""
+    """A WAV file that can't be read; the message names it and says what to do."""
 
 
 class Wav(NamedTuple):
@@ -146,7 +146,7 @@ def read_wav(
 
     Args:
         path: the file.
-        sample_rate: samples a second that the result shall have; the file's own when None.
+        sample_rate: samples a second of the result; None keeps the file's own.
         max_bytes: the largest file that is read.
 
     Raises:

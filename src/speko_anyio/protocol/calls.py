@@ -11,7 +11,7 @@ from .errors import LocalProtocolError
 
 
 class Calls:
-    """The calls of one session, by id. Both roles keep the same book."""
+    """The calls of one session, by id. Both roles keep the same record."""
 
     __slots__ = ("_abandoned", "_limit", "_open")
 
@@ -22,7 +22,7 @@ class Calls:
         self._abandoned: dict[str, None] = {}
 
     def __contains__(self, call_id: object) -> bool:
-        """Whether a result for `call_id` would be taken."""
+        """Whether a result for `call_id` would be accepted."""
         return call_id in self._open or call_id in self._abandoned
 
     @property

@@ -50,7 +50,7 @@ class ClientCore(Protocol):
 
 
 class CoreWrapper:
-    """A `ClientCore` that passes everything on to `core`; subclasses override what they change."""
+    """A `ClientCore` that delegates everything to `core`; subclasses override what they change."""
 
     def __init__(self, core: ClientCore) -> None:
         self._core = core

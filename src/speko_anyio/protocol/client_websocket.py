@@ -27,12 +27,12 @@ ClientDialectT = TypeVar("ClientDialectT", bound=ClientDialect)
 
 
 class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
-    """A client's WebSocket and the dialect that it has, whose verbs it passes on.
+    """A client's WebSocket and its dialect, to which it delegates the verbs.
 
     - `url`: where to connect, ``ws://`` or ``wss://``.
-    - `subprotocols`: to offer, in order; there may be none.
+    - `subprotocols`: those to offer, in order of preference; may be empty.
     - `headers`: further HTTP fields of the opening request.
-    - `secrets`: texts in the request that no error may show.
+    - `secrets`: parts of the request that no error may show.
     - `advice`: what to do when the server refuses the session, for the error's text.
     - `handshake_timeout`, `ping_interval`, `ping_timeout`, `entropy`: see `ClientConnection`.
 
@@ -107,13 +107,13 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
         error = HandshakeError("no session: the server did not answer the handshake in time; try again")
         self.dialect.fail_handshake(Signal.LOST, error)
 
-    # The dialect's verbs and facts
+    # Delegated to the dialect
 
     def send_audio(self, pcm: Buffer) -> None:
         """See `ClientDialect.send_audio`."""
-        # The fast path out, fifty times a second and session: audio of the usual form that may be sent now
-        # becomes a frame here and at once. Whether other audio may be sent, or why not, is for the dialect to
-        # tell.
+        # The fast path for output, taken fifty times a second per session: audio of the usual form that may
+        # be sent now is framed right here. All other audio goes to the dialect, which sends it or says why
+        # not.
         framer = self._framer
         outbox = self._outbox
         if (
@@ -123,9 +123,10 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
         ):
             outbox.size = queued
             shape = framer.shape
-            # The takers of keys are bound to a local first: faster on CPython 3.11.
+            # Bind the function to a local first: calling an attribute is slower on CPython 3.11.
             if shape.ones:
-                # Masked with its header and its key in place: that spares putting them before it afterwards.
+                # Mask header, key and payload as one integer: prepending the header afterwards would cost a
+                # copy.
                 take_number = framer.keys.take_number
                 frame = _number(shape.start + pcm, "little") ^ take_number() * shape.ones
                 outbox.messages.append(frame.to_bytes(shape.length, "little"))
@@ -163,7 +164,7 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
 
     @property
     def output_sample_rate(self) -> int:
-        """Samples a second of the audio that comes."""
+        """Samples a second of the audio in `Audio` frames."""
         return self.dialect.output_sample_rate
 
     @property

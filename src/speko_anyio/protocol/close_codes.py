@@ -30,7 +30,7 @@ MAX_REASON: Final = 123
 
 
 def cut_reason(reason: str) -> str:
-    """As much of `reason` as a close frame can carry, in whole characters."""
+    """Return as much of `reason` as a close frame can carry, in whole characters."""
     encoded = reason.encode(errors="replace")
     return reason if len(encoded) <= MAX_REASON else encoded[:MAX_REASON].decode(errors="ignore")
 
@@ -46,6 +46,6 @@ def is_for_applications(code: object) -> bool:
 def is_sendable(code: object) -> bool:
     """Whether `code` may stand in a close frame (RFC 6455 sections 7.4.1 and 7.4.2, IANA to 1013).
 
-    IANA has 1014, bad gateway, too; wsproto and others still take it for a violation.
+    IANA also has 1014, bad gateway, but wsproto and others still treat it as a violation.
     """
     return isinstance(code, int) and (1000 <= code <= 1003 or 1007 <= code <= 1013 or 3000 <= code <= 4999)

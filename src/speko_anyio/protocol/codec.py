@@ -4,8 +4,8 @@ What a text message can be, for either role:
 
 - a message this version knows: its frame or command. Unknown fields are ignored, a missing field takes its
   default, the last of duplicate keys counts (two different ``t`` make it `Unknown`);
-- a JSON object with a string ``t`` that this version does not know, or whose enumerated or numeric field
-  holds a value outside what this version knows (a new role, a negative count): `Unknown`;
+- a JSON object with a string ``t`` that this version does not know, or with a value that it does not know in
+  an enumerated or numeric field (a new role, a negative count): `Unknown`;
 - anything else: not UTF-8, not JSON (a number too large for a double, a byte order mark), nested too deeply,
   not an object, no string ``t``, a known ``t`` with a field of the wrong JSON type: `MalformedMessage`, which
   the session turns into its error.
@@ -15,11 +15,11 @@ U+FFFD, except in the id of a tool call, which has to be repeated exactly. An in
 as the nearest valid one (3.0 as 3), or as 0. An invalid entry in a list of extensions is ignored. The
 argument `odd` collects the names of such fields.
 
-How deeply a text may nest is the session's to say: it asks `check_depth` first. Without that the decoder's
-own limit holds, which depends on the caller's stack.
+The session limits how deeply a text may nest: it calls `check_depth` first. Without that, the decoder's own
+limit applies, which depends on the caller's stack.
 
-msgspec reports bad input with DecodeError (ValidationError is one), and with UnicodeDecodeError and
-RecursionError, which are no msgspec errors; all are mapped here.
+msgspec reports bad input as DecodeError (ValidationError is a subclass), but also as UnicodeDecodeError and
+RecursionError, which are not msgspec's own; all of them are mapped here.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ class _LooseUsage(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class MalformedMessage(Exception):
-    """A text message that is not one of this protocol's; its text says what is wrong with it."""
+    """A text message that is not of this protocol; the error's text says what is wrong with it."""
 
 
 class _Direction(NamedTuple, Generic[_T]):
-    """What travels one way: the strict decoder, and the looser shapes of the same JSON types."""
+    """The messages of one direction: the strict decoder, and looser shapes of the same JSON types."""
 
     decoder: msgspec.json.Decoder[_T]
     tags: frozenset[str]
@@ -179,7 +179,7 @@ _ACTIONS: Final[dict[str, Commit | Clear | EndTurn]] = {
 
 
 def encode(message: ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions) -> str:
-    """`message` as the JSON text of its wire form; UnicodeEncodeError when it holds a lone surrogate."""
+    """Return `message` as JSON text; UnicodeEncodeError when it holds a lone surrogate."""
     control = _CONTROLS.get(type(message))
     return control if control is not None else _ENCODE(message).decode()
 
@@ -287,17 +287,17 @@ _ERROR_BODY: Final = msgspec.json.Decoder(_ErrorBody)
 
 
 def error_text(body: str) -> str:
-    """One short line out of an HTTP error's body, whatever that is: for the text of an exception."""
+    """Return one short line from the body of an HTTP error, whatever its form, for an exception's text."""
     try:
         body = _ERROR_BODY.decode(body).error or body
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        pass  # not the documented JSON: the body itself is the message (speko-protocol, section 1)
+        pass  # not the documented JSON: take the body as the message (speko-protocol, section 1)
     line = " ".join(body.split())
     return line if len(line) <= 200 else line[:200] + "…"
 
 
 def _unknown(direction: _Direction[_T], text: str, whole: str, error: Exception) -> Unknown:
-    """`text` as an `Unknown`; `MalformedMessage` if it is malformed. `whole` is its mended form."""
+    """Return `text` as an `Unknown`; `MalformedMessage` if it is malformed. `whole` is its mended form."""
     if not isinstance(error, msgspec.ValidationError):
         raise MalformedMessage(_describe(error)) from None
     try:
@@ -341,8 +341,8 @@ def mended(text: str, *, more: bool = False) -> str:
 
 
 def check_depth(text: str, max_depth: int) -> None:
-    """`MalformedMessage` for a JSON text that nests arrays and objects deeper than `max_depth`."""
-    # Two characters a level at least, and most texts hold too few of them, however they are nested.
+    """Raise `MalformedMessage` if a JSON text nests arrays and objects deeper than `max_depth`."""
+    # A level takes at least two characters, and most texts hold too few to reach the limit.
     if len(text) <= 2 * max_depth or text.count("[") + text.count("{") <= max_depth:
         return
     depth = 0

@@ -19,12 +19,12 @@ class UpgradeRequest(msgspec.Struct, frozen=True):
     """Path and query, as sent."""
     host: str
     subprotocols: tuple[str, ...]
-    """As offered, in order; the first is the session's token (speko-protocol, section 2)."""
+    """As offered, in order; the first one is the session's token (speko-protocol, section 2)."""
     headers: tuple[tuple[str, str], ...]
     """The other header fields, names in lower case."""
 
     def __repr__(self) -> str:
-        # The subprotocols hold the token, the headers may hold more: neither belongs into a log.
+        # The subprotocols hold the token, the headers may hold more: neither belongs in a log.
         return f"UpgradeRequest(target={self.target!r}, host={self.host!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
@@ -60,7 +60,7 @@ class Interrupt(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field
 
 
 class ToolResult(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="tool_result"):
-    """What a tool call gave."""
+    """The result of a tool call."""
 
     call_id: str = ""
     output: str = ""
@@ -70,4 +70,4 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_fiel
 Command: TypeAlias = (
     UpgradeRequest | AudioIn | Commit | Clear | EndTurn | Interrupt | ToolResult | Unknown | Expiring | Close
 )
-"""Anything a server receives; an `UpgradeRequest` only at byte level, and only first."""
+"""Anything a server receives; an `UpgradeRequest` comes only at byte level, and only first."""

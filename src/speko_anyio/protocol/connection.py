@@ -1,6 +1,6 @@
 """The Speko session at byte level: bytes of a WebSocket to frames and commands, in both roles. No I/O.
 
-The contract, for whoever brings the transport::
+The contract, for the code that owns the transport::
 
     connection.receive_data(data)                       # or receive_eof()
     while (event := connection.next_event()) is not NEED_DATA:
@@ -44,8 +44,8 @@ class ClientConnection(ClientWebSocket[ClientProtocol]):
 
     - `headers`: further HTTP fields of the opening request, such as User-Agent.
     - `handshake_timeout`, `ping_interval` (None: no pings), `ping_timeout`: seconds; see `Timeouts`.
-    - `entropy`: where masking keys and the handshake's nonce come from; a fixed source makes a session
-      replay byte for byte, and must not be used on a network (RFC 6455 section 10.3).
+    - `entropy`: source of masking keys and of the handshake's nonce. A fixed source makes a session replay
+      byte for byte, and must not be used on a network (RFC 6455 section 10.3).
 
     The remaining parameters are those of `ClientProtocol`, which is the `dialect`.
     """
@@ -134,7 +134,7 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
     # Handshake
 
     def accept(self, *, headers: Headers = ()) -> None:
-        """Take the session: answer with the client's first subprotocol, its token, as browsers demand.
+        """Accept the session: answer with the client's first subprotocol, its token, as browsers demand.
 
         `LocalProtocolError` when there is no request to answer, it offers no token, or `headers` can't be
         sent.
@@ -149,12 +149,12 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
     def refuse(self, status: int, body: str, *, headers: Headers = ()) -> None:
         """Answer with an HTTP error, `status` 300 to 599, instead of a WebSocket; the connection is over.
 
-        `LocalProtocolError` when there is no request to answer, `status` is no such, or `headers` can't be
-        sent.
+        `LocalProtocolError` when there is no request to answer, `status` is out of range, or `headers` can't
+        be sent.
         """
         self._unanswered()
         if status not in _REFUSALS:
-            raise LocalProtocolError(f"{status} is not an HTTP status that refuses; use 401 or 503")
+            raise LocalProtocolError(f"{status} is not an HTTP status for a refusal; use 401 or 503")
         self._answer_http(status, body, headers)
         error = HandshakeError(f"the client was refused with HTTP {status}: {body}", status=status)
         self.dialect.fail_handshake(Signal.REFUSED, error)
@@ -169,7 +169,7 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
         return self._request
 
     def _answer_http(self, status: int, body: str, headers: Headers = ()) -> None:
-        # Written here and not by wsproto, which can't answer a request that it could not parse.
+        # Written here, since wsproto can't answer a request that it could not parse.
         content = body.encode(errors="replace")
         kind = "application/json" if body.startswith("{") else "text/plain; charset=utf-8"
         lines = [
@@ -202,7 +202,7 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
         self._answer_http(408, reason)
         self.dialect.fail_handshake(Signal.LOST, HandshakeError(f"{reason}; wait for another"))
 
-    # The dialect's verbs and facts
+    # Delegated to the dialect
 
     def send_audio(self, pcm: Buffer) -> None:
         """See `ServerProtocol.send_audio`."""
@@ -257,7 +257,7 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
 
     @property
     def input_sample_rate(self) -> int:
-        """Samples a second of the client's audio; to be set before `send_ready` tells it."""
+        """Samples a second of the client's audio; set it before `send_ready`, which announces it."""
         return self.dialect.input_sample_rate
 
     @input_sample_rate.setter
@@ -266,7 +266,7 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
 
     @property
     def output_sample_rate(self) -> int:
-        """Samples a second that `send_audio` takes; to be set before `send_ready` tells it."""
+        """Samples a second that `send_audio` takes; set it before `send_ready`, which announces it."""
         return self.dialect.output_sample_rate
 
     @output_sample_rate.setter

@@ -1,11 +1,11 @@
-"""What every message-level protocol object shares: the life of a session over WebSocket messages.
+"""The life of a session over WebSocket messages: what every message-level protocol object shares.
 
 A *dialect* turns WebSocket messages into events and verbs into WebSocket messages. The Speko session is
 one (`session.py`); the providers are others (`speko_anyio.providers`). This module owns what they have in
 common: the couplings of the state machine, exactly one `Close`, the sticky error after it, and the
 deadlines. It reads no clock and does no I/O.
 
-A byte level (`websocket.py`) has a dialect. It gives it messages, and shares these parts of it: `events`,
+A `WebSocketCore` (`websocket.py`) has a dialect: it passes messages to the dialect and shares its `events`,
 `outbox`, `timers` and `fast_path`.
 """
 
@@ -40,24 +40,24 @@ class NeedData(enum.Enum):
 
 
 NEED_DATA: Final = NeedData.NEED_DATA
-"""What `next_event` returns when it has nothing more until the peer sends more."""
+"""Returned by `next_event` when there are no more events until the peer sends something."""
 
 
 EventT = TypeVar("EventT")
 
 _OPEN: Final = State.OPEN
 _LISTENING: Final = tuple(state for state in State if (state, Signal.MESSAGE_RECEIVED) in TRANSITIONS)
-"""The states in which messages are taken; a tuple, since the hash of an enum is slow."""
+"""The states in which messages are received. A tuple, since hashing an enum is slow."""
 
 
 def _over(close: Close) -> ConnectionClosed:
-    """Make what every call raises after this end."""
+    """Make the error that every call raises after this end."""
     kind = SessionExpired if close.expired else ConnectionClosed
     return kind(code=close.code, reason=close.reason, initiated_by=close.initiated_by)
 
 
 class _Times(NamedTuple):
-    """Seconds; see `Dialect`."""
+    """All in seconds; see `Dialect`."""
 
     close_timeout: float
     ttl: float | None
@@ -73,14 +73,14 @@ class _Ending:
         self.goodbye: Close | None = None
         """Our own close, once sent."""
         self.peer_reason: str | None = None
-        """What the peer's `end` said, if that came before our own goodbye."""
+        """The reason in the peer's `end`, if that came before our own goodbye."""
         self.send_failed = False
         self.closed: Close | None = None
         self.error: SpekoError | None = None
 
     @property
     def mute(self) -> bool:
-        """Whether we can't send a close: we did already, or nothing arrives."""
+        """Whether no close can be sent: one was sent already, or sending has failed."""
         return self.goodbye is not None or self.send_failed
 
 
@@ -92,11 +92,11 @@ class Dialect(abc.ABC, Generic[EventT]):
     - `close_timeout`: seconds the peer has to answer our close.
     - `ttl`: seconds from the opening until the session must end; None when unknown.
     - `warn_before`: seconds before that at which `Expiring` is delivered.
-    - `state`: OPEN where the WebSocket is the caller's, CONNECTING beneath a byte level.
+    - `state`: OPEN if the caller has the WebSocket, CONNECTING beneath a `WebSocketCore`.
     """
 
     _ends_at_ttl = False
-    """Whether this role ends the session when its time is up; the other is only warned."""
+    """Whether this role ends the session when its time is up; the other role is only warned."""
 
     def __init__(
         self,
@@ -112,10 +112,11 @@ class Dialect(abc.ABC, Generic[EventT]):
         """Where the session is in its life; only the dialect itself changes it."""
         # A list: there are few at a time, and an empty deque takes 600 bytes.
         self.events: list[EventT | Close | Expiring] = []
-        """What `next_event` has still to return, oldest first."""
+        """The events that `next_event` has yet to return, oldest first."""
         self.outbox = Outbox(limits.max_outbox)
         self.timers = Timers()
-        """The deadlines of both levels: a goodbye ends all but its own, and the end of the session all."""
+        """The deadlines of both levels. A goodbye stops all but its own; the end of the session stops them
+        all."""
         self.fast_path = FastPath()
         self._times = _Times(close_timeout, ttl, warn_before)
         self._ending = _Ending()
@@ -131,10 +132,10 @@ class Dialect(abc.ABC, Generic[EventT]):
 
     @property
     def error(self) -> SpekoError | None:
-        """What every call raises after the end; None while the session lives.
+        """The error that every call raises after the end; None while the session lives.
 
-        A `RemoteProtocolError` when the peer broke the protocol, a `HandshakeError` when no session came
-        about, else a `ConnectionClosed`.
+        A `RemoteProtocolError` when the peer broke the protocol, a `HandshakeError` when the session never
+        opened, else a `ConnectionClosed`.
         """
         return self._ending.error
 
@@ -157,8 +158,8 @@ class Dialect(abc.ABC, Generic[EventT]):
     def receive_message(self, message: str | bytes) -> None:
         """Take one whole WebSocket message from the peer.
 
-        Never raises for what the peer sent: a broken message ends the session, which `next_event` tells in
-        its turn. After the end it does nothing.
+        Never raises for what the peer sent: a broken message ends the session, which `next_event` reports in
+        its turn. Does nothing after the end.
         """
         if self.state not in _LISTENING:
             return
@@ -180,14 +181,15 @@ class Dialect(abc.ABC, Generic[EventT]):
 
     @abc.abstractmethod
     def _receive_binary(self, data: bytes) -> EventT | None:
-        """Return the one event of a binary message within the limits; None when it gives none, or others."""
+        """Apply a binary message within the limits; return its event, or None if it queued its own or has
+        none."""
 
     def receive_close(self, code: int, reason: str = "", *, answer: bool = False) -> None:
         """Take the peer's WebSocket close. Does nothing after the end.
 
         - `code`: 1005 when the peer gave none.
-        - `answer`: whether to queue the answer, behind what waits; by default the transport answers by
-          itself, and what waits is dropped.
+        - `answer`: whether to queue the answer behind the messages that wait; by default the transport
+          answers by itself, and those are dropped.
         """
         if self.state is State.CLOSED:
             return
@@ -223,31 +225,31 @@ class Dialect(abc.ABC, Generic[EventT]):
 
     @property
     def has_output(self) -> bool:
-        """Whether there is anything to take and send: a look that takes nothing."""
+        """Whether anything waits to be sent. Takes nothing."""
         return bool(self.outbox.messages)
 
     @property
     def queued(self) -> int:
-        """Bytes of payload that wait to be taken and sent."""
+        """Bytes of payload that wait to be sent."""
         return self.outbox.size
 
     def next_message(self) -> Message | None:
         """Take the next message to send; None when nothing waits.
 
-        As `messages_to_send`, for a transport that takes one at a time: what waits here can still be
-        overtaken by an interruption.
+        Like `messages_to_send`, for a transport that takes one at a time: an interruption can still drop the
+        audio that waits here.
         """
         return self.outbox.take()
 
     def messages_to_send(self) -> list[Message]:
-        """Take what has to be sent, in order: text, binary and, last, a `CloseMessage`.
+        """Take the messages to send, in order: text, binary and, last, a `CloseMessage`.
 
-        Whoever takes them must send them, or call `send_failed`.
+        The caller must send them all, or call `send_failed`.
         """
         return self.outbox.take_all()
 
     def send_failed(self) -> None:
-        """Take note that what was taken to be sent did not reach the peer, or only in part.
+        """Take note that messages that were taken did not reach the peer, or only in part.
 
         Nothing more can be sent. Events already received are still delivered, then `Close`. Never raises.
         """
@@ -256,7 +258,7 @@ class Dialect(abc.ABC, Generic[EventT]):
     def close(self, code: int = close_codes.NORMAL, reason: str = "") -> None:
         """Say goodbye. Only the first call counts; after the end it does nothing.
 
-        `LocalProtocolError` when `code` may not be sent (RFC 6455 section 7.4) or `reason` is no text.
+        `LocalProtocolError` when `code` may not be sent (RFC 6455 section 7.4) or `reason` is not valid text.
         A reason longer than 123 bytes of UTF-8 is cut in the WebSocket's close frame.
         """
         if not close_codes.is_sendable(code):
@@ -273,7 +275,7 @@ class Dialect(abc.ABC, Generic[EventT]):
             return
         self._ending.goodbye = Close(code, reason, "local")
         if self.state is State.CONNECTING:
-            # The request that nobody has taken need not go out any more.
+            # Drop the opening request if it was not taken yet.
             self.outbox.clear()
             error = ConnectionClosed(code=code, reason=reason, initiated_by="local")
             self.fail_handshake(Signal.CLOSE_SENT, error)
@@ -289,7 +291,7 @@ class Dialect(abc.ABC, Generic[EventT]):
     # Time
 
     def next_deadline(self) -> float | None:
-        """Return when `handle_timeout` wants to be called, on the caller's own clock; None: not at all.
+        """Return when to call `handle_timeout`, on the caller's own clock; None for never.
 
         It may lie in the past (minus infinity at the start of a timer): then call it at once. Ask again after
         every call that may have changed the session.
@@ -303,7 +305,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         self.timers.settle(now)
 
     def _timer_expired(self, name: str, late: float) -> None:
-        """Act on the timer `name`, which is due since `late` seconds."""
+        """Act on the timer `name`, which was due `late` seconds ago."""
         if name == "close":
             self.receive_lost("the peer did not answer the close in time")
         elif name == "expiry warning":
@@ -316,12 +318,12 @@ class Dialect(abc.ABC, Generic[EventT]):
     def _start_session_timers(self) -> None:
         if self._times.ttl is None:
             return
-        # A session shorter than the warning's lead is warned of at once.
+        # A session shorter than `warn_before` gets its warning at once.
         self.timers.start("expiry warning", max(0.0, self._times.ttl - self._times.warn_before))
         if self._ends_at_ttl:
             self.timers.start("expiry", self._times.ttl)
 
-    # For the byte level
+    # For `WebSocketCore`
 
     def opened(self) -> None:
         """Take note that the WebSocket handshake is done: the session is OPEN."""
@@ -337,7 +339,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         self._ending.error = error
 
     def violated(self, close_code: int, message: str) -> None:
-        """End the session because the peer broke the protocol: tell it, and keep what came before."""
+        """End the session because the peer broke the protocol. The peer is told; earlier events are kept."""
         error = RemoteProtocolError(message, close_code=close_code)
         if self.state is State.CONNECTING:
             self.fail_handshake(Signal.VIOLATED, error)
@@ -347,13 +349,13 @@ class Dialect(abc.ABC, Generic[EventT]):
         self._finish(Signal.VIOLATED, Close(close_code, message, "local"), error)
 
     def too_big(self, kind: str, limit: int) -> None:
-        """End the session because of a message of that kind, text or binary, beyond the limit."""
+        """End the session because a message of this `kind`, text or binary, exceeds `limit` bytes."""
         self.violated(close_codes.TOO_BIG, f"the peer sent a {kind} message of more than {limit} bytes")
 
     def stop_sending(self) -> None:
-        """Take note that nothing reaches the peer any more; what comes from it is still taken.
+        """Take note that nothing reaches the peer any more; its messages are still received.
 
-        The last of that is to be followed by `receive_lost`. Does nothing after the end.
+        Call `receive_lost` after the last of them. Does nothing after the end.
         """
         if self.state is State.CLOSED:
             return
@@ -367,13 +369,13 @@ class Dialect(abc.ABC, Generic[EventT]):
             self._move(Signal.SEND_FAILED)
 
     def run_timer(self, name: str, late: float) -> None:
-        """Act on a timer that the byte level found to be due, since `late` seconds."""
+        """Act on a timer that was due `late` seconds ago, as `WebSocketCore` found."""
         self._timer_expired(name, late)
 
     # For subclasses
 
     def _queue_text(self, text: str) -> None:
-        """Queue a text message whose sending is legal now; `LocalProtocolError` when the outbox is full."""
+        """Queue a text message that may be sent now; `LocalProtocolError` when the outbox is full."""
         self._check_open()
         self.outbox.check_room(payload_size(text))
         self.outbox.put(text)
@@ -399,7 +401,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         self.state = transition(self.state, signal)
 
     def _end_received(self, reason: str) -> None:
-        """Take note that the peer announces its close, after which it hears nothing more.
+        """Take note that the peer announced its close and ignores everything sent from now on.
 
         Only the first counts, and only when we have not said goodbye ourselves.
         """

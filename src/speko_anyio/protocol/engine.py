@@ -1,12 +1,12 @@
 """The only module that imports wsproto, and the one that absorbs its quirks.
 
-wsproto does the handshake, fragments, control frames, closing and every judgement on a bad frame. What it
-leaves to its user, or does in its own way, is set right here (observed with wsproto 1.2 and 1.3):
+wsproto does the handshake, fragments, control frames and closing, and judges every bad frame. Its gaps and
+peculiarities are handled here (observed with wsproto 1.2 and 1.3):
 
 - a frame that can't be parsed is reported as a `CloseConnection` event, like the peer's own close; only the
   state, still OPEN, tells them apart;
 - messages arrive in pieces, with no limit on their number or size;
-- header values are decoded as ASCII or IDNA without care: a peer can raise UnicodeError;
+- header values are decoded as ASCII or IDNA without a check: a peer can provoke a UnicodeError;
 - an empty read during the handshake means the end of input;
 - the handshake's nonce comes from `os.urandom`, so a session could not be replayed byte for byte.
 """
@@ -55,11 +55,11 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """Client: the server took the upgrade."""
+    """Client: the server accepted the upgrade."""
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
-    """Client: the server answered something else."""
+    """Client: the server refused the upgrade."""
 
     status: int
     body: str
@@ -91,7 +91,7 @@ class PingReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class PongReceived(msgspec.Struct, frozen=True, gc=False):
-    """A pong, asked for or not."""
+    """A pong, requested or not."""
 
 
 class CloseReceived(msgspec.Struct, frozen=True, gc=False):
@@ -110,9 +110,9 @@ def _accept_token(nonce: bytes) -> bytes:
 
 
 class Engine:
-    """One WebSocket in one role: wsproto behind an interface without its quirks.
+    """One WebSocket in one role: wsproto without its quirks.
 
-    It holds only the wsproto objects in use, which take some KiB: none, in a session at rest.
+    wsproto's objects take a few KiB, so it keeps them only while in use: an idle session has none.
     """
 
     __slots__ = (
@@ -159,7 +159,7 @@ class Engine:
         It offers `subprotocols`, which may be none; the server may take one of them or none. `redact` removes
         the `secrets`.
         """
-        # The longest first: one may be a part of another.
+        # The longest first: one secret may be part of another.
         self._secrets = tuple(secrets)
         raw = self._shaking().send(
             Request(
@@ -169,10 +169,11 @@ class Engine:
                 extra_headers=encode_headers(headers),
             )
         )
-        # wsproto would encode name and port together as IDNA, which has no room for a long name's port.
+        # wsproto would encode name and port as one IDNA label, which is too long for some names.
         raw = raw.replace(f"Host: {_PLACEHOLDER}\r\n".encode(), f"Host: {host}\r\n".encode(), 1)
-        # wsproto draws the nonce from os.urandom and offers no other way. Ours travels instead, and the
-        # server's answer to it is translated back in `receive_head`: public API only, and replayable.
+        # wsproto draws the nonce from os.urandom and offers no other way. So ours is sent instead, and the
+        # server's answer to it is translated back in `receive_head`: this needs only public API, and a
+        # session can be replayed.
         nonce = base64.b64encode(entropy(16))
         match = _KEY.search(raw)
         assert match is not None
@@ -180,7 +181,7 @@ class Engine:
         return raw[: match.start()] + nonce + raw[match.end() :]
 
     def redact(self, text: str) -> str:
-        """Remove the secrets from the peer's `text`, for an error: it may quote what it was sent."""
+        """Remove the secrets from the peer's `text` for an error message: the peer may quote our request."""
         return hide(text, self._secrets, "<token>")
 
     def receive_head(self, data: bytes) -> tuple[list[HandshakeEvent], bytes]:
@@ -260,7 +261,7 @@ class Engine:
         return Refused(self._refusal.status_code, body)
 
     def accept(self, subprotocol: str, headers: Headers) -> bytes:
-        """Make the server's 101, with `subprotocol`, which was offered."""
+        """Make the server's 101 response with `subprotocol`, one of those offered."""
         accept = AcceptConnection(subprotocol=subprotocol, extra_headers=encode_headers(headers))
         answer = self._shaking().send(accept)
         self._opened()
@@ -271,14 +272,14 @@ class Engine:
         return self._handshake
 
     def _opened(self) -> None:
-        # Nothing of the handshake bears on what follows: no extension was offered or taken.
+        # Nothing from the handshake is needed any more: no extension was negotiated.
         self._handshake = self._swap = None
         self._secrets = ()
 
     # Frames
 
     def receive(self, data: bytes) -> list[FrameEvent]:
-        """Feed bytes of frames, up to the end of one frame at most. Whole messages come out."""
+        """Feed bytes of frames, up to the end of one frame at most. Returns whole messages."""
         if self._frames is None:
             self._frames = Connection(self._kind)
         self._frames.receive_data(data)
@@ -311,7 +312,7 @@ class Engine:
         if state is not ConnectionState.OPEN:
             return CloseReceived(int(event.code), event.reason or "")
         if event.code == close_codes.INVALID_DATA:
-            # The decoder's own words count bytes within a piece, which tells a reader nothing.
+            # The decoder's message has an offset within a piece, which means nothing to a reader.
             return Broken(close_codes.INVALID_DATA, NOT_UTF8)
         return Broken(int(event.code), event.reason or "")
 

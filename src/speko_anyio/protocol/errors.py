@@ -1,12 +1,12 @@
 """Every error of the core. Each says whose fault it is, what happened and what to do.
 
-- `SpekoError`: anything this library raises on purpose
+- `SpekoError`: every error that this library raises on purpose
     - `ProtocolError`: somebody broke the protocol
-        - `LocalProtocolError`: you did; nothing was sent or changed, and the session goes on
+        - `LocalProtocolError`: your code did; nothing was sent or changed, and the session goes on
         - `RemoteProtocolError`: the peer did; the session is over
-    - `HandshakeError`: no session came about: the peer refused the WebSocket, or did not answer
+    - `HandshakeError`: the session never opened: the peer refused the WebSocket, or did not answer
     - `ConnectionClosed`: the session is over, so this can't be done any more
-        - `SessionExpired`: since it has lasted as long as it may
+        - `SessionExpired`: it reached its time limit
 
 (The errors of minting a session over HTTP are in `speko_anyio.errors`.)
 """
@@ -26,7 +26,7 @@ LONE_SURROGATE: Final = (
 
 
 class SpekoError(Exception):
-    """Anything this library raises on purpose."""
+    """Every error that this library raises on purpose."""
 
 
 class ProtocolError(SpekoError):
@@ -36,7 +36,7 @@ class ProtocolError(SpekoError):
 class LocalProtocolError(ProtocolError):
     """You asked for something the protocol does not allow here.
 
-    Raised before anything was sent or changed: the session is as it was and can be used on.
+    Raised before anything was sent or changed: the session is unchanged and can still be used.
     """
 
 
@@ -53,7 +53,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class HandshakeError(SpekoError):
-    """No session came about: the peer refused the WebSocket upgrade, or did not answer in time."""
+    """The session never opened: the peer refused the WebSocket upgrade, or did not answer in time."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class HandshakeError(SpekoError):
 
 
 class ConnectionClosed(SpekoError):
-    """The session is over. Every call after the end gives this same error."""
+    """The session is over. Every call after the end raises this error."""
 
     def __init__(self, *, code: int, reason: str, initiated_by: Initiator) -> None:
         who = {"local": "this side", "remote": "the peer", "transport": "a lost connection"}[initiated_by]
@@ -80,4 +80,4 @@ class ConnectionClosed(SpekoError):
 
 
 class SessionExpired(ConnectionClosed):
-    """The session is over since it has lasted as long as it may; an `Expiring` frame warned of it."""
+    """The session is over because it reached its time limit; an `Expiring` frame warned of it."""

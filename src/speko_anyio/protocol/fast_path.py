@@ -1,4 +1,4 @@
-"""What the two levels of a session share so that audio can pass by both at little cost."""
+"""The shortcut for audio: state that lets a frame become an event without a call of the dialect."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 _NO_FRAME: Final = -1
-"""A `head`, and a `usual_size`, that no frame has."""
+"""A `head` and a `usual_size` that match no frame."""
 
 
 class FastPath:
-    """When a frame of audio may become an event without the dialect, and how such a frame looks.
+    """Whether a frame of audio may become an event without the dialect, and how such a frame looks.
 
-    The dialect says what event audio is, and whether it wants to see the next audio itself (`want_next`,
-    `skip_next`). The byte level says how frames begin (`open`), and when a message in pieces is under way
-    (`pause`, `resume`). Audio passes by the dialect while neither objects.
+    The dialect sets which event audio becomes, and whether it has to see the next audio itself (`want_next`,
+    `skip_next`). `WebSocketCore` sets how such frames begin (`open`), and when a fragmented message is under
+    way (`pause`, `resume`). Audio bypasses the dialect while neither forbids it: the fast path costs one
+    comparison then.
     """
 
     __slots__ = (
@@ -32,21 +33,21 @@ class FastPath:
     )
 
     def __init__(self) -> None:
-        # For the dialect
+        # Set by the dialect
         self.make_audio: Callable[[bytes, int], Any] | None = None
-        """Makes the event of whole samples and their rate; None where binary messages are no audio."""
+        """Makes the event of whole samples and their rate; None if binary messages are not audio."""
         self.sample_rate = 0
         """Samples a second of the audio that comes in."""
         self.odd = b""
-        """Half a sample that waits for its other half."""
+        """The first byte of a sample whose second byte is still to come."""
         self.more_may_come = True
         """Whether the peer may say more: False once its input, or the session, has ended."""
-        # For the byte level: such frames are final, binary, without extensions, with a length of two bytes
-        # and with the mask bit of our role. `head` is their first two bytes as a number.
+        # Set by `WebSocketCore`. The frames are final, binary, without extensions, have a length of two
+        # bytes, and the mask bit that the peer's role requires. `head` is their first two bytes as a number.
         self.head = _NO_FRAME
         self.start_of_payload = 0
         # The last read that was exactly one such frame of whole samples: its size and its first four bytes.
-        # In a live conversation the next read looks the same, and is recognised by that at once.
+        # In a live conversation the next read looks the same, so two comparisons recognise it.
         self.usual_size = _NO_FRAME
         self.usual_start = b""
         self._head = _NO_FRAME
@@ -54,33 +55,33 @@ class FastPath:
         self._paused = False
 
     def want_next(self) -> None:
-        """Dialect: let the next audio come to me."""
+        """Send the next audio to the dialect. Called by the dialect."""
         self._wanted = True
         self._update()
 
     def skip_next(self) -> None:
-        """Dialect: audio may pass me by."""
+        """Let audio bypass the dialect. Called by the dialect."""
         self._wanted = False
         self._update()
 
     def open(self, head: int, start_of_payload: int) -> None:
-        """Byte level: from now on frames may come, those of audio in this form."""
+        """Begin to recognise frames of this form. Called by `WebSocketCore` after the handshake."""
         self._head = head
         self.start_of_payload = start_of_payload
         self._update()
 
     def pause(self) -> None:
-        """Byte level: a message in pieces is under way."""
+        """Stop while a fragmented message is under way. Called by `WebSocketCore`."""
         self._paused = True
         self._update()
 
     def resume(self) -> None:
-        """Byte level: the next frame begins a message."""
+        """Go on: the next frame begins a message. Called by `WebSocketCore`."""
         self._paused = False
         self._update()
 
     def end(self) -> None:
-        """Dialect: the session is over."""
+        """End with the session. Called by the dialect."""
         self.more_may_come = False
         self._head = _NO_FRAME
         self._update()

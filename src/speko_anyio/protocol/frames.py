@@ -24,7 +24,7 @@ Role: TypeAlias = Literal["user", "assistant"]
 """Who spoke."""
 
 ToolStatus: TypeAlias = Literal["started", "completed", "failed"]
-"""How far a tool that runs on the server has come."""
+"""The progress of a tool that runs on the server."""
 
 ResponseStatus: TypeAlias = Literal["done", "interrupted", "incomplete", "failed"]
 """How an answer ended: complete; cut off by the user; cut short by a limit or a filter; failed."""
@@ -34,24 +34,24 @@ Initiator: TypeAlias = Literal["local", "remote", "transport"]
 
 
 SESSION_EXPIRED: Final = "session_expired"
-"""Why a server ends a session whose ``ttl_seconds`` are over, with code 1000."""
+"""Reason with which a server closes a session after ``ttl_seconds``; the code is 1000."""
 
 PROVIDER_SESSION_EXPIRED: Final = "provider_session_expired"
-"""Why a session ends that its provider lets last no longer, with code 1001."""
+"""Reason with which a session closes at its provider's time limit; the code is 1001."""
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
-"""How many: never below zero."""
+"""A number of things, never below zero."""
 
 
 class Ready(
     msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="ready", omit_defaults=True
 ):
-    """The session takes audio now; always the server's first frame."""
+    """The session accepts audio now; always the server's first frame."""
 
     input_sample_rate: int = 0
-    """Samples a second of the PCM16 that the client sends; a received `Ready` always has it filled in."""
+    """Samples a second of the PCM16 that the client sends; a received `Ready` always has a value."""
     output_sample_rate: int = 0
-    """Samples a second of the PCM16 that the server sends; a received `Ready` always has it filled in."""
+    """Samples a second of the PCM16 that the server sends; a received `Ready` always has a value."""
     extensions: tuple[str, ...] = ()
     """The extensions that the server offers, including any that this version does not know."""
 
@@ -74,7 +74,7 @@ class Transcript(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_fiel
     role: Role = "assistant"
     text: str = ""
     final: bool = False
-    """Whether the text will not change any more."""
+    """Whether this is the last version of the text."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="tool_call"):
@@ -89,7 +89,7 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field=
 class ServerToolCall(
     msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="server_tool_call"
 ):
-    """A tool runs on the server's side; nothing to answer."""
+    """News of a tool that runs on the server; it needs no answer."""
 
     id: str = ""
     name: str = ""
@@ -97,14 +97,14 @@ class ServerToolCall(
 
 
 class Interruption(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="interruption"):
-    """The assistant was cut off: audio received and not yet played is stale, drop it."""
+    """The assistant was cut off: drop audio that was received and not yet played."""
 
     at: Role = "user"
     """Who cut in."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="usage"):
-    """Tokens of audio spent since the last one."""
+    """Tokens of audio spent since the last `Usage`."""
 
     input_audio_tokens: Count = 0
     output_audio_tokens: Count = 0
@@ -119,7 +119,7 @@ class ResponseEnd(
 
     A service that offers the extension ``usage`` sends it. For any other service, the client's core derives
     it: ``done`` from each `Usage`, and ``interrupted`` from an `Interruption` of an answer whose audio has
-    begun. A `Usage` that still follows for that answer does not give a second one.
+    begun. A later `Usage` for that answer yields no second one.
     """
 
     status: ResponseStatus
@@ -150,7 +150,7 @@ class Expiring(msgspec.Struct, frozen=True, gc=False):
     """The session reaches its time limit soon. Made by the core's timer; never on the wire."""
 
     seconds: float
-    """How long the session still has."""
+    """Seconds until the session ends."""
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):
@@ -164,7 +164,7 @@ class Close(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def expired(self) -> bool:
-        """Whether the session had lasted as long as it may: its own time limit, or its provider's."""
+        """Whether the session reached a time limit, its own or its provider's."""
         return self.reason in (SESSION_EXPIRED, PROVIDER_SESSION_EXPIRED)
 
 

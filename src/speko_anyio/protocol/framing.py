@@ -42,7 +42,7 @@ def close_payload(code: int, reason: str) -> bytes:
 
 
 class AudioShape:
-    """What all frames with so many bytes of audio have in common."""
+    """What all frames with audio of one size have in common."""
 
     __slots__ = ("head", "length", "ones", "size", "start")
 
@@ -50,13 +50,13 @@ class AudioShape:
         self.size = size
         self.head = header(BINARY, size, mask_bit)
         """The header, without the masking key."""
-        # Where Python masks, a frame is one wide integer: see `ClientWebSocket.send_audio`.
+        # Without a C masker, a frame is masked as one wide integer: see `ClientWebSocket.send_audio`.
         self.start = self.head + bytes(4)
         """The header, with zeros where the key will be."""
         self.length = len(self.start) + size
         """Bytes of the whole masked frame."""
         self.ones = ones(1 + size // 4) << 8 * len(self.head) if wide else 0
-        """Multiplied by the key it repeats the key over the payload; 0 where Python does not mask."""
+        """Multiplied by the key it repeats the key over the payload; 0 if a C masker is installed."""
 
 
 _NO_SHAPE: Final = AudioShape(0, 0)
@@ -95,17 +95,17 @@ class Framer:
             self._unit = 4  # a key
         self.keys = MaskingKeys(entropy)
         self.shape = _NO_SHAPE
-        """Of the last audio; the next likely has the same."""
+        """That of the last audio; the next likely has the same."""
 
     def reshape(self, size: int) -> bool:
-        """Make `shape` that of audio of this size; False when it can have none."""
+        """Set `shape` for audio of this size; return False if there is none for it."""
         if size % self._unit or not 0 < size <= MAX_AUDIO_MESSAGE:
             return False
         self.shape = self._shape_of(size)
         return True
 
     def frame(self, first: int, payload: bytes) -> bytes:
-        """Make a frame; `first`, its first byte, says of which kind."""
+        """Make a frame; its first byte, `first`, sets its kind."""
         size = len(payload)
         head = header(first, size, self._mask_bit)
         if not self._mask_bit:

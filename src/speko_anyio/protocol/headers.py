@@ -10,7 +10,7 @@ from .errors import LocalProtocolError
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 
-# RFC 9110 sections 5.1 and 5.5; no line end may pass, or a value could start a header of its own.
+# RFC 9110 sections 5.1 and 5.5; reject line ends, or a value could inject another header.
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _VALUE: Final = re.compile(r"[\t -~]*\Z")
 
@@ -18,11 +18,11 @@ _VALUE: Final = re.compile(r"[\t -~]*\Z")
 _OURS: Final = re.compile(
     r"(?i)host|upgrade|connection|content-length|content-type|transfer-encoding|sec-websocket-.*\Z"
 )
-"""What the handshake itself says; a second one would break it or contradict it."""
+"""Headers that the handshake itself sends; a second one would break or contradict it."""
 
 
 def encode_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """`headers` as bytes; `LocalProtocolError`, which shows no value, when the handshake can't carry them."""
+    """Return `headers` as bytes; `LocalProtocolError`, which shows no value, if they can't be sent."""
     for name, value in headers:
         if _OURS.fullmatch(name):
             raise LocalProtocolError(f"the header {name!r} belongs to the handshake itself; leave it out")

@@ -1,7 +1,7 @@
-"""Client masking (RFC 6455 section 5.3): unpredictable keys, and the exclusive-or, both made cheap.
+"""Client masking (RFC 6455 section 5.3): unpredictable keys and a cheap exclusive-or.
 
-Keys are cut from blocks of entropy, since a system call a frame costs more than the frame. The source is a
-parameter, so that a session can be replayed byte for byte. A block must never serve two processes: two
+Keys are cut from blocks of entropy, since a system call per frame would cost more than the frame. The source
+is a parameter, so that a session can be replayed byte for byte. A block must never serve two processes: two
 sides of a fork would use the same keys, so the child throws away what it inherited.
 """
 
@@ -18,7 +18,7 @@ from importlib.machinery import PathFinder
 from typing import Final, TypeAlias
 
 Entropy: TypeAlias = Callable[[int], bytes]
-"""Gives that many unpredictable bytes, as `os.urandom` does."""
+"""Returns that many unpredictable bytes, like `os.urandom`."""
 
 _BLOCK: Final = 256  # 64 keys. At 4 KiB a key would cost 12 ns, not 20, but each session that talks has one
 _KEYS: Final = struct.Struct("4s").iter_unpack
@@ -29,9 +29,9 @@ _MOST_KEPT: Final = 16
 
 
 def ones(words: int) -> int:
-    """Return a number with a one in every fourth byte; times a key it is the key, `words` times over.
+    """Return a number with a one in every fourth byte; multiplied by a key it repeats the key `words` times.
 
-    The few sizes of one's audio come again and again; a peer's large messages may have any size.
+    Our own audio has few sizes, so those are cached; a peer's large messages may have any size.
     """
     return _kept_ones(words) if words <= _LARGEST_KEPT else _make_ones(words)
 
@@ -44,7 +44,7 @@ _kept_ones: Final = functools.lru_cache(_MOST_KEPT)(_make_ones)
 
 
 def mask_in_python(data: bytes, key: bytes) -> bytes:
-    """Return `data` exclusive-or `key` repeated, all of it as one wide integer.
+    """Return `data` exclusive-or the repeated `key`, computed as one wide integer.
 
     The multiplication repeats the key a fifth faster than `bytes` and `int.from_bytes` do. On CPython 3.11
     all of it takes 2.4 ns a byte, four strided `bytearray.translate` 2.5, and a loop 40.
@@ -77,7 +77,7 @@ def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
 
 
 mask: Final = _fastest_mask()
-"""`data` exclusive-or `key` repeated; its own inverse. In C where that is installed."""
+"""Mask or unmask: `data` exclusive-or the repeated `key`. In C where that is installed."""
 
 
 class MaskingKeys:
@@ -86,9 +86,9 @@ class MaskingKeys:
     __slots__ = ("__weakref__", "_entropy", "take", "take_number")
 
     take: Callable[[], tuple[bytes]]
-    """The next key, four bytes, alone in a tuple: as C makes it, with no frame of Python in between."""
+    """Returns the next key, four bytes, in a tuple of one: `struct` makes it so, and no Python code runs."""
     take_number: Callable[[], int]
-    """The same as a number, the first byte being the least: there only where Python masks."""
+    """The same as a little-endian number; only exists without a C masker."""
 
     def __init__(self, entropy: Entropy = os.urandom) -> None:
         self._entropy = entropy
@@ -96,7 +96,7 @@ class MaskingKeys:
         _pools.add(self)
 
     def forget(self) -> None:
-        """Use none of the keys that are left of the current block."""
+        """Discard the keys that are left in the current block."""
         if mask is mask_in_python:
             numbers = itertools.chain.from_iterable(map(_NUMBERS, self._blocks()))
             self.take_number = numbers.__next__

@@ -1,6 +1,6 @@
 """Minting a session: the JSON bodies of ``POST /v1/sessions`` (speko-protocol, section 1), for both ends.
 
-Pure data: the client sends these over httpx, the gateway answers them, anybody else may do either.
+Pure data: the client sends these over httpx and the gateway answers them; any other program may do either.
 Absent optionals are omitted, never sent as null; unknown fields are ignored.
 """
 
@@ -18,7 +18,7 @@ SampleRate: TypeAlias = Literal[16000, 24000]
 DEFAULT_SAMPLE_RATE: SampleRate = 24000
 
 MAX_TTL_SECONDS = 1800
-"""The longest a session may last; a server caps what is asked to it."""
+"""The most seconds a session may last; a server reduces larger requests to it."""
 
 
 class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
 class SessionConfig(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=False
 ):
-    """What the session is to be: the ``s2s`` part of the request."""
+    """The configuration of a session: the ``s2s`` part of the request."""
 
     provider: str
     """``openai``, ``google``, ``xai``; a gateway may know more, such as ``local``."""
@@ -58,14 +58,14 @@ class MintRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 MAX_REQUEST_DEPTH: Final = 128
-"""Nesting of a request; schemas of tools have a dozen levels. The decoder recurses on the stack, and what is
-accepted must be readable again wherever it is listed, deeper in calls and in other objects."""
+"""Nesting of a request; schemas of tools have a dozen levels. The decoder recurses on the stack, and an
+accepted request must be readable again when it is listed, deeper in the stack and inside other objects."""
 
 _REQUEST: Final = msgspec.json.Decoder(MintRequest)
 
 
 class InvalidRequestError(ValueError):
-    """A body that is not a `MintRequest`; the text says what is wrong with it, and holds no value of it."""
+    """A body that is not a `MintRequest`; the text says what is wrong, and shows none of its values."""
 
 
 def decode_request(body: bytes) -> MintRequest:
@@ -80,7 +80,7 @@ def decode_request(body: bytes) -> MintRequest:
         check_depth(text, MAX_REQUEST_DEPTH)
         request = _decode_with_floats(text)
     except msgspec.ValidationError as error:
-        # msgspec names the field and the type it has, but of the value only an enum's.
+        # msgspec names the field and the type; it shows the value of an enum only.
         hint = "; it must be 16000 or 24000" if "SampleRate`" in str(error) else ""
         raise InvalidRequestError(f"the request is not valid: {error}{hint}") from None
     except (msgspec.DecodeError, UnicodeError):
@@ -112,7 +112,7 @@ def _decode_with_floats(text: str) -> MintRequest:
 
 
 def _made_whole(fields: dict[str, Any], name: str) -> bool:
-    """Make a float that is a whole number an int; return whether it was one."""
+    """Convert a float that is a whole number to int; return whether it was one."""
     value = fields.get(name)
     if not isinstance(value, float) or not value.is_integer():
         return False
@@ -121,7 +121,7 @@ def _made_whole(fields: dict[str, Any], name: str) -> bool:
 
 
 class SessionGrant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The answer: where to connect, and with what. Hand it to whoever opens the session."""
+    """The answer: where to connect, and with which token. Hand it to the program that opens the session."""
 
     session_id: str
     ws_url: str
@@ -129,7 +129,7 @@ class SessionGrant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     expires_at: str
     """ISO 8601; until then the token opens the session."""
     input_sample_rate: int = 0
-    """0 in older answers: what was asked for counts, then 24000."""
+    """0 in older answers: then the requested rate applies, or else 24000."""
     output_sample_rate: int = 0
     mode: Literal["s2s"] = "s2s"
 
@@ -141,7 +141,7 @@ class SessionGrant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What lets one session in at a provider."""
+    """The credential for one session at a provider."""
 
     kind: Literal["bearer"]
     value: str
@@ -152,7 +152,7 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class TelemetryTarget(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Where the service wants to be told how a session with a provider goes."""
+    """Where to report the progress of a session with a provider."""
 
     endpoint: str
     token: str
@@ -163,14 +163,14 @@ class TelemetryTarget(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What was set aside for a session."""
+    """The resources reserved for a session."""
 
     authorized_duration_seconds: int
     """How long it may last."""
 
 
 class ProviderParameters(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What the session is to be, as the service resolved it."""
+    """The session's configuration, as the service resolved it."""
 
     voice: str | None = None
     instructions: str | None = None
@@ -195,12 +195,12 @@ class ProviderGrant(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     expires_at: str = ""
     """ISO 8601; until then the credential opens the session."""
     attempt_id: str = ""
-    """What telemetry calls the session."""
+    """The session's id in telemetry."""
     telemetry: TelemetryTarget | None = None
     reservation: Reservation | None = None
     session: ProviderParameters | None = None
     input_sample_rate: int = 0
-    """0: what was asked for counts, then 24000."""
+    """0: the requested rate applies, or else 24000."""
     output_sample_rate: int = 0
     mode: Literal["s2s"] = "s2s"
 

@@ -1,4 +1,4 @@
-"""What waits to be sent: WebSocket messages in order, within a limit. The one outbox of a session."""
+"""The outbox of a session: WebSocket messages that wait to be sent, in order and within a limit."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Message: TypeAlias = str | bytes | CloseMessage
 
 
 class WireBytes(bytes):
-    """Bytes that leave as they are, such as a control frame: a byte level puts them among the messages."""
+    """Bytes that are sent unchanged, such as a control frame: `WebSocketCore` puts them among the
+    messages."""
 
     __slots__ = ()
 
 
 class Outbox:
-    """Messages that nobody has taken to send yet, oldest first; audio is what is binary.
+    """Messages that wait to be taken and sent, oldest first; binary messages are audio.
 
-    It counts payload bytes. Whoever queues asks `check_room` first, unless the message is short and must not
-    be lost.
+    It counts payload bytes. Call `check_room` before `put`, unless the message is short and must not be lost.
     """
 
     __slots__ = ("audio_limit", "frame_audio", "limit", "messages", "only_audio", "size")
@@ -43,10 +43,10 @@ class Outbox:
         self.limit = limit
         """The most bytes of payload to hold."""
         self.audio_limit = NO_AUDIO
-        """The same for audio, while the session takes any and it travels as it is, in binary messages;
-        otherwise `NO_AUDIO`."""
+        """The same for audio while the session sends audio as binary messages; otherwise `NO_AUDIO`."""
         self.frame_audio: Callable[[bytes], bytes] | None = None
-        """Makes what waits of a piece of audio: a byte level frames it at once. None: it waits as it is."""
+        """Makes the frame of a piece of audio, as `WebSocketCore` does before it is queued; None queues it as
+        is."""
         self.only_audio = True
         """Whether nothing but audio waits."""
         # A list: there are few at a time, and an empty deque takes 600 bytes.
@@ -60,7 +60,7 @@ class Outbox:
             raise self.full()
 
     def full(self) -> LocalProtocolError:
-        """Make the error for more than the limit."""
+        """Make the error for exceeding the limit."""
         return LocalProtocolError(
             f"the outbox would pass its limit of {self.limit} bytes; "
             "pass less at a time, or send what is queued first"
@@ -87,7 +87,7 @@ class Outbox:
         self.only_audio = False
 
     def take(self) -> Message | None:
-        """Take the oldest message; None when there is none. Not for a byte level."""
+        """Take the oldest message; None when there is none. Not for audio that is framed already."""
         if not self.messages:
             return None
         message = self.messages.pop(0)
@@ -102,18 +102,18 @@ class Outbox:
         return messages
 
     def clear(self) -> None:
-        """Forget all messages: nobody hears them."""
+        """Forget all messages: they can't reach the peer."""
         self.messages.clear()
         self.size = 0
 
     def drop_audio(self) -> None:
         """Forget the audio: an interruption has made it stale."""
         self.messages = [message for message in self.messages if type(message) is not bytes]
-        # What waits of audio may be framed, so what stays is counted.
+        # Audio may be framed, so its payload is unknown: count the messages that stay.
         self.size = sum(map(payload_size, self.messages))
 
     def drop_texts(self, unwanted: Callable[[str], bool]) -> None:
-        """Forget the texts that are unwanted."""
+        """Forget the texts for which `unwanted` returns True."""
         kept: list[Message] = []
         for message in self.messages:
             if isinstance(message, str) and unwanted(message):
@@ -126,7 +126,7 @@ class Outbox:
 def payload_size(message: Message) -> int:
     """Return the bytes of payload in a message other than audio.
 
-    A close, and a byte level's own bytes, count nothing.
+    A `CloseMessage` and `WireBytes` count nothing.
     """
     if not isinstance(message, str):
         return 0

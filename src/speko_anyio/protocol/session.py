@@ -1,7 +1,7 @@
 """The Speko session at message level: WebSocket messages to frames and commands, in both roles.
 
-For transports that already speak WebSocket (Starlette, aiohttp, a browser bridge): they carry whole
-messages, this module knows what the messages mean. Over a bare byte stream use `connection.py`.
+For transports that already speak WebSocket (Starlette, aiohttp, a browser bridge): they carry whole messages,
+and this module gives them meaning. Over a bare byte stream use `connection.py`.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from .state import Signal, State
 from .timeouts import DEFAULT_TIMEOUTS
 
 MAX_SAMPLE_RATE: Final = 192_000
-"""The highest rate a peer may announce; above it the value is a mistake (the highest of common hardware)."""
+"""The highest rate a peer may announce, that of common hardware; a higher one is a mistake."""
 
 MAX_HELD_ENDS: Final = 16
 """The most ends of answers that a server holds until the client accepts the extension, which takes one round
-trip. A client that never accepts it does not get them."""
+trip. A client that never accepts it never gets them."""
 
 ServerFrame: TypeAlias = (
     Audio | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | ErrorFrame | Close
@@ -58,7 +58,7 @@ _TOOL_CALL: Final = codec.encode(ToolCall()).partition(",")[0]
 
 
 class ClientDialect(Dialect[Frame], abc.ABC):
-    """The verbs that a client has in every dialect, whatever its peer speaks."""
+    """The verbs of a client, the same in every dialect."""
 
     input_sample_rate: int
     """Samples a second of the client's audio."""
@@ -110,7 +110,7 @@ class ClientDialect(Dialect[Frame], abc.ABC):
 
 
 class _Answer:
-    """The state of the current answer, to derive its end if the service does not send it."""
+    """The state of the current answer, from which its end is derived if the service sends none."""
 
     __slots__ = ("begun", "cut", "uses")
 
@@ -118,13 +118,14 @@ class _Answer:
         self.begun = False
         """Whether audio came since the last derived end."""
         self.cut = False
-        """Whether an interruption gave that end, so that a `Usage` may still follow for the same answer."""
+        """Whether that end was derived from an interruption: a `Usage` for the same answer may still
+        follow."""
         self.uses: tuple[str, ...] = ()
         """The accepted extensions. With ``usage``, no ends are derived."""
 
 
 class _Offer:
-    """The extensions that a server offers, and what the client made of them."""
+    """The extensions that a server offers, and those that the client accepted."""
 
     __slots__ = ("held", "names", "taken")
 
@@ -141,7 +142,7 @@ class _Offer:
 
 
 class _SpekoSession(Dialect[EventT]):
-    """What the two roles share: PCM16 in both directions, the book of calls, malformed text."""
+    """What the two roles share: PCM16 in both directions, open calls, malformed text."""
 
     def __init__(
         self,
@@ -211,7 +212,7 @@ class _SpekoSession(Dialect[EventT]):
 
     @abc.abstractmethod
     def _audio(self, pcm: bytes) -> EventT:
-        """Make the event that whole samples are."""
+        """Make the event for whole samples."""
 
     def send_audio(self, pcm: Buffer) -> None:
         if type(pcm) is not bytes:
@@ -233,7 +234,7 @@ class _SpekoSession(Dialect[EventT]):
         return self.outbox.full()
 
     def _take_audio(self) -> None:
-        """Let audio into the outbox from now on, as long as the session is open."""
+        """Accept audio in the outbox from now on, as long as the session is open."""
         self.outbox.audio_limit = self.outbox.limit
 
     def _move(self, signal: Signal) -> None:
@@ -247,7 +248,7 @@ class _SpekoSession(Dialect[EventT]):
         self._queue_text(self._encode(message))
 
     def _queue_short(self, text: str) -> None:
-        """Queue a text that is legal now.
+        """Queue a text that may be sent now.
 
         It is exempt from the outbox's limit since it is short and must not be lost.
         """
@@ -262,10 +263,11 @@ class _SpekoSession(Dialect[EventT]):
 
 
 class ClientProtocol(_SpekoSession[Frame], ClientDialect):
-    """The client's side of a session over WebSocket messages that something else carries.
+    """The client's side of a session over a transport that carries WebSocket messages.
 
-    `input_sample_rate` and `output_sample_rate` are those of the mint's answer; a `Ready` that says
-    otherwise wins. `ttl` in seconds, when known, gives an `Expiring` event `warn_before` seconds ahead.
+    `input_sample_rate` and `output_sample_rate` are those of the mint's answer; a `Ready` with other rates
+    takes precedence. If `ttl` (seconds) is known, an `Expiring` event comes `warn_before` seconds before the
+    end.
 
     On `Ready`, the extensions that it offers and this version knows are accepted at once: a message that says
     so is queued (see `extensions.py`). Without an offer, nothing is queued.
@@ -277,7 +279,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         self._answer = _Answer()
         self.fast_path.make_audio = Audio
         self.fast_path.sample_rate = self.output_sample_rate
-        # To derive the ends of answers, this level must see the first audio of each.
+        # Send the first audio of each answer here: the ends of answers are derived from it.
         self.fast_path.want_next()
         if self.state is _OPEN:
             self._take_audio()
@@ -323,7 +325,8 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
                 self._call_received(call, text)
             case Interruption() as interruption:
                 self._calls.abandon_open()
-                # What follows is another response: half a sample of the cut one must not shift it.
+                # What follows is another response: half a sample of the one that was cut off must not shift
+                # it.
                 self.fast_path.odd = b""
                 self.events.append(interruption)
                 if self._derives_ends and self._answer.begun:
@@ -345,7 +348,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
 
     def _usage_received(self) -> None:
         if self._answer.cut and not self._answer.begun:
-            self._answer.cut = False  # for the answer that was cut off, whose end was reported
+            self._answer.cut = False  # belongs to the answer that was cut off, whose end was reported already
         else:
             self._answer_ended("done")
 
@@ -359,7 +362,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         input_rate = ready.input_sample_rate or self.input_sample_rate
         output_rate = ready.output_sample_rate or self.output_sample_rate
         if not (0 < input_rate <= MAX_SAMPLE_RATE and 0 < output_rate <= MAX_SAMPLE_RATE):
-            # The rates themselves are not shown: a peer can write thousands of digits.
+            # Don't show the rates: a peer can write thousands of digits.
             raise codec.MalformedMessage(f"its sample rates are not between 1 and {MAX_SAMPLE_RATE}")
         self.input_sample_rate = input_rate
         self.output_sample_rate = self.fast_path.sample_rate = output_rate
@@ -372,7 +375,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
 
     def _call_received(self, call: ToolCall, text: str) -> None:
         if call.call_id in self._calls.open:
-            # A repeat of a call that is being answered: visible, but nothing to answer twice.
+            # A repeat of a call that is being answered: report it, but don't let it be answered twice.
             self.events.append(Unknown("tool_call", text))
         elif self._calls.full:
             self.violated(
@@ -386,10 +389,11 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
 
 
 class ServerProtocol(_SpekoSession[Command]):
-    """The server's side of a session over WebSocket messages that something else carries.
+    """The server's side of a session over a transport that carries WebSocket messages.
 
-    Say `send_ready` before anything else but an error. `ttl` in seconds, when given, ends the session
-    with code 1000 and reason ``session_expired``, after an `Expiring` event `warn_before` seconds ahead.
+    Call `send_ready` before any other verb except `send_error`. `ttl` in seconds, when given, ends the
+    session with code 1000 and reason ``session_expired``, after an `Expiring` event `warn_before` seconds
+    ahead.
 
     `extensions` are the names of the extensions to offer: ``usage`` or none. Raises `LocalProtocolError` for
     any other name.
@@ -429,7 +433,7 @@ class ServerProtocol(_SpekoSession[Command]):
         return AudioIn(pcm, self.fast_path.sample_rate)
 
     def send(self, frame: ServerFrame) -> None:
-        """Queue any frame, by the verb that is for it: raises as that does.
+        """Queue any frame by the verb for it, and raise as that does.
 
         `Audio` must be at `output_sample_rate`; a `Close` is `close` with its code and reason.
         """
@@ -480,7 +484,7 @@ class ServerProtocol(_SpekoSession[Command]):
         require_text(call_id=call_id, name=name, arguments=arguments)
         self._check_ready()
         if call_id in self._calls:
-            # Also when an interruption made it moot: its result may be under way, and would answer this one.
+            # Also if an interruption abandoned it: its result may be under way, and would answer this one.
             raise LocalProtocolError(f"tool call {call_id!r} has no result yet; give each call its own id")
         if self._calls.full:
             raise LocalProtocolError(
@@ -504,7 +508,7 @@ class ServerProtocol(_SpekoSession[Command]):
         self._calls.abandon_open()
 
     def withdraw_calls(self) -> None:
-        """Take back the tool calls that nobody has taken to send, for an interruption that follows."""
+        """Take back the tool calls that were not sent yet, before an interruption."""
         self.outbox.drop_texts(_is_tool_call)
 
     def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
@@ -530,7 +534,7 @@ class ServerProtocol(_SpekoSession[Command]):
     def send_error(self, code: str, message: str) -> None:
         """Queue a failure that the session survives, or the reason for the close that follows.
 
-        The one verb that may come before `send_ready`: what fails may be the getting ready.
+        The only verb that may precede `send_ready`, since the failure may come before the session is ready.
         """
         require_text(code=code, message=message)
         self._queue_message(ErrorFrame(code, message))
@@ -556,10 +560,10 @@ class ServerProtocol(_SpekoSession[Command]):
                     self._calls.answer(call_id)
                     self.events.append(result)
                 else:
-                    # Late, repeated or made up: no call of ours, so nobody may take it for an answer.
+                    # Late, repeated or made up: it answers no open call, so report it as unknown.
                     self.events.append(Unknown("tool_result", text))
             case Commit() | Clear() | EndTurn() as boundary:
-                # The next turn starts on a whole sample, whatever this one ended on.
+                # The next turn starts on a whole sample even if this one ended in the middle of one.
                 self.fast_path.odd = b""
                 self.events.append(boundary)
             case codec.UseExtensions(use=use):
@@ -585,7 +589,7 @@ def _is_tool_call(text: str) -> bool:
 
 
 def _not_ready() -> LocalProtocolError:
-    return LocalProtocolError("ready was not sent; a session begins with send_ready()")
+    return LocalProtocolError("ready was not sent yet; call send_ready() first")
 
 
 def require_text(**values: object) -> None:

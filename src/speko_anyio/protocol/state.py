@@ -1,9 +1,9 @@
-"""The session's state machine, as a table. It does not know which role we play.
+"""The session's state machine as a table, the same for both roles.
 
-Everything that decides a transition is in `TRANSITIONS`; a pair that is not there is a mistake of the
-code that asked, never of the peer. The couplings that no table of (state, signal) can hold are in
-`calls.py` (a tool result needs an open call) and in `dialect.py` (nothing follows `Close`).
-The diagram in the documentation is drawn from this table (``docs/diagrams.py``).
+`TRANSITIONS` alone decides every transition; a missing pair is a bug of the caller, never a mistake of the
+peer. The couplings that no table of (state, signal) can hold are in `calls.py` (a tool result needs an open
+call) and in `dialect.py` (nothing follows `Close`). The diagram in the documentation is drawn from this table
+(``docs/diagrams.py``).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class State(enum.Enum):
     """Where a session is in its life."""
 
     CONNECTING = "connecting"
-    """The WebSocket handshake is under way; nothing can be said yet."""
+    """The WebSocket handshake is under way; nothing can be sent yet."""
     OPEN = "open"
     """Both sides talk."""
     CLOSING = "closing"
-    """One side has said goodbye: nothing more is sent, what the peer still says is delivered."""
+    """One side has said goodbye: nothing more is sent, but what the peer still sends is delivered."""
     CLOSED = "closed"
     """Over."""
 
@@ -31,16 +31,16 @@ class Signal(enum.Enum):
     OPENED = "handshake completed"
     REFUSED = "handshake refused"
     MESSAGE_SENT = "message sent"
-    """Where the table has no arc for it, nothing may be said."""
+    """In states without a transition for this, nothing may be sent."""
     MESSAGE_RECEIVED = "message received"
-    """Where the table has no arc for it, what still comes is ignored."""
+    """In states without a transition for this, messages are ignored."""
     END_RECEIVED = "end received"
     """The peer's ``{"t": "end"}``, which announces its close."""
     CLOSE_SENT = "close sent"
     CLOSE_RECEIVED = "close received"
     VIOLATED = "peer broke the protocol"
     SEND_FAILED = "sending failed"
-    """What we said did not arrive. What was received before is still delivered; nothing more is read."""
+    """Sending failed. What was received before is still delivered; nothing more is read."""
     LOST = "transport lost or timed out"
 
 
@@ -57,7 +57,7 @@ TRANSITIONS: Final[dict[tuple[State, Signal], State]] = {
     (_S.CONNECTING, _E.LOST): _S.CLOSED,
     (_S.OPEN, _E.MESSAGE_SENT): _S.OPEN,
     (_S.OPEN, _E.MESSAGE_RECEIVED): _S.OPEN,
-    # After `end` the peer hears no more: to send on would be to talk into the void.
+    # After `end` the peer ignores whatever we send.
     (_S.OPEN, _E.END_RECEIVED): _S.CLOSING,
     (_S.OPEN, _E.CLOSE_SENT): _S.CLOSING,
     # The echo of the peer's close is queued in the same step, so there is nothing left to wait for.
@@ -76,7 +76,8 @@ TRANSITIONS: Final[dict[tuple[State, Signal], State]] = {
 
 
 def transition(state: State, signal: Signal) -> State:
-    """Return the state after `signal`; AssertionError, for a bug of this library, without such an arc."""
+    """Return the state after `signal`; AssertionError, a bug of this library, if there is no such
+    transition."""
     try:
         return TRANSITIONS[state, signal]
     except KeyError:

@@ -1,4 +1,4 @@
-"""How long a session waits for what. Each default has its reason; all of them are in seconds."""
+"""The timeouts of a session, in seconds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Named deadlines for a core that owns no clock.
 
-A timer is started for a number of seconds and becomes an instant the next time somebody says what time
-it is. Until then `next` is `AT_ONCE`, which asks for exactly that. So the verbs of the core need no `now`,
-and the hot path never reads a clock.
+A timer is started for a number of seconds, which count from the next time that the caller passes. Until then
+`next` returns `AT_ONCE`, which asks for that. So the verbs of the core need no `now`, and the hot path never
+reads a clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Timers:
 
     def start(self, name: str, seconds: float) -> None:
         """Start `name`, or start it again: `seconds` count from the next known time."""
-        # The old instant must not come true: `expired` may be in the middle of its round.
+        # Forget the old instant: `expired` may be iterating.
         self._due.pop(name, None)
         self._started[name] = seconds
 
@@ -41,7 +41,7 @@ class Timers:
         self._due.clear()
 
     def next(self) -> float | None:
-        """Return the earliest instant at which `expired` has something to say; None when nothing runs."""
+        """Return the instant of the next timer; None when none runs."""
         if self._started:
             return AT_ONCE
         return min(self._due.values(), default=None)
@@ -55,8 +55,8 @@ class Timers:
     def expired(self, now: float) -> Iterator[tuple[str, float]]:
         """Yield the timers due at `now`, earliest first, each with the seconds it is late, and stop them.
 
-        Taken one at a time: a timer that is stopped on account of an earlier one does not come, and one that
-        is started waits for the next call, however short it is.
+        They are taken one at a time: a timer that an earlier one stops is not yielded, and a timer that is
+        started meanwhile waits for the next call, however short it is.
         """
         self.settle(now)
         while self._due:

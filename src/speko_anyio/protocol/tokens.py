@@ -23,13 +23,13 @@ _SHORT: Final = 8
 """A secret with fewer characters may be part of an ordinary word."""
 
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
-"""A short secret such as ``test`` or ``wrong``, which a sentence may use for itself."""
+"""A short secret that is an ordinary word, such as ``test`` or ``wrong``."""
 
 _INTRODUCTIONS: Final = ("Bearer ", "Basic ", "key ", "key: ", "token ", "token: ")
-"""What a sentence says ahead of a secret."""
+"""Words that come before a secret in a sentence."""
 
 MAX_TOKEN: Final = 4096
-"""Characters that every known client and server passes (speko-protocol, section 2)."""
+"""The most characters that every known client and server accepts (speko-protocol, section 2)."""
 
 
 def is_token(token: str) -> bool:
@@ -38,7 +38,7 @@ def is_token(token: str) -> bool:
 
 
 def check_token(token: str) -> str:
-    """`token` itself; `LocalProtocolError`, which does not show it, when no WebSocket can carry it."""
+    """Return `token`; `LocalProtocolError`, which does not show it, if no WebSocket can carry it."""
     if not is_token(token):
         raise LocalProtocolError(
             "the session token can't be a WebSocket subprotocol: it must have 1 to "
@@ -56,10 +56,10 @@ def strip_invisible(text: str) -> str:
 
 
 def find_key_fault(key: str) -> str | None:
-    """Name what was copied along with a key, as the rest of a sentence about it; None for a key alone.
+    """Return what was copied along with a key, phrased to follow its name; None if the key is clean.
 
-    Sent with it, the key is refused with a plain 401. A file for ``docker run --env-file`` is one place where
-    quotes stay in the value.
+    Otherwise the service would refuse the key with a bare 401. A file for ``docker run --env-file`` is one
+    place where quotes stay in the value.
     """
     if key[:1] in _QUOTES or key[-1:] in _QUOTES:
         return "is in quotes; remove them"
@@ -69,20 +69,20 @@ def find_key_fault(key: str) -> str | None:
 
 
 def hide(text: str, secrets: Iterable[str], replacement: str) -> str:
-    """`text` with `replacement` for each of the `secrets`.
+    """Return `text` with each of the `secrets` replaced by `replacement`.
 
     A secret of fewer than 8 characters is replaced only where it is not part of a longer word: replacing
     parts of words would garble them, and reveal the secret by what is missing. One that is an ordinary word,
     such as ``test``, is left where it stands among the words of a sentence, unless ``key``, ``token``,
     ``Bearer`` or ``Basic`` introduces it.
     """
-    # The longest first: one may be the beginning of another. One pass leaves `replacement` itself whole.
+    # The longest first: one may begin another. A single pass leaves the replacements alone.
     patterns = [_pattern(secret) for secret in sorted(filter(None, secrets), key=len, reverse=True)]
     return re.sub("|".join(patterns), lambda _: replacement, text) if patterns else text
 
 
 def _pattern(secret: str) -> str:
-    """Where a text has `secret`, as a regular expression."""
+    """Return a regular expression that finds `secret` in a text."""
     escaped = re.escape(secret)
     if len(secret) >= _SHORT:
         return escaped

@@ -17,7 +17,7 @@ _HOST: Final = re.compile(r"[0-9A-Za-z._:-]+\Z")
 
 
 class WebSocketURL(msgspec.Struct, frozen=True, gc=False):
-    """Where a WebSocket is, taken apart."""
+    """The address of a WebSocket, parsed."""
 
     secure: bool
     """Whether to speak TLS (``wss``)."""
@@ -29,16 +29,16 @@ class WebSocketURL(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def host_header(self) -> str:
-        """The value of the Host header: the port only when it is not the scheme's own."""
+        """The value of the Host header, with the port if it is not the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
 
 def parse_url(url: str) -> WebSocketURL:
-    """Take a ``ws://`` or ``wss://`` URL apart; `LocalProtocolError` when it is none."""
+    """Parse a ``ws://`` or ``wss://`` URL; `LocalProtocolError` if it is invalid."""
     try:
         if not _URL.match(url):
-            # urlsplit drops some of what is no part of a URL instead of refusing it.
+            # urlsplit silently drops some invalid characters.
             raise ValueError
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -51,7 +51,7 @@ def parse_url(url: str) -> WebSocketURL:
         if port == 0 or not _TARGET.match(target) or not _HOST.match(host):
             raise ValueError
     except (KeyError, ValueError):
-        # The URL itself is not shown: somebody may have put a secret into it.
+        # Don't show the URL: it may hold a secret.
         raise LocalProtocolError(
             "not a WebSocket URL: it must be ws:// or wss:// with a host, an ASCII path, and neither "
             "user name nor fragment; pass the mint's wsUrl unchanged"

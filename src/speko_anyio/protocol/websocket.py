@@ -1,13 +1,13 @@
-"""A WebSocket over bytes that has any message-level dialect: the fast path, and the way around it.
+"""A WebSocket over bytes, for any message-level dialect, with a fast path for ordinary messages.
 
-Nearly all traffic is whole, unfragmented binary messages of about 1 KiB. Those, and whole text messages,
-take the *fast path*: cut straight out of the received bytes, written straight into a frame. Everything
-else, every control frame, fragment and malformed header, goes frame by frame to wsproto (`engine.py`), whose
-verdict is final. wsproto never misses what the fast path took: whole messages leave no trace in its state.
-A differential test holds the two to one behaviour.
+Nearly all traffic is whole, unfragmented binary messages of about 1 KiB. These, and whole text messages, take
+the *fast path*: they are sliced out of the received bytes and framed directly. Every control frame, fragment
+and malformed header goes frame by frame to wsproto (`engine.py`), whose verdict is final. wsproto need not
+see what takes the fast path, since whole messages leave no trace in its state. A differential test checks
+that both behave alike.
 
-Measured on CPython 3.11 with 960-byte frames, see ``benchmarks/codec.py``: the code below is written for
-speed (local names, no calls on the way of an audio frame) where a comment says so, and plainly elsewhere.
+Where a comment says so, the code is written for speed (local names, no calls for a frame of audio); see
+``benchmarks/codec.py`` for the measurements.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ DialectT = TypeVar("DialectT", bound=Dialect[Any])
 
 _CLOSED: Final = State.CLOSED
 _CONNECTING: Final = State.CONNECTING
-_HEAD: Final = struct.Struct(">HH").unpack_from  # first and second byte of a frame, and a length of two bytes
+_HEAD: Final = struct.Struct(">HH").unpack_from  # the first two bytes of a frame, and a length of two bytes
 _SMALLEST_HEADER: Final = 2
-_LONG: Final = 126  # a length of two bytes follows; the length of nearly every audio frame
+_LONG: Final = 126  # means that a length of two bytes follows, as in nearly every audio frame
 _LONGEST_OF_LONG: Final = 65_535
-_PONG_COST: Final = 64  # bytes that an empty pong takes in memory, nearly
+_PONG_COST: Final = 64  # approximate bytes of memory that an empty pong takes
 
 
 class _Keepalive(NamedTuple):
@@ -60,32 +60,32 @@ class _Keepalive(NamedTuple):
 
 
 class _Partial:
-    """What is known of the frame and of the message that are not complete yet."""
+    """What is known of an incomplete frame, and of an incomplete message."""
 
     __slots__ = ("fed", "fragments", "is_text", "need", "size")
 
     def __init__(self) -> None:
         self.need = _SMALLEST_HEADER
-        """Bytes of the frame at `_position` without which parsing it gets no further."""
+        """Bytes of the frame at `_position` that the next step of parsing needs."""
         self.fed = 0
-        """Bytes of that frame that the engine has."""
+        """Bytes of that frame that the engine was given."""
         self.fragments = 0
-        """Frames of the message in pieces so far; 0 when none is."""
+        """Frames so far of a fragmented message; 0 if none is under way."""
         self.size = 0
-        """Bytes of payload in those."""
+        """Bytes of payload in those frames."""
         self.is_text = False
 
 
 class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
-    """One WebSocket at byte level, in one role, with the `dialect` that its messages are for.
+    """One WebSocket at byte level, in one role, with the `dialect` that handles its messages.
 
     Bytes go in by `receive_data`, events come out of `next_event`, bytes to write out of `data_to_send`.
-    What the dialect has beyond that, its verbs among them, is used on the dialect itself; subclasses pass
-    some of it on. Subclasses do the handshake of their role.
+    Use the dialect itself for anything else, such as its verbs; subclasses delegate some of it, and do the
+    handshake of their role.
 
     - `dialect`: fresh, in the state CONNECTING.
     - `client`: whether this is the client's side.
-    - `entropy`: where masking keys come from.
+    - `entropy`: the source of masking keys.
     - `handshake_timeout`, `ping_interval` (None: no pings), `ping_timeout`: seconds.
     """
 
@@ -102,7 +102,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         # Keep to fewer than 30 attributes in all, those of subclasses included: up to that number CPython
         # stores them inline in the instance, which saves 0.04 microseconds per frame. A test counts them.
         self.dialect: Final = dialect
-        # These are the dialect's: both levels work with them.
+        # Shared with the dialect.
         self._events = dialect.events
         self._outbox = dialect.outbox
         self._timers = dialect.timers
@@ -119,7 +119,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         self._partial = _Partial()
         self._send_failed = False
         self._control_run = 0
-        self._pongs = 0  # what those cost that wait to be taken
+        self._pongs = 0  # memory of the pongs that wait to be sent
         # Any byte is a sign of life (aioquic and TCP keepalive see it the same way).
         self._heard = False
         self._keepalive = None if ping_interval is None else _Keepalive(ping_interval, ping_timeout)
@@ -202,22 +202,22 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             and buffer[:4] == fast_path.usual_start
             and not (self._position or fast_path.odd or self._tail)
         ):
-            # The fastest path: the read is one frame of audio, of the same size as the last.
+            # The fastest path: the read is exactly one frame of audio, of the same size as the last one.
             self._buffer = b""
             self._control_run = 0
-            # In a slot, and called by way of a local name: CPython 3.11 is slower at either otherwise.
+            # Read from a slot and bound to a local first: CPython 3.11 calls it faster that way.
             make_audio = fast_path.make_audio
-            # While the path is open there is one.
+            # `make_audio` is set while the fast path is open.
             return make_audio(  # type: ignore[misc, no-any-return]
                 buffer[4:] if self._client else mask(buffer[8:], buffer[4:8]), fast_path.sample_rate
             )
         position = self._position
         if available - position > 8:
-            # The fast path: a frame of audio of the usual form, the whole of it here. One unpacking tells.
+            # The fast path: a complete frame of audio in the usual form, recognised by unpacking four bytes.
             head, size = _HEAD(buffer, position)
             start = position + fast_path.start_of_payload
             end = start + size
-            # A length below 126 had to be written in one byte: such a frame is for the engine to judge.
+            # A length below 126 should have been written in one byte: the engine judges such a frame.
             if head == fast_path.head and end <= available and size > 125 and not (size & 1 or fast_path.odd):
                 if end == available and not self._tail:
                     if not position:
@@ -238,7 +238,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
 
     @abc.abstractmethod
     def _receive_handshake(self, event: HandshakeEvent) -> None:
-        """Apply what the handshake gave, as the role has it."""
+        """Apply an event of the handshake, as this role does."""
 
     def _parse(self) -> EventT | Close | Expiring | Literal[NeedData.NEED_DATA]:
         while not self._events and self.dialect.state is not _CLOSED:
@@ -272,7 +272,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
 
     def _parse_handshake(self, available: int) -> bool:
         if self._handshake_waits():
-            # Nobody may talk before the answer; what comes all the same is kept, within the same bounds.
+            # The client may not send before our answer; keep what comes anyway, within the same bounds.
             if available <= MAX_HEAD:
                 return False
             too_much = f"it sends more than {MAX_HEAD} bytes before the answer"
@@ -286,7 +286,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         return bool(events)
 
     def _handshake_waits(self) -> bool:
-        """Whether the next step of the handshake is ours, so that bytes must wait for it."""
+        """Whether the next step of the handshake is ours, so that received bytes must wait."""
         return False
 
     def _parse_frame(self, available: int) -> bool:
@@ -319,7 +319,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         if not is_plain and not self._feed_engine(position, header_size):
             return True
         limits = self.dialect.limits
-        # Whole messages of the usual size pass without a call: text carries the audio of providers.
+        # Whole messages of the usual size skip a call: providers send their audio as text.
         is_usual = is_plain and size <= limits.max_text_size and size <= limits.max_message_size
         if not (is_usual and limits.max_fragments) and not self._fits(first, size):
             return True
@@ -353,7 +353,8 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         return True
 
     def _feed_engine(self, position: int, upto: int) -> bool:
-        """Give the engine the current frame up to there; False when it judged the frame to be broken."""
+        """Feed the engine the current frame up to `upto`; return False if the session is over because of
+        it."""
         if self._partial.fed < upto:
             data = self._buffer[position + self._partial.fed : position + upto]
             self._partial.fed = upto
@@ -362,9 +363,9 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         return self.dialect.state is not _CLOSED
 
     def _fits(self, first: int, size: int) -> bool:
-        """Tell whether the limits admit a frame of this size. A breach ends the session.
+        """Return whether the limits admit a frame of this size. A breach ends the session.
 
-        Asked when its header is here, before its payload is waited for.
+        Called as soon as the header has arrived, before its payload is buffered.
         """
         opcode = first & 0x0F
         if opcode >= 8:  # control frames: the engine holds them to 125 bytes
@@ -383,7 +384,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         return True
 
     def _count_fragment(self, first: int, size: int) -> None:
-        """Keep account of the message in pieces; the fast path is closed until it is whole."""
+        """Count the frames of a fragmented message; the fast path pauses until it is complete."""
         opcode = first & 0x0F
         if opcode >= 8 or self.dialect.state is _CLOSED:
             return
@@ -398,7 +399,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             self._partial.fragments += 1
 
     def _apply(self, received: FrameEvent) -> None:
-        """Apply one thing that the engine found."""
+        """Apply one event from the engine."""
         match received:
             case BinaryReceived(data=message) | TextReceived(text=message):
                 self._control_run = 0
@@ -427,8 +428,8 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         return False
 
     def _queue_pong(self, payload: bytes) -> None:
-        # Counted apart from what the caller queues: neither may use up the other's room. Even an empty pong
-        # costs an object.
+        # Counted apart from what the caller queues, so that neither uses up the other's room. Even an empty
+        # pong takes memory.
         self._pongs += len(payload) + _PONG_COST
         if self._pongs > self._outbox.limit:
             self.dialect.violated(close_codes.POLICY, "the peer sends pings and does not read what we send")
@@ -451,13 +452,13 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
 
     @property
     def has_output(self) -> bool:
-        """Whether there is anything to take and send: a look that takes nothing."""
+        """Whether anything waits to be sent. Takes nothing."""
         return bool(self._outbox.messages)
 
     def data_to_send(self) -> bytes:
-        """Take the bytes that have to be sent, in order; empty when there are none.
+        """Take the bytes to send, in order; empty when there are none.
 
-        Whoever takes them must write them all, or call `send_failed`. Once `state` is CLOSED and these are
+        The caller must write them all, or call `send_failed`. Once `state` is CLOSED and these are
         written, close the transport: the server at once, the client too (RFC 6455 section 7.1.1 lets it
         wait for the server; after its own close frame was answered there is nothing to wait for).
         """
@@ -488,7 +489,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
     # Time
 
     def next_deadline(self) -> float | None:
-        """Return when `handle_timeout` wants to be called. See `Dialect.next_deadline`."""
+        """Return when to call `handle_timeout`. See `Dialect.next_deadline`."""
         return self._timers.next()
 
     def handle_timeout(self, now: float) -> None:
@@ -527,7 +528,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         else:
             timeout = self._keepalive.timeout
             self.dialect.receive_lost(f"keepalive: no byte from the peer within {timeout:g} s of a ping")
-            # It may hear us still, or whoever stands between: say why it is cut off.
+            # The peer, or a proxy in between, may still hear us: say why the connection is closed.
             self._outbox.put(CloseMessage(close_codes.INTERNAL_ERROR, "keepalive timeout"))
 
     def _restart_ping(self) -> None:
@@ -548,4 +549,4 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
 
     @abc.abstractmethod
     def _handshake_timed_out(self) -> None:
-        """Give up, as the role has it."""
+        """Give up the handshake, as this role does."""
