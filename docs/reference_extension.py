@@ -1,7 +1,6 @@
 """An extension of griffe, which reads the sources for the reference.
 
-It adds constructors of Structs and signatures of functions that are assigned as static methods, spells out
-keywords that a TypedDict describes, and removes labels.
+It adds constructors of Structs, spells out keywords that a TypedDict describes, and removes labels.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ class Reference(griffe.Extension):
                 member.set_member("__init__", _constructor(member))
             elif isinstance(member, griffe.Function):
                 _spell_out_keywords(member)
-            elif isinstance(member, griffe.Attribute) and isinstance(member.parent, griffe.Class):
-                _show_as_method(member, member.parent)
         for member in members:  # last, since the constructors find the fields by their labels
             member.labels -= _NOISE
 
@@ -104,22 +101,6 @@ def _spell_out_keywords(function: griffe.Function) -> None:
                 griffe.Parameter("options", annotation=annotation, kind=griffe.ParameterKind.var_keyword)
             )
         return
-
-
-def _show_as_method(member: griffe.Attribute, owner: griffe.Class) -> None:
-    """Give ``name = staticmethod(function)`` the signature of the function."""
-    call = member.value
-    if not (isinstance(call, griffe.ExprCall) and call.function.canonical_path == "staticmethod"):
-        return
-    function = owner.modules_collection[_path(call.arguments[0])]
-    method = griffe.Function(
-        member.name,
-        parameters=function.parameters,
-        returns=function.returns,
-        docstring=member.docstring,
-        lineno=member.lineno,
-    )
-    owner.set_member(member.name, method)
 
 
 def _fields(struct: griffe.Class) -> list[griffe.Attribute]:

@@ -124,7 +124,7 @@ __all__ = [
     "tool",
 ]
 
-__getattr__, __dir__ = lazy_exports(
+lazy_exports(
     __name__,
     {
         "accounts": "Google OpenAI Provider XAI",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 
 from ._extras import install_extra
@@ -15,8 +15,8 @@ def lazy_exports(
     *,
     extra: str = "",
     requires: Collection[str] = (),
-) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return the ``__getattr__`` and ``__dir__`` (PEP 562) of a package whose names live in submodules.
+) -> None:
+    """Give `package`, whose public names live in submodules, a ``__getattr__`` and a ``__dir__`` (PEP 562).
 
     - `homes` maps each submodule, relative to the package, to the names that come from it,
       separated by spaces.
@@ -43,4 +43,5 @@ def lazy_exports(
     def names() -> list[str]:
         return sorted({*vars(module), *home_of})
 
-    return load, names
+    # Not assigned in the package itself: type checkers would take any name for one of its attributes.
+    vars(module).update(__getattr__=load, __dir__=names)

@@ -64,7 +64,7 @@ class UnsupportedTransportError(APIError):
 class APIStatusError(APIError):
     """The API answered with an error status."""
 
-    advice = "read the message and change the request"
+    advice: str = "read the message and change the request"
     """What to do about the error; part of its text."""
 
     def __init__(

@@ -22,8 +22,8 @@ from ._extras import install_extra
 
 try:
     from opentelemetry import metrics, trace
-except ImportError as error:
-    raise ImportError(f"speko_anyio.otel needs OpenTelemetry; {install_extra('otel')}") from error
+except ImportError as _error:
+    raise ImportError(f"speko_anyio.otel needs OpenTelemetry; {install_extra('otel')}") from _error
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DeviceError", "Flushed", "Microphone", "Playback", "Speaker"]
 
 
-__getattr__, __dir__ = lazy_exports(
+lazy_exports(
     __name__,
     {
         "devices": "DeviceError Microphone Speaker",

@@ -17,15 +17,15 @@ class ConversationStats:
     """Counts the user's audio and every frame; `now` is the event loop's clock in seconds."""
 
     def __init__(self) -> None:
-        self.turns = 0
+        self.turns: int = 0
         """Answers that began."""
-        self.interruptions = 0
-        self.tool_calls = 0
-        self.level = SILENCE_DBFS
+        self.interruptions: int = 0
+        self.tool_calls: int = 0
+        self.level: float = SILENCE_DBFS
         """Level of the user's last piece of audio, in dBFS."""
         self.latencies: list[float] = []
         """Seconds from the end of the user's speech to the first audio, one for each answer."""
-        self.last_received = 0.0
+        self.last_received: float = 0.0
         """Time of the last frame."""
         self._speech_ended: float | None = None
         self._answering = False

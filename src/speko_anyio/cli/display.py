@@ -18,7 +18,7 @@ class Display:
     """Lines that stay above, one status line that moves below. On a pipe only the lines that stay."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, stderr=False)
+        self.console: Console = console or Console(highlight=False, stderr=False)
         self._status = ""
         self._partial: Transcript | None = None
         self._live = Live(

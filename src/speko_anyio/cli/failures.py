@@ -39,7 +39,7 @@ class CommandError(Exception):
     def __init__(self, message: str, exit_code: int = FAILED, *, more: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-        self.lines = (message, *more)
+        self.lines: tuple[str, ...] = (message, *more)
 
 
 def exit_code_of(error: SpekoError) -> int:

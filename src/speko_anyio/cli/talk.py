@@ -72,7 +72,7 @@ class Tape:
     def __init__(self, path: Path, sample_rate: int) -> None:
         self._path = path
         self._heard = bytearray()
-        self.playback = Playback(sample_rate=sample_rate)
+        self.playback: Playback = Playback(sample_rate=sample_rate)
 
     def feed(self, frame: Frame) -> None:
         """Play a frame."""

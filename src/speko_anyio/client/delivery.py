@@ -84,13 +84,13 @@ class DeliveryBuffer:
         self._waiting = False
         self._waiter = waiter
         self._ended = False
-        self.full = False
+        self.full: bool = False
         """Whether the limit is reached. There must be some room again before this is False."""
-        self.lossy = False
+        self.lossy: bool = False
         """Whether new frames are dropped while `full`, except `Interruption` and `Close`. If not, the reading
         must stop. `Pump` decides it."""
-        self.dropped_frames = 0
-        self.dropped_bytes = 0
+        self.dropped_frames: int = 0
+        self.dropped_bytes: int = 0
         """Bytes of audio in the dropped frames."""
 
     def __len__(self) -> int:

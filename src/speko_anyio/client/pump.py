@@ -65,7 +65,7 @@ class Pump:
         on_interruption: Callable[[], None],
         make_waiter: Callable[[], Waiter] = Wakeup,
     ) -> None:
-        self.core = core
+        self.core: ClientCore = core
         self._make_waiter = make_waiter
         self._max_buffer = max_buffer
         self._on_call = on_call
@@ -75,15 +75,15 @@ class Pump:
         """Called with True when reading stops because a consumer is full, and with False when it resumes."""
         self.on_first_audio: Callable[[], None] | None = None
         """Called with the next audio, once."""
-        self.claimed = False
+        self.claimed: bool = False
         """Whether somebody has taken from the inbox; see `claim`."""
-        self.inbox = DeliveryBuffer(max_buffer, self._space_made, make_waiter())
+        self.inbox: DeliveryBuffer = DeliveryBuffer(max_buffer, self._space_made, make_waiter())
         """The buffer of `receive` and the iteration."""
         self._consumers: list[DeliveryBuffer] = [self.inbox]
-        self.bytes_received = 0
-        self.frames_received = 0
-        self.audio_bytes_received = 0
-        self.interruptions = 0
+        self.bytes_received: int = 0
+        self.frames_received: int = 0
+        self.audio_bytes_received: int = 0
+        self.interruptions: int = 0
 
     # State
 

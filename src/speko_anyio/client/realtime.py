@@ -119,8 +119,16 @@ class Realtime:
             raise UnsupportedTransportError(grant.transport, details, "only `connect` can open")
         return grant
 
-    open = staticmethod(open_session)
-    """Open the session of a grant: the same as `open_session`."""
+    @staticmethod
+    def open(
+        grant: AnyGrant,
+        *,
+        tools: Iterable[AnyTool] = (),
+        ttl_seconds: float | None = None,
+        **options: Unpack[SessionOptions],
+    ) -> AbstractAsyncContextManager[RealtimeSession, None]:
+        """Open the session of a grant: the same as `open_session`."""
+        return open_session(grant, tools=tools, ttl_seconds=ttl_seconds, **options)
 
     def connect(
         self, *, provider: str, model: str, **parameters: Unpack[ConnectParameters]

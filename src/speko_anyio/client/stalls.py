@@ -28,11 +28,11 @@ class Stall:
     def __init__(
         self, message: Callable[[], str], *, since: float, after: float, progress: Callable[[], object] | None
     ) -> None:
-        self.message = message
-        self.since = since
-        self.after = after
-        self.progress = progress
-        self.mark = None if progress is None else progress()
+        self.message: Callable[[], str] = message
+        self.since: float = since
+        self.after: float = after
+        self.progress: Callable[[], object] | None = progress
+        self.mark: object = None if progress is None else progress()
 
 
 class StallWatch:

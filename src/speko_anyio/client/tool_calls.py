@@ -60,7 +60,7 @@ class ToolCalls:
         self._stalls = stalls
         self._errors: ToolErrors = errors
         self._running: list[_Run] = []
-        self.received = 0
+        self.received: int = 0
         """Calls so far, including those that the application answers."""
 
     @property

@@ -38,12 +38,12 @@ class Origin:
         self.named = outermost
         """The object with the name and the docstring; `functools.wraps` copies both to a decorated
         function."""
-        self.bound = frozenset(bound)
+        self.bound: frozenset[str] = frozenset(bound)
         """Parameters that a partial sets by keyword; the model does not see them."""
-        self.name = str(getattr(outermost, "__name__", type(outermost).__name__))
+        self.name: str = str(getattr(outermost, "__name__", type(outermost).__name__))
         called = _called(outermost)
-        self.is_async = inspect.iscoroutinefunction(called)
-        self.hinted = _called(target)
+        self.is_async: bool = inspect.iscoroutinefunction(called)
+        self.hinted: Any = _called(target)
         """The object with the annotations."""
         self.fault: str | None = None
         """Why a call would not have one result; None if nothing says so."""
@@ -58,7 +58,7 @@ class Origin:
         if called is not outermost and "__doc__" not in getattr(outermost, "__dict__", {}):
             # An object: the docstring of its `__call__` describes the call better than that of its class.
             doc = _written(called) or (None if _is_generated(type(outermost)) else doc)
-        self.docstring = doc or ""
+        self.docstring: str = doc or ""
 
 
 def _written(call: Any) -> str | None:
@@ -82,7 +82,7 @@ class Parameter:
     def __init__(self, name: str, kind: Any, default: Any) -> None:
         self.name = name
         self._kind = kind
-        self.optional = default is not inspect.Parameter.empty
+        self.optional: bool = default is not inspect.Parameter.empty
         self._default = default
 
     def field(self) -> tuple[str, Any] | tuple[str, Any, Any]:

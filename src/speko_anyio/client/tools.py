@@ -311,7 +311,7 @@ class Toolbox:
             if spec.name in specs:
                 raise ValueError(f"two tools are called {spec.name!r}; give each its own name")
             specs[spec.name] = spec
-        self.specs = tuple(specs.values())
+        self.specs: tuple[ToolSpec, ...] = tuple(specs.values())
         """As declared to the service."""
         # A tuple: most sessions have none, and an empty set takes 200 bytes.
         self._declared_only = tuple(specs.keys() - self._functions.keys())

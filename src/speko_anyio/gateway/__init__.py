@@ -60,7 +60,7 @@ __all__ = [
 
 # Loaded on first use: a session over another transport, and the offline voice's worker processes, need
 # nothing of the extra.
-__getattr__, __dir__ = lazy_exports(
+lazy_exports(
     __name__,
     {
         "app": "Gateway",

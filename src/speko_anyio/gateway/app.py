@@ -172,7 +172,7 @@ class Gateway:
         health = Health(
             availability=self._availability, store_failure=lambda: self._housekeeper.store_failure
         )
-        self.app = Starlette(
+        self.app: Starlette = Starlette(
             routes=[
                 Route("/healthz", health.live, methods=["GET"]),
                 Route("/readyz", health.ready, methods=["GET"]),

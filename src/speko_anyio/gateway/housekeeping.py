@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .store import SessionStore
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 BEATS_PER_LEASE: Final = 3
 """Two of them may fail before a node is considered lost."""

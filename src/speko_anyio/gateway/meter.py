@@ -56,14 +56,14 @@ class Meter:
     def __init__(
         self, *, keep_transcript: bool = False, observer: Instrumentation = _NOBODY, provider: str = ""
     ) -> None:
-        self.messages_in = 0
+        self.messages_in: int = 0
         """Messages from the client. While this number stands still, the client is idle."""
-        self.audio_in = 0
+        self.audio_in: int = 0
         """Bytes of audio from the client."""
-        self.audio_out = 0
+        self.audio_out: int = 0
         """Bytes of audio that went out to the client."""
-        self.input_tokens = 0
-        self.output_tokens = 0
+        self.input_tokens: int = 0
+        self.output_tokens: int = 0
         self.asked_at: float | None = None
         """When the user's turn ended, while no audio has gone out since."""
         self.time_to_first_audio: float | None = None

@@ -34,7 +34,7 @@ from .store import Idempotency, IdempotencyError, LimitError, SessionRecord, Sto
 from .store.records import iso_time
 from .stream import FULL
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _KEY_VARIABLES: Final = {kind.name: kind.key_variable for kind in PROVIDERS}
 

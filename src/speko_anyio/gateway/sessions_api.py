@@ -20,7 +20,7 @@ from .node import Node
 from .store import SessionHistory, SessionQuery, Status, TranscriptLine
 from .store.records import iso_time
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .origins import Origins
     from .session import Handler
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 FULL: Final = "the gateway has as many sessions as it can serve; try again later"
 

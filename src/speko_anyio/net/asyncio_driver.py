@@ -127,7 +127,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._lost = False
         self._cause: Exception | None = None
         self._gone: asyncio.Event | None = None
-        self.bytes_sent = 0
+        self.bytes_sent: int = 0
 
     # Driver
 

@@ -80,7 +80,7 @@ class TaskGroup:
     __slots__ = ("_tasks", "held")
 
     def __init__(self, name: str) -> None:
-        self.held = HeldError(name)
+        self.held: HeldError = HeldError(name)
         self._tasks = anyio.create_task_group()
 
     @property

@@ -72,7 +72,7 @@ class StreamDriver:
         self._parting: anyio.CancelScope | None = None
         self._armed: float | None = None
         self._lifetime: Lifetime | None = None
-        self.bytes_sent = 0
+        self.bytes_sent: int = 0
 
     def attach(self, driven: Driven, *, close_timeout: float) -> None:
         self._driven = driven

@@ -26,7 +26,7 @@ class HeldInput:
         self._end: TurnEnd | None = None
         self._after: deque[bytes | memoryview] = deque()
         self._size = 0
-        self.dropped = 0
+        self.dropped: int = 0
         """Bytes of audio that exceeded the capacity: the oldest were dropped."""
 
     def add(self, pcm: bytes) -> None:

@@ -92,8 +92,8 @@ class ProviderDialect(ClientDialect, abc.ABC):
         """Samples a second of the audio that arrives: the provider's, see `Ready` and `Audio.sample_rate`."""
         self.notes = notes
         """Parts of the configuration that the provider can't honour, and what became of them; for a log."""
-        self.playback = HeardEstimate(output_sample_rate)
-        self.provider_session = ProviderSession()
+        self.playback: HeardEstimate = HeardEstimate(output_sample_rate)
+        self.provider_session: ProviderSession = ProviderSession()
         self.failure: ErrorFrame | None = None
         """The error that ended the session; None while it is open or if no error ended it. It is also
         delivered, like any `ErrorFrame`."""
@@ -104,7 +104,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
         """Whether this connection resumes an earlier one, with the handle that `resumption` returned."""
         self.verdict: closes.Verdict | None = None
         """What the provider's close meant; None until then, or if something else ended the session."""
-        self.cut_short = False
+        self.cut_short: bool = False
         """Whether the end of the session was in the middle of what somebody said."""
         self._accepted = False
         self._leaving = False

@@ -130,7 +130,7 @@ class XAIWords(UserWords):
 
     def __init__(self) -> None:
         super().__init__()
-        self.awaits_assistant = True
+        self.awaits_assistant: bool = True
         self._known = RecentIds(_REMEMBERED_TEXTS)
         self._current: str | None = None
         """The name of the latest text, which may still grow unless it is answered."""

@@ -26,7 +26,7 @@ __all__ = [
     "timeline_of",
 ]
 
-__getattr__, __dir__ = lazy_exports(
+lazy_exports(
     __name__,
     {
         "picture": "draw_timeline",

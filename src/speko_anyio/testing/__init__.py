@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 # Loaded on first use: pytest imports this package, for its plugin, in every project that has it installed.
-__getattr__, __dir__ = lazy_exports(
+lazy_exports(
     __name__,
     {
         "clock": "VIRTUAL_BACKENDS VirtualTimeLoop virtual_backend",

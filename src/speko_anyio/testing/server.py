@@ -58,11 +58,11 @@ class FakeServer:
         output_sample_rate: int = 24_000,
         extensions: Iterable[str] = (),
     ) -> None:
-        self.to_client = Pipe()
-        self.from_client = Pipe()
+        self.to_client: Pipe = Pipe()
+        self.from_client: Pipe = Pipe()
         self.from_client.sink = self._received
-        self.stream = MemoryStream(self.to_client, self.from_client, max_receive=max_receive)
-        self.core = ServerConnection(
+        self.stream: MemoryStream = MemoryStream(self.to_client, self.from_client, max_receive=max_receive)
+        self.core: ServerConnection = ServerConnection(
             input_sample_rate=input_sample_rate,
             output_sample_rate=output_sample_rate,
             ping_interval=None,
@@ -72,7 +72,7 @@ class FakeServer:
         self.on_command: Callable[[Command], None] | None = None
         self.greet: Callable[[], None] = self.accept
         self.answers = True
-        self.wire = bytearray()
+        self.wire: bytearray = bytearray()
 
     @property
     def closed(self) -> Close | None:

@@ -19,10 +19,10 @@ class Pipe:
     def __init__(self, capacity: int = 65_536) -> None:
         self.capacity = capacity
         self.sink: Callable[[bytes], None] | None = None
-        self.data = bytearray()
-        self.eof = False
-        self.broken = False
-        self.stalled = False
+        self.data: bytearray = bytearray()
+        self.eof: bool = False
+        self.broken: bool = False
+        self.stalled: bool = False
         self.watchers: list[Callable[[], None]] = []
         self._changed = anyio.Event()
 
@@ -71,10 +71,10 @@ class MemoryStream(ByteStream):
         self.incoming = incoming
         self.outgoing = outgoing
         self.max_receive = max_receive
-        self.closed = False
-        self.receiving = False
-        self.receives = 0
-        self.sends = 0
+        self.closed: bool = False
+        self.receiving: bool = False
+        self.receives: int = 0
+        self.sends: int = 0
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         await anyio.lowlevel.checkpoint()

@@ -36,11 +36,11 @@ class Load:
         self._now = now
         self._begin = 0.0
         self.outcomes: list[Outcome] = []
-        self.live = 0
+        self.live: int = 0
         """Number of sessions open now."""
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         """Length of the whole run."""
-        self.cpu_seconds = 0.0
+        self.cpu_seconds: float = 0.0
         """CPU seconds of this process, which makes the load."""
 
     @property

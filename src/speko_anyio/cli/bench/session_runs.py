@@ -67,12 +67,12 @@ class Outcome:
         """Time to open the session; None if it was not opened."""
         self.first_audio: list[float] = []
         """Time to first audio of each turn; of an echo, the round trip of its first message."""
-        self.when = array("d")
-        self.latency = array("d")
+        self.when: array[float] = array("d")
+        self.latency: array[float] = array("d")
         """Round trip of each message of an echo."""
-        self.lateness = array("d")
+        self.lateness: array[float] = array("d")
         """How long a player that started with the first message had to wait for each later one."""
-        self.behind = array("d")
+        self.behind: array[float] = array("d")
         """How late each message of an echo was sent: caused by the load itself, and part of the lateness."""
         self.sent = 0
         """Messages of audio that were sent."""
@@ -84,7 +84,7 @@ class Outcome:
         """Messages of an echo that came twice, too late, or with other samples than were sent."""
         self.error: str | None = None
         """Why it ended early, in one line."""
-        self.end = NOT_OPENED
+        self.end: str = NOT_OPENED
 
     def ended(self, close: Close | None) -> None:
         """Note how the session ended."""

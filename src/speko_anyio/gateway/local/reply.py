@@ -26,7 +26,7 @@ class Reply:
     def __init__(self, turn: HeardTurn | None, utterance: bytes) -> None:
         self.turn = turn
         self.utterance = utterance
-        self.stopped = False
+        self.stopped: bool = False
         self.interruption_sent = False
         self.sent_bytes = 0
         self._outputs: dict[str, str | None] = {}

@@ -21,7 +21,7 @@ class HeardTurn:
         self.closed = False
         """No more partial transcripts: the turn has ended, or was forgotten."""
         self.recognising: bytes | None = None
-        self.recognised = anyio.Event()
+        self.recognised: anyio.Event = anyio.Event()
         self.result: tuple[bytes, str] | None = None
         self.shown = ""
 

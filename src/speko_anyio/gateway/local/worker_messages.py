@@ -7,6 +7,7 @@ then one `Recognised` for each `Hear`, in order.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import msgspec
@@ -46,7 +47,7 @@ class Warm(msgspec.Struct, frozen=True, tag=True):
 Reply: TypeAlias = Recognised | Warm
 
 _encoder = msgspec.msgpack.Encoder()
-decode_request = msgspec.msgpack.Decoder(Hear).decode
+decode_request: Callable[[bytes], Hear] = msgspec.msgpack.Decoder(Hear).decode
 decode_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Recognised | Warm)
 
 

@@ -68,9 +68,9 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = _url(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = self._engine()
+        self.url: URL = _url(url)
+        self.is_sqlite: bool = self.url.get_backend_name() == "sqlite"
+        self.engine: Engine = self._engine()
         # Threads of our own, so that a database that hangs holds up nothing but what needs it. SQLite has
         # one writer at a time: more threads would only wait for each other.
         self._threads = 1 if self.is_sqlite else CONNECTIONS

@@ -27,7 +27,7 @@ class Attempts:
         """The connection to make now."""
         self.resumption: str | None = None
         """The handle that the next connection resumes with."""
-        self.count = 0
+        self.count: int = 0
         """Attempts since a connection last proved steady, that one included."""
         self.trouble: ErrorFrame | None = None
         """Why the last attempt failed."""

@@ -176,7 +176,7 @@ class Bridge:
         on_told: Callable[[ServerFrame], None] | None = None,
     ) -> None:
         self.limits = limits
-        self.stats = BridgeStats()
+        self.stats: BridgeStats = BridgeStats()
         self.goodbye: Close | None = None
         """How to close the client's session, once it has taken what waits: the deadline for its answer begins
         with that. None while the session goes on, and when the client left."""

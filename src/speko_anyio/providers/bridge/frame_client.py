@@ -16,7 +16,7 @@ class FrameClient:
     __slots__ = ("core",)
 
     def __init__(self, *, input_sample_rate: int, output_sample_rate: int) -> None:
-        self.core = ServerProtocol(
+        self.core: ServerProtocol = ServerProtocol(
             input_sample_rate=input_sample_rate, output_sample_rate=output_sample_rate, extensions=(USAGE,)
         )
         self.core.send_ready()

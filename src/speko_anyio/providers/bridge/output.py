@@ -55,7 +55,7 @@ class ClientOutput:
         self._partial: dict[Role, str] = {}
         self._secrets = tuple(secret for secret in secrets if secret)
         self._on_told = on_told or _ignore
-        self.refused = 0
+        self.refused: int = 0
         """Frames that the open session did not take, because its outbox is full."""
 
     def tell(self, frame: ServerFrame) -> None:

@@ -116,11 +116,11 @@ class Assistant:
         """Whether audio came that the listener may not have heard."""
         self._answering = False
         """Whether an answer has begun whose end was not reported yet."""
-        self.progress = Progress()
+        self.progress: Progress = Progress()
         self._rate = OUTPUT_SAMPLE_RATE
-        self.reason = ""
+        self.reason: str = ""
         """Why the turn ends early; empty if it doesn't."""
-        self.server_tools = ServerTools()
+        self.server_tools: ServerTools = ServerTools()
 
     # State
 

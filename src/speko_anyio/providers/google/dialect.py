@@ -91,10 +91,10 @@ class GoogleDialect(ProviderDialect):
             ttl=ttl,
             **session,
         )
-        self.stats = GoogleStats()
+        self.stats: GoogleStats = GoogleStats()
         self._rules = rules
         self._handle = Resumption(resumption_handle)
-        self.resuming = self._handle.handle is not None
+        self.resuming: bool = self._handle.handle is not None
         self._calls = NamedCalls(limits.max_open_calls)
         self._turn = UserTurn(rules, input_rate, self.outbox.put_all)
         timers = self._start_timer, self.timers.stop
@@ -401,7 +401,7 @@ class GoogleDialect(ProviderDialect):
                 if part.inline_data is not None:
                     audio = assistant.receive_audio(part.inline_data)
                     if audio is not None and self.state is not State.CLOSED:
-                        self.output_sample_rate = audio.sample_rate
+                        self.output_sample_rate: int = audio.sample_rate
                         self.events.append(audio)
                 if part.text:
                     assistant.receive_text(part.text)
@@ -438,7 +438,7 @@ class GoogleDialect(ProviderDialect):
             return  # too late: the failure may have been reported already
         self._accepted = True
         self.timers.stop("ready")
-        self.provider_session = ProviderSession(id=(setup and setup.session_id) or None)
+        self.provider_session: ProviderSession = ProviderSession(id=(setup and setup.session_id) or None)
         self._emit(Ready(self.input_sample_rate, self.output_sample_rate))
         self._release_held()
 

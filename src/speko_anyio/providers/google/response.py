@@ -42,32 +42,32 @@ class Progress:
     """The model's answer, as far as we know it."""
 
     def __init__(self) -> None:
-        self.phase = Phase.IDLE
-        self.awaited = False
+        self.phase: Phase = Phase.IDLE
+        self.awaited: bool = False
         """In manual mode: we ended the user's turn, and no output has come yet."""
-        self.asked = False
+        self.asked: bool = False
         """We ended the user's turn, in either mode, and no answer has begun since."""
-        self.prompted = True
+        self.prompted: bool = True
         """Words that come now begin an answer, since something has prompted one."""
-        self.prompted_by_time = False
+        self.prompted_by_time: bool = False
         """Only time prompted it: the words would be unusually late, which is not impossible."""
-        self.began_by_time = False
+        self.began_by_time: bool = False
         """Only time had prompted the answer when its first output came."""
-        self.begun = False
+        self.begun: bool = False
         """Something has come since the last turn of the model."""
-        self.confirmed = False
+        self.confirmed: bool = False
         """More than words of the answer has come."""
-        self.generated = False
+        self.generated: bool = False
         """All of the turn has come: audio that follows is of another."""
-        self.cut = False
+        self.cut: bool = False
         """The provider said that the user cut in, or gave up its calls, and the turn is not over yet."""
-        self.muted_by_provider = False
+        self.muted_by_provider: bool = False
         """The model is muted because the provider reported that the user cut in."""
-        self.resumed = False
+        self.resumed: bool = False
         """The user spoke after that: the model's next output answers them."""
-        self.dropped = False
+        self.dropped: bool = False
         """Something was dropped since the model was muted."""
-        self.heard_from = False
+        self.heard_from: bool = False
         """Output of the answer has come since this was last checked."""
         self._reports = False
         """The model reports the interaction's status, by which alone it is idle."""

@@ -16,7 +16,7 @@ class Resumption:
     def __init__(self, handle: str | None) -> None:
         self.handle = handle or None
         """Handle with which a new session can resume this one, for 2 hours; None if there is none."""
-        self.fresh = False
+        self.fresh: bool = False
         """Whether the handle holds all that was said: not while the model answers or waits for a tool."""
         self._was_fresh = False
         """Whether the handle was fresh when the answer began, and nothing has outdated it since."""

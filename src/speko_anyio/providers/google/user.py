@@ -31,9 +31,9 @@ class UserTurn:
         self._message_size = _MESSAGE_MS * sample_rate // 1000 * 2
         self._queue = queue
         self._open = False
-        self.messages = 0
+        self.messages: int = 0
         """Messages of audio in the turn."""
-        self.lost = 0
+        self.lost: int = 0
         """Bytes of held audio that found no room."""
 
     @property

@@ -26,12 +26,12 @@ class Assistant:
         self.playback = playback
         self.sample_rate = sample_rate
         """Samples a second of the assistant's audio, PCM16 mono."""
-        self.words = Transcripts("assistant")
-        self.seen = False
+        self.words: Transcripts = Transcripts("assistant")
+        self.seen: bool = False
         """Whether any event of the response came, so that its end has to be reported."""
-        self.spoke = False
+        self.spoke: bool = False
         """Whether it had output."""
-        self.announced = False
+        self.announced: bool = False
         """Whether its beginning was reported, rather than inferred from its output."""
         self.corrected: deque[str] = deque(maxlen=_CORRECTED)
         """The items that `corrections` changed."""

@@ -127,7 +127,7 @@ class RealtimeDialect(ProviderDialect):
             **options,
         )
         timers = self._start_timer, self.timers.stop
-        self.stats = RealtimeStats()
+        self.stats: RealtimeStats = RealtimeStats()
         self._flavor = flavor
         self._service = flavor.service
         self._resumable = resumable
@@ -462,7 +462,7 @@ class RealtimeDialect(ProviderDialect):
             self._fail(frame, code)
 
     def _note_session(self, session: wire.Session) -> None:
-        self.provider_session = ProviderSession(
+        self.provider_session: ProviderSession = ProviderSession(
             session.id or self.provider_session.id,
             session.model or self.provider_session.model,
             session.expires_at or self.provider_session.expires_at,
@@ -475,7 +475,7 @@ class RealtimeDialect(ProviderDialect):
 
     def _accept(self, session: wire.Session) -> None:
         self._note_session(session)
-        self.input_sample_rate = _rate(session.audio, "input") or self.input_sample_rate
+        self.input_sample_rate: int = _rate(session.audio, "input") or self.input_sample_rate
         self._user.sample_rate = self.input_sample_rate
         output_rate = _rate(session.audio, "output") or self.output_sample_rate
         if output_rate != self.output_sample_rate:

@@ -129,7 +129,7 @@ class EventIds:
     def __init__(self, *, on_wire: bool) -> None:
         self._on_wire = on_wire
         self._kinds: dict[str, type[ClientEvent]] = {}
-        self.count = 0
+        self.count: int = 0
         """Messages numbered so far."""
 
     def make(self, kind: type[ClientEvent], **fields: Any) -> ClientEvent:

@@ -67,14 +67,14 @@ class ResponseGate:
         self._stop_timer = stop_timer
         self._auto = auto
         self._metadata_key = metadata_key
-        self.phase = Phase.IDLE
+        self.phase: Phase = Phase.IDLE
         self.response_id: str | None = None
         """Of the active or cancelling response; None if there is none or its id is unknown."""
         self.open_request: str | None = None
         """Event id of our request that was neither granted nor refused, as far as we can tell."""
         self.deferred: Reason | None = None
         """Why another response is to be requested as soon as that is allowed."""
-        self.unwanted = False
+        self.unwanted: bool = False
         """The response that was requested is no longer wanted: cancel it when it begins."""
         self._newest_request: tuple[str, Reason] | None = None
         self._echoes_metadata = False

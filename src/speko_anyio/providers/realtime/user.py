@@ -128,7 +128,7 @@ class User:
         self._start_timer = start_timer
         self._stop_timer = stop_timer
         self._early_commits = early_commits
-        self.speaking = False
+        self.speaking: bool = False
         """Whether the provider hears speech that is not yet an item."""
         self._uncommitted = 0
         """Bytes of audio that were sent and are not yet an item."""

@@ -113,7 +113,7 @@ class DoubleSession(abc.ABC):
         self.request = request
         self.received: list[Json] = []
         self.sent: list[Json] = []
-        self.audio = bytearray()
+        self.audio: bytearray = bytearray()
         self.closed: tuple[int, str] | None = None
         self.on_output: Callable[[], None] = lambda: None
         """Called when there is something new to take or another deadline, for a driver that waits."""

@@ -159,7 +159,7 @@ class GoogleSession(DoubleSession):
             pcm = b""
         if rate is None or not pcm:
             raise _Refused(_INVALID, "Request contains an invalid argument.")
-        self.audio += pcm
+        self.audio.extend(pcm)
         if self._is_manual and not self._window:
             return  # nobody hears it
         self._heard_ms += len(pcm) * 1000 / (int(rate[1]) * SAMPLE_BYTES)

@@ -36,7 +36,7 @@ class Ear:
     """
 
     def __init__(self, sample_rate: int, *, silence_ms: int, padding_ms: int) -> None:
-        self.speaking = False
+        self.speaking: bool = False
         self._silence_ms = silence_ms
         self._padding_ms = padding_ms
         self._window = sample_rate * WINDOW_MS // 1000 * SAMPLE_BYTES

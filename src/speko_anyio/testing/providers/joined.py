@@ -33,7 +33,7 @@ class Joined(Generic[SessionT]):
     def __init__(self, dialect: ProviderDialect, session: SessionT) -> None:
         self.dialect = dialect
         self.session = session
-        self.now = 0.0
+        self.now: float = 0.0
         self.told: list[Told] = []
         self.run(0.0)
 

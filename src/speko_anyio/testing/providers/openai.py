@@ -72,7 +72,7 @@ class OpenAISession(RealtimeDoubleSession):
         return detection
 
     def _opened(self) -> None:
-        self.config = _defaults(self._id("sess"), self.request.query("model") or "")
+        self.config: Json = _defaults(self._id("sess"), self.request.query("model") or "")
         self._listen()
         self._event("session.created", session=copy.deepcopy(self.config))
 

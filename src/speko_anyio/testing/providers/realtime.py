@@ -149,7 +149,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         except (KeyError, TypeError, binascii.Error):
             self._refuse(message, "invalid_value", "Invalid 'audio'. Expected base64-encoded audio bytes.")
             return
-        self.audio += pcm
+        self.audio.extend(pcm)
         self._buffered += len(pcm)
         for turn in self._ear.hear(pcm) if self._ear is not None else ():
             if turn.started:

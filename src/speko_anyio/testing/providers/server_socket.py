@@ -37,7 +37,7 @@ class ServerSocket:
 
     def __init__(self) -> None:
         self.closed: tuple[int, str] | None = None
-        self.over = False
+        self.over: bool = False
         self._ws = WSConnection(ConnectionType.SERVER)
         self._pieces: list[str] | list[bytes] = []
         self._replies: list[bytes] = []

@@ -46,7 +46,7 @@ class XAISession(RealtimeDoubleSession):
 
     def _opened(self) -> None:
         pcm = {"type": "audio/pcm", "rate": 24_000}
-        self.config = {
+        self.config: Json = {
             "object": "realtime.session",
             "id": self._id("session"),
             "model": self.request.query("model") or "grok-voice-latest",
