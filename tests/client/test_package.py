@@ -126,4 +126,4 @@ def test_type_checkers_see_what_is_exported() -> None:
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
-        speko_anyio.nope  # noqa: B018
+        speko_anyio.nope  # type: ignore[attr-defined]  # noqa: B018

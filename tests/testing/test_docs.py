@@ -54,4 +54,4 @@ def test_every_public_name_is_there() -> None:
     assert sorted(testing.__all__) == sorted(set(testing.__all__))
     assert set(testing.__all__) <= set(dir(testing))
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
-        testing.nope  # noqa: B018
+        testing.nope  # type: ignore[attr-defined]  # noqa: B018

@@ -119,8 +119,8 @@ class Realtime:
             raise UnsupportedTransportError(grant.transport, details, "only `connect` can open")
         return grant
 
-    @staticmethod
     def open(
+        self,
         grant: AnyGrant,
         *,
         tools: Iterable[AnyTool] = (),

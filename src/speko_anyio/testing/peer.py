@@ -81,7 +81,7 @@ class FakePeer(FakeServer):
             extensions=extensions,
         )
         self.config = config
-        self.on_command: Callable[[Command], None] = self._arrived
+        self.on_command: Callable[[Command], None] | None = self._arrived
         self.start_steps: Callable[[Iterable[Step]], None] | None = None
         """Runs steps in a task beside the script; None for a peer that is played by hand."""
         self.reactions: list[tuple[type[Command], tuple[Step, ...]]] = []
