@@ -113,7 +113,7 @@ class Microphone(_DeviceBlock):
         super().__init__(sample_rate, device)
         self.sample_rate = sample_rate
         """Samples a second of the audio that iteration returns."""
-        self.overruns = 0
+        self.overruns: int = 0
         """How often speech was lost, because it was not read in time or the computer was too slow."""
         self._size = round(sample_rate * BLOCK_SECONDS) * SAMPLE_BYTES
         self._blocks: deque[bytes] = deque()
@@ -185,7 +185,7 @@ class Speaker(_DeviceBlock):
         max_buffer: int = DEFAULT_MAX_BUFFER,
     ) -> None:
         super().__init__(sample_rate, device)
-        self.underruns = 0
+        self.underruns: int = 0
         """How often the computer was too slow for the device; silence between answers does not count."""
         self._max_buffer = max_buffer
         self._draining = False

@@ -108,16 +108,16 @@ class Dialect(abc.ABC, Generic[EventT]):
         state: State = State.OPEN,
     ) -> None:
         self.limits = limits
-        self.state = state
+        self.state: State = state
         """Where the session is in its life; only the dialect itself changes it."""
         # A list: there are few at a time, and an empty deque takes 600 bytes.
         self.events: list[EventT | Close | Expiring] = []
         """The events that `next_event` has yet to return, oldest first."""
-        self.outbox = Outbox(limits.max_outbox)
-        self.timers = Timers()
+        self.outbox: Outbox = Outbox(limits.max_outbox)
+        self.timers: Timers = Timers()
         """The deadlines of both levels. A goodbye stops all but its own; the end of the session stops them
         all."""
-        self.fast_path = FastPath()
+        self.fast_path: FastPath = FastPath()
         self._times = _Times(close_timeout, ttl, warn_before)
         self._ending = _Ending()
         if state is State.OPEN:

@@ -36,20 +36,20 @@ class FastPath:
         # Set by the dialect
         self.make_audio: Callable[[bytes, int], Any] | None = None
         """Makes the event of whole samples and their rate; None if binary messages are not audio."""
-        self.sample_rate = 0
+        self.sample_rate: int = 0
         """Samples a second of the audio that comes in."""
-        self.odd = b""
+        self.odd: bytes = b""
         """The first byte of a sample whose second byte is still to come."""
-        self.more_may_come = True
+        self.more_may_come: bool = True
         """Whether the peer may say more: False once its input, or the session, has ended."""
         # Set by `WebSocketCore`. The frames are final, binary, without extensions, have a length of two
         # bytes, and the mask bit that the peer's role requires. `head` is their first two bytes as a number.
-        self.head = _NO_FRAME
-        self.start_of_payload = 0
+        self.head: int = _NO_FRAME
+        self.start_of_payload: int = 0
         # The last read that was exactly one such frame of whole samples: its size and its first four bytes.
         # In a live conversation the next read looks the same, so two comparisons recognise it.
-        self.usual_size = _NO_FRAME
-        self.usual_start = b""
+        self.usual_size: int = _NO_FRAME
+        self.usual_start: bytes = b""
         self._head = _NO_FRAME
         self._wanted = False
         self._paused = False

@@ -47,15 +47,15 @@ class AudioShape:
     __slots__ = ("head", "length", "ones", "size", "start")
 
     def __init__(self, size: int, mask_bit: int, *, wide: bool = False) -> None:
-        self.size = size
-        self.head = header(BINARY, size, mask_bit)
+        self.size: int = size
+        self.head: bytes = header(BINARY, size, mask_bit)
         """The header, without the masking key."""
         # Without a C masker, a frame is masked as one wide integer: see `ClientWebSocket.send_audio`.
-        self.start = self.head + bytes(4)
+        self.start: bytes = self.head + bytes(4)
         """The header, with zeros where the key will be."""
-        self.length = len(self.start) + size
+        self.length: int = len(self.start) + size
         """Bytes of the whole masked frame."""
-        self.ones = ones(1 + size // 4) << 8 * len(self.head) if wide else 0
+        self.ones: int = ones(1 + size // 4) << 8 * len(self.head) if wide else 0
         """Multiplied by the key it repeats the key over the payload; 0 if a C masker is installed."""
 
 
@@ -93,8 +93,8 @@ class Framer:
         if client and mask is mask_in_python:
             self._shape_of = _wide_shape
             self._unit = 4  # a key
-        self.keys = MaskingKeys(entropy)
-        self.shape = _NO_SHAPE
+        self.keys: MaskingKeys = MaskingKeys(entropy)
+        self.shape: AudioShape = _NO_SHAPE
         """That of the last audio; the next likely has the same."""
 
     def reshape(self, size: int) -> bool:

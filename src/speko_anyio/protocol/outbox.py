@@ -40,18 +40,18 @@ class Outbox:
     __slots__ = ("audio_limit", "frame_audio", "limit", "messages", "only_audio", "size")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit: int = limit
         """The most bytes of payload to hold."""
-        self.audio_limit = NO_AUDIO
+        self.audio_limit: int = NO_AUDIO
         """The same for audio while the session sends audio as binary messages; otherwise `NO_AUDIO`."""
         self.frame_audio: Callable[[bytes], bytes] | None = None
         """Makes the frame of a piece of audio, as `WebSocketCore` does before it is queued; None queues it as
         is."""
-        self.only_audio = True
+        self.only_audio: bool = True
         """Whether nothing but audio waits."""
         # A list: there are few at a time, and an empty deque takes 600 bytes.
         self.messages: list[Message] = []
-        self.size = 0
+        self.size: int = 0
         """Bytes of payload that wait."""
 
     def check_room(self, size: int) -> None:
