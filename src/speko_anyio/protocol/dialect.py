@@ -181,8 +181,7 @@ class Dialect(abc.ABC, Generic[EventT]):
 
     @abc.abstractmethod
     def _receive_binary(self, data: bytes) -> EventT | None:
-        """Apply a binary message within the limits; return its event, or None if it queued its own or has
-        none."""
+        """Apply a binary message within the limits; return its event, or None if it queued its own."""
 
     def receive_close(self, code: int, reason: str = "", *, answer: bool = False) -> None:
         """Take the peer's WebSocket close. Does nothing after the end.

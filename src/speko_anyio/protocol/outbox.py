@@ -25,8 +25,7 @@ Message: TypeAlias = str | bytes | CloseMessage
 
 
 class WireBytes(bytes):
-    """Bytes that are sent unchanged, such as a control frame: `WebSocketCore` puts them among the
-    messages."""
+    """Bytes that are sent unchanged among the messages, such as a control frame of `WebSocketCore`."""
 
     __slots__ = ()
 

@@ -76,8 +76,7 @@ TRANSITIONS: Final[dict[tuple[State, Signal], State]] = {
 
 
 def transition(state: State, signal: Signal) -> State:
-    """Return the state after `signal`; AssertionError, a bug of this library, if there is no such
-    transition."""
+    """Return the state after `signal`; AssertionError, a bug of this library, if there is none."""
     try:
         return TRANSITIONS[state, signal]
     except KeyError:

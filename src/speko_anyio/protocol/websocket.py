@@ -353,8 +353,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         return True
 
     def _feed_engine(self, position: int, upto: int) -> bool:
-        """Feed the engine the current frame up to `upto`; return False if the session is over because of
-        it."""
+        """Feed the engine the current frame up to `upto`; return False if that ended the session."""
         if self._partial.fed < upto:
             data = self._buffer[position + self._partial.fed : position + upto]
             self._partial.fed = upto
