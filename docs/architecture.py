@@ -99,23 +99,23 @@ def circles(imported: Imports) -> list[list[str]]:
 
 # The drawing: one row for each layer, an arrow only where no longer way leads to the same part.
 
-_WIDTH, _ROW, _BOX = 980, 104, 58
+_WIDTH, _ROW, _HALF, _BOX = 980, 120, 118, 74
 _TIP: Final = (
     '<defs><marker id="tip" viewBox="0 0 8 8" markerWidth="9" markerHeight="9" refX="8" refY="4" '
     'markerUnits="userSpaceOnUse" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#3b5b92"/></marker></defs>'
 )
 _PLACES: Final = {
-    "cli": (0, 0.32),
-    "testing": (0, 0.74),
-    "gateway": (1, 0.5),
-    "accounts": (2, 0.36),
-    "recording": (2, 0.78),
-    "client": (3, 0.36),
-    "net": (4, 0.16),
-    "otel": (4, 0.5),
-    "observe": (5, 0.62),
-    "errors": (5, 0.12),
+    "cli": (0, 0.62),
+    "testing": (0, 0.87),
+    "gateway": (1, 0.37),
+    "accounts": (2, 0.37),
+    "client": (3, 0.37),
+    "otel": (3, 0.62),
+    "recording": (3, 0.87),
+    "net": (4, 0.123),
+    "errors": (5, 0.123),
     "providers": (5, 0.37),
+    "observe": (5, 0.62),
     "audio": (5, 0.87),
     "protocol": (6, 0.5),
 }
@@ -158,18 +158,19 @@ def svg(table: Mapping[str, Part]) -> str:
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
     ]
     for origin, to in sorted(reduced(pairs)):
-        (x1, y1), (x2, y2) = _middle(origin), _middle(to)
-        lines.append(f'<line class="arrow" x1="{x1}" y1="{y1 + _BOX // 2}" x2="{x2}" y2="{y2 - _BOX // 2}"/>')
+        (x1, y1), (x2, y2) = _arrow(origin, to)
+        lines.append(f'<line class="arrow" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
     for part, (owns, _, _) in table.items():
         x, y = _middle(part)
         words = _wrapped(owns.replace("`", ""), 34)
         kind = "pure" if part in ("protocol", "providers") else "part"
         lines.append(
-            f'<rect class="{kind}" x="{x - 118}" y="{y - _BOX // 2}" width="236" height="{_BOX}" rx="8"/>'
+            f'<rect class="{kind}" x="{x - _HALF}" y="{y - _BOX // 2}" '
+            f'width="{2 * _HALF}" height="{_BOX}" rx="8"/>'
         )
-        lines.append(f'<text class="name" x="{x}" y="{y - 11}">{part}</text>')
+        lines.append(f'<text class="name" x="{x}" y="{y - 17}">{part}</text>')
         lines.extend(
-            f'<text x="{x}" y="{y + 5 + 15 * row}">{escape(text)}</text>' for row, text in enumerate(words)
+            f'<text x="{x}" y="{y + 15 * row}">{escape(text)}</text>' for row, text in enumerate(words)
         )
     return "\n".join([*lines, "</svg>", ""])
 
@@ -179,15 +180,39 @@ def _middle(part: str) -> tuple[int, int]:
     return round(_WIDTH * share), row * _ROW + _BOX // 2 + 10
 
 
+def _arrow(origin: str, to: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    (x1, y1), (x2, y2) = _middle(origin), _middle(to)
+    return (x1, y1 + _BOX // 2), (x2, y2 - _BOX // 2)
+
+
+def hidden(table: Mapping[str, Part]) -> list[tuple[str, str, str]]:
+    """List the arrows that pass behind the box of a third part, whose own they would seem to be."""
+    pairs = {(part, other) for part, row in table.items() for other in row.ours}
+    found = []
+    for origin, to in sorted(reduced(pairs)):
+        (x1, y1), (x2, y2) = _arrow(origin, to)
+        for part in table.keys() - {origin, to}:
+            x, y = _middle(part)
+            # Where the arrow enters and leaves the rows of the box; no arrow leads upwards.
+            ends = (max(y1, y - _BOX // 2), min(y2, y + _BOX // 2))
+            if ends[0] < ends[1]:
+                low, high = sorted(x1 + (x2 - x1) * (end - y1) / (y2 - y1) for end in ends)
+                if low < x + _HALF and high > x - _HALF:
+                    found.append((origin, to, part))
+    return found
+
+
 def _wrapped(text: str, width: int) -> list[str]:
-    """Break `text` into two lines at most; what is too long for them ends in an ellipsis."""
+    """Break `text` into lines, of which a box has room for three."""
     lines = [""]
     for word in text.split():
         if len(lines[-1]) + len(word) + 1 > width and lines[-1]:
-            if len(lines) == 2:
-                return [lines[0], lines[1].rstrip(",:;") + " …"]
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
+    if len(lines) > 3:
+        raise ValueError(
+            f"a box of the drawing has three lines, which is too little for {text!r}; shorten it"
+        )
     return lines
 
 

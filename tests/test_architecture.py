@@ -96,6 +96,14 @@ def test_a_circle_is_found() -> None:
     assert architecture.circles(graph) == [["b", "c"]]
 
 
+def test_no_arrow_of_the_drawing_passes_behind_a_part() -> None:
+    """It would look like an arrow to or from that part."""
+    assert architecture.hidden(PARTS) == []
+    crossing = {**PARTS, "cli": PARTS["cli"]._replace(ours=("gateway", "accounts", "net", "recording"))}
+    crossing["testing"] = crossing["testing"]._replace(ours=("net",))
+    assert ("testing", "net", "client") in architecture.hidden(crossing)
+
+
 @pytest.mark.parametrize("name", architecture.generated())
 def test_what_is_generated_is_up_to_date(name: str) -> None:
     committed = (ROOT / "docs" / name).read_text(encoding="utf-8")
