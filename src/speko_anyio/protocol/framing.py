@@ -112,3 +112,7 @@ class Framer:
             return head + payload
         (key,) = self.keys.take()
         return head + key + mask(payload, key)
+
+    def frame_audio(self, pcm: bytes) -> bytes:
+        """Make a binary frame."""
+        return self.frame(BINARY, pcm)

@@ -13,7 +13,6 @@ Where a comment says so, the code is written for speed (local names, no calls fo
 from __future__ import annotations
 
 import abc
-import functools
 import os
 import struct
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
@@ -110,7 +109,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         self._client = client
         self._engine = Engine(client=client)
         self._framer = framing.Framer(client=client, entropy=entropy)
-        self._outbox.frame_audio = functools.partial(self._framer.frame, framing.BINARY)
+        self._outbox.frame_audio = self._framer.frame_audio
         # Received and not yet parsed: `_buffer` from `_position` on, then `_tail`. Audio is cut out of
         # `_buffer`, which is immutable, in one copy; `_tail` collects until a whole frame is here.
         self._buffer = b""
