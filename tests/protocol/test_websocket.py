@@ -955,7 +955,7 @@ def test_an_odd_number_of_bytes_is_not_sent(role: str, size: int) -> None:
 
 def test_a_server_that_is_not_ready_sends_no_audio() -> None:
     connection = opened("server")
-    with pytest.raises(LocalProtocolError, match=r"begins with send_ready\(\)"):
+    with pytest.raises(LocalProtocolError, match=r"ready was not sent yet; call send_ready\(\) first"):
         connection.send_audio(bytes(200))
     assert not connection.has_output
 
