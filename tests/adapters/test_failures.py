@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import Context, ContextVar
@@ -918,8 +919,8 @@ async def test_cancelled_while_minting_and_opening_nothing_is_left() -> None:
     assert server.stream.closed
 
 
-def test_the_namespace_opens_with_the_same_function() -> None:
-    assert Speko("k").realtime.open is open_session
+def test_the_namespace_opens_with_the_same_parameters() -> None:
+    assert inspect.signature(Speko("k").realtime.open) == inspect.signature(open_session)
 
 
 # What the block's surroundings give to its tasks

@@ -18,7 +18,7 @@ from speko_anyio import (
     Usage,
 )
 from speko_anyio.client.delivery import FRAME_OVERHEAD, DeliveryBuffer
-from speko_anyio.net.wakeup import Wakeup
+from speko_anyio.net.tasks import Wakeup
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from ..audio.devices import Microphone, Speaker
 from ..audio.pcm import rms_dbfs
 from ..audio.playback import Playback
 from ..client.session import RealtimeSession
-from ..net.groups import TaskGroup
+from ..net.tasks import TaskGroup
 from ..protocol import close_codes
 from ..protocol.errors import ConnectionClosed, SpekoError
 from ..protocol.frames import ErrorFrame, Frame

@@ -10,7 +10,7 @@ import msgspec
 
 from ..audio.pcm import byte_count
 from ..client.session import RealtimeSession
-from ..net.groups import TaskGroup
+from ..net.tasks import TaskGroup
 from ..protocol import close_codes
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Audio, Close, ErrorFrame, Frame, ResponseEnd, Transcript

@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from ..net.wakeup import Waiter
+from ..net.tasks import Waiter
 from ..protocol.frames import Audio, Close, ErrorFrame, Frame, Interruption, ToolCall, Transcript, Unknown
 
 DEFAULT_MAX_BUFFER: Final = 3 * 1024 * 1024

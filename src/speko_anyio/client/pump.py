@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final
 
-from ..net.wakeup import Waiter, Wakeup
+from ..net.tasks import Waiter, Wakeup
 from ..protocol import close_codes
 from ..protocol.client_core import ClientCore
 from ..protocol.dialect import NEED_DATA

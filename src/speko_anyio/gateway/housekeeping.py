@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from speko_anyio.net.groups import TaskGroup
+from speko_anyio.net.tasks import TaskGroup
 
 from .store import StoreError
 

@@ -23,9 +23,8 @@ from anyio.lowlevel import checkpoint
 from speko_anyio.errors import APIConnectionError, ConfigurationError
 from speko_anyio.net.dialing import dial
 from speko_anyio.net.event_loop import clock
-from speko_anyio.net.groups import TaskGroup
 from speko_anyio.net.lifetime import Lifetime
-from speko_anyio.net.wakeup import Wakeup
+from speko_anyio.net.tasks import TaskGroup, Wakeup
 from speko_anyio.protocol.errors import HandshakeError, SpekoError
 from speko_anyio.protocol.state import State
 from speko_anyio.protocol.tokens import hide

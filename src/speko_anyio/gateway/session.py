@@ -17,8 +17,7 @@ import msgspec
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from speko_anyio.net.event_loop import clock
-from speko_anyio.net.groups import TaskGroup
-from speko_anyio.net.wakeup import Wakeup
+from speko_anyio.net.tasks import TaskGroup, Wakeup
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.commands import AudioIn, Commit, EndTurn, ToolResult
 from speko_anyio.protocol.dialect import NEED_DATA

@@ -17,7 +17,7 @@ import anyio.to_thread
 import uvicorn
 from anyio.from_thread import start_blocking_portal
 
-from speko_anyio.net.groups import TaskGroup
+from speko_anyio.net.tasks import TaskGroup
 from speko_anyio.protocol.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVarTuple
 
 from .lifetime import Lifetime
-from .wakeup import Waiter
+from .tasks import Waiter
 
 _Args = TypeVarTuple("_Args")
 

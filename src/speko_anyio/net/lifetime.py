@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ..errors import InternalError
-from .groups import HeldError, is_exit
+from .tasks import HeldError, is_exit
 
 _Args = TypeVarTuple("_Args")
 

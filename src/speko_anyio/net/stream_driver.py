@@ -21,8 +21,8 @@ from ..protocol.errors import SpekoError
 from ..protocol.timers import AT_ONCE
 from .driver import Driven
 from .lifetime import Lifetime
+from .tasks import Wakeup
 from .transport_errors import TRANSPORT_ERRORS, describe
-from .wakeup import Wakeup
 
 _Args = TypeVarTuple("_Args")
 

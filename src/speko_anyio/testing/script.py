@@ -12,7 +12,7 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from ..net.contexts import never_swallows
-from ..net.groups import TaskGroup
+from ..net.tasks import TaskGroup
 from ..protocol.errors import ConnectionClosed
 from ..protocol.state import State
 from .peer import FakePeer, Script, Step

@@ -10,7 +10,7 @@ import anyio
 
 from ...client.api import Speko
 from ...client.session import RealtimeSession
-from ...net.groups import TaskGroup
+from ...net.tasks import TaskGroup
 from ...protocol.errors import SpekoError
 from ..failures import CommandError
 from .session_runs import Outcome, Plan, run_echo, run_turns

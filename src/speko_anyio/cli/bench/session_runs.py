@@ -11,7 +11,7 @@ import msgspec
 
 from ...audio.pcm import byte_count, duration
 from ...client.session import RealtimeSession
-from ...net.groups import TaskGroup
+from ...net.tasks import TaskGroup
 from ...protocol.errors import SpekoError
 from ...protocol.frames import Audio, Close, ErrorFrame, Frame
 from ..turn import MESSAGE_SECONDS, take_turn

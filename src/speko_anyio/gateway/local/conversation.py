@@ -12,7 +12,7 @@ import msgspec
 
 from speko_anyio.audio import pcm as pcm16
 from speko_anyio.audio.resample import Resampler
-from speko_anyio.net.groups import TaskGroup
+from speko_anyio.net.tasks import TaskGroup
 from speko_anyio.protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
 from speko_anyio.protocol.errors import ConnectionClosed
 

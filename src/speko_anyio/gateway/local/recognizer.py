@@ -11,7 +11,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from speko_anyio._extras import install_extra
-from speko_anyio.net.groups import TaskGroup
+from speko_anyio.net.tasks import TaskGroup
 from speko_anyio.protocol.errors import SpekoError
 
 from ..health import SHUTTING_DOWN

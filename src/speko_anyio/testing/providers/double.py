@@ -13,7 +13,7 @@ from anyio.abc import ByteStream, Listener
 from anyio.streams.tls import TLSListener
 
 from ...net.contexts import never_swallows
-from ...net.groups import TaskGroup
+from ...net.tasks import TaskGroup
 from .double_session import DEATH, DoubleSession, Refusal, Replies, Request
 from .script import COMMON, CallTools, Fail, Pace, RateLimit, Reply, RunTool, Say, Silent, steps
 from .server_socket import ServerSocket

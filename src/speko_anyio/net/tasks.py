@@ -1,7 +1,7 @@
-"""Errors leave task groups as they are: no ExceptionGroup of ours reaches anybody.
+"""Tasks: groups whose errors come out as they are, and calls that wake a waiting task.
 
 anyio wraps whatever a task of a group, or the block around it, raises. So the error is held inside the group,
-and raised once the group has ended.
+and raised once the group has ended: no ExceptionGroup of ours reaches anybody.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Final, Self, TypeVarTuple
+from typing import Any, Final, Protocol, Self, TypeVarTuple
 
 import anyio
 from anyio.abc import TaskStatus
@@ -159,3 +159,40 @@ class _Started:
 def is_exit(error: BaseException | None) -> bool:
     """Whether `error` ends the program, or the task: nobody waits for a goodbye then."""
     return error is not None and not isinstance(error, Exception)
+
+
+class Waiter(Protocol):
+    """Lets one task wait, again and again. `Wakeup` is one for any event loop."""
+
+    def wait(self) -> Awaitable[object]:
+        """Return what the task has to await."""
+        ...
+
+    def ring(self) -> None:
+        """Wake the task. The task must have waited before; ignored when it no longer waits."""
+
+
+class Wakeup:
+    """A `Waiter` for any event loop, and for any number of tasks.
+
+    Wait in a loop that checks its condition first: a call while nobody waits is lost. Cheaper than
+    `anyio.Condition`, since ringing needs neither a lock nor an ``await``.
+    """
+
+    __slots__ = ("awaited",)
+
+    def __init__(self) -> None:
+        self.awaited: anyio.Event | None = None
+        """None when no task waits, and a call can be saved."""
+
+    def ring(self) -> None:
+        """Wake the tasks in `wait`."""
+        if self.awaited is not None:
+            self.awaited.set()
+            self.awaited = None
+
+    def wait(self) -> Awaitable[None]:
+        """Sleep until the next `ring`."""
+        if self.awaited is None:
+            self.awaited = anyio.Event()
+        return self.awaited.wait()
