@@ -85,6 +85,7 @@ async def test_a_session_leaves_its_numbers() -> None:
     ended = {"provider": "echo", "code": "1000", "closed_by": "remote"}
     assert value(after, "speko_sessions_ended_total", **ended) == 1
     assert value(after, "speko_session_seconds_count", provider="echo") == 1
+    assert 0 <= value(after, "speko_session_seconds_sum", provider="echo") < 60
     assert value(after, "speko_audio_seconds_total", provider="echo", direction="in") == 0.5
     assert value(after, "speko_audio_seconds_total", provider="echo", direction="out") == 1.0
     assert value(after, "speko_audio_tokens_total", provider="echo", direction="in") == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -31,6 +31,7 @@ class Message(msgspec.Struct, frozen=True):
     count: Count | None = None
     time: float | None = None
     flag: bool | None = None
+    share: Annotated[int, msgspec.Meta(ge=0, le=1)] | None = None
     code: str | int | None = None
     audio: bytes = b""
     inner: Inner = Inner()
@@ -62,7 +63,9 @@ def read(**fields: Any) -> tuple[Message, tuple[str, ...]]:
         ("arguments", [], "[]"),
         ("time", "12.5", 12.5),
         ("flag", "true", True),
+        ("flag", 1, True),
         ("flag", 0, False),
+        ("share", "1", 1),
         ("code", 2.0, "2.0"),
         ("inner", {"tokens": 1.0}, Inner(tokens=1)),
         ("several", [{"name": "a"}, 7, None, {"name": "b"}], (Inner("a"), Inner("b"))),
