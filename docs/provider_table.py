@@ -27,6 +27,7 @@ from speko_anyio.providers.xai import XAIDialect, XAIOptions, XAIVad, xai_endpoi
 from speko_anyio.testing.providers import (
     CallTools,
     Die,
+    Emitted,
     Expire,
     Fail,
     GoAway,
@@ -39,7 +40,6 @@ from speko_anyio.testing.providers import (
     RunTool,
     Say,
     Send,
-    Told,
     XAIDouble,
     tone,
 )
@@ -260,7 +260,7 @@ class Talk(Joined[Any]):
         config = SessionConfig(provider=mode.provider, model=provider.model, tools=PARAMETERS["tools"])
         dialect = provider.dialect(config, options=provider.options(turns=mode.turns))
         double = provider.double(replies, pace=Pace(speed=speed))
-        self.by_command: list[tuple[str, Told]] = []
+        self.by_command: list[tuple[str, Emitted]] = []
         super().__init__(dialect, double.open(Request.to(provider.endpoint(config))))
 
     def speak(self, *, pause: bool = False) -> None:
@@ -277,10 +277,10 @@ class Talk(Joined[Any]):
 
     def command(self, name: str, act: Callable[[], None]) -> list[Json]:
         """Return the messages that it causes."""
-        said, told = len(self.session.received), len(self.told)
+        said, told = len(self.session.received), len(self.emitted)
         act()
         self.run(0.0)
-        self.by_command += [(name, one) for one in self.told[told:] if one.cause is None]
+        self.by_command += [(name, one) for one in self.emitted[told:] if one.cause is None]
         received: list[Json] = self.session.received[said:]
         return received
 
@@ -422,11 +422,13 @@ def causes(name: str) -> dict[str, list[str]]:
     """Return the messages that produce each kind of frame."""
     found: dict[str, list[str]] = {frame: [] for frame in FRAMES}
     for talk in conversations(name):
-        own = {id(told.frame): f"the command `{command}`" for command, told in talk.by_command}
-        for told in talk.told:
-            of_itself = OVER if isinstance(told.frame, Close) else "a timer"
-            cause = kind(told.cause) if told.cause is not None else own.get(id(told.frame), of_itself)
-            places = found[label(told.frame)]
+        own = {id(one.frame): f"the command `{command}`" for command, one in talk.by_command}
+        for emitted in talk.emitted:
+            of_itself = OVER if isinstance(emitted.frame, Close) else "a timer"
+            cause = (
+                kind(emitted.cause) if emitted.cause is not None else own.get(id(emitted.frame), of_itself)
+            )
+            places = found[label(emitted.frame)]
             if cause not in places:
                 places.append(cause)
     return found

@@ -8,7 +8,7 @@
 
 Names follow OpenTelemetry's conventions for generative AI where those have one, and begin with ``speko.``
 where they don't. No audio, no text and no exception's message is recorded: `docs/observability.md` lists
-all that is.
+everything that is.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ from .protocol.frames import (
 _SCOPE: Final = "speko_anyio"
 
 _PROVIDERS: Final = {"openai": "openai", "google": "gcp.gemini", "xai": "x_ai"}
-"""The conventions' names of the providers; any other goes by the name that the service gave it."""
+"""The conventions' names of the providers; any other provider keeps the service's name."""
 
 _GOOD_ENDS: Final = (close_codes.NORMAL, close_codes.GOING_AWAY, close_codes.NO_STATUS)
 
 _FLUSH_AFTER: Final = 100
-"""Frames that are counted here before the counters are told: those cost far more than a frame does."""
+"""Frames to count here before the counters are updated, since an update costs far more than a frame."""
 
 _LATENCIES: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
-"""Seconds: finest about 0.3, which separates a quick answer from one that users notice."""
+"""Seconds. Finest around 0.3, where users begin to notice a delay."""
 
 _DURATIONS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Seconds, as the conventions recommend for durations."""
@@ -64,7 +64,7 @@ _SESSION_DURATIONS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 12
 """Seconds, up to the longest that a session may last."""
 
 _TOKENS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
-"""As the conventions recommend."""
+"""Bounds that the conventions recommend."""
 
 _Attributes = dict[str, AttributeValue]
 
@@ -128,22 +128,22 @@ class _Instruments:
 
 
 class _Turn:
-    """From the end of what the user said to the end of what the model answers."""
+    """A turn, from the end of the user's speech to the end of the answer."""
 
     def __init__(self, span: Span, began: int, *, timed: bool) -> None:
         self.span = span
         self.began = began
         self.last = began
-        """When something was last heard of the answer."""
+        """When the last part of the answer came."""
         self.timed = timed
-        """Whether the time to first audio is still to be taken."""
+        """Whether the time to first audio has yet to be measured."""
         self.answered = False
-        """Whether the answer is through: what the model says next is of another turn."""
+        """Whether the answer is complete: further output belongs to another turn."""
         self.tokens: Counter[str] = Counter()
 
 
 class _SessionTelemetry(SessionObserver):
-    """One session: its span, within it one span at a time for a turn, and those of the tool calls."""
+    """The telemetry of one session: its span, and within it the spans of turns and tool calls."""
 
     def __init__(
         self,
@@ -154,7 +154,8 @@ class _SessionTelemetry(SessionObserver):
     ) -> None:
         self._tracer = tracer
         self._instruments = instruments
-        # Spans want the time of day; one look at it, lest a clock that is set makes a duration negative.
+        # Spans need the time of day. Read it once: if the clock were set meanwhile, a duration could be
+        # negative.
         self._clock = clock
         self._offset = time.time_ns() - clock()
         self._model = info.model or ""
@@ -248,7 +249,7 @@ class _SessionTelemetry(SessionObserver):
     def _failure(self, error: BaseException | None) -> str | None:
         if isinstance(error, Exception):
             return type(error).__qualname__
-        # Whoever is cancelled has not failed; nor has a session whose end is as agreed.
+        # A cancelled session has not failed, and neither has one that ended as agreed.
         if self._close is None or self._close.code in _GOOD_ENDS or error is not None:
             return None
         return str(self._close.code)
@@ -265,7 +266,7 @@ class _SessionTelemetry(SessionObserver):
 
     def _response(self, *, audio: bool = False) -> None:
         if self._turn is None or self._turn.answered:
-            # The server has found the end of the user's speech itself: when, it does not say.
+            # The server detected the end of the user's speech and does not say when that was.
             self._begin_turn("server")
         turn = self._turn
         assert turn is not None

@@ -193,7 +193,7 @@ async def test_an_observer_that_fails_is_told_no_more_and_the_session_goes_on(
         assert await session.receive() == Audio(b"\x01\x02", 24_000)
     assert broken.calls == 1
     (record,) = caplog.records
-    assert record.getMessage() == "session s1: an observer failed and is told no more"
+    assert record.getMessage() == "session s1: an observer failed and was dropped"
     assert record.exc_info is not None
 
 
@@ -221,7 +221,7 @@ async def test_several_observers_are_told_the_same_and_one_that_fails_takes_none
     assert first.books[0].notes[-1] == ("ended", None)
     assert Commit() in first.books[0].notes
     assert [record.getMessage() for record in caplog.records] == [
-        "session s1: an observer failed and is told no more"
+        "session s1: an observer failed and was dropped"
     ]
 
 

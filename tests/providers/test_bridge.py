@@ -402,7 +402,7 @@ def test_what_the_bridge_says_is_in_the_outbox_of_the_client_s_session() -> None
     server.send_ready()
     server.messages_to_send()
     told: list[ServerFrame] = []
-    talk = openai(client=server, on_told=told.append)
+    talk = openai(client=server, on_emitted=told.append)
     talk.tell(created("r1"), speech("r1", "a1", 20), words("r1", "a1", "Hello"))
     said = '{"t":"transcript","role":"assistant","text":"Hello","final":false}'
     audio_of_it, text = server.messages_to_send()
@@ -417,7 +417,7 @@ def test_a_session_that_is_over_is_told_nothing() -> None:
     server = ServerProtocol()
     server.send_ready()
     told: list[ServerFrame] = []
-    talk = openai(client=server, on_told=told.append)
+    talk = openai(client=server, on_emitted=told.append)
     server.close(1012, "restarting")
     server.messages_to_send()
     talk.tell(created("r1"), speech("r1", "a1", 20), words("r1", "a1", "Hello"))

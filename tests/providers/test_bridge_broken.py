@@ -80,22 +80,22 @@ def held_audio_is_lost(patch: pytest.MonkeyPatch) -> None:
 
 
 def audio_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    tell = ClientOutput.tell_speech
+    tell = ClientOutput.emit_audio
 
     def drop(output: ClientOutput, pcm: bytes, source_rate: int | None = None) -> None:
         if len(waiting(output._client)) < 2:
             tell(output, pcm, source_rate)
 
-    patch.setattr(ClientOutput, "tell_speech", drop)
+    patch.setattr(ClientOutput, "emit_audio", drop)
 
 
 def the_wrong_rate_is_said(patch: pytest.MonkeyPatch) -> None:
-    tell = ClientOutput.tell_speech
+    tell = ClientOutput.emit_audio
 
     def unconverted(output: ClientOutput, pcm: bytes, source_rate: int | None = None) -> None:
         tell(output, pcm)
 
-    patch.setattr(ClientOutput, "tell_speech", unconverted)
+    patch.setattr(ClientOutput, "emit_audio", unconverted)
 
 
 PARTS: list[Patch] = [
@@ -123,7 +123,7 @@ class SpeaksTooEarly(Bridge):
 
 class ClosesTwice(Bridge):
     def _end(self, error: ErrorFrame | None) -> None:
-        self._output.tell(Close(1011, "provider_error", "local"))
+        self._output.emit(Close(1011, "provider_error", "local"))
         super()._end(error)
 
 
@@ -135,7 +135,7 @@ class NeverCloses(Bridge):
 class TalksOnAfterTheEnd(Bridge):
     def _leave(self) -> None:
         super()._leave()
-        self._output.tell(Transcript("assistant", "And another thing", True))
+        self._output.emit(Transcript("assistant", "And another thing", True))
 
 
 class ForgetsTheProvider(Bridge):
@@ -155,7 +155,7 @@ class TimersOutliveTheEnd(Bridge):
 class PassesCodesOn(Bridge):
     def _receive(self, provider: Any, frame: Any) -> None:
         if isinstance(frame, ErrorFrame):
-            self._output.tell(frame)
+            self._output.emit(frame)
         else:
             super()._receive(provider, frame)
 

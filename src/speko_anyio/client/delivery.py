@@ -22,8 +22,8 @@ frames of 20 ms. Speech arrives faster than it is played, and an interruption th
 socket can't act: so a long response has to fit."""
 
 FRAME_OVERHEAD: Final = 100
-"""Bytes that a frame counts besides its content: about what its objects take. So a flood of tiny frames is
-bounded too."""
+"""Bytes that a frame counts in addition to its content, about the size of its objects: this bounds a flood of
+tiny frames."""
 
 _FRAMES_PER_TURN: Final = 64
 """Buffered frames for each turn of the event loop: a turn costs several times what a frame does. A
@@ -50,8 +50,9 @@ def _cost(frame: Frame) -> int:
 class DeliveryBuffer:
     """The frames that one consumer has not taken yet.
 
-    `limit` is in bytes, of which each frame counts `FRAME_OVERHEAD` more than its content. `on_space` is
-    called when a buffer that was `full` has room again. All but `get` is synchronous and never blocks.
+    `limit` is in bytes; each frame counts its content plus `FRAME_OVERHEAD`. `on_space` is
+    called when a buffer that was `full` has room again. All methods but `get` are synchronous and never
+    block.
     """
 
     __slots__ = (
@@ -74,8 +75,8 @@ class DeliveryBuffer:
     def __init__(self, limit: int, on_space: Callable[[], None], waiter: Waiter) -> None:
         self._limit = limit
         self._on_space = on_space
-        # Below the limit, so that a slow consumer does not stop and start the reading at every frame. Not by
-        # much: an interruption can discard what is buffered here, but not what waits in the socket.
+        # Below the limit, so that a slow consumer does not stop and start the reading at every frame. But not
+        # far below: an interruption can discard what is buffered here, and not what waits in the socket.
         self._resume_at = limit - limit // 8
         self._frames: deque[Frame] = deque()
         self._size = 0
@@ -85,7 +86,7 @@ class DeliveryBuffer:
         self._waiter = waiter
         self._ended = False
         self.full: bool = False
-        """Whether the limit is reached. There must be some room again before this is False."""
+        """Whether the limit is reached. It stays True until an eighth of the buffer is free."""
         self.lossy: bool = False
         """Whether new frames are dropped while `full`, except `Interruption` and `Close`. If not, the reading
         must stop. `Pump` decides it."""
@@ -98,7 +99,7 @@ class DeliveryBuffer:
 
     @property
     def size(self) -> int:
-        """Bytes, as the limit counts them."""
+        """Buffered bytes, counted as for the limit."""
         return self._size
 
     def snapshot(self) -> Iterable[Frame]:
@@ -131,14 +132,15 @@ class DeliveryBuffer:
         return self.full and not self.lossy
 
     def end(self) -> None:
-        """Take note that nothing more will come: what waits can still be taken, then `get` returns None."""
+        """Take note that no more frames will come: those that wait can still be taken, then `get` returns
+        None."""
         self._ended = True
         if self._waiting:
             self._waiting = False
             self._waiter.ring()
 
     def clear(self) -> None:
-        """Discard what waits: nobody will take it."""
+        """Discard the frames that wait, which nobody will take."""
         self._frames.clear()
         self._size = 0
         self._check_space()
@@ -207,7 +209,7 @@ class DeliveryBuffer:
 class SelectiveBuffer(DeliveryBuffer):
     """A `DeliveryBuffer` of the frames of some types only.
 
-    An `Interruption` and a `Close` have their effect even if they are not among them. With `drop_oldest` it
+    An `Interruption` and a `Close` take effect even if they are not among these types. With `drop_oldest` it
     is never `full`: the oldest frames are dropped when it exceeds the limit.
     """
 

@@ -35,10 +35,10 @@ _DIALECTS: Final[dict[str, Callable[..., ProviderDialect]]] = {
     "xai.realtime.v1": XAIDialect,
     "google.live.v1": GoogleDialect,
 }
-"""By the adapter that a grant names."""
+"""Accounts by the adapter that a grant names."""
 
 HEADERS: Final = (("User-Agent", USER_AGENT),)
-"""Of the opening request to a provider."""
+"""Headers of the opening request to a provider."""
 
 
 def open_connection(
@@ -145,7 +145,7 @@ def _rate(rate: int) -> SampleRate:
 
 def _endpoint(grant: ProviderGrant) -> Endpoint:
     key = grant.credential.value
-    # What the endpoint says is the provider's own name of it.
+    # The endpoint's `model` is the provider's own name for it.
     model = dict(parse_qsl(grant.endpoint.partition("?")[2])).get("model", grant.model)
     if grant.adapter == "xai.realtime.v1":
         return xai_endpoint(key, model, base_url=grant.endpoint, path="", auth="subprotocol")

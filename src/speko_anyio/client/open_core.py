@@ -58,8 +58,8 @@ def open_core(
 
         async with open_core(make_core, endpoint.url, session_id="openai") as session: ...
 
-    - `session_id`: what `RealtimeSession.session_id` and the log call it; no secret.
-    - `secrets`: keys and tokens that the log must not show, whoever says them.
+    - `session_id`: the value of `RealtimeSession.session_id`, also shown in the log; not a secret.
+    - `secrets`: keys and tokens that the log must never show.
     - `tools`, `options` and what it raises: see `open_session`.
 
     The `stream` of the options is closed in any case.
@@ -120,7 +120,7 @@ class _OpenedBlock(SessionBlock):
         except BaseException as raised:
             if raised is not error:
                 raise
-            # It propagates unchanged, without a traceback entry for this frame.
+            # Propagate it unchanged, without a traceback entry for this frame.
             raised.__traceback__ = traceback
 
 

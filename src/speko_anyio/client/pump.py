@@ -25,17 +25,17 @@ _LEAVING: Final = (State.CLOSING, State.CLOSED)
 
 
 class Pump:
-    """Moves a core on, and its frames to the consumers: the `inbox` first, then the buffers of the others.
+    """Feeds a core and delivers its frames to the consumers: to the `inbox` first, then to the other buffers.
 
     `on_call` is called with every `ToolCall` and `on_interruption` at every `Interruption`, within the call
-    that brought it, which may be outside of any task. Nothing here raises for what the peer does: see
+    that brought it, which may be outside of any task. No method raises because of what the peer does: see
     `error`.
 
-    A consumer that is full stops the reading, unless it is lossy: then it loses frames instead. The consumers
-    are lossy if nobody can be expected to empty them:
+    A full consumer stops the reading, unless it is lossy: then it drops frames instead. Consumers are lossy
+    when they may never be emptied:
 
     - all of them after a goodbye, ours or the peer's, since the close must still be read;
-    - the inbox as long as it is not claimed and there are others, since perhaps nobody iterates at all.
+    - the inbox, while it is not `claimed` and there are other consumers: perhaps the user never iterates.
     """
 
     __slots__ = (
@@ -76,7 +76,7 @@ class Pump:
         self.on_first_audio: Callable[[], None] | None = None
         """Called with the next audio, once."""
         self.claimed: bool = False
-        """Whether somebody has taken from the inbox; see `claim`."""
+        """Whether the user has taken from the inbox; see `claim`."""
         self.inbox: DeliveryBuffer = DeliveryBuffer(max_buffer, self._space_made, make_waiter())
         """The buffer of `receive` and the iteration."""
         self._consumers: list[DeliveryBuffer] = [self.inbox]
@@ -93,7 +93,7 @@ class Pump:
 
     @property
     def done(self) -> bool:
-        """Whether the session is over; then every consumer was told."""
+        """Whether the session is over; every consumer has been told then."""
         return self.core.state is State.CLOSED
 
     @property
@@ -109,7 +109,7 @@ class Pump:
             raise self.error.with_traceback(None)
 
     def end_of_iteration(self) -> Exception:
-        """Make what an iteration raises after the last frame.
+        """Make the exception that ends an iteration.
 
         It is StopAsyncIteration, unless the peer broke the protocol.
         """
@@ -118,7 +118,7 @@ class Pump:
 
     @property
     def full(self) -> bool:
-        """Whether to stop reading, because a consumer is full that is not lossy."""
+        """Whether to stop reading, because a consumer that is not lossy is full."""
         for consumer in self._consumers:  # noqa: SIM110 - a generator is slower, and this is on the path of reads
             if consumer.full and not consumer.lossy:
                 return True
@@ -130,7 +130,7 @@ class Pump:
 
     @property
     def has_output(self) -> bool:
-        """Whether the core has something to be written."""
+        """Whether the core has bytes to write."""
         return self.core.has_output
 
     @property
@@ -141,13 +141,13 @@ class Pump:
     # Consumers
 
     def claim(self) -> None:
-        """Take note that somebody takes from the inbox, which must be lossless from here on."""
+        """Take note that the user takes from the inbox, which must be lossless from now on."""
         if not self.claimed:
             self.claimed = True
             self._set_lossy()
 
     def subscribe(self) -> DeliveryBuffer:
-        """Add a consumer; it starts where the inbox stands."""
+        """Add a consumer, which starts with the frames that wait in the inbox."""
         return self._add(DeliveryBuffer(self._max_buffer, self._space_made, self._make_waiter()))
 
     def subscribe_to(
@@ -198,11 +198,11 @@ class Pump:
 
     @property
     def data_to_send(self) -> Callable[[], bytes]:
-        """Takes the bytes to write to the peer when it is called."""
+        """A function that takes the bytes to write."""
         return self.core.data_to_send
 
     def receive_data(self, data: bytes) -> bool:
-        """Take bytes of the peer.
+        """Take bytes from the peer.
 
         Returns False when they were only audio and there is room for more: then the driver has nothing to do.
         """
@@ -244,7 +244,7 @@ class Pump:
         self.on_blocked(False)
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye; the core raises `LocalProtocolError` for what can't be said."""
+        """Say goodbye; raises `LocalProtocolError` as the core does."""
         self.core.close(code, reason)
         self._drain()
 
@@ -273,7 +273,7 @@ class Pump:
             try:
                 frame = next_event()
             except SpekoError:
-                # The session never opened, so that there is no `Close` to deliver.
+                # The session never opened, so there is no `Close` to deliver.
                 for consumer in consumers:
                     consumer.end()
                 break

@@ -1,7 +1,7 @@
 """Pydantic models as types of a tool's parameters and results, for those who have pydantic.
 
-It is never imported here: whoever has a model has imported it already. These are msgspec's hooks for types
-that it does not know itself.
+It is never imported here: a program that has a model has imported it. These functions are msgspec's hooks for
+types that it does not know.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def validate(kind: type, value: Any) -> Any:
 
 
 def _validate(kind: type, value: Any) -> Any:
-    # As JSON again: a model may hold values from JSON to other rules than Python's own.
+    # Back to JSON: a model may validate JSON by other rules than Python objects.
     return kind.model_validate_json(msgspec.json.encode(value))  # type: ignore[attr-defined]
 
 
@@ -62,7 +62,7 @@ def _finding(error: dict[str, Any]) -> str:
 
 
 def dump(value: Any) -> Any:
-    """Return a model as what JSON has; TypeError for anything else."""
+    """Return a model as plain JSON data; TypeError for anything else."""
     if not _is_model(type(value)):
         raise TypeError(f"{type(value).__name__} can't be written as JSON")
     return value.model_dump(mode="json", by_alias=True)

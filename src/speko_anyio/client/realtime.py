@@ -28,7 +28,8 @@ from .session import RealtimeSession
 from .tools import AnyTool
 
 if TYPE_CHECKING:
-    # Not for whoever opens sessions that were minted elsewhere: it loads httpx, and all that that has.
+    # Imported for type checking only: it loads httpx, which a session that was minted elsewhere does not
+    # need.
     from .mint import AnyGrant, MintClient
 
 

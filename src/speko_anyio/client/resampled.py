@@ -1,4 +1,4 @@
-"""A provider's core for a user who has other sample rates than the provider."""
+"""A provider's core for a user whose sample rates differ from the provider's."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..providers.connection import ProviderConnection
 from ..providers.resampling import Converter
 
 _CUTS: Final = (ToolCall, Usage, ResponseEnd, Close)
-"""What follows all the speech that was made before it."""
+"""Frames that must follow all the speech generated before them."""
 
 
 class ResampledCore(CoreWrapper):
-    """A provider's core whose audio is at other rates than the provider's.
+    """A provider's core that resamples audio in both directions.
 
-    It takes audio at `input_sample_rate` and gives it at `output_sample_rate`, samples a second.
+    It accepts audio at `input_sample_rate` and returns audio at `output_sample_rate`, samples a second.
     """
 
     def __init__(self, core: ProviderConnection, *, input_sample_rate: int, output_sample_rate: int) -> None:
@@ -32,7 +32,7 @@ class ResampledCore(CoreWrapper):
         self._output = Converter(Resampler)
         self._events: deque[Frame] = deque()
         self._responding = False
-        # The libraries are loaded now, not with the first audio; when one is missing it is told now.
+        # Load the library now, rather than with the first audio; this raises if it is missing.
         for rates in (
             (input_sample_rate, core.input_sample_rate),
             (core.output_sample_rate, output_sample_rate),
@@ -56,7 +56,7 @@ class ResampledCore(CoreWrapper):
                 was_responding, self._responding = self._responding, self._provider.responding
                 if self._responding or not was_responding:
                     return NEED_DATA
-                self._tell_audio(self._output.flush())
+                self._emit_audio(self._output.flush())
                 if not self._events:
                     return NEED_DATA
             else:
@@ -67,19 +67,19 @@ class ResampledCore(CoreWrapper):
         match event:
             case Audio(pcm=pcm, sample_rate=rate):
                 self._responding = True
-                self._tell_audio(self._output.convert(pcm, rate, self.output_sample_rate))
+                self._emit_audio(self._output.convert(pcm, rate, self.output_sample_rate))
                 return
             case Ready():
                 event = Ready(self.input_sample_rate, self.output_sample_rate)
             case Interruption():
                 self._output.reset()
             case _ if isinstance(event, _CUTS):
-                self._tell_audio(self._output.flush())
+                self._emit_audio(self._output.flush())
             case _:
                 pass
         self._events.append(event)
 
-    def _tell_audio(self, pcm: bytes) -> None:
+    def _emit_audio(self, pcm: bytes) -> None:
         if pcm:
             self._events.append(Audio(pcm, self.output_sample_rate))
 
@@ -89,7 +89,7 @@ class ResampledCore(CoreWrapper):
         if type(pcm) is not bytes:
             pcm = pcm_bytes(pcm)
         if len(pcm) & 1 or self._core.state is not State.OPEN:
-            self._core.send_audio(pcm)  # which says what is wrong
+            self._core.send_audio(pcm)  # raises the error
         self._core.send_audio(self._input.convert(pcm, self.input_sample_rate, self._core.input_sample_rate))
 
     def commit(self) -> None:
@@ -101,7 +101,7 @@ class ResampledCore(CoreWrapper):
         self._core.end_turn()
 
     def _send_rest(self) -> None:
-        # The end of what the user said is still in there.
+        # The resampler still holds the end of the user's speech.
         self._core.send_audio(self._input.flush())
 
     def clear(self) -> None:

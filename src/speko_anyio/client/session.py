@@ -127,12 +127,12 @@ class RealtimeSession:
 
     @property
     def session_id(self) -> str:
-        """The service's name of the session."""
+        """The service's id of the session."""
         return self._session_id
 
     @property
     def expires_at(self) -> str:
-        """When the grant's token expires, as the service wrote it (ISO 8601)."""
+        """When the grant's token expires (ISO 8601), unchanged from the service's response."""
         return self._expires_at
 
     @property
@@ -192,7 +192,7 @@ class RealtimeSession:
             pcm = pcm_bytes(pcm)
         size = len(pcm)
         if size and pcm[0] == _R:
-            pcm_bytes(pcm)  # it refuses WAV files; called for few pieces, since most begin with another byte
+            pcm_bytes(pcm)  # raises for a WAV file; rarely called, since few pieces begin with this byte
         # An odd number of bytes is rejected before anything is sent.
         if size <= _MAX_PART or size & 1:
             await self._driver.send(self._core.send_audio, pcm)
@@ -224,7 +224,7 @@ class RealtimeSession:
         self._turn_times.answer_began(self._driver.current_time())
 
     async def interrupt(self) -> None:
-        """Stop the response in flight (barge-in). Audio already received is yours to drop."""
+        """Stop the response in flight (barge-in). Audio that was already received is yours to drop."""
         await self._driver.send(self._core.interrupt)
 
     async def send_tool_result(self, call_id: str, output: str) -> None:

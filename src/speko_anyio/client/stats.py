@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 MAX_TIMES: Final = 1000
-"""Answers whose time is kept, the newest: more than a session of half an hour has."""
+"""How many times are kept, the newest: more than half an hour has answers."""
 
 
 class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,18 +41,18 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     tools_running: int
     """Functions passed as ``tools`` that run now."""
     times_to_first_audio: tuple[float, ...]
-    """Of each answer, the oldest first, seconds from when `commit` or `end_turn` was called to when the next
-    audio was read; of the last 1000.
+    """Seconds from `commit` or `end_turn` to the next audio that was read, for the last 1000 answers, oldest
+    first.
 
-    A turn that was ended anew before any audio came counts from the last time. Audio of an earlier answer
-    that was still under way counts, as a client can't tell. Where the service ends the turns there is no
-    time: when the user stopped speaking is not known here.
+    A turn that was ended again before any audio came counts from the last call. Audio of an earlier answer
+    that was still under way counts too, since a client can't tell it apart. There are no times when the
+    service ends the turns: the client does not know when the user stopped speaking.
     """
 
     @property
     def median_time_to_first_audio(self) -> float | None:
-        """The median of them; None when there are none."""
-        from statistics import median  # which loads fractions and decimals
+        """The median of `times_to_first_audio`; None when there are none."""
+        from statistics import median  # here, since it loads fractions and decimal
 
         return median(self.times_to_first_audio) if self.times_to_first_audio else None
 

@@ -1,6 +1,6 @@
-"""Telling a service how a session goes that it granted with a provider: how long it lasts, and that it ended.
+"""Reports the length and the end of a session with a provider to the service that granted it.
 
-Best effort: nothing of it fails a session or holds it up, and what can't be told is not kept.
+Best effort: a report never fails or delays a session, and a failed report is not retried.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Telemetry:
         self._sequence = 0
 
     async def run(self) -> None:
-        """Report again and again, until it is cancelled."""
+        """Report regularly until cancelled."""
         interval = max(SHORTEST_INTERVAL, self._target.flush_interval_ms / 1000)
         while True:
             await anyio.sleep(interval)
@@ -96,5 +96,5 @@ class Telemetry:
                     )
                     logger.debug("session %s: telemetry, HTTP %s", self._session_id, response.status_code)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the session's
-            # Its name only: the text may hold the request.
+            # Log only its type: the text may hold the request.
             logger.debug("session %s: telemetry failed: %s", self._session_id, type(error).__name__)

@@ -89,7 +89,7 @@ class ProviderHandler:
             resampling=Resampler,
             secrets=endpoint.secrets,
             opening_timeout=max(OPENING_TIMEOUT, 2 * self._connect_timeout),
-            on_told=session.meter.queued,
+            on_emitted=session.meter.queued,
         )
         driver = ProviderDriver(
             session,

@@ -1,4 +1,4 @@
-"""Watching sessions from outside: what an observer is told, and the log that is one.
+"""Observing sessions from outside: the interface of observers, and the log, which is one.
 
-Nothing here is loaded, and no call is made, for a session that nobody watches.
+A session without observers loads none of this and makes no calls.
 """

@@ -1,4 +1,4 @@
-"""A core that tells observers what happens in it.
+"""A core that reports what happens in it to observers.
 
 It wraps the session's core, so a session without observers pays nothing for them.
 """
@@ -18,7 +18,7 @@ from .observers import Observers
 
 
 class ObservedCore(CoreWrapper):
-    """A core that tells `observers` everything that happens in `core`."""
+    """A core that reports everything that happens in `core` to `observers`."""
 
     def __init__(self, core: ClientCore, observers: Observers) -> None:
         super().__init__(core)

@@ -13,30 +13,30 @@ from ..protocol.state import State
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Which session it is."""
+    """Identifies a session."""
 
     session_id: str
     host: str
-    """Where the session's WebSocket is."""
+    """The host of the session's WebSocket."""
     port: int
     provider: str | None = None
-    """As `connect` was given it; None for a session that was minted elsewhere."""
+    """The argument of `connect`; None for a session that was minted elsewhere."""
     model: str | None = None
-    """Likewise."""
+    """The argument of `connect`, likewise."""
 
 
 class SessionObserver:
     """Observes everything in one session, as it happens. Every method does nothing until overridden.
 
-    The methods are called in the session's event loop, between two awaits: be quick, never block. An observer
-    that raises is logged and dropped; the session is not affected.
+    The methods are called in the session's event loop, between two awaits: they must be quick and never
+    block. If one raises, the error is logged and the observer dropped; the session is not affected.
     """
 
     def state_changed(self, state: State) -> None:
         """See the session enter `state`."""
 
     def sent(self, command: Command) -> None:
-        """See a command of the application, which is queued to be written."""
+        """See a command of the application that was queued to be written."""
 
     def received(self, frame: Frame) -> None:
         """See a frame before the application gets it. A session that opened ends with `Close`."""

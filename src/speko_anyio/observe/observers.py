@@ -18,8 +18,7 @@ def make_observers(
 ) -> Observers | None:
     """Make the observers of the session at `url`; None if there are none.
 
-    `observers` are the user's; the log is one more while its level is DEBUG. `secrets` must not be logged,
-    whoever says them.
+    `observers` are the user's; the log is one more while its level is DEBUG. The log never shows `secrets`.
     """
     makers: list[ObserverFactory] = [*observer_factories(observers)]
     if logger.isEnabledFor(logging.DEBUG):
@@ -33,7 +32,7 @@ def _info(session_id: str, url: str) -> SessionInfo:
     try:
         where = parse_url(url)
     except LocalProtocolError:
-        # Connecting will raise it; there is no host to name.
+        # Connecting will raise this error; there is no host to report.
         return SessionInfo(session_id=session_id, host="", port=0)
     return SessionInfo(session_id=session_id, host=where.host, port=where.port)
 
@@ -61,4 +60,4 @@ class Observers:
                 getattr(observer, what.__name__)(*args)
             except Exception:
                 self._observers.remove(observer)
-                logger.exception("session %s: an observer failed and is told no more", self._session_id)
+                logger.exception("session %s: an observer failed and was dropped", self._session_id)

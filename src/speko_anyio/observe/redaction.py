@@ -1,7 +1,7 @@
 """Descriptions of frames and commands that are safe to log: more people read logs than hear calls.
 
-Audio, transcripts, and the arguments and results of tools are given as sizes; what looks like a key or a
-token is not given at all. What comes from the peer is quoted, so that it can't forge a line of its own.
+Audio, transcripts, and the arguments and results of tools appear as sizes only; anything that looks like a
+key or a token is removed. Text from the peer is quoted, so that it can't forge a line of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ..protocol.tokens import hide
 REDACTED: Final = "***"
 
 _MAX_QUOTE: Final = 200
-"""Characters of the peer's own words in a line."""
+"""Most characters of the peer's text in one line."""
 
 _SECRET: Final = re.compile(
     # Keys and tokens by their makers' prefixes, the parts of a JWT, and what follows the scheme of a header.
@@ -50,7 +50,7 @@ _SECRET: Final = re.compile(
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Remove the `secrets` from `text`, and whatever else looks like a key or a token."""
+    """Remove the `secrets` from `text`, and anything else that looks like a key or a token."""
     return _SECRET.sub(REDACTED, hide(text, secrets, REDACTED))
 
 

@@ -17,7 +17,7 @@ from . import codes
 
 
 class Service(enum.Enum):
-    """Who sent the close."""
+    """The service that sent the close."""
 
     OPENAI = "OpenAI, or a server that speaks its protocol"
     XAI = "xAI"
@@ -25,7 +25,7 @@ class Service(enum.Enum):
 
 
 class Moment(enum.Enum):
-    """What came before the close."""
+    """The state of the session before the close."""
 
     SETUP = "the configuration was not accepted yet"
     RESUMING = "likewise, on a connection that resumes an earlier one"

@@ -1,8 +1,8 @@
-"""A provider's dialect over the bytes of a WebSocket: to be driven as `ClientConnection` is.
+"""A provider's dialect over the bytes of a WebSocket, used like `ClientConnection`.
 
-The same contract: write `data_to_send`, give what is read to `receive_data`, take `next_event`. The opening
-request is queued at once; the session's configuration follows the handshake by itself, and everything may be
-sent from then on, also before `Ready`.
+The contract is the same: write `data_to_send`, pass received bytes to `receive_data`, take `next_event`. The
+opening request is queued at once; the session's configuration follows the handshake automatically, and from
+then on every verb may be used, also before `Ready`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PING_TIMEOUT: Final = 60.0
 
 
 class TransportOptions(TypedDict, total=False):
-    """How to hold the WebSocket; every time is in seconds."""
+    """Options of the WebSocket; every time is in seconds."""
 
     headers: Headers
     """Further HTTP fields of the opening request, such as User-Agent."""
@@ -35,10 +35,10 @@ class TransportOptions(TypedDict, total=False):
     ping_timeout: float
     """For any sign of life after a ping; default `PING_TIMEOUT`."""
     clock: Callable[[], float] | None
-    """Seconds of a clock that never goes back: makes the truncation of interrupted audio exact. None: audio
-    counts as heard when it comes; see `HeardEstimate`."""
+    """Returns the seconds of a clock that never goes back, which makes the truncation of interrupted audio
+    exact. Without it, audio counts as heard when it arrives; see `HeardEstimate`."""
     entropy: Entropy
-    """Where masking keys and the handshake's nonce come from; default `os.urandom`."""
+    """Source of masking keys and the handshake's nonce; default `os.urandom`."""
 
 
 class ConnectionOptions(TransportOptions, DialectOptions, total=False):
@@ -46,9 +46,9 @@ class ConnectionOptions(TransportOptions, DialectOptions, total=False):
 
 
 def split_options(**options: Unpack[ConnectionOptions]) -> tuple[TransportOptions, DialectOptions]:
-    """Return what of `options` is for the connection, and the rest, which is for its dialect.
+    """Split `options` into those of the connection and those of its dialect.
 
-    The rest also has the state in which a dialect in a connection begins.
+    The dialect's also include the state in which it begins inside a connection.
     """
     transport: dict[str, object] = {}
     dialect: dict[str, object] = {"state": State.CONNECTING}
@@ -66,7 +66,7 @@ class ProviderConnection(ClientWebSocket[ProviderDialect]):
     - `endpoint`: where and how to connect, such as from `openai_endpoint`.
     - `dialect`: the provider's, fresh, in the state CONNECTING.
 
-    See `TransportOptions` for the others.
+    See `TransportOptions` for the other parameters.
     """
 
     def __init__(

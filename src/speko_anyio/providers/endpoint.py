@@ -31,7 +31,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     subprotocols: tuple[str, ...] = ()
     """To offer, in order of preference; empty for none."""
     secrets: tuple[str, ...] = ()
-    """The parts that no error may show, should the provider quote them."""
+    """The parts that no error may show, even if the provider quotes them."""
 
     def __repr__(self) -> str:
         # A query may be a key, and so may a subprotocol or the value of a header.
@@ -63,7 +63,7 @@ def websocket_url(base_url: str, path: str, query: Iterable[tuple[str, str]]) ->
         url = urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + path, full_query, ""))
         parse_url(url)
     except (KeyError, ValueError, LocalProtocolError):
-        # The URL itself is not shown: somebody may have put a secret into it.
+        # Don't show the URL: it may hold a secret.
         raise LocalProtocolError(
             "not a provider's address: the base URL must be ws://, wss://, http:// or https:// with a host, "
             "an ASCII path, and neither user name nor fragment, and the model a name; pass for example "
@@ -81,10 +81,10 @@ def provider_endpoint(
     auth: AuthStyle,
     subprotocols: tuple[str, ...],
 ) -> Endpoint:
-    """Return the address with `api_key` in its place.
+    """Build an endpoint that carries `api_key`.
 
-    `subprotocols` are for a key that is sent as one: all but the last as they are, the last as the prefix of
-    the key. Raises `LocalProtocolError` for an unusable key or URL.
+    `subprotocols` are for a key that is sent as one: the last is the prefix of the key, the others are sent
+    unchanged. Raises `LocalProtocolError` for an unusable key or URL.
     """
     if not api_key:
         raise LocalProtocolError("the provider needs an API key, and it is empty; pass one")

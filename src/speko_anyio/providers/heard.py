@@ -1,8 +1,8 @@
-"""How much of the assistant's audio the listener has heard: an estimate, since nobody reports it.
+"""Estimates how much of the assistant's audio the listener has heard, since nothing reports it.
 
 Audio arrives faster than it is played. A player starts each piece when the piece before it ends, or at once
-if it has run dry. So the unplayed audio is the end of everything sent, and how long it still takes follows
-from the times at which the audio arrived, which the caller has to provide.
+if it has run dry. So the unplayed audio is the end of everything sent, and its length follows from the times
+at which audio arrived, which the caller has to provide.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MAX_ITEMS: Final = 64
 
 
 class Heard(NamedTuple):
-    """One item of the conversation, as the listener knows it."""
+    """How much of one item of the conversation was sent and played."""
 
     item_id: str
     content_index: int
@@ -42,7 +42,7 @@ class HeardEstimate:
         self._now: float | None = None
         self._clock: Callable[[], float] | None = None
         self._end = 0.0
-        # Oldest first: item, content index and bytes of each that is not played to its end, and of the last.
+        # Item, content index and bytes of each item with unplayed audio, and of the last item; oldest first.
         self._items: deque[tuple[str, int, int]] = deque()
         self._size = 0
 
@@ -88,7 +88,7 @@ class HeardEstimate:
                 self._size -= items.popleft()[2]
         items.append((item_id, content_index, size_before + size))
         self._size += size
-        # As in `_read`, without a call for each piece of audio.
+        # Like `_read`, inlined to save a call for each piece of audio.
         now = self._now if self._clock is None else self._clock()
         if now is not None:
             self._now = now
@@ -107,7 +107,7 @@ class HeardEstimate:
         return list(found)
 
     def flush(self) -> None:
-        """Forget the unplayed audio: the player drops it."""
+        """Forget the unplayed audio, as the player does."""
         self._items.clear()
         self._size = 0
         self._end = 0.0

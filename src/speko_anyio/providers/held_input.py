@@ -1,4 +1,4 @@
-"""What the user said too early, and who ends their turns."""
+"""Holds input of the user until the provider is ready."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TurnEnd: TypeAlias = Literal["commit", "end_turn"]
 
 
 class HeldInput:
-    """Input from before the provider was ready: a bounded amount of audio, and at most one end of a turn.
+    """A bounded amount of audio, and at most one end of a turn.
 
     `capacity`: bytes of PCM16. The newest bytes are kept, however the audio was divided into pieces.
     """

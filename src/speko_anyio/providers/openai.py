@@ -1,7 +1,7 @@
 """OpenAI Realtime (GA) as a dialect, and where to connect for it.
 
 Also for servers that are compatible with it: `openai_endpoint` takes any base URL and path, the beta's event
-names are understood, and nothing depends on an event or a field that such servers are known to leave out.
+names are understood, and nothing depends on events or fields that such servers are known to omit.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ SAMPLE_RATE: Final = 24_000
 """Samples a second in both directions: OpenAI has no other PCM rate."""
 
 TRANSCRIPTION_MODEL: Final = "gpt-realtime-whisper"
-"""The default, which transcribes words while they are spoken. Its predecessors end on 2027-02-26."""
+"""The default, which transcribes words as they are spoken. Its predecessors are retired on 2027-02-26."""
 
 _SEMANTIC_SILENCE_MS: Final = 500
-"""Silence that ends a turn in semantic detection, which judges by more than that."""
+"""Silence that ends a turn in semantic detection, which considers more than silence."""
 
 _TOOL_NAMES: Final = NameRule(
     "OpenAI",
@@ -118,7 +118,8 @@ _LIVE_MODEL: Final = re.compile(r"(?:.*/)?gpt-live(?:-.*)?", re.IGNORECASE)
 
 
 def check_model(model: str) -> None:
-    """Raise `LocalProtocolError` for a model without realtime sessions: OpenAI would not say why."""
+    """Raise `LocalProtocolError` for a model without realtime sessions, for which OpenAI's error gives no
+    reason."""
     if _LIVE_MODEL.fullmatch(model):
         raise LocalProtocolError(
             f"{model} has no realtime sessions, since GPT-Live models use another protocol; choose "
@@ -178,9 +179,9 @@ def OpenAIDialect(  # noqa: N802 - to its callers it is a class
     - `ttl`: seconds until the session ends, by default OpenAI's own limit; see `Expiring`.
     - `session`: see `DialectOptions`.
 
-    Raises `LocalProtocolError` when the configuration can't be used; `notes` says what of it is not honoured.
-    The session is OPEN from the start: the WebSocket is the caller's. Audio is PCM16 mono at 24 kHz in both
-    directions.
+    Raises `LocalProtocolError` when the configuration can't be used; `notes` lists what the provider can't
+    honour. The session is OPEN from the start: the WebSocket is the caller's. Audio is PCM16 mono at 24 kHz
+    in both directions.
     """
     update, rules, notes = _configure(config, options)
     return RealtimeDialect(
@@ -195,7 +196,7 @@ def OpenAIDialect(  # noqa: N802 - to its callers it is a class
     )
 
 
-# The configuration on the wire
+# The configuration as it is sent
 
 
 class _Transcription(msgspec.Struct, frozen=True, gc=False):
@@ -246,7 +247,7 @@ class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="t
 
 
 class _UpdateSession(ClientEvent, frozen=True, tag="session.update"):
-    """The configuration."""
+    """The message that configures the session."""
 
     session: _Session
 
@@ -254,10 +255,10 @@ class _UpdateSession(ClientEvent, frozen=True, tag="session.update"):
 def _configure(
     config: SessionConfig, options: OpenAIOptions
 ) -> tuple[_UpdateSession, TurnRules, tuple[str, ...]]:
-    """Return the session's parameters as OpenAI has them, how its turns end, and notes on what was changed.
+    """Convert the session's parameters for OpenAI; also return how turns end, and notes on the changes.
 
-    OpenAI refuses the whole configuration for one field that it does not know. So what it can't honour is
-    left out and noted, and what makes no sense raises `LocalProtocolError` before it is sent.
+    OpenAI refuses a configuration with a single unknown field. So parameters that it can't honour are left
+    out and noted, and invalid ones raise `LocalProtocolError` before anything is sent.
     """
     check_model(config.model)
     options = checked(options, "OpenAI")

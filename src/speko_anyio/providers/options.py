@@ -26,12 +26,12 @@ class ServerTool(msgspec.Struct, frozen=True):
         return f"ServerTool(type={self.type!r}, settings=<{len(self.settings)}>)"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the tool as the configuration has it."""
+        """Return the tool in the form of the configuration."""
         return {**self.settings, "type": self.type}
 
 
 class NameRule(NamedTuple):
-    """The names that a provider accepts for functions; for others it rejects the whole configuration."""
+    """The names that a provider accepts for functions; it rejects a configuration with any other name."""
 
     provider: str
     pattern: re.Pattern[str]
@@ -101,7 +101,8 @@ def merge_client_options(options: OptionsT, metadata: Mapping[str, Any] | None, 
         )
     if denied := _OPERATORS.intersection(wanted):
         raise LocalProtocolError(
-            f"{OPTIONS_KEY} can't have {min(denied)}: only who runs the server chooses that; leave it out"
+            f"{OPTIONS_KEY} can't have {min(denied)}: only the server's operator may choose that; "
+            "leave it out"
         )
     if not wanted:
         return options

@@ -1,4 +1,4 @@
-"""What the dialects of all providers share: the state that a bridge or a log reads, and common helpers."""
+"""The base of all providers' dialects: the state that a bridge or a log reads, and common helpers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROVIDER_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size
 16 MiB is OpenAI's own limit for the other direction, rounded up."""
 
 _HELD_SECONDS: Final = 10
-"""Audio that is kept before `Ready`."""
+"""Seconds of audio that are held before `Ready`."""
 
 
 class ProviderSession(NamedTuple):
@@ -67,7 +67,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
     """
 
     _service: closes.Service
-    """Whose closes are to be judged."""
+    """The service whose closes are judged."""
 
     def __init__(
         self,
@@ -98,21 +98,21 @@ class ProviderDialect(ClientDialect, abc.ABC):
         """The error that ended the session; None while it is open or if no error ended it. It is also
         delivered, like any `ErrorFrame`."""
         self.turns_heard = 0
-        """Turns of the user whose end the provider detected while it was not answering. Gemini does not
-        report them."""
+        """Number of the user's turns whose end the provider detected while it was not answering. Gemini does
+        not report them."""
         self.resuming = False
         """Whether this connection resumes an earlier one, with the handle that `resumption` returned."""
         self.verdict: closes.Verdict | None = None
         """What the provider's close meant; None until then, or if something else ended the session."""
         self.cut_short: bool = False
-        """Whether the end of the session was in the middle of what somebody said."""
+        """Whether the session ended in the middle of somebody's speech."""
         self._accepted = False
         self._leaving = False
         self._held = HeldInput(min(_HELD_SECONDS * input_sample_rate * 2, limits.max_outbox // 2))
 
     @abc.abstractmethod
     def takes_result(self, call_id: str) -> bool:
-        """Whether `send_tool_result` would take a result for this call, wanted or not."""
+        """Whether `send_tool_result` accepts a result for this call, even if nobody waits for it."""
 
     @property
     @abc.abstractmethod
@@ -137,7 +137,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     @property
     def dialect(self) -> ProviderDialect:
-        """Itself: so whoever gets a dialect, alone or in a connection, finds it by the same name."""
+        """The dialect itself, so that a dialect and a connection that has one can be used alike."""
         return self
 
     @property
@@ -194,7 +194,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
         )
 
     def _emit(self, frame: Frame | None) -> None:
-        """Deliver a frame to the caller, if there is one and the session has not just ended."""
+        """Queue a frame for the caller, unless it is None or the session has ended."""
         if frame is None or self.state is State.CLOSED:
             return
         if type(frame) is Transcript and len(frame.text) > self.limits.max_text_size:
@@ -214,7 +214,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
         self.timers.start("ready", self._ready_timeout)
 
     def _start_timer(self, name: str, seconds: float) -> None:
-        """Start a timer, unless the session is ending: then only its end is waited for."""
+        """Start a timer, unless the session is ending: then only its end matters."""
         if self.state is State.OPEN:
             self.timers.start(name, seconds)
 
@@ -227,15 +227,14 @@ class ProviderDialect(ClientDialect, abc.ABC):
         super()._timer_expired(name, late)
 
     def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
-        """Return the end of the response that the end of the session cuts off, if there is one.
+        """Return the end of the response that the session's end cuts off, if one is under way.
 
         `wanted`: we ended the session.
         """
         return None
 
     def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
-        # Complete the texts and the response: nothing else would. Texts above the limit were not delivered
-        # before, either.
+        # Nothing else completes the texts and the response. Texts beyond the limit were never delivered.
         texts = [text for text in self._take_open_texts() if len(text.text) <= self.limits.max_text_size]
         self.cut_short = bool(texts)
         self.events.extend(texts)

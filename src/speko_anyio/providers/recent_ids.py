@@ -1,4 +1,4 @@
-"""Bounded memory: the newest names, to recognise repeats and latecomers."""
+"""A bounded set of recent ids, to recognise repeated and late events."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 
 def drop_oldest(mapping: dict[Any, Any], limit: int) -> None:
-    """Remove the oldest entry of `mapping` if there are more than `limit`: call it after each addition."""
+    """Remove the oldest entry of `mapping` if it has more than `limit`. Call this after each addition."""
     if len(mapping) > limit:
         del mapping[next(iter(mapping))]
 
 
 class RecentIds:
-    """A set that holds the newest `limit` names."""
+    """A set of the newest `limit` ids."""
 
     __slots__ = ("_limit", "_names")
 
@@ -24,15 +24,15 @@ class RecentIds:
         return name in self._names
 
     def discard(self, name: str) -> None:
-        """Forget `name`."""
+        """Remove `name`, if present."""
         self._names.pop(name, None)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all ids."""
         self._names.clear()
 
     def add(self, name: str) -> bool:
-        """Remember `name`; return False if it was known."""
+        """Add `name`; return False if it was there already."""
         if name in self._names:
             return False
         self._names[name] = None

@@ -1,4 +1,4 @@
-"""Converts the sample rate of a stream of audio, with a resampler that the caller brings."""
+"""Converts the sample rate of a stream of audio, with a resampler that the caller provides."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Converter:
         """What converts the stream under way; None while the rates are equal."""
 
     def convert(self, pcm: bytes, source_rate: int, target_rate: int) -> bytes:
-        """Return what is ready of the stream that `pcm` continues. When a rate changes, the old one ends."""
+        """Convert `pcm`, the next piece of a stream; return what is ready. A new rate begins a new stream."""
         if (source_rate, target_rate) == self._rates:
             return pcm if self.resampling is None else self.resampling.push(pcm)
         rest = self.flush()
@@ -51,6 +51,6 @@ class Converter:
         return b"" if self.resampling is None else self.resampling.flush()
 
     def reset(self) -> None:
-        """Forget what was held back of a stream that was cut."""
+        """Forget what was held back, since the stream was cut off."""
         if self.resampling is not None:
             self.resampling.reset()

@@ -1,7 +1,7 @@
 """xAI Grok Voice as a dialect, and where to connect for it.
 
-Its events have OpenAI's names and habits of their own: a transcript of the user is called complete several
-times, a response that the user interrupts may never be called done, usage and voice are in other places.
+Its events have OpenAI's names and habits of their own: a transcript of the user is completed several times, a
+response that the user interrupts may never end, usage and voice are in other places.
 """
 
 from __future__ import annotations
@@ -119,13 +119,13 @@ def xai_endpoint(
 
 
 _REMEMBERED_TEXTS: Final = 256
-"""Texts of the user that are remembered: a late word of one of them begins no new turn."""
+"""Texts of the user that are remembered, so that a late word of one of them begins no new turn."""
 
 
 class XAIWords(UserWords):
-    """The user's transcripts, which xAI calls complete again and again while the user goes on after pauses.
+    """The user's transcripts, which xAI completes again and again as the user goes on after pauses.
 
-    The latest text is final once somebody else speaks: a new text of the user, or the model.
+    The latest text becomes final when the model speaks, or when another text of the user begins.
     """
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class XAIWords(UserWords):
         """The name of the latest text, which may still grow unless it is answered."""
         self._answered = False
         self._complete: str | None = None
-        """The latest text, if it was called complete and may still grow."""
+        """The latest text, if it was completed and may still grow."""
 
     def speech_started(self, item_id: str | None) -> list[Transcript]:
         final: list[Transcript] = []
@@ -159,7 +159,7 @@ class XAIWords(UserWords):
         if event.status == "in_progress":
             return [*final, *self._texts.replace(part, text)]
         if self._answered or part != self._current:
-            # It is late: whoever would have made it final has spoken.
+            # It is late: the speech that would have made it final has come already.
             return [*final, *self._texts.finish(part, text)]
         self._complete = text
         return [*final, *self._texts.replace(part, text)]
@@ -173,11 +173,11 @@ class XAIWords(UserWords):
     def response_over(self) -> list[Transcript]:
         final = self._settle()
         self._answered = True
-        # Other texts were never called complete, and a whole turn has passed since.
+        # The other texts were never completed, and a whole turn has passed since.
         return [*final, *self._texts.finish_all(but=self._current)]
 
     def _go_on_with(self, part: str) -> list[Transcript]:
-        """Note that the user's words belong to that text: if it is new, none before it grows."""
+        """Note that the user's words belong to this text: if it is new, the earlier ones are final."""
         if not self._known.add(part):
             return []
         final = self._settle()
@@ -187,7 +187,7 @@ class XAIWords(UserWords):
         return final
 
     def _settle(self) -> list[Transcript]:
-        """Return the latest text as final, if it was called complete: somebody else speaks."""
+        """Return the latest text as final, if it was completed."""
         if self._complete is None or self._current is None:
             return []
         text, self._complete = self._complete, None
@@ -220,8 +220,8 @@ def XAIDialect(  # noqa: N802 - to its callers it is a class
     - `ttl`: seconds until the session ends, if known: xAI has changed its limit more than once.
     - `session`: see `DialectOptions`.
 
-    Raises `LocalProtocolError` when the configuration can't be used; `notes` says what of it is not honoured.
-    The session is OPEN from the start: the WebSocket is the caller's.
+    Raises `LocalProtocolError` when the configuration can't be used; `notes` lists what the provider can't
+    honour. The session is OPEN from the start: the WebSocket is the caller's.
     """
     update, rules, notes = _configure(config, options)
     return RealtimeDialect(
@@ -237,7 +237,7 @@ def XAIDialect(  # noqa: N802 - to its callers it is a class
     )
 
 
-# The configuration on the wire
+# The configuration as it is sent
 
 
 class _Transcription(msgspec.Struct, frozen=True, gc=False):
@@ -276,7 +276,7 @@ class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class _UpdateSession(ClientEvent, frozen=True, tag="session.update"):
-    """The configuration."""
+    """The message that configures the session."""
 
     session: _Session
 
@@ -294,7 +294,7 @@ def _reserved_names(server_tools: Sequence[ServerTool]) -> Iterator[tuple[str, s
 def _configure(
     config: SessionConfig, options: XAIOptions
 ) -> tuple[_UpdateSession, TurnRules, tuple[str, ...]]:
-    """Return the session's parameters as xAI has them, how its turns end, and notes on what was changed.
+    """Convert the session's parameters for xAI; also return how turns end, and notes on the changes.
 
     Raises `LocalProtocolError` when they can't be used.
     """
@@ -310,7 +310,7 @@ def _configure(
     session = _Session(
         instructions=or_unset(config.system_prompt),
         voice=or_unset(config.voice),
-        # Always sent: without it, xAI does not do what its documentation says.
+        # Always sent: xAI's default differs from its documentation.
         turn_detection=options.turn_detection if auto else _NoDetection(),
         audio=_Audio(
             _Input(PcmFormat(input_rate), UNSET if model is None else _Transcription(model)),

@@ -68,7 +68,7 @@ class Call(Joined[SessionT]):
     @property
     def frames(self) -> list[Any]:
         """All that the dialect told."""
-        return [told.frame for told in self.told]
+        return [emitted.frame for emitted in self.emitted]
 
     # The user
 

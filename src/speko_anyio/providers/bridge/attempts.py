@@ -14,11 +14,11 @@ class Connect(NamedTuple):
     """A connection to the provider is wanted."""
 
     resumption: str | None
-    """The `resumption` of the dialect before, to go on from there; None to begin."""
+    """The `resumption` of the previous dialect; None to begin a new conversation."""
 
 
 class Attempts:
-    """The budget of attempts, which a connection that lasts restores."""
+    """The attempts that are left; a connection that lasts restores them."""
 
     __slots__ = ("count", "resumption", "trouble", "wanted")
 
@@ -28,7 +28,7 @@ class Attempts:
         self.resumption: str | None = None
         """The handle that the next connection resumes with."""
         self.count: int = 0
-        """Attempts since a connection last proved steady, that one included."""
+        """Attempts since a connection last proved steady, including the attempt that opened it."""
         self.trouble: ErrorFrame | None = None
         """Why the last attempt failed."""
 

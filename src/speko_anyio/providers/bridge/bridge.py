@@ -2,12 +2,12 @@
 
 The contract, for the code that brings the two connections::
 
-    bridge = Bridge(client=session, ...)           # a `ServerProtocol`, in whose outbox everything waits
+    bridge = Bridge(client=session, ...)  # a `ServerProtocol`; the bridge writes to its outbox
     bridge.receive_command(command, now)           # for each command of the client
     if bridge.wanted is not None:                  # a connection to the provider, resumed or not
         provider = ...                             # a dialect for `bridge.wanted.resumption`
         bridge.attach(provider, now)               # then dial; `provider.receive_lost` when that fails
-    with bridge.at(now):                           # around everything that the provider's dialect is told
+    with bridge.at(now):                           # around every call of the provider's dialect
         provider.receive_data(data)
     transport.write(provider.data_to_send())       # after each of these, until the provider is CLOSED
     ...                                            # and send what the client's session has queued, one
@@ -74,11 +74,11 @@ from .output import ClientOutput
 __all__ = ["Bridge", "BridgeLimits", "BridgeStats", "ClientFrame", "Connect"]
 
 ClientFrame = ServerFrame
-"""A frame that a bridge tells the client."""
+"""A frame that a bridge sends to the client."""
 
 STEADY_AFTER: Final = 30.0
-"""Seconds for which a connection must last so that the next one's attempts are counted anew: a provider that
-accepts every session and drops it at once is not asked for ever."""
+"""Seconds after which a connection counts as steady, and the next one gets all attempts again. A provider
+that accepts every session and drops it at once must not be asked for ever."""
 
 OPENING_TIMEOUT: Final = 20.0
 """Seconds until a connection must be ready, over all attempts: a provider that accepts connections and then
@@ -89,10 +89,10 @@ MOVE_MARGIN: Final = 2.0
 
 
 class BridgeLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What one bridged session may make the process hold, beside what each side's core holds."""
+    """Bounds on the memory of one bridged session, in addition to the limits of each side's core."""
 
     held_seconds: float = 10.0
-    """Seconds of the client's audio held while no provider takes it. The oldest is dropped."""
+    """Seconds of the client's audio to hold while no provider accepts it. The oldest is dropped."""
     to_client: int = 1024 * 1024
     """Bytes waiting for the client at which the provider must wait: 21 s of speech at 24 kHz, since an
     interruption that is still unread in the socket can't act."""
@@ -100,7 +100,7 @@ class BridgeLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Bytes waiting for the provider at which the client must wait."""
     max_text_size: int = 100 * 1024
     """Bytes of a transcript, which is cut there, and of a tool call's arguments: a call with longer ones is
-    answered with an error. As JSON text it may double, and clients take 256 KiB in one message."""
+    answered with an error. JSON may double the size, and clients accept 256 KiB in one message."""
     max_open_calls: int = DEFAULT_LIMITS.max_open_calls
     """Tool calls that the client may have open at a time; further ones are answered with an error."""
 
@@ -112,20 +112,20 @@ _TOO_LONG: Final = '{"error":"the arguments are too long"}'
 
 
 class BridgeStats(msgspec.Struct):
-    """Counts of what gave no frame."""
+    """Counts of events that produced no frame."""
 
     connections: int = 0
     """Connections to the provider that became ready."""
     dropped_audio: int = 0
-    """Bytes of the client's audio that could be neither held nor sent."""
+    """Bytes of the client's audio that were dropped: neither held nor sent."""
     late_results: int = 0
-    """Results of tool calls that nobody waited for any more."""
+    """Results that came after their tool calls were abandoned."""
     turns_heard: int = 0
-    """Turns of the user whose end the provider heard before the client told it, if it did."""
+    """Turns whose end the provider detected before the client announced it, if it did."""
     refused_calls: int = 0
     """Tool calls beyond the limits."""
     unknown_events: int = 0
-    """Events of the provider's that this version does not know."""
+    """Events from the provider that this version does not know."""
 
 
 class _BridgePhase(enum.Enum):
@@ -137,30 +137,30 @@ class _BridgePhase(enum.Enum):
 
 
 class _Turns:
-    """The ends of the user's turns: the provider hears some that the client has told already."""
+    """The ends of the user's turns, which the client and the provider may both report."""
 
     __slots__ = ("heard", "told")
 
     def __init__(self) -> None:
         self.told = False
-        """Whether the client told the end of the turn that is being answered."""
+        """Whether the client announced the end of the turn that is being answered."""
         self.heard = 0
         """The provider's `turns_heard`, as last seen."""
 
 
 class Bridge:
-    """Joins one session to a provider, over as many connections as that takes.
+    """Joins one session to a provider, over as many connections as it takes.
 
-    - `client`: the core of the client's session, ready; what the bridge says waits in its outbox. None for a
+    - `client`: the core of the client's session, ready; the bridge writes to its outbox. None for a
       client that takes frames instead of WebSocket messages (`next_frame`), with a session of these
       `input_sample_rate` and `output_sample_rate`, in samples a second.
     - `resampling`: makes the converter between the client's rates and the provider's.
     - `secrets`: texts, such as the provider's key, that no message may show the client.
     - `opening_timeout`: seconds for all attempts together until the provider is ready, at the start and after
       a loss; the session ends when they have passed.
-    - `on_told`: called with each frame that was queued for the client, audio excepted; for a meter.
+    - `on_emitted`: called with each frame that was queued for the client, except audio; for a meter.
 
-    `now` is in seconds of one clock that never goes back. Nothing here raises for what either side does.
+    `now` is in seconds of one clock that never goes back. No method raises because of what either side does.
     """
 
     def __init__(
@@ -173,13 +173,13 @@ class Bridge:
         limits: BridgeLimits = DEFAULT_BRIDGE_LIMITS,
         secrets: Sequence[str] = (),
         opening_timeout: float = OPENING_TIMEOUT,
-        on_told: Callable[[ServerFrame], None] | None = None,
+        on_emitted: Callable[[ServerFrame], None] | None = None,
     ) -> None:
         self.limits = limits
         self.stats: BridgeStats = BridgeStats()
         self.goodbye: Close | None = None
-        """How to close the client's session, once it has taken what waits: the deadline for its answer begins
-        with that. None while the session goes on, and when the client left."""
+        """How to close the client's session. Close it only when the client has taken what waits, since its
+        time to answer starts then. None while the session goes on, and when the client left."""
         self._phase = _BridgePhase.WAITING
         self._connection: ProviderDialect | ProviderConnection | None = None
         self._provider: ProviderDialect | None = None  # the dialect of that connection
@@ -195,14 +195,14 @@ class Bridge:
             resampling=resampling,
             max_text_size=limits.max_text_size,
             secrets=secrets,
-            on_told=on_told,
+            on_emitted=on_emitted,
         )
         self._calls = CallNames(limits.max_open_calls)
         self._input = Converter(resampling)
         self._held = HeldInput(int(limits.held_seconds * client.input_sample_rate) * 2)
         self._responding = False
         self._answering = False
-        """Whether the client got part of an answer, and not its end."""
+        """Whether the client got part of an answer but not its end."""
         self._turns = _Turns()
         self._attempts = Attempts()
         self._leaving = False
@@ -214,7 +214,7 @@ class Bridge:
 
     @property
     def provider(self) -> ProviderDialect | None:
-        """The dialect of the current connection: tell it what that brings, and ask it what to send."""
+        """The dialect of the current connection: pass it what is received, and send what it queues."""
         return self._provider
 
     @property
@@ -224,7 +224,7 @@ class Bridge:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will happen: say `goodbye`, if there is one, and leave."""
+        """Whether the bridge is finished: close with `goodbye`, if there is one."""
         return self._phase is _BridgePhase.OVER and self._provider is None
 
     @property
@@ -245,8 +245,8 @@ class Bridge:
     def next_frame(self) -> ClientFrame | None:
         """Take the next frame for a client without a session of its own; None when there is none now.
 
-        Take one when the one before was sent: the speech that waits here can still be dropped. The last is
-        `goodbye`. Raises `LocalProtocolError` when the bridge was given a `client`.
+        Take a frame only when the previous one was sent: audio that waits here can still be dropped. The last
+        frame is `goodbye`. Raises `LocalProtocolError` when the bridge was given a `client`.
         """
         if self._frame_client is None:
             raise LocalProtocolError("the frames are in the outbox of the client's session; take them there")
@@ -257,7 +257,7 @@ class Bridge:
         return frame
 
     def receive_command(self, command: Command, now: float) -> None:
-        """Take what the client said; a `Close` says that it is gone."""
+        """Take a command of the client; a `Close` means that the client is gone."""
         if self._phase is _BridgePhase.OVER:
             if isinstance(command, Close):
                 self._client.receive_close(command.code, command.reason)
@@ -280,7 +280,7 @@ class Bridge:
                 case ToolResult():
                     self._receive_result(command)
                 case Close(code=code, reason=reason):
-                    # Does nothing when that session was the one that told so.
+                    # Does nothing if the core itself reported this `Close`.
                     self._client.receive_close(code, reason)
                     self._leave()
                 case Expiring() | Unknown() | UpgradeRequest():
@@ -290,7 +290,7 @@ class Bridge:
 
     @property
     def _listening(self) -> ProviderDialect | None:
-        """The provider, if it can be told something now."""
+        """The provider, if it accepts input now."""
         provider = self._provider
         if self._phase is not _BridgePhase.LIVE or provider is None or provider.state is not State.OPEN:
             return None
@@ -320,7 +320,7 @@ class Bridge:
         if provider is None:
             self._held.end_turn(verb)
             return
-        # The end of what the user said is still in there.
+        # The resampler still holds the end of the user's speech.
         self._send_audio(provider, self._input.flush())
         self._try(provider.commit if verb == "commit" else provider.end_turn)
 
@@ -353,10 +353,10 @@ class Bridge:
     # The provider
 
     def attach(self, connection: ProviderDialect | ProviderConnection, now: float) -> None:
-        """Take the connection that was `wanted`, new and not yet dialled.
+        """Take the connection that was `wanted`: new, and not connected yet.
 
-        A dialect alone is one too: somebody else carries its messages. Raises `LocalProtocolError` when none
-        is wanted.
+        A dialect alone will do, if the caller carries its messages. Raises `LocalProtocolError` when no
+        connection is wanted.
         """
         if self._attempts.wanted is None:
             raise LocalProtocolError("no connection to the provider is wanted now; look at `wanted` first")
@@ -372,9 +372,9 @@ class Bridge:
 
     @contextmanager
     def at(self, now: float) -> Iterator[None]:
-        """Tell the provider's dialect what happened within this block.
+        """Surround every call of the provider's dialect with this block.
 
-        Its estimate of what was heard must know the time before, and there may be news afterwards.
+        It passes the time to the estimate of what was heard, and afterwards handles the dialect's events.
         """
         if self._provider is not None:
             self._provider.playback.clock(now)
@@ -390,7 +390,7 @@ class Bridge:
             try:
                 event = connection.next_event()
             except SpekoError as error:
-                # A session that never opened ends without a frame.
+                # A session that never opened has no `Close`.
                 self._disconnected(provider, judge_opening(error, provider.moment))
                 return
             if provider.turns_heard != self._turns.heard:
@@ -413,10 +413,10 @@ class Bridge:
             elif self._phase not in (_BridgePhase.OPENING, _BridgePhase.LIVE):
                 continue
             elif type(event) is Audio:
-                # Nearly all events are audio, which is spared a call.
+                # Nearly all events are audio: handle it here, without a call.
                 self._responding = self._answering = True
                 self._turns.told = False
-                self._output.tell_speech(event.pcm, event.sample_rate)
+                self._output.emit_audio(event.pcm, event.sample_rate)
             else:
                 self._receive(provider, event)
 
@@ -425,19 +425,20 @@ class Bridge:
             case Interruption():
                 self._interrupted(frame)
             case Transcript():
-                self._output.tell_text(frame)
+                self._output.emit_text(frame)
             case ToolCall():
                 self._receive_call(provider, frame)
             case Usage():
-                # A client takes the answer to be over when it gets this.
-                self._output.end_speech()
-                self._output.tell(frame)
+                # Clients take `Usage` for the end of the answer, so all audio must precede it.
+                self._output.end_audio()
+                self._output.emit(frame)
             case ServerToolCall():
-                self._output.tell(frame)
+                self._output.emit(frame)
             case ErrorFrame():
-                # What ends the connection need not end the session.
+                # An error that ends this connection is reported only if it ends the session: see
+                # `_disconnected`.
                 if frame is not provider.failure:
-                    self._output.tell_error(frame)
+                    self._output.emit_error(frame)
             case Ready():
                 # If the connection is over already, nothing may be sent on it: the next one gets the input.
                 if provider.state is State.OPEN:
@@ -447,17 +448,17 @@ class Bridge:
             case Unknown():
                 self.stats.unknown_events += 1
             case Audio() | ResponseEnd() | Close():
-                raise AssertionError("`_drain` takes them itself")
+                raise AssertionError("`_drain` handles these itself")
             case _:
                 assert_never(frame)
 
     def _interrupted(self, frame: Interruption) -> None:
         self._calls.abandon_open()
-        self._output.cut_speech(frame)
+        self._output.cut_audio(frame)
 
     def _receive_call(self, provider: ProviderDialect, call: ToolCall) -> None:
-        # It follows all the speech that was made before it.
-        self._output.end_speech()
+        # All speech that was generated before the call must precede it.
+        self._output.end_audio()
         too_long = len(call.arguments.encode()) > self.limits.max_text_size
         if too_long or self._calls.full:
             self.stats.refused_calls += 1
@@ -465,17 +466,14 @@ class Bridge:
             self._try(lambda: provider.send_tool_result(call.call_id, refusal))
             return
         self._answering = True
-        self._output.tell(ToolCall(self._calls.issue(call.call_id), call.name, call.arguments))
+        self._output.emit(ToolCall(self._calls.issue(call.call_id), call.name, call.arguments))
 
     def _answer_ends(self, end: ResponseEnd) -> None:
-        """Tell the client, unless the session is over.
-
-        The dialect reports the end of each answer once.
-        """
+        """Report the end of an answer, unless the session is over. The dialect reports each end once."""
         if self._phase is _BridgePhase.OVER:
             return
         self._answering = False
-        self._output.tell_end(end)
+        self._output.emit_response_end(end)
 
     def _ready(self, provider: ProviderDialect) -> None:
         self._phase = _BridgePhase.LIVE
@@ -492,12 +490,12 @@ class Bridge:
             self._receive_audio(after)
 
     def _settle(self, provider: ProviderDialect) -> None:
-        """Act on what the news so far has come to; there is no more for now."""
+        """Act on the new state of the provider, after all of its events so far."""
         if self._phase is not _BridgePhase.LIVE:
             return
         was_responding, self._responding = self._responding, provider.responding
         if was_responding and not self._responding:
-            self._output.end_speech()
+            self._output.end_audio()
         if self._leaving and provider.at_rest and provider.resumption is not None:
             self._move(provider)
 
@@ -506,12 +504,12 @@ class Bridge:
     def _going_away(self, provider: ProviderDialect, seconds: float) -> None:
         if provider.resumption is None:
             message = f"the provider ends the session in {seconds:.0f} s"
-            self._output.tell(ErrorFrame(codes.GOING_AWAY.upper(), message))
+            self._output.emit(ErrorFrame(codes.GOING_AWAY.upper(), message))
         self._leaving = True
         self._timers.start("move", max(0.0, seconds - MOVE_MARGIN))
 
     def _move(self, provider: ProviderDialect) -> None:
-        """End this connection, so that the next one can go on; the old one must be closed first."""
+        """Close this connection, so that the next one can resume the session."""
         self._phase = _BridgePhase.MOVING
         provider.close(close_codes.NORMAL, "")
 
@@ -541,18 +539,18 @@ class Bridge:
             self._lose_what_was_under_way(provider, cut)
             self._retry(self._attempts.pause)
         else:
-            self._output.end_speech()
-            self._output.end_texts()
+            self._output.end_audio()
+            self._output.finish_texts()
             if cut is not None:
                 self._answer_ends(cut)
             self._end(ending.error)
 
     def _begin_afresh(self, provider: ProviderDialect, cut: ResponseEnd | None) -> None:
-        """Begin an empty conversation, which is better than none: the provider rejected the handle."""
+        """Begin an empty conversation, because the provider rejected the handle."""
         self._attempts.resumption = None
         self._lose_what_was_under_way(provider, cut)
         message = "the provider could not resume the conversation; a new one begins, so repeat what matters"
-        self._output.tell(ErrorFrame(codes.CONVERSATION_LOST.upper(), message))
+        self._output.emit(ErrorFrame(codes.CONVERSATION_LOST.upper(), message))
         self._retry(0.0)
 
     def _retry(self, seconds: float) -> None:
@@ -562,7 +560,7 @@ class Bridge:
             self._attempts.want()
 
     def _lose_what_was_under_way(self, provider: ProviderDialect, end: ResponseEnd | None) -> None:
-        """Give up the answer, and the results, that the old connection was about; the session goes on."""
+        """Give up the answer and the tool results of the lost connection; the session goes on."""
         whole = end is not None and end.status == "done"
         cut = (self._responding and not whole) or len(self._calls) > 0
         lost = cut or provider.cut_short
@@ -570,21 +568,21 @@ class Bridge:
         if cut:
             self._interrupted(Interruption("assistant"))
         else:
-            self._output.end_speech()
-        self._output.end_texts()
+            self._output.end_audio()
+        self._output.finish_texts()
         if end is not None:
             self._answer_ends(end)
         self._calls.disconnect()
         if lost:
             message = "the connection to the provider broke in the middle of something; say it again"
-            self._output.tell(ErrorFrame(codes.RESPONSE_LOST.upper(), message))
+            self._output.emit(ErrorFrame(codes.RESPONSE_LOST.upper(), message))
 
     # The end
 
     def _fail(self, error: ErrorFrame) -> None:
-        """End the session by `error`, whatever the provider thinks of it."""
-        self._output.end_speech()
-        self._output.end_texts()
+        """End the session with `error`, even if the provider would go on."""
+        self._output.end_audio()
+        self._output.finish_texts()
         if self._answering:
             self._answer_ends(ResponseEnd("failed", error.code))
         self._end(error)
@@ -592,7 +590,7 @@ class Bridge:
     def _end(self, error: ErrorFrame | None) -> None:
         close_code, reason = close_codes.NORMAL, "provider_closed"
         if error is not None:
-            reason = self._output.tell_error(error).code.lower()
+            reason = self._output.emit_error(error).code.lower()
             if reason not in (codes.EXPIRED, codes.IDLE_TIMEOUT):
                 close_code = close_codes.INTERNAL_ERROR
         self.goodbye = Close(close_code, reason, "local")

@@ -1,4 +1,4 @@
-"""The tool calls of a bridged session: one book for the client, over all connections to the provider."""
+"""The client's tool calls in a bridged session, over all connections to the provider."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from ..recent_ids import RecentIds
 
 _REMEMBERED: Final = 1024
-"""Ids that no further call is given."""
+"""The most recent ids, which no other call may get."""
 
 
 class CallNames:
@@ -33,7 +33,7 @@ class CallNames:
     def issue(self, provider_id: str) -> str:
         """Open a call and return its id for the client.
 
-        It is the provider's own, unless that was used before: another connection counts anew.
+        It is the provider's own, unless that was used before, since each connection numbers its calls anew.
         """
         call_id = provider_id
         number = 1
@@ -48,7 +48,7 @@ class CallNames:
         return call_id
 
     def answer(self, call_id: str) -> str | None:
-        """Close the call that the client answers; return the provider's id of it, None if nobody waits."""
+        """Close the call that the client answers; return the provider's id, or None if no call waits."""
         self._waiting.discard(call_id)
         return self._names.pop(call_id, None)
 

@@ -1,4 +1,4 @@
-"""What a client is told of a provider's failures: a stable code, and no secret of the operator's."""
+"""What a client learns of a provider's failures: a stable code, and no secret of the operator."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OPERATORS: Final = {
     codes.UNAUTHORIZED: "the provider does not accept this server's key; tell the server's operator",
     codes.QUOTA_EXCEEDED: "the provider's quota for this server is used up; tell the server's operator",
 }
-"""Messages for failures that only the operator can act on: the provider's own may show a part of the key."""
+"""Messages for failures that only the operator can fix: the provider's own may show part of the key."""
 
 
 def _stable(code: str) -> str:
@@ -44,7 +44,7 @@ def _stable(code: str) -> str:
 
 
 def for_client(error: ErrorFrame, secrets: Iterable[str]) -> ErrorFrame:
-    """Return a dialect's `error` with a stable code and without `secrets`."""
+    """Return a dialect's `error` with a stable code and without the `secrets`."""
     code = _stable(error.code)
     message = _OPERATORS.get(code)
     if message is None:
@@ -69,7 +69,7 @@ class Ending(NamedTuple):
 
 
 def judge_opening(error: SpekoError, moment: Moment) -> Ending:
-    """Judge a connection that never opened. What an HTTP server says about it is not passed on."""
+    """Judge a connection that never opened. The text of the HTTP response is not passed on."""
     if isinstance(error, RemoteProtocolError):
         return Ending(ErrorFrame(codes.PROTOCOL_ERROR, str(error)))
     if not isinstance(error, HandshakeError):

@@ -1,4 +1,4 @@
-"""What a bridge tells the client, in the client's terms."""
+"""What a bridge sends to the client: resampled, bounded, and without secrets."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ def _ignore(frame: ServerFrame) -> None:
 
 
 class ClientOutput:
-    """Writes to the core of the client's session, in whose outbox everything waits.
+    """Writes to the core of the client's session, in whose outbox all of it waits.
 
-    Speech is converted to the session's rate, texts are cut to size and brought to an end, and errors are
-    told without secrets.
+    Audio is converted to the session's rate, transcripts are cut to size and completed, and errors lose their
+    secrets. There is no queue here: only the resampler may hold audio back, and every method that must not
+    overtake that audio flushes it first.
 
     - `client`: that core.
     - `max_text_size`: bytes of a transcript, which is cut there.
     - `secrets`: texts that no message may show.
-    - `on_told`: called with each frame that was queued, audio excepted.
+    - `on_emitted`: called with each frame that was queued, except audio.
     """
 
     __slots__ = (
         "_client",
         "_converter",
         "_max_text_size",
-        "_on_told",
+        "_on_emitted",
         "_partial",
         "_sample_rate",
         "_secrets",
@@ -46,7 +47,7 @@ class ClientOutput:
         resampling: ResamplingFactory,
         max_text_size: int,
         secrets: Sequence[str],
-        on_told: Callable[[ServerFrame], None] | None,
+        on_emitted: Callable[[ServerFrame], None] | None,
     ) -> None:
         self._client = client
         self._sample_rate = client.output_sample_rate
@@ -54,23 +55,23 @@ class ClientOutput:
         self._max_text_size = max_text_size
         self._partial: dict[Role, str] = {}
         self._secrets = tuple(secret for secret in secrets if secret)
-        self._on_told = on_told or _ignore
+        self._on_emitted = on_emitted or _ignore
         self.refused: int = 0
-        """Frames that the open session did not take, because its outbox is full."""
+        """Frames that were lost because the open session's outbox was full."""
 
-    def tell(self, frame: ServerFrame) -> None:
-        """Queue `frame` as it is."""
+    def emit(self, frame: ServerFrame) -> None:
+        """Queue `frame` unchanged."""
         try:
             self._client.send(frame)
         except SpekoError:
             self._note_refusal()
         else:
-            self._on_told(frame)
+            self._on_emitted(frame)
 
-    def tell_speech(self, pcm: bytes, source_rate: int | None = None) -> None:
-        """Queue more of what the provider says, at its rate, of which the end may be held back.
+    def emit_audio(self, pcm: bytes, source_rate: int | None = None) -> None:
+        """Queue audio at the provider's rate; the resampler may hold back its end.
 
-        None as the rate is the client's own: of speech that was converted.
+        Without `source_rate`, the audio has the client's rate already.
         """
         if source_rate is not None and (
             source_rate != self._sample_rate or self._converter.resampling is not None
@@ -82,43 +83,43 @@ class ClientOutput:
             except SpekoError:
                 self._note_refusal()
 
-    def end_speech(self) -> None:
-        """Queue what was held back of the speech; whatever is told next comes behind it."""
-        self.tell_speech(self._converter.flush())
+    def end_audio(self) -> None:
+        """Queue the audio that was held back, ahead of whatever comes next."""
+        self.emit_audio(self._converter.flush())
 
-    def cut_speech(self, interruption: Interruption) -> None:
-        """Drop the rest of the speech, and the calls that nobody waits for any more."""
+    def cut_audio(self, interruption: Interruption) -> None:
+        """Queue an interruption; drop the rest of the audio, and the calls that were not sent yet."""
         self._converter.reset()
         self._client.withdraw_calls()
-        self.tell(interruption)
+        self.emit(interruption)
 
-    def tell_text(self, transcript: Transcript) -> None:
-        """Queue what was heard or said, so far or in the end."""
+    def emit_text(self, transcript: Transcript) -> None:
+        """Queue a transcript, partial or final."""
         text = self._cut(transcript.text)
         self._partial.pop(transcript.role, None)
         if not transcript.final:
             self._partial[transcript.role] = text
-        self.tell(Transcript(transcript.role, text, transcript.final))
+        self.emit(Transcript(transcript.role, text, transcript.final))
 
-    def end_texts(self) -> None:
-        """Make final what was heard or said so far: nothing more comes of it."""
+    def finish_texts(self) -> None:
+        """Complete the partial transcripts: no more of them will come."""
         for role, text in self._partial.items():
-            self.tell(Transcript(role, text, True))
+            self.emit(Transcript(role, text, True))
         self._partial.clear()
 
-    def tell_error(self, error: ErrorFrame) -> ErrorFrame:
-        """Queue `error` in the client's words, without what it must not see; return what it was told."""
+    def emit_error(self, error: ErrorFrame) -> ErrorFrame:
+        """Queue `error` with a stable code and without secrets; return what was queued."""
         told = for_client(error, self._secrets)
-        self.tell(told)
+        self.emit(told)
         return told
 
-    def tell_end(self, end: ResponseEnd) -> None:
-        """Queue the end of an answer, after its speech."""
-        self.end_speech()
-        self.tell(ResponseEnd(end.status, as_told(end.reason, self._secrets)))
+    def emit_response_end(self, end: ResponseEnd) -> None:
+        """Queue the end of an answer, behind its audio."""
+        self.end_audio()
+        self.emit(ResponseEnd(end.status, as_told(end.reason, self._secrets)))
 
     def _note_refusal(self) -> None:
-        # A session that is over takes nothing either, and its `Close` is on its way.
+        # A session that is over refuses everything, but that is no loss.
         self.refused += self._client.state is State.OPEN
 
     def _cut(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the model says, as frames: Gemini has no ids and no beginnings, and not every answer has an end."""
+"""The model's output as frames. Gemini sends no ids and no beginnings, and not every answer has an end."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ _RATE: Final = re.compile(r";\s*rate=(\d{1,6})\b")
 
 
 class GoogleStats(msgspec.Struct):
-    """Counts of what happened and gave no frame."""
+    """Counts of events that produced no frame of their own."""
 
     unknown_fields: int = 0
     """Fields that this version does not know; one at the top of a message also gave an `Unknown`."""
     odd_fields: int = 0
-    """Fields with a value of the wrong type, which was read as what it must mean, or ignored."""
+    """Fields with a value of the wrong type, which was converted if its meaning was clear, or ignored."""
     early_messages: int = 0
     """Messages with content before the configuration was accepted."""
     late_events: int = 0
-    """Output of a response that was cut off, and words of one that had ended."""
+    """Output of responses that were cut off, and words of responses that had ended."""
     repeated_events: int = 0
-    """Repeats of an acceptance, an interruption or a call."""
+    """Repeated acceptances, interruptions and calls."""
     skipped_commits: int = 0
-    """Turns that ended with nothing in them."""
+    """Turns that ended without content."""
     unwanted_results: int = 0
     """Results of tool calls that the provider had cancelled."""
     skipped_blobs: int = 0
@@ -87,7 +87,7 @@ class Assistant:
     `unmute`; when ``late`` expires, `end_late_words`; when ``stalled`` expires, `check_stalled`.
 
     An answer completes the `user`'s words, outdates the `handle`, and is played to an estimate, `playback`.
-    `transcribed`: its words come as transcription, and text in the model's output is something else.
+    `transcribed`: whether its words come as transcription; text in the model's output is something else then.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class Assistant:
         self._speech = Speech("assistant")
         self._odd = b""
         self._unheard = False
-        """Whether audio came that the listener may not have heard."""
+        """Whether audio has come that the listener may not have heard."""
         self._answering = False
-        """Whether an answer has begun whose end was not reported yet."""
+        """Whether an answer has begun and its end was not reported yet."""
         self.progress: Progress = Progress()
         self._rate = OUTPUT_SAMPLE_RATE
         self.reason: str = ""
@@ -137,9 +137,9 @@ class Assistant:
     # Output of the model
 
     def receive_audio(self, blob: wire.Blob) -> Audio | None:
-        """Take what should be audio, and return it if the user is to hear it.
+        """Take a blob that should be audio; return its samples if the user is to hear them.
 
-        It is not emitted, since this is the hot path.
+        The caller emits them, since this is the hot path.
         """
         mime_type, pcm = blob.mime_type, blob.data
         if mime_type and not mime_type.startswith("audio/pcm"):
@@ -154,7 +154,7 @@ class Assistant:
                 self.unmute()
             elif progress.prompted:
                 self._end_unsignalled()
-        # Nearly all audio continues an answer, and then there is nothing to note.
+        # Nearly all audio continues an answer, which changes no state.
         continues = progress.begun and progress.confirmed and progress.phase is Phase.ACTIVE
         if (not continues or progress.awaited or progress.cut) and not self._counts(words=False):
             return None
@@ -171,7 +171,7 @@ class Assistant:
         return Audio(pcm, rate)
 
     def receive_text(self, text: str) -> None:
-        """Take text that the model makes: its words, where no transcription brings them."""
+        """Take text of the model's output, which is its words if there is no transcription."""
         # White space begins no answer.
         if not self._transcribed and (self.progress.begun or text.strip()) and self._counts(words=False):
             self._emit(self._speech.add(text))
@@ -180,7 +180,7 @@ class Assistant:
         """Take words of an answer, or late ones of the answer before."""
         progress = self.progress
         if not words.text.strip() and not (progress.begun and progress.phase is Phase.ACTIVE):
-            # It begins no answer, but may be the space between two late words, or say that they are complete.
+            # It begins no answer, but may be a space between late words, or mark them as complete.
             if self._speech.speaking:
                 self._add_words(words)
             return
@@ -216,7 +216,7 @@ class Assistant:
         self._handle.call_tool()
 
     def _counts(self, *, words: bool) -> bool:
-        """Whether output that comes now counts; the first that does begins an answer."""
+        """Whether output that comes now belongs to an answer; the first such output begins one."""
         if self.progress.muted and self._is_dropped():
             return False
         if self.progress.output(words=words):
@@ -224,7 +224,7 @@ class Assistant:
         return True
 
     def _is_dropped(self) -> bool:
-        """Whether output of a muted model is still the rest of the answer that was cut off."""
+        """Whether output while muted still belongs to the answer that was cut off."""
         progress = self.progress
         if progress.resumed:
             self.unmute()
@@ -256,7 +256,7 @@ class Assistant:
                 self._emit(ErrorFrame(codes.RESPONSE_FAILED, message))
 
     def receive_generated(self) -> None:
-        """Record that all of the answer has come: the model makes no more of it."""
+        """Record that the model has generated all of the answer."""
         progress = self.progress
         if progress.begun or progress.muted:
             progress.generated = progress.confirmed = True
@@ -281,8 +281,8 @@ class Assistant:
         self._finish_words()
         self._start_timer("late", CUT_TIMEOUT if cut else LATE_WORDS_TIMEOUT)
         if not cut and self._user.speaking:
-            # What came of the user's words meanwhile is still of the turn that was answered; after an
-            # interruption it is the beginning of the next.
+            # The user's words that came meanwhile belong to the turn that was answered; after an interruption
+            # they begin the next one.
             self._user.finish()
         return True
 
@@ -297,7 +297,7 @@ class Assistant:
             self._end_answer("failed" if _CUT_SHORT.search(reason) is None else "incomplete", reason)
 
     def _end_unsignalled(self) -> None:
-        """End an answer whose end is clear from what follows, or from the silence."""
+        """End an answer whose end follows from later events, or from silence."""
         self._finish_words()
         self.server_tools.end_answer()
         self.progress.rest()
@@ -327,7 +327,7 @@ class Assistant:
         progress = self.progress
         if manual:
             if progress.muted and not (progress.begun or progress.dropped):
-                # The interrupted response gives nothing more: output from now on is the next one.
+                # The interrupted response is over: output from now on belongs to the next one.
                 self.unmute()
             progress.awaited = True
             self._start_stalled_timer(STALLED_TIMEOUT)
@@ -360,14 +360,14 @@ class Assistant:
         return False
 
     def give_up(self) -> None:
-        """Drop what still comes of the answer that is under way, or awaited."""
+        """Drop the rest of the answer that is under way or expected."""
         progress = self.progress
         self._answering = self._answering or progress.awaited
         progress.awaited = False
         self._mute(by_provider=False)
 
     def interrupt(self, at: Role) -> None:
-        """Report that the assistant was cut off: what waits of its audio is not to be heard."""
+        """Report that the assistant was cut off: its unplayed audio must not be heard."""
         self._odd = b""
         self.reason = ""
         self._unheard = False
@@ -388,7 +388,7 @@ class Assistant:
         self._start_timer("mute", CUT_TIMEOUT if self.progress.muted_by_provider else MUTE_TIMEOUT)
 
     def unmute(self) -> None:
-        """Take what comes now for another answer."""
+        """Treat output from now on as another answer."""
         self.progress.rest(cut=self.progress.muted_by_provider)
         self.progress.prompted = True
         self._stop_timer("mute")
@@ -398,7 +398,7 @@ class Assistant:
         self._start_timer("stalled", seconds)
 
     def check_stalled(self, *, calls_open: bool) -> None:
-        """End the answer, of which nothing has come for a while, unless something shows that it continues."""
+        """End an answer that has stalled, unless something shows that it continues."""
         progress = self.progress
         if progress.muted:
             return
@@ -413,7 +413,7 @@ class Assistant:
             progress.prompt_by_time()
 
     def end_late_words(self) -> None:
-        """Take no more words for late ones. If another answer has begun with words only, it ends here."""
+        """Stop treating words as late ones. If another answer has begun with words only, it ends here."""
         progress = self.progress
         if progress.phase is Phase.ACTIVE and progress.begun:
             if progress.confirmed:
@@ -423,7 +423,7 @@ class Assistant:
         progress.prompt_by_time()
 
     def retract_late_words(self) -> None:
-        """Take back an answer that only time prompted, unless more than words of it has come."""
+        """Take back an answer that only time prompted, unless more than words has come."""
         if self.progress.maybe_late:
             self._retract()
 
@@ -438,7 +438,7 @@ class Assistant:
 
 @functools.lru_cache(maxsize=16)  # a session has one
 def _rate(mime_type: str) -> int:
-    """Return the rate that `mime_type` names, or the usual one if it names no possible one."""
+    """Return the rate that `mime_type` names, or the usual one if it names none that is possible."""
     found = _RATE.search(mime_type)
     rate = int(found[1]) if found else 0
     return rate if 1 < rate <= MAX_SAMPLE_RATE else OUTPUT_SAMPLE_RATE

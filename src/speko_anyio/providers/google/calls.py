@@ -1,6 +1,6 @@
 """The tool calls of a Gemini session, and the tools that Google runs itself.
 
-An answer to a call must name the tool, and may come when nobody wants it any more.
+The answer to a call must name the tool, and may come when it is no longer wanted.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from ..recent_ids import RecentIds
 
 
 class Answer(NamedTuple):
-    """What the answer to a call has to name."""
+    """What the answer to a call must contain."""
 
     name: str
     wire_id: str | None
-    """The provider's id of the call; None if it gave none (Vertex AI): then the answer has none, either."""
+    """The provider's id of the call; None if it gave none (Vertex AI); then the answer has no id either."""
 
 
 class NamedCalls:
@@ -33,7 +33,7 @@ class NamedCalls:
         self._made_up = 0
 
     def __contains__(self, call_id: object) -> bool:
-        """Whether a result for `call_id` would be taken, wanted or not."""
+        """Whether a result for `call_id` would be accepted, even if nobody waits for it."""
         return call_id in self._names
 
     @property
@@ -86,17 +86,17 @@ class NamedCalls:
         )
 
     def answer_to(self, call_id: str) -> Answer | None:
-        """Return what an answer for a call that takes one has to name; None if the call was cancelled."""
+        """Return what the answer to an existing call must contain; None if the call was cancelled."""
         return self._names[call_id] if call_id in self._calls else None
 
     def forget(self, call_id: str) -> None:
-        """Forget a call: its result was given, or the caller never gets the call."""
+        """Forget a call that was answered, or not delivered."""
         if call_id in self._calls:
             self._calls.answer(call_id)
         self._names.pop(call_id, None)
 
     def abandon_open(self) -> None:
-        """Record an interruption: results are still taken, but nobody waits for the open calls."""
+        """Record an interruption: results are still accepted, but nobody waits for the open calls."""
         self._calls.abandon_open()
         self._forget_settled()
 

@@ -1,6 +1,6 @@
-"""A session's parameters as Gemini Live has them.
+"""Converts a session's parameters to Gemini Live's.
 
-Gemini closes the connection over a single field that it, or its model, does not know. So settings that it
+Gemini closes the connection if it or the model does not know a single field. So settings that it
 can't honour are left out and noted, and invalid ones are refused before anything is sent.
 """
 
@@ -28,7 +28,7 @@ NATIVE_INPUT_SAMPLE_RATE: Final = 16_000
 """The rate that the model hears, in samples a second; the provider converts others."""
 
 _SILENCE_MARGIN_MS: Final = 300
-"""Milliseconds of silence beyond what the detection needs, to be certain."""
+"""Milliseconds of silence to send beyond what the detection needs, as a safety margin."""
 
 _TOOL_NAMES: Final = NameRule(
     "Gemini",
@@ -143,7 +143,7 @@ class Configuration(NamedTuple):
 def configure(config: SessionConfig, options: GoogleOptions, handle: str | None) -> Configuration:
     """Convert `config`, with the `handle` of the session to resume, if there is one.
 
-    The notes say what was changed. Raises `LocalProtocolError` when it can't be converted.
+    Also return notes on the changes. Raises `LocalProtocolError` when it can't be converted.
     """
     options = checked(options, "Gemini")
     generation = generation_of(config.model)
@@ -166,7 +166,7 @@ def configure(config: SessionConfig, options: GoogleOptions, handle: str | None)
         realtimeInputConfig=_realtime_input(options),
         inputAudioTranscription={} if options.input_transcription else None,
         outputAudioTranscription={} if options.output_transcription else None,
-        # Also without a handle: this is what makes the provider send some. A null handle ends the session.
+        # Even without a handle: this makes the provider send handles. A null handle would end the session.
         sessionResumption=_filled(handle=handle or None) if options.resumption else None,
         contextWindowCompression={"slidingWindow": {}} if options.compression else None,
     )
@@ -203,7 +203,7 @@ def _model_name(model: str) -> str:
 
 
 def _filled(**fields: Any) -> _Json:
-    """Build an object of the fields that have a value: an absent field is the service's default."""
+    """Build an object of the fields that have a value: an absent field means the service's default."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -249,7 +249,7 @@ def _behavior(options: GoogleOptions, generation: Generation, notes: list[str]) 
         return None
     if only is None:
         return wanted.upper()
-    # It is what these models do in any case.
+    # These models do this anyway.
     if wanted != only:
         notes.append(f"this model has {only} tools only: tool_behavior is left out")
     return None

@@ -1,7 +1,7 @@
 """Gemini Live as a dialect.
 
-Gemini's protocol is not a relative of the others': one setup that the client sends first, responses without
-ids, no event for the start of speech, and no error messages, since every failure is a close.
+Gemini's protocol resembles no other: the client first sends one setup, responses have no ids, no event marks
+the start of speech, and there are no error messages, since every failure is a close.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class GoogleDialect(ProviderDialect):
       gives an `Expiring` and `going_away`.
 
     The remaining parameters are `DialectOptions`. Raises `LocalProtocolError` when the configuration can't
-    be used; `notes` says what of it is not honoured. The session is OPEN from the start: the WebSocket is the
-    caller's.
+    be used; `notes` lists what the provider can't honour. The session is OPEN from the start: the WebSocket
+    is the caller's.
 
     Audio is PCM16 mono at the *provider's* rates: `input_sample_rate` is the session's own (the provider
     converts), the output 24 kHz, and every `Audio` says its rate. Resample to get others.
@@ -82,7 +82,7 @@ class GoogleDialect(ProviderDialect):
                 f"the configuration has {size} bytes, more than the outbox's limit of {limits.max_outbox}; "
                 "shorten the system prompt or the tools"
             )
-        # First: the opening, which may be now, sends the setup.
+        # First, since the opening, which may happen in the next call, sends the setup.
         self._setup = setup
         super().__init__(
             input_sample_rate=input_rate,
@@ -142,13 +142,13 @@ class GoogleDialect(ProviderDialect):
 
     @property
     def at_rest(self) -> bool:
-        # What the user said is not in the handle before the model has taken it up; a turn that was told to
-        # have begun would begin again.
+        # The handle lacks the user's words until the model has processed them; an announced turn would begin
+        # again.
         return self.idle and self._handle.fresh and not self._speaking and not self._turn.open
 
     @property
     def _speaking(self) -> bool:
-        """Whether words are incomplete that the end of the connection would cut off."""
+        """Whether the end of the connection would cut off incomplete words."""
         return self._assistant.speaking or self._user.unsettled
 
     @property
@@ -193,8 +193,8 @@ class GoogleDialect(ProviderDialect):
     def commit(self) -> None:
         """End the user's turn: what was sent is to be answered now. Raises as `send_audio`.
 
-        In manual mode a turn without audio is no turn: nothing happens, and `stats.skipped_commits` counts
-        it. In auto mode silence is sent, by which the provider finds the end itself.
+        In manual mode a turn without audio is ignored, and counted in `stats.skipped_commits`. In auto mode
+        silence is sent, by which the provider finds the end itself.
         """
         self._end_turn("commit")
 
@@ -257,11 +257,11 @@ class GoogleDialect(ProviderDialect):
         self._calls.forget(call_id)
         self._release_held()
 
-    # What we send
+    # Messages out
 
     @property
     def _must_hold(self) -> bool:
-        """Whether the user's input has to wait."""
+        """Whether to hold the user's input for now."""
         return not self._accepted or (self._rules.gates and bool(self._calls.open))
 
     def _end_turn(self, verb: TurnEnd) -> None:
@@ -285,7 +285,7 @@ class GoogleDialect(ProviderDialect):
             self.outbox.put_all([wire.STOP_GENERATING])
 
     def _release_held(self) -> None:
-        """Send what had to wait, if it need not wait any more."""
+        """Send the held input, if it need not wait any more."""
         if self._must_hold or self.state is not State.OPEN:
             return
         before, verb, after = self._held.take()
@@ -299,7 +299,7 @@ class GoogleDialect(ProviderDialect):
                 return
         self._turn.send_what_fits(after)
 
-    # What we receive
+    # Messages in
 
     def _receive_text(self, text: str) -> None:
         self._receive_binary(text)
@@ -312,7 +312,7 @@ class GoogleDialect(ProviderDialect):
             if odd is None:
                 return None
             message = odd
-        # Any of the fields may be there, each with its own news.
+        # Any number of these fields may be present.
         if message.setup_complete is not UNSET:
             self._accept(message.setup_complete)
         if message.session_resumption_update is not None and not self._handle.receive(
@@ -351,7 +351,7 @@ class GoogleDialect(ProviderDialect):
                 waits=content.waiting_for_input,
             )
         if message.interaction_status:
-            # Some servers send it beside the content instead of inside.
+            # Some servers send it beside the content instead of inside it.
             over |= self._assistant.receive_end(turn=False, status=message.interaction_status, waits=False)
         self._usage_due = self._usage_due or over
         if self._usage is not None and (
@@ -380,7 +380,7 @@ class GoogleDialect(ProviderDialect):
         return message
 
     def _receive_content(self, content: wire.ServerContent) -> None:
-        """Take all of it, except the end of the turn."""
+        """Apply all of the content, except the end of the turn."""
         assistant = self._assistant
         if content.input_transcription is not None:
             self._hear_user(content.input_transcription)
@@ -426,7 +426,7 @@ class GoogleDialect(ProviderDialect):
 
     @property
     def _in_turn(self) -> bool:
-        """Whether the user's words may be of a turn that is open, or not answered yet (manual mode)."""
+        """Whether the user's words may belong to a turn that is open or unanswered (manual mode)."""
         return self._turn.open or self._assistant.progress.awaited
 
     def _accept(self, setup: wire.SetupComplete | None) -> None:
@@ -444,14 +444,14 @@ class GoogleDialect(ProviderDialect):
 
     def _receive_going_away(self, go_away: wire.GoAway) -> None:
         first = self._going_away is None
-        # Without a time it is as good as over.
+        # Without a time, treat the connection as ending now.
         self._going_away = go_away.seconds_left or 0.0
         self._leaving = True
         if first:
             self._emit(Expiring(self._going_away))
 
     def _interrupt(self, at: Role) -> None:
-        """Cut the assistant off: what is queued of its audio is not to be heard."""
+        """Cut the assistant off: its queued audio must not be heard."""
         self.events[:] = [frame for frame in self.events if type(frame) is not Audio]
         if at == "user":
             # The provider has given up its calls, too. It may not know of a local interruption, and then
@@ -476,7 +476,7 @@ class GoogleDialect(ProviderDialect):
 
     def _cancel_calls(self, ids: Sequence[str]) -> None:
         cancelled = [call_id for name in ids if (call_id := self._calls.cancel(name)) is not None]
-        # The user spoke while the model waited; there may be no other sign of it.
+        # The user spoke while the model waited for results; there may be no other sign of it.
         self._assistant.progress.cut |= bool(cancelled)
         self._withdraw(cancelled)
         self._release_held()
@@ -508,7 +508,7 @@ class GoogleDialect(ProviderDialect):
 
     def _start_session_timers(self) -> None:
         super()._start_session_timers()
-        # This is the moment of the opening, and here the client speaks first.
+        # This runs at the opening, where the client has to speak first.
         self.outbox.put(self._setup)
 
     def _timer_expired(self, name: str, late: float) -> None:

@@ -1,11 +1,11 @@
 """The messages of Gemini Live in both directions, and the only place that decodes them.
 
-A message is an object with any number of fields, each of which means something by itself. `decode` is strict
+A message is an object with any number of fields, each with a meaning of its own. `decode` is strict
 and fast; what it rejects goes to `decode_leniently`, which also names the fields that are unknown or odd, by
 the rules of `lenient`.
 
-Every documented field is declared below, so that strict decoding finds the messages with something new in
-them. Fields that need no handling are `Raw`, which costs nothing.
+Every documented field is declared below, so that strict decoding rejects messages with anything new in them.
+Fields that need no handling are `Raw`, which costs nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def is_audio(message: object) -> bool:
 
 
 def tool_response(call_id: str | None, name: str, response: Mapping[str, Any]) -> str:
-    """Encode what a tool call gave; UnicodeEncodeError when it holds a lone surrogate."""
+    """Encode the result of a tool call; UnicodeEncodeError when it holds a lone surrogate."""
     answer = {"name": name, "response": response, **({} if call_id is None else {"id": call_id})}
     return _ENCODE({"toolResponse": {"functionResponses": [answer]}}).decode()
 
@@ -189,7 +189,8 @@ class FunctionCall(_Received, frozen=True):
 
     @property
     def arguments(self) -> str:
-        """The arguments as JSON text of an object, or of what else the model gave: the tool can reject it."""
+        """The arguments as JSON text: an object, or whatever else the model sent, which the tool can
+        reject."""
         given = bytes(self.args) or b"{}"
         try:
             value = _ARGUMENTS.decode(given)
@@ -219,7 +220,7 @@ class GoAway(_Received, frozen=True):
 
     @property
     def seconds_left(self) -> float | None:
-        """As a number; None if it can't be parsed.
+        """The seconds left as a number; None if `timeLeft` can't be parsed.
 
         ``"50s"`` is usual; ``"1m30s"``, a number, and an object with `seconds` are understood, too.
         """
@@ -237,7 +238,7 @@ class GoAway(_Received, frozen=True):
 
 
 class ResumptionUpdate(_Received, frozen=True):
-    """A handle to resume the session with, or news that there is none."""
+    """A handle to resume the session with, or notice that there is none."""
 
     new_handle: str = ""
     resumable: bool = False

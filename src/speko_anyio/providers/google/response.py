@@ -1,8 +1,8 @@
-"""How far the model is in its answers, which must be inferred: Gemini names no response.
+"""Infers the progress of the model's answers, since Gemini does not identify responses.
 
 An answer begins with its first output. It ends with `turnComplete`, except that models which report an
-`interactionStatus` may go on after that until they call it idle. When it is cut off, what still comes of it
-is dropped: the model hears of an interruption later than it happens, and a local one it may never hear of.
+`interactionStatus` may go on after that until they call it idle. When it is cut off, the rest of it is
+dropped: the model learns of an interruption late, and of a local one perhaps never.
 
 Transcription has no fixed order, so words alone are weak evidence. After the end of an answer:
 
@@ -12,10 +12,9 @@ Transcription has no fixed order, so words alone are weak evidence. After the en
   that the words can't be late. Otherwise they are late words of the answer that is over.
 
 An answer that consists of words only is provisional: audio, a tool call or an end must confirm it within a
-short time. If only time prompted it, its words may still be late ones (`Progress.maybe_late`): they are taken
-as such if the user speaks, ends their turn or interrupts before anything confirms it.
-
-Output that is empty begins nothing.
+short time. If only time prompted it, its words may still be late ones (`Progress.maybe_late`): they are
+treated as such if the user speaks, ends their turn or interrupts before anything confirms it. Empty output
+begins nothing.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from typing import Final
 
 
 class Phase(enum.Enum):
-    """Where the model is."""
+    """The phase of the model."""
 
     IDLE = "idle"
     ACTIVE = "active"
-    """It answers; more may come."""
+    """The model is answering; more may come."""
     MUTED = "muted"
-    """It was cut off; what still comes is dropped."""
+    """The model was cut off; further output is dropped."""
 
 
 _IDLE: Final = frozenset({"IDLE", "REQUIRES_ACTION"})
@@ -39,7 +38,7 @@ _IDLE: Final = frozenset({"IDLE", "REQUIRES_ACTION"})
 
 
 class Progress:
-    """The model's answer, as far as we know it."""
+    """The progress of the model's answer, as far as we know it."""
 
     def __init__(self) -> None:
         self.phase: Phase = Phase.IDLE
@@ -56,9 +55,9 @@ class Progress:
         self.begun: bool = False
         """Something has come since the last turn of the model."""
         self.confirmed: bool = False
-        """More than words of the answer has come."""
+        """More of the answer than words has come."""
         self.generated: bool = False
-        """All of the turn has come: audio that follows is of another."""
+        """The turn is complete: any further audio belongs to another one."""
         self.cut: bool = False
         """The provider said that the user cut in, or gave up its calls, and the turn is not over yet."""
         self.muted_by_provider: bool = False
@@ -70,21 +69,21 @@ class Progress:
         self.heard_from: bool = False
         """Output of the answer has come since this was last checked."""
         self._reports = False
-        """The model reports the interaction's status, by which alone it is idle."""
+        """The model reports an interaction status, which then alone says when it is idle."""
 
     @property
     def muted(self) -> bool:
-        """Whether the model was cut off, and what still comes is dropped."""
+        """Whether the model was cut off, so that further output is dropped."""
         return self.phase is Phase.MUTED
 
     @property
     def stoppable(self) -> bool:
-        """Whether something comes, or will, that an interruption would stop."""
+        """Whether there is, or will be, output that an interruption would stop."""
         return self.phase is Phase.ACTIVE or self.awaited
 
     @property
     def maybe_late(self) -> bool:
-        """Whether the answer may be nothing but late words of the one before."""
+        """Whether the answer may consist only of late words of the previous one."""
         return self.phase is Phase.ACTIVE and self.begun and self.began_by_time and not self.confirmed
 
     def output(self, *, words: bool = False) -> bool:
@@ -99,7 +98,8 @@ class Progress:
         return True
 
     def tool_call(self) -> bool:
-        """Like `output`; but tool calls count whether or not the model is muted, which they do not end."""
+        """Like `output`, for a tool call, which counts even while the model is muted and does not unmute
+        it."""
         if self.phase is Phase.IDLE:
             self.phase = Phase.ACTIVE
         # Audio that follows is made from the results, within the same turn.
@@ -131,7 +131,7 @@ class Progress:
             self.prompted = self.prompted_by_time = True
 
     def retract(self) -> None:
-        """Take back what has come: it was no answer. What prompted it may still bring one."""
+        """Take back the output so far, which was no answer. Its prompt may still bring one."""
         self.rest()
         self.prompted = True
         self.prompted_by_time = self.began_by_time
@@ -148,7 +148,7 @@ class Progress:
         self.resumed = False
 
     def end(self, *, turn: bool, status: str, waits: bool) -> bool:
-        """Take news of an end; return whether the model is idle now.
+        """Apply an end; return whether the model is idle now.
 
         An end is that of the `turn`, or the interaction's `status` says so, or the model `waits` for input.
         """
@@ -170,7 +170,7 @@ class Progress:
         return idle
 
     def rest(self, *, cut: bool = False) -> None:
-        """Become idle; `cut`: the end of the answer that was cut off may still come."""
+        """Become idle; `cut`: the end of an answer that was cut off may still come."""
         self.phase = Phase.IDLE
         self.cut = cut
         self.begun = self.generated = self.dropped = self.muted_by_provider = self.resumed = False

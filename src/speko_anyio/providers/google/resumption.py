@@ -1,4 +1,4 @@
-"""With what a Gemini session can be resumed: handles, which go stale while the model answers."""
+"""The handles that resume a Gemini session, and which become stale while the model answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Resumption:
         """Whether the handle was fresh when the answer began, and nothing has outdated it since."""
 
     def receive(self, update: wire.ResumptionUpdate) -> bool:
-        """Take the provider's news; return whether the handle is fresh: not while the model generates."""
+        """Take a handle from the provider; return whether it is fresh, which it is not during generation."""
         self.fresh = self._was_fresh = bool(update.resumable and update.new_handle)
         if self.fresh:
             self.handle = update.new_handle
@@ -33,7 +33,7 @@ class Resumption:
         self._was_fresh, self.fresh = self.fresh, False
 
     def retract_answer(self) -> None:
-        """Record that what began was no answer: the handle is as good as before it."""
+        """Record that what began was no answer, so the handle is as fresh as before."""
         self.fresh = self.fresh or self._was_fresh
 
     def call_tool(self) -> None:

@@ -1,8 +1,9 @@
 """Converts the JSON Schemas of tools' parameters to the OpenAPI subset that Gemini Live understands.
 
-Gemini closes the session over a single unknown key, so only known keys pass. What has an equivalent is
-converted; what merely narrows the allowed values, and a property that no value fits, is left out and noted;
-what would change the arguments themselves (a recursive type) is refused. Nothing is dropped silently.
+Gemini closes the session over a single unknown key, so only known keys pass. Keywords with an equivalent are
+converted. Those that only narrow the allowed values, and properties that no value fits, are left out and
+noted. Those that would change the arguments themselves (a recursive type) are refused. Nothing is dropped
+silently.
 """
 
 from __future__ import annotations
@@ -105,11 +106,11 @@ def convert_parameters(tool: str, schema: Mapping[str, Any]) -> tuple[_Json | No
 
 
 class _NoValueFits(Exception):
-    """The schema is `false`, or requires what is."""
+    """The schema is `false`, or requires a property that is."""
 
 
 class _Place(NamedTuple):
-    """Where a schema is."""
+    """The position of a schema."""
 
     path: str
     """For texts."""
@@ -416,11 +417,11 @@ class _Converter:
             place = at.inside(at.path if len(real) == 1 else f"{at.path}.anyOf[{number}]")
             with contextlib.suppress(_NoValueFits):
                 if beside:
-                    # What stands beside the alternatives holds for each of them.
+                    # Keys beside the alternatives apply to each of them.
                     branch, place = self._flatten(branch, place)
                     self._weigh(place, len(beside))
                     self._merge(branch, beside, place)
-                # Gemini wants nothing beside anyOf: what is said of all alternatives is said of each.
+                # Gemini allows nothing beside anyOf: copy what applies to all alternatives into each.
                 said.append(_said_of(out, self._convert(branch, place)))
         if not said:
             raise _NoValueFits
@@ -481,7 +482,7 @@ class _Converter:
         if len(texts) < len(some) or not some:
             self._drop("enum of other than strings", at)
         if "" in texts:
-            # Gemini rejects the whole setup because of one.
+            # Gemini rejects the whole setup because of an empty one.
             self._drop("empty texts in an enum", at)
         if texts := [value for value in dict.fromkeys(texts) if value]:
             self._weigh(at, sum(map(len, texts)) + len(texts))
@@ -508,7 +509,7 @@ class _Converter:
                 self.notes.append(f"no value fits {place.path} of tool {self._tool!r}{also}: it is left out")
         if converted:
             out["properties"] = converted
-        # A name that is no property makes Gemini refuse the tool.
+        # Gemini refuses a tool that requires an unknown property.
         if known := [name for name in required if name in converted]:
             out["required"] = known
         if not required.keys() <= properties.keys():

@@ -14,7 +14,7 @@ _MESSAGE_MS: Final = 100
 
 
 class UserTurn:
-    """The user's turn, as far as the provider was told.
+    """The user's turn, as far as the provider knows it.
 
     - `sample_rate`: of the audio.
     - `queue`: queues all of these messages or none; raises `LocalProtocolError` when there is no room.
@@ -34,11 +34,11 @@ class UserTurn:
         self.messages: int = 0
         """Messages of audio in the turn."""
         self.lost: int = 0
-        """Bytes of held audio that found no room."""
+        """Bytes of held audio that did not fit into the outbox."""
 
     @property
     def open(self) -> bool:
-        """Whether the provider was told of a turn that is not over yet (manual mode)."""
+        """Whether a turn was announced to the provider and has not ended yet (manual mode)."""
         return self._open and not self._auto
 
     def send(self, pcm: bytes) -> None:
@@ -49,7 +49,7 @@ class UserTurn:
         self.messages += len(messages)
 
     def send_what_fits(self, pcm: bytes) -> None:
-        """Queue held audio; count what finds no room, since no caller waits who could be told."""
+        """Queue held audio; count what does not fit, since there is no caller to raise to."""
         for start in range(0, len(pcm), self._message_size):
             try:
                 self.send(pcm[start : start + self._message_size])

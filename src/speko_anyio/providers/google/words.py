@@ -1,4 +1,4 @@
-"""What both sides of a Gemini session say, as texts: fragments without ids, final once."""
+"""The transcripts of a Gemini session: joins fragments without ids, and completes each text once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Speech:
         return Transcript(self._role, text, False) if text else None
 
     def interim(self, text: str) -> Transcript | None:
-        """Return the text with what may follow, which the next fragment or interim text replaces."""
+        """Return the text plus an interim ending, which the next fragment or interim text replaces."""
         if text == self._interim:
             return None
         self._interim = text
@@ -62,7 +62,7 @@ class Speech:
 
 
 class UserWords:
-    """What the user says, which an answer completes: transcription may be later than that.
+    """The user's words. An answer completes them, although transcription may come later.
 
     `emit` takes the transcripts. `start_timer` and `stop_timer` have names of timers: when ``words`` expires,
     call `finish`, and when ``settled`` expires, call `settle`.
@@ -110,14 +110,14 @@ class UserWords:
     def _await_more(self, in_turn: bool) -> None:
         self._settled = False
         self._start_timer("settled", SETTLED_TIMEOUT)
-        # If none had come of what was answered last, these are of that.
+        # If no words had come of the turn that was answered last, these belong to it.
         if self._due and not in_turn and self._speech.speaking:
             self._start_timer("words", LATE_WORDS_TIMEOUT)
         else:
             self._stop_timer("words")
 
     def finish(self) -> None:
-        """Complete the text: the model answers it, or it came late."""
+        """Complete the text, because the model answers it or because it came late."""
         words = self._speech.finish()
         self._emit(words)
         self._due = words is None
@@ -129,7 +129,7 @@ class UserWords:
         self._stop_timer("words")
 
     def settle(self) -> None:
-        """Note that the words, though incomplete, no longer hold anything up."""
+        """Note that the words, though incomplete, no longer delay anything."""
         self._settled = True
 
     def take(self) -> Transcript | None:

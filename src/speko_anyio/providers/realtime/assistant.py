@@ -13,13 +13,14 @@ from . import events as wire
 from .transcripts import Transcripts
 
 _CORRECTED: Final = 16
-"""Items that were truncated or deleted, the newest: complaints about those are only ours to know."""
+"""Most items to remember as truncated or deleted: the provider's errors about those don't concern the
+user."""
 
 
 class Assistant:
-    """What has come of the response in flight, and what the listener has heard of it.
+    """The output of the response in flight, and how much of it the listener has heard.
 
-    The gate knows which response that is; here nothing depends on its id.
+    `ResponseGate` knows which response that is; nothing here depends on its id.
     """
 
     def __init__(self, playback: HeardEstimate, sample_rate: int) -> None:
@@ -34,10 +35,10 @@ class Assistant:
         self.announced: bool = False
         """Whether its beginning was reported, rather than inferred from its output."""
         self.corrected: deque[str] = deque(maxlen=_CORRECTED)
-        """The items that `corrections` changed."""
+        """The items that `corrections` truncated or deleted."""
         self._audio_item: str | None = None
         self._odd = b""
-        self._tokens = 0, 0  # of audio in and out, not reported yet
+        self._tokens = 0, 0  # tokens of audio in and out that were not reported yet
 
     def begin(self) -> None:
         """Start over for another response, whose items may reuse the ids of earlier ones."""
@@ -61,14 +62,14 @@ class Assistant:
         return Audio(pcm, self.sample_rate)
 
     def flush(self) -> None:
-        """Apply an interruption: the player drops what it has not played."""
+        """Apply an interruption: forget the unplayed audio, as the player does."""
         self._odd = b""
         self.playback.flush()
 
     def corrections(
         self, ids: wire.EventIds, *, played_ms: int | None = None, growing: bool
     ) -> list[wire.ClientEvent]:
-        """Return what makes the provider's history match what the listener heard.
+        """Return messages that make the provider's history match what the listener heard.
 
         Call it before `flush`. `played_ms`: milliseconds that were heard of the item being played, if the
         caller knows better than the estimate. `growing`: the provider may have made more of the last item
@@ -81,7 +82,7 @@ class Assistant:
             if position == 0 and played_ms is not None:
                 played = max(0, min(played_ms, item.sent))
             if any(other.item_id == item.item_id for other in heard[position + 1 :]):
-                continue  # an earlier item with the same id: the provider can only mean the last one
+                continue  # skip an earlier item with the same id: the provider would apply it to the last one
             complete = played >= item.sent and not (growing and position == len(heard) - 1)
             if not item.item_id or complete:
                 continue
@@ -96,7 +97,7 @@ class Assistant:
                     )
                 )
             else:
-                # Nothing of it was heard, and truncation to nothing is refused.
+                # Nothing of it was heard, and providers refuse to truncate an item to nothing.
                 events.append(ids.make(wire.DeleteItem, item_id=item.item_id))
         return events
 
@@ -117,7 +118,7 @@ class Assistant:
     # Usage
 
     def count_usage(self, event: wire.ResponseDone) -> bool:
-        """Add up what a response cost; return False if the event does not say."""
+        """Add the usage of a response; return False if the event has none."""
         for usage in (event.response.usage, event.usage):
             if usage is None:
                 continue
@@ -129,7 +130,7 @@ class Assistant:
         return False
 
     def take_usage(self) -> Usage:
-        """Return what was counted since the last call."""
+        """Return the usage that was counted since the last call."""
         usage, self._tokens = Usage(*self._tokens), (0, 0)
         return usage
 

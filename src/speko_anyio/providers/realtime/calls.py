@@ -1,7 +1,7 @@
-"""Tool calls: the caller's, in groups that complete together, and those that the provider runs itself.
+"""Tool calls: the caller's, grouped by response, and those that the provider runs itself.
 
-The calls of one response are a group: the model wants all their results, then one request to go on, and
-that only once the response itself is over (it may still add calls until then).
+The calls of one response form a group: once the response is over (until then it may add calls) and all of the
+results were sent, the model needs one request to continue.
 
 Ids of calls may repeat: some servers use ``call_0`` in every response, or for every call. Two reports are the
 same call only if they belong to the same response and item. While an earlier call with the same id still
@@ -35,7 +35,7 @@ class Call(NamedTuple):
 
 
 class _Report(NamedTuple):
-    """A call that was reported, with a hash in place of its arguments, which may be long."""
+    """A call that was reported, with a hash of its arguments, which may be long."""
 
     item_id: str
     name: str
@@ -91,7 +91,7 @@ class ToolCalls:
         """Whether no further call may be issued before one is answered."""
         return self._calls.full
 
-    # Reading the provider's reports
+    # Reading events
 
     def note_function(self, item: wire.Item) -> None:
         """Note the function's name if the item that begins is a call."""
@@ -110,7 +110,7 @@ class ToolCalls:
         """Return the call that an item is."""
         return Call(item.call_id or item.id or "", item.id or "", item.name or "", item.arguments or "")
 
-    # From the provider to the caller
+    # Calls for the caller
 
     def was_issued(self, response_id: str, call: Call) -> bool:
         """Whether this call of that response was reported before."""
@@ -146,37 +146,37 @@ class ToolCalls:
         return name
 
     def withdraw(self, name: str) -> None:
-        """Forget a call that the caller never gets."""
+        """Forget a call that was not delivered."""
         self._calls.answer(name)
         self._provider_ids.pop(name, None)
         self._drop_from_groups(name)
 
     def abandon_open(self) -> None:
-        """Apply an interruption: results are still taken, but no group waits for the open calls."""
+        """Apply an interruption: results are still accepted, but no group waits for the open calls."""
         self._calls.abandon_open()
         for group in self._groups:
             group.calls = {name for name in group.calls if name in self._calls}
         self._drop_finished()
 
-    # Results from the caller to the provider
+    # Results for the provider
 
     def provider_id(self, name: str) -> str:
         """Return the provider's id of the call with this name."""
         return self._provider_ids.get(name, name)
 
     def completes(self, name: str) -> bool:
-        """Whether a result for this call, which is taken, would be the last that its response waits for."""
+        """Whether an accepted result for this call is the last one that its response waits for."""
         return any(group.over and group.calls == {name} for group in self._groups)
 
     def answer(self, name: str) -> None:
-        """Note that a result went out for a call that takes one."""
+        """Note that a result was sent for a call that accepts one."""
         self._calls.answer(name)
         self._unacknowledged[self._provider_ids.pop(name, name)] += 1
         self._drop_from_groups(name)
 
     @property
     def all_acknowledged(self) -> bool:
-        """Whether the provider has confirmed every result: then the next response knows them."""
+        """Whether the provider has confirmed every result, so that the next response knows them."""
         return not self._unacknowledged
 
     def acknowledged(self, call_id: str) -> None:
@@ -187,7 +187,7 @@ class ToolCalls:
             del self._unacknowledged[call_id]
 
     def forget_acknowledgements(self) -> None:
-        """Note that a response was requested: it has all results, confirmed or not."""
+        """Note that a response was requested, which will know all results, confirmed or not."""
         self._unacknowledged.clear()
 
     # Responses
@@ -277,5 +277,5 @@ def is_server_tool(item: wire.Item) -> bool:
 
 
 def asks_for_approval(item: wire.Item) -> bool:
-    """Whether the item is the provider's request for approval to run a tool."""
+    """Whether the item is a request for approval to run a tool."""
     return item.type == "mcp_approval_request"

@@ -1,11 +1,12 @@
-"""The OpenAI Realtime protocol as a dialect, with the differences of its relatives as data.
+"""The OpenAI Realtime protocol as a dialect; other providers' differences from it are data (`Flavor`).
 
 The frames are those of a Speko session: `Ready` once the provider accepted the configuration, audio at the
 *provider's* rates (`input_sample_rate`, `output_sample_rate`; resample for others), transcripts, tool calls,
 interruptions, usage, errors, and one `Close`.
 
 The dialect decodes events, hands them to the parts that own the state (`user`, `assistant`, `calls` and
-`gate`), and sends and delivers what follows. The parts know neither it nor each other.
+`gate`), sends the messages and queues the frames that result. The parts know neither the dialect nor each
+other.
 """
 
 from __future__ import annotations
@@ -49,22 +50,22 @@ from .transcripts import part_of
 from .user import Put, TurnRules, User, UserWords
 
 MIN_SAMPLE_RATE: Final = 8_000
-"""The lowest rate that a provider may report, that of telephones; below it the value is a mistake."""
+"""The lowest rate that a provider may report, that of telephones; a lower one is a mistake."""
 
 
 class RealtimeStats(msgspec.Struct):
-    """Counts of what happened and gave no frame."""
+    """Counts of events that produced no frame of their own."""
 
     unknown_events: int = 0
     """Events of a type this version does not know; each also gave an `Unknown`."""
     odd_fields: int = 0
-    """Fields that were not of their documented type, mended or left out; see `lenient`."""
+    """Fields with another type than documented, which were mended or left out; see `lenient`."""
     benign_errors: int = 0
     """Errors that are the harmless end of a race."""
     late_events: int = 0
     """Events of a response that was over or cut off."""
     repeated_events: int = 0
-    """Begins, ends and calls that were reported before."""
+    """Beginnings, ends and calls that were reported before."""
     skipped_commits: int = 0
     """Turns that ended with less audio than can be committed."""
 
@@ -73,11 +74,11 @@ class Flavor(msgspec.Struct, frozen=True, kw_only=True):
     """How one provider speaks this protocol."""
 
     service: Service
-    """Whose closes are to be judged."""
+    """The service whose closes are judged."""
     words: type[UserWords] = UserWords
-    """Makes the user's transcripts."""
+    """Makes the keeper of the user's transcripts."""
     metadata_key: str | None
-    """Where a request's metadata has its event id; None: requests have no metadata. See `ResponseGate`."""
+    """Key of the event id in a request's metadata; None: requests have no metadata. See `ResponseGate`."""
     names_things: bool
     """Whether our messages carry an ``event_id``, which errors then name, and cancel a response by its id."""
     early_commits: bool
@@ -91,7 +92,7 @@ class Flavor(msgspec.Struct, frozen=True, kw_only=True):
 class RealtimeDialect(ProviderDialect):
     """A session over WebSocket messages; `OpenAIDialect` and `XAIDialect` make one.
 
-    - `flavor`: whose habits the provider has.
+    - `flavor`: the provider's peculiarities.
     - `rules`: how turns end.
     - `update`: the message that configures the session.
     - `resumable`: whether another session can resume the conversation.
@@ -171,7 +172,7 @@ class RealtimeDialect(ProviderDialect):
 
     @property
     def resumption(self) -> str | None:
-        # A session that ended because nobody spoke has nothing to continue.
+        # A session that ended because nobody spoke has nothing to resume.
         over = not self._may_resume or self._ending.peer_reason == codes.IDLE_TIMEOUT
         return self.provider_session.conversation_id if self._resumable and not over else None
 
@@ -220,7 +221,7 @@ class RealtimeDialect(ProviderDialect):
             self._held.clear()
 
     def interrupt(self, *, played_ms: int | None = None) -> None:
-        """Stop the response in flight (barge-in), and tell the provider what of it was heard.
+        """Stop the response in flight (barge-in), and tell the provider how much of it was heard.
 
         `played_ms`: milliseconds that were heard of the item being played, if the caller knows better than
         the estimate of `playback`. Raises as `send_audio`. Does nothing when there is nothing to stop.
@@ -272,12 +273,13 @@ class RealtimeDialect(ProviderDialect):
         return self._gate.idle and not self._user.speaking
 
     def _create_response(self) -> tuple[str, wire.ClientEvent]:
-        """Make a request for a response. Return its event id, whether or not that is sent, and it."""
+        """Make a request for a response; return its event id, which may not be part of it, and the
+        request."""
         flavor = self._flavor
         event_id = self._ids.next(wire.CreateResponse)
         request = wire.CreateResponse(
             event_id=event_id if flavor.names_things else UNSET,
-            # The metadata comes back with the response: that tells ours from those of the turn detection.
+            # The response repeats the metadata, which tells ours from those of the turn detection.
             response=UNSET
             if flavor.metadata_key is None
             else wire.ResponseParams({flavor.metadata_key: event_id}),
@@ -287,7 +289,7 @@ class RealtimeDialect(ProviderDialect):
     def _queue_and_request(
         self, event: wire.ClientEvent, reason: Reason, put: Put, queued: Callable[[], None]
     ) -> None:
-        """Queue a message, with a request for the response to it: at once if it may be made, or deferred.
+        """Queue a message, and request the response to it, now if that is allowed, else later.
 
         `queued` is called once the message is queued. Nothing happens if `put` raises.
         """
@@ -422,15 +424,15 @@ class RealtimeDialect(ProviderDialect):
     def _receive_early(self, event: wire.AnyServerEvent) -> None:
         """Receive an event from before the configuration is accepted.
 
-        Conversation at that time is not meant for this session: xAI replays an earlier one, and the provider
-        may have made something of its defaults.
+        Conversation events are ignored then: xAI replays an earlier conversation, and the provider may have
+        acted on its defaults.
         """
         match event:
             case wire.SessionCreated(session=session):
                 self._note_session(session)
                 self._configure()
             case wire.SessionUpdated(session=session):
-                # After a failure it is too late: the failure may have been reported already.
+                # Too late after a failure, which may have been reported already.
                 if self._configured and self.failure is None:
                     self._accept(session)
             case wire.ConversationCreated(conversation=conversation):
@@ -526,7 +528,7 @@ class RealtimeDialect(ProviderDialect):
             self._speech_over()
 
     def _speech_waited_for(self) -> None:
-        """Check on the user's speech, for whose end a response has waited for a while."""
+        """Act when a response has waited for some time for the end of the user's speech."""
         if self._user.speaking:
             if not self._user.still_speaks(self._send):
                 self._speech_over()
@@ -576,11 +578,12 @@ class RealtimeDialect(ProviderDialect):
             self._name_response(response_id)
             return
         if gate.in_flight:
-            # At most one runs at a time: the one before ended, silently (xAI) or unseen.
+            # Only one runs at a time, so the previous one has ended, silently (xAI) or unseen.
             self._end_response()
         requested, unwanted = gate.begin(response_id, metadata, user_speaking=self._user.speaking)
         if not requested and self._calls.all_acknowledged:
-            # The provider answers by itself, and knows the results of the tools: that leaves nothing to ask.
+            # The provider answers by itself and knows the results of the tools, so nothing is left to
+            # request.
             gate.deferred = None
         self._calls.response_begins(response_id)
         self._server_tools.response_begins(response_id)
@@ -600,7 +603,7 @@ class RealtimeDialect(ProviderDialect):
         unseen = not name and gate.idle and not self._assistant.spoke
         if gate.has_ended(name) or unseen:
             if gate.is_first_end_event(name):
-                # Reported with the next one: usage must not stand between the frames of a later response.
+                # Reported with the next one: usage must not come between the frames of a later response.
                 self._assistant.count_usage(event)
             self.stats.repeated_events += 1
             return
@@ -614,7 +617,7 @@ class RealtimeDialect(ProviderDialect):
         if end.status == "done":
             self._issue_calls_of(response)
         elif end.reason == "turn_detected" and running:
-            # The provider heard the user and says so only now.
+            # The provider heard the user, and reports it only now.
             self._send(self._corrections())
             self._interrupted("user")
         if self._assistant.count_usage(event):
@@ -649,11 +652,11 @@ class RealtimeDialect(ProviderDialect):
         return self._assistant.corrections(self._ids, played_ms=played_ms, growing=growing)
 
     def _interrupted(self, at: Role) -> None:
-        """Apply that the assistant was cut off. Make the corrections before: they need what was played."""
+        """Record that the assistant was cut off. Make the corrections first: they need the unplayed audio."""
         kept = []
         for frame in self.events:
             if isinstance(frame, ToolCall):
-                # Its result is no longer needed, so nobody need run it.
+                # Its result is no longer needed, so it need not be run.
                 self._calls.withdraw(frame.call_id)
             elif type(frame) is not Audio:
                 kept.append(frame)
@@ -696,8 +699,8 @@ class RealtimeDialect(ProviderDialect):
         if self._flavor.complete_arguments:
             self._issue_call(event.response_id, call)
         else:
-            # The end of the item shows whether the call is complete or, on servers that leave that out, the
-            # end of the response.
+            # Whether the call is complete shows at the end of its item or, on servers without that event, of
+            # its response.
             self._calls.unconfirmed.append(call)
 
     def _issue_calls_of(self, response: wire.Response) -> None:
@@ -795,9 +798,9 @@ class RealtimeDialect(ProviderDialect):
                 super()._timer_expired(name, late)
 
     def _response_overdue(self) -> None:
-        """Give up waiting for a response to begin, or for one that is in our way to end."""
+        """Give up waiting for a response to begin, or for another response to end."""
         if self._gate.phase is Phase.ACTIVE:
-            # The one that was in our way never gave its name, so its end may have passed unseen.
+            # The response that blocks ours has no known id, so its end may have passed unseen.
             self._end_response()
             self._request_deferred()
         else:
@@ -809,7 +812,7 @@ class RealtimeDialect(ProviderDialect):
     # Messages out
 
     def _queue(self, events: Sequence[wire.ClientEvent]) -> None:
-        """Queue all for a caller, or none: raises as `send_audio`."""
+        """Queue all messages of a verb, or none: raises as `send_audio`."""
         try:
             texts = [wire.encode(event).decode() for event in events]
         except UnicodeEncodeError:
@@ -817,7 +820,7 @@ class RealtimeDialect(ProviderDialect):
         self.outbox.put_all(texts)
 
     def _send(self, events: Sequence[wire.ClientEvent]) -> None:
-        """Queue what the dialect itself has to say; nothing once the session is no longer open."""
+        """Queue messages of the dialect's own, unless the session is no longer open."""
         for event in events:
             if self.state is not State.OPEN:
                 return

@@ -1,4 +1,4 @@
-"""What ``error`` events mean: most are the harmless end of a race."""
+"""Interprets ``error`` events, most of which are the harmless result of a race."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _FATAL: Final = frozenset(
     }
 )
 _UNSPECIFIC: Final = frozenset({"error", "invalid_request_error"})
-"""Types that say nothing about the cause."""
+"""Error types that say nothing about the cause."""
 _PASSING: Final = frozenset(
     {"server_error", "internal_error", "rate_limit_exceeded", "rate_limit_error", "overloaded", "timeout"}
 )
 _FAULTS: Final = frozenset({"invalid_request_error", "invalid_event", "invalid_value", "unknown_parameter"})
 _HARMLESS: Final = (CancelResponse, TruncateItem, DeleteItem)
-"""Requests that are at worst too late: their errors concern nobody."""
+"""Requests that fail only if they come too late, so that their errors don't matter."""
 
 _HARMLESS_WORDS: Final = re.compile(
     r"truncat|already shorter|no active response|cancellation failed|response[._]cancel|"
@@ -87,7 +87,7 @@ def _is_of_housekeeping(error: ErrorInfo, message: str, corrected: Collection[st
 
 
 def ending(error: ErrorInfo, endings: Mapping[str, str]) -> str | None:
-    """Return the reason of the close that `error` announces, if it announces one.
+    """Return the reason of the close that `error` announces, if any.
 
     `endings` maps codes and types to reasons; for an error without either, its text decides.
     """
@@ -145,7 +145,7 @@ def as_frame(error: ErrorInfo) -> ErrorFrame:
 
 
 def response_failure(details: Any) -> ErrorInfo:
-    """Return why a response failed from its ``status_details``, which may be anything."""
+    """Return the reason of a failure from a response's ``status_details``, which may be anything."""
     error = dig(details, dict, "error")
     if error is None:
         return ErrorInfo(message=dig(details, str, "error"))

@@ -49,7 +49,7 @@ class ClearAudio(ClientEvent, frozen=True, tag="input_audio_buffer.clear"):
 
 
 class ResponseParams(msgspec.Struct, frozen=True, gc=False):
-    """Parameters of one response, which gives the `metadata` back."""
+    """Parameters of one response, which repeats the `metadata`."""
 
     metadata: dict[str, str]
 
@@ -119,7 +119,7 @@ _REMEMBERED_REQUESTS: Final = 256
 
 
 class EventIds:
-    """Numbers what is sent, alike in every run, and remembers what each number was.
+    """Numbers the messages, the same way in every run, and remembers the kind of each.
 
     `on_wire`: whether the messages carry their ids, which errors then name.
     """
@@ -236,7 +236,7 @@ class UserDelta(ServerEvent, frozen=True, tag="conversation.item.input_audio_tra
 
 
 class UserUpdated(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.updated"):
-    """All of the user's words so far, which may have changed (xAI)."""
+    """All of the user's words so far; earlier ones may have changed (xAI)."""
 
     item_id: str | None = None
     content_index: Index | None = None
@@ -431,7 +431,7 @@ class McpFailed(ServerEvent, frozen=True, tag="response.mcp_call.failed"):
 
 
 class ErrorEvent(ServerEvent, frozen=True, tag="error"):
-    """Something went wrong, mostly nothing serious."""
+    """An error, usually harmless."""
 
     error: ErrorInfo = ErrorInfo()
     code: str | int | None = None
@@ -514,8 +514,8 @@ IGNORED: Final = frozenset(
     }
 )
 """The ``type`` of every documented event that needs no action. The words of a transcription's segments also
-arrive in other events, and for its speakers there is no frame. The keys that a phone's user presses arrive in
-no other event: that one is not listed here, and gives an `Unknown`."""
+arrive in other events, and no frame reports its speakers. The event for the keys that a phone's user presses
+is not listed here: it becomes an `Unknown`."""
 
 
 class _AnyType(msgspec.Struct, frozen=True, gc=False):
@@ -534,8 +534,8 @@ _KINDS: Final = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyS
 _ODD_JSON: Final = ("$",)
 
 decode: Final = msgspec.json.Decoder(AnyServerEvent).decode
-"""Decode an event that matters, strictly; raises one of `NOT_STRICT` for anything else. It takes no Python
-call: nearly all messages are audio, which is fine."""
+"""Decode an event that matters, strictly; raises one of `NOT_STRICT` for anything else. It is a C function
+without a Python wrapper, since nearly all messages are audio."""
 
 NOT_STRICT: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 
@@ -570,7 +570,7 @@ def _decode_odd(text: str) -> Decoded:
 def _kind(message: dict[str, Any]) -> str:
     kind = message.get("type")
     if kind is None and message.get("error") is not None:
-        return "error"  # in the form of an HTTP API
+        return "error"  # in the form of HTTP errors
     return mended(kind) if isinstance(kind, str) else "" if kind is None else str(kind)
 
 

@@ -2,10 +2,10 @@
 
 A session has at most one response at a time. OpenAI answers a second ``response.create`` with an error, and
 xAI drops it without a word; so a response that is wanted too early is *deferred* until the one before is over
-and the user is not speaking. The ends of responses repeat, come late or never come, which is why everything
-here is keyed by response id, and why every wait has a limit.
+and the user is not speaking. Ends of responses may come twice, late or never. So everything here is keyed by
+response id, and every wait has a limit.
 
-The gate only keeps the books: the dialect reports what happened, and sends what follows.
+The gate only keeps state: the dialect reports events to it, and sends the requests.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..recent_ids import RecentIds
 from .events import dig
 
 RESPONSE_TIMEOUT: Final = 5.0
-"""Seconds to wait for a requested response to begin, or for a cancelled one to end. Both take a fraction of
-that, and xAI is known to leave out either."""
+"""Seconds to wait for a requested response to begin, or for a cancelled one to end. Both usually take a
+fraction of that, but xAI sometimes omits either event."""
 
 _REMEMBERED: Final = 256
-"""Ended responses whose late events are recognised: hours of talk, while an id comes late by seconds."""
+"""Ended responses to remember, for their late events: enough for hours, while events come seconds late."""
 
 
 class Phase(enum.Enum):
-    """The state of the one response that there can be."""
+    """The state of the only response that can exist at a time."""
 
     IDLE = "idle"
     REQUESTED = "requested"
-    """We requested one; the provider has not begun."""
+    """We requested a response; it has not begun."""
     ACTIVE = "active"
     CANCELLING = "cancelling"
     """It was cut off, and its end has not been reported. Further output of it is dropped."""
@@ -51,7 +51,7 @@ class ResponseGate:
     - `start_timer`, `stop_timer`: run "response" while a request is unanswered, "cancel" while a cut response
       has not ended, and "deferred" while the provider may answer by itself.
     - `auto`: whether the provider detects turns, and so may answer without a request.
-    - `metadata_key`: where a request's metadata has its event id, which the response gives back; None for a
+    - `metadata_key`: key of the event id in a request's metadata, which the response repeats; None for a
       provider whose own responses are those with any metadata.
     """
 
@@ -69,13 +69,13 @@ class ResponseGate:
         self._metadata_key = metadata_key
         self.phase: Phase = Phase.IDLE
         self.response_id: str | None = None
-        """Of the active or cancelling response; None if there is none or its id is unknown."""
+        """The id of the active or cancelling response; None if there is none or its id is unknown."""
         self.open_request: str | None = None
-        """Event id of our request that was neither granted nor refused, as far as we can tell."""
+        """Event id of our request that was neither granted nor refused yet, as far as we know."""
         self.deferred: Reason | None = None
         """Why another response is to be requested as soon as that is allowed."""
         self.unwanted: bool = False
-        """The response that was requested is no longer wanted: cancel it when it begins."""
+        """Whether to cancel the requested response when it begins, because it is no longer wanted."""
         self._newest_request: tuple[str, Reason] | None = None
         self._echoes_metadata = False
         self._ended = RecentIds(_REMEMBERED)
@@ -99,7 +99,7 @@ class ResponseGate:
     # Our requests
 
     def defer(self, reason: Reason) -> None:
-        """Note that a response is wanted, for when it may be requested.
+        """Note that a response is wanted, to be requested once that is allowed.
 
         Tools take precedence: any answer to their results also answers the turn, but not vice versa.
         """
@@ -107,7 +107,7 @@ class ResponseGate:
             self.deferred = reason
 
     def drop_deferred_turn(self) -> None:
-        """Forget that an earlier turn wants an answer: the user cut in. Tools' results still want one."""
+        """Forget a deferred answer to a turn, since the user cut in. One to tools' results stays."""
         if self.deferred is Reason.TURN:
             self.deferred = None
 
@@ -126,7 +126,7 @@ class ResponseGate:
             self._start_timer("deferred", RESPONSE_TIMEOUT)
 
     def request_failed(self) -> bool:
-        """Note that our request gets no response; return whether we were waiting for one."""
+        """Note that our request failed; return whether we were waiting for its response."""
         self.open_request = None
         if self.phase is not Phase.REQUESTED:
             return False
@@ -138,9 +138,9 @@ class ResponseGate:
     def refused(self, event_id: str | None, active_id: str | None) -> bool:
         """Note that a request was refused because the response `active_id` was active (None: unknown).
 
-        `event_id` names the request, or is None where the provider does not name it: then it is taken to be
-        the newest, since an unneeded answer is better than none. Return False for a request that is not the
-        newest or was refused before: it changes nothing.
+        `event_id` names the request, or is None where the provider does not name it: then assume the newest,
+        since an unneeded answer is better than none. Return False for a request that is not the newest or was
+        refused before: it changes nothing.
         """
         if self._newest_request is None or event_id not in (None, self._newest_request[0]):
             return False
@@ -155,7 +155,7 @@ class ResponseGate:
             self.defer(reason)
         # A turn in auto mode needs no second request: the active response is the provider's own answer to it.
         if self.phase is Phase.ACTIVE and self.response_id is None:
-            # The end of a response without a name might pass unseen, so wait for it only so long.
+            # The end of a response without a known id may pass unseen, so limit the wait.
             self._start_timer("response", RESPONSE_TIMEOUT)
         else:
             self._stop_timer("response")
@@ -164,14 +164,14 @@ class ResponseGate:
     # The provider's responses
 
     def repeats_request(self, metadata: Any) -> bool:
-        """Whether a response with this metadata surely answers a request that was answered before."""
+        """Whether this metadata proves that the response answers a request that was answered before."""
         if self._metadata_key is None:
             return False
         request = dig(metadata, str, self._metadata_key)
         return request is not None and request != self.open_request
 
     def _is_ours(self, metadata: Any) -> bool:
-        """Whether a response with this metadata surely answers our open request."""
+        """Whether this metadata proves that the response answers our open request."""
         if self._metadata_key is None:
             return metadata is not None
         return dig(metadata, str, self._metadata_key) == self.open_request
@@ -179,7 +179,7 @@ class ResponseGate:
     def _was_requested(self, metadata: Any) -> bool:
         """Whether the response that begins is ours, and not one that the provider's turn detection made.
 
-        Its metadata tells, once the provider is known to give ours back.
+        Once the provider is known to repeat our metadata, that decides; before, the open request does.
         """
         if self.open_request is None:
             return False
@@ -196,7 +196,7 @@ class ResponseGate:
         """
         requested = self._was_requested(metadata)
         surely = requested and (not self._auto or self._is_ours(metadata))
-        # In doubt it is the provider's answer to what the user has just said, which is wanted.
+        # In doubt, it is the provider's own answer to the user's latest words, which is wanted.
         unwanted = self.unwanted and (surely or user_speaking)
         self.unwanted = False
         self._ended.discard(response_id)
@@ -224,7 +224,7 @@ class ResponseGate:
     def ended(self, *, reported: bool) -> None:
         """Note that the response in flight is over; a request of ours may still be open.
 
-        `reported`: the provider said so; otherwise it follows from something else.
+        `reported`: whether the provider reported it, or we inferred it from other events.
         """
         if self.response_id is not None:
             self._ended.add(self.response_id)

@@ -1,4 +1,4 @@
-"""The words of one speaker: pieces joined to texts, each of which is final once."""
+"""The transcripts of one speaker: joins pieces to texts, and completes each text once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REMEMBERED: Final = 256
 """Finished texts whose repeats are recognised."""
 
 _MAX_PARTIAL: Final = 64
-"""Texts of one role that may be incomplete at a time; beyond that the oldest is forgotten."""
+"""Most incomplete texts of one role; beyond that the oldest is forgotten."""
 
 _NAMELESS: Final = " "
 """The prefix of the names of texts whose item has no id. They can't be told apart, so none of them counts as
@@ -20,7 +20,7 @@ a repeat."""
 
 
 class Transcripts:
-    """The texts of one role, by item and part of it. The methods return what to deliver.
+    """The texts of one role, by item and part. The methods return the transcript to deliver, if any.
 
     Two parts of one item are two texts; no known model speaks in more than one.
     """
@@ -33,7 +33,7 @@ class Transcripts:
         self._final = RecentIds(_REMEMBERED)
 
     def begin_again(self, part: str) -> None:
-        """Note that the item of this text is new, although it may reuse the id of an earlier one."""
+        """Note that this text's item is new, even if it reuses the id of an earlier one."""
         self._final.discard(part)
 
     def begin_all_again(self) -> None:
@@ -65,11 +65,11 @@ class Transcripts:
         return [Transcript(self._role, collected if text is None else text, True)]
 
     def give_up(self, part: str) -> list[Transcript]:
-        """Complete a text of which nothing more comes, unless nothing has come."""
+        """Complete a text that will not continue, unless it is empty."""
         return self.finish(part, None) if self._partial.get(part) else []
 
     def finish_all(self, *, but: str | None = None) -> list[Transcript]:
-        """Complete every text but one: nothing more comes of them."""
+        """Complete every text but one, since the others will not continue."""
         parts = [part for part in self._partial if part != but]
         return [transcript for part in parts for transcript in self.give_up(part)]
 

@@ -19,7 +19,7 @@ SILENCE_TIMEOUT: Final = 1.0
 
 SPEECH_TIMEOUT: Final = 3.0
 """Seconds without audio after which a speaking user counts as muted, while a response waits for the end of
-their speech. The provider measures silence in the audio that it gets, so it never reports that end."""
+their speech. The provider measures silence in the audio that it gets, so it would never report that end."""
 
 SILENCE_MARGIN_MS: Final = 300
 """Silence beyond what the turn detection asks for, so that it surely notices."""
@@ -28,7 +28,7 @@ MIN_COMMIT_MS: Final = 100
 """The shortest audio that can be committed."""
 
 Put: TypeAlias = Callable[[Sequence[wire.ClientEvent]], None]
-"""Queues messages to the provider, all or none; may raise, then nothing has happened."""
+"""Queues all of these messages for the provider; if it raises, it has queued none."""
 
 UserText: TypeAlias = wire.UserDelta | wire.UserUpdated | wire.UserCompleted | wire.UserFailed
 
@@ -41,7 +41,7 @@ class TurnRules(msgspec.Struct, frozen=True, kw_only=True):
     silence_ms: int = 0
     """Digital silence that surely ends a turn, when the provider detects turns by silence."""
     semantic: bool = False
-    """Whether the provider judges by meaning, so that silence may take seconds to end a turn."""
+    """Whether the provider detects turns by meaning, so that silence may take seconds to end one."""
     interrupts: bool = True
     """Whether the provider stops its response when the user speaks."""
     creates: bool = True
@@ -53,7 +53,7 @@ class UserWords:
 
     def __init__(self) -> None:
         self.awaits_assistant = False
-        """Whether `assistant_speaks` would do anything: it is asked for each piece of audio."""
+        """Whether `assistant_speaks` has an effect: a cheap test for each piece of audio."""
         self._texts = Transcripts("user")
         self._spoken: str | None = None
         """The part of the current speech, until it becomes an item."""
@@ -72,7 +72,7 @@ class UserWords:
         return []
 
     def receive(self, event: UserText) -> Sequence[Frame]:
-        """Return what an event about the user's words gives."""
+        """Return the transcripts that result from an event about the user's words."""
         part = part_of(event)
         match event:
             case wire.UserDelta(delta=delta):
@@ -102,7 +102,7 @@ class UserWords:
 
 
 class User:
-    """The user's turn as far as we know it.
+    """The user's turn, as far as we know it.
 
     - `early_commits`: whether a commit is understood where the provider detects turns.
     - `start_timer`, `stop_timer`: run "silence" (then call `silence_expired`) and "speech" (then ask
@@ -159,7 +159,7 @@ class User:
         self._uncommitted += len(pcm)
 
     def clear(self, put: Put) -> None:
-        """Have the provider forget the audio that is not yet an item."""
+        """Make the provider forget the audio that is not yet an item."""
         put([self._ids.make(wire.ClearAudio)])
         self._uncommitted = 0
         self._awaits_commit = False
@@ -174,8 +174,8 @@ class User:
         if self._may_commit_early and (verb == "commit" or self.rules.semantic):
             self._commit(put)
         else:
-            # Without open speech the provider may not have noticed it yet, and would answer a commit of plain
-            # silence with noise. So send silence, by which it detects the end of a turn if there is one.
+            # If no speech is open, the provider may not have noticed it yet, and it answers a commit of plain
+            # silence with noise. So send silence, from which it detects the end of a turn, if there was one.
             self._append_silence(put)
             self._silence_repeated = False
             self._awaits_commit = not self.rules.creates
@@ -188,7 +188,7 @@ class User:
     def _commit(self, put: Put) -> None:
         """End the turn in the fastest way.
 
-        The request for a response follows the provider's confirmation, unless its own detection is faster.
+        The response is requested when the provider confirms the commit, unless its own detection is faster.
         """
         put([self._ids.make(wire.CommitAudio)])
         self._awaits_commit = True
@@ -199,7 +199,7 @@ class User:
         self._start_timer("silence", SILENCE_TIMEOUT)
 
     def silence_expired(self, put: Put) -> None:
-        """Try something else: the silence has not ended the turn."""
+        """Try something else, since the silence has not ended the turn."""
         if not self.speaking:
             return
         if self._may_commit_early:
@@ -238,7 +238,7 @@ class User:
         self._start_timer("speech", SPEECH_TIMEOUT)
 
     def still_speaks(self, put: Put) -> bool:
-        """Return whether speech that a response has waited for may go on.
+        """Return whether the user may still be speaking, after a response has waited for the end of it.
 
         If no audio came, the microphone is muted; the provider then needs silence to hear the end. When even
         that does not end the speech, it is taken to be over.

@@ -1,4 +1,4 @@
-"""Doubles of OpenAI Realtime, xAI Grok Voice and Gemini Live: scripted servers that speak as those do."""
+"""Doubles of OpenAI Realtime, xAI Grok Voice and Gemini Live: scripted servers that imitate them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .double import ProviderDouble
 from .double_session import DoubleSession, Refusal, Request
 from .google import GoogleDouble, GoogleSession
 from .hearing import tone
-from .joined import Joined, Told
+from .joined import Emitted, Joined
 from .openai import OpenAIDouble, OpenAISession
 from .realtime import RealtimeDoubleSession
 from .script import (
@@ -33,6 +33,7 @@ __all__ = [
     "CallTools",
     "Die",
     "DoubleSession",
+    "Emitted",
     "Expire",
     "Fail",
     "GoAway",
@@ -55,7 +56,6 @@ __all__ = [
     "Say",
     "Send",
     "Silent",
-    "Told",
     "Wait",
     "XAIDouble",
     "XAISession",

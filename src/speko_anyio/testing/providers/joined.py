@@ -15,31 +15,31 @@ from .double_session import DEATH, DoubleSession, Json
 SessionT = TypeVar("SessionT", bound=DoubleSession)
 
 
-class Told(NamedTuple):
-    """A frame that the dialect told its caller."""
+class Emitted(NamedTuple):
+    """A frame that the dialect emitted."""
 
     frame: Frame | Close | Expiring
     cause: Json | CloseMessage | None
-    """What the provider said to it; None: nothing, it was a verb, the time, or the loss of the connection."""
+    """The provider's message that caused it; None if a verb, a timer or a lost connection did."""
 
 
 class Joined(Generic[SessionT]):
-    """The conversation of a client's `dialect` with a provider's `session`, fresh out of a double.
+    """A conversation between a client's `dialect` and a new `session` of a provider's double.
 
-    - `now`: the time, in seconds; only `run` lets it pass.
-    - `told`: all that the dialect told so far.
+    - `now`: the time in seconds; only `run` advances it.
+    - `emitted`: all frames of the dialect so far.
     """
 
     def __init__(self, dialect: ProviderDialect, session: SessionT) -> None:
         self.dialect = dialect
         self.session = session
         self.now: float = 0.0
-        self.told: list[Told] = []
+        self.emitted: list[Emitted] = []
         self.run(0.0)
 
     def run(self, seconds: float) -> list[Frame | Close | Expiring]:
-        """Let that time pass while both sides say what they have to; the frames that come of it."""
-        before = len(self.told)
+        """Exchange messages for that time; return the frames that the dialect emits."""
+        before = len(self.emitted)
         until = self.now + seconds
         self._exchange()
         while (due := self._next_deadline()) is not None and due <= until:
@@ -48,7 +48,7 @@ class Joined(Generic[SessionT]):
             self.session.advance(self.now)
             self._exchange()
         self.now = until
-        return [told.frame for told in self.told[before:]]
+        return [emitted.frame for emitted in self.emitted[before:]]
 
     def _next_deadline(self) -> float | None:
         deadlines = [self.dialect.next_deadline(), self.session.next_deadline()]
@@ -84,6 +84,6 @@ class Joined(Generic[SessionT]):
     def _collect(self, cause: Json | CloseMessage | None) -> None:
         try:
             while (frame := self.dialect.next_event()) is not NEED_DATA:
-                self.told.append(Told(frame, cause))
+                self.emitted.append(Emitted(frame, cause))
         except SpekoError:
-            pass  # the end, whose `Close` was told
+            pass  # the session is over; its `Close` was emitted
