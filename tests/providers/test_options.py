@@ -38,7 +38,7 @@ def test_without_wishes_nothing_changes(metadata: dict[str, Any] | None) -> None
     [
         ([], "objects in an object"),
         ({"xai": 1}, "objects in an object"),
-        ({"xai": {"server_tools": []}}, "only who runs the server"),
+        ({"xai": {"server_tools": []}}, "only the server's operator"),
         ({"xai": {"turns": "never"}}, "Invalid enum value 'never'"),
         ({"xai": {"nope": 1}}, "unknown field `nope`"),
         ({"xai": {"turn_detection": {"threshold": 5}}}, "<= 0.9"),

@@ -132,8 +132,7 @@ class DeliveryBuffer:
         return self.full and not self.lossy
 
     def end(self) -> None:
-        """Take note that no more frames will come: those that wait can still be taken, then `get` returns
-        None."""
+        """Take note that no more frames will come: once all are taken, `get` returns None."""
         self._ended = True
         if self._waiting:
             self._waiting = False

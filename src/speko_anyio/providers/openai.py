@@ -118,8 +118,7 @@ _LIVE_MODEL: Final = re.compile(r"(?:.*/)?gpt-live(?:-.*)?", re.IGNORECASE)
 
 
 def check_model(model: str) -> None:
-    """Raise `LocalProtocolError` for a model without realtime sessions, for which OpenAI's error gives no
-    reason."""
+    """Raise `LocalProtocolError` for a model without realtime sessions: OpenAI's error gives no reason."""
     if _LIVE_MODEL.fullmatch(model):
         raise LocalProtocolError(
             f"{model} has no realtime sessions, since GPT-Live models use another protocol; choose "

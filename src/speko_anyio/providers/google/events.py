@@ -189,8 +189,7 @@ class FunctionCall(_Received, frozen=True):
 
     @property
     def arguments(self) -> str:
-        """The arguments as JSON text: an object, or whatever else the model sent, which the tool can
-        reject."""
+        """The arguments as JSON text: an object, or whatever else the model sent."""
         given = bytes(self.args) or b"{}"
         try:
             value = _ARGUMENTS.decode(given)

@@ -98,8 +98,7 @@ class Progress:
         return True
 
     def tool_call(self) -> bool:
-        """Like `output`, for a tool call, which counts even while the model is muted and does not unmute
-        it."""
+        """Like `output`, for a tool call: it counts while the model is muted, and does not unmute it."""
         if self.phase is Phase.IDLE:
             self.phase = Phase.ACTIVE
         # Audio that follows is made from the results, within the same turn.

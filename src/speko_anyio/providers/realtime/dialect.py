@@ -273,8 +273,7 @@ class RealtimeDialect(ProviderDialect):
         return self._gate.idle and not self._user.speaking
 
     def _create_response(self) -> tuple[str, wire.ClientEvent]:
-        """Make a request for a response; return its event id, which may not be part of it, and the
-        request."""
+        """Make a request for a response; return its event id, which it need not carry, and the request."""
         flavor = self._flavor
         event_id = self._ids.next(wire.CreateResponse)
         request = wire.CreateResponse(
