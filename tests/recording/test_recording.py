@@ -315,8 +315,8 @@ def write(directory: Path, *lines: str) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "line 2, is no recording"),
-        ('{"at": 0, "by": "nobody"}', "line 2, is no recording"),
+        ("{", "line 2, is invalid"),
+        ('{"at": 0, "by": "nobody"}', "line 2, is invalid"),
         ('{"at": 0, "by": "client"}', "line 2: Input data was truncated"),
         ('{"at": 0, "by": "gateway", "message": {"t": "transcript", "final": 1}}', "line 2: Expected `bool`"),
         ('{"at": 0, "by": "gateway", "message": {"t": "end"}}', "line 2: an `end`"),

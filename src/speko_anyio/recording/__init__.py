@@ -1,6 +1,6 @@
-"""Recordings of sessions: write one down, read it, and see who spoke when.
+"""Recordings of sessions: make one, read it, and see who spoke when.
 
-- `Recorder`: an observer that writes a session down; `Recording`: what it wrote, and its file;
+- `Recorder`: an observer that records a session; `Recording`: the result, and its files;
 - `timeline_of` and `draw_timeline`: turns, waits and interruptions as data and as a picture.
 """
 

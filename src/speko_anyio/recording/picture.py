@@ -1,4 +1,4 @@
-"""A timeline as a picture: SVG written by hand, the same bytes for the same recording, no dependency."""
+"""Draws a timeline as SVG, without dependencies; the same recording gives the same bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .recording import Recording
 from .timeline import AnswerWait, Mark, Timeline, ToolRun, Utterance, timeline_of
 
 _WIDTH: Final = 1200
-"""Of the whole picture, in pixels; more when a second would get less than `_MIN_SCALE` of them."""
+"""Width of the picture in pixels; more if a second would otherwise get less than `_MIN_SCALE`."""
 _MIN_SCALE: Final = 14
 _MAX_WIDTH: Final = 30_000
 _LEFT: Final = 104  # of the plot: for the names of the lanes
@@ -36,7 +36,7 @@ _STYLE: Final = (
     ".mark{fill:#2f6db3}</style>"
 )
 _NOTED: Final = {"interruption": "red", "error": "red", "close": "sub"}
-"""The marks that are told in words, and in which colour."""
+"""The marks that have a text, and its colour."""
 _LEGEND: Final = (
     ("user", "user"),
     ("assistant", "assistant, as played"),
@@ -70,7 +70,7 @@ class _Label(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """Something with a text that needs a row in which it covers nothing else."""
+    """An item with a text, which needs a row in which it covers nothing else."""
 
     left: float
     right: float
@@ -81,7 +81,7 @@ class _Item(NamedTuple):
 
 
 class _Picture:
-    """Where things are: time to the right, one lane below the other."""
+    """The layout of the picture: time to the right, one lane below the other."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
@@ -171,7 +171,7 @@ def draw_timeline(recording: Recording, *, title: str = "") -> str:
 
 
 def _escape(text: str) -> str:
-    """`text` for XML, which has no control characters, not even escaped."""
+    """Escape `text` for XML, without control characters, which XML can't even escape."""
     return escape("".join(c for c in " ".join(text.split()) if c.isprintable()))
 
 
@@ -219,7 +219,7 @@ def _axis(picture: _Picture) -> Iterator[str]:
 
 
 def _step(scale: float) -> float:
-    """Seconds between two ticks: a round number that gives them about 80 pixels."""
+    """Return the seconds between two ticks: a round number, so that they are about 80 pixels apart."""
     magnitude = 10.0 ** math.floor(math.log10(80 / scale))
     for factor in (1, 2, 5):
         if factor * magnitude * scale >= 80:
@@ -237,7 +237,7 @@ def _voices(utterances: Iterable[Utterance], kind: str, y: int, picture: _Pictur
     shapes = [(utterance, _peaks(utterance, picture.scale)) for utterance in utterances]
     loudest = max((max(peaks, default=0.0) for _, peaks in shapes), default=0.0)
     for utterance, peaks in shapes:
-        # Soft speech a little larger than it is, as ears have it.
+        # Draw soft speech a little larger than it is, as it is perceived.
         heights = [max(1.0, _WAVE * (peak / loudest) ** 0.7) if loudest else 1.0 for peak in peaks]
         left = picture.x(utterance.start)
         xs = [left + index * _COLUMN for index in range(len(heights))]
@@ -270,7 +270,7 @@ def _text(label: _Label, lines: list[str], y: float) -> Iterator[str]:
         f'<tspan x="{label.x:.1f}" y="{y + row * _LINE:.0f}">{_escape(line)}</tspan>'
         for row, line in enumerate(lines)
     )
-    # The title is what a browser shows under the pointer: the whole text.
+    # Browsers show the title, here the whole text, under the pointer.
     yield f"<text>{spans}<title>{_escape(label.text)}</title></text>"
 
 
@@ -288,7 +288,7 @@ def _waits(waits: Iterable[AnswerWait], picture: _Picture) -> Iterator[str]:
 
 
 def _stack(items: Iterable[_Item]) -> list[tuple[int, _Item]]:
-    """Each item with its row: the first in which it covers no other."""
+    """Return each item with its row: the first one in which it covers no other."""
     stack: list[tuple[int, _Item]] = []
     for item in items:
         taken = {row for row, other in stack if other.left < item.right + 8 and item.left < other.right + 8}

@@ -1,4 +1,4 @@
-"""`Recorder`: writes sessions down as they happen, as the observer that a session takes."""
+"""`Recorder`: an observer that records sessions as they happen."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..protocol.state import State
 from .recording import Moment, Recording, Side
 
 MAX_BYTES: Final = 256 * 1024 * 1024
-"""Default bound of what one recording keeps in memory: 45 minutes of both sides talking at 24 kHz."""
+"""Default limit in bytes of one recording in memory: 45 minutes of both sides talking at 24 kHz."""
 
 _OVERHEAD: Final = 200
-"""Bytes that a moment counts beside its audio and text."""
+"""Bytes that a moment counts in addition to its audio and text."""
 
 _TEXTS: Final[dict[type, str]] = {
     Transcript: "text",
@@ -29,33 +29,34 @@ _TEXTS: Final[dict[type, str]] = {
     Unknown: "raw",
     Close: "reason",
 }
-"""The field of each that is free text."""
+"""The field of each type that holds free text."""
 
 
 class Recorder:
     """Pass it as ``observer`` to `connect` or `open_session`: each session becomes a `Recording`.
 
     - `hide`: every text of a session goes through it: transcripts, the arguments and results of tools,
-      errors. By default it takes out what looks like a key or a token: a peer may quote what it refuses.
-    - `max_bytes`: what one recording may hold; what is said beyond it is left out, which `truncated` tells.
+      errors. By default it removes anything that looks like a key or a token, since a peer may quote one that
+      it refused.
+    - `max_bytes`: the limit of one recording; anything beyond it is left out, and `truncated` is set.
 
-    A recording is in memory, and complete when its session is over: `Recording.save` it then.
+    A recording is in memory and complete when its session is over; then call `Recording.save`.
     """
 
     def __init__(self, *, hide: Callable[[str], str] = redact, max_bytes: int = MAX_BYTES) -> None:
         self._hide = hide
         self._max_bytes = max_bytes
         self.recordings: list[Recording] = []
-        """One for each session that was open, in their order."""
+        """The recordings of all sessions that opened, in order."""
 
     @property
     def recording(self) -> Recording:
-        """The only one. AssertionError when there is none, or several."""
+        """The only recording. AssertionError if there is none, or more than one."""
         assert len(self.recordings) == 1, f"{len(self.recordings)} sessions were recorded, not one"
         return self.recordings[0]
 
     def __call__(self, info: SessionInfo) -> SessionObserver:
-        """Begin with a session: this is what makes it an observer."""
+        """Begin to record a session. Sessions call this, since a recorder is an observer factory."""
         recording = Recording(session_id=info.session_id, provider=info.provider, model=info.model)
         return _SessionRecorder(recording, self.recordings.append, self._hide, self._max_bytes)
 

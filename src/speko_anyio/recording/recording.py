@@ -3,13 +3,13 @@
 A recording is a directory:
 
 - ``session.jsonl``: a line about the session, then one for each thing that was said, in order. ``at`` is in
-  seconds since the session was open, ``by`` is ``client`` or ``gateway``. What it was is one of
-  ``message``, the message as on the wire; ``audio``, that many samples, the next ones of the WAV file of its
-  side; ``unknown``, a message this version does not know, as text; ``expiring`` and ``close``.
-- ``user.wav``, ``assistant.wav``: the audio of either side, one piece behind the other. There is none of a
-  side that never spoke.
+  seconds since the session was open, ``by`` is ``client`` or ``gateway``. Its content is one of ``message``,
+  the message as sent; ``audio``, the number of samples, which are the next ones in the WAV file of that side;
+  ``unknown``, the text of a message that this version does not know; ``expiring`` and ``close``.
+- ``user.wav``, ``assistant.wav``: the audio of either side, without the pauses. A side that never spoke has
+  no file.
 
-There is no token and no key in it: neither is ever part of what is said in a session.
+It holds no tokens or keys, since no message of a session does.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ T = TypeVar("T")
 
 
 class RecordingError(ValueError):
-    """The directory holds no recording that we can read; the message names the file and says what to do."""
+    """The directory holds no readable recording; the message names the file and says what to do."""
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """Something that was said."""
+    """A frame or a command, and its time."""
 
     at: float
-    """Seconds since the session was open."""
+    """Seconds since the session opened."""
     by: Side
     what: Command | Frame
 
@@ -62,17 +62,17 @@ class Recording(msgspec.Struct, kw_only=True):
     output_sample_rate: int = DEFAULT_SAMPLE_RATE
     """Samples a second of the gateway's audio."""
     moments: list[Moment] = []
-    """What was said, in order."""
+    """All frames and commands, in order."""
     truncated: bool = False
-    """Whether more was said than the recorder was allowed to keep."""
+    """Whether the recording is incomplete, because it reached the recorder's limit."""
 
     @property
     def seconds(self) -> float:
-        """When the last thing was said."""
+        """The time of the last moment."""
         return self.moments[-1].at if self.moments else 0.0
 
     def audio(self, by: Side) -> bytes:
-        """All the audio of one side: PCM16 at its rate, without the pauses."""
+        """Return the audio of one side: PCM16 at its rate, without the pauses."""
         return b"".join(
             moment.what.pcm
             for moment in self.moments
@@ -80,7 +80,7 @@ class Recording(msgspec.Struct, kw_only=True):
         )
 
     def save(self, directory: str | PathLike[str]) -> None:
-        """Write it into `directory`, which is made when there is none. OSError when that fails."""
+        """Write the recording to `directory`, which is created if missing. OSError when that fails."""
         where = Path(directory)
         where.mkdir(parents=True, exist_ok=True)
         lines = [msgspec.json.encode(self._head()), *map(self._line, self.moments)]
@@ -94,7 +94,7 @@ class Recording(msgspec.Struct, kw_only=True):
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> Recording:
-        """Read what `save` wrote. `RecordingError` when it is none, OSError when it can't be read."""
+        """Read what `save` wrote. `RecordingError` if it is invalid, OSError if it can't be read."""
         path = Path(directory) / LINES
         try:
             lines = path.read_bytes().splitlines()
@@ -203,14 +203,14 @@ class _Line(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
     message: msgspec.Raw = msgspec.Raw()
     audio: int | None = None
     sample_rate: int | None = None
-    """Of this piece, when it is not that of its side."""
+    """The rate of this piece, if it is not that of its side."""
     unknown: str | None = None
     expiring: float | None = None
     close: _End | None = None
 
 
 class _Voice:
-    """The audio of one side, read when it is first asked for and taken from its beginning."""
+    """The audio of one side, read from its file when first needed and consumed from the start."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -238,4 +238,4 @@ def _decode(text: bytes, kind: type[T], path: Path, number: int) -> T:
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RecordingError(f"{path}, line {number}, is no recording ({error}); record it again") from None
+        raise RecordingError(f"{path}, line {number}, is invalid ({error}); record it again") from None

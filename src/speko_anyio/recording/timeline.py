@@ -1,7 +1,7 @@
-"""What a recording comes to in time: who spoke when, as it was heard, and what that took.
+"""Works out the timeline of a recording: who spoke when, as it was heard, and the latencies.
 
-A gateway sends speech faster than it is spoken. So the assistant speaks here when its audio is played: as it
-comes, one piece behind the other, until an interruption throws away what was not played yet.
+A gateway sends speech faster than it is spoken. So the assistant's speech is placed where its audio is
+played: one piece after the other, until an interruption discards the unplayed rest.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from ..protocol.frames import (
 from .recording import Recording
 
 PAUSE: Final = 0.25
-"""Seconds of silence on the wire that make two utterances of one."""
+"""Seconds without audio that separate two utterances."""
 
 LOUD_DBFS: Final = -45.0
-"""Above it a piece of the user's audio counts as speech: where no command ends a turn, its last one does."""
+"""A louder piece of the user's audio counts as speech. The last such piece ends a turn that no command
+ends."""
 
 
 class Utterance(msgspec.Struct):
     """Speech without a pause."""
 
     start: float
-    """Seconds since the session was open, as everywhere here."""
+    """Seconds since the session opened, as everywhere here."""
     end: float
     pcm: bytearray
     sample_rate: int
@@ -44,7 +45,7 @@ class Utterance(msgspec.Struct):
 
 
 class Words(NamedTuple):
-    """A final transcript, and the start of what it is the transcript of."""
+    """A final transcript, and the start of the utterance that it belongs to."""
 
     at: float
     role: Role
@@ -52,7 +53,7 @@ class Words(NamedTuple):
 
 
 class ToolRun(NamedTuple):
-    """A tool at work; `end` is None when it never answered."""
+    """A run of a tool; `end` is None if it never answered."""
 
     name: str
     start: float
@@ -68,7 +69,7 @@ class AnswerWait(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Something that happened at once."""
+    """An event without a duration."""
 
     at: float
     kind: str
@@ -77,7 +78,7 @@ class Mark(NamedTuple):
 
 
 class Timeline(msgspec.Struct):
-    """What a recording comes to."""
+    """Utterances, transcripts, tool runs, waits and marks of a recording."""
 
     user: list[Utterance] = []
     assistant: list[Utterance] = []
@@ -88,7 +89,7 @@ class Timeline(msgspec.Struct):
 
     @property
     def seconds(self) -> float:
-        """When the last of it is over."""
+        """The end of the last item."""
         ends = [utterance.end for utterance in (*self.user, *self.assistant) if utterance.heard]
         ends += [run.end or run.start for run in self.tools]
         ends += [mark.at for mark in self.marks]
@@ -142,7 +143,7 @@ def timeline_of(recording: Recording) -> Timeline:
 
 
 def _speak(spoken: list[Utterance], at: float, pcm: bytes, rate: int) -> None:
-    """Add a piece of speech that came `at`: played then, or when what came before it has been."""
+    """Add a piece of speech that came `at`: it is played then, or after the pieces before it."""
     last = spoken[-1] if spoken else None
     if last is not None and last.heard and at < last.end + PAUSE and last.sample_rate == rate:
         last.pcm += pcm

@@ -1,13 +1,13 @@
-"""Test doubles for applications of this library, and for the library itself: no network, no waiting.
+"""Test doubles for applications of this library and for the library itself, without network or delays.
 
 - `fake_session` and `FakeGateway`: a session, or a whole `Speko`, whose service is in memory and scripted
   (`speko_anyio.testing.steps`);
 - `virtual_backend`: asyncio and trio on a clock that jumps when there is nothing to do;
 - `replay`: a recorded session (`speko_anyio.recording`) played again as a fake; `mumble`: a voice for tests;
-- `speko_anyio.testing.providers`: servers that speak as OpenAI, xAI and Gemini do, scripted as well;
-- `MemoryStream` and `FakeServer`: what these are made of.
+- `speko_anyio.testing.providers`: scripted servers that imitate OpenAI, xAI and Gemini;
+- `MemoryStream` and `FakeServer`: the parts that these are made of.
 
-The pytest plugin is `speko_anyio.testing.plugin`; pytest finds it by itself.
+The pytest plugin is `speko_anyio.testing.plugin`; pytest finds it automatically.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Virtual time: when only a timer is left to wait for, the clock jumps to it, so timeouts take no time.
+"""Virtual time: when every task waits for a timer, the clock jumps to the next one, so timeouts take no time.
 
 Give a test module this fixture, and its tests run on asyncio and trio with virtual clocks (uvloop has no
 way to do it)::
@@ -20,7 +20,7 @@ VIRTUAL_BACKENDS = ("asyncio", "trio")
 def virtual_backend(name: str) -> tuple[str, dict[str, Any]]:
     """Return anyio's backend `name` with options that give it a virtual clock."""
     if name == "trio":
-        import trio.testing  # here: only who tests on trio has it
+        import trio.testing  # here, since it may not be installed
 
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
     return "asyncio", {"loop_factory": VirtualTimeLoop}

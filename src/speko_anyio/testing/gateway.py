@@ -30,10 +30,11 @@ from .script import scripted
 from .server import connected
 
 API_KEY: Final = "sk_fake"
-"""The key that a fake gateway takes, and its `FakeGateway.speko` has."""
+"""The API key that a fake gateway accepts, and that `FakeGateway.speko` uses."""
 
 BASE_URL: Final = "http://speko.test"
-"""Where a fake gateway seems to be. The name can't be resolved (RFC 6761): nothing leaves the process."""
+"""The apparent address of a fake gateway. The name can't be resolved (RFC 6761), so nothing leaves the
+process."""
 
 
 @never_swallows
@@ -49,10 +50,11 @@ async def fake_session(
     """Open a real session of the client with a fake gateway; yields both ends. No sockets, no waiting.
 
     - `script`: what the gateway does; without one, play the peer by hand.
-    - `peer`: one of your own, for other sample rates.
+    - `peer`: a `FakePeer` of your own, for example with other sample rates.
     - `within`: seconds after which the test is considered hung; then TimeoutError.
 
-    The rest is as for `open_session`. A failure of the script comes out as itself, see `scripted`.
+    The other parameters are those of `open_session`. A failure of the script is raised by the block, see
+    `scripted`.
     """
     peer = peer or FakePeer()
     opening = connected(peer, tools=tools, ttl_seconds=ttl_seconds, within=within, **options)
@@ -66,8 +68,8 @@ class FakeGateway:
     - `script`: what the gateway does in every session; change it between sessions as you like.
     - `minted`: the requests for sessions, in order; `sessions`: the peers of those that were opened.
 
-    A failure of the script comes out of the session's block, in the application. Lest the application
-    handles it like a failure of the service, `check` raises it again: the fixture ``speko_gateway`` does.
+    A failure of the script is raised by the session's block, in the application. Since the application may
+    handle it like a failure of the service, `check` raises it again; the fixture ``speko_gateway`` calls it.
     """
 
     def __init__(self, script: Script | None = None) -> None:
@@ -80,7 +82,7 @@ class FakeGateway:
 
     @property
     def session(self) -> FakePeer:
-        """The peer of the one session there was. AssertionError when there was none, or several."""
+        """The peer of the only session. AssertionError if there was none, or more than one."""
         assert len(self.sessions) == 1, f"{len(self.sessions)} sessions were opened, not one"
         return self.sessions[0]
 
@@ -92,7 +94,7 @@ class FakeGateway:
 
     @contextmanager
     def installed(self) -> Iterator[Self]:
-        """Make every `Speko` within the block one of this gateway, whatever its key and URL.
+        """Make every `Speko` created in the block use this gateway, whatever its key and URL.
 
         For applications that make their own.
         """
@@ -103,7 +105,7 @@ class FakeGateway:
             original(speko, **options)
             self._redirect(speko)
 
-        # The class itself, since applications have imported it by now.
+        # Patch the class itself, since applications have imported it by now.
         Speko.__init__ = init  # type: ignore[method-assign,assignment]  # its arguments matter to nobody
         try:
             yield self
@@ -119,7 +121,7 @@ class FakeGateway:
         retry_after: float | None = None,
         times: int = 1,
     ) -> None:
-        """Answer the next request for a session with an HTTP error; `times` requests, to outlast retries."""
+        """Answer the next `times` requests for a session with an HTTP error: several, to outlast retries."""
         headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
         body = msgspec.json.encode(APIErrorBody(error=message, code=code))
         self._refusals.extend(httpx.Response(status, headers=headers, content=body) for _ in range(times))
@@ -154,7 +156,7 @@ class FakeGateway:
         return httpx.Response(201, content=msgspec.json.encode(self._grant(request)))
 
     def take(self, grant: SessionGrant) -> FakePeer:
-        """Return the peer that a grant opens, once; for any other grant, one that refuses with 401."""
+        """Return the peer for a grant, once; any other grant gets a peer that refuses with 401."""
         peer = self._waiting.pop(grant.ws_token, None)
         if peer is None:
             refusing = FakePeer()

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from .peer import FakePeer, Step
 
 _UNMINTED: Final = SessionConfig(provider="fake", model="fake")
-"""What a handler is told of a session that nobody minted."""
+"""The configuration of a session that was not minted."""
 
 
 def run_handler(handler: Handler) -> Step:
     """Run a gateway's handler, ``async def handler(session: ServerSession)``, as a whole script.
 
-    It has the session as behind a real gateway, with its buffers and its interruptions; when it returns the
-    session is closed with 1000, when it raises the test fails.
+    The session has the buffers and interruptions of a real gateway. When the handler returns, the session is
+    closed with 1000; when it raises, the test fails.
     """
 
     async def script(peer: FakePeer) -> None:
@@ -60,7 +60,7 @@ class _Transport:
         try:
             self._send(message)
         except ConnectionClosed:
-            # The client left, and the session has not been told yet.
+            # The client left, and the session does not know yet.
             raise BrokenResourceError from None
 
     def _send(self, message: str | bytes) -> None:

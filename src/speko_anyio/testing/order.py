@@ -1,4 +1,4 @@
-"""Other orders in which a gateway may send the same frames; no client may rely on one."""
+"""Reorders a gateway's frames within what the protocol allows, to test that no client relies on one order."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ..protocol.frames import (
 def reordered(frames: Iterable[Frame], random: Random) -> list[Frame]:
     """Return the frames in another order that the protocol allows, drawn from `random`.
 
-    Each of these keeps its own order: audio, the transcripts of either role, tool calls, the news of each
-    tool on the server, usage. Nothing passes `Ready`, an `Interruption`, a `ResponseEnd`, an `ErrorFrame` or
-    `Close`.
+    The order within each of these stays: audio, the transcripts of either role, tool calls, the news of each
+    tool on the server, usage. Nothing overtakes `Ready`, an `Interruption`, a `ResponseEnd`, an `ErrorFrame`
+    or `Close`.
     """
     result: list[Frame] = []
     streams: dict[object, deque[Frame]] = {}
 
     def mix() -> None:
-        # Each frame that is left has the same chance, so that every order that is allowed can come.
+        # Draw each remaining frame with equal chance, so that every allowed order is possible.
         while streams:
             keys = list(streams)
             (key,) = random.choices(keys, [len(streams[key]) for key in keys])

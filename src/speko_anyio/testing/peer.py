@@ -1,6 +1,6 @@
-"""`FakePeer`: the gateway's end of one session in memory, as a test or a script plays it.
+"""`FakePeer`: the gateway's end of one session in memory, played by a test or a script.
 
-What takes no time is a plain method; what waits, for the client or for the clock, is a coroutine.
+Methods that wait for the client or the clock are coroutines; the others are plain.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from .server import FakeServer
 CommandT = TypeVar("CommandT", bound=Command)
 
 PIECE_SECONDS: Final = 0.02
-"""Of speech in one message of `FakePeer.say`: what services send."""
+"""Seconds of speech in one message of `FakePeer.say`, as services send it."""
 
 
 Step: TypeAlias = Callable[["FakePeer"], Awaitable[object] | object]
-"""Something a gateway does: a function of its `FakePeer`, sync or async."""
+"""One action of a gateway: a sync or async function that takes the `FakePeer`."""
 
 Script: TypeAlias = Step | Iterable[Step]
-"""Everything a gateway does: one coroutine function, or steps in their order.
+"""All actions of a gateway: one coroutine function, or steps in order.
 
-When it is through, the session is closed with 1000, as the gateway does behind a handler; unless there are
-reactions (`FakePeer.on`), which last until the client leaves. It begins when the client's session is
-open: for faults in the handshake give the peer another `greet`.
+When it ends, the session is closed with 1000, as a gateway does after its handler returns. If there are
+reactions (`FakePeer.on`), it stays open until the client leaves. The script begins when the client's session
+is open; to simulate a fault in the handshake, replace the peer's `greet`.
 """
 
 
@@ -60,9 +60,9 @@ class FakePeer(FakeServer):
     - `extensions`: the extensions that it offers. Pass ``()`` for none, like the hosted service.
     - `stream`, `to_client`, `from_client`: the connection itself, for faults that have no method here.
 
-    It sends what the protocol allows and raises `LocalProtocolError` for the rest, as a gateway would: a
-    test can't pass on a conversation that can't happen. `malformed`, `truncate` and `raw` go past that.
-    Once the client has left, every verb raises `ConnectionClosed`.
+    Like a gateway, it raises `LocalProtocolError` for anything that the protocol does not allow, so a test
+    can't pass on an impossible conversation. `malformed`, `truncate` and `raw` bypass this check. Once the
+    client has left, every verb raises `ConnectionClosed`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class FakePeer(FakeServer):
         self.config = config
         self.on_command: Callable[[Command], None] | None = self._arrived
         self.start_steps: Callable[[Iterable[Step]], None] | None = None
-        """Runs steps in a task beside the script; None for a peer that is played by hand."""
+        """Runs steps in a task beside the script; None for a peer without a script."""
         self.reactions: list[tuple[type[Command], tuple[Step, ...]]] = []
         self._expecting = 0
         self._settled = anyio.Event()
@@ -116,8 +116,8 @@ class FakePeer(FakeServer):
     async def receive(self) -> Command:
         """Wait for the client's next command and return it.
 
-        The result of a tool goes to its `call_tool` instead, and a command with a reaction (`on`) to that.
-        `ConnectionClosed` after the final `Close`.
+        The result of a tool goes to the waiting `call_tool` instead, and a command with a reaction (`on`) to
+        the reaction. `ConnectionClosed` after the final `Close`.
         """
         while not self._unseen:
             if self.core.error is not None:
@@ -130,10 +130,10 @@ class FakePeer(FakeServer):
     @overload
     async def expect(self, wanted: CommandT, *, within: float = ...) -> CommandT: ...
     async def expect(self, wanted: Any, *, within: float = 10.0) -> Any:
-        """Wait for the client's next command, which must be `wanted`: a type, or one that is equal.
+        """Wait for the client's next command, which must match `wanted`: a type, or an equal command.
 
-        Audio is passed over unless it is what is wanted. AssertionError for anything else, and when nothing
-        comes `within` so many seconds.
+        Skips audio unless audio is wanted. AssertionError for any other command, and when none comes `within`
+        so many seconds.
         """
         name = wanted.__name__ if isinstance(wanted, type) else repr(wanted)
         self._expecting += 1
@@ -164,9 +164,9 @@ class FakePeer(FakeServer):
     # Sending
 
     def send(self, *frames: Frame) -> None:
-        """Send frames as they are, in this order; `Close` is `close`.
+        """Send frames in this order; a `Close` calls `close`.
 
-        ValueError for what no gateway sends: a second `Ready`, and `Expiring`, which the client's own clock
+        ValueError for frames that no gateway sends: a second `Ready`, and `Expiring`, which the client's core
         makes.
         """
         for frame in frames:
@@ -176,8 +176,8 @@ class FakePeer(FakeServer):
     async def say(self, pcm: bytes, *, pace: float | None = None) -> bool:
         """Speak `pcm`, PCM16 at the session's output rate, in messages of 20 ms; False when cut off.
 
-        All at once, or `pace` times as fast as real time. An `Interrupt` of the client cuts it off: then
-        the client is sent an `Interruption`.
+        Sends it all at once, or `pace` times as fast as real time. An `Interrupt` from the client cuts it
+        off, and is answered with an `Interruption`.
         """
         await checkpoint()
         size = round(self.core.output_sample_rate * PIECE_SECONDS) * 2
@@ -207,7 +207,7 @@ class FakePeer(FakeServer):
         self.send(ResponseEnd(status, reason))
 
     async def call_tool(self, name: str, /, **arguments: object) -> str:
-        """Have the client run a tool; what it answered. Waits for it without a limit of its own.
+        """Have the client run a tool; return the result. Waits for it without a timeout.
 
         `ConnectionClosed` when the session ends first.
         """
@@ -225,7 +225,7 @@ class FakePeer(FakeServer):
         return result.output
 
     def interrupt(self, at: Role = "user") -> None:
-        """Tell the client that the assistant was cut off: what it has not played yet is stale."""
+        """Tell the client that the assistant was cut off, so that it drops unplayed audio."""
         self.send(Interruption(at))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -234,9 +234,9 @@ class FakePeer(FakeServer):
         self.flush()
 
     def on(self, wanted: type[Command], *steps: Step) -> None:
-        """Whenever the client sends a `wanted`, run these steps beside everything else.
+        """Run these steps, in parallel to everything else, whenever the client sends a `wanted`.
 
-        RuntimeError for a peer that is played by hand: only `fake_session` and `FakeGateway` run steps.
+        RuntimeError for a peer without a script runner: only `fake_session` and `FakeGateway` run steps.
         """
         if self.start_steps is None:
             raise RuntimeError("reactions need a session made by fake_session or FakeGateway")
@@ -245,7 +245,7 @@ class FakePeer(FakeServer):
     # Faults
 
     def drop(self) -> None:
-        """Lose the connection without a word: the client finds its end."""
+        """Close the connection without a goodbye: the client sees the end of the stream."""
         self.hang_up()
         self._lost("the fake dropped the connection")
 
@@ -263,7 +263,7 @@ class FakePeer(FakeServer):
         self.from_client.break_()
 
     def stall(self, *, receiving: bool = True, sending: bool = True) -> None:
-        """Hold the connection still, as seen from the client: nothing arrives, or nothing can be written."""
+        """Freeze the client's connection: nothing arrives (`receiving`) or can be written (`sending`)."""
         if receiving:
             self.to_client.stall()
         if sending:
@@ -275,17 +275,17 @@ class FakePeer(FakeServer):
         self.from_client.resume()
 
     def deliver(self, max_bytes: int) -> None:
-        """Give the client at most so many bytes at a time: 1 is the worst network there is."""
+        """Deliver at most so many bytes to the client at a time: 1 is the worst possible network."""
         self.stream.max_receive = max_bytes
 
     def delay(self, seconds: float) -> None:
-        """Let what is sent from now on take so long to arrive; the order stays. RuntimeError as for `on`."""
+        """Delay everything that is sent from now on, keeping its order. RuntimeError as for `on`."""
         if self.start_steps is None:
             raise RuntimeError("a delay needs a session made by fake_session or FakeGateway")
         self._latency = seconds
 
     def malformed(self, message: str = '{"t": "transcript"') -> None:
-        """Send a text message as it is; by default one that is no JSON."""
+        """Send a text message unchecked; by default one that is not valid JSON."""
         payload = message.encode()
         self.flush()
         self.raw(framing.header(framing.TEXT, len(payload), 0) + payload)
@@ -313,7 +313,7 @@ class FakePeer(FakeServer):
         self.take_events()
 
     async def carry(self) -> None:
-        """Take what is delayed to the client in its time. A task, while a script's session lives."""
+        """Deliver delayed data when it is due. Runs as a task for the length of a script's session."""
         while True:
             while not self._in_flight:
                 self._departure = anyio.Event()
@@ -324,7 +324,7 @@ class FakePeer(FakeServer):
             self._in_flight.popleft()
 
     def _depart(self, data: bytes | None) -> None:
-        """Bytes leave for the client, or the end of them (None)."""
+        """Send bytes, or the end of the stream (None), to the client, delayed if that is set."""
         if self._latency or self._in_flight:
             self._in_flight.append((anyio.current_time() + self._latency, data))
             self._departure.set()
@@ -351,7 +351,7 @@ class FakePeer(FakeServer):
         self.take_events()
 
     def _arrived(self, command: Command) -> None:
-        """Hand a command of the client to whatever waits for it."""
+        """Pass a command of the client to the call that waits for it."""
         if isinstance(command, ToolResult) and (result := self._results.get(command.call_id)) is not None:
             result.output = command.output
             result.arrived.set()
@@ -392,7 +392,7 @@ class FakePeer(FakeServer):
 
 
 class _Result:
-    """Where the answer to a tool call arrives; `output` stays None when the session ended first."""
+    """The result of a tool call; `output` stays None if the session ends first."""
 
     def __init__(self) -> None:
         self.arrived = anyio.Event()

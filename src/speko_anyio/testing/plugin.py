@@ -1,7 +1,7 @@
-"""The pytest plugin: fixtures for applications of this library. It does not affect projects that use none.
+"""The pytest plugin: fixtures for applications of this library. Projects that use none are not affected.
 
 pytest loads it in every project that has the library installed, so it imports nothing but pytest until a
-fixture is asked for.
+fixture is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..recording.recording import Recording
     from .gateway import FakeGateway
 
-# Written out: importing them would import asyncio.
+# Repeated here: importing them would import asyncio.
 _VIRTUAL_BACKENDS = ("asyncio", "trio") if find_spec("trio") else ("asyncio",)
 
 
@@ -63,7 +63,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _advice(item: pytest.Item) -> str | None:
-    """Which other plugin than anyio's runs `item`, and what to do about it; None if none does."""
+    """Return which plugin other than anyio's runs `item` and what to do about it; None if none does."""
     if type(item).__module__.startswith("pytest_asyncio."):
         return (
             "pytest-asyncio runs; mark it pytest.mark.anyio instead of asyncio, and set asyncio_mode = strict"

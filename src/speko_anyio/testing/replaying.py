@@ -1,4 +1,4 @@
-"""Replay a recording: its gateway to an application under test, or its user to any gateway."""
+"""Replays a recording: the gateway's part to an application under test, or the user's part to any gateway."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ..recording.recording import Recording
 from .peer import FakePeer, Step
 
 PATIENCE: Final = 10.0
-"""Seconds that the application may be later with a command than the recorded one was."""
+"""Seconds by which the application's commands may be later than the recorded ones."""
 
 
 def replay(recording: Recording) -> Step:
     """Play the gateway's part of `recording`, as a script for a peer with the recording's rates (`peer_of`).
 
-    Every frame comes when it came then. What the client did then, its audio aside, is waited for, and time
-    counts on from there: an application that takes longer is answered later, one that does something else
-    fails the test. The contents of a tool's result may differ.
+    Every frame is sent at its recorded time. The script waits for each recorded command except audio, and
+    continues from there: if the application takes longer, the answers come later; if it does something else,
+    the test fails. The content of a tool's result may differ.
     """
 
     async def script(peer: FakePeer) -> None:
-        shift = anyio.current_time()  # what a recorded instant is on this clock, minus that instant
+        shift = anyio.current_time()  # add this to a recorded time to get the time on this clock
         for moment in recording.moments:
             match moment.what:
                 case AudioIn() | Ready() | Expiring() | UpgradeRequest():
-                    continue  # whoever makes them makes them again
+                    continue  # these come from the application or from the cores
                 case Close(code=code, reason=reason, initiated_by=who) if who != "local":
                     await anyio.sleep_until(shift + moment.at)
                     if who == "remote" and is_sendable(code):
@@ -70,7 +70,7 @@ def peer_of(recording: Recording) -> FakePeer:
 async def perform(session: RealtimeSession, recording: Recording) -> None:
     """Play the client's part of `recording` into `session`, audio and commands, at the recorded times.
 
-    Returns at its end, or that of the session. Results of calls that are not open here are left out.
+    Returns at the end of the recording or of the session. Skips results of calls that are not open here.
     """
     start = anyio.current_time()
     for moment in recording.moments:

@@ -1,4 +1,4 @@
-"""Scripts: what a fake gateway does, beside the session of the application under test."""
+"""Runs the script of a fake gateway beside the session of the application under test."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .peer import FakePeer, Script, Step
 SessionT = TypeVar("SessionT")
 
 GRACE: Final = 1.0
-"""Seconds for a script that expects something of a client that has left to notice that."""
+"""Seconds that a script gets to notice that the client it expects something of has left."""
 
 
 class Stage:
-    """Where the script of one peer runs, and its reactions. The first failure ends everything on it."""
+    """Runs the script of one peer and its reactions. The first failure ends all of them."""
 
     def __init__(self, peer: FakePeer, tasks: TaskGroup, failed: Callable[[Exception], None] | None) -> None:
         self._peer = peer
@@ -42,7 +42,7 @@ class Stage:
         self._tasks.start_soon(self._run, steps, False)
 
     async def start(self, script: Script) -> None:
-        """Begin the whole script; returns when it first waits: what it sets up is in force then."""
+        """Begin the whole script; returns when it first waits, so that its setup is in force."""
         steps = [script] if callable(script) else tuple(script)
         await self._tasks.start(self._run, steps, True)
 
@@ -56,7 +56,7 @@ class Stage:
                 result = step(peer)
                 if inspect.isawaitable(result):
                     if not begun:
-                        # The task runs on until it really waits, and only then whoever started it.
+                        # The task runs on until it really waits, and only then the task that started it.
                         begun = True
                         task_status.started()
                     await result
@@ -86,9 +86,9 @@ async def scripted(
 ) -> AsyncGenerator[SessionT, None]:
     """Open the client's session and run `script` on `peer` beside the block; yields what `opening` does.
 
-    A failure of the script, a missed expectation above all, cancels the block and comes out of it as it is;
-    `failed` is told of it too. When the block failed first, its own exception comes out. A script that is
-    not through when the session is over is cancelled; if it still expects something of the client, it fails.
+    A failure of the script, such as a missed expectation, cancels the block and is raised by it; `failed` is
+    called with it too. If the block failed first, its own exception is raised. A script that is still running
+    when the session is over is cancelled; if it still expects something of the client, it fails.
     """
     stage: Stage | None = None
     try:

@@ -28,7 +28,7 @@ TOKEN = "wst_0123456789abcdef"  # noqa: S105 - it opens nothing
 
 
 def grant(ws_url: str = "ws://speko.test/v1/sessions/s1/stream") -> SessionGrant:
-    """Make a grant such as a mint answers; nothing listens at `ws_url`."""
+    """Make a grant like that of a mint; nothing listens at `ws_url`."""
     return SessionGrant(
         session_id="s1",
         ws_url=ws_url,
@@ -42,12 +42,12 @@ def grant(ws_url: str = "ws://speko.test/v1/sessions/s1/stream") -> SessionGrant
 class FakeServer:
     """The peer of one client whose stream is `stream`.
 
-    It has no task: it acts when the client writes, and when a test calls it.
+    It has no task: it acts when the client writes and when a test calls it.
 
     - `core`: the server's side; queue with its verbs, then `flush`.
     - `commands`: what the client said, in order; `on_command` is called with each.
-    - `greet`: what to do with the upgrade request; by default accept it and send `ready`.
-    - `answers`: whether the server answers at all; a peer that is stuck does not.
+    - `greet`: called for the upgrade request; by default accepts it and sends `ready`.
+    - `answers`: whether the server answers at all; set it to False for a peer that is stuck.
     """
 
     def __init__(
@@ -88,18 +88,18 @@ class FakeServer:
             self.to_client.write(data)
 
     def raw(self, data: bytes) -> None:
-        """Send bytes as they are, past the core."""
+        """Send raw bytes, bypassing the core."""
         self.to_client.write(data)
 
     def hang_up(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection without a goodbye."""
         self.to_client.end()
 
     def client_left(self) -> None:
         """Ignore that the client has closed its side of the connection; `FakePeer` does not."""
 
     def take_events(self) -> None:
-        """Note what the core has understood of the client, and answer it."""
+        """Record the core's events, and send its answers."""
         try:
             while (event := self.core.next_event()) is not NEED_DATA:
                 if isinstance(event, UpgradeRequest):
@@ -109,7 +109,7 @@ class FakeServer:
                 if self.on_command is not None:
                     self.on_command(event)
         except SpekoError:
-            pass  # the end of the session: `closed` tells
+            pass  # the session is over; see `closed`
         self.flush()
         if self.core.error is not None:
             self.hang_up()

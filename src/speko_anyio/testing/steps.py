@@ -1,4 +1,4 @@
-"""The steps of a script, to be put into a list: each does what the `FakePeer` method of its name does."""
+"""The steps of a script, for use in a list: each calls the `FakePeer` method of the same name."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def expect(wanted: type[Command] | Command, *, within: float = 10.0) -> Step:
 
 
 def on(wanted: type[Command], *steps: Step) -> Step:
-    """Whenever the client sends a `wanted` from now on, run `steps` beside everything else."""
+    """Run `steps`, in parallel to everything else, whenever the client sends a `wanted` from now on."""
     return lambda peer: peer.on(wanted, *steps)
 
 
 def on_commit(*steps: Step) -> Step:
-    """Whenever the client's turn is over, run `steps`."""
+    """Run `steps` whenever the client's turn ends."""
     return on(Commit, *steps)
 
 
@@ -30,7 +30,7 @@ def wait(seconds: float) -> Step:
 
 
 def send(*frames: Frame) -> Step:
-    """Send frames as they are."""
+    """Send frames."""
     return lambda peer: peer.send(*frames)
 
 
@@ -65,7 +65,7 @@ def close(code: int = 1000, reason: str = "") -> Step:
 
 
 def drop() -> Step:
-    """Lose the connection without a word."""
+    """Close the connection without a goodbye."""
     return lambda peer: peer.drop()
 
 
@@ -75,12 +75,12 @@ def reset() -> Step:
 
 
 def fail_sends() -> Step:
-    """Let what the client sends fail from now on."""
+    """Make the client's sends fail from now on."""
     return lambda peer: peer.fail_sends()
 
 
 def stall(*, receiving: bool = True, sending: bool = True) -> Step:
-    """Hold the connection still, until `resume`."""
+    """Freeze the connection until `resume`."""
     return lambda peer: peer.stall(receiving=receiving, sending=sending)
 
 
@@ -90,17 +90,17 @@ def resume() -> Step:
 
 
 def deliver(max_bytes: int) -> Step:
-    """Give the client at most so many bytes at a time."""
+    """Deliver at most so many bytes to the client at a time."""
     return lambda peer: peer.deliver(max_bytes)
 
 
 def delay(seconds: float) -> Step:
-    """Let what is sent from now on take so long to arrive."""
+    """Delay everything that is sent from now on."""
     return lambda peer: peer.delay(seconds)
 
 
 def malformed(message: str = '{"t": "transcript"') -> Step:
-    """Send a text message as it is; by default one that is no JSON."""
+    """Send a text message unchecked; by default one that is not valid JSON."""
     return lambda peer: peer.malformed(message)
 
 

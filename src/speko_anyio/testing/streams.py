@@ -1,4 +1,4 @@
-"""Byte streams in memory, with the faults that networks have: no sockets, no timing but the event loop's."""
+"""Byte streams in memory, with the faults of networks, but without sockets or delays."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from anyio.abc import ByteStream
 
 
 class Pipe:
-    """One direction: what was written and not yet received, up to `capacity` bytes.
+    """One direction of a connection: up to `capacity` bytes that were written and not yet received.
 
-    `sink`, when given, takes what is written at once, in the writer's own call, and ``b""`` for its end: a
-    peer that needs no task. `watchers` are called whenever something has changed.
+    `sink`, when given, is called with the written data within the writer's call, and with ``b""`` at the end:
+    a peer that needs no task. `watchers` are called after every change.
     """
 
     def __init__(self, capacity: int = 65_536) -> None:
@@ -36,7 +36,7 @@ class Pipe:
         await self._changed.wait()
 
     def write(self, data: bytes) -> None:
-        """Append at once, whatever the capacity; the side of a test that needs no back-pressure."""
+        """Append at once, ignoring the capacity: for a test that needs no back-pressure."""
         self.data += data
         self.changed()
 
@@ -48,12 +48,12 @@ class Pipe:
             self.sink(b"")
 
     def break_(self) -> None:
-        """From now on both ends find the connection reset."""
+        """Reset the connection: from now on both ends raise."""
         self.broken = True
         self.changed()
 
     def stall(self) -> None:
-        """Writers and receivers wait from now on, until `resume`."""
+        """Make writers and receivers wait until `resume`."""
         self.stalled = True
 
     def resume(self) -> None:
@@ -62,9 +62,9 @@ class Pipe:
 
 
 class MemoryStream(ByteStream):
-    """One end of a connection. `max_receive` caps what one receive gives: 1 delivers byte by byte.
+    """One end of a connection. `max_receive` bounds what one receive returns: 1 delivers byte by byte.
 
-    `receives` and `sends` count the calls; `on_send` and `on_receive` are called at the start of each.
+    `receives` and `sends` count the calls.
     """
 
     def __init__(self, incoming: Pipe, outgoing: Pipe, *, max_receive: int = 65_536) -> None:
@@ -132,7 +132,7 @@ class MemoryStream(ByteStream):
 
 
 def stream_pair(*, capacity: int = 65_536, max_receive: int = 65_536) -> tuple[MemoryStream, MemoryStream]:
-    """Two ends of a connection in memory."""
+    """Make the two ends of a connection in memory."""
     there, back = Pipe(capacity), Pipe(capacity)
     return (
         MemoryStream(back, there, max_receive=max_receive),

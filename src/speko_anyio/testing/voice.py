@@ -1,4 +1,4 @@
-"""Audio for tests that looks and sounds like somebody speaking, without a recording or a synthesiser."""
+"""Audio for tests that looks and sounds like speech, without a recording or a synthesiser."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..audio.pcm import to_bytes
 from ..protocol.mint import DEFAULT_SAMPLE_RATE
 
 _SYLLABLE: Final = (0.11, 0.26)
-"""Seconds: the shortest and the longest."""
+"""Length in seconds, the shortest and the longest."""
 _VOLUME: Final = 9_000
-"""Of the loudest syllable, as a sample: ordinary speech, far from clipping."""
+"""The largest sample of the loudest syllable: ordinary speech, far from clipping."""
 
 
 def mumble(
     seconds: float, *, sample_rate: int = DEFAULT_SAMPLE_RATE, pitch: float = 120.0, seed: int = 0
 ) -> bytes:
-    """`seconds` of speech without words: PCM16 syllables of changing length, loudness and pitch.
+    """Make `seconds` of speech without words: PCM16 syllables that vary in length, loudness and pitch.
 
-    The same arguments give the same bytes. `pitch` in Hz: 120 is a man's voice, 210 a woman's.
+    The same arguments return the same bytes. `pitch` is in Hz: 120 is a man's voice, 210 a woman's.
     """
     random = Random(seed)  # noqa: S311 - nothing to guess here
     total = round(seconds * sample_rate)

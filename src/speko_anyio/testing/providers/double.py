@@ -1,4 +1,4 @@
-"""What the doubles of all providers are to whoever uses them, and how they are served. No rules in here."""
+"""The base of all providers' doubles, and the code that serves them. It has no rules of any provider."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ SessionT = TypeVar("SessionT", bound=DoubleSession)
 
 _READ_SIZE: Final = 65_536
 _GOODBYE_TIMEOUT: Final = 2.0
-"""Seconds that the client has to answer a close."""
+"""Seconds that the client gets to answer a close."""
 
 _BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
 class ProviderDouble(abc.ABC, Generic[SessionT]):
-    """A scripted server that speaks a provider's protocol as that does, errors and habits included.
+    """A scripted server that imitates a provider's protocol, errors and peculiarities included.
 
-    - `replies`: what it answers, one after the other, over all its connections; `then` is the answer when
-      none is left.
-    - `user_says`: what it writes down of the user's turns, one after the other.
-    - `api_key`: the only one it takes, in each way that the provider takes a key.
+    - `replies`: its answers, one after the other, over all its connections; after the last one it answers
+      `then`.
+    - `user_says`: the transcripts of the user's turns, one after the other.
+    - `api_key`: the only key that it accepts, in each way that the provider accepts one.
     - `pace`: how fast it is.
-    - `refuse`: what the first requests get instead of a WebSocket, ``Refusal(429, "...")`` for example.
+    - `refuse`: the answers to the first requests instead of a WebSocket, such as ``Refusal(429, "...")``.
 
-    It listens for real: a turn begins and ends by the loudness of the audio it gets (`tone` is loud enough),
-    unless turns are manual. Serve it on loopback with `serve`, over any byte stream with `handle`, or drive
-    the pure session that `open` gives. `sessions` has every connection so far, with all that was said.
+    Unless turns are manual, it detects them by the loudness of the audio (`tone` is loud enough). Serve it on
+    loopback with `serve`, over any byte stream with `handle`, or drive the pure session that `open` gives.
+    `sessions` has every connection so far, with all of its messages.
     """
 
     provider: ClassVar[str]
     _can: ClassVar[frozenset[type]] = COMMON | {Say, CallTools, RunTool, Fail, RateLimit, Silent}
-    """The steps that make sense here."""
+    """The steps that this double supports."""
     _session_type: type[SessionT]
 
     def __init__(
@@ -63,7 +63,7 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
         self.api_key = api_key
         self.sessions: list[SessionT] = []
         self.refused: list[Request] = []
-        """Requests that were turned down."""
+        """Requests that were refused."""
         self._script = Replies(replies, then=then, user_says=user_says)
         self._pace = pace
         self._refusals = iter(refuse)
@@ -77,11 +77,11 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
 
     @abc.abstractmethod
     def judge(self, request: Request) -> Refusal | None:
-        """Why this request gets no WebSocket; None: it gets one."""
+        """Return why this request is refused a WebSocket; None to accept it."""
 
     @abc.abstractmethod
     def subprotocol(self, request: Request) -> str | None:
-        """Which of the offered subprotocols is taken."""
+        """Return the offered subprotocol that the server accepts."""
 
     def open(self, request: Request, now: float = 0.0) -> SessionT:
         """Make a new connection without any I/O."""
@@ -98,8 +98,8 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
     ) -> AsyncGenerator[str, None]:
         """Listen on 127.0.0.1 while the block runs; `port` 0 takes a free one.
 
-        Gives the base URL, ``ws://127.0.0.1:PORT``, or ``wss`` with an `ssl_context` for servers; any path
-        below it is fine. Leaving the block cuts what is connected.
+        Yields the base URL, ``ws://127.0.0.1:PORT``, or ``wss`` with an `ssl_context` for servers; it accepts
+        any path. Leaving the block drops all connections.
         """
         plain = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
         own_port = plain.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
@@ -191,7 +191,7 @@ class _Driver:
                     return
                 if DEATH in outputs:
                     return
-                continue  # there may be more by now
+                continue  # more may have come meanwhile
             if session.closed is not None:
                 if socket.closed is None:
                     with anyio.move_on_after(_GOODBYE_TIMEOUT):
@@ -200,13 +200,13 @@ class _Driver:
             await self._wait(session.next_deadline())
 
     async def _goodbye(self) -> None:
-        """Our close is sent: wait for the client's."""
+        """Wait for the client's close, after ours was sent."""
         while self._socket.closed is None:
             self._news = anyio.Event()
             await self._news.wait()
 
     async def _wait(self, deadline: float | None) -> None:
-        """Until there is news, or until `deadline`."""
+        """Wait until something changes, or until `deadline`."""
         if deadline is None:
             await self._news.wait()
             return

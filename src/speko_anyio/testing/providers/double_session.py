@@ -1,7 +1,7 @@
-"""One connection to a double, whichever provider it plays: pure, time is an argument.
+"""One connection to a double of any provider: pure, with time as an argument.
 
-Whoever brings the transport calls `start`, `receive`, `receive_close` and `advance` with the time, sends what
-`take` gives, and comes back at `next_deadline`.
+The transport calls `start`, `receive`, `receive_close` and `advance` with the time, sends the messages from
+`take`, and calls again at `next_deadline`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .script import Die, Expire, Hangup, Pace, Reply, ReplyStep, Send, Wait, ste
 Json: TypeAlias = dict[str, Any]
 
 DEATH: Final = "death"
-"""In what `take` gives: cut the connection without a word."""
+"""An output of `take`: drop the connection without a goodbye."""
 
 Output: TypeAlias = str | bytes | CloseMessage | Literal["death"]
 
@@ -45,7 +45,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Without the query."""
+        """The path without the query."""
         return urlsplit(self.target).path
 
     def header(self, name: str) -> str | None:
@@ -58,14 +58,14 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """The answer to a request that is turned down: an HTTP error, no WebSocket."""
+    """The answer to a request that is refused: an HTTP error instead of a WebSocket."""
 
     status: int
     message: str
 
     @property
     def body(self) -> str:
-        """As the providers put it."""
+        """The body, in the providers' form."""
         return json.dumps({"error": {"message": self.message, "type": "invalid_request_error"}})
 
 
@@ -78,7 +78,7 @@ class Replies:
         self._user_says = iter(user_says)
         self._counters: dict[str, Iterator[int]] = {}
         self.handles: set[str] = set()
-        """With which a connection may resume another (Gemini)."""
+        """Handles with which a connection may resume another (Gemini)."""
 
     def next_reply(self) -> tuple[ReplyStep, ...]:
         """Return the answer to the next turn."""
@@ -89,20 +89,20 @@ class Replies:
         return next(self._user_says, "Hello there.")
 
     def number(self, kind: str) -> int:
-        """1, 2, 3...; of every `kind` apart."""
+        """Return 1, 2, 3..., counting each `kind` separately."""
         return next(self._counters.setdefault(kind, itertools.count(1)))
 
 
 Play: TypeAlias = Iterator[float]
-"""Something that goes on: it does a part, gives the seconds until the next, and is resumed then."""
+"""A reply in progress: each step does a part and yields the seconds until the next."""
 
 
 class DoubleSession(abc.ABC):
-    """One client's connection. What it went through stays here for assertions:
+    """One client's connection. Its history stays here for assertions:
 
     - `request`: the opening request.
     - `received` and `sent`: every message, decoded.
-    - `audio`: what the client sent as the user's.
+    - `audio`: the user's audio.
     - `closed`: the close code and reason, None while the connection lives; 1006 when it was cut.
     """
 
@@ -116,7 +116,7 @@ class DoubleSession(abc.ABC):
         self.audio: bytearray = bytearray()
         self.closed: tuple[int, str] | None = None
         self.on_output: Callable[[], None] = lambda: None
-        """Called when there is something new to take or another deadline, for a driver that waits."""
+        """Called when there is output to take or another deadline, for a driver that waits."""
         self._script = script
         self._pace = pace
         self._now = 0.0
@@ -161,18 +161,18 @@ class DoubleSession(abc.ABC):
         self._now = max(self._now, now)
 
     def next_deadline(self) -> float | None:
-        """When `advance` has something to do; None: not before a message comes."""
+        """Return when to call `advance`; None: not before a message comes."""
         return self._plays[0][0] if self._plays else None
 
     def take(self) -> list[Output]:
-        """Return what has to be sent, in order."""
+        """Return the output to send, in order."""
         outputs, self._outputs = self._outputs, []
         return outputs
 
-    # For whoever directs a test; each takes effect at once
+    # For the test; each takes effect at once
 
     def send(self, *messages: Json) -> None:
-        """Say this, as it is."""
+        """Send this message unchanged."""
         for message in messages:
             self._send(message)
         self.on_output()
@@ -185,7 +185,7 @@ class DoubleSession(abc.ABC):
             self.on_output()
 
     def die(self) -> None:
-        """Cut the connection without a word. Does nothing once the session is over."""
+        """Drop the connection without a goodbye. Does nothing once the session is over."""
         if self.closed is None:
             self._outputs.append(DEATH)
             self._end(1006, "")
@@ -199,7 +199,7 @@ class DoubleSession(abc.ABC):
 
     @abc.abstractmethod
     def _opened(self) -> None:
-        """Send what comes first once the WebSocket is open."""
+        """Send the first messages, once the WebSocket is open."""
 
     @abc.abstractmethod
     def _receive(self, message: Json) -> None:
@@ -221,7 +221,7 @@ class DoubleSession(abc.ABC):
         self._plays.clear()
 
     def _begin(self, play: Play) -> Play:
-        """Do the first part of `play` now, and the others in their time."""
+        """Do the first part of `play` now, and the others when they are due."""
         self._resume(play)
         return play
 
@@ -262,7 +262,7 @@ class DoubleSession(abc.ABC):
 
 
 def pieces(text: str, count: int) -> list[str]:
-    """`text` in about `count` parts of whole words, each with its leading space; at least one."""
+    """Split `text` into about `count` parts of whole words, each with its leading space; at least one."""
     words = text.split(" ")
     size = max(1, -(-len(words) // max(1, count)))
     groups = [" ".join(words[start : start + size]) for start in range(0, len(words), size)]

@@ -1,4 +1,4 @@
-"""A double of Gemini Live. Its every refusal is a close."""
+"""A double of Gemini Live. Like Gemini, it refuses everything with a close."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEADLINE: Final = "Deadline expired before operation could complete."
 
 
 class _Refused(Exception):
-    """What the client said ends the session, with this code and reason."""
+    """A message of the client ends the session, with this code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -33,10 +33,10 @@ class _Refused(Exception):
 class GoogleSession(DoubleSession):
     """One connection. Further for assertions:
 
-    - `setup`: the client's, once it came.
-    - `results`: what the client answered to each tool call, by its id.
+    - `setup`: the client's setup, once it has come.
+    - `results`: the client's result of each tool call, by its id.
     - `resumed_from`: the handle that the setup held.
-    - `cancelled`: the ids of calls whose results are not wanted any more.
+    - `cancelled`: the ids of calls whose results are no longer wanted.
     """
 
     binary = True
@@ -52,14 +52,14 @@ class GoogleSession(DoubleSession):
         """The calls without a result, and their names."""
         self._waits_for_tools = False
         self._owes = False
-        """Whether a turn ended, or tools were answered, while the model was at another answer."""
+        """Whether a turn ended, or tools were answered, during another answer."""
         self._ear: Ear | None = None
         self._ear_rate = 0
         self._window = False
         self._heard_ms = 0.0
         self._said_ms = 0.0
         self._heard_until = 0.0
-        """When a listener would have heard all that was generated."""
+        """When a listener will have heard everything that was generated."""
 
     # Auth comes with the request, and a wrong key is a close all the same
 
@@ -70,7 +70,7 @@ class GoogleSession(DoubleSession):
         self.close(1001, _DEADLINE)
 
     def go_away(self, seconds: float = 50.0) -> None:
-        """Say that the connection ends in `seconds`, and end it then."""
+        """Announce that the connection ends in `seconds`, and end it then."""
         self.send({"goAway": {"timeLeft": f"{seconds:g}s"}})
         self._later(seconds, self.expire)
         self.on_output()
@@ -161,7 +161,7 @@ class GoogleSession(DoubleSession):
             raise _Refused(_INVALID, "Request contains an invalid argument.")
         self.audio.extend(pcm)
         if self._is_manual and not self._window:
-            return  # nobody hears it
+            return  # it has no effect
         self._heard_ms += len(pcm) * 1000 / (int(rate[1]) * SAMPLE_BYTES)
         if self._is_manual:
             return
@@ -199,7 +199,7 @@ class GoogleSession(DoubleSession):
     # Turns
 
     def _user_cuts_in(self) -> None:
-        """Interrupt the answer: the user speaks."""
+        """Interrupt the answer, because the user speaks."""
         config = self.setup.get("realtimeInputConfig") or {}
         if config.get("activityHandling") == "NO_INTERRUPTION":
             return
@@ -355,7 +355,7 @@ class GoogleDouble(ProviderDouble[GoogleSession]):
 
 
 def _thinking_refusal(model: str, setup: Json) -> str | None:
-    """Why the model rejects the setup's thinking configuration; None if it doesn't."""
+    """Return why the model rejects the setup's thinking configuration; None if it accepts it."""
     config = (setup.get("generationConfig") or {}).get("thinkingConfig")
     level = config.get("thinkingLevel") if isinstance(config, dict) else None
     if "extended-thinking" in model:

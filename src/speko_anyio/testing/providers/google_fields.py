@@ -1,4 +1,4 @@
-"""Which fields Gemini Live takes in a client's message, and how the service names one that it does not."""
+"""The fields that Gemini Live accepts in a client's message, and its error about unknown ones."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .double_session import Json
 
 
 class UnknownField(ValueError):
-    """Its text is the reason of the close that answers it."""
+    """The message has an unknown field; the error's text is the close reason."""
 
 
 class _Named(dict[str, Any]):
-    """A map from any names to values of one shape."""
+    """An object with arbitrary keys and values of one shape."""
 
 
 Shape: TypeAlias = Mapping[str, Any] | None
-"""The shapes of the fields; None: anything."""
+"""The shapes of the fields; None accepts anything."""
 
 
 def _anything(*names: str) -> dict[str, Any]:
@@ -80,9 +80,9 @@ _MESSAGE: Final = {
 
 
 def normalized(message: Json) -> Json:
-    """`message` with its field names in camel case, as which snake case is as good.
+    """Return `message` with its field names in camel case; the service accepts snake case as well.
 
-    `UnknownField` when there is one that the service does not know.
+    Raises `UnknownField` for a field that the service does not know.
     """
     result: Json = _normalized(message, _MESSAGE, "")
     return result

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from ...audio.pcm import SAMPLE_BYTES, peak_dbfs, to_bytes
 
 LOUD: Final = -40.0
-"""dBFS from which on it is speech."""
+"""Level in dBFS at which audio counts as speech."""
 
 WINDOW_MS: Final = 20
 _WINDOWS_TO_START: Final = 2
@@ -23,16 +23,16 @@ class SpeechEdge(NamedTuple):
 
     started: bool
     at_ms: int
-    """In the audio received so far, as the provider counts it."""
+    """Position in the received audio, in the provider's unit."""
 
 
 class Ear:
-    """Tells when speech starts and stops, in the time of the audio.
+    """Detects when speech starts and stops, in the time of the audio.
 
     A client that stops sending audio is still speaking.
 
     - `silence_ms`: how long it must be quiet for speech to be over.
-    - `padding_ms`: how much before the first loud moment belongs to the speech.
+    - `padding_ms`: how much audio before the first loud moment belongs to the speech.
     """
 
     def __init__(self, sample_rate: int, *, silence_ms: int, padding_ms: int) -> None:
@@ -82,7 +82,7 @@ def _second(sample_rate: int) -> bytes:
 
 
 def tone(seconds: float, sample_rate: int) -> bytes:
-    """PCM16 that is loud enough to count as speech, `seconds` of it, rounded to the nearest sample."""
+    """Make `seconds` of PCM16, rounded to the nearest sample, that is loud enough to count as speech."""
     second = _second(sample_rate)
     size = round(seconds * sample_rate) * SAMPLE_BYTES
     return (second * (size // len(second) + 1))[:size]

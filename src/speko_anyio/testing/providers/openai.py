@@ -50,7 +50,7 @@ _TREE: Final[Json] = {
     "reasoning": None,
     "parallel_tool_calls": None,
 }
-"""What ``session.update`` may hold; anything else voids it."""
+"""The fields of ``session.update``; any other field voids the message."""
 
 
 class OpenAISession(RealtimeDoubleSession):
@@ -117,7 +117,7 @@ class OpenAISession(RealtimeDoubleSession):
         detection = self._detection
         self._ear = None
         if detection is not None:
-            # Of what semantic detection does, the double knows only that it waits.
+            # Semantic detection is reduced to waiting longer.
             silence = detection.get("silence_duration_ms") or 500
             self._ear = Ear(_RATE, silence_ms=silence, padding_ms=detection.get("prefix_padding_ms") or 0)
 

@@ -20,7 +20,7 @@ _LEAST_COMMIT_MS: Final = 100
 
 @dataclass
 class Item:
-    """One of the assistant's, as far as the client may speak of it."""
+    """An item of the assistant that the client may refer to."""
 
     id: str
     json: Json
@@ -29,7 +29,7 @@ class Item:
 
 @dataclass
 class Response:
-    """The one in flight."""
+    """The response in flight."""
 
     id: str
     metadata: Any
@@ -38,7 +38,7 @@ class Response:
 
     @property
     def audio_ms(self) -> float:
-        """What was generated so far."""
+        """Milliseconds of audio generated so far."""
         return sum(item.audio_ms for item in self.items)
 
 
@@ -46,13 +46,13 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
     """A connection of OpenAI's or xAI's double. Further attributes for assertions:
 
     - `config`: the session as the client configured it.
-    - `truncations`: every ``conversation.item.truncate`` that was honoured: the item and its new end in ms.
-    - `results`: what the client answered to each tool call, by its id.
+    - `truncations`: every accepted ``conversation.item.truncate``: the item and its new end in ms.
+    - `results`: the client's result of each tool call, by its id.
     - `errors`: the ``error`` events that were sent, their inner objects.
     """
 
     _audio_content: ClassVar[str] = "output_audio"
-    """The type of what the assistant says, inside an item."""
+    """The type of the assistant's content in an item."""
 
     def __init__(self, request: Request, script: Replies, pace: Pace) -> None:
         super().__init__(request, script, pace)
@@ -95,7 +95,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
 
     @abc.abstractmethod
     def _update(self, message: Json) -> None:
-        """``session.update``."""
+        """Apply ``session.update``."""
 
     @abc.abstractmethod
     def _refuse(self, message: Json, code: str, text: str, *, kind: str = "invalid_request_error") -> None:
@@ -103,11 +103,11 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
 
     @abc.abstractmethod
     def _transcribe(self, item_id: str, text: str) -> Play:
-        """Write down what the user said."""
+        """Transcribe the user's turn."""
 
     @abc.abstractmethod
     def _announce_item(self, item: Json) -> None:
-        """There is another item."""
+        """Announce another item."""
 
     @abc.abstractmethod
     def _item_is_done(self, item: Json) -> None:
@@ -119,7 +119,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
 
     @abc.abstractmethod
     def _response_done(self, response: Response, status: str, details: Json | None) -> None:
-        """Say that `response` is over."""
+        """Announce that `response` is over."""
 
     @abc.abstractmethod
     def _metadata(self, request: Json) -> Any:
@@ -331,7 +331,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         pcm = tone(step.seconds, self._output_rate)
         size = round(self._pace.chunk * self._output_rate) * SAMPLE_BYTES
         chunks = [pcm[start : start + size] for start in range(0, len(pcm), size)]
-        # Words run ahead of the audio.
+        # Words come ahead of the audio.
         words = pieces(step.text, -(-len(chunks) // 2))
         for index, chunk in enumerate(chunks):
             if index < len(words):
@@ -395,7 +395,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         )
 
     def _cut(self, response: Response) -> None:
-        """End the item that is being generated."""
+        """Cut off the item that is being generated."""
         if response.items and response.items[-1].json.get("status") == "in_progress":
             self._finish_item(response, response.items[-1], "incomplete")
 
@@ -418,7 +418,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         }
 
     def _tokens(self, response: Response) -> tuple[int, int]:
-        """Of audio, in and out: about what OpenAI counts, 10 and 20 a second."""
+        """Return tokens of audio, in and out: about 10 and 20 a second, as OpenAI counts."""
         return self._heard * 10 // (self._input_rate * SAMPLE_BYTES), round(response.audio_ms / 50)
 
 

@@ -1,4 +1,4 @@
-"""What a double does when it is its turn: a script of plain values.
+"""The scripts of doubles: how each answers, as plain values.
 
 A *reply* is one step or a sequence of steps, and answers one turn; each response that a double begins takes
 the next reply of its script.
@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 @dataclass(frozen=True)
 class Say:
-    """The assistant speaks: `text` as its transcript, and a tone of that many `seconds` as its audio."""
+    """The assistant speaks: `text` is the transcript, and the audio is a tone of `seconds`."""
 
     text: str
     seconds: float = 1.0
@@ -28,7 +28,7 @@ class CallTools:
 
 @dataclass(frozen=True)
 class RunTool:
-    """A tool that the provider itself runs; on Gemini, which tells only of results, one that succeeded."""
+    """A tool that the provider runs itself; on Gemini, which reports only results, it always succeeds."""
 
     name: str
     failed: bool = False
@@ -36,7 +36,7 @@ class RunTool:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing comes for a while."""
+    """The provider pauses."""
 
     seconds: float
 
@@ -45,8 +45,8 @@ class Wait:
 class Fail:
     """The response fails, and the session goes on.
 
-    `code` is the provider's; None is a usual one. On Gemini it is the ``turnCompleteReason``, and there are
-    no messages.
+    `code` is the provider's error code, None for a usual one. On Gemini it is the ``turnCompleteReason``, and
+    `message` is not sent.
     """
 
     code: str | None = None
@@ -55,26 +55,26 @@ class Fail:
 
 @dataclass(frozen=True)
 class Incomplete:
-    """The response ends before its end: ``max_output_tokens`` or ``content_filter``. Not on Gemini."""
+    """The response stops early: ``max_output_tokens`` or ``content_filter``. Not on Gemini."""
 
     reason: str = "max_output_tokens"
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """Too much was asked of the provider: a failed response, or on Gemini the end of the session."""
+    """The provider's rate limit was hit: the response fails, or on Gemini the session ends."""
 
 
 @dataclass(frozen=True)
 class Silent:
-    """No response begins, though one was due."""
+    """No response begins, although one is due."""
 
 
 @dataclass(frozen=True)
 class Die:
     """The connection breaks without a close, `after_ms` milliseconds after this step is reached.
 
-    The rest of the reply goes on meanwhile.
+    The rest of the reply continues meanwhile.
     """
 
     after_ms: float = 0.0
@@ -90,19 +90,19 @@ class Hangup:
 
 @dataclass(frozen=True)
 class Expire:
-    """The session has lasted as long as the provider lets it: its own words for that, then its close."""
+    """The session reaches the provider's time limit: its message for that, then its close."""
 
 
 @dataclass(frozen=True)
 class GoAway:
-    """Gemini only: the connection ends in `seconds`, and says so now."""
+    """Gemini only: announce that the connection ends in `seconds`."""
 
     seconds: float = 50.0
 
 
 @dataclass(frozen=True)
 class Send:
-    """These messages, as they are: for what no other step can say."""
+    """Send these messages unchanged, for anything that no other step can express."""
 
     messages: Sequence[Mapping[str, Any]]
 
@@ -123,7 +123,7 @@ ReplyStep: TypeAlias = (
     | Send
 )
 COMMON: Final[frozenset[type]] = frozenset({Wait, Die, Hangup, Expire, Send})
-"""The steps that are the same whoever is played."""
+"""The steps that are the same for all providers."""
 
 Reply: TypeAlias = ReplyStep | Sequence[ReplyStep]
 
@@ -135,13 +135,13 @@ def steps(reply: Reply) -> tuple[ReplyStep, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How fast a double is. Seconds, but for `speed`."""
+    """The speed of a double. All in seconds, except `speed`."""
 
     latency: float = 0.0
-    """From the end of the turn to the first of the answer."""
+    """From the end of the turn to the first part of the answer."""
     speed: float = 20.0
-    """Seconds of audio that come in a second: providers generate faster than anybody listens."""
+    """Seconds of audio sent per second: providers generate faster than playback."""
     chunk: float = 0.1
-    """Of audio in one message; providers send 30 ms to 900 ms."""
+    """Audio in one message; providers send 30 ms to 900 ms."""
     transcription: float = 0.05
-    """From the end of the user's turn until it is written down: a slower model of its own does that."""
+    """From the end of the user's turn to its transcript, which a separate, slower model makes."""

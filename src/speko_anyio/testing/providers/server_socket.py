@@ -1,6 +1,6 @@
 """A WebSocket server without I/O, directly over wsproto.
 
-It shares no code with the connections that doubles are used to test.
+It shares no code with the connections that the doubles test.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _NO_CODE: Final = 1005
 
 
 class ServerSocket:
-    """Bytes in, messages out, and the other way around.
+    """Converts between bytes and messages, both ways.
 
-    - `closed`: the client's close code and reason, once it came.
-    - `over`: whether the client's request was no WebSocket handshake.
+    - `closed`: the client's close code and reason, once received.
+    - `over`: whether the client's request was not a WebSocket handshake.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class ServerSocket:
         self._we_closed = False
 
     def receive(self, data: bytes) -> None:
-        """Bytes of the client."""
+        """Take bytes from the client."""
         try:
             self._ws.receive_data(data)
         except RemoteProtocolError:
@@ -54,7 +54,7 @@ class ServerSocket:
         """Return the opening request, once it is complete."""
         for event in self._ws.events():
             if isinstance(event, UpgradeRequest):
-                # Of the headers, those that make it an upgrade are wsproto's own affair.
+                # wsproto leaves out the headers of the upgrade itself.
                 headers = tuple((name.decode(), value.decode()) for name, value in event.extra_headers)
                 return Request(event.target, headers, tuple(event.subprotocols))
         return None

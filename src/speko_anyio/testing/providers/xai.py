@@ -1,4 +1,4 @@
-"""A double of xAI Grok Voice: OpenAI's names, habits of its own."""
+"""A double of xAI Grok Voice: OpenAI's names, and peculiarities of its own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class XAISession(RealtimeDoubleSession):
         self.close(1000, "")
 
     def idle(self) -> None:
-        """Nobody said anything for too long."""
+        """End the session, because it was silent for too long."""
         self._refuse({}, "", _IDLE_ERROR, kind="timeout")
         self.close(1000, "")
 
@@ -103,7 +103,7 @@ class XAISession(RealtimeDoubleSession):
         self._event("session.updated", session=copy.deepcopy(self.config))
 
     def _refuse(self, message: Json, code: str, text: str, *, kind: str = "invalid_request_error") -> None:
-        # No code and no id of what was wrong: only words.
+        # The error has only a message, without a code and an id.
         error: Json = {"type": kind, "message": text}
         if kind == "invalid_request_error":
             error["code"] = None
@@ -117,17 +117,17 @@ class XAISession(RealtimeDoubleSession):
             self._event(f"{kind}.updated", item_id=item_id, transcript=first)
         self._event(f"{kind}.completed", item_id=item_id, transcript=first, status="in_progress")
         yield self._pace.transcription
-        for _ in range(2):  # it does come twice
+        for _ in range(2):  # xAI really sends it twice
             self._event(f"{kind}.completed", item_id=item_id, transcript=text, status="completed")
 
     def _announce_item(self, item: Json) -> None:
         self._event("conversation.item.added", item=dict(item))
 
     def _item_is_done(self, item: Json) -> None:
-        """Not said here."""
+        """Do nothing: xAI does not send this."""
 
     def _talked_over(self, response: Response) -> None:
-        """Not said here: such a response just ends."""
+        """Do nothing: on xAI such a response just ends."""
 
     def _response_done(self, response: Response, status: str, details: Json | None) -> None:
         heard, said = self._tokens(response)
