@@ -1,4 +1,4 @@
-"""How to get an optional dependency, as every error about a missing one says it."""
+"""How to install an optional dependency, for every error about a missing one."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""The one place that says which release this is."""
+"""The version, in this place only."""
 
 __version__ = "0.1.0"

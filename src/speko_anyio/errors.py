@@ -2,13 +2,13 @@
 
 - `SpekoError` (core)
     - `MissingAPIKeyError`: no key was given
-    - `ConfigurationError`: a key, a URL or a number that can't be used; a ValueError too
-    - `APIError`: no session was minted, or its host was not reached
+    - `ConfigurationError`: an invalid key, URL or number; also a ValueError
+    - `APIError`: no session was minted, or its host could not be reached
         - `APIConnectionError`: no answer: unreachable, refused, timed out, TLS failed
             - `ProxyError`: the proxy on the way could not be reached, or refused
-        - `APIStatusError`: an answer that says no
+        - `APIStatusError`: an answer with an error status
             - `BadRequestError` 400, `AuthenticationError` 401, `RateLimitError` 429, `ServerError` 5xx
-        - `APIResponseError`: an answer that is not what the protocol says
+        - `APIResponseError`: an answer that the protocol does not allow
         - `UnsupportedTransportError`: a grant for a transport that this client does not speak
     - `InternalError`: a bug of this library
 
@@ -26,15 +26,15 @@ class MissingAPIKeyError(SpekoError):
     def __init__(self, variable: str = "SPEKO_API_KEY", argument: str = "Speko(api_key=...)") -> None:
         super().__init__(f"no API key: set the environment variable {variable} or pass {argument}")
         self.variable = variable
-        """Of the environment, where the key was looked for."""
+        """The environment variable that was read for the key."""
 
 
 class ConfigurationError(SpekoError, ValueError):
-    """An argument, or a variable of the environment, that can't be used; nothing was sent."""
+    """An argument or an environment variable is invalid; nothing was sent."""
 
 
 class APIError(SpekoError):
-    """The HTTP API granted no session, or its host was not reached."""
+    """The HTTP API granted no session, or its host could not be reached."""
 
 
 class APIConnectionError(APIError):
@@ -58,7 +58,7 @@ class UnsupportedTransportError(APIError):
             "provider and model that the API serves through its own WebSocket, or upgrade speko-anyio"
         )
         self.transport = transport
-        """As the API names it, such as ``provider_direct``."""
+        """The API's name for the transport, such as ``provider_direct``."""
 
 
 class APIStatusError(APIError):
@@ -84,9 +84,9 @@ class APIStatusError(APIError):
         self.status = status
         """The HTTP status."""
         self.code = code
-        """The API's own name of the error; ``UNKNOWN`` when it gave none."""
+        """The API's code of the error; ``UNKNOWN`` when it gave none."""
         self.message = message
-        """The API's words; the body's text when it was not the documented JSON."""
+        """The API's message, or the text of the body if it was not the documented JSON."""
         self.retry_after = retry_after
         """Seconds that the API asks to wait before a retry; None if it did not say."""
 

@@ -14,7 +14,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 """The command line makes no sense (argparse's own code for it)."""
 BAD_INPUT: Final = 3
-"""A file can't be read, is no usable WAV, or can't be written."""
+"""A file can't be read or written, or is not a usable WAV."""
 REFUSED: Final = 4
 """The service said no: wrong key, unknown provider, too many requests."""
 UNREACHABLE: Final = 5
@@ -54,7 +54,7 @@ def exit_code_of(error: SpekoError) -> int:
 
 
 def no_listening(host: str, port: int, error: Exception) -> CommandError:
-    """Return the error for an address that can't be had, without what `create_server` adds to the reason."""
+    """Return the error for an address that can't be used, without the text that `create_server` adds."""
     if isinstance(error, OSError):
         # A failed name look-up has a negative number, which is not an errno.
         number = error.errno or 0

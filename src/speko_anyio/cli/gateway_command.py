@@ -181,6 +181,6 @@ def _advice(settings: Settings, gateway: Gateway, *, has_keys: bool) -> Iterator
     if public and settings.playground:
         yield "the playground is on, at an address that others reach; it is for development"
     if public and settings.metrics:
-        yield "/metrics answers whoever asks; keep it from the public in the proxy"
+        yield "/metrics needs no authentication; block it in the public proxy"
     if gateway.providers == {"echo"}:
         yield f"echo is the only provider; set a provider's API key, or {install_extra('local')}"

@@ -23,13 +23,13 @@ DEFAULT_BASE_URL: Final = "https://api.speko.dev"
 class Speko(AsyncOnly):
     """A client of one Speko API, the hosted one or a gateway of your own. Use it with ``async with``.
 
-    - `api_key`: else the environment variable ``SPEKO_API_KEY``; `MissingAPIKeyError` when there is neither,
-      `ConfigurationError` for one that no HTTP header can carry.
-    - `base_url`: else ``SPEKO_BASE_URL``, else the hosted service. `ConfigurationError`, which is a
-      ValueError, when it is no HTTP URL, or has a user name, a query or a fragment.
+    - `api_key`: defaults to the environment variable ``SPEKO_API_KEY``. Raises `MissingAPIKeyError` when
+      neither is set, `ConfigurationError` for a key that no HTTP header can carry.
+    - `base_url`: defaults to ``SPEKO_BASE_URL``, or else the hosted service. Raises `ConfigurationError`,
+      which is a ValueError, when it is not an HTTP URL, or has a user name, a query or a fragment.
     - `timeout`: seconds for each step of an HTTP request: connecting, sending, waiting for the answer. A
       live session has its own limits, see `Realtime.open`.
-    - `max_retries`: further attempts at minting a session, where that is safe.
+    - `max_retries`: further attempts at minting a session, where a retry is safe.
     - `http_client`: anything with the ``request`` of `httpx.AsyncClient`, for proxies, certificates or
       tests; yours to close.
     """
@@ -94,7 +94,7 @@ class Speko(AsyncOnly):
 
 
 def _source(argument: str, value: str | None, variable: str) -> str:
-    """For error messages: where a setting came from."""
+    """Return the origin of a setting, for error messages."""
     return f"the argument {argument} (it overrides {variable})" if value else f"the variable {variable}"
 
 
@@ -105,7 +105,7 @@ def _check_url(url: str, source: str) -> str:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc:
             problem = "have a port from 1 to 65535, or none" if not _has_valid_port(parts) else problem
-        # What httpx and the resolver would only find out at the first request, in errors of their own.
+        # httpx and the resolver would only fail at the first request, with errors of their own.
         httpx.URL(url).raw_host.decode("ascii").encode("idna")
         usable = (
             parts.scheme in ("http", "https")
@@ -116,7 +116,7 @@ def _check_url(url: str, source: str) -> str:
     except (ValueError, httpx.InvalidURL):
         usable = False
     if not usable:
-        # Not shown: somebody may have put a secret into it.
+        # Don't show the URL: it may hold a secret.
         raise ConfigurationError(f"the base URL must {problem}; check {source}")
     return url.rstrip("/")
 

@@ -40,7 +40,7 @@ _RETRIED: Final = frozenset({429, 502, 503, 504})
 
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 8.0
-"""Seconds; a service that asks for more than this is not asked again: the caller knows better what to do."""
+"""Seconds. If a service asks for a longer wait, don't retry: the caller can decide better."""
 
 _MAX_MESSAGE: Final = 300
 """Characters of an error body that go into an exception."""
@@ -48,12 +48,12 @@ _MAX_MESSAGE: Final = 300
 _PATH: Final = "/v1/sessions"
 
 _OWN_PATH: Final = re.compile(r"/v1(/sessions)?/*\Z")
-"""The end of a base URL that has what is added to it."""
+"""Matches a base URL that already ends with the API's path."""
 
 _NO_API: Final = "this is not a Speko API; check the base URL"
 
 _NOT_FOUND: Final = frozenset({400, 403, 404, 405, 406, 410, 415, 501})
-"""Statuses that, without the documented body, come from something that is not a Speko API."""
+"""Statuses that, without the documented body, show that the host is not a Speko API."""
 
 _HTML: Final = re.compile(r"\s*<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
 
@@ -98,7 +98,7 @@ class HTTPClient(Protocol):
 
 
 class _Shape(msgspec.Struct, frozen=True, rename="camel"):
-    """Enough of any answer to tell which kind it is."""
+    """The fields that tell the kinds of answers apart."""
 
     ws_url: str | None = None
     transport: str | None = None
@@ -147,8 +147,8 @@ class MintClient:
             "Content-Type": "application/json",
             "Accept": "application/json",
             "User-Agent": USER_AGENT,
-            # The same for every attempt: a service that did mint the session on an attempt whose answer
-            # was lost gives that one again.
+            # The same for every attempt: if an attempt succeeded and its answer was lost, the service returns
+            # that session again.
             "Idempotency-Key": str(uuid.uuid4()),
         }
         attempt = 0
@@ -171,7 +171,7 @@ class MintClient:
                 content=body,
                 headers=headers,
                 timeout=self._timeout,
-                # A redirect would carry the key, or the session's configuration, to somebody else.
+                # A redirect would send the key, or the session's configuration, to another host.
                 follow_redirects=False,
             )
         except Exception as error:
@@ -185,7 +185,7 @@ class MintClient:
         raise self._refusal(response)
 
     def _explain(self, error: Exception) -> APIError | None:
-        """Why the HTTP client got no response; None if `error` is not one of the client's."""
+        """Explain why the HTTP client got no response; return None if `error` is not one of the client's."""
         proxy = self._client.proxy if isinstance(self._client, OwnHTTPClient) else None
         through = "" if proxy is None else f" through the proxy {proxy}{proxy.origin}"
         suspect = "the base URL" if proxy is None else proxy.variable or "the proxy"
@@ -252,11 +252,11 @@ class MintClient:
     def _quote(self, text: str) -> str:
         """Return the service's words on one line, short, without control characters."""
         line = "".join(char for char in " ".join(text.split()) if char.isprintable())
-        # Only now: removing characters may join the parts of a key.
+        # Last, since removing characters may join the parts of a key.
         return self._redact(line)[:_MAX_MESSAGE]
 
     def _redact(self, text: str) -> str:
-        # A service may quote what it refused.
+        # A service may quote the key that it refused.
         return hide(text, (self._api_key,), "<api key>")
 
     def _grant(self, request: MintRequest, body: bytes) -> AnyGrant:
@@ -271,7 +271,7 @@ class MintClient:
             else:
                 grant = msgspec.json.decode(body, type=SessionGrant)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            # msgspec names the field that is wrong, and not its value: no token comes out here.
+            # msgspec names the invalid field and not its value, so this shows no token.
             is_json = isinstance(error, msgspec.ValidationError)
             advice = "check that the base URL is that of a Speko API" if is_json else _NO_API
             raise APIResponseError(
@@ -317,12 +317,12 @@ def _host_of(url: str) -> str:
 
 
 def _wait_before_retry(error: APIError, attempt: int) -> float | None:
-    """Seconds to wait before another attempt; None when there should be none."""
+    """Return the seconds to wait before another attempt; None for no further attempt."""
     backoff = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * _jitter(0.5, 1.0)
     if isinstance(error, ProxyError):
         return None
     if isinstance(error, APIConnectionError):
-        # After a timeout it may be at work still, and another attempt would take as long again.
+        # After a timeout the service may still be at work, and another attempt would take as long again.
         final = ("ReadTimeout", "WriteTimeout", "PoolTimeout", "TimeoutError", "UnsupportedProtocol")
         return None if _is_any(error.__cause__, *final) else backoff
     if not isinstance(error, APIStatusError) or error.status not in _RETRIED:

@@ -1,4 +1,4 @@
-"""The parameters of a session: their types, their checks, and the configuration that is made of them."""
+"""The parameters of a session: their types, their checks, and the configuration built from them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .tools import AnyTool, Toolbox, ToolErrors
 
 
 class SessionParameters(TypedDict, total=False):
-    """What a session is, beside its provider and model. None means the provider's own default."""
+    """The parameters of a session besides provider and model. None means the provider's default."""
 
     voice: str | None
-    """The provider's own name of it."""
+    """The provider's name for the voice."""
     system_prompt: str | None
     """The model's instructions."""
     temperature: float | None
@@ -33,7 +33,7 @@ class SessionParameters(TypedDict, total=False):
     output_sample_rate: SampleRate | None
     """16000 or 24000 samples a second of the PCM16 mono in `Audio` frames."""
     tools: Iterable[AnyTool]
-    """What the model may call: functions, which the session answers, or declarations."""
+    """The tools that the model may call: functions, which the session answers, or declarations."""
 
 
 class MintParameters(SessionParameters, total=False):
@@ -44,18 +44,18 @@ class MintParameters(SessionParameters, total=False):
     ttl_seconds: int | None
     """How long the session may last; the server caps it at 1800."""
     agent_id: str | None
-    """The agent that the session belongs to, as the service knows it."""
+    """The id of the agent that the session belongs to."""
     webhook_tags: Mapping[str, str] | None
     """Sent with the webhooks of the session."""
 
 
 class SessionOptions(TypedDict, total=False):
-    """How to hold a session, beside what it is; every time is in seconds."""
+    """The options of an open session; every time is in seconds."""
 
     stream: ByteStream | None
     """A byte stream to the server to use instead of connecting; the session owns it and closes it."""
     ssl_context: ssl.SSLContext | None
-    """For ``wss`` and ``https://`` proxies; by default one that trusts what the system trusts."""
+    """For ``wss`` and ``https://`` proxies; the default trusts the certificates that the system trusts."""
     proxy: ProxyOption
     """The proxy to connect through: ``http://``, ``https://`` or ``socks5://`` with ``user:password@`` where
     it asks for that, or None to connect directly. By default, True, the environment names it: ``HTTPS_PROXY``
@@ -65,13 +65,13 @@ class SessionOptions(TypedDict, total=False):
     handshake_timeout: float
     """For the server's answer to the WebSocket request; default 10."""
     close_timeout: float
-    """For the peer's answer to the goodbye, and for handlers to take what is left; default 5."""
+    """For the peer's answer to the goodbye, and for handlers to take the remaining frames; default 5."""
     ping_interval: float | None
-    """Silence after which a ping is sent; None for no keepalive; default 20."""
+    """Silence after which a ping is sent; None disables the keepalive; default 20."""
     ping_timeout: float
     """For any sign of life after a ping; then the session is lost; default 20."""
     warn_before: float
-    """How long before its end by `ttl_seconds` a session gives `Expiring`; default 60."""
+    """How long before the end by `ttl_seconds` the `Expiring` frame comes; default 60."""
     max_buffer: int
     """Bytes of undelivered frames at which the socket is no longer read; default 3 MiB, which is about a
     minute of 24 kHz audio. A consumer slower than that holds up the server, and its interruptions wait in
@@ -79,10 +79,10 @@ class SessionOptions(TypedDict, total=False):
     limits: Limits
     """Bounds on what the peer may send."""
     tool_errors: ToolErrors
-    """Where the exception of a tool's function goes, beside the text that the model gets: ``log`` (default),
-    or ``raise``: it ends the session and comes out of its ``async with``."""
+    """What to do with the exception of a tool's function, besides telling the model: ``log`` it (default), or
+    ``raise`` it, which ends the session and raises it from the ``async with``."""
     observer: ObserverOption
-    """Makes a `SessionObserver` that is told of everything in the session, such as
+    """Makes a `SessionObserver`, which sees everything in the session, such as
     `speko_anyio.otel.OpenTelemetry`; or a list of several."""
 
 
@@ -105,7 +105,7 @@ _NUMBERS: Final = (
 )
 
 _MINTED: Final = ("provider", "model", *MintParameters.__annotations__)
-"""Parameters of `Realtime.connect` that are settled when a session is minted."""
+"""Parameters of `Realtime.connect` that are fixed when a session is minted."""
 
 _HABITS: Final = {
     "instructions": "system_prompt",
@@ -131,7 +131,7 @@ _HABITS: Final = {
     "observers": "observer",
     "tags": "webhook_tags",
 }
-"""What other libraries call our parameters."""
+"""Other libraries' names for our parameters."""
 
 
 def session_config(provider: str, model: str, parameters: SessionParameters) -> SessionConfig:
@@ -182,7 +182,7 @@ def mint_request(provider: str, model: str, parameters: MintParameters) -> MintR
 def options_beside(
     kind: type[SessionParameters], given: ConnectParameters | AccountParameters
 ) -> SessionOptions:
-    """Return what `given` holds beside the parameters of `kind`: session options, and unknown names."""
+    """Return the items of `given` that are not parameters of `kind`: session options, and unknown names."""
     return cast(
         "SessionOptions", {name: value for name, value in given.items() if name not in kind.__annotations__}
     )
@@ -239,7 +239,7 @@ def check_text(name: str, value: object, *, required: bool = False) -> None:
         return
     if not isinstance(value, str):
         hint = "; decode it first" if isinstance(value, bytes | bytearray) else ""
-        # The value is not shown: it may be a key.
+        # Don't show the value: it may be a key.
         raise TypeError(f"{name} must be a string, not {type(value).__name__}{hint}")
     try:
         value.encode()

@@ -1,4 +1,4 @@
-"""Sessions from the user's side: mint one, open one, or both at once."""
+"""Mints sessions, opens them, or both at once."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ def open_session(
 ) -> AbstractAsyncContextManager[RealtimeSession, None]:
     """Open the session of a grant that was minted here or elsewhere; no API key is needed.
 
-    A `ProviderGrant` is opened with the provider itself, on the service's account. Its credential goes there,
-    and the service is told how long the session lasts.
+    A `ProviderGrant` opens a session straight with the provider, on the service's account. Its credential is
+    sent there, and the length of the session is reported to the service.
 
-    - `tools`: functions that answer the model's calls here. They were declared when the session was minted.
+    - `tools`: functions that answer the model's calls. They must have been declared when the session was
+      minted.
     - `ttl_seconds`: how long the session may last, if known: an `Expiring` frame precedes its end.
     - `options`: see `SessionOptions`.
 
-    Raises `APIConnectionError` when the host is not reached, `HandshakeError` when it refuses the session or
-    does not answer in time, `RemoteProtocolError` when what answers is not a WebSocket server,
+    Raises `APIConnectionError` when the host can't be reached, `HandshakeError` when it refuses the session
+    or does not answer in time, `RemoteProtocolError` when what answers is not a WebSocket server,
     `LocalProtocolError` when the grant's URL or token can't be used, TypeError for an unknown option or an
     object that is not a tool, `UnsupportedTransportError` for a session that is not over a WebSocket. A
     `stream` is closed then too. Exceptions of the body propagate unchanged. Cancelling the block ends the
@@ -58,7 +59,7 @@ def open_session(
     waiting; leaving the block says goodbye first.
     """
     if isinstance(grant, ProviderGrant):
-        # The dialects are loaded when they are needed.
+        # Imported here, so that the dialects are loaded only when needed.
         from .direct import open_provider_grant
 
         async def find() -> AbstractAsyncContextManager[RealtimeSession, None]:
@@ -136,7 +137,7 @@ class Realtime:
     ) -> AbstractAsyncContextManager[RealtimeSession, None]:
         """Mint a session and hold it open for the block: `create_session` and `open` in one.
 
-        It also opens what the API grants straight with a provider. The parameters are those of
+        It also opens sessions that the API grants straight with a provider. The parameters are those of
         `create_session` and `SessionOptions`; it raises what `create_session` and `open` raise.
         """
 

@@ -27,7 +27,7 @@ class ToolCalls:
 
     `receive` and `interrupt` are called while bytes are taken in, sometimes outside of any task: only
     `Lifetime.spawn` may make objects of anyio there. An answer that needs no waiting is queued in the core,
-    and the driver's `core_changed` has it written.
+    and the driver's `core_changed` writes it.
     """
 
     __slots__ = (
@@ -65,7 +65,7 @@ class ToolCalls:
 
     @property
     def running(self) -> int:
-        """Functions that run now, or are about to."""
+        """Number of functions that run now, or are about to."""
         return len(self._running)
 
     def receive(self, call: ToolCall) -> None:
@@ -74,7 +74,7 @@ class ToolCalls:
         if not self._toolbox.answers(call):
             return
         if len(self._running) >= MAX_RUNNING_TOOLS:
-            # It is written with the replies to what was read.
+            # The driver writes it together with the other replies.
             self._answer_at_once(call, "Too many tools are running; try again later.")
             return
         run = _Run(call)
@@ -102,7 +102,8 @@ class ToolCalls:
             if output is None:
                 output = f"The user interrupted, and {call.name} was stopped before it had a result."
             if failures:
-                # At once, before this failure ends the session: the model still gets an answer.
+                # Send it at once, before this failure ends the session, so that the model still gets an
+                # answer.
                 self._answer_at_once(call, output)
                 self._driver.core_changed()
                 self._lifetime.fail(failures[0])
@@ -141,7 +142,7 @@ class _Run:
         self.call = call
         self.interrupted = False
         self.scope: anyio.CancelScope | None = None
-        """Of the function; None before it runs."""
+        """The scope of the running function; None before it runs."""
 
     def interrupt(self) -> None:
         self.interrupted = True

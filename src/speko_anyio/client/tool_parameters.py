@@ -46,7 +46,7 @@ class Origin:
         self.hinted: Any = _called(target)
         """The object with the annotations."""
         self.fault: str | None = None
-        """Why a call would not have one result; None if nothing says so."""
+        """Why a call would not have exactly one result; None if it would."""
         if inspect.isclass(target):
             self.fault = "is a class"
         elif inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
@@ -68,7 +68,7 @@ def _written(call: Any) -> str | None:
 
 
 def _is_generated(kind: type) -> bool:
-    """Whether a class has the docstring that `dataclass` or `NamedTuple` made: its signature."""
+    """Whether a class has the docstring that `dataclass` or `NamedTuple` generates: its signature."""
     return (kind.__doc__ or "").startswith(f"{kind.__name__}(")
 
 

@@ -50,11 +50,10 @@ make it longer. A longer result would end the session; the model could hardly us
 
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What every provider takes as a function's name."""
+"""A name that every provider accepts for a function."""
 
 _DECLARED_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-"""Names that at least one provider accepts, since a declaration may be meant for that one. Each dialect
-checks the rule of its own provider."""
+"""A name that at least one provider accepts; each dialect checks the rule of its own provider."""
 
 InterruptPolicy: TypeAlias = Literal["finish", "cancel"]
 """What happens to a running tool when the user interrupts the answer that called it:
@@ -65,8 +64,8 @@ InterruptPolicy: TypeAlias = Literal["finish", "cancel"]
 """
 
 ToolErrors: TypeAlias = Literal["log", "raise"]
-"""Where a tool's exception goes, beside the text that the model gets: into the log, or out of the session's
-``async with``. A `ToolError`, and a tool that takes too long, are for the model alone."""
+"""What to do with a tool's exception, besides telling the model: log it, or raise it from the session's
+``async with``. A `ToolError` and a timeout are reported to the model only."""
 
 ReportFailure: TypeAlias = Callable[[str, Exception], None]
 """Called with the name of a tool that failed, and its exception."""
@@ -123,7 +122,7 @@ class Tool(Generic[P, R]):
         self.timeout = timeout
         """Seconds that a call may take; None for as long as the session lasts."""
         self.on_interrupt: InterruptPolicy = on_interrupt
-        """What an interruption does to a running call."""
+        """What an interruption does to a running call; see `InterruptPolicy`."""
         if (fault := origin.fault) is not None:
             raise TypeError(f"tool {own_name} {fault}; pass a function that returns the result")
         self._is_async = origin.is_async

@@ -74,7 +74,7 @@ class Gateway:
       for any, see `Origins`.
     - `close_timeout`: seconds that a client has to answer a close.
     - `handler_grace`: seconds that a handler has to return when its session is over; then it is cancelled.
-    - `metrics`: serve ``/metrics`` for Prometheus, to whoever asks: keep it from the public in the proxy.
+    - `metrics`: serve ``/metrics`` for Prometheus, without authentication: block it in the public proxy.
     - `playground`: for development: serve a page at ``/`` to talk to the gateway with. It adds no way in: its
       user needs an API key.
     - `now`: seconds since the epoch.

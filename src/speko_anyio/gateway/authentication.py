@@ -126,7 +126,7 @@ class KeyLookup:
         self._waiting[asked] = None
         try:
             async with self._lock():
-                # By whoever had the turn before, it may be answered already.
+                # The previous turn may have answered this request already.
                 while not asked.answered:
                     await self._look_up()
         finally:

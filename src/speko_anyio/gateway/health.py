@@ -84,7 +84,7 @@ class Health:
         self._store_failure = store_failure
 
     async def live(self, request: Request) -> Response:
-        """Answer 200 as long as the event loop turns: whoever gets no answer restarts the process."""
+        """Answer 200 as long as the event loop runs; a supervisor restarts a process that does not answer."""
         return _respond(200, _Answer("ok"))
 
     async def ready(self, request: Request) -> Response:

@@ -6,9 +6,9 @@ The tasks, all within `ProviderDriver.run`:
 - the connector holds a connection to the provider whenever the bridge wants one, and a driver moves it;
 - the clock calls the bridge at its deadlines.
 
-What the bridge says to the client waits in the core of the session, whose own writer sends it. No task here
-knows a rule of either protocol. Each tells the bridge what happened and then wakes the others, which look for
-themselves whether there is something to do.
+The bridge's output to the client waits in the core of the session, whose own writer sends it. No task here
+knows the rules of either protocol. Each reports an event to the bridge and then wakes the others, which check
+whether they have something to do.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class ProviderDriver:
         self._wake_tasks()
 
     def _wake(self) -> None:
-        """Wake everybody who has something to do, after everything that the bridge is told."""
+        """Wake all tasks that have something to do. Call it after every change of the bridge."""
         self._wake_tasks()
         if self._driver is not None:
             self._driver.core_changed()
@@ -143,10 +143,10 @@ class ProviderDriver:
                 while bridge.client_must_wait:
                     await self._may_hear.wait()
         except SpekoError:
-            pass  # the client broke the protocol: `_await_end` tells
+            pass  # the client broke the protocol: `_await_end` reports it
 
     async def _await_end(self) -> None:
-        # On its own: while a provider does not take what the client says, nobody listens to the client.
+        # In a task of its own: `_listen` does not read while the provider accepts no input.
         self._receive_command(await self._session.wait_closed())
 
     def _receive_command(self, command: Command) -> None:
@@ -205,7 +205,7 @@ class ProviderDriver:
     async def _dial(self, connection: ProviderConnection) -> Driver | None:
         """Connect to the provider's host.
 
-        None when that failed, which the bridge was told, or when nobody wants a connection any more.
+        None when that failed, which was reported to the bridge, or when the connection is no longer wanted.
         """
         with anyio.CancelScope() as self._dialling:
             try:
@@ -216,7 +216,7 @@ class ProviderDriver:
                     proxy=self._proxy,
                 )
             except (APIConnectionError, ConfigurationError) as error:
-                # For the operator: the client is not told where the provider is.
+                # Log it for the operator: the client must not learn the provider's address.
                 logger.warning("session %s: %s", self._session.session_id, error)
                 self._tell(connection.receive_lost, "the provider can't be reached")
             finally:
@@ -242,7 +242,7 @@ class ProviderDriver:
 
 
 class _Leg:
-    """The provider's `connection` as a driver moves it: the bridge takes what comes of everything it is told.
+    """The provider's `connection` as a `Driven`; the bridge handles its events after every call.
 
     Its deadlines are among the bridge's, which `ProviderDriver` keeps. See `Driven` for the members.
     """

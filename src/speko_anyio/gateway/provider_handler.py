@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT: Final = 2.0
-"""Seconds that a provider has to answer our close; less than what the gateway gives a handler to return."""
+"""Seconds that a provider has to answer our close; less than the gateway gives a handler to return."""
 
 
 class ProviderHandler:

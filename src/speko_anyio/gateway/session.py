@@ -208,7 +208,7 @@ class _Inbox:
 
     async def wait_for_space(self) -> None:
         """Wait until the handler has taken enough, or the session ends."""
-        # Not after a goodbye: its answer must be seen although nobody reads.
+        # Don't wait after a goodbye: its answer must be read even if the handler takes no commands.
         while self.full and self._core.state is _OPEN:
             await self._space.wait()
 
@@ -408,7 +408,7 @@ class ServerSession:
         await self.close(code, reason)
 
     async def _send(self, queue: Callable[[_T], None], what: _T) -> None:
-        # The lock is for order: whoever waits for room goes before whoever comes later.
+        # The lock keeps the order of the calls while they wait for room.
         async with self._send_lock:
             if self._core.queued > self._send_buffer:
                 await self.wait_for_room(self._send_buffer)
@@ -424,8 +424,8 @@ class ServerSession:
     def take_core(self) -> ServerProtocol:
         """Return the core, for a bridge that writes to it and itself limits what waits.
 
-        Call `core_changed` after every use. When the session ends before the bridge says so, speech that
-        waits beyond the send buffer is dropped: it could hold up the close for longer than `close_timeout`.
+        Call `core_changed` after every use. If the session ends while the bridge has not ended it, speech
+        beyond the send buffer is dropped: it could delay the close for longer than `close_timeout`.
         """
         self._paced = False
         return self._core
@@ -433,7 +433,7 @@ class ServerSession:
     def core_changed(self) -> None:
         """Move the core's commands to the inbox, and wake the tasks that have something to do.
 
-        Call it after everything that is told to the core, before the next ``await``.
+        Call it after every change of the core, before the next ``await``.
         """
         core = self._core
         while not self._ended.is_set() and (event := core.next_event()) is not NEED_DATA:
@@ -451,7 +451,7 @@ class ServerSession:
         if core.state is not _OPEN:
             if not self._paced and core.queued > self._send_buffer:
                 core.outbox.drop_audio()
-            # Whatever a task waited for may be different now.
+            # Any condition that a task waits for may have changed.
             self._inbox.wake()
             self._clock.ring()
             self._to_write.ring()
@@ -527,11 +527,11 @@ class ServerSession:
             self.core_changed()
 
     async def _finish(self, code: int) -> None:
-        """Say goodbye, if nobody did, and wait until the writer has nothing left to do."""
+        """Say goodbye, unless that was done, and wait until the writer is finished."""
         await self.close(code)
         closed = await self.wait_closed()
         if closed.initiated_by == "local" and closed.code != close_codes.ABNORMAL:
-            # A peer that broke the protocol is told so, if it reads. Any other has heard everything.
+            # A peer that broke the protocol still gets its close, if it reads. Otherwise everything was sent.
             with anyio.move_on_after(self._close_timeout):
                 await self._written.wait()
 

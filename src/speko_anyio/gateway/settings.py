@@ -68,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     playground: bool | None = None
     """A page to talk to the gateway with; None: when no API key is set."""
     metrics: bool = False
-    """``/metrics`` for Prometheus, to whoever asks."""
+    """``/metrics`` for Prometheus, without authentication."""
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     drain_seconds: Seconds = 10.0

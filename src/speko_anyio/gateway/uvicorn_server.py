@@ -57,8 +57,8 @@ async def running_gateway(
     uvicorn waits for a request's head without limit of time, as it does for idle connections: what faces
     the internet needs a proxy in front that limits both.
 
-    Raises OSError when the address can't be had, and what a handler raises when it is entered. Should the
-    server fail, the block is cancelled and its error raised; on trio only raised, when the block ends.
+    Raises OSError when the address can't be used, and any error of entering a handler. If the server fails,
+    the block is cancelled and its error raised; on trio only raised, when the block ends.
     """
     listener = _listen(host, port)
     try:
@@ -88,7 +88,7 @@ async def serve(
 
 
 def _on_trio() -> bool:
-    # Whoever runs on trio has imported it; we must not.
+    # A program that runs on trio has imported it; we must not import it.
     trio: Any = sys.modules.get("trio")
     return trio is not None and bool(trio.lowlevel.in_trio_run())
 

@@ -1,1 +1,1 @@
-"""Between a sans-IO core and the network: streams, proxies, TLS, and the drivers that move bytes."""
+"""The network beneath a sans-IO core: streams, proxies, TLS, and the drivers that move bytes."""

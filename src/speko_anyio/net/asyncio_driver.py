@@ -149,7 +149,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._begin()
 
     def _begin(self) -> None:
-        """Take what came before there was anybody to take it, and read on."""
+        """Pass on the bytes that came before `attach`, and begin to read."""
         self._begun = True
         if self._early:
             self._attached().receive_data(self._early)
@@ -207,7 +207,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         try:
             goodbye = self._attached().abort(reason)
             if goodbye and not (self._paused or self._transport.is_closing()):
-                # The abort below drops whatever the system does not take at once.
+                # The abort below drops any bytes that the system does not take at once.
                 self.bytes_sent += len(goodbye)
                 self._held.append(goodbye)
                 self._write_held()
@@ -291,7 +291,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._attached().reading_resumed()
 
     def _space_made(self) -> None:
-        # Not at once: this may be called in the middle of a delivery.
+        # Later, since this may be called in the middle of a delivery.
         if not self._reading and not self._ending:
             self._loop.call_soon(self._guard, self.core_changed)
 
@@ -337,7 +337,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             _wake(self._writable)
 
     async def _send_in_turn(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
-        """Send after everybody who is waiting. Cancelled while it waits, it changes nothing."""
+        """Send after all senders that are waiting. Cancelled while it waits, it changes nothing."""
         self._waiting += 1
         try:
             async with self._turns:
@@ -368,7 +368,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
                 # The write found the connection broken; `connection_lost` follows.
                 await self._gone_event().wait()
         except BaseException:
-            # Nobody knows how much of it was sent.
+            # It is unknown how much was sent.
             driven.send_failed()
             self.core_changed()
             raise
@@ -417,7 +417,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._transport.close()
 
     def _end_lost(self) -> None:
-        """Tell that the transport is closed, whichever side asked."""
+        """Report that the transport is closed, whichever side asked."""
         driven = self._attached()
         if self._timer is not None:
             self._timer.cancel()
@@ -455,7 +455,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
 
 class _Waiter:
-    """A `Waiter` that is made of a future.
+    """A `Waiter` built on a future.
 
     Events serve any number of tasks and cost five times as much, and a session waits for every frame.
     """

@@ -1,4 +1,4 @@
-"""The two ends of driving: what a driver offers, and what it asks of what it drives."""
+"""The two interfaces of driving: `Driver` moves bytes, `Driven` is the session that it moves them for."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _Args = TypeVarTuple("_Args")
 
 
 class Driven(Protocol):
-    """What a driver moves over its transport: the client's `Pump`, or a provider's leg of the gateway.
+    """What a driver drives: the client's `Pump`, or the gateway's connection to a provider.
 
-    Nothing here waits, and nothing raises for what the peer does. A driver calls ``receive_*``, `send_failed`
-    and `handle_timeout` as things happen, and after each of them
+    No method waits, and none raises because of what the peer does. A driver calls ``receive_*``,
+    `send_failed` and `handle_timeout` when they apply, and after each of them it
 
     - writes `data_to_send` while `has_output`,
-    - reads no more while `full`,
+    - stops reading while `full`,
     - arms its timer for `deadline`,
     - closes the transport once `done` and everything is written.
 
-    Whatever changes these from another side is followed by `Driver.core_changed`.
+    Any other code that changes these must call `Driver.core_changed` afterwards.
     """
 
     def watch_space(self, call: Callable[[], None], /) -> None:
-        """Call `call` each time that this is no longer `full`."""
+        """Set the function to call each time that this is no longer `full`."""
 
     @property
     def connecting(self) -> bool:
@@ -35,12 +35,12 @@ class Driven(Protocol):
 
     @property
     def done(self) -> bool:
-        """Whether it is over: nothing is received any more."""
+        """Whether it is over, so that nothing is received any more."""
         ...
 
     @property
     def error(self) -> Exception:
-        """What a send raises when it is `done`."""
+        """The error that a send raises when it is `done`."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class Driven(Protocol):
 
     @property
     def has_output(self) -> bool:
-        """Whether `data_to_send` has something."""
+        """Whether `data_to_send` would return any bytes."""
         ...
 
     @property
@@ -60,11 +60,11 @@ class Driven(Protocol):
 
     @property
     def data_to_send(self) -> Callable[[], bytes]:
-        """Takes the bytes to write when it is called. A driver keeps it, since every send calls it."""
+        """A function that takes the bytes to write. A driver keeps a reference, since every send calls it."""
         ...
 
     def receive_data(self, data: bytes, /) -> bool:
-        """Take bytes of the peer. Returns False when nothing of the above has changed by it."""
+        """Take bytes from the peer. Returns False if that changed none of the above."""
         ...
 
     def receive_eof(self) -> None:
@@ -74,7 +74,7 @@ class Driven(Protocol):
         """Take note that the transport broke: `cause` says why, and `reason` the same in words."""
 
     def send_failed(self) -> None:
-        """Bytes that were taken may not have been written."""
+        """Take note that bytes that were taken may not have been written."""
 
     def handle_timeout(self, now: float, /) -> None:
         """Act on the deadlines that have come by `now`."""
@@ -91,23 +91,23 @@ class Driven(Protocol):
 
 
 class Driver(Protocol):
-    """An open transport, and what moves bytes between it and a `Driven`.
+    """An open transport, and the code that moves bytes between it and a `Driven`.
 
-    In order: `attach`, `handshake`, then `start` within the block of a `Lifetime`. Without `handshake` it
-    takes place after `start`. Call `aclose_forcefully` in place of whatever has not happened yet.
+    Call `attach`, `handshake`, then `start` within the block of a `Lifetime`. If `handshake` is skipped, the
+    handshake takes place after `start`. To give up before `start`, call `aclose_forcefully` instead.
     """
 
     bytes_sent: int
     """Bytes written to the transport."""
 
     def attach(self, driven: Driven, *, close_timeout: float) -> None:
-        """Drive `driven` from here on. `close_timeout` in seconds bounds what is written after the end."""
+        """Drive `driven` from now on. `close_timeout` in seconds bounds what is written after the end."""
 
     async def handshake(self) -> None:
         """Drive it until it is no longer `connecting`."""
 
     def start(self, lifetime: Lifetime) -> None:
-        """Go on without further calls, with tasks of `lifetime` if it needs any, until it is done."""
+        """Drive it until it is done, with tasks of `lifetime` if needed."""
 
     async def send(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
         """Call `verb`, which queues something to send, and write it.
@@ -125,7 +125,7 @@ class Driver(Protocol):
         ...
 
     def core_changed(self) -> None:
-        """Something other than this driver has changed the core: start what it asks for. Never blocks."""
+        """React to a change of the core by other code than this driver. Never blocks."""
 
     def abort(self, reason: str) -> None:
         """End the session at once, or do nothing when it is over. Never blocks.

@@ -1,6 +1,6 @@
-"""How long a session lives: its tasks around the user's ``async with`` body, and whose error comes out.
+"""The lifetime of a session: its tasks, the user's ``async with`` body, and the error that the block raises.
 
-None of the tasks raises. What goes wrong in one cancels the body and comes out of the block as it is.
+No task raises: an error in one cancels the body, and the block raises it unwrapped.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Lifetime:
     def spawn(self, work: Callable[[*_Args], Coroutine[Any, Any, None]], *args: *_Args) -> None:
         """Run `work` beside the body, in the context of the block.
 
-        It is cancelled only when the block ends, after the body. An exit of the program comes out of the
-        block, and any other error as a bug of ours.
+        It is cancelled only when the block ends, after the body. The block raises an exit of the program
+        unchanged, and any other error of `work` as an `InternalError`.
 
-        Never blocks, and may be called outside of any task, such as from an event loop's callback. Before
-        the block is entered, the work waits for that.
+        Never blocks, and may be called outside of any task, such as from an event loop's callback. If the
+        block is not entered yet, the work starts then.
         """
         self._start(work, args, shield=True)
 
@@ -82,12 +82,12 @@ class Lifetime:
         if self._tasks is None or self._context is None:
             self._early += (start,)
         else:
-            # Of the block and not of the caller: work that a callback starts sees the user's variables. A
-            # copy, since a context can't be entered twice.
+            # The context of the block and not of the caller, so that work started by a callback sees the
+            # user's context variables. A copy, since a context can't be entered twice.
             self._context.copy().run(start, self._tasks)
 
     def fail(self, error: BaseException) -> None:
-        """Cancel the body because of `error`, which then comes out of the block."""
+        """Cancel the body because of `error`, which the block then raises."""
         self._held.hold(error)
         self._body.cancel()
 
@@ -109,11 +109,11 @@ class Lifetime:
         abort: Callable[[str], None],
         wait_gone: Callable[[], Awaitable[None]],
     ) -> None:
-        """End, after the body, which raised `error`. Raises what comes out of the block.
+        """End the block, after the body, which raised `error`. Raises the block's error.
 
-        `leave` says goodbye after a body that was not cancelled. `abort` ends the session at once, whatever
-        came before; when it returns nothing of the session waits any more. `wait_gone` runs last and must not
-        be cancelled.
+        `leave` says goodbye after a body that was not cancelled. `abort` ends the session at once in any
+        case; when it returns, nothing of the session waits any more. `wait_gone` runs last and must not be
+        cancelled.
         """
         tasks = self._tasks
         assert tasks is not None, "enter first"
@@ -130,7 +130,7 @@ class Lifetime:
                     except cancelled:
                         raise
                     except BaseException as exc:  # noqa: BLE001 - held, and raised below
-                        # It saw the error of a handler as a cancellation at most.
+                        # The body saw a handler's error only as a cancellation.
                         self._held.hold(exc, preferred=True)
                     if not is_exit(self._held.error):
                         with self._held:
@@ -167,11 +167,11 @@ class Lifetime:
                 finally:
                     self._scopes.remove(scope)
         except (SystemExit, KeyboardInterrupt) as exc:
-            # Of a handler or a tool. Out of a task on asyncio they would go past the block.
+            # Raised by a handler or a tool. On asyncio, an exit that leaves a task would bypass the block.
             self.fail(exc)
         except anyio.get_cancelled_exc_class() as exc:
-            # asyncio: something that a handler waited for was cancelled. A group takes that for its own
-            # end, and would leave the block as if the body had come to it.
+            # On asyncio, something that a handler awaited was cancelled. A task group would treat that as its
+            # own cancellation, and end the block as if the body had finished.
             self.fail(exc)
         except Exception as exc:  # noqa: BLE001 - nothing may come out of a task but through the owner
             self.fail(bug(exc))
@@ -186,7 +186,7 @@ class Lifetime:
 
 
 def bug(error: Exception) -> InternalError:
-    """Make of an unforeseen error what users see."""
+    """Wrap an unexpected error in an `InternalError`."""
     internal = InternalError(f"bug in speko_anyio, please report it: {type(error).__name__}: {error}")
     internal.__cause__ = error
     return internal

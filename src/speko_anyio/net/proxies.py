@@ -35,15 +35,15 @@ from .user_agent import USER_AGENT
 logger: Final = logging.getLogger("speko_anyio.client")
 
 ProxyOption = str | Literal[True] | None
-"""What users say: the URL of a proxy, True for the one that the environment names, None for none."""
+"""The option `proxy`: the URL of a proxy, True for the one that the environment names, None for none."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 _ONLY_ENVIRONMENT: Final = sys.platform not in ("darwin", "win32")
-"""Whether nothing else names proxies; macOS and Windows have settings."""
+"""Whether only the environment names proxies: macOS and Windows also have system settings."""
 
 _MAX_RESPONSE: Final = 64 * 1024
-"""Bytes of an HTTP proxy's response head; what proxies say at length is in the body, which nobody reads."""
+"""Bytes of an HTTP proxy's response head; long explanations are in the body, which is not read."""
 
 _NAME: Final = re.compile(r"[0-9a-z_*-]+(\.[0-9a-z_*-]+)*")
 """A host name, or a pattern with ``*``."""
@@ -53,7 +53,7 @@ _MAX_SOCKS_FIELD: Final = 255
 
 
 class Proxy(msgspec.Struct, frozen=True):
-    """Where a proxy is, and who we are to it."""
+    """The address of a proxy, and our credentials there."""
 
     scheme: str
     host: str

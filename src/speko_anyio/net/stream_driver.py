@@ -1,8 +1,8 @@
 """The driver for any anyio byte stream, on any event loop. It runs tasks:
 
-- the reader, which never waits for a write: a peer that does not read would keep us from reading, and both
-  would wait for ever;
-- the alarm, which sleeps until the deadline. It has its own task since cancelling a receive may lose bytes;
+- the reader, which never waits for a write: otherwise a peer that does not read would stop us from reading,
+  and both would wait for ever;
+- the alarm, which sleeps until the deadline: a task of its own, since cancelling a receive may lose bytes;
 - a writer of replies, while there are any.
 """
 
@@ -161,7 +161,7 @@ class StreamDriver:
                     await self._reply()
                     await self._stream.aclose()
         finally:
-            # Everybody is woken first, which needs no await. Then the transport is closed in any case.
+            # Wake all tasks first, which needs no await; then close the transport in any case.
             self.abort("the session was cancelled")
             try:
                 # `aclose_forcefully` is cancelled from the start, and so returns at once. The shield keeps a
@@ -239,19 +239,19 @@ class StreamDriver:
             tasks.cancel_scope.cancel()
 
     def _write_failed(self) -> None:
-        # After half a message the peer could not read another one.
+        # The peer can't read another message after half of one.
         self._torn = True
         self._driven.send_failed()
         if self._lifetime is not None:
             self.core_changed()
 
     async def _reply(self) -> None:
-        """Write the replies, after whoever is writing."""
+        """Write the replies, after the sends under way."""
         try:
             async with self._sending:
                 await self._write()
         except SpekoError:
-            pass  # the end of the session, which everybody learns by other ways
+            pass  # the session is over, which is reported elsewhere
         finally:
             self._replying = False
 

@@ -1,7 +1,7 @@
-"""Tasks: groups whose errors come out as they are, and calls that wake a waiting task.
+"""Task groups that raise errors unwrapped, and calls that wake a waiting task.
 
-anyio wraps whatever a task of a group, or the block around it, raises. So the error is held inside the group,
-and raised once the group has ended: no ExceptionGroup of ours reaches anybody.
+anyio wraps the error of a task, or of the block, in an ExceptionGroup. So the error is held inside the group,
+and raised once the group has ended: users never see an ExceptionGroup of ours.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class HeldError:
     """The error of a task group's block or tasks, until the group has ended.
 
     The first one is held, since it may have caused the others, except that an exit (KeyboardInterrupt or
-    SystemExit) takes precedence. The others are logged; `name` says there whose they are.
+    SystemExit) takes precedence. The others are logged with `name`.
 
-    As a context manager in the block it holds an exception of what it surrounds, so that the block can clean
-    up with its tasks still running. Exits and cancellations go straight through.
+    As a context manager it holds the exception of its body, so that the code after it can clean up while the
+    tasks still run. Exits and cancellations propagate.
     """
 
     __slots__ = ("_name", "error")
@@ -34,13 +34,13 @@ class HeldError:
     def __init__(self, name: str) -> None:
         self._name = name
         self.error: BaseException | None = None
-        """What `release` will raise; None while nothing has failed."""
+        """The error that `release` raises; None while nothing has failed."""
 
     def hold(self, error: BaseException, *, preferred: bool = False) -> None:
         """Hold `error` if it is the first, an exit, or `preferred` to what is held. Log it otherwise."""
         held = self.error
         if is_exit(held):
-            return  # the rest is what the exit made of it
+            return  # later errors are consequences of the exit
         if held is None or preferred or is_exit(error):
             self.error, error = error, held or error
         if error is not self.error:
@@ -51,7 +51,7 @@ class HeldError:
 
         Call it outside of the group, in a ``finally``: otherwise an outer cancellation replaces the error.
         """
-        # Its traceback leads here: without this it could only be freed by the garbage collector.
+        # Its traceback refers to this frame: break the cycle, or only the garbage collector could free it.
         error, self.error = self.error, None
         if error is not None:
             try:
@@ -72,7 +72,7 @@ class HeldError:
 
 
 class TaskGroup:
-    """anyio's task group, but one that raises a single error as it is. See `HeldError`.
+    """anyio's task group, except that it raises a single error, unwrapped. See `HeldError`.
 
     The first error, of the block or of a task, cancels the rest.
     """
@@ -85,7 +85,7 @@ class TaskGroup:
 
     @property
     def cancel_scope(self) -> anyio.CancelScope:
-        """Surrounds the block and the tasks."""
+        """The scope around the block and the tasks."""
         return self._tasks.cancel_scope
 
     def start_soon(self, work: Callable[[*_Args], Awaitable[object]], *args: *_Args) -> None:
@@ -95,7 +95,8 @@ class TaskGroup:
     async def start(self, work: Callable[..., Awaitable[object]], *args: object) -> Any:
         """Run `work` as a task of the group, and wait until it calls ``task_status.started()``.
 
-        Returns what was passed to that. Raises an error of `work` from before; a later one is the group's.
+        Returns the value that was passed to it. Raises an error of `work` from before that call; a later one
+        is raised by the group.
         """
         return await self._tasks.start(self._run_to_start, work, args)
 
@@ -157,7 +158,7 @@ class _Started:
 
 
 def is_exit(error: BaseException | None) -> bool:
-    """Whether `error` ends the program, or the task: nobody waits for a goodbye then."""
+    """Whether `error` ends the program or the task, so that there is no time for a goodbye."""
     return error is not None and not isinstance(error, Exception)
 
 

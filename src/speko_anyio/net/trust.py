@@ -1,4 +1,4 @@
-"""The certificates that every connection of this library trusts unless the caller passes a context."""
+"""The certificates that all connections of this library trust, unless the caller passes a context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name of this client on every connection. A module of its own, so that sessions do not load httpx."""
+"""The User-Agent of every connection. A module of its own, so that sessions do not load httpx."""
 
 from __future__ import annotations
 

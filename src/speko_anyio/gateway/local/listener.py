@@ -109,7 +109,7 @@ class Listener:
         answered = self._turn_ended_by_silence
         self._turn_ended_by_silence = False
         if self._in_turn:
-            # What is no full frame yet is the end of the last word
+            # The incomplete last frame is the end of the last word
             self._turn += self._unframed
             self._speech_end = len(self._turn) if self._silent == 0 else self._speech_end
             ended = TurnEnded(self._utterance())

@@ -59,7 +59,7 @@ class RecognizerBusyError(RecognizerError):
 
 
 class _Job:
-    """One utterance on its way; whoever waits for it may have left (`abandoned`)."""
+    """One utterance under way; its caller may have left (`abandoned`)."""
 
     __slots__ = ("abandoned", "done", "outcome", "request", "retried")
 

@@ -37,7 +37,7 @@ _MILLISECONDS: Final = PATIENCE * 1000
 _SQLITE_ARGUMENTS: Final = {"timeout": PATIENCE, "check_same_thread": False}
 _POSTGRES_ARGUMENTS: Final = {
     "connect_timeout": PATIENCE,
-    # Of a server that is gone without a word.
+    # Detects a server that vanished without closing the connection.
     "tcp_user_timeout": _MILLISECONDS,
     "application_name": "speko-anyio",
     # A pooler may run the next transaction on another connection, which lacks the prepared statements.
@@ -194,8 +194,9 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
 
 
 def _switch_to_wal(connection: Any) -> None:
-    # For a file that is not in this mode yet it is a read that becomes a write, and SQLite refuses that at
-    # once while somebody else writes, whatever its timeout is: nodes that start together on a new file do.
+    # On a file that is not in this mode yet, this is a read that becomes a write, which SQLite refuses at
+    # once, whatever the timeout, while another process writes. That happens when nodes start together on a
+    # new file.
     deadline = monotonic() + PATIENCE
     while True:
         try:

@@ -25,7 +25,7 @@ _LOCK: Final = 0x5BE_C0DB
 def migrate(connection: Connection) -> None:
     """Make the tables, or bring them up to date; raise `StoreError` if a newer version has used them."""
     if connection.dialect.name == "postgresql":
-        # Whoever waits here waits for another's migration, and large tables take their time.
+        # A statement here may wait for another node's migration, which takes long for large tables.
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
