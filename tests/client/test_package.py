@@ -127,3 +127,41 @@ def test_type_checkers_see_what_is_exported() -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         speko_anyio.nope  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "home"),
+    [
+        ("speko_anyio", "ClientConnection", "speko_anyio.protocol"),
+        ("speko_anyio", "Commit", "speko_anyio.protocol"),
+        ("speko_anyio", "Microphone", "speko_anyio.audio"),
+        ("speko_anyio", "write_wav", "speko_anyio.audio.wav"),
+        ("speko_anyio", "Gateway", "speko_anyio.gateway"),
+        ("speko_anyio", "OpenTelemetry", "speko_anyio.otel"),
+        ("speko_anyio", "OpenAIDialect", "speko_anyio.providers.openai"),
+        ("speko_anyio.gateway", "Speko", "speko_anyio"),
+        ("speko_anyio.testing", "OpenAIDouble", "speko_anyio.testing.providers"),
+        ("speko_anyio.audio", "read_wav", "speko_anyio.audio.wav"),
+        ("speko_anyio.recording", "fake_session", "speko_anyio.testing"),
+    ],
+)
+def test_a_name_of_another_package_is_told_with_its_home(package: str, name: str, home: str) -> None:
+    with pytest.raises(ImportError) as caught:
+        exec(f"from {package} import {name}")
+    assert str(caught.value) == f"{package} has no {name}; write `from {home} import {name}`"
+    exec(f"from {home} import {name}")
+
+
+def test_a_name_in_an_extra_that_is_missing_is_an_ordinary_import_error() -> None:
+    code = "import sys; sys.modules['opentelemetry'] = None\nfrom speko_anyio import OpenTelemetry"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ImportError: cannot import name 'OpenTelemetry' from 'speko_anyio'" in done.stderr
+
+
+def test_a_submodule_is_no_name_of_another_package() -> None:
+    assert "speko_anyio.gateway" not in loaded_by("from speko_anyio import protocol, recording")
+    assert not HEAVY & loaded_by("from speko_anyio import protocol")
+
+
+def test_private_names_are_not_searched_for() -> None:
+    assert "speko_anyio.gateway" not in loaded_by("import speko_anyio; hasattr(speko_anyio, '__wrapped__')")
