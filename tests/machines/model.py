@@ -428,7 +428,9 @@ class Model:
             return error
         self.queued -= sum(len(wire[1]) for wire in self.outbox if wire[0] == "binary")
         self.outbox = [wire for wire in self.outbox if wire[0] != "binary"]
-        self.put('{"t":"interruption","at":"user"}')
+        text = '{"t":"interruption","at":"user"}'
+        if self.outbox[-1:] != [("text", text)]:
+            self.put(text)
         self.make_moot()
         return None
 

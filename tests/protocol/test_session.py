@@ -523,14 +523,35 @@ def test_dropped_audio_makes_room_in_the_outbox() -> None:
 def test_an_interruption_is_not_held_to_the_limit_of_the_outbox() -> None:
     server = ready_server(limits=Limits(max_outbox=100))
     error = '{"t":"error","code":"E","message":"' + "x" * 63 + '"}'
-    interruption = '{"t":"interruption","at":"user"}'
     server.send_error("E", "x" * 63)
     assert len(error) == 100
-    server.send_interruption()
-    server.send_interruption()
+    server.send_interruption("user")
+    server.send_interruption("assistant")
     with pytest.raises(LocalProtocolError, match="limit of 100 bytes"):
         server.send_error("E", "m")
-    assert server.messages_to_send() == [error, interruption, interruption]
+    assert server.messages_to_send() == [
+        error,
+        '{"t":"interruption","at":"user"}',
+        '{"t":"interruption","at":"assistant"}',
+    ]
+
+
+def test_interruptions_that_a_client_does_not_read_do_not_pile_up() -> None:
+    server = ready_server()
+    for _ in range(3):
+        server.send_audio(b"ab")
+        server.send_interruption()
+    assert server.messages_to_send() == ['{"t":"interruption","at":"user"}']
+    server.send_interruption()  # that one was read
+    server.send_interruption("assistant")
+    server.send_transcript("user", "so", final=True)
+    server.send_interruption("assistant")
+    assert [json.loads(str(message))["t"] for message in server.messages_to_send()] == [
+        "interruption",
+        "interruption",
+        "transcript",
+        "interruption",
+    ]
 
 
 def test_an_interruption_counts_in_the_outbox() -> None:

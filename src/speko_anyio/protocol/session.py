@@ -500,11 +500,18 @@ class ServerProtocol(_SpekoSession[Command]):
         self._queue_frame(ServerToolCall(id, name, status))
 
     def send_interruption(self, at: Role = "user") -> None:
-        """Queue news that the assistant was cut off, ahead of the audio still queued, which is dropped."""
+        """Queue news that the assistant was cut off, ahead of the audio still queued, which is dropped.
+
+        The same news that waits already, with nothing but audio behind it, is not queued twice.
+        """
         _require_one_of("at", at, ("user", "assistant"))
         self._check_ready()
         self.outbox.drop_audio()
-        self._queue_short(codec.encode(Interruption(at)))
+        text = codec.encode(Interruption(at))
+        # These are exempt from the limit, so those for a client that interrupts on and on, and reads nothing,
+        # must not pile up.
+        if self.outbox.messages[-1:] != [text]:
+            self._queue_short(text)
         self._calls.abandon_open()
 
     def withdraw_calls(self) -> None:
