@@ -333,6 +333,26 @@ async def test_awaiting_a_session_says_how_it_is_opened() -> None:
         repr(session)
 
 
+class FakeHTTP:
+    async def request(self, *_: object, **__: object) -> Any:
+        raise ZeroDivisionError
+
+
+async def test_a_session_is_entered_once() -> None:
+    server = FakeServer()
+    block = open_session(grant(), stream=server.stream)
+    async with block:
+        pass
+    with pytest.raises(RuntimeError, match="call `connect` or `open_session` again for another one"):
+        await block.__aenter__()
+    async with Speko(KEY, http_client=FakeHTTP()) as speko:
+        connecting = speko.realtime.connect(provider="local", model="any")
+        with pytest.raises(ZeroDivisionError):
+            await connecting.__aenter__()
+        with pytest.raises(RuntimeError, match="call `connect` or `open` again for another one"):
+            await connecting.__aenter__()
+
+
 async def test_a_client_is_opened_with_async_with() -> None:
     speko: Any = Speko(KEY)
     with pytest.raises(TypeError, match="Speko is opened with `async with`, not with a plain `with`"):
@@ -360,7 +380,7 @@ async def test_a_stream_of_frames_is_opened_with_async_with() -> None:
             _ = frames.dropped_frames
         async with frames as stream:
             assert stream.dropped_frames == 0
-        with pytest.raises(RuntimeError, match="entered once"):
+        with pytest.raises(RuntimeError, match=r"call `session\.frames\(\.\.\.\)` again"):
             await frames.__aenter__()
 
 

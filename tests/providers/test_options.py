@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from speko_anyio import XAI, Google, OpenAI
 from speko_anyio.protocol import LocalProtocolError
+from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerTool
 from speko_anyio.providers.options import OPTIONS_KEY, merge_client_options
@@ -47,3 +49,19 @@ def test_without_wishes_nothing_changes(metadata: dict[str, Any] | None) -> None
 def test_what_can_not_be_had(wishes: Any, complaint: str) -> None:
     with pytest.raises(LocalProtocolError, match=complaint):
         merge_client_options(XAIOptions(), {OPTIONS_KEY: wishes}, "xai")
+
+
+ACCOUNTS: list[tuple[Any, str, Any]] = [
+    (OpenAI, "the options for OpenAI must be OpenAIOptions, not XAIOptions", XAIOptions()),
+    (OpenAI, "the options for OpenAI must be OpenAIOptions, not dict", {"speed": 1.2}),
+    (XAI, "the options for xAI must be XAIOptions, not OpenAIOptions", OpenAIOptions()),
+    (Google, "the options for Gemini must be GoogleOptions, not XAIOptions", XAIOptions()),
+]
+
+
+@pytest.mark.parametrize(("account", "message", "options"), ACCOUNTS)
+def test_options_of_another_provider_are_refused(account: Any, message: str, options: Any) -> None:
+    """Without the check the error would be an AttributeError from deep inside, or none."""
+    provider = account("key", options=options)
+    with pytest.raises(TypeError, match=message):
+        provider.connection(SessionConfig(provider=provider.name, model="any"))

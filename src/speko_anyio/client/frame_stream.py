@@ -45,7 +45,9 @@ class FramesBlock(Block):
 
     async def __aenter__(self) -> FrameStream[Any]:
         if self._stream is not None:
-            raise RuntimeError("this block is entered once: ask for another one")
+            raise RuntimeError(
+                "a stream of frames is entered once; call `session.frames(...)` again for another one"
+            )
         buffer = self._pump.subscribe_to(
             self._kinds, max_buffer=self._max_buffer, drop_oldest=self._drop_oldest
         )

@@ -104,7 +104,9 @@ class _OpenedBlock(SessionBlock):
     async def __aenter__(self) -> RealtimeSession:
         open_session, self._open = self._open, None
         if open_session is None:
-            raise RuntimeError("a session is opened once: ask for another one")
+            raise RuntimeError(
+                "a session is entered once; call `connect` or `open_session` again for another one"
+            )
         self._session = session = await open_session()
         await session._enter()
         return session

@@ -95,7 +95,7 @@ class DeferredContext(SessionBlock, Generic[T]):
     async def __aenter__(self) -> T:
         find, self._find = self._find, None
         if find is None:
-            raise RuntimeError("this block is entered once: ask for another one")
+            raise RuntimeError("a session is entered once; call `connect` or `open` again for another one")
         self._block = await find()
         return await self._block.__aenter__()
 

@@ -260,7 +260,7 @@ def _configure(
     out and noted, and invalid ones raise `LocalProtocolError` before anything is sent.
     """
     check_model(config.model)
-    options = checked(options, "OpenAI")
+    options = checked(options, OpenAIOptions, "OpenAI")
     tools, tool_notes = convert_tools(config.tools, options.server_tools, _TOOL_NAMES, {})
     notes = [*_general_notes(config), *end_notes(config.model, options.transcription_model), *tool_notes]
     reasoning, parallel = options.reasoning_effort, options.parallel_tool_calls

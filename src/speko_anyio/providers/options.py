@@ -71,10 +71,18 @@ def or_unset(value: _T | None) -> _T | UnsetType:
     return UNSET if value is None else value
 
 
-def checked(options: OptionsT, provider: str) -> OptionsT:
-    """Return `options` if all values have the right type; otherwise raise `LocalProtocolError`."""
+def checked(options: OptionsT, kind: type[OptionsT], provider: str) -> OptionsT:
+    """Return `options` if they and all of their values have the right type.
+
+    Raises TypeError if they are of another kind, and `LocalProtocolError` if a value is wrong.
+    """
+    if not isinstance(options, kind):
+        raise TypeError(
+            f"the options for {provider} must be {kind.__name__}, not {type(options).__name__}; "
+            f"pass options={kind.__name__}(...)"
+        )
     try:
-        return msgspec.convert(msgspec.to_builtins(options), type(options))
+        return msgspec.convert(msgspec.to_builtins(options), kind)
     except msgspec.ValidationError as error:
         raise LocalProtocolError(f"the options for {provider} can't be used: {error}; correct them") from None
 

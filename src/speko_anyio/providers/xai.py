@@ -298,7 +298,7 @@ def _configure(
 
     Raises `LocalProtocolError` when they can't be used.
     """
-    options = checked(options, "xAI")
+    options = checked(options, XAIOptions, "xAI")
     reserved = dict(_reserved_names(options.server_tools))
     tools, notes = convert_tools(config.tools, options.server_tools, _TOOL_NAMES, reserved)
     if config.temperature is not None:

@@ -145,7 +145,7 @@ def configure(config: SessionConfig, options: GoogleOptions, handle: str | None)
 
     Also return notes on the changes. Raises `LocalProtocolError` when it can't be converted.
     """
-    options = checked(options, "Gemini")
+    options = checked(options, GoogleOptions, "Gemini")
     generation = generation_of(config.model)
     notes: list[str] = []
     if config.output_sample_rate not in (None, OUTPUT_SAMPLE_RATE):
