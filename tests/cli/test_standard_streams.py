@@ -104,7 +104,7 @@ def test_a_key_that_nobody_saw_is_told(tmp_path: Path) -> None:
     database = tmp_path / "gateway.db"
     done = run(f"$cli keys create --name x --database {database} >/dev/full")
     assert done.returncode == FAILED
-    assert "nobody has seen its key (`speko-anyio keys revoke key_" in done.stderr
+    assert "its key was never shown (`speko-anyio keys revoke key_" in done.stderr
     done = run(f"$cli serve --port 0 --database {tmp_path / 'other.db'} >/dev/full")
     assert done.returncode == FAILED
     assert "speko-anyio: the gateway started, but its output could not be written (" in done.stderr

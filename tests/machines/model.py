@@ -75,7 +75,7 @@ class Model:
     error: type[Exception] | None = None
     timers: dict[str, float] = field(default_factory=dict)
     open: dict[str, None] = field(default_factory=dict)
-    moot: dict[str, None] = field(default_factory=dict)
+    abandoned: dict[str, None] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
     odd: bytes = b""
     goodbye: Close | None = None
@@ -190,7 +190,7 @@ class Model:
             case "server_tool_call":
                 self.events.append(ServerToolCall(**said))
             case "interruption":
-                self.make_moot()
+                self.abandon_open()
                 self.odd = b""
                 self.events.append(Interruption(**said))
                 if self.answering and not self.taken:
@@ -218,7 +218,7 @@ class Model:
                 self.events.append(kinds[said["action"]])
             case "interrupt":
                 self.events.append(Interrupt())
-            case "tool_result" if said["callId"] in self.open or said["callId"] in self.moot:
+            case "tool_result" if said["callId"] in self.open or said["callId"] in self.abandoned:
                 self.answered(said["callId"])
                 self.events.append(ToolResult(said["callId"], said["output"]))
             case "tool_result":
@@ -236,15 +236,15 @@ class Model:
 
     def answered(self, call_id: str) -> None:
         """A call has its result."""
-        del (self.open if call_id in self.open else self.moot)[call_id]
+        del (self.open if call_id in self.open else self.abandoned)[call_id]
 
-    def make_moot(self) -> None:
+    def abandon_open(self) -> None:
         """Nobody waits for the open calls."""
-        self.moot |= self.open
+        self.abandoned |= self.open
         self.open.clear()
-        while len(self.moot) > self.options.max_open_calls:
-            oldest = next(iter(self.moot))
-            del self.moot[oldest]
+        while len(self.abandoned) > self.options.max_open_calls:
+            oldest = next(iter(self.abandoned))
+            del self.abandoned[oldest]
             self.forgotten.add(oldest)
 
     # Beginning and end
@@ -405,7 +405,7 @@ class Model:
 
     def call(self, call_id: str) -> type[Exception] | None:
         """As `send_tool_call`."""
-        taken = call_id in self.open or call_id in self.moot
+        taken = call_id in self.open or call_id in self.abandoned
         if self.state is State.OPEN and (taken or len(self.open) >= self.options.max_open_calls):
             return LocalProtocolError
         error = self.say(t="tool_call", callId=call_id, name="f", arguments="{}")
@@ -415,7 +415,7 @@ class Model:
 
     def result(self, call_id: str) -> type[Exception] | None:
         """As `send_tool_result`."""
-        if self.state is State.OPEN and call_id not in self.open and call_id not in self.moot:
+        if self.state is State.OPEN and call_id not in self.open and call_id not in self.abandoned:
             return LocalProtocolError
         error = self.say(t="tool_result", callId=call_id, output="1")
         if error is None:
@@ -431,7 +431,7 @@ class Model:
         text = '{"t":"interruption","at":"user"}'
         if self.outbox[-1:] != [("text", text)]:
             self.put(text)
-        self.make_moot()
+        self.abandon_open()
         return None
 
     def close(self, code: int, reason: str) -> None:

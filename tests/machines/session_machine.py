@@ -229,7 +229,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.server_core = self.server.connection
         self.arm()
         if upto != "nothing":
-            self.shake_hands(False, upto == "ready")
+            self.handshake(False, upto == "ready")
 
     def side(self, name: str) -> Side:
         """The side of that name."""
@@ -284,7 +284,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.client.model.state is State.CONNECTING)
     @rule(refuse=seldom, ready=st.booleans())
-    def shake_hands(self, refuse: bool, ready: bool) -> None:
+    def handshake(self, refuse: bool, ready: bool) -> None:
         """The usual beginning."""
         self.pass_on("client")
         self.answer(refuse)
@@ -453,7 +453,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(call_id=call_ids)
     def send_tool_call(self, call_id: str) -> None:
-        # A moot call beyond the limit is forgotten; its late result would answer a new call with its id.
+        # An abandoned call beyond the limit is forgotten; its late result would answer a new call of that id.
         model = self.server.model
         while call_id in model.forgotten:
             call_id += "'"

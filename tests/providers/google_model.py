@@ -52,7 +52,7 @@ class Answer:
 
 
 class Provider:
-    """See the top. `said` is what waits for delivery to the client."""
+    """The model of a session, as the module describes. `said` is what waits for delivery to the client."""
 
     def __init__(self, habits: Habits) -> None:
         self.habits = habits

@@ -691,12 +691,12 @@ def test_a_cancellation_never_means_a_call_without_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "moot", [INTERRUPTED, {"toolCallCancellation": {"ids": ["c"]}}], ids=["cut", "cancelled"]
+    "abandoned", [INTERRUPTED, {"toolCallCancellation": {"ids": ["c"]}}], ids=["cut", "cancelled"]
 )
-def test_a_call_that_is_moot_is_not_told_any_more(moot: Json) -> None:
+def test_an_abandoned_call_is_not_delivered(abandoned: Json) -> None:
     talk = Talk()
     talk.hear(speech(PCM))
-    for message in (call(("c", {})), moot):
+    for message in (call(("c", {})), abandoned):
         talk.dialect.receive_message(json.dumps(message))
     assert not [frame for frame in frames(talk.dialect) if isinstance(frame, ToolCall)]
     assert talk.dialect.open_calls == ()

@@ -38,7 +38,7 @@ async def _create(store: SQLStore, options: argparse.Namespace) -> None:
     print(f"key  {key}")
     print("Keep the key now: it is stored as a hash only, and not shown again.")
     check_output(
-        f"{stored.key_id} is stored and nobody has seen its key (`speko-anyio keys revoke {stored.key_id}`)"
+        f"{stored.key_id} is stored and its key was never shown (`speko-anyio keys revoke {stored.key_id}`)"
     )
 
 

@@ -195,7 +195,7 @@ def _add_keys(commands: _Commands) -> None:
         "--scopes",
         type=_scopes,
         default=("mint", "read"),
-        help="mint: sessions; read: their records; admin: everybody's records (default: mint,read)",
+        help="mint: sessions; read: their records; admin: all records (default: mint,read)",
     )
     for limit, what in (
         ("--max-sessions", "sessions at once"),

@@ -1,4 +1,4 @@
-"""A consumer of a session's frames, beside the others: what `RealtimeSession.frames` gives."""
+"""Separate consumers of a session's frames, as `RealtimeSession.frames` returns them."""
 
 from __future__ import annotations
 

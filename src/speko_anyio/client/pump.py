@@ -249,7 +249,7 @@ class Pump:
         self._drain()
 
     def abort(self, reason: str) -> bytes:
-        """End the session now, and wake everybody who waits.
+        """End the session now, and wake all tasks that wait.
 
         Returns the bytes to write to the peer if that takes no waiting: any pending output, and a goodbye.
         """
@@ -310,4 +310,4 @@ def _ignore(_: bool) -> None:
 
 
 def _do_nothing() -> None:
-    """Do nothing: the default of callbacks that nobody has set yet."""
+    """Do nothing: the default of callbacks."""

@@ -325,7 +325,7 @@ class RealtimeSession:
         this session: a handler may find out that way. When the session ends handlers have
         ``close_timeout`` seconds to take what is left.
 
-        With a handler and nobody iterating yet, the iteration's own buffer does not hold up the reading: an
+        If there is a handler and no iteration yet, the iteration's buffer does not stop the reading: an
         iteration that starts late misses the oldest of what was more than ``max_buffer`` bytes.
 
         Raises as the sends do once the session is over, since the handler would never be called, and

@@ -46,7 +46,7 @@ class APIKeys:
         if not key:
             return None
         digest = _digest(key)
-        # Every key is compared, in constant time: how long it takes tells nothing about any of them.
+        # Compare every key, in constant time, so that the time reveals nothing about any of them.
         found = [known for known in self._digests if hmac.compare_digest(known, digest)]
         return f"key_{digest.hex()[:12]}" if found else None
 

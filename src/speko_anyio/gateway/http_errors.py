@@ -69,14 +69,14 @@ async def respond(
 ) -> Response:
     """Return the result of `work` as JSON, or the documented error for whatever it raises.
 
-    `what` names the work in the log. The client gets `failure` for an error that nobody foresaw.
+    `what` names the work in the log. The client gets `failure` for an unexpected error.
     """
     try:
         return Response(msgspec.json.encode(await work), status, media_type="application/json")
     except RequestError as refusal:
         return refusal.response
     except ClientDisconnect:
-        return Response(status_code=400)  # nobody reads it
+        return Response(status_code=400)  # the client has gone: it is never read
     except StoreError as error:
         logger.error("%s failed: %s", what, error)
         message = "the gateway can't reach its records now; try again"

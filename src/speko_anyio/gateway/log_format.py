@@ -29,7 +29,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
 
 
 class JSONFormatter(logging.Formatter):
-    """Formats a record as one line of JSON. Line breaks in texts are escaped: nobody can forge lines."""
+    """Formats a record as one line of JSON, with line breaks escaped so that no text can forge a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = _Line(
@@ -48,8 +48,8 @@ class JSONFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """Formats a record for people.
 
-    Its message is one line, so that nobody can forge others, such as by the name of a model; an exception and
-    its traceback follow it.
+    Its message is one line, so that no text in it, such as the name of a model, can forge a line; an
+    exception and its traceback follow it.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name

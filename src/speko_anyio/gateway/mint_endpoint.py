@@ -42,7 +42,7 @@ MAX_BODY: Final = 64 * 1024
 """Bytes of a mint's body: room for a long prompt and dozens of tools. Decoded it may be 22 times as large."""
 
 BODY_TIMEOUT: Final = 10.0
-"""Seconds in which a mint's body must have come."""
+"""Seconds in which a mint's body must arrive."""
 
 MAX_IDEMPOTENCY_KEY: Final = 255
 """Characters of an Idempotency-Key; Stripe's limit, which clients know."""
@@ -214,7 +214,7 @@ async def _read_body(request: Request) -> bytes:
             408,
             "REQUEST_TIMEOUT",
             f"the request's body did not come within {BODY_TIMEOUT:g} seconds; send it at once",
-            # What may still come of the body is nobody's next request.
+            # Close the connection: the rest of the body must not be read as another request.
             headers={"Connection": "close"},
         ) from None
 

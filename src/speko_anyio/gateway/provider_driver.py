@@ -82,9 +82,11 @@ class ProviderDriver:
         self._proxy: ProxyOption = proxy
         self._secrets = secrets
         self._connection: ProviderConnection | None = None
-        self._may_hear = Wakeup()
+        self.provider_has_room = Wakeup()
+        """Rings when the provider may accept more input."""
         self._changed = Wakeup()
-        self._clock = Wakeup()
+        self.deadline_changed = Wakeup()
+        """Rings when the bridge's next deadline may be another."""
         self._armed: float | None = None
         self._turns_heard = 0
         self._dialling: anyio.CancelScope | None = None
@@ -104,10 +106,10 @@ class ProviderDriver:
                 await self._changed.wait()
             tasks.cancel_scope.cancel()
 
-    def _tell(self, happened: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """Tell the core of the provider's connection what happened; the bridge takes what comes of it.
+    def report(self, happened: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """Call a method of the provider's connection, and let the bridge handle its events.
 
-        A driver that tells it looks at the connection afterwards.
+        A driver that calls this looks at the connection afterwards, so it is not woken here.
         """
         with self._bridge.at(self._now()):
             happened(*args, **kwargs)
@@ -125,13 +127,13 @@ class ProviderDriver:
             self._turns_heard = bridge.stats.turns_heard
             self._session.turn_ended()
         self._session.core_changed()
-        self._may_hear.ring()
+        self.provider_has_room.ring()
         if bridge.wanted is not None or bridge.goodbye is not None or bridge.done:
             self._changed.ring()
         if self._dialling is not None and connection is not None and connection.state is _CLOSED:
             self._dialling.cancel()
         if bridge.next_deadline() != self._armed:
-            self._clock.ring()
+            self.deadline_changed.ring()
 
     # The client
 
@@ -141,7 +143,7 @@ class ProviderDriver:
             async for command in self._session:
                 self._receive_command(command)
                 while bridge.client_must_wait:
-                    await self._may_hear.wait()
+                    await self.provider_has_room.wait()
         except SpekoError:
             pass  # the client broke the protocol: `_await_end` reports it
 
@@ -218,16 +220,18 @@ class ProviderDriver:
             except (APIConnectionError, ConfigurationError) as error:
                 # Log it for the operator: the client must not learn the provider's address.
                 logger.warning("session %s: %s", self._session.session_id, error)
-                self._tell(connection.receive_lost, "the provider can't be reached")
+                self.report(connection.receive_lost, "the provider can't be reached")
             finally:
                 self._dialling = None
         return None
 
     @property
-    def _provider_must_wait(self) -> bool:
+    def provider_must_wait(self) -> bool:
+        """Whether to stop reading from the provider, because enough waits for the client."""
         return self._bridge.provider_must_wait and not self._session.ending
 
-    async def _wait_for_the_client(self) -> None:
+    async def wait_for_client(self) -> None:
+        """Wait until the client has room for more of the provider's output."""
         await self._session.wait_for_room(self._bridge.limits.to_client)
 
     # Time
@@ -236,7 +240,7 @@ class ProviderDriver:
         while True:
             self._armed = deadline = self._bridge.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
-                await self._clock.wait()
+                await self.deadline_changed.wait()
             self._bridge.handle_timeout(self._now())
             self._wake()
 
@@ -274,7 +278,7 @@ class _Leg:
 
     @property
     def full(self) -> bool:
-        return self._owner._provider_must_wait
+        return self._owner.provider_must_wait
 
     @property
     def has_output(self) -> bool:
@@ -293,21 +297,21 @@ class _Leg:
     def _take(self) -> bytes:
         data = self._connection.data_to_send()
         if data:
-            self._owner._may_hear.ring()
+            self._owner.provider_has_room.ring()
         return data
 
     def receive_data(self, data: bytes) -> bool:
-        self._owner._tell(self._connection.receive_data, data)
+        self._owner.report(self._connection.receive_data, data)
         return True
 
     def receive_eof(self) -> None:
-        self._owner._tell(self._connection.receive_eof)
+        self._owner.report(self._connection.receive_eof)
 
     def receive_lost(self, reason: str, cause: Exception) -> None:
-        self._owner._tell(self._connection.receive_lost, reason)
+        self._owner.report(self._connection.receive_lost, reason)
 
     def send_failed(self) -> None:
-        self._owner._tell(self._connection.send_failed)
+        self._owner.report(self._connection.send_failed)
 
     def handle_timeout(self, now: float) -> None:
         """Do nothing: see the class."""
@@ -322,13 +326,13 @@ class _Leg:
     def reading_paused(self) -> None:
         # No pong is seen while nothing is read, so silence proves nothing.
         self._connection.suspend_keepalive()
-        self._owner._clock.ring()
-        self._lifetime.spawn(self._wait_for_the_client)
+        self._owner.deadline_changed.ring()
+        self._lifetime.spawn(self._wait_for_client)
 
     def reading_resumed(self) -> None:
         self._connection.resume_keepalive()
-        self._owner._clock.ring()
+        self._owner.deadline_changed.ring()
 
-    async def _wait_for_the_client(self) -> None:
-        await self._owner._wait_for_the_client()
+    async def _wait_for_client(self) -> None:
+        await self._owner.wait_for_client()
         self._space_made()

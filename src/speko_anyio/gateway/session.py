@@ -483,7 +483,7 @@ class ServerSession:
                 if isinstance(message, bytes):
                     self.meter.audio_in += len(message)
                 core.receive_message(message)
-            # Otherwise we have said goodbye, and nobody reads what still comes: only its end matters.
+            # After our goodbye the handler takes no more commands: only the end matters.
             self.core_changed()
             await self._inbox.wait_for_space()
 

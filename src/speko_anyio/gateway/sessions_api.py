@@ -93,7 +93,7 @@ async def _answer(work: Awaitable[dict[str, Any]]) -> Response:
 
 
 def _only(caller: Caller) -> str | None:
-    """Return the key whose sessions the caller may see; None for everybody's."""
+    """Return the key whose sessions the caller may see; None for those of all keys."""
     return None if "admin" in caller.scopes else caller.key_id
 
 

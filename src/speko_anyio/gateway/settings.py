@@ -43,7 +43,7 @@ class SettingsError(SpekoError):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that can be set. Seconds, unless a name says otherwise."""
+    """All settings of the gateway. Times are in seconds."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -56,15 +56,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     secret: Annotated[str, Meta(min_length=32)] | None = None
     """Signs session tokens; nodes that share a database need the same. None: one of this process only."""
     handlers: dict[str, str] = {}
-    """Of the operator's own: ``module:attribute`` by the name that clients mint with; in the environment
+    """Handlers of your own: ``module:attribute`` by the name that clients mint with; in the environment
     ``name=module:attribute``, separated by commas."""
     database: str | None = None
     """A SQLite file's path, a ``postgresql://`` URL, or ``memory``: records end with the process. None: a
     file in the user's state folder."""
     transcript_days: Annotated[float, Meta(gt=0)] | None = None
-    """For which what was said is stored; None: it is not."""
+    """Seconds for which transcripts are stored; None: they are not stored."""
     record_days: Annotated[float, Meta(ge=1)] | None = None
-    """For which the records of sessions are stored; None: until somebody deletes them."""
+    """Seconds for which the records of sessions are stored; None: until you delete them."""
     playground: bool | None = None
     """A page to talk to the gateway with; None: when no API key is set."""
     metrics: bool = False
@@ -76,16 +76,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease_seconds: Annotated[float, Meta(ge=1)] = 30.0
     """A node silent for this long is considered lost."""
     token_seconds: Annotated[int, Meta(ge=1)] = 60
-    """From the mint, in which a session must be opened."""
+    """Time from the mint in which a session must be opened."""
     max_sessions: Annotated[int, Meta(ge=1)] = 1000
-    """Open at once on this node."""
+    """Most sessions open at once on this node."""
     idle_seconds: Annotated[float, Meta(gt=0)] | None = 300.0
-    """Without a message from the client, after which a session is ended."""
+    """Time without a message from the client after which a session is ended."""
     allowed_origins: tuple[str, ...] | None = None
-    """Of the web pages that may use the gateway, such as https://app.example.com; in the environment with
-    commas between them. None: any."""
+    """Origins of the web pages that may use the gateway, such as https://app.example.com; in the environment
+    separated by commas. None: any."""
     mints_per_second: Annotated[float, Meta(gt=0)] = 20.0
-    """For each API key, on average, on this node."""
+    """Mints a second for each API key, on average, on this node."""
     mints_at_once: Annotated[int, Meta(ge=1)] = 200
 
     def __repr__(self) -> str:

@@ -37,7 +37,7 @@ FULL: Final = "the gateway has as many sessions as it can serve; try again later
 STOP_REASON: Final = "the gateway is restarting"
 
 _CLEANUP_TIMEOUT: Final = 2.0
-"""Seconds that a cancelled handler may take to clean up before nobody waits for it any more."""
+"""Seconds that a cancelled handler gets to clean up; after that it is left behind."""
 
 _TELL_TIMEOUT: Final = 1.0
 """Seconds that a client has to take the reason before its session is closed without one, or ended."""
@@ -175,7 +175,7 @@ class Stream:
             claims = self._node.signer.verify(token, session_id=connection.path_params["session_id"], now=now)
         except TokenError as error:
             raise _unauthorized(str(error)) from None
-        # Only now: who has no token must not learn how busy it is here.
+        # Only now: a client without a token must not learn how busy the gateway is.
         if self.full:
             raise unavailable(CREATE_FAILED, FULL)
         self._opening += 1
@@ -279,8 +279,8 @@ class Stream:
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
             except BaseException as error:
-                # Besides our cancellation there are those that a handler lets out though nobody cancelled
-                # it, such as that of a future that it awaits, and the panics of extension modules.
+                # Not only our cancellation ends here: a handler may let one out that it was not sent, such as
+                # that of a future that it awaits, or the panic of an extension module.
                 if not isinstance(error, Exception) and anyio.current_effective_deadline() == -math.inf:
                     raise
                 if not _is_end_of(session, error):

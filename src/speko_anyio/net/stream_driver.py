@@ -119,7 +119,7 @@ class StreamDriver:
             return
         if self._space is not None and not driven.full:
             self._space.set()
-        # Also while somebody holds `_sending`: they write nothing if their verb is refused.
+        # Also while a task holds `_sending`: it writes nothing if its verb is refused.
         if driven.has_output and not self._replying:
             assert self._lifetime is not None, "only within the session's block"
             self._replying = True

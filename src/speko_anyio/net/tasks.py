@@ -176,7 +176,7 @@ class Waiter(Protocol):
 class Wakeup:
     """A `Waiter` for any event loop, and for any number of tasks.
 
-    Wait in a loop that checks its condition first: a call while nobody waits is lost. Cheaper than
+    Wait in a loop that checks its condition first: a call while no task waits is lost. Cheaper than
     `anyio.Condition`, since ringing needs neither a lock nor an ``await``.
     """
 

@@ -1,7 +1,7 @@
 """Which tool calls wait for a result: the coupling between a `ToolCall` and its `ToolResult`.
 
 A call is *open* from the moment it is issued until it is answered. An interruption *abandons* the open
-calls: nobody may be waiting for them any more. An abandoned call can still be answered (the model keeps what
+calls: the model may no longer wait for them. An abandoned call can still be answered (the model keeps what
 it learns), and it no longer counts against the limit; when there are too many, the oldest are forgotten.
 """
 
@@ -27,7 +27,7 @@ class Calls:
 
     @property
     def open(self) -> tuple[str, ...]:
-        """Ids of the calls that somebody waits for, oldest first."""
+        """Ids of the calls that wait for a result, oldest first."""
         return tuple(self._open)
 
     @property
@@ -48,7 +48,7 @@ class Calls:
             del self._abandoned[call_id]
 
     def abandon_open(self) -> None:
-        """Abandon the open calls after an interruption: nobody waits for their results any more."""
+        """Abandon the open calls after an interruption."""
         self._abandoned.update(self._open)
         self._open.clear()
         while len(self._abandoned) > self._limit:

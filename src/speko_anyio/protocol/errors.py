@@ -1,7 +1,7 @@
 """Every error of the core. Each says whose fault it is, what happened and what to do.
 
 - `SpekoError`: every error that this library raises on purpose
-    - `ProtocolError`: somebody broke the protocol
+    - `ProtocolError`: one side broke the protocol
         - `LocalProtocolError`: your code did; nothing was sent or changed, and the session goes on
         - `RemoteProtocolError`: the peer did; the session is over
     - `HandshakeError`: the session never opened: the peer refused the WebSocket, or did not answer
@@ -30,7 +30,7 @@ class SpekoError(Exception):
 
 
 class ProtocolError(SpekoError):
-    """Somebody broke the protocol: see the two subclasses for who."""
+    """One side broke the protocol: see the two subclasses."""
 
 
 class LocalProtocolError(ProtocolError):

@@ -69,7 +69,7 @@ class Audio(msgspec.Struct, frozen=True, gc=False):
 
 
 class Transcript(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="transcript"):
-    """What somebody said, as text; a partial one is replaced by the next of the same role."""
+    """A transcript of speech; a partial one is replaced by the next of the same role."""
 
     role: Role = "assistant"
     text: str = ""

@@ -112,7 +112,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     @abc.abstractmethod
     def takes_result(self, call_id: str) -> bool:
-        """Whether `send_tool_result` accepts a result for this call, even if nobody waits for it."""
+        """Whether `send_tool_result` accepts a result for this call, even if the call was abandoned."""
 
     @property
     @abc.abstractmethod

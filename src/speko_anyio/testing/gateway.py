@@ -106,7 +106,7 @@ class FakeGateway:
             self._redirect(speko)
 
         # Patch the class itself, since applications have imported it by now.
-        Speko.__init__ = init  # type: ignore[method-assign,assignment]  # its arguments matter to nobody
+        Speko.__init__ = init  # type: ignore[method-assign,assignment]  # ignores its arguments
         try:
             yield self
         finally:

@@ -56,7 +56,7 @@ class FakePeer(FakeServer):
     """The gateway's end of one session in memory. Play it by hand, or give `fake_session` a script that does.
 
     - `commands`: what the client said, in order, for assertions; `said` and `audio` are two views of it.
-    - `config`: what the session was minted as; None when nobody minted it.
+    - `config`: the configuration that was minted; None for a session that was not minted.
     - `extensions`: the extensions that it offers. Pass ``()`` for none, like the hosted service.
     - `stream`, `to_client`, `from_client`: the connection itself, for faults that have no method here.
 

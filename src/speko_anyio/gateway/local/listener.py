@@ -31,7 +31,7 @@ class Timing(NamedTuple):
     """When speech begins and when a turn ends. All in milliseconds of audio."""
 
     onset: int = 60
-    """Speech in a row that is somebody talking; less is a click."""
+    """Uninterrupted speech that counts as talking; less is a click."""
     lead_in: int = 300
     """Audio from before the onset that belongs to the turn: the VAD misses soft first consonants."""
     end: int = 560
@@ -46,7 +46,7 @@ class Timing(NamedTuple):
 
 
 class SpeechStarted(NamedTuple):
-    """Somebody talks."""
+    """The user began to talk."""
 
 
 class SpeechPaused(NamedTuple):
@@ -63,7 +63,7 @@ class TurnEnded(NamedTuple):
 
 
 class NothingSaid(NamedTuple):
-    """The client ended a turn in which nobody talked."""
+    """The client ended a turn without speech."""
 
     had_audio: bool
     """Whether any audio had come since the last turn."""

@@ -95,7 +95,7 @@ class LocalVoice:
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[LocalVoice]:
-        webrtc_vad()  # a missing package shows now, not in somebody's session
+        webrtc_vad()  # fail now if a package is missing, and not in a session
         # espeak-ng takes turns anyway: more threads would only wait for its lock. Made here and not in the
         # constructor, which may run on trio while the gateway serves on asyncio.
         self._speaking = anyio.CapacityLimiter(1)

@@ -41,7 +41,7 @@ REAP_TIMEOUT: Final = 5.0
 """Seconds until a killed process must be gone."""
 
 RETRY_DELAY: Final = 0.5
-"""Seconds before a process that did not start is tried again, if somebody waits for it then."""
+"""Seconds before a process that did not start is tried again, if an utterance waits then."""
 
 WORKER_COMMAND: Final = (sys.executable, "-m", "speko_anyio.gateway.local.recognizer_worker")
 
@@ -208,7 +208,7 @@ class _Worker:
             self._finish(outcome)
 
     async def _take(self) -> _Job:
-        """Return the utterance at hand, else the next that somebody waits for."""
+        """Return the utterance in progress, else the next one that was not abandoned."""
         while self._job is None or self._job.abandoned:
             self._job = await self._jobs.receive()
         return self._job

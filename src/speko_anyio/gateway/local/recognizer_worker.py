@@ -153,7 +153,8 @@ class SpeechEngine:
         try:
             self._known.add_jsgf_string(search, sayable.jsgf())
         except ValueError:
-            # Its tools are the client's: one grammar that can't be compiled must not end everybody's worker.
+            # Its tools are the client's: a grammar that can't be compiled must not end a worker that all
+            # sessions share.
             return _Compiled(None, sayable.pattern())
         return _Compiled(search, sayable.pattern())
 

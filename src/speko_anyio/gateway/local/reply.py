@@ -19,7 +19,7 @@ class Reply:
     """What the reader of commands and the responder share about a reply; nothing here awaits a send.
 
     Args:
-        turn: the turn it answers; None when the client ended a turn in which nobody talked.
+        turn: the turn it answers; None when the client ended a turn without speech.
         utterance: the turn's audio.
     """
 

@@ -46,7 +46,7 @@ class Transcriber:
         while True:
             await self._suggestion.wait()
             self._suggestion = anyio.Event()
-            # Without an idle worker a partial result would make somebody's final one wait.
+            # Without an idle worker, a partial result would delay the final one of another session.
             if self._suggested is not None and self._recognizer.idle:
                 await self._recognise(*self._suggested)
 

@@ -53,7 +53,7 @@ class KeyNotFoundError(SpekoError):
 
 
 class LimitError(SpekoError):
-    """The key has used what it may; after `retry_after` seconds it is worth another try."""
+    """The key has reached a limit; a retry may succeed after `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
@@ -135,7 +135,7 @@ class SessionStore(Protocol):
     async def purge(
         self, *, transcripts_before: float | None, records_before: float | None, now: float
     ) -> bool:
-        """Remove a bounded amount of what nobody needs; return True if there may be more.
+        """Remove a bounded number of expired records; return True if there may be more.
 
         That is transcript lines from before `transcripts_before`; sessions that were minted before
         `records_before` and are over, with their transcripts; and expired idempotency keys. None keeps all.

@@ -14,7 +14,7 @@ MINUTE: Final = 60
 DAY: Final = 86_400
 
 BUSY_RETRY: Final = 5
-"""Seconds after which a client may try again, when nobody knows when there will be room."""
+"""Seconds after which a client may try again, if it is unknown when there will be room."""
 
 
 class KeyUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -108,7 +108,7 @@ class MemoryStore:
     """A `SessionStore` of one process, which holds `max_records` and `max_bytes` of them at most.
 
     The records are kept encoded, so that their bytes are known: each counts for its JSON and
-    `RECORD_OVERHEAD`. When there is no room it forgets the sessions that are over, and those that nobody
+    `RECORD_OVERHEAD`. When there is no room it forgets the sessions that are over, and those that were not
     opened in time, the oldest first; it refuses new ones only when the others alone fill it.
     """
 

@@ -13,7 +13,7 @@ from speko_anyio.protocol.frames import Close, Initiator, Role
 from speko_anyio.protocol.mint import SessionConfig
 
 Scope: TypeAlias = Literal["mint", "read", "admin"]
-"""The rights of a key: mint sessions, read the records of its own, read everybody's."""
+"""The rights of a key: mint sessions, read the records of its own sessions, read all records."""
 
 SCOPES: Final[tuple[Scope, ...]] = ("mint", "read", "admin")
 
@@ -53,7 +53,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     session_id: str
     key_id: str
-    """Which API key minted it; not the key."""
+    """The id of the API key that minted it."""
     token_id: str
     """The id of the one token that opens it."""
     config: SessionConfig
@@ -64,10 +64,10 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """Identifies the repetition of a mint."""
+    """Identifies a repeated mint."""
 
     key_id: str
-    """Which API key minted: another one's repetition is another mint."""
+    """The id of the API key; the same value from another key is another mint."""
     key: str
     """The caller's ``Idempotency-Key``."""
     fingerprint: bytes
@@ -94,7 +94,7 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
 
     key_id: str
     name: str
-    """Whose it is, or for what; for people."""
+    """A name for people: the key's owner or purpose."""
     digest: bytes
     """SHA-256 of the key, which is random enough to need no salt."""
     scopes: tuple[Scope, ...]
@@ -118,7 +118,7 @@ class SessionOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a session went."""
 
     close: Close | None = None
-    """None: it ended before it began."""
+    """None if it ended before it began."""
     input_audio_seconds: float = 0.0
     output_audio_seconds: float = 0.0
     input_audio_tokens: int = 0
@@ -148,7 +148,7 @@ class SessionLife(msgspec.Struct, frozen=True, kw_only=True):
 
     started_at: float | None = None
     node_id: str | None = None
-    """Which node serves it, or served it."""
+    """The node that serves it, or served it."""
     ended_at: float | None = None
     close_code: int | None = None
     close_reason: str | None = None

@@ -71,7 +71,7 @@ T = TypeVar("T")
 Rows = TypeVar("Rows", bound=GenerativeSelect)
 
 PURGE_BATCH: Final = 1000
-"""Rows of a table that one purge removes, so that it holds nobody up."""
+"""Rows of a table that one purge removes, so that it delays no other statement."""
 
 MIGRATION_PATIENCE: Final = 600.0
 """Seconds to wait at the start for another node that brings the tables of a SQLite file up to date."""
@@ -389,7 +389,7 @@ def _purge_sessions(connection: Connection, before: float, now: float) -> tuple[
         return 0, 0
     lines = _purge_lines(connection, TRANSCRIPTS.c.session_id.in_(ids))
     if lines >= PURGE_BATCH:
-        # There may be more of them, which nobody would find without their sessions.
+        # A session may have more lines, which could not be found without it.
         return lines, 0
     return lines, connection.execute(delete(SESSIONS).where(_S.session_id.in_(ids))).rowcount
 

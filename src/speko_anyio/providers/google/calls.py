@@ -33,12 +33,12 @@ class NamedCalls:
         self._made_up = 0
 
     def __contains__(self, call_id: object) -> bool:
-        """Whether a result for `call_id` would be accepted, even if nobody waits for it."""
+        """Whether a result for `call_id` would be accepted, even if the call was abandoned."""
         return call_id in self._names
 
     @property
     def open(self) -> tuple[str, ...]:
-        """Ids of the calls that somebody waits for, oldest first."""
+        """Ids of the calls that wait for a result, oldest first."""
         return self._calls.open
 
     @property
@@ -96,7 +96,7 @@ class NamedCalls:
         self._names.pop(call_id, None)
 
     def abandon_open(self) -> None:
-        """Record an interruption: results are still accepted, but nobody waits for the open calls."""
+        """Record an interruption: results are still accepted, but the open calls are abandoned."""
         self._calls.abandon_open()
         self._forget_settled()
 

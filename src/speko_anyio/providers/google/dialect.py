@@ -223,9 +223,9 @@ class GoogleDialect(ProviderDialect):
         """Stop the response in flight (barge-in). Raises as `send_audio`.
 
         Does nothing when there is nothing to stop. In auto mode the model goes on, unless
-        `GoogleOptions.stop_generating` is on, and nobody hears it: what it still says of this response is
-        dropped. In manual mode it is told that the user speaks, and that turn stays open until the next
-        `commit`. `played_ms` is for other providers: Gemini's history keeps what it made, heard or not.
+        `GoogleOptions.stop_generating` is on, but its output is muted: the rest of this response is dropped.
+        In manual mode it is told that the user speaks, and that turn stays open until the next `commit`.
+        `played_ms` is for other providers: Gemini's history keeps what it made, heard or not.
         """
         self._check_open()
         self._assistant.retract_late_words()

@@ -67,7 +67,7 @@ class CancelResponse(ClientEvent, frozen=True, tag="response.cancel"):
 
 
 class TruncateItem(ClientEvent, frozen=True, tag="conversation.item.truncate"):
-    """Forget the part of an item that nobody heard."""
+    """Forget the part of an item that was not heard."""
 
     item_id: str
     content_index: int
