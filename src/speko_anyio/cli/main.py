@@ -68,8 +68,8 @@ def _first(group: BaseExceptionGroup[OSError]) -> BaseException:
 
 
 def _interrupted() -> int:
-    # On trio Ctrl-C may strike between the making of a task and its start; Python would tell of the coroutine
-    # that was never awaited, in lines of its own, when the process ends.
+    # On trio Ctrl-C may strike between the creation of a task and its start. Python would then warn about a
+    # coroutine that was never awaited when the process ends.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     return _failed("interrupted", exit_code=INTERRUPTED)
 

@@ -126,7 +126,7 @@ class _Turn:
                 self._progress(spoken / len(question))
             await self._session.commit()
         except SpekoError:
-            return  # the session is over: `listen` is told so too, and why
+            return  # the session is over: `listen` learns why
         self._question_ended = anyio.current_time()
         # The answer may be there already, when the service heard the end before the recording had one.
         patience = ANSWER_TIMEOUT if self._first_audio is None else QUIET_TIMEOUT
@@ -186,7 +186,7 @@ class _Turn:
         return False
 
     def result(self) -> SpokenAnswer:
-        """Return the answer as far as it came; raise what went wrong if there is none."""
+        """Return the answer as far as it came; raise the failure if nothing came."""
         if self._first_audio is None or self._question_ended is None:
             if self._failure is not None:
                 raise self._failure
@@ -206,7 +206,7 @@ def ended_by_service(close: Close, reported: ErrorFrame | None) -> CommandError:
 def no_answer(reported: ErrorFrame | None, when: str = "", *, failure: str = "") -> CommandError:
     """Return the error for a question without an answer.
 
-    It gives the service's report as the reason, else the answer's own `failure`, else the likely cause.
+    Its reason is the service's report, else the answer's own `failure`, else the likely cause.
     """
     if reported is not None:
         why = f"the service reported {_why(reported, failure)}"

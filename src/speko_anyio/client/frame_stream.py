@@ -79,7 +79,7 @@ class FrameStream(Generic[F_co]):
     def dropped_frames(self) -> int:
         """Number of frames that were discarded.
 
-        They are audio that an interruption made stale, and what did not fit into a stream that may drop.
+        They are audio that an interruption made stale, and frames that did not fit with `drop_oldest`.
         """
         return self._buffer.dropped_frames
 

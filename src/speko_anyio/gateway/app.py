@@ -308,7 +308,7 @@ def _make_metrics(live: Callable[[], Collection[ServerSession]]) -> Metrics:
 
 
 def _by_method(post: Endpoint, get: Endpoint) -> Endpoint:
-    """Return one endpoint for both: of two routes, a wrong method would be told only the first one's."""
+    """Return one endpoint for both methods: with two routes, a 405 would list only the first one's."""
 
     async def endpoint(request: Request) -> Response:
         return await (post if request.method == "POST" else get)(request)

@@ -1,4 +1,4 @@
-"""Who sends a request: its API key, looked up in the configuration and in the store, and its scopes."""
+"""Authenticates requests: looks up the API key in the configuration and the store, and checks its scopes."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class KeyLookup:
 
     async def _look_up(self) -> None:
         """Answer the requests that wait, the oldest first; if cancelled, leave them to the next."""
-        # No longer than that, whatever the clock of an event loop before this one was.
+        # Bounded, since the last rest may have been measured by the clock of another event loop.
         rest = min(REST, self._rest_until - anyio.current_time())
         if rest > 0:
             await anyio.sleep(rest)

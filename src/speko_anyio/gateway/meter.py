@@ -78,7 +78,7 @@ class Meter:
     def turn_ended(self, now: float) -> None:
         """Start the time to first audio: the user has finished speaking.
 
-        `now` is in seconds of the clock that `answered` is told.
+        `now` is in seconds of the same clock as for `answered`.
         """
         self.asked_at = now
 
@@ -107,7 +107,7 @@ class Meter:
                 pass  # counts for nothing
 
     def failed(self, code: str) -> None:
-        """Count an error that the client is told."""
+        """Count an error that is sent to the client."""
         self._observer.failed(self._provider, code)
 
     def tool_called(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What the parts of one gateway share."""
+"""The settings that the parts of one gateway share."""
 
 from __future__ import annotations
 

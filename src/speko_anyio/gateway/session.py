@@ -70,8 +70,8 @@ _CLOSE_READ_WITHIN: Final = 0.25
 loop."""
 
 EXPIRING: Final = "SESSION_EXPIRING"
-"""Code of the `ErrorFrame` that tells the client what `Expiring` tells the handler. The protocol has no
-message of its own for it, but every client knows an error that no close follows: the session survives it."""
+"""Code of the `ErrorFrame` that warns the client, as `Expiring` warns the handler. The protocol has no
+message for this, but every client understands an error without a close, which the session survives."""
 
 _OPEN: Final = State.OPEN
 _GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)

@@ -197,7 +197,7 @@ class Stream:
                 claims.session_id, claims.token_id, node_id=self._node.node_id, lease=self._lease, now=now
             )
         except Exception:
-            # A store of the operator's own may raise anything; the client is told, and the operator.
+            # An operator's own store may raise anything: report it to the client and the operator.
             logger.exception("session %s: the store failed to claim it", claims.session_id)
             raise RequestError(
                 500,

@@ -172,7 +172,7 @@ class _Discretion(logging.Filter):
 
 @contextmanager
 def _discreet_logs() -> Iterator[None]:
-    # One of its own for each server: what a server removes at its end must not be another one's.
+    # Not shared between servers: a server that ends must not remove another one's filter.
     discretion = _Discretion()
     loggers = [logging.getLogger(name) for name in ("uvicorn.error", "uvicorn.asgi")]
     for logger in loggers:

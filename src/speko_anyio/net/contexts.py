@@ -33,7 +33,7 @@ class AsyncOnly:
     _what: ClassVar[str]
     """The beginning of a sentence, such as "a session is opened"."""
     _example: ClassVar[str]
-    """The line of code that does it."""
+    """The line of code that shows the right use."""
 
     def __enter__(self) -> NoReturn:
         self._refuse("a plain `with`")

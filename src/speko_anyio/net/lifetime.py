@@ -63,7 +63,7 @@ class Lifetime:
         self._start(work, args, shield=True)
 
     def spawn_shielded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `work` likewise, but with no cancel scope around it.
+        """Run `work` as `spawn` does, but with no cancel scope around it.
 
         It must shield itself where it waits, and end when the session is over or aborted.
         """

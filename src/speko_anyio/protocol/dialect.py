@@ -65,7 +65,7 @@ class _Times(NamedTuple):
 
 
 class _Ending:
-    """How the session comes to its end."""
+    """The state of the session's end."""
 
     __slots__ = ("closed", "error", "goodbye", "peer_reason", "send_failed")
 

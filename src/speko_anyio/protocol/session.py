@@ -87,7 +87,7 @@ class ClientDialect(Dialect[Frame], abc.ABC):
 
     @abc.abstractmethod
     def commit(self) -> None:
-        """End the user's turn: what was sent is to be answered now. Raises as `send_audio`."""
+        """End the user's turn, which requests an answer. Raises as `send_audio`."""
 
     @abc.abstractmethod
     def clear(self) -> None:

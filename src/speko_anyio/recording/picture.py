@@ -237,7 +237,7 @@ def _voices(utterances: Iterable[Utterance], kind: str, y: int, picture: _Pictur
     shapes = [(utterance, _peaks(utterance, picture.scale)) for utterance in utterances]
     loudest = max((max(peaks, default=0.0) for _, peaks in shapes), default=0.0)
     for utterance, peaks in shapes:
-        # Draw soft speech a little larger than it is, as it is perceived.
+        # Enlarge soft speech a little, closer to how loud it seems.
         heights = [max(1.0, _WAVE * (peak / loudest) ** 0.7) if loudest else 1.0 for peak in peaks]
         left = picture.x(utterance.start)
         xs = [left + index * _COLUMN for index in range(len(heights))]

@@ -224,7 +224,7 @@ class _Voice:
                 self._pcm = read_wav(self._path).pcm
             except FileNotFoundError:
                 raise RecordingError(
-                    f"{self._path} is missing, though {LINES} tells of audio; record the session again"
+                    f"{self._path} is missing, though {LINES} refers to its audio; record the session again"
                 ) from None
             except WavError as error:
                 raise RecordingError(str(error)) from None

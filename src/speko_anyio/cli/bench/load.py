@@ -1,4 +1,4 @@
-"""The load itself: every session of a plan in a task of its own."""
+"""Makes the load: each session of a plan in its own task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .session_runs import Outcome, Plan, run_echo, run_turns
 class Load:
     """`plan`'s sessions on `speko`; `outcomes` grow while `run` does.
 
-    `now` gives seconds. Not the event loop's clock, which on uvloop moves in whole milliseconds.
+    `now` returns seconds. Not the event loop's clock, which on uvloop counts whole milliseconds.
     """
 
     def __init__(

@@ -130,7 +130,7 @@ async def run_echo(
 ) -> None:
     """Send audio as session `index` of the plan, and check that the same comes back.
 
-    `clock` gives seconds from the start of the load.
+    `clock` returns the seconds since the start of the load.
     """
     size = plan.message_size
     sent_at: list[float] = []
@@ -147,7 +147,7 @@ async def run_echo(
                 outcome.sent += 1
                 await session.send_audio(message(number, size))
         except SpekoError:
-            return  # the session is over: `listen` is told so too, and why
+            return  # the session is over: `listen` learns why
         limit.deadline = anyio.current_time() + _PATIENCE
 
     async def listen() -> None:
@@ -184,7 +184,8 @@ async def run_turns(
 ) -> None:
     """Ask `question` again and again for the plan's time; a turn that has begun is finished.
 
-    `clock` gives seconds from the start of the load. Raises `CommandError` if no complete answer comes.
+    `clock` returns the seconds since the start of the load. Raises `CommandError` if no complete answer
+    comes.
     """
     end = clock() + plan.seconds
     while clock() < end:

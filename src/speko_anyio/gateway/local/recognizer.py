@@ -35,7 +35,7 @@ HEAR_TIMEOUT: Final = 60.0
 """Seconds for one utterance. The longest, 15 s, takes about 1.5 s."""
 
 QUEUE_PER_WORKER: Final = 8
-"""Utterances that may wait for each process; more are refused, because a late answer is none."""
+"""Utterances that may wait for each process; more are refused, because a late answer is useless."""
 
 REAP_TIMEOUT: Final = 5.0
 """Seconds until a killed process must be gone."""
@@ -47,7 +47,7 @@ WORKER_COMMAND: Final = (sys.executable, "-m", "speko_anyio.gateway.local.recogn
 
 
 class RecognizerError(SpekoError):
-    """Speech could not be recognised; the message says why, `code` is what the client is told."""
+    """Speech could not be recognised; the message says why, and `code` is sent to the client."""
 
     code = "RECOGNIZER_FAILED"
 
@@ -251,7 +251,7 @@ class _Worker:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
                     process.kill()
-            # A killed process is gone at once; the deadline is for a kernel that does not manage.
+            # A killed process is gone at once; the deadline is a safeguard.
             with anyio.move_on_after(REAP_TIMEOUT, shield=True):
                 await process.aclose()
 

@@ -61,7 +61,7 @@ class Reply:
         return not self.stopped
 
     async def wait_played(self, sent_seconds: float) -> None:
-        """Wait until all that was sent has been played, or the reply is stopped."""
+        """Wait until everything that was sent has been played, or the reply is stopped."""
         await self._wait_until(self._playback_start() + sent_seconds)
 
     def _playback_start(self) -> float:

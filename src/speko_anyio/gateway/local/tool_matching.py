@@ -115,7 +115,7 @@ class ToolMatcher:
         said = words(heard)
         unique = frozenset(said)
         by_name = [(tool, tool.subject) for tool in self._tools if tool.subject and tool.subject <= unique]
-        # "weather forecast" asks for that, not for "weather" too
+        # "weather forecast" asks for that tool only, not for "weather" too
         matched = [
             (tool, subject) for tool, subject in by_name if not any(subject < other for _, other in by_name)
         ] or self._by_description(unique)

@@ -1,4 +1,4 @@
-"""What the offline voice needs of a session."""
+"""The interface of sessions that the offline voice uses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class VoiceSession(Protocol):
     """The server's end of one session, after `ready` was sent.
 
-    Iterating gives commands, last a `Close`. Every ``send_*`` waits for room, keeps the order of the
-    calls, and raises `speko_anyio.protocol.errors.ConnectionClosed` once the session is over.
+    Iteration yields commands, the last of them a `Close`. Every ``send_*`` waits for room, keeps the order of
+    the calls, and raises `speko_anyio.protocol.errors.ConnectionClosed` once the session is over.
     """
 
     @property
@@ -37,5 +37,5 @@ class VoiceSession(Protocol):
     async def send_response_end(self, status: ResponseStatus, reason: str = "") -> None: ...
     async def send_error(self, code: str, message: str) -> None: ...
     def turn_ended(self) -> None:
-        """Note that the user has finished speaking, which the client has not said."""
+        """Note that the user has finished speaking, although the client has not announced it."""
         ...

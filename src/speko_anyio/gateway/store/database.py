@@ -51,7 +51,7 @@ _POSTGRES_LIMITS: Final = "SELECT " + ", ".join(
 start-up, and may switch connections between transactions."""
 
 _RETRY: Final = 0.02
-"""Seconds between two tries at a lock that SQLite does not wait for by itself."""
+"""Seconds between two tries at a lock that SQLite does not wait for."""
 
 _LOCAL_FILE: Final = 0o600
 """Who may read the file: only its owner. It holds what people say, and the hashes of the keys."""

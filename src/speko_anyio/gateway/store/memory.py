@@ -85,7 +85,7 @@ class _Entry:
         return 0.0 if started is None or ended is None else max(0.0, ended - started)
 
     def open(self, now: float) -> bool:
-        """Return whether it lives, or still may."""
+        """Return whether it is open, or can still be opened."""
         if self.life.started_at is None:
             return self.expires_at > now
         return self.life.ended_at is None
@@ -100,7 +100,7 @@ class _Entry:
 
     @property
     def position(self) -> tuple[float, str]:
-        """Its position in a list."""
+        """The position of this record in a list."""
         return self.created_at, self.session_id
 
 
@@ -118,8 +118,8 @@ class MemoryStore:
         self._bytes = 0
         self._entries: dict[str, _Entry] = {}
         self._by_idempotency: dict[tuple[str, str], _Entry] = {}
-        # Those whose token is good, in the order of creation, which is the order of expiry for all that
-        # matters: a record that waits behind a longer-lived one only expires later.
+        # Records whose token is valid, in the order of creation. That is nearly the order of expiry: a record
+        # behind a longer-lived one is only removed a little later.
         self._minted: deque[_Entry] = deque()
         # What may be forgotten, the oldest first: it is over, and its token has expired.
         self._past: dict[str, _Entry] = {}

@@ -140,7 +140,7 @@ class SQLStore:
             self._database.close()
 
     async def _start(self, work: Callable[[Connection], None]) -> None:
-        """Do `work` after the nodes that start at the same time have done theirs.
+        """Do `work`, waiting for other nodes that do the same at their start.
 
         PostgreSQL lets them wait for each other by itself, see `migrate`.
         """

@@ -40,7 +40,7 @@ from .records import (
 METADATA: Final = MetaData()
 
 _SERIAL: Final = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts up by itself only in a column that is called INTEGER."""
+"""SQLite only counts up automatically in a column whose type is INTEGER."""
 
 KEYS: Final = Table(
     "api_keys",

@@ -162,7 +162,7 @@ class GoogleDialect(ProviderDialect):
 
     @property
     def handle_is_fresh(self) -> bool:
-        """Whether `resumption_handle` holds all that was said.
+        """Whether `resumption_handle` covers the whole conversation.
 
         It does not while the model answers or waits for a tool.
         """
@@ -191,7 +191,7 @@ class GoogleDialect(ProviderDialect):
             self._turn.send(pcm)
 
     def commit(self) -> None:
-        """End the user's turn: what was sent is to be answered now. Raises as `send_audio`.
+        """End the user's turn, which requests an answer. Raises as `send_audio`.
 
         In manual mode a turn without audio is ignored, and counted in `stats.skipped_commits`. In auto mode
         silence is sent, by which the provider finds the end itself.
@@ -396,7 +396,7 @@ class GoogleDialect(ProviderDialect):
         if content.model_turn is not None:
             for part in content.model_turn.parts or ():
                 assistant.progress.heard_from = True
-                if part.thought:  # not for the user
+                if part.thought:  # thoughts, not meant for the user
                     continue
                 if part.inline_data is not None:
                     audio = assistant.receive_audio(part.inline_data)

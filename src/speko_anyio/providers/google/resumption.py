@@ -6,7 +6,7 @@ from . import events as wire
 
 
 class Resumption:
-    """The newest handle of a session, and whether it holds all that was said.
+    """The newest handle of a session, and whether it covers the whole conversation.
 
     `handle` is the one that this session began with.
     """
@@ -17,7 +17,8 @@ class Resumption:
         self.handle = handle or None
         """Handle with which a new session can resume this one, for 2 hours; None if there is none."""
         self.fresh: bool = False
-        """Whether the handle holds all that was said: not while the model answers or waits for a tool."""
+        """Whether the handle covers the whole conversation: not while the model answers or waits for a
+        tool."""
         self._was_fresh = False
         """Whether the handle was fresh when the answer began, and nothing has outdated it since."""
 

@@ -202,10 +202,10 @@ class RealtimeDialect(ProviderDialect):
             self._held.add(pcm)
 
     def commit(self) -> None:
-        """End the user's turn: what was sent is to be answered now. Raises as `send_audio`.
+        """End the user's turn, which requests an answer. Raises as `send_audio`.
 
-        In manual mode, less than 100 ms of audio since the last turn is no turn: nothing happens, and
-        `stats.skipped_commits` counts it.
+        In manual mode, a turn of less than 100 ms of audio is ignored, and counted in
+        `stats.skipped_commits`.
         """
         self._end_turn("commit")
 

@@ -73,7 +73,7 @@ class ResponseGate:
         self.open_request: str | None = None
         """Event id of our request that was neither granted nor refused yet, as far as we know."""
         self.deferred: Reason | None = None
-        """Why another response is to be requested as soon as that is allowed."""
+        """Why another response will be requested as soon as that is allowed; None if none will."""
         self.unwanted: bool = False
         """Whether to cancel the requested response when it begins, because it is no longer wanted."""
         self._newest_request: tuple[str, Reason] | None = None

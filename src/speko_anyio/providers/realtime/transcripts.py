@@ -41,11 +41,11 @@ class Transcripts:
         self._final.clear()
 
     def add(self, part: str, delta: str) -> list[Transcript]:
-        """Continue a text. A text that is final stays as it is."""
+        """Continue a text. A final text does not change."""
         return self.replace(part, self._partial.get(part, "") + delta)
 
     def replace(self, part: str, text: str) -> list[Transcript]:
-        """Set all of a text so far. A text that is final stays as it is."""
+        """Replace all of a text so far. A final text does not change."""
         before = self._partial.get(part, "")
         if part in self._final or before == text:
             return []
