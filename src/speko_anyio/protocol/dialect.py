@@ -300,10 +300,10 @@ class Dialect(abc.ABC, Generic[EventT]):
     def handle_timeout(self, now: float) -> None:
         """Act on the deadlines that have come by `now`, in seconds. Calling too early or late is safe."""
         for name, late in self.timers.expired(now):
-            self._timer_expired(name, late)
+            self.run_timer(name, late)
         self.timers.settle(now)
 
-    def _timer_expired(self, name: str, late: float) -> None:
+    def run_timer(self, name: str, late: float) -> None:
         """Act on the timer `name`, which was due `late` seconds ago."""
         if name == "close":
             self.receive_lost("the peer did not answer the close in time")
@@ -366,10 +366,6 @@ class Dialect(abc.ABC, Generic[EventT]):
             self.fail_handshake(Signal.SEND_FAILED, error)
         else:
             self._move(Signal.SEND_FAILED)
-
-    def run_timer(self, name: str, late: float) -> None:
-        """Act on a timer that was due `late` seconds ago, as `WebSocketCore` found."""
-        self._timer_expired(name, late)
 
     # For subclasses
 

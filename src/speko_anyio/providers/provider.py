@@ -218,13 +218,13 @@ class ProviderDialect(ClientDialect, abc.ABC):
         if self.state is State.OPEN:
             self.timers.start(name, seconds)
 
-    def _timer_expired(self, name: str, late: float) -> None:
+    def run_timer(self, name: str, late: float) -> None:
         if name == "ready":
             self._not_ready()
             return
         # A close after the warning is the expected one, even if it has no reason.
         self._leaving = self._leaving or name == "expiry warning"
-        super()._timer_expired(name, late)
+        super().run_timer(name, late)
 
     def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
         """Return the end of the response that the session's end cuts off, if one is under way.

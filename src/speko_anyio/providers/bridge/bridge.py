@@ -442,7 +442,7 @@ class Bridge:
             case Ready():
                 # If the connection is over already, nothing may be sent on it: the next one gets the input.
                 if provider.state is State.OPEN:
-                    self._ready(provider)
+                    self._ready()
             case Expiring(seconds=seconds):
                 self._going_away(provider, seconds)
             case Unknown():
@@ -475,7 +475,7 @@ class Bridge:
         self._answering = False
         self._output.emit_response_end(end)
 
-    def _ready(self, provider: ProviderDialect) -> None:
+    def _ready(self) -> None:
         self._phase = _BridgePhase.LIVE
         self.stats.connections += 1
         self._attempts.trouble = None

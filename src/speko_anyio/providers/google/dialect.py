@@ -511,7 +511,7 @@ class GoogleDialect(ProviderDialect):
         # This runs at the opening, where the client has to speak first.
         self.outbox.put(self._setup)
 
-    def _timer_expired(self, name: str, late: float) -> None:
+    def run_timer(self, name: str, late: float) -> None:
         match name:
             case "mute":
                 self._assistant.unmute()
@@ -524,7 +524,7 @@ class GoogleDialect(ProviderDialect):
             case "settled":
                 self._user.settle()
             case _:
-                super()._timer_expired(name, late)
+                super().run_timer(name, late)
 
     def _take_open_texts(self) -> list[Transcript]:
         texts = self._user.take(), self._assistant.take_words()

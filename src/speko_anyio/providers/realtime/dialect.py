@@ -780,7 +780,7 @@ class RealtimeDialect(ProviderDialect):
 
     # Time
 
-    def _timer_expired(self, name: str, late: float) -> None:
+    def run_timer(self, name: str, late: float) -> None:
         match name:
             case "response":
                 self._response_overdue()
@@ -794,7 +794,7 @@ class RealtimeDialect(ProviderDialect):
             case "speech":
                 self._speech_waited_for()
             case _:
-                super()._timer_expired(name, late)
+                super().run_timer(name, late)
 
     def _response_overdue(self) -> None:
         """Give up waiting for a response to begin, or for another response to end."""
