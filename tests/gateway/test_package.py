@@ -51,6 +51,26 @@ def test_a_missing_extra_is_named(missing: str) -> None:
     )
 
 
+def test_speaking_a_question_needs_nothing_of_the_gateway() -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None\n"
+        "from speko_anyio.gateway.local import speak_to_pcm\n"
+        "print(len(speak_to_pcm('Hello', 8000)) > 1000)"
+    )
+    assert run_python("-c", code).strip() == "True"
+
+
+def test_the_offline_voice_without_the_gateway_names_its_extra() -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None\n"
+        "try:\n    from speko_anyio.gateway.local import LocalVoice\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    assert run_python("-c", code).strip() == (
+        f"the gateway needs starlette, which is not installed; {install_extra('gateway')}"
+    )
+
+
 def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
         raise ModuleNotFoundError("No module named 'other'", name="other")

@@ -5,8 +5,25 @@ Importing this package loads none of the extra's packages; `LocalVoice` does whe
 
 from __future__ import annotations
 
-from .offline_voice import LocalVoice
-from .synthesizer import UnknownVoiceError, speak_to_pcm
-from .voice_session import VoiceSession
+from typing import TYPE_CHECKING
+
+from speko_anyio._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .offline_voice import LocalVoice
+    from .synthesizer import UnknownVoiceError, speak_to_pcm
+    from .voice_session import VoiceSession
 
 __all__ = ["LocalVoice", "UnknownVoiceError", "VoiceSession", "speak_to_pcm"]
+
+# Loaded on first use: a client that only speaks a question needs nothing of the gateway.
+lazy_exports(
+    __name__,
+    {
+        "offline_voice": "LocalVoice",
+        "synthesizer": "UnknownVoiceError speak_to_pcm",
+        "voice_session": "VoiceSession",
+    },
+    extra="gateway",
+    requires={"starlette"},
+)
