@@ -44,7 +44,7 @@ from . import errors
 from . import events as wire
 from .assistant import Assistant, end_of
 from .calls import Call, ServerTools, ToolCalls, asks_for_approval, is_server_tool
-from .errors import Verdict
+from .errors import ErrorKind
 from .gate import Phase, Reason, ResponseGate
 from .transcripts import part_of
 from .user import Put, TurnRules, User, UserWords
@@ -453,7 +453,7 @@ class RealtimeDialect(ProviderDialect):
     def _receive_early_error(self, error: wire.ErrorInfo) -> None:
         if (reason := errors.ending(error, self._flavor.endings)) is not None:
             self._end_received(reason)
-        elif errors.judge(error, None) is Verdict.FATAL:
+        elif errors.judge(error, None) is ErrorKind.FATAL:
             self._fail(errors.failure(error))
         else:
             frame = errors.as_frame(error)
@@ -627,7 +627,7 @@ class RealtimeDialect(ProviderDialect):
         self._request_deferred()
 
     def _response_failed(self, error: wire.ErrorInfo) -> None:
-        if errors.judge(error, None) is Verdict.FATAL:
+        if errors.judge(error, None) is ErrorKind.FATAL:
             self._fail(errors.failure(error))
         else:
             code = str(error.code or error.type or codes.RESPONSE_FAILED)
@@ -757,17 +757,17 @@ class RealtimeDialect(ProviderDialect):
             return
         answers = self._ids.kind_of(error.event_id)
         match errors.judge(error, answers, self._assistant.corrected):
-            case Verdict.FATAL:
+            case ErrorKind.FATAL:
                 self._fail(errors.failure(error))
-            case Verdict.ALREADY_ACTIVE:
+            case ErrorKind.ALREADY_ACTIVE:
                 self.stats.benign_errors += 1
                 if self._gate.refused(error.event_id, errors.active_response(error)):
                     self._request_deferred()
-            case Verdict.BENIGN:
+            case ErrorKind.BENIGN:
                 self.stats.benign_errors += 1
                 if errors.is_empty_commit(error):
                     self._user.drop_request()
-            case Verdict.REAL:
+            case ErrorKind.REAL:
                 self._emit(errors.as_frame(error))
                 if error.event_id is not None and error.event_id == self._gate.open_request:
                     self._request_failed()

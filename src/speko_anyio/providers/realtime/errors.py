@@ -13,8 +13,8 @@ from ..lenient import fit
 from .events import CancelResponse, ClientEvent, DeleteItem, ErrorInfo, TruncateItem, dig
 
 
-class Verdict(enum.Enum):
-    """The action on an error."""
+class ErrorKind(enum.Enum):
+    """How the dialect treats an ``error`` event."""
 
     BENIGN = "count it"
     ALREADY_ACTIVE = "our request for a response met an active one"
@@ -54,7 +54,7 @@ _NO_SUCH_ITEM: Final = re.compile(
 _WORD: Final = re.compile(r"[\w-]+")
 
 
-def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collection[str] = ()) -> Verdict:
+def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collection[str] = ()) -> ErrorKind:
     """Judge `error`.
 
     - `answers`: the kind of our request that it names, if any.
@@ -63,17 +63,17 @@ def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collec
     names = {str(error.code), error.type}
     message = (error.message or "").lower()
     if "conversation_already_has_active_response" in names or "already has an active response" in message:
-        return Verdict.ALREADY_ACTIVE
+        return ErrorKind.ALREADY_ACTIVE
     if _fatal(error) is not None:
-        return Verdict.FATAL
+        return ErrorKind.FATAL
     if (
         names & _BENIGN
         or answers in _HARMLESS
         or (answers is None and _is_of_housekeeping(error, message, corrected))
         or is_empty_commit(error)
     ):
-        return Verdict.BENIGN
-    return Verdict.REAL
+        return ErrorKind.BENIGN
+    return ErrorKind.REAL
 
 
 def _is_of_housekeeping(error: ErrorInfo, message: str, corrected: Collection[str]) -> bool:
