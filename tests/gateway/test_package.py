@@ -39,6 +39,14 @@ def test_a_gateway_without_a_database_needs_no_sqlalchemy() -> None:
     assert run_python("-c", code).strip() == "0"
 
 
+def test_a_gateway_does_not_import_the_http_client() -> None:
+    code = (
+        "import sys; from speko_anyio.gateway import Gateway, ProviderHandler, SQLStore, default_handlers; "
+        "print('httpx' in sys.modules)"
+    )
+    assert run_python("-c", code).strip() == "False"
+
+
 @pytest.mark.parametrize("missing", ["alembic", "jwt", "sqlalchemy", "starlette", "uvicorn"])
 def test_a_missing_extra_is_named(missing: str) -> None:
     code = (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import httpx
+from typing import TYPE_CHECKING
 
 from .proxies import Proxy, find_http_proxy, needs_socks
 from .trust import default_ssl_context
+
+if TYPE_CHECKING:
+    import httpx
 
 
 def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
@@ -14,6 +17,9 @@ def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
     On its own, httpx reads the environment by different rules, rejects all of it for one bad entry in
     NO_PROXY, and trusts another list of certificates.
     """
+    # Not at the top: a gateway imports this module, but makes no requests, and httpx takes long to import.
+    import httpx
+
     context = default_ssl_context()
     if proxy is None:
         return httpx.AsyncClient(verify=context, trust_env=False)
