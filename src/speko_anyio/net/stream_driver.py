@@ -1,4 +1,6 @@
-"""The driver for any anyio byte stream, on any event loop. It runs tasks:
+"""The driver for any anyio byte stream, on any event loop.
+
+It runs these tasks:
 
 - the reader, which never waits for a write: otherwise a peer that does not read would stop us from reading,
   and both would wait for ever;
