@@ -119,5 +119,16 @@ def test_what_was_taken_of_many_messages_is_gone(
     assert (outbox.size, other.size, other.messages) == (0, 0, [])
 
 
+@pytest.mark.parametrize("taken", [0, 1, 1499, 1500, 2999])
+def test_all_that_is_left_of_many_messages_is_taken_at_once(taken: int) -> None:
+    outbox = Outbox(1 << 20)
+    outbox.put_all(NUMBERS)
+    for _ in range(taken):
+        outbox.take()
+    assert outbox.take_all() == NUMBERS[taken:]
+    outbox.put_all(NUMBERS[:2])
+    assert [outbox.take(), outbox.take(), outbox.take()] == [*NUMBERS[:2], None]
+
+
 def without_7(texts: list[str]) -> list[str]:
     return [text for text in texts if not text.endswith("7")]

@@ -108,7 +108,8 @@ class Outbox:
 
     def take_all(self) -> list[Message]:
         """Take all messages."""
-        self._forget_taken()
+        if self._taken:
+            self._forget_taken()
         messages, self.messages = self.messages, []
         self.size = 0
         self.only_audio = True
