@@ -68,7 +68,7 @@ class Synthesizer:
     def speak(self, text: str, *, voice: str = DEFAULT_VOICE, words_per_minute: int = 165) -> bytes:
         """Return `text` as PCM16 mono at `sample_rate`; raise UnknownVoiceError for an unknown voice.
 
-        The pitch flutters from call to call: the same text has the same length, but never the same samples.
+        The pitch flutters from call to call: no two calls return the same samples, nor quite the same length.
         """
         with self._lock:
             self._select(voice)
