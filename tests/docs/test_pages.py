@@ -113,6 +113,7 @@ async def test_the_tutorial_is_true_of_the_offline_voice(
             monkeypatch.setenv("SPEKO_BASE_URL", url)
             await asking.run(monkeypatch)
             time = capsys.readouterr().out.splitlines()
+            called: list[str] = []
             # The question's pitch flutters from time to time, and now and then it is misheard.
             for _ in range(4):
                 await calling.run(monkeypatch)

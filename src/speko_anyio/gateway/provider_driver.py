@@ -82,10 +82,10 @@ class ProviderDriver:
         self._proxy: ProxyOption = proxy
         self._secrets = secrets
         self._connection: ProviderConnection | None = None
-        self.provider_has_room = Wakeup()
+        self.provider_has_room: Wakeup = Wakeup()
         """Rings when the provider may accept more input."""
         self._changed = Wakeup()
-        self.deadline_changed = Wakeup()
+        self.deadline_changed: Wakeup = Wakeup()
         """Rings when the bridge's next deadline may be another."""
         self._armed: float | None = None
         self._turns_heard = 0
