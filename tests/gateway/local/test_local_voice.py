@@ -20,7 +20,7 @@ from tests.support.speech import spoken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.speech]
 
-# Test data of CMU PocketSphinx, BSD-2-Clause: see the README beside it.
+# One is test data of CMU PocketSphinx, BSD-2-Clause: see the README beside it.
 SPEECH = Path(__file__).parents[2] / "data" / "speech"
 WEATHER = make_tool(
     "get_weather",
@@ -64,6 +64,18 @@ async def test_it_hears_a_human_and_says_what_it_heard() -> None:
         await session.wait_for(is_usage)
     assert finals(session) == ["go forward ten meters", "I heard: go forward ten meters."]
     assert any(isinstance(frame, Audio) for frame in session.frames)
+
+
+async def test_a_question_is_understood_whose_pitch_makes_one_word_unlikely() -> None:
+    recording = read_wav(SPEECH / "weather-in-oslo.wav")
+    session = FakeSession(input_sample_rate=recording.sample_rate, config=make_config(tools=[WEATHER]))
+    async with serving(session):
+        session.say(*turn(recording.pcm, recording.sample_rate))
+        call = (await session.wait_for(lambda frame: isinstance(frame, ToolCall))).frame
+        assert isinstance(call, ToolCall)
+        assert json.loads(call.arguments) == {"city": "oslo"}
+        session.say(ToolResult(call.call_id, '"Sunny."'))
+        await session.wait_for(is_usage)
 
 
 async def test_it_understands_synthesised_questions_at_either_rate() -> None:
