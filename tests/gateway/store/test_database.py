@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from speko_anyio._extras import install_extra
 from speko_anyio.gateway import SessionOutcome, SQLStore, StoreError
@@ -181,3 +181,17 @@ async def test_a_lock_is_not_waited_for_without_end(database_url: str) -> None:
                 await store.create(record(), idempotency=None, now=0)
         assert (await store.create(record(), idempotency=None, now=0)).session_id == "sess_1"
     holder.close()
+
+
+def test_a_connection_in_use_is_closed_when_it_is_given_back(database_url: str) -> None:
+    database = Database(database_url)
+    closed: list[object] = []
+    event.listen(database.engine.pool, "close", lambda connection, _: closed.append(connection))
+
+    def close_meanwhile(connection: Connection) -> None:
+        connection.execute(text("SELECT 1"))
+        database.close()
+        assert closed == []
+
+    database.do(close_meanwhile)
+    assert len(closed) == 1

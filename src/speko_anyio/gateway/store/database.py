@@ -126,6 +126,7 @@ class Database:
 
     def do(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in a transaction, here."""
+        pool = self.engine.pool
         try:
             with self.engine.begin() as connection:
                 return work(connection)
@@ -136,6 +137,10 @@ class Database:
             if "startup parameter" in cause and self.url.query.get("options"):
                 advice = "leave `options` out of the URL: PgBouncer rejects it"
             raise kind(f"{self} failed: {cause}; {advice}") from error
+        finally:
+            # Closed meanwhile, as when the thread was abandoned: the connection went back to the old pool.
+            if self.engine.pool is not pool:
+                pool.dispose()
 
     def close(self) -> None:
         """Close the idle connections, and the others when they are given back. It can be used again."""
