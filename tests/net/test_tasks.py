@@ -319,4 +319,5 @@ def test_a_preferred_error_takes_the_place_of_another_but_not_of_an_exit(
     held.hold(KeyboardInterrupt())
     seen.append(held.error)
     assert seen == [preferred, exit_]
-    assert logged(caplog) == [first, preferred]
+    assert exit_.__context__ is preferred
+    assert logged(caplog) == [first]

@@ -23,7 +23,7 @@ class HeldError:
     """The error of a task group's block or tasks, until the group has ended.
 
     The first one is held, since it may have caused the others, except that an exit (KeyboardInterrupt or
-    SystemExit) takes precedence. The others are logged with `name`.
+    SystemExit) takes precedence, with the error before it as its context. The others are logged with `name`.
 
     As a context manager it holds the exception of its body, so that the code after it can clean up while the
     tasks still run. Exits and cancellations propagate.
@@ -41,7 +41,12 @@ class HeldError:
         held = self.error
         if is_exit(held):
             return  # later errors are consequences of the exit
-        if held is None or preferred or is_exit(error):
+        if is_exit(error):
+            # Not logged: a traceback would stand above the one line with which a command ends.
+            error.__context__ = error.__context__ or held
+            self.error = error
+            return
+        if held is None or preferred:
             self.error, error = error, held or error
         if error is not self.error:
             logger.error("a further failure in %s", self._name, exc_info=error)
