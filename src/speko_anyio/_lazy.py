@@ -52,7 +52,7 @@ def lazy_exports(
     def load(name: str) -> object:
         if name not in home_of:
             if (home := _other_home(package, name)) is not None:
-                # As an AttributeError, its text would not reach whoever writes `from ... import ...`.
+                # Python replaces the text of an AttributeError in `from ... import ...`.
                 raise ImportError(f"{package} has no {name}; write `from {home} import {name}`", name=package)
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=module)
         try:

@@ -59,7 +59,7 @@ class SessionOptions(TypedDict, total=False):
     proxy: ProxyOption
     """The proxy to connect through: ``http://``, ``https://`` or ``socks5://`` with ``user:password@`` where
     it asks for that, or None to connect directly. By default, True, the environment names it: ``HTTPS_PROXY``
-    for ``wss``, ``HTTP_PROXY`` for ``ws``, else ``ALL_PROXY``, but for hosts in ``NO_PROXY``."""
+    for ``wss``, ``HTTP_PROXY`` for ``ws``, else ``ALL_PROXY``, except for hosts in ``NO_PROXY``."""
     connect_timeout: float
     """For looking up the host, connecting and TLS, all of it also through a proxy; default 10."""
     handshake_timeout: float

@@ -58,9 +58,9 @@ _DECLARED_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 InterruptPolicy: TypeAlias = Literal["finish", "cancel"]
 """What happens to a running tool when the user interrupts the answer that called it:
 
-- ``finish``: it runs on, and its result is sent, so that the model knows it in later turns.
-- ``cancel``: it is cancelled, and the model is told so. A sync function's thread runs on; its result is
-  discarded.
+- ``finish``: it runs to completion, and its result is sent, so that the model knows it in later turns.
+- ``cancel``: it is cancelled, and the result sent to the model says so. The thread of a sync function
+  runs on; its result is discarded.
 """
 
 ToolErrors: TypeAlias = Literal["log", "raise"]

@@ -163,7 +163,7 @@ class _Started:
 
 
 def is_exit(error: BaseException | None) -> bool:
-    """Whether `error` ends the program or the task, so that there is no time for a goodbye."""
+    """Return whether `error` ends the program or the task, which leaves no time for a goodbye."""
     return error is not None and not isinstance(error, Exception)
 
 

@@ -338,7 +338,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         self._ending.error = error
 
     def violated(self, close_code: int, message: str) -> None:
-        """End the session because the peer broke the protocol. The peer is told; earlier events are kept."""
+        """Close the session because the peer broke the protocol. Earlier events are kept."""
         error = RemoteProtocolError(message, close_code=close_code)
         if self.state is State.CONNECTING:
             self.fail_handshake(Signal.VIOLATED, error)

@@ -47,7 +47,7 @@ class LocalVoice:
 
     Args:
         workers: recogniser processes, each about 180 MB.
-        now: the local time that is told; a parameter for tests.
+        now: returns the local time that answers mention; a parameter for tests.
         recognizer: opens the recogniser, if not as many processes as `workers`; a parameter for tests.
 
     Entering raises `speko_anyio.gateway.local.recognizer.RecognizerError` when the recogniser does not

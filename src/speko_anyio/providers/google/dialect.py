@@ -224,7 +224,7 @@ class GoogleDialect(ProviderDialect):
 
         Does nothing when there is nothing to stop. In auto mode the model goes on, unless
         `GoogleOptions.stop_generating` is on, but its output is muted: the rest of this response is dropped.
-        In manual mode it is told that the user speaks, and that turn stays open until the next `commit`.
+        In manual mode a user turn begins, which stays open until the next `commit`.
         `played_ms` is for other providers: Gemini's history keeps what it made, heard or not.
         """
         self._check_open()

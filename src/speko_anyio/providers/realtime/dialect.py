@@ -402,7 +402,7 @@ class RealtimeDialect(ProviderDialect):
                 assert_never(event)
 
     def _decode_leniently(self, text: str, kind: str) -> wire.AnyServerEvent | None:
-        """Decode a message that strict decoding rejects; None if it is no event that matters."""
+        """Decode a message that strict decoding rejects; return None if the event can be ignored."""
         try:
             event, odd = wire.decode_leniently(text)
         except MalformedMessage as error:

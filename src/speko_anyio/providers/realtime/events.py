@@ -541,7 +541,7 @@ NOT_STRICT: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 def decode_leniently(text: str) -> Decoded:
-    """Decode what `decode` rejects; `MalformedMessage` if it is no event of these protocols."""
+    """Decode what `decode` rejects; raise `MalformedMessage` if it is not an event of these protocols."""
     try:
         kind = _ANY.decode(text).type
     except NOT_STRICT:
