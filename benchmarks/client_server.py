@@ -133,8 +133,13 @@ def _grant(streams: int) -> bytes:
     )
 
 
+async def start_streams() -> asyncio.Server:
+    """Start to serve the WebSockets alone, on a free port."""
+    return await ws_create_server(_accept, "127.0.0.1", 0)
+
+
 async def _serve() -> None:
-    streams = await ws_create_server(_accept, "127.0.0.1", 0)
+    streams = await start_streams()
     streams_port = streams.sockets[0].getsockname()[1]
     answer = _grant(streams_port)
 

@@ -1,121 +1,268 @@
-"""The servers of ``gateway.py``, each in its own process: our gateway, and a bare server for comparison.
+"""The servers of ``gateway.py``, each in its own process: our gateway, and servers that only echo.
 
-python benchmarks/gateway_servers.py bare       # prints its URL, serves until it is terminated
+    python benchmarks/gateway_servers.py SERVER LOOP    # prints its URL, serves until it is terminated
+
+The servers without sessions send `ready` and echo what they receive.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+import application_heap
+from client_server import READY
 
-READY = '{"t":"ready","inputSampleRate":24000,"outputSampleRate":24000}'
+GATEWAY: Final = "gateway"
+GATEWAY_ASGI: Final = "gateway, ASGI"
+CORE: Final = "(core)"
+ASGI: Final = "raw ASGI"
+WEBSOCKETS: Final = "websockets"
+PICOWS: Final = "picows"
+
+_MANY: Final = "100000"
+"""Mints a second, so that none of them waits."""
 
 
 class Endpoint(NamedTuple):
+    """A server that runs."""
+
+    name: str
     url: str
-    key: str
+    key: str | None
+    """API key of a gateway; None for a server whose WebSocket needs no mint."""
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that all threads of the process have taken."""
+        # A clock id as made by clock_getcpuclockid(3): nanoseconds, where /proc/PID/stat has 10 ms.
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+    def resident_bytes(self) -> int:
+        """Return the memory of the process; pages shared with other processes count in part (PSS)."""
+        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text(encoding="ascii")
+        match = re.search(r"^Pss:\s+(\d+) kB$", rollup, re.MULTILINE)
+        assert match is not None
+        return int(match[1]) * 1024
 
 
 @contextmanager
-def gateway(*, loop: str) -> Iterator[Endpoint]:
-    """Run `speko-anyio serve` during the block."""
-    key = f"sk_bench_{secrets.token_urlsafe(16)}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SPEKO_")}
-    environment["SPEKO_GATEWAY_KEYS"] = key
-    command = [sys.executable, "-u", "-m", "speko_anyio.cli", "serve", "--port", "0", "--backend", loop]
-    with _serving([*command, "--database", "memory"], environment) as url:
-        yield Endpoint(url, key)
+def serving(name: str, *, loop: str, core: int | None = None, bare: bool = False) -> Iterator[Endpoint]:
+    """Run a server during the block, bound to processor `core` unless that is None.
 
-
-@contextmanager
-def bare(*, loop: str) -> Iterator[Endpoint]:
-    """Run an ASGI application of thirty lines under the same server during the block.
-
-    It mints without checks and echoes messages without parsing them: the least that a gateway on this server
-    can take.
+    Its process has an application's heap unless `bare`.
     """
-    environment = {**os.environ, "BENCH_LOOP": loop}
-    with _serving([sys.executable, "-u", __file__, "bare"], environment) as url:
-        yield Endpoint(url, "any")
-
-
-@contextmanager
-def _serving(command: list[str], environment: dict[str, str]) -> Iterator[str]:
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    )
-    assert server.stdout is not None
-    try:
-        for line in server.stdout:
-            if match := re.search(r"^gateway\s+(http://\S+)", line):
-                yield match[1]
-                return
-        raise SystemExit(f"the server {' '.join(command)} did not start")
-    finally:
-        server.terminate()
+    key = f"sk_bench_{secrets.token_urlsafe(24)}" if name in (GATEWAY, GATEWAY_ASGI) else None
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-u", __file__, name, loop, *(["bare"] if bare else [])],
+            env=_environment(key, Path(folder) / "gateway.db", bare=bare),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdout is not None
         try:
-            server.wait(30)
+            if core is not None:
+                os.sched_setaffinity(process.pid, {core})
+            yield Endpoint(name, _url(process.stdout, name), key, process.pid)
         finally:
-            server.kill()
-            server.stdout.close()
+            process.terminate()
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
+                process.stdout.close()
 
 
-async def _mint(request: Request) -> JSONResponse:
-    token = secrets.token_urlsafe(16)
-    grant = {
-        "mode": "s2s",
-        "sessionId": token,
-        "wsUrl": f"ws://{request.url.netloc}/stream",
-        "wsToken": token,
-        "inputSampleRate": 24000,
-        "outputSampleRate": 24000,
-        "expiresAt": "2100-01-01T00:00:00Z",
-    }
-    return JSONResponse(grant, 201)
+def _environment(key: str | None, database: Path, *, bare: bool) -> dict[str, str]:
+    kept = application_heap.environment(bare=bare)
+    environment = {name: value for name, value in kept.items() if not name.startswith("SPEKO_")}
+    if key is not None:
+        environment |= {
+            "SPEKO_GATEWAY_KEYS": key,
+            "SPEKO_GATEWAY_DATABASE": str(database),
+            "SPEKO_GATEWAY_MINTS_PER_SECOND": _MANY,
+            "SPEKO_GATEWAY_MINTS_AT_ONCE": _MANY,
+            "SPEKO_GATEWAY_LOG_LEVEL": "warning",
+        }
+    return environment
 
 
-async def _echo(websocket: WebSocket) -> None:
-    await websocket.accept(websocket.scope["subprotocols"][0])
-    await websocket.send_text(READY)
-    while (message := await websocket.receive())["type"] == "websocket.receive":
-        if (data := message.get("bytes")) is not None:
-            await websocket.send_bytes(data)
+def _url(lines: Any, name: str) -> str:
+    for line in lines:
+        if match := re.search(r"^gateway\s+(http://\S+)", line):
+            return match[1]
+    raise SystemExit(f"the server {name!r} did not start")
 
 
-def _serve_bare() -> None:
-    app = Starlette(routes=[Route("/v1/sessions", _mint, methods=["POST"]), WebSocketRoute("/stream", _echo)])
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+# The servers themselves; each imports what it needs only in its own process.
+
+
+def _serve_gateway(loop: str) -> None:
+    """Run `speko-anyio serve`."""
+    from speko_anyio.cli import main
+
+    main(["serve", "--port", "0", "--backend", loop])
+
+
+def _serve_gateway_by_asgi(loop: str) -> None:
+    """Run the gateway as an ASGI application under a uvicorn that knows nothing of it."""
+    from speko_anyio.gateway import Gateway, SQLStore, echo
+
+    gateway = Gateway(
+        handlers={"echo": echo},
+        api_keys=[os.environ["SPEKO_GATEWAY_KEYS"]],
+        store=SQLStore(os.environ["SPEKO_GATEWAY_DATABASE"]),
+        mint_rate=float(_MANY),
+        mint_burst=int(_MANY),
+    )
+    _run_uvicorn(gateway, loop, lifespan="on")
+
+
+async def _echo_by_asgi(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    if scope["type"] != "websocket":
+        return
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": scope["subprotocols"][0], "headers": []})
+    await send({"type": "websocket.send", "text": READY.decode()})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+def _run_uvicorn(app: Any, loop: str, *, lifespan: Any = "off") -> None:
+    import uvicorn
+
     config = uvicorn.Config(
         app,
         http="h11",
         ws="websockets-sansio",
         ws_per_message_deflate=False,
-        loop=os.environ["BENCH_LOOP"],
-        lifespan="off",
+        loop=loop,
+        lifespan=lifespan,
         log_config=None,
         access_log=False,
     )
-    print(f"gateway    http://127.0.0.1:{listener.getsockname()[1]}")
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _announce(listener.getsockname()[1])
     config.load()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(uvicorn.Server(config).serve([listener]))
 
 
+async def _serve_websockets() -> None:
+    from websockets.asyncio.server import ServerConnection, serve
+
+    async def echo(websocket: ServerConnection) -> None:
+        await websocket.send(READY.decode())
+        async for message in websocket:
+            await websocket.send(message)
+
+    async with serve(
+        echo,
+        "127.0.0.1",
+        0,
+        compression=None,
+        select_subprotocol=lambda _, offered: offered[0],
+    ) as server:
+        _announce(next(iter(server.sockets)).getsockname()[1])
+        await server.serve_forever()
+
+
+async def _serve_picows() -> None:
+    from client_server import start_streams
+
+    server = await start_streams()
+    _announce(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+async def _serve_core() -> None:
+    """Serve our protocol core by callbacks of the event loop alone: no handler, no tasks, no limits of time.
+
+    No gateway with this core can take less.
+    """
+    from speko_anyio.protocol.commands import AudioIn, UpgradeRequest
+    from speko_anyio.protocol.connection import ServerConnection
+    from speko_anyio.protocol.dialect import NEED_DATA
+
+    buffer = memoryview(bytearray(65_536))
+
+    class Echo(asyncio.BufferedProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self._transport = transport
+            self._core = ServerConnection(ping_interval=None)
+
+        def get_buffer(self, sizehint: int) -> memoryview:
+            return buffer
+
+        def buffer_updated(self, nbytes: int) -> None:
+            core = self._core
+            core.receive_data(bytes(buffer[:nbytes]))
+            while (event := core.next_event()) is not NEED_DATA:
+                if type(event) is AudioIn:
+                    core.send_audio(event.pcm)
+                elif type(event) is UpgradeRequest:
+                    core.accept()
+                    core.send_ready()
+            if data := core.data_to_send():
+                self._transport.write(data)
+
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+    _announce(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+def _announce(port: int) -> None:
+    print(f"gateway    http://127.0.0.1:{port}", flush=True)
+
+
+def _run(serve: Callable[[], Awaitable[None]], loop: str) -> None:
+    import uvloop
+
+    async def run() -> None:
+        await serve()
+
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner,
+    ):
+        runner.run(run())
+
+
+SERVERS: Final[dict[str, Callable[[str], None]]] = {
+    GATEWAY: _serve_gateway,
+    GATEWAY_ASGI: _serve_gateway_by_asgi,
+    ASGI: lambda loop: _run_uvicorn(_echo_by_asgi, loop),
+    WEBSOCKETS: lambda loop: _run(_serve_websockets, loop),
+    PICOWS: lambda loop: _run(_serve_picows, loop),
+    CORE: lambda loop: _run(_serve_core, loop),
+}
+
+
+def main() -> None:
+    name, loop, *bare = sys.argv[1:]
+    if not bare:
+        application_heap.fill_heap()
+    SERVERS[name](loop)
+
+
 if __name__ == "__main__":
-    _serve_bare()
+    main()

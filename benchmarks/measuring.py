@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import os
 import platform
 import random
 import statistics
@@ -18,7 +19,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
+
+_ALLOWED = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""Processors of this program, before it binds itself to one of them."""
 
 _CALIBRATION = 0.001  # seconds a batch must last before its speed is believed
 
@@ -56,6 +61,16 @@ class Figure(NamedTuple):
     def of(cls, rounds: list[float]) -> Figure:
         lower, median, upper = statistics.quantiles(rounds, n=4, method="inclusive")
         return cls(median, lower, upper, min(rounds), rounds)
+
+    def rounded(self, scale: float = 1.0) -> dict[str, float]:
+        """Return what is published, each times `scale`, so that two runs can be compared."""
+        named = {
+            "median": self.median,
+            "lower_quartile": self.lower,
+            "upper_quartile": self.upper,
+            "least": self.least,
+        }
+        return {name: float(f"{value * scale:.5g}") for name, value in named.items()}
 
 
 class Ratio(NamedTuple):
@@ -124,6 +139,39 @@ def measure(cases: Sequence[Case], *, rounds: int, seconds: float) -> dict[tuple
     return {
         (case.task, case.contender): Figure.of(seconds) for case, seconds in zip(cases, taken, strict=True)
     }
+
+
+def cores() -> tuple[int | None, int | None]:
+    """Return a processor for a server and one for its clients; None if the system gives no choice."""
+    return (_ALLOWED[0], _ALLOWED[-1]) if len(_ALLOWED) > 1 else (None, None)
+
+
+class Neighbours:
+    """How busy other programs keep the machine, from now on. Linux only."""
+
+    def __init__(self) -> None:
+        self._busy, self._total = _machine_seconds()
+        self._ours = _our_seconds()
+
+    def share(self) -> float:
+        """Return their part of the CPU time of all processors: 0 on a quiet machine, 1 if they take all."""
+        busy, total = _machine_seconds()
+        ours = _our_seconds() - self._ours
+        return max(0.0, busy - self._busy - ours) / max(total - self._total, 0.01)
+
+
+def _machine_seconds() -> tuple[float, float]:
+    """Return the seconds that all processors were busy, or taken by a hypervisor, and all seconds."""
+    first, _, _ = Path("/proc/stat").read_text(encoding="ascii").partition("\n")
+    fields = [int(field) for field in first.split()[1:9]]
+    tick = os.sysconf("SC_CLK_TCK")
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / tick, sum(fields) / tick
+
+
+def _our_seconds() -> float:
+    """Return the CPU seconds of this process and those that it has started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
