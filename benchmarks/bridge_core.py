@@ -16,13 +16,13 @@ from measuring import Case
 from speko_anyio.audio.resample import Resampler
 from speko_anyio.protocol import NEED_DATA, Audio, AudioIn, Ready, ServerProtocol, State
 from speko_anyio.protocol.mint import SampleRate, SessionConfig
+from speko_anyio.providers._connection import ProviderConnection
 from speko_anyio.providers.bridge import Bridge
-from speko_anyio.providers.connection import ProviderConnection
 from speko_anyio.providers.google import GoogleDialect, google_endpoint
 from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
 from speko_anyio.providers.xai import XAIDialect, xai_endpoint
 from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, XAIDouble, tone
-from speko_anyio.testing.providers.server_socket import ServerSocket
+from speko_anyio.testing.providers._server_socket import ServerSocket
 
 ALONE: Final = "dialect alone"
 BRIDGED: Final = "bridge around it"

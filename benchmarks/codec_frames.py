@@ -27,10 +27,13 @@ from unittest import mock
 
 from measuring import Case
 
-from speko_anyio.protocol import client_websocket, framing, masking, websocket
-from speko_anyio.protocol.commands import AudioIn, UpgradeRequest
-from speko_anyio.protocol.connection import ClientConnection, ServerConnection
-from speko_anyio.protocol.dialect import NEED_DATA
+from speko_anyio.protocol import _client_websocket as client_websocket
+from speko_anyio.protocol import _framing as framing
+from speko_anyio.protocol import _masking as masking
+from speko_anyio.protocol import _websocket as websocket
+from speko_anyio.protocol._commands import AudioIn, UpgradeRequest
+from speko_anyio.protocol._connection import ClientConnection, ServerConnection
+from speko_anyio.protocol._dialect import NEED_DATA
 from speko_anyio.protocol.frames import Audio
 
 SIZES = (640, 960, 4_800)

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from measuring import Case
 
-from speko_anyio.protocol import codec
-from speko_anyio.protocol.commands import ToolResult
+from speko_anyio.protocol import _codec as codec
+from speko_anyio.protocol._commands import ToolResult
 from speko_anyio.protocol.frames import Transcript
 
 OURS = "speko-anyio"

@@ -33,11 +33,11 @@ import speko_anyio
 from speko_anyio import Audio, RealtimeSession, Speko
 from speko_anyio.gateway import ProviderHandler, ServerSession, serve_session
 from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection
-from speko_anyio.protocol.commands import UpgradeRequest
+from speko_anyio.protocol._commands import UpgradeRequest
+from speko_anyio.protocol._outbox import CloseMessage
 from speko_anyio.protocol.mint import SessionConfig, SessionGrant
-from speko_anyio.protocol.outbox import CloseMessage
 from speko_anyio.testing.providers import tone
-from speko_anyio.testing.providers.server_socket import ServerSocket
+from speko_anyio.testing.providers._server_socket import ServerSocket
 
 EVENTS = 7
 """Events with audio in the read of a provider's connection."""

@@ -34,7 +34,7 @@ def parts(contributing: str) -> dict[str, Part]:
         if len(cells) == 4 and cells[0].startswith("`"):
             ours = () if cells[2] == "nothing" else tuple(cells[2].split(", "))
             others = tuple(cells[3].split(", ")) if cells[3] else ()
-            found[cells[0].strip("`/").removesuffix(".py")] = Part(cells[1], ours, others)
+            found[cells[0].strip("`/_").removesuffix(".py")] = Part(cells[1], ours, others)
     return found
 
 
@@ -62,7 +62,7 @@ def _imports_of(name: str, path: Path, modules: Mapping[str, Path]) -> Iterator[
 
 def part_of(module: str) -> str:
     """Name the part that a module belongs to; the package's own `__init__` belongs to none."""
-    return module.split(".")[1] if "." in module else ""
+    return module.split(".")[1].lstrip("_") if "." in module else ""
 
 
 def edges(imported: Imports) -> set[tuple[str, str]]:
@@ -73,7 +73,7 @@ def edges(imported: Imports) -> set[tuple[str, str]]:
         for target in targets
         if target.startswith("speko_anyio.")
     }
-    helpers = {"", "_extras", "_lazy", "_version"}
+    helpers = {"", "extras", "lazy", "version"}
     return {(origin, to) for origin, to in pairs if origin != to and not {origin, to} & helpers}
 
 
@@ -276,17 +276,17 @@ def sequence(walk: Walk) -> str:
 
 
 _CLIENT_SIDE: Final = (
-    ("RealtimeSession", "client/session.py"),
-    ("AsyncioDriver", "net/asyncio_driver.py"),
-    ("Pump", "client/pump.py"),
-    ("WebSocketCore", "protocol/websocket.py"),
-    ("DeliveryBuffer", "client/delivery.py"),
+    ("RealtimeSession", "client/_session.py"),
+    ("AsyncioDriver", "_net/asyncio_driver.py"),
+    ("Pump", "client/_pump.py"),
+    ("WebSocketCore", "protocol/_websocket.py"),
+    ("DeliveryBuffer", "client/_delivery.py"),
 )
 
 WALKS: Final = {
     "architecture-send.svg": Walk(
         "A piece of audio on its way from the application to the transport",
-        (*_CLIENT_SIDE[:2], ("ClientWebSocket", "protocol/client_websocket.py"), _CLIENT_SIDE[3]),
+        (*_CLIENT_SIDE[:2], ("ClientWebSocket", "protocol/_client_websocket.py"), _CLIENT_SIDE[3]),
         (
             Step("RealtimeSession", "AsyncioDriver", "send(core.send_audio, pcm)"),
             Step("AsyncioDriver", "ClientWebSocket", "send_audio(pcm): one masked frame"),
@@ -309,12 +309,12 @@ WALKS: Final = {
     "architecture-bridge.svg": Walk(
         "A provider's audio on its way through the gateway to the client",
         (
-            ("ProviderDriver", "gateway/provider_driver.py"),
-            ("Bridge", "providers/bridge/bridge.py"),
-            ("WebSocketCore", "protocol/websocket.py"),
-            ("RealtimeDialect", "providers/realtime/dialect.py"),
-            ("ServerProtocol", "protocol/session.py"),
-            ("ServerSession", "gateway/session.py"),
+            ("ProviderDriver", "gateway/_provider_driver.py"),
+            ("Bridge", "providers/bridge/_bridge.py"),
+            ("WebSocketCore", "protocol/_websocket.py"),
+            ("RealtimeDialect", "providers/realtime/_dialect.py"),
+            ("ServerProtocol", "protocol/_session.py"),
+            ("ServerSession", "gateway/_session.py"),
         ),
         (
             Step("ProviderDriver", "WebSocketCore", "receive_data(bytes), within Bridge.at(now)"),
@@ -337,15 +337,16 @@ def file_map(table: Mapping[str, Part], source: Path) -> str:
     """List every module with the first line of its docstring, part by part."""
     lines = []
     for part, row in table.items():
-        home = source / "speko_anyio" / part
+        names = (part, f"_{part}", f"{part}.py", f"_{part}.py")
+        home = next(path for name in names if (path := source / "speko_anyio" / name).exists())
         owns = row.owns[:1].upper() + row.owns[1:]
         if not home.is_dir():
-            lines += [f"### `{part}.py`", "", f"{owns}.", ""]
+            lines += [f"### `{home.name}`", "", f"{owns}.", ""]
             continue
-        lines += [f"### `{part}/`", "", f"{owns}.", "", "| file | what is in it |", "|---|---|"]
+        lines += [f"### `{home.name}/`", "", f"{owns}.", "", "| file | what is in it |", "|---|---|"]
         for path in sorted(home.rglob("*.py")):
             about = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
-            if path.name not in ("__init__.py", "__main__.py") and "migrations" not in path.parts:
+            if path.name not in ("__init__.py", "__main__.py") and "_migrations" not in path.parts:
                 about = " ".join(about.split()).replace("|", "\\|")
                 lines.append(f"| `{path.relative_to(home)}` | {about} |")
         lines.append("")

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from speko_anyio.protocol.state import TRANSITIONS, Signal, State
+from speko_anyio.protocol._state import TRANSITIONS, Signal, State
 
 HERE: Final = Path(__file__).parent
 
@@ -108,7 +108,7 @@ def _draw_state(state: State) -> Iterator[str]:
 def markdown() -> str:
     """Return the page: the picture and every cell of the table."""
     lines = [
-        "<!-- Written by docs/diagrams.py from the table in speko_anyio.protocol.state; don't edit. -->",
+        "<!-- Written by docs/diagrams.py from the table in speko_anyio.protocol._state; don't edit. -->",
         "",
         "# Session states",
         "",

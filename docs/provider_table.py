@@ -18,11 +18,11 @@ import msgspec
 
 from speko_anyio.protocol import Close, CloseMessage, Interruption, Transcript
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
-from speko_anyio.providers.endpoint import Endpoint
+from speko_anyio.providers._endpoint import Endpoint
+from speko_anyio.providers._provider import ProviderDialect
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions, GoogleVad, google_endpoint
 from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions, ServerTool, ServerVad, openai_endpoint
-from speko_anyio.providers.provider import ProviderDialect
-from speko_anyio.providers.realtime.events import IGNORED
+from speko_anyio.providers.realtime._events import IGNORED
 from speko_anyio.providers.xai import XAIDialect, XAIOptions, XAIVad, xai_endpoint
 from speko_anyio.testing.providers import (
     CallTools,

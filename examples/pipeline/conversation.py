@@ -11,7 +11,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from engines import EngineError, Engines, Message, ToolRequest
 from turns import LONGEST, Ended, Event, GoesOn, Started, Turns
 
-from speko_anyio.audio.pcm import byte_count, duration
+from speko_anyio.audio._pcm import byte_count, duration
 from speko_anyio.gateway import ServerSession
 from speko_anyio.protocol import AudioIn, Clear, Commit, ConnectionClosed, EndTurn, Interrupt, ToolResult
 from speko_anyio.protocol.frames import ResponseStatus

@@ -11,9 +11,9 @@ from engines import EngineError, Engines, Message, ToolRequest
 
 from speko_anyio.audio.resample import resample
 from speko_anyio.gateway.local import speak_to_pcm
-from speko_anyio.gateway.local.grammar import Grammar
-from speko_anyio.gateway.local.recognizer import Recognizer, RecognizerError, open_recognizer
-from speko_anyio.gateway.local.worker_messages import SAMPLE_RATE
+from speko_anyio.gateway.local._grammar import Grammar
+from speko_anyio.gateway.local._recognizer import Recognizer, RecognizerError, open_recognizer
+from speko_anyio.gateway.local._worker_messages import SAMPLE_RATE
 from speko_anyio.protocol.mint import ToolSpec
 
 PHRASES = Grammar(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple, TypeAlias
 
-from speko_anyio.audio.pcm import byte_count, rms_dbfs
+from speko_anyio.audio._pcm import byte_count, rms_dbfs
 
 # Seconds
 FRAME: Final = 0.02

@@ -11,14 +11,15 @@ from ._lazy import lazy_exports
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .accounts import XAI, Google, OpenAI, Provider
-    from .audio.playback import Playback
-    from .client.api import Speko
-    from .client.frame_stream import FrameStream
-    from .client.parameters import SessionOptions
-    from .client.realtime import Realtime, open_session
-    from .client.session import RealtimeSession
-    from .client.stats import SessionStats
+    from ._accounts import XAI, Google, OpenAI, Provider
+    from ._observe.observer import SessionInfo, SessionObserver
+    from .audio._playback import Playback
+    from .client._api import Speko
+    from .client._frame_stream import FrameStream
+    from .client._parameters import SessionOptions
+    from .client._realtime import Realtime, open_session
+    from .client._session import RealtimeSession
+    from .client._stats import SessionStats
     from .client.tools import Tool, ToolError, tool
     from .errors import (
         APIConnectionError,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         ServerError,
         UnsupportedTransportError,
     )
-    from .observe.observer import SessionInfo, SessionObserver
     from .protocol import (
         Audio,
         Close,
@@ -57,9 +57,9 @@ if TYPE_CHECKING:
         Usage,
     )
     from .protocol.mint import SessionGrant, ToolSpec
+    from .providers._options import ServerTool
     from .providers.google import GoogleOptions, GoogleVad
     from .providers.openai import OpenAIOptions, SemanticVad, ServerVad
-    from .providers.options import ServerTool
     from .providers.xai import XAIOptions, XAIVad
 
 __all__ = [
@@ -127,21 +127,21 @@ __all__ = [
 lazy_exports(
     __name__,
     {
-        "accounts": "Google OpenAI Provider XAI",
-        "audio.playback": "Playback",
-        "client.api": "Speko",
-        "client.frame_stream": "FrameStream",
-        "client.parameters": "SessionOptions",
-        "client.realtime": "Realtime open_session",
-        "client.session": "RealtimeSession",
-        "client.stats": "SessionStats",
+        "_accounts": "Google OpenAI Provider XAI",
+        "audio._playback": "Playback",
+        "client._api": "Speko",
+        "client._frame_stream": "FrameStream",
+        "client._parameters": "SessionOptions",
+        "client._realtime": "Realtime open_session",
+        "client._session": "RealtimeSession",
+        "client._stats": "SessionStats",
         "client.tools": "Tool ToolError tool",
         "errors": (
             "APIConnectionError APIError APIStatusError AuthenticationError BadRequestError "
             "ConfigurationError MissingAPIKeyError ProxyError RateLimitError ServerError "
             "UnsupportedTransportError"
         ),
-        "observe.observer": "SessionInfo SessionObserver",
+        "_observe.observer": "SessionInfo SessionObserver",
         "protocol": (
             "Audio Close ConnectionClosed ErrorFrame Expiring Frame HandshakeError Interruption "
             "LocalProtocolError ProtocolError Ready RemoteProtocolError ResponseEnd ServerToolCall "
@@ -150,7 +150,7 @@ lazy_exports(
         "protocol.mint": "SessionGrant ToolSpec",
         "providers.google": "GoogleOptions GoogleVad",
         "providers.openai": "OpenAIOptions SemanticVad ServerVad",
-        "providers.options": "ServerTool",
+        "providers._options": "ServerTool",
         "providers.xai": "XAIOptions XAIVad",
     },
 )

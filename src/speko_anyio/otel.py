@@ -27,10 +27,10 @@ except ImportError as _error:
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from ._observe.observer import SessionInfo, SessionObserver
 from ._version import __version__
-from .observe.observer import SessionInfo, SessionObserver
 from .protocol import close_codes
-from .protocol.commands import AudioIn, Command, Commit, EndTurn, ToolResult
+from .protocol._commands import AudioIn, Command, Commit, EndTurn, ToolResult
 from .protocol.frames import (
     Audio,
     Close,

@@ -32,8 +32,8 @@ from speko_anyio import (
     Transcript,
     open_session,
 )
-from speko_anyio.client.pump import Pump
-from speko_anyio.net import asyncio_driver
+from speko_anyio._net import asyncio_driver
+from speko_anyio.client._pump import Pump
 from speko_anyio.protocol import AudioIn, Commit, ToolResult
 from speko_anyio.testing.server import TOKEN, FakeServer, connected, grant
 from tests.support.drivers import settled

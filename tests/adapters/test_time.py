@@ -22,8 +22,8 @@ from speko_anyio import (
     Ready,
     open_session,
 )
-from speko_anyio.client.delivery import FRAME_OVERHEAD
-from speko_anyio.net import asyncio_driver
+from speko_anyio._net import asyncio_driver
+from speko_anyio.client._delivery import FRAME_OVERHEAD
 from speko_anyio.protocol import Commit
 from speko_anyio.testing.server import FakeServer, connected, grant
 from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, settled

@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from speko_anyio import Audio, Interruption, SpekoError
-from speko_anyio.audio import DeviceError, Microphone, Speaker, devices
+from speko_anyio.audio import DeviceError, Microphone, Speaker
+from speko_anyio.audio import _devices as devices
 from tests.support.sound import FakeSound, FakeStream, PortAudioError, sound
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio.audio import pcm
+from speko_anyio.audio import _pcm as pcm
 
 sample_lists = st.lists(st.integers(-32768, 32767), max_size=200)
 

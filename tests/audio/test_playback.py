@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from speko_anyio import Audio, Close, Frame, Interruption, Playback, Ready, ResponseEnd, Transcript, Usage
 from speko_anyio.audio import Flushed
-from speko_anyio.audio.playback import MAX_LATE
+from speko_anyio.audio._playback import MAX_LATE
 from speko_anyio.audio.resample import Resampler
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
 
 MS = 48
 """Bytes of a millisecond at 24 kHz."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speko_anyio._extras import install_extra
-from speko_anyio.audio import pcm
+from speko_anyio.audio import _pcm as pcm
 from speko_anyio.audio.resample import Resampler, resample
 
 RATES = [(16_000, 24_000), (24_000, 16_000), (22_050, 24_000), (48_000, 16_000)]

@@ -7,7 +7,7 @@ import socket
 import anyio
 import pytest
 
-from speko_anyio.audio.thread_signal import ThreadSignal
+from speko_anyio.audio._thread_signal import ThreadSignal
 from tests.support.sound import in_thread
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from speko_anyio.audio import pcm
+from speko_anyio.audio import _pcm as pcm
 from speko_anyio.audio.wav import (
     MAX_FILE_BYTES,
     MAX_SAMPLE_RATE,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from speko_anyio.audio.pcm import silence
+from speko_anyio.audio._pcm import silence
 from speko_anyio.audio.wav import format_wav, read_wav
 
 from ..support.patience import PATIENCE

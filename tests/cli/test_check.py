@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import FAILED, USAGE
+from speko_anyio.cli._failures import FAILED, USAGE
 from speko_anyio.gateway import Gateway, SQLStore
-from speko_anyio.gateway.store.database import Database
+from speko_anyio.gateway.store._database import Database
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -163,7 +163,7 @@ def test_retentions_are_in_days(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
             retentions.append((options["transcript_retention"], options["record_retention"]))
             super().__init__(**options)
 
-    monkeypatch.setattr("speko_anyio.cli.gateway_options.Gateway", Told)
+    monkeypatch.setattr("speko_anyio.cli._gateway_options.Gateway", Told)
     monkeypatch.setenv("SPEKO_GATEWAY_TRANSCRIPT_DAYS", "0.5")
     assert checked(capsys, "--database", "memory")[0] == 0
     monkeypatch.setenv("SPEKO_GATEWAY_RECORD_DAYS", "30")

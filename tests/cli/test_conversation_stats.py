@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from speko_anyio import Audio, Interruption, Ready, ResponseEnd, ToolCall
-from speko_anyio.cli.conversation_stats import ConversationStats
+from speko_anyio.cli._conversation_stats import ConversationStats
 
 SPEECH = b"\x20" * 960
 HISS = b"\x01\x00" * 480

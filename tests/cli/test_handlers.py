@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import USAGE
-from speko_anyio.gateway.session_handlers import OWN_NAMES, default_handlers
+from speko_anyio.cli._failures import USAGE
+from speko_anyio.gateway._session_handlers import OWN_NAMES, default_handlers
 
 from .served import ask_and_stop
 
@@ -143,7 +143,7 @@ def test_the_names_of_the_gateway_s_own_are_not_to_be_had(
 def test_the_gateway_s_own_names_are_all_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("OPENAI_API_KEY", "XAI_API_KEY", "GEMINI_API_KEY"):
         monkeypatch.setenv(variable, "sk")
-    monkeypatch.setattr("speko_anyio.gateway.session_handlers.find_spec", lambda name: None)
+    monkeypatch.setattr("speko_anyio.gateway._session_handlers.find_spec", lambda name: None)
     assert default_handlers().keys() | {"local"} == OWN_NAMES
 
 

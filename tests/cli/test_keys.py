@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import FAILED, USAGE
+from speko_anyio.cli._failures import FAILED, USAGE
 from speko_anyio.gateway import Gateway, SQLStore, echo
 
 

@@ -18,7 +18,7 @@ import pytest
 from speko_anyio import __version__
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import BAD_INPUT, FAILED, NO_ANSWER, REFUSED, UNREACHABLE, USAGE
+from speko_anyio.cli._failures import BAD_INPUT, FAILED, NO_ANSWER, REFUSED, UNREACHABLE, USAGE
 from speko_anyio.gateway import Handler, ServerSession
 from speko_anyio.protocol import AudioIn, Commit
 from tests.support.patience import PATIENCE
@@ -250,7 +250,7 @@ def test_a_service_that_stays_silent(
             pass
 
     monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": silent})
-    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr("speko_anyio.cli._turn.ANSWER_TIMEOUT", 0.2)
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     line = one_line(capsys)
     assert "no spoken answer came within 0.2 s of the question; check that the recording holds speech" in line
@@ -265,7 +265,7 @@ def test_a_service_that_reports_why_it_stays_silent(
                 await session.send_error("OVERLOADED", "try again")
 
     monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": busy})
-    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr("speko_anyio.cli._turn.ANSWER_TIMEOUT", 0.2)
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     assert "of the question; the service reported OVERLOADED: try again" in one_line(capsys)
 
@@ -286,7 +286,7 @@ def test_an_answer_that_fails_is_waited_for_no_longer(
                 await session.send_response_end("failed", "content_filter")
 
     monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": fails})
-    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 1000.0)
+    monkeypatch.setattr("speko_anyio.cli._turn.ANSWER_TIMEOUT", 1000.0)
     assert main(["say", str(question), "-o", str(tmp_path / "reply.wav")]) == NO_ANSWER
     why = "the service reported OVERLOADED: try again" if reported else "the answer failed (content_filter)"
     assert f"no spoken answer came; {why}" in one_line(capsys)
@@ -388,8 +388,8 @@ def test_silence_at_the_end_is_not_waited_for_again(
 
     monkeypatch.setattr("speko_anyio.gateway.built_in_handlers", lambda: {"local": eager})
     # If it were waited for, the time limit of the suite would tell.
-    monkeypatch.setattr("speko_anyio.cli.turn.ANSWER_TIMEOUT", 3600.0)
-    monkeypatch.setattr("speko_anyio.cli.turn.QUIET_TIMEOUT", 3600.0)
+    monkeypatch.setattr("speko_anyio.cli._turn.ANSWER_TIMEOUT", 3600.0)
+    monkeypatch.setattr("speko_anyio.cli._turn.QUIET_TIMEOUT", 3600.0)
     path = tmp_path / "question.wav"
     path.write_bytes(format_wav(bytes(2 * 16000), 16000))
     assert main(["say", str(path), "-o", str(tmp_path / "[bold]reply.wav")]) == 0

@@ -12,7 +12,7 @@ from anyio.from_thread import start_blocking_portal
 
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import NO_ANSWER, REFUSED, UNREACHABLE, USAGE
+from speko_anyio.cli._failures import NO_ANSWER, REFUSED, UNREACHABLE, USAGE
 from speko_anyio.testing.providers import (
     Die,
     GoogleDouble,

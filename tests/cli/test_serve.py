@@ -13,9 +13,9 @@ import anyio
 import httpx
 import pytest
 
+from speko_anyio.cli import _serve as serve_module
 from speko_anyio.cli import main
-from speko_anyio.cli import serve as serve_module
-from speko_anyio.cli.failures import USAGE
+from speko_anyio.cli._failures import USAGE
 from speko_anyio.gateway import MemoryStore, SessionStore, SQLStore
 from tests.support.patience import PATIENCE
 

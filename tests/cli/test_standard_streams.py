@@ -13,9 +13,9 @@ import pytest
 
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import BAD_INPUT, FAILED, USAGE
+from speko_anyio.cli._failures import BAD_INPUT, FAILED, USAGE
 from speko_anyio.gateway import ServerSession
-from speko_anyio.protocol.commands import Commit
+from speko_anyio.protocol._commands import Commit
 
 from ..support.processes import environment
 

@@ -11,7 +11,7 @@ import pytest
 
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import FAILED, NO_ANSWER, USAGE
+from speko_anyio.cli._failures import FAILED, NO_ANSWER, USAGE
 from speko_anyio.gateway import ServerSession, echo
 from speko_anyio.protocol import AudioIn, Commit, ToolResult
 from tests.support.patience import PATIENCE
@@ -234,7 +234,7 @@ def test_a_service_that_stays_silent(
                 await session.send_error("BUSY", "later")
 
     serve(monkeypatch, silent)
-    monkeypatch.setattr("speko_anyio.cli.talk.ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr("speko_anyio.cli._talk.ANSWER_TIMEOUT", 0.2)
     assert main(["talk", "--wav", str(question), "-o", str(heard)]) == NO_ANSWER
     assert "no spoken answer came; the service reported BUSY: later" in one_line(capsys)
 

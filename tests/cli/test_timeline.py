@@ -8,7 +8,7 @@ import pytest
 
 from speko_anyio.audio.wav import format_wav
 from speko_anyio.cli import main
-from speko_anyio.cli.failures import BAD_INPUT
+from speko_anyio.cli._failures import BAD_INPUT
 from speko_anyio.recording import Recording
 from speko_anyio.testing import mumble
 

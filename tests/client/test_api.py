@@ -33,14 +33,14 @@ from speko_anyio import (
     open_session,
 )
 from speko_anyio._extras import install_extra
-from speko_anyio.client import open_core as open_core_module
-from speko_anyio.client import parameters as parameters_module
-from speko_anyio.client.mint import AnyGrant
-from speko_anyio.net.contexts import never_swallows
-from speko_anyio.net.stream_driver import StreamDriver
+from speko_anyio._net.contexts import never_swallows
+from speko_anyio._net.stream_driver import StreamDriver
+from speko_anyio.client import _open_core as open_core_module
+from speko_anyio.client import _parameters as parameters_module
+from speko_anyio.client._mint import AnyGrant
 from speko_anyio.protocol import ToolResult
+from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
 from speko_anyio.protocol.mint import Credential, ProviderGrant
-from speko_anyio.protocol.timeouts import DEFAULT_TIMEOUTS
 from speko_anyio.protocol.url import WebSocketURL
 from speko_anyio.testing.server import FakeServer, grant
 from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy

@@ -11,13 +11,13 @@ import pytest
 
 from speko_anyio import Playback, open_session
 from speko_anyio.audio.wav import format_wav
-from speko_anyio.client.resampled import ResampledCore
+from speko_anyio.client._resampled import ResampledCore
 from speko_anyio.protocol import AudioIn, LocalProtocolError
-from speko_anyio.protocol.connection import ClientConnection, ServerConnection
+from speko_anyio.protocol._connection import ClientConnection, ServerConnection
+from speko_anyio.protocol._session import ClientProtocol, ServerProtocol
+from speko_anyio.protocol._state import State
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.protocol.session import ClientProtocol, ServerProtocol
-from speko_anyio.protocol.state import State
-from speko_anyio.providers.connection import ProviderConnection
+from speko_anyio.providers._connection import ProviderConnection
 from speko_anyio.providers.google import GoogleDialect, google_endpoint
 from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
 from speko_anyio.providers.xai import XAIDialect, xai_endpoint

@@ -17,8 +17,8 @@ from speko_anyio import (
     Unknown,
     Usage,
 )
-from speko_anyio.client.delivery import FRAME_OVERHEAD, DeliveryBuffer
-from speko_anyio.net.tasks import Wakeup
+from speko_anyio._net.tasks import Wakeup
+from speko_anyio.client._delivery import FRAME_OVERHEAD, DeliveryBuffer
 
 pytestmark = pytest.mark.anyio
 

@@ -36,7 +36,7 @@ from speko_anyio import (
     XAIOptions,
     tool,
 )
-from speko_anyio import accounts as direct
+from speko_anyio import _accounts as direct
 from speko_anyio.protocol.mint import SampleRate
 from speko_anyio.testing.providers import (
     CallTools,

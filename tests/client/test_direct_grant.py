@@ -21,10 +21,10 @@ from speko_anyio import (
     open_session,
     tool,
 )
-from speko_anyio.client import telemetry
-from speko_anyio.client.telemetry import Telemetry
+from speko_anyio.client import _telemetry as telemetry
+from speko_anyio.client._telemetry import Telemetry
 from speko_anyio.protocol.mint import ProviderGrant
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, Say, XAIDouble, tone
 
 CREDENTIAL = "ek-short-lived-secret"

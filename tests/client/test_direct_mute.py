@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from speko_anyio import XAI, Close, ErrorFrame, Frame, Google, HandshakeError, OpenAI
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._streams import stream_pair
 from speko_anyio.testing.providers import GoogleDouble, OpenAIDouble, ProviderDouble, XAIDouble
-from speko_anyio.testing.streams import stream_pair
 
 KEY = "sk-test-0123456789"
 KINDS: dict[str, tuple[type[Any], type[ProviderDouble[Any]], str]] = {

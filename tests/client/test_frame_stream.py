@@ -20,7 +20,7 @@ from speko_anyio import (
     Transcript,
     Usage,
 )
-from speko_anyio.client.delivery import FRAME_OVERHEAD
+from speko_anyio.client._delivery import FRAME_OVERHEAD
 from speko_anyio.testing.server import FakeServer, connected
 from tests.support.drivers import EVERY_DRIVER, driven, settled
 

@@ -31,7 +31,7 @@ from speko_anyio import (
     tool,
 )
 from speko_anyio.errors import APIResponseError
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
 
 pytestmark = pytest.mark.anyio
 

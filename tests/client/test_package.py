@@ -51,25 +51,25 @@ def test_a_session_that_was_minted_elsewhere_loads_no_http_client() -> None:
 
 def test_the_client_loads_no_extra_and_nothing_that_it_may_not_need() -> None:
     """Beside httpx and anyio, importing it costs what the core needs: msgspec and wsproto."""
-    ours = loaded_by(f"{THEIRS}; from speko_anyio import *; import speko_anyio.client.open_core") - loaded_by(
-        THEIRS
-    )
+    ours = loaded_by(
+        f"{THEIRS}; from speko_anyio import *; import speko_anyio.client._open_core"
+    ) - loaded_by(THEIRS)
     packages = {name.partition(".")[0] for name in ours} - sys.stdlib_module_names
     core = {"speko_anyio", "msgspec", "wsproto", "h11", "typing_extensions"}
     assert packages <= {*core, "anyio", "sniffio"}
     assert (
-        not {"speko_anyio.otel", "speko_anyio.observe.observed_core", "speko_anyio.observe.log_observer"}
+        not {"speko_anyio.otel", "speko_anyio._observe.observed_core", "speko_anyio._observe.log_observer"}
         & ours
     )
-    assert "speko_anyio.client.session" in ours
-    assert "speko_anyio.net.asyncio_driver" not in ours
+    assert "speko_anyio.client._session" in ours
+    assert "speko_anyio._net.asyncio_driver" not in ours
 
 
 def test_one_module_of_the_client_is_of_one_event_loop() -> None:
     """Everything else speaks anyio; and none reaches into an event loop's own secrets to unwrap a group."""
     found: dict[str, set[str]] = {}
     package = Path(speko_anyio.__file__).parent
-    for path in [*package.joinpath("client").glob("*.py"), *package.joinpath("net").glob("*.py")]:
+    for path in [*package.joinpath("client").glob("*.py"), *package.joinpath("_net").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:

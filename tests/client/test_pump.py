@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speko_anyio import Audio, Close, ConnectionClosed, Frame, Interruption, Ready, RemoteProtocolError
-from speko_anyio.client.pump import Pump
+from speko_anyio.client._pump import Pump
 from speko_anyio.protocol import ClientConnection, LocalProtocolError, ToolCall
 from speko_anyio.testing.server import FakeServer
 

@@ -10,7 +10,7 @@ import pytest
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, TextMessage
 
-from speko_anyio.client.resampled import ResampledCore
+from speko_anyio.client._resampled import ResampledCore
 from speko_anyio.protocol import (
     NEED_DATA,
     Audio,
@@ -22,9 +22,9 @@ from speko_anyio.protocol import (
     Ready,
     ResponseEnd,
 )
+from speko_anyio.protocol._state import State
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.protocol.state import State
-from speko_anyio.providers.connection import ProviderConnection
+from speko_anyio.providers._connection import ProviderConnection
 from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
 
 SPEECH = b"\x10\x27\xf0\xd8" * 800

@@ -29,7 +29,7 @@ from speko_anyio import (
     Unknown,
     Usage,
 )
-from speko_anyio.client.delivery import FRAME_OVERHEAD
+from speko_anyio.client._delivery import FRAME_OVERHEAD
 from speko_anyio.protocol import AudioIn, Clear, Commit, EndTurn, Interrupt, Limits, ToolResult
 from speko_anyio.testing.server import TOKEN, FakeServer, connected
 from tests.support.drivers import EVERY_DRIVER, driven, settled

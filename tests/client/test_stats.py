@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from speko_anyio import Audio, Interruption, Ready
-from speko_anyio.client.stats import MAX_TIMES, TurnTimes
+from speko_anyio.client._stats import MAX_TIMES, TurnTimes
 from speko_anyio.testing.server import connected
 from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, settled
 

@@ -24,9 +24,9 @@ from speko_anyio import (
     Transcript,
     tool,
 )
-from speko_anyio.client import tool_calls
+from speko_anyio._net.contexts import never_swallows
+from speko_anyio.client import _tool_calls as tool_calls
 from speko_anyio.client.tools import AnyTool
-from speko_anyio.net.contexts import never_swallows
 from speko_anyio.protocol import ToolResult
 from speko_anyio.testing.server import FakeServer, connected
 from tests.support.drivers import EVERY_DRIVER, driven, settled

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions
-from speko_anyio.providers.realtime import events as realtime_events
+from speko_anyio.providers.realtime import _events as realtime_events
 from speko_anyio.providers.xai import XAIOptions
 from speko_anyio.testing.providers import CallTools, GoogleSession, Pace, RealtimeDoubleSession, Say
 from tests.providers import google_talk, realtime_talk

@@ -12,8 +12,8 @@ from google.genai import types
 from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
 from pydantic import BaseModel
 
-from speko_anyio.providers.google import events as google_events
-from speko_anyio.providers.realtime import events as realtime_events
+from speko_anyio.providers.google import _events as google_events
+from speko_anyio.providers.realtime import _events as realtime_events
 
 
 def members(union: Any) -> Iterator[Any]:

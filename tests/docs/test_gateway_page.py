@@ -12,10 +12,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from speko_anyio.cli import main
-from speko_anyio.gateway.metrics import Metrics
-from speko_anyio.gateway.settings import Settings, is_service_link, load_settings
+from speko_anyio.gateway._metrics import Metrics
+from speko_anyio.gateway._settings import Settings, is_service_link, load_settings
+from speko_anyio.gateway._stream import STOP_REASON
 from speko_anyio.gateway.store import SessionOutcome
-from speko_anyio.gateway.stream import STOP_REASON
 from speko_anyio.protocol import close_codes
 from tests.support.serve import served
 

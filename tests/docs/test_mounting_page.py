@@ -20,7 +20,7 @@ from websockets.typing import Origin, Subprotocol
 
 from speko_anyio import APIStatusError, Audio, Ready, Speko
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
-from speko_anyio.gateway.health import NOT_RUNNING
+from speko_anyio.gateway._health import NOT_RUNNING
 from speko_anyio.protocol import AudioIn, Commit
 
 from .programs import programs

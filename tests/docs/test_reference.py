@@ -76,6 +76,16 @@ def test_no_public_package_is_without_a_page() -> None:
     assert packages - inner == set(PAGES)
 
 
+def test_a_module_without_an_underscore_is_on_a_page() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    unnamed = []
+    for path in (ROOT / "src").rglob("*.py"):
+        names = path.relative_to(ROOT / "src").with_suffix("").parts
+        if not any(name.startswith("_") for name in names) and ".".join(names) not in text:
+            unnamed.append(".".join(names))
+    assert unnamed == []
+
+
 def test_everything_is_described_once_and_can_be_imported() -> None:
     described = [path for page in (DOCS / "reference").glob("*.md") for path in shown(page.read_text())]
     assert len(described) == len(set(described))

@@ -9,7 +9,7 @@ import pytest
 
 from speko_anyio import Ready, Speko
 from speko_anyio.gateway import Gateway, running_gateway
-from speko_anyio.gateway.session_handlers import echo
+from speko_anyio.gateway._session_handlers import echo
 from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy
 
 pytestmark = pytest.mark.anyio

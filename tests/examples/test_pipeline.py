@@ -31,7 +31,7 @@ from speko_anyio import (
     Transcript,
     Usage,
 )
-from speko_anyio.audio.pcm import duration, silence
+from speko_anyio.audio._pcm import duration, silence
 from speko_anyio.cli import main
 from speko_anyio.gateway import Gateway, running_gateway
 from speko_anyio.protocol.mint import SessionConfig

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from speko_anyio.gateway import MemoryStore, SessionStore, SQLStore
-from speko_anyio.gateway.store.database import Database
+from speko_anyio.gateway.store._database import Database
+from speko_anyio.gateway.store._tables import METADATA
 from speko_anyio.gateway.store.migrate import migrate
-from speko_anyio.gateway.store.tables import METADATA
 
 from ..support.pgbouncer import find_program, running_pgbouncer
 from ..support.postgres import Postgres, find_binaries, running_postgres

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from speko_anyio.gateway.api_keys import APIKeys
-from speko_anyio.gateway.mint_endpoint import RateLimiter
+from speko_anyio.gateway._api_keys import APIKeys
+from speko_anyio.gateway._mint_endpoint import RateLimiter
 
 
 def test_a_key_is_known_by_an_id_that_is_not_the_key() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio.gateway.asgi import ASGITransport, refuse
-from speko_anyio.gateway.http_errors import RequestError
+from speko_anyio.gateway._asgi import ASGITransport, refuse
+from speko_anyio.gateway._http_errors import RequestError
 from speko_anyio.protocol import CloseMessage
 
 pytestmark = pytest.mark.anyio

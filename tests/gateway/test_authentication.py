@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from speko_anyio.gateway import Gateway, KeyLimits, MemoryStore, StoredKey, echo
-from speko_anyio.gateway.api_keys import new_key
+from speko_anyio.gateway._api_keys import new_key
 from speko_anyio.gateway.store import Scope
 
 from .support import KEY

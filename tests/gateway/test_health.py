@@ -10,7 +10,7 @@ import pytest
 from anyio.abc import TaskStatus
 
 from speko_anyio.gateway import Gateway, MemoryStore, ServerSession, running_gateway
-from speko_anyio.gateway.health import SHUTTING_DOWN
+from speko_anyio.gateway._health import SHUTTING_DOWN
 from speko_anyio.protocol import Audio, Ready
 
 from .support import make_gateway, mint, raw_client

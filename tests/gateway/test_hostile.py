@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from speko_anyio.gateway import KeyLimits, MemoryStore, SQLStore, StoredKey, running_gateway
-from speko_anyio.gateway.api_keys import new_key
-from speko_anyio.gateway.authentication import REST
+from speko_anyio.gateway._api_keys import new_key
+from speko_anyio.gateway._authentication import REST
 from speko_anyio.protocol import Close, ErrorFrame, HandshakeError, Ready
 
 from .support import KEY, RawClient, make_gateway, mint, raw_client

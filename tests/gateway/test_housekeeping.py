@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from speko_anyio.gateway import MemoryStore, StoreError
-from speko_anyio.gateway.housekeeping import Housekeeper, background
+from speko_anyio.gateway._housekeeping import Housekeeper, background
 from speko_anyio.testing import VIRTUAL_BACKENDS, virtual_backend
 
 from .store.support import claim, record

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from speko_anyio.gateway import Gateway, Handler, ServerSession
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
 
 from .support import make_gateway, mint_in_memory, stream_scope
 

@@ -11,9 +11,9 @@ import anyio.lowlevel
 import pytest
 
 from speko_anyio.gateway import KeyLimits, MemoryStore, StoredKey, StoreError
-from speko_anyio.gateway.api_keys import new_key
-from speko_anyio.gateway.authentication import BATCH, MAX_WAITING, REST, KeyLookup
-from speko_anyio.gateway.http_errors import RequestError
+from speko_anyio.gateway._api_keys import new_key
+from speko_anyio.gateway._authentication import BATCH, MAX_WAITING, REST, KeyLookup
+from speko_anyio.gateway._http_errors import RequestError
 from speko_anyio.testing import VIRTUAL_BACKENDS, virtual_backend
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from speko_anyio.gateway import ServerSession, running_gateway
-from speko_anyio.gateway.log_format import JSONFormatter, TextFormatter, current_session
+from speko_anyio.gateway._log_format import JSONFormatter, TextFormatter, current_session
 
 from .support import make_gateway, mint, raw_client
 

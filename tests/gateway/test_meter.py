@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from speko_anyio.gateway import SessionOutcome
-from speko_anyio.gateway.meter import MAX_TOKENS, MAX_TOOL_NAMES, MAX_TRANSCRIPT, OTHER_TOOLS, Meter
+from speko_anyio.gateway._meter import MAX_TOKENS, MAX_TOOL_NAMES, MAX_TRANSCRIPT, OTHER_TOOLS, Meter
 from speko_anyio.gateway.store import TranscriptLine
 from speko_anyio.protocol import Close
 

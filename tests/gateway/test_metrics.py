@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from speko_anyio._version import __version__
 from speko_anyio.gateway import ServerSession, running_gateway
-from speko_anyio.gateway.metrics import MAX_ERROR_CODES, Metrics
+from speko_anyio.gateway._metrics import MAX_ERROR_CODES, Metrics
 from speko_anyio.gateway.store import SessionOutcome
 from speko_anyio.protocol import AudioIn, Close, Commit, ErrorFrame, Ready, Usage
 
@@ -105,7 +105,7 @@ async def test_there_are_no_metrics_unless_they_are_asked_for() -> None:
 
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "speko_anyio.gateway.metrics", raising=False)
+    monkeypatch.delitem(sys.modules, "speko_anyio.gateway._metrics", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ValueError, match="with the extra `gateway`"):
         make_gateway(metrics=True)

@@ -13,9 +13,9 @@ import jwt
 import pytest
 
 from speko_anyio.gateway import Gateway, KeyLimits, MemoryStore, SessionRecord, StoreError
-from speko_anyio.gateway import mint_endpoint as mint_module
+from speko_anyio.gateway import _mint_endpoint as mint_module
 from speko_anyio.gateway.store import Idempotency
-from speko_anyio.gateway.store.records import NO_LIMITS
+from speko_anyio.gateway.store._records import NO_LIMITS
 
 from .support import KEY, make_gateway
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from speko_anyio.gateway import Gateway, SQLStore, echo
-from speko_anyio.gateway.health import NOT_RUNNING, SHUTTING_DOWN
+from speko_anyio.gateway._health import NOT_RUNNING, SHUTTING_DOWN
 
 from .support import KEY
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from speko_anyio.gateway import running_gateway
-from speko_anyio.gateway.origins import Origins
+from speko_anyio.gateway._origins import Origins
 from speko_anyio.protocol import ErrorFrame, Ready
 
 from .support import KEY, make_gateway, mint, raw_client

@@ -8,7 +8,8 @@ import pytest
 
 from speko_anyio import _lazy, gateway
 from speko_anyio._extras import install_extra
-from speko_anyio.gateway import default_handlers, echo, session_handlers
+from speko_anyio.gateway import _session_handlers as session_handlers
+from speko_anyio.gateway import default_handlers, echo
 from tests.support.processes import run_python
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from speko_anyio._version import __version__
-from speko_anyio.gateway import playground
+from speko_anyio.gateway import _playground as playground
 from tests.support.processes import run
 
 from .support import make_gateway

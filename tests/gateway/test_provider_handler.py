@@ -14,17 +14,12 @@ import pytest
 from anyio.abc import TaskGroup
 
 from speko_anyio import XAI, Google, GoogleOptions, OpenAI, ToolSpec, XAIOptions
+from speko_anyio._net.driver import Driver
+from speko_anyio._net.stream_driver import READ_SIZE
 from speko_anyio.errors import APIConnectionError, InternalError
-from speko_anyio.gateway import (
-    ProviderHandler,
-    ServerSession,
-    default_handlers,
-    provider_driver,
-    serve_session,
-)
-from speko_anyio.gateway.meter import Meter
-from speko_anyio.net.driver import Driver
-from speko_anyio.net.stream_driver import READ_SIZE
+from speko_anyio.gateway import ProviderHandler, ServerSession, default_handlers, serve_session
+from speko_anyio.gateway import _provider_driver as provider_driver
+from speko_anyio.gateway._meter import Meter
 from speko_anyio.protocol import (
     Audio,
     ClientProtocol,
@@ -42,7 +37,8 @@ from speko_anyio.protocol import (
 )
 from speko_anyio.protocol.mint import SampleRate, SessionConfig
 from speko_anyio.providers.bridge import Bridge
-from speko_anyio.providers.bridge.bridge import DEFAULT_BRIDGE_LIMITS
+from speko_anyio.providers.bridge._bridge import DEFAULT_BRIDGE_LIMITS
+from speko_anyio.testing._streams import stream_pair
 from speko_anyio.testing.providers import (
     CallTools,
     Die,
@@ -62,7 +58,6 @@ from speko_anyio.testing.providers import (
     XAIDouble,
     tone,
 )
-from speko_anyio.testing.streams import stream_pair
 from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, driver_over
 
 from .support import MemoryTransport

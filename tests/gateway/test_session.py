@@ -11,8 +11,8 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from speko_anyio.gateway.meter import Meter
-from speko_anyio.gateway.session import RECEIVE_BUFFER, SEND_BUFFER, ServerSession, serve_session
+from speko_anyio.gateway._meter import Meter
+from speko_anyio.gateway._session import RECEIVE_BUFFER, SEND_BUFFER, ServerSession, serve_session
 from speko_anyio.protocol import (
     Audio,
     AudioIn,

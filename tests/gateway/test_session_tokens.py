@@ -5,8 +5,8 @@ import base64
 import jwt
 import pytest
 
-from speko_anyio.gateway.session_tokens import Claims, TokenError, TokenSigner
-from speko_anyio.protocol.tokens import check_token
+from speko_anyio.gateway._session_tokens import Claims, TokenError, TokenSigner
+from speko_anyio.protocol._tokens import check_token
 
 CLAIMS = Claims("sess_1", "token-1", 1000)
 

@@ -18,9 +18,9 @@ from speko_anyio.gateway import (
     StoreError,
     echo,
 )
-from speko_anyio.gateway.api_keys import APIKeys, new_key
+from speko_anyio.gateway._api_keys import APIKeys, new_key
 from speko_anyio.gateway.store import TranscriptLine
-from speko_anyio.gateway.store.records import NO_LIMITS
+from speko_anyio.gateway.store._records import NO_LIMITS
 from speko_anyio.protocol import Close
 from speko_anyio.protocol.mint import SessionConfig
 

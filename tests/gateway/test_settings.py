@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from speko_anyio.gateway.settings import PREFIX, Settings, SettingsError, load_settings
+from speko_anyio.gateway._settings import PREFIX, Settings, SettingsError, load_settings
 
 SECRET = "0123456789abcdef0123456789abcdef"
 

@@ -22,12 +22,12 @@ from speko_anyio.gateway import (
     StoreError,
     echo,
     running_gateway,
-    stream,
-    uvicorn_server,
 )
-from speko_anyio.gateway.mint_endpoint import MAX_BODY
-from speko_anyio.gateway.session import RECEIVE_BUFFER
-from speko_anyio.gateway.session_tokens import Claims, TokenSigner
+from speko_anyio.gateway import _stream as stream
+from speko_anyio.gateway import _uvicorn_server as uvicorn_server
+from speko_anyio.gateway._mint_endpoint import MAX_BODY
+from speko_anyio.gateway._session import RECEIVE_BUFFER
+from speko_anyio.gateway._session_tokens import Claims, TokenSigner
 from speko_anyio.gateway.store import Refused
 from speko_anyio.protocol import (
     Audio,

@@ -17,16 +17,8 @@ import uvicorn
 from anyio.abc import TaskStatus
 
 from speko_anyio import OpenAI
-from speko_anyio.gateway import (
-    Gateway,
-    Handler,
-    ProviderHandler,
-    ServerSession,
-    echo,
-    running_gateway,
-    serve,
-    uvicorn_server,
-)
+from speko_anyio.gateway import Gateway, Handler, ProviderHandler, ServerSession, echo, running_gateway, serve
+from speko_anyio.gateway import _uvicorn_server as uvicorn_server
 from speko_anyio.protocol import Close, HandshakeError, Ready
 
 from .support import KEY, Recorder, make_gateway, mint, raw_client

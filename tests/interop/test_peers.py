@@ -22,7 +22,7 @@ from speko_anyio.protocol import (
     Unknown,
     UpgradeRequest,
 )
-from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
+from speko_anyio.protocol._pcm import MAX_AUDIO_MESSAGE
 from tests.support.patience import PATIENCE
 
 from .conftest import Meet

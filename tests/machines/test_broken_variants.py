@@ -25,10 +25,10 @@ from speko_anyio.protocol import (
     ServerConnection,
     SpekoError,
     State,
-    framing,
 )
-from speko_anyio.protocol.calls import Calls
-from speko_anyio.protocol.framing import AudioShape
+from speko_anyio.protocol import _framing as framing
+from speko_anyio.protocol._calls import Calls
+from speko_anyio.protocol._framing import AudioShape
 
 from . import driver
 from . import strategies as strat

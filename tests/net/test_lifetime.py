@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.net.lifetime import Lifetime
+from speko_anyio._net.lifetime import Lifetime
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,8 @@ from anyio.streams.tls import TLSStream
 
 from speko_anyio import APIConnectionError, ConfigurationError, ProxyError, open_session
 from speko_anyio._extras import install_extra
-from speko_anyio.net import proxies
-from speko_anyio.net.proxies import Proxy, connect_through, find_http_proxy, find_proxy
+from speko_anyio._net import proxies
+from speko_anyio._net.proxies import Proxy, connect_through, find_http_proxy, find_proxy
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.testing.server import grant
 from tests.support.proxy import FakeProxy, HTTPProxy, SOCKSProxy, running_proxy

@@ -11,8 +11,8 @@ from anyio.lowlevel import checkpoint
 
 from speko_anyio import Close, ConnectionClosed, Ready, RealtimeSession
 from speko_anyio.protocol import Commit
+from speko_anyio.testing._streams import MemoryStream
 from speko_anyio.testing.server import FakeServer, connected
-from speko_anyio.testing.streams import MemoryStream
 from tests.support.drivers import settled
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from speko_anyio.net.tasks import HeldError, TaskGroup, is_exit
+from speko_anyio._net.tasks import HeldError, TaskGroup, is_exit
 
 pytestmark = pytest.mark.anyio
 

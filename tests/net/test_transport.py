@@ -27,16 +27,16 @@ from speko_anyio import (
     SpekoError,
     open_session,
 )
-from speko_anyio.net import asyncio_driver
-from speko_anyio.net.asyncio_driver import AsyncioDriver
-from speko_anyio.net.contexts import never_swallows
-from speko_anyio.net.dialing import dial
-from speko_anyio.net.driver import Driver
-from speko_anyio.net.stream_driver import StreamDriver
+from speko_anyio._net import asyncio_driver
+from speko_anyio._net.asyncio_driver import AsyncioDriver
+from speko_anyio._net.contexts import never_swallows
+from speko_anyio._net.dialing import dial
+from speko_anyio._net.driver import Driver
+from speko_anyio._net.stream_driver import StreamDriver
 from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection, UpgradeRequest
 from speko_anyio.protocol.url import parse_url
+from speko_anyio.testing._streams import stream_pair
 from speko_anyio.testing.server import grant
-from speko_anyio.testing.streams import stream_pair
 from tests.support.drivers import settled
 
 pytestmark = pytest.mark.anyio

@@ -15,10 +15,10 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSListener
 
 from speko_anyio import APIConnectionError, AuthenticationError, HandshakeError, Speko, open_session
-from speko_anyio.client.telemetry import Telemetry
-from speko_anyio.net import trust
-from speko_anyio.net.contexts import never_swallows
-from speko_anyio.net.trust import default_ssl_context
+from speko_anyio._net import trust
+from speko_anyio._net.contexts import never_swallows
+from speko_anyio._net.trust import default_ssl_context
+from speko_anyio.client._telemetry import Telemetry
 from speko_anyio.protocol.mint import Credential, ProviderGrant, TelemetryTarget
 from speko_anyio.testing.server import grant
 from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy

@@ -23,7 +23,7 @@ from speko_anyio import (
     Unknown,
     Usage,
 )
-from speko_anyio.observe.redaction import REDACTED, describe, quote, redact
+from speko_anyio._observe.redaction import REDACTED, describe, quote, redact
 from speko_anyio.protocol import AudioIn, Command, Commit, ToolResult
 
 CASES: list[tuple[Frame | Command, str]] = [

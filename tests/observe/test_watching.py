@@ -20,8 +20,8 @@ from speko_anyio import (
     ToolCall,
     open_session,
 )
-from speko_anyio.observe.observed_core import ObservedCore
-from speko_anyio.observe.observer import with_provider
+from speko_anyio._observe.observed_core import ObservedCore
+from speko_anyio._observe.observer import with_provider
 from speko_anyio.protocol import (
     AudioIn,
     Clear,
@@ -34,9 +34,9 @@ from speko_anyio.protocol import (
     State,
     ToolResult,
 )
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._streams import MemoryStream, Pipe
 from speko_anyio.testing.server import FakeServer, connected, grant
-from speko_anyio.testing.streams import MemoryStream, Pipe
 
 pytestmark = pytest.mark.anyio
 

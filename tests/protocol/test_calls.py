@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from speko_anyio.protocol.calls import Calls
+from speko_anyio.protocol._calls import Calls
 
 
 def test_an_issued_call_is_open_until_it_is_answered() -> None:

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from speko_anyio.protocol import ClientConnection, SpekoError
-from speko_anyio.protocol.client_core import ClientCore, CoreWrapper
+from speko_anyio.protocol._client_core import ClientCore, CoreWrapper
 
 MEMBERS = {name: member for name, member in vars(ClientCore).items() if not name.startswith("_")}
 ARGUMENTS: dict[str, tuple[Any, ...]] = {

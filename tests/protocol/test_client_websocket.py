@@ -16,7 +16,7 @@ from speko_anyio.protocol import (
     RemoteProtocolError,
     State,
 )
-from speko_anyio.protocol.client_websocket import ClientWebSocket
+from speko_anyio.protocol._client_websocket import ClientWebSocket
 
 URL = "ws://provider.example/v1?model=m"
 

@@ -28,7 +28,7 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
-from speko_anyio.protocol.codec import (
+from speko_anyio.protocol._codec import (
     ClientMessage,
     End,
     MalformedMessage,

@@ -48,9 +48,9 @@ from speko_anyio.protocol import (
     UpgradeRequest,
     Usage,
 )
-from speko_anyio.protocol.engine import MAX_HEAD
-from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
-from speko_anyio.protocol.tokens import MAX_TOKEN
+from speko_anyio.protocol._engine import MAX_HEAD
+from speko_anyio.protocol._pcm import MAX_AUDIO_MESSAGE
+from speko_anyio.protocol._tokens import MAX_TOKEN
 
 from .helpers import (
     BINARY,

@@ -30,7 +30,7 @@ from speko_anyio.protocol import (
     UpgradeRequest,
     Usage,
 )
-from speko_anyio.protocol.session import MAX_HELD_ENDS
+from speko_anyio.protocol._session import MAX_HELD_ENDS
 
 TAKE_UP = '{"t":"extensions","use":["usage"]}'
 USAGE = '{"t":"usage"}'

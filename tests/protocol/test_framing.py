@@ -2,16 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from speko_anyio.protocol.framing import (
-    BINARY,
-    CLOSE,
-    MASKED,
-    PING,
-    PONG,
-    TEXT,
-    close_payload,
-    header,
-)
+from speko_anyio.protocol._framing import BINARY, CLOSE, MASKED, PING, PONG, TEXT, close_payload, header
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from speko_anyio.protocol import LocalProtocolError
-from speko_anyio.protocol.headers import encode_headers
+from speko_anyio.protocol._headers import encode_headers
 
 # RFC 9110 section 5.6.2, written out.
 TCHAR = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.protocol import masking
-from speko_anyio.protocol.masking import MaskingKeys, mask, mask_in_python
+from speko_anyio.protocol import _masking as masking
+from speko_anyio.protocol._masking import MaskingKeys, mask, mask_in_python
 from tests.support.maskers import use_masker
 from tests.support.processes import run
 
@@ -177,7 +177,7 @@ def test_where_there_is_no_fork_nothing_is_registered(monkeypatch: pytest.Monkey
 
 FORK = """
 import os
-from speko_anyio.protocol.masking import MaskingKeys
+from speko_anyio.protocol._masking import MaskingKeys
 
 keys = MaskingKeys()
 keys.take()

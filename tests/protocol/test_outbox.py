@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from speko_anyio.protocol import CloseMessage, LocalProtocolError, Outbox
-from speko_anyio.protocol.outbox import WireBytes
+from speko_anyio.protocol._outbox import WireBytes
 
 
 def filled(limit: int = 100) -> Outbox:

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from speko_anyio.protocol import Audio
-from speko_anyio.protocol.pcm import Buffer, pcm_bytes, whole_samples
+from speko_anyio.protocol._pcm import Buffer, pcm_bytes, whole_samples
 
 SAMPLES = [1, -2, 300, -400]
 PCM = b"".join(sample.to_bytes(2, "little", signed=True) for sample in SAMPLES)

@@ -40,8 +40,8 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
-from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
-from speko_anyio.protocol.session import MAX_SAMPLE_RATE, ServerFrame
+from speko_anyio.protocol._pcm import MAX_AUDIO_MESSAGE
+from speko_anyio.protocol._session import MAX_SAMPLE_RATE, ServerFrame
 
 from .helpers import says
 

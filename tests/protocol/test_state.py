@@ -9,8 +9,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from docs import diagrams
-from speko_anyio.protocol import ClientProtocol, LocalProtocolError, ServerProtocol, SpekoError, State, state
-from speko_anyio.protocol.state import TRANSITIONS, Signal, transition
+from speko_anyio.protocol import ClientProtocol, LocalProtocolError, ServerProtocol, SpekoError, State
+from speko_anyio.protocol import _state as state
+from speko_anyio.protocol._state import TRANSITIONS, Signal, transition
 
 from .helpers import client, open_pair
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from math import inf
 
-from speko_anyio.protocol.timers import AT_ONCE, Timers
+from speko_anyio.protocol._timers import AT_ONCE, Timers
 
 
 def expired(timers: Timers, now: float) -> list[tuple[str, float]]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from speko_anyio.protocol import LocalProtocolError
-from speko_anyio.protocol.tokens import MAX_TOKEN, check_token, find_key_fault, hide, strip_invisible
+from speko_anyio.protocol._tokens import MAX_TOKEN, check_token, find_key_fault, hide, strip_invisible
 
 from .helpers import says
 

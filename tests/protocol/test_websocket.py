@@ -29,8 +29,8 @@ from speko_anyio.protocol import (
     Unknown,
     WebSocketCore,
 )
-from speko_anyio.protocol.engine import HandshakeEvent
-from speko_anyio.protocol.pcm import MAX_AUDIO_MESSAGE
+from speko_anyio.protocol._engine import HandshakeEvent
+from speko_anyio.protocol._pcm import MAX_AUDIO_MESSAGE
 from tests.support.maskers import MASKERS, use_masker
 
 from .helpers import (

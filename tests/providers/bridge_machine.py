@@ -37,11 +37,11 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
-from speko_anyio.protocol.outbox import Message
-from speko_anyio.protocol.session import ServerFrame
+from speko_anyio.protocol._outbox import Message
+from speko_anyio.protocol._session import ServerFrame
 from speko_anyio.providers import codes
+from speko_anyio.providers._provider import ProviderDialect
 from speko_anyio.providers.bridge import Bridge, BridgeLimits
-from speko_anyio.providers.provider import ProviderDialect
 
 from .bridge_talk import BridgeTalk, Json
 

@@ -14,12 +14,12 @@ from speko_anyio.protocol import (
     State,
 )
 from speko_anyio.protocol.mint import SessionConfig
+from speko_anyio.providers._provider import PROVIDER_LIMITS, ProviderDialect
+from speko_anyio.providers._resampling import ResamplingFactory
 from speko_anyio.providers.bridge import Bridge, ClientFrame
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
 from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions
-from speko_anyio.providers.provider import PROVIDER_LIMITS, ProviderDialect
 from speko_anyio.providers.realtime import RealtimeDialect
-from speko_anyio.providers.resampling import ResamplingFactory
 from speko_anyio.providers.xai import XAIDialect, XAIOptions
 
 from . import google_talk, realtime_talk

@@ -13,7 +13,7 @@ from google.genai import types
 from speko_anyio.protocol import NEED_DATA, CloseMessage, ConnectionClosed, Frame, RemoteProtocolError
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
-from speko_anyio.providers.google.words import UserWords
+from speko_anyio.providers.google._words import UserWords
 
 Json: TypeAlias = dict[str, Any]
 

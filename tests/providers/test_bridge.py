@@ -34,11 +34,11 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
-from speko_anyio.protocol.session import ServerFrame
-from speko_anyio.protocol.state import Signal
+from speko_anyio.protocol._session import ServerFrame
+from speko_anyio.protocol._state import Signal
+from speko_anyio.providers._closes import Moment
 from speko_anyio.providers.bridge import BridgeLimits
-from speko_anyio.providers.bridge.errors import judge_opening
-from speko_anyio.providers.closes import Moment
+from speko_anyio.providers.bridge._errors import judge_opening
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions
 

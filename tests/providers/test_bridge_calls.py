@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speko_anyio.providers.bridge.calls import CallNames
+from speko_anyio.providers.bridge._calls import CallNames
 
 
 def test_the_client_gets_the_provider_s_own_ids() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from speko_anyio.providers.google import GoogleOptions
-from speko_anyio.providers.google.assistant import MUTE_TIMEOUT, STALLED_TIMEOUT
+from speko_anyio.providers.google._assistant import MUTE_TIMEOUT, STALLED_TIMEOUT
 from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.xai import XAIOptions
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from speko_anyio.protocol import Close, ErrorFrame, ResponseEnd, SessionExpired, SpekoError, State
 from speko_anyio.protocol.close_codes import MAX_REASON
 from speko_anyio.providers import codes
-from speko_anyio.providers.closes import Moment, Service, Verdict, judge, judge_failure
+from speko_anyio.providers._closes import Moment, Service, Verdict, judge, judge_failure
 
 from . import bridge_talk, google_talk, realtime_talk
 from .google_talk import Talk as GoogleTalk

@@ -23,7 +23,7 @@ from wsproto.events import Event as WebSocketEvent
 
 from speko_anyio.protocol import NEED_DATA, Audio, Close, Frame, HandshakeError, Ready, SpekoError, State
 from speko_anyio.protocol.mint import SessionConfig
-from speko_anyio.providers.connection import ProviderConnection, split_options
+from speko_anyio.providers._connection import ProviderConnection, split_options
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions, google_endpoint
 from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
 from speko_anyio.providers.xai import XAIDialect, xai_endpoint

@@ -8,7 +8,7 @@ import pytest
 
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.protocol.url import parse_url
-from speko_anyio.providers.endpoint import Endpoint, websocket_url
+from speko_anyio.providers._endpoint import Endpoint, websocket_url
 from speko_anyio.providers.google import google_endpoint
 from speko_anyio.providers.openai import openai_endpoint
 from speko_anyio.providers.xai import xai_endpoint

@@ -21,13 +21,13 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.providers.google import GoogleDialect
-from speko_anyio.providers.google.assistant import (
+from speko_anyio.providers.google._assistant import (
     CUT_TIMEOUT,
     GOING_ON_TIMEOUT,
     MUTE_TIMEOUT,
     STALLED_TIMEOUT,
 )
-from speko_anyio.providers.google.words import LATE_WORDS_TIMEOUT, SETTLED_TIMEOUT
+from speko_anyio.providers.google._words import LATE_WORDS_TIMEOUT, SETTLED_TIMEOUT
 
 from . import bridge_talk
 from .google_talk import (

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from speko_anyio.protocol import Audio, ErrorFrame, Frame, Interruption, ResponseEnd, Transcript
+from speko_anyio.providers._heard import HeardEstimate
 from speko_anyio.providers.google import GoogleStats
-from speko_anyio.providers.google.assistant import (
+from speko_anyio.providers.google._assistant import (
     CUT_TIMEOUT,
     GOING_ON_TIMEOUT,
     MUTE_TIMEOUT,
     STALLED_TIMEOUT,
     Assistant,
 )
-from speko_anyio.providers.google.events import Blob, ResumptionUpdate, Transcription
-from speko_anyio.providers.google.response import Phase, Progress
-from speko_anyio.providers.google.resumption import Resumption
-from speko_anyio.providers.google.words import LATE_WORDS_TIMEOUT, SETTLED_TIMEOUT
-from speko_anyio.providers.heard import HeardEstimate
+from speko_anyio.providers.google._events import Blob, ResumptionUpdate, Transcription
+from speko_anyio.providers.google._response import Phase, Progress
+from speko_anyio.providers.google._resumption import Resumption
+from speko_anyio.providers.google._words import LATE_WORDS_TIMEOUT, SETTLED_TIMEOUT
 
 from .google_talk import Surroundings
 

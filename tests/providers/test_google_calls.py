@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from speko_anyio.protocol import ServerToolCall
-from speko_anyio.providers.google.calls import NamedCalls, ServerTools
-from speko_anyio.providers.google.events import ResumptionUpdate
-from speko_anyio.providers.google.resumption import Resumption
+from speko_anyio.providers.google._calls import NamedCalls, ServerTools
+from speko_anyio.providers.google._events import ResumptionUpdate
+from speko_anyio.providers.google._resumption import Resumption
 
 
 def test_the_provider_may_reuse_or_leave_out_ids() -> None:

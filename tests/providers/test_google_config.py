@@ -11,7 +11,7 @@ from google.genai import _live_converters, types
 from pydantic import BaseModel
 
 from speko_anyio.protocol import LocalProtocolError
-from speko_anyio.protocol.limits import Limits
+from speko_anyio.protocol._limits import Limits
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers.google import (
     GoogleDialect,

@@ -38,8 +38,8 @@ from speko_anyio.protocol import (
 )
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
-from speko_anyio.providers.google.assistant import MUTE_TIMEOUT
-from speko_anyio.providers.google.response import Phase
+from speko_anyio.providers.google._assistant import MUTE_TIMEOUT
+from speko_anyio.providers.google._response import Phase
 
 from .google_model import Habits, Provider
 from .google_talk import (

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speko_anyio.protocol import LocalProtocolError
-from speko_anyio.providers.google.schema import MAX_NODES, convert_parameters
+from speko_anyio.providers.google._schema import MAX_NODES, convert_parameters
 
 from .google_talk import check_schema
 

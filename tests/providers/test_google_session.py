@@ -29,8 +29,8 @@ from speko_anyio.protocol import (
 )
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
-from speko_anyio.providers.google.assistant import MUTE_TIMEOUT, STALLED_TIMEOUT
-from speko_anyio.providers.google.words import LATE_WORDS_TIMEOUT
+from speko_anyio.providers.google._assistant import MUTE_TIMEOUT, STALLED_TIMEOUT
+from speko_anyio.providers.google._words import LATE_WORDS_TIMEOUT
 
 from .google_talk import (
     COMPLETE,

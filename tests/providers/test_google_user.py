@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from speko_anyio.protocol import LocalProtocolError, Transcript
-from speko_anyio.providers.google.config import Rules
-from speko_anyio.providers.google.events import Transcription
-from speko_anyio.providers.google.user import UserTurn
-from speko_anyio.providers.google.words import LATE_WORDS_TIMEOUT, SETTLED_TIMEOUT
+from speko_anyio.providers.google._config import Rules
+from speko_anyio.providers.google._events import Transcription
+from speko_anyio.providers.google._user import UserTurn
+from speko_anyio.providers.google._words import LATE_WORDS_TIMEOUT, SETTLED_TIMEOUT
 
 from .google_talk import Surroundings
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speko_anyio.protocol import Limits
+from speko_anyio.providers._held_input import HeldInput
 from speko_anyio.providers.google import GoogleOptions
-from speko_anyio.providers.held_input import HeldInput
 
 from . import realtime_talk
 from .google_talk import Talk, call, pcm_of

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from speko_anyio.protocol.codec import MalformedMessage, mended
-from speko_anyio.providers.lenient import Count, Fitted, JsonText, Piece, fit, parse, text_of
+from speko_anyio.protocol._codec import MalformedMessage, mended
+from speko_anyio.providers._lenient import Count, Fitted, JsonText, Piece, fit, parse, text_of
 
 from .oddities import ANY_JSON
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from speko_anyio import GoogleOptions, OpenAIOptions, XAIOptions
-from speko_anyio.accounts import PROVIDERS
-from speko_anyio.cli.connecting import usual_model
+from speko_anyio._accounts import PROVIDERS
+from speko_anyio.cli._connecting import usual_model
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.models import ANNOUNCED_ENDS, announced_end, end_notes
 from speko_anyio.providers.openai import OpenAIDialect
@@ -113,7 +113,7 @@ def test_the_defaults_are_looked_at() -> None:
 
 
 def test_the_playground_proposes_the_usual_models() -> None:
-    source = (ROOT / "src/speko_anyio/gateway/playground/app.js").read_text(encoding="utf-8")
+    source = (ROOT / "src/speko_anyio/gateway/_playground/app.js").read_text(encoding="utf-8")
     match = re.search(r"const MODELS = \{(.*?)\};", source)
     assert match is not None
     assert dict(re.findall(r'(\w+): "([^"]+)"', match[1])) == {

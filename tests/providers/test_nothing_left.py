@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from speko_anyio.protocol import Audio
-from speko_anyio.providers.realtime.gate import RESPONSE_TIMEOUT
+from speko_anyio.providers.realtime._gate import RESPONSE_TIMEOUT
 
 from .realtime_talk import audio, created, done, openai, xai
 

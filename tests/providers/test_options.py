@@ -9,9 +9,9 @@ import pytest
 from speko_anyio import XAI, Google, OpenAI
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.protocol.mint import SessionConfig
+from speko_anyio.providers._options import OPTIONS_KEY, merge_client_options
 from speko_anyio.providers.google import GoogleOptions
 from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerTool
-from speko_anyio.providers.options import OPTIONS_KEY, merge_client_options
 from speko_anyio.providers.xai import XAIOptions
 
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from speko_anyio.protocol import Audio, ResponseEnd, Transcript, Usage
-from speko_anyio.providers.heard import HeardEstimate
-from speko_anyio.providers.realtime import events as wire
-from speko_anyio.providers.realtime.assistant import Assistant, end_of
+from speko_anyio.providers._heard import HeardEstimate
+from speko_anyio.providers.realtime import _events as wire
+from speko_anyio.providers.realtime._assistant import Assistant, end_of
 
 RATE = 24_000
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from speko_anyio.protocol import ServerToolCall
-from speko_anyio.providers.realtime import events as wire
-from speko_anyio.providers.realtime.calls import (
+from speko_anyio.providers.realtime import _events as wire
+from speko_anyio.providers.realtime._calls import (
     Call,
     ServerTools,
     ToolCalls,

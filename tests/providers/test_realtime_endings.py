@@ -22,7 +22,7 @@ from speko_anyio.protocol import (
     State,
     Unknown,
 )
-from speko_anyio.providers.realtime.events import IGNORED, KNOWN
+from speko_anyio.providers.realtime._events import IGNORED, KNOWN
 
 from .realtime_talk import (
     MANUAL,

@@ -22,7 +22,7 @@ from speko_anyio.protocol import (
 )
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers.openai import OpenAIOptions
-from speko_anyio.providers.realtime.events import IGNORED, KNOWN
+from speko_anyio.providers.realtime._events import IGNORED, KNOWN
 
 from .realtime_talk import (
     MANUAL,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.protocol.timers import Timers
-from speko_anyio.providers.realtime.gate import RESPONSE_TIMEOUT, Phase, Reason, ResponseGate
+from speko_anyio.protocol._timers import Timers
+from speko_anyio.providers.realtime._gate import RESPONSE_TIMEOUT, Phase, Reason, ResponseGate
 
 KEY = "request"
 

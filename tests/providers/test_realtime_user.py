@@ -8,15 +8,9 @@ from typing import Any
 import pytest
 
 from speko_anyio.protocol import ErrorFrame, LocalProtocolError, Transcript
-from speko_anyio.protocol.timers import Timers
-from speko_anyio.providers.realtime import events as wire
-from speko_anyio.providers.realtime.user import (
-    SILENCE_TIMEOUT,
-    SPEECH_TIMEOUT,
-    TurnRules,
-    User,
-    UserWords,
-)
+from speko_anyio.protocol._timers import Timers
+from speko_anyio.providers.realtime import _events as wire
+from speko_anyio.providers.realtime._user import SILENCE_TIMEOUT, SPEECH_TIMEOUT, TurnRules, User, UserWords
 from speko_anyio.providers.xai import XAIWords
 
 RATE = 24_000

@@ -18,7 +18,7 @@ import pytest
 from speko_anyio import Audio, Speko, Transcript
 from speko_anyio.audio.wav import read_wav
 from speko_anyio.cli import main
-from speko_anyio.cli.parser import make_parser
+from speko_anyio.cli._parser import make_parser
 from speko_anyio.gateway import Gateway, echo, running_gateway
 from tests.support.processes import environment, run
 from tests.support.serve import served

@@ -35,7 +35,7 @@ from speko_anyio import (
 from speko_anyio.protocol import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, State, ToolResult
 from speko_anyio.recording import Moment, Recorder, Recording, RecordingError
 from speko_anyio.testing import FakePeer, fake_session, peer_of, perform, replay, steps
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing.server import TOKEN
 
 PCM = bytes(range(256)) * 4

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 
 from docs import timeline as example
 from speko_anyio import Audio, Close, ErrorFrame, Frame, Interruption, ServerToolCall, ToolCall, Transcript
-from speko_anyio.audio.pcm import rms_dbfs
+from speko_anyio.audio._pcm import rms_dbfs
 from speko_anyio.protocol import AudioIn, Command, Commit, EndTurn, Interrupt, ToolResult
 from speko_anyio.recording import Moment, Recording, Timeline, draw_timeline, timeline_of
-from speko_anyio.recording.timeline import AnswerWait, Mark, ToolRun, Words
+from speko_anyio.recording._timeline import AnswerWait, Mark, ToolRun, Words
 from speko_anyio.testing import mumble
 from tests.recording.test_recording import recordings
 

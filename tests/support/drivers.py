@@ -17,11 +17,11 @@ import pytest
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
-from speko_anyio.client import open_core
-from speko_anyio.net.asyncio_driver import AsyncioDriver
-from speko_anyio.net.driver import Driver
-from speko_anyio.net.stream_driver import StreamDriver
-from speko_anyio.testing.streams import MemoryStream
+from speko_anyio._net.asyncio_driver import AsyncioDriver
+from speko_anyio._net.driver import Driver
+from speko_anyio._net.stream_driver import StreamDriver
+from speko_anyio.client import _open_core as open_core
+from speko_anyio.testing._streams import MemoryStream
 from tests.support.event_loops import EVENT_LOOPS, VIRTUAL_EVENT_LOOPS, Options, event_loop
 
 Way = tuple[str, str]

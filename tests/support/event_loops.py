@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from speko_anyio.testing.clock import VirtualTimeLoop, virtual_backend
+from speko_anyio.testing._clock import VirtualTimeLoop, virtual_backend
 
 Options = tuple[str, dict[str, Any]]
 """The name of anyio's backend, and what it is told."""

@@ -7,7 +7,8 @@ from typing import Final
 
 import pytest
 
-from speko_anyio.protocol import masking, websocket
+from speko_anyio.protocol import _masking as masking
+from speko_anyio.protocol import _websocket as websocket
 
 _MASKERS: Final = {masking.mask.__name__: masking.mask, "mask_in_python": masking.mask_in_python}
 

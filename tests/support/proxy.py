@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSListener
 
-from speko_anyio.net.contexts import never_swallows
+from speko_anyio._net.contexts import never_swallows
 
 
 class FakeProxy:

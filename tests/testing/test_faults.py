@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from speko_anyio import Audio, Close, Frame, RemoteProtocolError, SpekoError, Transcript
-from speko_anyio.client.session import RealtimeSession
+from speko_anyio.client._session import RealtimeSession
 from speko_anyio.testing import Step, fake_session, steps
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
 
 pytestmark = pytest.mark.anyio
 

@@ -35,12 +35,12 @@ from speko_anyio import (
     Unknown,
     Usage,
 )
-from speko_anyio.gateway.session import ServerSession
-from speko_anyio.gateway.session_handlers import echo
+from speko_anyio.gateway._session import ServerSession
+from speko_anyio.gateway._session_handlers import echo
 from speko_anyio.protocol import Clear, Commit, Interrupt, ToolResult
 from speko_anyio.testing import FakeGateway, FakePeer, fake_session, run_handler, steps
-from speko_anyio.testing.clock import VIRTUAL_BACKENDS, virtual_backend
-from speko_anyio.testing.gateway import API_KEY, BASE_URL
+from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
+from speko_anyio.testing._gateway import API_KEY, BASE_URL
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .devices import DeviceError, Microphone, Speaker
-    from .playback import Flushed, Playback
+    from ._devices import DeviceError, Microphone, Speaker
+    from ._playback import Flushed, Playback
 
 __all__ = ["DeviceError", "Flushed", "Microphone", "Playback", "Speaker"]
 
@@ -23,7 +23,7 @@ __all__ = ["DeviceError", "Flushed", "Microphone", "Playback", "Speaker"]
 lazy_exports(
     __name__,
     {
-        "devices": "DeviceError Microphone Speaker",
-        "playback": "Flushed Playback",
+        "_devices": "DeviceError Microphone Speaker",
+        "_playback": "Flushed Playback",
     },
 )

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from speko_anyio._extras import install_extra
-from speko_anyio.protocol.pcm import whole_samples
+from speko_anyio.protocol._pcm import whole_samples
 
-from . import pcm as pcm16
+from . import _pcm as pcm16
 
 if TYPE_CHECKING:
     from types import ModuleType

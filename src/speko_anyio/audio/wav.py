@@ -21,7 +21,7 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from . import pcm as pcm16
+from . import _pcm as pcm16
 from .resample import resample
 
 if TYPE_CHECKING:

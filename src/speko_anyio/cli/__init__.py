@@ -1,5 +1,5 @@
 """The `speko-anyio` command (extra ``cli``)."""
 
-from .main import main
+from ._main import main
 
 __all__ = ["main"]

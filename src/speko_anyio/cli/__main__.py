@@ -1,5 +1,5 @@
 """``python -m speko_anyio.cli``: the same as `speko-anyio`."""
 
-from .main import main
+from ._main import main
 
 raise SystemExit(main())

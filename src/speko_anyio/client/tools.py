@@ -33,11 +33,12 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from ..protocol.codec import mended
+from ..protocol._codec import mended
 from ..protocol.frames import ToolCall
 from ..protocol.mint import ToolSpec
-from . import pydantic_models, tool_parameters
-from .model_json import has_infinity, with_integers, with_whole_texts, without_halves, without_nulls
+from . import _pydantic_models as pydantic_models
+from . import _tool_parameters as tool_parameters
+from ._model_json import has_infinity, with_integers, with_whole_texts, without_halves, without_nulls
 
 logger: Final = logging.getLogger("speko_anyio")
 

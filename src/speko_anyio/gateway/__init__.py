@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .app import Gateway
-    from .provider_handler import ProviderHandler
-    from .session import Handler, MessageTransport, ServerSession, serve_session
-    from .session_handlers import built_in_handlers, default_handlers, echo
+    from ._app import Gateway
+    from ._provider_handler import ProviderHandler
+    from ._session import Handler, MessageTransport, ServerSession, serve_session
+    from ._session_handlers import built_in_handlers, default_handlers, echo
+    from ._uvicorn_server import running_gateway, serve
     from .store import (
         KeyLimits,
         MemoryStore,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         StoreError,
     )
     from .store.sql import SQLStore
-    from .uvicorn_server import running_gateway, serve
 
 __all__ = [
     "Gateway",
@@ -63,11 +63,11 @@ __all__ = [
 lazy_exports(
     __name__,
     {
-        "app": "Gateway",
-        "session_handlers": "built_in_handlers default_handlers echo",
-        "provider_handler": "ProviderHandler",
-        "uvicorn_server": "running_gateway serve",
-        "session": "Handler MessageTransport ServerSession serve_session",
+        "_app": "Gateway",
+        "_session_handlers": "built_in_handlers default_handlers echo",
+        "_provider_handler": "ProviderHandler",
+        "_uvicorn_server": "running_gateway serve",
+        "_session": "Handler MessageTransport ServerSession serve_session",
         "store": (
             "KeyLimits MemoryStore SessionHistory SessionOutcome SessionQuery SessionRecord "
             "SessionStore StoreError StoredKey"

@@ -8,10 +8,16 @@ No I/O, no clock, no async; the standard library, msgspec and wsproto only. Two 
 See ``docs/integrating.md`` for what the core does, what it does not, and what is left to you.
 """
 
+from ._commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult, UpgradeRequest
+from ._connection import ClientConnection, ServerConnection
+from ._dialect import NEED_DATA, Dialect, NeedData
+from ._limits import DEFAULT_LIMITS, Limits
+from ._outbox import CloseMessage, Message, Outbox
+from ._session import ClientDialect, ClientProtocol, ServerFrame, ServerProtocol
+from ._state import State
+from ._timeouts import DEFAULT_TIMEOUTS, Timeouts
+from ._websocket import WebSocketCore
 from .close_codes import is_sendable
-from .commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult, UpgradeRequest
-from .connection import ClientConnection, ServerConnection
-from .dialect import NEED_DATA, Dialect, NeedData
 from .errors import (
     ConnectionClosed,
     HandshakeError,
@@ -40,13 +46,7 @@ from .frames import (
     Unknown,
     Usage,
 )
-from .limits import DEFAULT_LIMITS, Limits
-from .outbox import CloseMessage, Message, Outbox
-from .session import ClientDialect, ClientProtocol, ServerFrame, ServerProtocol
-from .state import State
-from .timeouts import DEFAULT_TIMEOUTS, Timeouts
 from .url import WebSocketURL, parse_url
-from .websocket import WebSocketCore
 
 __all__ = [
     "DEFAULT_LIMITS",

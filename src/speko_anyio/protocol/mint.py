@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from .codec import MalformedMessage, check_depth, mend_escapes
+from ._codec import MalformedMessage, check_depth, mend_escapes
 
 SampleRate: TypeAlias = Literal[16000, 24000]
 """The PCM16 mono rates a session can have, in samples a second."""

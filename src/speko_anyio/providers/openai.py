@@ -15,16 +15,16 @@ from msgspec import UNSET, Meta, UnsetType
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import SessionConfig
 from . import codes
-from .closes import Service
-from .endpoint import AuthStyle, Endpoint, provider_endpoint
-from .held_input import TurnMode
+from ._closes import Service
+from ._endpoint import AuthStyle, Endpoint, provider_endpoint
+from ._held_input import TurnMode
+from ._options import NameRule, ServerTool, checked, or_unset
+from ._provider import DialectOptions
 from .models import end_notes
-from .options import NameRule, ServerTool, checked, or_unset
-from .provider import DialectOptions
 from .realtime import Flavor, RealtimeDialect
-from .realtime.events import ClientEvent, PcmFormat
-from .realtime.tools import AnyTool, convert_tools
-from .realtime.user import SILENCE_MARGIN_MS, TurnRules
+from .realtime._events import ClientEvent, PcmFormat
+from .realtime._tools import AnyTool, convert_tools
+from .realtime._user import SILENCE_MARGIN_MS, TurnRules
 
 __all__ = [
     "OpenAIDialect",

@@ -17,17 +17,17 @@ from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Frame, Transcript
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
 from . import codes
-from .closes import Service
-from .endpoint import AuthStyle, Endpoint, provider_endpoint
-from .held_input import TurnMode
-from .options import NameRule, ServerTool, checked, or_unset
-from .provider import DialectOptions
+from ._closes import Service
+from ._endpoint import AuthStyle, Endpoint, provider_endpoint
+from ._held_input import TurnMode
+from ._options import NameRule, ServerTool, checked, or_unset
+from ._provider import DialectOptions
+from ._recent_ids import RecentIds
 from .realtime import Flavor, RealtimeDialect
-from .realtime.events import ClientEvent, PcmFormat, UserCompleted
-from .realtime.tools import AnyTool, convert_tools
-from .realtime.transcripts import first_part, part_of
-from .realtime.user import SILENCE_MARGIN_MS, TurnRules, UserText, UserWords
-from .recent_ids import RecentIds
+from .realtime._events import ClientEvent, PcmFormat, UserCompleted
+from .realtime._tools import AnyTool, convert_tools
+from .realtime._transcripts import first_part, part_of
+from .realtime._user import SILENCE_MARGIN_MS, TurnRules, UserText, UserWords
 
 __all__ = ["ServerTool", "XAIDialect", "XAIOptions", "XAIVad", "xai_endpoint"]
 

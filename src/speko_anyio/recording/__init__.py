@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .picture import draw_timeline
-    from .recorder import Recorder
-    from .recording import Moment, Recording, RecordingError
-    from .timeline import Timeline, timeline_of
+    from ._picture import draw_timeline
+    from ._recorder import Recorder
+    from ._recording import Moment, Recording, RecordingError
+    from ._timeline import Timeline, timeline_of
 
 __all__ = [
     "Moment",
@@ -29,9 +29,9 @@ __all__ = [
 lazy_exports(
     __name__,
     {
-        "picture": "draw_timeline",
-        "recorder": "Recorder",
-        "recording": "Moment Recording RecordingError",
-        "timeline": "Timeline timeline_of",
+        "_picture": "draw_timeline",
+        "_recorder": "Recorder",
+        "_recording": "Moment Recording RecordingError",
+        "_timeline": "Timeline timeline_of",
     },
 )

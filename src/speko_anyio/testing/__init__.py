@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .clock import VIRTUAL_BACKENDS, VirtualTimeLoop, virtual_backend
-    from .gateway import FakeGateway, fake_session
-    from .handler import run_handler
-    from .order import reordered
-    from .peer import FakePeer, Script, Step
-    from .replaying import peer_of, perform, replay
+    from ._clock import VIRTUAL_BACKENDS, VirtualTimeLoop, virtual_backend
+    from ._gateway import FakeGateway, fake_session
+    from ._handler import run_handler
+    from ._order import reordered
+    from ._peer import FakePeer, Script, Step
+    from ._replaying import peer_of, perform, replay
+    from ._streams import MemoryStream, Pipe, stream_pair
+    from ._voice import mumble
     from .server import FakeServer, connected, grant
-    from .streams import MemoryStream, Pipe, stream_pair
-    from .voice import mumble
 
 __all__ = [
     "VIRTUAL_BACKENDS",
@@ -54,14 +54,14 @@ __all__ = [
 lazy_exports(
     __name__,
     {
-        "clock": "VIRTUAL_BACKENDS VirtualTimeLoop virtual_backend",
-        "gateway": "FakeGateway fake_session",
-        "handler": "run_handler",
-        "order": "reordered",
-        "replaying": "peer_of perform replay",
-        "peer": "FakePeer Script Step",
+        "_clock": "VIRTUAL_BACKENDS VirtualTimeLoop virtual_backend",
+        "_gateway": "FakeGateway fake_session",
+        "_handler": "run_handler",
+        "_order": "reordered",
+        "_replaying": "peer_of perform replay",
+        "_peer": "FakePeer Script Step",
         "server": "FakeServer connected grant",
-        "streams": "MemoryStream Pipe stream_pair",
-        "voice": "mumble",
+        "_streams": "MemoryStream Pipe stream_pair",
+        "_voice": "mumble",
     },
 )

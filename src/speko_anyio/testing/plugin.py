@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ..recording.recording import Recording
-    from .gateway import FakeGateway
+    from ..recording._recording import Recording
+    from ._gateway import FakeGateway
 
 # Repeated here: importing them would import asyncio.
 _VIRTUAL_BACKENDS = ("asyncio", "trio") if find_spec("trio") else ("asyncio",)
@@ -28,7 +28,7 @@ def speko_gateway() -> Iterator[FakeGateway]:
 
     A failure of the script fails the test, also when the application swallows it.
     """
-    from .gateway import FakeGateway
+    from ._gateway import FakeGateway
 
     with FakeGateway().installed() as gateway:
         yield gateway
@@ -46,7 +46,7 @@ def speko_virtual_time(request: pytest.FixtureRequest) -> tuple[str, dict[str, A
 
     With it, a test that pytest-asyncio or pytest-trio runs fails, since they would run it on real time.
     """
-    from .clock import virtual_backend
+    from ._clock import virtual_backend
 
     return virtual_backend(request.param)
 
@@ -95,7 +95,7 @@ def speko_recording(request: pytest.FixtureRequest) -> Callable[[str], Recording
 
     They are in the folder ``recordings`` beside the test's file.
     """
-    from ..recording.recording import Recording
+    from ..recording._recording import Recording
 
     folder = request.path.parent / "recordings"
     return lambda name: Recording.load(folder / name)

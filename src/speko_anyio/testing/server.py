@@ -7,11 +7,11 @@ from typing import Unpack
 
 import anyio
 
-from ..client.parameters import SessionOptions
-from ..client.realtime import open_session
-from ..client.session import RealtimeSession
+from .._net.contexts import never_swallows
+from ..client._parameters import SessionOptions
+from ..client._realtime import open_session
+from ..client._session import RealtimeSession
 from ..client.tools import AnyTool
-from ..net.contexts import never_swallows
 from ..protocol import (
     NEED_DATA,
     Close,
@@ -21,7 +21,7 @@ from ..protocol import (
     UpgradeRequest,
 )
 from ..protocol.mint import SessionGrant
-from .streams import MemoryStream, Pipe
+from ._streams import MemoryStream, Pipe
 
 TOKEN = "wst_0123456789abcdef"  # noqa: S105 - it opens nothing
 """The token of every grant made here."""

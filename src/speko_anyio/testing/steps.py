@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import anyio
 
-from ..protocol.commands import Command, Commit
+from ..protocol._commands import Command, Commit
 from ..protocol.frames import Frame, ResponseStatus, Role
-from .peer import Step
+from ._peer import Step
 
 
 def expect(wanted: type[Command] | Command, *, within: float = 10.0) -> Step:

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from speko_anyio.cli import main
-from speko_anyio.cli.bench.report import Report
-from speko_anyio.cli.failures import BAD_INPUT, FAILED, UNREACHABLE
-from speko_anyio.cli.parser import BACKENDS
+from speko_anyio.cli._failures import BAD_INPUT, FAILED, UNREACHABLE
+from speko_anyio.cli._parser import BACKENDS
+from speko_anyio.cli.bench._report import Report
 from speko_anyio.gateway import Gateway, Handler, ServerSession, running_gateway
 from speko_anyio.protocol import AudioIn
 

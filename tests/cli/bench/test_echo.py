@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio.cli.bench.session_runs import EchoCheck, Outcome, message
+from speko_anyio.cli.bench._session_runs import EchoCheck, Outcome, message
 
 SIZE = 32
 

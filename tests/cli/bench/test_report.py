@@ -10,10 +10,18 @@ import pytest
 from rich.console import Console
 
 from speko_anyio import Speko
-from speko_anyio.cli.bench.chart import draw
-from speko_anyio.cli.bench.load import Load
-from speko_anyio.cli.bench.report import Report, Second, Spread, make_lines, make_report, make_table, quantile
-from speko_anyio.cli.bench.session_runs import Outcome, Plan
+from speko_anyio.cli.bench._chart import draw
+from speko_anyio.cli.bench._load import Load
+from speko_anyio.cli.bench._report import (
+    Report,
+    Second,
+    Spread,
+    make_lines,
+    make_report,
+    make_table,
+    quantile,
+)
+from speko_anyio.cli.bench._session_runs import Outcome, Plan
 
 PLAN = Plan(kind="echo", provider="echo", model="echo", sessions=2, seconds=2.0, ramp=0.0, rate=24000)
 

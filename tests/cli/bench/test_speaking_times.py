@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio.cli.bench.session_runs import Plan
-from speko_anyio.cli.turn import MESSAGE_SECONDS
+from speko_anyio.cli._turn import MESSAGE_SECONDS
+from speko_anyio.cli.bench._session_runs import Plan
 
 CLOCK = st.floats(0, 1e6)
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import anyio
 import anyio.lowlevel
 
-from speko_anyio.protocol.commands import Command
+from speko_anyio.protocol._commands import Command
 from speko_anyio.protocol.errors import ConnectionClosed
 from speko_anyio.protocol.frames import (
     Audio,

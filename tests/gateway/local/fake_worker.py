@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from speko_anyio.gateway.local.worker_messages import HEADER, Recognised, Warm, decode_request, encode
+from speko_anyio.gateway.local._worker_messages import HEADER, Recognised, Warm, decode_request, encode
 
 
 def main(mode: str) -> None:

@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from speko_anyio.audio import pcm
+from speko_anyio.audio import _pcm as pcm
 from speko_anyio.gateway.local import LocalVoice, speak_to_pcm
-from speko_anyio.gateway.local import conversation as module
-from speko_anyio.gateway.local.grammar import Grammar
-from speko_anyio.gateway.local.recognizer import Recognizer, RecognizerBusyError
-from speko_anyio.gateway.local.reply import LEAD
-from speko_anyio.gateway.local.worker_messages import Recognised
-from speko_anyio.protocol.commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
+from speko_anyio.gateway.local import _conversation as module
+from speko_anyio.gateway.local._grammar import Grammar
+from speko_anyio.gateway.local._recognizer import Recognizer, RecognizerBusyError
+from speko_anyio.gateway.local._reply import LEAD
+from speko_anyio.gateway.local._worker_messages import Recognised
+from speko_anyio.protocol._commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
 from speko_anyio.protocol.frames import (
     Audio,
     ErrorFrame,

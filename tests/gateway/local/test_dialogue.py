@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from speko_anyio.gateway.local import dialogue
-from speko_anyio.gateway.local.dialogue import MAX_SPOKEN_OUTPUT, Decision, Dialogue, report
-from speko_anyio.gateway.local.tool_matching import PlannedCall
+from speko_anyio.gateway.local import _dialogue as dialogue
+from speko_anyio.gateway.local._dialogue import MAX_SPOKEN_OUTPUT, Decision, Dialogue, report
+from speko_anyio.gateway.local._tool_matching import PlannedCall
 from tests.gateway.local.fake_session import make_tool
 
 WEATHER = make_tool(

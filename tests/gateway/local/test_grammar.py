@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from speko_anyio.gateway.local.grammar import Grammar
+from speko_anyio.gateway.local._grammar import Grammar
 
 GRAMMAR = Grammar(
     ("hello", "go to <place> now", "buy <thing>"), {"place": ("new york", "rome"), "thing": ("zzz",)}

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio.gateway.local.listener import (
+from speko_anyio.gateway.local._listener import (
     FRAME_BYTES,
     FRAME_MS,
     Event,

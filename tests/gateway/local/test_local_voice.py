@@ -13,7 +13,7 @@ import pytest
 
 from speko_anyio.audio.wav import read_wav
 from speko_anyio.gateway.local import LocalVoice, VoiceSession
-from speko_anyio.protocol.commands import AudioIn, Commit, ToolResult
+from speko_anyio.protocol._commands import AudioIn, Commit, ToolResult
 from speko_anyio.protocol.frames import Audio, Frame, ToolCall, Transcript, Usage
 from tests.gateway.local.fake_session import FakeSession, make_config, make_tool
 from tests.support.speech import spoken

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speko_anyio._extras import install_extra
-from speko_anyio.audio import pcm
-from speko_anyio.gateway.local import synthesizer as module
-from speko_anyio.gateway.local.synthesizer import (
+from speko_anyio.audio import _pcm as pcm
+from speko_anyio.gateway.local import _synthesizer as module
+from speko_anyio.gateway.local._synthesizer import (
     MAX_TEXT,
     UnknownVoiceError,
     pieces,

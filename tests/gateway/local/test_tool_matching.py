@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from speko_anyio.gateway.local.grammar import Grammar
-from speko_anyio.gateway.local.tool_matching import (
+from speko_anyio.gateway.local._grammar import Grammar
+from speko_anyio.gateway.local._tool_matching import (
     MAX_ASKS,
     MAX_CALLS,
     MAX_SLOT_VALUES,

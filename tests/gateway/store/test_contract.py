@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from speko_anyio.gateway import KeyLimits, SessionOutcome, SessionQuery, SessionStore
-from speko_anyio.gateway.meter import MAX_TOKENS
+from speko_anyio.gateway._meter import MAX_TOKENS
 from speko_anyio.gateway.store import (
     Idempotency,
     IdempotencyError,

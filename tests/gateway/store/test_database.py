@@ -14,7 +14,7 @@ from sqlalchemy import Connection, event, text
 from speko_anyio._extras import install_extra
 from speko_anyio.gateway import SessionOutcome, SQLStore, StoreError
 from speko_anyio.gateway.store import TranscriptLine, sql
-from speko_anyio.gateway.store.database import Database
+from speko_anyio.gateway.store._database import Database
 from tests.support.processes import run_python
 
 from .support import claim, record

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from speko_anyio.gateway import KeyLimits
 from speko_anyio.gateway.store import LimitError
-from speko_anyio.gateway.store.key_limits import BUSY_RETRY, DAY, MINUTE, KeyUse, day_start, granted_ttl
+from speko_anyio.gateway.store._key_limits import BUSY_RETRY, DAY, MINUTE, KeyUse, day_start, granted_ttl
 
 NOW = 20_000 * DAY + 3_600.5
 

@@ -16,11 +16,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from speko_anyio.gateway import SQLStore, StoreError
-from speko_anyio.gateway.store import database as database_module
+from speko_anyio.gateway.store import _database as database_module
 from speko_anyio.gateway.store import sql
-from speko_anyio.gateway.store.database import Database
+from speko_anyio.gateway.store._database import Database
+from speko_anyio.gateway.store._tables import METADATA
 from speko_anyio.gateway.store.migrate import check_schema, migrate
-from speko_anyio.gateway.store.tables import METADATA
 
 from .support import record
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from speko_anyio.gateway import SQLStore, StoreError
-from speko_anyio.gateway.store.database import PATIENCE, Database
+from speko_anyio.gateway.store._database import PATIENCE, Database
 from tests.support.pgbouncer import find_program, running_pgbouncer
 from tests.support.postgres import Postgres
 

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from speko_anyio.protocol import Close, Expiring, Frame, ToolCall, Transcript
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
-from speko_anyio.providers.endpoint import Endpoint
+from speko_anyio.providers._endpoint import Endpoint
+from speko_anyio.providers._provider import ProviderDialect
 from speko_anyio.providers.google import GoogleDialect, google_endpoint
 from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
-from speko_anyio.providers.provider import ProviderDialect
 from speko_anyio.providers.xai import XAIDialect, xai_endpoint
 from speko_anyio.testing.providers import (
     DoubleSession,

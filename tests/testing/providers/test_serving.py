@@ -22,6 +22,7 @@ from wsproto.events import (
     TextMessage,
 )
 
+from speko_anyio.testing._streams import stream_pair
 from speko_anyio.testing.providers import (
     Die,
     GoogleDouble,
@@ -34,7 +35,6 @@ from speko_anyio.testing.providers import (
     XAIDouble,
     tone,
 )
-from speko_anyio.testing.streams import stream_pair
 
 from .websocket_client import WebSocketClient
 

@@ -1,5 +1,5 @@
 """`speko-anyio bench`: many real-time sessions at once against any gateway, and what they met."""
 
-from .command import bench
+from ._command import bench
 
 __all__ = ["bench"]

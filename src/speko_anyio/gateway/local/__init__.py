@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from speko_anyio._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .offline_voice import LocalVoice
-    from .synthesizer import UnknownVoiceError, speak_to_pcm
-    from .voice_session import VoiceSession
+    from ._offline_voice import LocalVoice
+    from ._synthesizer import UnknownVoiceError, speak_to_pcm
+    from ._voice_session import VoiceSession
 
 __all__ = ["LocalVoice", "UnknownVoiceError", "VoiceSession", "speak_to_pcm"]
 
@@ -20,9 +20,9 @@ __all__ = ["LocalVoice", "UnknownVoiceError", "VoiceSession", "speak_to_pcm"]
 lazy_exports(
     __name__,
     {
-        "offline_voice": "LocalVoice",
-        "synthesizer": "UnknownVoiceError speak_to_pcm",
-        "voice_session": "VoiceSession",
+        "_offline_voice": "LocalVoice",
+        "_synthesizer": "UnknownVoiceError speak_to_pcm",
+        "_voice_session": "VoiceSession",
     },
     extra="gateway",
     requires={"starlette"},

@@ -6,7 +6,7 @@ SQLite file or in a PostgreSQL database that several nodes share.
 
 from __future__ import annotations
 
-from .contract import (
+from ._contract import (
     IdempotencyError,
     KeyNotFoundError,
     LimitError,
@@ -15,8 +15,8 @@ from .contract import (
     StoreError,
     StoreFullError,
 )
-from .memory import MAX_BYTES, MAX_RECORDS, RECORD_OVERHEAD, MemoryStore
-from .records import (
+from ._memory import MAX_BYTES, MAX_RECORDS, RECORD_OVERHEAD, MemoryStore
+from ._records import (
     Idempotency,
     KeyLimits,
     Scope,

@@ -1,4 +1,4 @@
-"""The database's tables, brought up to date by Alembic with the steps in ``gateway/migrations``."""
+"""The database's tables, brought up to date by Alembic with the steps in ``gateway/_migrations``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, func, select, text
 
-from .contract import OldTablesError, StoreError
+from ._contract import OldTablesError, StoreError
 
-logger: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger("speko_anyio.gateway.store")
 
-_LOCATION: Final = "speko_anyio.gateway:migrations"
+_LOCATION: Final = "speko_anyio.gateway:_migrations"
 
 _LOCK: Final = 0x5BE_C0DB
 """Any number that nothing else locks: nodes that start together migrate one after the other."""

@@ -34,11 +34,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.expression import GenerativeSelect
 
-from .contract import IdempotencyError, KeyNotFoundError, Refused
-from .database import BusyError, Database
-from .key_limits import DAY, KeyUse, day_start, granted_ttl
-from .migrate import check_schema, migrate
-from .records import (
+from ._contract import IdempotencyError, KeyNotFoundError, Refused
+from ._database import BusyError, Database
+from ._key_limits import DAY, KeyUse, day_start, granted_ttl
+from ._records import (
     NO_LIMITS,
     NODE_LOST,
     Idempotency,
@@ -51,7 +50,7 @@ from .records import (
     StoredKey,
     TranscriptLine,
 )
-from .tables import (
+from ._tables import (
     IDEMPOTENCY,
     KEYS,
     SESSIONS,
@@ -64,8 +63,9 @@ from .tables import (
     session_row,
     storable,
 )
+from .migrate import check_schema, migrate
 
-logger: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger("speko_anyio.gateway.store")
 
 T = TypeVar("T")
 Rows = TypeVar("Rows", bound=GenerativeSelect)

@@ -1,10 +1,10 @@
 """Gemini Live: its dialect, its options, and where to connect."""
 
-from ..options import ServerTool
-from .assistant import GoogleStats
-from .config import GoogleOptions, GoogleVad
-from .dialect import GoogleDialect
-from .endpoint import GoogleAuthStyle, google_endpoint
+from .._options import ServerTool
+from ._assistant import GoogleStats
+from ._config import GoogleOptions, GoogleVad
+from ._dialect import GoogleDialect
+from ._endpoint import GoogleAuthStyle, google_endpoint
 
 __all__ = [
     "GoogleAuthStyle",

@@ -1,5 +1,5 @@
 """The OpenAI Realtime protocol, as OpenAI, xAI and compatible servers speak it."""
 
-from .dialect import Flavor, RealtimeDialect, RealtimeStats
+from ._dialect import Flavor, RealtimeDialect, RealtimeStats
 
 __all__ = ["Flavor", "RealtimeDialect", "RealtimeStats"]

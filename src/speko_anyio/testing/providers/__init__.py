@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .double import ProviderDouble
-from .double_session import DoubleSession, Refusal, Request
-from .google import GoogleDouble, GoogleSession
-from .hearing import tone
-from .joined import Emitted, Joined
-from .openai import OpenAIDouble, OpenAISession
-from .realtime import RealtimeDoubleSession
-from .script import (
+from ._double import ProviderDouble
+from ._double_session import DoubleSession, Refusal, Request
+from ._google import GoogleDouble, GoogleSession
+from ._hearing import tone
+from ._joined import Emitted, Joined
+from ._openai import OpenAIDouble, OpenAISession
+from ._realtime import RealtimeDoubleSession
+from ._script import (
     CallTools,
     Die,
     Expire,
@@ -27,7 +27,7 @@ from .script import (
     Silent,
     Wait,
 )
-from .xai import XAIDouble, XAISession
+from ._xai import XAIDouble, XAISession
 
 __all__ = [
     "CallTools",

@@ -1,0 +1,309 @@
+"""Sessions straight with a provider: your own account there, and no service or gateway in between."""
+
+from __future__ import annotations
+
+import abc
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar, Final, Unpack
+
+from ._observe.observer import with_provider
+from .client._direct import HEADERS, open_connection
+from .client._parameters import (
+    AccountParameters,
+    SessionParameters,
+    check_text,
+    options_beside,
+    session_config,
+    tool_list,
+)
+from .client._session import RealtimeSession
+from .errors import ConfigurationError, MissingAPIKeyError
+from .protocol._tokens import find_key_fault, strip_invisible
+from .protocol.errors import LocalProtocolError
+from .protocol.mint import SessionConfig
+from .providers._connection import ConnectionOptions, ProviderConnection, split_options
+from .providers._endpoint import AuthStyle, Endpoint
+from .providers._options import merge_client_options
+from .providers._provider import DialectOptions, ProviderDialect
+from .providers.google import GoogleAuthStyle, GoogleDialect, GoogleOptions, google_endpoint
+from .providers.openai import OpenAIDialect, OpenAIOptions, openai_endpoint
+from .providers.realtime import RealtimeDialect
+from .providers.xai import XAIDialect, XAIOptions, xai_endpoint
+
+_OPENAI_OPTIONS: Final = OpenAIOptions()
+_XAI_OPTIONS: Final = XAIOptions()
+_GOOGLE_OPTIONS: Final = GoogleOptions()
+
+
+class Provider(abc.ABC):
+    """A provider's service and your account there: `OpenAI`, `XAI` or `Google`. Its repr shows no key.
+
+    Use it for sessions straight with the provider (`connect`), or give it to a gateway.
+    """
+
+    name: ClassVar[str]
+    """As in ``speko.realtime.connect(provider=...)``."""
+    key_variable: ClassVar[str]
+    """The environment variable that holds the API key."""
+    url_variable: ClassVar[str]
+    """The environment variable that holds the base URL."""
+    usual_model: ClassVar[str]
+    """The model to use when none is named."""
+    speko_models: ClassVar[Mapping[str, str]] = {}
+    """The provider's own names for models that Speko's API names differently."""
+
+    def __init__(self, api_key: str | None, base_url: str | None, default_url: str) -> None:
+        check_text("api_key", api_key)
+        check_text("base_url", base_url)
+        key = strip_invisible(api_key or os.environ.get(self.key_variable) or "")
+        if not key:
+            raise MissingAPIKeyError(self.key_variable, f"{type(self).__name__}(api_key=...)")
+        fault = find_key_fault(key)
+        if fault is not None:
+            raise ConfigurationError(f"the API key {fault}; check {self.key_variable}")
+        self._api_key = key
+        self._base_url = strip_invisible(base_url or os.environ.get(self.url_variable) or default_url)
+        # Fail here, and not when the first session opens.
+        try:
+            self.endpoint(self.usual_model)
+        except LocalProtocolError as error:
+            variables = f"{self.key_variable} and {self.url_variable}"
+            raise ConfigurationError(f"{error} (what is not passed comes from {variables})") from None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.endpoint(self.usual_model)!r}>"
+
+    @classmethod
+    def is_configured(cls) -> bool:
+        """Whether the environment has an API key for this provider."""
+        return bool(strip_invisible(os.environ.get(cls.key_variable, "")))
+
+    @abc.abstractmethod
+    def endpoint(self, model: str) -> Endpoint:
+        """Where and how to connect, key included. `LocalProtocolError` when an argument is invalid."""
+
+    def connection(
+        self,
+        config: SessionConfig,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        resumption: str | None = None,
+        **options: Unpack[ConnectionOptions],
+    ) -> ProviderConnection:
+        """Return a core for one connection, at byte level, not connected yet.
+
+        - `metadata`: of the mint; its ``provider_options`` override this account's options.
+        - `resumption`: of an earlier connection's dialect, whose session this one continues.
+
+        `LocalProtocolError` when `config` or `metadata` can't be used.
+        """
+        transport, rest = split_options(**options)
+        dialect = self._dialect(config, metadata, resumption, **rest)
+        return ProviderConnection(self._endpoint(config.model, resumption), dialect, **transport)
+
+    @abc.abstractmethod
+    def _dialect(
+        self,
+        config: SessionConfig,
+        metadata: Mapping[str, Any] | None,
+        resumption: str | None,
+        **options: Unpack[DialectOptions],
+    ) -> ProviderDialect:
+        """Make the dialect of `connection`, in the state CONNECTING."""
+
+    def _endpoint(self, model: str, resumption: str | None) -> Endpoint:
+        """Return where to connect for `connection`."""
+        return self.endpoint(model)
+
+    def connect(
+        self,
+        *,
+        model: str,
+        **parameters: Unpack[AccountParameters],
+    ) -> AbstractAsyncContextManager[RealtimeSession, None]:
+        """Hold a session with the provider open for the block, as `Realtime.connect` does.
+
+        The parameters are those of `Realtime.connect`, without the ones that only the Speko API has. A
+        parameter that the provider can't honour is logged as a warning. Audio is resampled here to a sample
+        rate that the provider lacks, which takes the extra `audio` (ImportError without it) and delays speech
+        by up to 20 ms; None is the provider's own rate. `session_id` is generated here, and `expires_at` is
+        empty. `ping_timeout` is 60 by default, and `limits` are `PROVIDER_LIMITS`: audio travels as JSON
+        here.
+
+        Raises `APIConnectionError` when the host can't be reached, `HandshakeError` when it refuses the
+        session, `LocalProtocolError` when a parameter is invalid, `ConfigurationError` when `temperature`
+        is not finite. A configuration that the provider refuses is an `ErrorFrame` and the session's end.
+        """
+        # Once: an iterator would be empty the second time.
+        parameters["tools"] = tools = tool_list(parameters.get("tools", ()))
+        config = session_config(self.name, model, parameters)
+        options = options_beside(SessionParameters, parameters)
+        options["observer"] = with_provider(options.get("observer"), provider=self.name, model=model)
+        return open_connection(
+            lambda core_options: self.connection(
+                config, clock=time.monotonic, headers=HEADERS, **core_options
+            ),
+            self.endpoint(model),
+            config,
+            session_id=f"{self.name}-{uuid.uuid4().hex[:12]}",
+            tools=tools,
+            **options,
+        )
+
+
+class OpenAI(Provider):
+    """OpenAI Realtime, or any server that speaks its protocol.
+
+    - `api_key`: else ``OPENAI_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``OPENAI_BASE_URL``, else OpenAI
+      itself. `path` is added to it.
+    - `auth`: how the key travels; see `AuthStyle`.
+    - `options`: those that only OpenAI has. Raises `ConfigurationError` when an argument is invalid.
+    """
+
+    name = "openai"
+    key_variable = "OPENAI_API_KEY"
+    url_variable = "OPENAI_BASE_URL"
+    usual_model = "gpt-realtime-2.1"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        path: str = "/realtime",
+        auth: AuthStyle = "header",
+        options: OpenAIOptions = _OPENAI_OPTIONS,
+    ) -> None:
+        self._path = path
+        self._auth: AuthStyle = auth
+        self._options = options
+        super().__init__(api_key, base_url, "wss://api.openai.com/v1")
+
+    def endpoint(self, model: str) -> Endpoint:
+        return openai_endpoint(
+            self._api_key, model, base_url=self._base_url, path=self._path, auth=self._auth
+        )
+
+    def _dialect(
+        self,
+        config: SessionConfig,
+        metadata: Mapping[str, Any] | None,
+        resumption: str | None,
+        **options: Unpack[DialectOptions],
+    ) -> RealtimeDialect:
+        wanted = merge_client_options(self._options, metadata, self.name)
+        return OpenAIDialect(config, options=wanted, **options)
+
+
+class XAI(Provider):
+    """xAI Grok Voice.
+
+    - `api_key`: else ``XAI_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``XAI_BASE_URL``, else xAI
+      itself. `path` is added to it.
+    - `auth`: how the key travels; see `AuthStyle`.
+    - `reasoning_effort`: passed to the service unchanged.
+    - `options`: those that only xAI has. Raises `ConfigurationError` when an argument is invalid.
+    """
+
+    name = "xai"
+    key_variable = "XAI_API_KEY"
+    url_variable = "XAI_BASE_URL"
+    usual_model = "grok-voice-latest"
+    speko_models: ClassVar[Mapping[str, str]] = {"grok-voice-beta": "grok-voice-latest"}
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        path: str = "/realtime",
+        auth: AuthStyle = "header",
+        reasoning_effort: str | None = None,
+        options: XAIOptions = _XAI_OPTIONS,
+    ) -> None:
+        self._path = path
+        self._auth: AuthStyle = auth
+        self._reasoning_effort = reasoning_effort
+        self._options = options
+        super().__init__(api_key, base_url, "wss://api.x.ai/v1")
+
+    def endpoint(self, model: str, *, conversation_id: str | None = None) -> Endpoint:
+        return xai_endpoint(
+            self._api_key,
+            model,
+            base_url=self._base_url,
+            path=self._path,
+            conversation_id=conversation_id,
+            reasoning_effort=self._reasoning_effort,
+            auth=self._auth,
+        )
+
+    def _dialect(
+        self,
+        config: SessionConfig,
+        metadata: Mapping[str, Any] | None,
+        resumption: str | None,
+        **options: Unpack[DialectOptions],
+    ) -> RealtimeDialect:
+        wanted = merge_client_options(self._options, metadata, self.name)
+        return XAIDialect(config, options=wanted, **options)
+
+    def _endpoint(self, model: str, resumption: str | None) -> Endpoint:
+        return self.endpoint(model, conversation_id=resumption)
+
+
+class Google(Provider):
+    """Gemini Live.
+
+    - `api_key`: else ``GEMINI_API_KEY``; `MissingAPIKeyError` when there is neither.
+    - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``GEMINI_BASE_URL``, else
+      Google's Gemini API. `path` is added to it, by default the service's own; see `google_endpoint` for
+      Vertex AI.
+    - `auth`: what the key is; see `GoogleAuthStyle`.
+    - `options`: those that only Gemini has. Raises `ConfigurationError` when an argument is invalid.
+    """
+
+    name = "google"
+    key_variable = "GEMINI_API_KEY"
+    url_variable = "GEMINI_BASE_URL"
+    usual_model = "gemini-3.8-live"
+    speko_models: ClassVar[Mapping[str, str]] = {
+        "gemini-2.5-flash-native-audio": "gemini-2.5-flash-native-audio-latest"
+    }
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        path: str | None = None,
+        auth: GoogleAuthStyle = "header",
+        options: GoogleOptions = _GOOGLE_OPTIONS,
+    ) -> None:
+        self._path = path
+        self._auth: GoogleAuthStyle = auth
+        self._options = options
+        super().__init__(api_key, base_url, "wss://generativelanguage.googleapis.com")
+
+    def endpoint(self, model: str) -> Endpoint:
+        return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
+
+    def _dialect(
+        self,
+        config: SessionConfig,
+        metadata: Mapping[str, Any] | None,
+        resumption: str | None,
+        **options: Unpack[DialectOptions],
+    ) -> GoogleDialect:
+        wanted = merge_client_options(self._options, metadata, self.name)
+        return GoogleDialect(config, options=wanted, resumption_handle=resumption, **options)
+
+
+PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google)
+"""Every provider that this library has a dialect for."""

@@ -1,0 +1,489 @@
+"""The driver for asyncio: its transport calls us back, with no task of ours in between.
+
+The only module that imports asyncio. It is loaded when a session connects there. Compared with a byte stream,
+a read does not pass through a queue, an event and a task, which make up most of what a session costs.
+
+The callbacks come outside of any task, where no object of anyio can be made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, TypeVarTuple, cast
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ..protocol._timers import AT_ONCE
+from ..protocol.url import WebSocketURL
+from .driver import Driven
+from .happy_eyeballs import connect_socket
+from .lifetime import Lifetime, bug
+from .transport_errors import describe
+from .trust import default_ssl_context
+
+_Args = TypeVarTuple("_Args")
+
+_SENDS_PER_TURN: Final = 16
+"""Sends for each turn of the event loop while none has to wait: a turn costs more than a send. A cancellation
+is only noticed there."""
+
+_HOLD_WITHIN: Final = 20e-6
+"""Seconds after a write in which the next one is held until the loop's turn is over, to go out with what
+follows. Writes so close together nearly always belong to one turn, and a system call costs more than the rest
+of a send. A lone message, such as one every 20 ms of speech, never waits. Measured by the machine's clock,
+since uvloop's counts milliseconds."""
+
+_MAX_HELD: Final = 65_536
+"""The most bytes to hold."""
+
+_READ_SIZE: Final = 65_536
+"""The most bytes of a read, into a buffer of ours. asyncio would allocate 256 KiB for each read, which the
+allocator of a small process maps anew every time: a third of the time of a round trip."""
+
+_reads: Final = threading.local()
+
+_CLOSED_WITHIN: Final = 1.0
+"""Seconds to wait for the loop to close an aborted transport, which takes a turn or two."""
+
+
+async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) -> AsyncioDriver:
+    """Connect to the host, with TLS for ``wss``. Raises OSError, which includes `ssl.SSLError`.
+
+    Cancelled, it leaves nothing open.
+    """
+    loop = asyncio.get_running_loop()
+    if not where.secure:
+        ssl_context = None
+    elif ssl_context is None:
+        ssl_context = default_ssl_context()
+    connected = await connect_socket(where.host, where.port, connect=loop.sock_connect)
+    _, driver = await loop.create_connection(
+        lambda: AsyncioDriver(loop),
+        sock=connected,
+        ssl=ssl_context,
+        server_hostname=where.host if where.secure else None,
+    )
+    return driver
+
+
+class AsyncioDriver(asyncio.BufferedProtocol):
+    """Drives a `Driven` over the transport whose protocol this is. See `Driver`."""
+
+    # They save half a kibibyte per session.
+    __slots__ = (
+        "_armed",
+        "_begun",
+        "_cause",
+        "_close_timeout",
+        "_data_to_send",
+        "_driven",
+        "_early",
+        "_ending",
+        "_gone",
+        "_held",
+        "_held_size",
+        "_lifetime",
+        "_loop",
+        "_lost",
+        "_opening",
+        "_paused",
+        "_read_buffer",
+        "_reading",
+        "_sends_left",
+        "_timer",
+        "_transport",
+        "_turns",
+        "_waiting",
+        "_writable",
+        "_written_at",
+        "bytes_sent",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._driven: Driven | None = None
+        self._begun = False
+        self._lifetime: Lifetime | None = None
+        self._opening: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed: float | None = None
+        self._early = b""
+        self._read_buffer = _read_buffer()
+        self._reading = False
+        self._paused = False
+        self._turns = asyncio.Lock()
+        self._waiting = 0
+        self._writable: asyncio.Future[None] | None = None
+        self._sends_left = 0
+        self._written_at = -_HOLD_WITHIN
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._ending = False
+        self._lost = False
+        self._cause: Exception | None = None
+        self._gone: asyncio.Event | None = None
+        self.bytes_sent: int = 0
+
+    # Driver
+
+    def attach(self, driven: Driven, *, close_timeout: float) -> None:
+        self._driven = driven
+        self._data_to_send = driven.data_to_send
+        self._close_timeout = close_timeout
+        driven.watch_space(self._space_made)
+
+    async def handshake(self) -> None:
+        self._opening = self._loop.create_future()
+        self._begin()
+        await self._opening
+        self._opening = None
+
+    def start(self, lifetime: Lifetime) -> None:
+        self._lifetime = lifetime
+        if not self._begun:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Pass on the bytes that came before `attach`, and begin to read."""
+        self._begun = True
+        if self._early:
+            self._attached().receive_data(self._early)
+            self._early = b""
+        if self._lost:
+            self._end_lost()
+        self.core_changed()
+
+    async def send(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
+        if self._sends_left:
+            self._sends_left -= 1
+        else:
+            await checkpoint()
+            self._sends_left = _SENDS_PER_TURN - 1
+        # A sender that was woken but has not resumed yet still counts as waiting.
+        others_wait = self._paused or self._waiting
+        if others_wait:
+            await self._send_in_turn(verb, *args)
+            return
+        verb(*args)
+        self._write()
+        if self._paused or self._transport.is_closing():
+            self._waiting += 1
+            try:
+                # The lock is free, so this does not wait: a cancellation between the write and
+                # `_wait_written` would go unnoticed.
+                async with self._turns:
+                    await self._wait_written()
+            finally:
+                self._waiting -= 1
+
+    def make_waiter(self) -> _Waiter:
+        return _Waiter(self._loop)
+
+    def current_time(self) -> float:
+        return self._loop.time()
+
+    def core_changed(self) -> None:
+        driven = self._attached()
+        if driven.full is self._reading and not self._ending:
+            if self._reading:
+                self._stop_reading()
+            else:
+                self._resume_reading()
+        if driven.deadline != self._armed:
+            self._arm()
+        if driven.done:
+            self._finish()
+        elif driven.has_output and not self._paused:
+            self._write()
+        if self._opening is not None and not driven.connecting:
+            _wake(self._opening)
+
+    def abort(self, reason: str) -> None:
+        try:
+            goodbye = self._attached().abort(reason)
+            if goodbye and not (self._paused or self._transport.is_closing()):
+                # The abort below drops any bytes that the system does not take at once.
+                self.bytes_sent += len(goodbye)
+                self._held.append(goodbye)
+                self._write_held()
+            self.core_changed()
+        finally:
+            self._transport.abort()
+
+    async def wait_closed(self) -> None:
+        if self._lost:
+            await checkpoint()
+        else:
+            await self._gone_event().wait()
+
+    async def wait_gone(self) -> None:
+        if not self._lost:
+            with anyio.move_on_after(_CLOSED_WITHIN, shield=True):
+                await self._gone_event().wait()
+
+    async def aclose_forcefully(self) -> None:
+        self._transport.abort()
+        await self.wait_gone()
+
+    # Callbacks of asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        # A send waits until the system has taken all of it. Not 0, which a TLS transport always exceeds.
+        self._transport.set_write_buffer_limits(high=1, low=0)
+        # Nothing can be taken before `attach`.
+        self._transport.pause_reading()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._read_buffer[:nbytes])
+        if self._driven is None:
+            # uvloop reads once although reading is paused.
+            self._early += data
+            self._transport.pause_reading()
+        elif not self._ending:
+            try:
+                driven = self._driven
+                # Most reads hold only audio, which changes nothing else.
+                if driven.receive_data(data) or self._opening is not None:
+                    self.core_changed()
+            except Exception as error:  # noqa: BLE001 - a bug must not end in asyncio's log
+                self._report(error)
+
+    def eof_received(self) -> None:
+        # Before `attach` it is ignored: asyncio then closes the transport, and `connection_lost` follows.
+        if self._driven is not None and not self._ending:
+            self._guard(self._receive_eof)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._cause = exc
+        self._held.clear()
+        if self._driven is not None:
+            self._guard(self._end_lost)
+        if self._gone is not None:
+            self._gone.set()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._guard(self._write_on)
+
+    # Reading
+
+    def _stop_reading(self) -> None:
+        self._reading = False
+        self._transport.pause_reading()
+        self._attached().reading_paused()
+
+    def _resume_reading(self) -> None:
+        self._reading = True
+        self._transport.resume_reading()
+        self._attached().reading_resumed()
+
+    def _space_made(self) -> None:
+        # Later, since this may be called in the middle of a delivery.
+        if not self._reading and not self._ending:
+            self._loop.call_soon(self._guard, self.core_changed)
+
+    def _receive_eof(self) -> None:
+        self._attached().receive_eof()
+        self.core_changed()
+
+    # Writing
+
+    def _write(self) -> None:
+        """Write what the core has queued, or hold it until the loop's turn is over."""
+        data = self._data_to_send()
+        if not data:
+            return
+        self.bytes_sent += len(data)
+        if not self._held and monotonic() - self._written_at > _HOLD_WITHIN:
+            self._transport.write(data)
+            self._written_at = monotonic()
+            return
+        if not self._held:
+            self._loop.call_soon(self._write_held)
+        self._held.append(data)
+        self._held_size += len(data)
+        if self._held_size > _MAX_HELD:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._held_size = 0
+            self._written_at = monotonic()
+            self._transport.write(data)
+
+    def _write_on(self) -> None:
+        """Write on, now that the transport takes more."""
+        if self._ending:
+            self._write_last()
+            return
+        if self._attached().has_output:
+            self._write()
+        if not self._paused:
+            _wake(self._writable)
+
+    async def _send_in_turn(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
+        """Send after all senders that are waiting. Cancelled while it waits, it changes nothing."""
+        self._waiting += 1
+        try:
+            async with self._turns:
+                await self._wait_writable()
+                verb(*args)
+                self._write()
+                if self._paused or self._transport.is_closing():
+                    await self._wait_written()
+        finally:
+            self._waiting -= 1
+
+    async def _wait_writable(self) -> None:
+        """Wait until the transport takes more or the session is over. The caller holds `_turns`."""
+        while self._paused and not self._ending:
+            self._writable = self._loop.create_future()
+            try:
+                await self._writable
+            finally:
+                self._writable = None
+
+    async def _wait_written(self) -> None:
+        """Wait until the system has taken all that was written. If it does not, the session is over."""
+        driven = self._attached()
+        try:
+            if self._paused:
+                await self._wait_writable()
+            elif not self._lost:
+                # The write found the connection broken; `connection_lost` follows.
+                await self._gone_event().wait()
+        except BaseException:
+            # It is unknown how much was sent.
+            driven.send_failed()
+            self.core_changed()
+            raise
+        if self._paused or self._lost:
+            raise driven.error.with_traceback(None)
+
+    # Time
+
+    def _arm(self) -> None:
+        driven = self._attached()
+        if driven.deadline == AT_ONCE:
+            driven.handle_timeout(self._loop.time())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._armed = driven.deadline
+        if self._armed is not None:
+            self._timer = self._loop.call_at(self._armed, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._guard(self._time_out)
+
+    def _time_out(self) -> None:
+        self._armed = self._timer = None
+        self._attached().handle_timeout(self._loop.time())
+        self.core_changed()
+
+    # Ending
+
+    def _finish(self) -> None:
+        """Write what is left, in bounded time, and close the transport."""
+        if self._ending:
+            return
+        self._ending = True
+        _wake(self._writable)
+        if not (self._attached().has_output or self._held):
+            self._transport.abort()
+            return
+        self._timer = self._loop.call_later(self._close_timeout, self._transport.abort)
+        if not self._paused:
+            self._write_last()
+
+    def _write_last(self) -> None:
+        self._write()
+        self._write_held()
+        self._transport.close()
+
+    def _end_lost(self) -> None:
+        """Report that the transport is closed, whichever side asked."""
+        driven = self._attached()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ending = True
+        if not driven.done:
+            broken = anyio.BrokenResourceError()
+            broken.__cause__ = self._cause
+            driven.receive_lost(f"the connection broke ({describe(broken)})", broken)
+        _wake(self._writable)
+        self.core_changed()
+
+    def _gone_event(self) -> asyncio.Event:
+        if self._gone is None:
+            self._gone = asyncio.Event()
+        return self._gone
+
+    # Bugs
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - as in `buffer_updated`
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        if self._lifetime is not None:
+            self._lifetime.fail(bug(error))
+        elif self._opening is not None and not self._opening.done():
+            self._opening.set_exception(bug(error))
+        self.abort("a bug in speko_anyio")
+
+    def _attached(self) -> Driven:
+        assert self._driven is not None, "attach something to drive first"
+        return self._driven
+
+
+class _Waiter:
+    """A `Waiter` built on a future.
+
+    Events serve any number of tasks and cost five times as much, and a session waits for every frame.
+    """
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def wait(self) -> asyncio.Future[None]:
+        self._future = self._loop.create_future()
+        return self._future
+
+    def ring(self) -> None:
+        _wake(self._future)
+
+
+def _read_buffer() -> memoryview:
+    """Return the buffer for reads.
+
+    It is filled and handed over in one step of the loop, so that one serves all sessions of a thread.
+    """
+    view: memoryview | None = getattr(_reads, "buffer", None)
+    if view is None:
+        view = _reads.buffer = memoryview(bytearray(_READ_SIZE))
+    return view
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,193 @@
+"""The gateway that the command's options ask for; they override the environment, which overrides the file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers, echo
+from ..gateway._session_handlers import OWN_NAMES
+from ..gateway._settings import Loaded, Settings, SettingsError, parse_handlers, read_settings
+from ..gateway.store._key_limits import DAY
+from ._failures import USAGE, CommandError
+from ._loading import load_handlers
+
+MEMORY: Final = "memory"
+"""No database: the records end with the process."""
+
+_FILE: Final = Path("speko-anyio", "gateway.db")
+
+_OPTIONS: Final = {
+    "host": "host",
+    "port": "port",
+    "public_url": "public_url",
+    "handler": "handlers",
+    "playground": "playground",
+    "patience": "drain_seconds",
+    "transcript_days": "transcript_days",
+    "record_days": "record_days",
+    "database": "database",
+}
+"""Options of `serve`, and the settings that they override."""
+
+
+def settings_of(options: argparse.Namespace) -> Loaded:
+    """Return the settings and the source of each.
+
+    Raises `CommandError`, which lists every fault, if any setting is invalid.
+    """
+    loaded = read_settings_of(options)
+    if loaded.faults:
+        raise CommandError(loaded.faults[0], USAGE, more=loaded.faults[1:])
+    return loaded
+
+
+def read_settings_of(options: argparse.Namespace) -> Loaded:
+    """Like `settings_of`, but lists the faults in `Loaded.faults` instead of raising."""
+    given = {
+        setting: value
+        for option, setting in _OPTIONS.items()
+        if (value := getattr(options, option, None)) is not None
+    }
+    loaded = read_settings(options.config, os.environ)
+    faults = loaded.faults
+    if "handlers" in given:
+        try:
+            given["handlers"] = parse_handlers(given["handlers"], source="--handler")
+        except SettingsError as error:
+            del given["handlers"]
+            faults += error.faults
+    sources = {setting: f"--{option.replace('_', '-')}" for option, setting in _OPTIONS.items()}
+    return Loaded(
+        msgspec.structs.replace(loaded.settings, **given),
+        loaded.sources | {setting: sources[setting] for setting in given},
+        faults,
+        loaded.service_links,
+    )
+
+
+def describe_links(variables: Sequence[str]) -> str:
+    """Return the note about ignored variables, for the log and for ``gateway check``."""
+    others = f" and {len(variables) - 1} more" if len(variables) > 1 else ""
+    return (
+        f"{variables[0]}{others} ignored: Kubernetes or Docker sets them for a service of that name; set "
+        "enableServiceLinks: false to leave them out"
+    )
+
+
+def database_of(settings: Settings) -> str:
+    """Return the path or URL of the gateway's database, by default a file in the user's state folder."""
+    return settings.database or str(_default())
+
+
+def database_store_of(settings: Settings) -> SQLStore:
+    """Return the gateway's database; raise `CommandError` if its records are in memory only."""
+    database = database_of(settings)
+    if database == MEMORY:
+        raise CommandError(
+            "the gateway's records are to be in memory, which ends with its process; name a database with "
+            "--database or SPEKO_GATEWAY_DATABASE",
+            USAGE,
+        )
+    return SQLStore(database)
+
+
+def store_of(settings: Settings, *, migrate_at_start: bool | None = None) -> MemoryStore | SQLStore:
+    """Return the store of the gateway's records, not entered."""
+    database = database_of(settings)
+    return MemoryStore() if database == MEMORY else SQLStore(database, migrate_at_start=migrate_at_start)
+
+
+def gateway_of(
+    settings: Settings, store: SessionStore, *, keys: Collection[str], playground: bool
+) -> Gateway:
+    """Return the gateway with these settings; raise `CommandError` if it can't work."""
+    own = load_handlers(settings.handlers, reserved=OWN_NAMES)
+    try:
+        return Gateway(
+            handlers={**default_handlers(), **own},
+            api_keys=keys,
+            store=store,
+            playground=playground,
+            **_gateway_options(settings),
+        )
+    except ValueError as error:
+        raise CommandError(str(error), USAGE) from None
+
+
+def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
+    """Return the settings that the gateway accepts, and one message for each fault.
+
+    A setting that it refuses has its default.
+    """
+    settings = loaded.settings
+    usable: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, source in loaded.sources.items():
+        found: list[str] = []
+        for one in _singly(name, getattr(settings, name)):
+            try:
+                load_handlers(one.handlers, reserved=OWN_NAMES)
+                Gateway(handlers={"echo": echo}, api_keys=("any",), **_gateway_options(one))
+            except CommandError as error:
+                found.append(str(error))
+            except ValueError as error:
+                found.append(f"{source}: {error}")
+        if found:
+            faults += found
+        else:
+            usable[name] = getattr(settings, name)
+    return Settings(**usable), faults
+
+
+def _singly(name: str, value: Any) -> Iterator[Settings]:
+    """Yield one `Settings` per item of this setting: the gateway raises for the first fault only."""
+    items: list[Any] = [value]
+    if isinstance(value, tuple):
+        items = [(item,) for item in value]
+    elif isinstance(value, dict):
+        items = [{key: item} for key, item in value.items()]
+    for item in items:
+        yield Settings(**{name: item})
+
+
+def _gateway_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "secret": settings.secret,
+        "transcript_retention": _seconds(settings.transcript_days),
+        "record_retention": _seconds(settings.record_days),
+        "lease": settings.lease_seconds,
+        "public_url": settings.public_url,
+        "token_lifetime": settings.token_seconds,
+        "mint_rate": settings.mints_per_second,
+        "mint_burst": settings.mints_at_once,
+        "max_sessions": settings.max_sessions,
+        "idle_timeout": settings.idle_seconds,
+        "allowed_origins": settings.allowed_origins,
+        "metrics": settings.metrics,
+    }
+
+
+def _seconds(days: float | None) -> float | None:
+    return None if days is None else days * DAY
+
+
+def _default() -> Path:
+    # Where the XDG base directories put what a program has to remember. Not the folder that the command
+    # happens to run in: the next one would not find the keys.
+    state = os.environ.get("XDG_STATE_HOME")
+    if state and Path(state).is_absolute():  # the specification says to ignore relative paths
+        return Path(state) / _FILE
+    try:
+        return Path.home() / ".local" / "state" / _FILE
+    except RuntimeError:
+        raise CommandError(
+            "this user has no home directory for the gateway's database; choose a path with --database or "
+            "SPEKO_GATEWAY_DATABASE, or set HOME",
+            USAGE,
+        ) from None

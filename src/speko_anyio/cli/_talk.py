@@ -1,0 +1,180 @@
+"""`speko-anyio talk`: a conversation by microphone and loudspeaker, or by files that replace them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from .._net.tasks import TaskGroup
+from ..audio._devices import Microphone, Speaker
+from ..audio._pcm import rms_dbfs
+from ..audio._playback import Playback
+from ..client._session import RealtimeSession
+from ..protocol import close_codes
+from ..protocol.errors import ConnectionClosed, SpekoError
+from ..protocol.frames import ErrorFrame, Frame
+from . import _files as files
+from ._connecting import connected
+from ._conversation_stats import ConversationStats
+from ._display import Display
+from ._failures import CommandError
+from ._loading import load_tools
+from ._signals import stop_signals
+from ._turn import ANSWER_TIMEOUT, QUIET_TIMEOUT, PacedSpeech, ended_by_service, no_answer
+
+TICK: Final = 0.08
+"""Seconds between two updates of the levels: a dozen a second, which is what the display shows."""
+
+
+async def talk(options: argparse.Namespace) -> None:
+    """Talk until Ctrl-C, until the service ends the session, or until a recording has been answered."""
+    tools = load_tools(options.tools)
+    if options.output is not None:
+        files.check_writable(options.output)
+    question = None if options.wav is None else await files.load(options.wav, options.rate)
+    with Display() as display:
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(connected(options, display, tools=tools))
+            ears: AsyncIterable[bytes]
+            mouth: Speaker | Tape
+            tape = None
+            if options.output is not None:
+                mouth = tape = Tape(options.output, session.output_sample_rate)
+            else:
+                mouth = await stack.enter_async_context(
+                    Speaker(sample_rate=session.output_sample_rate, device=options.output_device)
+                )
+            if question is not None:
+                ears = PacedSpeech(question, session.input_sample_rate)
+            else:
+                ears = await stack.enter_async_context(
+                    Microphone(sample_rate=session.input_sample_rate, device=options.input_device)
+                )
+                display.line("talk; wear headphones, or it hears itself. Ctrl-C ends it")
+            talking = _Talk(session, mouth, display)
+            session.on(talking.take)
+            error = await talking.run(ears, tape, hang_up=question is not None)
+        if tape is not None:
+            await tape.save()
+        display.line(talking.stats.summary())
+        if error is not None:
+            raise error
+
+
+class Tape:
+    """A file in place of a loudspeaker: what would have been heard, with its silences and interruptions."""
+
+    def __init__(self, path: Path, sample_rate: int) -> None:
+        self._path = path
+        self._heard = bytearray()
+        self.playback: Playback = Playback(sample_rate=sample_rate)
+
+    def feed(self, frame: Frame) -> None:
+        """Play a frame."""
+        self.playback.feed(frame)
+
+    async def run(self) -> None:
+        """Record what is played, at the speed of speech, until cancelled."""
+        async for chunk in self.playback.chunks():
+            self._heard += chunk
+
+    async def save(self) -> None:
+        """Write the file; raise `CommandError` if that fails."""
+        await files.save(self._path, bytes(self._heard), self.playback.sample_rate)
+
+
+class _Talk:
+    def __init__(self, session: RealtimeSession, mouth: Speaker | Tape, display: Display) -> None:
+        self.stats = ConversationStats()
+        self._session = session
+        self._mouth = mouth
+        self._display = display
+        self._error: ErrorFrame | None = None
+
+    def take(self, frame: Frame) -> None:
+        """Play and show a frame of the session, and count it."""
+        self._mouth.feed(frame)
+        latency = self.stats.received(frame, anyio.current_time())
+        if latency is not None:
+            self._display.line(f"latency   {latency * 1000:.0f} ms from the end of your speech")
+        if isinstance(frame, ErrorFrame):
+            self._error = frame
+        self._display.show(frame)
+
+    async def run(self, ears: AsyncIterable[bytes], tape: Tape | None, *, hang_up: bool) -> Exception | None:
+        """Talk until the session or the user ends it; return the error, if any.
+
+        With `hang_up`, end it once the answer to everything from `ears` has been played.
+        """
+        try:
+            async with TaskGroup("the conversation") as tasks:
+                tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+                tasks.start_soon(self._show_levels)
+                if tape is not None:
+                    tasks.start_soon(tape.run)
+                await self._speak(ears)
+                if hang_up:
+                    await self._hear_answer()
+                tasks.cancel_scope.cancel()
+        except ConnectionClosed:
+            pass  # `closed` tells more
+        except (SpekoError, CommandError) as error:
+            return error
+        return self._early_end()
+
+    async def _speak(self, ears: AsyncIterable[bytes]) -> None:
+        async for pcm in ears:
+            self.stats.said(pcm, anyio.current_time())
+            await self._session.send_audio(pcm)
+
+    async def _hear_answer(self) -> None:
+        stats, playback = self.stats, self._mouth.playback
+        asked = anyio.current_time()
+        if not stats.answered:
+            await self._session.commit()
+            stats.committed(asked)
+        while self._session.closed is None:
+            quiet = anyio.current_time() - max(asked, stats.last_received)
+            patience = ANSWER_TIMEOUT if stats.awaiting else QUIET_TIMEOUT
+            if not playback.buffered_ms and (stats.answered or quiet > patience):
+                break
+            await anyio.sleep(TICK)
+        if not stats.turns and self._session.closed is None:
+            raise no_answer(self._error)
+
+    async def _show_levels(self) -> None:
+        playback = self._mouth.playback
+        while True:
+            self._display.status(
+                f"you {_bar(self.stats.level)}  assistant {_bar(rms_dbfs(playback.last_read))}  "
+                f"{playback.buffered_ms / 1000:.1f} s to be heard"
+            )
+            await anyio.sleep(TICK)
+
+    def _early_end(self) -> CommandError | None:
+        closed = self._session.closed
+        if closed is None or closed.initiated_by == "local":
+            return None
+        error = ended_by_service(closed, self._error)
+        if closed.code == close_codes.NORMAL and self.stats.turns:
+            self._display.line(str(error))
+            return None
+        return error
+
+
+async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
+    # The usual way to hang up: the session is closed in order, and the summary still comes.
+    with stop_signals() as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+def _bar(level: float) -> str:
+    """Draw a level in dBFS as a bar: 5 dB a block, from silence at -60."""
+    return f"{'█' * round((max(-60.0, level) + 60) / 5):<12}"

@@ -1,0 +1,402 @@
+"""`RealtimeSession`: a live session over any core and any driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Never, Self, TypeVar, overload
+
+import anyio
+
+from .._net.driver import Driver
+from .._net.lifetime import Lifetime
+from .._observe.observers import Observers
+from ..audio._pcm import duration
+from ..protocol import close_codes
+from ..protocol._client_core import ClientCore
+from ..protocol._pcm import Buffer, pcm_bytes
+from ..protocol.errors import LocalProtocolError
+from ..protocol.frames import Audio, Close, Frame
+from ._delivery import DEFAULT_MAX_BUFFER
+from ._frame_stream import FramesBlock, FrameStream, check_types
+from ._handlers import FrameHandler, Handlers, check_handler
+from ._pump import Pump
+from ._stalls import STALLED_AFTER, Stall, StallWatch
+from ._stats import SessionStats, TurnTimes
+from ._tool_calls import ToolCalls
+from .tools import Toolbox, ToolErrors
+
+A = TypeVar("A", bound=Frame)
+B = TypeVar("B", bound=Frame)
+C = TypeVar("C", bound=Frame)
+
+_MAX_PART: Final = 256 * 1024
+"""The most bytes of a `send_audio` that are queued at a time: far below the outbox's limit, even as base64 at
+a provider's higher sample rate."""
+
+
+_R: Final = ord("R")
+"""The first byte of a WAV file."""
+
+
+class RealtimeSession:
+    """A live session with a speech model.
+
+    `Realtime.connect`, `Realtime.open` and `open_session` make it; it lives within their ``async with``.
+
+    Receive by iterating, which ends after the final `Close`, or by `receive`; one task at a time. Send from
+    as many tasks as you like: each call's messages stay together and in the order of the calls.
+
+    Sending waits for the transport, not for the peer's answer. While the
+    transport accepts data immediately, cancellation is checked at every 16th send only. A send that is
+    *cancelled while it writes* leaves an unknown part of a message on the wire, so it ends the session: to
+    bound a send, bound the whole session. A send that is cancelled before it starts changes nothing.
+
+    Every method that sends raises `LocalProtocolError` for what the protocol does not allow here (nothing
+    was sent, the session goes on), and `ConnectionClosed`, or `RemoteProtocolError` when the peer broke the
+    protocol, once the session is over.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_audio_bytes_sent",
+        "_blocked",
+        "_close_timeout",
+        "_core",
+        "_driver",
+        "_expires_at",
+        "_handlers",
+        "_inbox",
+        "_lifetime",
+        "_observers",
+        "_pump",
+        "_session_id",
+        "_stalls",
+        "_tool_calls",
+        "_turn_times",
+    )
+
+    def __init__(
+        self,
+        core: ClientCore,
+        driver: Driver,
+        *,
+        session_id: str,
+        expires_at: str,
+        toolbox: Toolbox,
+        close_timeout: float,
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        tool_errors: ToolErrors = "log",
+        observers: Observers | None = None,
+    ) -> None:
+        self._core = core
+        self._driver = driver
+        self._session_id = session_id
+        self._expires_at = expires_at
+        self._close_timeout = close_timeout
+        self._observers = observers
+        self._lifetime = Lifetime(session_id)
+        self._stalls = StallWatch(session_id, driver, self._lifetime)
+        self._blocked: Stall | None = None
+        self._tool_calls = ToolCalls(
+            toolbox,
+            core,
+            driver,
+            self._lifetime,
+            self._stalls,
+            errors=tool_errors,
+        )
+        self._pump = Pump(
+            core,
+            max_buffer=max_buffer,
+            on_call=self._tool_calls.receive,
+            on_interruption=self._tool_calls.interrupt,
+            make_waiter=driver.make_waiter,
+        )
+        self._inbox = self._pump.inbox
+        self._pump.on_blocked = self._reading_blocked
+        self._handlers = Handlers(self._pump, self._lifetime, self._stalls)
+        self._audio_bytes_sent = 0
+        self._turn_times = TurnTimes()
+        driver.attach(self._pump, close_timeout=close_timeout)
+
+    def __repr__(self) -> str:
+        return f"<RealtimeSession {self._session_id} {self._core.state.value}>"
+
+    # State
+
+    @property
+    def session_id(self) -> str:
+        """The service's id of the session."""
+        return self._session_id
+
+    @property
+    def expires_at(self) -> str:
+        """When the grant's token expires (ISO 8601), unchanged from the service's response."""
+        return self._expires_at
+
+    @property
+    def input_sample_rate(self) -> int:
+        """Samples a second that `send_audio` takes; final from the `Ready` frame on."""
+        return self._core.input_sample_rate
+
+    @property
+    def output_sample_rate(self) -> int:
+        """Samples a second of the `Audio` frames; each frame says its own too."""
+        return self._core.output_sample_rate
+
+    @property
+    def closed(self) -> Close | None:
+        """How the session ended; None while it lives."""
+        return self._core.closed
+
+    def stats(self) -> SessionStats:
+        """Return the session's counters, as of now."""
+        pump, inbox = self._pump, self._inbox
+        return SessionStats(
+            bytes_received=pump.bytes_received,
+            bytes_sent=self._driver.bytes_sent,
+            frames_received=pump.frames_received,
+            audio_bytes_received=pump.audio_bytes_received,
+            audio_bytes_sent=self._audio_bytes_sent,
+            frames_dropped=inbox.dropped_frames,
+            audio_bytes_dropped=inbox.dropped_bytes,
+            frames_buffered=len(inbox),
+            bytes_buffered=inbox.size,
+            seconds_buffered=sum(
+                duration(frame.pcm, frame.sample_rate)
+                for frame in inbox.snapshot()
+                if isinstance(frame, Audio)
+            ),
+            odd_fields=self._core.odd_fields,
+            interruptions=pump.interruptions,
+            tool_calls=self._tool_calls.received,
+            tools_running=self._tool_calls.running,
+            times_to_first_audio=self._turn_times.times,
+        )
+
+    # Sending
+
+    async def send_audio(self, pcm: Buffer) -> None:
+        """Send the user's speech: PCM16 little-endian mono at `input_sample_rate`.
+
+        It may have any length in whole samples, as bytes or an array of int16, and is split into messages of
+        at most 32 KiB.
+
+        More than 256 KiB is sent in parts, each once the transport has taken the one before. Messages from
+        other tasks may come between two parts, and a cancellation between them leaves the rest unsent and the
+        session open. Raises TypeError for an array of other samples or a WAV file. See the class for other
+        errors and for cancellation.
+        """
+        if type(pcm) is not bytes:
+            pcm = pcm_bytes(pcm)
+        size = len(pcm)
+        if size and pcm[0] == _R:
+            pcm_bytes(pcm)  # raises for a WAV file; rarely called, since few pieces begin with this byte
+        # An odd number of bytes is rejected before anything is sent.
+        if size <= _MAX_PART or size & 1:
+            await self._driver.send(self._core.send_audio, pcm)
+            self._audio_bytes_sent += size
+            return
+        for start in range(0, size, _MAX_PART):
+            part = pcm[start : start + _MAX_PART]
+            await self._driver.send(self._core.send_audio, part)
+            self._audio_bytes_sent += len(part)
+
+    async def commit(self) -> None:
+        """End the user's turn: the model answers what was sent."""
+        await self._driver.send(self._end_turn, self._core.commit)
+
+    async def clear(self) -> None:
+        """Make the server forget the audio sent since the last `commit`."""
+        await self._driver.send(self._core.clear)
+
+    async def end_turn(self) -> None:
+        """End the user's turn where the server detects turns (VAD)."""
+        await self._driver.send(self._end_turn, self._core.end_turn)
+
+    def _end_turn(self, verb: Callable[[], None]) -> None:
+        verb()
+        self._turn_times.turn_ended(self._driver.current_time())
+        self._pump.on_first_audio = self._answer_began
+
+    def _answer_began(self) -> None:
+        self._turn_times.answer_began(self._driver.current_time())
+
+    async def interrupt(self) -> None:
+        """Stop the response in flight (barge-in). Audio that was already received is yours to drop."""
+        await self._driver.send(self._core.interrupt)
+
+    async def send_tool_result(self, call_id: str, output: str) -> None:
+        """Answer the `ToolCall` with this id, once; a structured result as JSON text.
+
+        Functions passed as ``tools`` are answered for you. `LocalProtocolError` when no such call is open.
+        """
+        await self._driver.send(self._core.send_tool_result, call_id, output)
+
+    # Receiving
+
+    async def receive(self) -> Frame:
+        """Wait for the next frame and return it; the last one is `Close`.
+
+        After that it raises `ConnectionClosed`, or `RemoteProtocolError` when the peer broke the protocol;
+        `anyio.BusyResourceError` while another task is receiving: give each reader its own `frames`.
+        Cancelling it loses no frame. Buffered frames are returned without yielding to the event loop, except
+        every 64th.
+        """
+        frame = self._inbox.take()
+        if frame is None:
+            if not self._pump.claimed:
+                self._pump.claim()
+            frame = await self._inbox.get()
+            if frame is None:
+                raise self._pump.error.with_traceback(None)
+        return frame
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Frame:
+        frame = self._inbox.take()
+        if frame is None:
+            if not self._pump.claimed:
+                self._pump.claim()
+            frame = await self._inbox.get()
+            if frame is None:
+                raise self._pump.end_of_iteration()
+        return frame
+
+    @overload
+    def frames(
+        self, /, *, max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AbstractAsyncContextManager[FrameStream[Frame], None]: ...
+    @overload
+    def frames(
+        self, a: type[A], /, *, max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AbstractAsyncContextManager[FrameStream[A], None]: ...
+    @overload
+    def frames(
+        self, a: type[A], b: type[B], /, *, max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AbstractAsyncContextManager[FrameStream[A | B], None]: ...
+    @overload
+    def frames(
+        self,
+        a: type[A],
+        b: type[B],
+        c: type[C],
+        /,
+        *,
+        max_buffer: int | None = None,
+        drop_oldest: bool = False,
+    ) -> AbstractAsyncContextManager[FrameStream[A | B | C], None]: ...
+    @overload
+    def frames(
+        self, *kinds: type[Frame], max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AbstractAsyncContextManager[FrameStream[Frame], None]: ...
+    def frames(
+        self, *kinds: type, max_buffer: int | None = None, drop_oldest: bool = False
+    ) -> AbstractAsyncContextManager[FrameStream[Any], None]:
+        """Open a separate stream of the frames of the types `kinds`, or of all frames.
+
+        It gets every such frame that was not received yet and all that follow, while the block lasts. Open as
+        many as you like, each read at its own pace::
+
+            async with session.frames(Transcript, ToolCall) as frames:
+                async for frame in frames: ...
+
+        - `max_buffer`: bytes that may wait for it, the session's by default; frames of other types cost
+          nothing. When it is full the socket is no longer read, for anybody.
+        - `drop_oldest`: drop its oldest frames instead, for a display that should drop frames rather than
+          delay the call.
+
+        An `Interruption` discards the audio ahead of it here too, also when it is not asked for. The stream
+        ends with the session, behind its `Close`. TypeError for an object that is not a type of frame.
+        """
+        return FramesBlock(self._pump, check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
+
+    def on(self, handler: FrameHandler, *more: Never) -> Callable[[], None]:
+        """Call `handler` with every frame not yet received and all that follow, one at a time, in order.
+
+        Returns a function that stops it. Handlers and the iteration each get every frame.
+
+        An async handler is awaited before its next frame. A slow one has a buffer of its own, of
+        ``max_buffer`` bytes; when that is full the socket is no longer read. An error in a handler cancels
+        the body of the session's ``async with`` and comes out of it, unless it is the `ConnectionClosed` of
+        this session: a handler may find out that way. When the session ends handlers have
+        ``close_timeout`` seconds to take what is left.
+
+        If there is a handler and no iteration yet, the iteration's buffer does not stop the reading: an
+        iteration that starts late misses the oldest of what was more than ``max_buffer`` bytes.
+
+        Raises as the sends do once the session is over, since the handler would never be called, and
+        TypeError for an object that can't be called with one frame.
+        """
+        check_handler(handler, *more)
+        if self._pump.done:
+            raise self._pump.error.with_traceback(None)
+        return self._handlers.add(handler)
+
+    # Closing
+
+    async def close(self, code: int = 1000, reason: str = "client_closed") -> None:
+        """Say goodbye and wait until the peer has answered and the transport is closed.
+
+        At most ``close_timeout`` seconds; then the transport is closed forcefully. Only the first call
+        counts, further ones wait for the same end. Frames that came before can still be received, and after
+        them `Close`. Leaving the ``async with`` does this. Cancelled, it closes forcefully at once.
+
+        Raises `LocalProtocolError` if applications may not use `code`: use 1000 or 4000 to 4999 (3000 to 3999
+        are registered with IANA).
+        """
+        if not close_codes.is_for_applications(code):
+            raise LocalProtocolError(
+                f"{code!r} is not a close code for applications; use 1000 or one from 4000 to 4999"
+            )
+        self._pump.close(code, reason)
+        self._driver.core_changed()
+        try:
+            await self._driver.wait_closed()
+        except BaseException:
+            self._driver.abort("the closing was cancelled")
+            raise
+
+    # Lifecycle
+
+    def _reading_blocked(self, blocked: bool) -> None:
+        if self._blocked is not None:
+            self._stalls.end(self._blocked)
+            self._blocked = None
+        if blocked:
+            self._blocked = self._stalls.begin(
+                lambda: (
+                    f"no frame was taken for {STALLED_AFTER:g} s and {sum(self._pump.backlogs())} bytes "
+                    "wait, so reading has stopped; iterate over the session and every stream of frames(), or "
+                    "pass drop_oldest=True for a reader that may lose frames"
+                ),
+                progress=self._pump.backlogs,
+            )
+
+    async def _enter(self) -> None:
+        """Start the tasks, after the handshake. `_exit` must follow, in the same task."""
+        self._driver.start(self._lifetime)
+        await self._lifetime.enter()
+
+    async def _exit(self, error: BaseException | None) -> None:
+        """End the session after the body, which raised `error`; raise what the block raises."""
+        driver = self._driver
+        try:
+            await self._lifetime.exit(
+                error, leave=self._leave, abort=driver.abort, wait_gone=driver.wait_gone
+            )
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if self._observers is not None:
+                self._observers.ended(error)
+
+    async def _leave(self) -> None:
+        """Say goodbye after the body, and let the handlers take what is left."""
+        await self.close()
+        with anyio.move_on_after(self._close_timeout):
+            await self._handlers.wait_finished()

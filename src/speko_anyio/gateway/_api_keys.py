@@ -1,0 +1,87 @@
+"""API keys: their shape, their hashes, and those of the configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from speko_anyio.protocol._tokens import find_key_fault, strip_invisible
+
+from .store._records import KeyLimits, Scope, StoredKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_STORED: Final = re.compile(r"sk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+"""A key of the store: it names its record, and has 256 random bits."""
+
+
+class APIKeys:
+    """The keys of the configuration, kept as hashes only; `may_be_empty` if there are others."""
+
+    def __init__(self, keys: Iterable[str], *, may_be_empty: bool = False) -> None:
+        if isinstance(keys, str):
+            raise TypeError("api_keys must be a collection of keys, not one string; put it into a list")
+        # Whitespace around a key, such as the end of the file's line it was read from, comes in no header.
+        known = [key for key in map(strip_invisible, keys) if key]
+        for key in known:
+            fault = find_key_fault(key)
+            if fault is not None:
+                raise ValueError(f"an API key of the gateway {fault}")
+        self._digests = tuple({_digest(key) for key in known})
+        if not self._digests and not may_be_empty:
+            raise ValueError(
+                "a gateway needs at least one API key; pass api_keys=[secrets.token_urlsafe(32)]"
+            )
+
+    def identify(self, authorization: str | None) -> str | None:
+        """Return the id of the key in an Authorization header; None if it holds no valid one.
+
+        The id is the start of the key's hash: safe to store and to log.
+        """
+        key = bearer(authorization)
+        if not key:
+            return None
+        digest = _digest(key)
+        # Compare every key, in constant time, so that the time reveals nothing about any of them.
+        found = [known for known in self._digests if hmac.compare_digest(known, digest)]
+        return f"key_{digest.hex()[:12]}" if found else None
+
+
+def bearer(authorization: str | None) -> str:
+    """Return the key in an Authorization header; empty if there is none."""
+    scheme, _, key = (authorization or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def new_key(name: str, scopes: Iterable[Scope], limits: KeyLimits, *, now: float) -> tuple[str, StoredKey]:
+    """Return a new key, to be shown once, and its record. `now` in seconds since the epoch."""
+    number = secrets.token_hex(8)
+    key = f"sk_{number}_{secrets.token_urlsafe(32)}"
+    stored = StoredKey(
+        key_id=f"key_{number}",
+        name=name,
+        digest=_digest(key),
+        scopes=tuple(scopes),
+        limits=limits,
+        created_at=now,
+    )
+    return key, stored
+
+
+def stored_key_id(key: str) -> str | None:
+    """Return the id under which `key` would be stored; None for a key that `new_key` can't have made."""
+    match = _STORED.fullmatch(key)
+    return None if match is None else f"key_{match[1]}"
+
+
+def is_key(key: str, stored: StoredKey) -> bool:
+    """Return whether `stored` is the record of `key`; takes as long either way."""
+    return hmac.compare_digest(_digest(key), stored.digest)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

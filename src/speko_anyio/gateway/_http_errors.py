@@ -1,0 +1,109 @@
+"""The errors of the HTTP API: as exceptions, and as the responses that clients get."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from speko_anyio.protocol import close_codes
+from speko_anyio.protocol.mint import APIErrorBody
+
+from .store import StoreError
+from .store._key_limits import BUSY_RETRY
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Awaitable
+
+CREATE_FAILED: Final = "SESSION_CREATE_FAILED"
+"""The code of every refusal to make or to open a session that is not the client's fault."""
+
+_MAX_ECHO: Final = 200
+"""Characters of a message that may show what the client sent."""
+
+
+class RequestError(Exception):
+    """A request that is refused, with the documented error.
+
+    - `status`, `code`, `headers`: of the HTTP response.
+    - `close_code`: closes a WebSocket whose client can't see the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        headers: dict[str, str] | None = None,
+        close_code: int = close_codes.POLICY,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+        self.close_code = close_code
+
+    @property
+    def body(self) -> bytes:
+        """The JSON of every error of the HTTP API (speko-protocol, section 1)."""
+        return msgspec.json.encode(APIErrorBody(error=str(self), code=self.code))
+
+    @property
+    def response(self) -> Response:
+        """What the client gets."""
+        return Response(self.body, self.status, self.headers, "application/json")
+
+
+async def respond(
+    work: Awaitable[Any],
+    status: int,
+    *,
+    logger: logging.Logger,
+    what: str,
+    unavailable_code: str,
+    failure: RequestError,
+) -> Response:
+    """Return the result of `work` as JSON, or the documented error for whatever it raises.
+
+    `what` names the work in the log. The client gets `failure` for an unexpected error.
+    """
+    try:
+        return Response(msgspec.json.encode(await work), status, media_type="application/json")
+    except RequestError as refusal:
+        return refusal.response
+    except ClientDisconnect:
+        return Response(status_code=400)  # the client has gone: it is never read
+    except StoreError as error:
+        logger.error("%s failed: %s", what, error)
+        message = "the gateway can't reach its records now; try again"
+        return unavailable(unavailable_code, message).response
+    except Exception:
+        # A bug, or a store of the operator's own: the caller gets the documented JSON, not a bare 500.
+        logger.exception("%s failed", what)
+        return failure.response
+
+
+def invalid(message: str) -> RequestError:
+    """Return the error for a request that makes no sense."""
+    return RequestError(400, "VALIDATION_ERROR", message)
+
+
+def too_many(message: str, retry_after: int) -> RequestError:
+    """Return the error for a key that has used its share; `retry_after` in seconds."""
+    return RequestError(429, "RATE_LIMITED", message, headers={"Retry-After": str(retry_after)})
+
+
+def unavailable(code: str, message: str, *, close_code: int = close_codes.TRY_AGAIN_LATER) -> RequestError:
+    """Return the error for a request that the gateway can't serve now, but soon."""
+    headers = {"Retry-After": str(BUSY_RETRY)}
+    return RequestError(503, code, message, headers=headers, close_code=close_code)
+
+
+def shorten(message: str) -> str:
+    """Cut a message to 200 characters, in its middle: msgspec's end with the field that they are about."""
+    half = _MAX_ECHO // 2
+    return message if len(message) <= _MAX_ECHO else f"{message[:half]}…{message[1 - half :]}"

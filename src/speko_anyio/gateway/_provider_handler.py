@@ -1,0 +1,128 @@
+"""The handler that joins a session to a provider, with the operator's own account there."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from speko_anyio._accounts import PROVIDERS
+from speko_anyio.audio.resample import Resampler
+from speko_anyio.protocol import close_codes
+from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
+from speko_anyio.protocol.errors import LocalProtocolError, SpekoError
+from speko_anyio.providers import codes
+from speko_anyio.providers.bridge import OPENING_TIMEOUT, Bridge
+
+from ._provider_driver import ProviderDriver
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from speko_anyio._accounts import Provider
+    from speko_anyio._net.proxies import ProxyOption
+    from speko_anyio.protocol.mint import SessionConfig
+    from speko_anyio.providers._connection import ProviderConnection
+
+    from ._session import Handler, ServerSession
+
+logger: Final = logging.getLogger("speko_anyio.gateway")
+
+_CLOSE_TIMEOUT: Final = 2.0
+"""Seconds that a provider has to answer our close; less than the gateway gives a handler to return."""
+
+
+class ProviderHandler:
+    """Serves each session with a session of the provider's.
+
+    - `provider`: the account, such as ``OpenAI()``.
+    - `models`: maps the names that clients use for models to the provider's own; any other name is passed on.
+      None: `Provider.speko_models`.
+    - `connect_timeout`: seconds to look up the provider's host, connect and complete TLS. All attempts
+      together get 20 seconds until the provider is ready, or twice `connect_timeout` if that is more.
+    - `ssl_context`, `proxy`: as in `SessionOptions`.
+
+    Clients can set options of the provider in the mint's metadata, as in
+    ``{"provider_options": {"openai": {"speed": 1.2}}}``, with the fields of `OpenAIOptions`, `XAIOptions` or
+    `GoogleOptions`. They override those of `provider`, except ``server_tools``, which are the operator's.
+    Invalid ones end the session with an `ErrorFrame`.
+
+    A failure of the provider comes as an `ErrorFrame` with a code of `speko_anyio.providers.codes` in
+    capitals, and never shows the key. The session goes on as long as the provider's can be resumed.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        models: Mapping[str, str] | None = None,
+        connect_timeout: float = DEFAULT_TIMEOUTS.connect,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: ProxyOption = True,
+    ) -> None:
+        self._provider = provider
+        self._models = dict(provider.speko_models if models is None else models)
+        self._connect_timeout = connect_timeout
+        self._ssl_context = ssl_context
+        self._proxy: ProxyOption = proxy
+
+    def __repr__(self) -> str:
+        return f"ProviderHandler({self._provider!r})"
+
+    async def __call__(self, session: ServerSession) -> None:
+        """Serve `session` until either side ends it."""
+        config = msgspec.structs.replace(
+            session.config, model=self._models.get(session.config.model, session.config.model)
+        )
+        try:
+            endpoint = self._provider.endpoint(config.model)
+            notes = self._connection(config, session.metadata, None).dialect.notes
+        except LocalProtocolError as error:
+            await _refuse(session, str(error))
+            return
+        for note in notes:
+            logger.info("session %s: %s", session.session_id, note)
+        bridge = Bridge(
+            client=session.take_core(),
+            resampling=Resampler,
+            secrets=endpoint.secrets,
+            opening_timeout=max(OPENING_TIMEOUT, 2 * self._connect_timeout),
+            on_emitted=session.meter.queued,
+        )
+        driver = ProviderDriver(
+            session,
+            bridge,
+            make_connection=lambda resumption: self._connection(config, session.metadata, resumption),
+            url=endpoint.url,
+            connect_timeout=self._connect_timeout,
+            ssl_context=self._ssl_context,
+            proxy=self._proxy,
+            secrets=endpoint.secrets,
+        )
+        await driver.run()
+
+    def _connection(
+        self, config: SessionConfig, metadata: Mapping[str, Any] | None, resumption: str | None
+    ) -> ProviderConnection:
+        return self._provider.connection(
+            config, metadata=metadata, resumption=resumption, close_timeout=_CLOSE_TIMEOUT
+        )
+
+
+async def _refuse(session: ServerSession, message: str) -> None:
+    """Tell the client that it can't have what it asked for, and close."""
+    try:
+        await session.send_error(codes.CONFIGURATION_REFUSED.upper(), message)
+        await session.close(close_codes.POLICY, codes.CONFIGURATION_REFUSED)
+    except SpekoError:
+        pass  # the client has left
+
+
+def provider_handlers() -> dict[str, Handler]:
+    """Make a handler for each provider whose API key is in the environment.
+
+    Raises `ConfigurationError` when a base URL there is invalid.
+    """
+    return {kind.name: ProviderHandler(kind()) for kind in PROVIDERS if kind.is_configured()}

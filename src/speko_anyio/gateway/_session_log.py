@@ -1,0 +1,55 @@
+"""The log of the gateway's sessions, on the logger ``speko_anyio.gateway._session`` at DEBUG."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from speko_anyio._observe.redaction import describe, quote, redact
+from speko_anyio.protocol import _codec as codec
+from speko_anyio.protocol._dialect import NEED_DATA, NeedData
+from speko_anyio.protocol._outbox import CloseMessage
+from speko_anyio.protocol._session import ServerProtocol
+
+if TYPE_CHECKING:
+    from speko_anyio.protocol._commands import Command
+    from speko_anyio.protocol._outbox import Message
+
+logger: Final = logging.getLogger("speko_anyio.gateway.session")
+
+
+def make_core(session_id: str, **options: Any) -> ServerProtocol:
+    """Make a `ServerProtocol` with these options, one that logs if the level is DEBUG now."""
+    if logger.isEnabledFor(logging.DEBUG):
+        return LoggedProtocol(session_id, **options)
+    return ServerProtocol(**options)
+
+
+class LoggedProtocol(ServerProtocol):
+    """Logs all messages, without audio, texts and secrets; see `speko_anyio._observe.redaction`."""
+
+    def __init__(self, session_id: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._session_id = redact(session_id)
+
+    def next_event(self) -> Command | Literal[NeedData.NEED_DATA]:
+        event = super().next_event()
+        if event is not NEED_DATA:
+            logger.debug("session %s < %s", self._session_id, describe(event))
+        return event
+
+    def next_message(self) -> Message | None:
+        message = super().next_message()
+        if message is not None:
+            logger.debug("session %s > %s", self._session_id, self._line(message))
+        return message
+
+    def _line(self, message: Message) -> str:
+        match message:
+            case bytes():
+                return f"Audio: {len(message)} bytes"
+            case CloseMessage(code=code, reason=reason):
+                return f"close: {code} {quote(reason)}"
+            case _:
+                said = codec.decode_from_server(message)
+                return f"end: {quote(said.reason)}" if isinstance(said, codec.End) else describe(said)

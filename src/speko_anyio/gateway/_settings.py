@@ -1,0 +1,329 @@
+"""The gateway's configuration: one schema, from a TOML file and from the environment.
+
+A setting ``name`` stands in the file as ``name = ...`` and in the environment as ``SPEKO_GATEWAY_NAME``; or
+``SPEKO_GATEWAY_NAME_FILE`` names a file that holds it, as container platforms hand secrets out. The
+environment overrides the file. Variables that only look like settings, because a service has the same name as
+the gateway, are ignored; see `is_service_link`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import msgspec.inspect
+from msgspec import Meta
+
+from speko_anyio.protocol._tokens import strip_invisible
+from speko_anyio.protocol.errors import SpekoError
+
+PREFIX: Final = "SPEKO_GATEWAY_"
+_FROM_FILE: Final = "_FILE"
+
+_SECRETS: Final = frozenset({"keys", "secret", "database"})
+"""Settings that are not shown; a database's URL may hold a password."""
+
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class SettingsError(SpekoError):
+    """Invalid settings: `faults` has a message for each, which names its source."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of the gateway. Times are in seconds."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
+    """0 takes a free one."""
+    public_url: str | None = None
+    """Where clients reach the gateway, behind a proxy."""
+    keys: tuple[str, ...] = ()
+    """API keys that may mint, besides those in the database; in the environment separated by commas."""
+    secret: Annotated[str, Meta(min_length=32)] | None = None
+    """Signs session tokens; nodes that share a database need the same. None: one of this process only."""
+    handlers: dict[str, str] = {}
+    """Handlers of your own: ``module:attribute`` by the name that clients mint with; in the environment
+    ``name=module:attribute``, separated by commas."""
+    database: str | None = None
+    """A SQLite file's path, a ``postgresql://`` URL, or ``memory``: records end with the process. None: a
+    file in the user's state folder."""
+    transcript_days: Annotated[float, Meta(gt=0)] | None = None
+    """Seconds for which transcripts are stored; None: they are not stored."""
+    record_days: Annotated[float, Meta(ge=1)] | None = None
+    """Seconds for which the records of sessions are stored; None: until you delete them."""
+    playground: bool | None = None
+    """A page to talk to the gateway with; None: when no API key is set."""
+    metrics: bool = False
+    """``/metrics`` for Prometheus, without authentication."""
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    drain_seconds: Seconds = 10.0
+    """Time that open sessions get to finish on shutdown."""
+    lease_seconds: Annotated[float, Meta(ge=1)] = 30.0
+    """A node silent for this long is considered lost."""
+    token_seconds: Annotated[int, Meta(ge=1)] = 60
+    """Time from the mint in which a session must be opened."""
+    max_sessions: Annotated[int, Meta(ge=1)] = 1000
+    """Most sessions open at once on this node."""
+    idle_seconds: Annotated[float, Meta(gt=0)] | None = 300.0
+    """Time without a message from the client after which a session is ended."""
+    allowed_origins: tuple[str, ...] | None = None
+    """Origins of the web pages that may use the gateway, such as https://app.example.com; in the environment
+    separated by commas. None: any."""
+    mints_per_second: Annotated[float, Meta(gt=0)] = 20.0
+    """Mints a second for each API key, on average, on this node."""
+    mints_at_once: Annotated[int, Meta(ge=1)] = 200
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={text}" for name, text in self.shown())
+        return f"Settings({shown})"
+
+    def shown(self) -> list[tuple[str, str]]:
+        """Return every setting and its value for people to read; secrets only say whether they are set."""
+        return [(name, _shown(name, getattr(self, name))) for name in self.__struct_fields__]
+
+
+def _shown(name: str, value: object) -> str:
+    if name in _SECRETS:
+        return "(set)" if value else "(not set)"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={text}" for key, text in value.items()) or "(not set)"
+    return "(not set)" if value is None else str(value)
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The settings, and the source of each one that was given."""
+
+    settings: Settings
+    sources: dict[str, str]
+    faults: tuple[str, ...] = ()
+    """One message for each invalid setting; `settings` has the default instead."""
+    service_links: tuple[str, ...] = ()
+    """The variables that were ignored; see `is_service_link`."""
+
+
+def load_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
+    """Read the settings.
+
+    Raises `SettingsError`, which names the file or variable of every fault and the valid values, but never
+    the value.
+    """
+    loaded = read_settings(file, environment)
+    if loaded.faults:
+        raise SettingsError(*loaded.faults)
+    return loaded
+
+
+def read_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
+    """Like `load_settings`, but lists the faults in `Loaded.faults` instead of raising."""
+    given: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    faults: list[str] = []
+    links: list[str] = []
+    try:
+        found = _read(file)
+    except SettingsError as error:
+        faults += error.faults
+        found = {}
+    for name, value in found.items():
+        try:
+            given[name] = _convert(name, _stripped(value), source=str(file), strict=True)
+            sources[name] = str(file)
+        except SettingsError as error:
+            faults += error.faults
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX):
+            continue
+        if is_service_link(variable, text):
+            links.append(variable)
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        try:
+            if variable.endswith(_FROM_FILE):
+                name = name.removesuffix(_FROM_FILE.lower())
+                text = _read_secret(variable, text)
+            elif name != "database":  # a path keeps its bytes
+                text = utf8_text(text)
+            given[name] = _convert(name, _parse(name, text, variable), source=variable, strict=False)
+            sources[name] = variable
+        except SettingsError as error:
+            faults += error.faults
+        except UnicodeError:
+            faults.append(f"{variable}: {name} is invalid; it must be UTF-8 text")
+    return Loaded(Settings(**given), sources, tuple(faults), tuple(links))
+
+
+_LINK_NAME: Final = re.compile(
+    r"(?:.+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?"
+    r"|ENV_.+)"
+)
+_LINK_VALUES: Final = {
+    "PORT": re.compile(r"(?:tcp|udp|sctp)://\S+"),
+    "NAME": re.compile(r"/\S+/\S+"),
+}
+"""Values that tell a link from a setting, by the last word of the variable's name."""
+
+
+def is_service_link(variable: str, text: str) -> bool:
+    """Return whether a variable describes a service named ``speko-gateway...`` rather than a setting.
+
+    Kubernetes sets such variables in every container (see its "Service environment variables"), and Docker
+    does for its links. They are ``*_SERVICE_HOST``, ``*_SERVICE_PORT``, ``*_SERVICE_PORT_NAME``,
+    ``*_PORT_8000_TCP`` and its longer forms, and ``*_PORT`` when it holds a URL such as
+    ``tcp://10.96.7.8:8000``. Docker also sets ``*_ENV_NAME``, and ``*_NAME`` to a path such as
+    ``/client/speko-gateway``.
+    """
+    name = variable.removeprefix(PREFIX)
+    value = _LINK_VALUES.get(name.rpartition("_")[2])
+    if value is not None and value.fullmatch(text.strip()):
+        return True
+    return _LINK_NAME.fullmatch(name) is not None
+
+
+def utf8_text(text: str) -> str:
+    """Return the UTF-8 text of an environment variable or a command-line argument, whatever the locale.
+
+    Python keeps bytes that the locale can't decode as surrogates. Raises UnicodeError if it is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeError:
+        return os.fsencode(text).decode("utf-8")
+    return text
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(_read_text(file))
+    except OSError as error:
+        raise SettingsError(f"{file} can't be read: {error.strerror}; check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}; fix it there") from None
+
+
+def _read_secret(variable: str, path: str) -> str:
+    try:
+        return _read_text(Path(path))
+    except (OSError, ValueError):  # ValueError: not UTF-8, or a path with a null character
+        raise SettingsError(f"{variable} names a file that can't be read; check its path") from None
+
+
+def _read_text(file: Path) -> str:
+    """Read a file in UTF-8, or in UTF-16 as PowerShell writes it, without its byte order mark."""
+    content = file.read_bytes()
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
+
+
+_TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+
+
+def parse_handlers(texts: Iterable[str], *, source: str) -> dict[str, str]:
+    """Parse each ``name=module:attribute`` into what a file would hold.
+
+    Raises `SettingsError`, which names `source`, for another form and for a repeated name.
+    """
+    found: dict[str, str] = {}
+    faults: list[str] = []
+    for text in texts:
+        name, separator, target = (part.strip() for part in text.partition("="))
+        if not (name and separator and target):
+            faults.append(f"{source}: {text!r} is not a handler; write name=module:attribute")
+        elif name in found:
+            faults.append(f"{source}: two handlers are named {name}; rename one")
+        else:
+            found[name] = target
+    if faults:
+        raise SettingsError(*faults)
+    return found
+
+
+def _parse(name: str, text: str, variable: str) -> object:
+    """Parse a variable into what a file would hold; an empty one is not set."""
+    if name in ("keys", "allowed_origins", "handlers"):
+        parts = [part for part in map(_stripped, text.split(",")) if part]
+        return parse_handlers(parts, source=variable) if name == "handlers" else parts
+    return _stripped(text) or None
+
+
+def _stripped(value: Any) -> Any:
+    """Strip line ends, spaces and byte order marks from the texts of `value`.
+
+    Editors and shells leave them around settings in files.
+    """
+    match value:
+        case str():
+            return strip_invisible(value)
+        case list():
+            return [_stripped(item) for item in value]
+        case dict():
+            return {name: _stripped(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def _convert(name: str, value: object, *, source: str, strict: bool) -> object:
+    if name not in _TYPES:
+        close = difflib.get_close_matches(name, _TYPES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(_TYPES)}"
+        raise SettingsError(f"{source}: unknown setting {name}; {hint}")
+    try:
+        converted = msgspec.convert(value, _TYPES[name], strict=strict)
+    except msgspec.ValidationError:
+        # msgspec's message would quote the invalid value.
+        converted = math.nan
+    if isinstance(converted, float) and math.isnan(converted):
+        raise SettingsError(f"{source}: {name} is invalid; it must be {choices_of(name)}")
+    return converted
+
+
+def choices_of(name: str) -> str:
+    """Return the valid values of a setting, in words."""
+    return _described(msgspec.inspect.type_info(_TYPES[name]))
+
+
+def _described(kind: msgspec.inspect.Type) -> str:
+    match kind:
+        case msgspec.inspect.UnionType(types=types):
+            return " or ".join(
+                _described(one) for one in types if not isinstance(one, msgspec.inspect.NoneType)
+            )
+        case msgspec.inspect.IntType(ge=low, le=high):
+            return f"a whole number{_range(low, None, high)}"
+        case msgspec.inspect.FloatType(ge=low, gt=above):
+            return f"a number{_range(low, above, None)}"
+        case msgspec.inspect.StrType(min_length=length):
+            return "text" if length is None else f"text of {length} characters or more"
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case msgspec.inspect.LiteralType(values=values):
+            *others, last = sorted(map(str, values))
+            return f"{', '.join(others)} or {last}"
+        case msgspec.inspect.DictType():
+            return "a table of names and texts"
+        case _:
+            return "a list of texts"
+
+
+def _range(low: float | None, above: float | None, high: float | None) -> str:
+    if above is not None:
+        return f" above {above:g}"
+    if low is None:
+        return ""
+    return f", {low:g} or more" if high is None else f" from {low:g} to {high:g}"

@@ -1,0 +1,233 @@
+"""Runs the gateway on uvicorn inside a program: on asyncio in its event loop, on trio in a thread.
+
+uvicorn needs asyncio. On trio it gets an event loop in a thread, and the handlers run there, not on trio.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from contextlib import asynccontextmanager, contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from anyio.from_thread import start_blocking_portal
+
+from speko_anyio._net.tasks import TaskGroup
+from speko_anyio.protocol._limits import DEFAULT_LIMITS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from anyio.abc import TaskStatus
+
+    from ._app import Gateway
+
+MAX_MESSAGE: Final = DEFAULT_LIMITS.max_message_size + 64 * 1024
+"""Bytes at which uvicorn stops collecting a message. Above the protocol's own limit, which ends the session
+with a better reason; this one bounds what is held until then."""
+
+SHUTDOWN_TIMEOUT: Final = 5
+"""Seconds that uvicorn waits for HTTP requests under way when it stops."""
+
+WEBSOCKETS: Final = "websockets-sansio" if find_spec("websockets") else "wsproto"
+"""uvicorn's WebSocket implementation. A 960-byte echo through a gateway on uvloop costs the server 68 us with
+websockets and 95 us with wsproto; and it answers a peer's broken frame, where wsproto's only hangs up."""
+
+BACKLOG: Final = 2048
+"""Connections that may wait to be accepted; uvicorn's own default."""
+
+
+@asynccontextmanager
+async def running_gateway(
+    gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0, patience: float = 0.0
+) -> AsyncIterator[str]:
+    """Serve `gateway` while the block runs; yields its base URL, such as ``http://127.0.0.1:54321``.
+
+    `port` 0 takes a free one. It is ready when the block begins. When the block ends, also by cancellation,
+    no new session is taken; the open ones get `patience` seconds to finish and are then closed with 1012.
+    With the gateway's close timeout and handlers' grace, and `SHUTDOWN_TIMEOUT` for HTTP, that is bounded.
+    No signal handler is installed. While it serves, the loggers ``uvicorn.error`` and ``uvicorn.asgi`` drop
+    what is below INFO, as it would show tokens.
+
+    uvicorn waits for a request's head without limit of time, as it does for idle connections: what faces
+    the internet needs a proxy in front that limits both.
+
+    Raises OSError when the address can't be used, and any error of entering a handler. If the server fails,
+    the block is cancelled and its error raised; on trio only raised, when the block ends.
+    """
+    listener = _listen(host, port)
+    try:
+        url = _url(host, listener)
+        if _on_trio():
+            serving = _serving_in_thread(gateway, listener, patience)
+        else:
+            serving = _serving(gateway, listener, patience)
+        async with serving:
+            yield url
+    finally:
+        listener.close()
+
+
+async def serve(
+    gateway: Gateway,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    patience: float = 0.0,
+    task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `gateway` until cancelled; `running_gateway` as a task, which starts with the base URL."""
+    async with running_gateway(gateway, host=host, port=port, patience=patience) as url:
+        task_status.started(url)
+        await anyio.sleep_forever()
+
+
+def _on_trio() -> bool:
+    # A program that runs on trio has imported it; we must not import it.
+    trio: Any = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # Bound here and not by uvicorn, which ends the process when it can't.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    # The accepted sockets inherit it. asyncio sets it on none of them, as it only does for sockets made with
+    # the protocol's number, and then a message that follows another waits 40 ms for the peer's ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server without signal handlers, whose `ready` is set once it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = anyio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    def stop_listening(self) -> None:
+        """Close the listeners, for a server that failed before `shutdown` could.
+
+        uvloop hangs on a listener whose socket is closed by others.
+        """
+        for listening in getattr(self, "servers", ()):
+            listening.close()
+
+
+def _config(gateway: Gateway) -> uvicorn.Config:
+    return uvicorn.Config(
+        gateway.app,
+        # Not httptools, uvicorn's choice where it is installed: it collects a request's head without limit.
+        http="h11",
+        ws=WEBSOCKETS,
+        ws_max_size=MAX_MESSAGE,
+        # Speech does not get smaller by it, and every session would hold two compressors.
+        ws_per_message_deflate=False,
+        # The gateway's own lifespan runs around the server, so that its errors are raised, not logged.
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+        # Otherwise uvicorn reads WEB_CONCURRENCY, which platforms set for other programs, and fails on
+        # "auto".
+        workers=1,
+    )
+
+
+_FALSE_ALARMS: Final = frozenset(
+    {
+        # uvicorn 0.54 with websockets says this of every WebSocket that was refused by HTTP, as it should be.
+        "ASGI callable returned without completing handshake.",
+        # With a traceback, of what any client can send; the session ends with 1007 and its handler knows.
+        "Invalid UTF-8 sequence received from client.",
+    }
+)
+
+
+class _Discretion(logging.Filter):
+    """Drops uvicorn's false alarms, and its debug messages: they show headers, where the tokens are."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.INFO and record.msg not in _FALSE_ALARMS
+
+
+@contextmanager
+def _discreet_logs() -> Iterator[None]:
+    # Not shared between servers: a server that ends must not remove another one's filter.
+    discretion = _Discretion()
+    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "uvicorn.asgi")]
+    for logger in loggers:
+        logger.addFilter(discretion)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(discretion)
+
+
+@asynccontextmanager
+async def _serving(gateway: Gateway, listener: socket.socket, patience: float) -> AsyncIterator[None]:
+    """Serve on the running asyncio event loop."""
+    server = _Server(_config(gateway))
+    # Shielded: when the block is cancelled, the server must still stop in order. Once `should_exit` is set
+    # it has a deadline; until then it ends by itself only when it fails.
+    shield = anyio.CancelScope(shield=True)
+
+    async def run_server() -> None:
+        try:
+            with shield, _discreet_logs():
+                await server.serve([listener])
+        finally:
+            server.stop_listening()
+            tasks.cancel_scope.cancel()
+
+    async with gateway.running(), TaskGroup("the gateway's server") as tasks:
+        tasks.start_soon(run_server)
+        try:
+            await server.ready.wait()
+            yield
+        finally:
+            with anyio.move_on_after(patience + gateway.stop_timeout, shield=True):
+                await gateway.drain(patience=patience)
+            server.should_exit = True
+            shield.deadline = anyio.current_time() + 2 * SHUTDOWN_TIMEOUT
+
+
+@asynccontextmanager
+async def _serving_in_thread(
+    gateway: Gateway, listener: socket.socket, patience: float
+) -> AsyncIterator[None]:
+    """Serve on an asyncio event loop in a thread."""
+    options = {"use_uvloop": find_spec("uvloop") is not None}
+    portal_manager = start_blocking_portal("asyncio", options)
+    portal = await anyio.to_thread.run_sync(portal_manager.__enter__)
+    try:
+        manager = portal.wrap_async_context_manager(_serving(gateway, listener, patience))
+        await anyio.to_thread.run_sync(manager.__enter__)
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(manager.__exit__, None, None, None)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(portal_manager.__exit__, None, None, None)

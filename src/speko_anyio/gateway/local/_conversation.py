@@ -1,0 +1,274 @@
+"""One session of the offline voice: a task that reads, one that recognises ahead and one that answers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, assert_never
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+
+from speko_anyio._net.tasks import TaskGroup
+from speko_anyio.audio import _pcm as pcm16
+from speko_anyio.audio.resample import Resampler
+from speko_anyio.protocol._commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
+from speko_anyio.protocol.errors import ConnectionClosed
+
+from . import _listener as hear
+from ._dialogue import report
+from ._recognizer import RecognizerError
+from ._reply import Reply
+from ._synthesizer import DEFAULT_VOICE, UnknownVoiceError, pieces, speak_to_pcm, synthesizer
+from ._transcriber import HeardTurn, Transcriber
+from ._worker_messages import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ._dialogue import Dialogue
+    from ._recognizer import Recognizer
+    from ._tool_matching import PlannedCall
+    from ._voice_session import VoiceSession
+
+CHUNK_SECONDS: Final = 0.04
+"""Length of one audio message."""
+
+TOOL_TIMEOUT: Final = 30.0
+"""Seconds that the client's tools may take."""
+
+MAX_WAITING_REPLIES: Final = 4
+"""Ended turns that may wait for their answer."""
+
+INPUT_TOKEN_SECONDS: Final = 0.1
+OUTPUT_TOKEN_SECONDS: Final = 0.05
+"""Usage counts a token for each begun 100 ms of a turn's audio, and for each begun 50 ms that was sent."""
+
+_SLICE_SECONDS: Final = 0.2
+"""Audio looked at between two chances for other tasks: about 0.2 ms of work."""
+
+NOTHING_HEARD: Final = "I did not hear anything."
+
+
+class VoiceConversation:
+    """Runs one session; `run` returns when the session is over.
+
+    Args:
+        session: the server's end of it.
+        recognizer: shared by all sessions of the gateway.
+        dialogue: decides what is answered.
+        listener: finds the turns in the user's audio.
+        speaking: limits the threads that synthesise.
+    """
+
+    def __init__(
+        self,
+        session: VoiceSession,
+        recognizer: Recognizer,
+        dialogue: Dialogue,
+        listener: hear.Listener,
+        speaking: anyio.CapacityLimiter,
+    ) -> None:
+        self._session = session
+        self._dialogue = dialogue
+        self._listener = listener
+        self._speaking = speaking
+        self._voice = DEFAULT_VOICE
+        self._transcriber = Transcriber(session, recognizer, dialogue.grammar())
+        self._resampler = Resampler(session.input_sample_rate, SAMPLE_RATE)
+        self._turn = HeardTurn()
+        self._replies: list[Reply] = []  # the one in progress first
+        self._reply_added = anyio.Event()
+        self._calls = 0
+
+    async def run(self) -> None:
+        """Serve the session until it closes."""
+        async with TaskGroup("the offline voice") as tasks:
+
+            async def until_closed(part: Callable[[], Awaitable[None]]) -> None:
+                try:
+                    await part()
+                except ConnectionClosed:
+                    # The peer left in the middle of a send: an end like any other.
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(until_closed, self._transcriber.run)
+            tasks.start_soon(until_closed, self._respond)
+            await until_closed(self._read)
+            tasks.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        async for command in self._session:
+            match command:
+                case AudioIn(pcm=pcm):
+                    size = pcm16.byte_count(_SLICE_SECONDS, self._session.input_sample_rate)
+                    for start in range(0, len(pcm), size):
+                        await self._listen(self._resampler.push(pcm[start : start + size]))
+                        await anyio.lowlevel.checkpoint()
+                case Commit() | EndTurn():
+                    await self._listen(self._resampler.flush())
+                    if (event := self._listener.end_turn()) is not None:
+                        await self._react(event)
+                case Clear():
+                    self._resampler.reset()
+                    self._listener.clear()
+                    self._begin_turn()
+                case Interrupt():
+                    self._stop_replies()
+                case ToolResult():
+                    for reply in self._replies:
+                        reply.take_result(command)
+                case _:
+                    pass  # newer commands and the core's own notices ask nothing of us
+
+    async def _listen(self, pcm: bytes) -> None:
+        for event in self._listener.push(pcm):
+            if isinstance(event, hear.TurnEnded):
+                self._session.turn_ended()
+            await self._react(event)
+
+    async def _react(self, event: hear.Event) -> None:
+        match event:
+            case hear.SpeechStarted():
+                self._stop_replies()
+                self._begin_turn()
+            case hear.SpeechPaused(utterance):
+                self._transcriber.suggest(self._turn, utterance)
+            case hear.TurnEnded(utterance):
+                self._turn.closed = True
+                await self._add_reply(Reply(self._turn, utterance))
+            case hear.NothingSaid(had_audio=True):
+                await self._add_reply(Reply(None, b""))
+            case hear.NothingSaid():
+                await self._session.send_error(
+                    "INPUT_EMPTY", "no audio came since the last turn; send some before ending the turn"
+                )
+            case _:
+                assert_never(event)
+
+    def _begin_turn(self) -> None:
+        self._turn.closed = True
+        self._turn = HeardTurn()
+
+    def _stop_replies(self) -> None:
+        for reply in self._replies:
+            reply.stop()
+
+    async def _add_reply(self, reply: Reply) -> None:
+        if len(self._replies) > MAX_WAITING_REPLIES:
+            await self._session.send_error(
+                "OVERLOADED", "turns end faster than they can be answered; wait for the answers"
+            )
+            return
+        self._replies.append(reply)
+        self._reply_added.set()
+
+    async def _respond(self) -> None:
+        if (voice := self._session.config.voice) is not None:
+            await self._choose_voice(voice)
+        while True:
+            while not self._replies:
+                await self._reply_added.wait()
+                self._reply_added = anyio.Event()
+            await self._answer(self._replies[0])
+            self._replies.pop(0)
+
+    async def _choose_voice(self, voice: str) -> None:
+        try:
+            await anyio.to_thread.run_sync(lambda: synthesizer().check_voice(voice), limiter=self._speaking)
+        except UnknownVoiceError as error:
+            await self._session.send_error("UNKNOWN_VOICE", str(error))
+        else:
+            self._voice = voice
+
+    async def _answer(self, reply: Reply) -> None:
+        failure = ""
+        try:
+            text = await self._decide(reply)
+        except RecognizerError as error:
+            await self._session.send_error(error.code, str(error))
+            text, failure = "", error.code
+        if text and not reply.stopped:
+            await self._say(text, reply)
+        await self._send_interruption(reply)
+        seconds = self._output_seconds(reply)
+        await self._session.send_usage(
+            _tokens(pcm16.duration(reply.utterance, SAMPLE_RATE), INPUT_TOKEN_SECONDS),
+            _tokens(seconds, OUTPUT_TOKEN_SECONDS),
+        )
+        if failure:
+            await self._session.send_response_end("failed", failure)
+        else:
+            await self._session.send_response_end("interrupted" if reply.stopped else "done")
+        if reply.sent_bytes:
+            await reply.wait_played(seconds)
+            await self._send_interruption(reply)
+
+    async def _send_interruption(self, reply: Reply) -> None:
+        if reply.stopped and not reply.interruption_sent:
+            reply.interruption_sent = True
+            await self._session.send_interruption("user")
+
+    async def _decide(self, reply: Reply) -> str:
+        """Recognise the turn and call tools; return what to say, nothing if the reply was stopped."""
+        if reply.turn is None:
+            return NOTHING_HEARD
+        heard = await self._transcriber.finish(reply.turn, reply.utterance)
+        await self._session.send_transcript("user", heard, final=True)
+        answer = self._dialogue.answer(heard)
+        if not answer.calls or reply.stopped:
+            return answer.text
+        return await self._call_tools(answer.calls, reply)
+
+    async def _call_tools(self, calls: Sequence[PlannedCall], reply: Reply) -> str:
+        names: dict[str, str] = {}
+        for call in calls:
+            self._calls += 1
+            call_id = f"call_{self._calls}"
+            names[call_id] = call.name
+            reply.expect(call_id)
+            arguments = msgspec.json.encode(call.arguments).decode()
+            await self._session.send_tool_call(call_id, call.name, arguments)
+        outputs = await reply.wait_results(TOOL_TIMEOUT)
+        if reply.stopped:
+            return ""
+        return report([(names[call_id], output) for call_id, output in outputs.items()])
+
+    async def _say(self, text: str, reply: Reply) -> None:
+        spoken = ""
+        for piece in pieces(text):
+            pcm = await self._synthesise(piece)
+            if reply.stopped:
+                break
+            spoken = f"{spoken} {piece}".lstrip()
+            await self._session.send_transcript("assistant", spoken, final=False)
+            if not await self._play(pcm, reply):
+                break
+        await self._send_interruption(reply)  # first: the client still plays what it must drop
+        if spoken:
+            await self._session.send_transcript("assistant", spoken, final=True)
+
+    async def _synthesise(self, text: str) -> bytes:
+        return await anyio.to_thread.run_sync(
+            lambda: speak_to_pcm(text, self._session.output_sample_rate, voice=self._voice),
+            limiter=self._speaking,
+        )
+
+    async def _play(self, pcm: bytes, reply: Reply) -> bool:
+        """Send `pcm` at the pace of playback; return False if the reply was stopped on the way."""
+        size = pcm16.byte_count(CHUNK_SECONDS, self._session.output_sample_rate)
+        for start in range(0, len(pcm), size):
+            if not await reply.wait_room(self._output_seconds(reply)):
+                return False
+            chunk = pcm[start : start + size]
+            await self._session.send_audio(chunk)
+            reply.sent_bytes += len(chunk)
+        return True
+
+    def _output_seconds(self, reply: Reply) -> float:
+        return reply.sent_bytes / pcm16.SAMPLE_BYTES / self._session.output_sample_rate
+
+
+def _tokens(seconds: float, token_seconds: float) -> int:
+    return math.ceil(round(seconds / token_seconds, 6))

@@ -1,0 +1,77 @@
+"""Transcripts of the user's speech: partial ones while they talk, and the final one of each turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ._recognizer import RecognizerError
+
+if TYPE_CHECKING:
+    from ._grammar import Grammar
+    from ._recognizer import Recognizer
+    from ._voice_session import VoiceSession
+
+
+class HeardTurn:
+    """The transcript of one turn of the user, as far as it is known."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        """No more partial transcripts: the turn has ended, or was forgotten."""
+        self.recognising: bytes | None = None
+        self.recognised: anyio.Event = anyio.Event()
+        self.result: tuple[bytes, str] | None = None
+        self.shown = ""
+
+
+class Transcriber:
+    """Recognises speech before the turn ends, so that the final transcript costs no time then."""
+
+    def __init__(self, session: VoiceSession, recognizer: Recognizer, grammar: Grammar) -> None:
+        self._session = session
+        self._recognizer = recognizer
+        self._grammar = grammar
+        self._suggested: tuple[HeardTurn, bytes] | None = None
+        self._suggestion = anyio.Event()
+
+    def suggest(self, turn: HeardTurn, utterance: bytes) -> None:
+        """Recognise `utterance`, the turn so far, when there is time; a newer one replaces it."""
+        self._suggested = (turn, utterance)
+        self._suggestion.set()
+
+    async def run(self) -> None:
+        """Recognise what was suggested and send it as partial transcripts, until cancelled."""
+        while True:
+            await self._suggestion.wait()
+            self._suggestion = anyio.Event()
+            # Without an idle worker, a partial result would delay the final one of another session.
+            if self._suggested is not None and self._recognizer.idle:
+                await self._recognise(*self._suggested)
+
+    async def finish(self, turn: HeardTurn, utterance: bytes) -> str:
+        """Return the final text of a turn; raise `RecognizerError` if it can't be recognised."""
+        if turn.recognising == utterance:
+            await turn.recognised.wait()
+        if turn.result is not None and turn.result[0] == utterance:
+            return turn.result[1]
+        return (await self._recognizer.hear(utterance, self._grammar)).text
+
+    async def _recognise(self, turn: HeardTurn, utterance: bytes) -> None:
+        if turn.closed:
+            return
+        turn.recognising = utterance
+        turn.recognised = anyio.Event()
+        try:
+            heard = await self._recognizer.hear(utterance, self._grammar)
+        except RecognizerError:
+            # Nobody waits for a partial result; the final one tries again and says what is wrong.
+            return
+        finally:
+            turn.recognising = None
+            turn.recognised.set()
+        turn.result = (utterance, heard.text)
+        if heard.text and heard.text != turn.shown and not turn.closed:
+            turn.shown = heard.text
+            await self._session.send_transcript("user", heard.text, final=False)

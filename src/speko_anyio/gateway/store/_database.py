@@ -1,0 +1,233 @@
+"""The database behind the SQL store: its address, its engine, and its work in threads.
+
+SQLAlchemy's ordinary engine in worker threads, and not its asyncio one: it works on every event loop, needs
+one driver for each database (that of SQLite is Python's own), and costs nothing that matters, since a session
+comes here four times in its life and its audio never does.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from speko_anyio._extras import install_extra
+
+from ._contract import StoreError
+
+T = TypeVar("T")
+
+CONNECTIONS: Final = 8
+"""Connections to PostgreSQL, and so threads, of one node: a session needs one for some milliseconds."""
+
+PATIENCE: Final = 5
+"""Seconds that a statement, a lock or a connection may take. It bounds how long a thread can hang."""
+
+_MILLISECONDS: Final = PATIENCE * 1000
+_SQLITE_ARGUMENTS: Final = {"timeout": PATIENCE, "check_same_thread": False}
+_POSTGRES_ARGUMENTS: Final = {
+    "connect_timeout": PATIENCE,
+    # Detects a server that vanished without closing the connection.
+    "tcp_user_timeout": _MILLISECONDS,
+    "application_name": "speko-anyio",
+    # A pooler may run the next transaction on another connection, which lacks the prepared statements.
+    "prepare_threshold": None,
+}
+_POSTGRES_LIMITS: Final = "SELECT " + ", ".join(
+    f"set_config('{name}', '{_MILLISECONDS}', true)"
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+)
+"""Set for each transaction rather than for the connection: PgBouncer rejects ``options`` at connection
+start-up, and may switch connections between transactions."""
+
+_RETRY: Final = 0.02
+"""Seconds between two tries at a lock that SQLite does not wait for."""
+
+_LOCAL_FILE: Final = 0o600
+"""Who may read the file: only its owner. It holds what people say, and the hashes of the keys."""
+
+
+class BusyError(StoreError):
+    """Another process has locked the SQLite file for `PATIENCE` seconds."""
+
+
+class Database:
+    """One database by its URL: ``sqlite:///path``, a path, or ``postgresql://user:password@host/name``.
+
+    Raises `StoreError` for a URL that names none, and when the database can't be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url: URL = _url(url)
+        self.is_sqlite: bool = self.url.get_backend_name() == "sqlite"
+        self.engine: Engine = self._engine()
+        # Threads of our own, so that a database that hangs holds up nothing but what needs it. SQLite has
+        # one writer at a time: more threads would only wait for each other.
+        self._threads = 1 if self.is_sqlite else CONNECTIONS
+        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("database threads")
+
+    def __str__(self) -> str:
+        return f"the database {self.shown_url}"
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password; the bytes of a path that are not UTF-8 are shown as ``\\xff``."""
+        try:
+            return self.url.render_as_string(hide_password=True)
+        except UnicodeEncodeError:
+            path = os.fsencode(self.url.database or "").decode(errors="backslashreplace")
+            return f"{self.url.get_backend_name()}:///{path}"
+
+    def _engine(self) -> Engine:
+        options: dict[str, Any] = {"pool_timeout": PATIENCE, "pool_size": CONNECTIONS, "max_overflow": 0}
+        arguments = _SQLITE_ARGUMENTS if self.is_sqlite else _POSTGRES_ARGUMENTS
+        # The URL overrides these.
+        options["connect_args"] = {
+            name: value for name, value in arguments.items() if name not in self.url.query
+        }
+        if not self.is_sqlite:
+            # The database was restarted, or a firewall forgot the connection.
+            options["pool_pre_ping"] = True
+        try:
+            # Statements hold metadata and prompts, and their errors get into the log.
+            engine = create_engine(self.url, hide_parameters=True, **options)
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"the database needs {error.name}, which is not installed; "
+                f"{install_extra('gateway', 'postgres')}"
+            ) from None
+        if self.is_sqlite:
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        elif not self.url.query.get("options"):
+            event.listen(engine, "begin", _limit_postgres)
+        return engine
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a transaction, in a thread.
+
+        Cancelled, the thread is left to finish by itself; `PATIENCE` bounds it.
+        """
+        limiter = self._limiter.get(None)
+        if limiter is None:
+            limiter = anyio.CapacityLimiter(self._threads)
+            self._limiter.set(limiter)
+        return await anyio.to_thread.run_sync(self.do, work, abandon_on_cancel=True, limiter=limiter)
+
+    def do(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a transaction, here."""
+        pool = self.engine.pool
+        try:
+            with self.engine.begin() as connection:
+                return work(connection)
+        except (DBAPIError, PoolTimeout) as error:
+            kind = BusyError if _is_busy(getattr(error, "orig", None)) else StoreError
+            cause = _cause(error)
+            advice = "check it, and the URL"
+            if "startup parameter" in cause and self.url.query.get("options"):
+                advice = "leave `options` out of the URL: PgBouncer rejects it"
+            raise kind(f"{self} failed: {cause}; {advice}") from error
+        finally:
+            # Closed meanwhile, as when the thread was abandoned: the connection went back to the old pool.
+            if self.engine.pool is not pool:
+                pool.dispose()
+
+    def close(self) -> None:
+        """Close the idle connections, and the others when they are given back. It can be used again."""
+        self.engine.dispose()
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file, which may not exist yet; None for another database."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
+    def make_file(self) -> None:
+        """Make the SQLite file and its folder, for its owner only; do nothing for another database."""
+        path = self.file
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, _LOCAL_FILE))
+        except OSError as error:
+            raise StoreError(
+                f"can't make the database {path}: {error.strerror}; choose another path"
+            ) from None
+
+
+def _url(text: str) -> URL:
+    try:
+        url = make_url(text if "://" in text else f"sqlite:///{text}")
+    except (ArgumentError, ValueError):
+        raise _unknown_url() from None
+    match url.get_backend_name():
+        case "postgresql" | "postgres":
+            return url.set(drivername="postgresql+psycopg")
+        case "sqlite" if url.database and url.database != ":memory:":
+            return url.set(drivername="sqlite")
+        case "sqlite":
+            raise StoreError("the database has no file; give its path, or use a MemoryStore")
+        case _:
+            raise _unknown_url()
+
+
+def _unknown_url() -> StoreError:
+    # It is not shown: a password may be in it.
+    return StoreError(
+        "the database's URL is of an unknown kind; give sqlite:///path or postgresql://user:password@host/name"
+    )
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    # None: we say BEGIN ourselves, below. Python's driver would begin only at the first change, and a
+    # transaction that has read before it writes can fail for another's sake.
+    connection.isolation_level = None
+    # Readers and the writer do not wait for each other. What was written last may be lost when the power
+    # fails, but never half of it.
+    _switch_to_wal(connection)
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _switch_to_wal(connection: Any) -> None:
+    # On a file that is not in this mode yet, this is a read that becomes a write, which SQLite refuses at
+    # once, whatever the timeout, while another process writes. That happens when nodes start together on a
+    # new file.
+    deadline = monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or monotonic() >= deadline:
+                raise
+        else:
+            return
+        sleep(_RETRY)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _limit_postgres(connection: Connection) -> None:
+    connection.exec_driver_sql(_POSTGRES_LIMITS)
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    # The lowest byte is the kind of error; what is above it says more of it.
+    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _cause(error: Exception) -> str:
+    """Return the driver's own message in one line, without the statement."""
+    original = getattr(error, "orig", None)
+    return " ".join(str(error if original is None else original).split())

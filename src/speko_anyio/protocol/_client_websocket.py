@@ -1,0 +1,178 @@
+"""The client's side of a WebSocket with any dialect: the opening request, and what its answer means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar, assert_never
+
+from . import _codec as codec
+from ._commands import UpgradeRequest
+from ._engine import Accepted, Broken, HandshakeEvent, Refused
+from ._headers import Headers
+from ._masking import Entropy, mask
+from ._outbox import WireBytes
+from ._pcm import Buffer
+from ._session import ClientDialect
+from ._state import Signal, State
+from ._timeouts import DEFAULT_TIMEOUTS
+from ._websocket import WebSocketCore
+from .errors import HandshakeError
+from .frames import Frame
+from .url import parse_url
+
+_number: Final = int.from_bytes
+
+ClientDialectT = TypeVar("ClientDialectT", bound=ClientDialect)
+
+
+class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
+    """A client's WebSocket and its dialect, to which it delegates the verbs.
+
+    - `url`: where to connect, ``ws://`` or ``wss://``.
+    - `subprotocols`: those to offer, in order of preference; may be empty.
+    - `headers`: further HTTP fields of the opening request.
+    - `secrets`: parts of the request that no error may show.
+    - `advice`: what to do when the server refuses the session, for the error's text.
+    - `handshake_timeout`, `ping_interval`, `ping_timeout`, `entropy`: see `ClientConnection`.
+
+    The opening request is queued at once. `LocalProtocolError` when the URL or a header can't be used.
+    """
+
+    def __init__(
+        self,
+        dialect: ClientDialectT,
+        url: str,
+        *,
+        subprotocols: Sequence[str] = (),
+        headers: Headers = (),
+        secrets: Iterable[str] = (),
+        advice: str,
+        handshake_timeout: float = DEFAULT_TIMEOUTS.handshake,
+        ping_interval: float | None = DEFAULT_TIMEOUTS.ping_interval,
+        ping_timeout: float = DEFAULT_TIMEOUTS.ping_timeout,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        super().__init__(
+            dialect,
+            client=True,
+            entropy=entropy,
+            handshake_timeout=handshake_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+        )
+        self._advice = advice
+        where = parse_url(url)
+        request = self._engine.request(
+            host=where.host_header,
+            target=where.target,
+            subprotocols=subprotocols,
+            headers=headers,
+            secrets=secrets,
+            entropy=entropy,
+        )
+        self._outbox.put(WireBytes(request))
+
+    # Handshake
+
+    def _receive_handshake(self, event: HandshakeEvent) -> None:
+        assert not isinstance(event, UpgradeRequest), "only a server receives a request"
+        match event:
+            case Accepted():
+                self._opened()
+            case Refused(status=status, body=body):
+                self._refused(status, body)
+            case Broken(close_code=close_code, reason=reason):
+                message = f"the server's answer is not a WebSocket handshake: {reason}"
+                self.dialect.violated(close_code, message)
+            case _:
+                assert_never(event)
+
+    def _refused(self, status: int, body: str) -> None:
+        # A server may echo what it refused; no secret must come out in an error.
+        said = codec.error_text(self._engine.redact(body))
+        because = f" ({said})" if said else ""
+        error = HandshakeError(
+            f"the server refused the session with HTTP {status}{because}; {self._advice}", status=status
+        )
+        self.dialect.fail_handshake(Signal.REFUSED, error)
+
+    def _apply_eof(self) -> None:
+        if self.state is State.CONNECTING and (refusal := self._engine.handshake_eof()) is not None:
+            self._refused(refusal.status, refusal.body)
+        else:
+            super()._apply_eof()
+
+    def _handshake_timed_out(self) -> None:
+        error = HandshakeError("no session: the server did not answer the handshake in time; try again")
+        self.dialect.fail_handshake(Signal.LOST, error)
+
+    # Delegated to the dialect
+
+    def send_audio(self, pcm: Buffer) -> None:
+        """See `ClientDialect.send_audio`."""
+        # The fast path for output, taken fifty times a second per session: audio of the usual form that may
+        # be sent now is framed right here. All other audio goes to the dialect, which sends it or says why
+        # not.
+        framer = self._framer
+        outbox = self._outbox
+        if (
+            type(pcm) is bytes
+            and ((size := len(pcm)) == framer.shape.size or framer.reshape(size))
+            and (queued := outbox.size + size) <= outbox.audio_limit
+        ):
+            outbox.size = queued
+            shape = framer.shape
+            # Bind the function to a local first: calling an attribute is slower on CPython 3.11.
+            if shape.ones:
+                # Mask header, key and payload as one integer: prepending the header afterwards would cost a
+                # copy.
+                take_number = framer.keys.take_number
+                frame = _number(shape.start + pcm, "little") ^ take_number() * shape.ones
+                outbox.messages.append(frame.to_bytes(shape.length, "little"))
+            else:
+                take_key = framer.keys.take
+                (key,) = take_key()
+                outbox.messages.append(shape.head + key + mask(pcm, key))
+        else:
+            self.dialect.send_audio(pcm)
+
+    def commit(self) -> None:
+        """See `ClientDialect.commit`."""
+        self.dialect.commit()
+
+    def clear(self) -> None:
+        """See `ClientDialect.clear`."""
+        self.dialect.clear()
+
+    def end_turn(self) -> None:
+        """See `ClientDialect.end_turn`."""
+        self.dialect.end_turn()
+
+    def interrupt(self) -> None:
+        """See `ClientDialect.interrupt`."""
+        self.dialect.interrupt()
+
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        """See `ClientDialect.send_tool_result`."""
+        self.dialect.send_tool_result(call_id, output)
+
+    @property
+    def input_sample_rate(self) -> int:
+        """Samples a second of the audio that `send_audio` takes."""
+        return self.dialect.input_sample_rate
+
+    @property
+    def output_sample_rate(self) -> int:
+        """Samples a second of the audio in `Audio` frames."""
+        return self.dialect.output_sample_rate
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+        return self.dialect.open_calls
+
+    @property
+    def odd_fields(self) -> int:
+        """How many fields of the peer's messages had an odd value. See `ClientDialect.odd_fields`."""
+        return self.dialect.odd_fields

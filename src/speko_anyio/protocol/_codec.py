@@ -1,0 +1,365 @@
+"""JSON text messages to and from frames and commands: the only module that calls a decoder.
+
+What a text message can be, for either role:
+
+- a message this version knows: its frame or command. Unknown fields are ignored, a missing field takes its
+  default, the last of duplicate keys counts (two different ``t`` make it `Unknown`);
+- a JSON object with a string ``t`` that this version does not know, or with a value that it does not know in
+  an enumerated or numeric field (a new role, a negative count): `Unknown`;
+- anything else: not UTF-8, not JSON (a number too large for a double, a byte order mark), nested too deeply,
+  not an object, no string ``t``, a known ``t`` with a field of the wrong JSON type: `MalformedMessage`, which
+  the session turns into its error.
+
+An odd value in a non-essential field does not end the session. An escaped half of a surrogate pair becomes
+U+FFFD, except in the id of a tool call, which has to be repeated exactly. An invalid count of `Usage` is read
+as the nearest valid one (3.0 as 3), or as 0. An invalid entry in a list of extensions is ignored. The
+argument `odd` collects the names of such fields.
+
+The session limits how deeply a text may nest: it calls `check_depth` first. Without that, the decoder's own
+limit applies, which depends on the caller's stack.
+
+msgspec reports bad input as DecodeError (ValidationError is a subclass), but also as UnicodeDecodeError and
+RecursionError, which are not msgspec's own; all of them are mapped here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from ._commands import Clear, Commit, EndTurn, Interrupt, ToolResult
+from ._extensions import read_names
+from .frames import (
+    Count,
+    ErrorFrame,
+    Interruption,
+    Ready,
+    ResponseEnd,
+    ServerToolCall,
+    ToolCall,
+    Transcript,
+    Unknown,
+    Usage,
+)
+
+_T = TypeVar("_T")
+
+
+class End(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="end"):
+    """``{"t": "end"}``: the server's reason, just ahead of its close. Becomes the reason of `Close`."""
+
+    reason: str = ""
+
+
+class Control(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="control"):
+    """``{"t": "control"}``: three commands in one message."""
+
+    action: str = ""
+
+
+class UseExtensions(msgspec.Struct, frozen=True, tag_field="t", tag="extensions"):
+    """``{"t": "extensions"}``: the client accepts extensions that the server's `Ready` offered.
+
+    See `extensions.py`.
+    """
+
+    use: Any = ()
+
+
+class _AnyTag(msgspec.Struct, frozen=True, gc=False):
+    t: str
+
+
+class _LooseReady(msgspec.Struct, frozen=True, rename="camel"):
+    input_sample_rate: int = 0
+    output_sample_rate: int = 0
+    extensions: Any = ()
+
+
+class _LooseTranscript(msgspec.Struct, frozen=True, gc=False):
+    role: str = ""
+    text: str = ""
+    final: bool = False
+
+
+class _LooseServerToolCall(msgspec.Struct, frozen=True, gc=False):
+    id: str = ""
+    name: str = ""
+    status: str = ""
+
+
+class _LooseInterruption(msgspec.Struct, frozen=True, gc=False):
+    at: str = ""
+
+
+class _LooseResponseEnd(msgspec.Struct, frozen=True, gc=False):
+    status: str = ""
+    reason: str = ""
+
+
+class _LooseUsage(msgspec.Struct, frozen=True, rename="camel"):
+    input_audio_tokens: msgspec.Raw = msgspec.Raw(b"0")
+    output_audio_tokens: msgspec.Raw = msgspec.Raw(b"0")
+
+
+class MalformedMessage(Exception):
+    """A text message that is not of this protocol; the error's text says what is wrong with it."""
+
+
+class _Direction(NamedTuple, Generic[_T]):
+    """The messages of one direction: the strict decoder, and looser shapes of the same JSON types."""
+
+    decoder: msgspec.json.Decoder[_T]
+    tags: frozenset[str]
+    loose: dict[str, msgspec.json.Decoder[object]]
+
+
+ServerMessage = (
+    Ready | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | ErrorFrame | End
+)
+ClientMessage = Control | Interrupt | ToolResult | UseExtensions
+
+_LOOSE_USAGE: Final = msgspec.json.Decoder(_LooseUsage)
+_FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
+    msgspec.json.Decoder(ServerMessage),
+    frozenset(
+        {
+            "ready",
+            "transcript",
+            "tool_call",
+            "server_tool_call",
+            "interruption",
+            "usage",
+            "response",
+            "error",
+            "end",
+        }
+    ),
+    {
+        "transcript": msgspec.json.Decoder(_LooseTranscript),
+        "server_tool_call": msgspec.json.Decoder(_LooseServerToolCall),
+        "interruption": msgspec.json.Decoder(_LooseInterruption),
+        "usage": msgspec.json.Decoder(_LooseUsage),
+        "response": msgspec.json.Decoder(_LooseResponseEnd),
+    },
+)
+_FROM_CLIENT: Final[_Direction[ClientMessage]] = _Direction(
+    msgspec.json.Decoder(ClientMessage), frozenset({"control", "interrupt", "tool_result", "extensions"}), {}
+)
+_LOOSE_READY: Final = msgspec.json.Decoder(_LooseReady)
+_DECODE_FROM_SERVER: Final = _FROM_SERVER.decoder.decode
+_DECODE_FROM_CLIENT: Final = _FROM_CLIENT.decoder.decode
+_REFUSALS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+_COUNT: Final[msgspec.json.Decoder[int]] = msgspec.json.Decoder(Count)
+_NUMBER: Final = msgspec.json.Decoder(float, strict=False)  # "3", too
+_EXACT: Final = 2**53
+"""Up to here, a double represents every whole number exactly."""
+
+HALF_PAIR: Final = "half of a surrogate pair"
+"""The entry in `odd` where the field is unknown."""
+
+# Match whole pairs first, and every other escape as a unit, since a backslash may itself be escaped.
+_ESCAPE: Final = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+_ANY: Final = msgspec.json.Decoder(_AnyTag)
+_ENCODE: Final = msgspec.json.Encoder().encode
+_CONTROLS: Final[dict[type, str]] = {
+    kind: _ENCODE(Control(action)).decode()
+    for kind, action in ((Commit, "commit"), (Clear, "clear"), (EndTurn, "end_turn"))
+}
+_ACTIONS: Final[dict[str, Commit | Clear | EndTurn]] = {
+    "commit": Commit(),
+    "clear": Clear(),
+    "end_turn": EndTurn(),
+}
+
+
+def encode(message: ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions) -> str:
+    """Return `message` as JSON text; UnicodeEncodeError when it holds a lone surrogate."""
+    control = _CONTROLS.get(type(message))
+    return control if control is not None else _ENCODE(message).decode()
+
+
+def decode_from_server(text: str, odd: list[str] | None = None) -> ServerMessage | Unknown:
+    """Decode a message from a server; `MalformedMessage` if it is not a message of this protocol.
+
+    Appends to `odd` the names of fields that were read as another value.
+    """
+    try:
+        return _DECODE_FROM_SERVER(text)
+    except _REFUSALS as error:
+        refusal: Exception = error
+    odd = [] if odd is None else odd
+    whole = mend_escapes(text)
+    if whole != text:
+        odd.append(HALF_PAIR)
+        try:
+            message = _DECODE_FROM_SERVER(whole)
+        except _REFUSALS as error:
+            refusal = error
+        else:
+            if isinstance(message, ToolCall) and "\ufffd" in message.call_id:
+                raise MalformedMessage("the id of a tool call holds half of a surrogate pair")
+            return message
+    return _forgiven(whole, refusal, odd) or _unknown(_FROM_SERVER, text, whole, refusal)
+
+
+def decode_from_client(
+    text: str, odd: list[str] | None = None
+) -> Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions | Unknown:
+    """Decode a message from a client, like `decode_from_server`."""
+    try:
+        message = _DECODE_FROM_CLIENT(text)
+    except _REFUSALS as error:
+        whole = mend_escapes(text)
+        if whole == text:
+            return _unknown(_FROM_CLIENT, text, text, error)
+        if odd is not None:
+            odd.append(HALF_PAIR)
+        try:
+            message = _DECODE_FROM_CLIENT(whole)
+        except _REFUSALS as another:
+            return _unknown(_FROM_CLIENT, text, whole, another)
+    if isinstance(message, Control):
+        return _ACTIONS.get(message.action) or Unknown("control", text)
+    return message
+
+
+def mend_escapes(text: str) -> str:
+    """Replace each unpaired surrogate escape in `text`, which is JSON, by U+FFFD.
+
+    JSON may contain unpaired surrogates (RFC 8259, section 8.2), UTF-8 can't.
+    """
+    return _ESCAPE.sub(_mend_escape, text) if "\\ud" in text or "\\uD" in text else text
+
+
+def _mend_escape(match: re.Match[str]) -> str:
+    return "\\ufffd" if match["half"] else match[0]
+
+
+def _forgiven(text: str, refusal: Exception, odd: list[str]) -> ServerMessage | None:
+    """Decode `text`, ignoring odd values in non-essential fields; None if that is not enough."""
+    # Two conflicting `t` make the message invalid, whatever the rest.
+    if not isinstance(refusal, msgspec.ValidationError) or str(refusal).endswith("`$.t`"):
+        return None
+    try:
+        match _ANY.decode(text).t:
+            case "ready":
+                # Extensions are not part of the plain protocol.
+                ready = _LOOSE_READY.decode(text)
+                odd.append("extensions")
+                names = read_names(ready.extensions)
+                return Ready(ready.input_sample_rate, ready.output_sample_rate, names)
+            case "usage":
+                usage = _LOOSE_USAGE.decode(text)
+                return Usage(
+                    _count("inputAudioTokens", usage.input_audio_tokens, odd),
+                    _count("outputAudioTokens", usage.output_audio_tokens, odd),
+                )
+            case _:
+                return None
+    except _REFUSALS:
+        return None
+
+
+def _count(name: str, raw: msgspec.Raw, odd: list[str]) -> int:
+    try:
+        return _COUNT.decode(raw)
+    except _REFUSALS:
+        odd.append(name)
+    try:
+        number = _NUMBER.decode(raw)
+    except _REFUSALS:
+        return 0
+    return int(number) if number.is_integer() and 0 <= number <= _EXACT else 0
+
+
+class _ErrorBody(msgspec.Struct, frozen=True, gc=False):
+    error: str = ""
+    code: str = ""
+
+
+_ERROR_BODY: Final = msgspec.json.Decoder(_ErrorBody)
+
+
+def error_text(body: str) -> str:
+    """Return one short line from the body of an HTTP error, whatever its form, for an exception's text."""
+    try:
+        body = _ERROR_BODY.decode(body).error or body
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass  # not the documented JSON: take the body as the message (speko-protocol, section 1)
+    line = " ".join(body.split())
+    return line if len(line) <= 200 else line[:200] + "…"
+
+
+def _unknown(direction: _Direction[_T], text: str, whole: str, error: Exception) -> Unknown:
+    """Return `text` as an `Unknown`; `MalformedMessage` if it is malformed. `whole` is its mended form."""
+    if not isinstance(error, msgspec.ValidationError):
+        raise MalformedMessage(_describe(error)) from None
+    try:
+        tag = _ANY.decode(whole).t
+        if tag in direction.tags:
+            loose = direction.loose.get(tag)
+            if loose is None:
+                raise MalformedMessage(_describe(error)) from None
+            loose.decode(whole)
+    except _REFUSALS as reason:
+        raise MalformedMessage(_describe(reason)) from None
+    return Unknown(tag, text)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "it holds half of a surrogate pair"
+    # msgspec's own words ("Expected `bool`, got `int` - at `$.final`") name the field and never its value.
+    return str(error)
+
+
+def mended(text: str, *, more: bool = False) -> str:
+    """Make `text` valid for UTF-8.
+
+    Adjacent halves of surrogate pairs are joined, and an unpaired half is replaced by U+FFFD.
+
+    Peers that cut UTF-16 text into pieces write ``\\ud83d`` in one piece and ``\\ude00`` in the next. With
+    `more`, the text continues, so a first half at its very end is left out until the other half arrives.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        if more and "\ud800" <= text[-1] <= "\udbff":
+            text = text[:-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def check_depth(text: str, max_depth: int) -> None:
+    """Raise `MalformedMessage` if a JSON text nests arrays and objects deeper than `max_depth`."""
+    # A level takes at least two characters, and most texts hold too few to reach the limit.
+    if len(text) <= 2 * max_depth or text.count("[") + text.count("{") <= max_depth:
+        return
+    depth = 0
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif character == "\\":
+                escaped = True
+            elif character == '"':
+                in_string = False
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            depth += 1
+            if depth > max_depth:
+                raise MalformedMessage(f"it is nested deeper than {max_depth} levels")
+        elif character in "]}":
+            depth -= 1

@@ -1,0 +1,621 @@
+"""The Speko session at message level: WebSocket messages to frames and commands, in both roles.
+
+For transports that already speak WebSocket (Starlette, aiohttp, a browser bridge): they carry whole messages,
+and this module gives them meaning. Over a bare byte stream use `connection.py`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+from typing import Final, TypeAlias, assert_never, get_args
+
+from . import _codec as codec
+from . import _extensions as extensions
+from . import close_codes
+from ._calls import Calls, no_open_call
+from ._commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
+from ._dialect import Dialect, EventT
+from ._limits import DEFAULT_LIMITS, Limits
+from ._outbox import NO_AUDIO
+from ._pcm import MAX_AUDIO_MESSAGE, Buffer, half_a_sample, pcm_bytes, whole_samples
+from ._state import Signal, State
+from ._timeouts import DEFAULT_TIMEOUTS
+from .errors import LONE_SURROGATE, LocalProtocolError
+from .frames import (
+    Audio,
+    Close,
+    ErrorFrame,
+    Frame,
+    Interruption,
+    Ready,
+    ResponseEnd,
+    ResponseStatus,
+    Role,
+    ServerToolCall,
+    ToolCall,
+    ToolStatus,
+    Transcript,
+    Unknown,
+    Usage,
+)
+from .mint import DEFAULT_SAMPLE_RATE
+
+MAX_SAMPLE_RATE: Final = 192_000
+"""The highest rate a peer may announce, that of common hardware; a higher one is a mistake."""
+
+MAX_HELD_ENDS: Final = 16
+"""The most ends of answers that a server holds until the client accepts the extension, which takes one round
+trip. A client that never accepts it never gets them."""
+
+ServerFrame: TypeAlias = (
+    Audio | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | ErrorFrame | Close
+)
+"""Any frame that a server sends after `Ready`."""
+
+_OPEN: Final = State.OPEN
+
+_TOOL_CALL: Final = codec.encode(ToolCall()).partition(",")[0]
+"""How the text of a tool call begins."""
+
+
+class ClientDialect(Dialect[Frame], abc.ABC):
+    """The verbs of a client, the same in every dialect."""
+
+    input_sample_rate: int
+    """Samples a second of the client's audio."""
+    output_sample_rate: int
+    """Samples a second of the server's audio."""
+
+    @property
+    @abc.abstractmethod
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+
+    @property
+    @abc.abstractmethod
+    def odd_fields(self) -> int:
+        """How many fields of the peer's messages had an odd value and were read as another."""
+
+    @abc.abstractmethod
+    def send_audio(self, pcm: Buffer) -> None:
+        """Queue PCM16 little-endian mono audio at the session's input rate.
+
+        Any even number of bytes, or an array of int16. It is split into messages of at most 32 KiB.
+
+        Raises `LocalProtocolError` for an odd number of bytes or a full outbox, TypeError for an array of
+        other samples, and `ConnectionClosed` after the end or a goodbye; nothing is queued then.
+        """
+
+    @abc.abstractmethod
+    def commit(self) -> None:
+        """End the user's turn, which requests an answer. Raises as `send_audio`."""
+
+    @abc.abstractmethod
+    def clear(self) -> None:
+        """Forget the audio sent since the last commit. Raises as `send_audio`."""
+
+    @abc.abstractmethod
+    def end_turn(self) -> None:
+        """End the user's turn where the server detects turns (VAD). Raises as `send_audio`."""
+
+    @abc.abstractmethod
+    def interrupt(self) -> None:
+        """Stop the response in flight (barge-in). Raises as `send_audio`."""
+
+    @abc.abstractmethod
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        """Answer the `ToolCall` with this id, once, with text (a structured result as JSON text).
+
+        Raises `LocalProtocolError` for an id that is not open, else as `send_audio`.
+        """
+
+
+class _Answer:
+    """The state of the current answer, from which its end is derived if the service sends none."""
+
+    __slots__ = ("begun", "cut", "uses")
+
+    def __init__(self) -> None:
+        self.begun = False
+        """Whether audio came since the last derived end."""
+        self.cut = False
+        """Whether that end was derived from an interruption: a `Usage` for the same answer may still
+        follow."""
+        self.uses: tuple[str, ...] = ()
+        """The accepted extensions. With ``usage``, no ends are derived."""
+
+
+class _Offer:
+    """The extensions that a server offers, and those that the client accepted."""
+
+    __slots__ = ("held", "names", "taken")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(dict.fromkeys(names))
+        self.taken: frozenset[str] = frozenset()
+        self.held: list[str] = []
+        """Ends of answers, encoded, that wait for the client to accept ``usage``; oldest first."""
+        for name in self.names:
+            if name not in extensions.KNOWN:
+                raise LocalProtocolError(
+                    f"{name!r} is not an extension of the protocol; choose from {', '.join(extensions.KNOWN)}"
+                )
+
+
+class _SpekoSession(Dialect[EventT]):
+    """What the two roles share: PCM16 in both directions, open calls, malformed text."""
+
+    def __init__(
+        self,
+        *,
+        input_sample_rate: int = DEFAULT_SAMPLE_RATE,
+        output_sample_rate: int = DEFAULT_SAMPLE_RATE,
+        limits: Limits = DEFAULT_LIMITS,
+        close_timeout: float = DEFAULT_TIMEOUTS.close,
+        ttl: float | None = None,
+        warn_before: float = DEFAULT_TIMEOUTS.warn_before,
+        state: State = State.OPEN,
+    ) -> None:
+        super().__init__(
+            limits=limits, close_timeout=close_timeout, ttl=ttl, warn_before=warn_before, state=state
+        )
+        self.input_sample_rate = input_sample_rate
+        """Samples a second of the client's audio."""
+        self.output_sample_rate = output_sample_rate
+        """Samples a second of the server's audio."""
+        self._calls = Calls(limits.max_open_calls)
+        self._odd_fields = 0
+        self._set_up()
+
+    @abc.abstractmethod
+    def _set_up(self) -> None:
+        """Add what only this role has."""
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+        return self._calls.open
+
+    @property
+    def odd_fields(self) -> int:
+        """How many fields of the peer's messages had an odd value and were read as another.
+
+        See `codec.py`.
+        """
+        return self._odd_fields
+
+    def _receive_text(self, text: str) -> None:
+        odd: list[str] = []
+        try:
+            codec.check_depth(text, self.limits.max_json_depth)
+            self._receive_json(text, odd)
+        except codec.MalformedMessage as error:
+            self.violated(
+                close_codes.INVALID_DATA,
+                f"the peer sent a text message that is not of this protocol: {error}",
+            )
+        else:
+            self._odd_fields += len(odd)
+
+    @abc.abstractmethod
+    def _receive_json(self, text: str, odd: list[str]) -> None:
+        """Decode and apply one text message; `MalformedMessage` if it is invalid.
+
+        Appends the names of its odd fields to `odd`.
+        """
+
+    def _receive_binary(self, data: bytes) -> EventT | None:
+        fast_path = self.fast_path
+        if fast_path.odd or len(data) & 1:
+            data, fast_path.odd = whole_samples(fast_path.odd, data)
+        # An empty message, or one that only begins a sample, carries no audio.
+        return self._audio(data) if data else None
+
+    @abc.abstractmethod
+    def _audio(self, pcm: bytes) -> EventT:
+        """Make the event for whole samples."""
+
+    def send_audio(self, pcm: Buffer) -> None:
+        if type(pcm) is not bytes:
+            pcm = pcm_bytes(pcm)
+        size = len(pcm)
+        outbox = self.outbox
+        if size & 1 or outbox.size + size > outbox.audio_limit:
+            raise self._why_no_audio(size)
+        for start in range(0, size, MAX_AUDIO_MESSAGE):
+            outbox.put(pcm[start : start + MAX_AUDIO_MESSAGE])
+
+    def _why_no_audio(self, size: int) -> Exception:
+        if self.state is not _OPEN:
+            return self._not_open()
+        if self.outbox.audio_limit == NO_AUDIO:
+            return _not_ready()
+        if size & 1:
+            return half_a_sample(size)
+        return self.outbox.full()
+
+    def _take_audio(self) -> None:
+        """Accept audio in the outbox from now on, as long as the session is open."""
+        self.outbox.audio_limit = self.outbox.limit
+
+    def _move(self, signal: Signal) -> None:
+        super()._move(signal)
+        if self.state is not _OPEN:
+            self.outbox.audio_limit = NO_AUDIO
+
+    def _queue_message(
+        self, message: codec.ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult
+    ) -> None:
+        self._queue_text(self._encode(message))
+
+    def _queue_short(self, text: str) -> None:
+        """Queue a text that may be sent now.
+
+        It is exempt from the outbox's limit since it is short and must not be lost.
+        """
+        self.outbox.put(text)
+
+    @staticmethod
+    def _encode(message: codec.ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult) -> str:
+        try:
+            return codec.encode(message)
+        except UnicodeEncodeError:
+            raise LocalProtocolError(LONE_SURROGATE) from None
+
+
+class ClientProtocol(_SpekoSession[Frame], ClientDialect):
+    """The client's side of a session over a transport that carries WebSocket messages.
+
+    `input_sample_rate` and `output_sample_rate` are those of the mint's answer; a `Ready` with other rates
+    takes precedence. If `ttl` (seconds) is known, an `Expiring` event comes `warn_before` seconds before the
+    end.
+
+    On `Ready`, the extensions that it offers and this version knows are accepted at once: a message that says
+    so is queued (see `extensions.py`). Without an offer, nothing is queued.
+    """
+
+    _answer: _Answer
+
+    def _set_up(self) -> None:
+        self._answer = _Answer()
+        self.fast_path.make_audio = Audio
+        self.fast_path.sample_rate = self.output_sample_rate
+        # Send the first audio of each answer here: the ends of answers are derived from it.
+        self.fast_path.want_next()
+        if self.state is _OPEN:
+            self._take_audio()
+
+    def _move(self, signal: Signal) -> None:
+        super()._move(signal)
+        if self.state is _OPEN:
+            self._take_audio()
+
+    def _audio(self, pcm: bytes) -> Frame:
+        if not self._answer.begun:
+            self._answer.begun = True
+            self.fast_path.skip_next()
+        return Audio(pcm, self.fast_path.sample_rate)
+
+    def commit(self) -> None:
+        self._queue_message(Commit())
+
+    def clear(self) -> None:
+        self._queue_message(Clear())
+
+    def end_turn(self) -> None:
+        self._queue_message(EndTurn())
+
+    def interrupt(self) -> None:
+        self._queue_message(Interrupt())
+
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        require_text(call_id=call_id, output=output)
+        self._check_open()
+        if call_id not in self._calls:
+            raise no_open_call(call_id)
+        self._queue_message(ToolResult(call_id, output))
+        self._calls.answer(call_id)
+
+    def _receive_json(self, text: str, odd: list[str]) -> None:
+        match codec.decode_from_server(text, odd):
+            case codec.End(reason=reason):
+                self._end_received(reason)
+            case Ready() as ready:
+                self._ready_received(ready)
+            case ToolCall() as call:
+                self._call_received(call, text)
+            case Interruption() as interruption:
+                self._calls.abandon_open()
+                # What follows is another response: half a sample of the one that was cut off must not shift
+                # it.
+                self.fast_path.odd = b""
+                self.events.append(interruption)
+                if self._derives_ends and self._answer.begun:
+                    self._answer_ended("interrupted")
+            case Usage() as usage:
+                self.events.append(usage)
+                if self._derives_ends:
+                    self._usage_received()
+            case ResponseEnd() if self._derives_ends:
+                # Sent without being accepted, while the core derives the ends: don't report two for one
+                # answer.
+                self.events.append(Unknown("response", text))
+            case frame:
+                self.events.append(frame)
+
+    @property
+    def _derives_ends(self) -> bool:
+        return extensions.USAGE not in self._answer.uses
+
+    def _usage_received(self) -> None:
+        if self._answer.cut and not self._answer.begun:
+            self._answer.cut = False  # belongs to the answer that was cut off, whose end was reported already
+        else:
+            self._answer_ended("done")
+
+    def _answer_ended(self, status: ResponseStatus) -> None:
+        self._answer.begun = False
+        self.fast_path.want_next()
+        self._answer.cut = status == "interrupted"
+        self.events.append(ResponseEnd(status))
+
+    def _ready_received(self, ready: Ready) -> None:
+        input_rate = ready.input_sample_rate or self.input_sample_rate
+        output_rate = ready.output_sample_rate or self.output_sample_rate
+        if not (0 < input_rate <= MAX_SAMPLE_RATE and 0 < output_rate <= MAX_SAMPLE_RATE):
+            # Don't show the rates: a peer can write thousands of digits.
+            raise codec.MalformedMessage(f"its sample rates are not between 1 and {MAX_SAMPLE_RATE}")
+        self.input_sample_rate = input_rate
+        self.output_sample_rate = self.fast_path.sample_rate = output_rate
+        self.events.append(Ready(input_rate, output_rate, ready.extensions))
+        if not self._answer.uses and self.state is _OPEN:
+            uses = tuple(name for name in extensions.KNOWN if name in ready.extensions)
+            if uses:
+                self._answer.uses = uses
+                self._queue_short(codec.encode(codec.UseExtensions(uses)))
+
+    def _call_received(self, call: ToolCall, text: str) -> None:
+        if call.call_id in self._calls.open:
+            # A repeat of a call that is being answered: report it, but don't let it be answered twice.
+            self.events.append(Unknown("tool_call", text))
+        elif self._calls.full:
+            self.violated(
+                close_codes.POLICY,
+                f"the peer has {self.limits.max_open_calls} tool calls open and issued another",
+            )
+        else:
+            self._calls.issue(call.call_id)
+            self.events.append(call)
+            self._answer.cut = False  # another answer is under way
+
+
+class ServerProtocol(_SpekoSession[Command]):
+    """The server's side of a session over a transport that carries WebSocket messages.
+
+    Call `send_ready` before any other verb except `send_error`. `ttl` in seconds, when given, ends the
+    session with code 1000 and reason ``session_expired``, after an `Expiring` event `warn_before` seconds
+    ahead.
+
+    `extensions` are the names of the extensions to offer: ``usage`` or none. Raises `LocalProtocolError` for
+    any other name.
+    """
+
+    _ends_at_ttl = True
+
+    def __init__(
+        self,
+        *,
+        input_sample_rate: int = DEFAULT_SAMPLE_RATE,
+        output_sample_rate: int = DEFAULT_SAMPLE_RATE,
+        limits: Limits = DEFAULT_LIMITS,
+        close_timeout: float = DEFAULT_TIMEOUTS.close,
+        ttl: float | None = None,
+        warn_before: float = DEFAULT_TIMEOUTS.warn_before,
+        state: State = State.OPEN,
+        extensions: Iterable[str] = (),
+    ) -> None:
+        self._offer = _Offer(extensions)
+        super().__init__(
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            limits=limits,
+            close_timeout=close_timeout,
+            ttl=ttl,
+            warn_before=warn_before,
+            state=state,
+        )
+
+    def _set_up(self) -> None:
+        self._ready_sent = False
+        self.fast_path.make_audio = AudioIn
+        self.fast_path.sample_rate = self.input_sample_rate
+
+    def _audio(self, pcm: bytes) -> Command:
+        return AudioIn(pcm, self.fast_path.sample_rate)
+
+    def send(self, frame: ServerFrame) -> None:
+        """Queue any frame by the verb for it, and raise as that does.
+
+        `Audio` must be at `output_sample_rate`; a `Close` is `close` with its code and reason.
+        """
+        match frame:
+            case Audio(pcm=pcm):
+                self.send_audio(pcm)
+            case Transcript(role=role, text=text, final=final):
+                self.send_transcript(role, text, final=final)
+            case ToolCall(call_id=call_id, name=name, arguments=arguments):
+                self.send_tool_call(call_id, name, arguments)
+            case ServerToolCall(id=id, name=name, status=tool_status):
+                self.send_server_tool_call(id, name, tool_status)
+            case Interruption(at=at):
+                self.send_interruption(at)
+            case Usage(input_audio_tokens=heard, output_audio_tokens=said):
+                self.send_usage(heard, said)
+            case ResponseEnd(status=status, reason=reason):
+                self.send_response_end(status, reason)
+            case ErrorFrame(code=code, message=message):
+                self.send_error(code, message)
+            case Close(code=close_code, reason=reason):
+                self.close(close_code, reason)
+            case _:
+                assert_never(frame)
+
+    def send_ready(self) -> None:
+        """Queue the session's rates: the client may talk. `LocalProtocolError` when already sent."""
+        self._check_open()
+        if self._ready_sent:
+            raise LocalProtocolError("ready was sent already; a session has one")
+        self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate, self._offer.names))
+        self._ready_sent = True
+        self._take_audio()
+
+    def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
+        """Queue what `role` said; a partial text is replaced by the next one of the same role."""
+        _require_one_of("role", role, ("user", "assistant"))
+        require_text(text=text)
+        if not isinstance(final, bool):
+            raise TypeError(f"final must be a bool, not {type(final).__name__}")
+        self._queue_frame(Transcript(role, text, final))
+
+    def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
+        """Queue a request to run `name` with `arguments`, JSON text.
+
+        `LocalProtocolError` also when a call with this id has no result yet or too many calls are open.
+        """
+        require_text(call_id=call_id, name=name, arguments=arguments)
+        self._check_ready()
+        if call_id in self._calls:
+            # Also if an interruption abandoned it: its result may be under way, and would answer this one.
+            raise LocalProtocolError(f"tool call {call_id!r} has no result yet; give each call its own id")
+        if self._calls.full:
+            raise LocalProtocolError(
+                f"{self.limits.max_open_calls} tool calls are open; wait for a result before the next one"
+            )
+        self._queue_frame(ToolCall(call_id, name, arguments))
+        self._calls.issue(call_id)
+
+    def send_server_tool_call(self, id: str, name: str, status: ToolStatus) -> None:
+        """Queue news of a tool that runs on the server's side."""
+        require_text(id=id, name=name)
+        _require_one_of("status", status, ("started", "completed", "failed"))
+        self._queue_frame(ServerToolCall(id, name, status))
+
+    def send_interruption(self, at: Role = "user") -> None:
+        """Queue news that the assistant was cut off, ahead of the audio still queued, which is dropped.
+
+        The same news that waits already, with nothing but audio behind it, is not queued twice.
+        """
+        _require_one_of("at", at, ("user", "assistant"))
+        self._check_ready()
+        self.outbox.drop_audio()
+        text = codec.encode(Interruption(at))
+        # These are exempt from the limit, so those for a client that interrupts on and on, and reads nothing,
+        # must not pile up.
+        if self.outbox.messages[-1:] != [text]:
+            self._queue_short(text)
+        self._calls.abandon_open()
+
+    def withdraw_calls(self) -> None:
+        """Take back the tool calls that were not sent yet, before an interruption."""
+        self.outbox.drop_texts(_is_tool_call)
+
+    def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
+        """Queue the tokens of audio spent since the last report; neither below zero."""
+        _require_count(input_audio_tokens=input_audio_tokens, output_audio_tokens=output_audio_tokens)
+        self._queue_frame(Usage(input_audio_tokens, output_audio_tokens))
+
+    def send_response_end(self, status: ResponseStatus, reason: str = "") -> None:
+        """Queue the end of an answer, exactly once, after all of its audio.
+
+        `reason` says why the answer is not complete, if that is known. The message is sent only to clients
+        that accept the extension ``usage``, and held until they do.
+        """
+        _require_one_of("status", status, get_args(ResponseStatus))
+        require_text(reason=reason)
+        self._check_ready()
+        text = self._encode(ResponseEnd(status, reason))
+        if extensions.USAGE in self._offer.taken:
+            self._queue_text(text)
+        elif extensions.USAGE in self._offer.names and len(self._offer.held) < MAX_HELD_ENDS:
+            self._offer.held.append(text)
+
+    def send_error(self, code: str, message: str) -> None:
+        """Queue a failure that the session survives, or the reason for the close that follows.
+
+        The only verb that may precede `send_ready`, since the failure may come before the session is ready.
+        """
+        require_text(code=code, message=message)
+        self._queue_message(ErrorFrame(code, message))
+
+    def _queue_frame(self, frame: codec.ServerMessage) -> None:
+        self._check_ready()
+        self._queue_message(frame)
+
+    def _check_ready(self) -> None:
+        self._check_open()
+        if not self._ready_sent:
+            raise _not_ready()
+
+    def _queue_goodbye(self, code: int, reason: str) -> None:
+        # `end` carries the whole reason, which a close frame must cut at 123 bytes.
+        self.outbox.put(codec.encode(codec.End(reason)))
+        super()._queue_goodbye(code, reason)
+
+    def _receive_json(self, text: str, odd: list[str]) -> None:
+        match codec.decode_from_client(text, odd):
+            case ToolResult(call_id=call_id) as result:
+                if call_id in self._calls:
+                    self._calls.answer(call_id)
+                    self.events.append(result)
+                else:
+                    # Late, repeated or made up: it answers no open call, so report it as unknown.
+                    self.events.append(Unknown("tool_result", text))
+            case Commit() | Clear() | EndTurn() as boundary:
+                # The next turn starts on a whole sample even if this one ended in the middle of one.
+                self.fast_path.odd = b""
+                self.events.append(boundary)
+            case codec.UseExtensions(use=use):
+                if self._offer.names:
+                    self._accept_extensions(extensions.read_names(use))
+                else:
+                    self.events.append(Unknown("extensions", text))
+            case command:
+                self.events.append(command)
+
+    def _accept_extensions(self, names: tuple[str, ...]) -> None:
+        offer = self._offer
+        offer.taken |= frozenset(names).intersection(offer.names)
+        if extensions.USAGE in offer.taken:
+            held, offer.held = offer.held, []
+            if self.state is _OPEN:
+                for text in held:
+                    self._queue_short(text)
+
+
+def _is_tool_call(text: str) -> bool:
+    return text.startswith(_TOOL_CALL)
+
+
+def _not_ready() -> LocalProtocolError:
+    return LocalProtocolError("ready was not sent yet; call send_ready() first")
+
+
+def require_text(**values: object) -> None:
+    """Raise TypeError for a value that is not text."""
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise TypeError(
+                f"{name} must be a str, not {type(value).__name__}; pass structured data as JSON text"
+            )
+
+
+def _require_count(**values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise LocalProtocolError(f"{name} must be a whole number, 0 or more, not {value!r}")
+
+
+def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise LocalProtocolError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

@@ -1,0 +1,164 @@
+"""The assistant's side of a realtime session: the audio, words, usage and end of the response in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from ...protocol._pcm import whole_samples
+from ...protocol.frames import Audio, ResponseEnd, ResponseStatus, Usage
+from .._heard import HeardEstimate
+from . import _errors as errors
+from . import _events as wire
+from ._transcripts import Transcripts
+
+_CORRECTED: Final = 16
+"""Most items to remember as truncated or deleted: the provider's errors about those don't concern the
+user."""
+
+
+class Assistant:
+    """The output of the response in flight, and how much of it the listener has heard.
+
+    `ResponseGate` knows which response that is; nothing here depends on its id.
+    """
+
+    def __init__(self, playback: HeardEstimate, sample_rate: int) -> None:
+        self.playback = playback
+        self.sample_rate = sample_rate
+        """Samples a second of the assistant's audio, PCM16 mono."""
+        self.words: Transcripts = Transcripts("assistant")
+        self.seen: bool = False
+        """Whether any event of the response came, so that its end has to be reported."""
+        self.spoke: bool = False
+        """Whether it had output."""
+        self.announced: bool = False
+        """Whether its beginning was reported, rather than inferred from its output."""
+        self.corrected: deque[str] = deque(maxlen=_CORRECTED)
+        """The items that `corrections` truncated or deleted."""
+        self._audio_item: str | None = None
+        self._odd = b""
+        self._tokens = 0, 0  # tokens of audio in and out that were not reported yet
+
+    def begin(self) -> None:
+        """Start over for another response, whose items may reuse the ids of earlier ones."""
+        self.seen, self.spoke, self.announced = True, False, False
+        self.words.begin_all_again()
+        self._odd = b""
+        self.playback.begin()
+
+    def audio(self, event: wire.AudioDelta) -> Audio | None:
+        """Return the whole samples of an event, if there are any."""
+        if event.item_id != self._audio_item:
+            # Another item is another piece of speech: half a sample of the last must not shift it.
+            self._audio_item = event.item_id
+            self._odd = b""
+        pcm = event.delta
+        if self._odd or len(pcm) & 1:
+            pcm, self._odd = whole_samples(self._odd, pcm)
+        if not pcm:
+            return None
+        self.playback.add(event.item_id or "", event.content_index or 0, len(pcm))
+        return Audio(pcm, self.sample_rate)
+
+    def flush(self) -> None:
+        """Apply an interruption: forget the unplayed audio, as the player does."""
+        self._odd = b""
+        self.playback.flush()
+
+    def corrections(
+        self, ids: wire.EventIds, *, played_ms: int | None = None, growing: bool
+    ) -> list[wire.ClientEvent]:
+        """Return messages that make the provider's history match what the listener heard.
+
+        Call it before `flush`. `played_ms`: milliseconds that were heard of the item being played, if the
+        caller knows better than the estimate. `growing`: the provider may have made more of the last item
+        than it has sent.
+        """
+        events = []
+        heard = self.playback.heard()
+        for position, item in enumerate(heard):
+            played = item.heard
+            if position == 0 and played_ms is not None:
+                played = max(0, min(played_ms, item.sent))
+            if any(other.item_id == item.item_id for other in heard[position + 1 :]):
+                continue  # skip an earlier item with the same id: the provider would apply it to the last one
+            complete = played >= item.sent and not (growing and position == len(heard) - 1)
+            if not item.item_id or complete:
+                continue
+            self.corrected.append(item.item_id)
+            if played > 0:
+                events.append(
+                    ids.make(
+                        wire.TruncateItem,
+                        item_id=item.item_id,
+                        content_index=item.content_index,
+                        audio_end_ms=played,
+                    )
+                )
+            else:
+                # Nothing of it was heard, and providers refuse to truncate an item to nothing.
+                events.append(ids.make(wire.DeleteItem, item_id=item.item_id))
+        return events
+
+    def end(self, reported: ResponseEnd | None, *, cut: bool) -> list[ResponseEnd]:
+        """Return the end of the response, if anything of it was seen.
+
+        - `reported`: the end as the provider reported it, if it did.
+        - `cut`: the response was cut off before.
+        """
+        seen, spoke = self.seen, self.spoke
+        self.seen = self.spoke = self.announced = False
+        if not seen:
+            return []
+        # xAI sends neither output nor an end for a response that the user talked over.
+        end = reported or ResponseEnd("done" if spoke else "interrupted")
+        return [ResponseEnd("interrupted", end.reason) if cut else end]
+
+    # Usage
+
+    def count_usage(self, event: wire.ResponseDone) -> bool:
+        """Add the usage of a response; return False if the event has none."""
+        for usage in (event.response.usage, event.usage):
+            if usage is None:
+                continue
+            spent_in, spent_out = usage.input_token_details, usage.output_token_details
+            if spent_in is not None or spent_out is not None:
+                before_in, before_out = self._tokens
+                self._tokens = before_in + _audio_tokens(spent_in), before_out + _audio_tokens(spent_out)
+                return True
+        return False
+
+    def take_usage(self) -> Usage:
+        """Return the usage that was counted since the last call."""
+        usage, self._tokens = Usage(*self._tokens), (0, 0)
+        return usage
+
+
+def _audio_tokens(details: wire.TokenDetails | None) -> int:
+    return max(0, details.audio_tokens or 0) if details is not None else 0
+
+
+_STATUSES: Final[dict[str | None, ResponseStatus]] = {
+    "cancelled": "interrupted",
+    "canceled": "interrupted",
+    "incomplete": "incomplete",
+    "failed": "failed",
+}
+"""The end that a response's status means. Any other status, or none, means that it is complete."""
+
+_CUT_OFF: Final = frozenset({"turn_detected", "client_cancelled"})
+"""Reasons of interrupted responses, which some servers call incomplete."""
+
+
+def end_of(response: wire.Response) -> ResponseEnd:
+    """Return the end that the provider reports."""
+    status = _STATUSES.get(response.status, "done")
+    if status == "done":
+        return ResponseEnd(status)
+    details = response.status_details
+    if status == "failed":
+        error = errors.response_failure(details)
+        return ResponseEnd(status, str(error.code or error.type or ""))
+    reason = details if isinstance(details, str) else wire.dig(details, str, "reason") or ""
+    return ResponseEnd("interrupted" if reason in _CUT_OFF else status, reason)

@@ -1,0 +1,837 @@
+"""The OpenAI Realtime protocol as a dialect; other providers' differences from it are data (`Flavor`).
+
+The frames are those of a Speko session: `Ready` once the provider accepted the configuration, audio at the
+*provider's* rates (`input_sample_rate`, `output_sample_rate`; resample for others), transcripts, tool calls,
+interruptions, usage, errors, and one `Close`.
+
+The dialect decodes events, hands them to the parts that own the state (`user`, `assistant`, `calls` and
+`gate`), sends the messages and queues the frames that result. The parts know neither the dialect nor each
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Unpack, assert_never
+
+import msgspec
+from msgspec import UNSET
+
+from ...protocol import close_codes
+from ...protocol._codec import MalformedMessage
+from ...protocol._pcm import Buffer
+from ...protocol._session import MAX_SAMPLE_RATE
+from ...protocol._state import State
+from ...protocol.errors import LONE_SURROGATE, LocalProtocolError
+from ...protocol.frames import (
+    Audio,
+    ErrorFrame,
+    Frame,
+    Interruption,
+    Ready,
+    ResponseEnd,
+    Role,
+    ToolCall,
+    Transcript,
+    Unknown,
+)
+from .. import codes
+from .._closes import Service
+from .._held_input import TurnEnd
+from .._lenient import fit, text_of
+from .._provider import DialectOptions, ProviderDialect, ProviderSession
+from . import _errors as errors
+from . import _events as wire
+from ._assistant import Assistant, end_of
+from ._calls import Call, ServerTools, ToolCalls, asks_for_approval, is_server_tool
+from ._errors import ErrorKind
+from ._gate import Phase, Reason, ResponseGate
+from ._transcripts import part_of
+from ._user import Put, TurnRules, User, UserWords
+
+MIN_SAMPLE_RATE: Final = 8_000
+"""The lowest rate that a provider may report, that of telephones; a lower one is a mistake."""
+
+
+class RealtimeStats(msgspec.Struct):
+    """Counts of events that produced no frame of their own."""
+
+    unknown_events: int = 0
+    """Events of a type this version does not know; each also gave an `Unknown`."""
+    odd_fields: int = 0
+    """Fields with another type than documented, which were mended or left out; see `lenient`."""
+    benign_errors: int = 0
+    """Errors that are the harmless end of a race."""
+    late_events: int = 0
+    """Events of a response that was over or cut off."""
+    repeated_events: int = 0
+    """Beginnings, ends and calls that were reported before."""
+    skipped_commits: int = 0
+    """Turns that ended with less audio than can be committed."""
+
+
+class Flavor(msgspec.Struct, frozen=True, kw_only=True):
+    """How one provider speaks this protocol."""
+
+    service: Service
+    """The service whose closes are judged."""
+    words: type[UserWords] = UserWords
+    """Makes the keeper of the user's transcripts."""
+    metadata_key: str | None
+    """Key of the event id in a request's metadata; None: requests have no metadata. See `ResponseGate`."""
+    names_things: bool
+    """Whether our messages carry an ``event_id``, which errors then name, and cancel a response by its id."""
+    early_commits: bool
+    """Whether a commit is understood where the provider detects turns."""
+    complete_arguments: bool
+    """Whether complete arguments mean a complete call. OpenAI sends them for interrupted calls, too."""
+    endings: Mapping[str, str]
+    """The errors that announce a close, by code or type, and its reason."""
+
+
+class RealtimeDialect(ProviderDialect):
+    """A session over WebSocket messages; `OpenAIDialect` and `XAIDialect` make one.
+
+    - `flavor`: the provider's peculiarities.
+    - `rules`: how turns end.
+    - `update`: the message that configures the session.
+    - `resumable`: whether another session can resume the conversation.
+
+    The remaining parameters are those of `ProviderDialect`. Raises `LocalProtocolError` if the configuration
+    can't be sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        flavor: Flavor,
+        rules: TurnRules,
+        update: wire.ClientEvent,
+        notes: tuple[str, ...],
+        input_sample_rate: int,
+        output_sample_rate: int,
+        ttl: float | None,
+        resumable: bool = False,
+        **options: Unpack[DialectOptions],
+    ) -> None:
+        try:
+            wire.encode(update)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise LocalProtocolError(
+                f"the configuration can't be written as JSON: {error}; pass text and plain data"
+            ) from None
+        super().__init__(
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            notes=notes,
+            ttl=ttl,
+            **options,
+        )
+        timers = self._start_timer, self.timers.stop
+        self.stats: RealtimeStats = RealtimeStats()
+        self._flavor = flavor
+        self._service = flavor.service
+        self._resumable = resumable
+        self._update = update
+        self._configured = False
+        self._ids = wire.EventIds(on_wire=flavor.names_things)
+        self._gate = ResponseGate(*timers, auto=rules.auto, metadata_key=flavor.metadata_key)
+        self._user = User(
+            rules,
+            flavor.words(),
+            self._ids,
+            *timers,
+            sample_rate=input_sample_rate,
+            early_commits=flavor.early_commits,
+        )
+        self._assistant = Assistant(self.playback, output_sample_rate)
+        self._calls = ToolCalls(self.limits.max_open_calls)
+        self._server_tools = ServerTools()
+
+    # State
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their result, oldest first."""
+        return self._calls.open
+
+    def takes_result(self, call_id: str) -> bool:
+        return call_id in self._calls
+
+    @property
+    def responding(self) -> bool:
+        return self._gate.in_flight
+
+    @property
+    def odd_fields(self) -> int:
+        return self.stats.odd_fields
+
+    @property
+    def at_rest(self) -> bool:
+        return self._may_request and self._gate.deferred is None and not self._calls.open
+
+    @property
+    def resumption(self) -> str | None:
+        # A session that ended because nobody spoke has nothing to resume.
+        over = not self._may_resume or self._ending.peer_reason == codes.IDLE_TIMEOUT
+        return self.provider_session.conversation_id if self._resumable and not over else None
+
+    def _take_open_texts(self) -> list[Transcript]:
+        return [*self._user.words.finish_all(), *self._assistant.words.finish_all()]
+
+    def _open_response_end(self, wanted: bool) -> ResponseEnd | None:
+        if not self._gate.in_flight or not self._assistant.seen:
+            return None
+        self._assistant.seen = False
+        return ResponseEnd("interrupted" if wanted or self._gate.phase is Phase.CANCELLING else "failed")
+
+    # Verbs
+
+    def send_audio(self, pcm: Buffer) -> None:
+        """Queue audio as `ClientDialect` says, at `input_sample_rate`.
+
+        Before `Ready` it is held, at most 10 seconds of it: the oldest is dropped and counted in
+        `held_audio_dropped`.
+        """
+        pcm = self._checked_audio(pcm)
+        if not pcm:
+            return
+        if self._accepted:
+            self._user.append(pcm, self._queue)
+        else:
+            self._held.add(pcm)
+
+    def commit(self) -> None:
+        """End the user's turn, which requests an answer. Raises as `send_audio`.
+
+        In manual mode, a turn of less than 100 ms of audio is ignored, and counted in
+        `stats.skipped_commits`.
+        """
+        self._end_turn("commit")
+
+    def end_turn(self) -> None:
+        """Act like `commit` in manual mode; otherwise let the provider's turn detection find the end."""
+        self._end_turn("end_turn")
+
+    def clear(self) -> None:
+        self._check_open()
+        if self._accepted:
+            self._user.clear(self._queue)
+        else:
+            self._held.clear()
+
+    def interrupt(self, *, played_ms: int | None = None) -> None:
+        """Stop the response in flight (barge-in), and tell the provider how much of it was heard.
+
+        `played_ms`: milliseconds that were heard of the item being played, if the caller knows better than
+        the estimate of `playback`. Raises as `send_audio`. Does nothing when there is nothing to stop.
+        """
+        self._check_open()
+        if not self._accepted:
+            return
+        gate = self._gate
+        requested = gate.phase is Phase.REQUESTED and not gate.unwanted
+        if requested or gate.phase is Phase.ACTIVE or self.playback.unplayed_ms > 0:
+            cancel = [self._cancel()] if gate.phase is Phase.ACTIVE else []
+            self._queue([*cancel, *self._corrections(played_ms)])
+            gate.unwanted = gate.unwanted or requested
+            self._interrupted("assistant")
+        gate.drop_deferred_turn()
+
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        self._check_result(call_id, output)
+        item = wire.FunctionCallOutput(self._calls.provider_id(call_id), output)
+        result = self._ids.make(wire.CreateItem, item=item)
+        if self._calls.completes(call_id):
+            self._queue_and_request(result, Reason.TOOLS, self._queue, lambda: self._calls.answer(call_id))
+        else:
+            self._queue([result])
+            self._calls.answer(call_id)
+
+    def _end_turn(self, verb: TurnEnd) -> None:
+        self._check_open()
+        if self._accepted:
+            self._turn_over(verb, self._queue)
+        else:
+            self._held.end_turn(verb)
+
+    def _turn_over(self, verb: TurnEnd, put: Put) -> None:
+        user = self._user
+        if user.rules.auto:
+            user.end_turn(verb, put)
+        elif user.may_commit:
+            commit = self._ids.make(wire.CommitAudio)
+            self._queue_and_request(commit, Reason.TURN, put, user.all_committed)
+        else:
+            self.stats.skipped_commits += 1
+
+    # Requests for responses
+
+    @property
+    def _may_request(self) -> bool:
+        """Whether a response may be requested now: none is in flight, and the user is not speaking."""
+        return self._gate.idle and not self._user.speaking
+
+    def _create_response(self) -> tuple[str, wire.ClientEvent]:
+        """Make a request for a response; return its event id, which it need not carry, and the request."""
+        flavor = self._flavor
+        event_id = self._ids.next(wire.CreateResponse)
+        request = wire.CreateResponse(
+            event_id=event_id if flavor.names_things else UNSET,
+            # The response repeats the metadata, which tells ours from those of the turn detection.
+            response=UNSET
+            if flavor.metadata_key is None
+            else wire.ResponseParams({flavor.metadata_key: event_id}),
+        )
+        return event_id, request
+
+    def _queue_and_request(
+        self, event: wire.ClientEvent, reason: Reason, put: Put, queued: Callable[[], None]
+    ) -> None:
+        """Queue a message, and request the response to it, now if that is allowed, else later.
+
+        `queued` is called once the message is queued. Nothing happens if `put` raises.
+        """
+        if self._may_request:
+            event_id, request = self._create_response()
+            put([event, request])
+            queued()
+            self._requested(event_id, reason)
+        else:
+            put([event])
+            queued()
+            self._gate.defer(reason)
+            self._request_deferred()
+
+    def _requested(self, event_id: str, reason: Reason) -> None:
+        self._gate.requested(event_id, reason)
+        self._calls.forget_acknowledgements()
+
+    def _request_deferred(self) -> None:
+        """Request the deferred response, if there is one and it may be requested."""
+        reason = self._gate.deferred
+        if reason is None or self.state is not State.OPEN or not self._gate.idle:
+            return
+        if self._user.speaking:
+            self._user.wait_for_speech_end()
+            return
+        event_id, request = self._create_response()
+        self._send([request])
+        self._requested(event_id, reason)
+
+    def _cancel(self) -> wire.ClientEvent:
+        """Make the message that cancels the active response."""
+        response_id = self._gate.response_id
+        if response_id is None or not self._flavor.names_things:
+            return self._ids.make(wire.CancelResponse)
+        return self._ids.make(wire.CancelResponse, response_id=response_id)
+
+    # Events in
+
+    def _receive_binary(self, data: bytes) -> Frame | None:
+        # Some servers send JSON in binary messages.
+        if len(data) > self.limits.max_text_size:
+            self.too_big("binary", self.limits.max_text_size)
+        else:
+            self._receive_text(text_of(data), kind="binary")
+        return None
+
+    def _receive_text(self, text: str, *, kind: str = "text") -> None:
+        try:
+            event: wire.AnyServerEvent | None = wire.decode(text)
+        except wire.NOT_STRICT:
+            event = self._decode_leniently(text, kind)
+        if event is None:
+            return
+        if not self._accepted:
+            self._receive_early(event)
+            return
+        match event:
+            case wire.AudioDelta():
+                if self._is_live(event.response_id) and (audio := self._assistant.audio(event)) is not None:
+                    self.events.append(audio)
+            case wire.TextDelta():
+                if self._is_live(event.response_id):
+                    self._emit_all(self._assistant.words.add(part_of(event), event.delta or ""))
+            case wire.TextDone():
+                if self._is_live(event.response_id):
+                    self._emit_all(self._assistant.words.finish(part_of(event), event.text))
+            case wire.TranscriptDone():
+                if self._is_live(event.response_id):
+                    self._emit_all(self._assistant.words.finish(part_of(event), event.transcript))
+            case wire.UserDelta() | wire.UserUpdated() | wire.UserCompleted() | wire.UserFailed():
+                self._emit_all(self._user.words.receive(event))
+            case wire.SpeechStarted(item_id=item_id):
+                self._speech_started(item_id)
+            case wire.SpeechStopped():
+                self.turns_heard += not self.responding
+                self._speech_over()
+            case wire.AudioCommitted(item_id=item_id):
+                self._audio_committed(item_id)
+            case wire.AudioCleared():
+                self._user.speaking = False
+                self._request_deferred()
+            case wire.ResponseCreated(response=response):
+                self._response_created(response)
+            case wire.ResponseDone():
+                self._response_done(event)
+            case wire.OutputItemAdded(response_id=response_id, item=item):
+                self._output_item_added(response_id, item)
+            case wire.OutputItemDone(response_id=response_id, item=item):
+                self._output_item_done(response_id, item)
+            case wire.ArgumentsDone():
+                self._arguments_done(event)
+            case wire.McpInProgress(item_id=item_id):
+                self._emit_all(self._server_tools.update(item_id, None, "started"))
+            case wire.McpCompleted(item_id=item_id):
+                self._emit_all(self._server_tools.update(item_id, None, "completed"))
+            case wire.McpFailed(item_id=item_id):
+                self._emit_all(self._server_tools.update(item_id, None, "failed"))
+            case wire.ItemAdded():
+                if event.item.type == "function_call_output" and event.item.call_id is not None:
+                    self._calls.acknowledged(event.item.call_id)
+                elif asks_for_approval(event.item):
+                    self._deny_approval(event.item)
+            case wire.ErrorEvent():
+                self._receive_error(event.info)
+            case wire.ConversationCreated(conversation=conversation):
+                self._note_conversation(conversation)
+            case wire.SessionCreated(session=session) | wire.SessionUpdated(session=session):
+                self._note_session(session)
+            case _:
+                assert_never(event)
+
+    def _decode_leniently(self, text: str, kind: str) -> wire.AnyServerEvent | None:
+        """Decode a message that strict decoding rejects; return None if the event can be ignored."""
+        try:
+            event, odd = wire.decode_leniently(text)
+        except MalformedMessage as error:
+            self.violated(
+                close_codes.INVALID_DATA,
+                f"the provider sent a {kind} message that is not of its protocol: {error}",
+            )
+            return None
+        self.stats.odd_fields += len(odd)
+        if isinstance(event, Unknown):
+            self.stats.unknown_events += 1
+            self.events.append(event)
+            return None
+        return event
+
+    # The configuration
+
+    def _receive_early(self, event: wire.AnyServerEvent) -> None:
+        """Receive an event from before the configuration is accepted.
+
+        Conversation events are ignored then: xAI replays an earlier conversation, and the provider may have
+        acted on its defaults.
+        """
+        match event:
+            case wire.SessionCreated(session=session):
+                self._note_session(session)
+                self._configure()
+            case wire.SessionUpdated(session=session):
+                # Too late after a failure, which may have been reported already.
+                if self._configured and self.failure is None:
+                    self._accept(session)
+            case wire.ConversationCreated(conversation=conversation):
+                # Older deployments of xAI begin with this event alone.
+                self._note_conversation(conversation)
+                self._configure()
+            case wire.ErrorEvent():
+                self._receive_early_error(event.info)
+
+    def _configure(self) -> None:
+        """Send the configuration, once the provider has sent its first event."""
+        if not self._configured:
+            self._configured = True
+            event_id = self._ids.next(wire.ClientEvent)
+            if self._flavor.names_things:
+                self._update = msgspec.structs.replace(self._update, event_id=event_id)
+            self._send([self._update])
+
+    def _receive_early_error(self, error: wire.ErrorInfo) -> None:
+        if (reason := errors.ending(error, self._flavor.endings)) is not None:
+            self._end_received(reason)
+        elif errors.judge(error, None) is ErrorKind.FATAL:
+            self._fail(errors.failure(error))
+        else:
+            frame = errors.as_frame(error)
+            code = codes.UNAVAILABLE if errors.passes(error) else codes.CONFIGURATION_REFUSED
+            if self._configured:
+                frame = ErrorFrame(code, f"{frame.code}: {frame.message}")
+            self._fail(frame, code)
+
+    def _note_session(self, session: wire.Session) -> None:
+        self.provider_session: ProviderSession = ProviderSession(
+            session.id or self.provider_session.id,
+            session.model or self.provider_session.model,
+            session.expires_at or self.provider_session.expires_at,
+            self.provider_session.conversation_id,
+        )
+
+    def _note_conversation(self, conversation: wire.Conversation) -> None:
+        if conversation.id:
+            self.provider_session = self.provider_session._replace(conversation_id=conversation.id)
+
+    def _accept(self, session: wire.Session) -> None:
+        self._note_session(session)
+        self.input_sample_rate: int = _rate(session.audio, "input") or self.input_sample_rate
+        self._user.sample_rate = self.input_sample_rate
+        output_rate = _rate(session.audio, "output") or self.output_sample_rate
+        if output_rate != self.output_sample_rate:
+            self.output_sample_rate = self._assistant.sample_rate = output_rate
+            self.playback.set_rate(output_rate)
+        self._accepted = True
+        self.timers.stop("ready")
+        self.events.append(Ready(self.input_sample_rate, self.output_sample_rate))
+        if self.state is not State.OPEN:
+            return
+        before, verb, after = self._held.take()
+        self._user.append(before, self._send)
+        if verb is not None:
+            self._turn_over(verb, self._send)
+        self._user.append(after, self._send)
+
+    # The user
+
+    def _speech_started(self, item_id: str | None) -> None:
+        user, gate = self._user, self._gate
+        self._emit_all(user.words.speech_started(item_id))
+        user.speech_started()
+        self.timers.stop("deferred")
+        self._request_deferred()
+        if not (user.rules.auto and user.rules.interrupts):
+            return
+        gate.drop_deferred_turn()
+        if gate.phase is Phase.REQUESTED:
+            gate.unwanted = True
+        if gate.phase is Phase.ACTIVE or self.playback.unplayed_ms > 0:
+            self._send(self._corrections())
+            self._interrupted("user")
+
+    def _speech_over(self) -> None:
+        self._user.speech_stopped()
+        if not self._user.rules.creates:
+            self._request_deferred()
+        else:
+            self._gate.expect_answer()
+
+    def _audio_committed(self, item_id: str | None) -> None:
+        self._emit_all(self._user.words.committed(item_id))
+        if self._user.committed():
+            self._gate.defer(Reason.TURN)
+            self._user.speech_stopped()
+            self._request_deferred()
+        else:
+            self._speech_over()
+
+    def _speech_waited_for(self) -> None:
+        """Act when a response has waited for some time for the end of the user's speech."""
+        if self._user.speaking:
+            if not self._user.still_speaks(self._send):
+                self._speech_over()
+            self._request_deferred()
+
+    # The assistant
+
+    def _is_live(self, response_id: str | None) -> bool:
+        """Whether output of that response counts. The first event of a response is its beginning."""
+        gate = self._gate
+        if response_id and response_id != gate.response_id:
+            if gate.has_ended(response_id):
+                self.stats.late_events += 1
+                return False
+            if gate.in_flight and gate.response_id is None:
+                self._name_response(response_id)
+            else:
+                self._begin_response(response_id, None)
+        self._assistant.seen = True
+        if gate.phase is Phase.CANCELLING:
+            self.stats.late_events += 1
+            return False
+        self._assistant.spoke = True
+        words = self._user.words
+        if words.awaits_assistant:
+            self._emit_all(words.assistant_speaks(user_speaking=self._user.speaking))
+        return True
+
+    def _response_created(self, response: wire.Response) -> None:
+        name = response.id or ""
+        gate, assistant = self._gate, self._assistant
+        same = bool(name) and name == gate.response_id
+        # A response that begins again after it was cut off, had output or ended is a new one with the same
+        # id, unless it answers a request of ours that was answered before.
+        anew = assistant.announced and (gate.phase is Phase.CANCELLING or assistant.spoke)
+        known = same or gate.has_ended(name)
+        if (same and not anew) or (known and gate.repeats_request(response.metadata)):
+            self.stats.repeated_events += 1
+        else:
+            self._begin_response(name, response.metadata)
+        assistant.seen = assistant.announced = True
+
+    def _begin_response(self, response_id: str, metadata: Any, *, over: bool = False) -> None:
+        """Begin a response at the first event of it; `over`: the first event seen was its end."""
+        gate = self._gate
+        if gate.phase is Phase.ACTIVE and gate.response_id is None and response_id:
+            self._name_response(response_id)
+            return
+        if gate.in_flight:
+            # Only one runs at a time, so the previous one has ended, silently (xAI) or unseen.
+            self._end_response()
+        requested, unwanted = gate.begin(response_id, metadata, user_speaking=self._user.speaking)
+        if not requested and self._calls.all_acknowledged:
+            # The provider answers by itself and knows the results of the tools, so nothing is left to
+            # request.
+            gate.deferred = None
+        self._calls.response_begins(response_id)
+        self._server_tools.response_begins(response_id)
+        self._assistant.begin()
+        self._user.drop_request()
+        if unwanted and not over:
+            self._send([self._cancel()])
+            gate.cut()
+
+    def _name_response(self, response_id: str) -> None:
+        self._gate.name(response_id)
+        self._assistant.seen = True
+
+    def _response_done(self, event: wire.ResponseDone) -> None:
+        gate, response = self._gate, event.response
+        name = response.id or ""
+        unseen = not name and gate.idle and not self._assistant.spoke
+        if gate.has_ended(name) or unseen:
+            if gate.is_first_end_event(name):
+                # Reported with the next one: usage must not come between the frames of a later response.
+                self._assistant.count_usage(event)
+            self.stats.repeated_events += 1
+            return
+        running = gate.phase is Phase.ACTIVE and gate.response_id in (None, name or gate.response_id)
+        if gate.in_flight and gate.response_id is None:
+            self._name_response(name)
+        elif not gate.in_flight or (name and name != gate.response_id):
+            self._begin_response(name, response.metadata, over=True)
+        self._emit_all(self._assistant.words.finish_all())
+        end = end_of(response)
+        if end.status == "done":
+            self._issue_calls_of(response)
+        elif end.reason == "turn_detected" and running:
+            # The provider heard the user, and reports it only now.
+            self._send(self._corrections())
+            self._interrupted("user")
+        if self._assistant.count_usage(event):
+            self._emit(self._assistant.take_usage())
+        if end.status == "failed":
+            self._response_failed(errors.response_failure(response.status_details))
+        self._end_response(end)
+        self._request_deferred()
+
+    def _response_failed(self, error: wire.ErrorInfo) -> None:
+        if errors.judge(error, None) is ErrorKind.FATAL:
+            self._fail(errors.failure(error))
+        else:
+            code = str(error.code or error.type or codes.RESPONSE_FAILED)
+            self._emit(ErrorFrame(code, error.message or "the provider could not complete a response"))
+
+    def _end_response(self, reported: ResponseEnd | None = None) -> None:
+        """End the response in flight; `reported`: its end as the provider reported it, if it did."""
+        gate = self._gate
+        cut = gate.phase is Phase.CANCELLING
+        if not cut and not self._user.speaking:
+            self._emit_all(self._user.words.response_over())
+        self._emit_all(self._assistant.words.finish_all())
+        response_id = gate.response_id or ""
+        gate.ended(reported=reported is not None)
+        if self._calls.response_over(response_id):
+            gate.defer(Reason.TOOLS)
+        self._emit_all(self._assistant.end(reported, cut=cut))
+
+    def _corrections(self, played_ms: int | None = None) -> list[wire.ClientEvent]:
+        growing = self._gate.phase is Phase.ACTIVE
+        return self._assistant.corrections(self._ids, played_ms=played_ms, growing=growing)
+
+    def _interrupted(self, at: Role) -> None:
+        """Record that the assistant was cut off. Make the corrections first: they need the unplayed audio."""
+        kept = []
+        for frame in self.events:
+            if isinstance(frame, ToolCall):
+                # Its result is no longer needed, so it need not be run.
+                self._calls.withdraw(frame.call_id)
+            elif type(frame) is not Audio:
+                kept.append(frame)
+        self.events[:] = kept
+        self._assistant.flush()
+        self._calls.abandon_open()
+        self._emit(Interruption(at))
+        if self._gate.phase is Phase.ACTIVE:
+            self._gate.cut()
+
+    # Tools
+
+    def _output_item_added(self, response_id: str | None, item: wire.Item) -> None:
+        self._calls.note_function(item)
+        if not self._is_live(response_id):
+            return
+        if is_server_tool(item):
+            self._emit_all(self._server_tools.update(item.id, item.name, "started"))
+        elif asks_for_approval(item):
+            self._deny_approval(item, response_id)
+
+    def _output_item_done(self, response_id: str | None, item: wire.Item) -> None:
+        live = self._is_live(response_id)
+        if item.type == "function_call":
+            # A call that is complete is in the history, even when its response was cut off afterwards.
+            if item.status in ("completed", None):
+                self._issue_call(response_id, self._calls.of_item(item))
+            elif live and item.status != "incomplete":
+                self._calls.unconfirmed.append(self._calls.of_item(item))
+        elif live and is_server_tool(item) and item.status != "in_progress":
+            failed = item.status in ("failed", "incomplete")
+            self._emit_all(self._server_tools.update(item.id, item.name, "failed" if failed else "completed"))
+        elif live and asks_for_approval(item):
+            self._deny_approval(item, response_id)
+
+    def _arguments_done(self, event: wire.ArgumentsDone) -> None:
+        if not self._is_live(event.response_id):
+            return
+        call = self._calls.of_arguments(event)
+        if self._flavor.complete_arguments:
+            self._issue_call(event.response_id, call)
+        else:
+            # Whether the call is complete shows at the end of its item or, on servers without that event, of
+            # its response.
+            self._calls.unconfirmed.append(call)
+
+    def _issue_calls_of(self, response: wire.Response) -> None:
+        """Issue the calls of a completed response that no event of their own has reported."""
+        for item in response.output or ():
+            if item.type == "function_call" and item.status != "incomplete":
+                self._issue_call(response.id, self._calls.of_item(item), repeats=False)
+            elif asks_for_approval(item):
+                self._deny_approval(item, response.id)
+        for call in self._calls.unconfirmed:
+            self._issue_call(response.id, call, repeats=False)
+
+    def _issue_call(self, response_id: str | None, call: Call, *, repeats: bool = True) -> None:
+        """Hand a call to the caller; `repeats`: count a call that was seen before."""
+        calls, gate = self._calls, self._gate
+        group = response_id or gate.response_id or ""
+        if not call.call_id:
+            self._emit(ErrorFrame(codes.UNNAMED, "the provider made a tool call without an id"))
+        elif calls.was_issued(group, call):
+            self.stats.repeated_events += repeats
+        elif calls.full:
+            self._too_many_calls()
+        else:
+            name = calls.issue(group, call, over=not gate.in_flight or gate.has_ended(group))
+            self._emit(ToolCall(name, call.name, call.arguments))
+
+    def _deny_approval(self, item: wire.Item, response_id: str | None = None) -> None:
+        """Deny the provider's request to run an MCP tool.
+
+        Nobody can approve it, and without an answer the model would wait forever.
+        """
+        if not self._server_tools.is_new_approval(item, response_id, self._gate.response_id):
+            return
+        self._emit_all(self._server_tools.update(item.id, item.name, "started"))
+        self._emit_all(self._server_tools.update(item.id, item.name, "failed"))
+        self._emit(
+            ErrorFrame(
+                codes.APPROVAL_DENIED,
+                f"the provider asked for approval to run {item.name or 'a tool'!r}, which was denied since "
+                'nobody can give it; set "require_approval" of that server tool to "never"',
+            )
+        )
+        answer = wire.ApprovalResponse(f"approval_{self._ids.count}", item.id or "")
+        self._send([self._ids.make(wire.CreateItem, item=answer)])
+        # The model continues only when asked to, as it does after the results of functions.
+        self._gate.defer(Reason.TOOLS)
+        if not self._gate.in_flight:
+            self._request_deferred()
+
+    # Errors
+
+    def _receive_error(self, error: wire.ErrorInfo) -> None:
+        if (reason := errors.ending(error, self._flavor.endings)) is not None:
+            self._end_received(reason)
+            return
+        answers = self._ids.kind_of(error.event_id)
+        match errors.judge(error, answers, self._assistant.corrected):
+            case ErrorKind.FATAL:
+                self._fail(errors.failure(error))
+            case ErrorKind.ALREADY_ACTIVE:
+                self.stats.benign_errors += 1
+                if self._gate.refused(error.event_id, errors.active_response(error)):
+                    self._request_deferred()
+            case ErrorKind.BENIGN:
+                self.stats.benign_errors += 1
+                if errors.is_empty_commit(error):
+                    self._user.drop_request()
+            case ErrorKind.REAL:
+                self._emit(errors.as_frame(error))
+                if error.event_id is not None and error.event_id == self._gate.open_request:
+                    self._request_failed()
+            case verdict:
+                assert_never(verdict)
+
+    def _request_failed(self) -> None:
+        if self._gate.request_failed():
+            self._request_deferred()
+
+    # Time
+
+    def run_timer(self, name: str, late: float) -> None:
+        match name:
+            case "response":
+                self._response_overdue()
+            case "cancel":
+                self._end_response()
+                self._request_deferred()
+            case "silence":
+                self._user.silence_expired(self._send)
+            case "deferred":
+                self._request_deferred()
+            case "speech":
+                self._speech_waited_for()
+            case _:
+                super().run_timer(name, late)
+
+    def _response_overdue(self) -> None:
+        """Give up waiting for a response to begin, or for another response to end."""
+        if self._gate.phase is Phase.ACTIVE:
+            # The response that blocks ours has no known id, so its end may have passed unseen.
+            self._end_response()
+            self._request_deferred()
+        else:
+            if not self._gate.unwanted:
+                message = "the provider did not begin the response that was asked for; say it again"
+                self._emit(ErrorFrame(codes.NO_RESPONSE, message))
+            self._request_failed()
+
+    # Messages out
+
+    def _queue(self, events: Sequence[wire.ClientEvent]) -> None:
+        """Queue all messages of a verb, or none: raises as `send_audio`."""
+        try:
+            texts = [wire.encode(event).decode() for event in events]
+        except UnicodeEncodeError:
+            raise LocalProtocolError(LONE_SURROGATE) from None
+        self.outbox.put_all(texts)
+
+    def _send(self, events: Sequence[wire.ClientEvent]) -> None:
+        """Queue messages of the dialect's own, unless the session is no longer open."""
+        for event in events:
+            if self.state is not State.OPEN:
+                return
+            text = wire.encode(event)
+            if self.outbox.size + len(text) > self.outbox.limit:
+                self._break(close_codes.POLICY, "the provider does not read what it makes us send")
+                return
+            self.outbox.put(text.decode())
+
+
+def _rate(audio: Any, direction: str) -> int | None:
+    """Return the sample rate that the provider reports for `direction`, if it is one of speech."""
+    audio_format = wire.dig(audio, dict, direction, "format")
+    rate = None if audio_format is None else fit(audio_format, wire.AudioFormat).value.rate
+    return rate if rate is not None and MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE else None
