@@ -12,13 +12,24 @@ import pytest
 
 from speko_anyio.gateway import KeyLimits, MemoryStore, StoredKey, StoreError
 from speko_anyio.gateway._api_keys import new_key
-from speko_anyio.gateway._authentication import BATCH, MAX_WAITING, REST, KeyLookup
+from speko_anyio.gateway._authentication import (
+    MAX_REFUSING,
+    MAX_SEEN,
+    MAX_WAITING,
+    REFUSALS,
+    REST,
+    KeyLookup,
+    Refusals,
+)
 from speko_anyio.gateway._http_errors import RequestError
 from speko_anyio.testing import VIRTUAL_BACKENDS, virtual_backend
 
 pytestmark = pytest.mark.anyio
 
 LATENCY = 0.01
+
+STRANGERS = 3000
+"""Who try made-up keys, each as fast as it is refused."""
 
 
 @pytest.fixture(params=VIRTUAL_BACKENDS)
@@ -32,11 +43,15 @@ class Store(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.queries: list[tuple[float, int]] = []
+        self.strange: list[float] = []
+        """When it was asked for a key that it does not know."""
         self.error: Exception | None = None
 
     async def find_keys(self, key_ids: Collection[str]) -> Sequence[StoredKey]:
         self.queries.append((anyio.current_time(), len(key_ids)))
         found = await super().find_keys(key_ids)
+        if len(found) < len(key_ids):
+            self.strange.append(anyio.current_time())
         await anyio.sleep(LATENCY)
         if self.error is not None:
             raise self.error
@@ -70,7 +85,7 @@ async def test_right_keys_are_looked_up_without_a_rest() -> None:
 async def test_those_that_wait_share_a_query() -> None:
     store = Store()
     lookup = KeyLookup(store)
-    keys = [await store.make() for _ in range(BATCH + 10)]
+    keys = [await store.make() for _ in range(300)]
     keys[5:5] = [keys[5]] * 3  # the same key, often
     found: dict[int, StoredKey | None] = {}
 
@@ -81,17 +96,18 @@ async def test_those_that_wait_share_a_query() -> None:
         for index in range(len(keys)):
             tasks.start_soon(find, index)
     assert all(right(found[index], key) for index, key in enumerate(keys))
-    # trio starts tasks in no order: the first to have the turn may have asked for itself only.
+    # The first asked for itself only.
     assert sum(count for _, count in store.queries) <= len(keys)
-    assert len(store.queries) <= 3
+    assert len(store.queries) == 2
 
 
-async def test_a_right_key_in_a_flood_waits_for_one_rest() -> None:
+async def test_a_right_key_in_a_flood_waits_for_one_rest_and_a_familiar_one_for_none() -> None:
     store = Store()
     lookup = KeyLookup(store)
     known = await store.make()
+    assert right(await lookup.find(known), known)
     refused = 0
-    waits: list[float] = []
+    waits: dict[str, list[float]] = {"new": [], "familiar": []}
 
     async def flood() -> None:
         nonlocal refused
@@ -102,23 +118,23 @@ async def test_a_right_key_in_a_flood_waits_for_one_rest() -> None:
 
     start = anyio.current_time()
     async with anyio.create_task_group() as tasks:
-        for _ in range(200):
+        for _ in range(STRANGERS):
             tasks.start_soon(flood)
-        await anyio.sleep(0.5)
-        for moment in range(40):
+        await anyio.sleep(0.2)
+        for moment in range(12):
             await anyio.sleep(0.013)
-            # New ones as well as one that was used before.
+            kind = "familiar" if moment % 2 else "new"
             key = known if moment % 2 else await store.make()
             began = anyio.current_time()
             assert right(await lookup.find(key), key)
-            waits.append(anyio.current_time() - began)
+            waits[kind].append(anyio.current_time() - began)
         tasks.cancel_scope.cancel()
     took = anyio.current_time() - start
-    assert refused >= 200 * 20
-    assert max(waits) <= REST + 2 * LATENCY + 1e-9
-    assert len(store.queries) <= took / REST + 1
-    moments = [at for at, _ in store.queries]
-    assert all(later - at >= REST for at, later in pairwise(moments))
+    assert refused >= STRANGERS * 4
+    assert max(waits["new"]) <= REST + 2 * LATENCY + 1e-9
+    assert max(waits["familiar"]) <= LATENCY + 1e-9
+    assert len(store.strange) <= took / REST + 1
+    assert all(later - at >= REST for at, later in pairwise(store.strange))
 
 
 @pytest.mark.parametrize("wrong", ["secret", "revoked"])
@@ -196,7 +212,7 @@ async def test_who_leaves_hands_its_turn_on(stage: str) -> None:
         leaving.cancel()
     assert leaving.cancelled_caught
     assert right(found[0], key)
-    assert lookup._waiting == {}
+    assert lookup._strange.waiting == {}
 
 
 async def test_a_store_that_fails_is_told_to_all_that_wait_and_asked_again_by_the_next() -> None:
@@ -230,3 +246,60 @@ async def test_a_bug_in_a_store_is_told_to_whom_it_met() -> None:
         await lookup.find(key)
     store.error = None
     assert right(await lookup.find(key), key)
+
+
+@pytest.mark.parametrize("familiar", [False, True])
+async def test_a_revoked_key_is_strange_again(familiar: bool) -> None:
+    """So that its holder can't have queries of their own, without a rest, from it."""
+    store = Store()
+    lookup = KeyLookup(store)
+    key = await store.make()
+    if familiar:
+        assert right(await lookup.find(key), key)
+    await store.revoke_key(f"key_{key[3:19]}", now=1)
+    began = anyio.current_time()
+    for _ in range(10):
+        assert await lookup.find(key) is None
+    assert anyio.current_time() - began >= 8 * REST
+
+
+async def test_so_many_familiar_keys_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("speko_anyio.gateway._authentication.MAX_SEEN", 3)
+    assert MAX_SEEN > 3
+    store = Store()
+    lookup = KeyLookup(store)
+    keys = [await store.make() for _ in range(5)]
+    for key in [*keys, *keys]:
+        assert right(await lookup.find(key), key)
+    assert len(lookup._seen) == 3
+
+
+async def test_refusals_are_spread_over_time() -> None:
+    refusals = Refusals()
+    told: list[float] = []
+
+    async def refuse() -> None:
+        await refusals.wait()
+        told.append(anyio.current_time())
+
+    start = anyio.current_time()
+    await refuse()
+    assert told == [start], "one alone is told at once"
+    await anyio.sleep(1)
+    told.clear()
+    start = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(MAX_REFUSING + 500):
+            tasks.start_soon(refuse)
+    assert told.count(start) == 501, "the first, and those for which there is no room"
+    for second in range(1, 4):
+        assert sum(at - start < second for at in told) - 500 == pytest.approx(second * REFUSALS, abs=2)
+
+
+async def test_refusals_go_on_with_a_clock_that_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway may run again in an event loop of another clock."""
+    refusals = Refusals()
+    refusals._next = anyio.current_time() + 1e6
+    with anyio.fail_after(2 * MAX_REFUSING / REFUSALS):
+        await refusals.wait()
+        await refusals.wait()

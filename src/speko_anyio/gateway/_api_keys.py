@@ -31,7 +31,7 @@ class APIKeys:
             fault = find_key_fault(key)
             if fault is not None:
                 raise ValueError(f"an API key of the gateway {fault}")
-        self._digests = tuple({_digest(key) for key in known})
+        self._digests = tuple({digest_of(key) for key in known})
         if not self._digests and not may_be_empty:
             raise ValueError(
                 "a gateway needs at least one API key; pass api_keys=[secrets.token_urlsafe(32)]"
@@ -45,7 +45,7 @@ class APIKeys:
         key = bearer(authorization)
         if not key:
             return None
-        digest = _digest(key)
+        digest = digest_of(key)
         # Compare every key, in constant time, so that the time reveals nothing about any of them.
         found = [known for known in self._digests if hmac.compare_digest(known, digest)]
         return f"key_{digest.hex()[:12]}" if found else None
@@ -64,7 +64,7 @@ def new_key(name: str, scopes: Iterable[Scope], limits: KeyLimits, *, now: float
     stored = StoredKey(
         key_id=f"key_{number}",
         name=name,
-        digest=_digest(key),
+        digest=digest_of(key),
         scopes=tuple(scopes),
         limits=limits,
         created_at=now,
@@ -80,8 +80,9 @@ def stored_key_id(key: str) -> str | None:
 
 def is_key(key: str, stored: StoredKey) -> bool:
     """Return whether `stored` is the record of `key`; takes as long either way."""
-    return hmac.compare_digest(_digest(key), stored.digest)
+    return hmac.compare_digest(digest_of(key), stored.digest)
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """Return the hash by which a key is known."""
     return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

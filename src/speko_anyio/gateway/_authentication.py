@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import msgspec
-from anyio.lowlevel import RunVar
 
-from ._api_keys import APIKeys, bearer, is_key, stored_key_id
+from ._api_keys import APIKeys, bearer, digest_of, is_key, stored_key_id
 from ._http_errors import RequestError, too_many
 from .store import KeyLimits, Scope, StoreError
 from .store._records import NO_LIMITS
@@ -37,6 +35,7 @@ class Authenticator:
     def __init__(self, configured: APIKeys, store: SessionStore) -> None:
         self._configured = configured
         self._stored = KeyLookup(store)
+        self._refusals = Refusals()
 
     async def caller(self, request: Request, *scopes: Scope) -> Caller:
         """Return whose key the request has.
@@ -47,6 +46,7 @@ class Authenticator:
         authorization = request.headers.get("authorization")
         caller = self._configured_caller(authorization) or await self._stored_caller(authorization)
         if caller is None:
+            await self._refusals.wait()
             raise RequestError(
                 401,
                 "UNAUTHORIZED",
@@ -70,14 +70,20 @@ class Authenticator:
         return None if stored is None else Caller(stored.key_id, stored.scopes, stored.limits)
 
 
-BATCH: Final = 256
-"""Requests whose keys one query looks up."""
-
 REST: Final = 0.05
-"""Seconds without a query after one that met an invalid key."""
+"""Seconds without a query for strange keys after one that met an invalid key."""
 
-MAX_WAITING: Final = 1024
-"""Requests that wait for a look-up; more are refused."""
+MAX_WAITING: Final = 4096
+"""Requests with strange keys that wait for a look-up; more are refused. One query answers them all."""
+
+MAX_SEEN: Final = 4096
+"""Keys that are known to have been valid; the one that was seen first is forgotten for another."""
+
+REFUSALS: Final = 1000.0
+"""Refusals a second during a flood: a flooder that waits for its answers comes no faster."""
+
+MAX_REFUSING: Final = 4096
+"""Refusals that wait for their time; more are told at once."""
 
 _RETRY: Final = 1
 """Seconds after which a refused request may come again."""
@@ -89,66 +95,63 @@ class _Asked:
     def __init__(self, key: str, key_id: str) -> None:
         self.key = key
         self.key_id = key_id
+        self.woken = anyio.Event()
         self.answered = False
         self.found: StoredKey | None = None
         self.error: StoreError | None = None
 
 
-class KeyLookup:
-    """Finds the keys of `store`.
+class _Queries:
+    """One query of the store at a time, for all the requests that wait then.
 
-    Anybody can make up keys of the right shape. No result is cached: a valid key must work the moment it is
-    made, and stop working the moment it is revoked, on every node. Instead there is one query at a time, for
-    all the requests that wait then, and a rest after each query that met an invalid key. So a flood of
-    invalid keys costs the store `1 / REST` short queries a second per node, and delays a valid key by `REST`
-    seconds.
+    `rest`: seconds without a query after one that met an invalid key. At most `most` requests wait.
     """
 
-    def __init__(self, store: SessionStore) -> None:
+    def __init__(self, store: SessionStore, *, rest: float, most: int) -> None:
         self._store = store
-        self._waiting: dict[_Asked, None] = {}
-        # Of the event loop that serves: it need not be the one in which the gateway was made.
-        self._turn: RunVar[anyio.Lock] = RunVar("turn to look up API keys")
+        self._rest = rest
+        self._most = most
+        self.waiting: dict[_Asked, None] = {}
+        self._asking = False
         self._rest_until = 0.0
 
-    async def find(self, key: str) -> StoredKey | None:
+    async def find(self, key: str, key_id: str) -> StoredKey | None:
         """Return the record of `key`; None if it is unknown or was revoked.
 
         Raises `RequestError` if too many others wait, `StoreError` if the store can't be asked.
         """
-        # The store is asked for what has a key's shape only.
-        key_id = stored_key_id(key)
-        if key_id is None:
-            return None
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self.waiting) >= self._most:
             raise too_many("the gateway looks up many API keys now; wait as long as Retry-After says", _RETRY)
         asked = _Asked(key, key_id)
-        self._waiting[asked] = None
+        self.waiting[asked] = None
         try:
-            async with self._lock():
-                # The previous turn may have answered this request already.
-                while not asked.answered:
-                    await self._look_up()
+            # One of those that wait asks for all. If it is cancelled, the next one does.
+            while not asked.answered:
+                if self._asking:
+                    await asked.woken.wait()
+                    asked.woken = anyio.Event()
+                else:
+                    await self._ask()
         finally:
-            self._waiting.pop(asked, None)
+            self.waiting.pop(asked, None)
+            if not self._asking and self.waiting:
+                next(iter(self.waiting)).woken.set()
         if asked.error is not None:
             raise StoreError(str(asked.error)) from asked.error
         return asked.found
 
-    def _lock(self) -> anyio.Lock:
-        lock = self._turn.get(None)
-        if lock is None:
-            lock = anyio.Lock()
-            self._turn.set(lock)
-        return lock
+    async def _ask(self) -> None:
+        self._asking = True
+        try:
+            # Bounded, since the last rest may have been measured by the clock of another event loop.
+            rest = min(self._rest, self._rest_until - anyio.current_time())
+            if rest > 0:
+                await anyio.sleep(rest)
+            await self._look_up(list(self.waiting))
+        finally:
+            self._asking = False
 
-    async def _look_up(self) -> None:
-        """Answer the requests that wait, the oldest first; if cancelled, leave them to the next."""
-        # Bounded, since the last rest may have been measured by the clock of another event loop.
-        rest = min(REST, self._rest_until - anyio.current_time())
-        if rest > 0:
-            await anyio.sleep(rest)
-        batch = list(islice(self._waiting, BATCH))
+    async def _look_up(self, batch: list[_Asked]) -> None:
         try:
             stored = await self._store.find_keys({asked.key_id for asked in batch})
         except StoreError as error:
@@ -159,9 +162,65 @@ class KeyLookup:
         by_id = {key.key_id: key for key in stored}
         for asked in batch:
             asked.answered = True
-            self._waiting.pop(asked, None)
+            self.waiting.pop(asked, None)
+            asked.woken.set()
             known = by_id.get(asked.key_id)
             if known is not None and is_key(asked.key, known) and known.revoked_at is None:
                 asked.found = known
         if any(asked.found is None for asked in batch):
-            self._rest_until = anyio.current_time() + REST
+            self._rest_until = anyio.current_time() + self._rest
+
+
+class KeyLookup:
+    """Finds the keys of `store`.
+
+    Anybody can make up keys of the right shape. No result is cached: a valid key must work the moment it is
+    made, and stop working the moment it is revoked, on every node. Instead one query is made for all the
+    requests that wait, and after a query that met an invalid key comes a rest. So a flood of invalid keys
+    costs the store `1 / REST` short queries a second per node, and delays a new key by `REST` seconds. A key
+    that was valid before does not wait behind strangers: it has queries of its own, without a rest.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        self._strange = _Queries(store, rest=REST, most=MAX_WAITING)
+        self._familiar = _Queries(store, rest=0, most=MAX_WAITING)
+        self._seen: dict[bytes, None] = {}
+
+    async def find(self, key: str) -> StoredKey | None:
+        """Return the record of `key`; None if it is unknown or was revoked.
+
+        Raises `RequestError` if too many others wait, `StoreError` if the store can't be asked.
+        """
+        # The store is asked for what has a key's shape only.
+        key_id = stored_key_id(key)
+        if key_id is None:
+            return None
+        digest = digest_of(key)
+        queries = self._familiar if digest in self._seen else self._strange
+        found = await queries.find(key, key_id)
+        if found is None:
+            self._seen.pop(digest, None)
+        elif digest not in self._seen:
+            if len(self._seen) >= MAX_SEEN:
+                del self._seen[next(iter(self._seen))]
+            self._seen[digest] = None
+        return found
+
+
+class Refusals:
+    """Spreads refusals over time when there are many; a single one is told at once."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        """Wait until another refusal may be told."""
+        now = anyio.current_time()
+        longest = MAX_REFUSING / REFUSALS
+        at = max(now, self._next)
+        if at - now >= longest:
+            # Too many wait already; or the last ones were measured by the clock of another event loop.
+            self._next = now + longest
+            return
+        self._next = at + 1 / REFUSALS
+        await anyio.sleep_until(at)
