@@ -15,7 +15,8 @@ from speko_anyio.cli._failures import FAILED, USAGE
 from speko_anyio.gateway import Gateway, SQLStore
 from speko_anyio.gateway.store._database import Database
 
-SECRET = "0123456789abcdef0123456789abcdef"
+SECRET = "8a6f7c21d0e94b35a1f8037ce2d96b4f"
+KEY = "sk_hidden_Qm3vT9xLzR4cYb7NwK2p"
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def test_it_shows_every_setting_where_it_stands_and_no_secret(
 ) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(f'secret = "{SECRET}"\nmetrics = true\n')
-    monkeypatch.setenv("SPEKO_GATEWAY_KEYS", "sk_hidden")
+    monkeypatch.setenv("SPEKO_GATEWAY_KEYS", KEY)
     code, out, err = checked(capsys, "--config", str(file), "--database", "memory")
     assert (code, err) == (0, "")
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("      ")}
@@ -47,7 +48,7 @@ def test_it_shows_every_setting_where_it_stands_and_no_secret(
     assert "ok    providers: echo" in out
     assert "ok    records: in memory" in out
     assert "ok    address: 127.0.0.1:0" in out
-    assert "sk_hidden" not in out
+    assert KEY not in out
     assert SECRET not in out
     assert "note" not in out
 
@@ -78,6 +79,54 @@ def test_a_database_is_opened_and_its_keys_are_counted(
     assert code == 0
     assert "with 1 usable API keys" in out
     assert "no API key" not in out
+
+
+def test_a_database_whose_keys_are_revoked_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = str(tmp_path / "gateway.db")
+    assert main(["keys", "create", "--name", "phone", "--database", database]) == 0
+    key_id = capsys.readouterr().out.split()[1]
+    assert main(["keys", "revoke", key_id, "--database", database]) == 0
+    capsys.readouterr()
+    code, out, _ = checked(capsys, "--database", database)
+    assert code == 0
+    assert "with 0 usable API keys" in out
+    assert "no API key works: nobody can create a session" in out
+    assert "generates an API key" not in out
+    code, out, _ = checked(capsys, "--database", database, "--temporary-key")
+    assert "generates an API key" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("KEYS", "sk_short", "the API key has 48 bits at most"),
+        ("KEYS", f"{KEY},{'ab' * 30}", "API key 2 of 2 has"),
+        ("SECRET", "0123456789" * 4, "the secret has"),
+    ],
+)
+def test_a_key_or_a_secret_that_can_be_guessed_is_refused(
+    name: str, text: str, what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `gateway check`, and by `serve`, which must start whatever the check accepts and nothing else."""
+    monkeypatch.setenv(f"SPEKO_GATEWAY_{name}", text)
+    code, out, err = checked(capsys, "--database", "memory")
+    assert code == USAGE
+    assert err.startswith(f"speko-anyio: SPEKO_GATEWAY_{name}: {what}")
+    assert "can be guessed; use one of 128 bits or more" in err
+    assert err.count("\n") == 1
+    assert text not in out + err
+    assert main(["serve", "--database", "memory"]) == USAGE
+    assert capsys.readouterr().err == err
+
+
+def test_a_weak_key_keeps_nobody_from_making_a_better_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SPEKO_GATEWAY_KEYS", "sk_short")
+    database = str(tmp_path / "gateway.db")
+    assert main(["keys", "create", "--name", "phone", "--database", database]) == 0
 
 
 def test_a_database_that_cannot_be_used_is_an_error(
@@ -211,7 +260,7 @@ def test_a_file_that_there_is_not_is_left_to_the_start(
     code, out, _ = checked(capsys, "--database", str(database))
     assert code == 0
     assert f"ok    records: sqlite:///{database}, which the start makes\n" in out
-    assert "there is no API key" in out
+    assert "generates an API key for its run" in out
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "deep").write_text("no folder")
     code, _, err = checked(capsys, "--database", str(database))

@@ -13,10 +13,13 @@ import anyio
 import httpx
 import pytest
 
-from speko_anyio.cli import _serve as serve_module
 from speko_anyio.cli import main
 from speko_anyio.cli._failures import USAGE
-from speko_anyio.gateway import MemoryStore, SessionStore, SQLStore
+from speko_anyio.cli._gateway_options import KeysInUse, is_private, keys_in_use
+from speko_anyio.gateway import SQLStore
+from speko_anyio.gateway._settings import Settings
+from speko_anyio.gateway.store import SessionRecord
+from speko_anyio.protocol.mint import SessionConfig
 from tests.support.patience import PATIENCE
 
 from ..support.serve import served
@@ -57,22 +60,140 @@ def test_a_host_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Errno" not in err
 
 
-async def _has(store: SessionStore) -> bool:
-    return await serve_module._has_keys(store)
+def start_and_mint(*options: str, key: str | None = None) -> tuple[str, int | None]:
+    """Return what a start told, and the status of a mint with `key`, or with the key that it printed."""
+    with served("--port", "0", *options) as (server, told):
+        url = re.search(r"^gateway +(http\S+)", told, re.MULTILINE)
+        assert url is not None, told
+        printed = re.search(r"SPEKO_API_KEY=(\S+)", told)
+        bearer = key or (printed and printed[1])
+        status = None
+        if bearer:
+            answer = httpx.post(
+                f"{url[1].replace('0.0.0.0', '127.0.0.1')}/v1/sessions",
+                json={"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}},
+                headers={"Authorization": f"Bearer {bearer}"},
+            )
+            status = answer.status_code
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE) == 0
+    return told, status
 
 
-def test_no_key_is_made_up_where_the_database_has_one(tmp_path: Path) -> None:
-    path = str(tmp_path / "gateway.db")
-    assert not anyio.run(_has, MemoryStore())
-    assert not anyio.run(_has, SQLStore(path))
-    assert main(["keys", "create", "--name", "x", "--database", path]) == 0
-    assert anyio.run(_has, SQLStore(path))
+def assert_closed(told: str) -> None:
+    assert "SPEKO_API_KEY" not in told
+    assert "#key=" not in told
+    assert "nobody can create a session; make a key with `speko-anyio keys create" in told
+
+
+def test_a_gateway_whose_keys_were_revoked_stays_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = ("--database", str(tmp_path / "gateway.db"))
+    assert main(["keys", "create", "--name", "x", *database]) == 0
+    _, key_id, _, key, *_ = capsys.readouterr().out.split()
+    told, status = start_and_mint(*database, key=key)
+    assert status == 201
+    assert "SPEKO_API_KEY" not in told
+    assert main(["keys", "revoke", key_id, *database]) == 0
+    for options in ((), ("--playground",)):
+        told, status = start_and_mint(*database, *options, key=key)
+        assert_closed(told)
+        assert status == 401
+        assert ("playground" in told) == bool(options)
+    told, status = start_and_mint(*database, "--temporary-key")
+    assert status == 201
+    # That was for one run.
+    assert_closed(start_and_mint(*database)[0])
+
+
+def test_a_gateway_of_one_developer_goes_on_with_a_generated_key(tmp_path: Path) -> None:
+    database = ("--database", str(tmp_path / "gateway.db"))
+    for _ in range(2):
+        told, status = start_and_mint(*database)
+        assert status == 201
+        assert "playground" in told
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--host", "0.0.0.0"),
+        ("--public-url", "https://voice.example.com"),
+        ("--no-temporary-key",),
+    ],
+)
+def test_no_key_is_generated_for_others(options: tuple[str, ...], tmp_path: Path) -> None:
+    told, _ = start_and_mint("--database", str(tmp_path / "gateway.db"), *options)
+    assert_closed(told)
+    assert "playground" not in told
+
+
+async def _in_use(store: SQLStore) -> KeysInUse:
+    async with store:
+        return await keys_in_use(store)
+
+
+@pytest.mark.parametrize(
+    ("key_id", "unused"), [("key_0123456789ab", False), ("key_local_0123456789ab", True)]
+)
+def test_a_database_is_unused_until_a_session_of_another_key(
+    key_id: str, unused: bool, tmp_path: Path
+) -> None:
+    """A gateway whose configured keys were removed is closed, too."""
+    store = SQLStore(str(tmp_path / "gateway.db"))
+    assert anyio.run(_in_use, store) == (0, True)
+
+    async def create() -> None:
+        async with store:
+            record = SessionRecord(
+                session_id="sess_1",
+                key_id=key_id,
+                token_id="t",
+                config=SessionConfig(provider="echo", model="m"),
+                metadata=None,
+                ttl_seconds=60,
+                created_at=1.0,
+                token_expires_at=61,
+            )
+            await store.create(record, idempotency=None, now=1.0)
+
+    anyio.run(create)
+    assert anyio.run(_in_use, store) == (0, unused)
+
+
+@pytest.mark.parametrize("keys", ["[]", '[""]'])
+def test_no_key_is_generated_where_the_settings_say_that_there_is_none(keys: str, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(f"keys = {keys}\n")
+    told, _ = start_and_mint("--config", str(file), "--database", "memory")
+    assert_closed(told)
+
+
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("127.evil.test", False),
+        ("localhost.evil.test", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_what_is_private(host: str, private: bool) -> None:
+    assert is_private(Settings(host=host)) == private
+    assert not is_private(Settings(host=host, public_url="https://voice.example.com"))
 
 
 def test_it_runs_by_a_file_of_settings(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(
-        'port = 0\nkeys = ["sk_file"]\ndatabase = "memory"\nmetrics = true\nlog_format = "json"\n'
+        'port = 0\nkeys = ["sk_file_Qm3vT9xLzR4cYb7NwK2p"]\ndatabase = "memory"\n'
+        'metrics = true\nlog_format = "json"\n'
     )
     with served("--config", str(file), stderr=subprocess.PIPE) as (server, told):
         match = re.search(r"^gateway\s+(\S+)", told)

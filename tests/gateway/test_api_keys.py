@@ -1,8 +1,18 @@
 from __future__ import annotations
 
+import secrets
+import uuid
+
 import pytest
 
-from speko_anyio.gateway._api_keys import APIKeys
+from speko_anyio.gateway._api_keys import (
+    LOCAL_KEY,
+    LOCAL_KEY_ID,
+    MIN_BITS,
+    APIKeys,
+    estimate_bits,
+    find_weakness,
+)
 from speko_anyio.gateway._mint_endpoint import RateLimiter
 
 
@@ -46,6 +56,70 @@ def test_a_key_with_something_around_it_is_refused(key: str) -> None:
 def test_one_string_is_not_a_list_of_keys() -> None:
     with pytest.raises(TypeError, match="one string"):
         APIKeys("abc")
+
+
+def test_a_generated_key_can_be_told_by_its_id() -> None:
+    key = f"{LOCAL_KEY}{secrets.token_urlsafe(24)}"
+    found = APIKeys([key, "other"]).identify(f"Bearer {key}")
+    assert found is not None
+    assert found.startswith(LOCAL_KEY_ID)
+    other = APIKeys([key, "other"]).identify("Bearer other")
+    assert other is not None
+    assert not other.startswith(LOCAL_KEY_ID)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "sk_file",
+        "test-api-key",
+        "a" * 64,
+        "abc" * 20,
+        "Password1!" * 6,
+        "changemechangemechangemechangeme",
+        "0123456789" * 5,
+        "abcdefghijklmnopqrstuvwxyz0123456789",
+        "zyxwvutsrqponmlkjihgfedcba9876543210",
+        "0123456789abcdef0123456789abcdef",
+        "é" * 60,
+        "x" * 60 + "q7_Z-k",
+        secrets.token_urlsafe(15),
+        secrets.token_hex(15),
+    ],
+)
+def test_a_key_that_can_be_guessed_is_told(key: str) -> None:
+    weakness = find_weakness(key)
+    assert weakness is not None
+    assert "128 bits or more" in weakness
+    assert not key or key not in weakness
+
+
+def test_generated_keys_are_strong_enough() -> None:
+    for _ in range(200):
+        for key in (
+            secrets.token_urlsafe(16),
+            secrets.token_hex(16),
+            secrets.token_hex(16).upper(),
+            uuid.uuid4().hex,
+            str(uuid.uuid4()),
+        ):
+            assert find_weakness(key) is None, key
+
+
+def test_the_bits_of_a_key() -> None:
+    assert MIN_BITS == 128
+    assert estimate_bits("8213") == pytest.approx(4 * 3.32, abs=0.01)
+    assert estimate_bits("82e1") == 4 * 4
+    assert estimate_bits("82E1") == 4 * 4
+    assert estimate_bits("8_e1") == 4 * 6
+    assert estimate_bits("8.e1") == pytest.approx(4 * 6.55, abs=0.1)
+    assert estimate_bits("sFq7_x") == estimate_bits("sFq7_a")
+
+
+def test_the_bits_of_a_long_key_are_counted_in_linear_time() -> None:
+    assert estimate_bits("ab" * 100_000) < 30
+    assert estimate_bits(secrets.token_urlsafe(100_000)) > 100_000
 
 
 def test_a_bucket_empties_and_fills() -> None:

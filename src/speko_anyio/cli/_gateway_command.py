@@ -21,9 +21,15 @@ from ..protocol.errors import SpekoError
 from ._display import Display
 from ._failures import USAGE, CommandError, exit_code_of, no_listening
 from ._gateway_options import (
+    NO_KEYS,
+    KeysInUse,
     database_store_of,
     describe_links,
+    find_weak_secrets,
     gateway_of,
+    generates_key,
+    is_loopback,
+    keys_in_use,
     read_settings_of,
     settings_of,
     store_of,
@@ -34,8 +40,6 @@ _PATIENCE: Final = 15.0
 """Seconds for the database to answer."""
 
 _ANY_KEY: Final = "any"
-
-_LOOPBACK: Final = ("127.", "localhost", "::1")
 
 
 async def gateway(options: argparse.Namespace) -> None:
@@ -55,14 +59,14 @@ async def _check(options: argparse.Namespace) -> None:
     """
     loaded = read_settings_of(options)
     faults = _Faults()
-    faults.add(USAGE, *loaded.faults)
+    faults.add(USAGE, *loaded.faults, *find_weak_secrets(loaded))
     settings, refused = without_faults(loaded)
     faults.add(USAGE, *refused)
     display = Display()
     for line in _shown(loaded):
         display.line(line)
     gateway = None
-    has_keys = bool(settings.keys)
+    keys = KeysInUse(0, unused=True)
     for kind in PROVIDERS:
         with faults.caught():
             if kind.is_configured():
@@ -74,14 +78,16 @@ async def _check(options: argparse.Namespace) -> None:
     with faults.caught():
         # An older schema is not migrated here: nodes of that version may be using it.
         store = store_of(settings, migrate_at_start=False)
-        has_keys |= await _check_store(store, display)
+        keys = await _check_store(store, display)
     with faults.caught():
         _check_address(settings, display)
     if loaded.service_links:
         display.line(f"note  {describe_links(loaded.service_links)}")
     faults.raise_if_any()
     assert gateway is not None, "otherwise there was a fault"
-    for line in _advice(settings, gateway, has_keys=has_keys):
+    generates = generates_key(loaded, keys)
+    has_keys = any(settings.keys) or keys.usable > 0
+    for line in _advice(settings, gateway, has_keys=has_keys, generates=generates):
         display.line(f"note  {line}")
 
 
@@ -125,31 +131,31 @@ def _shown(loaded: Loaded) -> Iterator[str]:
         yield f"      {name:<{widths[0]}}  {value:<{widths[1]}}  {source}"
 
 
-async def _check_store(store: MemoryStore | SQLStore, display: Display) -> bool:
-    """Check the store; return whether it may hold a key that can mint."""
+async def _check_store(store: MemoryStore | SQLStore, display: Display) -> KeysInUse:
+    """Check the store; return what it tells about API keys."""
     if isinstance(store, MemoryStore):
         display.line("ok    records: in memory, until the process ends")
-        return False
+        return KeysInUse(0, unused=True)
     if store.file is not None and not store.file.exists():
         _check_folder(store.file)
         display.line(f"ok    records: {store.url}, which the start makes")
-        return False
+        return KeysInUse(0, unused=True)
     try:
         with anyio.fail_after(_PATIENCE):
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(store)
-                usable = [key for key in await store.keys() if key.revoked_at is None]
+                keys = await keys_in_use(store)
     except TimeoutError:
         raise CommandError(f"the database {store.url} did not answer in {_PATIENCE:g} s; is it up?") from None
     except OldTablesError as error:
         if store.file is None:
             raise CommandError(str(error)) from None
         display.line(f"ok    records: {store.url}, whose tables the start brings up to date")
-        return True
+        return KeysInUse(1, unused=False)  # unknown: no advice about keys
     except SpekoError as error:
         raise CommandError(str(error)) from None
-    display.line(f"ok    records: {store.url}, with {len(usable)} usable API keys")
-    return bool(usable)
+    display.line(f"ok    records: {store.url}, with {keys.usable} usable API keys")
+    return keys
 
 
 def _check_folder(file: Path) -> None:
@@ -168,10 +174,12 @@ def _check_address(settings: Settings, display: Display) -> None:
     display.line(f"ok    address: {settings.host}:{settings.port}")
 
 
-def _advice(settings: Settings, gateway: Gateway, *, has_keys: bool) -> Iterator[str]:
-    public = not settings.host.startswith(_LOOPBACK)
-    if not has_keys:
-        yield "there is no API key: one is made up at every start; make one with `speko-anyio keys create`"
+def _advice(settings: Settings, gateway: Gateway, *, has_keys: bool, generates: bool) -> Iterator[str]:
+    public = not is_loopback(settings.host)
+    if generates:
+        yield "a start generates an API key for its run; make a lasting one with `speko-anyio keys create`"
+    elif not has_keys:
+        yield f"no API key works: {NO_KEYS}"
     if settings.secret is None:
         yield "secret is not set: tokens are good on this node only, and not after a restart"
     if public and settings.public_url is None:

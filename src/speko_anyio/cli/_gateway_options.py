@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
+import secrets
+import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers, echo
+from ..gateway._api_keys import LOCAL_KEY, LOCAL_KEY_ID, find_weakness
 from ..gateway._session_handlers import OWN_NAMES
 from ..gateway._settings import Loaded, Settings, SettingsError, parse_handlers, read_settings
+from ..gateway.store import SessionQuery
 from ..gateway.store._key_limits import DAY
 from ._failures import USAGE, CommandError
 from ._loading import load_handlers
 
 MEMORY: Final = "memory"
 """No database: the records end with the process."""
+
+NO_KEYS: Final = (
+    "nobody can create a session; make a key with `speko-anyio keys create --name NAME`, or start with "
+    "--temporary-key"
+)
 
 _FILE: Final = Path("speko-anyio", "gateway.db")
 
@@ -27,6 +37,7 @@ _OPTIONS: Final = {
     "port": "port",
     "public_url": "public_url",
     "handler": "handlers",
+    "temporary_key": "temporary_key",
     "playground": "playground",
     "patience": "drain_seconds",
     "transcript_days": "transcript_days",
@@ -101,6 +112,67 @@ def store_of(settings: Settings, *, migrate_at_start: bool | None = None) -> Mem
     """Return the store of the gateway's records, not entered."""
     database = database_of(settings)
     return MemoryStore() if database == MEMORY else SQLStore(database, migrate_at_start=migrate_at_start)
+
+
+class KeysInUse(NamedTuple):
+    """What a store tells about API keys."""
+
+    usable: int
+    """How many keys it holds that were not revoked."""
+    unused: bool
+    """Whether no key but generated ones was ever used with it: it holds none, revoked ones included, and its
+    latest session was not created with another."""
+
+
+async def keys_in_use(store: MemoryStore | SQLStore) -> KeysInUse:
+    """Return what `store`, which is entered, tells about API keys."""
+    keys = await store.keys()
+    latest = await store.sessions(SessionQuery(limit=1), now=time.time())
+    unused = not keys and all(one.record.key_id.startswith(LOCAL_KEY_ID) for one in latest)
+    return KeysInUse(sum(key.revoked_at is None for key in keys), unused)
+
+
+def generates_key(loaded: Loaded, keys: KeysInUse) -> bool:
+    """Return whether a start generates an API key for its run.
+
+    What an operator has closed stays closed: a store whose keys were revoked, and a gateway whose configured
+    keys were removed, get no key unless the operator asks for one.
+    """
+    settings = loaded.settings
+    if settings.temporary_key is not None:
+        return settings.temporary_key
+    return keys.unused and "keys" not in loaded.sources and is_private(settings)
+
+
+def new_temporary_key(settings: Settings) -> str:
+    """Return a key for one run."""
+    return f"{LOCAL_KEY if is_private(settings) else 'sk_temporary_'}{secrets.token_urlsafe(24)}"
+
+
+def is_private(settings: Settings) -> bool:
+    """Return whether only programs on this machine reach the gateway, as far as the settings tell."""
+    return is_loopback(settings.host) and settings.public_url is None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is an address of this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def find_weak_secrets(loaded: Loaded) -> list[str]:
+    """Return a message for each API key and signing secret of the settings that can be guessed."""
+    settings = loaded.settings
+    faults = []
+    for number, key in enumerate(settings.keys, 1):
+        if key and (weakness := find_weakness(key)) is not None:
+            which = "the API key" if len(settings.keys) == 1 else f"API key {number} of {len(settings.keys)}"
+            faults.append(f"{loaded.sources['keys']}: {which} {weakness}")
+    if settings.secret is not None and (weakness := find_weakness(settings.secret)) is not None:
+        faults.append(f"{loaded.sources['secret']}: the secret {weakness}")
+    return faults
 
 
 def gateway_of(

@@ -149,8 +149,8 @@ def make_parser() -> argparse.ArgumentParser:
         "serve",
         "run a gateway",
         "Serve sessions with the handlers that are installed, and with your own. API keys are "
-        "those of the database and of SPEKO_GATEWAY_KEYS (separated by commas); where there are none, one is "
-        "made up and printed. "
+        "those of the database and of SPEKO_GATEWAY_KEYS (separated by commas); the first start generates "
+        "one and prints it. "
         "SPEKO_GATEWAY_SECRET signs the session tokens; nodes that share a database need the same.",
     )
     _add_gateway(serve)
@@ -234,9 +234,15 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
         "for more (default: those of the settings)",
     )
     parser.add_argument(
+        "--temporary-key",
+        action=argparse.BooleanOptionalAction,
+        help="generate an API key for this run, and print it (default: only on a loopback address, as long "
+        "as no other key was ever used with the database)",
+    )
+    parser.add_argument(
         "--playground",
         action=argparse.BooleanOptionalAction,
-        help="a page to talk to the gateway with (default: only when the API key is made up)",
+        help="a page to talk to the gateway with (default: only on a loopback address with a generated key)",
     )
     parser.add_argument(
         "--patience",

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import argparse
 import logging
-import secrets
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from typing import Final
 
-from ..gateway import SessionStore, SQLStore, running_gateway
+from ..gateway import MemoryStore, SQLStore, running_gateway
 from ..gateway._log_format import start_log
 from ._display import Display
-from ._failures import no_listening
-from ._gateway_options import describe_links, gateway_of, settings_of, store_of
+from ._failures import USAGE, CommandError, no_listening
+from ._gateway_options import (
+    NO_KEYS,
+    KeysInUse,
+    describe_links,
+    find_weak_secrets,
+    gateway_of,
+    generates_key,
+    is_private,
+    keys_in_use,
+    new_temporary_key,
+    settings_of,
+    store_of,
+)
 from ._signals import stop_signals
 from ._standard_streams import check_output
 
@@ -24,17 +35,22 @@ async def serve(options: argparse.Namespace) -> None:
     """Serve the installed handlers; on a signal close the open sessions and end."""
     loaded = settings_of(options)
     settings = loaded.settings
+    if weak := find_weak_secrets(loaded):
+        raise CommandError(weak[0], USAGE, more=weak[1:])
     start_log(settings)
     if loaded.service_links:
         logger.info(describe_links(loaded.service_links))
     display = Display()
     store = store_of(settings)
-    keys: Collection[str] = settings.keys
-    made_up = not keys and not await _has_keys(store)
-    key = f"sk_local_{secrets.token_urlsafe(24)}"
-    if made_up:
-        keys = (key,)
-    playground = made_up if settings.playground is None else settings.playground
+    keys: Collection[str] = tuple(filter(None, settings.keys))
+    in_use = await _keys_in_use(store)
+    generated = generates_key(loaded, in_use)
+    key = new_temporary_key(settings)
+    if generated:
+        keys = (*keys, key)
+    playground = settings.playground
+    if playground is None:
+        playground = generated and is_private(settings)
     gateway = gateway_of(settings, store, keys=keys, playground=playground)
     # The signals are awaited before the server starts: one that comes early ends it as well.
     with stop_signals() as signals:
@@ -50,14 +66,16 @@ async def serve(options: argparse.Namespace) -> None:
             display.line(f"gateway    {url}")
             display.line(f"providers  {', '.join(sorted(gateway.providers))}")
             display.line(f"records    {store.url if isinstance(store, SQLStore) else 'in memory'}")
-            if made_up:
-                display.line("There are no API keys; one for this run, in your client's shell:")
+            if generated:
+                display.line("An API key for this run; in your client's shell:")
                 display.line(f"  export SPEKO_BASE_URL={url} SPEKO_API_KEY={key}")
+            elif not keys and not in_use.usable:
+                display.line(f"keys       none that works: {NO_KEYS}")
             if playground:
                 # In the fragment, which stays in the browser.
-                display.line(f"playground {url}/{f'#key={key}' if made_up else ''}")
+                display.line(f"playground {url}/{f'#key={key}' if generated else ''}")
             display.line("stop with Ctrl-C")
-            if made_up:
+            if generated:
                 # If the key could not be printed, no client can ever connect.
                 check_output("the gateway started")
             async for _ in signals:
@@ -65,9 +83,8 @@ async def serve(options: argparse.Namespace) -> None:
             display.line(f"stopping: open sessions get {settings.drain_seconds:g} s to finish")
 
 
-async def _has_keys(store: SessionStore) -> bool:
-    """Whether anybody could mint with a key of the store."""
-    if not isinstance(store, SQLStore):
-        return False
+async def _keys_in_use(store: MemoryStore | SQLStore) -> KeysInUse:
+    if isinstance(store, MemoryStore):
+        return await keys_in_use(store)
     async with store:
-        return any(key.revoked_at is None for key in await store.keys())
+        return await keys_in_use(store)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
+import string
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from speko_anyio.protocol._tokens import find_key_fault, strip_invisible
@@ -13,10 +16,85 @@ from speko_anyio.protocol._tokens import find_key_fault, strip_invisible
 from .store._records import KeyLimits, Scope, StoredKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _STORED: Final = re.compile(r"sk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 """A key of the store: it names its record, and has 256 random bits."""
+
+
+LOCAL_KEY: Final = "sk_local_"
+"""The start of a key that ``speko-anyio serve`` generates on a loopback address for one run."""
+
+LOCAL_KEY_ID: Final = "key_local_"
+"""The start of its id."""
+
+
+MIN_BITS: Final = 128
+"""Bits of a key or a secret that nobody can guess, however fast they try."""
+
+_ALPHABETS: Final = tuple(
+    map(
+        frozenset,
+        (
+            string.digits,
+            string.digits + "abcdef",
+            string.digits + "ABCDEF",
+            string.ascii_lowercase,
+            string.ascii_uppercase,
+            string.digits + string.ascii_lowercase,
+            string.digits + string.ascii_uppercase,
+            string.digits + string.ascii_letters + "-_",
+            string.digits + string.ascii_letters + string.punctuation,
+        ),
+    )
+)
+"""The usual alphabets of generated keys, by size."""
+
+_REPETITION: Final = 8
+"""Characters of a repetition; shorter ones occur in random keys, too."""
+
+
+def estimate_bits(key: str) -> float:
+    """Return the most bits that `key` can be worth, to tell a generated key from an invented one.
+
+    Each character counts for the bits of the smallest usual alphabet that has them all: 3.3 for digits, 4 for
+    hexadecimal digits, 6 for base64url. A part of 8 characters or more that repeats an earlier one, or
+    continues a row such as ``abcdef`` or ``aaaaaa``, counts for one character. A guess from a list of words
+    is not noticed.
+    """
+    characters = frozenset(key)
+    size = next((len(usual) for usual in _ALPHABETS if characters <= usual), 256)
+    steps = [ord(later) - ord(earlier) for earlier, later in pairwise(key)]
+    return math.log2(size) * min(_count_new(key), 1 + _count_new(steps))
+
+
+def find_weakness(key: str) -> str | None:
+    """Return what is wrong with a key or secret that can be guessed, phrased to follow its name."""
+    bits = estimate_bits(key)
+    if bits >= MIN_BITS:
+        return None
+    return (
+        f"has {bits:.0f} bits at most and can be guessed; use one of {MIN_BITS} bits or more, as "
+        "`python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` prints it"
+    )
+
+
+def _count_new(items: Sequence[object]) -> int:
+    """Count the items that begin something new: what repeats an earlier stretch counts once."""
+    seen: dict[tuple[object, ...], int] = {}
+    count = position = 0
+    while position < len(items):
+        earlier = seen.get(tuple(items[position : position + _REPETITION]))
+        length = 1
+        if earlier is not None:
+            while position + length < len(items) and items[earlier + length] == items[position + length]:
+                length += 1
+        for start in range(position, position + length):
+            if start + _REPETITION <= len(items):
+                seen.setdefault(tuple(items[start : start + _REPETITION]), start)
+        position += length
+        count += 1
+    return count
 
 
 class APIKeys:
@@ -48,7 +126,9 @@ class APIKeys:
         digest = digest_of(key)
         # Compare every key, in constant time, so that the time reveals nothing about any of them.
         found = [known for known in self._digests if hmac.compare_digest(known, digest)]
-        return f"key_{digest.hex()[:12]}" if found else None
+        if not found:
+            return None
+        return f"{LOCAL_KEY_ID if key.startswith(LOCAL_KEY) else 'key_'}{digest.hex()[:12]}"
 
 
 def bearer(authorization: str | None) -> str:

@@ -65,8 +65,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds for which transcripts are stored; None: they are not stored."""
     record_days: Annotated[float, Meta(ge=1)] | None = None
     """Seconds for which the records of sessions are stored; None: until you delete them."""
+    temporary_key: bool | None = None
+    """Whether to generate an API key for this run and print it. None: on a loopback address without a public
+    URL, as long as no other key was ever used with the database."""
     playground: bool | None = None
-    """A page to talk to the gateway with; None: when no API key is set."""
+    """A page to talk to the gateway with; None: on a loopback address with a generated API key."""
     metrics: bool = False
     """``/metrics`` for Prometheus, without authentication."""
     log_format: Literal["text", "json"] = "text"
