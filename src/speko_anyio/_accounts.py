@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import abc
+import functools
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, Final, Unpack
+from typing import Any, ClassVar, Final, TypeAlias, Unpack
 
 from ._observe.observer import with_provider
-from .client._direct import HEADERS, open_connection
+from .client._direct import HEADERS, convert, open_connection
+from .client._open_core import CoreOptions
 from .client._parameters import (
     AccountParameters,
     SessionParameters,
@@ -30,13 +32,35 @@ from .providers._endpoint import AuthStyle, Endpoint
 from .providers._options import merge_client_options
 from .providers._provider import DialectOptions, ProviderDialect
 from .providers.google import GoogleAuthStyle, GoogleDialect, GoogleOptions, google_endpoint
+from .providers.google._config import configure
 from .providers.openai import OpenAIDialect, OpenAIOptions, openai_endpoint
-from .providers.realtime import RealtimeDialect
 from .providers.xai import XAIDialect, XAIOptions, xai_endpoint
 
 _OPENAI_OPTIONS: Final = OpenAIOptions()
 _XAI_OPTIONS: Final = XAIOptions()
 _GOOGLE_OPTIONS: Final = GoogleOptions()
+
+
+_MakeDialect: TypeAlias = Callable[[str | None, DialectOptions], ProviderDialect]
+"""Makes the dialect of one connection, which continues the session of that handle."""
+
+
+class PreparedSession:
+    """A session whose configuration is converted, see `Provider.prepare`: makes each of its connections."""
+
+    __slots__ = ("_endpoint", "_make_dialect")
+
+    def __init__(self, endpoint: Callable[[str | None], Endpoint], make_dialect: _MakeDialect) -> None:
+        self._endpoint = endpoint
+        self._make_dialect = make_dialect
+
+    def connection(
+        self, *, resumption: str | None = None, **options: Unpack[ConnectionOptions]
+    ) -> ProviderConnection:
+        """Return a core for one connection, as `Provider.connection` does."""
+        transport, rest = split_options(**options)
+        dialect = self._make_dialect(resumption, rest)
+        return ProviderConnection(self._endpoint(resumption), dialect, **transport)
 
 
 class Provider(abc.ABC):
@@ -99,21 +123,31 @@ class Provider(abc.ABC):
         - `metadata`: of the mint; its ``provider_options`` override this account's options.
         - `resumption`: of an earlier connection's dialect, whose session this one continues.
 
-        `LocalProtocolError` when `config` or `metadata` can't be used.
+        `LocalProtocolError` when `config` or `metadata` can't be used. Schemas of tools may take 0.2 seconds;
+        in async code use `prepare`.
         """
-        transport, rest = split_options(**options)
-        dialect = self._dialect(config, metadata, resumption, **rest)
-        return ProviderConnection(self._endpoint(config.model, resumption), dialect, **transport)
+        return self._prepared(config, metadata, quick=False).connection(resumption=resumption, **options)
+
+    async def prepare(
+        self, config: SessionConfig, *, metadata: Mapping[str, Any] | None = None
+    ) -> PreparedSession:
+        """Convert `config` and `metadata` for all connections of one session; raises as `connection`.
+
+        A conversion that takes long runs in a worker thread. Cancelling abandons it there.
+        """
+        return await convert(functools.partial(self._prepared, config, metadata))
+
+    def _prepared(
+        self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
+    ) -> PreparedSession:
+        endpoint = functools.partial(self._endpoint, config.model)
+        return PreparedSession(endpoint, self._make_dialect(config, metadata, quick=quick))
 
     @abc.abstractmethod
-    def _dialect(
-        self,
-        config: SessionConfig,
-        metadata: Mapping[str, Any] | None,
-        resumption: str | None,
-        **options: Unpack[DialectOptions],
-    ) -> ProviderDialect:
-        """Make the dialect of `connection`, in the state CONNECTING."""
+    def _make_dialect(
+        self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
+    ) -> _MakeDialect:
+        """Return what makes the dialects of one session. With `quick`, raise `Laborious` for long work."""
 
     def _endpoint(self, model: str, resumption: str | None) -> Endpoint:
         """Return where to connect for `connection`."""
@@ -143,10 +177,13 @@ class Provider(abc.ABC):
         config = session_config(self.name, model, parameters)
         options = options_beside(SessionParameters, parameters)
         options["observer"] = with_provider(options.get("observer"), provider=self.name, model=model)
+
+        async def make_connection(core_options: CoreOptions) -> ProviderConnection:
+            prepared = await self.prepare(config)
+            return prepared.connection(clock=time.monotonic, headers=HEADERS, **core_options)
+
         return open_connection(
-            lambda core_options: self.connection(
-                config, clock=time.monotonic, headers=HEADERS, **core_options
-            ),
+            make_connection,
             self.endpoint(model),
             config,
             session_id=f"{self.name}-{uuid.uuid4().hex[:12]}",
@@ -189,15 +226,11 @@ class OpenAI(Provider):
             self._api_key, model, base_url=self._base_url, path=self._path, auth=self._auth
         )
 
-    def _dialect(
-        self,
-        config: SessionConfig,
-        metadata: Mapping[str, Any] | None,
-        resumption: str | None,
-        **options: Unpack[DialectOptions],
-    ) -> RealtimeDialect:
+    def _make_dialect(
+        self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
+    ) -> _MakeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
-        return OpenAIDialect(config, options=wanted, **options)
+        return lambda _, options: OpenAIDialect(config, options=wanted, **options)
 
 
 class XAI(Provider):
@@ -244,15 +277,11 @@ class XAI(Provider):
             auth=self._auth,
         )
 
-    def _dialect(
-        self,
-        config: SessionConfig,
-        metadata: Mapping[str, Any] | None,
-        resumption: str | None,
-        **options: Unpack[DialectOptions],
-    ) -> RealtimeDialect:
+    def _make_dialect(
+        self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
+    ) -> _MakeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
-        return XAIDialect(config, options=wanted, **options)
+        return lambda _, options: XAIDialect(config, options=wanted, **options)
 
     def _endpoint(self, model: str, resumption: str | None) -> Endpoint:
         return self.endpoint(model, conversation_id=resumption)
@@ -294,15 +323,14 @@ class Google(Provider):
     def endpoint(self, model: str) -> Endpoint:
         return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
 
-    def _dialect(
-        self,
-        config: SessionConfig,
-        metadata: Mapping[str, Any] | None,
-        resumption: str | None,
-        **options: Unpack[DialectOptions],
-    ) -> GoogleDialect:
+    def _make_dialect(
+        self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
+    ) -> _MakeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
-        return GoogleDialect(config, options=wanted, resumption_handle=resumption, **options)
+        configuration = configure(config, wanted, quick=quick)
+        return lambda handle, options: GoogleDialect(
+            config, options=wanted, configuration=configuration, resumption_handle=handle, **options
+        )
 
 
 PROVIDERS: Final[tuple[type[OpenAI | XAI | Google], ...]] = (OpenAI, XAI, Google)

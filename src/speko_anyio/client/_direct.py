@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Unpack
+from typing import Any, Final, Protocol, TypeVar, Unpack
 from urllib.parse import parse_qsl
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 from .._net.contexts import never_swallows
 from .._net.user_agent import USER_AGENT
@@ -16,8 +21,10 @@ from ..protocol._client_core import ClientCore
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, ProviderGrant, ProviderParameters, SampleRate, SessionConfig
 from ..providers._connection import PING_TIMEOUT, ProviderConnection, split_options
 from ..providers._endpoint import Endpoint
+from ..providers._options import Laborious
 from ..providers._provider import PROVIDER_LIMITS, ProviderDialect
-from ..providers.google import GoogleDialect, google_endpoint
+from ..providers.google import GoogleDialect, GoogleOptions, google_endpoint
+from ..providers.google._config import configure
 from ..providers.openai import OpenAIDialect, openai_endpoint
 from ..providers.xai import XAIDialect, xai_endpoint
 from ._mint import ADAPTERS
@@ -30,19 +37,64 @@ from .tools import AnyTool, Toolbox
 
 logger: Final = logging.getLogger("speko_anyio")
 
+
+def _openai(config: SessionConfig, *, quick: bool, **options: Any) -> ProviderDialect:
+    return OpenAIDialect(config, **options)
+
+
+def _xai(config: SessionConfig, *, quick: bool, **options: Any) -> ProviderDialect:
+    return XAIDialect(config, **options)
+
+
+def _google(config: SessionConfig, *, quick: bool, **options: Any) -> ProviderDialect:
+    return GoogleDialect(config, configuration=configure(config, GoogleOptions(), quick=quick), **options)
+
+
 _DIALECTS: Final[dict[str, Callable[..., ProviderDialect]]] = {
-    "openai.realtime.v1": OpenAIDialect,
-    "xai.realtime.v1": XAIDialect,
-    "google.live.v1": GoogleDialect,
+    "openai.realtime.v1": _openai,
+    "xai.realtime.v1": _xai,
+    "google.live.v1": _google,
 }
-"""Accounts by the adapter that a grant names."""
+"""What makes the dialect of a session, by the adapter that a grant names; `quick`: see `convert`."""
+
+_CONVERTING_THREADS: Final = 2
+"""Configurations that are converted at a time: each thread takes its turns from the event loop's."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+_limiter: Final = RunVar[anyio.CapacityLimiter]("speko_anyio_converting")
+
+
+class _Convert(Protocol[T_co]):
+    def __call__(self, *, quick: bool) -> T_co: ...
+
+
+async def convert(work: _Convert[T]) -> T:
+    """Return what `work` returns: at once if it is quick, else from a worker thread.
+
+    `work` is called with ``quick=True`` first, and raises `Laborious` if it takes long. Cancelling abandons
+    the thread, which ends soon.
+    """
+    try:
+        return work(quick=True)
+    except Laborious:
+        pass
+    try:
+        limiter = _limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_CONVERTING_THREADS)
+        _limiter.set(limiter)
+    return await anyio.to_thread.run_sync(
+        functools.partial(work, quick=False), abandon_on_cancel=True, limiter=limiter
+    )
+
 
 HEADERS: Final = (("User-Agent", USER_AGENT),)
 """Headers of the opening request to a provider."""
 
 
 def open_connection(
-    make_connection: Callable[[CoreOptions], ProviderConnection],
+    make_connection: Callable[[CoreOptions], Awaitable[ProviderConnection]],
     endpoint: Endpoint,
     config: SessionConfig,
     *,
@@ -56,8 +108,8 @@ def open_connection(
     Logs what the provider can't honour. ImportError if audio must be resampled and soxr is not installed.
     """
 
-    def make_core(core_options: CoreOptions) -> ClientCore:
-        core = make_connection(core_options)
+    async def make_core(core_options: CoreOptions) -> ClientCore:
+        core = await make_connection(core_options)
         for note in core.dialect.notes:
             logger.warning("session %s: %s", session_id, note)
         own = core.input_sample_rate, core.output_sample_rate
@@ -97,9 +149,9 @@ async def open_provider_grant(
     if grant.reservation is not None:
         ttl = min(grant.reservation.authorized_duration_seconds, ttl_seconds or float("inf"))
 
-    def make_connection(core_options: CoreOptions) -> ProviderConnection:
+    async def make_connection(core_options: CoreOptions) -> ProviderConnection:
         transport, rest = split_options(clock=time.monotonic, headers=HEADERS, **core_options)
-        dialect = _DIALECTS[grant.adapter](config, ttl=ttl, **rest)
+        dialect = await convert(functools.partial(_DIALECTS[grant.adapter], config, ttl=ttl, **rest))
         return ProviderConnection(endpoint, dialect, **transport)
 
     telemetry = None if grant.telemetry is None else Telemetry(grant, grant.telemetry)

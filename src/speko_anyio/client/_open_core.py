@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TypedDict, Unpack
+from typing import TypeAlias, TypedDict, Unpack
 
 import anyio
 
@@ -38,8 +39,12 @@ class CoreOptions(TypedDict):
     warn_before: float
 
 
+MakeCore: TypeAlias = Callable[[CoreOptions], ClientCore | Awaitable[ClientCore]]
+"""Makes the core of a session; async if that takes long."""
+
+
 def open_core(
-    make_core: Callable[[CoreOptions], ClientCore],
+    make_core: MakeCore,
     url: str,
     *,
     session_id: str,
@@ -50,8 +55,8 @@ def open_core(
 ) -> AbstractAsyncContextManager[RealtimeSession, None]:
     """Open a session with the host of `url` that speaks through the core that `make_core` returns.
 
-    `make_core` is called with the options that the core uses, and may raise. Any byte-level dialect becomes a
-    session this way::
+    `make_core` is called with the options that the core uses, may be async, and may raise. Any byte-level
+    dialect becomes a session this way::
 
         def make_core(options: CoreOptions) -> ClientCore:
             return account.connection(config, **options)
@@ -127,7 +132,7 @@ class _OpenedBlock(SessionBlock):
 
 
 async def _open_core(
-    make_core: Callable[[CoreOptions], ClientCore],
+    make_core: MakeCore,
     url: str,
     *,
     session_id: str,
@@ -142,7 +147,7 @@ async def _open_core(
         check_options(options)
         toolbox = Toolbox(tool_list(tools))
         close_timeout = options.get("close_timeout", DEFAULT_TIMEOUTS.close)
-        core = make_core(
+        made = make_core(
             {
                 "limits": options.get("limits", DEFAULT_LIMITS),
                 "handshake_timeout": options.get("handshake_timeout", DEFAULT_TIMEOUTS.handshake),
@@ -152,6 +157,7 @@ async def _open_core(
                 "warn_before": options.get("warn_before", DEFAULT_TIMEOUTS.warn_before),
             }
         )
+        core = await made if inspect.isawaitable(made) else made
         if observers is not None:
             from .._observe.observed_core import ObservedCore  # here: most sessions have no observer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from speko_anyio._accounts import Provider
     from speko_anyio._net.proxies import ProxyOption
-    from speko_anyio.protocol.mint import SessionConfig
-    from speko_anyio.providers._connection import ProviderConnection
 
     from ._session import Handler, ServerSession
 
@@ -78,7 +76,8 @@ class ProviderHandler:
         )
         try:
             endpoint = self._provider.endpoint(config.model)
-            notes = self._connection(config, session.metadata, None).dialect.notes
+            prepared = await self._provider.prepare(config, metadata=session.metadata)
+            notes = prepared.connection().dialect.notes
         except LocalProtocolError as error:
             await _refuse(session, str(error))
             return
@@ -94,7 +93,9 @@ class ProviderHandler:
         driver = ProviderDriver(
             session,
             bridge,
-            make_connection=lambda resumption: self._connection(config, session.metadata, resumption),
+            make_connection=lambda resumption: prepared.connection(
+                resumption=resumption, close_timeout=_CLOSE_TIMEOUT
+            ),
             url=endpoint.url,
             connect_timeout=self._connect_timeout,
             ssl_context=self._ssl_context,
@@ -102,13 +103,6 @@ class ProviderHandler:
             secrets=endpoint.secrets,
         )
         await driver.run()
-
-    def _connection(
-        self, config: SessionConfig, metadata: Mapping[str, Any] | None, resumption: str | None
-    ) -> ProviderConnection:
-        return self._provider.connection(
-            config, metadata=metadata, resumption=resumption, close_timeout=_CLOSE_TIMEOUT
-        )
 
 
 async def _refuse(session: ServerSession, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -60,6 +60,21 @@ def check_names(tools: Iterable[ToolSpec], rule: NameRule, reserved: Mapping[str
                 f"{rule.provider} has a tool {name!r} of its own{inside}, which is enabled; rename yours or "
                 f"disable {owner}"
             )
+
+
+class Laborious(Exception):
+    """A configuration takes longer to convert than an event loop may be held up: convert it in a thread."""
+
+
+_MAX_NOTES: Final = 50
+"""The most notes on one configuration: each becomes a line of somebody's log."""
+
+
+def limited(notes: Sequence[str]) -> tuple[str, ...]:
+    """Return the first of these notes on a configuration, and a count of the others."""
+    if (more := len(notes) - _MAX_NOTES) <= 0:
+        return tuple(notes)
+    return (*notes[:_MAX_NOTES], f"{more} more parts of the configuration were changed or left out")
 
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)

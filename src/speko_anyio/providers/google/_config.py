@@ -18,8 +18,8 @@ from msgspec import Meta
 from ...protocol.errors import LocalProtocolError
 from ...protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig, ToolSpec
 from .._held_input import TurnMode
-from .._options import NameRule, ServerTool, check_names, checked
-from ._schema import convert_parameters
+from .._options import NameRule, ServerTool, check_names, checked, limited
+from ._schema import Work, convert_parameters
 
 OUTPUT_SAMPLE_RATE: Final = 24_000
 """The only rate of the model's speech, in samples a second."""
@@ -131,19 +131,37 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Configuration(NamedTuple):
-    """A session's parameters as Gemini takes them."""
+    """A session's parameters as Gemini takes them: the same for every connection of the session."""
 
     setup: str
-    """The first message, JSON text."""
+    """JSON text of what the first message says, but for the handle."""
+    resumable: bool
+    """Whether the session can continue over another connection."""
     rules: Rules
     input_sample_rate: int
     notes: tuple[str, ...]
 
+    def setup_message(self, handle: str | None) -> str:
+        """Return the first message; `handle`: of the session to resume, if there is one.
 
-def configure(config: SessionConfig, options: GoogleOptions, handle: str | None) -> Configuration:
-    """Convert `config`, with the `handle` of the session to resume, if there is one.
+        Raises `LocalProtocolError` if it can't be resumed.
+        """
+        if handle and not self.resumable:
+            raise LocalProtocolError(
+                "a session can't be resumed with resumption off; turn it on, or pass no handle"
+            )
+        if not self.resumable:
+            return self.setup
+        # Even without a handle: this makes the provider send handles. A null handle would end the session.
+        resumption = msgspec.json.encode({"handle": handle} if handle else {}).decode()
+        return f'{self.setup.removesuffix("}}")},"sessionResumption":{resumption}}}}}'
 
-    Also return notes on the changes. Raises `LocalProtocolError` when it can't be converted.
+
+def configure(config: SessionConfig, options: GoogleOptions, *, quick: bool = False) -> Configuration:
+    """Convert `config`. Also return notes on the changes.
+
+    Raises `LocalProtocolError` when it can't be converted. That may take 0.2 seconds; with `quick`, tools
+    that take more than a few milliseconds raise `Laborious` instead.
     """
     options = checked(options, GoogleOptions, "Gemini")
     generation = generation_of(config.model)
@@ -153,21 +171,15 @@ def configure(config: SessionConfig, options: GoogleOptions, handle: str | None)
             f"Gemini has output audio at {OUTPUT_SAMPLE_RATE} Hz only: "
             f"{config.output_sample_rate} is resampled"
         )
-    if handle and not options.resumption:
-        raise LocalProtocolError(
-            "a session can't be resumed with resumption off; turn it on, or pass no handle"
-        )
     behavior = _behavior(options, generation, notes)
     setup = _filled(
         model=_model_name(config.model),
         generationConfig=_generation(config, options, generation, notes),
         systemInstruction={"parts": [{"text": config.system_prompt}]} if config.system_prompt else None,
-        tools=_tools(config.tools, options.server_tools, behavior, notes) or None,
+        tools=_tools(config.tools, options.server_tools, behavior, notes, Work(quick=quick)) or None,
         realtimeInputConfig=_realtime_input(options),
         inputAudioTranscription={} if options.input_transcription else None,
         outputAudioTranscription={} if options.output_transcription else None,
-        # Even without a handle: this makes the provider send handles. A null handle would end the session.
-        sessionResumption=_filled(handle=handle or None) if options.resumption else None,
         contextWindowCompression={"slidingWindow": {}} if options.compression else None,
     )
     try:
@@ -189,7 +201,11 @@ def configure(config: SessionConfig, options: GoogleOptions, handle: str | None)
     )
     input_rate = config.input_sample_rate or DEFAULT_SAMPLE_RATE
     return Configuration(
-        text, rules, NATIVE_INPUT_SAMPLE_RATE if options.native_input_rate else input_rate, tuple(notes)
+        text,
+        options.resumption,
+        rules,
+        NATIVE_INPUT_SAMPLE_RATE if options.native_input_rate else input_rate,
+        limited(notes),
     )
 
 
@@ -285,12 +301,16 @@ def _realtime_input(options: GoogleOptions) -> _Json:
 
 
 def _tools(
-    tools: Sequence[ToolSpec], server_tools: Sequence[ServerTool], behavior: str | None, notes: list[str]
+    tools: Sequence[ToolSpec],
+    server_tools: Sequence[ServerTool],
+    behavior: str | None,
+    notes: list[str],
+    work: Work,
 ) -> list[_Json]:
     functions = []
     check_names(tools, _TOOL_NAMES, {})
     for tool in tools:
-        parameters, more_notes = convert_parameters(tool.name, tool.parameters)
+        parameters, more_notes = convert_parameters(tool.name, tool.parameters, work)
         notes += more_notes
         functions.append(
             _filled(

@@ -17,19 +17,27 @@ from urllib.parse import unquote
 import msgspec
 
 from ...protocol.errors import LocalProtocolError
+from .._options import Laborious
 
 _Json: TypeAlias = dict[str, Any]
 
-MAX_NODES: Final = 5_000
-"""The most schemas in one tool's parameters after references are expanded: honest ones have a few dozen, and
+MAX_NODES: Final = 10_000
+"""The most schemas in a session's tools after references are expanded: honest ones have a few dozen each, and
 references to references grow exponentially."""
 
 MAX_DEPTH: Final = 32
 """The deepest nesting of schemas. Gemini documents no limit; models lose track long before."""
 
 MAX_SIZE: Final = 1_000_000
-"""The most characters of text, plus entries of objects and lists, in one tool's parameters after references
-are expanded: a definition counts as often as it is referenced."""
+"""The most characters of text in a session's tools after references are expanded, where each entry of an
+object or a list counts as `_ENTRY` characters: a definition counts as often as it is referenced."""
+
+QUICK_NODES: Final = 200
+QUICK_SIZE: Final = 20_000
+"""Tools within these bounds take a few milliseconds at most to convert; those beyond them up to 0.2 s."""
+
+_ENTRY: Final = 4
+"""What an entry that is looked at counts as: about the time that copying so many characters takes."""
 
 _MAX_PLACES: Final = 5
 """The most places that one note names."""
@@ -39,6 +47,9 @@ _MAX_PLACE: Final = 200
 
 _MAX_NOTES: Final = 20
 """The most dropped keys that get their own note."""
+
+_MAX_ALTERNATIVES: Final = 20
+"""The most recent alternatives that another one is compared with; an equal one before them is kept twice."""
 
 _MAX_COMPARED: Final = 100
 """The most entries of objects and lists that are compared; larger ones count as different."""
@@ -84,12 +95,30 @@ _OF_OBJECTS: Final = frozenset({"properties", "required", "anyOf", "oneOf"})
 _TYPE_BY_KEY: Final = (("properties", "object"), ("items", "array"), ("pattern", "string"))
 
 
-def convert_parameters(tool: str, schema: Mapping[str, Any]) -> tuple[_Json | None, tuple[str, ...]]:
+class Work:
+    """The work that converting the tools of one session may still take.
+
+    Nobody can tell the work of a schema by its size: 1 KB of references to references expands to gigabytes.
+    With `quick`, only as much as an event loop can be held up for; `Laborious` is raised when that is spent.
+    """
+
+    __slots__ = ("nodes", "quick", "size")
+
+    def __init__(self, *, quick: bool = False) -> None:
+        self.quick: bool = quick
+        self.nodes: int = QUICK_NODES if quick else MAX_NODES
+        self.size: int = QUICK_SIZE if quick else MAX_SIZE
+
+
+def convert_parameters(
+    tool: str, schema: Mapping[str, Any], work: Work | None = None
+) -> tuple[_Json | None, tuple[str, ...]]:
     """Convert `schema`; also return notes on what was left out. None when it has no properties.
 
-    Raises `LocalProtocolError` when it can't be converted; `tool` is for the texts.
+    Raises `LocalProtocolError` when it can't be converted; `tool` is for the texts. `work` is what the
+    session's tools may still take; it is reduced.
     """
-    converter = _Converter(tool, schema)
+    converter = _Converter(tool, schema, work or Work())
     try:
         converted = converter.convert_root()
     except _NoValueFits:
@@ -97,12 +126,16 @@ def convert_parameters(tool: str, schema: Mapping[str, Any]) -> tuple[_Json | No
             f"Gemini can't take tool {tool!r}: no arguments fit its parameters; correct them"
         ) from None
     notes = tuple(
-        f"Gemini's tool schemas have no {key}: left out of {_some(list(places))} of tool {tool!r}"
+        f"Gemini's tool schemas have no {_shortened(key)}: left out of {_some(list(places))} of tool {tool!r}"
         for key, places in list(converter.dropped.items())[:_MAX_NOTES]
     )
     if (more := len(converter.dropped) - _MAX_NOTES) > 0:
         notes += (f"{more} more keys that Gemini's tool schemas do not have are left out of tool {tool!r}",)
     return converted if converted.get("properties") else None, (*notes, *converter.notes)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_PLACE else f"{text[:_MAX_PLACE]}..."
 
 
 class _NoValueFits(Exception):
@@ -113,50 +146,61 @@ class _Place(NamedTuple):
     """The position of a schema."""
 
     path: str
-    """For texts."""
+    """For texts; of a deep place only the beginning."""
     refs: tuple[str, ...] = ()
     """The references that it is inside."""
     depth: int = 0
 
-    def inside(self, path: str) -> _Place:
+    def inside(self, step: str = "") -> _Place:
         """Return the place of a schema inside this one."""
-        return _Place(path, self.refs, self.depth + 1)
+        return _Place(_shortened(self.path + step[: _MAX_PLACE + 1]), self.refs, self.depth + 1)
 
 
 class _Converter:
     """The conversion of one tool's parameters. A schema is *flat* without references and ``allOf``."""
 
-    def __init__(self, tool: str, root: Mapping[str, Any]) -> None:
+    def __init__(self, tool: str, root: Mapping[str, Any], work: Work) -> None:
         self._tool = tool
         self._root = root
-        self._nodes = 0
-        self._size = 0
+        self._work = work
         self._resolved: dict[str, Any] = {}
         self.dropped: dict[str, dict[str, None]] = {}
         """Where each key was left out."""
         self.notes: list[str] = []
 
     def _refuse(self, at: _Place, why: str) -> LocalProtocolError:
-        path = at.path if len(at.path) <= _MAX_PLACE else f"{at.path[:_MAX_PLACE]}..."
-        return LocalProtocolError(f"Gemini can't take tool {self._tool!r}: {path} {why}")
+        return LocalProtocolError(f"Gemini can't take tool {self._tool!r}: {at.path} {why}")
 
     def _drop(self, key: str, at: _Place) -> None:
         self.dropped.setdefault(key, {})[at.path] = None
 
-    def _weigh(self, at: _Place, size: int) -> None:
-        self._size += size
-        if self._size > MAX_SIZE:
+    def _note(self, note: str) -> None:
+        if len(self.notes) < _MAX_NOTES:
+            self.notes.append(note)
+
+    def _weigh(self, at: _Place, *, entries: int = 0, text: int = 0) -> None:
+        """Count entries before they are looked at, and characters before they are copied."""
+        work = self._work
+        work.size -= entries * _ENTRY + text
+        if work.size < 0:
+            if work.quick:
+                raise Laborious
             raise self._refuse(
-                at, f"makes it larger than {MAX_SIZE} characters with its references expanded; simplify it"
+                at,
+                f"makes it larger than {MAX_SIZE} characters, all tools together and references expanded; "
+                "simplify it",
             )
 
     def _count(self, at: _Place, depth: int) -> None:
-        self._nodes += 1
-        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
+        work = self._work
+        work.nodes -= 1
+        if work.nodes < 0 and work.quick:
+            raise Laborious
+        if work.nodes < 0 or depth > MAX_DEPTH:
             raise self._refuse(
                 at,
-                f"makes it larger than {MAX_NODES} schemas or {MAX_DEPTH} levels with its references written "
-                "out; simplify it",
+                f"makes it larger than {MAX_NODES} schemas, all tools together and references expanded, or "
+                f"deeper than {MAX_DEPTH} levels; simplify it",
             )
 
     # The root: one object
@@ -189,9 +233,10 @@ class _Converter:
             if not isinstance(branches, list):
                 raise self._refuse(at, "has alternatives that are not a list; correct it")
             objects = []
+            self._weigh(at, entries=len(branches))
             for number, branch in enumerate(branches):
-                if not _is_null(branch):
-                    place = at.inside(f"{at.path}.{key}[{number}]")
+                if not self._is_null(branch, at):
+                    place = at.inside(f".{key}[{number}]")
                     with contextlib.suppress(_NoValueFits):
                         inner, place = self._flatten(branch, place, place.depth)
                         objects.append((place, self._object_of(inner, place)))
@@ -201,7 +246,7 @@ class _Converter:
             if len(found) < len(objects):
                 self._drop("parameters other than objects", at)
             self._unite(merged, found, at)
-            self.notes.append(
+            self._note(
                 f"Gemini needs one object as parameters: the alternatives of {at.path} of tool "
                 f"{self._tool!r} are merged, and only what all of them require is required"
             )
@@ -212,6 +257,7 @@ class _Converter:
         variants: dict[str, list[Any]] = {}
         common: list[str] | None = None
         for place, one in objects:
+            self._weigh(at, entries=len(one) + len(common or ()))
             for name, schema in self._properties(one, place).items():
                 some = variants.setdefault(name, [])
                 if schema is not False:  # forbidden with this alternative
@@ -222,12 +268,13 @@ class _Converter:
             required = dict.fromkeys(self._required(one, place))
             common = [name for name in (required if common is None else common) if name in required]
         own = self._properties(into, at)
-        self._weigh(at, len(own) + sum(map(len, variants.values())))
-        into["properties"] = {**{name: _either(some) for name, some in variants.items()}, **own}
+        into["properties"] = {**{name: self._either(some, at) for name, some in variants.items()}, **own}
         into["required"] = list(dict.fromkeys([*self._required(into, at), *(common or ())]))
 
     def _properties(self, flat: _Json, at: _Place) -> Mapping[str, Any]:
         properties = flat.get("properties", {})
+        if isinstance(properties, Mapping):
+            self._weigh(at, entries=len(properties))
         if not isinstance(properties, Mapping) or not all(isinstance(name, str) for name in properties):
             raise self._refuse(at, "has properties that are not an object; correct it")
         return properties
@@ -236,6 +283,7 @@ class _Converter:
         required = flat.get("required", [])
         if not isinstance(required, list):
             raise self._refuse(at, "has a `required` that is not a list; correct it")
+        self._weigh(at, entries=len(required))
         names = [name for name in required if isinstance(name, str)]
         if len(names) < len(required):
             self._drop("required names other than text", at)
@@ -251,7 +299,7 @@ class _Converter:
             raise _NoValueFits
         if not isinstance(schema, Mapping):
             raise self._refuse(at, "is not a JSON Schema; correct it")
-        self._weigh(at, len(schema))
+        self._weigh(at, entries=len(schema) + len(at.refs))
         flat = dict(schema)
         if isinstance(flat.get("required"), bool):
             self._drop("required other than a list of names", at)  # as drafts before 4 had it
@@ -259,7 +307,9 @@ class _Converter:
         parts: list[Any] = []
         if "$ref" in flat:
             ref = flat.pop("$ref")
-            ref = unquote(ref) if isinstance(ref, str) else ref
+            if isinstance(ref, str):
+                self._weigh(at, text=len(ref))
+                ref = unquote(ref)
             if ref in at.refs:
                 raise self._refuse(
                     at, "refers to itself, and Gemini has no recursive types; unroll it or pass JSON text"
@@ -273,6 +323,7 @@ class _Converter:
         for part in parts + all_of:
             self._count(at, depth)
             inner, place = self._flatten(part, at, depth + 1)
+            self._weigh(at, entries=len(place.refs))
             refs.update(dict.fromkeys(place.refs))
             self._merge(flat, inner, at)
         return flat, at._replace(refs=tuple(refs))
@@ -287,8 +338,8 @@ class _Converter:
                 step = step.replace("~1", "/").replace("~0", "~")
                 if isinstance(node, Mapping) and step in node:
                     node = node[step]
-                elif isinstance(node, list) and step in map(str, range(len(node))):
-                    node = node[int(step)]
+                elif isinstance(node, list) and (index := _index(step)) is not None and index < len(node):
+                    node = node[index]
                 else:
                     raise self._refuse(
                         at, f"refers to {ref[:_MAX_PLACE]!r}, which does not exist; correct it"
@@ -298,16 +349,17 @@ class _Converter:
 
     def _merge(self, into: _Json, other: Mapping[str, Any], at: _Place) -> None:
         """Add `other` to `into`, whose own values take precedence: they are nearer to the use."""
+        self._weigh(at, entries=len(other))
         for key, value in other.items():
             if key not in into:
                 into[key] = value
                 continue
             own = into[key]
             if key == "properties" and isinstance(value, Mapping) and isinstance(own, Mapping):
-                self._weigh(at, len(value) + len(own))
+                self._weigh(at, entries=len(value) + len(own))
                 into[key] = {**value, **own}
             elif key == "required" and isinstance(value, list) and isinstance(own, list):
-                self._weigh(at, len(value) + len(own))
+                self._weigh(at, entries=len(value) + len(own))
                 taken = {name for name in own if isinstance(name, str)}
                 into[key] = own + [name for name in value if not (isinstance(name, str) and name in taken)]
             elif key == "type":
@@ -330,7 +382,7 @@ class _Converter:
     def _names_of(self, kinds: Any, at: _Place) -> list[str]:
         """Return the names of the types in `kinds`, a name or a list, each once and in lower case."""
         kinds = kinds if isinstance(kinds, list) else [kinds]
-        self._weigh(at, len(kinds))
+        self._weigh(at, entries=len(kinds))
         names: dict[str, None] = {}
         for kind in kinds:
             name = _lower(kind)
@@ -340,7 +392,7 @@ class _Converter:
         return list(names)
 
     def _unknown_type(self, kind: Any, at: _Place) -> LocalProtocolError:
-        return self._refuse(at, f"has the type {kind!r}; use one of {', '.join(_TYPES)}")
+        return self._refuse(at, f"has the type {kind!r:.100}; use one of {', '.join(_TYPES)}")
 
     # One schema
 
@@ -351,7 +403,7 @@ class _Converter:
         for key, value in out.items():
             if not isinstance(value, str):
                 raise self._refuse(at, f"has a {key} that is not text; correct it")
-            self._weigh(at, len(value))
+            self._weigh(at, text=len(value))
         if flat.get("nullable") is True:
             out["nullable"] = True
         elif flat.get("nullable") not in (None, False):
@@ -368,6 +420,7 @@ class _Converter:
             self._add_properties(flat, out, at)
         elif kind == "ARRAY":
             self._add_items(flat, out, at)
+        self._weigh(at, entries=len(flat))
         for key in flat:
             if key not in _HANDLED and key not in _SILENT and key not in out:
                 self._drop(key, at)
@@ -382,8 +435,8 @@ class _Converter:
             # The branches pick the keys that go with their type.
             beside = {"type", "title", "description", "enum", "default", "nullable"}
             rest = {key: value for key, value in flat.items() if key not in beside}
-            branches = [{**rest, "type": name, **_of_type(name, flat)} for name in types]
-            self._weigh(at, len(branches) * len(rest))
+            self._weigh(at, entries=len(types) * len(rest))
+            branches = [{**rest, "type": name, **self._of_type(name, flat, at)} for name in types]
             flat.clear()
         if branches is not None and not isinstance(branches, list):
             raise self._refuse(at, "has alternatives that are not a list; correct it")
@@ -395,13 +448,15 @@ class _Converter:
         if isinstance(kinds, list):
             return self._names_of(kinds, at)
         if kinds is None and isinstance(values, list):
+            self._weigh(at, entries=len(values))
             found = dict.fromkeys(_type_of(value) for value in values if value is not None)
             if len(found) > 1 and None not in found:
                 return [*map(str, found), *(["null"] if None in values else [])]
         return None
 
     def _any_of(self, branches: list[Any], flat: _Json, out: _Json, at: _Place) -> _Json:
-        real = [branch for branch in branches if not _is_null(branch)]
+        self._weigh(at, entries=len(branches) + len(flat))
+        real = [branch for branch in branches if not self._is_null(branch, at)]
         if not real:
             raise self._refuse(at, "has no possible value but null; leave it out")
         if len(real) < len(branches):
@@ -414,15 +469,14 @@ class _Converter:
                 self._drop("default beside alternatives", at)
         said = []
         for number, branch in enumerate(real):
-            place = at.inside(at.path if len(real) == 1 else f"{at.path}.anyOf[{number}]")
+            place = at.inside("" if len(real) == 1 else f".anyOf[{number}]")
             with contextlib.suppress(_NoValueFits):
                 if beside:
                     # Keys beside the alternatives apply to each of them.
                     branch, place = self._flatten(branch, place)
-                    self._weigh(place, len(beside))
                     self._merge(branch, beside, place)
                 # Gemini allows nothing beside anyOf: copy what applies to all alternatives into each.
-                said.append(_said_of(out, self._convert(branch, place)))
+                said.append(self._said_of(out, self._convert(branch, place), at))
         if not said:
             raise _NoValueFits
         return said[0] if len(said) == 1 else {"anyOf": said}
@@ -435,7 +489,7 @@ class _Converter:
             if name is None and isinstance(values, list):
                 name = _type_of(next((value for value in values if value is not None), None))
             if name is None:
-                self.notes.append(
+                self._note(
                     f"{at.path} of tool {self._tool!r} has no type, and Gemini needs one: "
                     "it is a string there"
                 )
@@ -459,12 +513,12 @@ class _Converter:
         if kind == "STRING" and pattern is not None:
             if not isinstance(pattern, str):
                 raise self._refuse(at, "has a pattern that is not text; correct it")
-            self._weigh(at, len(pattern))
+            self._weigh(at, text=len(pattern))
             out["pattern"] = pattern
         default = flat.get("default")
         if default is not None:
             if _fits(default, kind.lower()) or not _is_json(default):
-                self._weigh(at, _length(default))
+                self._weigh(at, text=_length(default))
                 out["default"] = default
             else:
                 self._drop("default of another type", at)
@@ -475,6 +529,7 @@ class _Converter:
             return
         if not isinstance(values, list):
             raise self._refuse(at, "has an enum that is not a list; correct it")
+        self._weigh(at, entries=len(values))
         some = [value for value in values if value is not None]
         if len(some) < len(values):
             out["nullable"] = True
@@ -485,7 +540,7 @@ class _Converter:
             # Gemini rejects the whole setup because of an empty one.
             self._drop("empty texts in an enum", at)
         if texts := [value for value in dict.fromkeys(texts) if value]:
-            self._weigh(at, sum(map(len, texts)) + len(texts))
+            self._weigh(at, text=sum(map(len, texts)))
             out["enum"] = texts
 
     def _number(self, value: Any, key: str, at: _Place, *, whole: bool) -> int | float:
@@ -501,12 +556,13 @@ class _Converter:
         required = dict.fromkeys(self._required(flat, at))
         converted = {}
         for name, schema in properties.items():
-            place = at.inside(f"{at.path}.{name}")
+            self._weigh(at, text=len(name))
+            place = at.inside(f".{name}")
             try:
                 converted[name] = self._convert(schema, place)
             except _NoValueFits:
                 also = ", which is required" if name in required else ""
-                self.notes.append(f"no value fits {place.path} of tool {self._tool!r}{also}: it is left out")
+                self._note(f"no value fits {place.path} of tool {self._tool!r}{also}: it is left out")
         if converted:
             out["properties"] = converted
         # Gemini refuses a tool that requires an unknown property.
@@ -521,23 +577,87 @@ class _Converter:
             items = {"anyOf": flat["prefixItems"]}
         if isinstance(items, list):
             items = {"anyOf": items}
-        place = at.inside(f"{at.path}[]")
+        place = at.inside("[]")
         try:
             out["items"] = self._convert(True if items is None else items, place)
         except _NoValueFits:  # the array is empty
             out["items"] = self._convert(True, place)
 
+    # Parts of a schema, weighed
+
+    def _is_null(self, schema: Any, at: _Place) -> bool:
+        """Whether `schema` allows nothing but null."""
+        if not isinstance(schema, Mapping):
+            return False
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            self._weigh(at, entries=len(kind))
+        return (
+            _lower(kind) == "null"
+            or (isinstance(kind, list) and bool(kind) and all(_lower(name) == "null" for name in kind))
+            or ("const" in schema and schema["const"] is None)
+            or schema.get("enum") == [None]
+        )
+
+    def _of_type(self, name: Any, flat: Mapping[str, Any], at: _Place) -> _Json:
+        """Return the enum values and the default of `flat` that have this type."""
+        found: _Json = {}
+        values = flat.get("enum")
+        if isinstance(values, list):
+            self._weigh(at, entries=len(values))
+            if some := [value for value in values if _fits(value, name)]:
+                found["enum"] = some
+        elif values is not None:
+            found["enum"] = values
+        if flat.get("default") is not None and _fits(flat["default"], name):
+            found["default"] = flat["default"]
+        return found
+
+    def _said_of(self, out: _Json, schema: _Json, at: _Place) -> _Json:
+        """Return `schema` with the keys of `out`; if it has alternatives, each of them gets the keys."""
+        self._weigh(
+            at, entries=1 + len(out), text=sum(len(text) for text in out.values() if isinstance(text, str))
+        )
+        if "anyOf" in schema:
+            return {"anyOf": [self._said_of(out, branch, at) for branch in schema["anyOf"]]}
+        return {**out, **schema}
+
+    def _either(self, schemas: list[Any], at: _Place) -> Any:
+        """Return a schema that allows whatever any of these allows."""
+        if not schemas:
+            return False
+        self._weigh(at, entries=len(schemas))
+        texts: dict[str, None] = {}
+        for schema in schemas:
+            if not isinstance(schema, Mapping) or not schema.keys() <= {"const", "enum", "type", "title"}:
+                break
+            values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+            if not isinstance(values, list):
+                break
+            self._weigh(at, entries=len(values))
+            if not all(isinstance(value, str) for value in values):
+                break
+            texts.update(dict.fromkeys(values))
+        else:
+            return {"type": "string", "enum": list(texts)}
+        different: list[Any] = []
+        for schema in schemas:
+            known = different[-_MAX_ALTERNATIVES:]
+            self._weigh(at, entries=len(known))
+            if not any(_same(schema, other) for other in known):
+                different.append(schema)
+        return different[0] if len(different) == 1 else {"anyOf": different}
+
+
+def _index(step: str) -> int | None:
+    """Return the position in a list that a step of a JSON pointer names (RFC 6901 section 4)."""
+    canonical = step.isascii() and step.isdecimal() and len(step) < 10 and str(int(step)) == step
+    return int(step) if canonical else None
+
 
 def _some(places: list[str]) -> str:
     rest = len(places) - _MAX_PLACES
     return ", ".join(places[:_MAX_PLACES]) + (f" and {rest} more places" if rest > 0 else "")
-
-
-def _said_of(out: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return `schema` with the keys of `out`; if it has alternatives, each of them gets the keys."""
-    if "anyOf" in schema:
-        return {"anyOf": [_said_of(out, branch) for branch in schema["anyOf"]]}
-    return {**out, **schema}
 
 
 def _is_json(value: Any) -> bool:
@@ -546,32 +666,6 @@ def _is_json(value: Any) -> bool:
 
 def _lower(name: Any) -> Any:
     return name.lower() if isinstance(name, str) else name
-
-
-def _is_null(schema: Any) -> bool:
-    if not isinstance(schema, Mapping):
-        return False
-    kind = schema.get("type")
-    return (
-        _lower(kind) == "null"
-        or (isinstance(kind, list) and bool(kind) and all(_lower(name) == "null" for name in kind))
-        or ("const" in schema and schema["const"] is None)
-        or schema.get("enum") == [None]
-    )
-
-
-def _of_type(name: Any, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the enum values and the default of `flat` that have this type."""
-    found: dict[str, Any] = {}
-    values = flat.get("enum")
-    if isinstance(values, list):
-        if some := [value for value in values if _fits(value, name)]:
-            found["enum"] = some
-    elif values is not None:
-        found["enum"] = values
-    if flat.get("default") is not None and _fits(flat["default"], name):
-        found["default"] = flat["default"]
-    return found
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -609,27 +703,6 @@ def _same(one: Any, other: Any) -> bool:
 def _is_deep(value: Any) -> bool:
     inner: Iterable[Any] = value.values() if isinstance(value, Mapping) else value
     return any(isinstance(one, list | Mapping) for one in inner)
-
-
-def _either(schemas: list[Any]) -> Any:
-    """Return a schema that allows whatever any of these allows."""
-    if not schemas:
-        return False
-    texts: dict[str, None] = {}
-    for schema in schemas:
-        if not isinstance(schema, Mapping) or not schema.keys() <= {"const", "enum", "type", "title"}:
-            break
-        values = schema.get("enum", [schema["const"]] if "const" in schema else None)
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            break
-        texts.update(dict.fromkeys(values))
-    else:
-        return {"type": "string", "enum": list(texts)}
-    different: list[Any] = []
-    for schema in schemas:
-        if not any(_same(schema, known) for known in different[-_MAX_COMPARED:]):
-            different.append(schema)
-    return different[0] if len(different) == 1 else {"anyOf": different}
 
 
 def _type_of(value: Any) -> str | None:
