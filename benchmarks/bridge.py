@@ -1,6 +1,6 @@
 """Latency and CPU time that the bridge adds to a call with a provider, compared with a direct session.
 
-``docs/benchmarks.md`` explains how to read the results.
+``docs/benchmarks-details.md`` explains how to read the results.
 
     python benchmarks/bridge.py [--quick] [--messages N] [--rounds N] [--out DIR] [--docs]
 """

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+import anyio
 from client_server import PCM, READY, TOKEN
 
 COMMIT: Final = '{"t":"control","action":"commit"}'
@@ -27,6 +30,7 @@ PICOWS_AWAITED: Final = "picows, awaited"
 HTTPX_WS: Final = "httpx-ws"
 TRIO_WEBSOCKET: Final = "trio-websocket"
 RAW: Final = "(raw socket)"
+PACER: Final = "(tasks and timers)"
 
 
 class Tally:
@@ -319,13 +323,11 @@ def _opened(read: bytes) -> bool:
 
 
 def _raw() -> Connect:
-    """Return the floor: an asyncio protocol that writes prepared frames and counts the bytes received.
-
-    The cost of asyncio's own reads is included; see ``docs/benchmarks.md``.
-    """
+    """Return the floor: callbacks that write prepared frames and count the bytes received."""
     loop: asyncio.AbstractEventLoop
+    buffer = memoryview(bytearray(65_536))
 
-    class Counter(asyncio.Protocol):
+    class Counter(asyncio.BufferedProtocol):
         def __init__(self) -> None:
             self.size = 0
             self.enough = 0
@@ -334,14 +336,17 @@ def _raw() -> Connect:
             self.writable: asyncio.Future[None] | None = None
             self.tally: Tally | None = None
 
-        def data_received(self, data: bytes) -> None:
+        def get_buffer(self, sizehint: int) -> memoryview:
+            return buffer
+
+        def buffer_updated(self, nbytes: int) -> None:
             if self.head is not None:
-                self.head += data
+                self.head += buffer[:nbytes]
                 if _opened(self.head):
                     self.head = None
                     self.waiting.set_result(None)
                 return
-            self.size += len(data)
+            self.size += nbytes
             if self.tally is not None:
                 self.tally.count = self.size // _AUDIO_SIZE
             if self.size >= self.enough and not self.waiting.done():
@@ -402,41 +407,85 @@ def _raw() -> Connect:
 
 
 def _raw_on_trio() -> Connect:
-    """Return the floor on trio: a stream that sends prepared frames and counts the bytes received."""
+    """Return the floor on trio: a socket that waits until it is readable, then reads without a wait."""
     import trio
 
-    class RawLine(Line):
-        __slots__ = ("_stream",)
+    async def receive_some(sock: socket.socket, size: int) -> bytes:
+        # A read that finds nothing, as `trio.SocketStream` tries first, costs a system call and an exception.
+        await trio.lowlevel.wait_readable(sock)
+        return sock.recv(size)
 
-        def __init__(self, stream: trio.SocketStream) -> None:
+    async def send_all(sock: socket.socket, data: bytes) -> None:
+        sent = 0
+        while sent < len(data):
+            try:
+                sent += sock.send(data[sent:] if sent else data)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(sock)
+
+    class RawLine(Line):
+        __slots__ = ("_sock",)
+
+        def __init__(self, sock: socket.socket) -> None:
             async def send(pcm: bytes) -> None:
-                await stream.send_all(_AUDIO_FRAME)
+                await send_all(sock, _AUDIO_FRAME)
 
             async def receive() -> bytes:
                 left = _AUDIO_SIZE
                 while left:
-                    left -= len(await stream.receive_some(left))
+                    left -= len(await receive_some(sock, left))
                 return PCM
 
-            super().__init__(send, partial(stream.send_all, _COMMIT_FRAME), lambda: receive, _is_bytes)
-            self._stream = stream
+            super().__init__(send, partial(send_all, sock, _COMMIT_FRAME), lambda: receive, _is_bytes)
+            self._sock = sock
 
         async def listen(self, tally: Tally) -> None:
-            receive = self._stream.receive_some
             size = 0
             while tally.count != tally.until:
-                size += len(await receive(65_536))
+                size += len(await receive_some(self._sock, 65_536))
                 tally.count = size // _AUDIO_SIZE
 
     @asynccontextmanager
     async def connect(url: str) -> AsyncIterator[Line]:
         port, request = _request(url)
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(request)
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        # The socket itself: trio's stream and socket check and lock in every call.
+        sock = socket.socket(fileno=os.dup(stream.socket.fileno()))
+        await stream.aclose()
+        sock.setblocking(False)
+        with sock:
+            await send_all(sock, request)
             read = b""
             while not _opened(read):
-                read += await stream.receive_some(4096)
-            yield RawLine(stream)
+                read += await receive_some(sock, 4096)
+            yield RawLine(sock)
+
+    return connect
+
+
+def _pacer() -> Connect:
+    """Return no session: the application's tasks and timers by themselves, since `send` does nothing."""
+
+    class Paced(Line):
+        __slots__ = ("_tally",)
+
+        def __init__(self) -> None:
+            async def send(pcm: bytes) -> None:
+                self._tally.count += 1
+
+            async def never() -> None:
+                raise AssertionError("there is nobody")
+
+            super().__init__(send, never, lambda: never, _is_bytes)
+            self._tally = Tally()
+
+        async def listen(self, tally: Tally) -> None:
+            self._tally = tally
+            await anyio.sleep_forever()
+
+    @asynccontextmanager
+    async def connect(url: str) -> AsyncIterator[Line]:
+        yield Paced()
 
     return connect
 
@@ -501,6 +550,7 @@ CONTENDERS: Final = {
         "asyncio",
         {ASYNCIO: "import asyncio", TRIO: "import trio"},
     ),
+    PACER: Contender(dict.fromkeys(LOOPS, _pacer), "anyio", {}),
 }
 
 

@@ -1,9 +1,10 @@
 """The measurements of one contender for ``client.py``, each in its own process.
 
-    python benchmarks/client_measurement.py CONTENDER LOOP STREAMS MINT
+    python benchmarks/client_measurement.py CONTENDER LOOP STREAMS MINT [bare]
 
 STREAMS and MINT are the URLs of the server. Write a task's name to standard input to get one JSON object.
-The contender is imported once, before the process of each measurement is forked.
+The contender is imported once, and the heap of an application made unless `bare`, before the process of each
+measurement is forked.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from functools import partial
 from typing import Final
 
 import anyio
+from application_heap import fill_heap
 from client_contenders import APIS, CONTENDERS, UVLOOP, Connect, Line, Tally, nothing
 from client_server import PCM
 
@@ -32,8 +34,8 @@ MESSAGES: Final = 6_400
 TALKERS: Final = 100
 """Concurrent sessions that talk at the speed of speech."""
 PIECE: Final = 0.02  # seconds of audio in a message
-SETTLING: Final = 0.5  # seconds of talk before the measurement begins
-TALK: Final = 1.5  # seconds of talk measured
+SETTLING: Final = 0.3  # seconds of talk before the measurement begins
+TALK: Final = 1.0  # seconds of talk measured
 IDLE: Final = 50
 """Sessions whose memory is measured."""
 CONNECTS: Final = 20
@@ -47,14 +49,18 @@ async def _round_trip(connect: Connect, url: str) -> Figures:
     async with connect(f"{url}/echo") as line:
         receive, is_audio, send = line.receiver(), line.is_audio, line.send
         times = []
-        for _ in range(_WARM_UP + ROUND_TRIPS):
+        cpu = 0.0
+        for index in range(_WARM_UP + ROUND_TRIPS):
+            if index == _WARM_UP:
+                cpu = time.process_time()
             start = time.perf_counter()
             await send(PCM)
             while not is_audio(await receive()):
                 pass
             times.append(time.perf_counter() - start)
+        cpu = time.process_time() - cpu
     percentiles = statistics.quantiles(times[_WARM_UP:], n=100, method="inclusive")
-    return {"p50": percentiles[49], "p99": percentiles[98]}
+    return {"p50": percentiles[49], "p99": percentiles[98], "round": cpu / ROUND_TRIPS}
 
 
 async def _received(connect: Connect, url: str) -> Figures:
@@ -222,7 +228,9 @@ def _measure(loop: str, make: Callable[[], Awaitable[Figures]]) -> None:
 
 
 def main() -> None:
-    contender, loop, streams, mint = sys.argv[1:]
+    contender, loop, streams, mint, *bare = sys.argv[1:]
+    if not bare:
+        fill_heap()
     connect = CONTENDERS[contender].connect[loop]()
     for line in sys.stdin:
         task = line.strip()

@@ -1,7 +1,7 @@
 """What a message costs in our protocol core and its JSON codec, compared with other libraries.
 
 The core is compared with wsproto, websockets, picows and aiohttp, the codec with `json` and pydantic.
-``docs/benchmarks.md`` explains how to read the results.
+``docs/benchmarks-details.md`` explains how to read the results.
 
     python benchmarks/codec.py [--quick] [--rounds N] [--out DIR] [--docs]
 """
