@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from typing import Final
 
 ENVIRONMENT: Final = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": "200000000"}
@@ -36,6 +37,13 @@ def fill_heap() -> None:
     _heap.extend({"id": index, "name": f"name {index}", "key": bytes(8)} for index in range(_count()))
     gc.collect()
     gc.freeze()
+
+
+def enter() -> None:
+    """Give this program `ENVIRONMENT`, for which it is executed once more, and fill its heap."""
+    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
+        os.execve(sys.executable, sys.orig_argv, environment())
+    fill_heap()
 
 
 def _count() -> int:

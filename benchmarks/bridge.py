@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import application_heap
 import bridge_calls as calls
 import bridge_core as core
 from bar_chart import Bar, Kind, Panel, draw
-from measuring import Figure, Ratio, measure, versions
+from measuring import Figure, Neighbours, Ratio, measure, versions
 from report import publish, table
 
 Figures = dict[tuple[str, str], Figure]
@@ -182,23 +183,22 @@ def results(
             {
                 "task": task,
                 "contender": contender,
-                "median": round(figure.median * 1e6, 3),
-                "lower_quartile": round(figure.lower * 1e6, 3),
-                "upper_quartile": round(figure.upper * 1e6, 3),
-                "least": round(figure.least * 1e6, 3),
+                **figure.rounded(1e6),
             }
             for (task, contender), figure in figures.items()
         ],
     }
 
 
-def report(figures: Figures, measured: Calls, *, about: dict[str, str], options: dict[str, int]) -> str:
+def report(
+    figures: Figures, measured: Calls, *, about: dict[str, str], options: dict[str, int], load: str
+) -> str:
     """Return all tables as Markdown."""
     with_versions = ", ".join(f"{name} {version}" for name, version in about.items() if name != "python")
     return (
         f"{about['python']}; {with_versions}. {options['messages']} messages with each contender, "
         f"{options['blocks']} times {calls.CROWD} conversations of {options['seconds']} s, "
-        f"medians of {options['rounds']} rounds.\n\n"
+        f"medians of {options['rounds']} rounds.{load}\n\n"
         f"#### Latency of a piece of audio\n\n{latency_table(measured)}\n\n"
         f"#### CPU of a second of conversation\n\n{cpu_table(measured)}\n\n"
         f"#### The cores alone, per message\n\n{core_table(figures)}\n\n"
@@ -232,7 +232,9 @@ def main() -> None:
     if options["rounds"] < 2 or options["messages"] < options["blocks"]:
         parser.error(f"it takes at least 2 rounds and {options['blocks']} messages")
 
+    application_heap.enter()
     started = time.monotonic()
+    neighbours = Neighbours()
     figures = measure(list(core.cases()), rounds=options["rounds"], seconds=0.001 if given.quick else 0.004)
     measured = anyio.run(
         measure_calls,
@@ -242,7 +244,7 @@ def main() -> None:
         backend_options={"use_uvloop": True},
     )
     about = versions(PACKAGES)
-    text = report(figures, measured, about=about, options=options)
+    text = report(figures, measured, about=about, options=options, load=neighbours.sentence())
     print(f"took {time.monotonic() - started:.0f} s", file=sys.stderr)
     found = results(figures, measured, about=about, options=options)
     publish("bridge", text, plot(figures, measured), found, out=given.out, docs=given.docs)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.to_thread
+from application_heap import fill_heap
 
 from speko_anyio import XAI, Google, OpenAI
 from speko_anyio.gateway import Gateway, ProviderHandler, running_gateway
@@ -137,6 +138,8 @@ async def _answer(pipe: Connection, url: str) -> None:
 
 
 def _serve_provider(name: str, pipe: Connection) -> None:
+    fill_heap()
+
     async def serve() -> None:
         async with _DOUBLES[name]().serve() as url:
             await _answer(pipe, url)
@@ -145,6 +148,8 @@ def _serve_provider(name: str, pipe: Connection) -> None:
 
 
 def _serve_gateway(name: str, base_url: str, pipe: Connection) -> None:
+    fill_heap()
+
     async def serve() -> None:
         account = ACCOUNTS[name](api_key=PROVIDER_KEY, base_url=base_url)
         handlers = {name: ProviderHandler(account)}

@@ -372,12 +372,11 @@ def _bars(figures: Figures, loop: str, name: str) -> Iterator[Bar]:
             yield Bar(contender, Ratio.of(figure, ours).median, shown, _KINDS.get(contender, _OTHERS))
 
 
-def results(figures: Figures, *, rounds: int, about: dict[str, str], neighbours: float) -> dict[str, Any]:
+def results(figures: Figures, *, rounds: int, about: dict[str, str]) -> dict[str, Any]:
     """Return everything measured, in seconds and bytes, so that two runs can be compared."""
     return {
         "versions": about,
         "rounds": rounds,
-        "neighbours": round(neighbours, 3),
         "figures": [
             {
                 "loop": loop,
@@ -390,12 +389,11 @@ def results(figures: Figures, *, rounds: int, about: dict[str, str], neighbours:
     }
 
 
-def report(figures: Figures, *, rounds: int, about: dict[str, str], neighbours: float) -> str:
+def report(figures: Figures, *, rounds: int, about: dict[str, str], load: str) -> str:
     """Return all tables as Markdown."""
     measured = ", ".join(f"{name} {version}" for name, version in about.items() if name != "python")
     return (
-        f"{about['python']}; {measured}. Medians of {rounds} rounds. "
-        f"{neighbours:.0%} of the machine's CPU time went to other programs.\n\n"
+        f"{about['python']}; {measured}. Medians of {rounds} rounds.{load}\n\n"
         f"#### Targets of the client\n\n{target_table(figures)}\n\n"
         f"#### The client's figures\n\n{figure_tables(figures)}\n\n"
         f"#### Ours as a part of theirs\n\n{ratio_tables(figures)}\n"
@@ -424,11 +422,10 @@ def main() -> None:
     started = time.monotonic()
     neighbours = Neighbours()
     figures = measure(rounds, options.loop or who.LOOPS, bare=options.bare)
-    busy = neighbours.share()
     about = versions(PACKAGES)
-    text = report(figures, rounds=rounds, about=about, neighbours=busy)
+    text = report(figures, rounds=rounds, about=about, load=neighbours.sentence())
     print(f"took {time.monotonic() - started:.0f} s", file=sys.stderr)
-    found = results(figures, rounds=rounds, about=about, neighbours=busy)
+    found = results(figures, rounds=rounds, about=about)
     publish("client", text, plot(figures), found, out=options.out, docs=options.docs)
 
 

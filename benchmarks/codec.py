@@ -3,7 +3,7 @@
 The core is compared with wsproto, websockets, picows and aiohttp, the codec with `json` and pydantic.
 ``docs/benchmarks-details.md`` explains how to read the results.
 
-    python benchmarks/codec.py [--quick] [--rounds N] [--out DIR] [--docs]
+    python benchmarks/codec.py [--quick] [--rounds N] [--bare] [--out DIR] [--docs]
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import application_heap
 import codec_frames as frames
 import codec_json as messages
 from bar_chart import Bar, Kind, Panel, draw
-from measuring import Figure, Ratio, measure, versions
+from measuring import Figure, Neighbours, Ratio, measure, versions
 from report import publish, table
 
 Figures = dict[tuple[str, str], Figure]
@@ -66,6 +67,18 @@ def _targets() -> Iterator[Target]:
     masked = frames.task(frames.DECODE_MASKED, 960)
     yield Target(masked, frames.OURS, frames.WSPROTO, 0.30)
     yield Target(masked, frames.OURS_IN_PYTHON, frames.WSPROTO, 0.30)
+    # Sizes in turn, and reads of many frames: the same goals as for the single ones above.
+    mixed = frames.DECODE_MIXED
+    yield Target(mixed, frames.OURS, frames.WEBSOCKETS, 0.20)
+    yield Target(mixed, frames.OURS, frames.PICOWS, 1.0)
+    yield Target(mixed, frames.OURS, frames.AIOHTTP, 1.0)
+    yield Target(frames.ENCODE_MIXED, frames.OURS, frames.WEBSOCKETS, 0.30)
+    yield Target(frames.ENCODE_MIXED, frames.OURS, frames.PICOWS, 1.0)
+    many = frames.task(frames.DECODE_MANY, 960)
+    yield Target(many, frames.OURS, frames.WSPROTO, 0.10)
+    yield Target(many, frames.OURS, frames.WEBSOCKETS, 0.20)
+    yield Target(many, frames.OURS, frames.PICOWS, 1.0)
+    yield Target(many, frames.OURS, frames.AIOHTTP, 1.0)
     for example in messages.DECODED:
         yield Target(messages.decode_task(example), messages.OURS, messages.STANDARD, 0.15)
 
@@ -105,7 +118,7 @@ def target_table(figures: Figures) -> str:
     rows = []
     for target in _targets():
         # Without masking, the two contenders of ours are the same and only one is measured.
-        unmasked = target.task == frames.task(frames.DECODE, 960)
+        unmasked = target.task.startswith("decode, client")
         ours = _base(figures, target.task) if unmasked else figures.get((target.task, target.ours))
         peer = figures.get((target.task, target.peer))
         if ours is None or peer is None:
@@ -164,21 +177,18 @@ def results(figures: Figures, *, rounds: int, about: dict[str, str]) -> dict[str
             {
                 "task": task,
                 "contender": contender,
-                "median": round(figure.median * 1e6, 4),
-                "lower_quartile": round(figure.lower * 1e6, 4),
-                "upper_quartile": round(figure.upper * 1e6, 4),
-                "least": round(figure.least * 1e6, 4),
+                **figure.rounded(1e6),
             }
             for (task, contender), figure in figures.items()
         ],
     }
 
 
-def report(figures: Figures, *, rounds: int, about: dict[str, str]) -> str:
+def report(figures: Figures, *, rounds: int, about: dict[str, str], load: str) -> str:
     """Return all tables as Markdown."""
     measured = ", ".join(f"{name} {version}" for name, version in about.items() if name != "python")
     return (
-        f"{about['python']}; {measured}. Medians of {rounds} rounds.\n\n"
+        f"{about['python']}; {measured}. Medians of {rounds} rounds.{load}\n\n"
         f"### Targets\n\n{target_table(figures)}\n\n### All figures\n\n{figure_tables(figures)}\n"
     )
 
@@ -189,6 +199,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="a glance: few rounds, shorter timings")
     parser.add_argument("--rounds", type=int, help="how often each contender is timed (101; quick: 7)")
+    parser.add_argument("--bare", action="store_true", help="a process without an application's heap")
     parser.add_argument("--out", type=Path, help="folder for codec.json, codec.md and codec.svg")
     parser.add_argument("--docs", action="store_true", help="also renew tables and plot in docs/")
     options = parser.parse_args()
@@ -196,12 +207,15 @@ def main() -> None:
     if rounds < 2:
         parser.error("quartiles need at least 2 rounds")
 
+    if not options.bare:
+        application_heap.enter()
     started = time.monotonic()
+    neighbours = Neighbours()
     figures = measure(
         [*frames.cases(), *messages.cases()], rounds=rounds, seconds=0.001 if options.quick else 0.004
     )
     about = versions(PACKAGES)
-    text = report(figures, rounds=rounds, about=about)
+    text = report(figures, rounds=rounds, about=about, load=neighbours.sentence())
     print(f"took {time.monotonic() - started:.0f} s", file=sys.stderr)
     found = results(figures, rounds=rounds, about=about)
     publish("codec", text, plot(figures), found, out=options.out, docs=options.docs)

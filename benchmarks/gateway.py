@@ -342,7 +342,7 @@ def plot(figures: Figures) -> str:
     )
 
 
-def _found(result: Result, about: dict[str, str], neighbours: float) -> dict[str, Any]:
+def _found(result: Result, about: dict[str, str]) -> dict[str, Any]:
     """Return everything measured, in seconds and bytes."""
     figures = [
         {"server": server, "metric": metric, **figure.rounded()}
@@ -350,7 +350,6 @@ def _found(result: Result, about: dict[str, str], neighbours: float) -> dict[str
     ]
     return {
         "versions": about,
-        "neighbours": round(neighbours, 3),
         "figures": figures,
         "slopes": [one._asdict() for one in result.slopes],
         "answer": result.answer,
@@ -386,7 +385,7 @@ def main() -> None:
         slope(name, loop=options.loop, count=count, bare=options.bare)
         for name in (servers.GATEWAY, servers.GATEWAY_ASGI)
     ]
-    busy = neighbours.share()
+    load = neighbours.sentence()
     print("the offline voice", file=sys.stderr)
     answer = first_audio(loop=options.loop, sessions=options.talkers, seconds=8.0 if options.quick else 30.0)
     result = Result(figures, slopes, answer, options.talkers)
@@ -396,11 +395,11 @@ def main() -> None:
     late = statistics.median(time for name in servers.SERVERS for time in figures[name, _BEHIND].rounds)
     text = (
         f"{about['python']}; {measured}. Servers on {options.loop}. "
-        f"Medians of {turns} turns in {rounds} rounds. {busy:.0%} of the machine's CPU time went to other "
-        f"programs, and the load's latest message of a turn was {late * 1e3:.1f} ms late.\n\n{tables(result)}"
+        f"Medians of {turns} turns in {rounds} rounds.{load} "
+        f"The latest message that the load sent in a turn was {late * 1e3:.1f} ms late.\n\n{tables(result)}"
     )
     print(f"took {time.monotonic() - started:.0f} s", file=sys.stderr)
-    publish("gateway", text, plot(figures), _found(result, about, busy), out=options.out, docs=options.docs)
+    publish("gateway", text, plot(figures), _found(result, about), out=options.out, docs=options.docs)
 
 
 if __name__ == "__main__":

@@ -199,9 +199,7 @@ async def _serve_core() -> None:
 
     No gateway with this core can take less.
     """
-    from speko_anyio.protocol.commands import AudioIn, UpgradeRequest
-    from speko_anyio.protocol.connection import ServerConnection
-    from speko_anyio.protocol.dialect import NEED_DATA
+    from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection, UpgradeRequest
 
     buffer = memoryview(bytearray(65_536))
 

@@ -25,6 +25,8 @@ from typing import NamedTuple
 _ALLOWED = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 """Processors of this program, before it binds itself to one of them."""
 
+_STAT = Path("/proc/stat")
+
 _CALIBRATION = 0.001  # seconds a batch must last before its speed is believed
 
 
@@ -147,7 +149,7 @@ def cores() -> tuple[int | None, int | None]:
 
 
 class Neighbours:
-    """How busy other programs keep the machine, from now on. Linux only."""
+    """How busy other programs keep the machine, from now on."""
 
     def __init__(self) -> None:
         self._busy, self._total = _machine_seconds()
@@ -159,10 +161,16 @@ class Neighbours:
         ours = _our_seconds() - self._ours
         return max(0.0, busy - self._busy - ours) / max(total - self._total, 0.01)
 
+    def sentence(self) -> str:
+        """Return a sentence for the report; empty where the system does not tell."""
+        return f" {self.share():.0%} of the machine's CPU time went to other programs." if self._total else ""
+
 
 def _machine_seconds() -> tuple[float, float]:
     """Return the seconds that all processors were busy, or taken by a hypervisor, and all seconds."""
-    first, _, _ = Path("/proc/stat").read_text(encoding="ascii").partition("\n")
+    if not _STAT.exists():  # only Linux has it
+        return 0.0, 0.0
+    first, _, _ = _STAT.read_text(encoding="ascii").partition("\n")
     fields = [int(field) for field in first.split()[1:9]]
     tick = os.sysconf("SC_CLK_TCK")
     idle = fields[3] + fields[4]
