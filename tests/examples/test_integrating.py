@@ -46,7 +46,7 @@ NO_VERBS = {
     ),
     *("suspend_keepalive", "resume_keepalive"),
     # A byte level's, to its dialect
-    *("opened", "fail_handshake", "violated", "too_big", "stop_sending", "run_timer"),
+    *("opened", "fail_handshake", "violated", "too_big", "run_timer"),
 }
 
 

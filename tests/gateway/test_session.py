@@ -193,8 +193,39 @@ async def test_a_failed_write_ends_the_session(wire: MemoryTransport) -> None:
         assert isinstance(await wire.hear(), Ready)
         wire.broken = True
         await session.send_audio(b"\1\2")
-        closed = await session.wait_closed()
-        assert (closed.code, closed.initiated_by) == (1006, "transport")
+        await wait_all_tasks_blocked()
+        wire.say(None)
+        assert await session.wait_closed() == Close(1006, "sending failed", "transport")
+
+
+@in_virtual_time
+async def test_a_client_that_closed_is_not_lost_by_our_failed_write(wire: MemoryTransport) -> None:
+    async with session_over(wire, receive_buffer=100) as session:
+        assert isinstance(await wire.hear(), Ready)
+        # Its handler reads nothing, so the client's close waits behind audio that waits for the handler.
+        wire.say(*[bytes(320)] * 50)
+        await wait_all_tasks_blocked()
+        assert wire.untaken > 40
+        wire.broken = True
+        await session.send_audio(b"\1\2")
+        await anyio.sleep(4.9)
+        with pytest.raises(ConnectionClosed, match="sending failed"):
+            await session.send_audio(b"\1\2")
+        assert session.closed is None
+        wire.say(CloseMessage(4000, "bye"))
+        assert await session.wait_closed() == Close(4000, "bye", "remote")
+        assert [command async for command in session][-1] == Close(4000, "bye", "remote")
+
+
+@in_virtual_time
+async def test_a_client_whose_end_is_never_known_is_lost_in_time(wire: MemoryTransport) -> None:
+    async with session_over(wire, close_timeout=3.0) as session:
+        assert isinstance(await wire.hear(), Ready)
+        wire.broken = True
+        begin = anyio.current_time()
+        await session.send_audio(b"\1\2")
+        assert await session.wait_closed() == Close(1006, "sending failed", "transport")
+        assert anyio.current_time() - begin == pytest.approx(3.0)
 
 
 async def test_an_error_of_the_block_closes_with_1011_and_leaves_bare(wire: MemoryTransport) -> None:

@@ -42,6 +42,7 @@ from speko_anyio.protocol import (
     Transcript,
     Usage,
 )
+from speko_anyio.protocol._pcm import MAX_AUDIO_MESSAGE
 
 from .support import KEY, Recorder, make_gateway, mint, mint_in_memory, raw_client, stream_scope
 
@@ -55,6 +56,68 @@ BROWSER = {"headers": (("Origin", "https://page.example"),)}
 def each_implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run with either of uvicorn's WebSocket implementations that we may use."""
     monkeypatch.setattr(uvicorn_server, "WEBSOCKETS", request.param)
+
+
+# Closing
+
+
+async def speak_until_closed(session: ServerSession) -> None:
+    """Speak all the time, hear nothing, and say when no more from the client fits."""
+    full = False
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await session.send_audio(bytes(MAX_AUDIO_MESSAGE))
+            if not full and session.buffered[0] > RECEIVE_BUFFER:
+                full = True
+                await session.send_transcript("user", "full", final=True)
+
+
+async def close_amid_speech(url: str, number: int, http: httpx.AsyncClient) -> str:
+    """Mint a session, hear some of the speech and close as RFC 6455 says; return the session's id."""
+    grant = await mint(url, "speaker", http=http)
+    limits = Limits(max_outbox=2 * RECEIVE_BUFFER)
+    async with raw_client(grant.ws_url, grant.ws_token, limits=limits) as client:
+        await client.hear()
+        if number % 8:
+            for _ in range(number % 8):
+                await client.hear()
+        else:
+            # As much as the session holds for its handler: then its reader waits, with the close behind that.
+            for _ in range(RECEIVE_BUFFER // MAX_AUDIO_MESSAGE):
+                client.connection.send_audio(bytes(MAX_AUDIO_MESSAGE))
+            await client.flush()
+            while not isinstance(await client.hear(), Transcript):
+                pass
+        client.connection.send_audio(bytes(960))
+        client.connection.close(4000, f"enough {number}")
+        await client.flush()
+        await client.hear_all()
+    return grant.session_id
+
+
+@pytest.mark.usefixtures("each_implementation")
+async def test_clients_that_close_while_the_server_speaks_are_not_lost() -> None:
+    store = MemoryStore()
+    gateway = make_gateway({"speaker": speak_until_closed}, store=store, mint_burst=256)
+    minted: dict[str, int] = {}
+
+    async def close_some(url: str, numbers: range) -> None:
+        for number in numbers:
+            minted[await close_amid_speech(url, number, http)] = number
+
+    async with (
+        running_gateway(gateway) as url,
+        httpx.AsyncClient() as http,
+        anyio.create_task_group() as tasks,
+    ):
+        for first in range(16):
+            tasks.start_soon(close_some, url, range(first, 256, 16))
+    assert len(minted) == 256
+    for session_id, number in minted.items():
+        known = await store.get(session_id)
+        assert known is not None
+        ended = known.life
+        assert (ended.close_code, ended.close_reason, ended.closed_by) == (4000, f"enough {number}", "client")
 
 
 # Admission

@@ -10,6 +10,7 @@ import pytest
 from speko_anyio.protocol import (
     NEED_DATA,
     Audio,
+    AudioIn,
     ClientProtocol,
     Close,
     CloseMessage,
@@ -54,6 +55,17 @@ def close_and(session: Session, code: int, then: Callable[[Session], None]) -> N
     then(session)
 
 
+def fail_to_send_and(session: Session, then: Callable[[Session], None]) -> None:
+    session.send_failed()
+    assert session.closed is None
+    then(session)
+
+
+def let_time_pass(session: Session) -> None:
+    session.handle_timeout(0.0)
+    session.handle_timeout(5.0)
+
+
 ENDS: dict[str, tuple[Callable[[Session], None], Close, type[SpekoError]]] = {
     "our close": (
         lambda session: close_and(session, 4000, lambda session: session.receive_close(4000, "bye")),
@@ -95,8 +107,27 @@ ENDS: dict[str, tuple[Callable[[Session], None], Close, type[SpekoError]]] = {
         Close(1006, "the connection was lost", "transport"),
         ConnectionClosed,
     ),
-    "a failed send": (
-        lambda session: session.send_failed(),
+    "a failed send, then a lost transport": (
+        lambda session: fail_to_send_and(session, lambda session: session.receive_lost("cut")),
+        Close(1006, "sending failed", "transport"),
+        ConnectionClosed,
+    ),
+    "a failed send, then the peer's close": (
+        lambda session: fail_to_send_and(session, lambda session: session.receive_close(4000, "enough")),
+        Close(4000, "enough", "remote"),
+        ConnectionClosed,
+    ),
+    "a failed send, then the answer to our close": (
+        lambda session: close_and(
+            session,
+            1000,
+            lambda session: fail_to_send_and(session, lambda session: session.receive_close(1000)),
+        ),
+        Close(1000, "bye", "local"),
+        ConnectionClosed,
+    ),
+    "a failed send, then silence": (
+        lambda session: fail_to_send_and(session, let_time_pass),
         Close(1006, "sending failed", "transport"),
         ConnectionClosed,
     ),
@@ -273,6 +304,42 @@ def test_what_the_peer_says_after_our_goodbye_is_delivered() -> None:
     session.receive_message(b"ab")
     assert session.next_event() == Audio(b"ab", 24_000)
     assert session.state is State.CLOSING
+
+
+def test_what_the_peer_says_after_a_failed_send_is_delivered(make: Callable[..., Session]) -> None:
+    session = make()
+    if isinstance(session, ServerProtocol):
+        session.send_ready()
+    session.send_failed()
+    assert session.state is State.CLOSING
+    with pytest.raises(ConnectionClosed, match="1006: sending failed"):
+        session.send_audio(b"ab")
+    session.close(4001, "nobody hears it")
+    session.receive_message(b"ab")
+    session.receive_close(4000, "enough")
+    assert not session.has_output
+    audio = AudioIn if isinstance(session, ServerProtocol) else Audio
+    assert session.next_event() == audio(b"ab", 24_000)
+    assert session.next_event() == Close(4000, "enough", "remote")
+
+
+def test_a_broken_message_after_a_failed_send_is_not_answered(make: Callable[..., Session]) -> None:
+    session = make()
+    session.send_failed()
+    session.receive_message("junk")
+    assert goodbyes(session) == []
+    assert session.state is State.CLOSED
+
+
+def test_a_failed_send_gives_a_peer_that_is_closing_no_more_time(make: Callable[..., Session]) -> None:
+    session = make(close_timeout=5.0)
+    session.close(1000, "bye")
+    session.handle_timeout(0.0)
+    session.send_failed()
+    session.send_failed()
+    assert session.next_deadline() == 5.0
+    session.handle_timeout(5.0)
+    assert session.closed == Close(1006, "sending failed", "local")
 
 
 # Time

@@ -65,10 +65,6 @@ response made faster than the peer reads does not pile up here."""
 _COMMAND_OVERHEAD: Final = 64
 """Bytes that every command counts beside its content; otherwise a flood of empty ones would meet no limit."""
 
-_CLOSE_READ_WITHIN: Final = 0.25
-"""Seconds to wait, after a failed send, until the peer's close is read; it takes a turn or two of the event
-loop."""
-
 EXPIRING: Final = "SESSION_EXPIRING"
 """Code of the `ErrorFrame` that warns the client, as `Expiring` warns the handler. The protocol has no
 message for this, but every client understands an error without a close, which the session survives."""
@@ -507,10 +503,7 @@ class ServerSession:
                     if self.meter.asked_at is not None:
                         self.meter.answered(anyio.current_time())
         except _GONE:
-            # When a client closes the WebSocket, sends fail before its close is read: let the reader find out
-            # why it left.
-            with anyio.move_on_after(_CLOSE_READ_WITHIN):
-                await self._ended.wait()
+            # When a client closes the WebSocket, sends fail before its close is read.
             core.send_failed()
             self.core_changed()
         finally:

@@ -46,6 +46,7 @@ NEED_DATA: Final = NeedData.NEED_DATA
 EventT = TypeVar("EventT")
 
 _OPEN: Final = State.OPEN
+_SEND_FAILED: Final = "sending failed"
 _LISTENING: Final = tuple(state for state in State if (state, Signal.MESSAGE_RECEIVED) in TRANSITIONS)
 """The states in which messages are received. A tuple, since hashing an enum is slow."""
 
@@ -214,6 +215,8 @@ class Dialect(abc.ABC, Generic[EventT]):
             self.fail_handshake(Signal.LOST, HandshakeError(f"no session: {reason}; try again"))
             return
         initiated_by: Initiator = "transport"
+        if self._ending.send_failed:
+            reason = _SEND_FAILED  # the first sign of it
         if self._ending.peer_reason is not None:
             initiated_by, reason = "remote", self._ending.peer_reason
         elif self._ending.goodbye is not None:
@@ -248,11 +251,23 @@ class Dialect(abc.ABC, Generic[EventT]):
         return self.outbox.take_all()
 
     def send_failed(self) -> None:
-        """Take note that messages that were taken did not reach the peer, or only in part.
+        """Take note that messages that were taken did not reach the peer, or only in part. Never raises.
 
-        Nothing more can be sent. Events already received are still delivered, then `Close`. Never raises.
+        Nothing more can be sent, but the peer may have said goodbye before that: go on receiving until
+        `receive_close` or `receive_lost` says how the session ended. If neither comes within the time for
+        the answer to a close, it is lost. Does nothing after the end.
         """
-        self.receive_lost("sending failed")
+        if self.state is State.CLOSED:
+            return
+        self._ending.send_failed = True
+        self.outbox.clear()
+        if self.state is State.CONNECTING:
+            error = HandshakeError("no session: sending the handshake failed; try again")
+            self.fail_handshake(Signal.SEND_FAILED, error)
+            return
+        if self.state is _OPEN:
+            self._start_closing()
+        self._move(Signal.SEND_FAILED)
 
     def close(self, code: int = close_codes.NORMAL, reason: str = "") -> None:
         """Say goodbye. Only the first call counts; after the end it does nothing.
@@ -351,22 +366,6 @@ class Dialect(abc.ABC, Generic[EventT]):
         """End the session because a message of this `kind`, text or binary, exceeds `limit` bytes."""
         self.violated(close_codes.TOO_BIG, f"the peer sent a {kind} message of more than {limit} bytes")
 
-    def stop_sending(self) -> None:
-        """Take note that nothing reaches the peer any more; its messages are still received.
-
-        Call `receive_lost` after the last of them. Does nothing after the end.
-        """
-        if self.state is State.CLOSED:
-            return
-        self._ending.send_failed = True
-        self.timers.clear()
-        self.outbox.clear()
-        if self.state is State.CONNECTING:
-            error = HandshakeError("no session: sending the handshake failed; try again")
-            self.fail_handshake(Signal.SEND_FAILED, error)
-        else:
-            self._move(Signal.SEND_FAILED)
-
     # For subclasses
 
     def _queue_text(self, text: str) -> None:
@@ -388,7 +387,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         if self._ending.peer_reason is not None:
             goodbye = Close(close_codes.NORMAL, self._ending.peer_reason, "remote")
         else:
-            lost = Close(close_codes.ABNORMAL, "sending failed", "transport")
+            lost = Close(close_codes.ABNORMAL, _SEND_FAILED, "transport")
             goodbye = self._ending.goodbye or lost
         return _over(goodbye)
 

@@ -40,7 +40,7 @@ class Signal(enum.Enum):
     CLOSE_RECEIVED = "close received"
     VIOLATED = "peer broke the protocol"
     SEND_FAILED = "sending failed"
-    """Sending failed. What was received before is still delivered; nothing more is read."""
+    """Sending failed. Nothing more is sent, but what the peer still says is delivered."""
     LOST = "transport lost or timed out"
 
 

@@ -117,7 +117,6 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         self._position = 0
         self._tail = bytearray()
         self._partial = _Partial()
-        self._send_failed = False
         self._control_run = 0
         self._pongs = 0  # memory of the pongs that wait to be sent
         # Any byte is a sign of life (aioquic and TCP keepalive see it the same way).
@@ -182,9 +181,10 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         Nothing more can be sent. What was received before is still delivered (the peer may have said why),
         then `Close`. Never raises.
         """
-        self._send_failed = True
         self.receive_eof()
-        self.dialect.stop_sending()
+        self.dialect.send_failed()
+        # The peer's last words are here already; however slowly they are taken, none may be lost.
+        self._timers.clear()
 
     # Events out
 
@@ -439,9 +439,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         self._outbox.put(WireBytes(self._framer.frame(first, payload)))
 
     def _apply_eof(self) -> None:
-        if self._send_failed:
-            reason = "sending failed"
-        elif self._position < len(self._buffer) or self._tail or self._partial.fragments:
+        if self._position < len(self._buffer) or self._tail or self._partial.fragments:
             reason = "the connection was lost in the middle of a message"
         else:
             reason = "the peer hung up without a closing handshake"
