@@ -65,10 +65,13 @@ async def records(cluster: Cluster) -> list[SessionHistory]:
     """Return all records, newest first."""
     async with SQLStore(cluster.database_url) as store:
         found: list[SessionHistory] = []
-        after = None
-        while page := await store.sessions(SessionQuery(limit=100, after=after), now=time.time()):
-            found += page
-            after = page[-1].record.created_at, page[-1].record.session_id
+        after, more = None, True
+        while more:
+            page = await store.sessions(SessionQuery(limit=100, after=after), now=time.time())
+            found += page.sessions
+            more = page.more
+            if more:
+                after = found[-1].record.created_at, found[-1].record.session_id
         return found
 
 

@@ -32,7 +32,7 @@ def cluster() -> Iterator[Cluster]:
 
 async def histories(cluster: Cluster) -> list[SessionHistory]:
     async with SQLStore(cluster.database_url) as store:
-        return list(await store.sessions(SessionQuery(limit=100), now=time.time()))
+        return list((await store.sessions(SessionQuery(limit=100), now=time.time())).sessions)
 
 
 async def swept(cluster: Cluster) -> set[str]:

@@ -24,16 +24,18 @@ from ._health import Availability, GatewayState, Health
 from ._housekeeping import Housekeeper, background
 from ._http_errors import RequestError, shorten
 from ._instrumentation import Instrumentation
-from ._mint_endpoint import MintEndpoint, RateLimiter
+from ._mint_endpoint import MintEndpoint
 from ._node import Node
 from ._origins import Origins
 from ._playground import playground_routes
+from ._rate_limiter import RateLimiter
 from ._session import Handler
 from ._session_handlers import why_not_a_handler
 from ._session_tokens import TokenSigner
 from ._sessions_api import SessionsAPI
 from ._stream import Stream
 from .store import MemoryStore, SessionStore
+from .store._deadline import bounded
 from .store._key_limits import DAY
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Gateway:
       mint's request did.
     - `token_lifetime`: seconds from the mint in which the session must be opened.
     - `mint_rate`, `mint_burst`: mints a second, and at once, for each key; more get 429.
+    - `read_rate`, `read_burst`: the same for requests of records.
     - `max_sessions`: open at once on this node; more get 503.
     - `idle_timeout`: seconds without a message from the client after which a session is ended; None: it may
       be silent for as long as it lasts.
@@ -98,6 +101,8 @@ class Gateway:
         token_lifetime: int = 60,
         mint_rate: float = 20.0,
         mint_burst: int = 200,
+        read_rate: float = 5.0,
+        read_burst: int = 20,
         max_sessions: int = 1000,
         idle_timeout: float | None = 300.0,
         allowed_origins: Collection[str] | None = None,
@@ -130,10 +135,11 @@ class Gateway:
         self._metrics = _make_metrics(lambda: self._stream.sessions) if metrics else None
         signer = TokenSigner(secret)
         keys = APIKeys(api_keys, may_be_empty=store is not None)
+        in_time = bounded(self._store)
         node = Node(
             node_id=f"node_{secrets.token_hex(8)}",
-            store=self._store,
-            authenticator=Authenticator(keys, self._store),
+            store=in_time,
+            authenticator=Authenticator(keys, in_time),
             signer=signer,
             availability=self._availability,
             instrumentation=self._metrics or Instrumentation(),
@@ -159,7 +165,7 @@ class Gateway:
             full=lambda: self._stream.full,
         )
         self._housekeeper = Housekeeper(
-            self._store,
+            in_time,
             node_id=node.node_id,
             lease=lease,
             held=lambda: self._stream.held,
@@ -168,10 +174,8 @@ class Gateway:
             record_retention=record_retention,
             now=now,
         )
-        sessions = SessionsAPI(node)
-        health = Health(
-            availability=self._availability, store_failure=lambda: self._housekeeper.store_failure
-        )
+        sessions = SessionsAPI(node, limiter=RateLimiter(rate=read_rate, burst=read_burst))
+        health = Health(availability=self._availability, store_failure=self._housekeeper.store_failure)
         self.app: Starlette = Starlette(
             routes=[
                 Route("/healthz", health.live, methods=["GET"]),

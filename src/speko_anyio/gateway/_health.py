@@ -14,7 +14,7 @@ from speko_anyio.protocol import close_codes
 from ._http_errors import CREATE_FAILED, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
 
@@ -77,9 +77,11 @@ class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Health:
-    """The two endpoints; `store_failure` says what is wrong with the store, or None."""
+    """The two endpoints; `store_failure` asks the store, and returns what is wrong with it, or None."""
 
-    def __init__(self, *, availability: Availability, store_failure: Callable[[], str | None]) -> None:
+    def __init__(
+        self, *, availability: Availability, store_failure: Callable[[], Awaitable[str | None]]
+    ) -> None:
         self._availability = availability
         self._store_failure = store_failure
 
@@ -94,7 +96,7 @@ class Health:
         """
         if (reason := self._availability.reason) is not None:
             return _respond(503, _Answer(self._availability.state.value, reason))
-        if (failure := self._store_failure()) is not None:
+        if (failure := await self._store_failure()) is not None:
             return _respond(503, _Answer("failing", failure))
         return _respond(200, _Answer(GatewayState.READY.value))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from anyio.lowlevel import RunVar
 
 from speko_anyio._net.tasks import TaskGroup
 
@@ -21,6 +23,14 @@ logger: logging.Logger = logging.getLogger("speko_anyio.gateway")
 
 BEATS_PER_LEASE: Final = 3
 """Two of them may fail before a node is considered lost."""
+
+CHECK_TIMEOUT: Final = 1.0
+"""Seconds that the store has to answer a check. A load balancer waits for it."""
+
+FRESH: Final = 0.5
+"""Seconds for which the result of a check serves."""
+
+_OPENING: Final = "opening sessions"
 
 
 class Housekeeper:
@@ -49,16 +59,59 @@ class Housekeeper:
         self._node_id = node_id
         self._lease = lease
         self._held = held
-        self._retry = retry
         self._transcript_retention = transcript_retention
         self._record_retention = record_retention
         self._now = now
-        self._failed: str | None = None
+        self._steps: dict[str, Callable[[], Awaitable[None]]] = {
+            "renewing the leases": self._renew,
+            "recording what ended": retry,
+            "ending the sessions of lost nodes": self._sweep,
+            "purging": self._purge,
+        }
+        self._failed: list[str] = []
+        """The steps that failed when they were last done."""
+        # Of the event loop that serves: it need not be the one in which the gateway was made.
+        self._checking: RunVar[anyio.Lock] = RunVar("turn to check the store")
+        self._checked_at = -math.inf
+        self._wrong: str | None = None
 
-    @property
-    def store_failure(self) -> str | None:
-        """What the store failed at in the last beat; None if nothing."""
-        return self._failed
+    async def store_failure(self) -> str | None:
+        """Ask the store whether sessions can be opened; return what it fails at, or None.
+
+        It takes `CHECK_TIMEOUT` seconds at most, and its result serves all who ask within `FRESH` seconds: so
+        whoever asks often costs the store little. What failed in the last beat is done again.
+        """
+        checking = self._checking.get(None)
+        if checking is None:
+            checking = anyio.Lock()
+            self._checking.set(checking)
+        async with checking:
+            # Bounded, since the last check may have been timed by the clock of another event loop.
+            if not 0 <= anyio.current_time() - self._checked_at < FRESH:
+                self._wrong = await self._check()
+                self._checked_at = anyio.current_time()
+        return self._wrong
+
+    async def _check(self) -> str | None:
+        what = _OPENING
+        try:
+            with anyio.fail_after(CHECK_TIMEOUT):
+                # There is no such session; but the store does everything that a claim needs.
+                await self._store.claim("", "", node_id=self._node_id, lease=self._lease, now=self._now())
+                for what in tuple(self._failed):
+                    await self._steps[what]()
+                    self._done(what, well=True)
+        except Exception:
+            # A store of the operator's own may raise anything. The beat tells it aloud.
+            logger.debug("%s failed", what, exc_info=True)
+            return f"the session store fails at {what}"
+        return None
+
+    def _done(self, what: str, *, well: bool) -> None:
+        if not well and what not in self._failed:
+            self._failed.append(what)
+        elif well and what in self._failed:
+            self._failed.remove(what)
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -68,14 +121,8 @@ class Housekeeper:
 
     async def beat(self) -> None:
         """Do all of it once; log what fails, which the next beat tries again."""
-        steps = {
-            "renewing the leases": self._renew,
-            "recording what ended": self._retry,
-            "ending the sessions of lost nodes": self._sweep,
-            "purging": self._purge,
-        }
-        failed = [what for what, step in steps.items() if not await self._step(what, step)]
-        self._failed = f"the session store fails at {failed[0]}" if failed else None
+        for what, step in self._steps.items():
+            self._done(what, well=await self._step(what, step))
 
     async def _step(self, what: str, step: Callable[[], Awaitable[None]]) -> bool:
         """Return whether the step was done."""

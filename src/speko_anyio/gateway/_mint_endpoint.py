@@ -29,6 +29,7 @@ from speko_anyio.protocol.url import parse_url
 from ._authentication import Caller
 from ._http_errors import CREATE_FAILED, RequestError, invalid, respond, shorten, too_many, unavailable
 from ._node import Node
+from ._rate_limiter import RateLimiter
 from ._session_tokens import Claims
 from ._stream import FULL
 from .store import Idempotency, IdempotencyError, LimitError, SessionRecord, StoreFullError
@@ -48,27 +49,6 @@ MAX_IDEMPOTENCY_KEY: Final = 255
 """Characters of an Idempotency-Key; Stripe's limit, which clients know."""
 
 _WS_SCHEMES: Final = {"http": "ws", "https": "wss"}
-
-
-class RateLimiter:
-    """A token bucket for each of a known set of keys: `rate` a second on average, `burst` at once."""
-
-    def __init__(self, *, rate: float, burst: int) -> None:
-        if not rate > 0 or burst < 1:  # also refuses NaN
-            raise ValueError(
-                f"a rate limit needs a rate above 0 and a burst of 1 or more, not {rate}, {burst}"
-            )
-        self._rate = rate
-        self._burst = burst
-        self._buckets: dict[str, tuple[float, float]] = {}
-
-    def take(self, key_id: str, now: float) -> float:
-        """Take one; return 0.0, or the seconds to wait if none is left. `now` is of any steady clock."""
-        level, at = self._buckets.get(key_id, (float(self._burst), now))
-        level = min(self._burst, level + (now - at) * self._rate)
-        granted = level >= 1
-        self._buckets[key_id] = (level - 1 if granted else level, now)
-        return 0.0 if granted else (1 - level) / self._rate
 
 
 class MintEndpoint:

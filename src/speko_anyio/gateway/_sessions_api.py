@@ -5,18 +5,21 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import math
 from collections.abc import Awaitable
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
+import anyio
 import msgspec
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ._authentication import Caller
-from ._http_errors import RequestError, invalid, respond, shorten
+from ._http_errors import RequestError, invalid, respond, shorten, too_many
 from ._node import Node
+from ._rate_limiter import RateLimiter
 from .store import SessionHistory, SessionQuery, Status, TranscriptLine
 from .store._records import iso_time
 
@@ -24,49 +27,72 @@ logger: logging.Logger = logging.getLogger("speko_anyio.gateway")
 
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100
-"""Sessions on a page; each may hold its metadata, 64 KiB."""
+"""Sessions on a page; large metadata ends it earlier."""
+
+REST: Final = 0.1
+"""Seconds before a refusal of what comes too fast. Otherwise a client that asks again at once would cost as
+much as the answers that it does not get."""
+
+MAX_RESTING: Final = 1000
+"""Refusals that rest; more are sent at once."""
 
 _UNAVAILABLE: Final = "UNAVAILABLE"
 _PARAMETERS: Final = frozenset(
     {"limit", "cursor", "status", "provider", "keyId", "createdFrom", "createdUntil"}
 )
 _CURSOR: Final = msgspec.json.Decoder(tuple[float, str])
+_LINE_CURSOR: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)])
+
+T = TypeVar("T")
 
 
 class SessionsAPI:
     """Both endpoints."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, limiter: RateLimiter) -> None:
         self._node = node
+        self._limiter = limiter
+        self._resting = 0
 
     async def list(self, request: Request) -> Response:
         """Answer with a page of sessions, newest first; never raises."""
         return await _answer(self._page(request))
 
     async def get(self, request: Request) -> Response:
-        """Answer with one session and everything known of it; never raises."""
+        """Answer with one session, and a page of its transcript; never raises."""
         return await _answer(self._one(request))
 
     async def _caller(self, request: Request) -> Caller:
         self._node.availability.check_started(_UNAVAILABLE)  # while draining, records can still be read
-        return await self._node.authenticator.caller(request, "read", "admin")
+        caller = await self._node.authenticator.caller(request, "read", "admin")
+        wait = self._limiter.take(caller.key_id, anyio.current_time())
+        if wait:
+            await self._rest()
+            raise too_many("this API key reads too fast; wait as long as Retry-After says", math.ceil(wait))
+        return caller
+
+    async def _rest(self) -> None:
+        if self._resting < MAX_RESTING:
+            self._resting += 1
+            try:
+                await anyio.sleep(REST)
+            finally:
+                self._resting -= 1
 
     async def _page(self, request: Request) -> dict[str, Any]:
         caller = await self._caller(request)
         query = _query(request.query_params, caller)
         now = self._node.now()
-        # One more than asked for shows whether there is another page.
-        one_more = msgspec.structs.replace(query, limit=query.limit + 1)
-        found = await self._node.store.sessions(one_more, now=now)
-        page = found[: query.limit]
-        answer: dict[str, Any] = {"sessions": [_summary(history, now) for history in page]}
-        if len(found) > len(page):
-            last = page[-1].record
-            answer["nextCursor"] = _cursor(last.created_at, last.session_id)
+        page = await self._node.store.sessions(query, now=now)
+        answer: dict[str, Any] = {"sessions": [_summary(history, now) for history in page.sessions]}
+        if page.more:
+            last = page.sessions[-1].record
+            answer["nextCursor"] = _cursor((last.created_at, last.session_id))
         return answer
 
     async def _one(self, request: Request) -> dict[str, Any]:
         caller = await self._caller(request)
+        after = _line_number(request.query_params)
         session_id = request.path_params["session_id"]
         history = await self._node.store.get(session_id, key_id=_only(caller))
         if history is None:
@@ -75,9 +101,11 @@ class SessionsAPI:
             )
         answer = _summary(history, self._node.now())
         answer["s2s"] = history.record.config
-        lines = await self._node.store.transcript(session_id)
-        if lines:
-            answer["transcript"] = [_line(line) for line in lines]
+        page = await self._node.store.transcript(session_id, after=after)
+        if page.lines:
+            answer["transcript"] = [_line(line) for line in page.lines]
+        if page.next is not None:
+            answer["nextCursor"] = _cursor(page.next)
         return answer
 
 
@@ -123,8 +151,14 @@ def _query(parameters: QueryParams, caller: Caller) -> SessionQuery:
         provider=parameters.get("provider"),
         created_from=_time(parameters, "createdFrom"),
         created_until=_time(parameters, "createdUntil"),
-        after=None if cursor is None else _position(cursor),
+        after=None if cursor is None else _position(cursor, _CURSOR),
     )
+
+
+def _line_number(parameters: QueryParams) -> int:
+    """Return the position in a transcript that the request continues at."""
+    cursor = parameters.get("cursor")
+    return 0 if cursor is None else _position(cursor, _LINE_CURSOR)
 
 
 def _time(parameters: QueryParams, name: str) -> float | None:
@@ -141,13 +175,13 @@ def _time(parameters: QueryParams, name: str) -> float | None:
     raise invalid(f"{name} must be a time in ISO 8601 with its zone, like 2030-01-31T12:00:00Z")
 
 
-def _cursor(created_at: float, session_id: str) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((created_at, session_id))).decode().rstrip("=")
+def _cursor(position: tuple[float, str] | int) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
 
 
-def _position(cursor: str) -> tuple[float, str]:
+def _position(cursor: str, decoder: msgspec.json.Decoder[T]) -> T:
     try:
-        return _CURSOR.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        return decoder.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, UnicodeError, ValueError, msgspec.DecodeError, RecursionError):
         raise invalid("invalid cursor; pass nextCursor unchanged") from None
 
@@ -159,8 +193,8 @@ def _summary(history: SessionHistory, now: float) -> dict[str, Any]:
         "sessionId": record.session_id,
         "status": history.status(now).value,
         "keyId": record.key_id,
-        "provider": record.config.provider,
-        "model": record.config.model,
+        "provider": record.provider,
+        "model": record.model,
         "metadata": record.metadata,
         "ttlSeconds": record.ttl_seconds,
         "createdAt": iso_time(record.created_at),

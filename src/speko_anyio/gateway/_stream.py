@@ -196,14 +196,14 @@ class Stream:
             record = await self._node.store.claim(
                 claims.session_id, claims.token_id, node_id=self._node.node_id, lease=self._lease, now=now
             )
-        except Exception:
+        except Exception as error:
             # An operator's own store may raise anything: report it to the client and the operator.
-            logger.exception("session %s: the store failed to claim it", claims.session_id)
-            raise RequestError(
-                500,
-                CREATE_FAILED,
-                "the gateway failed to open the session; mint a new one",
-                close_code=close_codes.INTERNAL_ERROR,
+            known = isinstance(error, StoreError)
+            logger.error(
+                "session %s: the store failed to claim it: %s", claims.session_id, error, exc_info=not known
+            )
+            raise unavailable(
+                CREATE_FAILED, "the gateway can't reach its records now; mint a new session"
             ) from None
         if isinstance(record, Refused):
             raise _unauthorized(record.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from speko_anyio.gateway import KeyLimits, SessionOutcome, SessionQuery, SessionStore
@@ -65,7 +66,14 @@ async def test_a_record_comes_back_as_it_was(store: SessionStore) -> None:
     assert await claim(store) == first
     history = await store.get("sess_1")
     assert history is not None
-    assert history.record == first
+    kept = history.record
+    assert kept.config is not None
+    assert kept.metadata is not None
+    assert msgspec.json.decode(kept.config, type=SessionConfig) == config
+    assert msgspec.json.decode(kept.metadata) == first.metadata
+    for name in ("session_id", "key_id", "ttl_seconds", "created_at", "token_expires_at"):
+        assert getattr(kept, name) == getattr(first, name)
+    assert (kept.provider, kept.model) == ("p", "m\0")
 
 
 # Repetition
@@ -128,7 +136,7 @@ async def test_an_end_is_kept_with_all_that_is_known(store: SessionStore) -> Non
         time_to_first_audio=0.125,
         tool_calls={"f": 2, "g\0": 1},
     )
-    user, assistant = await store.transcript("sess_1")
+    user, assistant = (await store.transcript("sess_1")).lines
     assert user.text.startswith("hi ")
     assert assistant == lines[1]
 
@@ -206,7 +214,7 @@ async def test_a_node_that_was_only_slow_has_its_sessions_back(store: SessionSto
 
 async def listed(store: SessionStore, **query: Any) -> list[str]:
     found = await store.sessions(SessionQuery(**{"limit": 10, **query}), now=100)
-    return [history.record.session_id for history in found]
+    return [history.record.session_id for history in found.sessions]
 
 
 async def test_sessions_are_listed_newest_first_and_filtered(store: SessionStore) -> None:
@@ -238,7 +246,10 @@ async def test_pages_are_complete_also_when_many_are_of_one_moment(store: Sessio
         await store.create(record(number, created_at=moment), idempotency=None, now=moment)
     pages: list[list[str]] = []
     after: tuple[float, str] | None = None
-    while page := await store.sessions(SessionQuery(limit=2, after=after), now=3):
+    more = True
+    while more:
+        answer = await store.sessions(SessionQuery(limit=2, after=after), now=3)
+        page, more = answer.sessions, answer.more
         pages.append([history.record.session_id for history in page])
         after = page[-1].record.created_at, page[-1].record.session_id
     assert pages == [
@@ -248,7 +259,7 @@ async def test_pages_are_complete_also_when_many_are_of_one_moment(store: Sessio
         ["sess_10"],
     ]
     # A position that was made up is none, but no failure.
-    assert len(await store.sessions(SessionQuery(limit=2, after=(1.1, "\0")), now=3)) <= 2
+    assert len((await store.sessions(SessionQuery(limit=2, after=(1.1, "\0")), now=3)).sessions) <= 2
 
 
 async def test_a_session_is_shown_to_its_own_key(store: SessionStore) -> None:
@@ -340,10 +351,10 @@ async def test_transcripts_are_purged_by_age(store: SessionStore) -> None:
     lines = tuple(TranscriptLine("user", str(at), at) for at in (1.0, 2.0, 3.0))
     await store.end("sess_1", SessionOutcome(transcript=lines), now=4)
     assert not await store.purge(transcripts_before=None, records_before=None, now=5)
-    assert len(await store.transcript("sess_1")) == 3
+    assert len((await store.transcript("sess_1")).lines) == 3
     assert not await store.purge(transcripts_before=3.0, records_before=None, now=5)
-    assert list(await store.transcript("sess_1")) == list(lines[2:])
-    assert list(await store.transcript("sess_2")) == []
+    assert list((await store.transcript("sess_1")).lines) == list(lines[2:])
+    assert list((await store.transcript("sess_2")).lines) == []
 
 
 async def test_a_purge_takes_nothing_that_is_still_good(store: SessionStore) -> None:
@@ -371,19 +382,19 @@ async def test_records_are_purged_by_age_when_they_are_over(store: SessionStore)
 
     async def there() -> list[int]:
         page = await store.sessions(SessionQuery(limit=10), now=100)
-        return sorted(int(history.record.session_id.removeprefix("sess_")) for history in page)
+        return sorted(int(history.record.session_id.removeprefix("sess_")) for history in page.sessions)
 
     assert not await store.purge(transcripts_before=None, records_before=None, now=100)
     assert await there() == [1, 2, 3, 4, 5]
     assert not await store.purge(transcripts_before=None, records_before=10, now=100)
     assert await there() == [2, 4, 5]
     assert await store.get("sess_1") is None
-    assert list(await store.transcript("sess_1")) == []
-    assert len(await store.transcript("sess_5")) == 1
+    assert list((await store.transcript("sess_1")).lines) == []
+    assert len((await store.transcript("sess_5")).lines) == 1
     # Its node comes back, and what it tells is told too late.
     await store.renew(["sess_1"], node_id=NODE, lease=LEASE, now=100)
     await store.end("sess_1", SessionOutcome(transcript=(TranscriptLine("user", "late", 100.0),)), now=100)
-    assert list(await store.transcript("sess_1")) == []
+    assert list((await store.transcript("sess_1")).lines) == []
     await store.sweep(now=100)
     assert not await store.purge(transcripts_before=None, records_before=10, now=600)
     assert await there() == [5]

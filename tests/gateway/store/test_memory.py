@@ -79,8 +79,8 @@ async def test_a_transcript_that_does_not_fit_is_not_kept() -> None:
     short, long = [(TranscriptLine("user", "x" * size, 1.0),) for size in (10, RECORD_OVERHEAD)]
     await store.end("sess_1", SessionOutcome(transcript=short), now=2)
     await store.end("sess_2", SessionOutcome(transcript=long), now=3)
-    assert await store.transcript("sess_1") == short
-    assert await store.transcript("sess_2") == ()
+    assert (await store.transcript("sess_1")).lines == short
+    assert (await store.transcript("sess_2")).lines == ()
     assert (await store.get("sess_2")) is not None
 
 
@@ -93,4 +93,4 @@ async def test_a_transcript_pushes_out_what_is_past() -> None:
     lines = (TranscriptLine("user", "x" * (RECORD_OVERHEAD // 2), 1.0),)
     await store.end("sess_2", SessionOutcome(transcript=lines), now=101)
     assert await store.get("sess_1") is None
-    assert await store.transcript("sess_2") == lines
+    assert (await store.transcript("sess_2")).lines == lines

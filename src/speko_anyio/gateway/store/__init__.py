@@ -23,11 +23,14 @@ from ._records import (
     SessionHistory,
     SessionLife,
     SessionOutcome,
+    SessionPage,
     SessionQuery,
     SessionRecord,
     Status,
     StoredKey,
+    StoredRecord,
     TranscriptLine,
+    TranscriptPage,
 )
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "SessionHistory",
     "SessionLife",
     "SessionOutcome",
+    "SessionPage",
     "SessionQuery",
     "SessionRecord",
     "SessionStore",
@@ -52,5 +56,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoredKey",
+    "StoredRecord",
     "TranscriptLine",
+    "TranscriptPage",
 ]

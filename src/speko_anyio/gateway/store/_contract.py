@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from speko_anyio.protocol.errors import SpekoError
 
 from ._records import (
     NO_LIMITS,
+    PAGE_BYTES,
     Idempotency,
     KeyLimits,
     SessionHistory,
     SessionOutcome,
+    SessionPage,
     SessionQuery,
     SessionRecord,
     StoredKey,
-    TranscriptLine,
+    TranscriptPage,
 )
+
+PATIENCE: Final = 2.5
+"""Seconds that a call may take. A mint makes two, and answers within 5 seconds whatever the store does."""
 
 
 class StoreError(SpekoError):
@@ -72,8 +77,9 @@ class SessionStore(Protocol):
     """Where the gateway keeps its records. Times are seconds since the epoch.
 
     Every call is one transaction, and safe to make from several nodes at once. Cancelled, it may have
-    happened or not. A store that is an async context manager is entered when the gateway starts, before
-    anything else, and left when it has stopped.
+    happened or not. The gateway cancels a call after `PATIENCE` seconds, and takes OSError for `StoreError`.
+    A store that is an async context manager is entered when the gateway starts, before anything else, and
+    left when it has stopped.
 
     A claimed session has a lease, which its node renews. When the lease runs out, the node is considered
     lost, and `sweep` ends the session.
@@ -124,11 +130,17 @@ class SessionStore(Protocol):
         """Return the session, if it is known and, unless `key_id` is None, was minted with that key."""
         ...
 
-    async def transcript(self, session_id: str) -> Sequence[TranscriptLine]:
-        """Return the stored lines of what was said, in order."""
+    async def transcript(
+        self, session_id: str, *, after: int = 0, max_bytes: int = PAGE_BYTES
+    ) -> TranscriptPage:
+        """Return lines of what was said, in order, after the position `after` of the page before.
+
+        A page has `PAGE_LINES` at most, and ends early at `max_bytes` of text; it has one line at least, if
+        there is one.
+        """
         ...
 
-    async def sessions(self, query: SessionQuery, *, now: float) -> Sequence[SessionHistory]:
+    async def sessions(self, query: SessionQuery, *, now: float) -> SessionPage:
         """Return the sessions that `query` asks for, newest first; of the same moment, by descending id."""
         ...
 

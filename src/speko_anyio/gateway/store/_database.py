@@ -7,9 +7,13 @@ comes here four times in its life and its audio never does.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, TypeVar
@@ -24,31 +28,45 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from speko_anyio._extras import install_extra
 
 from ._contract import StoreError
+from ._deadline import ending_at, time_left
 
 T = TypeVar("T")
 
-CONNECTIONS: Final = 8
-"""Connections to PostgreSQL, and so threads, of one node: a session needs one for some milliseconds."""
+PATIENCE: Final = 2.0
+"""Seconds that a call may take, with its wait for a thread, a connection and a lock."""
 
-PATIENCE: Final = 5
-"""Seconds that a statement, a lock or a connection may take. It bounds how long a thread can hang."""
+_GRACE: Final = 0.2
+"""Seconds more that a wait has which ends from outside. So the database's own error comes first, which says
+more, then that of the connection, then that of a thread that is left behind."""
 
-_MILLISECONDS: Final = PATIENCE * 1000
+_LEFT_BEHIND: Final = 8
+"""Threads of a lane that were left behind: their calls were cancelled, or they wait for what has no deadline,
+such as a disk or a name server. While there are so many, calls fail at once."""
+
+WORKERS: Final = 5
+READERS: Final = 2
+"""Connections to PostgreSQL, and so threads, of one node: for all that changes records, and for reading them.
+One more looks up keys. A session needs one for some milliseconds."""
+
+_MILLISECONDS: Final = int(PATIENCE * 1000)
 _SQLITE_ARGUMENTS: Final = {"timeout": PATIENCE, "check_same_thread": False}
 _POSTGRES_ARGUMENTS: Final = {
-    "connect_timeout": PATIENCE,
+    "connect_timeout": math.ceil(PATIENCE),
     # Detects a server that vanished without closing the connection.
     "tcp_user_timeout": _MILLISECONDS,
     "application_name": "speko-anyio",
     # A pooler may run the next transaction on another connection, which lacks the prepared statements.
     "prepare_threshold": None,
 }
-_POSTGRES_LIMITS: Final = "SELECT " + ", ".join(
-    f"set_config('{name}', '{_MILLISECONDS}', true)"
-    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-)
+_POSTGRES_LIMITS: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 """Set for each transaction rather than for the connection: PgBouncer rejects ``options`` at connection
 start-up, and may switch connections between transactions."""
+
+_LONGEST: Final = 5.0
+"""Seconds that a statement of PostgreSQL may take in work that has no deadline."""
+
+_PROGRESS: Final = 100_000
+"""Steps of SQLite's machine, about a millisecond, after which a statement looks at its deadline."""
 
 _RETRY: Final = 0.02
 """Seconds between two tries at a lock that SQLite does not wait for."""
@@ -61,8 +79,48 @@ class BusyError(StoreError):
     """Another process has locked the SQLite file for `PATIENCE` seconds."""
 
 
+class _Lane:
+    """Connections of their own, each with a thread, so that what they do holds up nothing else."""
+
+    def __init__(self, engine: Engine, threads: int) -> None:
+        self.engine = engine
+        self._threads = threads
+        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("database threads")
+        # Counted here, since the limiter of asyncio forgets a thread that is left behind.
+        self._lock = threading.Lock()
+        self._running = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` in a thread; cancelled, leave it to finish by itself."""
+        limiter = self._limiter.get(None)
+        if limiter is None:
+            limiter = anyio.CapacityLimiter(self._threads)
+            self._limiter.set(limiter)
+
+        def count() -> T:
+            with self._counted():
+                return work()
+
+        return await anyio.to_thread.run_sync(count, abandon_on_cancel=True, limiter=limiter)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            if self._running >= self._threads + _LEFT_BEHIND:
+                raise StoreError(f"the database holds up {self._running} calls; check it")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
 class Database:
     """One database by its URL: ``sqlite:///path``, a path, or ``postgresql://user:password@host/name``.
+
+    It has three lanes: `work`, for all that changes records; `reading` them, which must not keep anybody from
+    opening a session; and `lookups` of keys, which strangers can cause.
 
     Raises `StoreError` for a URL that names none, and when the database can't be used.
     """
@@ -70,11 +128,17 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url: URL = _url(url)
         self.is_sqlite: bool = self.url.get_backend_name() == "sqlite"
-        self.engine: Engine = self._engine()
-        # Threads of our own, so that a database that hangs holds up nothing but what needs it. SQLite has
-        # one writer at a time: more threads would only wait for each other.
-        self._threads = 1 if self.is_sqlite else CONNECTIONS
-        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("database threads")
+        # SQLite has one writer at a time, and its readers work in this process: more threads would only wait
+        # for each other.
+        workers, readers = (1, 1) if self.is_sqlite else (WORKERS, READERS)
+        self.work = _Lane(self._engine(workers), workers)
+        self.reading = _Lane(self._engine(readers, reads=True), readers)
+        self.lookups = _Lane(self._engine(1, reads=True), 1)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of `work`."""
+        return self.work.engine
 
     def __str__(self) -> str:
         return f"the database {self.shown_url}"
@@ -88,8 +152,8 @@ class Database:
             path = os.fsencode(self.url.database or "").decode(errors="backslashreplace")
             return f"{self.url.get_backend_name()}:///{path}"
 
-    def _engine(self) -> Engine:
-        options: dict[str, Any] = {"pool_timeout": PATIENCE, "pool_size": CONNECTIONS, "max_overflow": 0}
+    def _engine(self, connections: int, *, reads: bool = False) -> Engine:
+        options: dict[str, Any] = {"pool_timeout": PATIENCE, "pool_size": connections, "max_overflow": 0}
         arguments = _SQLITE_ARGUMENTS if self.is_sqlite else _POSTGRES_ARGUMENTS
         # The URL overrides these.
         options["connect_args"] = {
@@ -98,6 +162,9 @@ class Database:
         if not self.is_sqlite:
             # The database was restarted, or a firewall forgot the connection.
             options["pool_pre_ping"] = True
+            if reads:
+                # A page is measured and then read: both see the same records.
+                options["isolation_level"] = "REPEATABLE READ"
         try:
             # Statements hold metadata and prompts, and their errors get into the log.
             engine = create_engine(self.url, hide_parameters=True, **options)
@@ -107,28 +174,45 @@ class Database:
                 f"{install_extra('gateway', 'postgres')}"
             ) from None
         if self.is_sqlite:
+            write = partial(_write_sqlite, "timeout" in self.url.query)
             event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
-        elif not self.url.query.get("options"):
+            event.listen(engine, "begin", _read_sqlite if reads else write)
+            return engine
+        from ._postgres import connect
+
+        event.listen(engine, "do_connect", connect)
+        if not self.url.query.get("options"):
             event.listen(engine, "begin", _limit_postgres)
         return engine
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` in a transaction, in a thread.
+    async def run(
+        self, work: Callable[[Connection], T], *, lane: _Lane | None = None, patience: float = PATIENCE
+    ) -> T:
+        """Do `work` in a transaction, in a thread of `lane`, by default `self.work`.
 
-        Cancelled, the thread is left to finish by itself; `PATIENCE` bounds it.
+        Raises `StoreError` after `patience` seconds, whatever the database does. Cancelled, the thread is
+        left to finish by itself, within the same time.
         """
-        limiter = self._limiter.get(None)
-        if limiter is None:
-            limiter = anyio.CapacityLimiter(self._threads)
-            self._limiter.set(limiter)
-        return await anyio.to_thread.run_sync(self.do, work, abandon_on_cancel=True, limiter=limiter)
+        lane = lane or self.work
+        deadline = monotonic() + patience + _GRACE
+        limited = patience < math.inf
 
-    def do(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` in a transaction, here."""
-        pool = self.engine.pool
+        def in_thread() -> T:
+            with ending_at(deadline):
+                return self.do(work, lane)
+
         try:
-            with self.engine.begin() as connection:
+            with anyio.fail_after(patience + 2 * _GRACE if limited else None):
+                return await lane.run(in_thread)
+        except TimeoutError:
+            raise StoreError(f"{self} did not answer within {patience:g} s; check it") from None
+
+    def do(self, work: Callable[[Connection], T], lane: _Lane | None = None) -> T:
+        """Do `work` in a transaction, here."""
+        engine = (lane or self.work).engine
+        pool = engine.pool
+        try:
+            with engine.begin() as connection:
                 return work(connection)
         except (DBAPIError, PoolTimeout) as error:
             kind = BusyError if _is_busy(getattr(error, "orig", None)) else StoreError
@@ -139,12 +223,13 @@ class Database:
             raise kind(f"{self} failed: {cause}; {advice}") from error
         finally:
             # Closed meanwhile, as when the thread was abandoned: the connection went back to the old pool.
-            if self.engine.pool is not pool:
+            if engine.pool is not pool:
                 pool.dispose()
 
     def close(self) -> None:
         """Close the idle connections, and the others when they are given back. It can be used again."""
-        self.engine.dispose()
+        for lane in (self.work, self.reading, self.lookups):
+            lane.engine.dispose()
 
     @property
     def file(self) -> Path | None:
@@ -196,6 +281,7 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     # fails, but never half of it.
     _switch_to_wal(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
+    connection.set_progress_handler(_out_of_time, _PROGRESS)
 
 
 def _switch_to_wal(connection: Any) -> None:
@@ -214,12 +300,30 @@ def _switch_to_wal(connection: Any) -> None:
         sleep(_RETRY)
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _out_of_time() -> bool:
+    return time_left() < 0
+
+
+def _write_sqlite(own_timeout: bool, connection: Connection) -> None:
+    if not own_timeout:
+        left = min(time_left() - _GRACE, PATIENCE)
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {_milliseconds(left)}")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _read_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
 def _limit_postgres(connection: Connection) -> None:
-    connection.exec_driver_sql(_POSTGRES_LIMITS)
+    left = min(time_left() - _GRACE, _LONGEST)
+    limits = (f"set_config('{name}', '{_milliseconds(left)}', true)" for name in _POSTGRES_LIMITS)
+    connection.exec_driver_sql(f"SELECT {', '.join(limits)}")
+
+
+def _milliseconds(seconds: float) -> int:
+    # 0 would be no limit.
+    return max(1, int(seconds * 1000))
 
 
 def _is_busy(error: BaseException | None) -> bool:

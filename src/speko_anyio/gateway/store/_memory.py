@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import anyio.lowlevel
 import msgspec
+
+from speko_anyio.protocol.mint import SessionConfig
 
 from ._contract import IdempotencyError, KeyNotFoundError, Refused, StoreFullError
 from ._key_limits import KeyUse, day_start, granted_ttl
 from ._records import (
     NO_LIMITS,
     NODE_LOST,
+    PAGE_BYTES,
+    PAGE_LINES,
     Idempotency,
     KeyLimits,
     SessionHistory,
     SessionLife,
     SessionOutcome,
+    SessionPage,
     SessionQuery,
     SessionRecord,
     StoredKey,
+    StoredRecord,
     TranscriptLine,
+    TranscriptPage,
     closing_fields,
+    fitting,
+    status_of,
 )
 
 MAX_RECORDS: Final = 100_000
@@ -37,46 +49,85 @@ RECORD_OVERHEAD: Final = 1024
 _LINE_OVERHEAD: Final = 128
 """Bytes that a transcript's line takes besides its text."""
 
-_DECODER: Final = msgspec.json.Decoder(SessionRecord)
+_DAYS: Final = 2
+"""Days of which the time that a key has used is known: a session may end on the day after its mint."""
+
+_Position: TypeAlias = tuple[float, str]
+"""When a record was created, and its id."""
+
+_CONFIG: Final = msgspec.json.Decoder(SessionConfig)
+_METADATA: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+_SLICE: Final = 500
+"""Records that a list or a purge looks at before other tasks have their turn: a fraction of a millisecond."""
+
+_PURGE_BATCH: Final = 1000
+"""Records that one purge looks at."""
 
 
 class _Entry:
     __slots__ = (
+        "config",
         "created_at",
-        "encoded",
+        "dropped",
         "expires_at",
         "idempotency",
         "key_id",
         "lease_expires_at",
         "life",
+        "metadata",
+        "model",
+        "provider",
         "session_id",
+        "size",
         "token_id",
         "transcript",
         "ttl_seconds",
     )
 
-    def __init__(self, record: SessionRecord, encoded: bytes, idempotency: Idempotency | None) -> None:
+    def __init__(self, record: SessionRecord, idempotency: Idempotency | None) -> None:
         self.session_id = record.session_id
         self.key_id = record.key_id
         self.token_id = record.token_id
+        self.provider = record.config.provider
+        self.model = record.config.model
         self.created_at = record.created_at
         self.expires_at = record.token_expires_at
         self.ttl_seconds = record.ttl_seconds
         # Metadata and tools take up to 22 times as much as Python objects, and the client chooses them.
-        self.encoded = encoded
+        self.config = msgspec.json.encode(record.config)
+        self.metadata = None if record.metadata is None else msgspec.json.encode(record.metadata)
         self.idempotency = idempotency
         self.life = SessionLife()
         self.lease_expires_at = 0.0
         self.transcript: tuple[TranscriptLine, ...] = ()
+        self.dropped = 0
+        """Lines of the transcript that were purged."""
+        self.size = self.minted_size
+        """Bytes that it counts for."""
 
     @property
-    def size(self) -> int:
-        lines = sum(_LINE_OVERHEAD + 4 * len(line.text) for line in self.transcript)
-        return RECORD_OVERHEAD + len(self.encoded) + lines
+    def minted_size(self) -> int:
+        """Bytes that it counts for without a transcript."""
+        return RECORD_OVERHEAD + len(self.config) + self.metadata_size
+
+    @property
+    def metadata_size(self) -> int:
+        return 0 if self.metadata is None else len(self.metadata)
 
     @property
     def record(self) -> SessionRecord:
-        return _DECODER.decode(self.encoded)
+        return SessionRecord(
+            session_id=self.session_id,
+            key_id=self.key_id,
+            token_id=self.token_id,
+            config=_CONFIG.decode(self.config),
+            metadata=None if self.metadata is None else _METADATA.decode(self.metadata),
+            ttl_seconds=self.ttl_seconds,
+            created_at=self.created_at,
+            token_expires_at=self.expires_at,
+        )
 
     @property
     def length(self) -> float:
@@ -94,22 +145,91 @@ class _Entry:
         """End it; `how` are fields of `SessionLife`."""
         self.life = msgspec.structs.replace(self.life, **how)
 
-    @property
-    def so_far(self) -> SessionHistory:
-        return SessionHistory(self.record, self.life)
+    def history(self, *, with_config: bool) -> SessionHistory:
+        record = StoredRecord(
+            session_id=self.session_id,
+            key_id=self.key_id,
+            provider=self.provider,
+            model=self.model,
+            config=msgspec.Raw(self.config) if with_config else None,
+            metadata=None if self.metadata is None else msgspec.Raw(self.metadata),
+            ttl_seconds=self.ttl_seconds,
+            created_at=self.created_at,
+            token_expires_at=self.expires_at,
+        )
+        return SessionHistory(record, self.life)
 
     @property
-    def position(self) -> tuple[float, str]:
+    def position(self) -> _Position:
         """The position of this record in a list."""
         return self.created_at, self.session_id
+
+
+class _Timeline:
+    """The positions of records, oldest first. It is cheap to add a new one and to remove an old one."""
+
+    def __init__(self) -> None:
+        self._positions: list[_Position] = []
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def add(self, position: _Position) -> None:
+        insort(self._positions, position)
+
+    def remove(self, position: _Position) -> None:
+        del self._positions[bisect_left(self._positions, position)]
+
+    def newest(self, count: int, *, before: _Position) -> list[_Position]:
+        """Return up to `count` positions before another one, newest first."""
+        end = bisect_left(self._positions, before)
+        return self._positions[max(0, end - count) : end][::-1]
+
+    def oldest(self, count: int) -> list[_Position]:
+        return self._positions[:count]
+
+    def nth_newest(self, number: int) -> float | None:
+        """Return when the record was created that is the newest but `number` - 1; None if there is none."""
+        return self._positions[-number][0] if 0 < number <= len(self._positions) else None
+
+
+class _KeyRecords:
+    """The records of one key, and what its limits count."""
+
+    def __init__(self) -> None:
+        self.timeline = _Timeline()
+        self.open: dict[str, _Entry] = {}
+        """Those that may be open, or may still be opened."""
+        self._spent: dict[float, float] = {}
+
+    def spend(self, entry: _Entry, seconds: float) -> None:
+        """Count the time of a session that has ended; or, if it lives after all, less of it."""
+        day = day_start(entry.created_at)
+        self._spent[day] = self._spent.get(day, 0.0) + seconds
+        if len(self._spent) > _DAYS:
+            del self._spent[min(self._spent)]
+
+    def use(self, limits: KeyLimits, now: float) -> KeyUse:
+        for session_id in [each for each, entry in self.open.items() if not entry.open(now)]:
+            del self.open[session_id]
+        today = day_start(now)
+        return KeyUse(
+            nth_newest_mint=self.timeline.nth_newest(limits.mints_per_minute or 0),
+            open_sessions=len(self.open),
+            spent_seconds=self._spent.get(today, 0.0),
+            reserved_seconds=sum(
+                entry.ttl_seconds for entry in self.open.values() if entry.created_at >= today
+            ),
+        )
 
 
 class MemoryStore:
     """A `SessionStore` of one process, which holds `max_records` and `max_bytes` of them at most.
 
-    The records are kept encoded, so that their bytes are known: each counts for its JSON and
-    `RECORD_OVERHEAD`. When there is no room it forgets the sessions that are over, and those that were not
-    opened in time, the oldest first; it refuses new ones only when the others alone fill it.
+    The records are kept encoded, so that their bytes are known: each counts for the JSON of its configuration
+    and metadata, its transcript, and `RECORD_OVERHEAD`. When there is no room it forgets the sessions that
+    are over, and those that were not opened in time, the oldest first; it refuses new ones only when the
+    others alone fill it.
     """
 
     def __init__(self, *, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES) -> None:
@@ -121,6 +241,10 @@ class MemoryStore:
         # Records whose token is valid, in the order of creation. That is nearly the order of expiry: a record
         # behind a longer-lived one is only removed a little later.
         self._minted: deque[_Entry] = deque()
+        self._timeline = _Timeline()
+        self._by_key: dict[str, _KeyRecords] = {}
+        self._live: dict[str, _Entry] = {}
+        self._said: dict[str, _Entry] = {}
         # What may be forgotten, the oldest first: it is over, and its token has expired.
         self._past: dict[str, _Entry] = {}
         self._keys: dict[str, StoredKey] = {}
@@ -143,31 +267,23 @@ class MemoryStore:
                 if seen.idempotency != idempotency:
                     raise IdempotencyError
                 return seen.record
+        mine = self._by_key.get(record.key_id) or _KeyRecords()
         if limits != NO_LIMITS:
-            use = self._use(record.key_id, limits, now)
+            use = mine.use(limits, now)
             ttl = granted_ttl(limits, use, ttl=record.ttl_seconds, now=now)
             record = msgspec.structs.replace(record, ttl_seconds=ttl)
-        entry = _Entry(record, msgspec.json.encode(record), idempotency)
+        entry = _Entry(record, idempotency)
         self._make_room(entry.size)
         self._entries[record.session_id] = entry
+        self._timeline.add(entry.position)
+        mine = self._by_key.setdefault(record.key_id, mine)
+        mine.timeline.add(entry.position)
+        mine.open[record.session_id] = entry
         self._bytes += entry.size
         self._minted.append(entry)
         if idempotency is not None:
             self._by_idempotency[idempotency.key_id, idempotency.key] = entry
         return record
-
-    def _use(self, key_id: str, limits: KeyLimits, now: float) -> KeyUse:
-        entries = [entry for entry in self._entries.values() if entry.key_id == key_id]
-        nth = limits.mints_per_minute or 0
-        newest = sorted((entry.created_at for entry in entries), reverse=True)
-        still_open = [entry for entry in entries if entry.open(now)]
-        today = day_start(now)
-        return KeyUse(
-            nth_newest_mint=newest[nth - 1] if 0 < nth <= len(newest) else None,
-            open_sessions=len(still_open),
-            spent_seconds=sum(entry.length for entry in entries if entry.created_at >= today),
-            reserved_seconds=sum(entry.ttl_seconds for entry in still_open if entry.created_at >= today),
-        )
 
     async def claim(
         self, session_id: str, token_id: str, *, node_id: str, lease: float, now: float
@@ -182,6 +298,7 @@ class MemoryStore:
             return Refused.REVOKED
         entry.life = SessionLife(started_at=now, node_id=node_id)
         entry.lease_expires_at = now + lease
+        self._live[session_id] = entry
         return entry.record
 
     async def renew(self, session_ids: Collection[str], *, node_id: str, lease: float, now: float) -> None:
@@ -191,18 +308,17 @@ class MemoryStore:
                 continue
             if entry.life.closed_by == "sweeper":
                 self._past.pop(session_id, None)
+                self._lives_again(entry)
                 entry.life = SessionLife(started_at=entry.life.started_at, node_id=node_id)
+                self._by_key[entry.key_id].open[session_id] = entry
+                self._live[session_id] = entry
             entry.lease_expires_at = now + lease
 
     async def sweep(self, *, now: float) -> Sequence[str]:
-        lost = [
-            entry
-            for entry in self._entries.values()
-            if entry.life.started_at is not None and entry.open(now) and entry.lease_expires_at <= now
-        ]
+        lost = [entry for entry in self._live.values() if entry.lease_expires_at <= now]
         for entry in lost:
             entry.end(ended_at=entry.lease_expires_at, **NODE_LOST)
-            self._is_over(entry, now)
+            self._has_ended(entry, now)
         return [entry.session_id for entry in lost]
 
     async def end(self, session_id: str, outcome: SessionOutcome, *, now: float) -> None:
@@ -212,9 +328,11 @@ class MemoryStore:
         if entry.life.ended_at is not None and entry.life.closed_by != "sweeper":
             return
         used = msgspec.structs.replace(outcome, close=None, transcript=())
+        if entry.life.ended_at is not None:
+            self._lives_again(entry)
         entry.end(ended_at=now, **closing_fields(outcome.close), outcome=used)
         self._keep_transcript(entry, outcome.transcript)
-        self._is_over(entry, now)
+        self._has_ended(entry, now)
         while self._bytes > self._max_bytes:
             if not self._forget_oldest():
                 self._keep_transcript(entry, ())
@@ -224,35 +342,66 @@ class MemoryStore:
         entry = self._entries.get(session_id)
         if entry is None or (key_id is not None and entry.key_id != key_id):
             return None
-        return entry.so_far
+        return entry.history(with_config=True)
 
-    async def transcript(self, session_id: str) -> Sequence[TranscriptLine]:
+    async def transcript(
+        self, session_id: str, *, after: int = 0, max_bytes: int = PAGE_BYTES
+    ) -> TranscriptPage:
         entry = self._entries.get(session_id)
-        return () if entry is None else entry.transcript
+        if entry is None:
+            return TranscriptPage()
+        start = max(0, after - entry.dropped)
+        lines = entry.transcript[start : start + PAGE_LINES]
+        lines = lines[: fitting((len(line.text.encode(errors="replace")) for line in lines), max_bytes)]
+        end = start + len(lines)
+        return TranscriptPage(lines, end + entry.dropped if end < len(entry.transcript) else None)
 
-    async def sessions(self, query: SessionQuery, *, now: float) -> Sequence[SessionHistory]:
-        found: list[SessionHistory] = []
-        for entry in sorted(self._entries.values(), key=lambda entry: entry.position, reverse=True):
-            if len(found) == query.limit:
+    async def sessions(self, query: SessionQuery, *, now: float) -> SessionPage:
+        timeline = self._timeline
+        if query.key_id is not None:
+            timeline = self._by_key.get(query.key_id, _NO_RECORDS).timeline
+        found: list[_Entry] = []
+        before = query.after or _END
+        if query.created_until is not None:
+            before = min(before, (query.created_until, ""))
+        earliest = -math.inf if query.created_from is None else query.created_from
+        # One more than asked for shows whether there is another page.
+        while len(found) <= query.limit and (positions := timeline.newest(_SLICE, before=before)):
+            for before in positions:
+                if before[0] < earliest or len(found) > query.limit:
+                    break
+                entry = self._entries[before[1]]
+                if _matches(query, entry, now):
+                    found.append(entry)
+            if before[0] < earliest:
                 break
-            if query.after is None or entry.position < query.after:
-                history = entry.so_far
-                if _matches(query, history, now):
-                    found.append(history)
-        return found
+            await anyio.lowlevel.checkpoint()
+        count = fitting((entry.metadata_size for entry in found[: query.limit]), query.max_bytes)
+        page = tuple(entry.history(with_config=False) for entry in found[:count])
+        return SessionPage(page, more=count < len(found))
 
     async def purge(
         self, *, transcripts_before: float | None, records_before: float | None, now: float
     ) -> bool:
         self._expire(now)
+        removed = 0
         if records_before is not None:
-            for entry in [entry for entry in self._past.values() if entry.created_at < records_before]:
-                self._forget(entry)
+            for created_at, session_id in self._timeline.oldest(_PURGE_BATCH):
+                if created_at >= records_before:
+                    break
+                if (entry := self._past.get(session_id)) is not None:
+                    self._forget(entry)
+                    removed += 1
         if transcripts_before is not None:
-            for entry in self._entries.values():
+            for number, entry in enumerate(list(self._said.values())):
                 kept = tuple(line for line in entry.transcript if line.at >= transcripts_before)
-                self._keep_transcript(entry, kept)
-        return False
+                if len(kept) < len(entry.transcript):
+                    dropped = len(entry.transcript) - len(kept)
+                    self._keep_transcript(entry, kept)
+                    entry.dropped += dropped
+                if number % _SLICE == _SLICE - 1:
+                    await anyio.lowlevel.checkpoint()
+        return removed == _PURGE_BATCH
 
     async def add_key(self, key: StoredKey) -> None:
         self._keys[key.key_id] = key
@@ -272,9 +421,25 @@ class MemoryStore:
         return key
 
     def _keep_transcript(self, entry: _Entry, lines: tuple[TranscriptLine, ...]) -> None:
-        self._bytes -= entry.size
+        size = entry.minted_size + sum(_LINE_OVERHEAD + 4 * len(line.text) for line in lines)
+        self._bytes += size - entry.size
+        entry.size = size
         entry.transcript = lines
-        self._bytes += entry.size
+        if lines:
+            self._said[entry.session_id] = entry
+        else:
+            self._said.pop(entry.session_id, None)
+
+    def _has_ended(self, entry: _Entry, now: float) -> None:
+        self._live.pop(entry.session_id, None)
+        mine = self._by_key[entry.key_id]
+        mine.open.pop(entry.session_id, None)
+        mine.spend(entry, entry.length)
+        self._is_over(entry, now)
+
+    def _lives_again(self, entry: _Entry) -> None:
+        """Count its time no longer: the sweeper was wrong, or did not know when it ended."""
+        self._by_key[entry.key_id].spend(entry, -entry.length)
 
     def _expire(self, now: float) -> None:
         while self._minted and self._minted[0].expires_at <= now:
@@ -287,6 +452,7 @@ class MemoryStore:
         # It may have been forgotten while it waited behind a longer-lived one.
         if entry.expires_at <= now and not entry.open(now) and entry.session_id in self._entries:
             self._past[entry.session_id] = entry
+            self._by_key[entry.key_id].open.pop(entry.session_id, None)
 
     def _make_room(self, size: int) -> None:
         """Forget the oldest until a record of `size` bytes fits; raise `StoreFullError` if nothing is old."""
@@ -303,15 +469,22 @@ class MemoryStore:
     def _forget(self, entry: _Entry) -> None:
         del self._past[entry.session_id]
         del self._entries[entry.session_id]
+        self._said.pop(entry.session_id, None)
+        self._timeline.remove(entry.position)
+        mine = self._by_key[entry.key_id]
+        mine.timeline.remove(entry.position)
+        mine.open.pop(entry.session_id, None)
+        if not len(mine.timeline):
+            del self._by_key[entry.key_id]
         self._bytes -= entry.size
 
 
-def _matches(query: SessionQuery, history: SessionHistory, now: float) -> bool:
-    record = history.record
-    return (
-        (query.key_id is None or record.key_id == query.key_id)
-        and (query.provider is None or record.config.provider == query.provider)
-        and (query.status is None or history.status(now) is query.status)
-        and (query.created_from is None or record.created_at >= query.created_from)
-        and (query.created_until is None or record.created_at < query.created_until)
+_NO_RECORDS: Final = _KeyRecords()
+
+_END: Final[_Position] = (math.inf, "")
+
+
+def _matches(query: SessionQuery, entry: _Entry, now: float) -> bool:
+    return (query.provider is None or entry.provider == query.provider) and (
+        query.status is None or status_of(entry.life, entry.expires_at, now) is query.status
     )

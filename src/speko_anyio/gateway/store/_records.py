@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
@@ -32,6 +33,25 @@ NODE_LOST: Final[dict[str, Any]] = {
     "closed_by": "sweeper",
 }
 """The fields of `SessionLife` for a session whose node stopped renewing its lease."""
+
+
+PAGE_BYTES: Final = 256 * 1024
+"""Bytes at which a page of records ends early, so that a page takes the event loop a millisecond."""
+
+PAGE_LINES: Final = 500
+"""Lines of a transcript on a page."""
+
+
+def fitting(sizes: Iterable[int], max_bytes: int) -> int:
+    """Return how many of the items of these sizes a page takes: the first, and what fits besides."""
+    left = max_bytes
+    count = 0
+    for size in sizes:
+        left -= size
+        if left < 0 and count:
+            break
+        count += 1
+    return count
 
 
 def closing_fields(close: Close | None) -> dict[str, Any]:
@@ -157,19 +177,39 @@ class SessionLife(msgspec.Struct, frozen=True, kw_only=True):
     """Without its `close`, which is in the fields above, and the transcript, which is read separately."""
 
 
+def status_of(life: SessionLife, token_expires_at: int, now: float) -> Status:
+    """Return where a session is in its life at `now`."""
+    if life.ended_at is not None:
+        return Status.ENDED
+    if life.started_at is not None:
+        return Status.LIVE
+    return Status.EXPIRED if token_expires_at <= now else Status.MINTED
+
+
+class StoredRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One session as it was minted, for those who read the records: its JSON as it is stored, not decoded."""
+
+    session_id: str
+    key_id: str
+    provider: str
+    model: str
+    config: msgspec.Raw | None
+    """The JSON of its `SessionConfig`; None in a list."""
+    metadata: msgspec.Raw | None
+    ttl_seconds: int
+    created_at: float
+    token_expires_at: int
+
+
 class SessionHistory(msgspec.Struct, frozen=True):
     """One session, from its mint to its end."""
 
-    record: SessionRecord
+    record: StoredRecord
     life: SessionLife
 
     def status(self, now: float) -> Status:
         """Return where it is in its life at `now`."""
-        if self.life.ended_at is not None:
-            return Status.ENDED
-        if self.life.started_at is not None:
-            return Status.LIVE
-        return Status.EXPIRED if self.record.token_expires_at <= now else Status.MINTED
+        return status_of(self.life, self.record.token_expires_at, now)
 
 
 class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,3 +225,21 @@ class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Before this."""
     after: tuple[float, str] | None = None
     """The end of the page before: `created_at` and `session_id`."""
+    max_bytes: int = PAGE_BYTES
+    """Bytes of metadata at which the page ends early; it has one session at least, if there is one."""
+
+
+class SessionPage(msgspec.Struct, frozen=True):
+    """A page of a list of sessions."""
+
+    sessions: tuple[SessionHistory, ...] = ()
+    more: bool = False
+    """Whether there are more sessions after the last."""
+
+
+class TranscriptPage(msgspec.Struct, frozen=True):
+    """Some lines of a session's transcript, in order."""
+
+    lines: tuple[TranscriptLine, ...] = ()
+    next: int | None = None
+    """Where the next page begins: the `after` that returns it; None if this is the last."""

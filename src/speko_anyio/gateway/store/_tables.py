@@ -7,6 +7,7 @@ types take no NUL, and nothing here looks inside.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
 )
 
 from speko_anyio.protocol.mint import SessionConfig
@@ -34,6 +36,7 @@ from ._records import (
     SessionOutcome,
     SessionRecord,
     StoredKey,
+    StoredRecord,
     closing_fields,
 )
 
@@ -113,6 +116,12 @@ TRANSCRIPTS: Final = Table(
     Column("at", Double, nullable=False, index=True),
 )
 
+_MINTED: Final = ("session_id", "key_id", "provider", "ttl_seconds", "created_at", "token_expires_at")
+_LIVED: Final = tuple(name for name in SessionLife.__struct_fields__ if name in SESSIONS.c)
+_USED: Final = tuple(
+    name for name in SessionOutcome.__struct_fields__ if name in SESSIONS.c and name != "tool_calls"
+)
+
 _CONFIG: Final = msgspec.json.Decoder(SessionConfig)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 _COUNTS: Final = msgspec.json.Decoder(dict[str, int])
@@ -150,14 +159,49 @@ def record_of(row: Row[Any]) -> SessionRecord:
     )
 
 
-def history_of(row: Row[Any]) -> SessionHistory:
+HISTORY: Final = tuple(
+    column for column in SESSIONS.c if column.name not in {"token_id", "config", "lease_expires_at"}
+)
+"""The columns of a session for those who read the records; `config` is large."""
+
+MODEL_START: Final = func.substr(SESSIONS.c.config, 1, 512).label("start")
+"""The start of a session's config, where its model is."""
+
+_MODEL: Final = re.compile(r'\{"provider":"(?:[^"\\]|\\.)*","model":("(?:[^"\\]|\\.)*")')
+
+
+class _Model(msgspec.Struct, frozen=True):
+    model: str
+
+
+_MODEL_ALONE: Final = msgspec.json.Decoder(_Model)
+
+
+def model_at_start(start: str) -> str | None:
+    """Return the model of a config by its `MODEL_START`; None if the start is too short."""
+    found = _MODEL.match(start)
+    return None if found is None else msgspec.json.decode(found[1], type=str)
+
+
+def model_of(config: str) -> str:
+    """Return the model of a config."""
+    return _MODEL_ALONE.decode(config).model
+
+
+def history_of(row: Row[Any], *, model: str, config: str | None = None) -> SessionHistory:
     """Return everything in a session's row; what it used is known once it has ended."""
+    known = row._mapping
     outcome = SessionOutcome()
     if row.tool_calls is not None:
-        used = _fields(SessionOutcome, row)
-        used["tool_calls"] = _COUNTS.decode(row.tool_calls)
-        outcome = SessionOutcome(**used)
-    return SessionHistory(record_of(row), SessionLife(**_fields(SessionLife, row), outcome=outcome))
+        used = {name: known[name] for name in _USED}
+        outcome = SessionOutcome(**used, tool_calls=_COUNTS.decode(row.tool_calls))
+    record = StoredRecord(
+        **{name: known[name] for name in _MINTED},
+        model=model,
+        config=None if config is None else msgspec.Raw(config),
+        metadata=None if row.metadata is None else msgspec.Raw(row.metadata),
+    )
+    return SessionHistory(record, SessionLife(**{name: known[name] for name in _LIVED}, outcome=outcome))
 
 
 def key_row(key: StoredKey) -> dict[str, Any]:

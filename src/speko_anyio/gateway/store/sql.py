@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, assert_never
@@ -20,6 +21,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Float,
+    LargeBinary,
     and_,
     case,
     cast,
@@ -35,30 +37,39 @@ from sqlalchemy import (
 from sqlalchemy.sql.expression import GenerativeSelect
 
 from ._contract import IdempotencyError, KeyNotFoundError, Refused
-from ._database import BusyError, Database
+from ._database import PATIENCE, BusyError, Database
 from ._key_limits import DAY, KeyUse, day_start, granted_ttl
 from ._records import (
     NO_LIMITS,
     NODE_LOST,
+    PAGE_BYTES,
+    PAGE_LINES,
     Idempotency,
     KeyLimits,
     SessionHistory,
     SessionOutcome,
+    SessionPage,
     SessionQuery,
     SessionRecord,
     Status,
     StoredKey,
     TranscriptLine,
+    TranscriptPage,
+    fitting,
 )
 from ._tables import (
+    HISTORY,
     IDEMPOTENCY,
     KEYS,
+    MODEL_START,
     SESSIONS,
     TRANSCRIPTS,
     ending_columns,
     history_of,
     key_of,
     key_row,
+    model_at_start,
+    model_of,
     record_of,
     session_row,
     storable,
@@ -75,6 +86,9 @@ PURGE_BATCH: Final = 1000
 
 MIGRATION_PATIENCE: Final = 600.0
 """Seconds to wait at the start for another node that brings the tables of a SQLite file up to date."""
+
+PURGE_PATIENCE: Final = 5.0
+"""Seconds that a purge may take; nobody waits for it."""
 
 RENEW_BATCH: Final = 500
 """Sessions that one statement renews."""
@@ -135,11 +149,11 @@ class SQLStore:
         """
         await anyio.to_thread.run_sync(self._database.make_file)
         try:
-            await self._start(migrate)
+            await self._start(migrate, patience=math.inf)
         finally:
             self._database.close()
 
-    async def _start(self, work: Callable[[Connection], None]) -> None:
+    async def _start(self, work: Callable[[Connection], None], *, patience: float = PATIENCE) -> None:
         """Do `work`, waiting for other nodes that do the same at their start.
 
         PostgreSQL lets them wait for each other by itself, see `migrate`.
@@ -147,7 +161,7 @@ class SQLStore:
         deadline = anyio.current_time() + MIGRATION_PATIENCE
         while True:
             try:
-                return await self._database.run(work)
+                return await self._database.run(work, patience=patience)
             except BusyError:
                 if anyio.current_time() >= deadline:
                     raise
@@ -248,47 +262,88 @@ class SQLStore:
 
         await self._database.run(work)
 
+    # Reading
+
     async def get(self, session_id: str, *, key_id: str | None = None) -> SessionHistory | None:
-        query = select(SESSIONS).where(_S.session_id == storable(session_id))
+        query = select(*HISTORY, _S.config).where(_S.session_id == storable(session_id))
         if key_id is not None:
             query = query.where(_S.key_id == key_id)
 
         def work(connection: Connection) -> SessionHistory | None:
             row = connection.execute(query).one_or_none()
-            return None if row is None else history_of(row)
+            return None if row is None else history_of(row, model=model_of(row.config), config=row.config)
 
-        return await self._database.run(work)
+        return await self._read(work)
 
-    async def transcript(self, session_id: str) -> Sequence[TranscriptLine]:
+    async def transcript(
+        self, session_id: str, *, after: int = 0, max_bytes: int = PAGE_BYTES
+    ) -> TranscriptPage:
         columns = TRANSCRIPTS.c
-        query = (
-            select(columns.role, columns.text, columns.at)
-            .where(columns.session_id == session_id)
-            .order_by(columns.id)
-        )
-        return await self._database.run(
-            lambda connection: [TranscriptLine(*row) for row in connection.execute(query)]
-        )
+        mine = and_(columns.session_id == session_id, columns.id > after)
+        sizes = select(columns.id, self._size(columns.text)).where(mine).order_by(columns.id)
+        lines = select(columns.role, columns.text, columns.at).where(mine).order_by(columns.id)
 
-    async def sessions(self, query: SessionQuery, *, now: float) -> Sequence[SessionHistory]:
+        def work(connection: Connection) -> TranscriptPage:
+            # One more than a page shows whether there is another.
+            found = connection.execute(sizes.limit(PAGE_LINES + 1)).all()
+            count = fitting((size for _, size in found[:PAGE_LINES]), max_bytes)
+            if not count:
+                return TranscriptPage()
+            last = found[count - 1][0]
+            page = connection.execute(lines.where(columns.id <= last))
+            return TranscriptPage(
+                tuple(TranscriptLine(*row) for row in page), last if count < len(found) else None
+            )
+
+        return await self._read(work)
+
+    async def sessions(self, query: SessionQuery, *, now: float) -> SessionPage:
         position = (_S.created_at, _S.session_id)
-        rows = select(SESSIONS).order_by(*(column.desc() for column in position)).limit(query.limit)
+        # What is large is measured first, and read only if the page has room for it.
+        sizes = (
+            select(_S.session_id, MODEL_START, self._size(_S.metadata), self._size(_S.config))
+            .order_by(*(column.desc() for column in position))
+            .limit(query.limit + 1)
+        )
         if query.key_id is not None:
-            rows = rows.where(_S.key_id == storable(query.key_id))
+            sizes = sizes.where(_S.key_id == storable(query.key_id))
         if query.provider is not None:
-            rows = rows.where(_S.provider == storable(query.provider))
+            sizes = sizes.where(_S.provider == storable(query.provider))
         if query.created_from is not None:
-            rows = rows.where(_S.created_at >= query.created_from)
+            sizes = sizes.where(_S.created_at >= query.created_from)
         if query.created_until is not None:
-            rows = rows.where(_S.created_at < query.created_until)
+            sizes = sizes.where(_S.created_at < query.created_until)
         if query.after is not None:
             created_at, session_id = query.after
-            rows = rows.where(tuple_(*position) < tuple_(literal(created_at), literal(storable(session_id))))
+            sizes = sizes.where(
+                tuple_(*position) < tuple_(literal(created_at), literal(storable(session_id)))
+            )
         if query.status is not None:
-            rows = rows.where(_is_status(query.status, now))
-        return await self._database.run(
-            lambda connection: [history_of(row) for row in connection.execute(rows)]
-        )
+            sizes = sizes.where(_is_status(query.status, now))
+
+        def work(connection: Connection) -> SessionPage:
+            found = [
+                (session_id, model_at_start(start), metadata or 0, config)
+                for session_id, start, metadata, config in connection.execute(sizes)
+            ]
+            needed = (
+                metadata + (config if model is None else 0)
+                for _, model, metadata, config in found[: query.limit]
+            )
+            count = fitting(needed, query.max_bytes)
+            models = {session_id: model for session_id, model, _, _ in found[:count]}
+            return SessionPage(tuple(_histories(connection, models)), more=count < len(found))
+
+        return await self._read(work)
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._database.run(work, lane=self._database.reading)
+
+    def _size(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return the bytes of a text; SQLite has no function for it before version 3.43."""
+        if self._database.is_sqlite:
+            return func.length(cast(column, LargeBinary))
+        return func.octet_length(column)
 
     async def purge(
         self, *, transcripts_before: float | None, records_before: float | None, now: float
@@ -305,7 +360,7 @@ class SQLStore:
                 removed += _purge_sessions(connection, records_before, now)
             return max(removed) >= PURGE_BATCH
 
-        return await self._database.run(work)
+        return await self._database.run(work, patience=PURGE_PATIENCE)
 
     # Keys
 
@@ -320,7 +375,10 @@ class SQLStore:
 
     async def _keys(self, *which: ColumnElement[bool]) -> Sequence[StoredKey]:
         query = select(KEYS).where(*which).order_by(KEYS.c.created_at, KEYS.c.key_id)
-        return await self._database.run(lambda connection: [key_of(row) for row in connection.execute(query)])
+        return await self._database.run(
+            lambda connection: [key_of(row) for row in connection.execute(query)],
+            lane=self._database.lookups,
+        )
 
     async def revoke_key(self, key_id: str, *, now: float) -> StoredKey:
         this = KEYS.c.key_id == key_id
@@ -333,6 +391,17 @@ class SQLStore:
             return key_of(row)
 
         return await self._database.run(work)
+
+
+def _histories(connection: Connection, models: Mapping[str, str | None]) -> Iterator[SessionHistory]:
+    """Read the sessions of these ids, in this order; `models` are those that are known without the config."""
+    unknown = [session_id for session_id, model in models.items() if model is None]
+    config = case((_S.session_id.in_(unknown), _S.config)).label("config")
+    rows = connection.execute(select(*HISTORY, config).where(_S.session_id.in_(models)))
+    found = {row.session_id: row for row in rows}
+    for session_id, model in models.items():
+        row = found[session_id]
+        yield history_of(row, model=model_of(row.config) if model is None else model)
 
 
 def _lock_key(connection: Connection, key_id: str) -> None:
