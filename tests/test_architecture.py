@@ -29,6 +29,7 @@ EXTRAS = {
         "numpy",
         "pocketsphinx",
         "prometheus_client",
+        "psycopg",
         "sqlalchemy",
         "starlette",
         "uvicorn",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from speko_anyio.gateway import (
     echo,
 )
 from speko_anyio.gateway._api_keys import APIKeys, new_key
-from speko_anyio.gateway.store import TranscriptLine
+from speko_anyio.gateway.store import SessionPage, TranscriptLine
 from speko_anyio.gateway.store._records import NO_LIMITS
 from speko_anyio.protocol import Close
 from speko_anyio.protocol.mint import SessionConfig
@@ -214,7 +214,7 @@ async def test_a_failure_of_the_store_is_logged_and_not_shown(
         async def get(self, session_id: str, *, key_id: str | None = None) -> SessionHistory | None:
             raise error
 
-        async def sessions(self, query: SessionQuery, *, now: float) -> Sequence[SessionHistory]:
+        async def sessions(self, query: SessionQuery, *, now: float) -> SessionPage:
             raise error
 
     async with http(Broken()) as client:

@@ -238,6 +238,8 @@ def _gateway_options(settings: Settings) -> dict[str, Any]:
         "token_lifetime": settings.token_seconds,
         "mint_rate": settings.mints_per_second,
         "mint_burst": settings.mints_at_once,
+        "read_rate": settings.reads_per_second,
+        "read_burst": settings.reads_at_once,
         "max_sessions": settings.max_sessions,
         "idle_timeout": settings.idle_seconds,
         "allowed_origins": settings.allowed_origins,

@@ -90,6 +90,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mints_per_second: Annotated[float, Meta(gt=0)] = 20.0
     """Mints a second for each API key, on average, on this node."""
     mints_at_once: Annotated[int, Meta(ge=1)] = 200
+    reads_per_second: Annotated[float, Meta(gt=0)] = 5.0
+    """Requests of records a second for each API key, on average, on this node."""
+    reads_at_once: Annotated[int, Meta(ge=1)] = 20
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={text}" for name, text in self.shown())

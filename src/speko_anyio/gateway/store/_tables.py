@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Double,
     Index,
     Integer,
@@ -159,7 +160,7 @@ def record_of(row: Row[Any]) -> SessionRecord:
     )
 
 
-HISTORY: Final = tuple(
+HISTORY: Final[tuple[ColumnElement[Any], ...]] = tuple(
     column for column in SESSIONS.c if column.name not in {"token_id", "config", "lease_expires_at"}
 )
 """The columns of a session for those who read the records; `config` is large."""
@@ -188,7 +189,7 @@ def model_of(config: str) -> str:
     return _MODEL_ALONE.decode(config).model
 
 
-def history_of(row: Row[Any], *, model: str, config: str | None = None) -> SessionHistory:
+def history_of(row: Any, *, model: str, config: str | None = None) -> SessionHistory:
     """Return everything in a session's row; what it used is known once it has ended."""
     known = row._mapping
     outcome = SessionOutcome()

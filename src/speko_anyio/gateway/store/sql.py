@@ -322,17 +322,18 @@ class SQLStore:
             sizes = sizes.where(_is_status(query.status, now))
 
         def work(connection: Connection) -> SessionPage:
-            found = [
-                (session_id, model_at_start(start), metadata or 0, config)
-                for session_id, start, metadata, config in connection.execute(sizes)
-            ]
-            needed = (
-                metadata + (config if model is None else 0)
-                for _, model, metadata, config in found[: query.limit]
-            )
-            count = fitting(needed, query.max_bytes)
-            models = {session_id: model for session_id, model, _, _ in found[:count]}
-            return SessionPage(tuple(_histories(connection, models)), more=count < len(found))
+            models: dict[str, str | None] = {}
+            left = query.max_bytes
+            more = False
+            with connection.execute(sizes) as found:
+                for session_id, start, metadata, config in found:
+                    model = model_at_start(start)
+                    left -= (metadata or 0) + (config if model is None else 0)
+                    more = len(models) == query.limit or (left < 0 and bool(models))
+                    if more:
+                        break  # SQLite has not looked at the others yet
+                    models[session_id] = model
+            return SessionPage(tuple(_histories(connection, models)), more)
 
         return await self._read(work)
 
