@@ -307,14 +307,21 @@ async def test_a_gateway_that_drains_mints_no_more() -> None:
     assert response.json()["code"] == "SESSION_CREATE_FAILED"
 
 
-async def test_a_failure_of_the_store_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    # An OSError says that the store can't be reached, which passes; another error is a fault in it.
+    ("error", "status"),
+    [(OSError("disk on fire"), 503), (ValueError("disk on fire"), 500)],
+)
+async def test_a_failure_of_the_store_is_logged_and_not_shown(
+    error: Exception, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(MemoryStore):
         async def create(self, *args: Any, **options: Any) -> SessionRecord:
-            raise OSError("disk on fire")
+            raise error
 
     async with http(make_gateway(store=Broken())) as client:
         response = await client.post("/v1/sessions", json=BODY)
-    assert response.status_code == 500
+    assert response.status_code == status
     assert response.json()["code"] == "SESSION_CREATE_FAILED"
     assert "disk" not in response.text
     assert "disk on fire" in caplog.text
