@@ -37,8 +37,8 @@ def publish(name: str, text: str, picture: str, found: Any, *, out: Path | None,
 
 
 def _renew(program: str, text: str) -> None:
-    """Replace the part of docs/benchmarks.md that `program` writes by `text`."""
-    page = _DOCS / "benchmarks.md"
+    """Replace the part of docs/benchmarks-details.md that `program` writes by `text`."""
+    page = _DOCS / "benchmarks-details.md"
     begin = f"<!-- {program} writes from here -->"
     before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     assert found, f"{page.name} has no place for what {program} writes"

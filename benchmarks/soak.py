@@ -3,7 +3,8 @@
     python -m benchmarks.soak [--sessions 100] [--minutes 10] [--out FILE.json]
 
 The first part counts every message: none may be lost, reordered or changed. The second shows how sessions
-end, as their clients see it and as the database records it.
+end, as their clients see it and as the database records it. It exits with 1 if anything was lost or the two
+differ.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests.support.cluster import Cluster, missing, running_cluster
 
 LEASE = 6.0
 DRAIN = 5.0
+_SETTLED = 5.0  # seconds after the ramp, and before the end, at which memory is measured
 
 
 @contextmanager
@@ -84,9 +86,21 @@ def ends_of(histories: list[SessionHistory]) -> dict[str, int]:
 
 
 def soak(cluster: Cluster, sessions: int, minutes: float) -> dict[str, Any]:
-    with load(cluster, sessions=sessions, seconds=minutes * 60, ramp=10) as report:
+    ramp = 10
+    with load(cluster, sessions=sessions, seconds=minutes * 60, ramp=ramp) as report:
+        time.sleep(ramp + _SETTLED)
+        before = resident_mib(cluster)
+        time.sleep(max(0.0, minutes * 60 - ramp - 2 * _SETTLED))
+        after = resident_mib(cluster)
         found: dict[str, Any] = report()
-    return found
+    return {**found, "resident_mib": {"first": before, "last": after}}
+
+
+def resident_mib(cluster: Cluster) -> list[float]:
+    """Return the resident memory of each node."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    status = [Path(f"/proc/{node.process.pid}/statm").read_text(encoding="ascii") for node in cluster.nodes]
+    return [round(int(line.split()[1]) * page / 2**20, 1) for line in status]
 
 
 def disaster(cluster: Cluster, sessions: int) -> dict[str, Any]:
@@ -112,6 +126,26 @@ def disaster(cluster: Cluster, sessions: int) -> dict[str, Any]:
     }
 
 
+def faults(calm: dict[str, Any], storm: dict[str, Any]) -> list[str]:
+    """Return what is wrong with these results."""
+    found = [f"{calm[name]} {name}" for name in ("failed", "messages_lost", "messages_broken") if calm[name]]
+    if calm["messages_received"] != calm["messages_sent"]:
+        found.append(f"{calm['messages_received']} of {calm['messages_sent']} messages came back")
+    found += [f"{storm[name]} messages {name} in the disaster" for name in ("lost", "broken") if storm[name]]
+    if _by_code(storm["clients"]) != _by_code(storm["records"]):
+        found.append("the records of the disaster say other things than the clients")
+    if storm["exit_code_of_the_drained"] != 0:
+        found.append(f"the drained node exited with {storm['exit_code_of_the_drained']}")
+    return found
+
+
+def _by_code(ends: dict[str, int]) -> Counter[str]:
+    codes: Counter[str] = Counter()
+    for end, count in ends.items():
+        codes[end.partition(" ")[0]] += count
+    return codes
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="A cluster under load, a node killed, a node drained.")
     parser.add_argument("--sessions", type=int, default=100)
@@ -131,6 +165,8 @@ def main() -> None:
     if options.out is not None:
         options.out.write_text(text, encoding="utf-8")
     print(text)
+    if wrong := faults(calm, storm):
+        raise SystemExit("; ".join(wrong))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import benchmark_bars
+from docs import benchmark_bars, benchmark_summary
 from speko_anyio.audio.wav import read_wav
 
 from .programs import DOCS, programs
@@ -77,6 +77,14 @@ def test_the_bars_are_those_of_the_results() -> None:
 def test_ours_is_the_shortest_bar_of_each_comparison() -> None:
     for comparison in benchmark_bars.COMPARISONS:
         assert next(iter(benchmark_bars.figures(comparison))) == "speko-anyio"
+
+
+def test_the_summary_of_the_benchmarks_is_that_of_the_results() -> None:
+    page = benchmark_summary.PAGE.read_text(encoding="utf-8")
+    assert page == benchmark_summary.page(), "run: python docs/benchmark_summary.py"
+    assert benchmark_summary.PICTURE.read_text(encoding="utf-8") == benchmark_summary.svg()
+    picture, table = page.index("benchmarks.svg"), page.index("| --- |")
+    assert picture < table < 600, "a reader sees the picture and the table first"
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
