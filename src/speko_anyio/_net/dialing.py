@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncGenerator
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
 
 from ..errors import APIConnectionError
 from ..protocol.url import WebSocketURL
@@ -14,6 +14,7 @@ from .contexts import never_swallows
 from .driver import Driver
 from .event_loop import on_asyncio
 from .proxies import ProxyOption, connect_through, find_proxy
+from .sockets import limit_silence
 from .stream_driver import StreamDriver
 from .transport_errors import failing_as
 from .trust import default_ssl_context
@@ -52,18 +53,27 @@ async def open_stream(
     """
     through = find_proxy(where, proxy)
     if through is not None:
-        return await connect_through(through, where, connect_timeout=connect_timeout, ssl_context=ssl_context)
-    async with _in_time(where, connect_timeout):
-        if not where.secure:
-            return await anyio.connect_tcp(where.host, where.port)
-        return await anyio.connect_tcp(
-            where.host,
-            where.port,
-            tls=True,
-            ssl_context=ssl_context or default_ssl_context(),
-            # A WebSocket says goodbye itself: waiting for TLS to do it again only costs time.
-            tls_standard_compatible=False,
+        stream = await connect_through(
+            through, where, connect_timeout=connect_timeout, ssl_context=ssl_context
         )
+    else:
+        async with _in_time(where, connect_timeout):
+            stream = await _connect(where, ssl_context)
+    limit_silence(stream.extra(SocketAttribute.raw_socket))  # noqa: S610 - this is not Django
+    return stream
+
+
+async def _connect(where: WebSocketURL, ssl_context: ssl.SSLContext | None) -> ByteStream:
+    if not where.secure:
+        return await anyio.connect_tcp(where.host, where.port)
+    return await anyio.connect_tcp(
+        where.host,
+        where.port,
+        tls=True,
+        ssl_context=ssl_context or default_ssl_context(),
+        # A WebSocket says goodbye itself: waiting for TLS to do it again only costs time.
+        tls_standard_compatible=False,
+    )
 
 
 @never_swallows

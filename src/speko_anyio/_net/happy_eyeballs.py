@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import anyio
 
+from .sockets import limit_silence
+
 _DELAY: Final = 0.25
 """Seconds for an address to answer before the next is tried beside it (RFC 8305 section 8)."""
 
@@ -72,6 +74,7 @@ async def _connected(
         candidate.setblocking(False)
         # Frames are small and urgent: never wait for more data (Nagle's algorithm).
         candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        limit_silence(candidate)
         await connect(candidate, where)
     except BaseException:
         candidate.close()
