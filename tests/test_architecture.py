@@ -23,6 +23,7 @@ EXTRAS = {
         "alembic",
         "anyio",
         "espeakng_loader",
+        "h11",
         "httpx",
         "jwt",
         "msgspec",

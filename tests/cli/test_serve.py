@@ -7,6 +7,9 @@ import re
 import signal
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import anyio
@@ -39,6 +42,97 @@ def test_in_the_background_of_a_script_ctrl_c_does_not_stop_it() -> None:
         assert [httpx.get(f"{match[1]}/readyz").status_code for _ in range(10)] == [200] * 10
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE) == 0
+
+
+@contextmanager
+def connected(address: tuple[str, int], *sent: bytes) -> Iterator[list[socket.socket]]:
+    """Connections to `address`, each with what was sent on it, and nothing read."""
+    with ExitStack() as stack:
+        made = []
+        for data in sent:
+            made.append(stack.enter_context(socket.create_connection(address, timeout=PATIENCE)))
+            made[-1].sendall(data)
+        yield made
+
+
+def address_of(told: str) -> tuple[str, int]:
+    match = re.search(r"gateway +http://([\d.]+):(\d+)", told)
+    assert match is not None, told
+    return match[1], int(match[2])
+
+
+GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
+UPGRADE = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+OPENING = (
+    b"GET /v1/realtime/x HTTP/1.1\r\nhost: x\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n" + UPGRADE
+)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop"])
+def test_it_ends_in_order_whatever_clients_hold_open(backend: str) -> None:
+    options = ("--port", "0", "--database", "memory", "--backend", backend)
+    left_open = (
+        b"",
+        b"G",
+        GET,
+        GET + b"content-length: 100\r\n\r\n",
+        (GET + b"\r\n") * 2000,
+        OPENING,
+        OPENING + b"content-length: 5\r\n\r\nhello",
+        b"\x16\x03\x01\x02\x00",
+    )
+    with served(*options) as (server, told), connected(address_of(told), *left_open):
+        httpx.get("http://{}:{}/healthz".format(*address_of(told)))  # the others were accepted before it
+        server.send_signal(signal.SIGTERM)
+        output, _ = server.communicate(timeout=PATIENCE)
+    assert server.returncode == 0, output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop"])
+def test_a_second_signal_ends_it_at_once(number: signal.Signals, code: int, backend: str) -> None:
+    options = ("--port", "0", "--database", "memory", "--backend", backend, "--patience", f"{PATIENCE:g}")
+    with served(*options) as (server, told):
+        assert server.stdout is not None
+        match = re.search(r"SPEKO_BASE_URL=(\S+) SPEKO_API_KEY=(\S+)", told)
+        assert match is not None, told
+        with open_session(match[1], match[2]):
+            server.send_signal(number)
+            assert any("stopping" in line for line in iter(server.stdout.readline, ""))
+            server.send_signal(number)
+            output, _ = server.communicate(timeout=PATIENCE / 2)
+    assert server.returncode == code, output
+    assert "Traceback" not in output
+
+
+@contextmanager
+def open_session(url: str, key: str) -> Iterator[None]:
+    """An open session of the handler `echo`."""
+    body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
+    grant = httpx.post(f"{url}/v1/sessions", json=body, headers={"Authorization": f"Bearer {key}"}).json()
+    head = OPENING.replace(b"/x ", f"/{grant['sessionId']} ".encode())
+    token = f"sec-websocket-protocol: {grant['wsToken']}\r\n\r\n"
+    with connected(address_of(f"gateway {url}"), head + token.encode()) as (connection,):
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 101")
+        yield
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of descriptors")
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("sent", [b"", OPENING], ids=["silent", "half a head"])
+def test_clients_that_wait_do_not_use_up_its_descriptors(backend: str, sent: bytes) -> None:
+    options = ("--port", "0", "--database", "memory", "--backend", backend)
+    with served(*options, descriptors=256) as (server, told):
+        with connected(address_of(told), *[sent] * 600):
+            # Long before the first of them has waited for its time.
+            answer = httpx.get("http://{}:{}/healthz".format(*address_of(told)), timeout=8)
+            assert answer.status_code == 200
+            server.send_signal(signal.SIGTERM)
+            output, _ = server.communicate(timeout=PATIENCE)
+    assert server.returncode == 0, output
+    assert "Too many open files" not in output
+    assert "raise `ulimit -n`" in output
 
 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:

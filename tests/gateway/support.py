@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 import httpx
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketStream
 
 from speko_anyio.gateway import Gateway, Handler, ServerSession, echo
 from speko_anyio.protocol import (
@@ -200,13 +200,32 @@ class RawClient:
 
 @asynccontextmanager
 async def raw_client(ws_url: str, token: str, **options: Any) -> AsyncIterator[RawClient]:
-    parts = urlsplit(ws_url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    async with await anyio.connect_tcp(parts.hostname, parts.port) as stream:
+    async with raw_tcp(ws_url) as stream:
         client = RawClient(stream, ClientConnection(ws_url, token, **options))
         await client.flush()
         yield client
+
+
+@asynccontextmanager
+async def raw_tcp(url: str) -> AsyncIterator[SocketStream]:
+    where = urlsplit(url)
+    assert where.hostname is not None
+    assert where.port is not None
+    async with await anyio.connect_tcp(where.hostname, where.port) as stream:
+        yield stream
+
+
+async def raw_http(url: str, *parts: bytes) -> bytes:
+    """Everything that comes back, until the server hangs up."""
+    answer = b""
+    async with raw_tcp(url) as stream:
+        try:
+            for part in parts:
+                await stream.send(part)
+            while True:
+                answer += await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return answer
 
 
 class Recorder:

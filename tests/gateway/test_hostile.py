@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import httpx
@@ -18,7 +17,7 @@ from speko_anyio.gateway._api_keys import new_key
 from speko_anyio.gateway._authentication import REST
 from speko_anyio.protocol import Close, ErrorFrame, HandshakeError, Ready
 
-from .support import KEY, RawClient, make_gateway, mint, raw_client
+from .support import KEY, RawClient, make_gateway, mint, raw_client, raw_http
 
 
 @asynccontextmanager
@@ -27,22 +26,6 @@ async def opened(url: str) -> AsyncIterator[RawClient]:
     async with raw_client(grant.ws_url, grant.ws_token) as client:
         assert await client.hear() == Ready(24000, 24000, ("usage",))
         yield client
-
-
-async def raw_http(url: str, *parts: bytes) -> bytes:
-    """Everything that comes back, until the server hangs up."""
-    where = urlsplit(url)
-    assert where.hostname is not None
-    assert where.port is not None
-    answer = b""
-    async with await anyio.connect_tcp(where.hostname, where.port) as stream:
-        try:
-            for part in parts:
-                await stream.send(part)
-            while True:
-                answer += await stream.receive()
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
-            return answer
 
 
 @pytest.mark.anyio

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from ..gateway import MemoryStore, SQLStore, running_gateway
+from ..gateway._descriptors import raise_descriptor_limit
 from ..gateway._log_format import start_log
 from ._display import Display
 from ._failures import USAGE, CommandError, no_listening
@@ -25,7 +26,7 @@ from ._gateway_options import (
     settings_of,
     store_of,
 )
-from ._signals import stop_signals
+from ._signals import end_at_next_signal, stop_signals
 from ._standard_streams import check_output
 
 logger: Final = logging.getLogger("speko_anyio.cli")
@@ -38,6 +39,7 @@ async def serve(options: argparse.Namespace) -> None:
     if weak := find_weak_secrets(loaded):
         raise CommandError(weak[0], USAGE, more=weak[1:])
     start_log(settings)
+    raise_descriptor_limit()
     if loaded.service_links:
         logger.info(describe_links(loaded.service_links))
     display = Display()
@@ -80,7 +82,9 @@ async def serve(options: argparse.Namespace) -> None:
                 check_output("the gateway started")
             async for _ in signals:
                 break
-            display.line(f"stopping: open sessions get {settings.drain_seconds:g} s to finish")
+            end_at_next_signal()
+            seconds = settings.drain_seconds
+            display.line(f"stopping: open sessions get {seconds:g} s to finish; Ctrl-C again ends them now")
 
 
 async def _keys_in_use(store: MemoryStore | SQLStore) -> KeysInUse:

@@ -5,20 +5,25 @@ uvicorn needs asyncio. On trio it gets an event loop in a thread, and the handle
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import sys
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import anyio.to_thread
 import uvicorn
 from anyio.from_thread import start_blocking_portal
 
+from speko_anyio._net.sockets import limit_silence
 from speko_anyio._net.tasks import TaskGroup
 from speko_anyio.protocol._limits import DEFAULT_LIMITS
+
+from ._http_connection import HTTPConnection, WaitingRoom
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -41,6 +46,10 @@ websockets and 95 us with wsproto; and it answers a peer's broken frame, where w
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted; uvicorn's own default."""
 
+ACCEPTS_PER_TURN: Final = 16
+"""Connections that asyncio accepts in one turn of its loop. Each has a descriptor some turns before it can be
+refused; and without a free descriptor asyncio logs an error for each that it tries to accept."""
+
 
 @asynccontextmanager
 async def running_gateway(
@@ -54,8 +63,8 @@ async def running_gateway(
     No signal handler is installed. While it serves, the loggers ``uvicorn.error`` and ``uvicorn.asgi`` drop
     what is below INFO, as it would show tokens.
 
-    uvicorn waits for a request's head without limit of time, as it does for idle connections: what faces
-    the internet needs a proxy in front that limits both.
+    Whatever a client leaves open has a deadline: the head of a request, an idle connection, a body that is no
+    longer read, an answer that is not read, see `SECONDS` and `MAX_WAITING` of ``_http_connection``.
 
     Raises OSError when the address can't be used, and any error of entering a handler. If the server fails,
     the block is cancelled and its error raised; on trio only raised, when the block ends.
@@ -100,6 +109,7 @@ def _listen(host: str, port: int) -> socket.socket:
     # The accepted sockets inherit it. asyncio sets it on none of them, as it only does for sockets made with
     # the protocol's number, and then a message that follows another waits 40 ms for the peer's ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    limit_silence(listener)
     return listener
 
 
@@ -121,7 +131,18 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or ():
+            # asyncio takes one number for this and for `ACCEPTS_PER_TURN`.
+            listening.listen(BACKLOG)
         self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        # uvicorn has cancelled them, but does not wait for them.
+        if cancelled := list(self.server_state.tasks):
+            await asyncio.wait(cancelled, timeout=SHUTDOWN_TIMEOUT)
 
     def stop_listening(self) -> None:
         """Close the listeners, for a server that failed before `shutdown` could.
@@ -135,8 +156,8 @@ class _Server(uvicorn.Server):
 def _config(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         gateway.app,
-        # Not httptools, uvicorn's choice where it is installed: it collects a request's head without limit.
-        http="h11",
+        http=cast("type[HTTPConnection]", partial(HTTPConnection, WaitingRoom())),
+        backlog=ACCEPTS_PER_TURN,
         ws=WEBSOCKETS,
         ws_max_size=MAX_MESSAGE,
         # Speech does not get smaller by it, and every session would hold two compressors.
@@ -159,6 +180,13 @@ _FALSE_ALARMS: Final = frozenset(
         "ASGI callable returned without completing handshake.",
         # With a traceback, of what any client can send; the session ends with 1007 and its handler knows.
         "Invalid UTF-8 sequence received from client.",
+        # What any client can send. The third follows the second, and says that no WebSocket library is there.
+        "Invalid HTTP request received.",
+        "Unsupported upgrade request.",
+        (
+            "No supported WebSocket library detected. Please use \"pip install 'uvicorn[standard]'\", "
+            "or install 'websockets' or 'wsproto' manually."
+        ),
     }
 )
 
@@ -167,7 +195,16 @@ class _Discretion(logging.Filter):
     """Drops uvicorn's false alarms, and its debug messages: they show headers, where the tokens are."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.INFO and record.msg not in _FALSE_ALARMS
+        return (
+            record.levelno >= logging.INFO
+            and record.msg not in _FALSE_ALARMS
+            and not _is_cancellation(record)
+        )
+
+
+def _is_cancellation(record: logging.LogRecord) -> bool:
+    # The traceback of a request that took too long when the server stopped: uvicorn says how many it cancels.
+    return record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 @contextmanager

@@ -1,0 +1,242 @@
+"""uvicorn's HTTP connection, with a deadline for all that a client can leave open.
+
+uvicorn waits without limit for a request's head, for the rest of a body that nobody reads, and for a client
+that does not read its answer. Each holds a descriptor, of which a process has only so many.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from speko_anyio._net.sockets import drop_unsent
+
+from ._descriptors import descriptor_limit
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+logger: Final = logging.getLogger("speko_anyio.gateway")
+
+
+class Wait(Enum):
+    """What a connection waits for."""
+
+    HEAD = "the head of a request"
+    NEXT = "another request"
+    ANSWER = "the gateway's answer"
+    REST = "the end of a body that is answered already"
+    READER = "a client that does not read its answer"
+    CLOSE = "the last bytes before the close"
+
+
+SECONDS: Final[dict[Wait, float]] = {
+    # From its first byte; for the first one, from the connection on.
+    Wait.HEAD: 10.0,
+    # Longer than the 60 for which nginx keeps an idle connection: whoever closes first may meet a request of
+    # the other side, which nginx then answers with 502.
+    Wait.NEXT: 75.0,
+    # The application has limits of its own; this is how often to look whether it has closed the connection.
+    Wait.ANSWER: 5.0,
+    # Not at once: the system resets a client that still sends, which then loses the answer.
+    Wait.REST: 2.0,
+    Wait.READER: 30.0,
+    Wait.CLOSE: 5.0,
+}
+"""For how long a connection waits."""
+
+MAX_REST: Final = 1 << 20
+"""Bytes of a body's rest to read and discard; after that it is not read."""
+
+MAX_WAITING: Final = 4096
+"""Connections of a server that may wait for their clients; a further one takes the place of the oldest."""
+
+_WARN_EVERY: Final = 60.0
+
+_TIMED_OUT: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class WaitingRoom:
+    """The connections of one server that wait for their clients, the longest wait first.
+
+    `most_connections` of any kind may be open. The default leaves half of the descriptors to connections to
+    providers, and to files.
+    """
+
+    def __init__(self, most_connections: float | None = None) -> None:
+        self._most = descriptor_limit() // 2 if most_connections is None else most_connections
+        self._waiting: dict[HTTPConnection, None] = {}
+        self._warned_at = -math.inf
+
+    def admit(self, connections: int, *, now: float) -> bool:
+        """Make room for a new one of so many connections; return False if there is none."""
+        if connections <= self._most:
+            return True
+        message = "%g connections are open, and more would need most of the descriptors; raise `ulimit -n`"
+        self._warn(now, message, self._most)
+        return self._cut_longest()
+
+    def add(self, connection: HTTPConnection, *, now: float) -> None:
+        """Add one, whose wait begins; cut the longest if there are too many."""
+        self._waiting[connection] = None
+        if len(self._waiting) > MAX_WAITING:
+            self._warn(now, "%d connections wait for their clients; the oldest are cut", MAX_WAITING)
+            self._cut_longest()
+
+    def discard(self, connection: HTTPConnection) -> None:
+        self._waiting.pop(connection, None)
+
+    def _cut_longest(self) -> bool:
+        for connection in self._waiting:
+            connection.cut()
+            return True
+        return False
+
+    def _warn(self, now: float, message: str, value: float) -> None:
+        # Anybody can cause it, at any rate.
+        if now - self._warned_at >= _WARN_EVERY:
+            self._warned_at = now
+            logger.warning(message, value)
+
+
+class HTTPConnection(H11Protocol):
+    """One connection, from its start to its end or to its upgrade to a WebSocket."""
+
+    def __init__(
+        self,
+        room: WaitingRoom,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._room = room
+        self._wait: Wait | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._rest = 0
+
+    # The transport's calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._room.admit(len(self.connections), now=self.loop.time()):
+            self._watch()
+        else:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._wait is Wait.REST:
+            self._rest += len(data)
+            if self._rest > MAX_REST:
+                self.flow.pause_reading()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._leave()
+
+    # uvicorn's calls
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # It covers neither a head that has begun nor a close that waits for the client.
+        self._unset_keepalive_if_required()
+        self._watch()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        if event.http_version == b"1.0":
+            self.send_400_response("a WebSocket needs HTTP/1.1; a proxy on the way may use HTTP/1.0")
+        elif _has_body(self.headers):
+            self.send_400_response("the opening of a WebSocket has no body")
+        else:
+            self._leave()
+            super().handle_websocket_upgrade(event)
+
+    def shutdown(self) -> None:
+        """Close once the request under way is answered."""
+        if self._wait is Wait.ANSWER:
+            self.cycle.keep_alive = False
+        else:
+            self.transport.close()
+        self._watch()
+
+    # Waiting
+
+    def _watch(self) -> None:
+        """Set the deadline of what the connection waits for now."""
+        if self.transport.get_protocol() is not self:
+            return  # it is a WebSocket now
+        wait = self._waits_for()
+        if wait is self._wait:
+            return
+        self._leave()
+        self._wait = wait
+        self._timer = self.loop.call_later(SECONDS[wait], self._expired)
+        if wait is not Wait.ANSWER:
+            self._room.add(self, now=self.loop.time())
+
+    def _waits_for(self) -> Wait:
+        if self.flow.write_paused:
+            return Wait.READER
+        if self.transport.is_closing():
+            return Wait.CLOSE
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's annotation leaves out the None
+        if cycle is not None and not cycle.response_complete:
+            return Wait.ANSWER
+        if self.conn.their_state is h11.SEND_BODY:
+            return Wait.REST
+        if cycle is None or self.conn.trailing_data[0]:
+            return Wait.HEAD
+        return Wait.NEXT
+
+    def _expired(self) -> None:
+        wait, self._wait = self._wait, None  # so that the same wait may begin again
+        if wait is Wait.HEAD:
+            if self.conn.trailing_data[0]:
+                self.transport.write(_TIMED_OUT)
+            self.transport.close()
+        elif wait is Wait.NEXT:
+            self.transport.close()
+        elif wait is not Wait.ANSWER:
+            self.cut()
+        self._watch()
+
+    def cut(self) -> None:
+        """End the connection, whatever it waits for."""
+        if self.flow.write_paused:
+            drop_unsent(self.transport.get_extra_info("socket"))
+        self._leave()
+        self.transport.abort()
+
+    def _leave(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wait = None
+        self._room.discard(self)
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in headers
+    )

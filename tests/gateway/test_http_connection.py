@@ -1,0 +1,330 @@
+"""What clients leave open: all of it is answered or cut within its deadline, and does not hold up the end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.abc import SocketStream
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from speko_anyio.gateway import _http_connection as http_connection
+from speko_anyio.gateway import _uvicorn_server as uvicorn_server
+from speko_anyio.gateway import running_gateway
+from speko_anyio.gateway._http_connection import SECONDS, Wait
+
+from .support import KEY, make_gateway, raw_http, raw_tcp
+
+pytestmark = pytest.mark.anyio
+
+SOON = 0.25
+"""Seconds, in place of each deadline."""
+
+GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
+MINT = b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n" % KEY.encode()
+OPENING = (
+    b"GET /v1/realtime/x HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wait in Wait:
+        monkeypatch.setitem(SECONDS, wait, SOON)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b""),
+        (b"G", b"408"),
+        (b"\r\n", b"400"),
+        (GET, b"408"),
+        (b"\x16", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)), b"400"),
+        (GET + b"x: " + b"a" * 9000 + b"\r\n\r\n", b"200"),
+        (GET + b"".join(b"x-%d: a\r\n" % number for number in range(200)) + b"\r\n", b"200"),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", b"200"),
+        (GET + b"content-length: 1000\r\n\r\nx", b"200"),
+        (b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nx", b"404"),
+        (b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nx", b"401"),
+        (
+            b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n",
+            b"401",
+        ),
+        (b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nff\r\nx", b"401"),
+        (OPENING + b"content-length: 5\r\n\r\nhello", b"400"),
+        (OPENING + b"content-length: 500\r\n\r\nhello", b"400"),
+        (OPENING + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", b"400"),
+        (OPENING.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n", b"400"),
+        (OPENING, b"408"),
+    ],
+)
+async def test_every_opening_is_answered_or_cut(sent: bytes, status: bytes) -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url:
+            answer = await raw_http(url, *([sent] if sent else []))
+    assert answer[9:12] == status
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_between_requests_there_is_a_deadline_too() -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url:
+            assert (await raw_http(url, GET + b"\r\n")).count(b"HTTP/1.1 200") == 1
+            answer = await raw_http(url, GET + b"\r\n" + GET + b"\r\n" + GET)
+            assert answer.count(b"HTTP/1.1 200") == 2
+            assert answer.count(b"HTTP/1.1 408") == 1
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_head_that_comes_bit_by_bit_has_one_deadline() -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, raw_tcp(url) as stream:
+            assert await _answer_to_a_flood(stream, GET + b"x: ", b"a", every=SOON / 10) == b"408"
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (GET, b"200"),
+        (b"POST /nothing HTTP/1.1\r\nhost: x\r\n", b"404"),
+        (b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\n", b"401"),
+        (b"DELETE /v1/sessions HTTP/1.1\r\nhost: x\r\n", b"405"),
+    ],
+)
+@pytest.mark.parametrize("every", [0.0, SOON / 10])
+async def test_a_body_that_nobody_reads_is_cut(head: bytes, status: bytes, every: float) -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, raw_tcp(url) as stream:
+            size = b"content-length: 1000000000000\r\n\r\n"
+            assert await _answer_to_a_flood(stream, head + size, bytes(10_000), every=every) == status
+
+
+async def test_the_rest_of_a_body_is_not_even_read_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of it would be a gigabyte."""
+    monkeypatch.setitem(SECONDS, Wait.REST, 1.0)
+    sent = 0
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, raw_tcp(url) as stream:
+            try:
+                await stream.send(GET + b"content-length: 1000000000000\r\n\r\n")
+                while True:
+                    await stream.send(bytes(65_536))
+                    sent += 65_536
+            except anyio.BrokenResourceError:
+                pass
+    # And what the system takes in advance, on both sides.
+    assert sent < http_connection.MAX_REST + (24 << 20)
+
+
+async def test_a_body_that_ends_in_time_does_not_end_the_connection() -> None:
+    post = b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, raw_tcp(url) as stream:
+            await stream.send(post)
+            answer = await _receive(stream, b"}")
+            await stream.send(bytes(100_000) + GET + b"connection: close\r\n\r\n")
+            answer += await _receive(stream, b'"}')
+    assert answer.count(b"HTTP/1.1 404") == answer.count(b"HTTP/1.1 200") == 1
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("connection", [b"close", b"keep-alive"])
+async def test_an_answer_that_nobody_reads_is_cut(connection: bytes) -> None:
+    gateway = make_gateway()
+    done = threading.Event()
+
+    async def big(request: Request) -> Response:
+        return Response(bytes(64 << 20), background=BackgroundTask(done.set))
+
+    gateway.app.add_route("/big", big)
+    with anyio.fail_after(20):
+        async with running_gateway(gateway) as url, raw_tcp(url) as stream:
+            await stream.send(b"GET /big HTTP/1.1\r\nhost: x\r\nconnection: %s\r\n\r\n" % connection)
+            assert await anyio.to_thread.run_sync(done.wait, 10)
+            await anyio.sleep(2 * SOON)
+            with pytest.raises(anyio.BrokenResourceError):
+                # Reset, so that the system does not keep the rest either.
+                await _receive(stream, b"the end")
+
+
+async def test_an_answer_that_is_read_slowly_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part that is taken begins the time anew."""
+    monkeypatch.setitem(SECONDS, Wait.READER, 1.0)
+    gateway = make_gateway()
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield bytes(65_536)
+
+    async def big(request: Request) -> Response:
+        return StreamingResponse(parts())
+
+    gateway.app.add_route("/big", big)
+    got = 0
+    with anyio.fail_after(30):
+        async with running_gateway(gateway) as url, raw_tcp(url) as stream:
+            await stream.send(b"GET /big HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            try:
+                while True:
+                    got += len(await stream.receive())
+                    await anyio.sleep(0.01)
+            except anyio.EndOfStream:
+                pass
+    assert got > 200 * 65_536
+
+
+# How many
+
+
+async def test_of_too_many_that_wait_the_oldest_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "MAX_WAITING", 3)
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(raw_tcp(url)) for _ in range(3)]
+            await _ask(streams[0])  # now it is the youngest
+            await stack.enter_async_context(raw_tcp(url))
+            await _gone(streams[1])
+            for stream in (streams[0], streams[2]):
+                await _ask(stream)
+
+
+async def test_a_request_under_way_is_not_cut_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "MAX_WAITING", 1)
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, AsyncExitStack() as stack:
+            asking = await stack.enter_async_context(raw_tcp(url))
+            body = b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"}}'
+            await asking.send(MINT + b"content-length: %d\r\n\r\n" % len(body))
+            others = [await stack.enter_async_context(raw_tcp(url)) for _ in range(3)]
+            await _gone(others[0])
+            await _gone(others[1])
+            await asking.send(body)
+            assert (await asking.receive())[9:12] == b"201"
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_only_so_many_connections_are_open(
+    most: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_connection, "descriptor_limit", lambda: 2 * most)
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(raw_tcp(url)) for _ in range(most + 5)]
+            for stream in streams[:5]:
+                await _gone(stream)
+            for stream in streams[5:]:
+                await _ask(stream)
+            assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == [
+                f"{most} connections are open, and more would need most of the descriptors; raise `ulimit -n`"
+            ]
+
+
+async def test_without_anybody_who_waits_a_new_connection_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "descriptor_limit", lambda: 2)
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, raw_tcp(url) as asking:
+            body = b'{"mode":"s2s","s2s":{"provider":"echo","model":"m"}}'
+            await asking.send(MINT + b"content-length: %d\r\nexpect: 100-continue\r\n\r\n" % len(body))
+            assert (await asking.receive())[9:12] == b"100"
+            async with raw_tcp(url) as refused:
+                await _gone(refused)
+            await asking.send(body)
+            assert (await asking.receive())[9:12] == b"201"
+
+
+# The end
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"G",
+        GET,
+        GET + b"content-length: 100\r\n\r\n",
+        MINT + b"content-length: 100\r\n\r\n{",
+        OPENING,
+        (GET + b"\r\n") * 500,
+        b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+)
+async def test_what_is_left_open_does_not_hold_up_the_end(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(uvicorn_server, "SHUTDOWN_TIMEOUT", SOON)
+    gateway = make_gateway()
+
+    async def big(request: Request) -> Response:
+        return Response(bytes(64 << 20))
+
+    gateway.app.add_route("/big", big)
+    with anyio.fail_after(20):
+        async with AsyncExitStack() as stack:
+            async with running_gateway(gateway) as url:
+                stream = await stack.enter_async_context(raw_tcp(url))
+                if sent:
+                    await stream.send(sent)
+                await anyio.sleep(SOON)
+            # And nothing of it is left.
+            try:
+                while True:
+                    await stream.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                pass
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def _receive(stream: SocketStream, end: bytes) -> bytes:
+    received = bytearray()
+    while not received.endswith(end):
+        received += await stream.receive()
+    return bytes(received)
+
+
+async def _ask(stream: SocketStream) -> None:
+    await stream.send(GET + b"\r\n")
+    assert (await _receive(stream, b"}"))[9:12] == b"200"
+
+
+async def _gone(stream: SocketStream) -> None:
+    with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        await stream.receive()
+
+
+async def _answer_to_a_flood(stream: SocketStream, head: bytes, more: bytes, *, every: float) -> bytes:
+    """The status of the answer, while `more` is sent again and again until the connection is cut."""
+    answer = b""
+    await stream.send(head)
+    async with anyio.create_task_group() as tasks:
+
+        async def flood() -> None:
+            try:
+                while True:
+                    await stream.send(more)
+                    await anyio.sleep(every)
+            except anyio.BrokenResourceError:
+                pass
+
+        async def read() -> None:
+            nonlocal answer
+            try:
+                while True:
+                    answer += await stream.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                pass
+
+        tasks.start_soon(flood)
+        tasks.start_soon(read)
+    return answer[9:12]
