@@ -77,6 +77,8 @@ class Provider(abc.ABC):
     """The environment variable that holds the base URL."""
     usual_model: ClassVar[str]
     """The model to use when none is named."""
+    options_type: ClassVar[type[OpenAIOptions | XAIOptions | GoogleOptions]]
+    """The class of the options that only this provider has."""
     speko_models: ClassVar[Mapping[str, str]] = {}
     """The provider's own names for models that Speko's API names differently."""
 
@@ -120,7 +122,8 @@ class Provider(abc.ABC):
     ) -> ProviderConnection:
         """Return a core for one connection, at byte level, not connected yet.
 
-        - `metadata`: of the mint; its ``provider_options`` override this account's options.
+        - `metadata`: of the mint; its ``provider_options`` are granted within this account's options, see
+          `check_metadata`.
         - `resumption`: of an earlier connection's dialect, whose session this one continues.
 
         `LocalProtocolError` when `config` or `metadata` can't be used. Schemas of tools may take 0.2 seconds;
@@ -142,6 +145,15 @@ class Provider(abc.ABC):
     ) -> PreparedSession:
         endpoint = functools.partial(self._endpoint, config.model)
         return PreparedSession(endpoint, self._make_dialect(config, metadata, quick=quick))
+
+    @abc.abstractmethod
+    def check_metadata(self, metadata: Mapping[str, Any] | None) -> None:
+        """Check that the ``provider_options`` in the metadata of a mint are allowed.
+
+        This account's options are caps: of two numbers, efforts or flags that cost, the cheaper one holds,
+        and a client can't change anything else that is set here. `LocalProtocolError` when they can't be
+        granted.
+        """
 
     @abc.abstractmethod
     def _make_dialect(
@@ -203,6 +215,7 @@ class OpenAI(Provider):
     """
 
     name = "openai"
+    options_type = OpenAIOptions
     key_variable = "OPENAI_API_KEY"
     url_variable = "OPENAI_BASE_URL"
     usual_model = "gpt-realtime-2.1"
@@ -226,6 +239,9 @@ class OpenAI(Provider):
             self._api_key, model, base_url=self._base_url, path=self._path, auth=self._auth
         )
 
+    def check_metadata(self, metadata: Mapping[str, Any] | None) -> None:
+        merge_client_options(self._options, metadata, self.name)
+
     def _make_dialect(
         self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
     ) -> _MakeDialect:
@@ -245,6 +261,7 @@ class XAI(Provider):
     """
 
     name = "xai"
+    options_type = XAIOptions
     key_variable = "XAI_API_KEY"
     url_variable = "XAI_BASE_URL"
     usual_model = "grok-voice-latest"
@@ -277,6 +294,9 @@ class XAI(Provider):
             auth=self._auth,
         )
 
+    def check_metadata(self, metadata: Mapping[str, Any] | None) -> None:
+        merge_client_options(self._options, metadata, self.name)
+
     def _make_dialect(
         self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
     ) -> _MakeDialect:
@@ -299,6 +319,7 @@ class Google(Provider):
     """
 
     name = "google"
+    options_type = GoogleOptions
     key_variable = "GEMINI_API_KEY"
     url_variable = "GEMINI_BASE_URL"
     usual_model = "gemini-3.8-live"
@@ -322,6 +343,9 @@ class Google(Provider):
 
     def endpoint(self, model: str) -> Endpoint:
         return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
+
+    def check_metadata(self, metadata: Mapping[str, Any] | None) -> None:
+        merge_client_options(self._options, metadata, self.name)
 
     def _make_dialect(
         self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool

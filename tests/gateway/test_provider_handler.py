@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup
 
-from speko_anyio import XAI, Google, GoogleOptions, OpenAI, ToolSpec, XAIOptions
+from speko_anyio import XAI, Google, GoogleOptions, OpenAI, OpenAIOptions, ToolSpec, XAIOptions
 from speko_anyio._net.driver import Driver
 from speko_anyio._net.stream_driver import READ_SIZE
 from speko_anyio.errors import APIConnectionError, InternalError
@@ -174,7 +174,7 @@ async def served(
     config: dict[str, Any] | None = None,
     options: Any = None,
     metadata: dict[str, Any] | None = None,
-    models: dict[str, str] | None = None,
+    models: dict[str, str] | list[str] | None = None,
 ) -> AsyncGenerator[tuple[Client, Network], None]:
     """A session that is served by `double` through the handler; both are gone when the block is left."""
     how = {} if options is None else {"options": options}
@@ -733,13 +733,15 @@ async def test_what_the_provider_cannot_be_asked_for(
     assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
 
 
-@pytest.mark.parametrize("model", ["gpt-live-1", "voice"])
+@pytest.mark.parametrize(
+    ("model", "models"),
+    [("gpt-live-1", None), ("voice", {"voice": "gpt-live-1"}), ("gpt-live-1", ["gpt-live-1"])],
+)
 @pytest.mark.anyio
 async def test_a_model_that_has_no_realtime_sessions_is_refused_at_once(
-    model: str, monkeypatch: pytest.MonkeyPatch
+    model: str, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     double = double_of("openai")
-    models = {"voice": "gpt-live-1"}
     async with served("openai", double, monkeypatch, config={"model": model}, models=models) as (
         client,
         network,
@@ -754,8 +756,55 @@ async def test_a_model_that_has_no_realtime_sessions_is_refused_at_once(
     assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
 
 
+@pytest.mark.parametrize("models", [{"voice": "gpt-realtime-2.1"}, ["gpt-realtime-2.1"]])
+@pytest.mark.parametrize("model", ["gpt-realtime-2.1-pro", "GPT-realtime-2.1", " gpt-realtime-2.1", ""])
 @pytest.mark.anyio
-async def test_what_a_client_wants_of_the_provider_goes_before_the_operators_options(
+async def test_only_the_models_that_are_named_are_dialled(
+    model: str, models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = double_of("openai")
+    async with served("openai", double, monkeypatch, config={"model": model}, models=models) as (
+        client,
+        network,
+    ):
+        frames = await client.hear(is_a(Close))
+        assert network.dialled == 0
+    error = frames[-2]
+    assert isinstance(error, ErrorFrame)
+    assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
+    assert "this gateway does not serve that model of openai; choose from" in error.message
+    assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
+
+
+@pytest.mark.parametrize("asked", ["inf", 4096, 200, None])
+@pytest.mark.anyio
+async def test_the_operators_options_are_caps(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("openai", Say("First.", 0.2))
+    options = OpenAIOptions(max_output_tokens=200)
+    metadata = {"provider_options": {"openai": {"max_output_tokens": asked}}}
+    async with served("openai", double, monkeypatch, options=options, metadata=metadata) as (client, _):
+        client.ask()
+        await client.hear(said("assistant", "First."))
+    updates = [event for event in double.sessions[0].received if event["type"] == "session.update"]
+    assert [event["session"]["max_output_tokens"] for event in updates] == [200]
+
+
+@pytest.mark.parametrize("models", ["gpt-realtime-2.1", [], {}])
+def test_models_that_make_no_sense(models: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="models"):
+        ProviderHandler(OpenAI(KEY), models=models)
+
+
+def test_speko_s_name_of_a_model_that_is_named_is_good_too() -> None:
+    handler = ProviderHandler(XAI(KEY), models=["grok-voice-latest"])
+    assert handler.why_not(SessionConfig(provider="xai", model="grok-voice-beta"), None) is None
+    assert handler.why_not(SessionConfig(provider="xai", model="grok-voice-latest"), None) is None
+    other = ProviderHandler(XAI(KEY), models=["grok-other"])
+    assert other.why_not(SessionConfig(provider="xai", model="grok-voice-beta"), None) is not None
+
+
+@pytest.mark.anyio
+async def test_a_client_can_have_less_than_the_operators_options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     double = double_of("google", [Say("First.", 0.2), GoAway(20.0)], Say("Second.", 0.2))

@@ -44,6 +44,10 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ("TRANSCRIPT_DAYS", "", None),
         ("LOG_FORMAT", "json", "json"),
         ("DATABASE", "postgresql://u:p@db/speko", "postgresql://u:p@db/speko"),
+        ("MODELS", "openai=a, xai = b,openai=c,", {"openai": ("a", "c"), "xai": ("b",)}),
+        ("MODELS", "", {}),
+        ("PROVIDER_OPTIONS", '{"openai": {"speed": 1.2}}', {"openai": {"speed": 1.2}}),
+        ("PROVIDER_OPTIONS", " ", {}),
     ],
 )
 def test_a_variable_is_read_as_its_setting_s_type(name: str, text: str, value: object) -> None:
@@ -189,3 +193,31 @@ def test_a_variable_is_text_in_utf8_whatever_the_locale_is() -> None:
             load_settings(None, {"SPEKO_GATEWAY_SECRET": text})
     assert load_settings(None, {"SPEKO_GATEWAY_SECRET": "ż" * 32}).settings.secret == "ż" * 32
     assert load_settings(None, {"SPEKO_GATEWAY_DATABASE": "\udcff.db"}).settings.database == "\udcff.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("MODELS", "gpt-realtime-2.1", "'gpt-realtime-2.1' is not a model; write provider=model"),
+        ("MODELS", "openai=", "'openai=' is not a model; write provider=model"),
+        ("PROVIDER_OPTIONS", "openai", "provider_options is not valid JSON"),
+        ("PROVIDER_OPTIONS", "[]", "it must be a table of options for each provider"),
+    ],
+)
+def test_models_and_options_that_can_not_be_read(name: str, text: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        load_settings(None, {PREFIX + name: text})
+
+
+def test_models_are_shown_and_options_are_not(tmp_path: Path) -> None:
+    """A server tool among the options may hold a credential."""
+    file = written(
+        tmp_path,
+        '[models]\nopenai = ["a", "b"]\n[[provider_options.openai.server_tools]]\ntype = "mcp"\n'
+        'settings = {authorization = "hidden"}\n',
+    )
+    settings = load_settings(file, {}).settings
+    shown = dict(settings.shown())
+    assert shown["models"] == "openai=a|b"
+    assert shown["provider_options"] == "(set)"
+    assert "hidden" not in repr(settings)

@@ -15,12 +15,12 @@ from speko_anyio.providers.openai import OpenAIOptions, SemanticVad, ServerTool
 from speko_anyio.providers.xai import XAIOptions
 
 
-def test_wishes_replace_what_the_operator_has() -> None:
+def test_wishes_are_granted_within_what_the_operator_has() -> None:
     base = OpenAIOptions(speed=1.1, transcription_language="no", server_tools=(ServerTool("mcp", {"a": 1}),))
-    wishes = {"openai": {"speed": 1.2, "turn_detection": {"type": "semantic_vad", "eagerness": "low"}}}
+    wishes = {"openai": {"speed": 1.05, "turn_detection": {"type": "semantic_vad", "eagerness": "low"}}}
     found = merge_client_options(base, {OPTIONS_KEY: wishes, "other": 1}, "openai")
     assert found == OpenAIOptions(
-        speed=1.2,
+        speed=1.05,
         turn_detection=SemanticVad(eagerness="low"),
         transcription_language="no",
         server_tools=(ServerTool("mcp", {"a": 1}),),

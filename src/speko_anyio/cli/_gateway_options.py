@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from .._accounts import PROVIDERS
 from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers, echo
 from ..gateway._api_keys import LOCAL_KEY, LOCAL_KEY_ID, find_weakness
 from ..gateway._session_handlers import OWN_NAMES
@@ -181,8 +182,9 @@ def gateway_of(
     """Return the gateway with these settings; raise `CommandError` if it can't work."""
     own = load_handlers(settings.handlers, reserved=OWN_NAMES)
     try:
+        ours = default_handlers(models=settings.models, provider_options=provider_options_of(settings))
         return Gateway(
-            handlers={**default_handlers(), **own},
+            handlers={**ours, **own},
             api_keys=keys,
             store=store,
             playground=playground,
@@ -190,6 +192,28 @@ def gateway_of(
         )
     except ValueError as error:
         raise CommandError(str(error), USAGE) from None
+
+
+def provider_options_of(settings: Settings) -> dict[str, Any]:
+    """Return the options of each provider's account.
+
+    Raises ValueError for an unknown provider and for invalid options.
+    """
+    kinds = {kind.name: kind for kind in PROVIDERS}
+    for name, models in settings.models.items():
+        if name not in kinds:
+            raise ValueError(f"models: unknown provider {name}; choose from {', '.join(kinds)}")
+        if not models:
+            raise ValueError(f"models: {name} has no model; name those that clients may use")
+    options = {}
+    for name, fields in settings.provider_options.items():
+        if name not in kinds:
+            raise ValueError(f"provider_options: unknown provider {name}; choose from {', '.join(kinds)}")
+        try:
+            options[name] = msgspec.convert(fields, kinds[name].options_type)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"provider_options for {name} can't be used: {error}; correct them") from None
+    return options
 
 
 def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
@@ -205,6 +229,7 @@ def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
         for one in _singly(name, getattr(settings, name)):
             try:
                 load_handlers(one.handlers, reserved=OWN_NAMES)
+                provider_options_of(one)
                 Gateway(handlers={"echo": echo}, api_keys=("any",), **_gateway_options(one))
             except CommandError as error:
                 found.append(str(error))

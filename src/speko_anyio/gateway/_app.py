@@ -158,7 +158,7 @@ class Gateway:
         )
         mint = MintEndpoint(
             node,
-            providers=self._handlers.keys(),
+            handlers=self._handlers,
             limiter=RateLimiter(rate=mint_rate, burst=mint_burst),
             token_lifetime=token_lifetime,
             public_url=public_url,

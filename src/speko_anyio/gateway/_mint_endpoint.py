@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -29,7 +29,9 @@ from speko_anyio.protocol.url import parse_url
 from ._authentication import Caller
 from ._http_errors import CREATE_FAILED, RequestError, invalid, respond, shorten, too_many, unavailable
 from ._node import Node
+from ._provider_handler import ProviderHandler
 from ._rate_limiter import RateLimiter
+from ._session import Handler
 from ._session_tokens import Claims
 from ._stream import FULL
 from .store import Idempotency, IdempotencyError, LimitError, SessionRecord, StoreFullError
@@ -52,20 +54,20 @@ _WS_SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 class MintEndpoint:
-    """The endpoint; `providers` are the names that clients can mint with."""
+    """The endpoint; `handlers` are those of the gateway, by the provider's name that clients mint with."""
 
     def __init__(
         self,
         node: Node,
         *,
-        providers: Collection[str],
+        handlers: Mapping[str, Handler],
         limiter: RateLimiter,
         token_lifetime: int,
         public_url: str | None,
         full: Callable[[], bool],
     ) -> None:
         self._node = node
-        self._providers = providers
+        self._handlers = handlers
         self._limiter = limiter
         self._token_lifetime = token_lifetime
         self._public_base = None if public_url is None else _ws_base(public_url)
@@ -137,11 +139,16 @@ class MintEndpoint:
             asked = decode_request(body)
         except InvalidRequestError as error:
             raise invalid(shorten(str(error))) from None
-        if asked.s2s.provider not in self._providers:
+        handler = self._handlers.get(asked.s2s.provider)
+        if handler is None:
             raise invalid(
                 f"the request is not valid: unknown provider at `$.s2s.provider`; "
-                f"this gateway serves {', '.join(sorted(self._providers))}{_how_to_serve(asked.s2s.provider)}"
+                f"this gateway serves {', '.join(sorted(self._handlers))}{_how_to_serve(asked.s2s.provider)}"
             )
+        if isinstance(handler, ProviderHandler):
+            refusal = handler.why_not(asked.s2s, asked.metadata)
+            if refusal is not None:
+                raise invalid(f"the request is not valid: {shorten(refusal)}")
         return asked
 
     def _grant(self, record: SessionRecord, ws_base: str) -> SessionGrant:

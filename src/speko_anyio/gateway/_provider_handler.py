@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -19,10 +20,11 @@ from ._provider_driver import ProviderDriver
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Collection
 
     from speko_anyio._accounts import Provider
     from speko_anyio._net.proxies import ProxyOption
+    from speko_anyio.protocol.mint import SessionConfig
 
     from ._session import Handler, ServerSession
 
@@ -36,16 +38,16 @@ class ProviderHandler:
     """Serves each session with a session of the provider's.
 
     - `provider`: the account, such as ``OpenAI()``.
-    - `models`: maps the names that clients use for models to the provider's own; any other name is passed on.
-      None: `Provider.speko_models`.
+    - `models`: the models that clients may use; others are refused. A dict maps the names that clients use to
+      the provider's own. None: any model, with the names of `Provider.speko_models`.
     - `connect_timeout`: seconds to look up the provider's host, connect and complete TLS. All attempts
       together get 20 seconds until the provider is ready, or twice `connect_timeout` if that is more.
     - `ssl_context`, `proxy`: as in `SessionOptions`.
 
     Clients can set options of the provider in the mint's metadata, as in
     ``{"provider_options": {"openai": {"speed": 1.2}}}``, with the fields of `OpenAIOptions`, `XAIOptions` or
-    `GoogleOptions`. They override those of `provider`, except ``server_tools``, which are the operator's.
-    Invalid ones end the session with an `ErrorFrame`.
+    `GoogleOptions`. Those of `provider` are caps, see `Provider.check_metadata`. The mint refuses what can't
+    be granted, and so does the session, with an `ErrorFrame`.
 
     A failure of the provider comes as an `ErrorFrame` with a code of `speko_anyio.providers.codes` in
     capitals, and never shows the key. The session goes on as long as the provider's can be resumed.
@@ -55,13 +57,14 @@ class ProviderHandler:
         self,
         provider: Provider,
         *,
-        models: Mapping[str, str] | None = None,
+        models: Mapping[str, str] | Collection[str] | None = None,
         connect_timeout: float = DEFAULT_TIMEOUTS.connect,
         ssl_context: ssl.SSLContext | None = None,
         proxy: ProxyOption = True,
     ) -> None:
         self._provider = provider
-        self._models = dict(provider.speko_models if models is None else models)
+        self._models = _names(provider, models)
+        self._any_model = models is None
         self._connect_timeout = connect_timeout
         self._ssl_context = ssl_context
         self._proxy: ProxyOption = proxy
@@ -71,6 +74,10 @@ class ProviderHandler:
 
     async def __call__(self, session: ServerSession) -> None:
         """Serve `session` until either side ends it."""
+        refusal = self.why_not(session.config, session.metadata)
+        if refusal is not None:
+            await _refuse(session, refusal)
+            return
         config = msgspec.structs.replace(
             session.config, model=self._models.get(session.config.model, session.config.model)
         )
@@ -104,6 +111,32 @@ class ProviderHandler:
         )
         await driver.run()
 
+    def why_not(self, config: SessionConfig, metadata: Mapping[str, Any] | None) -> str | None:
+        """Return why a client can't have the session, in a sentence; None if it is to be tried."""
+        if not self._any_model and config.model not in self._models:
+            models = ", ".join(sorted(self._models))
+            return f"this gateway does not serve that model of {self._provider.name}; choose from {models}"
+        try:
+            self._provider.endpoint(self._models.get(config.model, config.model))
+            self._provider.check_metadata(metadata)
+        except LocalProtocolError as error:
+            return str(error)
+        return None
+
+
+def _names(provider: Provider, models: Mapping[str, str] | Collection[str] | None) -> dict[str, str]:
+    """Return the provider's own names for models, by the names that clients use."""
+    if models is None:
+        return dict(provider.speko_models)
+    if isinstance(models, str):
+        raise TypeError("models must be a dict or a collection of names, not one string; put it into a list")
+    if not models:
+        raise ValueError("models has no model; name those that clients may use, or leave it out for any")
+    if isinstance(models, Mapping):
+        return dict(models)
+    aliases = {name: model for name, model in provider.speko_models.items() if model in models}
+    return aliases | {name: name for name in models}
+
 
 async def _refuse(session: ServerSession, message: str) -> None:
     """Tell the client that it can't have what it asked for, and close."""
@@ -114,9 +147,23 @@ async def _refuse(session: ServerSession, message: str) -> None:
         pass  # the client has left
 
 
-def provider_handlers() -> dict[str, Handler]:
+def provider_handlers(
+    *,
+    models: Mapping[str, Collection[str]] | None = None,
+    provider_options: Mapping[str, Any] | None = None,
+) -> dict[str, Handler]:
     """Make a handler for each provider whose API key is in the environment.
+
+    - `models`: those that clients may use, by the provider's name; any, if the provider is missing.
+    - `provider_options`: such as `OpenAIOptions`, by the provider's name.
 
     Raises `ConfigurationError` when a base URL there is invalid.
     """
-    return {kind.name: ProviderHandler(kind()) for kind in PROVIDERS if kind.is_configured()}
+    options = provider_options or {}
+    handlers: dict[str, Handler] = {}
+    for kind in PROVIDERS:
+        if kind.is_configured():
+            make: Any = kind  # each takes options of its own type
+            account: Provider = make(options=options.get(kind.name, kind.options_type()))
+            handlers[kind.name] = ProviderHandler(account, models=(models or {}).get(kind.name))
+    return handlers

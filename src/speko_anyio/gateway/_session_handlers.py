@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -57,14 +58,22 @@ def built_in_handlers() -> dict[str, Handler]:
     return handlers
 
 
-def default_handlers() -> dict[str, Handler]:
+def default_handlers(
+    *,
+    models: Mapping[str, Collection[str]] | None = None,
+    provider_options: Mapping[str, Any] | None = None,
+) -> dict[str, Handler]:
     """Return `built_in_handlers`, and a handler for each provider with an API key in the environment.
 
     These are ``openai``, ``xai`` and ``google``, by ``OPENAI_API_KEY``, ``XAI_API_KEY`` and
     ``GEMINI_API_KEY``; another base URL may be in ``OPENAI_BASE_URL``, ``XAI_BASE_URL`` or
     ``GEMINI_BASE_URL``. Raises `ConfigurationError` for an invalid base URL.
+
+    - `models`: those that clients may use, by the provider's name; any, if the provider is missing.
+    - `provider_options`: such as `OpenAIOptions`, by the provider's name; see `ProviderHandler`.
     """
-    return {**built_in_handlers(), **provider_handlers()}
+    accounts = provider_handlers(models=models, provider_options=provider_options)
+    return {**built_in_handlers(), **accounts}
 
 
 def why_not_a_handler(handler: Any) -> str | None:

@@ -28,8 +28,8 @@ from speko_anyio.protocol.errors import SpekoError
 PREFIX: Final = "SPEKO_GATEWAY_"
 _FROM_FILE: Final = "_FILE"
 
-_SECRETS: Final = frozenset({"keys", "secret", "database"})
-"""Settings that are not shown; a database's URL may hold a password."""
+_SECRETS: Final = frozenset({"keys", "secret", "database", "provider_options"})
+"""Settings that are not shown; a database's URL may hold a password, and a server tool a credential."""
 
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -58,6 +58,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     handlers: dict[str, str] = {}
     """Handlers of your own: ``module:attribute`` by the name that clients mint with; in the environment
     ``name=module:attribute``, separated by commas."""
+    models: dict[str, tuple[str, ...]] = {}
+    """The models that clients may use, by the provider's name; any of a provider that is missing. In the
+    environment ``provider=model``, separated by commas."""
+    provider_options: dict[str, dict[str, Any]] = {}
+    """Options of the accounts, by the provider's name, which are caps for clients; in the environment as
+    JSON."""
     database: str | None = None
     """A SQLite file's path, a ``postgresql://`` URL, or ``memory``: records end with the process. None: a
     file in the user's state folder."""
@@ -107,7 +113,8 @@ def _shown(name: str, value: object) -> str:
     if name in _SECRETS:
         return "(set)" if value else "(not set)"
     if isinstance(value, dict):
-        return ", ".join(f"{key}={text}" for key, text in value.items()) or "(not set)"
+        pairs = [(key, text if isinstance(text, str) else "|".join(text)) for key, text in value.items()]
+        return ", ".join(f"{key}={text}" for key, text in pairs) or "(not set)"
     return "(not set)" if value is None else str(value)
 
 
@@ -260,12 +267,34 @@ def parse_handlers(texts: Iterable[str], *, source: str) -> dict[str, str]:
     return found
 
 
+def _parse_models(texts: Iterable[str], *, source: str) -> dict[str, list[str]]:
+    """Parse each ``provider=model`` into what a file would hold."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        provider, separator, model = (part.strip() for part in text.partition("="))
+        if not (provider and separator and model):
+            raise SettingsError(f"{source}: {text!r} is not a model; write provider=model")
+        found.setdefault(provider, []).append(model)
+    return found
+
+
 def _parse(name: str, text: str, variable: str) -> object:
     """Parse a variable into what a file would hold; an empty one is not set."""
-    if name in ("keys", "allowed_origins", "handlers"):
-        parts = [part for part in map(_stripped, text.split(",")) if part]
-        return parse_handlers(parts, source=variable) if name == "handlers" else parts
-    return _stripped(text) or None
+    parts = [part for part in map(_stripped, text.split(",")) if part]
+    match name:
+        case "keys" | "allowed_origins":
+            return parts
+        case "handlers":
+            return parse_handlers(parts, source=variable)
+        case "models":
+            return _parse_models(parts, source=variable)
+        case "provider_options":
+            try:
+                return msgspec.json.decode(_stripped(text) or "{}")
+            except msgspec.DecodeError as error:
+                raise SettingsError(f"{variable}: {name} is not valid JSON: {error}; correct it") from None
+        case _:
+            return _stripped(text) or None
 
 
 def _stripped(value: Any) -> Any:
@@ -321,8 +350,12 @@ def _described(kind: msgspec.inspect.Type) -> str:
         case msgspec.inspect.LiteralType(values=values):
             *others, last = sorted(map(str, values))
             return f"{', '.join(others)} or {last}"
-        case msgspec.inspect.DictType():
+        case msgspec.inspect.DictType(value_type=msgspec.inspect.StrType()):
             return "a table of names and texts"
+        case msgspec.inspect.DictType(value_type=msgspec.inspect.DictType()):
+            return "a table of options for each provider"
+        case msgspec.inspect.DictType():
+            return "a list of texts for each provider"
         case _:
             return "a list of texts"
 

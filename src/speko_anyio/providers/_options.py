@@ -109,12 +109,21 @@ object with the options of each provider by its name, ``{"openai": {"speed": 1.2
 _OPERATORS: Final = frozenset({"server_tools"})
 """Options that only the operator may choose: these run at the provider, on the operator's account."""
 
+_EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh")
+
+_UNLIMITED: Final = frozenset({None, "inf", -1})
+"""Values that leave a number of tokens to the provider."""
+
 
 def merge_client_options(options: OptionsT, metadata: Mapping[str, Any] | None, provider: str) -> OptionsT:
-    """Return the operator's `options`, overridden by the client's for `provider` in a mint's `metadata`.
+    """Return the operator's `options` with the client's for `provider` in a mint's `metadata`.
 
-    Raises `LocalProtocolError` if the client's are not an object, or have an unknown option, an invalid value
-    or an option that only the operator may choose.
+    The operator's are caps. Of two numbers, efforts or flags that cost, the cheaper one holds; the client
+    can't change anything else that differs from its default. A client can't have more thinking, reasoning or
+    transcription than the operator chose; the other options that the operator left alone are the client's.
+
+    Raises `LocalProtocolError` if the client's are not an object, have an unknown option or an invalid value,
+    or ask for what only the operator may choose.
     """
     wanted = (metadata or {}).get(OPTIONS_KEY, {})
     wanted = wanted.get(provider, {}) if isinstance(wanted, Mapping) else wanted
@@ -123,15 +132,51 @@ def merge_client_options(options: OptionsT, metadata: Mapping[str, Any] | None, 
             f'{OPTIONS_KEY} must be objects in an object, as in {{"{provider}": {{}}}}; correct the metadata'
         )
     if denied := _OPERATORS.intersection(wanted):
-        raise LocalProtocolError(
-            f"{OPTIONS_KEY} can't have {min(denied)}: only the server's operator may choose that; "
-            "leave it out"
-        )
+        raise _operators(min(denied))
     if not wanted:
         return options
     try:
-        return msgspec.convert({**msgspec.to_builtins(options), **wanted}, type(options))
+        asked = msgspec.convert({**msgspec.to_builtins(options), **wanted}, type(options))
     except msgspec.ValidationError as error:
         raise LocalProtocolError(
             f"{OPTIONS_KEY} for {provider} can't be used: {error}; correct the metadata"
         ) from None
+    defaults = type(options)()
+    granted = {
+        name: _granted(name, getattr(options, name), getattr(asked, name), getattr(defaults, name))
+        for name in wanted
+    }
+    return msgspec.structs.replace(options, **granted)
+
+
+def _granted(name: str, own: Any, asked: Any, default: Any) -> Any:
+    """Return the value of an option: `own` is the operator's, `asked` the client's."""
+    match name:
+        case "max_output_tokens" | "thinking_budget":
+            if own is None and name == "thinking_budget" and asked:
+                # The provider's own default may be less.
+                raise _operators(name, " above 0")
+            return asked if own in _UNLIMITED else own if asked in _UNLIMITED else min(own, asked)
+        case "reasoning_effort" | "thinking_level":
+            if own is None or asked is None:
+                if asked not in (None, _EFFORTS[0]):
+                    raise _operators(name, f" above {_EFFORTS[0]}")
+                return own if asked is None else asked
+            return min(own, asked, key=_EFFORTS.index)
+        case "input_transcription" | "output_transcription":
+            return own and asked
+        case "transcription_model":
+            if asked is not None and asked != own:
+                raise _operators(name)
+            return asked
+    if own in (asked, default):
+        return asked
+    if isinstance(own, int | float) and isinstance(asked, int | float) and not isinstance(own, bool):
+        return min(own, asked)
+    raise _operators(name)
+
+
+def _operators(name: str, which: str = "") -> LocalProtocolError:
+    return LocalProtocolError(
+        f"{OPTIONS_KEY} can't have {name}{which}: only the server's operator may choose that; leave it out"
+    )
