@@ -64,7 +64,7 @@ def serving(name: str, *, loop: str, core: int | None = None, bare: bool = False
 
     Its process has an application's heap unless `bare`.
     """
-    key = f"sk_bench_{secrets.token_urlsafe(24)}" if name in (GATEWAY, GATEWAY_ASGI) else None
+    key = f"sk_bench_{secrets.token_urlsafe(32)}" if name in (GATEWAY, GATEWAY_ASGI) else None
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             [sys.executable, "-u", __file__, name, loop, *(["bare"] if bare else [])],

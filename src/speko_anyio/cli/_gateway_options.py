@@ -129,7 +129,7 @@ async def keys_in_use(store: MemoryStore | SQLStore) -> KeysInUse:
     """Return what `store`, which is entered, tells about API keys."""
     keys = await store.keys()
     latest = await store.sessions(SessionQuery(limit=1), now=time.time())
-    unused = not keys and all(one.record.key_id.startswith(LOCAL_KEY_ID) for one in latest)
+    unused = not keys and all(one.record.key_id.startswith(LOCAL_KEY_ID) for one in latest.sessions)
     return KeysInUse(sum(key.revoked_at is None for key in keys), unused)
 
 
