@@ -132,7 +132,8 @@ def test_clients_that_wait_do_not_use_up_its_descriptors(backend: str, sent: byt
             output, _ = server.communicate(timeout=PATIENCE)
     assert server.returncode == 0, output
     assert "Too many open files" not in output
-    assert "raise `ulimit -n`" in output
+    assert "for 1000 sessions raise `ulimit -n`" in told
+    assert "128 connections are open" in output
 
 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from ..gateway import MemoryStore, SQLStore, running_gateway
-from ..gateway._descriptors import raise_descriptor_limit
+from ..gateway._descriptors import descriptor_limit, raise_descriptor_limit
 from ..gateway._log_format import start_log
 from ._display import Display
 from ._failures import USAGE, CommandError, no_listening
@@ -40,6 +40,12 @@ async def serve(options: argparse.Namespace) -> None:
         raise CommandError(weak[0], USAGE, more=weak[1:])
     start_log(settings)
     raise_descriptor_limit()
+    if descriptor_limit() < 2 * settings.max_sessions:
+        logger.warning(
+            "there are %g descriptors, and a session may need two; for %d sessions raise `ulimit -n`",
+            descriptor_limit(),
+            settings.max_sessions,
+        )
     if loaded.service_links:
         logger.info(describe_links(loaded.service_links))
     display = Display()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Final
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows has no such limit
-    resource = None  # type: ignore[assignment]
 
 _ENOUGH: Final = 65_536
+
+_MACOS_MOST: Final = 10_240
+"""What macOS may allow where it says "unlimited"."""
 
 
 def descriptor_limit() -> float:
     """Return how many descriptors the process may have open, `math.inf` for any number."""
-    if resource is None:
+    if sys.platform == "win32":
         return math.inf
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return math.inf if soft == resource.RLIM_INFINITY else soft
@@ -23,12 +25,15 @@ def descriptor_limit() -> float:
 
 def raise_descriptor_limit() -> None:
     """Use what the system grants: the usual 1024 are for programs that use ``select``."""
-    if resource is None:
+    if sys.platform == "win32":
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
-    if resource.RLIM_INFINITY != soft < wanted:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = math.inf if hard == resource.RLIM_INFINITY else hard
+    for wanted in (_ENOUGH, _MACOS_MOST):
+        limit = int(min(wanted, granted))
+        if descriptor_limit() >= limit:
+            return
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         except (OSError, ValueError):
-            return  # macOS has another limit, below its "unlimited"
+            continue

@@ -139,7 +139,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
-            connection.transport.abort()
+            if isinstance(connection, HTTPConnection):
+                connection.cut()
         # uvicorn has cancelled them, but does not wait for them.
         if cancelled := list(self.server_state.tasks):
             await asyncio.wait(cancelled, timeout=SHUTDOWN_TIMEOUT)
