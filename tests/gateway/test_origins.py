@@ -80,7 +80,9 @@ async def test_the_gateway_s_own_page_is_always_admitted() -> None:
                 assert await client.hear() == Ready(24000, 24000, ("usage",))
 
 
-async def preflight(allowed: list[str] | None, origin: str) -> httpx.Response:
+async def preflight(
+    allowed: list[str] | None, origin: str, headers: str = "authorization,content-type"
+) -> httpx.Response:
     transport = httpx.ASGITransport(make_gateway(allowed_origins=allowed).app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http:
         return await http.options(
@@ -88,7 +90,7 @@ async def preflight(allowed: list[str] | None, origin: str) -> httpx.Response:
             headers={
                 "Origin": origin,
                 "Access-Control-Request-Method": "POST",
-                "Access-Control-Request-Headers": "authorization,content-type",
+                "Access-Control-Request-Headers": headers,
             },
         )
 
@@ -100,6 +102,49 @@ async def test_allowed_pages_may_mint_across_origins_and_others_may_not() -> Non
     assert "access-control-allow-credentials" not in allowed.headers
     for answer in (await preflight([APP], "https://evil.test"), await preflight(None, APP)):
         assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "authorization,content-type,user-agent",
+        "accept,authorization,content-type,idempotency-key,user-agent",
+        "authorization,baggage,content-type,sentry-trace,traceparent,x-request-id,x-speko-sdk",
+    ],
+)
+@pytest.mark.anyio
+async def test_an_allowed_page_may_send_what_its_sdk_sets(headers: str) -> None:
+    """The published SDKs set User-Agent, which Firefox and Safari ask for and Chromium leaves out."""
+    allowed = await preflight([APP], APP, headers)
+    assert allowed.status_code == 200
+    names = allowed.headers["access-control-allow-headers"].lower().replace(" ", "").split(",")
+    assert set(headers.split(",")) <= set(names)
+    # A browser asks for no more of another page than that it may.
+    other = await preflight([APP], "https://evil.test", headers)
+    assert "access-control-allow-origin" not in other.headers
+    assert other.status_code == 400
+
+
+@pytest.mark.parametrize("allowed", [None, []])
+@pytest.mark.anyio
+async def test_without_a_list_no_page_of_another_origin_may_mint(allowed: list[str] | None) -> None:
+    gateway = make_gateway(allowed_origins=allowed)
+    transport = httpx.ASGITransport(gateway.app)
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as http,
+    ):
+        body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
+        headers = {"Origin": APP, "Authorization": f"Bearer {KEY}"}
+        answer = await http.post("/v1/sessions", json=body, headers=headers)
+        asked = await http.options(
+            "/v1/sessions", headers={**headers, "Access-Control-Request-Method": "POST"}
+        )
+    # The browser sends no such request, as its preflight is not answered; and if it did, shows no answer.
+    assert answer.status_code == 201
+    assert asked.status_code == 405
+    for response in (answer, asked):
+        assert not [name for name in response.headers if name.startswith("access-control-")]
 
 
 @pytest.mark.anyio

@@ -73,8 +73,8 @@ class Gateway:
     - `max_sessions`: open at once on this node; more get 503.
     - `idle_timeout`: seconds without a message from the client after which a session is ended; None: it may
       be silent for as long as it lasts.
-    - `allowed_origins`: of the web pages that may use the gateway, such as ``https://app.example.com``; None
-      for any, see `Origins`.
+    - `allowed_origins`: of the web pages that may use the gateway, such as ``https://app.example.com``. None:
+      any page may open a session with its token, but browsers let none of another origin mint (CORS).
     - `close_timeout`: seconds that a client has to answer a close.
     - `handler_grace`: seconds that a handler has to return when its session is over; then it is cancelled.
     - `metrics`: serve ``/metrics`` for Prometheus, without authentication: block it in the public proxy.

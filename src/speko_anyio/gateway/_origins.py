@@ -35,7 +35,9 @@ class Origins:
                 CORSMiddleware,
                 allow_origins=sorted(self._allowed),
                 allow_methods=["GET", "POST"],
-                allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+                # Any: SDKs and tracing set headers of their own, such as User-Agent, and the browser sends
+                # nothing unless all are allowed. The gateway ignores those that it doesn't know.
+                allow_headers=["*"],
                 expose_headers=["Retry-After"],
                 max_age=_PREFLIGHT_SECONDS,
             )

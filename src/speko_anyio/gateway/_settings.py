@@ -92,7 +92,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Time without a message from the client after which a session is ended."""
     allowed_origins: tuple[str, ...] | None = None
     """Origins of the web pages that may use the gateway, such as https://app.example.com; in the environment
-    separated by commas. None: any."""
+    separated by commas. None: any page may open a session with its token, but none of another origin may
+    create one."""
     mints_per_second: Annotated[float, Meta(gt=0)] = 20.0
     """Mints a second for each API key, on average, on this node."""
     mints_at_once: Annotated[int, Meta(ge=1)] = 200
