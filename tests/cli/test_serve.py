@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import anyio
 import httpx
 import pytest
 
+from speko_anyio.cli import _serve as serve_module
 from speko_anyio.cli import main
 from speko_anyio.cli._failures import USAGE
 from speko_anyio.cli._gateway_options import KeysInUse, is_private, keys_in_use
@@ -301,3 +303,25 @@ def test_it_runs_by_a_file_of_settings(tmp_path: Path) -> None:
         assert server.returncode == 0
         lines = [json.loads(line) for line in log.splitlines()]
         assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+
+
+def test_collections_spare_what_a_start_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full collection would stop every session for 60 ms."""
+    frozen: list[tuple[int, int]] = []
+
+    async def stop_at_once() -> AsyncIterator[int]:
+        frozen.append((gc.get_freeze_count(), len(gc.get_objects())))
+        yield signal.SIGTERM
+
+    @contextmanager
+    def no_signals() -> Iterator[AsyncIterator[int]]:
+        yield stop_at_once()
+
+    monkeypatch.setattr(serve_module, "stop_signals", no_signals)
+    monkeypatch.setattr(serve_module, "end_at_next_signal", lambda: None)
+    assert main(["serve", "--port", "0", "--database", "memory", "--patience", "0"]) == 0
+    ((count, others),) = frozen
+    assert count > 50_000
+    assert others < count / 10
+    # The process may be another program's, as it is here.
+    assert gc.get_freeze_count() == 0

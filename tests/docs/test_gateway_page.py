@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,7 +21,7 @@ from speko_anyio.gateway.store import SessionOutcome
 from speko_anyio.protocol import close_codes
 from tests.support.serve import served
 
-from .programs import DOCS
+from .programs import DOCS, programs
 
 PAGE = (DOCS / "gateway.md").read_text(encoding="utf-8")
 
@@ -157,3 +159,21 @@ def test_the_command_for_keys_prints_what_the_page_shows(
     random = re.compile(r"(key|sk)_\S+")
     told = capsys.readouterr()
     assert random.sub("RANDOM", told.out + told.err) == random.sub("RANDOM", shown_output)
+
+
+@pytest.mark.anyio
+async def test_the_program_that_spares_collections() -> None:
+    (program,) = programs("gateway.md")
+    frozen: list[tuple[str, int]] = []
+
+    async def serve_until_stopped(url: str) -> None:
+        frozen.append((url, gc.get_freeze_count()))
+
+    try:
+        with anyio.fail_after(20):
+            await program.load(serve_until_stopped=serve_until_stopped)["main"]()
+    finally:
+        gc.unfreeze()
+    ((url, count),) = frozen
+    assert url.startswith("http://127.0.0.1:")
+    assert count > 10_000
