@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from math import inf
+
 import anyio
 import pytest
 
@@ -18,7 +21,7 @@ from speko_anyio import (
     Usage,
 )
 from speko_anyio._net.tasks import Wakeup
-from speko_anyio.client._delivery import FRAME_OVERHEAD, DeliveryBuffer
+from speko_anyio.client._delivery import FRAME_OVERHEAD, DeliveryBuffer, SelectiveBuffer
 
 pytestmark = pytest.mark.anyio
 
@@ -115,3 +118,59 @@ async def test_clearing_makes_room() -> None:
     buffer.put(AUDIO)
     buffer.clear()
     assert (len(buffer), buffer.size, space.made) == (0, 0, 1)
+
+
+def new_buffer(kind: str, limit: int) -> DeliveryBuffer:
+    if kind == "whole":
+        return DeliveryBuffer(limit, Space(), Wakeup())
+    kinds = (Audio, Transcript)
+    return SelectiveBuffer(limit, Space(), Wakeup(), kinds=kinds, drop_oldest=kind == "drop oldest")
+
+
+@pytest.mark.parametrize("kind", ["whole", "selective", "drop oldest"])
+@pytest.mark.parametrize("taken", range(5))
+async def test_each_interruption_discards_the_audio_since_the_last(kind: str, taken: int) -> None:
+    buffer = new_buffer(kind, 1_000_000)
+    left: list[Frame] = [Transcript("user", "a"), Interruption(), AUDIO, Transcript("user", "b"), AUDIO]
+    for frame in (left[0], AUDIO, *left[1:]):
+        buffer.put(frame)
+    if kind != "whole":
+        left = [frame for frame in left if type(frame) is not Interruption]
+    for expected in left[:taken]:
+        assert await buffer.get() == expected
+    buffer.put(Interruption())
+    rest = [frame for frame in left[taken:] if type(frame) is not Audio]
+    if kind == "whole":
+        rest.append(Interruption())
+    assert list(buffer.snapshot()) == rest
+    assert buffer.size == sum(FRAME_OVERHEAD + type(frame).__name__.startswith("T") for frame in rest)
+
+
+async def test_interruptions_that_nobody_takes_are_bounded() -> None:
+    buffer = DeliveryBuffer(10 * SIZE, Space(), Wakeup())
+    buffer.lossy = True
+    for _ in range(10):
+        buffer.put(AUDIO)
+    for _ in range(10_000):
+        buffer.put(Interruption())
+    assert buffer.size <= 10 * SIZE + FRAME_OVERHEAD
+    assert buffer.dropped_bytes == 10_000
+
+
+def seconds(kind: str, count: int) -> float:
+    """CPU time of many interruptions, each with a little audio before it."""
+    best = inf
+    for _ in range(5):
+        buffer = new_buffer(kind, 1 << 30)
+        begin = time.process_time()
+        for _ in range(count):
+            buffer.put(Transcript("user", "a"))
+            buffer.put(AUDIO)
+            buffer.put(Interruption())
+        best = min(best, time.process_time() - begin)
+    return best
+
+
+@pytest.mark.parametrize("kind", ["whole", "selective"])
+async def test_interruptions_cost_no_more_the_more_there_are(kind: str) -> None:
+    assert seconds(kind, 4 * 1000) < 6 * seconds(kind, 1000)

@@ -12,6 +12,7 @@ from speko_anyio.protocol._client_core import ClientCore, CoreWrapper
 
 MEMBERS = {name: member for name, member in vars(ClientCore).items() if not name.startswith("_")}
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "yield_after": (64, print),
     "receive_data": (b"x",),
     "receive_lost": ("gone",),
     "close": (4000, "why"),

@@ -12,6 +12,8 @@ def test_the_defaults() -> None:
         "max_text_size": 256 * 1024,
         "max_fragments": 1024,
         "max_control_frames": 1024,
+        "max_messages_per_second": 1000,
+        "max_messages_at_once": 20_000,
         "max_json_depth": 256,
         "max_open_calls": 256,
         "max_outbox": 16 * 1024 * 1024,

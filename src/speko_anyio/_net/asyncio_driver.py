@@ -78,6 +78,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     __slots__ = (
         "_armed",
         "_begun",
+        "_catching_up",
         "_cause",
         "_close_timeout",
         "_data_to_send",
@@ -115,6 +116,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._early = b""
         self._read_buffer = _read_buffer()
         self._reading = False
+        self._catching_up = False
         self._paused = False
         self._turns = asyncio.Lock()
         self._waiting = 0
@@ -189,6 +191,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def core_changed(self) -> None:
         driven = self._attached()
+        if driven.behind and not (self._catching_up or self._ending):
+            self._catching_up = True
+            self._set_reading()
+            self._loop.call_soon(self._guard, self._catch_up)
         if driven.full is self._reading and not self._ending:
             if self._reading:
                 self._stop_reading()
@@ -263,6 +269,11 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._guard(self._receive_eof)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._catching_up and not self._ending:
+            # What came before is delivered first. Nothing can be written meanwhile.
+            self._paused = True
+            self._loop.call_soon(self.connection_lost, exc)
+            return
         self._lost = True
         self._cause = exc
         self._held.clear()
@@ -282,13 +293,31 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def _stop_reading(self) -> None:
         self._reading = False
-        self._transport.pause_reading()
+        self._set_reading()
         self._attached().reading_paused()
 
     def _resume_reading(self) -> None:
         self._reading = True
-        self._transport.resume_reading()
+        self._set_reading()
         self._attached().reading_resumed()
+
+    def _set_reading(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._reading and not self._catching_up:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _catch_up(self) -> None:
+        """Go on with what was received, a turn later, and read on once that is done."""
+        self._catching_up = False
+        if self._ending:
+            return
+        self._attached().catch_up()
+        self.core_changed()
+        if not (self._catching_up or self._ending):
+            self._set_reading()
 
     def _space_made(self) -> None:
         # Later, since this may be called in the middle of a delivery.

@@ -19,6 +19,7 @@ class Driven(Protocol):
 
     - writes `data_to_send` while `has_output`,
     - stops reading while `full`,
+    - calls `catch_up` in later turns of the event loop, and reads nothing else, while it is `behind`,
     - arms its timer for `deadline`,
     - closes the transport once `done` and everything is written.
 
@@ -49,6 +50,11 @@ class Driven(Protocol):
         ...
 
     @property
+    def behind(self) -> bool:
+        """Whether received bytes still wait for `catch_up`, because other sessions get their turn first."""
+        ...
+
+    @property
     def has_output(self) -> bool:
         """Whether `data_to_send` would return any bytes."""
         ...
@@ -66,6 +72,9 @@ class Driven(Protocol):
     def receive_data(self, data: bytes, /) -> bool:
         """Take bytes from the peer. Returns False if that changed none of the above."""
         ...
+
+    def catch_up(self) -> None:
+        """Take some more of the bytes that were received before."""
 
     def receive_eof(self) -> None:
         """Take note that the peer will send no more."""

@@ -152,11 +152,15 @@ class StreamDriver:
         try:
             with self._reading:
                 while not driven.done:
-                    if driven.full:
+                    if driven.behind:
+                        await checkpoint()
+                        driven.catch_up()
+                    elif driven.full:
                         await self._wait_for_space()
-                    # Most reads hold only audio, which changes nothing else.
-                    while not await self._receive():
-                        pass
+                    else:
+                        # Most reads hold only audio, which changes nothing else.
+                        while not await self._receive():
+                            pass
                     self.core_changed()
             if driven.has_output:
                 with anyio.move_on_after(self._close_timeout, shield=True) as self._parting:

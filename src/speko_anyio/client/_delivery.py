@@ -57,6 +57,7 @@ class DeliveryBuffer:
 
     __slots__ = (
         "_busy",
+        "_clean",
         "_ended",
         "_frames",
         "_limit",
@@ -79,6 +80,9 @@ class DeliveryBuffer:
         # far below: an interruption can discard what is buffered here, and not what waits in the socket.
         self._resume_at = limit - limit // 8
         self._frames: deque[Frame] = deque()
+        # The newest frame that was here at the last interruption: up to it there is no audio. So one
+        # interruption at most looks at each frame, however many a peer sends.
+        self._clean: Frame | None = None
         self._size = 0
         self._streak = 0
         self._busy = False
@@ -120,6 +124,9 @@ class DeliveryBuffer:
         else:
             if kind is Interruption:
                 self._discard_audio()
+                if self.full and self.lossy and self._frames and type(self._frames[-1]) is Interruption:
+                    self._dropped(frame)  # has had its effect, and as news it is a repetition
+                    return False
             elif kind is Close:
                 self._ended = True
             self._size += _cost(frame)
@@ -183,15 +190,17 @@ class DeliveryBuffer:
         return self.take()
 
     def _discard_audio(self) -> None:
-        kept = [frame for frame in self._frames if type(frame) is not Audio]
-        if len(kept) == len(self._frames):
-            return
-        for frame in self._frames:
+        frames = self._frames
+        kept: list[Frame] = []
+        while frames and frames[-1] is not self._clean:
+            frame = frames.pop()
             if type(frame) is Audio:
+                self._size -= FRAME_OVERHEAD + len(frame.pcm)
                 self._dropped(frame)
-        self._frames.clear()
-        self._frames.extend(kept)
-        self._size = sum(map(_cost, kept))
+            else:
+                kept.append(frame)
+        frames.extend(reversed(kept))
+        self._clean = frames[-1] if frames else None
         self._check_space()
 
     def _dropped(self, frame: Frame) -> None:

@@ -20,6 +20,13 @@ from ._delivery import DeliveryBuffer, SelectiveBuffer
 ABORTED: Final = "client_cancelled"
 """The close reason that the peer gets when a session is aborted instead of closed."""
 
+_EVENTS_PER_TURN: Final = range(128)
+"""Frames that are delivered in one turn of the event loop: all of a read of 64 KiB if it is speech in the
+usual pieces. The same read may hold 30,000 tiny ones, for which nobody else must wait."""
+
+_FRAMES_PER_TURN: Final = 64
+"""WebSocket frames off the fast path that are parsed in one turn."""
+
 _OPEN: Final = State.OPEN
 _LEAVING: Final = (State.CLOSING, State.CLOSED)
 
@@ -46,6 +53,7 @@ class Pump:
         "_on_interruption",
         "_on_space",
         "audio_bytes_received",
+        "behind",
         "bytes_received",
         "claimed",
         "core",
@@ -66,6 +74,9 @@ class Pump:
         make_waiter: Callable[[], Waiter] = Wakeup,
     ) -> None:
         self.core: ClientCore = core
+        core.yield_after(_FRAMES_PER_TURN, self._fall_behind)
+        self.behind: bool = False
+        """Whether received bytes wait for `catch_up`."""
         self._make_waiter = make_waiter
         self._max_buffer = max_buffer
         self._on_call = on_call
@@ -94,7 +105,7 @@ class Pump:
     @property
     def done(self) -> bool:
         """Whether the session is over; every consumer has been told then."""
-        return self.core.state is State.CLOSED
+        return self.core.state is State.CLOSED and not self.behind
 
     @property
     def error(self) -> SpekoError:
@@ -211,6 +222,14 @@ class Pump:
         core.receive_data(data)
         return self._drain() or core.has_output
 
+    def catch_up(self) -> None:
+        """Deliver some more of what was received before."""
+        self.behind = False
+        self._drain()
+
+    def _fall_behind(self) -> None:
+        self.behind = True
+
     def receive_eof(self) -> None:
         """Take note that the peer will send no more."""
         self.core.receive_eof()
@@ -218,14 +237,16 @@ class Pump:
 
     def receive_lost(self, reason: str, cause: Exception) -> None:
         """Take note that the transport broke: `cause` says why, and `reason` the same in words."""
-        self.core.receive_lost(reason)
-        self.error.__cause__ = cause
-        self._drain()
+        self._drain_all()
+        if not self.done:
+            self.core.receive_lost(reason)
+            self.error.__cause__ = cause
+            self._drain_all()
 
     def send_failed(self) -> None:
         """Take note that bytes that were taken may not have been written."""
         self.core.send_failed()
-        self._drain()
+        self._drain_all()
 
     def handle_timeout(self, now: float) -> None:
         """Act on the deadlines that have come by `now`."""
@@ -258,18 +279,24 @@ class Pump:
         self.core.close(close_codes.GOING_AWAY, ABORTED)
         goodbye = self.core.data_to_send()
         self.core.receive_lost(reason)
-        self._drain()
+        self._drain_all()
         return goodbye
 
-    def _drain(self) -> bool:
-        """Deliver what the core has.
+    def _drain_all(self) -> None:
+        """Deliver all that the core has, at an end, which everybody must learn of now."""
+        self._drain()
+        while self.behind:
+            self.catch_up()
 
-        Returns whether that filled a consumer, or was more than audio in an open session.
+    def _drain(self) -> bool:
+        """Deliver what the core has, as much as suits one turn of the event loop: see `behind`.
+
+        Returns whether that filled a consumer, or was more than audio in an open session, or left something.
         """
         next_event = self.core.next_event
         consumers = self._consumers
         more = False
-        while True:
+        for _ in _EVENTS_PER_TURN:
             try:
                 frame = next_event()
             except SpekoError:
@@ -297,9 +324,11 @@ class Pump:
                 self._on_interruption()
             elif type(frame) is Close:
                 break
+        else:
+            self.behind = self.core.unread
         state = self.core.state
         if state is _OPEN:
-            return more
+            return more or self.behind
         if state is State.CLOSING:
             self._set_lossy()
         return True

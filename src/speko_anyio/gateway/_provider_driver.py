@@ -281,6 +281,10 @@ class _Leg:
         return self._owner.provider_must_wait
 
     @property
+    def behind(self) -> bool:
+        return False
+
+    @property
     def has_output(self) -> bool:
         return self._connection.has_output
 
@@ -303,6 +307,9 @@ class _Leg:
     def receive_data(self, data: bytes) -> bool:
         self._owner.report(self._connection.receive_data, data)
         return True
+
+    def catch_up(self) -> None:
+        """Do nothing: all is taken at once."""
 
     def receive_eof(self) -> None:
         self._owner.report(self._connection.receive_eof)

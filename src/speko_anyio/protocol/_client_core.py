@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from ._dialect import NeedData
@@ -29,6 +30,9 @@ class ClientCore(Protocol):
     @property
     def odd_fields(self) -> int: ...
 
+    @property
+    def unread(self) -> bool: ...
+    def yield_after(self, frames: int, call: Callable[[], None]) -> None: ...
     def receive_data(self, data: bytes) -> None: ...
     def receive_eof(self) -> None: ...
     def receive_lost(self, reason: str = ...) -> None: ...
@@ -86,6 +90,13 @@ class CoreWrapper:
         return self._core.odd_fields
 
     # Bytes and time
+
+    @property
+    def unread(self) -> bool:
+        return self._core.unread
+
+    def yield_after(self, frames: int, call: Callable[[], None]) -> None:
+        self._core.yield_after(frames, call)
 
     def receive_data(self, data: bytes) -> None:
         self._core.receive_data(data)

@@ -16,12 +16,13 @@ import enum
 from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 from . import close_codes
+from ._budget import Budget
 from ._fast_path import FastPath
 from ._limits import DEFAULT_LIMITS, Limits
 from ._outbox import CloseMessage, Message, Outbox, payload_size
 from ._state import TRANSITIONS, Signal, State, transition
 from ._timeouts import DEFAULT_TIMEOUTS
-from ._timers import Timers
+from ._timers import AT_ONCE, Timers
 from .errors import (
     ConnectionClosed,
     HandshakeError,
@@ -42,6 +43,11 @@ class NeedData(enum.Enum):
 NEED_DATA: Final = NeedData.NEED_DATA
 """Returned by `next_event` when there are no more events until the peer sends something."""
 
+
+OVER_BUDGET: Final = (
+    "the peer sent messages faster than a session may; send larger ones, at the pace of speech"
+)
+"""The reason of the close for a breach of ``limits.max_messages_per_second`` and ``max_messages_at_once``."""
 
 EventT = TypeVar("EventT")
 
@@ -119,6 +125,8 @@ class Dialect(abc.ABC, Generic[EventT]):
         """The deadlines of both levels. A goodbye stops all but its own; the end of the session stops them
         all."""
         self.fast_path: FastPath = FastPath()
+        self.budget: Budget = Budget()
+        """How many messages the peer may send. A server sets one with a limit."""
         self._times = _Times(close_timeout, ttl, warn_before)
         self._ending = _Ending()
         if state is State.OPEN:
@@ -164,6 +172,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         """
         if self.state not in _LISTENING:
             return
+        self.budget.spent += 1
         if isinstance(message, str):
             limit = self.limits.max_text_size
             # No character takes more than 4 bytes.
@@ -310,10 +319,11 @@ class Dialect(abc.ABC, Generic[EventT]):
         It may lie in the past (minus infinity at the start of a timer): then call it at once. Ask again after
         every call that may have changed the session.
         """
-        return self.timers.next()
+        return AT_ONCE if self.budget.due else self.timers.next()
 
     def handle_timeout(self, now: float) -> None:
         """Act on the deadlines that have come by `now`, in seconds. Calling too early or late is safe."""
+        self.check_budget(now)
         for name, late in self.timers.expired(now):
             self.run_timer(name, late)
         self.timers.settle(now)
@@ -328,6 +338,11 @@ class Dialect(abc.ABC, Generic[EventT]):
         else:
             assert name == "expiry"
             self.close(close_codes.NORMAL, SESSION_EXPIRED)
+
+    def check_budget(self, now: float) -> None:
+        """End the session if the peer has sent more than its budget by `now`."""
+        if not self.budget.keeps(now) and self.state in _LISTENING:
+            self.violated(close_codes.POLICY, OVER_BUDGET)
 
     def _start_session_timers(self) -> None:
         if self._times.ttl is None:

@@ -1,6 +1,6 @@
 """The only module that imports wsproto, and the one that absorbs its quirks.
 
-wsproto does the handshake, fragments, control frames and closing, and judges every bad frame. Its gaps and
+wsproto does the handshake, fragments and closing, and judges every bad frame. Its gaps and
 peculiarities are handled here (observed with wsproto 1.2 and 1.3):
 
 - a frame that can't be parsed is reported as a `CloseConnection` event, like the peer's own close; only the
@@ -31,8 +31,6 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
-from wsproto.events import Ping as PingEvent
-from wsproto.events import Pong as PongEvent
 from wsproto.utilities import RemoteProtocolError as WsprotoRemoteError
 
 from . import close_codes
@@ -84,16 +82,6 @@ class BinaryReceived(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-class PingReceived(msgspec.Struct, frozen=True, gc=False):
-    """A ping; its pong is the caller's duty."""
-
-    payload: bytes
-
-
-class PongReceived(msgspec.Struct, frozen=True, gc=False):
-    """A pong, requested or not."""
-
-
 class CloseReceived(msgspec.Struct, frozen=True, gc=False):
     """The peer's close; 1005 when it gave no code."""
 
@@ -102,7 +90,7 @@ class CloseReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 HandshakeEvent: TypeAlias = Accepted | Refused | UpgradeRequest | Broken
-FrameEvent: TypeAlias = TextReceived | BinaryReceived | PingReceived | PongReceived | CloseReceived | Broken
+FrameEvent: TypeAlias = TextReceived | BinaryReceived | CloseReceived | Broken
 
 
 def _accept_token(nonce: bytes) -> bytes:
@@ -279,7 +267,10 @@ class Engine:
     # Frames
 
     def receive(self, data: bytes) -> list[FrameEvent]:
-        """Feed bytes of frames, up to the end of one frame at most. Returns whole messages."""
+        """Feed bytes of frames, up to the end of one frame at most. Returns whole messages.
+
+        Well-formed pings and pongs must not come here.
+        """
         if self._frames is None:
             self._frames = Connection(self._kind)
         self._frames.receive_data(data)
@@ -289,10 +280,6 @@ class Engine:
                 self._pieces.append(event.data)  # type: ignore[arg-type]  # one message has one type
                 if event.message_finished:
                     events.append(self._assembled(event))
-            elif isinstance(event, PingEvent):
-                events.append(PingReceived(bytes(event.payload)))
-            elif isinstance(event, PongEvent):
-                events.append(PongReceived())
             else:
                 assert isinstance(event, CloseConnection)
                 events.append(self._close(event, self._frames.state))

@@ -25,6 +25,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ten times the longest session. A ping costs us a reply, so a flood of them is an amplifier (compare
     CVE-2019-9512, "Ping Flood", of HTTP/2). Breach: close code 1008."""
 
+    max_messages_per_second: int = 1000
+    """Messages, control frames and fragments that a server takes from its client in the long run: five times
+    speech at twice real time in messages of 10 ms. Each costs time of the loop that serves others, too.
+    Breach: close code 1008. A client does not hold its server to it, since an answer may come much faster
+    than it is spoken."""
+
+    max_messages_at_once: int = 20_000
+    """The same for a burst, such as what a client sends after its network was gone: 200 s of speech in
+    messages of 10 ms. Breach: close code 1008."""
+
     max_json_depth: int = 256
     """Nesting of arrays and objects in a text message; the protocol's own messages have depth 1.
     The decoder recurses, and the stack, of a thousand calls by default, belongs to the caller. A text of

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias, assert_never, get_args
 from . import _codec as codec
 from . import _extensions as extensions
 from . import close_codes
+from ._budget import Budget
 from ._calls import Calls, no_open_call
 from ._commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
 from ._dialect import Dialect, EventT
@@ -427,6 +428,7 @@ class ServerProtocol(_SpekoSession[Command]):
         )
 
     def _set_up(self) -> None:
+        self.budget = Budget(self.limits.max_messages_per_second, self.limits.max_messages_at_once)
         self._ready_sent = False
         self.fast_path.make_audio = AudioIn
         self.fast_path.sample_rate = self.input_sample_rate

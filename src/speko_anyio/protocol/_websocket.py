@@ -1,10 +1,10 @@
 """A WebSocket over bytes, for any message-level dialect, with a fast path for ordinary messages.
 
 Nearly all traffic is whole, unfragmented binary messages of about 1 KiB. These, and whole text messages, take
-the *fast path*: they are sliced out of the received bytes and framed directly. Every control frame, fragment
-and malformed header goes frame by frame to wsproto (`engine.py`), whose verdict is final. wsproto need not
-see what takes the fast path, since whole messages leave no trace in its state. A differential test checks
-that both behave alike.
+the *fast path*: they are sliced out of the received bytes and framed directly. So are pings and pongs, which
+a hostile peer can send by the thousand. Every fragment, close and malformed header goes frame by frame to
+wsproto (`engine.py`), whose verdict is final. wsproto need not see the others, since they leave no trace in
+its state. A differential test checks that both behave alike.
 
 Where a comment says so, the code is written for speed (local names, no calls for a frame of audio); see
 ``benchmarks/codec.py`` for the measurements.
@@ -15,6 +15,8 @@ from __future__ import annotations
 import abc
 import os
 import struct
+import sys
+from collections.abc import Callable
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
 
 from . import _framing as framing
@@ -29,8 +31,6 @@ from ._engine import (
     Engine,
     FrameEvent,
     HandshakeEvent,
-    PingReceived,
-    PongReceived,
     TextReceived,
 )
 from ._limits import Limits
@@ -38,6 +38,7 @@ from ._masking import Entropy, mask
 from ._outbox import CloseMessage, Message, WireBytes
 from ._state import State
 from ._timeouts import DEFAULT_TIMEOUTS
+from ._timers import AT_ONCE
 from .errors import SpekoError
 from .frames import Close, Expiring
 
@@ -49,6 +50,9 @@ _HEAD: Final = struct.Struct(">HH").unpack_from  # the first two bytes of a fram
 _SMALLEST_HEADER: Final = 2
 _LONG: Final = 126  # means that a length of two bytes follows, as in nearly every audio frame
 _LONGEST_OF_LONG: Final = 65_535
+_MAX_CONTROL: Final = 125  # bytes of a control frame's payload
+_PLAIN_MESSAGES: Final = (framing.BINARY, framing.TEXT)
+_PLAIN_CONTROL: Final = (framing.PING, framing.PONG)
 _PONG_COST: Final = 64  # approximate bytes of memory that an empty pong takes
 
 
@@ -74,6 +78,10 @@ class _Partial:
         self.size = 0
         """Bytes of payload in those frames."""
         self.is_text = False
+
+
+def _do_nothing() -> None:
+    """Do nothing: the default of callbacks."""
 
 
 class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
@@ -117,8 +125,12 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         self._position = 0
         self._tail = bytearray()
         self._partial = _Partial()
+        self._budget = dialect.budget
+        self._fast_messages = 0  # from a client, on the fast path, that its budget does not know of
         self._control_run = 0
         self._pongs = 0  # memory of the pongs that wait to be sent
+        self._frames_per_turn = self._frames_left = sys.maxsize
+        self._stopped_early: Callable[[], None] = _do_nothing
         # Any byte is a sign of life (aioquic and TCP keepalive see it the same way).
         self._heard = False
         self._keepalive = None if ping_interval is None else _Keepalive(ping_interval, ping_timeout)
@@ -208,8 +220,11 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             # Read from a slot and bound to a local first: CPython 3.11 calls it faster that way.
             make_audio = fast_path.make_audio
             # `make_audio` is set while the fast path is open.
+            if self._client:
+                return make_audio(buffer[4:], fast_path.sample_rate)  # type: ignore[misc, no-any-return]
+            self._fast_messages += 1
             return make_audio(  # type: ignore[misc, no-any-return]
-                buffer[4:] if self._client else mask(buffer[8:], buffer[4:8]), fast_path.sample_rate
+                mask(buffer[8:], buffer[4:8]), fast_path.sample_rate
             )
         position = self._position
         if available - position > 8:
@@ -230,11 +245,36 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
                 self._control_run = 0
                 make_audio = fast_path.make_audio
                 payload = buffer[start:end]
+                if self._client:
+                    return make_audio(payload, fast_path.sample_rate)  # type: ignore[misc, no-any-return]
+                self._fast_messages += 1
                 return make_audio(  # type: ignore[misc, no-any-return]
-                    payload if self._client else mask(payload, buffer[start - 4 : start]),
-                    fast_path.sample_rate,
+                    mask(payload, buffer[start - 4 : start]), fast_path.sample_rate
                 )
         return self._parse()
+
+    @property
+    def unread(self) -> bool:
+        """Whether `next_event` may have more to return without another byte from the peer."""
+        if self._events:
+            return True
+        if not self._buffer and self._fast_path.more_may_come:
+            return False
+        state = self.dialect.state
+        if state is _CLOSED or not self._fast_path.more_may_come:
+            return state is not _CLOSED  # the end is still to be told
+        available = len(self._buffer) - self._position + len(self._tail)
+        return available >= self._partial.need and state is not _CONNECTING
+
+    def yield_after(self, frames: int, call: Callable[[], None]) -> None:
+        """Let `next_event` return `NEED_DATA` early, although more is `unread`, and call `call` then.
+
+        It does so after `frames` frames that it parsed since it last returned that, not counting those on the
+        fast path. A caller that shares its event loop then goes on in another turn: some frames, such as
+        pings, bring no event, and one read holds thousands of them. By default there is no such bound.
+        """
+        self._frames_per_turn = self._frames_left = frames
+        self._stopped_early = call
 
     @abc.abstractmethod
     def _receive_handshake(self, event: HandshakeEvent) -> None:
@@ -242,7 +282,13 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
 
     def _parse(self) -> EventT | Close | Expiring | Literal[NeedData.NEED_DATA]:
         while not self._events and self.dialect.state is not _CLOSED:
+            if not self._frames_left:
+                self._frames_left = self._frames_per_turn
+                self._stopped_early()
+                return NEED_DATA
+            self._frames_left -= 1
             if not self._parse_one():
+                self._frames_left = self._frames_per_turn
                 if self._fast_path.more_may_come:
                     return NEED_DATA
                 self._apply_eof()
@@ -299,9 +345,9 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         header_size = 2
         if size >= _LONG:
             header_size = 4 if size == _LONG else 10
+        is_control = first in _PLAIN_CONTROL and size <= _MAX_CONTROL
         is_plain = (
-            not self._partial.fragments
-            and first in (framing.BINARY, framing.TEXT)
+            (is_control or (first in _PLAIN_MESSAGES and not self._partial.fragments))
             and second & framing.MASKED == (0 if self._client else framing.MASKED)
             and not self._partial.fed
         )
@@ -334,6 +380,9 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             if not self._client:
                 start = position + header_size
                 payload = mask(payload, buffer[start : start + 4])
+            if is_control:
+                self._receive_control(first, payload)
+                return True
             self._control_run = 0
             if first == framing.BINARY:
                 self.dialect.receive_message(payload)
@@ -345,6 +394,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             else:
                 self.dialect.receive_message(text)
         else:
+            self._budget.spent += 1
             self._feed_engine(position, end)
             self._partial.fed = 0
             self._count_fragment(first, size)
@@ -403,11 +453,6 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             case BinaryReceived(data=message) | TextReceived(text=message):
                 self._control_run = 0
                 self.dialect.receive_message(message)
-            case PingReceived(payload=payload):
-                if self._count_control() and self.dialect.state is State.OPEN:
-                    self._queue_pong(payload)
-            case PongReceived():
-                self._count_control()
             case CloseReceived(code=code, reason=reason):
                 self.dialect.receive_close(code, reason, answer=True)
             case Broken(close_code=close_code, reason=reason):
@@ -416,15 +461,17 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             case _:
                 assert_never(received)
 
-    def _count_control(self) -> bool:
+    def _receive_control(self, first: int, payload: bytes) -> None:
+        """Apply a ping or pong. The engine need not see those that are well formed."""
+        self._budget.spent += 1
         self._control_run += 1
         most = self.dialect.limits.max_control_frames
-        if self._control_run <= most:
-            return True
-        self.dialect.violated(
-            close_codes.POLICY, f"the peer sent more than {most} control frames and no message"
-        )
-        return False
+        if self._control_run > most:
+            self.dialect.violated(
+                close_codes.POLICY, f"the peer sent more than {most} control frames and no message"
+            )
+        elif first == framing.PING and self.dialect.state is State.OPEN:
+            self._queue_pong(payload)
 
     def _queue_pong(self, payload: bytes) -> None:
         # Counted apart from what the caller queues, so that neither uses up the other's room. Even an empty
@@ -487,10 +534,18 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
 
     def next_deadline(self) -> float | None:
         """Return when to call `handle_timeout`. See `Dialect.next_deadline`."""
-        return self._timers.next()
+        return AT_ONCE if self.wants_time else self._timers.next()
+
+    @property
+    def wants_time(self) -> bool:
+        """Whether to call `handle_timeout` because of what was received, whatever the deadline was."""
+        return self._budget.spent + self._fast_messages >= self._budget.look_at
 
     def handle_timeout(self, now: float) -> None:
         """Act on the deadlines that have come by `now`, in seconds. Calling too early or late is safe."""
+        self._budget.spent += self._fast_messages
+        self._fast_messages = 0
+        self.dialect.check_budget(now)
         for name, late in self._timers.expired(now):
             match name:
                 case "handshake":
