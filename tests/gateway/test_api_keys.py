@@ -13,7 +13,7 @@ from speko_anyio.gateway._api_keys import (
     estimate_bits,
     find_weakness,
 )
-from speko_anyio.gateway._mint_endpoint import RateLimiter
+from speko_anyio.gateway._rate_limiter import RateLimiter
 
 
 def test_a_key_is_known_by_an_id_that_is_not_the_key() -> None:

@@ -27,8 +27,8 @@ BEATS_PER_LEASE: Final = 3
 CHECK_TIMEOUT: Final = 1.0
 """Seconds that the store has to answer a check. A load balancer waits for it."""
 
-FRESH: Final = 0.5
-"""Seconds for which the result of a check serves."""
+REST: Final = 0.1
+"""Seconds between two checks."""
 
 _OPENING: Final = "opening sessions"
 
@@ -72,24 +72,29 @@ class Housekeeper:
         """The steps that failed when they were last done."""
         # Of the event loop that serves: it need not be the one in which the gateway was made.
         self._checking: RunVar[anyio.Lock] = RunVar("turn to check the store")
+        self._checks = 0
+        self._checked = 0
         self._checked_at = -math.inf
         self._wrong: str | None = None
 
     async def store_failure(self) -> str | None:
         """Ask the store whether sessions can be opened; return what it fails at, or None.
 
-        It takes `CHECK_TIMEOUT` seconds at most, and its result serves all who ask within `FRESH` seconds: so
-        whoever asks often costs the store little. What failed in the last beat is done again.
+        One check at a time, with `REST` in between, serves all who asked before it began: whoever asks often
+        costs the store little, and nobody gets an old answer. What failed in the last beat is done again.
         """
         checking = self._checking.get(None)
         if checking is None:
             checking = anyio.Lock()
             self._checking.set(checking)
+        asked = self._checks
         async with checking:
-            # Bounded, since the last check may have been timed by the clock of another event loop.
-            if not 0 <= anyio.current_time() - self._checked_at < FRESH:
+            if self._checked <= asked:
+                # Bounded, since the last check may have been timed by the clock of another event loop.
+                await anyio.sleep(max(0, min(REST, self._checked_at + REST - anyio.current_time())))
+                self._checks += 1
                 self._wrong = await self._check()
-                self._checked_at = anyio.current_time()
+                self._checked, self._checked_at = self._checks, anyio.current_time()
         return self._wrong
 
     async def _check(self) -> str | None:

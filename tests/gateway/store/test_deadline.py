@@ -1,0 +1,132 @@
+"""A deadline for every call to a store, whoever wrote it, on virtual time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from speko_anyio.gateway import MemoryStore, SessionStore, StoreError
+from speko_anyio.gateway.store import Refused
+from speko_anyio.gateway.store._contract import PATIENCE
+from speko_anyio.gateway.store._deadline import bounded
+from speko_anyio.protocol import close_codes
+from tests.support.event_loops import VIRTUAL_EVENT_LOOPS
+
+from ..support import KEY, make_gateway, mint_in_memory, stream_scope
+from .support import claim, record
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", VIRTUAL_EVENT_LOOPS, indirect=True),
+]
+
+CALLS = sorted(
+    name
+    for name, call in vars(SessionStore).items()
+    if inspect.iscoroutinefunction(call) and not name.startswith("_")
+)
+assert {"create", "claim", "end", "find_keys", "sessions"} <= set(CALLS)
+
+
+class Strange:
+    """A store that does one thing, whatever it is asked."""
+
+    def __init__(self, does: Callable[[], Awaitable[object]]) -> None:
+        self._does = does
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: object, **options: object) -> object:
+            return await self._does()
+
+        return call
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "purge"])
+async def test_a_call_that_hangs_ends(name: str) -> None:
+    store: Any = bounded(Strange(anyio.sleep_forever))
+    begin = anyio.current_time()
+    with pytest.raises(StoreError, match="did not answer"):
+        await getattr(store, name)()
+    assert anyio.current_time() - begin == pytest.approx(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError("nobody there"), TimeoutError(), StoreError("away")]
+)
+async def test_a_store_that_can_not_be_reached_says_so(error: Exception) -> None:
+    async def fail() -> None:
+        raise error
+
+    store: Any = bounded(Strange(fail))
+    with pytest.raises(StoreError):
+        await store.sweep(now=1)
+
+
+async def test_other_errors_and_results_pass() -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    broken: Any = bounded(Strange(fail))
+    with pytest.raises(ZeroDivisionError):
+        await broken.sweep(now=1)
+    store = bounded(MemoryStore())
+    assert await store.create(record(1), idempotency=None, now=0) == record(1)
+    assert await claim(store, 1) == record(1)
+    assert await claim(store, 1) is Refused.USED
+
+
+class HangingStore(MemoryStore):
+    hangs = False
+
+    async def create(self, *args: Any, **options: Any) -> Any:
+        return await self._wait(super().create(*args, **options))
+
+    async def claim(self, *args: Any, **options: Any) -> Any:
+        return await self._wait(super().claim(*args, **options))
+
+    async def find_keys(self, *args: Any, **options: Any) -> Any:
+        return await self._wait(super().find_keys(*args, **options))
+
+    async def _wait(self, call: Awaitable[Any]) -> Any:
+        found = await call
+        if self.hangs:
+            await anyio.sleep_forever()
+        return found
+
+
+async def test_a_mint_and_an_opening_are_refused_in_time() -> None:
+    store = HangingStore()
+    gateway = make_gateway(store=store)
+    transport = httpx.ASGITransport(app=gateway.app)
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://gw.test", timeout=60) as http,
+    ):
+        grant = await mint_in_memory(gateway)
+        store.hangs = True
+        body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
+        for key in (KEY, "sk_0123456789abcdef_" + "A" * 43):
+            begin = anyio.current_time()
+            answer = await http.post("/v1/sessions", json=body, headers={"Authorization": f"Bearer {key}"})
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "5"
+            assert anyio.current_time() - begin <= 5
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        begin = anyio.current_time()
+        await gateway.app(stream_scope(grant["sessionId"], grant["wsToken"]), receive, send)
+        assert anyio.current_time() - begin <= 5
+    # Without HTTP answers the server has a close code: come again later.
+    assert sent[-1]["type"] == "websocket.close"
+    assert sent[-1]["code"] == close_codes.TRY_AGAIN_LATER
