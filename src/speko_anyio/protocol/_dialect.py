@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import abc
 import enum
+from collections import deque
+from collections.abc import Iterable
 from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 from . import close_codes
@@ -117,8 +119,8 @@ class Dialect(abc.ABC, Generic[EventT]):
         self.limits = limits
         self.state: State = state
         """Where the session is in its life; only the dialect itself changes it."""
-        # A list: there are few at a time, and an empty deque takes 600 bytes.
-        self.events: list[EventT | Close | Expiring] = []
+        # A deque, though an empty one takes 760 bytes: a single message may become thousands of events.
+        self.events: deque[EventT | Close | Expiring] = deque()
         """The events that `next_event` has yet to return, oldest first."""
         self.outbox: Outbox = Outbox(limits.max_outbox)
         self.timers: Timers = Timers()
@@ -157,7 +159,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         opened has no `Close`: its `HandshakeError` is raised at once.
         """
         if self.events:
-            return self.events.pop(0)
+            return self.events.popleft()
         if self._ending.error is not None:
             raise self._ending.error.with_traceback(None)
         return NEED_DATA
@@ -382,6 +384,12 @@ class Dialect(abc.ABC, Generic[EventT]):
         self.violated(close_codes.TOO_BIG, f"the peer sent a {kind} message of more than {limit} bytes")
 
     # For subclasses
+
+    def _replace_events(self, events: Iterable[EventT | Close | Expiring]) -> None:
+        """Put `events` in place of those that wait to be taken, in the queue that `WebSocketCore` shares."""
+        kept = [*events]
+        self.events.clear()
+        self.events.extend(kept)
 
     def _queue_text(self, text: str) -> None:
         """Queue a text message that may be sent now; `LocalProtocolError` when the outbox is full."""

@@ -203,7 +203,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
     def next_event(self) -> EventT | Close | Expiring | Literal[NeedData.NEED_DATA]:
         """Take the next event; `NEED_DATA` when there is none. See `Dialect.next_event`."""
         if self._events:
-            return self._events.pop(0)
+            return self._events.popleft()
         buffer = self._buffer
         fast_path = self._fast_path
         if not buffer and fast_path.more_may_come:

@@ -455,7 +455,7 @@ class GoogleDialect(ProviderDialect):
 
     def _interrupt(self, at: Role) -> None:
         """Cut the assistant off: its queued audio must not be heard."""
-        self.events[:] = [frame for frame in self.events if type(frame) is not Audio]
+        self._replace_events(frame for frame in self.events if type(frame) is not Audio)
         if at == "user":
             # The provider has given up its calls, too. It may not know of a local interruption, and then
             # still waits for their results.
@@ -487,10 +487,13 @@ class GoogleDialect(ProviderDialect):
     def _withdraw(self, call_ids: Iterable[str]) -> None:
         """Drop those of these calls that are still queued: their results are no longer needed."""
         unwanted = set(call_ids)
-        for frame in self.events[:]:
-            if type(frame) is ToolCall and frame.call_id in unwanted:
-                self.events.remove(frame)
-                self._calls.forget(frame.call_id)
+        queued = {frame.call_id for frame in self.events if type(frame) is ToolCall} & unwanted
+        if queued:
+            self._replace_events(
+                frame for frame in self.events if type(frame) is not ToolCall or frame.call_id not in queued
+            )
+        for call_id in queued:
+            self._calls.forget(call_id)
 
     def _emit_usage(self) -> None:
         usage, self._usage = self._usage, None

@@ -659,7 +659,7 @@ class RealtimeDialect(ProviderDialect):
                 self._calls.withdraw(frame.call_id)
             elif type(frame) is not Audio:
                 kept.append(frame)
-        self.events[:] = kept
+        self._replace_events(kept)
         self._assistant.flush()
         self._calls.abandon_open()
         self._emit(Interruption(at))
