@@ -80,7 +80,7 @@ async def test_a_host_that_does_not_answer(
     monkeypatch.setattr(anyio, "connect_tcp", nobody)
     monkeypatch.setattr(asyncio_driver, "connect_socket", nobody)
     elapsed()
-    with pytest.raises(APIConnectionError, match=r"speko\.test:80 did not answer within 3 s"):
+    with pytest.raises(APIConnectionError, match=r"speko\.test:443 did not answer within 3 s"):
         async with open_session(grant(), connect_timeout=3.0):
             raise AssertionError("opened")
     assert elapsed() == 3.0

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 import itertools
 import json
 import time
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -591,3 +595,97 @@ async def test_a_proxy_that_refuses_is_not_taken_for_the_service() -> None:
     error = await refused(API(httpx.ProxyError("407 no\x1b[1m\n way")))
     assert type(error) is ProxyError
     assert "the proxy on the way to api.speko.dev refused to connect (407 no[1m way)" in str(error)
+
+
+class Body(httpx.AsyncByteStream):
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._content), 65_536):
+            yield self._content[start : start + 65_536]
+
+
+async def answered(encoding: str, content: bytes) -> SessionGrant:
+    body = Body(content)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["accept-encoding"] == "identity"
+        return httpx.Response(201, headers={"Content-Encoding": encoding}, stream=body)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        speko = Speko(KEY, http_client=client, max_retries=0)
+        return await speko.realtime.create_session(provider="openai", model="m")
+
+
+def bare(content: bytes) -> bytes:
+    deflating = zlib.compressobj(wbits=-15)
+    return deflating.compress(content) + deflating.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [
+        ("", bytes),
+        ("identity", bytes),
+        ("gzip", gzip.compress),
+        ("X-GZIP", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", bare),
+        ("deflate, gzip", lambda content: gzip.compress(zlib.compress(content))),
+    ],
+)
+async def test_an_answer_that_is_compressed_unasked_is_read(
+    encoding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    grant = await answered(encoding, encode(json.dumps(ANSWER).encode()))
+    assert grant.session_id == "s1"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "why"),
+    [
+        ("gzip", gzip.compress(bytes(64 * 1024 * 1024), 1), "more than 1048576 bytes"),
+        ("gzip, gzip", gzip.compress(gzip.compress(bytes(256 * 1024 * 1024), 1)), "more than 1048576 bytes"),
+        ("", bytes(8 * 1024 * 1024), "more than 1048576 bytes"),
+        ("br", b"\0", "can't be decoded"),
+        ("gzip", b"\0", "can't be decoded"),
+        ("gzip", gzip.compress(b"{}")[:-9], "can't be decoded"),
+        ("gzip, gzip, gzip", b"", "can't be decoded"),
+    ],
+    ids=["bomb", "bomb in a bomb", "long", "unknown", "broken", "cut", "nested"],
+)
+async def test_an_answer_that_would_fill_the_memory_is_refused(
+    encoding: str, content: bytes, why: str
+) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(APIResponseError, match=why):
+            await answered(encoding, content)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://speko.test/s", "WS://speko.test/s", "http://speko.test/s", "ws://[::2]/s"]
+)
+async def test_a_mint_over_https_grants_no_session_in_the_clear(url: str) -> None:
+    api = API(httpx.Response(201, json={**ANSWER, "wsUrl": url}))
+    with pytest.raises(APIResponseError, match="without encryption"):
+        await mint(api)
+    # Whoever mints in the clear asked for it.
+    assert (await mint(api, base_url="http://speko.test")).ws_url == url
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "a.localhost", "127.0.0.1:1", "[::1]"])
+async def test_a_session_on_the_same_machine_needs_no_encryption(host: str) -> None:
+    url = f"ws://{host}/s"
+    assert (await mint(API(httpx.Response(201, json={**ANSWER, "wsUrl": url})))).ws_url == url
+
+
+@pytest.mark.parametrize("rate", [1, 7_999, 192_001, 10**40, -16_000])
+async def test_a_grant_has_a_possible_sample_rate(rate: int) -> None:
+    body = json.dumps({**ANSWER, "outputSampleRate": rate})
+    with pytest.raises(APIResponseError, match="a sample rate that is not from 8000 to 192000 Hz"):
+        await mint(API(httpx.Response(201, content=body)))

@@ -6,13 +6,13 @@ import threading
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import pytest
 
-from speko_anyio import Google, OpenAI, _accounts
+from speko_anyio import Google, OpenAI
 from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
-from speko_anyio.providers.google import _config
+from speko_anyio.providers.google._config import configure
+from speko_anyio.providers.google._schema import convert_parameters
 
 pytestmark = pytest.mark.anyio
 
@@ -26,14 +26,13 @@ def configured(properties: int) -> SessionConfig:
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each conversion of a tool ran in the thread of the event loop."""
     seen: list[bool] = []
-    convert = _config.convert_parameters
     here = threading.get_ident()
 
     def watched(*given: Any) -> Any:
         seen.append(threading.get_ident() == here)
-        return convert(*given)
+        return convert_parameters(*given)
 
-    monkeypatch.setattr(_config, "convert_parameters", watched)
+    monkeypatch.setattr("speko_anyio.providers.google._config.convert_parameters", watched)
     return seen
 
 
@@ -53,14 +52,13 @@ async def test_a_long_conversion_runs_in_a_thread(conversions: list[bool]) -> No
 
 async def test_a_long_conversion_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    configure = _accounts.configure
 
     def slow(*given: Any, quick: bool) -> Any:
         if not quick:
             go_on.wait(10)
         return configure(*given, quick=quick)
 
-    monkeypatch.setattr(_accounts, "configure", slow)
+    monkeypatch.setattr("speko_anyio._accounts.configure", slow)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Google("key").prepare, configured(1000))

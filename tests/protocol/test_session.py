@@ -40,8 +40,8 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
-from speko_anyio.protocol._pcm import MAX_AUDIO_MESSAGE
-from speko_anyio.protocol._session import MAX_SAMPLE_RATE, ServerFrame
+from speko_anyio.protocol._pcm import MAX_AUDIO_MESSAGE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from speko_anyio.protocol._session import ServerFrame
 
 from .helpers import says
 
@@ -352,20 +352,20 @@ def test_a_rate_that_ready_does_not_say_is_the_sessions() -> None:
     assert received(client, '{"t":"ready","outputSampleRate":16000}') == [Ready(16_000, 16_000)]
 
 
-@pytest.mark.parametrize("rate", [1, MAX_SAMPLE_RATE])
+@pytest.mark.parametrize("rate", [MIN_SAMPLE_RATE, MAX_SAMPLE_RATE])
 def test_unusual_rates_are_the_peers_business(rate: int) -> None:
     text = f'{{"t":"ready","inputSampleRate":{rate},"outputSampleRate":{rate}}}'
     assert received(ClientProtocol(), text) == [Ready(rate, rate)]
 
 
 @pytest.mark.parametrize("field", ["inputSampleRate", "outputSampleRate"])
-@pytest.mark.parametrize("rate", ["-1", str(MAX_SAMPLE_RATE + 1), "9" * 30])
+@pytest.mark.parametrize("rate", ["-1", "1", str(MIN_SAMPLE_RATE - 1), str(MAX_SAMPLE_RATE + 1), "9" * 30])
 def test_impossible_rates_end_the_session(field: str, rate: str) -> None:
     client = ClientProtocol()
     (close,) = received(client, f'{{"t":"ready","{field}":{rate}}}')
     assert isinstance(close, Close)
     assert close.code == 1007
-    assert f"are not between 1 and {MAX_SAMPLE_RATE}" in close.reason
+    assert f"are not between {MIN_SAMPLE_RATE} and {MAX_SAMPLE_RATE}" in close.reason
     assert (client.input_sample_rate, client.output_sample_rate) == (24_000, 24_000)
 
 

@@ -250,6 +250,7 @@ class _Chunk(NamedTuple):
 def _chunks(content: bytes, at: int, order: Literal["little", "big"], name: str) -> Iterator[_Chunk]:
     view = memoryview(content)
     wide: dict[bytes, int] = {}
+    chunks_follow = False
     for _ in range(_MAX_CHUNKS):
         if at + 8 > len(content):
             return
@@ -260,7 +261,10 @@ def _chunks(content: bytes, at: int, order: Literal["little", "big"], name: str)
         if tag == b"ds64":
             wide = _wide_sizes(view[at : at + size])
         left = len(content) - at
-        if tag == b"data" and (size > left or (size == 0 and not _is_chunks(content, at, order))):
+        if tag == b"data" and size == 0 and not chunks_follow:
+            # Once is enough: what whole chunks are followed by are whole chunks, too.
+            chunks_follow = _is_chunks(content, at, order)
+        if tag == b"data" and (size > left or (size == 0 and not chunks_follow)):
             yield _Chunk(tag, size, view[at:], b"")
             return
         end = _end_of_chunk(content, at, size)

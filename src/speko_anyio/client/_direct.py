@@ -89,6 +89,9 @@ async def convert(work: _Convert[T]) -> T:
     )
 
 
+_LONGEST_SESSION: Final = 7 * 24 * 3600
+"""Seconds: no provider lets a session last a week."""
+
 HEADERS: Final = (("User-Agent", USER_AGENT),)
 """Headers of the opening request to a provider."""
 
@@ -147,7 +150,9 @@ async def open_provider_grant(
     endpoint = _endpoint(grant)
     ttl = ttl_seconds
     if grant.reservation is not None:
-        ttl = min(grant.reservation.authorized_duration_seconds, ttl_seconds or float("inf"))
+        # An integer of JSON may be too large for a clock.
+        reserved = max(0, min(grant.reservation.authorized_duration_seconds, _LONGEST_SESSION))
+        ttl = min(reserved, ttl_seconds or float("inf"))
 
     async def make_connection(core_options: CoreOptions) -> ProviderConnection:
         transport, rest = split_options(clock=time.monotonic, headers=HEADERS, **core_options)

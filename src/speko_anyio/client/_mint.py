@@ -12,13 +12,14 @@ import ssl
 import time
 import uuid
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
 import msgspec
 
-from .._net.http import OwnHTTPClient
+from .._net.http import OwnHTTPClient, UnreadableAnswer, request_bounded
 from .._net.trust import tls_advice
 from .._net.user_agent import USER_AGENT
 from ..errors import (
@@ -30,6 +31,7 @@ from ..errors import (
     UnsupportedTransportError,
     status_error,
 )
+from ..protocol._pcm import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, is_sample_rate
 from ..protocol._tokens import hide
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, ProviderGrant, SessionGrant
 
@@ -165,7 +167,8 @@ class MintClient:
 
     async def _attempt(self, body: bytes, headers: dict[str, str]) -> bytes:
         try:
-            response = await self._client.request(
+            response = await request_bounded(
+                self._client,
                 "POST",
                 self._url,
                 content=body,
@@ -174,6 +177,10 @@ class MintClient:
                 # A redirect would send the key, or the session's configuration, to another host.
                 follow_redirects=False,
             )
+        except UnreadableAnswer as error:
+            raise APIResponseError(
+                f"{self._host} answered with {error}; check that the base URL is that of a Speko API"
+            ) from None
         except Exception as error:
             explained = self._explain(error)
             if explained is None:
@@ -279,11 +286,30 @@ class MintClient:
                 + (self._path_advice() or advice)
             ) from None
         asked = request.s2s
-        return msgspec.structs.replace(
+        grant = msgspec.structs.replace(
             grant,
             input_sample_rate=grant.input_sample_rate or asked.input_sample_rate or DEFAULT_SAMPLE_RATE,
             output_sample_rate=grant.output_sample_rate or asked.output_sample_rate or DEFAULT_SAMPLE_RATE,
         )
+        self._check(grant)
+        return grant
+
+    def _check(self, grant: AnyGrant) -> None:
+        """Raise `APIResponseError` for a session that would be in the clear, or has impossible rates."""
+        if isinstance(grant, SessionGrant):
+            urls = [grant.ws_url]
+        else:
+            urls = [grant.endpoint, *([] if grant.telemetry is None else [grant.telemetry.endpoint])]
+        if self._url.lower().startswith("https:") and any(map(_is_in_the_clear, urls)):
+            raise APIResponseError(
+                f"{self._host} was asked over https and answered with a URL without encryption, which would "
+                "show the token and the speech to the network; have its operator set its public URL to https://"
+            )
+        if not (is_sample_rate(grant.input_sample_rate) and is_sample_rate(grant.output_sample_rate)):
+            raise APIResponseError(
+                f"{self._host} answered with a sample rate that is not from {MIN_SAMPLE_RATE} to "
+                f"{MAX_SAMPLE_RATE} Hz; check that the base URL is that of a Speko API"
+            )
 
 
 def _is_any(error: BaseException | None, *names: str) -> bool:
@@ -314,6 +340,23 @@ def _host_of(url: str) -> str:
         return urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:
         return ""
+
+
+def _is_in_the_clear(url: str) -> bool:
+    """Whether `url` lacks encryption and leads to another machine."""
+    scheme, _, rest = url.partition(":")
+    if scheme.strip().lower() not in ("ws", "http"):
+        return False
+    try:
+        host = urlsplit(f"x:{rest}").hostname or ""
+    except ValueError:
+        return True
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def _wait_before_retry(error: APIError, attempt: int) -> float | None:

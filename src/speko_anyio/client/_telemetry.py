@@ -23,6 +23,9 @@ logger: Final = logging.getLogger("speko_anyio.client")
 SHORTEST_INTERVAL: Final = 1.0
 """Seconds between reports, whatever the service asks for."""
 
+LONGEST_INTERVAL_MS: Final = 3_600_000
+"""Milliseconds: no session lasts longer. An integer of JSON may be too large for a clock."""
+
 REPORT_TIMEOUT: Final = 5.0
 """Seconds for one report."""
 
@@ -52,7 +55,7 @@ class Telemetry:
 
     async def run(self) -> None:
         """Report regularly until cancelled."""
-        interval = max(SHORTEST_INTERVAL, self._target.flush_interval_ms / 1000)
+        interval = max(SHORTEST_INTERVAL, min(self._target.flush_interval_ms, LONGEST_INTERVAL_MS) / 1000)
         while True:
             await anyio.sleep(interval)
             await self._report(self._events(), REPORT_TIMEOUT)
@@ -91,10 +94,12 @@ class Telemetry:
             with anyio.move_on_after(timeout):
                 async with make_http_client(find_http_proxy(self._target.endpoint)) as client:
                     content = msgspec.json.encode({"events": events})
-                    response = await client.post(
-                        self._target.endpoint, headers=headers, content=content, timeout=timeout
-                    )
-                    logger.debug("session %s: telemetry, HTTP %s", self._session_id, response.status_code)
+                    # The body of the answer is not read.
+                    async with client.stream(
+                        "POST", self._target.endpoint, headers=headers, content=content, timeout=timeout
+                    ) as response:
+                        status = response.status_code
+                    logger.debug("session %s: telemetry, HTTP %s", self._session_id, status)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the session's
             # Log only its type: the text may hold the request.
             logger.debug("session %s: telemetry failed: %s", self._session_id, type(error).__name__)

@@ -30,6 +30,10 @@ class Calls:
         """Ids of the calls that wait for a result, oldest first."""
         return tuple(self._open)
 
+    def is_open(self, call_id: str) -> bool:
+        """Whether the call waits for a result."""
+        return call_id in self._open
+
     @property
     def full(self) -> bool:
         """Whether no further call may be issued before one is answered."""

@@ -15,6 +15,17 @@ MAX_AUDIO_MESSAGE: Final = 32 * 1024
 server's limit, and small enough that a control message soon gets its turn."""
 
 
+MIN_SAMPLE_RATE: Final = 8_000
+MAX_SAMPLE_RATE: Final = 192_000
+"""The range of sample rates that a session may have: from that of telephones to that of common hardware. One
+outside it is a mistake, and a very low one would make a little audio, resampled, fill the memory."""
+
+
+def is_sample_rate(rate: int) -> bool:
+    """Whether a session may have this rate, in samples a second."""
+    return MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE
+
+
 _BYTES: Final = frozenset("Bbc")
 """Buffer formats of plain bytes, which are taken to be PCM16."""
 

@@ -19,7 +19,16 @@ from ._commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, Tool
 from ._dialect import Dialect, EventT
 from ._limits import DEFAULT_LIMITS, Limits
 from ._outbox import NO_AUDIO
-from ._pcm import MAX_AUDIO_MESSAGE, Buffer, half_a_sample, pcm_bytes, whole_samples
+from ._pcm import (
+    MAX_AUDIO_MESSAGE,
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+    Buffer,
+    half_a_sample,
+    is_sample_rate,
+    pcm_bytes,
+    whole_samples,
+)
 from ._state import Signal, State
 from ._timeouts import DEFAULT_TIMEOUTS
 from .errors import LONE_SURROGATE, LocalProtocolError
@@ -41,9 +50,6 @@ from .frames import (
     Usage,
 )
 from .mint import DEFAULT_SAMPLE_RATE
-
-MAX_SAMPLE_RATE: Final = 192_000
-"""The highest rate a peer may announce, that of common hardware; a higher one is a mistake."""
 
 MAX_HELD_ENDS: Final = 16
 """The most ends of answers that a server holds until the client accepts the extension, which takes one round
@@ -161,6 +167,10 @@ class _SpekoSession(Dialect[EventT]):
         super().__init__(
             limits=limits, close_timeout=close_timeout, ttl=ttl, warn_before=warn_before, state=state
         )
+        if not (is_sample_rate(input_sample_rate) and is_sample_rate(output_sample_rate)):
+            raise LocalProtocolError(
+                f"a session has sample rates from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz; pass others"
+            )
         self.input_sample_rate = input_sample_rate
         """Samples a second of the client's audio."""
         self.output_sample_rate = output_sample_rate
@@ -364,9 +374,11 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
     def _ready_received(self, ready: Ready) -> None:
         input_rate = ready.input_sample_rate or self.input_sample_rate
         output_rate = ready.output_sample_rate or self.output_sample_rate
-        if not (0 < input_rate <= MAX_SAMPLE_RATE and 0 < output_rate <= MAX_SAMPLE_RATE):
+        if not (is_sample_rate(input_rate) and is_sample_rate(output_rate)):
             # Don't show the rates: a peer can write thousands of digits.
-            raise codec.MalformedMessage(f"its sample rates are not between 1 and {MAX_SAMPLE_RATE}")
+            raise codec.MalformedMessage(
+                f"its sample rates are not between {MIN_SAMPLE_RATE} and {MAX_SAMPLE_RATE}"
+            )
         self.input_sample_rate = input_rate
         self.output_sample_rate = self.fast_path.sample_rate = output_rate
         self.events.append(Ready(input_rate, output_rate, ready.extensions))
@@ -377,7 +389,7 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
                 self._queue_short(codec.encode(codec.UseExtensions(uses)))
 
     def _call_received(self, call: ToolCall, text: str) -> None:
-        if call.call_id in self._calls.open:
+        if self._calls.is_open(call.call_id):
             # A repeat of a call that is being answered: report it, but don't let it be answered twice.
             self.events.append(Unknown("tool_call", text))
         elif self._calls.full:

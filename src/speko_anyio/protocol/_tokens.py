@@ -13,7 +13,10 @@ from .errors import LocalProtocolError
 
 _TCHAR: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
 
-_AROUND: Final = re.compile(r"\A[\s\ufeff\u200b]+|[\s\ufeff\u200b]+\Z")
+_AROUND: Final = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008"
+    "\u2009\u200a\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
 
 _QUOTES: Final = ("'", '"', "`")
 
@@ -52,7 +55,7 @@ def strip_invisible(text: str) -> str:
 
     Those are whitespace, line ends, byte order marks (U+FEFF) and zero-width spaces.
     """
-    return _AROUND.sub("", text)
+    return text.strip(_AROUND)
 
 
 def find_key_fault(key: str) -> str | None:

@@ -13,6 +13,10 @@ from .errors import LocalProtocolError
 
 _URL: Final = re.compile(r"[^\x00-\x20\x7f]+\Z")
 _TARGET: Final = re.compile(r"[!-~]+\Z")
+_MAX_HOST: Final = 1024
+"""Characters: four times as many as DNS has (RFC 1035 section 2.3.4); IDNA takes long for more."""
+_HOST: Final = 255
+"""Characters (RFC 1035 section 2.3.4); IDNA takes long for more."""
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]+\Z")
 
 
@@ -47,6 +51,8 @@ def parse_url(url: str) -> WebSocketURL:
             raise ValueError
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         in_brackets = "[" in parts.netloc
+        if len(host) > _MAX_HOST:
+            raise ValueError
         host = str(IPv6Address(host)) if in_brackets else host.encode("idna").decode()
         if port == 0 or not _TARGET.match(target) or not _HOST.match(host):
             raise ValueError

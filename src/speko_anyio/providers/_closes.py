@@ -231,6 +231,11 @@ _ROWS: Final = (
 )
 
 
+JUDGED: Final = 1000
+"""Characters of a text that are searched for words: the search may take the square of that. A close frame has
+room for 123."""
+
+
 def judge(service: Service, code: int, reason: str, moment: Moment) -> Verdict:
     """Judge a close with `code` and `reason` at that `moment`.
 
@@ -266,7 +271,7 @@ def spent(message: str) -> bool:
 
 
 def _normalized(reason: str) -> str:
-    return " ".join(reason.replace("_", " ").casefold().split())
+    return " ".join(reason[:JUDGED].replace("_", " ").casefold().split())
 
 
 _STEPS: Final = {

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator
 from html import escape
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from ..audio._pcm import samples
@@ -26,6 +26,8 @@ _LINE: Final = 16
 _CHARACTER: Final = 6.9  # the width of one, on average, at 12 pixels
 _MAX_LINES: Final = 3
 _ROW: Final = 22  # of a tool
+_MAX_ROWS: Final = 100  # of tools, and of notes; more can't be told apart
+_HIDDEN: Final = -1  # the row of what is left out
 _FONT: Final = "DejaVu Sans, Verdana, sans-serif"
 _STYLE: Final = (
     "<style>text{fill:#222}.title{font-size:17px;font-weight:bold}.sub,.tick{fill:#666}.tick{font-size:11px}"
@@ -288,11 +290,19 @@ def _waits(waits: Iterable[AnswerWait], picture: _Picture) -> Iterator[str]:
 
 
 def _stack(items: Iterable[_Item]) -> list[tuple[int, _Item]]:
-    """Return each item with its row: the first one in which it covers no other."""
+    """Return each item with its row: the first where it is beside all others, or `_HIDDEN`."""
     stack: list[tuple[int, _Item]] = []
+    rows: list[tuple[float, float]] = []  # from where to where each is taken
     for item in items:
-        taken = {row for row, other in stack if other.left < item.right + 8 and item.left < other.right + 8}
-        stack.append((next(row for row in count() if row not in taken), item))
+        for row, (left, right) in enumerate(rows):
+            if right + 8 <= item.left or item.right + 8 <= left:
+                rows[row] = min(left, item.left), max(right, item.right)
+                break
+        else:
+            row = len(rows) if len(rows) < _MAX_ROWS else _HIDDEN
+            if row != _HIDDEN:
+                rows.append((item.left, item.right))
+        stack.append((row, item))
     return stack
 
 
@@ -300,6 +310,8 @@ def _tools(picture: _Picture) -> Iterator[str]:
     if picture.bars:
         yield f'<text class="lane" x="20" y="{picture.tools + 15}">tools</text>'
     for (row, item), run in zip(picture.bars, picture.timeline.tools, strict=True):
+        if row == _HIDDEN:
+            continue
         left, y = picture.x(run.start), picture.tools + row * _ROW
         place = f'x="{left + item.bar + 6:.1f}"' if item.left == left else f'x="{item.left:.1f}"'
         size = f'width="{item.bar:.1f}" height="{_ROW - 8}"'
@@ -309,6 +321,8 @@ def _tools(picture: _Picture) -> Iterator[str]:
 
 def _notes(picture: _Picture) -> Iterator[str]:
     for row, item in picture.notes:
+        if row == _HIDDEN:
+            continue
         place = f'x="{item.left:.1f}" y="{picture.bottom + 16 + row * _LINE}"'
         yield f'<text class="{item.kind}" {place}>{_escape(item.text)}</text>'
 

@@ -188,7 +188,7 @@ class FakeGateway:
         self._waiting[token] = peer
         return SessionGrant(
             session_id=f"session-{number}",
-            ws_url=f"ws://speko.test/v1/sessions/session-{number}/stream",
+            ws_url=f"wss://speko.test/v1/sessions/session-{number}/stream",
             ws_token=token,
             expires_at="2030-01-01T00:00:00Z",
             input_sample_rate=peer.core.input_sample_rate,

@@ -27,7 +27,7 @@ TOKEN = "wst_0123456789abcdef"  # noqa: S105 - it opens nothing
 """The token of every grant made here."""
 
 
-def grant(ws_url: str = "ws://speko.test/v1/sessions/s1/stream") -> SessionGrant:
+def grant(ws_url: str = "wss://speko.test/v1/sessions/s1/stream") -> SessionGrant:
     """Make a grant like that of a mint; nothing listens at `ws_url`."""
     return SessionGrant(
         session_id="s1",

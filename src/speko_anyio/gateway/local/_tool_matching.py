@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MAX_CALLS: Final = 4
 """Tools called for one sentence."""
 
+MAX_SUBJECTS: Final = 50
+"""Different names of tools in one sentence that are compared with each other."""
+
 # A grammar costs time for each of its words, in the worker that all sessions share.
 MAX_ASKS: Final = 100
 """Ways to ask for a tool, about eight each, that are listened for over all tools."""
@@ -115,10 +118,11 @@ class ToolMatcher:
         said = words(heard)
         unique = frozenset(said)
         by_name = [(tool, tool.subject) for tool in self._tools if tool.subject and tool.subject <= unique]
+        subjects = list(islice(dict.fromkeys(subject for _, subject in by_name), MAX_SUBJECTS))
         # "weather forecast" asks for that tool only, not for "weather" too
-        matched = [
-            (tool, subject) for tool, subject in by_name if not any(subject < other for _, other in by_name)
-        ] or self._by_description(unique)
+        widest = {subject for subject in subjects if not any(subject < other for other in subjects)}
+        matched = [(tool, subject) for tool, subject in by_name if subject in widest]
+        matched = matched or self._by_description(unique)
         return [tool.plan(said, subject) for tool, subject in matched[:MAX_CALLS]]
 
     def _by_description(self, said: frozenset[str]) -> list[tuple[_Tool, frozenset[str]]]:

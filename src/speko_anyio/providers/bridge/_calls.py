@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._recent_ids import RecentIds
+from .._recent_ids import RecentIds, drop_oldest
 
 _REMEMBERED: Final = 1024
 """The most recent ids, which no other call may get."""
@@ -13,12 +13,14 @@ _REMEMBERED: Final = 1024
 class CallNames:
     """Maps the client's call ids to the provider's; None stands for a call whose connection is gone."""
 
-    __slots__ = ("_limit", "_names", "_used", "_waiting")
+    __slots__ = ("_limit", "_names", "_numbers", "_used", "_waiting")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._names: dict[str, str | None] = {}
         self._used = RecentIds(_REMEMBERED)
+        self._numbers: dict[str, int] = {}
+        """The number that the latest call with each of the provider's ids got."""
         self._waiting: set[str] = set()
 
     def __len__(self) -> int:
@@ -36,9 +38,9 @@ class CallNames:
         It is the provider's own, unless that was used before, since each connection numbers its calls anew.
         """
         call_id = provider_id
-        number = 1
         while call_id in self._names or call_id in self._used:
-            number += 1
+            self._numbers[provider_id] = number = self._numbers.pop(provider_id, 1) + 1
+            drop_oldest(self._numbers, _REMEMBERED)
             call_id = f"{provider_id}-{number}"
         self._used.add(call_id)
         self._names[call_id] = provider_id

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from ...protocol._pcm import whole_samples
-from ...protocol._session import MAX_SAMPLE_RATE
+from ...protocol._pcm import is_sample_rate, whole_samples
 from ...protocol.frames import (
     Audio,
     ErrorFrame,
@@ -55,6 +53,9 @@ _CUT_SHORT: Final = re.compile(
 )
 """Reasons that mean that a limit or a filter cut an answer short. All others, except the benign, are
 failures."""
+
+_MAX_MIME_TYPE: Final = 100
+"""Characters of a media type that are searched for its rate."""
 
 _RATE: Final = re.compile(r";\s*rate=(\d{1,6})\b")
 
@@ -117,6 +118,7 @@ class Assistant:
         self._answering = False
         """Whether an answer has begun and its end was not reported yet."""
         self.progress: Progress = Progress()
+        self._mime_type = ""
         self._rate = OUTPUT_SAMPLE_RATE
         self.reason: str = ""
         """Why the turn ends early; empty if it doesn't."""
@@ -158,17 +160,26 @@ class Assistant:
         continues = progress.begun and progress.confirmed and progress.phase is Phase.ACTIVE
         if (not continues or progress.awaited or progress.cut) and not self._counts(words=False):
             return None
-        rate = _rate(mime_type)
-        if rate != self._rate:
-            self._rate = rate
-            self._playback.set_rate(rate)
+        if mime_type != self._mime_type:
+            self._note_rate(mime_type[:_MAX_MIME_TYPE])
         if self._odd or len(pcm) & 1:
             pcm, self._odd = whole_samples(self._odd, pcm)
         if not pcm:
             return None
         self._unheard = True
         self._playback.add("", 0, len(pcm))
-        return Audio(pcm, rate)
+        return Audio(pcm, self._rate)
+
+    def _note_rate(self, mime_type: str) -> None:
+        """Note the rate that `mime_type` names, or the usual one if it names none that is possible."""
+        self._mime_type = mime_type
+        found = _RATE.search(mime_type)
+        rate = int(found[1]) if found else 0
+        if not is_sample_rate(rate):
+            rate = OUTPUT_SAMPLE_RATE
+        if rate != self._rate:
+            self._rate = rate
+            self._playback.set_rate(rate)
 
     def receive_text(self, text: str) -> None:
         """Take text of the model's output, which is its words if there is no transcription."""
@@ -434,11 +445,3 @@ class Assistant:
         self._stop_timer("stalled")
         self._answering = False
         self._finish_words()
-
-
-@functools.lru_cache(maxsize=16)  # a session has one
-def _rate(mime_type: str) -> int:
-    """Return the rate that `mime_type` names, or the usual one if it names none that is possible."""
-    found = _RATE.search(mime_type)
-    rate = int(found[1]) if found else 0
-    return rate if 1 < rate <= MAX_SAMPLE_RATE else OUTPUT_SAMPLE_RATE

@@ -23,11 +23,13 @@ class Answer(NamedTuple):
 class NamedCalls:
     """The calls of one session by the id that the caller knows."""
 
-    __slots__ = ("_calls", "_cancelled", "_made_up", "_names", "_recent")
+    __slots__ = ("_by_wire_id", "_calls", "_cancelled", "_made_up", "_names", "_recent")
 
     def __init__(self, limit: int) -> None:
         self._calls = Calls(limit)
         self._names: dict[str, Answer] = {}
+        self._by_wire_id: dict[str | None, list[str]] = {}
+        """The keys of `_names`, oldest first, by the provider's id."""
         self._cancelled = RecentIds(limit)
         self._recent = RecentIds(2 * limit)
         self._made_up = 0
@@ -65,6 +67,7 @@ class NamedCalls:
         self._recent.add(call_id)
         self._calls.issue(call_id)
         self._names[call_id] = Answer(name, wire_id or None)
+        self._by_wire_id.setdefault(wire_id or None, []).append(call_id)
         return call_id
 
     def cancel(self, wire_id: str) -> str | None:
@@ -72,7 +75,7 @@ class NamedCalls:
         call_id = self._open_by(wire_id)
         if call_id is None:
             # An interruption may have abandoned it already.
-            names = [name for name, answer in self._names.items() if answer.wire_id == wire_id]
+            names = self._by_wire_id.get(wire_id, ())
             call_id = next((name for name in reversed(names) if name in self._calls), None)
         if call_id is not None:
             self._calls.answer(call_id)
@@ -81,9 +84,7 @@ class NamedCalls:
         return call_id
 
     def _open_by(self, wire_id: str) -> str | None:
-        return next(
-            (call_id for call_id in self._calls.open if self._names[call_id].wire_id == wire_id), None
-        )
+        return next(filter(self._calls.is_open, self._by_wire_id.get(wire_id, ())), None)
 
     def answer_to(self, call_id: str) -> Answer | None:
         """Return what the answer to an existing call must contain; None if the call was cancelled."""
@@ -93,7 +94,9 @@ class NamedCalls:
         """Forget a call that was answered, or not delivered."""
         if call_id in self._calls:
             self._calls.answer(call_id)
-        self._names.pop(call_id, None)
+        if call_id in self._names:
+            del self._names[call_id]
+            self._index()
 
     def abandon_open(self) -> None:
         """Record an interruption: results are still accepted, but the open calls are abandoned."""
@@ -107,6 +110,12 @@ class NamedCalls:
             for call_id, answer in self._names.items()
             if call_id in self._calls or call_id in self._cancelled
         }
+        self._index()
+
+    def _index(self) -> None:
+        self._by_wire_id = {}
+        for call_id, answer in self._names.items():
+            self._by_wire_id.setdefault(answer.wire_id, []).append(call_id)
 
 
 class ServerTools:

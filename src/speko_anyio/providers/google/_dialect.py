@@ -44,6 +44,13 @@ from ._words import UserWords
 
 _DEFAULT_OPTIONS: Final = GoogleOptions()
 
+MAX_PARTS: Final = 1024
+"""Parts of one message: honest ones have one or two. Each may become a frame, whose overhead no limit on
+bytes covers. Breach: close code 1008."""
+
+_MAX_UNKNOWN: Final = 16
+"""The most unknown fields of one message that are reported one by one."""
+
 
 class GoogleDialect(ProviderDialect):
     """A session with Gemini Live over WebSocket messages.
@@ -376,10 +383,9 @@ class GoogleDialect(ProviderDialect):
             return None
         self.stats.odd_fields += len(odd)
         self.stats.unknown_fields += len(unknown)
-        for name in unknown:
-            if "." not in name:
-                raw = data if isinstance(data, str) else text_of(data)
-                self._emit(Unknown(name, mended(raw)))
+        if names := [name for name in unknown if "." not in name][:_MAX_UNKNOWN]:
+            raw = mended(data if isinstance(data, str) else text_of(data))
+            self._emit_all(Unknown(name, raw) for name in names)
         return message
 
     def _receive_content(self, content: wire.ServerContent) -> None:
@@ -397,7 +403,11 @@ class GoogleDialect(ProviderDialect):
                 self._release_held()
             assistant.progress.await_rest()
         if content.model_turn is not None:
-            for part in content.model_turn.parts or ():
+            parts = content.model_turn.parts or ()
+            if len(parts) > MAX_PARTS:
+                self._break(close_codes.POLICY, f"the provider sent a message of more than {MAX_PARTS} parts")
+                return
+            for part in parts:
                 assistant.progress.heard_from = True
                 if part.thought:  # thoughts, not meant for the user
                     continue

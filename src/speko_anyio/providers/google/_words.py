@@ -7,6 +7,7 @@ from typing import Final
 
 from ...protocol._codec import mended
 from ...protocol.frames import Role, Transcript
+from .._growing_text import GrowingText
 from . import _events as wire
 
 LATE_WORDS_TIMEOUT: Final = 2.0
@@ -25,38 +26,44 @@ class Speech:
 
     def __init__(self, role: Role) -> None:
         self._role: Role = role
-        self._text = ""
+        self._text = GrowingText()
         self._interim = ""
 
     @property
     def speaking(self) -> bool:
         """Whether there is text that is not complete."""
-        return bool(self._text or self._interim)
+        return bool(self._text.size or self._interim)
 
     def add(self, fragment: str) -> Transcript | None:
-        """Add to the text, and return it; None when nothing is added.
+        """Add to the text, and return it; None when nothing is added, or when it is told later.
 
         The space before the first word is not part of the text.
         """
-        fragment = fragment if self._text else fragment.lstrip()
+        fragment = fragment if self._text.size else fragment.lstrip()
         if not fragment:
             return None
         self._interim = ""
+        told = self._text.add(fragment)
         # A fragment may end within a surrogate pair, whose other half begins the next fragment.
-        self._text += fragment
-        text = mended(self._text, more=True)
+        text = told and mended(told, more=True)
         return Transcript(self._role, text, False) if text else None
 
     def interim(self, text: str) -> Transcript | None:
-        """Return the text plus an interim ending, which the next fragment or interim text replaces."""
+        """Return the text plus an interim ending, which the next fragment or interim text replaces.
+
+        None when the ending is the same as before, or the text so long that it is not told each time.
+        """
         if text == self._interim:
             return None
         self._interim = text
-        return Transcript(self._role, mended(self._text + text, more=True).lstrip(), False)
+        if self._text.long:
+            return None
+        return Transcript(self._role, mended(self._text.whole() + text, more=True).lstrip(), False)
 
     def finish(self) -> Transcript | None:
         """Complete the text and begin the next one; None when there is no text."""
-        text, self._text = self._text or self._interim.lstrip(), ""
+        text = self._text.whole() or self._interim.lstrip()
+        self._text = GrowingText()
         self._interim = ""
         return Transcript(self._role, mended(text), True) if text else None
 

@@ -12,15 +12,14 @@ other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Unpack, assert_never
+from typing import Any, Unpack, assert_never
 
 import msgspec
 from msgspec import UNSET
 
 from ...protocol import close_codes
 from ...protocol._codec import MalformedMessage
-from ...protocol._pcm import Buffer
-from ...protocol._session import MAX_SAMPLE_RATE
+from ...protocol._pcm import Buffer, is_sample_rate
 from ...protocol._state import State
 from ...protocol.errors import LONE_SURROGATE, LocalProtocolError
 from ...protocol.frames import (
@@ -48,9 +47,6 @@ from ._errors import ErrorKind
 from ._gate import Phase, Reason, ResponseGate
 from ._transcripts import part_of
 from ._user import Put, TurnRules, User, UserWords
-
-MIN_SAMPLE_RATE: Final = 8_000
-"""The lowest rate that a provider may report, that of telephones; a lower one is a mistake."""
 
 
 class RealtimeStats(msgspec.Struct):
@@ -834,4 +830,4 @@ def _rate(audio: Any, direction: str) -> int | None:
     """Return the sample rate that the provider reports for `direction`, if it is one of speech."""
     audio_format = wire.dig(audio, dict, direction, "format")
     rate = None if audio_format is None else fit(audio_format, wire.AudioFormat).value.rate
-    return rate if rate is not None and MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE else None
+    return rate if rate is not None and is_sample_rate(rate) else None

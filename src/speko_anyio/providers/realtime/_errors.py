@@ -62,7 +62,7 @@ def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collec
     - `corrected`: ids of the items that we truncated or deleted recently.
     """
     names = {str(error.code), error.type}
-    message = (error.message or "").lower()
+    message = (error.message or "")[: closes.JUDGED].lower()
     if "conversation_already_has_active_response" in names or "already has an active response" in message:
         return ErrorKind.ALREADY_ACTIVE
     if _fatal(error) is not None:
@@ -78,7 +78,7 @@ def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collec
 
 
 def _is_of_housekeeping(error: ErrorInfo, message: str, corrected: Collection[str]) -> bool:
-    if _HARMLESS_WORDS.search(f"{error.code} {message}".lower()):
+    if _HARMLESS_WORDS.search(f"{error.code}"[: closes.JUDGED].lower() + f" {message}"):
         return True
     if not corrected or "item" not in message:
         return False

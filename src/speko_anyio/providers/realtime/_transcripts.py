@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from ...protocol._codec import mended
 from ...protocol.frames import Role, Transcript
+from .._growing_text import GrowingText
 from .._recent_ids import RecentIds, drop_oldest
 
 _REMEMBERED: Final = 256
@@ -29,7 +30,7 @@ class Transcripts:
 
     def __init__(self, role: Role) -> None:
         self._role: Role = role
-        self._partial: dict[str, str] = {}
+        self._partial: dict[str, GrowingText] = {}
         self._final = RecentIds(_REMEMBERED)
 
     def begin_again(self, part: str) -> None:
@@ -41,23 +42,37 @@ class Transcripts:
         self._final.clear()
 
     def add(self, part: str, delta: str) -> list[Transcript]:
-        """Continue a text. A final text does not change."""
-        return self.replace(part, self._partial.get(part, "") + delta)
+        """Continue a text, which is told if it is short or much longer than before.
+
+        A final text does not change.
+        """
+        if part in self._final or not delta:
+            return []
+        text = self._partial.get(part)
+        if text is None:
+            text = self._begin(part, GrowingText())
+        told = text.add(delta)
+        if told is None:
+            return []
+        # Providers may cut text within a surrogate pair: the next piece has the other half.
+        whole = mended(told, more=True)
+        return (
+            [Transcript(self._role, whole, False)] if whole != mended(told[: -len(delta)], more=True) else []
+        )
 
     def replace(self, part: str, text: str) -> list[Transcript]:
         """Replace all of a text so far. A final text does not change."""
-        before = self._partial.get(part, "")
+        before = self._collected(part)
         if part in self._final or before == text:
             return []
-        self._partial[part] = text
-        drop_oldest(self._partial, _MAX_PARTIAL)
-        # Providers may cut text within a surrogate pair: the next piece has the other half.
+        self._begin(part, GrowingText(text))
         whole = mended(text, more=True)
         return [Transcript(self._role, whole, False)] if whole != mended(before, more=True) else []
 
     def finish(self, part: str, text: str | None) -> list[Transcript]:
         """Complete a text; `text` is all of it, or None if it is what was collected."""
-        collected = mended(self._partial.pop(part, ""))
+        collected = mended(self._collected(part))
+        self._partial.pop(part, None)
         if part in self._final:
             return []
         if not part.startswith(_NAMELESS):
@@ -66,12 +81,21 @@ class Transcripts:
 
     def give_up(self, part: str) -> list[Transcript]:
         """Complete a text that will not continue, unless it is empty."""
-        return self.finish(part, None) if self._partial.get(part) else []
+        return self.finish(part, None) if self._collected(part) else []
 
     def finish_all(self, *, but: str | None = None) -> list[Transcript]:
         """Complete every text but one, since the others will not continue."""
         parts = [part for part in self._partial if part != but]
         return [transcript for part in parts for transcript in self.give_up(part)]
+
+    def _begin(self, part: str, text: GrowingText) -> GrowingText:
+        self._partial[part] = text
+        drop_oldest(self._partial, _MAX_PARTIAL)
+        return text
+
+    def _collected(self, part: str) -> str:
+        text = self._partial.get(part)
+        return "" if text is None else text.whole()
 
 
 class _Text(Protocol):

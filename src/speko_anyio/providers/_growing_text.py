@@ -1,0 +1,44 @@
+"""A text that arrives in pieces, and is told as a whole each time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_LONG: Final = 8192
+"""Characters: ten minutes of speech. Telling all of a longer text for each new word would take quadratic
+time."""
+
+_STEP: Final = 16
+"""A long text is told again once it is longer by one part in so many."""
+
+
+class GrowingText:
+    """The pieces of one text. What was not told yet is told with a later piece, or at the end (`whole`)."""
+
+    __slots__ = ("_pieces", "_told", "size")
+
+    def __init__(self, text: str = "") -> None:
+        self._pieces = [text] if text else []
+        self._told = len(text)
+        self.size: int = len(text)
+        """Characters so far."""
+
+    @property
+    def long(self) -> bool:
+        """Whether the text is so long that it is not told for each piece."""
+        return self.size > _LONG
+
+    def add(self, piece: str) -> str | None:
+        """Add a piece; return all of the text if it is to be told now."""
+        self._pieces.append(piece)
+        self.size += len(piece)
+        if self.long and self.size - self._told < self.size // _STEP:
+            return None
+        self._told = self.size
+        return self.whole()
+
+    def whole(self) -> str:
+        """Return all of the text."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
