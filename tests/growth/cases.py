@@ -1005,7 +1005,7 @@ CASES: list[Case] = [
     Case("tools declared", lambda size: [{"name": f"f{n}"} for n in range(size // 20)], Toolbox, BODY),
     Case("NO_PROXY", numbered(lambda n: f"h{n}.test"), exempt, BODY),
     Case("NO_PROXY, long", filled("a."), exempt, BODY),
-    Case("input held back", lambda size: [b"\0\0"] * (size // 2), held, MIB),
+    Case("input held back", lambda size: [bytes(20)] * (size // 20), held, 8 * MIB),
     Case("a retry after", filled("1"), _retry_after, BODY),
     Case("a retry after a date", filled("Mon, "), _retry_after, BODY),
     # The gateway

@@ -90,3 +90,17 @@ def test_what_was_held_goes_as_far_as_the_outbox_takes_it() -> None:
     heard = len(b"".join(pcm_of(message) for message in talk.sent() if "realtimeInput" in message))
     assert heard > len(pcm(600))
     assert heard + talk.dialect.held_audio_dropped == 2 * len(pcm(600))
+
+
+def test_tiny_pieces_take_little_more_than_their_bytes() -> None:
+    held = HeldInput(480_000)
+    tracemalloc.start()
+    try:
+        for _ in range(240_000):
+            held.add(b"\1\2")
+        assert tracemalloc.get_traced_memory()[0] < 2 * 480_000
+    finally:
+        tracemalloc.stop()
+    held.add(b"\3\4")
+    assert held.dropped == 2
+    assert held.take()[2] == b"\1\2" * 239_999 + b"\3\4"

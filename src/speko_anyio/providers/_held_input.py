@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 TurnMode: TypeAlias = Literal["auto", "manual"]
 """Who ends the user's turns: the provider's voice activity detection (VAD), or the client's `commit`."""
 
 TurnEnd: TypeAlias = Literal["commit", "end_turn"]
 """The verb that ended a turn."""
+
+
+_PIECE: Final = 4096
+"""Bytes. Smaller pieces are joined: a peer may send samples one by one, each of which would take 60 bytes."""
 
 
 class HeldInput:
@@ -22,9 +26,9 @@ class HeldInput:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity & ~1
-        self._before: deque[bytes | memoryview] = deque()
+        self._before: deque[bytes | bytearray | memoryview] = deque()
         self._end: TurnEnd | None = None
-        self._after: deque[bytes | memoryview] = deque()
+        self._after: deque[bytes | bytearray | memoryview] = deque()
         self._size = 0
         self.dropped: int = 0
         """Bytes of audio that exceeded the capacity: the oldest were dropped."""
@@ -36,15 +40,25 @@ class HeldInput:
             start = len(pcm) - self._capacity
             self.dropped += start
             pcm = pcm[start:]
-        self._after.append(pcm)
+        last = self._after[-1] if self._after else None
+        if len(pcm) >= _PIECE:
+            self._after.append(pcm)
+        elif type(last) is bytearray and len(last) < _PIECE:
+            last += pcm
+        else:
+            self._after.append(bytearray(pcm))
         self._size += len(pcm)
         while (excess := self._size - self._capacity) > 0:
             pieces = self._before or self._after
             oldest = pieces.popleft()
-            if len(oldest) > excess:
-                # Use a view: trimming a long piece repeatedly must not copy it each time.
-                pieces.appendleft(memoryview(oldest)[excess:])
             lost = min(excess, len(oldest))
+            if lost < len(oldest):
+                if type(oldest) is bytearray:
+                    del oldest[:lost]
+                else:
+                    # Use a view: trimming a long piece repeatedly must not copy it each time.
+                    oldest = memoryview(oldest)[lost:]
+                pieces.appendleft(oldest)
             self._size -= lost
             self.dropped += lost
 
