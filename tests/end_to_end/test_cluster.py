@@ -15,6 +15,8 @@ import pytest
 from speko_anyio import Audio, Close, RealtimeSession, Speko
 from speko_anyio.gateway import SQLStore
 from speko_anyio.gateway.store import SessionHistory, SessionQuery
+from speko_anyio.protocol import Ready
+from tests.gateway.support import raw_client
 from tests.support.cluster import Cluster, missing, running_cluster
 from tests.support.patience import PATIENCE
 
@@ -100,6 +102,53 @@ async def test_a_killed_node_and_a_drained_one_are_told_truthfully(cluster: Clus
         assert (life.close_code, life.close_reason) == (1012, "the gateway is restarting")
         assert life.outcome.input_audio_seconds == pytest.approx(2 * 960 / 2 / 24_000)
     assert all(life.ended_at is not None for life in known.values())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_while_one_node_lives_every_mint_and_every_opening_succeeds(cluster: Cluster) -> None:
+    """Without the retries of our own client: what nginx answers is what counts."""
+    statuses: Counter[int] = Counter()
+    opened = 0
+    body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
+    headers = {"Authorization": f"Bearer {cluster.key}"}
+
+    async def mint(http: httpx.AsyncClient) -> httpx.Response:
+        answer = await http.post("/v1/sessions", json=body, headers=headers)
+        statuses[answer.status_code] += 1
+        return answer
+
+    async def mint_often(http: httpx.AsyncClient, times: int) -> None:
+        for _ in range(times):
+            await mint(http)
+
+    async def mint_and_open(http: httpx.AsyncClient, times: int) -> None:
+        nonlocal opened
+        for _ in range(times):
+            grant = (await mint(http)).json()
+            async with raw_client(
+                grant["wsUrl"].replace(grant["wsUrl"].split("/v1/")[0], cluster.url.replace("http", "ws")),
+                grant["wsToken"],
+            ) as client:
+                assert isinstance(await client.hear(), Ready)
+                opened += 1
+                client.connection.close()
+                await client.flush()
+
+    with anyio.fail_after(PATIENCE):
+        async with httpx.AsyncClient(base_url=cluster.url, timeout=PATIENCE) as http:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(10):
+                    tasks.start_soon(mint_often, http, 10)
+                while statuses[201] < 20:
+                    await anyio.wait_all_tasks_blocked()
+                await anyio.to_thread.run_sync(cluster.nodes[0].kill)
+            assert statuses == {201: 100}
+            async with anyio.create_task_group() as tasks:
+                for _ in range(8):
+                    tasks.start_soon(mint_and_open, http, 25)
+    assert statuses == {201: 300}
+    assert opened == 200
 
 
 @pytest.mark.anyio

@@ -23,6 +23,8 @@ from .patience import PATIENCE
 from .postgres import find_binaries, running_postgres
 from .processes import environment, running
 
+NODES = ("node-a", "node-b")
+
 NGINX_CONF = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 
 
@@ -30,6 +32,11 @@ def missing() -> str | None:
     """What the machine lacks for a cluster; None when nothing."""
     if find_binaries() is None:
         return "there is no PostgreSQL server on this machine; install the package postgresql"
+    return missing_nginx()
+
+
+def missing_nginx() -> str | None:
+    """What the machine lacks for `running_nginx`; None when nothing."""
     if shutil.which("nginx", path=_path()) is None:
         return "there is no nginx on this machine; install the package nginx"
     return None
@@ -82,9 +89,7 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(
-    *, nodes: int = 2, lease_seconds: float = 6.0, drain_seconds: float = 5.0
-) -> Iterator[Cluster]:
+def running_cluster(*, lease_seconds: float = 6.0, drain_seconds: float = 5.0) -> Iterator[Cluster]:
     """A cluster while the block runs; every provider is the nodes' own."""
     binaries = find_binaries()
     assert binaries is not None, missing()
@@ -104,26 +109,24 @@ def running_cluster(
         migrate = [sys.executable, "-m", "speko_anyio.cli", "gateway", "migrate"]
         subprocess.run(migrate, env=settings, check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
         started: list[Node] = []
-        for index in range(nodes):
-            name = f"node-{chr(ord('a') + index)}"
+        for name in NODES:
             node = Node(name, settings, _free_port(), folder / f"{name}.log")
             stack.enter_context(node.running())
             started.append(node)
         for node in started:
             _wait_until_ready(node.url, node.process, node.log)
-        url = stack.enter_context(_nginx(folder, started))
+        url = stack.enter_context(running_nginx(folder, [node.url for node in started]))
         yield Cluster(url, started, database_url, key)
 
 
 @contextmanager
-def _nginx(folder: Path, nodes: Sequence[Node]) -> Iterator[str]:
-    """nginx with the configuration that is shipped, but for the addresses."""
+def running_nginx(folder: Path, nodes: Sequence[str]) -> Iterator[str]:
+    """nginx before the two `nodes`, with the configuration that is shipped, but for the addresses."""
     port = _free_port()
     shipped = NGINX_CONF.read_text(encoding="utf-8")
-    servers = "".join(
-        f"server {node.url.removeprefix('http://')} max_fails=1 fail_timeout=5s;\n" for node in nodes
-    )
-    text = re.sub(r"(server node-\w:8000 [^\n]*\n\s*)+", servers, shipped)
+    text = shipped
+    for name, url in zip(NODES, nodes, strict=True):
+        text = text.replace(f"{name}:8000", url.removeprefix("http://"))
     text = text.replace("listen 8080", f"listen 127.0.0.1:{port}")
     # All clients are one address here.
     text = re.sub(r"\n\s*limit_conn[^\n]*", "", text)
