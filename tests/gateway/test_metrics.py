@@ -14,6 +14,7 @@ from speko_anyio.gateway import ServerSession, running_gateway
 from speko_anyio.gateway._metrics import MAX_ERROR_CODES, Metrics
 from speko_anyio.gateway.store import SessionOutcome
 from speko_anyio.protocol import AudioIn, Close, Commit, ErrorFrame, Ready, Usage
+from speko_anyio.protocol._dialect import OVER_BUDGET
 
 from .support import make_gateway, mint, raw_client
 
@@ -126,3 +127,16 @@ def test_the_codes_of_handlers_and_clients_make_a_bounded_number_of_series() -> 
     assert len(errors) == MAX_ERROR_CODES + 1
     assert f'speko_errors_total{{code="other",provider="echo"}} {2.0 * MAX_ERROR_CODES}' in errors
     assert len(lines(metrics, "speko_sessions_ended_total")) <= 4
+
+
+def test_floods_are_counted_and_nothing_else_is_taken_for_one() -> None:
+    metrics = Metrics(live=list)
+    for close in (
+        Close(1008, OVER_BUDGET, "local"),
+        Close(1008, "the peer sent more than 1024 control frames and no message", "local"),
+        Close(1008, "idle", "local"),
+        Close(1000, "the peer left", "remote"),
+        None,
+    ):
+        metrics.ended("echo", SessionOutcome(close=close), 1.0)
+    assert lines(metrics, "speko_floods_total") == ['speko_floods_total{provider="echo"} 2.0']

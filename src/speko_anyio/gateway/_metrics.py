@@ -61,6 +61,7 @@ class Metrics(Instrumentation):
             "Sessions by close code and by who closed them (local: the gateway, remote: the client)",
             ["provider", "code", "closed_by"],
         )
+        self._floods = counter("speko_floods", "Sessions whose client sent too much", ["provider"])
         self._seconds = histogram("speko_session_seconds", "Length", ["provider"], buckets=_SESSION_BUCKETS)
         self._audio = counter("speko_audio_seconds", "Audio of ended sessions", ["provider", "direction"])
         self._tokens = counter("speko_audio_tokens", "Tokens of ended sessions", ["provider", "direction"])
@@ -110,6 +111,8 @@ class Metrics(Instrumentation):
         close = outcome.close
         code = str(close.code) if close is not None and close.code in _KNOWN_CODES else OTHER
         self._ended.labels(provider, code, "nobody" if close is None else close.initiated_by).inc()
+        if code == _POLICY and close is not None and close.reason.startswith(_BREACH):
+            self._floods.labels(provider).inc()
         self._seconds.labels(provider).observe(seconds)
         self._audio.labels(provider, "in").inc(outcome.input_audio_seconds)
         self._audio.labels(provider, "out").inc(outcome.output_audio_seconds)
@@ -117,6 +120,10 @@ class Metrics(Instrumentation):
         self._tokens.labels(provider, "out").inc(outcome.output_audio_tokens)
         self._calls.labels(provider).inc(sum(outcome.tool_calls.values()))
 
+
+_POLICY: Final = str(close_codes.POLICY)
+_BREACH: Final = "the peer "
+"""How the core's own reasons begin, unlike that of an idle session."""
 
 _KNOWN_CODES: Final = frozenset({*range(1000, 1015), close_codes.UNAUTHORIZED})
 """Those of RFC 6455 and our own; a client may close with any of a thousand others."""
