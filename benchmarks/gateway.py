@@ -120,7 +120,7 @@ def _round(taken: Taken, *, loop: str, seconds: float, slices: int, bare: bool, 
                 load.open(sessions)
             for _ in range(slices):
                 for name in random.sample(list(loads), len(loads)):
-                    window = loads[name][1].run(seconds, settling=_SETTLING)
+                    window = loads[name][1].run(seconds, settling=_SETTLING, spinning=sessions == SESSIONS)
                     if sessions == SESSIONS:
                         taken.setdefault((name, "cpu"), []).append(window.cpu / window.messages)
                     else:
