@@ -235,7 +235,7 @@ TARGETS: Final = (
     Target("the gateway adds to raw ASGI's latency, p99", 5.0, " ms", _added(servers.GATEWAY, "p99")),
 )
 SLOPE: Final = 256.0
-"""Bytes by which memory may seem to grow with each session: half a MiB in all. A leak takes a KiB at least."""
+"""Bytes by which memory may seem to grow with each session; a session that leaks takes KiB."""
 FIRST_AUDIO: Final = 300.0
 """Milliseconds to the offline voice's first audio."""
 
