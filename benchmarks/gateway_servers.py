@@ -104,7 +104,7 @@ def _environment(key: str | None, database: Path, *, bare: bool) -> dict[str, st
     if key is not None:
         environment |= {
             "SPEKO_GATEWAY_KEYS": key,
-            "SPEKO_GATEWAY_DATABASE": str(database),
+            "SPEKO_GATEWAY_DATABASE": os.environ.get("BENCH_DATABASE", str(database)),
             "SPEKO_GATEWAY_MINTS_PER_SECOND": _MANY,
             "SPEKO_GATEWAY_MINTS_AT_ONCE": _MANY,
             "SPEKO_GATEWAY_LOG_LEVEL": "warning",

@@ -23,7 +23,9 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -256,6 +258,55 @@ def _end(tail: bytes) -> str:
     return ""
 
 
+READERS: Final = 16
+
+_RECORDS: Final = 64
+_METADATA: Final = 40_000
+"""Bytes of metadata of each record: near the most that a mint takes."""
+
+
+def read(query: str = "", *, one: bool = False) -> Scenario:
+    """Make a scenario of `READERS` that read the records of a key, each asking again at once.
+
+    They ask for a list by `query`, or for `one` session.
+    """
+
+    def attack(endpoint: Endpoint, seconds: float) -> Attack:
+        until = time.monotonic() + seconds
+        headers = {"Authorization": f"Bearer {endpoint.key}", "Content-Type": "application/json"}
+        where = urlsplit(endpoint.url)
+        assert where.hostname is not None
+        host, port = where.hostname, where.port or 80
+        connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE)
+        session_id = ""
+        for _ in range(_RECORDS):
+            body = json.dumps({**_MINT, "metadata": {"x": "x" * _METADATA}})
+            connection.request("POST", "/v1/sessions", body, headers)
+            session_id = json.loads(connection.getresponse().read())["sessionId"]
+        connection.close()
+        path = f"/v1/sessions/{session_id}" if one else f"/v1/sessions?limit=100{query}"
+        answers: Counter[int] = Counter()
+
+        def ask() -> None:
+            connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE)
+            while time.monotonic() < until:
+                connection.request("GET", path, headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                answers[answer.status] += 1
+            connection.close()
+
+        readers = [threading.Thread(target=ask) for _ in range(READERS)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        ends = [f"{count} x {status}" for status, count in sorted(answers.items())]
+        return Attack(answers.total(), seconds, READERS, ends)
+
+    return attack
+
+
 def _text(text: str) -> bytes:
     return frame(_TEXT, text.encode())
 
@@ -278,6 +329,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "messages in empty fragments": flood(frame(0x02), *[frame(_MIDDLE)] * 500, frame(0x80, b"\0\0")),
     "interrupts": flood(_text('{"t":"interrupt"}')),
     "odd binary": flood(frame(_BINARY, b"\0")),
+    "readers of lists": read(),
+    "readers of lists without a match": read("&provider=none"),
+    "readers of one record": read(one=True),
 }
 """By name; each runs in a process of its own, against a fresh gateway."""
 
@@ -340,6 +394,7 @@ def main() -> None:
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     parser.add_argument("--way", choices=WAYS, default="transport", help="how sessions reach the gateway")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each scenario (10)")
+    parser.add_argument("--database", help="of the gateway: a URL, or memory (a new SQLite file)")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=SCENARIOS, help="these scenarios")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("--attack", metavar="NAME", choices=SCENARIOS, help=argparse.SUPPRESS)
@@ -348,6 +403,8 @@ def main() -> None:
         endpoint = Endpoint(*json.loads(sys.stdin.readline()))
         print(json.dumps(SCENARIOS[options.attack](endpoint, options.seconds)._asdict()))
         return
+    if options.database:
+        os.environ["BENCH_DATABASE"] = options.database
     lines = []
     for name in (QUIET, *(options.only or SCENARIOS)):
         print(name, file=sys.stderr)

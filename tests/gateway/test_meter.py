@@ -1,7 +1,15 @@
 from __future__ import annotations
 
 from speko_anyio.gateway import SessionOutcome
-from speko_anyio.gateway._meter import MAX_TOKENS, MAX_TOOL_NAMES, MAX_TRANSCRIPT, OTHER_TOOLS, Meter
+from speko_anyio.gateway._meter import (
+    MAX_LINES,
+    MAX_TOKENS,
+    MAX_TOOL_NAME,
+    MAX_TOOL_NAMES,
+    MAX_TRANSCRIPT,
+    OTHER_TOOLS,
+    Meter,
+)
 from speko_anyio.gateway.store import TranscriptLine
 from speko_anyio.protocol import Close
 
@@ -51,6 +59,13 @@ def test_names_that_a_model_makes_up_fill_no_memory() -> None:
     assert (meter.tool_calls["f0"], meter.tool_calls[OTHER_TOOLS]) == (2, 10)
 
 
+def test_a_long_name_that_a_model_makes_up_is_not_kept() -> None:
+    meter = Meter()
+    meter.tool_called("f" * MAX_TOOL_NAME)
+    meter.tool_called("f" * (MAX_TOOL_NAME + 1))
+    assert meter.tool_calls == {"f" * MAX_TOOL_NAME: 1, OTHER_TOOLS: 1}
+
+
 def test_a_transcript_is_kept_when_asked_for_and_as_far_as_it_fits() -> None:
     silent, meter = Meter(), Meter(keep_transcript=True)
     silent.said("user", "hi", 1.0)
@@ -58,3 +73,10 @@ def test_a_transcript_is_kept_when_asked_for_and_as_far_as_it_fits() -> None:
     meter.said("user", "x" * MAX_TRANSCRIPT, 1.0)
     meter.said("user", "y", 2.0)
     assert len(meter.transcript) == 1
+
+
+def test_lines_without_text_have_an_end_too() -> None:
+    meter = Meter(keep_transcript=True)
+    for _ in range(MAX_LINES + 10):
+        meter.said("user", "", 1.0)
+    assert len(meter.transcript) == MAX_LINES

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import httpx
+import msgspec
 import pytest
 
 from speko_anyio.gateway import (
@@ -16,13 +19,16 @@ from speko_anyio.gateway import (
     SessionOutcome,
     SessionQuery,
     StoreError,
+    _sessions_api,
     echo,
 )
 from speko_anyio.gateway._api_keys import APIKeys, new_key
+from speko_anyio.gateway._sessions_api import REST
 from speko_anyio.gateway.store import SessionPage, TranscriptLine
-from speko_anyio.gateway.store._records import NO_LIMITS
+from speko_anyio.gateway.store._records import NO_LIMITS, PAGE_BYTES
 from speko_anyio.protocol import Close
 from speko_anyio.protocol.mint import SessionConfig
+from tests.support.event_loops import VIRTUAL_EVENT_LOOPS
 
 from .store.support import claim, record
 from .support import KEY
@@ -230,3 +236,131 @@ async def test_other_methods_are_told_which_there_are() -> None:
             response = await client.put(path)
             assert response.status_code == 405
             assert {method.strip() for method in response.headers["allow"].split(",")} == allowed
+
+
+async def test_a_page_is_small_whatever_clients_stored() -> None:
+    store = MemoryStore()
+    for number in range(100, 130):
+        await add(store, number, metadata={"x": "x" * 60_000})
+    seen: list[str] = []
+    sizes: list[int] = []
+    async with http(store) as client:
+        parameters = {"limit": "100"}
+        while True:
+            response = await client.get("/v1/sessions", params=parameters)
+            sizes.append(len(response.content))
+            answer = response.json()
+            seen += [session["sessionId"] for session in answer["sessions"]]
+            if "nextCursor" not in answer:
+                break
+            parameters["cursor"] = answer["nextCursor"]
+    assert seen == [f"sess_{number}" for number in range(129, 99, -1)]
+    assert max(sizes) < PAGE_BYTES + 16_384
+    assert len(sizes) == 8
+
+
+async def test_a_transcript_comes_in_pages() -> None:
+    store = MemoryStore()
+    await add(store, 1, created_at=NOW - 10)
+    await claim(store, 1, now=NOW - 9)
+    lines = tuple(TranscriptLine("user", "x" * 1000, NOW - 5) for _ in range(700))
+    await store.end("sess_1", SessionOutcome(transcript=lines), now=NOW)
+    pages: list[int] = []
+    async with http(store) as client:
+        parameters: dict[str, str] = {}
+        while True:
+            answer = (await client.get("/v1/sessions/sess_1", params=parameters)).json()
+            assert answer["status"] == "ended"
+            pages.append(len(answer["transcript"]))
+            if "nextCursor" not in answer:
+                break
+            parameters["cursor"] = answer["nextCursor"]
+        for cursor in ("x", "LTE", "W10"):
+            wrong = await client.get("/v1/sessions/sess_1", params={"cursor": cursor})
+            assert wrong.status_code == 400
+    assert pages == [262, 262, 176]
+
+
+async def test_what_clients_stored_is_copied_and_not_decoded() -> None:
+    class Verbatim(MemoryStore):
+        async def sessions(self, query: SessionQuery, *, now: float) -> SessionPage:
+            (history,) = (await super().sessions(query, now=now)).sessions
+            return SessionPage((self._change(history),))
+
+        async def get(self, session_id: str, *, key_id: str | None = None) -> SessionHistory | None:
+            history = await super().get(session_id, key_id=key_id)
+            assert history is not None
+            return self._change(history)
+
+        def _change(self, history: SessionHistory) -> SessionHistory:
+            raw = msgspec.Raw(b'{"n": 1E2}')
+            changed = msgspec.structs.replace(history.record, metadata=raw, config=raw)
+            return msgspec.structs.replace(history, record=changed)
+
+    store = Verbatim()
+    await add(store, 1)
+    async with http(store) as client:
+        assert b'"metadata":{"n": 1E2}' in (await client.get("/v1/sessions")).content
+        one = (await client.get("/v1/sessions/sess_1")).content
+    assert b'"metadata":{"n": 1E2}' in one
+    assert b'"s2s":{"n": 1E2}' in one
+
+
+@pytest.mark.parametrize("anyio_backend", VIRTUAL_EVENT_LOOPS, indirect=True)
+async def test_a_key_reads_so_much_and_no_faster() -> None:
+    store = MemoryStore()
+    await add(store, 1)
+    boss = await admin(store)
+    gateway = Gateway(
+        handlers={"echo": echo}, api_keys=[KEY], store=store, now=lambda: NOW, read_rate=2.0, read_burst=3
+    )
+    statuses: Counter[int] = Counter()
+
+    async def read(path: str) -> None:
+        while True:
+            answer = await client.get(path)
+            statuses[answer.status_code] += 1
+            if answer.status_code == 429:
+                assert answer.json()["code"] == "RATE_LIMITED"
+                assert answer.headers["retry-after"] == "1"
+
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=gateway.app),
+            base_url="http://gw.test",
+            headers={"Authorization": f"Bearer {KEY}"},
+        ) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        for path in ("/v1/sessions", "/v1/sessions/sess_1", "/v1/sessions/sess_2", "/v1/sessions?limit=0"):
+            for _ in range(4):
+                tasks.start_soon(read, path)
+        await anyio.sleep(10)
+        # Another key is not slowed down.
+        other = await client.get("/v1/sessions", headers={"Authorization": f"Bearer {boss}"})
+        assert other.status_code == 200
+        tasks.cancel_scope.cancel()
+    granted = statuses.total() - statuses[429]
+    assert 10 * 2 <= granted <= 10 * 2 + 3 + 1
+    # Who asks again at once waits for its refusal.
+    assert 10 / (2 * REST) * 16 * 0.8 <= statuses[429] <= 10 / REST * 16 + 16
+
+
+@pytest.mark.parametrize("anyio_backend", VIRTUAL_EVENT_LOOPS, indirect=True)
+async def test_refusals_that_wait_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sessions_api, "MAX_RESTING", 5)
+    waited: list[float] = []
+    async with http(MemoryStore()) as client:
+        while (await client.get("/v1/sessions")).status_code == 200:
+            pass
+        begin = anyio.current_time()
+
+        async def ask() -> None:
+            assert (await client.get("/v1/sessions?limit=0")).status_code in {400, 429}
+            waited.append(anyio.current_time() - begin)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(ask)
+    assert sum(seconds > 0 for seconds in waited) <= 5

@@ -20,8 +20,14 @@ MAX_TOOL_NAMES: Final = 64
 
 OTHER_TOOLS: Final = "(other)"
 
+MAX_TOOL_NAME: Final = 128
+"""Characters of a tool's name; the calls of longer names are counted as `OTHER_TOOLS`."""
+
 MAX_TRANSCRIPT: Final = 1024 * 1024
 """Characters of a transcript that are kept: hours of speech. Further text is not."""
+
+MAX_LINES: Final = 20_000
+"""Lines of a transcript that are kept, whatever is in them."""
 
 MAX_TOKENS: Final = 2**63 - 1
 """The largest integer that a database holds. A provider may send any number, and a record that can't be
@@ -112,13 +118,15 @@ class Meter:
 
     def tool_called(self, name: str) -> None:
         """Count the call of a tool, on whichever side it runs."""
-        if name not in self.tool_calls and len(self.tool_calls) >= MAX_TOOL_NAMES:
+        full = len(self.tool_calls) >= MAX_TOOL_NAMES
+        if len(name) > MAX_TOOL_NAME or (full and name not in self.tool_calls):
             name = OTHER_TOOLS
         self.tool_calls[name] = self.tool_calls.get(name, 0) + 1
 
     def said(self, role: Role, text: str, at: float) -> None:
         """Keep a final text, said `at` seconds since the epoch, if transcripts are kept and it fits."""
-        if self._keep_transcript and self._kept + len(text) <= MAX_TRANSCRIPT:
+        fits = self._kept + len(text) <= MAX_TRANSCRIPT and len(self.transcript) < MAX_LINES
+        if self._keep_transcript and fits:
             self._kept += len(text)
             self.transcript.append(TranscriptLine(role, text, at))
 

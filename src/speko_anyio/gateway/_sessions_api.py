@@ -29,9 +29,9 @@ DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100
 """Sessions on a page; large metadata ends it earlier."""
 
-REST: Final = 0.1
-"""Seconds before a refusal of what comes too fast. Otherwise a client that asks again at once would cost as
-much as the answers that it does not get."""
+REST: Final = 0.25
+"""Seconds, up to twice that, before a refusal of what comes too fast. Otherwise a client that asks again at
+once would cost as much as the answers that it does not get."""
 
 MAX_RESTING: Final = 1000
 """Refusals that rest; more are sent at once."""
@@ -75,7 +75,8 @@ class SessionsAPI:
         if self._resting < MAX_RESTING:
             self._resting += 1
             try:
-                await anyio.sleep(REST)
+                # Those who came together do not come again together.
+                await anyio.sleep(REST * (1 + self._resting % 8 / 8))
             finally:
                 self._resting -= 1
 

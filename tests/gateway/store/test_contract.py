@@ -18,7 +18,9 @@ from speko_anyio.gateway.store import (
     SessionLife,
     Status,
     TranscriptLine,
+    TranscriptPage,
 )
+from speko_anyio.gateway.store._records import PAGE_LINES
 from speko_anyio.protocol import Close
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 
@@ -260,6 +262,85 @@ async def test_pages_are_complete_also_when_many_are_of_one_moment(store: Sessio
     ]
     # A position that was made up is none, but no failure.
     assert len((await store.sessions(SessionQuery(limit=2, after=(1.1, "\0")), now=3)).sessions) <= 2
+
+
+async def test_a_page_ends_early_when_it_is_large(store: SessionStore) -> None:
+    sizes = {1: 500, 2: 400, 3: 5000, 4: 0, 5: 400}
+    for number, size in sizes.items():
+        metadata = {"x": "x" * size} if size else None
+        await store.create(
+            record(number, created_at=float(number), metadata=metadata), idempotency=None, now=number
+        )
+
+    async def pages(**query: Any) -> list[list[str]]:
+        found: list[list[str]] = []
+        after, more = None, True
+        while more:
+            page = await store.sessions(SessionQuery(**{"limit": 10, "after": after, **query}), now=9)
+            found.append([history.record.session_id for history in page.sessions])
+            more = page.more
+            if more:
+                last = page.sessions[-1].record
+                after = last.created_at, last.session_id
+        return found
+
+    everything = ["sess_5", "sess_4", "sess_3", "sess_2", "sess_1"]
+    assert await pages() == [everything]
+    # One is too large for any page, and has one of its own.
+    assert await pages(max_bytes=1000) == [["sess_5", "sess_4"], ["sess_3"], ["sess_2", "sess_1"]]
+    assert await pages(max_bytes=1) == [[name] for name in everything]
+    assert await pages(max_bytes=1000, limit=1) == [[name] for name in everything]
+    assert await pages(limit=5) == [everything]
+    assert await pages(key_id="nobody") == [[]]
+
+
+async def test_a_list_has_the_model_however_long_the_configuration_is(store: SessionStore) -> None:
+    models = ["m", 'a "model"\\', "long" * 1000, "\u20ac\U0001f600", ""]
+    for number, model in enumerate(models):
+        config = SessionConfig(provider="p", model=model, system_prompt="kind " * 1000)
+        await store.create(
+            record(number, created_at=float(number), config=config), idempotency=None, now=number
+        )
+    page = await store.sessions(SessionQuery(limit=10), now=9)
+    assert [history.record.model for history in page.sessions] == models[::-1]
+    assert [history.record.config for history in page.sessions] == [None] * 5
+    for number, model in enumerate(models):
+        history = await store.get(f"sess_{number}")
+        assert history is not None
+        assert history.record.model == model
+
+
+async def test_a_transcript_has_pages(store: SessionStore) -> None:
+    await store.create(record(1), idempotency=None, now=0)
+    await store.create(record(2), idempotency=None, now=0)
+    lines = tuple(
+        TranscriptLine("user", "\u20ac" * (1000 if number == 3 else 1), float(number))
+        for number in range(PAGE_LINES + 10)
+    )
+    for number, said in ((2, ()), (1, lines)):
+        await claim(store, number)
+        await store.end(f"sess_{number}", SessionOutcome(transcript=said), now=2000)
+
+    async def pages(**options: Any) -> list[list[TranscriptLine]]:
+        found: list[list[TranscriptLine]] = []
+        after: int | None = 0
+        while after is not None:
+            page = await store.transcript("sess_1", after=after, **options)
+            found.append(list(page.lines))
+            after = page.next
+        return found
+
+    assert await pages() == [list(lines[:PAGE_LINES]), list(lines[PAGE_LINES:])]
+    small = await pages(max_bytes=300)
+    assert [line for page in small for line in page] == list(lines)
+    assert [len(page) for page in small] == [3, 1, 100, 100, 100, 100, 100, 6]
+    assert await store.transcript("sess_2") == TranscriptPage()
+    assert await store.transcript("sess_9", after=2**63 - 1) == TranscriptPage()
+    # What is purged between two pages moves no line.
+    first = await store.transcript("sess_1", max_bytes=300)
+    assert first.next is not None
+    await store.purge(transcripts_before=2.0, records_before=None, now=2000)
+    assert (await store.transcript("sess_1", after=first.next)).lines[0] == lines[3]
 
 
 async def test_a_session_is_shown_to_its_own_key(store: SessionStore) -> None:

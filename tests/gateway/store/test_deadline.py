@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -33,22 +34,18 @@ CALLS = sorted(
 assert {"create", "claim", "end", "find_keys", "sessions"} <= set(CALLS)
 
 
-class Strange:
+def strange(does: Callable[[], Awaitable[object]]) -> Any:
     """A store that does one thing, whatever it is asked."""
 
-    def __init__(self, does: Callable[[], Awaitable[object]]) -> None:
-        self._does = does
+    async def call(*arguments: object, **options: object) -> object:
+        return await does()
 
-    def __getattr__(self, name: str) -> Any:
-        async def call(*arguments: object, **options: object) -> object:
-            return await self._does()
-
-        return call
+    return SimpleNamespace(**dict.fromkeys(CALLS, call))
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "purge"])
 async def test_a_call_that_hangs_ends(name: str) -> None:
-    store: Any = bounded(Strange(anyio.sleep_forever))
+    store: Any = bounded(strange(anyio.sleep_forever))
     begin = anyio.current_time()
     with pytest.raises(StoreError, match="did not answer"):
         await getattr(store, name)()
@@ -62,7 +59,7 @@ async def test_a_store_that_can_not_be_reached_says_so(error: Exception) -> None
     async def fail() -> None:
         raise error
 
-    store: Any = bounded(Strange(fail))
+    store: Any = bounded(strange(fail))
     with pytest.raises(StoreError):
         await store.sweep(now=1)
 
@@ -71,7 +68,7 @@ async def test_other_errors_and_results_pass() -> None:
     async def fail() -> None:
         raise ZeroDivisionError
 
-    broken: Any = bounded(Strange(fail))
+    broken: Any = bounded(strange(fail))
     with pytest.raises(ZeroDivisionError):
         await broken.sweep(now=1)
     store = bounded(MemoryStore())
