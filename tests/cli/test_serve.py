@@ -108,10 +108,60 @@ def test_a_second_signal_ends_it_at_once(number: signal.Signals, code: int, back
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop"])
+def test_a_second_signal_ends_it_while_a_handler_blocks_its_event_loop(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """
+import time
+
+async def reply(session):
+    print("blocking", flush=True)
+    time.sleep(1000)
+"""
+    (tmp_path / "stuck.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    options = ("--port", "0", "--database", "memory", "--backend", backend, "--handler", "stuck=stuck:reply")
+    with served(*options) as (server, told):
+        assert server.stdout is not None
+        match = re.search(r"SPEKO_BASE_URL=(\S+) SPEKO_API_KEY=(\S+)", told)
+        assert match is not None, told
+        with open_session(match[1], match[2], provider="stuck"):
+            assert any("blocking" in line for line in iter(server.stdout.readline, ""))
+            server.send_signal(signal.SIGTERM)
+            server.send_signal(signal.SIGINT)
+            output, _ = server.communicate(timeout=PATIENCE)
+    assert server.returncode in (130, 143), output
+    assert "Traceback" not in output
+
+
+def test_a_second_signal_ends_it_while_a_thread_of_a_handler_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """
+import threading, time
+
+threading._register_atexit(print, "waiting for the thread", flush=True)
+threading.Thread(target=time.sleep, args=(1000,)).start()
+
+async def reply(session): ...
+"""
+    (tmp_path / "hanging.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    with served("--port", "0", "--database", "memory", "--handler", "hanging=hanging:reply") as (server, _):
+        assert server.stdout is not None
+        server.send_signal(signal.SIGINT)
+        assert any("waiting for the thread" in line for line in iter(server.stdout.readline, ""))
+        server.send_signal(signal.SIGINT)
+        output, _ = server.communicate(timeout=PATIENCE)
+    assert server.returncode == 130, output
+    assert output == ""
+
+
 @contextmanager
-def open_session(url: str, key: str) -> Iterator[None]:
-    """An open session of the handler `echo`."""
-    body = {"mode": "s2s", "s2s": {"provider": "echo", "model": "m"}}
+def open_session(url: str, key: str, *, provider: str = "echo") -> Iterator[None]:
+    """An open session."""
+    body = {"mode": "s2s", "s2s": {"provider": provider, "model": "m"}}
     grant = httpx.post(f"{url}/v1/sessions", json=body, headers={"Authorization": f"Bearer {key}"}).json()
     head = OPENING.replace(b"/x ", f"/{grant['sessionId']} ".encode())
     token = f"sec-websocket-protocol: {grant['wsToken']}\r\n\r\n"

@@ -54,6 +54,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         (GET + b"x: " + b"a" * 9000 + b"\r\n\r\n", b"200"),
         (GET + b"".join(b"x-%d: a\r\n" % number for number in range(200)) + b"\r\n", b"200"),
         (b"GET /healthz HTTP/1.0\r\n\r\n", b"200"),
+        (GET + b"x: " + b"a" * (16 << 10), b"400"),
+        (OPENING + b"x: " + b"a" * (16 << 10), b"400"),
         (GET + b"content-length: 1000\r\n\r\nx", b"200"),
         (b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nx", b"404"),
         (b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nx", b"401"),

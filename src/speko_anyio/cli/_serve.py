@@ -27,7 +27,7 @@ from ._gateway_options import (
     settings_of,
     store_of,
 )
-from ._signals import end_at_next_signal, stop_signals
+from ._signals import stop_signals
 from ._standard_streams import check_output
 
 logger: Final = logging.getLogger("speko_anyio.cli")
@@ -62,7 +62,7 @@ async def serve(options: argparse.Namespace) -> None:
         playground = generated and is_private(settings)
     gateway = gateway_of(settings, store, keys=keys, playground=playground)
     # The signals are awaited before the server starts: one that comes early ends it as well.
-    with stop_signals() as signals:
+    with stop_signals(second_ends=True) as signals:
         async with AsyncExitStack() as stack:
             try:
                 url = await stack.enter_async_context(
@@ -90,7 +90,6 @@ async def serve(options: argparse.Namespace) -> None:
                 check_output("the gateway started")
             async for _ in signals:
                 break
-            end_at_next_signal()
             seconds = settings.drain_seconds
             display.line(f"stopping: open sessions get {seconds:g} s to finish; Ctrl-C again ends them now")
 

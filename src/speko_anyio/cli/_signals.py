@@ -6,36 +6,54 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import anyio
 
 
 @contextmanager
-def stop_signals() -> Iterator[AsyncIterator[signal.Signals]]:
+def stop_signals(*, second_ends: bool = False) -> Iterator[AsyncIterator[signal.Signals]]:
     """Catch SIGTERM and Ctrl-C within the block; iterate over the result to wait for one.
 
     SIGINT stays ignored if it was ignored at the start: shell scripts start background jobs that way, so that
     Ctrl-C stops only the script. SIGTERM stops such a job.
+
+    With `second_ends` the second one ends the process at once, without cleaning up, also after the block or
+    while something blocks the event loop. The exit code is the one that shells show for the signal: 130 for
+    Ctrl-C, 143 for SIGTERM.
     """
-    with anyio.open_signal_receiver(*_heeded()) as signals:
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        numbers.append(signal.SIGINT)
+    with anyio.open_signal_receiver(*numbers) as signals:
+        seen = _end_at_second(numbers) if second_ends else []
         yield signals
+    if seen:
+        for number in numbers:
+            signal.signal(number, _end)
 
 
-def end_at_next_signal() -> None:
-    """Within `stop_signals`, after the first: have the next one end the process at once.
+def _end_at_second(numbers: list[signal.Signals]) -> list[int]:
+    """Have the second signal end the process; return the list of those that came."""
+    seen: list[int] = []
 
-    The exit code is the one that shells show for the signal: 130 for Ctrl-C, 143 for SIGTERM. Nothing is
-    cleaned up.
-    """
-    for number in _heeded():
-        signal.signal(number, _end)
+    def catch(number: signal.Signals) -> None:
+        # The event loop learns of it in its own way; its handler does nothing, or tells trio.
+        pass_on = signal.getsignal(number)
+
+        def caught(number: int, frame: FrameType | None) -> None:
+            if seen:
+                _end(number, frame)
+            seen.append(number)
+            if callable(pass_on):
+                pass_on(number, frame)
+
+        signal.signal(number, caught)
+
+    for number in numbers:
+        catch(number)
+    return seen
 
 
-def _end(number: int, frame: object) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
-
-
-def _heeded() -> list[signal.Signals]:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        return [signal.SIGTERM]
-    return [signal.SIGTERM, signal.SIGINT]
