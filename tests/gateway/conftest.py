@@ -16,6 +16,15 @@ from speko_anyio.gateway.store.migrate import migrate
 
 from ..support.pgbouncer import find_program, running_pgbouncer
 from ..support.postgres import Postgres, find_binaries, running_postgres
+from ..support.ways import come_in_by
+
+
+@pytest.fixture(params=["bytes", "websockets-sansio"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Sessions over bytes, and over ASGI; gives the way."""
+    way: str = request.param
+    come_in_by(way, monkeypatch)
+    return way
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ import anyio.to_thread
 import httpx
 from anyio.abc import ByteStream, SocketStream
 
-from speko_anyio.gateway import Gateway, Handler, ServerSession, echo
+from speko_anyio.gateway import Gateway, Handler, ServerSession, echo, serve_session
 from speko_anyio.protocol import (
     NEED_DATA,
     ClientConnection,
@@ -33,6 +33,9 @@ CONFIG = SessionConfig(provider="test", model="m", input_sample_rate=16000, outp
 class MemoryTransport:
     """A session's transport without a network; the test plays the peer with a core of its own."""
 
+    read_ahead = 0
+    write_failure = "sending failed"
+
     def __init__(self) -> None:
         self._to_server, self._incoming = anyio.create_memory_object_stream[
             str | bytes | CloseMessage | None
@@ -45,6 +48,13 @@ class MemoryTransport:
         self.writable.set()
         self.answers_close = True
         self.broken = False
+
+    def serve(self, **options: Any) -> AbstractAsyncContextManager[ServerSession]:
+        return serve_session(self, **options)
+
+    def cut(self) -> None:
+        """Break the connection."""
+        self._to_server.close()
 
     async def receive(self) -> str | bytes | CloseMessage | None:
         return await self._incoming.receive()

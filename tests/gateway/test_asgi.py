@@ -7,8 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio.gateway._asgi import ASGITransport, refuse
+from speko_anyio.gateway._asgi import ASGIOpening, ASGITransport
 from speko_anyio.gateway._http_errors import RequestError
+from speko_anyio.gateway._opening import refuse
 from speko_anyio.protocol import CloseMessage
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +80,8 @@ async def test_a_connection_that_is_gone(error: Exception) -> None:
 
 async def refused(scope: dict[str, Any], server: Server) -> list[dict[str, Any]]:
     scope = {"type": "websocket", "headers": [], "subprotocols": [], **scope}
-    await refuse(scope, server.receive, server.send, RequestError(401, "NO", "not you", close_code=4401))
+    opening = ASGIOpening(scope, server.receive, server.send)
+    await refuse(opening, RequestError(401, "NO", "not you", close_code=4401))
     return server.sent
 
 

@@ -29,6 +29,7 @@ async def opened(url: str) -> AsyncIterator[RawClient]:
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("both_ways")
 async def test_a_head_without_an_end_is_cut_off() -> None:
     filler = b"x-filler: " + b"a" * 8000 + b"\r\n"
     with anyio.fail_after(20):
@@ -38,6 +39,7 @@ async def test_a_head_without_an_end_is_cut_off() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("both_ways")
 async def test_the_head_of_a_websocket_has_the_same_limit() -> None:
     head = b"GET /v1/realtime/x HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
     filler = b"x-filler: " + b"a" * 8000 + b"\r\n"
@@ -58,6 +60,7 @@ class CountingStore(MemoryStore):
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("token", ["nonsense", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.", "a" * 4000])
 async def test_a_flood_of_made_up_tokens_never_reaches_the_database(token: str) -> None:
     store = CountingStore()
@@ -73,6 +76,7 @@ async def test_a_flood_of_made_up_tokens_never_reaches_the_database(token: str) 
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("both_ways")
 async def test_a_flood_of_made_up_keys_costs_few_queries_and_keeps_nobody_out(tmp_path: Path) -> None:
     queries = 0
 
@@ -118,6 +122,7 @@ async def test_a_flood_of_made_up_keys_costs_few_queries_and_keeps_nobody_out(tm
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("where", ["query", "authorization"])
 async def test_a_token_in_the_wrong_place_opens_nothing(where: str) -> None:
     with anyio.fail_after(20):
@@ -137,6 +142,7 @@ async def test_a_token_in_the_wrong_place_opens_nothing(where: str) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("both_ways")
 async def test_an_api_key_opens_no_session_and_a_token_mints_none() -> None:
     with anyio.fail_after(20):
         async with running_gateway(make_gateway()) as url, httpx.AsyncClient() as http:
@@ -153,6 +159,7 @@ async def test_an_api_key_opens_no_session_and_a_token_mints_none() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("both_ways")
 async def test_more_sessions_than_a_node_may_have_are_refused_and_room_is_used_again() -> None:
     with anyio.fail_after(20):
         async with running_gateway(make_gateway(max_sessions=1)) as url, httpx.AsyncClient() as http:
@@ -182,6 +189,7 @@ async def test_more_sessions_than_a_node_may_have_are_refused_and_room_is_used_a
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("both_ways")
 async def test_a_client_that_says_nothing_is_told_and_ended() -> None:
     with anyio.fail_after(20):
         async with running_gateway(make_gateway(idle_timeout=0.05)) as url, opened(url) as client:
@@ -193,6 +201,7 @@ async def test_a_client_that_says_nothing_is_told_and_ended() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("both_ways")
 async def test_secrets_of_refused_clients_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with anyio.fail_after(20):

@@ -20,7 +20,7 @@ from speko_anyio.protocol import Commit, Interrupt, ToolResult
 
 from .support import KEY, make_gateway
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_ways")]
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])

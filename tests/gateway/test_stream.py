@@ -24,7 +24,6 @@ from speko_anyio.gateway import (
     running_gateway,
 )
 from speko_anyio.gateway import _stream as stream
-from speko_anyio.gateway import _uvicorn_server as uvicorn_server
 from speko_anyio.gateway._mint_endpoint import MAX_BODY
 from speko_anyio.gateway._session import RECEIVE_BUFFER
 from speko_anyio.gateway._session_tokens import Claims, TokenSigner
@@ -43,6 +42,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.protocol._pcm import MAX_AUDIO_MESSAGE
+from tests.support.ways import WAYS, come_in_by
 
 from .support import KEY, Recorder, make_gateway, mint, mint_in_memory, raw_client, stream_scope
 
@@ -52,10 +52,10 @@ SECRET = "s" * 32
 BROWSER = {"headers": (("Origin", "https://page.example"),)}
 
 
-@pytest.fixture(params=["websockets-sansio", "wsproto"])
+@pytest.fixture(params=WAYS)
 def each_implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run with either of uvicorn's WebSocket implementations that we may use."""
-    monkeypatch.setattr(uvicorn_server, "WEBSOCKETS", request.param)
+    """Run over bytes, and with either of uvicorn's WebSocket implementations that we may use."""
+    come_in_by(request.param, monkeypatch)
 
 
 # Closing
@@ -210,6 +210,7 @@ async def test_a_page_is_refused_by_frame_and_close_code() -> None:
             assert isinstance(await client.hear(), Ready)
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_body_has_a_limit() -> None:
     async with running_gateway(make_gateway()) as url, httpx.AsyncClient() as http:
         response = await http.post(
@@ -264,6 +265,7 @@ class SlowStore(MemoryStore):
         self.ended.append((session_id, outcome.close))
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_session_that_is_claimed_while_the_gateway_stops_is_refused() -> None:
     store = SlowStore()
     gateway = make_gateway(store=store)
@@ -312,6 +314,7 @@ async def test_a_session_that_is_accepted_while_the_gateway_stops_is_closed() ->
     assert [close and close.code for _, close in store.ended] == [1012]
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_store_that_fails_to_claim_is_told_as_documented(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(MemoryStore):
         async def claim(
@@ -432,6 +435,7 @@ async def fails_by_another_session(session: ServerSession) -> None:
     raise ConnectionClosed(code=1000, reason="", initiated_by="remote")
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_handler_that_returns_closes_with_1000() -> None:
     async with running_gateway(make_gateway({"echo": returns})) as url:
         grant = await mint(url)
@@ -448,6 +452,7 @@ async def fails_after_the_end(session: ServerSession) -> None:
     raise ValueError("too late to tell anybody")
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_handler_that_fails_after_the_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with running_gateway(make_gateway({"echo": fails_after_the_end})) as url:
         grant = await mint(url)
@@ -472,6 +477,7 @@ async def lets_a_cancellation_out(session: ServerSession) -> None:
 @pytest.mark.parametrize(
     "handler", [fails, fails_in_a_group, fails_by_another_session, panics, lets_a_cancellation_out]
 )
+@pytest.mark.usefixtures("both_ways")
 async def test_a_handler_that_fails_ends_its_own_session_only(
     handler: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -506,6 +512,7 @@ async def speaks_on(session: ServerSession) -> None:
         tasks.start_soon(speak)
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_handler_that_only_learns_the_end_by_sending_is_no_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -520,6 +527,7 @@ async def test_a_handler_that_only_learns_the_end_by_sending_is_no_failure(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_handler_that_stays_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     cancelled: list[str] = []
 
@@ -538,6 +546,7 @@ async def test_a_handler_that_stays_is_cancelled(caplog: pytest.LogCaptureFixtur
     assert f"session {grant.session_id}: the handler is cancelled" in caplog.text
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_session_ends_at_its_time() -> None:
     recorder = Recorder()
     async with running_gateway(make_gateway({"echo": recorder})) as url:
@@ -577,6 +586,7 @@ async def test_a_client_that_floods_has_to_wait() -> None:
             assert sessions[0].buffered[0] < RECEIVE_BUFFER + (1 << 20)
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_client_that_does_not_read_holds_nothing_up() -> None:
     with anyio.fail_after(20):
         async with running_gateway(make_gateway({"echo": speaks_on}, close_timeout=0.2)) as url:
@@ -648,6 +658,7 @@ async def test_a_client_is_told_to_connect_again_when_the_server_is_cancelled() 
 
 
 @pytest.mark.parametrize("how", ["fails", "hangs"])
+@pytest.mark.usefixtures("both_ways")
 async def test_a_store_that_can_not_record_the_end_is_logged(
     how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -849,6 +849,39 @@ def test_refuse_answers_with_http(body: str, kind: str) -> None:
         refused.next_event()
 
 
+def test_refuse_by_frame_accepts_only_to_say_why_not() -> None:
+    refused, server = client(), ServerConnection()
+    server.receive_data(refused.data_to_send())
+    assert isinstance(only_event(server), UpgradeRequest)
+    server.refuse_by_frame(ErrorFrame("UNAUTHORIZED", "no " * 100), 4401)
+    assert (server.state, server.next_deadline()) == (State.CLOSED, None)
+    for _ in range(3):
+        with pytest.raises(HandshakeError, match="the client was refused with close code 4401: no no"):
+            server.next_event()
+    refused.receive_data(server.data_to_send())
+    assert refused.next_event() == ErrorFrame("UNAUTHORIZED", "no " * 100)
+    assert refused.next_event() == Close(4401, ("no " * 100)[:123], "remote")
+    assert not server.has_output
+
+
+@pytest.mark.parametrize("value", [b"", b" ", b",", b"a b", b"a, b", b", a"], ids=range(6))
+def test_refuse_by_frame_takes_whatever_is_offered(value: bytes) -> None:
+    for offer in (b"Sec-WebSocket-Protocol: " + value, b"X-Other: x"):
+        server = ServerConnection()
+        request = client().data_to_send()
+        server.receive_data(request.replace(b"Sec-WebSocket-Protocol: " + TOKEN.encode(), offer))
+        assert isinstance(only_event(server), UpgradeRequest)
+        server.refuse_by_frame(ErrorFrame("NO", "no"), 4401)
+        assert server.data_to_send().startswith(b"HTTP/1.1 101 ")
+
+
+def test_refuse_by_frame_needs_a_code_that_may_be_sent() -> None:
+    server = asked_server()
+    with says("1006 is not a close code that may be sent; use 1000 or one from 4000 to 4999"):
+        server.refuse_by_frame(ErrorFrame("NO", "no"), 1006)
+    server.accept()
+
+
 @pytest.mark.parametrize("body", ["\u00e9", "\ud800"])
 def test_the_length_of_a_refusal_is_in_bytes(body: str) -> None:
     server = asked_server()
@@ -857,7 +890,14 @@ def test_the_length_of_a_refusal_is_in_bytes(body: str) -> None:
     assert f"content-length: {len(content)}".encode() in head
 
 
-@pytest.mark.parametrize("call", [lambda s: s.accept(), lambda s: s.refuse(401, "no")])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.accept(),
+        lambda s: s.refuse(401, "no"),
+        lambda s: s.refuse_by_frame(ErrorFrame("NO", "no"), 4401),
+    ],
+)
 def test_only_a_request_is_answered_and_only_once(call: Callable[[ServerConnection], None]) -> None:
     nothing_yet = ServerConnection()
     accepted = asked_server()

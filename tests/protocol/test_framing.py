@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from speko_anyio.protocol._framing import BINARY, CLOSE, MASKED, PING, PONG, TEXT, close_payload, header
+from speko_anyio.protocol._framing import (
+    BINARY,
+    CLOSE,
+    MASKED,
+    PING,
+    PONG,
+    TEXT,
+    close_payload,
+    header,
+    unmasked_payload,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +34,11 @@ def test_the_shortest_form_of_each_length(size: int, expected: str) -> None:
         bytes.fromhex(expected)[1],
         bytes.fromhex(expected[:2] + expected[4:]),
     )
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
+def test_the_payload_of_a_frame(size: int) -> None:
+    assert unmasked_payload(header(BINARY, size, 0) + bytes(size)) == bytes(size)
 
 
 def test_first_bytes() -> None:

@@ -87,6 +87,7 @@ class MemoryTransport(asyncio.Transport):
         self._reading = True
         self._scheduled = False
         self._closing = False
+        self._ended = False
         self._lost = False
         self._buffer = bytearray()
         self._high, self._low = 65_536, 16_384
@@ -156,6 +157,13 @@ class MemoryTransport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._high, self._low = high or 0, low or 0
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self._ended = True
+        self._flush()
+
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         if not self._lost:
             self._stream.sends += 1
@@ -186,5 +194,7 @@ class MemoryTransport(asyncio.Transport):
         elif len(self._buffer) <= self._low and self._writing_paused:
             self._writing_paused = False
             self._protocol.resume_writing()
+        if self._ended and not self._buffer and not pipe.eof:
+            pipe.end()
         if self._closing and not self._buffer:
             self._lose(None)

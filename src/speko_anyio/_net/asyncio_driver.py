@@ -13,7 +13,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, TypeVarTuple, cast
+from typing import Final, Protocol, TypeVarTuple, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -22,7 +22,7 @@ from ..protocol._timers import AT_ONCE
 from ..protocol.url import WebSocketURL
 from .driver import Driven
 from .happy_eyeballs import connect_socket
-from .lifetime import Lifetime, bug
+from .lifetime import bug
 from .transport_errors import describe
 from .trust import default_ssl_context
 
@@ -46,6 +46,9 @@ _READ_SIZE: Final = 65_536
 allocator of a small process maps anew every time: a third of the time of a round trip."""
 
 _reads: Final = threading.local()
+
+_LINGER_SIZE: Final = 64 * 1024 * 1024
+"""The most bytes to read and drop after our last words. See `AsyncioDriver._linger`."""
 
 _CLOSED_WITHIN: Final = 1.0
 """Seconds to wait for the loop to close an aborted transport, which takes a turn or two."""
@@ -71,6 +74,13 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
     return driver
 
 
+class FailingBlock(Protocol):
+    """A `Lifetime`, or anything else that ends a session's block."""
+
+    def fail(self, error: BaseException) -> None:
+        """Cancel the block because of `error`, which the block then raises."""
+
+
 class AsyncioDriver(asyncio.BufferedProtocol):
     """Drives a `Driven` over the transport whose protocol this is. See `Driver`."""
 
@@ -89,6 +99,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         "_held",
         "_held_size",
         "_lifetime",
+        "_lingered",
         "_loop",
         "_lost",
         "_opening",
@@ -109,7 +120,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._loop = loop
         self._driven: Driven | None = None
         self._begun = False
-        self._lifetime: Lifetime | None = None
+        self._lifetime: FailingBlock | None = None
         self._opening: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed: float | None = None
@@ -126,6 +137,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._held: list[bytes] = []
         self._held_size = 0
         self._ending = False
+        self._lingered: int | None = None
         self._lost = False
         self._cause: Exception | None = None
         self._gone: asyncio.Event | None = None
@@ -145,7 +157,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         await self._opening
         self._opening = None
 
-    def start(self, lifetime: Lifetime) -> None:
+    def start(self, lifetime: FailingBlock | None) -> None:
         self._lifetime = lifetime
         if not self._begun:
             self._begin()
@@ -189,6 +201,16 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def current_time(self) -> float:
         return self._loop.time()
 
+    def flush(self) -> None:
+        """Write what verbs have queued, if the transport takes it; it does not react to other changes."""
+        if not (self._paused or self._transport.is_closing()):
+            self._write()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the transport is closed."""
+        return self._lost
+
     def core_changed(self) -> None:
         driven = self._attached()
         if driven.behind and not (self._catching_up or self._ending):
@@ -219,6 +241,11 @@ class AsyncioDriver(asyncio.BufferedProtocol):
                 self._write_held()
             self.core_changed()
         finally:
+            self._transport.abort()
+
+    def give_up(self) -> None:
+        """Close the transport, unless what it drives is over: then the driver closes it in bounded time."""
+        if not self._ending:
             self._transport.abort()
 
     async def wait_closed(self) -> None:
@@ -254,7 +281,9 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             # uvloop reads once although reading is paused.
             self._early += data
             self._transport.pause_reading()
-        elif not self._ending:
+        elif self._ending:
+            self._drop(nbytes)
+        else:
             try:
                 driven = self._driven
                 # Most reads hold only audio, which changes nothing else.
@@ -358,7 +387,9 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def _write_on(self) -> None:
         """Write on, now that the transport takes more."""
         if self._ending:
-            self._write_last()
+            # Not here: asyncio's transport calls this in the middle of a write, and would report its end twice
+            # if it were closed in between.
+            self._loop.call_soon(self._guard, self._write_last)
             return
         if self._attached().has_output:
             self._write()
@@ -441,9 +472,36 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._write_last()
 
     def _write_last(self) -> None:
+        if self._paused or self._lost:
+            return
         self._write()
         self._write_held()
-        self._transport.close()
+        if self._attached().peer_left:
+            self._transport.close()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Close only once the peer has, or the time for the end is over, and drop what it still sends.
+
+        A transport that is closed while bytes are unread resets the connection, and the peer's system may then
+        drop our last words.
+        """
+        transport = self._transport
+        if transport.is_closing():
+            return
+        self._lingered = 0
+        if transport.can_write_eof():
+            transport.write_eof()
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()
+
+    def _drop(self, size: int) -> None:
+        if self._lingered is not None:
+            self._lingered += size
+            if self._lingered > _LINGER_SIZE:
+                self._transport.abort()
 
     def _end_lost(self) -> None:
         """Report that the transport is closed, whichever side asked."""

@@ -55,6 +55,15 @@ class Driven(Protocol):
         ...
 
     @property
+    def peer_left(self) -> bool:
+        """Whether the transport may be closed at once when this is `done`.
+
+        Otherwise the peer may still be sending: then the driver reads and drops that for a while, since a
+        transport that is closed with unread bytes can lose what was written last.
+        """
+        ...
+
+    @property
     def has_output(self) -> bool:
         """Whether `data_to_send` would return any bytes."""
         ...

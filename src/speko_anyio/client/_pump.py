@@ -135,6 +135,11 @@ class Pump:
                 return True
         return False
 
+    @property
+    def peer_left(self) -> bool:
+        """True: when a client ends, it waits for nothing."""
+        return True
+
     def backlogs(self) -> tuple[int, ...]:
         """Bytes buffered for each consumer that stops the reading."""
         return tuple(consumer.size for consumer in self._consumers if consumer.full and not consumer.lossy)

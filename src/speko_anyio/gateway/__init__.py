@@ -17,8 +17,9 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ._app import Gateway
+    from ._message_link import MessageTransport
     from ._provider_handler import ProviderHandler
-    from ._session import Handler, MessageTransport, ServerSession, serve_session
+    from ._session import Handler, ServerSession, serve_session
     from ._session_handlers import built_in_handlers, default_handlers, echo
     from ._uvicorn_server import running_gateway, serve
     from .store import (
@@ -67,7 +68,8 @@ lazy_exports(
         "_session_handlers": "built_in_handlers default_handlers echo",
         "_provider_handler": "ProviderHandler",
         "_uvicorn_server": "running_gateway serve",
-        "_session": "Handler MessageTransport ServerSession serve_session",
+        "_message_link": "MessageTransport",
+        "_session": "Handler ServerSession serve_session",
         "store": (
             "KeyLimits MemoryStore SessionHistory SessionOutcome SessionQuery SessionRecord "
             "SessionStore StoreError StoredKey"

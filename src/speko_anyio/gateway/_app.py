@@ -18,7 +18,7 @@ from speko_anyio._extras import install_extra
 from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
 
 from ._api_keys import APIKeys
-from ._asgi import refuse
+from ._asgi import ASGIOpening
 from ._authentication import Authenticator
 from ._health import Availability, GatewayState, Health
 from ._housekeeping import Housekeeper, background
@@ -26,6 +26,7 @@ from ._http_errors import RequestError, shorten
 from ._instrumentation import Instrumentation
 from ._mint_endpoint import MintEndpoint
 from ._node import Node
+from ._opening import refuse
 from ._origins import Origins
 from ._playground import playground_routes
 from ._rate_limiter import RateLimiter
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from ._metrics import Metrics
+    from ._opening import Opening
     from ._session import ServerSession
 
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -324,8 +326,11 @@ class _NoWebSocketHere:
     """Refuses a WebSocket at any other path, in the documented form."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.serve(ASGIOpening(scope, receive, send))
+
+    async def serve(self, opening: Opening) -> None:
         message = "there is no session here; connect to the mint's wsUrl"
-        await refuse(scope, receive, send, RequestError(404, "NOT_FOUND", message, close_code=4404))
+        await refuse(opening, RequestError(404, "NOT_FOUND", message, close_code=4404))
 
 
 async def _http_error(request: Request, error: Any) -> Response:

@@ -1,4 +1,4 @@
-"""A session's transport over ASGI, and how a WebSocket is refused there.
+"""Sessions by ASGI: a WebSocket's opening, and its transport.
 
 The quirks of ASGI servers are absorbed here (observed with uvicorn 0.54): a lost connection is reported
 with code 1005 and no reason, where a close without a code has a reason field; and writing to a connection
@@ -14,12 +14,15 @@ import msgspec
 
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol._outbox import CloseMessage
-from speko_anyio.protocol.frames import ErrorFrame
+
+from ._message_link import MessageLink
+from ._session_log import make_core
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from ._http_errors import RequestError
+    from ._session import CoreOptions
 
 _REFUSAL: Final = "websocket.http.response"
 
@@ -71,38 +74,67 @@ def first_subprotocol(scope: Scope) -> str | None:
     return (offered[0].partition(",")[0].strip() or None) if offered else None
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send, refusal: RequestError) -> None:
-    """Refuse a WebSocket that was not accepted, in the way its client can see.
+class ASGIOpening:
+    """An `Opening` by ASGI."""
 
-    A page sees nothing of an HTTP refusal, not even its status, and browsers always send an ``Origin``:
-    a client with one gets the WebSocket, an `ErrorFrame` and the refusal's close code. Every other client
-    gets the HTTP response.
-    """
-    connect = await receive()
-    if connect["type"] != "websocket.connect":
-        return
-    close = {
-        "type": "websocket.close",
-        "code": refusal.close_code,
-        "reason": close_codes.cut_reason(str(refusal)),
-    }
-    try:
-        if b"origin" in dict(scope["headers"]):
-            # A browser gives up when none of the subprotocols that it offered comes back.
-            offered = first_subprotocol(scope)
-            await send({"type": "websocket.accept", "subprotocol": offered, "headers": []})
-            error = msgspec.json.encode(ErrorFrame(refusal.code, str(refusal))).decode()
-            await send({"type": "websocket.send", "text": error})
-            await send(close)
-        elif _REFUSAL in (scope.get("extensions") or {}):
-            body = refusal.body
-            fields = [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-            ]
-            await send({"type": f"{_REFUSAL}.start", "status": refusal.status, "headers": fields})
-            await send({"type": f"{_REFUSAL}.body", "body": body})
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.token = first_subprotocol(scope)
+        self._receive = receive
+        self._send = send
+
+    async def accept(self, session_id: str, options: CoreOptions) -> MessageLink | None:
+        if not await self._connected():
+            return None
+        try:
+            await self._send({"type": "websocket.accept", "subprotocol": self.token, "headers": []})
+        except OSError:
+            return None
+        return MessageLink(make_core(session_id, **options), ASGITransport(self._receive, self._send))
+
+    async def refuse(self, refusal: RequestError) -> None:
+        body = refusal.body
+        fields = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            **(refusal.headers or {}),
+        }
+        start = {
+            "type": f"{_REFUSAL}.start",
+            "status": refusal.status,
+            "headers": [(name.lower().encode(), value.encode()) for name, value in fields.items()],
+        }
+        if _REFUSAL in (self.scope.get("extensions") or {}):
+            await self._answer(start, {"type": f"{_REFUSAL}.body", "body": body})
         else:
-            await send(close)
-    except OSError:
-        return  # it left before it was told
+            await self._answer(_close(refusal))
+
+    async def refuse_by_frame(self, refusal: RequestError) -> None:
+        error = msgspec.json.encode(refusal.frame).decode()
+        await self._answer(
+            # A browser gives up when none of the subprotocols that it offered comes back.
+            {"type": "websocket.accept", "subprotocol": self.token, "headers": []},
+            {"type": "websocket.send", "text": error},
+            _close(refusal),
+        )
+
+    async def wait_gone(self) -> None:
+        """Return at once: the server closes the connection."""
+
+    async def _connected(self) -> bool:
+        connected: bool = (await self._receive())["type"] == "websocket.connect"
+        return connected
+
+    async def _answer(self, *messages: dict[str, object]) -> None:
+        if not await self._connected():
+            return
+        try:
+            for message in messages:
+                await self._send(message)
+        except OSError:
+            return  # it left before it was told
+
+
+def _close(refusal: RequestError) -> dict[str, object]:
+    reason = close_codes.cut_reason(str(refusal))
+    return {"type": "websocket.close", "code": refusal.close_code, "reason": reason}

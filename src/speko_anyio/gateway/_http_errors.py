@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from speko_anyio.protocol import close_codes
+from speko_anyio.protocol.frames import ErrorFrame
 from speko_anyio.protocol.mint import APIErrorBody
 
 from .store import StoreError
@@ -51,6 +52,11 @@ class RequestError(Exception):
     def body(self) -> bytes:
         """The JSON of every error of the HTTP API (speko-protocol, section 1)."""
         return msgspec.json.encode(APIErrorBody(error=str(self), code=self.code))
+
+    @property
+    def frame(self) -> ErrorFrame:
+        """What a page gets instead, by a WebSocket that is closed after it."""
+        return ErrorFrame(self.code, str(self))
 
     @property
     def response(self) -> Response:

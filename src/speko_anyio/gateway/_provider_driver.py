@@ -285,6 +285,10 @@ class _Leg:
         return False
 
     @property
+    def peer_left(self) -> bool:
+        return True
+
+    @property
     def has_output(self) -> bool:
         return self._connection.has_output
 

@@ -1,20 +1,18 @@
-"""`ServerSession`: the server's end of one session, over any transport that carries WebSocket messages.
+"""`ServerSession`: the server's end of one session. It mirrors the client's session.
 
-It mirrors the client's session. Three tasks serve it: one reads, one writes, one keeps time. None of them
-knows a rule of the protocol: all are in `ServerProtocol`, in whose outbox messages wait for the writer.
+A `Link` moves its messages: over a transport that carries whole WebSocket messages, or over bytes.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypedDict, TypeVar
 
 import anyio
 import msgspec
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from speko_anyio._net.event_loop import clock
 from speko_anyio._net.tasks import TaskGroup, Wakeup
@@ -23,7 +21,6 @@ from speko_anyio.protocol._commands import AudioIn, Commit, EndTurn, ToolResult
 from speko_anyio.protocol._dialect import NEED_DATA
 from speko_anyio.protocol._extensions import USAGE
 from speko_anyio.protocol._limits import DEFAULT_LIMITS, Limits
-from speko_anyio.protocol._outbox import CloseMessage
 from speko_anyio.protocol._state import State
 from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
 from speko_anyio.protocol.errors import ConnectionClosed
@@ -41,16 +38,21 @@ from speko_anyio.protocol.frames import (
 )
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
 
+from ._message_link import MessageLink
 from ._meter import Meter
 from ._session_log import make_core
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
+    from speko_anyio._net.tasks import Waiter
     from speko_anyio.protocol._commands import Command
     from speko_anyio.protocol._pcm import Buffer
     from speko_anyio.protocol._session import ServerFrame, ServerProtocol
     from speko_anyio.protocol.frames import ResponseStatus, Role, ToolStatus
+
+    from ._link import Link
+    from ._message_link import MessageTransport
 
 _T = TypeVar("_T")
 
@@ -65,36 +67,19 @@ response made faster than the peer reads does not pile up here."""
 _COMMAND_OVERHEAD: Final = 64
 """Bytes that every command counts beside its content; otherwise a flood of empty ones would meet no limit."""
 
+_EVENTS_PER_TURN: Final = range(128)
+"""Commands that are moved to the inbox in one turn of the event loop: all of a read of 64 KiB if it is speech in
+the usual pieces. The same read may hold thousands of tiny ones, for which nobody else must wait."""
+
+_CALLS_PER_TURN: Final = 16
+"""Calls of a handler that did not have to wait, for each turn of the event loop: a turn costs more than a
+call, but a handler that never waits must not keep the loop from the other sessions."""
+
 EXPIRING: Final = "SESSION_EXPIRING"
 """Code of the `ErrorFrame` that warns the client, as `Expiring` warns the handler. The protocol has no
 message for this, but every client understands an error without a close, which the session survives."""
 
 _OPEN: Final = State.OPEN
-_GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
-
-
-class MessageTransport(Protocol):
-    """Carries whole WebSocket messages, each way.
-
-    `receive` and `send` are each called by one task at a time. Both may raise anyio's
-    `BrokenResourceError`, `ClosedResourceError` or `EndOfStream` when the connection is gone.
-    """
-
-    async def receive(self) -> str | bytes | CloseMessage | None:
-        """Wait for the next message.
-
-        Return a `CloseMessage` when the peer closed, which the transport itself answers, and None when the
-        connection was lost. It is not called again after either.
-        """
-        ...
-
-    async def send(self, message: str | bytes) -> None:
-        """Send one message; return when there is room for another."""
-        ...
-
-    async def close(self, code: int, reason: str) -> None:
-        """Send the WebSocket's close frame; nothing is sent after it. `receive` then brings the answer."""
-        ...
 
 
 @asynccontextmanager
@@ -123,30 +108,59 @@ async def serve_session(
     - `receive_buffer`, `send_buffer`: bytes that may wait for the handler, and for the peer.
     - `meter`: counts what the session uses; None for one that nobody reads.
     """
-    # A verb may queue as much as the outbox holds while up to `send_buffer` bytes still wait.
-    limits = msgspec.structs.replace(limits, max_outbox=limits.max_outbox + send_buffer)
-    session = ServerSession(
+    link = MessageLink(
+        make_core(
+            session_id,
+            **core_options(
+                config,
+                limits=limits,
+                close_timeout=close_timeout,
+                ttl=ttl,
+                warn_before=warn_before,
+                send_buffer=send_buffer,
+            ),
+        ),
         transport,
+    )
+    async with session_over(
+        link,
         session_id=session_id,
         config=config,
         metadata=metadata,
-        core=make_core(
-            session_id,
-            input_sample_rate=config.input_sample_rate or DEFAULT_SAMPLE_RATE,
-            output_sample_rate=config.output_sample_rate or DEFAULT_SAMPLE_RATE,
-            limits=limits,
-            close_timeout=close_timeout,
-            ttl=ttl,
-            warn_before=warn_before,
-            extensions=(USAGE,),
-        ),
+        close_timeout=close_timeout,
+        receive_buffer=receive_buffer,
+        send_buffer=send_buffer,
+        meter=meter or Meter(),
+    ) as session:
+        yield session
+
+
+@asynccontextmanager
+async def session_over(
+    link: Link,
+    *,
+    session_id: str,
+    config: SessionConfig,
+    metadata: dict[str, Any] | None,
+    close_timeout: float,
+    meter: Meter,
+    receive_buffer: int = RECEIVE_BUFFER,
+    send_buffer: int = SEND_BUFFER,
+) -> AsyncIterator[ServerSession]:
+    """Serve one session over `link`; see `serve_session`."""
+    session = ServerSession(
+        link,
+        session_id=session_id,
+        config=config,
+        metadata=metadata,
         receive_buffer=receive_buffer,
         send_buffer=send_buffer,
         close_timeout=close_timeout,
-        meter=meter or Meter(),
+        meter=meter,
     )
     async with TaskGroup(f"session {session_id}") as tasks:
-        tasks.start_soon(session._serve)
+        link.start(session, tasks)
+        session.core_changed()
         try:
             with tasks.held:
                 yield session
@@ -156,62 +170,133 @@ async def serve_session(
             session._stop()
 
 
+class CoreOptions(TypedDict):
+    """The options of a session's core, at either level; see `ServerConnection`."""
+
+    input_sample_rate: int
+    output_sample_rate: int
+    limits: Limits
+    close_timeout: float
+    ttl: float | None
+    warn_before: float
+    extensions: tuple[str, ...]
+
+
+def core_options(
+    config: SessionConfig,
+    *,
+    ttl: float | None,
+    close_timeout: float,
+    warn_before: float = DEFAULT_TIMEOUTS.warn_before,
+    limits: Limits = DEFAULT_LIMITS,
+    send_buffer: int = SEND_BUFFER,
+) -> CoreOptions:
+    """Return the options of the core for a session that was minted with `config`."""
+    return {
+        "input_sample_rate": config.input_sample_rate or DEFAULT_SAMPLE_RATE,
+        "output_sample_rate": config.output_sample_rate or DEFAULT_SAMPLE_RATE,
+        # A verb may queue as much as the outbox holds while up to `send_buffer` bytes still wait.
+        "limits": msgspec.structs.replace(limits, max_outbox=limits.max_outbox + send_buffer),
+        "close_timeout": close_timeout,
+        "ttl": ttl,
+        "warn_before": warn_before,
+        "extensions": (USAGE,),
+    }
+
+
 class _Inbox:
-    """The client's commands on their way to the handler, oldest first."""
+    """The client's commands on their way to the handler, oldest first.
 
-    __slots__ = ("_arrived", "_commands", "_core", "_limit", "_receiving", "_space", "size")
+    `waiter` lets the handler wait. `space_made` is called when an inbox that was `full` has room again.
+    """
 
-    def __init__(self, core: ServerProtocol, limit: int) -> None:
+    __slots__ = (
+        "_core",
+        "_limit",
+        "_receiving",
+        "_resume_at",
+        "_space_made",
+        "_waiter",
+        "_waiting",
+        "commands",
+        "full",
+        "rested",
+        "size",
+        "streak",
+    )
+
+    def __init__(
+        self, core: ServerProtocol, limit: int, waiter: Waiter, space_made: Callable[[], None]
+    ) -> None:
         self._core = core
         self._limit = limit
-        self._commands: deque[tuple[Command, int]] = deque()
-        self._arrived = Wakeup()
-        self._space = Wakeup()
+        # Not at every command, since the reading stops and starts by system calls.
+        self._resume_at = limit - limit // 8
+        self._waiter = waiter
+        self._space_made = space_made
         self._receiving = False
-        self.size = 0
+        self._waiting = False
+        self.commands: deque[Command] = deque()
+        self.size: int = 0
         """Bytes that wait, about."""
-
-    @property
-    def full(self) -> bool:
+        self.full: bool = False
         """Whether to read no more from the client for now."""
-        return self.size > self._limit
+        self.rested: bool = False
+        """Whether the handler has just waited for a command: its next send needs no checkpoint."""
+        self.streak: int = 0
+        """Calls since the last turn of the event loop."""
 
-    def put(self, command: Command) -> None:
-        """Append a command."""
-        size = _size(command)
-        self._commands.append((command, size))
-        self.size += size
-        self._arrived.ring()
+    def put(self, command: Command, size: int) -> None:
+        """Append a command of `size` bytes."""
+        self.commands.append(command)
+        self.size += _COMMAND_OVERHEAD + size
+        if self.size > self._limit:
+            self.full = True
+        if self._waiting:
+            self._waiting = False
+            self._waiter.ring()
 
-    async def take(self) -> Command:
-        """Wait for the oldest command; see `ServerSession.receive`."""
+    def wake(self) -> None:
+        """Let the handler look again."""
+        if self._waiting:
+            self._waiting = False
+            self._waiter.ring()
+
+    async def take(self, *, iterating: bool = False) -> Command:
+        """Wait for the oldest command; see `ServerSession.receive` and `ServerSession.__anext__`."""
         if self._receiving:
             raise anyio.BusyResourceError("receiving from this session")
         self._receiving = True
         try:
-            await checkpoint_if_cancelled()
-            while not self._commands:
-                if self._core.error is not None:
-                    raise self._core.error.with_traceback(None)
-                await self._arrived.wait()
+            commands = self.commands
+            if commands or self._core.error is not None:
+                await self.checkpoint()
+            while not commands:
+                if (error := self._core.error) is not None:
+                    if iterating and isinstance(error, ConnectionClosed):
+                        raise StopAsyncIteration
+                    raise error.with_traceback(None)
+                self._waiting = True
+                await self._waiter.wait()
+                self.rested = True
+                self.streak = 0
         finally:
             self._receiving = False
-        command, size = self._commands.popleft()
-        self.size -= size
-        if not self.full:
-            self._space.ring()
+        command = commands.popleft()
+        self.size -= _COMMAND_OVERHEAD + (len(command.pcm) if type(command) is AudioIn else _content(command))
+        if self.full and self.size <= self._resume_at:
+            self.full = False
+            self._space_made()
         return command
 
-    async def wait_for_space(self) -> None:
-        """Wait until the handler has taken enough, or the session ends."""
-        # Don't wait after a goodbye: its answer must be read even if the handler takes no commands.
-        while self.full and self._core.state is _OPEN:
-            await self._space.wait()
-
-    def wake(self) -> None:
-        """Let the tasks that wait look again: the session's state has changed."""
-        self._arrived.ring()
-        self._space.ring()
+    async def checkpoint(self) -> None:
+        """Notice a cancellation, and give way to others after some calls that did not wait."""
+        self.streak += 1
+        if self.streak < _CALLS_PER_TURN:
+            await checkpoint_if_cancelled()
+        else:
+            self.streak = 0
+            await checkpoint()
 
 
 class ServerSession:
@@ -230,12 +315,11 @@ class ServerSession:
 
     def __init__(
         self,
-        transport: MessageTransport,
+        link: Link,
         *,
         session_id: str,
         config: SessionConfig,
         metadata: dict[str, Any] | None,
-        core: ServerProtocol,
         receive_buffer: int,
         send_buffer: int,
         close_timeout: float,
@@ -248,23 +332,21 @@ class ServerSession:
         """What the mint's caller attached to the session; None for nothing."""
         self.meter = meter
         """What the session has used so far."""
-        self._transport = transport
-        self._core = core
+        self._link = link
+        self._core = core = link.core
         self._now = clock()
         self._close_timeout = close_timeout
         self._ended = anyio.Event()
-        self._background = anyio.CancelScope(shield=True)
-        self._clock = Wakeup()
-        self._inbox = _Inbox(core, receive_buffer)
+        self._over = False
+        self._inbox = _Inbox(core, receive_buffer + link.read_ahead, link.make_waiter(), link.space_made)
         self._send_buffer = send_buffer
         self._paced = True
         """Whether what is sent waits for room: what a bridge sends does not."""
-        self._send_lock = anyio.Lock(fast_acquire=True)
+        self._senders = 0
+        """Tasks that wait for room, or for those that do."""
+        self._send_lock: anyio.Lock | None = None
         self._room = Wakeup()
-        self._to_write = Wakeup()
-        self._written = anyio.Event()
         core.send_ready()
-        self.core_changed()
 
     def __repr__(self) -> str:
         return f"<ServerSession {self.session_id!r} {self._core.state.value}>"
@@ -295,6 +377,12 @@ class ServerSession:
         return self._core.state is not _OPEN
 
     @property
+    def full(self) -> bool:
+        """Whether to read no more from the client for now."""
+        # Not after a goodbye: its answer must be read even if the handler takes no commands.
+        return self._inbox.full and self._core.state is _OPEN
+
+    @property
     def buffered(self) -> tuple[int, int]:
         """Bytes that wait for the handler, and bytes that wait for the client."""
         return self._inbox.size, self._core.queued
@@ -307,23 +395,20 @@ class ServerSession:
 
     # From the client
 
-    async def receive(self) -> Command:
+    def receive(self) -> Coroutine[Any, Any, Command]:
         """Wait for the client's next command.
 
         Raises the session's last error once `Close` was received: `ConnectionClosed`, or
         `RemoteProtocolError`. Raises anyio's `BusyResourceError` when another task is receiving. A call that
         is cancelled has taken nothing.
         """
-        return await self._inbox.take()
+        return self._inbox.take()
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Command:
-        try:
-            return await self.receive()
-        except ConnectionClosed:
-            raise StopAsyncIteration from None
+    def __anext__(self) -> Coroutine[Any, Any, Command]:
+        return self._inbox.take(iterating=True)
 
     # To the client
 
@@ -333,7 +418,7 @@ class ServerSession:
         `pcm` is any even number of bytes up to ``limits.max_outbox``, or an array of int16. Raises TypeError
         for an array of other samples.
         """
-        await self._send(self._core.send_audio, pcm)
+        await self._send(self._link.send_audio, pcm)
 
     async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
         """Send what `role` said; a partial text is replaced by the next one of the same role."""
@@ -392,7 +477,7 @@ class ServerSession:
 
     async def wait_for_room(self, size: int) -> None:
         """Wait until at most `size` bytes wait for the client, or the session ends."""
-        while self._core.queued > size and self._core.state is _OPEN:
+        while self._core.outbox.size > size and self._core.state is _OPEN:
             await self._room.wait()
 
     async def close_when_sent(self, code: int, reason: str) -> None:
@@ -404,12 +489,30 @@ class ServerSession:
         await self.close(code, reason)
 
     async def _send(self, queue: Callable[[_T], None], what: _T) -> None:
-        # The lock keeps the order of the calls while they wait for room.
-        async with self._send_lock:
-            if self._core.queued > self._send_buffer:
-                await self.wait_for_room(self._send_buffer)
+        inbox = self._inbox
+        if inbox.rested:
+            # The task has just waited for a command: that was a checkpoint.
+            inbox.rested = False
+        else:
+            await inbox.checkpoint()
+        if self._senders or self._core.outbox.size > self._send_buffer:
+            await self._send_in_turn(queue, what)
+        else:
             queue(what)
-            self.core_changed()
+            self._link.flush()
+
+    async def _send_in_turn(self, queue: Callable[[_T], None], what: _T) -> None:
+        self._senders += 1
+        try:
+            if self._send_lock is None:
+                self._send_lock = anyio.Lock(fast_acquire=True)
+            # The lock keeps the order of the calls while they wait for room.
+            async with self._send_lock:
+                await self.wait_for_room(self._send_buffer)
+                queue(what)
+                self._link.flush()
+        finally:
+            self._senders -= 1
 
     def _queue(self, frame: ServerFrame) -> None:
         self._core.send(frame)
@@ -427,120 +530,101 @@ class ServerSession:
         return self._core
 
     def core_changed(self) -> None:
-        """Move the core's commands to the inbox, and wake the tasks that have something to do.
+        """Move the core's commands to the inbox, and let the link and the tasks that wait look at the core.
 
         Call it after every change of the core, before the next ``await``.
         """
-        core = self._core
-        while not self._ended.is_set() and (event := core.next_event()) is not NEED_DATA:
-            self._inbox.put(event)
-            match event:
-                case Commit() | EndTurn():
-                    self.turn_ended()
-                case Expiring(seconds=seconds) if core.state is _OPEN:
-                    core.send_error(EXPIRING, f"the session ends in {seconds:.0f} seconds")
-                case Close():
-                    self._ended.set()
-        if core.has_output:
-            self._to_write.ring()
-        self._room.ring()
-        if core.state is not _OPEN:
-            if not self._paced and core.queued > self._send_buffer:
-                core.outbox.drop_audio()
-            # Any condition that a task waits for may have changed.
-            self._inbox.wake()
-            self._clock.ring()
-            self._to_write.ring()
+        self.deliver()
+        self.room_made()
+        self._link.core_changed()
 
-    # The tasks that serve it
+    def deliver(self) -> bool:
+        """Move the core's commands to the inbox, and wake the tasks that have something to do.
 
-    async def _serve(self) -> None:
-        # Shielded, so that a handler that is cancelled still has a live session in its `finally` blocks.
-        # It ends by `_stop`, which every way out of `serve_session` calls.
-        with self._background:
-            async with TaskGroup(f"session {self.session_id}") as tasks:
-                tasks.start_soon(self._read)
-                tasks.start_soon(self._write)
-                tasks.start_soon(self._keep_time)
-
-    async def _read(self) -> None:
-        core = self._core
-        while not self._ended.is_set():
-            try:
-                message = await self._transport.receive()
-            except _GONE:
-                message = None
-            if message is None:
-                core.receive_lost()
-            elif isinstance(message, CloseMessage):
-                core.receive_close(message.code, message.reason)
-            elif core.state is _OPEN or not self._inbox.full:
-                self.meter.messages_in += 1
-                if isinstance(message, bytes):
-                    self.meter.audio_in += len(message)
-                core.receive_message(message)
+        For the link. Returns False if that was only audio, with room for more: then nothing else has changed.
+        """
+        core, inbox, meter = self._core, self._inbox, self.meter
+        next_event = self._link.next_event
+        more = leaving = core.state is not _OPEN
+        for _ in _EVENTS_PER_TURN:
+            # The end is the last event: after it, `next_event` raises.
+            if self._over or (event := next_event()) is NEED_DATA:
+                break
+            if type(event) is AudioIn:
+                size = len(event.pcm)
+                meter.audio_in += size
+                meter.messages_in += 1
+            else:
+                size = self._look_at(event)
+                more = True
             # After our goodbye the handler takes no more commands: only the end matters.
-            self.core_changed()
-            await self._inbox.wait_for_space()
+            if not (leaving and inbox.full) or type(event) is Close:
+                inbox.put(event, size)
+        else:
+            self._link.fall_behind()
+            more = True
+        more |= inbox.full
+        if more:
+            self.room_made()
+            if core.state is not _OPEN:
+                if not self._paced and core.outbox.size > self._send_buffer:
+                    core.outbox.drop_audio()
+                # The end is a condition that any task may wait for.
+                inbox.wake()
+        return more
 
-    async def _write(self) -> None:
-        core = self._core
-        try:
-            while True:
-                # One at a time: an interruption drops the audio that still waits in the core.
-                while (message := core.next_message()) is None:
-                    if self._ended.is_set():
-                        return
-                    await self._to_write.wait()
-                if isinstance(message, CloseMessage):
-                    await self._transport.close(message.code, message.reason)
-                    return
-                if self._room.awaited is not None:
-                    self._room.ring()
-                await self._transport.send(message)
-                if isinstance(message, bytes):
-                    self.meter.audio_out += len(message)
-                    if self.meter.asked_at is not None:
-                        self.meter.answered(anyio.current_time())
-        except _GONE:
-            # When a client closes the WebSocket, sends fail before its close is read.
-            core.send_failed()
-            self.core_changed()
-        finally:
-            self._written.set()
+    def _look_at(self, event: Command) -> int:
+        """React to what is not audio; return its size, about."""
+        match event:
+            case Expiring(seconds=seconds):
+                if self._core.state is _OPEN:
+                    self._core.send_error(EXPIRING, f"the session ends in {seconds:.0f} seconds")
+                return 0
+            case Close():
+                self._over = True
+                self._ended.set()
+                return 0
+            case Commit() | EndTurn():
+                self.turn_ended()
+        self.meter.messages_in += 1
+        return _content(event)
 
-    async def _keep_time(self) -> None:
-        while not self._ended.is_set():
-            deadline = self._core.next_deadline()
-            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
-                await self._clock.wait()
-            if self._ended.is_set():
-                return
-            self._core.handle_timeout(anyio.current_time())
-            self.core_changed()
+    def sent(self, audio: int) -> None:
+        """Take note that the link took messages to send, with so many bytes of audio. For the link."""
+        self.room_made()
+        if audio:
+            self.meter.audio_out += audio
+            if self.meter.asked_at is not None:
+                self.meter.answered(self._now())
+
+    def room_made(self) -> None:
+        """Wake the tasks that wait for room. For the link."""
+        if self._room.awaited is not None:
+            self._room.ring()
 
     async def _finish(self, code: int) -> None:
-        """Say goodbye, unless that was done, and wait until the writer is finished."""
+        """Say goodbye, unless that was done, and wait until the link is finished."""
         await self.close(code)
         closed = await self.wait_closed()
         if closed.initiated_by == "local" and closed.code != close_codes.ABNORMAL:
             # A peer that broke the protocol still gets its close, if it reads. Otherwise everything was sent.
             with anyio.move_on_after(self._close_timeout):
-                await self._written.wait()
+                await self._link.wait_written()
 
     def _stop(self) -> None:
-        """End the tasks; if the session is not over by now, it is lost."""
+        """End what moves it; if the session is not over by now, it is lost."""
         self._core.receive_lost("the handler was cancelled")
         self.core_changed()
-        self._background.cancel()
+        self._link.stop()
 
 
-def _size(command: Command) -> int:
+def _content(command: Command) -> int:
+    """Return about how many bytes of content it has."""
     match command:
-        case AudioIn(pcm=payload) | Unknown(raw=payload) | ToolResult(output=payload):
-            return _COMMAND_OVERHEAD + len(payload)
+        case Unknown(raw=payload) | ToolResult(output=payload):
+            return len(payload)
         case _:
-            return _COMMAND_OVERHEAD
+            return 0
 
 
 Handler: TypeAlias = Callable[[ServerSession], Awaitable[None]]

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from speko_anyio._observe.redaction import describe, quote, redact
 from speko_anyio.protocol import _codec as codec
+from speko_anyio.protocol._commands import UpgradeRequest
+from speko_anyio.protocol._connection import ServerConnection
 from speko_anyio.protocol._dialect import NEED_DATA, NeedData
-from speko_anyio.protocol._outbox import CloseMessage
+from speko_anyio.protocol._framing import unmasked_payload
+from speko_anyio.protocol._outbox import CloseMessage, WireBytes
 from speko_anyio.protocol._session import ServerProtocol
 
 if TYPE_CHECKING:
@@ -23,6 +26,13 @@ def make_core(session_id: str, **options: Any) -> ServerProtocol:
     if logger.isEnabledFor(logging.DEBUG):
         return LoggedProtocol(session_id, **options)
     return ServerProtocol(**options)
+
+
+def make_connection(session_id: str, **options: Any) -> ServerConnection:
+    """Make a `ServerConnection` in the same way."""
+    if logger.isEnabledFor(logging.DEBUG):
+        return LoggedConnection(session_id, **options)
+    return ServerConnection(**options)
 
 
 class LoggedProtocol(ServerProtocol):
@@ -41,15 +51,38 @@ class LoggedProtocol(ServerProtocol):
     def next_message(self) -> Message | None:
         message = super().next_message()
         if message is not None:
-            logger.debug("session %s > %s", self._session_id, self._line(message))
+            logger.debug("session %s > %s", self._session_id, _line(message))
         return message
 
-    def _line(self, message: Message) -> str:
-        match message:
-            case bytes():
-                return f"Audio: {len(message)} bytes"
-            case CloseMessage(code=code, reason=reason):
-                return f"close: {code} {quote(reason)}"
-            case _:
-                said = codec.decode_from_server(message)
-                return f"end: {quote(said.reason)}" if isinstance(said, codec.End) else describe(said)
+
+class LoggedConnection(ServerConnection):
+    """The same at byte level."""
+
+    def __init__(self, session_id: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._session_id = redact(session_id)
+
+    def next_event(self) -> Command | Literal[NeedData.NEED_DATA]:
+        event = super().next_event()
+        if event is not NEED_DATA and not isinstance(event, UpgradeRequest):
+            logger.debug("session %s < %s", self._session_id, describe(event))
+        return event
+
+    def data_to_send(self) -> bytes:
+        for message in self.dialect.outbox.messages:
+            if isinstance(message, WireBytes):
+                continue  # the handshake and pongs: they are none of the session's
+            said = unmasked_payload(message) if isinstance(message, bytes) else message
+            logger.debug("session %s > %s", self._session_id, _line(said))
+        return super().data_to_send()
+
+
+def _line(message: Message) -> str:
+    match message:
+        case bytes():
+            return f"Audio: {len(message)} bytes"
+        case CloseMessage(code=code, reason=reason):
+            return f"close: {code} {quote(reason)}"
+        case _:
+            said = codec.decode_from_server(message)
+            return f"end: {quote(said.reason)}" if isinstance(said, codec.End) else describe(said)

@@ -12,11 +12,12 @@ from starlette.requests import HTTPConnection
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import SpekoError
 
-from ._asgi import ASGITransport, first_subprotocol, refuse
+from ._asgi import ASGIOpening
 from ._http_errors import CREATE_FAILED, RequestError, unavailable
 from ._log_format import current_session
 from ._meter import Meter
-from ._session import ServerSession, serve_session
+from ._opening import refuse
+from ._session import core_options, session_over
 from ._session_tokens import Claims, TokenError
 from .store import Refused, SessionOutcome, SessionRecord, StoreError
 
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from ._link import Link
     from ._node import Node
+    from ._opening import Opening
     from ._origins import Origins
-    from ._session import Handler
+    from ._session import Handler, ServerSession
 
 logger: logging.Logger = logging.getLogger("speko_anyio.gateway")
 
@@ -81,6 +84,7 @@ class Stream:
         self._handler_grace = handler_grace
         self._sessions: set[ServerSession] = set()
         self._opening = 0
+        self._leaving = 0
         self._held: set[str] = set()
         self._unrecorded: dict[str, tuple[SessionOutcome, float]] = {}
         self._all_gone = anyio.Event()
@@ -98,7 +102,7 @@ class Stream:
     @property
     def full(self) -> bool:
         """Whether as many sessions are open, or being opened, as allowed."""
-        return len(self._held) + self._opening >= self._max_sessions
+        return len(self._held) + self._opening + self._leaving >= self._max_sessions
 
     @property
     def held(self) -> frozenset[str]:
@@ -134,12 +138,15 @@ class Stream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as an ASGI application."""
-        token = first_subprotocol(scope)
+        await self.serve(ASGIOpening(scope, receive, send))
+
+    async def serve(self, opening: Opening) -> None:
+        """Serve one connection, whichever way it came in."""
         try:
-            record = await self._admit(HTTPConnection(scope), token)
+            record = await self._admit(HTTPConnection(opening.scope), opening.token)
         except RequestError as refusal:
             logger.debug("a WebSocket is refused with %d %s: %s", refusal.status, refusal.code, refusal)
-            await refuse(scope, receive, send, refusal)
+            await refuse(opening, refusal)
             return
         current_session.set(record.session_id)
         provider = record.config.provider
@@ -147,8 +154,10 @@ class Stream:
         outcome = SessionOutcome()
         begin = anyio.current_time()
         try:
-            if await _accept(receive, send, token):
-                async with self._open(record, ASGITransport(receive, send)) as session:
+            options = core_options(record.config, ttl=record.ttl_seconds, close_timeout=self._close_timeout)
+            link = await opening.accept(record.session_id, options)
+            if link is not None:
+                async with self._open(record, link) as session:
                     served.append(session)
                     self._node.instrumentation.started(provider)
                     await self._serve(record, session)
@@ -157,6 +166,12 @@ class Stream:
                 outcome = _outcome(served[0])
                 self._node.instrumentation.ended(provider, outcome, anyio.current_time() - begin)
             await self._record_end(record, outcome)
+        # A connection counts until it is closed, which takes longer than the session if the client does not.
+        self._leaving += 1
+        try:
+            await opening.wait_gone()
+        finally:
+            self._leaving -= 1
 
     async def _admit(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
         """Return the session that the token opens, now claimed; `RequestError` if it opens none."""
@@ -209,15 +224,12 @@ class Stream:
             raise _unauthorized(record.value)
         return record
 
-    def _open(
-        self, record: SessionRecord, transport: ASGITransport
-    ) -> AbstractAsyncContextManager[ServerSession]:
-        return serve_session(
-            transport,
+    def _open(self, record: SessionRecord, link: Link) -> AbstractAsyncContextManager[ServerSession]:
+        return session_over(
+            link,
             session_id=record.session_id,
             config=record.config,
             metadata=record.metadata,
-            ttl=record.ttl_seconds,
             close_timeout=self._close_timeout,
             meter=Meter(
                 keep_transcript=self._keep_transcripts,
@@ -319,17 +331,6 @@ def _outcome(session: ServerSession) -> SessionOutcome:
         input_sample_rate=session.input_sample_rate,
         output_sample_rate=session.output_sample_rate,
     )
-
-
-async def _accept(receive: Receive, send: Send, token: str | None) -> bool:
-    """Accept the WebSocket with the subprotocol that browsers demand; return False if the client has left."""
-    if (await receive())["type"] != "websocket.connect":
-        return False
-    try:
-        await send({"type": "websocket.accept", "subprotocol": token, "headers": []})
-    except OSError:
-        return False
-    return True
 
 
 async def _tell_failure(session: ServerSession) -> None:

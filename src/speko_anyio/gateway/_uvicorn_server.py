@@ -24,6 +24,7 @@ from speko_anyio._net.tasks import TaskGroup
 from speko_anyio.protocol._limits import DEFAULT_LIMITS
 
 from ._http_connection import HTTPConnection, WaitingRoom
+from ._uvicorn_websocket import WebSocketUpgrade
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -53,7 +54,12 @@ refused; and without a free descriptor asyncio logs an error for each that it tr
 
 @asynccontextmanager
 async def running_gateway(
-    gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0, patience: float = 0.0
+    gateway: Gateway,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    patience: float = 0.0,
+    over_asgi: bool = False,
 ) -> AsyncIterator[str]:
     """Serve `gateway` while the block runs; yields its base URL, such as ``http://127.0.0.1:54321``.
 
@@ -73,9 +79,9 @@ async def running_gateway(
     try:
         url = _url(host, listener)
         if _on_trio():
-            serving = _serving_in_thread(gateway, listener, patience)
+            serving = _serving_in_thread(gateway, listener, patience, over_asgi)
         else:
-            serving = _serving(gateway, listener, patience)
+            serving = _serving(gateway, listener, patience, over_asgi)
         async with serving:
             yield url
     finally:
@@ -154,12 +160,14 @@ class _Server(uvicorn.Server):
             listening.close()
 
 
-def _config(gateway: Gateway) -> uvicorn.Config:
+def _config(gateway: Gateway, over_asgi: bool = False) -> uvicorn.Config:
+    # uvicorn asks for a class, and only calls it.
+    upgrade: Any = partial(WebSocketUpgrade, gateway.app, WEBSOCKETS)
     return uvicorn.Config(
         gateway.app,
         http=cast("type[HTTPConnection]", partial(HTTPConnection, WaitingRoom())),
         backlog=ACCEPTS_PER_TURN,
-        ws=WEBSOCKETS,
+        ws=WEBSOCKETS if over_asgi else upgrade,
         ws_max_size=MAX_MESSAGE,
         # Speech does not get smaller by it, and every session would hold two compressors.
         ws_per_message_deflate=False,
@@ -223,9 +231,11 @@ def _discreet_logs() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _serving(gateway: Gateway, listener: socket.socket, patience: float) -> AsyncIterator[None]:
+async def _serving(
+    gateway: Gateway, listener: socket.socket, patience: float, over_asgi: bool
+) -> AsyncIterator[None]:
     """Serve on the running asyncio event loop."""
-    server = _Server(_config(gateway))
+    server = _Server(_config(gateway, over_asgi))
     # Shielded: when the block is cancelled, the server must still stop in order. Once `should_exit` is set
     # it has a deadline; until then it ends by itself only when it fails.
     shield = anyio.CancelScope(shield=True)
@@ -252,14 +262,14 @@ async def _serving(gateway: Gateway, listener: socket.socket, patience: float) -
 
 @asynccontextmanager
 async def _serving_in_thread(
-    gateway: Gateway, listener: socket.socket, patience: float
+    gateway: Gateway, listener: socket.socket, patience: float, over_asgi: bool
 ) -> AsyncIterator[None]:
     """Serve on an asyncio event loop in a thread."""
     options = {"use_uvloop": find_spec("uvloop") is not None}
     portal_manager = start_blocking_portal("asyncio", options)
     portal = await anyio.to_thread.run_sync(portal_manager.__enter__)
     try:
-        manager = portal.wrap_async_context_manager(_serving(gateway, listener, patience))
+        manager = portal.wrap_async_context_manager(_serving(gateway, listener, patience, over_asgi))
         await anyio.to_thread.run_sync(manager.__enter__)
         try:
             yield

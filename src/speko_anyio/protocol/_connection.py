@@ -15,13 +15,16 @@ import os
 from collections.abc import Iterable
 from typing import Final, assert_never
 
+from . import _codec as codec
+from . import close_codes
 from ._client_websocket import ClientWebSocket
 from ._commands import Command, UpgradeRequest
+from ._dialect import check_close_code
 from ._engine import Accepted, Broken, HandshakeEvent, Refused
 from ._headers import Headers, encode_headers
 from ._limits import DEFAULT_LIMITS, Limits
 from ._masking import Entropy
-from ._outbox import WireBytes
+from ._outbox import CloseMessage, WireBytes
 from ._pcm import Buffer
 from ._session import ClientProtocol, ServerFrame, ServerProtocol
 from ._state import Signal, State
@@ -29,7 +32,7 @@ from ._timeouts import DEFAULT_TIMEOUTS
 from ._tokens import check_token, is_token
 from ._websocket import WebSocketCore
 from .errors import HandshakeError, LocalProtocolError
-from .frames import ResponseStatus, Role, ToolStatus
+from .frames import ErrorFrame, ResponseStatus, Role, ToolStatus
 from .mint import DEFAULT_SAMPLE_RATE
 
 _REFUSALS: Final = frozenset(status for status in http.HTTPStatus if 300 <= status <= 599)
@@ -156,7 +159,25 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
         if status not in _REFUSALS:
             raise LocalProtocolError(f"{status} is not an HTTP status for a refusal; use 401 or 503")
         self._answer_http(status, body, headers)
-        error = HandshakeError(f"the client was refused with HTTP {status}: {body}", status=status)
+        self._refused(HandshakeError(f"the client was refused with HTTP {status}: {body}", status=status))
+
+    def refuse_by_frame(self, error: ErrorFrame, close_code: int) -> None:
+        """Accept the WebSocket only to send `error` and close it; the connection is over.
+
+        For browsers: a page sees nothing of an HTTP error, not even its status. `LocalProtocolError` when
+        there is no request to answer or `close_code` may not be sent.
+        """
+        request = self._unanswered()
+        check_close_code(close_code)
+        # A browser gives up when none of the subprotocols that it offered comes back.
+        offered = next(iter(request.subprotocols), None) or None
+        self._outbox.put(WireBytes(self._engine.accept(offered, ())))
+        self._outbox.put(codec.encode(error))
+        self._outbox.put(CloseMessage(close_code, close_codes.cut_reason(error.message)))
+        self._refused(HandshakeError(f"the client was refused with close code {close_code}: {error.message}"))
+
+    def _refused(self, error: HandshakeError) -> None:
+        self._request = None
         self.dialect.fail_handshake(Signal.REFUSED, error)
 
     def _unanswered(self) -> UpgradeRequest:

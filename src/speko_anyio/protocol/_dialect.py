@@ -65,6 +65,14 @@ def _over(close: Close) -> ConnectionClosed:
     return kind(code=close.code, reason=close.reason, initiated_by=close.initiated_by)
 
 
+def check_close_code(code: int) -> None:
+    """`LocalProtocolError` for a code that may not be sent (RFC 6455 section 7.4)."""
+    if not close_codes.is_sendable(code):
+        raise LocalProtocolError(
+            f"{code} is not a close code that may be sent; use 1000 or one from 4000 to 4999"
+        )
+
+
 class _Times(NamedTuple):
     """All in seconds; see `Dialect`."""
 
@@ -286,10 +294,7 @@ class Dialect(abc.ABC, Generic[EventT]):
         `LocalProtocolError` when `code` may not be sent (RFC 6455 section 7.4) or `reason` is not valid text.
         A reason longer than 123 bytes of UTF-8 is cut in the WebSocket's close frame.
         """
-        if not close_codes.is_sendable(code):
-            raise LocalProtocolError(
-                f"{code} is not a close code that may be sent; use 1000 or one from 4000 to 4999"
-            )
+        check_close_code(code)
         if not isinstance(reason, str):
             raise TypeError(f"reason must be a str, not {type(reason).__name__}")
         try:

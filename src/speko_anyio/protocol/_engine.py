@@ -248,8 +248,8 @@ class Engine:
         body = self._refusal_body[:_MAX_REFUSAL].decode(errors="replace")
         return Refused(self._refusal.status_code, body)
 
-    def accept(self, subprotocol: str, headers: Headers) -> bytes:
-        """Make the server's 101 response with `subprotocol`, one of those offered."""
+    def accept(self, subprotocol: str | None, headers: Headers) -> bytes:
+        """Make the server's 101 response with `subprotocol`, one of those offered, or None for none."""
         accept = AcceptConnection(subprotocol=subprotocol, extra_headers=encode_headers(headers))
         answer = self._shaking().send(accept)
         self._opened()

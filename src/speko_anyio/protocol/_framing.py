@@ -34,6 +34,11 @@ def header(first: int, size: int, mask_bit: int) -> bytes:
     return _HEADER_10(first, mask_bit | 127, size)
 
 
+def unmasked_payload(frame: bytes) -> bytes:
+    """Return the payload of a whole frame that has no mask."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
 def close_payload(code: int, reason: str) -> bytes:
     """Make the payload of a close frame; empty for 1005, which stands for no code."""
     if code == close_codes.NO_STATUS:

@@ -1,0 +1,188 @@
+"""Moves a session's messages over bytes: our own core on the event loop's transport, nothing in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from speko_anyio.protocol._outbox import payload_size
+from speko_anyio.protocol._state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from speko_anyio._net.asyncio_driver import AsyncioDriver
+    from speko_anyio._net.tasks import TaskGroup, Waiter
+    from speko_anyio.protocol._commands import Command
+    from speko_anyio.protocol._connection import ServerConnection
+    from speko_anyio.protocol._dialect import NeedData
+    from speko_anyio.protocol._pcm import Buffer
+    from speko_anyio.protocol._session import ServerProtocol
+    from speko_anyio.protocol.errors import SpekoError
+
+    from ._link import Linked
+
+
+READ_AHEAD: Final = 64 * 1024
+"""Bytes. A client whose handler takes nothing may say goodbye soon after it has filled the inbox, and while
+nothing is read, its goodbye is not seen. A server with ASGI reads ahead of the application, too."""
+
+
+_FRAMES_PER_TURN: Final = 64
+"""WebSocket frames off the fast path that are parsed in one turn of the event loop."""
+
+
+class ByteLink:
+    """A `Link`, and the `Driven` of the driver that moves its bytes; see these two for the members."""
+
+    __slots__ = (
+        "_connection",
+        "_deliver",
+        "_driver",
+        "_outbox",
+        "_session",
+        "behind",
+        "core",
+        "flush",
+        "next_event",
+        "read_ahead",
+        "send_audio",
+    )
+
+    def __init__(self, connection: ServerConnection, driver: AsyncioDriver, *, close_timeout: float) -> None:
+        self.core: ServerProtocol = connection.dialect
+        self.read_ahead: int = READ_AHEAD
+        self.next_event: Callable[[], Command | Literal[NeedData.NEED_DATA]] = connection.next_event
+        self.send_audio: Callable[[Buffer], None] = connection.send_audio
+        self.flush: Callable[[], None] = driver.flush
+        self._connection = connection
+        self._driver = driver
+        self._outbox = connection.dialect.outbox
+        self._session: Linked | None = None
+        self._deliver: Callable[[], bool]
+        self.behind: bool = False
+        """Whether received bytes wait for `catch_up`."""
+        connection.yield_after(_FRAMES_PER_TURN, self._yielded)
+        driver.attach(self, close_timeout=close_timeout)
+
+    # Link
+
+    def make_waiter(self) -> Waiter:
+        return self._driver.make_waiter()
+
+    def start(self, session: Linked, tasks: TaskGroup) -> None:
+        self._session = session
+        self._deliver = session.deliver
+        self._driver.start(tasks)
+
+    def core_changed(self) -> None:
+        self._driver.core_changed()
+
+    def fall_behind(self) -> None:
+        self.behind = self._connection.unread
+
+    def space_made(self) -> None:
+        self._driver.core_changed()
+
+    async def wait_written(self) -> None:
+        """Return at once: the driver writes on, in bounded time."""
+
+    def stop(self) -> None:
+        """Do nothing: the driver ends with the session."""
+
+    # Driven
+
+    def watch_space(self, call: Callable[[], None]) -> None:
+        """Do nothing: `space_made` does what `call` would."""
+
+    @property
+    def connecting(self) -> bool:
+        return False
+
+    @property
+    def done(self) -> bool:
+        return self.core.state is State.CLOSED and not self.behind
+
+    @property
+    def error(self) -> SpekoError:
+        error = self.core.error
+        assert error is not None, "asked of a session that is not over"
+        return error
+
+    @property
+    def full(self) -> bool:
+        return self._session is not None and self._session.full
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._outbox.messages)
+
+    @property
+    def deadline(self) -> float | None:
+        return self._connection.next_deadline()
+
+    @property
+    def peer_left(self) -> bool:
+        closed = self.core.closed
+        return closed is not None and closed.initiated_by == "remote"
+
+    @property
+    def data_to_send(self) -> Callable[[], bytes]:
+        return self._take
+
+    def _take(self) -> bytes:
+        outbox = self._outbox
+        audio = outbox.size
+        if audio and not outbox.only_audio:
+            audio -= sum(map(payload_size, outbox.messages))
+        data = self._connection.data_to_send()
+        if data and self._session is not None:
+            self._session.sent(audio)
+        return data
+
+    def receive_data(self, data: bytes) -> bool:
+        self._connection.receive_data(data)
+        return self._deliver() or bool(self._outbox.messages) or self._connection.wants_time
+
+    def catch_up(self) -> None:
+        self.behind = False
+        self._deliver()
+
+    def _yielded(self) -> None:
+        self.behind = True
+
+    def _deliver_all(self) -> None:
+        """Deliver all that was received, at an end, which everybody must learn of now."""
+        self._deliver()
+        while self.behind:
+            self.catch_up()
+
+    def receive_eof(self) -> None:
+        self._connection.receive_eof()
+        self._deliver()
+
+    def receive_lost(self, reason: str, cause: Exception) -> None:
+        self._deliver_all()
+        if not self.done:
+            self._connection.receive_lost(reason)
+            self.error.__cause__ = cause
+            self._deliver_all()
+
+    def send_failed(self) -> None:
+        self._connection.send_failed()
+        self._deliver_all()
+
+    def handle_timeout(self, now: float) -> None:
+        self._connection.handle_timeout(now)
+        self._deliver()
+
+    def reading_paused(self) -> None:
+        # No pong is seen while nothing is read, so silence proves nothing.
+        self._connection.suspend_keepalive()
+
+    def reading_resumed(self) -> None:
+        self._connection.resume_keepalive()
+
+    def abort(self, reason: str) -> bytes:
+        self._connection.receive_lost(reason)
+        self._deliver_all()
+        return b""

@@ -1,0 +1,88 @@
+"""The two interfaces between a session and what moves its messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from speko_anyio._net.tasks import TaskGroup, Waiter
+    from speko_anyio.protocol._commands import Command
+    from speko_anyio.protocol._dialect import NeedData
+    from speko_anyio.protocol._pcm import Buffer
+    from speko_anyio.protocol._session import ServerProtocol
+    from speko_anyio.protocol.frames import Close
+
+
+class Linked(Protocol):
+    """What a link sees of its session."""
+
+    session_id: str
+
+    @property
+    def closed(self) -> Close | None:
+        """How the session ended; None while it lives."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether to read no more from the client for now."""
+        ...
+
+    def core_changed(self) -> None:
+        """React to a change of the core, in any way; it calls the link's `core_changed`."""
+
+    def deliver(self) -> bool:
+        """Move the core's commands to the handler. See `ServerSession.deliver`."""
+        ...
+
+    def sent(self, audio: int) -> None:
+        """Take note that messages were taken to be sent, with so many bytes of audio."""
+
+    def room_made(self) -> None:
+        """Wake the tasks that wait for room."""
+
+
+class Link(Protocol):
+    """Moves the messages of one session between its core and the client.
+
+    It feeds the core, and calls `Linked.core_changed` or `deliver` after that, and `sent` when it takes
+    messages to send.
+    """
+
+    core: ServerProtocol
+    """The session's core at message level."""
+    read_ahead: int
+    """Bytes to take beyond the session's limit, if the transport itself reads nothing ahead."""
+    next_event: Callable[[], Command | Literal[NeedData.NEED_DATA]]
+    """Takes the next event from the core, or from what feeds it."""
+    send_audio: Callable[[Buffer], None]
+    """Queues audio as `ServerProtocol.send_audio` does."""
+
+    @property
+    def flush(self) -> Callable[[], None]:
+        """A function that sends what was queued, or lets it be sent as soon as the client takes more."""
+        ...
+
+    def make_waiter(self) -> Waiter:
+        """Make the cheapest `Waiter`."""
+        ...
+
+    def start(self, session: Linked, tasks: TaskGroup) -> None:
+        """Move the messages of `session` from now on, by `tasks` if needed. A failure ends `tasks`."""
+
+    def core_changed(self) -> None:
+        """React to a change of the core by other code than this link. Never blocks."""
+
+    def fall_behind(self) -> None:
+        """Let `Linked.deliver` be called again in a later turn of the event loop, if it may have more to do."""
+
+    def space_made(self) -> None:
+        """React to a session that is no longer `full`. Never blocks."""
+
+    async def wait_written(self) -> None:
+        """Wait until what is queued at the session's end was sent, if this needs the session's block."""
+
+    def stop(self) -> None:
+        """End the tasks. The session is over."""

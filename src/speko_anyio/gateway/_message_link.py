@@ -1,0 +1,184 @@
+"""Moves a session's messages over any transport that carries whole WebSocket messages.
+
+Three tasks serve it: one reads, one writes, one keeps time. None of them knows a rule of the protocol: all
+are in `ServerProtocol`, in whose outbox messages wait for the writer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from speko_anyio._net.tasks import TaskGroup, Wakeup
+from speko_anyio.protocol._outbox import CloseMessage
+from speko_anyio.protocol._state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from speko_anyio.protocol._commands import Command
+    from speko_anyio.protocol._dialect import NeedData
+    from speko_anyio.protocol._pcm import Buffer
+    from speko_anyio.protocol._session import ServerProtocol
+
+    from ._link import Linked
+
+_MESSAGES_PER_TURN: Final = 64
+"""Messages for each turn of the event loop: a turn costs several times what a message does."""
+
+_OPEN: Final = State.OPEN
+_GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+
+
+class MessageTransport(Protocol):
+    """Carries whole WebSocket messages, each way.
+
+    `receive` and `send` are each called by one task at a time. Both may raise anyio's
+    `BrokenResourceError`, `ClosedResourceError` or `EndOfStream` when the connection is gone.
+    """
+
+    async def receive(self) -> str | bytes | CloseMessage | None:
+        """Wait for the next message.
+
+        Return a `CloseMessage` when the peer closed, which the transport itself answers, and None when the
+        connection was lost. It is not called again after either.
+        """
+        ...
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message; return when there is room for another."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send the WebSocket's close frame; nothing is sent after it. `receive` then brings the answer."""
+        ...
+
+
+class MessageLink:
+    """A `Link` over a `MessageTransport`; see `Link` for the members."""
+
+    __slots__ = (
+        "_background",
+        "_clock",
+        "_session",
+        "_space",
+        "_to_write",
+        "_transport",
+        "_written",
+        "core",
+        "next_event",
+        "read_ahead",
+        "send_audio",
+    )
+
+    def __init__(self, core: ServerProtocol, transport: MessageTransport) -> None:
+        self.core: ServerProtocol = core
+        self.read_ahead: int = 0
+        self.next_event: Callable[[], Command | Literal[NeedData.NEED_DATA]] = core.next_event
+        self.send_audio: Callable[[Buffer], None] = core.send_audio
+        self._transport = transport
+        self._background = anyio.CancelScope(shield=True)
+        self._clock = Wakeup()
+        self._space = Wakeup()
+        self._to_write = Wakeup()
+        self._written = anyio.Event()
+
+    def make_waiter(self) -> Wakeup:
+        return Wakeup()
+
+    def start(self, session: Linked, tasks: TaskGroup) -> None:
+        self._session = session
+        tasks.start_soon(self._serve)
+
+    def flush(self) -> None:
+        self._to_write.ring()
+
+    def core_changed(self) -> None:
+        if self.core.has_output:
+            self._to_write.ring()
+        if self.core.state is not _OPEN:
+            # Any condition that a task waits for may have changed.
+            self._space.ring()
+            self._clock.ring()
+            self._to_write.ring()
+
+    def fall_behind(self) -> None:
+        """Do nothing: one message brings few commands."""
+
+    def space_made(self) -> None:
+        self._space.ring()
+
+    async def wait_written(self) -> None:
+        await self._written.wait()
+
+    def stop(self) -> None:
+        self._background.cancel()
+
+    async def _serve(self) -> None:
+        # Shielded, so that a handler that is cancelled still has a live session in its `finally` blocks.
+        # It ends by `stop`, which every way out of the session's block calls.
+        with self._background:
+            async with TaskGroup(f"session {self._session.session_id}") as tasks:
+                tasks.start_soon(self._read)
+                tasks.start_soon(self._write)
+                tasks.start_soon(self._keep_time)
+
+    async def _read(self) -> None:
+        core, session = self.core, self._session
+        received = 0
+        while session.closed is None:
+            received += 1
+            if not received % _MESSAGES_PER_TURN:
+                # A server may have many messages ready, and then gives no other task a turn.
+                await checkpoint()
+            try:
+                message = await self._transport.receive()
+            except _GONE:
+                message = None
+            if message is None:
+                core.receive_lost()
+            elif isinstance(message, CloseMessage):
+                core.receive_close(message.code, message.reason)
+            else:
+                core.receive_message(message)
+            if core.budget.due:
+                core.handle_timeout(anyio.current_time())
+            session.core_changed()
+            while session.full:
+                await self._space.wait()
+
+    async def _write(self) -> None:
+        core, session = self.core, self._session
+        try:
+            while True:
+                # One at a time: an interruption drops the audio that still waits in the core.
+                while (message := core.next_message()) is None:
+                    if session.closed is not None:
+                        return
+                    await self._to_write.wait()
+                if isinstance(message, CloseMessage):
+                    await self._transport.close(message.code, message.reason)
+                    return
+                session.room_made()
+                await self._transport.send(message)
+                if isinstance(message, bytes):
+                    session.sent(len(message))
+        except _GONE:
+            # When a client closes the WebSocket, sends fail before its close is read.
+            core.send_failed()
+            session.core_changed()
+        finally:
+            self._written.set()
+
+    async def _keep_time(self) -> None:
+        core, session = self.core, self._session
+        while session.closed is None:
+            deadline = core.next_deadline()
+            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
+                await self._clock.wait()
+            if session.closed is None:
+                core.handle_timeout(anyio.current_time())
+                session.core_changed()

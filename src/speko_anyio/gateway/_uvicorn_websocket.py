@@ -1,0 +1,259 @@
+"""uvicorn's WebSocket protocol, ours: sessions on our own core over the transport that uvicorn hands over.
+
+`WebSocketUpgrade` takes the place of uvicorn's own protocols (``uvicorn.Config(ws=...)``). It looks at the
+request and gives the transport to another protocol: to an `AsyncioDriver` for sessions, with no ASGI message,
+queue or task in between, and to uvicorn's own protocol for any other WebSocket of the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from urllib.parse import unquote
+
+import anyio
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match, WebSocketRoute
+from uvicorn.config import WS_PROTOCOLS
+from uvicorn.importer import import_from_string
+
+from speko_anyio._net.asyncio_driver import AsyncioDriver
+from speko_anyio.protocol._commands import UpgradeRequest
+from speko_anyio.protocol._connection import ServerConnection
+from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
+from speko_anyio.protocol.errors import SpekoError
+
+from ._byte_link import ByteLink
+from ._session_log import make_connection
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.types import Scope
+    from uvicorn.server import ServerState
+
+    from ._http_errors import RequestError
+    from ._opening import Opening
+    from ._session import CoreOptions
+
+logger: Final = logging.getLogger("speko_anyio.gateway")
+
+
+class Endpoint(Protocol):
+    """An endpoint of the application that serves WebSockets whichever way they come in."""
+
+    async def serve(self, opening: Opening) -> None:
+        """Serve one, as long as it lives."""
+
+
+class WebSocketUpgrade(asyncio.Protocol):
+    """The protocol of a connection that asks for a WebSocket, until it is known who serves it.
+
+    - `app`: the gateway's application, whose routes decide.
+    - `others`: uvicorn's name for its own protocol, which serves the routes of other endpoints.
+
+    The remaining arguments come from uvicorn.
+    """
+
+    def __init__(
+        self,
+        app: Starlette,
+        others: str,
+        *,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+    ) -> None:
+        self._app = app
+        self._others = others
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._next: asyncio.BaseProtocol | None = None
+        self._early = b""
+        self._scope: anyio.CancelScope | None = None
+
+    # Callbacks of asyncio, and of uvicorn's HTTP protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the request's head, and then what comes before the next protocol is in place."""
+        if self._next is not None:
+            self._early += data
+            return
+        self._next = self._choose(data)
+        # After uvicorn has put this protocol in place.
+        self._loop.call_soon(self._hand_over)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._next is not None:
+            self._next.connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End the session, since uvicorn stops: its client is told to connect again."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    # Choosing
+
+    def _choose(self, head: bytes) -> asyncio.BaseProtocol:
+        probe = ServerConnection()
+        probe.receive_data(head)
+        try:
+            request = probe.next_event()
+        except SpekoError:
+            return self._answer_broken(probe)
+        assert isinstance(request, UpgradeRequest)
+        scope = _scope(request, self._config.root_path)
+        endpoint = _find_endpoint(self._app, scope)
+        if endpoint is None:
+            return self._serve_by_uvicorn(head)
+        driver = self._make_driver()
+        self._serve(endpoint, ByteOpening(driver, head, scope, request))
+        return driver
+
+    def _make_driver(self) -> AsyncioDriver:
+        driver = AsyncioDriver(self._loop)
+        driver.connection_made(self._transport)
+        return driver
+
+    def _answer_broken(self, answered: ServerConnection) -> AsyncioDriver:
+        """Send the answer to a request that is not a WebSocket's handshake."""
+        driver = self._make_driver()
+        ByteLink(answered, driver, close_timeout=DEFAULT_TIMEOUTS.close)
+        driver.start(None)
+        return driver
+
+    def _serve_by_uvicorn(self, head: bytes) -> asyncio.BaseProtocol:
+        protocol: Any = import_from_string(WS_PROTOCOLS[cast(Any, self._others)] or "")(
+            config=self._config, server_state=self._server_state, app_state=self._app_state
+        )
+        protocol.connection_made(self._transport)
+        protocol.data_received(head)
+        return cast(asyncio.BaseProtocol, protocol)
+
+    def _hand_over(self) -> None:
+        protocol, transport = self._next, self._transport
+        assert protocol is not None
+        if transport.is_closing():
+            return  # this protocol passes the end on
+        transport.set_protocol(protocol)
+        early, self._early = self._early, b""
+        if not early:
+            return
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            while early:
+                buffer = memoryview(protocol.get_buffer(len(early)))
+                size = min(len(buffer), len(early))
+                buffer[:size] = early[:size]
+                protocol.buffer_updated(size)
+                early = early[size:]
+        else:
+            cast(asyncio.Protocol, protocol).data_received(early)
+
+    # Serving
+
+    def _serve(self, endpoint: Endpoint, opening: ByteOpening) -> None:
+        state = self._server_state
+        # uvicorn, when it stops, waits for both.
+        cast(set[Any], state.connections).add(self)
+        task = self._loop.create_task(self._run(endpoint, opening))
+        state.tasks.add(task)
+        task.add_done_callback(state.tasks.discard)
+
+    async def _run(self, endpoint: Endpoint, opening: ByteOpening) -> None:
+        try:
+            # Made here, since callbacks of the loop can make no object of anyio.
+            with anyio.CancelScope() as self._scope:
+                await endpoint.serve(opening)
+        except Exception:
+            logger.exception("a WebSocket ended by an error")
+        finally:
+            opening.close()
+            cast(set[Any], self._server_state.connections).discard(self)
+
+
+class ByteOpening:
+    """An `Opening` over the transport itself, which `driver` drives."""
+
+    def __init__(self, driver: AsyncioDriver, head: bytes, scope: Scope, request: UpgradeRequest) -> None:
+        self._driver = driver
+        self._head = head
+        self.scope: Scope = scope
+        self.token: str | None = next(iter(request.subprotocols), None) or None
+
+    async def accept(self, session_id: str, options: CoreOptions) -> ByteLink | None:
+        if self._driver.lost:
+            return None
+        connection = make_connection(session_id, **options)
+        self._receive_head(connection)
+        connection.accept()
+        return ByteLink(connection, self._driver, close_timeout=options["close_timeout"])
+
+    async def refuse(self, refusal: RequestError) -> None:
+        connection = self._receive_head(ServerConnection())
+        headers = tuple((refusal.headers or {}).items())
+        connection.refuse(refusal.status, refusal.body.decode(), headers=headers)
+        await self._write_last(connection)
+
+    async def refuse_by_frame(self, refusal: RequestError) -> None:
+        connection = self._receive_head(ServerConnection())
+        connection.refuse_by_frame(refusal.frame, refusal.close_code)
+        await self._write_last(connection)
+
+    async def wait_gone(self) -> None:
+        await self._driver.wait_closed()
+
+    def close(self) -> None:
+        """Close the transport of a WebSocket that is over, if nothing more is to be written."""
+        self._driver.give_up()
+
+    def _receive_head(self, connection: ServerConnection) -> ServerConnection:
+        connection.receive_data(self._head)
+        connection.next_event()  # the request, which was looked at before
+        # A session lasts longer than its opening.
+        self._head = b""
+        return connection
+
+    async def _write_last(self, answered: ServerConnection) -> None:
+        ByteLink(answered, self._driver, close_timeout=DEFAULT_TIMEOUTS.close)
+        self._driver.start(None)
+        await self._driver.wait_closed()
+
+
+def _scope(request: UpgradeRequest, root_path: str) -> Scope:
+    """Describe the request as uvicorn does by ASGI, as far as our endpoints look at it."""
+    raw_path, _, query = request.target.partition("?")
+    headers = [("host", request.host), *request.headers]
+    return {
+        "type": "websocket",
+        "root_path": root_path,
+        "path": root_path + unquote(raw_path),
+        "query_string": query.encode("ascii"),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+        "subprotocols": list(request.subprotocols),
+    }
+
+
+def _find_endpoint(app: Starlette, scope: Scope) -> Endpoint | None:
+    """Return the endpoint of ours that the request goes to, or None if another one serves it.
+
+    Puts the parameters in the path into `scope`.
+    """
+    # Middleware of an operator's own must see every WebSocket. That for CORS looks at none.
+    others: list[Any] = [middleware.cls for middleware in app.user_middleware]
+    if any(other is not CORSMiddleware for other in others):
+        return None
+    for route in app.routes:
+        match, found = route.matches(scope)
+        if match is Match.FULL:
+            if isinstance(route, WebSocketRoute) and hasattr(route.endpoint, "serve"):
+                scope.update(found)
+                return cast(Endpoint, route.endpoint)
+            return None
+    return None
