@@ -342,7 +342,7 @@ class SendsOnAfterFailing(Core):
 
 class NeverPings(Core):
     def next_deadline(self) -> float | None:
-        self.suspend_keepalive()
+        self._timers.stop("ping")
         return super().next_deadline()
 
 

@@ -1198,6 +1198,7 @@ def test_a_peer_that_talks_is_not_pinged(role: str) -> None:
 def test_without_an_interval_there_are_no_pings(role: str) -> None:
     connection = opened(role, ping_interval=None)
     assert connection.next_deadline() is None
+    connection.suspend_keepalive()
     connection.resume_keepalive()
     assert connection.next_deadline() is None
 
@@ -1207,11 +1208,15 @@ def test_without_an_interval_there_are_no_pings(role: str) -> None:
 def test_a_peer_is_not_blamed_while_nobody_reads(role: str, pinged: bool) -> None:
     connection = opened(role, ping_interval=20.0, ping_timeout=10.0)
     let_time_pass(connection, 0.0, 20.0 if pinged else 19.0)
+    assert len(sent(connection)) == pinged
     connection.suspend_keepalive()
-    assert connection.next_deadline() is None
-    connection.handle_timeout(1000.0)
+    connection.handle_timeout(100.0)
+    # It is pinged on, so that the system notices when it is gone.
+    for now in (120.0, 140.0, 160.0):
+        assert connection.next_deadline() == now
+        connection.handle_timeout(now)
+        assert sent(connection) == [(PING, b"")]
     assert connection.state is State.OPEN
-    connection.data_to_send()
     connection.resume_keepalive()
     connection.handle_timeout(1000.0)
     assert connection.next_deadline() == 1020.0
@@ -1219,6 +1224,14 @@ def test_a_peer_is_not_blamed_while_nobody_reads(role: str, pinged: bool) -> Non
     assert sent(connection) == [(PING, b"")]
     let_time_pass(connection, 1030.0, 1030.0)
     assert connection.closed is not None
+
+
+@both_roles
+def test_pings_that_nobody_answers_do_not_pile_up(role: str) -> None:
+    connection = opened(role, ping_interval=20.0, ping_timeout=10.0)
+    connection.suspend_keepalive()
+    let_time_pass(connection, 0.0, 1000.0)
+    assert sent(connection) == [(PING, b"")]
 
 
 @both_roles

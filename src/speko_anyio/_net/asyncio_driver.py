@@ -9,6 +9,8 @@ The callbacks come outside of any task, where no object of anyio can be made.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -49,6 +51,9 @@ _reads: Final = threading.local()
 
 _LINGER_SIZE: Final = 64 * 1024 * 1024
 """The most bytes to read and drop after our last words. See `AsyncioDriver._linger`."""
+
+_REST_READS: Final = 64
+"""Reads of what the system still holds of a broken connection, which may be some MiB."""
 
 _CLOSED_WITHIN: Final = 1.0
 """Seconds to wait for the loop to close an aborted transport, which takes a turn or two."""
@@ -276,13 +281,14 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._ending:
+            self._drop(nbytes)
+            return
         data = bytes(self._read_buffer[:nbytes])
         if self._driven is None:
             # uvloop reads once although reading is paused.
             self._early += data
             self._transport.pause_reading()
-        elif self._ending:
-            self._drop(nbytes)
         else:
             try:
                 driven = self._driven
@@ -303,6 +309,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._paused = True
             self._loop.call_soon(self.connection_lost, exc)
             return
+        if exc is not None and self._driven is not None and not self._ending:
+            self._guard(self._read_rest)
         self._lost = True
         self._cause = exc
         self._held.clear()
@@ -353,6 +361,26 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         if not self._reading and not self._ending:
             self._loop.call_soon(self._guard, self.core_changed)
 
+    def _read_rest(self) -> None:
+        """Take what had arrived before a write failed: the peer may have said goodbye.
+
+        asyncio does not read it any more.
+        """
+        transport, driven = self._transport, self._attached()
+        broken = transport.get_extra_info("socket")
+        if broken is None or transport.get_extra_info("sslcontext") is not None:
+            return
+        with socket.socket(fileno=os.dup(broken.fileno())) as rest:
+            rest.setblocking(False)
+            for _ in range(_REST_READS):
+                try:
+                    size = rest.recv_into(self._read_buffer)
+                except OSError:
+                    return
+                if not size:
+                    return
+                driven.receive_data(bytes(self._read_buffer[:size]))
+
     def _receive_eof(self) -> None:
         self._attached().receive_eof()
         self.core_changed()
@@ -387,8 +415,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def _write_on(self) -> None:
         """Write on, now that the transport takes more."""
         if self._ending:
-            # Not here: asyncio's transport calls this in the middle of a write, and would report its end twice
-            # if it were closed in between.
+            # Not here: asyncio's transport calls this in the middle of a write, and would report its end
+            # twice if it were closed in between.
             self._loop.call_soon(self._guard, self._write_last)
             return
         if self._attached().has_output:
@@ -484,8 +512,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def _linger(self) -> None:
         """Close only once the peer has, or the time for the end is over, and drop what it still sends.
 
-        A transport that is closed while bytes are unread resets the connection, and the peer's system may then
-        drop our last words.
+        A transport that is closed while bytes are unread resets the connection, and the peer's system may
+        then drop our last words.
         """
         transport = self._transport
         if transport.is_closing():

@@ -58,7 +58,7 @@ class ByteLink:
         self._driver = driver
         self._outbox = connection.dialect.outbox
         self._session: Linked | None = None
-        self._deliver: Callable[[], bool]
+        self._deliver: Callable[[], bool] = _deliver_nothing
         self.behind: bool = False
         """Whether received bytes wait for `catch_up`."""
         connection.yield_after(_FRAMES_PER_TURN, self._yielded)
@@ -186,3 +186,8 @@ class ByteLink:
         self._connection.receive_lost(reason)
         self._deliver_all()
         return b""
+
+
+def _deliver_nothing() -> bool:
+    """Ignore what comes while there is no session, whose request is refused."""
+    return True

@@ -76,7 +76,7 @@ class Link(Protocol):
         """React to a change of the core by other code than this link. Never blocks."""
 
     def fall_behind(self) -> None:
-        """Let `Linked.deliver` be called again in a later turn of the event loop, if it may have more to do."""
+        """Let `Linked.deliver` be called again in a later turn of the event loop, if there is more to do."""
 
     def space_made(self) -> None:
         """React to a session that is no longer `full`. Never blocks."""

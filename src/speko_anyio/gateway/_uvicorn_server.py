@@ -72,6 +72,10 @@ async def running_gateway(
     Whatever a client leaves open has a deadline: the head of a request, an idle connection, a body that is no
     longer read, an answer that is not read, see `SECONDS` and `MAX_WAITING` of ``_http_connection``.
 
+    Sessions run on the library's own WebSocket, directly over the connection. With `over_asgi` they come in
+    as under any other ASGI server, which takes more than twice the CPU time; it is there for comparisons. Both
+    behave alike.
+
     Raises OSError when the address can't be used, and any error of entering a handler. If the server fails,
     the block is cancelled and its error raised; on trio only raised, when the block ends.
     """

@@ -17,7 +17,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
+from typing import Any, Final, Generic, Literal, TypeVar, assert_never
 
 from . import _framing as framing
 from . import close_codes
@@ -56,11 +56,15 @@ _PLAIN_CONTROL: Final = (framing.PING, framing.PONG)
 _PONG_COST: Final = 64  # approximate bytes of memory that an empty pong takes
 
 
-class _Keepalive(NamedTuple):
-    """Seconds."""
+class _Keepalive:
+    """When to ping, in seconds, and whether to expect an answer."""
 
-    interval: float
-    timeout: float
+    __slots__ = ("interval", "suspended", "timeout")
+
+    def __init__(self, interval: float, timeout: float) -> None:
+        self.interval = interval
+        self.timeout = timeout
+        self.suspended = False
 
 
 class _Partial:
@@ -557,31 +561,40 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         self._timers.settle(now)
 
     def suspend_keepalive(self) -> None:
-        """Stop the keepalive while the caller does not read.
+        """Expect no answers while the caller does not read.
 
-        No pong can be seen then, so the peer's silence proves nothing.
+        No pong can be seen then, so the peer's silence proves nothing. But pings are sent on while nothing
+        else waits to be sent: if the peer is gone, they let the system find out, which breaks the connection.
         """
-        self._timers.stop("ping")
-        self._timers.stop("pong")
+        if self._keepalive is not None and self.dialect.state is State.OPEN:
+            self._keepalive.suspended = True
+            self._timers.stop("pong")
+            self._restart_ping()
 
     def resume_keepalive(self) -> None:
-        """Start the keepalive again: the caller reads."""
-        if self.dialect.state is State.OPEN:
+        """Expect answers again: the caller reads."""
+        if self._keepalive is not None and self.dialect.state is State.OPEN:
+            self._keepalive.suspended = False
             self._timers.stop("pong")
             self._restart_ping()
 
     def _check_alive(self, name: str) -> None:
-        assert self._keepalive is not None
+        keepalive = self._keepalive
+        assert keepalive is not None
         if self._heard:
             self._restart_ping()
-        elif name == "ping":
-            self._queue_control(framing.PING, b"")
-            self._timers.start("pong", self._keepalive.timeout)
-        else:
-            timeout = self._keepalive.timeout
+        elif name == "pong":
+            timeout = keepalive.timeout
             self.dialect.receive_lost(f"keepalive: no byte from the peer within {timeout:g} s of a ping")
             # The peer, or a proxy in between, may still hear us: say why the connection is closed.
             self._outbox.put(CloseMessage(close_codes.INTERNAL_ERROR, "keepalive timeout"))
+        elif not keepalive.suspended:
+            self._queue_control(framing.PING, b"")
+            self._timers.start("pong", keepalive.timeout)
+        else:
+            if not self.has_output:
+                self._queue_control(framing.PING, b"")
+            self._restart_ping()
 
     def _restart_ping(self) -> None:
         if self._keepalive is not None:
