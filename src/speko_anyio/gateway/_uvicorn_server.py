@@ -73,8 +73,8 @@ async def running_gateway(
     longer read, an answer that is not read, see `SECONDS` and `MAX_WAITING` of ``_http_connection``.
 
     Sessions run on the library's own WebSocket, directly over the connection. With `over_asgi` they come in
-    as under any other ASGI server, which takes more than twice the CPU time; it is there for comparisons. Both
-    behave alike.
+    as under any other ASGI server, for comparisons: that takes more than twice the CPU time. Both behave
+    alike.
 
     Raises OSError when the address can't be used, and any error of entering a handler. If the server fails,
     the block is cancelled and its error raised; on trio only raised, when the block ends.
