@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import tempfile
 from pathlib import Path
@@ -95,8 +96,11 @@ def deep(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Coverage-guided fuzzing of the two receive paths; seconds as argument, 60 when none is given."""
-    session.install("--quiet", "-e", ".", *group("fuzz"), silent=False)
+    """Fuzz the receive paths guided by coverage, then all parsers and the bridge; seconds for each, or 60.
+
+    The second part holds each input to a bound on time and one on memory.
+    """
+    session.install("--quiet", "-e", EVERYTHING, *group("test"), *group("fuzz"), silent=False)
     seconds = session.posargs[0] if session.posargs else "60"
     with tempfile.TemporaryDirectory() as corpus:
         session.run(
@@ -107,6 +111,8 @@ def fuzz(session: nox.Session) -> None:
             corpus,
             "tests/fuzz/corpus",
         )
+    # Another first input each time, which a finding names.
+    session.run("python", "-m", "tests.fuzz.fuzz_parsers", seconds, str(secrets.randbelow(10**9)))
 
 
 @nox.session

@@ -254,6 +254,11 @@ class Dialect(abc.ABC, Generic[EventT]):
         """Bytes of payload that wait to be sent."""
         return self.outbox.size
 
+    @property
+    def queued_memory(self) -> int:
+        """Bytes of memory that wait to be sent, about: `queued`, and an overhead for each message."""
+        return self.outbox.memory
+
     def next_message(self) -> Message | None:
         """Take the next message to send; None when nothing waits.
 

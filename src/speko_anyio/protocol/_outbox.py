@@ -9,6 +9,10 @@ import msgspec
 
 from .errors import LocalProtocolError
 
+_OVERHEAD: Final = 64
+"""Bytes that a message takes in addition to its payload; otherwise a flood of tiny pieces of audio would meet
+no limit."""
+
 _FEW: Final = 1000
 """Up to so many messages, taking the first away from a list costs next to nothing."""
 
@@ -56,6 +60,11 @@ class Outbox:
         self.size: int = 0
         """Bytes of payload that wait."""
         self._taken = 0  # messages at the front that were taken from there, of many; never all of them
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that wait, about: the payload, and an overhead for each message."""
+        return self.size + _OVERHEAD * (len(self.messages) - self._taken)
 
     def check_room(self, size: int) -> None:
         """`LocalProtocolError` when `size` further bytes would pass the limit."""

@@ -24,6 +24,7 @@ import msgspec
 from ..audio.wav import WavError, read_wav, write_wav
 from ..protocol import _codec as codec
 from ..protocol._commands import AudioIn, Command, UpgradeRequest
+from ..protocol._pcm import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, is_sample_rate
 from ..protocol.frames import Audio, Close, Expiring, Frame, Initiator, Unknown
 from ..protocol.mint import DEFAULT_SAMPLE_RATE
 
@@ -110,6 +111,8 @@ class Recording(msgspec.Struct, kw_only=True):
             raise RecordingError(
                 f"{path} is {head.format!r}, which this version does not read; record it again"
             )
+        _check_rate(head.input_sample_rate, path, 1)
+        _check_rate(head.output_sample_rate, path, 1)
         recording = cls(
             session_id=head.session_id,
             provider=head.provider,
@@ -121,6 +124,8 @@ class Recording(msgspec.Struct, kw_only=True):
         voices = {by: _Voice(Path(directory) / name) for by, name in WAVES.items()}
         for number, text in enumerate(lines[1:], 2):
             line = _decode(text, _Line, path, number)
+            if line.sample_rate is not None:
+                _check_rate(line.sample_rate, path, number)
             try:
                 what = recording._what(line, voices[line.by])
             except codec.MalformedMessage as error:
@@ -234,8 +239,17 @@ class _Voice:
         return self._pcm[start : self._at]
 
 
+def _check_rate(rate: int, path: Path, number: int) -> None:
+    if not is_sample_rate(rate):
+        raise RecordingError(
+            f"{path}, line {number}, has a sample rate that is not from {MIN_SAMPLE_RATE} to "
+            f"{MAX_SAMPLE_RATE} Hz; record it again"
+        )
+
+
 def _decode(text: bytes, kind: type[T], path: Path, number: int) -> T:
     try:
-        return msgspec.json.decode(text, type=kind)
+        # As text: the decoder does not look into what stays `Raw`, so that bytes in it could be anything.
+        return msgspec.json.decode(text.decode(), type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise RecordingError(f"{path}, line {number}, is invalid ({error}); record it again") from None

@@ -94,8 +94,8 @@ class BridgeLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     held_seconds: float = 10.0
     """Seconds of the client's audio to hold while no provider accepts it. The oldest is dropped."""
     to_client: int = 1024 * 1024
-    """Bytes waiting for the client at which the provider must wait: 21 s of speech at 24 kHz, since an
-    interruption that is still unread in the socket can't act."""
+    """Bytes waiting for the client, with an overhead for each message, at which the provider must wait: 21 s
+    of speech at 24 kHz, since an interruption that is still unread in the socket can't act."""
     to_provider: int = 1024 * 1024
     """Bytes waiting for the provider at which the client must wait."""
     max_text_size: int = 100 * 1024
@@ -233,7 +233,7 @@ class Bridge:
 
         The keepalive of the provider's connection must not run meanwhile.
         """
-        return self._client.queued > self.limits.to_client
+        return self._client.queued_memory > self.limits.to_client
 
     @property
     def client_must_wait(self) -> bool:
