@@ -14,7 +14,7 @@ import pytest
 
 from speko_anyio.gateway import KeyLimits, MemoryStore, SQLStore, StoredKey, running_gateway
 from speko_anyio.gateway._api_keys import new_key
-from speko_anyio.gateway._authentication import REST
+from speko_anyio.gateway._authentication import REST, KeyLookup
 from speko_anyio.protocol import Close, ErrorFrame, HandshakeError, Ready
 
 from .support import KEY, RawClient, make_gateway, mint, raw_client, raw_http
@@ -119,6 +119,53 @@ async def test_a_flood_of_made_up_keys_costs_few_queries_and_keeps_nobody_out(tm
         took = anyio.current_time() - start
     assert set(refused) == {401}
     assert queries <= took / REST + 2
+
+
+@pytest.mark.anyio
+async def test_a_right_key_is_in_the_next_query_among_3000_strangers(tmp_path: Path) -> None:
+    """On SQLite, where queries have one thread. One for all strangers takes milliseconds, the rest 50."""
+    strangers, queries = 3000, list[Collection[str]]()
+
+    class Store(SQLStore):
+        async def find_keys(self, key_ids: Collection[str]) -> Sequence[StoredKey]:
+            queries.append(key_ids)
+            return await super().find_keys(key_ids)
+
+    def make() -> tuple[str, StoredKey]:
+        return new_key("x", ("mint",), KeyLimits(), now=0)
+
+    refused = 0
+    flowing = anyio.Event()
+
+    async def flood(lookup: KeyLookup, key: str) -> None:
+        nonlocal refused
+        while True:
+            assert await lookup.find(key) is None
+            refused += 1
+            if refused >= strangers:
+                flowing.set()
+
+    async with Store(str(tmp_path / "gateway.db")) as store:
+        right = [make() for _ in range(11)]
+        for _, kept in right:
+            await store.add_key(kept)
+        familiar = right[0][0]
+        lookup = KeyLookup(store)
+        assert await lookup.find(familiar) is not None
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(strangers):
+                    tasks.start_soon(flood, lookup, make()[0])
+                await flowing.wait()
+                for key, kept in right[1:]:
+                    before = len(queries)
+                    assert await lookup.find(key) == kept
+                    assert kept.key_id in queries[before]
+                    before = len(queries)
+                    assert await lookup.find(familiar) is not None
+                    # Its own, at once.
+                    assert queries[before] == {right[0][1].key_id}
+                tasks.cancel_scope.cancel()
 
 
 @pytest.mark.anyio

@@ -82,6 +82,22 @@ def test_what_costs_and_was_left_to_the_provider_can_only_be_switched_off() -> N
             granted(options, **wish)
 
 
+@pytest.mark.parametrize("milliseconds", [0, 6000])
+def test_a_client_can_not_have_the_model_talk_to_nobody(milliseconds: int) -> None:
+    own = ServerVad(idle_timeout_ms=9000)
+    wish = {"type": "server_vad", "idle_timeout_ms": milliseconds}
+    for options in (OpenAIOptions(), OpenAIOptions(turn_detection=own)):
+        with pytest.raises(
+            LocalProtocolError, match="can't have idle_timeout_ms: only the server's operator"
+        ):
+            granted(options, turn_detection=wish)
+    wish["idle_timeout_ms"] = 9000
+    assert granted(OpenAIOptions(turn_detection=own), turn_detection=wish).turn_detection == own
+    wish = {"type": "server_vad", "silence_duration_ms": 300}
+    got = granted(OpenAIOptions(), turn_detection=wish).turn_detection
+    assert got == ServerVad(silence_duration_ms=300)
+
+
 def test_transcription_that_the_operator_switched_off_stays_off() -> None:
     options = GoogleOptions(input_transcription=False, output_transcription=False)
     assert granted(options, input_transcription=True, output_transcription=True) == options

@@ -169,6 +169,9 @@ def _granted(name: str, own: Any, asked: Any, default: Any) -> Any:
             if asked is not None and asked != own:
                 raise _operators(name)
             return asked
+        case "turn_detection" if own != asked and getattr(asked, "idle_timeout_ms", UNSET) is not UNSET:
+            # The model would talk to nobody, at the operator's cost.
+            raise _operators("idle_timeout_ms")
     if own in (asked, default):
         return asked
     if isinstance(own, int | float) and isinstance(asked, int | float) and not isinstance(own, bool):
