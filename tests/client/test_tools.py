@@ -23,7 +23,7 @@ from speko_anyio import (
     ToolSpec,
     tool,
 )
-from speko_anyio.client.tools import MAX_OUTPUT, AnyTool, Toolbox
+from speko_anyio.client.tools import MAX_LEFT_OVER, MAX_OUTPUT, AnyTool, Toolbox
 
 
 class Unit(enum.Enum):
@@ -948,3 +948,40 @@ async def test_a_tool_sees_the_context_of_who_runs_it() -> None:
     VARIABLE.set("set")
     assert await answer([later], "later", "") == "set"
     assert await answer([in_thread], "in_thread", "") == "set"
+
+
+@pytest.mark.anyio
+async def test_threads_that_hang_are_bounded_and_take_no_thread_from_others() -> None:
+    go, ended = threading.Event(), threading.Semaphore(0)
+
+    @tool(timeout=0.01)
+    def hang() -> str:
+        go.wait(20)
+        ended.release()
+        return "late"
+
+    def quick() -> str:
+        return "done"
+
+    box = Toolbox([hang, quick])
+
+    async def call(name: str) -> str:
+        return await box.run(ToolCall("c", name, "{}"))
+
+    before = threading.active_count()
+    with anyio.fail_after(20):
+        started = 0
+        while "can't run now" not in (said := await call("hang")):
+            assert "took too long" in said
+            started += 1
+            assert (
+                started <= 10 * MAX_LEFT_OVER
+            )  # a call that was given up before its thread ran does not count
+        assert threading.active_count() - before <= MAX_LEFT_OVER + 2
+        assert await call("quick") == "done", "another tool runs"
+        assert await anyio.to_thread.run_sync(lambda: "free") == "free"
+        go.set()
+        for _ in range(MAX_LEFT_OVER):
+            await anyio.to_thread.run_sync(ended.acquire)
+        while "can't run now" in await call("hang"):
+            await checkpoint()

@@ -10,6 +10,7 @@ A finding ends the run with a traceback, and with the target and the number of i
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from .bridges import TARGETS as BRIDGES
@@ -20,6 +21,7 @@ from .parsers import TARGETS as PARSERS
 def main(arguments: list[str]) -> None:
     """Fuzz for the seconds of the first argument, from the input that the second one numbers."""
     limit_memory()
+    logging.disable()  # odd input gives warnings
     seconds = float(arguments[0]) if arguments else 60.0
     first = int(arguments[1]) if len(arguments) > 1 else 0
     print(f"{keep_fuzzing((*PARSERS, *BRIDGES), seconds, first)} inputs, no finding")

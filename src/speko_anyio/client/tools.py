@@ -15,9 +15,12 @@ import functools
 import inspect
 import logging
 import re
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import (
     Any,
+    ClassVar,
     Final,
     Generic,
     Literal,
@@ -32,6 +35,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import msgspec
+from anyio.lowlevel import RunVar
 
 from ..protocol._codec import mended
 from ..protocol.frames import ToolCall
@@ -195,15 +199,14 @@ class Tool(Generic[P, R]):
         can't be encoded.
 
         A sync function runs in a worker thread, which goes on, its result forgotten, when this is
-        cancelled.
+        cancelled. `ToolError` when too many such threads have not ended yet.
         """
         call: Callable[[], object] = functools.partial(self.function, **arguments)
         result: object
         if self._is_async:
             result = call()
         else:
-            # In a tuple, since the result may be a coroutine, which trio rejects as the result of a thread.
-            (result,) = await anyio.to_thread.run_sync(lambda: (call(),), abandon_on_cancel=True)
+            result = await _ThreadedCall(self.spec.name, call).run()
         if inspect.isawaitable(result):
             result = await result
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
@@ -222,6 +225,80 @@ class Tool(Generic[P, R]):
             plain = msgspec.to_builtins(result, enc_hook=pydantic_models.dump, str_keys=True)
             text = msgspec.json.encode(with_whole_texts(plain))
         return text.decode()
+
+
+MAX_LEFT_OVER: Final = 8
+"""Calls of one sync tool that were cancelled, by its timeout or an interruption, and whose threads have not
+ended: further calls are refused. Nobody can stop a thread, and each takes memory."""
+
+_MAX_ALL_LEFT_OVER: Final = 32
+"""The same for all tools of the process."""
+
+_MAX_THREADS: Final = 40 + _MAX_ALL_LEFT_OVER
+"""Threads of tools in one event loop; anyio's own default is 40. They have a limit of their own, so that
+hanging tools take no thread from the rest of the program."""
+
+_limiter: Final = RunVar[anyio.CapacityLimiter]("speko_anyio_tool_threads")
+
+
+class _ThreadedCall:
+    """A call of a sync function in a worker thread, which may outlive the task that waits for it."""
+
+    _lock: ClassVar = threading.Lock()
+    _left_over: ClassVar[Counter[str]] = Counter()
+    """How many threads of each tool nobody waits for any more."""
+
+    def __init__(self, name: str, call: Callable[[], object]) -> None:
+        self._name = name
+        self._call = call
+        self._runs = self._given_up = False
+
+    async def run(self) -> object:
+        """Call the function; `ToolError` when too many threads are left over."""
+        left_over = self._left_over
+        if left_over[self._name] >= MAX_LEFT_OVER or left_over.total() >= _MAX_ALL_LEFT_OVER:
+            logger.error("tool %s is refused: too many calls that took too long still run", self._name)
+            raise ToolError(
+                f"The tool {self._name} can't run now: too many calls that took too long have not ended yet."
+            )
+        try:
+            limiter = _limiter.get()
+        except LookupError:
+            limiter = anyio.CapacityLimiter(_MAX_THREADS)
+            _limiter.set(limiter)
+        try:
+            # In a tuple, since the result may be a coroutine, which trio rejects as the result of a thread.
+            (result,) = await anyio.to_thread.run_sync(
+                self._in_thread, abandon_on_cancel=True, limiter=limiter
+            )
+        except anyio.get_cancelled_exc_class():
+            self._give_up()
+            raise
+        return result
+
+    def _in_thread(self) -> tuple[object]:
+        with self._lock:
+            if self._given_up:
+                return (None,)
+            self._runs = True
+        try:
+            return (self._call(),)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._runs = False
+            if self._given_up:
+                self._left_over[self._name] -= 1
+                if not self._left_over[self._name]:
+                    del self._left_over[self._name]
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._given_up = True
+            if self._runs:
+                self._left_over[self._name] += 1
 
 
 @overload
@@ -255,7 +332,8 @@ def tool(
     set limits.
 
     - `timeout`: seconds after which a call is cancelled, and the model told that it took too long. The
-      thread of a sync function can't be stopped: it runs on, its result forgotten.
+      thread of a sync function can't be stopped: it runs on, its result forgotten. While 8 threads of a tool
+      do, further calls of it are refused.
     - `on_interrupt`: what an interruption does to a running call, see `InterruptPolicy`.
 
     Raises TypeError for a class, a generator function, and a signature that has no JSON Schema; ValueError

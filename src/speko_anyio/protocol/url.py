@@ -15,8 +15,7 @@ _URL: Final = re.compile(r"[^\x00-\x20\x7f]+\Z")
 _TARGET: Final = re.compile(r"[!-~]+\Z")
 _MAX_HOST: Final = 1024
 """Characters: four times as many as DNS has (RFC 1035 section 2.3.4); IDNA takes long for more."""
-_HOST: Final = 255
-"""Characters (RFC 1035 section 2.3.4); IDNA takes long for more."""
+
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]+\Z")
 
 
