@@ -18,7 +18,8 @@ from speko_anyio.gateway._metrics import Metrics
 from speko_anyio.gateway._settings import Settings, is_service_link, load_settings
 from speko_anyio.gateway._stream import STOP_REASON
 from speko_anyio.gateway.store import SessionOutcome
-from speko_anyio.protocol import close_codes
+from speko_anyio.protocol import Close, close_codes
+from speko_anyio.protocol._dialect import OVER_BUDGET
 from tests.support.serve import served
 
 from .programs import DOCS, programs
@@ -73,7 +74,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
     metrics.started("echo")
     metrics.answered("echo", 0.1)
     metrics.failed("echo", "TIRED")
-    metrics.ended("echo", SessionOutcome(), 1.0)
+    metrics.ended("echo", SessionOutcome(close=Close(close_codes.POLICY, OVER_BUDGET, "local")), 1.0)
     counted = {
         f"{family.name}_total" if family.type == "counter" else family.name: {
             label for sample in family.samples for label in sample.labels if label != "le"
