@@ -150,11 +150,11 @@ class Slope(NamedTuple):
     last: float
 
 
-def slope(name: str, *, loop: str, warm_up: int, bare: bool) -> Slope:
+def slope(name: str, *, loop: str, bare: bool) -> Slope:
     """Open and close sessions with a server and measure whether its memory grows."""
     for_server, _ = cores()
     with servers.serving(name, loop=loop, core=for_server, bare=bare) as endpoint:
-        found = short_sessions(endpoint, warm_up + _SHORT, every=_EVERY)[warm_up // _EVERY - 1 :]
+        found = short_sessions(endpoint, _WARM_UP + _SHORT, every=_EVERY)[_WARM_UP // _EVERY - 1 :]
     at = [index * _EVERY for index in range(len(found))]
     return Slope(name, statistics.linear_regression(at, found).slope, found[0] / 2**20, found[-1] / 2**20)
 
@@ -362,7 +362,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="What a real-time session costs a gateway, beside servers that only echo, in one run."
     )
-    parser.add_argument("--quick", action="store_true", help="a glance: two short rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help="a glance: two short rounds, and no sessions one after the other"
+    )
     parser.add_argument("--rounds", type=int, help="fresh processes of all servers (4; quick: 2)")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="uvloop", help="of the servers")
     parser.add_argument("--talkers", type=int, default=20, help="that talk to the offline voice (20)")
@@ -380,12 +382,10 @@ def main() -> None:
     neighbours = Neighbours()
     seconds, slices = (0.5, 2) if options.quick else (1.0, 4)
     figures = measure(rounds, loop=options.loop, seconds=seconds, slices=slices, bare=options.bare)
-    print("sessions one after the other", file=sys.stderr)
-    warm_up = _EVERY if options.quick else _WARM_UP
-    slopes = [
-        slope(name, loop=options.loop, warm_up=warm_up, bare=options.bare)
-        for name in (servers.GATEWAY, servers.GATEWAY_ASGI)
-    ]
+    slopes = []
+    for name in () if options.quick else (servers.GATEWAY, servers.GATEWAY_ASGI):
+        print(f"sessions one after the other: {name}", file=sys.stderr)
+        slopes.append(slope(name, loop=options.loop, bare=options.bare))
     load = neighbours.sentence()
     print("the offline voice", file=sys.stderr)
     answer = first_audio(loop=options.loop, sessions=options.talkers, seconds=8.0 if options.quick else 30.0)
