@@ -55,6 +55,9 @@ _LINGER_SIZE: Final = 64 * 1024 * 1024
 _REST_READS: Final = 64
 """Reads of what the system still holds of a broken connection, which may be some MiB."""
 
+_DROP_EVERY: Final = 0.005
+"""Seconds between two long reads of that: a peer that does not stop at our close can wait."""
+
 _CLOSED_WITHIN: Final = 1.0
 """Seconds to wait for the loop to close an aborted transport, which takes a turn or two."""
 
@@ -521,15 +524,20 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._lingered = 0
         if transport.can_write_eof():
             transport.write_eof()
-        if not self._reading:
-            self._reading = True
-            transport.resume_reading()
+        self._reading = True
+        self._catching_up = False
+        self._set_reading()
 
     def _drop(self, size: int) -> None:
-        if self._lingered is not None:
-            self._lingered += size
-            if self._lingered > _LINGER_SIZE:
-                self._transport.abort()
+        if self._lingered is None:
+            return
+        self._lingered += size
+        if self._lingered > _LINGER_SIZE:
+            self._transport.abort()
+        elif size == _READ_SIZE:
+            # Not as fast as it comes, which would keep others waiting.
+            self._transport.pause_reading()
+            self._loop.call_later(_DROP_EVERY, self._set_reading)
 
     def _end_lost(self) -> None:
         """Report that the transport is closed, whichever side asked."""

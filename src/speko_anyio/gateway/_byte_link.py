@@ -27,7 +27,7 @@ READ_AHEAD: Final = 64 * 1024
 nothing is read, its goodbye is not seen. A server with ASGI reads ahead of the application, too."""
 
 
-_FRAMES_PER_TURN: Final = 64
+_FRAMES_PER_TURN: Final = 16
 """WebSocket frames off the fast path that are parsed in one turn of the event loop."""
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ._link import Linked
 
-_MESSAGES_PER_TURN: Final = 64
+_MESSAGES_PER_TURN: Final = 16
 """Messages for each turn of the event loop: a turn costs several times what a message does."""
 
 _OPEN: Final = State.OPEN
@@ -152,6 +152,7 @@ class MessageLink:
 
     async def _write(self) -> None:
         core, session = self.core, self._session
+        sent = 0
         try:
             while True:
                 # One at a time: an interruption drops the audio that still waits in the core.
@@ -163,6 +164,10 @@ class MessageLink:
                     await self._transport.close(message.code, message.reason)
                     return
                 session.room_made()
+                sent += 1
+                if not sent % _MESSAGES_PER_TURN:
+                    # Nor does a server whose transport takes everything.
+                    await checkpoint()
                 await self._transport.send(message)
                 if isinstance(message, bytes):
                     session.sent(len(message))

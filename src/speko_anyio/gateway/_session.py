@@ -67,9 +67,9 @@ response made faster than the peer reads does not pile up here."""
 _COMMAND_OVERHEAD: Final = 64
 """Bytes that every command counts beside its content; otherwise a flood of empty ones would meet no limit."""
 
-_EVENTS_PER_TURN: Final = range(128)
-"""Commands that are moved to the inbox in one turn of the event loop: all of a read of 64 KiB if it is speech
-in the usual pieces. The same read may hold thousands of tiny ones, for which nobody else must wait."""
+_EVENTS_PER_TURN: Final = range(16)
+"""Commands that are moved to the inbox in one turn of the event loop. One read may hold thousands, for which
+nobody else must wait."""
 
 _CALLS_PER_TURN: Final = 16
 """Calls of a handler that did not have to wait, for each turn of the event loop: a turn costs more than a

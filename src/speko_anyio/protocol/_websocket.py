@@ -355,8 +355,19 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             and second & framing.MASKED == (0 if self._client else framing.MASKED)
             and not self._partial.fed
         )
-        if not is_plain and not self._feed_engine(position, _SMALLEST_HEADER):
-            return True
+        limits = self.dialect.limits
+        if not is_plain:
+            end = 6 + size if second & framing.MASKED else 2 + size
+            # A short fragment is mostly here as a whole, and costs less if the engine sees it at once.
+            # Otherwise it judges the header before anything waits for the payload.
+            at_once = (
+                size < _LONG
+                and end <= available
+                and self._partial.size + size <= min(limits.max_text_size, limits.max_message_size)
+                and self._partial.fragments < limits.max_fragments
+            )
+            if not self._feed_engine(position, end if at_once else _SMALLEST_HEADER):
+                return True
         if available < header_size:
             self._partial.need = header_size
             return False
@@ -368,7 +379,6 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
                 self._feed_engine(position, _SMALLEST_HEADER)
         if not is_plain and not self._feed_engine(position, header_size):
             return True
-        limits = self.dialect.limits
         # Whole messages of the usual size skip a call: providers send their audio as text.
         is_usual = is_plain and size <= limits.max_text_size and size <= limits.max_message_size
         if not (is_usual and limits.max_fragments) and not self._fits(first, size):
