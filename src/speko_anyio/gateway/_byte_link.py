@@ -42,18 +42,12 @@ class ByteLink:
         "_session",
         "behind",
         "core",
-        "flush",
-        "next_event",
         "read_ahead",
-        "send_audio",
     )
 
     def __init__(self, connection: ServerConnection, driver: AsyncioDriver, *, close_timeout: float) -> None:
         self.core: ServerProtocol = connection.dialect
         self.read_ahead: int = READ_AHEAD
-        self.next_event: Callable[[], Command | Literal[NeedData.NEED_DATA]] = connection.next_event
-        self.send_audio: Callable[[Buffer], None] = connection.send_audio
-        self.flush: Callable[[], None] = driver.flush
         self._connection = connection
         self._driver = driver
         self._outbox = connection.dialect.outbox
@@ -65,6 +59,18 @@ class ByteLink:
         driver.attach(self, close_timeout=close_timeout)
 
     # Link
+
+    @property
+    def next_event(self) -> Callable[[], Command | Literal[NeedData.NEED_DATA]]:
+        return self._connection.next_event
+
+    @property
+    def send_audio(self) -> Callable[[Buffer], None]:
+        return self._connection.send_audio
+
+    @property
+    def flush(self) -> Callable[[], None]:
+        return self._driver.flush
 
     def make_waiter(self) -> Waiter:
         return self._driver.make_waiter()

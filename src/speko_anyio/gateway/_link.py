@@ -55,10 +55,16 @@ class Link(Protocol):
     """The session's core at message level."""
     read_ahead: int
     """Bytes to take beyond the session's limit, if the transport itself reads nothing ahead."""
-    next_event: Callable[[], Command | Literal[NeedData.NEED_DATA]]
-    """Takes the next event from the core, or from what feeds it."""
-    send_audio: Callable[[Buffer], None]
-    """Queues audio as `ServerProtocol.send_audio` does."""
+
+    @property
+    def next_event(self) -> Callable[[], Command | Literal[NeedData.NEED_DATA]]:
+        """A function that takes the next event from the core, or from what feeds it."""
+        ...
+
+    @property
+    def send_audio(self) -> Callable[[Buffer], None]:
+        """A function that queues audio as `ServerProtocol.send_audio` does."""
+        ...
 
     @property
     def flush(self) -> Callable[[], None]:

@@ -69,16 +69,12 @@ class MessageLink:
         "_transport",
         "_written",
         "core",
-        "next_event",
         "read_ahead",
-        "send_audio",
     )
 
     def __init__(self, core: ServerProtocol, transport: MessageTransport) -> None:
         self.core: ServerProtocol = core
         self.read_ahead: int = 0
-        self.next_event: Callable[[], Command | Literal[NeedData.NEED_DATA]] = core.next_event
-        self.send_audio: Callable[[Buffer], None] = core.send_audio
         self._transport = transport
         self._background = anyio.CancelScope(shield=True)
         self._clock = Wakeup()
@@ -86,15 +82,24 @@ class MessageLink:
         self._to_write = Wakeup()
         self._written = anyio.Event()
 
+    @property
+    def next_event(self) -> Callable[[], Command | Literal[NeedData.NEED_DATA]]:
+        return self.core.next_event
+
+    @property
+    def send_audio(self) -> Callable[[Buffer], None]:
+        return self.core.send_audio
+
+    @property
+    def flush(self) -> Callable[[], None]:
+        return self._to_write.ring
+
     def make_waiter(self) -> Wakeup:
         return Wakeup()
 
     def start(self, session: Linked, tasks: TaskGroup) -> None:
         self._session = session
         tasks.start_soon(self._serve)
-
-    def flush(self) -> None:
-        self._to_write.ring()
 
     def core_changed(self) -> None:
         if self.core.has_output:

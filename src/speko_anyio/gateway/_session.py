@@ -333,6 +333,10 @@ class ServerSession:
         self.meter = meter
         """What the session has used so far."""
         self._link = link
+        # Looked up once, since every message calls them.
+        self._next_event = link.next_event
+        self._queue_audio = link.send_audio
+        self._flush = link.flush
         self._core = core = link.core
         self._now = clock()
         self._close_timeout = close_timeout
@@ -418,7 +422,7 @@ class ServerSession:
         `pcm` is any even number of bytes up to ``limits.max_outbox``, or an array of int16. Raises TypeError
         for an array of other samples.
         """
-        await self._send(self._link.send_audio, pcm)
+        await self._send(self._queue_audio, pcm)
 
     async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
         """Send what `role` said; a partial text is replaced by the next one of the same role."""
@@ -499,7 +503,7 @@ class ServerSession:
             await self._send_in_turn(queue, what)
         else:
             queue(what)
-            self._link.flush()
+            self._flush()
 
     async def _send_in_turn(self, queue: Callable[[_T], None], what: _T) -> None:
         self._senders += 1
@@ -510,7 +514,7 @@ class ServerSession:
             async with self._send_lock:
                 await self.wait_for_room(self._send_buffer)
                 queue(what)
-                self._link.flush()
+                self._flush()
         finally:
             self._senders -= 1
 
@@ -544,7 +548,7 @@ class ServerSession:
         For the link. Returns False if that was only audio, with room for more: then nothing else has changed.
         """
         core, inbox, meter = self._core, self._inbox, self.meter
-        next_event = self._link.next_event
+        next_event = self._next_event
         more = leaving = core.state is not _OPEN
         for _ in _EVENTS_PER_TURN:
             # The end is the last event: after it, `next_event` raises.
