@@ -138,7 +138,7 @@ class ByteLink:
     def _take(self) -> bytes:
         outbox = self._outbox
         audio = outbox.size
-        if audio and not outbox.only_audio:
+        if not outbox.only_audio:
             audio -= sum(map(payload_size, outbox.messages))
         data = self._connection.data_to_send()
         if data and self._session is not None:
@@ -147,7 +147,8 @@ class ByteLink:
 
     def receive_data(self, data: bytes) -> bool:
         self._connection.receive_data(data)
-        return self._deliver() or bool(self._outbox.messages) or self._connection.wants_time
+        # `has_output`, without a call.
+        return self._deliver() or bool(self._outbox.messages)
 
     def catch_up(self) -> None:
         self.behind = False

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from speko_anyio.protocol._commands import Command
     from speko_anyio.protocol._pcm import Buffer
     from speko_anyio.protocol._session import ServerFrame, ServerProtocol
+    from speko_anyio.protocol.errors import SpekoError
     from speko_anyio.protocol.frames import ResponseStatus, Role, ToolStatus
 
     from ._link import Link
@@ -70,6 +71,10 @@ _COMMAND_OVERHEAD: Final = 64
 _EVENTS_PER_TURN: Final = range(16)
 """Commands that are moved to the inbox in one turn of the event loop. One read may hold thousands, for which
 nobody else must wait."""
+
+_LOOK_EVERY: Final = 64
+"""Messages of audio after which the link looks at the core's deadline, which a budget of messages may have
+brought forward."""
 
 _CALLS_PER_TURN: Final = 16
 """Calls of a handler that did not have to wait, for each turn of the event loop: a turn costs more than a
@@ -211,9 +216,8 @@ class _Inbox:
     """
 
     __slots__ = (
-        "_core",
+        "_error",
         "_limit",
-        "_receiving",
         "_resume_at",
         "_space_made",
         "_waiter",
@@ -225,16 +229,13 @@ class _Inbox:
         "streak",
     )
 
-    def __init__(
-        self, core: ServerProtocol, limit: int, waiter: Waiter, space_made: Callable[[], None]
-    ) -> None:
-        self._core = core
+    def __init__(self, limit: int, waiter: Waiter, space_made: Callable[[], None]) -> None:
+        self._error: SpekoError | None = None
         self._limit = limit
         # Not at every command, since the reading stops and starts by system calls.
         self._resume_at = limit - limit // 8
         self._waiter = waiter
         self._space_made = space_made
-        self._receiving = False
         self._waiting = False
         self.commands: deque[Command] = deque()
         self.size: int = 0
@@ -253,8 +254,12 @@ class _Inbox:
         if self.size > self._limit:
             self.full = True
         if self._waiting:
-            self._waiting = False
-            self._waiter.ring()
+            self.wake()
+
+    def end(self, error: SpekoError) -> None:
+        """Raise `error` once all commands are taken."""
+        self._error = error
+        self.wake()
 
     def wake(self) -> None:
         """Let the handler look again."""
@@ -264,24 +269,23 @@ class _Inbox:
 
     async def take(self, *, iterating: bool = False) -> Command:
         """Wait for the oldest command; see `ServerSession.receive` and `ServerSession.__anext__`."""
-        if self._receiving:
+        if self._waiting:
             raise anyio.BusyResourceError("receiving from this session")
-        self._receiving = True
-        try:
-            commands = self.commands
-            if commands or self._core.error is not None:
-                await self.checkpoint()
-            while not commands:
-                if (error := self._core.error) is not None:
-                    if iterating and isinstance(error, ConnectionClosed):
-                        raise StopAsyncIteration
-                    raise error.with_traceback(None)
-                self._waiting = True
+        commands = self.commands
+        if commands or self._error is not None:
+            await self.checkpoint()
+        while not commands:
+            if self._error is not None:
+                if iterating and isinstance(self._error, ConnectionClosed):
+                    raise StopAsyncIteration
+                raise self._error.with_traceback(None)
+            self._waiting = True
+            try:
                 await self._waiter.wait()
-                self.rested = True
-                self.streak = 0
-        finally:
-            self._receiving = False
+            finally:
+                self._waiting = False
+            self.rested = True
+            self.streak = 0
         command = commands.popleft()
         self.size -= _COMMAND_OVERHEAD + (len(command.pcm) if type(command) is AudioIn else _content(command))
         if self.full and self.size <= self._resume_at:
@@ -342,7 +346,7 @@ class ServerSession:
         self._close_timeout = close_timeout
         self._ended = anyio.Event()
         self._over = False
-        self._inbox = _Inbox(core, receive_buffer + link.read_ahead, link.make_waiter(), link.space_made)
+        self._inbox = _Inbox(receive_buffer + link.read_ahead, link.make_waiter(), link.space_made)
         self._send_buffer = send_buffer
         self._paced = True
         """Whether what is sent waits for room: what a bridge sends does not."""
@@ -416,13 +420,13 @@ class ServerSession:
 
     # To the client
 
-    async def send_audio(self, pcm: Buffer) -> None:
+    def send_audio(self, pcm: Buffer) -> Coroutine[Any, Any, None]:
         """Send PCM16 little-endian mono audio at `output_sample_rate`.
 
         `pcm` is any even number of bytes up to ``limits.max_outbox``, or an array of int16. Raises TypeError
         for an array of other samples.
         """
-        await self._send(self._queue_audio, pcm)
+        return self._send(self._queue_audio, pcm)
 
     async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
         """Send what `role` said; a partial text is replaced by the next one of the same role."""
@@ -545,7 +549,7 @@ class ServerSession:
     def deliver(self) -> bool:
         """Move the core's commands to the inbox, and wake the tasks that have something to do.
 
-        For the link. Returns False if that was only audio, with room for more: then nothing else has changed.
+        For the link. Returns False if that was only audio, with room for more: then nothing has to be done.
         """
         core, inbox, meter = self._core, self._inbox, self.meter
         next_event = self._next_event
@@ -557,7 +561,9 @@ class ServerSession:
             if type(event) is AudioIn:
                 size = len(event.pcm)
                 meter.audio_in += size
-                meter.messages_in += 1
+                meter.messages_in = count = meter.messages_in + 1
+                if not count % _LOOK_EVERY:
+                    more = True
             else:
                 size = self._look_at(event)
                 more = True
@@ -570,11 +576,8 @@ class ServerSession:
         more |= inbox.full
         if more:
             self.room_made()
-            if core.state is not _OPEN:
-                if not self._paced and core.outbox.size > self._send_buffer:
-                    core.outbox.drop_audio()
-                # The end is a condition that any task may wait for.
-                inbox.wake()
+            if core.state is not _OPEN and not self._paced and core.outbox.size > self._send_buffer:
+                core.outbox.drop_audio()
         return more
 
     def _look_at(self, event: Command) -> int:
@@ -587,6 +590,8 @@ class ServerSession:
             case Close():
                 self._over = True
                 self._ended.set()
+                assert self._core.error is not None
+                self._inbox.end(self._core.error)
                 return 0
             case Commit() | EndTurn():
                 self.turn_ended()
