@@ -232,6 +232,7 @@ class Gateway:
                 await stack.enter_async_context(self._store)
             # Around everything else: the sessions live, and need their leases, until the last has ended.
             await stack.enter_async_context(background(self._housekeeper.run))
+            await stack.enter_async_context(background(self._stream.end_idle_sessions))
             entered: set[int] = set()
             handlers: list[object] = list(self._handlers.values())
             for handler in handlers:

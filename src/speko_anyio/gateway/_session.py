@@ -344,8 +344,9 @@ class ServerSession:
         self._core = core = link.core
         self._now = clock()
         self._close_timeout = close_timeout
-        self._ended = anyio.Event()
         self._over = False
+        self._ended = Wakeup()
+        self._grace: tuple[anyio.CancelScope, float] | None = None
         self._inbox = _Inbox(receive_buffer + link.read_ahead, link.make_waiter(), link.space_made)
         self._send_buffer = send_buffer
         self._paced = True
@@ -397,9 +398,21 @@ class ServerSession:
 
     async def wait_closed(self) -> Close:
         """Wait until the session is over, and say how it ended."""
-        await self._ended.wait()
+        while not self._over:
+            await self._ended.wait()
         assert self._core.closed is not None
         return self._core.closed
+
+    def cancel_after(self, scope: anyio.CancelScope, grace: float) -> None:
+        """Cancel `scope`, around the handler, once the session has been over for `grace` seconds."""
+        self._grace = scope, grace
+        if self._over:
+            self._start_grace()
+
+    def _start_grace(self) -> None:
+        if self._grace is not None:
+            scope, grace = self._grace
+            scope.deadline = self._now() + grace
 
     # From the client
 
@@ -481,7 +494,7 @@ class ServerSession:
         """
         self._core.close(code, reason)
         self.core_changed()
-        await self._ended.wait()
+        await self.wait_closed()
 
     async def wait_for_room(self, size: int) -> None:
         """Wait until at most `size` bytes wait for the client, or the session ends."""
@@ -588,15 +601,19 @@ class ServerSession:
                     self._core.send_error(EXPIRING, f"the session ends in {seconds:.0f} seconds")
                 return 0
             case Close():
-                self._over = True
-                self._ended.set()
-                assert self._core.error is not None
-                self._inbox.end(self._core.error)
+                self._end()
                 return 0
             case Commit() | EndTurn():
                 self.turn_ended()
         self.meter.messages_in += 1
         return _content(event)
+
+    def _end(self) -> None:
+        self._over = True
+        self._ended.ring()
+        assert self._core.error is not None
+        self._inbox.end(self._core.error)
+        self._start_grace()
 
     def sent(self, audio: int) -> None:
         """Take note that the link took messages to send, with so many bytes of audio. For the link."""

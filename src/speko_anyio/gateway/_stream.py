@@ -48,6 +48,9 @@ _TELL_TIMEOUT: Final = 1.0
 _RECORD_TIMEOUT: Final = 2.0
 """Seconds that the store has to record a session's end."""
 
+_LOOKS: Final = 8
+"""Looks at the sessions within the idle timeout: so much later than that, at most, is one ended."""
+
 MAX_UNRECORDED: Final = 1000
 """Ends that are kept to be recorded later, while the store fails; the records of any more will say that the
 node was lost."""
@@ -282,10 +285,8 @@ class Stream:
 
     async def _run(self, handler: Handler, session: ServerSession) -> None:
         """Run the handler until it is done, or too long after the session's end; report its failure."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._limit, session, tasks.cancel_scope)
-            if self._idle_timeout is not None:
-                tasks.start_soon(_end_idle, session, self._idle_timeout)
+        with anyio.CancelScope() as scope:
+            session.cancel_after(scope, self._handler_grace)
             try:
                 await handler(session)
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -298,28 +299,38 @@ class Stream:
                 if not _is_end_of(session, error):
                     logger.exception("session %s: the handler failed", session.session_id)
                     await _tell_failure(session)
-            tasks.cancel_scope.cancel()
+        if scope.cancel_called:
+            logger.warning(
+                "session %s: the handler is cancelled, having run %g s on after the session's end",
+                session.session_id,
+                self._handler_grace,
+            )
 
-    async def _limit(self, session: ServerSession, scope: anyio.CancelScope) -> None:
-        await session.wait_closed()
-        await anyio.sleep(self._handler_grace)
-        logger.warning(
-            "session %s: the handler is cancelled, having run %g s on after the session's end",
-            session.session_id,
-            self._handler_grace,
-        )
-        scope.cancel()
+    async def end_idle_sessions(self) -> None:
+        """End the sessions whose clients have sent nothing for the idle timeout, until cancelled.
+
+        A look at all of them now and then is cheaper than a task for each, or a look at the clock with every
+        message.
+        """
+        timeout = self._idle_timeout
+        if timeout is None:
+            return
+        seen: dict[ServerSession, tuple[int, float]] = {}
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await anyio.sleep(timeout / _LOOKS)
+                now = anyio.current_time()
+                before, seen = seen, {}
+                for session in self._sessions:
+                    count = session.meter.messages_in
+                    known, since = before.get(session, (-1, now))
+                    seen[session] = count, since if count == known else now
+                    if count == known and now - since >= timeout and not session.ending:
+                        tasks.start_soon(_end_idle, session, timeout)
 
 
 async def _end_idle(session: ServerSession, timeout: float) -> None:  # noqa: ASYNC109 - of the session
-    """End the session once the client has sent nothing for `timeout` seconds, up to twice that.
-
-    Cheaper than a look at the clock with every message.
-    """
-    seen = -1
-    while session.meter.messages_in != seen:
-        seen = session.meter.messages_in
-        await anyio.sleep(timeout)
+    current_session.set(session.session_id)
     logger.info("session %s: nothing came from the client for %g s", session.session_id, timeout)
     message = f"nothing was heard for {timeout:g} seconds"
     await _end(session, "IDLE_TIMEOUT", message, close_codes.POLICY, "idle")

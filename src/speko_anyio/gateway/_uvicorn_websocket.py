@@ -12,13 +12,13 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import unquote
 
-import anyio
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, WebSocketRoute
 from uvicorn.config import WS_PROTOCOLS
 from uvicorn.importer import import_from_string
 
 from speko_anyio._net.asyncio_driver import AsyncioDriver
+from speko_anyio.protocol import close_codes
 from speko_anyio.protocol._commands import UpgradeRequest
 from speko_anyio.protocol._connection import ServerConnection
 from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
@@ -26,6 +26,7 @@ from speko_anyio.protocol.errors import SpekoError
 
 from ._byte_link import ByteLink
 from ._session_log import make_connection
+from ._stream import STOP_REASON
 
 if TYPE_CHECKING:
     import uvicorn
@@ -74,7 +75,7 @@ class WebSocketUpgrade(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._next: asyncio.BaseProtocol | None = None
         self._early = b""
-        self._scope: anyio.CancelScope | None = None
+        self._opening: ByteOpening | None = None
 
     # Callbacks of asyncio, and of uvicorn's HTTP protocol
 
@@ -96,8 +97,8 @@ class WebSocketUpgrade(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """End the session, since uvicorn stops: its client is told to connect again."""
-        if self._scope is not None:
-            self._scope.cancel()
+        if self._opening is not None:
+            self._opening.stop()
 
     # Choosing
 
@@ -160,6 +161,7 @@ class WebSocketUpgrade(asyncio.Protocol):
 
     def _serve(self, endpoint: Endpoint, opening: ByteOpening) -> None:
         state = self._server_state
+        self._opening = opening
         # uvicorn, when it stops, waits for both.
         cast(set[Any], state.connections).add(self)
         task = self._loop.create_task(self._run(endpoint, opening))
@@ -168,9 +170,7 @@ class WebSocketUpgrade(asyncio.Protocol):
 
     async def _run(self, endpoint: Endpoint, opening: ByteOpening) -> None:
         try:
-            # Made here, since callbacks of the loop can make no object of anyio.
-            with anyio.CancelScope() as self._scope:
-                await endpoint.serve(opening)
+            await endpoint.serve(opening)
         except Exception:
             logger.exception("a WebSocket ended by an error")
         finally:
@@ -184,6 +184,7 @@ class ByteOpening:
     def __init__(self, driver: AsyncioDriver, head: bytes, scope: Scope, request: UpgradeRequest) -> None:
         self._driver = driver
         self._head = head
+        self._link: ByteLink | None = None
         self.scope: Scope = scope
         self.token: str | None = next(iter(request.subprotocols), None) or None
 
@@ -193,7 +194,10 @@ class ByteOpening:
         connection = make_connection(session_id, **options)
         self._receive_head(connection)
         connection.accept()
-        return ByteLink(connection, self._driver, close_timeout=options["close_timeout"])
+        # A session lasts longer than its opening.
+        self.scope = {}
+        self._link = ByteLink(connection, self._driver, close_timeout=options["close_timeout"])
+        return self._link
 
     async def refuse(self, refusal: RequestError) -> None:
         connection = self._receive_head(ServerConnection())
@@ -209,6 +213,14 @@ class ByteOpening:
     async def wait_gone(self) -> None:
         await self._driver.wait_closed()
 
+    def stop(self) -> None:
+        """Tell the client to connect again; who is not accepted yet only loses the connection."""
+        if self._link is None:
+            self._driver.give_up()
+        else:
+            self._link.core.close(close_codes.SERVICE_RESTART, STOP_REASON)
+            self._driver.core_changed()
+
     def close(self) -> None:
         """Close the transport of a WebSocket that is over, if nothing more is to be written."""
         self._driver.give_up()
@@ -216,7 +228,6 @@ class ByteOpening:
     def _receive_head(self, connection: ServerConnection) -> ServerConnection:
         connection.receive_data(self._head)
         connection.next_event()  # the request, which was looked at before
-        # A session lasts longer than its opening.
         self._head = b""
         return connection
 
