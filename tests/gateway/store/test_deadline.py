@@ -96,6 +96,31 @@ class HangingStore(MemoryStore):
         return found
 
 
+async def test_a_mint_that_comes_while_a_look_up_hangs_is_refused_in_time() -> None:
+    store = HangingStore()
+    gateway = make_gateway(store=store)
+    transport = httpx.ASGITransport(app=gateway.app)
+    waited: list[float] = []
+
+    async def refused(number: int) -> None:
+        begin = anyio.current_time()
+        headers = {"Authorization": f"Bearer sk_{number:016x}_" + "A" * 43}
+        assert (await http.post("/v1/sessions", json={}, headers=headers)).status_code == 503
+        waited.append(anyio.current_time() - begin)
+
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://gw.test", timeout=60) as http,
+        anyio.create_task_group() as tasks,
+    ):
+        store.hangs = True
+        for number in range(20):
+            tasks.start_soon(refused, number)
+            await anyio.sleep(PATIENCE / 10)
+    assert len(waited) == 20
+    assert max(waited) <= 5
+
+
 async def test_a_mint_and_an_opening_are_refused_in_time() -> None:
     store = HangingStore()
     gateway = make_gateway(store=store)

@@ -22,8 +22,8 @@ from ._records import (
     TranscriptPage,
 )
 
-PATIENCE: Final = 2.5
-"""Seconds that a call may take. A mint makes two, and answers within 5 seconds whatever the store does."""
+PATIENCE: Final = 2.4
+"""Seconds that a call may take. A mint waits for two, and must be answered within 5 seconds."""
 
 
 class StoreError(SpekoError):

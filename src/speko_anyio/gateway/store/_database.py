@@ -35,7 +35,7 @@ T = TypeVar("T")
 PATIENCE: Final = 2.0
 """Seconds that a call may take, with its wait for a thread, a connection and a lock."""
 
-_GRACE: Final = 0.2
+_GRACE: Final = 0.15
 """Seconds more that a wait has which ends from outside. So the database's own error comes first, which says
 more, then that of the connection, then that of a thread that is left behind."""
 
@@ -43,10 +43,11 @@ _LEFT_BEHIND: Final = 8
 """Threads of a lane that were left behind: their calls were cancelled, or they wait for what has no deadline,
 such as a disk or a name server. While there are so many, calls fail at once."""
 
-WORKERS: Final = 5
+WORKERS: Final = 4
 READERS: Final = 2
-"""Connections to PostgreSQL, and so threads, of one node: for all that changes records, and for reading them.
-One more looks up keys. A session needs one for some milliseconds."""
+LOOKUPS: Final = 2
+"""Connections to PostgreSQL, and so threads, of one node: for all that changes records, for reading them, and
+for looking up keys, familiar and strange ones. A session needs one for some milliseconds."""
 
 _MILLISECONDS: Final = int(PATIENCE * 1000)
 _SQLITE_ARGUMENTS: Final = {"timeout": PATIENCE, "check_same_thread": False}
@@ -133,7 +134,7 @@ class Database:
         workers, readers = (1, 1) if self.is_sqlite else (WORKERS, READERS)
         self.work = _Lane(self._engine(workers), workers)
         self.reading = _Lane(self._engine(readers, reads=True), readers)
-        self.lookups = _Lane(self._engine(1, reads=True), 1)
+        self.lookups = _Lane(self._engine(LOOKUPS, reads=True), LOOKUPS)
 
     @property
     def engine(self) -> Engine:
