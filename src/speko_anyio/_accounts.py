@@ -26,7 +26,7 @@ from .client._session import RealtimeSession
 from .errors import ConfigurationError, MissingAPIKeyError
 from .protocol._tokens import find_key_fault, strip_invisible
 from .protocol.errors import LocalProtocolError
-from .protocol.mint import SessionConfig
+from .protocol.mint import Kept, SessionConfig
 from .providers._connection import ConnectionOptions, ProviderConnection, split_options
 from .providers._endpoint import AuthStyle, Endpoint
 from .providers._options import merge_client_options
@@ -246,7 +246,8 @@ class OpenAI(Provider):
         self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
     ) -> _MakeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
-        return lambda _, options: OpenAIDialect(config, options=wanted, **options)
+        kept = Kept(config, SessionConfig)
+        return lambda _, options: OpenAIDialect(kept.get(), options=wanted, **options)
 
 
 class XAI(Provider):
@@ -301,7 +302,8 @@ class XAI(Provider):
         self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
     ) -> _MakeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
-        return lambda _, options: XAIDialect(config, options=wanted, **options)
+        kept = Kept(config, SessionConfig)
+        return lambda _, options: XAIDialect(kept.get(), options=wanted, **options)
 
     def _endpoint(self, model: str, resumption: str | None) -> Endpoint:
         return self.endpoint(model, conversation_id=resumption)
@@ -352,8 +354,10 @@ class Google(Provider):
     ) -> _MakeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
         configuration = configure(config, wanted, quick=quick)
+        # All that matters of it is in `configuration`.
+        slim = SessionConfig(provider=config.provider, model=config.model)
         return lambda handle, options: GoogleDialect(
-            config, options=wanted, configuration=configuration, resumption_handle=handle, **options
+            slim, options=wanted, configuration=configuration, resumption_handle=handle, **options
         )
 
 

@@ -14,6 +14,7 @@ from speko_anyio.protocol.mint import (
     MAX_TTL_SECONDS,
     APIErrorBody,
     InvalidRequestError,
+    Kept,
     MintRequest,
     ProviderGrant,
     SessionConfig,
@@ -286,3 +287,20 @@ def test_a_server_refuses_the_rest_with_the_reason(body: bytes, words: str) -> N
     with pytest.raises(InvalidRequestError) as caught:
         decode_request(body)
     assert str(caught.value).startswith(words)
+
+
+def test_a_large_value_is_kept_as_json() -> None:
+    metadata = {"a": ["b"] * 1000}
+    kept = Kept(metadata, dict)
+    assert kept.get() == metadata
+    assert kept.get() is not kept.get()
+
+
+def test_small_ones_stay_objects() -> None:
+    metadata = {"a": [1]}
+    assert Kept(metadata, dict).get() is metadata
+
+
+def test_what_json_has_not_stays_an_object() -> None:
+    metadata = {"a": object(), "b": "x" * 10_000}
+    assert Kept(metadata, dict).get() is metadata

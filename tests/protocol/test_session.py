@@ -1041,3 +1041,34 @@ def test_audio_has_the_rate_of_its_direction_before_any_ready(role: str) -> None
     else:
         server = ServerProtocol(input_sample_rate=16_000, output_sample_rate=24_000)
         assert received(server, b"ab") == [AudioIn(b"ab", 16_000)]
+
+
+@pytest.mark.parametrize("kind", [ClientProtocol, ServerProtocol])
+@pytest.mark.parametrize("rate", [0, -1, 1, MIN_SAMPLE_RATE - 1, MAX_SAMPLE_RATE + 1])
+def test_a_session_can_not_be_made_with_an_impossible_rate(kind: type[Session], rate: int) -> None:
+    for side in ("input_sample_rate", "output_sample_rate"):
+        with pytest.raises(LocalProtocolError, match="from 8000 to 192000 Hz"):
+            kind(**{side: rate})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def test_what_waits_counts_an_overhead_for_each_message() -> None:
+    server = ServerProtocol()
+    server.send_ready()
+    server.messages_to_send()
+    for _ in range(100):
+        server.send_audio(b"\0\0")
+    assert server.queued == 200
+    assert server.queued_memory == 200 + 100 * 64
+    server.next_message()
+    assert server.queued_memory == 198 + 99 * 64
+
+
+def test_events_are_replaced_in_the_queue_that_the_byte_level_shares() -> None:
+    client = ClientProtocol()
+    queue = client.events
+    client.receive_message('{"t":"interruption"}')
+    client.receive_message(b"\1\2")
+    client._replace_events(event for event in client.events if isinstance(event, Audio))
+    assert client.events is queue
+    assert client.next_event() == Audio(b"\1\2", 24_000)
+    assert client.next_event() is NEED_DATA

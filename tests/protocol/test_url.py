@@ -117,3 +117,9 @@ def test_the_error_does_not_show_the_url() -> None:
         parse_url("ws://h/?token=s3cret#x")
     assert "s3cret" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_a_host_that_no_resolver_takes_is_refused_at_once() -> None:
+    # IDNA is slow on long names.
+    with pytest.raises(LocalProtocolError):
+        parse_url("ws://" + "\u00e9" * 60_000)

@@ -145,7 +145,7 @@ class _LiveSessions(Collector):
         count: dict[str, int] = {}
         depths: list[tuple[int, int]] = []
         for session in self._live():
-            count[session.config.provider] = count.get(session.config.provider, 0) + 1
+            count[session.provider] = count.get(session.provider, 0) + 1
             depths.append(session.buffered)
         for provider, number in count.items():
             sessions.add_metric([provider], number)

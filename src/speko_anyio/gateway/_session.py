@@ -36,7 +36,7 @@ from speko_anyio.protocol.frames import (
     Unknown,
     Usage,
 )
-from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
+from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, Kept, SessionConfig
 
 from ._message_link import MessageLink
 from ._meter import Meter
@@ -137,6 +137,7 @@ async def serve_session(
         send_buffer=send_buffer,
         meter=meter or Meter(),
     ) as session:
+        del config, metadata  # the session keeps them in less memory
         yield session
 
 
@@ -163,6 +164,7 @@ async def session_over(
         close_timeout=close_timeout,
         meter=meter,
     )
+    del config, metadata  # the session keeps them in less memory
     async with TaskGroup(f"session {session_id}") as tasks:
         link.start(session, tasks)
         session.core_changed()
@@ -330,10 +332,10 @@ class ServerSession:
         meter: Meter,
     ) -> None:
         self.session_id = session_id
-        self.config = config
-        """What the client asked for when the session was minted."""
-        self.metadata = metadata
-        """What the mint's caller attached to the session; None for nothing."""
+        self.provider = config.provider
+        """The name of the provider that the client asked for."""
+        self._config = Kept(config, SessionConfig)
+        self._metadata = None if metadata is None else Kept(metadata, dict[str, Any])
         self.meter = meter
         """What the session has used so far."""
         self._link = link
@@ -359,6 +361,16 @@ class ServerSession:
 
     def __repr__(self) -> str:
         return f"<ServerSession {self.session_id!r} {self._core.state.value}>"
+
+    @property
+    def config(self) -> SessionConfig:
+        """What the client asked for when the session was minted. A large one is decoded each time."""
+        return self._config.get()
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """What the mint's caller attached to the session; None for nothing. Decoded each time if large."""
+        return None if self._metadata is None else self._metadata.get()
 
     @property
     def input_sample_rate(self) -> int:

@@ -7,10 +7,12 @@ import math
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import msgspec
 from starlette.requests import HTTPConnection
 
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import SpekoError
+from speko_anyio.protocol.mint import SessionConfig
 
 from ._asgi import ASGIOpening
 from ._http_errors import CREATE_FAILED, RequestError, unavailable
@@ -161,6 +163,9 @@ class Stream:
             link = await opening.accept(record.session_id, options)
             if link is not None:
                 async with self._open(record, link) as session:
+                    # The session keeps them in less memory.
+                    slim = SessionConfig(provider=provider, model="")
+                    record = msgspec.structs.replace(record, config=slim, metadata=None)
                     served.append(session)
                     self._node.instrumentation.started(provider)
                     await self._serve(record, session)

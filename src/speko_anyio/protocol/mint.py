@@ -6,7 +6,7 @@ Absent optionals are omitted, never sent as null; unknown fields are ignored.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -44,6 +44,40 @@ class SessionConfig(
     input_sample_rate: SampleRate | None = None
     output_sample_rate: SampleRate | None = None
     tools: tuple[ToolSpec, ...] = ()
+
+
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """What a mint asked for, for as long as its session lasts: as JSON if it is large.
+
+    As objects, tools and metadata take up to 22 times as much memory, and the client chooses them.
+    """
+
+    __slots__ = ("_encoded", "_kind", "_value")
+
+    def __init__(self, value: T, kind: type[T]) -> None:
+        self._kind = kind
+        self._value: T | None = value
+        self._encoded = b""
+        try:
+            encoded = msgspec.json.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return  # not from a mint, and not JSON: keep the objects
+        if len(encoded) > _LARGE:
+            self._value = None
+            self._encoded = encoded
+
+    def get(self) -> T:
+        """Return it; a large one is decoded each time."""
+        if self._encoded:
+            return msgspec.json.decode(self._encoded, type=self._kind)
+        return cast("T", self._value)
+
+
+_LARGE: Final = 2048
+"""Bytes of JSON."""
 
 
 class MintRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

@@ -128,7 +128,7 @@ class RealtimeDialect(ProviderDialect):
         self._flavor = flavor
         self._service = flavor.service
         self._resumable = resumable
-        self._update = update
+        self._update: wire.ClientEvent | None = update
         self._configured = False
         self._ids = wire.EventIds(on_wire=flavor.names_things)
         self._gate = ResponseGate(*timers, auto=rules.auto, metadata_key=flavor.metadata_key)
@@ -439,12 +439,13 @@ class RealtimeDialect(ProviderDialect):
 
     def _configure(self) -> None:
         """Send the configuration, once the provider has sent its first event."""
-        if not self._configured:
+        update, self._update = self._update, None  # not kept: its tools take much memory
+        if update is not None:
             self._configured = True
             event_id = self._ids.next(wire.ClientEvent)
             if self._flavor.names_things:
-                self._update = msgspec.structs.replace(self._update, event_id=event_id)
-            self._send([self._update])
+                update = msgspec.structs.replace(update, event_id=event_id)
+            self._send([update])
 
     def _receive_early_error(self, error: wire.ErrorInfo) -> None:
         if (reason := errors.ending(error, self._flavor.endings)) is not None:
