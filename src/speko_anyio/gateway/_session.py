@@ -509,8 +509,8 @@ class ServerSession:
         await self.wait_closed()
 
     async def wait_for_room(self, size: int) -> None:
-        """Wait until at most `size` bytes wait for the client, or the session ends."""
-        while self._core.outbox.size > size and self._core.state is _OPEN:
+        """Wait until at most `size` bytes of memory wait for the client, or the session ends."""
+        while self._core.outbox.memory > size and self._core.state is _OPEN:
             await self._room.wait()
 
     async def close_when_sent(self, code: int, reason: str) -> None:
