@@ -31,6 +31,7 @@ from client_server import READY
 GATEWAY: Final = "gateway"
 GATEWAY_ASGI: Final = "gateway, ASGI"
 CORE: Final = "(core)"
+GATEWAY_IN_TURNS: Final = "gateway, ASGI in turns"
 ASGI: Final = "raw ASGI"
 WEBSOCKETS: Final = "websockets"
 PICOWS: Final = "picows"
@@ -76,7 +77,9 @@ def serving(name: str, *, loop: str, core: int | None = None, bare: bool = False
 
     Its process has an application's heap unless `bare`.
     """
-    key = f"sk_bench_{secrets.token_urlsafe(32)}" if name in (GATEWAY, GATEWAY_ASGI) else None
+    key = (
+        f"sk_bench_{secrets.token_urlsafe(32)}" if name in (GATEWAY, GATEWAY_ASGI, GATEWAY_IN_TURNS) else None
+    )
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             [sys.executable, "-u", __file__, name, loop, *(["bare"] if bare else [])],
@@ -129,7 +132,7 @@ def _serve_gateway(loop: str) -> None:
     main(["serve", "--port", "0", "--backend", loop])
 
 
-def _serve_gateway_by_asgi(loop: str) -> None:
+def _serve_gateway_by_asgi(loop: str, *, ws: Any = "websockets-sansio") -> None:
     """Run the gateway as an ASGI application under a uvicorn that knows nothing of it."""
     from speko_anyio.gateway import Gateway, SQLStore, echo
 
@@ -140,7 +143,14 @@ def _serve_gateway_by_asgi(loop: str) -> None:
         mint_rate=float(_MANY),
         mint_burst=int(_MANY),
     )
-    _run_uvicorn(gateway, loop, lifespan="on")
+    _run_uvicorn(gateway, loop, lifespan="on", ws=ws)
+
+
+def _serve_gateway_in_turns(loop: str) -> None:
+    """Run it so, but with our addition to that server's own protocol."""
+    from speko_anyio.gateway import websocket_in_turns
+
+    _serve_gateway_by_asgi(loop, ws=websocket_in_turns)
 
 
 async def _echo_by_asgi(
@@ -157,13 +167,13 @@ async def _echo_by_asgi(
         await send({"type": "websocket.send", "bytes": message["bytes"]})
 
 
-def _run_uvicorn(app: Any, loop: str, *, lifespan: Any = "off") -> None:
+def _run_uvicorn(app: Any, loop: str, *, lifespan: Any = "off", ws: Any = "websockets-sansio") -> None:
     import uvicorn
 
     config = uvicorn.Config(
         app,
         http="h11",
-        ws="websockets-sansio",
+        ws=ws,
         ws_per_message_deflate=False,
         loop=loop,
         lifespan=lifespan,
@@ -260,6 +270,7 @@ def _run(serve: Callable[[], Awaitable[None]], loop: str) -> None:
 SERVERS: Final[dict[str, Callable[[str], None]]] = {
     GATEWAY: _serve_gateway,
     GATEWAY_ASGI: _serve_gateway_by_asgi,
+    GATEWAY_IN_TURNS: _serve_gateway_in_turns,
     ASGI: lambda loop: _run_uvicorn(_echo_by_asgi, loop),
     WEBSOCKETS: lambda loop: _run(_serve_websockets, loop),
     PICOWS: lambda loop: _run(_serve_picows, loop),

@@ -36,7 +36,11 @@ import gateway_servers as servers
 from gateway_servers import Endpoint
 from measuring import versions
 
-WAYS: Final = {"transport": servers.GATEWAY, "asgi": servers.GATEWAY_ASGI}
+WAYS: Final = {
+    "transport": servers.GATEWAY,
+    "asgi": servers.GATEWAY_IN_TURNS,
+    "bare asgi": servers.GATEWAY_ASGI,
+}
 """How sessions reach the gateway: as by `speko-anyio serve`, or by ASGI under another server."""
 
 PCM: Final = bytes(960)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._session import Handler, ServerSession, serve_session
     from ._session_handlers import built_in_handlers, default_handlers, echo
     from ._uvicorn_server import running_gateway, serve
+    from ._uvicorn_turns import websocket_in_turns
     from .store import (
         KeyLimits,
         MemoryStore,
@@ -57,6 +58,7 @@ __all__ = [
     "running_gateway",
     "serve",
     "serve_session",
+    "websocket_in_turns",
 ]
 
 # Loaded on first use: a session over another transport, and the offline voice's worker processes, need
@@ -68,6 +70,7 @@ lazy_exports(
         "_session_handlers": "built_in_handlers default_handlers echo",
         "_provider_handler": "ProviderHandler",
         "_uvicorn_server": "running_gateway serve",
+        "_uvicorn_turns": "websocket_in_turns",
         "_message_link": "MessageTransport",
         "_session": "Handler ServerSession serve_session",
         "store": (

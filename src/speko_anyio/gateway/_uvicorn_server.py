@@ -24,6 +24,7 @@ from speko_anyio._net.tasks import TaskGroup
 from speko_anyio.protocol._limits import DEFAULT_LIMITS
 
 from ._http_connection import HTTPConnection, WaitingRoom
+from ._uvicorn_turns import WEBSOCKETS, websocket_in_turns
 from ._uvicorn_websocket import WebSocketUpgrade
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ with a better reason; this one bounds what is held until then."""
 SHUTDOWN_TIMEOUT: Final = 5
 """Seconds that uvicorn waits for HTTP requests under way when it stops."""
 
-WEBSOCKETS: Final = "websockets-sansio" if find_spec("websockets") else "wsproto"
-"""uvicorn's WebSocket implementation. A 960-byte echo through a gateway on uvloop costs the server 68 us with
-websockets and 95 us with wsproto; and it answers a peer's broken frame, where wsproto's only hangs up."""
 
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted; uvicorn's own default."""
@@ -166,12 +164,13 @@ class _Server(uvicorn.Server):
 
 def _config(gateway: Gateway, over_asgi: bool = False) -> uvicorn.Config:
     # uvicorn asks for a class, and only calls it.
-    upgrade: Any = partial(WebSocketUpgrade, gateway.app, WEBSOCKETS)
+    in_turns: Any = partial(websocket_in_turns, name=WEBSOCKETS)
+    upgrade: Any = partial(WebSocketUpgrade, gateway.app, in_turns)
     return uvicorn.Config(
         gateway.app,
         http=cast("type[HTTPConnection]", partial(HTTPConnection, WaitingRoom())),
         backlog=ACCEPTS_PER_TURN,
-        ws=WEBSOCKETS if over_asgi else upgrade,
+        ws=in_turns if over_asgi else upgrade,
         ws_max_size=MAX_MESSAGE,
         # Speech does not get smaller by it, and every session would hold two compressors.
         ws_per_message_deflate=False,

@@ -14,8 +14,6 @@ from urllib.parse import unquote
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, WebSocketRoute
-from uvicorn.config import WS_PROTOCOLS
-from uvicorn.importer import import_from_string
 
 from speko_anyio._net.asyncio_driver import AsyncioDriver
 from speko_anyio.protocol import close_codes
@@ -29,6 +27,8 @@ from ._session_log import make_connection
 from ._stream import STOP_REASON
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import uvicorn
     from starlette.applications import Starlette
     from starlette.types import Scope
@@ -52,7 +52,7 @@ class WebSocketUpgrade(asyncio.Protocol):
     """The protocol of a connection that asks for a WebSocket, until it is known who serves it.
 
     - `app`: the gateway's application, whose routes decide.
-    - `others`: uvicorn's name for its own protocol, which serves the routes of other endpoints.
+    - `others`: makes uvicorn's own protocol, which serves the routes of other endpoints.
 
     The remaining arguments come from uvicorn.
     """
@@ -60,7 +60,7 @@ class WebSocketUpgrade(asyncio.Protocol):
     def __init__(
         self,
         app: Starlette,
-        others: str,
+        others: Callable[..., asyncio.Protocol],
         *,
         config: uvicorn.Config,
         server_state: ServerState,
@@ -131,12 +131,12 @@ class WebSocketUpgrade(asyncio.Protocol):
         return driver
 
     def _serve_by_uvicorn(self, head: bytes) -> asyncio.BaseProtocol:
-        protocol: Any = import_from_string(WS_PROTOCOLS[cast(Any, self._others)] or "")(
+        protocol = self._others(
             config=self._config, server_state=self._server_state, app_state=self._app_state
         )
         protocol.connection_made(self._transport)
         protocol.data_received(head)
-        return cast(asyncio.BaseProtocol, protocol)
+        return protocol
 
     def _hand_over(self) -> None:
         protocol, transport = self._next, self._transport
