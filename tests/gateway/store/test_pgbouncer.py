@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from speko_anyio.gateway import SQLStore, StoreError
-from speko_anyio.gateway.store._database import PATIENCE, Database
+from speko_anyio.gateway.store._database import _LONGEST, PATIENCE, Database
 from tests.support.pgbouncer import find_program, running_pgbouncer
 from tests.support.postgres import Postgres
 
@@ -39,11 +39,31 @@ def limits(connection: Connection) -> list[str]:
     return [connection.execute(text(f"SHOW {name}")).scalar_one() for name in LIMITS]
 
 
+# In work without a deadline, such as `do` by itself.
+LONGEST = [f"{_LONGEST:g}s"] * 3
+
+
+@pytest.mark.parametrize("database_url", ["postgres", "pgbouncer"], indirect=True)
+async def test_the_server_ends_what_the_call_can_not_wait_for(database_url: str) -> None:
+    database = Database(database_url)
+    query = text("SELECT setting::int FROM pg_settings WHERE name = ANY(:names) AND unit = 'ms'")
+
+    def work(connection: Connection) -> list[int]:
+        return list(connection.execute(query, {"names": list(LIMITS)}).scalars())
+
+    try:
+        limits = await database.run(work)
+    finally:
+        database.close()
+    assert len(limits) == 3
+    assert all(0 < limit <= PATIENCE * 1000 for limit in limits)
+
+
 @pytest.mark.parametrize("database_url", ["postgres", "pgbouncer"], indirect=True)
 def test_the_limits_hold_in_a_transaction_and_are_left_to_nobody(database_url: str) -> None:
     database = Database(database_url)
     try:
-        assert database.do(limits) == [f"{PATIENCE}s"] * 3
+        assert database.do(limits) == LONGEST
         with database.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             assert limits(connection) == ["0", "0", "0"]
@@ -53,7 +73,7 @@ def test_the_limits_hold_in_a_transaction_and_are_left_to_nobody(database_url: s
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_options_in_the_url_override_the_limits(database_url: str) -> None:
-    for options, expected in (("-c lock_timeout=100", ["0", "100ms", "0"]), ("", [f"{PATIENCE}s"] * 3)):
+    for options, expected in (("-c lock_timeout=100", ["0", "100ms", "0"]), ("", LONGEST)):
         database = Database(f"{database_url}&options={options}")
         try:
             assert database.do(limits) == expected
