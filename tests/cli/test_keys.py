@@ -65,7 +65,7 @@ def test_the_list_shows_everything_but_the_keys(database: str, capsys: pytest.Ca
     assert first.startswith(f"{limited_id}  acme")
     assert "mint,admin" in first
     assert "3 at once, 10 mints/min, 600 min/day" in first
-    assert second.startswith(f"{other_id}  tab?name")
+    assert second.startswith(f"{other_id}  tab name")
     assert "mint,read" in second
     assert limited not in first
     assert other not in second

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import types
 from collections.abc import Iterator
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from speko_anyio.gateway import ServerSession, running_gateway
 from speko_anyio.gateway._log_format import JSONFormatter, TextFormatter, current_session
+from tests.protocol.test_text import ANY_TEXT, unsafe
 
 from .support import make_gateway, mint, raw_client
 
@@ -48,6 +52,55 @@ def test_half_of_a_surrogate_pair_is_told_too() -> None:
 def test_for_people_a_record_is_one_line_too() -> None:
     record = logging.LogRecord("x", logging.WARNING, "f.py", 1, "session %s", ("1\r\nERROR x: no",), None)
     assert TextFormatter("%(name)s: %(message)s").format(record) == r"x: session 1\r\nERROR x: no"
+
+
+def failed(text: str) -> tuple[type[BaseException], BaseException, types.TracebackType | None]:
+    """The information of an exception that says `text`, chained to another one."""
+    try:
+        try:
+            raise ValueError(text)
+        except ValueError as first:
+            raise OSError(text) from first
+    except OSError as error:
+        return type(error), error, error.__traceback__
+
+
+@given(ANY_TEXT, ANY_TEXT, st.booleans())
+def test_no_text_can_forge_a_line_or_steer_a_terminal(text: str, said: str, stack: bool) -> None:
+    record = logging.LogRecord("speko.x", logging.ERROR, "f.py", 1, "it broke: %s", (text,), failed(said))
+    if stack:
+        record.stack_info = f"Stack (most recent call last):\n{said}"
+    for formatter in (JSONFormatter(), TextFormatter("%(levelname)s %(name)s: %(message)s")):
+        lines = formatter.format(record).split("\n")
+        assert [unsafe(line) for line in lines] == [[]] * len(lines)
+        assert len("\n".join(lines).splitlines()) == len(lines)
+        if isinstance(formatter, JSONFormatter):
+            assert len(lines) == 1
+            told = json.loads(lines[0])
+            assert "it broke: " in told["message"]
+        else:
+            assert lines[0].startswith("ERROR speko.x: it broke: ")
+            assert all(line.startswith("  ") for line in lines[1:])
+
+
+def test_another_handlers_text_of_an_exception_is_not_changed() -> None:
+    record = logging.LogRecord("x", logging.ERROR, "f.py", 1, "no", (), failed("a\x1bb"))
+    plain = logging.Formatter().format(record)
+    told = TextFormatter().format(record)
+    assert logging.Formatter().format(record) == plain
+    assert "a\x1bb" in plain
+    assert "a\\x1bb" in told
+
+
+def test_no_log_shows_a_key_wherever_it_stands() -> None:
+    record = logging.LogRecord(
+        "x", logging.ERROR, "f.py", 1, "at %s", ("pg://me:hunter2@db",), failed("key sk_live_0123456789 of x")
+    )
+    for formatter in (JSONFormatter(), TextFormatter()):
+        told = formatter.format(record)
+        assert "hunter2" not in told
+        assert "sk_live" not in told
+        assert "OSError: key *** of x" in told
 
 
 class Lines(logging.Handler):

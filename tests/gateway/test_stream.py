@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 from typing import Any
 
@@ -118,6 +119,36 @@ async def test_clients_that_close_while_the_server_speaks_are_not_lost() -> None
         assert known is not None
         ended = known.life
         assert (ended.close_code, ended.close_reason, ended.closed_by) == (4000, f"enough {number}", "client")
+
+
+async def test_the_start_and_the_end_of_a_session_have_one_line_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    recorder = Recorder()
+    async with running_gateway(make_gateway({"echo": echo, "recorder": recorder})) as url:
+        grants = []
+        for provider, code in (("echo", 4000), ("recorder", 1001)):
+            grants.append(grant := await mint(url, provider))
+            async with raw_client(grant.ws_url, grant.ws_token) as client:
+                await client.hear()
+                client.connection.close(code, "enough of this secret")
+                await client.flush()
+                await client.hear_all()
+    lines = [
+        (record.levelname, re.sub(r"\d+\.\d s", "N s", record.getMessage()))
+        for record in caplog.records
+        if record.name == "speko_anyio.gateway.session"
+    ]
+    assert lines == [
+        ("INFO", line)
+        for grant, provider, code in zip(grants, ("echo", "recorder"), (4000, 1001), strict=True)
+        for line in (
+            f"session {grant.session_id} starts, provider {provider}",
+            f"session {grant.session_id} ended after N s with {code}, by the client, provider {provider}",
+        )
+    ]
+    assert "enough" not in caplog.text
 
 
 # Admission

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -20,6 +22,7 @@ MAX_ANSWER: Final = 1024 * 1024
 
 _TOO_LONG: Final = f"more than {MAX_ANSWER} bytes"
 _MAX_ENCODINGS: Final = 2
+_LOGIN: Final = re.compile(r"auth=.*", re.DOTALL)
 
 
 class Answer(NamedTuple):
@@ -113,10 +116,17 @@ def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
         auth=(proxy.username, proxy.password) if proxy.username or proxy.password else None,
         ssl_context=context if proxy.scheme == "https" else None,
     )
+    # At DEBUG, httpcore logs user and password.
+    logging.getLogger("httpcore.socks").addFilter(_hide_login)
     try:
         return httpx.AsyncClient(verify=context, trust_env=False, proxy=through)
     except ImportError:
         raise needs_socks() from None
+
+
+def _hide_login(record: logging.LogRecord) -> bool:
+    record.msg = _LOGIN.sub("auth=***", str(record.msg))
+    return True
 
 
 class OwnHTTPClient:

@@ -6,7 +6,6 @@ key or a token is removed. Text from the peer is quoted, so that it can't forge 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Final, assert_never
 
@@ -20,7 +19,8 @@ from ..protocol._commands import (
     ToolResult,
     UpgradeRequest,
 )
-from ..protocol._tokens import hide
+from ..protocol._tokens import REDACTED as REDACTED
+from ..protocol._tokens import redact as redact
 from ..protocol.frames import (
     Audio,
     Close,
@@ -37,27 +37,14 @@ from ..protocol.frames import (
     Usage,
 )
 
-REDACTED: Final = "***"
-
 _MAX_QUOTE: Final = 200
 """Most characters of the peer's text in one line."""
-
-_SECRET: Final = re.compile(
-    # Keys and tokens by their makers' prefixes, the parts of a JWT, and what follows the scheme of a header.
-    r"\b(?:sk|ek|pk|rk|xai|wst|gsk)[-_][\w-]{6,}|\bAIza[\w-]{10,}|\beyJ[\w-]{6,}(?:\.[\w-]+)*"
-    r"|(?<=\bBearer )(?!<api key>)\S+|(?<=\bBasic )\S+"
-)
-
-
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Remove the `secrets` from `text`, and anything else that looks like a key or a token."""
-    return _SECRET.sub(REDACTED, hide(text, secrets, REDACTED))
 
 
 def quote(text: str, secrets: Iterable[str] = ()) -> str:
     """Quote the peer's words on one line, shortened if long."""
     # Redact before cutting: half a token would not be recognized.
-    text = redact(text, secrets)
+    text = redact(text[: 16 * _MAX_QUOTE], secrets)
     return repr(text) if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]!r}..."
 
 

@@ -9,9 +9,15 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from ..protocol._text import UNSAFE, clean, escape
+from ..protocol._tokens import redact
 from ..protocol.frames import ErrorFrame, Frame, Interruption, ServerToolCall, ToolCall, Transcript
 
 _NAMES = {"user": "you", "assistant": "assistant"}
+
+
+def _line(text: str, style: str) -> Text:
+    return Text(escape(text), style=style)
 
 
 class Display:
@@ -40,11 +46,15 @@ class Display:
 
     def status(self, text: str) -> None:
         """Show what is going on now."""
-        self._status = text
+        self._status = clean(text)
 
     def line(self, text: str | Text) -> None:
         """Print a line that stays."""
         # A file may be called [bold].wav: nothing here is markup.
+        if isinstance(text, str):
+            text = escape(text)
+        elif UNSAFE.search(text.plain):
+            text = Text(escape(text.plain), style=text.style)
         self.console.print(text, soft_wrap=True, markup=False, emoji=False)
 
     def progress(self, done: float) -> None:
@@ -61,20 +71,20 @@ class Display:
             case Transcript():
                 self._partial = frame
             case ToolCall(name=name, arguments=arguments):
-                self.line(Text(f"tool      {name}({arguments})", style="cyan"))
+                self.line(_line(f"tool      {name}({arguments})", "cyan"))
             case ServerToolCall(name=name, status=status):
-                self.line(Text(f"tool      {name} {status}", style="cyan"))
+                self.line(_line(f"tool      {name} {status}", "cyan"))
             case Interruption():
                 self.line(Text("interrupted", style="yellow"))
             case ErrorFrame(code=code, message=message):
-                self.line(Text(f"error     {code}: {message}", style="red"))
+                self.line(_line(redact(f"error     {code}: {message}"), "red"))
             case _:
                 pass
 
     def _spoken(self, transcript: Transcript) -> Text:
         name = _NAMES[transcript.role]
         return Text.assemble(
-            (f"{name:<10}", "bold green" if name == "you" else "bold magenta"), transcript.text
+            (f"{name:<10}", "bold green" if name == "you" else "bold magenta"), escape(transcript.text)
         )
 
     def _now(self) -> Group:

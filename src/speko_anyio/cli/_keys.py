@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from ..gateway import KeyLimits, SQLStore, StoredKey
 from ..gateway._api_keys import new_key
+from ..protocol._text import clean
 from ._gateway_options import database_store_of, settings_of
 from ._standard_streams import check_output
 
@@ -23,7 +24,9 @@ async def keys(options: argparse.Namespace) -> None:
                 _show(await store.keys())
             case _:
                 revoked = await store.revoke_key(options.key_id, now=time.time())
-                print(f"revoked {revoked.key_id} ({revoked.name}); open sessions continue to their end")
+                print(
+                    f"revoked {revoked.key_id} ({clean(revoked.name)}); open sessions continue to their end"
+                )
 
 
 async def _create(store: SQLStore, options: argparse.Namespace) -> None:
@@ -48,7 +51,7 @@ def _show(stored: Sequence[StoredKey]) -> None:
         (
             key.key_id,
             # One line for each key, whatever its name is meant to do to the terminal.
-            "".join(c if c.isprintable() else "?" for c in key.name),
+            clean(key.name),
             ",".join(key.scopes),
             _limits(key.limits),
             _date(key.created_at),

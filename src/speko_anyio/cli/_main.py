@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from .._extras import install_extra
+from ..protocol._text import clean
+from ..protocol._tokens import redact
 from ..protocol.errors import SpekoError
 from ._failures import FAILED, INTERRUPTED, CommandError, exit_code_of
 from ._parser import make_parser
@@ -82,9 +84,8 @@ def _interrupted() -> int:
 
 def _failed(*messages: str, exit_code: int = FAILED) -> int:
     for message in messages:
-        # No line ends or control characters: a peer could use them against the terminal.
-        line = "".join(c for c in " ".join(message.split()) if c.isprintable())
-        print(f"speko-anyio: {line}", file=sys.stderr)
+        # A peer could use control characters against the terminal.
+        print(f"speko-anyio: {clean(redact(message))}", file=sys.stderr)
     return exit_code
 
 

@@ -32,7 +32,7 @@ from ..errors import (
     status_error,
 )
 from ..protocol._pcm import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, is_sample_rate
-from ..protocol._tokens import hide
+from ..protocol._tokens import shown
 from ..protocol.mint import DEFAULT_SAMPLE_RATE, MintRequest, ProviderGrant, SessionGrant
 
 logger: Final = logging.getLogger("speko_anyio.client")
@@ -257,14 +257,8 @@ class MintClient:
         return f"leave out {path[0].rstrip('/')} at the end of the base URL" if path else None
 
     def _quote(self, text: str) -> str:
-        """Return the service's words on one line, short, without control characters."""
-        line = "".join(char for char in " ".join(text.split()) if char.isprintable())
-        # Last, since removing characters may join the parts of a key.
-        return self._redact(line)[:_MAX_MESSAGE]
-
-    def _redact(self, text: str) -> str:
-        # A service may quote the key that it refused.
-        return hide(text, (self._api_key,), "<api key>")
+        """Return the service's words on one line, short, without the key: it may quote what it refused."""
+        return shown(text, (self._api_key,), limit=_MAX_MESSAGE, replacement="<api key>")
 
     def _grant(self, request: MintRequest, body: bytes) -> AnyGrant:
         grant: AnyGrant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -9,6 +10,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from speko_anyio.protocol import close_codes
+from speko_anyio.protocol._text import clean
+from speko_anyio.protocol._tokens import REDACTED, redact
 from speko_anyio.protocol.frames import ErrorFrame
 from speko_anyio.protocol.mint import APIErrorBody
 
@@ -24,6 +27,9 @@ CREATE_FAILED: Final = "SESSION_CREATE_FAILED"
 
 _MAX_ECHO: Final = 200
 """Characters of a message that may show what the client sent."""
+
+
+_QUOTED: Final = re.compile(r"(?<!\w)'.*'(?!\w)", re.DOTALL)
 
 
 class RequestError(Exception):
@@ -93,6 +99,15 @@ async def respond(
         return failure.response
 
 
+def log_refusal(logger: logging.Logger, what: str, refusal: RequestError) -> None:
+    """Log that `what` is refused, at INFO.
+
+    What the client sent stands in quotes in some messages; it may be anything, so it is left out.
+    """
+    message = shorten(_QUOTED.sub(f"'{REDACTED}'", str(refusal)))
+    logger.info("%s is refused with %d %s: %s", what, refusal.status, refusal.code, message)
+
+
 def invalid(message: str) -> RequestError:
     """Return the error for a request that makes no sense."""
     return RequestError(400, "VALIDATION_ERROR", message)
@@ -110,6 +125,10 @@ def unavailable(code: str, message: str, *, close_code: int = close_codes.TRY_AG
 
 
 def shorten(message: str) -> str:
-    """Cut a message to 200 characters, in its middle: msgspec's end with the field that they are about."""
+    """Clean a message that quotes the client, and cut it to 200 characters, in its middle.
+
+    Those of msgspec end with the field that they are about.
+    """
+    message = clean(redact(message))
     half = _MAX_ECHO // 2
     return message if len(message) <= _MAX_ECHO else f"{message[:half]}…{message[1 - half :]}"

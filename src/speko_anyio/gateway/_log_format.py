@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+
+from speko_anyio.protocol._text import UNSAFE, escape
+from speko_anyio.protocol._tokens import redact
 
 from ._settings import Settings
 
@@ -36,24 +40,43 @@ class JSONFormatter(logging.Formatter):
             time=datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             level=record.levelname,
             logger=record.name,
-            message=_encodable(record.getMessage()),
+            message=_encodable(redact(record.getMessage())),
             session=current_session.get(),
         )
         if record.exc_info is not None and (error := record.exc_info[1]) is not None:
-            line.error = _encodable(f"{type(error).__name__}: {error}")
-            line.traceback = _encodable("".join(traceback.format_exception(error)))
-        return msgspec.json.encode(line).decode()
+            line.error = _encodable(redact(f"{type(error).__name__}: {error}"))
+            line.traceback = _encodable(redact("".join(traceback.format_exception(error))))
+        # JSON itself escapes line feeds, but not what others take for a line end or a control character.
+        return UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], msgspec.json.encode(line).decode())
 
 
 class TextFormatter(logging.Formatter):
     """Formats a record for people.
 
     Its message is one line, so that no text in it, such as the name of a model, can forge a line; an
-    exception and its traceback follow it.
+    exception and its traceback follow it, indented for the same reason.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+        return escape(redact(super().formatMessage(record)))
+
+    def format(self, record: logging.LogRecord) -> str:
+        # A formatter of another handler may have cached its text of the exception, and would take ours.
+        cached, record.exc_text = record.exc_text, None
+        try:
+            return super().format(record)
+        finally:
+            record.exc_text = cached
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's name
+        return _indented(stack_info)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {escape(line)}" for line in redact(text).split("\n"))
 
 
 def _encodable(text: str) -> str:

@@ -27,7 +27,16 @@ from speko_anyio.protocol.mint import (
 from speko_anyio.protocol.url import parse_url
 
 from ._authentication import Caller
-from ._http_errors import CREATE_FAILED, RequestError, invalid, respond, shorten, too_many, unavailable
+from ._http_errors import (
+    CREATE_FAILED,
+    RequestError,
+    invalid,
+    log_refusal,
+    respond,
+    shorten,
+    too_many,
+    unavailable,
+)
 from ._node import Node
 from ._provider_handler import ProviderHandler
 from ._rate_limiter import RateLimiter
@@ -76,7 +85,7 @@ class MintEndpoint:
     async def post(self, request: Request) -> Response:
         """Answer one mint; never raises."""
         response = await respond(
-            self._mint(request),
+            self._logged(request),
             201,
             logger=logger,
             what="minting a session",
@@ -85,6 +94,13 @@ class MintEndpoint:
         )
         self._node.instrumentation.minted(response.status_code)
         return response
+
+    async def _logged(self, request: Request) -> SessionGrant:
+        try:
+            return await self._mint(request)
+        except RequestError as refusal:
+            log_refusal(logger, "a mint", refusal)
+            raise
 
     async def _mint(self, request: Request) -> SessionGrant:
         availability = self._node.availability

@@ -26,9 +26,9 @@ from speko_anyio._net.lifetime import Lifetime
 from speko_anyio._net.tasks import TaskGroup, Wakeup
 from speko_anyio.errors import APIConnectionError, ConfigurationError
 from speko_anyio.protocol._state import State
-from speko_anyio.protocol._tokens import hide
 from speko_anyio.protocol.errors import HandshakeError, SpekoError
 from speko_anyio.protocol.url import parse_url
+from speko_anyio.providers.bridge._errors import as_told
 
 if TYPE_CHECKING:
     import ssl
@@ -172,10 +172,7 @@ class ProviderDriver:
             self._log_failure(connection)
 
     def _log_failure(self, connection: ProviderConnection) -> None:
-        """Log the failure for the operator, in the provider's words.
-
-        The client's error leaves out keys and accounts.
-        """
+        """Log the failure for the operator, in the provider's words but for keys, accounts and hosts."""
         failure, error = connection.dialect.failure, connection.error
         if failure is not None:
             words = f"{failure.code}: {failure.message}"
@@ -183,7 +180,7 @@ class ProviderDriver:
             words = str(error)
         else:
             return
-        words = hide(words, self._secrets, "***")
+        words = as_told(words, self._secrets)
         logger.warning("session %s: the provider's connection failed: %s", self._session.session_id, words)
 
     async def _hold(self, connection: ProviderConnection) -> None:

@@ -1,4 +1,7 @@
-"""The log of the gateway's sessions, on the logger ``speko_anyio.gateway._session`` at DEBUG."""
+"""The log of the gateway's sessions, on the logger ``speko_anyio.gateway.session``.
+
+At INFO it has a line for the start of each session and one for its end, at DEBUG one for each message.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,29 @@ from speko_anyio.protocol._dialect import NEED_DATA, NeedData
 from speko_anyio.protocol._framing import unmasked_payload
 from speko_anyio.protocol._outbox import CloseMessage, WireBytes
 from speko_anyio.protocol._session import ServerProtocol
+from speko_anyio.protocol._text import clean
+
+from .store._records import closed_by
 
 if TYPE_CHECKING:
     from speko_anyio.protocol._commands import Command
     from speko_anyio.protocol._outbox import Message
+    from speko_anyio.protocol.frames import Close
 
 logger: Final = logging.getLogger("speko_anyio.gateway.session")
+
+
+def log_start(session_id: str, provider: str) -> None:
+    """Log that a session is open."""
+    logger.info("session %s starts, provider %s", redact(session_id), clean(provider))
+
+
+def log_end(session_id: str, provider: str, close: Close | None, seconds: float) -> None:
+    """Log how a session that was open ended, after that many seconds; None: it was never known."""
+    how = "without a close" if close is None else f"with {close.code}, by the {closed_by(close)}"
+    logger.info(
+        "session %s ended after %.1f s %s, provider %s", redact(session_id), seconds, how, clean(provider)
+    )
 
 
 def make_core(session_id: str, **options: Any) -> ServerProtocol:

@@ -22,7 +22,8 @@ import msgspec
 import msgspec.inspect
 from msgspec import Meta
 
-from speko_anyio.protocol._tokens import strip_invisible
+from speko_anyio.protocol._text import clean
+from speko_anyio.protocol._tokens import redact, strip_invisible
 from speko_anyio.protocol.errors import SpekoError
 
 PREFIX: Final = "SPEKO_GATEWAY_"
@@ -115,8 +116,8 @@ def _shown(name: str, value: object) -> str:
         return "(set)" if value else "(not set)"
     if isinstance(value, dict):
         pairs = [(key, text if isinstance(text, str) else "|".join(text)) for key, text in value.items()]
-        return ", ".join(f"{key}={text}" for key, text in pairs) or "(not set)"
-    return "(not set)" if value is None else str(value)
+        value = ", ".join(f"{key}={text}" for key, text in pairs) or None
+    return "(not set)" if value is None else clean(redact(str(value)))
 
 
 class Loaded(msgspec.Struct, frozen=True):

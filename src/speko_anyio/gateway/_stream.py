@@ -15,11 +15,12 @@ from speko_anyio.protocol.errors import SpekoError
 from speko_anyio.protocol.mint import SessionConfig
 
 from ._asgi import ASGIOpening
-from ._http_errors import CREATE_FAILED, RequestError, unavailable
+from ._http_errors import CREATE_FAILED, RequestError, log_refusal, unavailable
 from ._log_format import current_session
 from ._meter import Meter
 from ._opening import refuse
 from ._session import core_options, session_over
+from ._session_log import log_end, log_start
 from ._session_tokens import Claims, TokenError
 from .store import Refused, SessionOutcome, SessionRecord, StoreError
 
@@ -150,7 +151,7 @@ class Stream:
         try:
             record = await self._admit(HTTPConnection(opening.scope), opening.token)
         except RequestError as refusal:
-            logger.debug("a WebSocket is refused with %d %s: %s", refusal.status, refusal.code, refusal)
+            log_refusal(logger, "a WebSocket", refusal)
             await refuse(opening, refusal)
             return
         current_session.set(record.session_id)
@@ -167,12 +168,15 @@ class Stream:
                     slim = SessionConfig(provider=provider, model="")
                     record = msgspec.structs.replace(record, config=slim, metadata=None)
                     served.append(session)
+                    log_start(record.session_id, provider)
                     self._node.instrumentation.started(provider)
                     await self._serve(record, session)
         finally:
             if served:
                 outcome = _outcome(served[0])
-                self._node.instrumentation.ended(provider, outcome, anyio.current_time() - begin)
+                seconds = anyio.current_time() - begin
+                log_end(record.session_id, provider, outcome.close, seconds)
+                self._node.instrumentation.ended(provider, outcome, seconds)
             await self._record_end(record, outcome)
         # A connection counts until it is closed, which takes longer than the session if the client does not.
         self._leaving += 1

@@ -203,13 +203,22 @@ _FALSE_ALARMS: Final = frozenset(
 )
 
 
+_WEBSOCKET: Final = '%s - "WebSocket '
+"""How uvicorn's messages about a WebSocket's opening begin."""
+
+
 class _Discretion(logging.Filter):
-    """Drops uvicorn's false alarms, and its debug messages: they show headers, where the tokens are."""
+    """Drops uvicorn's false alarms, and what may show tokens.
+
+    Its debug messages show headers, and those about WebSockets the URL: a client may have put its token
+    there. The gateway has lines of its own.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         return (
             record.levelno >= logging.INFO
             and record.msg not in _FALSE_ALARMS
+            and not str(record.msg).startswith(_WEBSOCKET)
             and not _is_cancellation(record)
         )
 

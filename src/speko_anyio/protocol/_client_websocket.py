@@ -90,7 +90,7 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
 
     def _refused(self, status: int, body: str) -> None:
         # A server may echo what it refused; no secret must come out in an error.
-        said = codec.error_text(self._engine.redact(body))
+        said = self._engine.redact(codec.error_text(body))
         because = f" ({said})" if said else ""
         error = HandshakeError(
             f"the server refused the session with HTTP {status}{because}; {self._advice}", status=status

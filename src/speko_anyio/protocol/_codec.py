@@ -287,13 +287,11 @@ _ERROR_BODY: Final = msgspec.json.Decoder(_ErrorBody)
 
 
 def error_text(body: str) -> str:
-    """Return one short line from the body of an HTTP error, whatever its form, for an exception's text."""
+    """Return the message in the body of an HTTP error, whatever its form; it is not fit to be shown yet."""
     try:
-        body = _ERROR_BODY.decode(body).error or body
+        return _ERROR_BODY.decode(body).error or body
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        pass  # not the documented JSON: take the body as the message (speko-protocol, section 1)
-    line = " ".join(body.split())
-    return line if len(line) <= 200 else line[:200] + "…"
+        return body  # not the documented JSON (speko-protocol, section 1)
 
 
 def _unknown(direction: _Direction[_T], text: str, whole: str, error: Exception) -> Unknown:

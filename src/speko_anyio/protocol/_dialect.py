@@ -23,8 +23,10 @@ from ._fast_path import FastPath
 from ._limits import DEFAULT_LIMITS, Limits
 from ._outbox import CloseMessage, Message, Outbox, payload_size
 from ._state import TRANSITIONS, Signal, State, transition
+from ._text import clean
 from ._timeouts import DEFAULT_TIMEOUTS
 from ._timers import AT_ONCE, Timers
+from ._tokens import redact
 from .errors import (
     ConnectionClosed,
     HandshakeError,
@@ -380,7 +382,11 @@ class Dialect(abc.ABC, Generic[EventT]):
         self._ending.error = error
 
     def violated(self, close_code: int, message: str) -> None:
-        """Close the session because the peer broke the protocol. Earlier events are kept."""
+        """Close the session because the peer broke the protocol. Earlier events are kept.
+
+        `message` may quote the peer.
+        """
+        message = clean(redact(message))
         error = RemoteProtocolError(message, close_code=close_code)
         if self.state is State.CONNECTING:
             self.fail_handshake(Signal.VIOLATED, error)

@@ -37,7 +37,7 @@ from . import close_codes
 from ._commands import UpgradeRequest
 from ._headers import Headers, encode_headers
 from ._masking import Entropy
-from ._tokens import hide
+from ._tokens import shown
 
 MAX_HEAD: Final = 16 * 1024
 """The most bytes of the peer's HTTP head, including all interim responses before it. h11, nginx and Node's
@@ -50,6 +50,9 @@ _PLACEHOLDER: Final = "host"
 _HTTP_1_1: Final = re.compile(rb"\A[^\r\n]* HTTP/1\.1\r?\n")
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+
+_MAX_QUOTE: Final = 200
+"""Characters of the peer's words that an error shows."""
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -169,8 +172,8 @@ class Engine:
         return raw[: match.start()] + nonce + raw[match.end() :]
 
     def redact(self, text: str) -> str:
-        """Remove the secrets from the peer's `text` for an error message: the peer may quote our request."""
-        return hide(text, self._secrets, "<token>")
+        """Return the peer's `text` for an error, without our secrets: the peer may quote our request."""
+        return shown(text, self._secrets, limit=_MAX_QUOTE, replacement="<token>")
 
     def receive_head(self, data: bytes) -> tuple[list[HandshakeEvent], bytes]:
         """Feed bytes of the handshake; return the events, and the bytes after an upgrade's head."""

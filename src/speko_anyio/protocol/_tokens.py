@@ -1,14 +1,17 @@
-"""Tokens and keys as text.
+"""Tokens and keys as text, and how they are kept out of texts that are shown.
 
 A session token is sent as a WebSocket subprotocol, so it must be an HTTP token.
 """
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 
+from ._text import INVISIBLE, clean
 from .errors import LocalProtocolError
 
 _TCHAR: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
@@ -30,6 +33,53 @@ _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 _INTRODUCTIONS: Final = ("Bearer ", "Basic ", "key ", "key: ", "token ", "token: ")
 """Words that come before a secret in a sentence."""
+
+REDACTED: Final = "***"
+"""Stands for a secret."""
+
+_PER_CHARACTER: Final = 16
+"""How many characters are looked at for each one that may be shown, since secrets shrink."""
+
+# Every pattern begins at the start of a word or at a fixed text, and every part has a limit, so that the work
+# grows with the length of the text only.
+
+_KEYS: Final = re.compile(
+    # Keys and tokens by their makers' prefixes, whole or cut by dots, the parts of a JWT, and what follows
+    # the scheme of a header.
+    r"\b(?:sk|ek|pk|rk|xai|wst|gsk)[-_](?:[\w-]{6,}|[\w-]{0,5}(?:\.{2,}|…)[\w-]*)"
+    r"|\bAIza[\w-]{10,}|\beyJ[\w-]{6,}(?:\.[\w-]+)*"
+    r"|(?<=\bBearer )(?!<api key>)\S+|(?<=\bBasic )\S+"
+    # User and password in a URL, and mail addresses, which are names of accounts.
+    r"|(?<=://)[^\s'\"<>]{1,300}(?=@)|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
+    # Accounts at OpenAI, xAI and Google.
+    r"|\b(?:org|proj)[-_][A-Za-z0-9]{6,}|\b(?:user|team|acct)[-_](?=[A-Za-z]{0,40}\d)[A-Za-z0-9]{6,}"
+    r"|(?<=\bprojects/)[^\s/'\"]+|(?<=\borganizations/)[^\s/'\"]+"
+)
+
+_MASKED: Final = re.compile(r"(?<![\w-])\w[\w-]{0,200}\*{3,}[\w-]*|(?<!\*)\*{3,}\w[\w-]*")
+"""What a service has masked itself, with its ends: xa***23."""
+
+_NAMED: Final = re.compile(
+    # In a query, a connection string or JSON.
+    r"(?<![\w-])([\w-]{0,40}"
+    r"(?:pass(?:word|wd|phrase)?|pwd|token|key|secret|authorization|signature|credentials?)"
+    r"(?:=|\"\s?:\s?\"))[^\s&;,'\")\]}]+"
+    # An account by its kind, in quotes or with a number in it.
+    r"|\b((?:organi[sz]ation|project|team|account|workspace|tenant|subscription|consumer)s?"
+    r"(?:[ _-](?:id|number|name))?[\s:=#]{1,3})"
+    r"(?:(?P<quote>['\"`])[^'\"`]{1,100}(?P=quote)|(?=[A-Za-z-]{0,40}\d)[\w-]{6,})",
+    re.IGNORECASE,
+)
+
+_HOSTS: Final = re.compile(
+    r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,20}://[^\s'\"<>)]+"
+    r"|\b(?:\d{1,3}\.){3}\d{1,3}\b(?::\d+)?|\[[0-9a-f]{0,4}:[0-9a-f:.]{1,45}\](?::\d+)?"
+    r"|(?<![\w.-])(?:[a-z0-9_-]{1,63}\.){1,9}(?:com|net|org|io|ai|dev|app|cloud|goog|internal|intranet|local|lan"
+    r"|corp|svc|cluster|test|example|invalid)\b(?::\d+)?(?:/[^\s'\"<>)]*)?"
+    r"|\blocalhost\b(?::\d+)?"
+    r"|(?<![\w.-])(?=[\w.-]{0,99}[a-z])[\w-]{1,63}(?:\.[\w-]{1,63}){0,9}:\d{3,5}\b",
+    re.IGNORECASE,
+)
 
 MAX_TOKEN: Final = 4096
 """The most characters that every known client and server accepts (speko-protocol, section 2)."""
@@ -71,24 +121,93 @@ def find_key_fault(key: str) -> str | None:
     return None
 
 
+def redact(
+    text: str, secrets: Iterable[str] = (), *, replacement: str = REDACTED, hosts: bool = False
+) -> str:
+    """Return `text` without the `secrets`, and without whatever looks like a key, a token or an account.
+
+    With `hosts`, URLs and the names of hosts go too. Invisible characters within a secret don't protect it:
+    then they are left out of the text.
+    """
+    secrets = tuple(secrets)
+    told = _redact(text, secrets, replacement, hosts)
+    bare = INVISIBLE.sub("", text)
+    if bare != text:
+        found = _redact(bare, secrets, replacement, hosts)
+        if found.count(replacement) + found.count(REDACTED) > told.count(replacement) + told.count(REDACTED):
+            return found
+    return told
+
+
+def _redact(text: str, secrets: Iterable[str], replacement: str, hosts: bool) -> str:
+    text = hide(_MASKED.sub(REDACTED, text), secrets, replacement)
+    if hosts:
+        text = _HOSTS.sub(REDACTED, text)
+    text = _KEYS.sub(REDACTED, text)
+    return _NAMED.sub(lambda found: f"{found[1] or found[2]}{REDACTED}", text)
+
+
+def shown(
+    text: str,
+    secrets: Iterable[str] = (),
+    *,
+    limit: int,
+    replacement: str = REDACTED,
+    hosts: bool = False,
+) -> str:
+    """Return a service's words for an error or a log: redacted, on one line, and cut.
+
+    The work is bounded by `limit`, however long the text is.
+    """
+    most = _PER_CHARACTER * limit
+    if len(text) > most:
+        text = text[:most].rpartition(" ")[0] or text[:most]
+    return clean(redact(text, secrets, replacement=replacement, hosts=hosts), limit=limit)
+
+
 def hide(text: str, secrets: Iterable[str], replacement: str) -> str:
     """Return `text` with each of the `secrets` replaced by `replacement`.
 
+    Also if a secret is encoded as in URLs, in base64 or in hexadecimal digits, or if only its ends are shown.
     A secret of fewer than 8 characters is replaced only where it is not part of a longer word: replacing
     parts of words would garble them, and reveal the secret by what is missing. One that is an ordinary word,
     such as ``test``, is left where it stands among the words of a sentence, unless ``key``, ``token``,
     ``Bearer`` or ``Basic`` introduces it.
     """
     # The longest first: one may begin another. A single pass leaves the replacements alone.
-    patterns = [_pattern(secret) for secret in sorted(filter(None, secrets), key=len, reverse=True)]
-    return re.sub("|".join(patterns), lambda _: replacement, text) if patterns else text
+    known = tuple(sorted(filter(None, secrets), key=len, reverse=True))
+    return _finder(known).sub(lambda _: replacement, text) if known and text else text
+
+
+@lru_cache(maxsize=64)
+def _finder(secrets: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(_pattern, secrets)))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield regular expressions for the forms in which a service may quote `secret`."""
+    yield "".join(map(_percent_encoded, secret))
+    data = secret.encode(errors="surrogatepass")
+    for shift in range(3):
+        # The place within other text decides the digits; the first and the last share bits with that text.
+        digits = base64.b64encode(bytes(shift) + data).decode()
+        inner = digits[(0, 2, 3)[shift] : (shift + len(data)) * 8 // 6]
+        yield re.escape(inner).replace(r"\+", "[+-]").replace("/", "[/_]")
+    yield f"(?i:{data.hex()})"
+    start, ends = re.escape(secret[:2]), "|".join(re.escape(secret[-size:]) for size in range(_SHORT, 1, -1))
+    yield rf"{start}[^\s'\"]{{0,200}}?(?:\.{{2,}}|…|\*{{2,}}|•+)(?:{ends})"
+
+
+def _percent_encoded(character: str) -> str:
+    data = character.encode(errors="surrogatepass")
+    return f"(?:(?i:{''.join(f'%{byte:02x}' for byte in data)})|{re.escape(character)})"
 
 
 def _pattern(secret: str) -> str:
     """Return a regular expression that finds `secret` in a text."""
-    escaped = re.escape(secret)
     if len(secret) >= _SHORT:
-        return escaped
+        return "|".join(_forms(secret))
+    escaped = re.escape(secret)
     alone = rf"(?<!\w){escaped}(?!\w)"
     if not _WORD.fullmatch(secret):
         return alone

@@ -16,6 +16,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from ._text import clean
+
 if TYPE_CHECKING:
     from .frames import Initiator
 
@@ -69,7 +71,7 @@ class ConnectionClosed(SpekoError):
 
     def __init__(self, *, code: int, reason: str, initiated_by: Initiator) -> None:
         who = {"local": "this side", "remote": "the peer", "transport": "a lost connection"}[initiated_by]
-        because = f": {reason}" if reason else ""
+        because = f": {clean(reason)}" if reason else ""
         super().__init__(f"the session was ended by {who} with code {code}{because}; open a new one to go on")
         self.code = code
         self.reason = reason

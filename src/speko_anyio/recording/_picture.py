@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from ..audio._pcm import samples
+from ..protocol._text import clean
 from ._recording import Recording
 from ._timeline import AnswerWait, Mark, Timeline, ToolRun, Utterance, timeline_of
 
@@ -174,7 +175,7 @@ def draw_timeline(recording: Recording, *, title: str = "") -> str:
 
 def _escape(text: str) -> str:
     """Escape `text` for XML, without control characters, which XML can't even escape."""
-    return escape("".join(c for c in " ".join(text.split()) if c.isprintable()))
+    return escape(clean(text))
 
 
 def _summary(timeline: Timeline) -> str:

@@ -7,11 +7,12 @@ comes here four times in its life and its audio never does.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from speko_anyio._extras import install_extra
+from speko_anyio.protocol._text import clean
+from speko_anyio.protocol._tokens import REDACTED, hide
 
 from ._contract import StoreError
 from ._deadline import ending_at, time_left
@@ -68,6 +71,28 @@ _LONGEST: Final = 5.0
 
 _PROGRESS: Final = 100_000
 """Steps of SQLite's machine, about a millisecond, after which a statement looks at its deadline."""
+
+_PUBLIC: Final = frozenset(
+    {
+        "application_name",
+        "connect_timeout",
+        "host",
+        "port",
+        "prepare_threshold",
+        "sslmode",
+        "target_session_attrs",
+    }
+    | {"tcp_user_timeout", "timeout", "mode", "uri", "cache"}
+)
+"""The parameters of a URL that are no secrets."""
+
+_KNOWN: Final = frozenset(
+    {"options", "password", "passfile", "sslcert", "sslkey", "sslpassword", "sslrootcert"}
+)
+"""Parameters whose values may be secrets, or places of some, but not their names."""
+
+_LOG_NAME: Final = "speko_anyio"
+"""The name of SQLAlchemy's logger of our engines, below ``sqlalchemy.engine.Engine``."""
 
 _RETRY: Final = 0.02
 """Seconds between two tries at a lock that SQLite does not wait for."""
@@ -127,8 +152,12 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url: URL = _url(url)
-        self.is_sqlite: bool = self.url.get_backend_name() == "sqlite"
+        whole = _url(url)
+        self.is_sqlite: bool = whole.get_backend_name() == "sqlite"
+        # Drivers and SQLAlchemy show all of a URL but its password: what may be secret is kept apart.
+        self._hidden = {} if self.is_sqlite else dict(_private(whole).query)
+        self.url: URL = whole.difference_update_query(self._hidden)
+        self._secrets = [str(whole.password or ""), *_texts(self._hidden)]
         # SQLite has one writer at a time, and its readers work in this process: more threads would only wait
         # for each other.
         workers, readers = (1, 1) if self.is_sqlite else (WORKERS, READERS)
@@ -146,9 +175,9 @@ class Database:
 
     @property
     def shown_url(self) -> str:
-        """The URL without its password; the bytes of a path that are not UTF-8 are shown as ``\\xff``."""
+        """The URL without secrets; the bytes of a path that are not UTF-8 are shown as ``\\xff``."""
         try:
-            return self.url.render_as_string(hide_password=True)
+            return self.url.difference_update_query(_private(self.url).query).render_as_string()
         except UnicodeEncodeError:
             path = os.fsencode(self.url.database or "").decode(errors="backslashreplace")
             return f"{self.url.get_backend_name()}:///{path}"
@@ -159,7 +188,7 @@ class Database:
         # The URL overrides these.
         options["connect_args"] = {
             name: value for name, value in arguments.items() if name not in self.url.query
-        }
+        } | self._hidden
         if not self.is_sqlite:
             # The database was restarted, or a firewall forgot the connection.
             options["pool_pre_ping"] = True
@@ -168,7 +197,7 @@ class Database:
                 options["isolation_level"] = "REPEATABLE READ"
         try:
             # Statements hold metadata and prompts, and their errors get into the log.
-            engine = create_engine(self.url, hide_parameters=True, **options)
+            engine = create_engine(self.url, hide_parameters=True, logging_name=_LOG_NAME, **options)
         except ModuleNotFoundError as error:
             raise StoreError(
                 f"the database needs {error.name}, which is not installed; "
@@ -182,7 +211,7 @@ class Database:
         from ._postgres import connect
 
         event.listen(engine, "do_connect", connect)
-        if not self.url.query.get("options"):
+        if not self._hidden.get("options"):
             event.listen(engine, "begin", _limit_postgres)
         return engine
 
@@ -217,11 +246,14 @@ class Database:
                 return work(connection)
         except (DBAPIError, PoolTimeout) as error:
             kind = BusyError if _is_busy(getattr(error, "orig", None)) else StoreError
-            cause = _cause(error)
+            said = str(getattr(error, "orig", None) or error)
+            cause = clean(hide(said, self._secrets, REDACTED))
             advice = "check it, and the URL"
-            if "startup parameter" in cause and self.url.query.get("options"):
+            if "startup parameter" in cause and self._hidden.get("options"):
                 advice = "leave `options` out of the URL: PgBouncer rejects it"
-            raise kind(f"{self} failed: {cause}; {advice}") from error
+            # A chain of errors shows the words of each.
+            told = hide(str(error), self._secrets, REDACTED) == str(error)
+            raise kind(f"{self} failed: {cause}; {advice}") from (error if told else None)
         finally:
             # Closed meanwhile, as when the thread was abandoned: the connection went back to the old pool.
             if engine.pool is not pool:
@@ -258,6 +290,11 @@ def _url(text: str) -> URL:
         raise _unknown_url() from None
     match url.get_backend_name():
         case "postgresql" | "postgres":
+            if "@" in f"{url.host}{url.database}":
+                # The end of a password, taken for a host.
+                raise StoreError(
+                    "the database's URL has more than one @; write those of the password as %40, and / as %2F"
+                )
             return url.set(drivername="postgresql+psycopg")
         case "sqlite" if url.database and url.database != ":memory:":
             return url.set(drivername="sqlite")
@@ -265,6 +302,27 @@ def _url(text: str) -> URL:
             raise StoreError("the database has no file; give its path, or use a MemoryStore")
         case _:
             raise _unknown_url()
+
+
+def _is_no_row(record: logging.LogRecord) -> bool:
+    """Keep the rows of results out of SQLAlchemy's log: they hold prompts, metadata and transcripts."""
+    return not str(record.msg).startswith("Row ")
+
+
+logging.getLogger(f"sqlalchemy.engine.Engine.{_LOG_NAME}").addFilter(_is_no_row)
+
+
+def _private(url: URL) -> URL:
+    """Return `url` with only those parameters that may be secrets."""
+    return url.difference_update_query(_PUBLIC)
+
+
+def _texts(query: Mapping[str, str | tuple[str, ...]]) -> Iterator[str]:
+    """Yield what may be secret in the query of a URL."""
+    for name, value in query.items():
+        if name not in _KNOWN:
+            yield name
+        yield from (value,) if isinstance(value, str) else value
 
 
 def _unknown_url() -> StoreError:
@@ -330,9 +388,3 @@ def _milliseconds(seconds: float) -> int:
 def _is_busy(error: BaseException | None) -> bool:
     # The lowest byte is the kind of error; what is above it says more of it.
     return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-
-
-def _cause(error: Exception) -> str:
-    """Return the driver's own message in one line, without the statement."""
-    original = getattr(error, "orig", None)
-    return " ".join(str(error if original is None else original).split())

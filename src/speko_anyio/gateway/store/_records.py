@@ -54,12 +54,17 @@ def fitting(sizes: Iterable[int], max_bytes: int) -> int:
     return count
 
 
+def closed_by(close: Close) -> ClosedBy:
+    """Return who ended a session."""
+    return _CLOSED_BY[close.initiated_by]
+
+
 def closing_fields(close: Close | None) -> dict[str, Any]:
     """Return the fields of `SessionLife` that tell how a session was closed."""
     return {
         "close_code": close and close.code,
         "close_reason": close and close.reason,
-        "closed_by": close and _CLOSED_BY[close.initiated_by],
+        "closed_by": close and closed_by(close),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from ...protocol import close_codes
-from ...protocol._tokens import hide
+from ...protocol._tokens import shown
 from ...protocol.errors import HandshakeError, RemoteProtocolError, SpekoError
 from ...protocol.frames import Close, ErrorFrame
 from .. import codes
@@ -53,8 +53,8 @@ def for_client(error: ErrorFrame, secrets: Iterable[str]) -> ErrorFrame:
 
 
 def as_told(message: str, secrets: Iterable[str]) -> str:
-    """Return the provider's `message`, shortened and without `secrets`."""
-    return hide(message, secrets, "***")[:_MAX_MESSAGE]
+    """Return the provider's `message` on one line, shortened, without `secrets`, accounts and hosts."""
+    return shown(message, secrets, limit=_MAX_MESSAGE, hosts=True)
 
 
 class Ending(NamedTuple):
