@@ -423,3 +423,13 @@ def test_a_base_url_that_is_none(name: str, base_url: str) -> None:
             kind(KEY, base_url=base_url)
         assert kind.url_variable in str(caught.value)
         assert "pass@" not in str(caught.value)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("side", ["input_sample_rate", "output_sample_rate"])
+async def test_a_rate_that_no_session_has_is_refused_before_connecting(side: str) -> None:
+    for rate, error in ((1, ValueError), (192_001, ValueError), (24_000.5, TypeError), (True, TypeError)):
+        parameters: Any = {side: rate}
+        with pytest.raises(error, match=side):
+            async with OpenAI(KEY, base_url="ws://127.0.0.1:1").connect(model="m", **parameters):
+                pass

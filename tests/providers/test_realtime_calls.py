@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from speko_anyio.protocol import ServerToolCall
+from speko_anyio.protocol.mint import SessionConfig
+from speko_anyio.providers.openai import OpenAIDialect
 from speko_anyio.providers.realtime import _events as wire
 from speko_anyio.providers.realtime._calls import (
     Call,
@@ -178,3 +182,15 @@ def test_a_request_for_approval_is_new_once_in_its_response() -> None:
 def test_which_items_are_tools_of_the_provider(kind: str | None, server_tool: bool, approval: bool) -> None:
     item = wire.Item(type=kind)
     assert (is_server_tool(item), asks_for_approval(item)) == (server_tool, approval)
+
+
+def test_calls_that_nothing_confirms_are_bounded() -> None:
+    dialect = OpenAIDialect(SessionConfig(provider="openai", model="m"))
+    for message in ({"type": "session.created"}, {"type": "session.updated"}):
+        dialect.receive_message(json.dumps(message))
+    for number in range(dialect.limits.max_open_calls + 1):
+        assert dialect.closed is None
+        done = {"response_id": "r", "item_id": f"i{number}", "call_id": f"c{number}", "arguments": "{}"}
+        dialect.receive_message(json.dumps({"type": "response.function_call_arguments.done", **done}))
+    assert dialect.closed is not None
+    assert dialect.closed.code == 1008

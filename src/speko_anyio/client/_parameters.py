@@ -15,6 +15,7 @@ from .._net.proxies import ProxyOption
 from .._observe.observer import ObserverOption
 from ..errors import ConfigurationError
 from ..protocol._limits import DEFAULT_LIMITS, Limits
+from ..protocol._pcm import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, is_sample_rate
 from ..protocol.mint import MintRequest, SampleRate, SessionConfig
 from .tools import AnyTool, Toolbox, ToolErrors
 
@@ -149,6 +150,8 @@ def session_config(provider: str, model: str, parameters: SessionParameters) -> 
         check_number("temperature", temperature)
     if temperature is not None and not math.isfinite(temperature):
         raise ConfigurationError(f"the temperature is {temperature}; pass a finite number, or None")
+    for name in ("input_sample_rate", "output_sample_rate"):
+        check_rate(name, parameters.get(name))
     return SessionConfig(
         provider=provider,
         model=model,
@@ -255,6 +258,16 @@ def check_number(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
     if math.isnan(value):
         raise ValueError(f"{name} is not a number (NaN); pass a number")
+
+
+def check_rate(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is a whole number or None, ValueError if no session has such a rate."""
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if not is_sample_rate(value):
+        raise ValueError(f"{name} must be from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} samples a second")
 
 
 def check_json(name: str, value: object) -> None:

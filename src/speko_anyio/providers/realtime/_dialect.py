@@ -681,7 +681,7 @@ class RealtimeDialect(ProviderDialect):
             if item.status in ("completed", None):
                 self._issue_call(response_id, self._calls.of_item(item))
             elif live and item.status != "incomplete":
-                self._calls.unconfirmed.append(self._calls.of_item(item))
+                self._keep_unconfirmed(self._calls.of_item(item))
         elif live and is_server_tool(item) and item.status != "in_progress":
             failed = item.status in ("failed", "incomplete")
             self._emit_all(self._server_tools.update(item.id, item.name, "failed" if failed else "completed"))
@@ -697,6 +697,12 @@ class RealtimeDialect(ProviderDialect):
         else:
             # Whether the call is complete shows at the end of its item or, on servers without that event, of
             # its response.
+            self._keep_unconfirmed(call)
+
+    def _keep_unconfirmed(self, call: Call) -> None:
+        if len(self._calls.unconfirmed) >= self.limits.max_open_calls:
+            self._too_many_calls()
+        else:
             self._calls.unconfirmed.append(call)
 
     def _issue_calls_of(self, response: wire.Response) -> None:
