@@ -364,11 +364,10 @@ def test_collections_spare_what_a_start_leaves(monkeypatch: pytest.MonkeyPatch) 
         yield signal.SIGTERM
 
     @contextmanager
-    def no_signals() -> Iterator[AsyncIterator[int]]:
+    def no_signals(**options: bool) -> Iterator[AsyncIterator[int]]:
         yield stop_at_once()
 
     monkeypatch.setattr(serve_module, "stop_signals", no_signals)
-    monkeypatch.setattr(serve_module, "end_at_next_signal", lambda: None)
     assert main(["serve", "--port", "0", "--database", "memory", "--patience", "0"]) == 0
     ((count, others),) = frozen
     assert count > 50_000
