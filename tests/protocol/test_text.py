@@ -176,6 +176,12 @@ def test_ordinary_words_stay(text: str) -> None:
     assert shown(text, hosts=True, limit=200) == text
 
 
+@pytest.mark.parametrize("between", ["\x00", "\u200b", "\x1b", "\u202e"])
+def test_invisible_characters_do_not_protect_a_secret(between: str) -> None:
+    assert redact(f"key {KEY[:9]}{between}{KEY[9:]}!", [KEY]) == "key ***!"
+    assert redact(f"no{between}thing") == f"no{between}thing"
+
+
 def test_a_secret_at_the_cut_is_not_shown_in_part() -> None:
     for size in range(180, 202):
         assert "sk-proj" not in shown(f"{'x' * size} {KEY}", [KEY], limit=200)
