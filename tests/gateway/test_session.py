@@ -452,6 +452,25 @@ async def test_audio_that_is_dropped_was_not_sent(wire: Wire) -> None:
         assert session.meter.audio_out == 0
 
 
+# Over messages, the keepalive is the transport's.
+@pytest.mark.parametrize(
+    "anyio_backend", [way for way in ways(VIRTUAL_EVENT_LOOPS) if "bytes" in way.id], indirect=True
+)
+async def test_a_dead_client_is_noticed_although_its_handler_takes_nothing(wire: Wire) -> None:
+    with anyio.fail_after(2000):
+        async with wire.serve(session_id="s", config=CONFIG, receive_buffer=6400) as session:
+            wire.say(*[bytes(1000)] * 200)
+            await settled()
+            assert wire.untaken > 100
+            begin = anyio.current_time()
+            await anyio.sleep(1000)
+            # Its pongs are not read, which proves nothing.
+            assert session.closed is None
+            wire.broken = True
+            assert (await session.wait_closed()).code == 1006
+            assert anyio.current_time() - begin < 1000 + 21
+
+
 async def test_only_one_task_receives(wire: Wire) -> None:
     async with session_over(wire) as session, anyio.create_task_group() as tasks:
         tasks.start_soon(session.receive)

@@ -229,7 +229,8 @@ class ProviderDriver:
 
     async def wait_for_client(self) -> None:
         """Wait until the client has room for more of the provider's output."""
-        await self._session.wait_for_room(self._bridge.limits.to_client)
+        while self.provider_must_wait:
+            await self._session.wait_for_less()
 
     # Time
 

@@ -58,8 +58,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 RECEIVE_BUFFER: Final = 1024 * 1024
-"""Bytes of commands that wait for the handler: 21 s of speech at 24 kHz. Beyond it the peer has to wait, and
-its pongs too: a handler that reads nothing for a minute may lose the client to uvicorn's keepalive."""
+"""Bytes of commands that wait for the handler: 21 s of speech at 24 kHz. Beyond it the peer has to wait. Over
+ASGI its pongs wait too: a handler that reads nothing for a minute may lose the client to the server's
+keepalive."""
 
 SEND_BUFFER: Final = 64 * 1024
 """Bytes that wait for the peer: 1.4 s of speech at 24 kHz. Beyond it the handler has to wait, so that a
@@ -509,9 +510,13 @@ class ServerSession:
         await self.wait_closed()
 
     async def wait_for_room(self, size: int) -> None:
-        """Wait until at most `size` bytes of memory wait for the client, or the session ends."""
-        while self._core.outbox.memory > size and self._core.state is _OPEN:
-            await self._room.wait()
+        """Wait until at most `size` bytes wait for the client, or the session ends."""
+        while self._core.outbox.size > size and self._core.state is _OPEN:
+            await self.wait_for_less()
+
+    async def wait_for_less(self) -> None:
+        """Wait until less waits for the client than now, or the session ends."""
+        await self._room.wait()
 
     async def close_when_sent(self, code: int, reason: str) -> None:
         """Close as `close` does, but only when no more than the send buffer still waits for the client.
