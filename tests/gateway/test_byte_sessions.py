@@ -1,4 +1,6 @@
-"""What only sessions over bytes can do: over real sockets, with a client that plays by none of the rules."""
+"""Sessions over real sockets, with a client that keeps to no rule: what sessions over bytes do about it, and
+that WebSockets are the same both ways.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ import pytest
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from speko_anyio.gateway import MemoryStore, ServerSession, echo, running_gateway
-from speko_anyio.protocol import Close
-from speko_anyio.protocol._framing import BINARY, CLOSE, MASKED, TEXT, close_payload, header
+from speko_anyio.gateway import Gateway, MemoryStore, ServerSession, echo, running_gateway
+from speko_anyio.protocol import Close, Commit, Ready
+from speko_anyio.protocol._framing import BINARY, CLOSE, MASKED, PING, TEXT, close_payload, header
 
 from .support import Recorder, make_gateway, mint, raw_client
 
@@ -174,6 +176,110 @@ async def test_a_goodbye_that_had_arrived_is_known_although_our_write_failed() -
     assert history is not None
     life = history.life
     assert (life.close_code, life.close_reason, life.closed_by) == (4000, "bye", "client")
+
+
+# The WebSocket itself (RFC 6455), both ways; after the cases of the Autobahn test suite
+
+COMMIT = b'{"t":"control","action":"commit"}'
+
+CASES: dict[str, tuple[bytes, int]] = {
+    "a ping within a message": (
+        frame(TEXT & 0x0F, COMMIT[:5]) + frame(PING, b"!") + frame(0x80, COMMIT[5:]) + frame(CLOSE, b""),
+        1005,
+    ),
+    "a message in empty pieces": (frame(2, b"") + frame(0, b"") + frame(0x80, b"") + frame(CLOSE, b""), 1005),
+    "a pong that nobody asked for": (frame(0x8A, b"?") + frame(CLOSE, close_payload(4000, "bye")), 4000),
+    "a bit that is reserved": (frame(BINARY | 0x40, b"ab"), 1002),
+    "a kind that is reserved": (frame(0x83, b"ab"), 1002),
+    "a control kind that is reserved": (frame(0x8B, b"ab"), 1002),
+    "a ping in pieces": (frame(PING & 0x0F, b"ab"), 1002),
+    "a ping that is too long": (frame(PING, bytes(126)), 1002),
+    "a piece of nothing": (frame(0x80, b"ab"), 1002),
+    "a message within a message": (frame(TEXT & 0x0F, b"a") + frame(TEXT, b"b"), 1002),
+    "text that is not UTF-8": (
+        frame(TEXT, b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80"),
+        1007,
+    ),
+    "a close of one byte": (frame(CLOSE, b"a"), 1002),
+    "a code that may not be sent": (frame(CLOSE, (1005).to_bytes(2, "big")), 1002),
+    "a code that there is not": (frame(CLOSE, (999).to_bytes(2, "big")), 1002),
+    "a frame without a mask": (header(BINARY, 2, 0) + b"ab", 1002),
+}
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("case", CASES)
+async def test_the_websocket_ends_as_the_standard_says(case: str) -> None:
+    said, code = CASES[case]
+
+    def talk(client: Blocking) -> bytes:
+        client.socket.sendall(said)
+        return client.hear_all()
+
+    recorder = Recorder()
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway({"echo": recorder})) as url, blocking(url) as client:
+            heard = await anyio.to_thread.run_sync(talk, client)
+            await recorder.wait_done()
+    if code == 1005:
+        assert heard.endswith(b"\x88\0")
+    else:
+        assert close_in(heard) == code
+    close = recorder.commands[-1]
+    assert isinstance(close, Close)
+    # uvicorn with websockets tells the application 1002, too; what it does not tell is who broke the protocol.
+    assert close.code == code
+    assert recorder.commands[:-1] == ([Commit()] if "ping within" in case else [])
+
+
+@pytest.mark.usefixtures("both_ways")
+async def test_a_request_that_is_no_handshake_is_answered() -> None:
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url:
+            grant = await mint(url)
+            path = "/v1/realtime/" + grant.session_id
+
+            def ask(*fields: str) -> bytes:
+                host, _, port = url.removeprefix("http://").partition(":")
+                with socket.create_connection((host, int(port)), timeout=10) as raw:
+                    head = [
+                        f"GET {path} HTTP/1.1",
+                        f"Host: {host}",
+                        "Upgrade: websocket",
+                        "Connection: Upgrade",
+                    ]
+                    raw.sendall("\r\n".join([*head, *fields, "", ""]).encode())
+                    return raw.recv(1000)
+
+            for fields in (
+                (),
+                ("Sec-WebSocket-Version: 13",),
+                ("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",),
+            ):
+                answer = await anyio.to_thread.run_sync(ask, *fields)
+                assert answer.startswith(b"HTTP/1.1 4")
+            # The token is not used up.
+            async with raw_client(grant.ws_url, grant.ws_token) as session:
+                assert isinstance(await session.hear(), Ready)
+
+
+async def test_a_server_that_stops_without_a_drain_tells_its_sessions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def do_nothing(self: Gateway, *, patience: float = 0.0) -> None: ...
+
+    monkeypatch.setattr(Gateway, "drain", do_nothing)
+    recorder = Recorder()
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway({"echo": recorder})) as url:
+            grant = await mint(url)
+            stream = raw_client(grant.ws_url, grant.ws_token)
+            client = await stream.__aenter__()
+            assert isinstance(await client.hear(), Ready)
+        close = await client.hear_close()
+        await stream.__aexit__(None, None, None)
+    assert (close.code, close.initiated_by) == (1012, "remote")
+    assert isinstance(recorder.commands[-1], Close)
 
 
 # Other WebSockets of the application

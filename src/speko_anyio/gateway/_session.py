@@ -406,8 +406,8 @@ class ServerSession:
 
     @property
     def buffered(self) -> tuple[int, int]:
-        """Bytes that wait for the handler, and bytes that wait for the client."""
-        return self._inbox.size, self._core.queued
+        """Bytes that wait for the handler, and for the client, with an overhead for each message."""
+        return self._inbox.size, self._core.queued_memory
 
     async def wait_closed(self) -> Close:
         """Wait until the session is over, and say how it ended."""
