@@ -227,7 +227,6 @@ async def test_the_websocket_ends_as_the_standard_says(case: str) -> None:
         assert close_in(heard) == code
     close = recorder.commands[-1]
     assert isinstance(close, Close)
-    # uvicorn with websockets tells the application 1002, too; what it does not tell is who broke the protocol.
     assert close.code == code
     assert recorder.commands[:-1] == ([Commit()] if "ping within" in case else [])
 

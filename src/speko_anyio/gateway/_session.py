@@ -43,7 +43,8 @@ from ._meter import Meter
 from ._session_log import make_core
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
+    from types import CoroutineType
 
     from speko_anyio._net.tasks import Waiter
     from speko_anyio.protocol._commands import Command
@@ -429,7 +430,7 @@ class ServerSession:
 
     # From the client
 
-    def receive(self) -> Coroutine[Any, Any, Command]:
+    def receive(self) -> CoroutineType[Any, Any, Command]:
         """Wait for the client's next command.
 
         Raises the session's last error once `Close` was received: `ConnectionClosed`, or
@@ -441,12 +442,12 @@ class ServerSession:
     def __aiter__(self) -> Self:
         return self
 
-    def __anext__(self) -> Coroutine[Any, Any, Command]:
+    def __anext__(self) -> CoroutineType[Any, Any, Command]:
         return self._inbox.take(iterating=True)
 
     # To the client
 
-    def send_audio(self, pcm: Buffer) -> Coroutine[Any, Any, None]:
+    def send_audio(self, pcm: Buffer) -> CoroutineType[Any, Any, None]:
         """Send PCM16 little-endian mono audio at `output_sample_rate`.
 
         `pcm` is any even number of bytes up to ``limits.max_outbox``, or an array of int16. Raises TypeError
