@@ -187,6 +187,32 @@ async def test_an_answer_that_is_read_slowly_is_not_cut(monkeypatch: pytest.Monk
     assert got > 200 * 65_536
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST /nothing HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", b"404"),
+        (MINT + b"transfer-encoding: chunked\r\n\r\n", None),
+        (GET + b"\r\n", b"200"),
+        (b"GET /v1/sessions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n\r\n" % KEY.encode(), b"200"),
+    ],
+)
+async def test_nonsense_is_no_error_of_the_gateway_at_any_time(
+    sent: bytes, status: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvicorn answers it a second time, and asyncio then logs a traceback."""
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url:
+            for wait in (True, False):
+                async with raw_tcp(url) as stream:
+                    await stream.send(sent)
+                    if wait and status is not None:
+                        assert (await stream.receive())[9:12] == status
+                    await stream.send(b"nonsense\r\n\r\n")
+                    with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                        await _receive(stream, b"the end")
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 # How many
 
 
@@ -280,11 +306,13 @@ async def test_what_is_left_open_does_not_hold_up_the_end(
                     await stream.send(sent)
                 await anyio.sleep(SOON)
             # And nothing of it is left.
+            got = 0
             try:
                 while True:
-                    await stream.receive()
+                    got += len(await stream.receive())
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 pass
+            assert got < 64 << 20
     assert [record for record in caplog.records if record.exc_info] == []
 
 

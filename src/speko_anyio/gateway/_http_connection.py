@@ -162,6 +162,17 @@ class HTTPConnection(H11Protocol):
         self._unset_keepalive_if_required()
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()  # the request has its answer, or the beginning of one
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None:
+            # Its application must not answer as well.
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         if event.http_version == b"1.0":
             self.send_400_response("a WebSocket needs HTTP/1.1; a proxy on the way may use HTTP/1.0")
@@ -170,14 +181,6 @@ class HTTPConnection(H11Protocol):
         else:
             self._leave()
             super().handle_websocket_upgrade(event)
-
-    def shutdown(self) -> None:
-        """Close once the request under way is answered."""
-        if self._wait is Wait.ANSWER:
-            self.cycle.keep_alive = False
-        else:
-            self.transport.close()
-        self._watch()
 
     # Waiting
 
