@@ -80,10 +80,18 @@ def test_it_ends_in_order_whatever_clients_hold_open(backend: str) -> None:
         GET + b"content-length: 100\r\n\r\n",
         (GET + b"\r\n") * 2000,
         OPENING,
+        OPENING + b"x: " + b"a" * 9000 + b"\r\n\r\n",
+        OPENING + b"".join(b"x-%d: a\r\n" % number for number in range(200)) + b"\r\n",
         OPENING + b"content-length: 5\r\n\r\nhello",
         b"\x16\x03\x01\x02\x00",
     )
-    with served(*options) as (server, told), connected(address_of(told), *left_open):
+    with ExitStack() as stack:
+        server, told = stack.enter_context(served(*options))
+        stack.enter_context(connected(address_of(told), *left_open))
+        match = re.search(r"SPEKO_BASE_URL=(\S+) SPEKO_API_KEY=(\S+)", told)
+        assert match is not None, told
+        # It does not answer the close.
+        stack.enter_context(open_session(match[1], match[2]))
         httpx.get("http://{}:{}/healthz".format(*address_of(told)))  # the others were accepted before it
         server.send_signal(signal.SIGTERM)
         output, _ = server.communicate(timeout=PATIENCE)

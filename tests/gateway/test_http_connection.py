@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,8 +20,9 @@ from speko_anyio.gateway import _http_connection as http_connection
 from speko_anyio.gateway import _uvicorn_server as uvicorn_server
 from speko_anyio.gateway import running_gateway
 from speko_anyio.gateway._http_connection import SECONDS, Wait
+from speko_anyio.protocol import AudioIn, Close, HandshakeError, Ready
 
-from .support import KEY, make_gateway, raw_http, raw_tcp
+from .support import KEY, Recorder, make_gateway, mint, raw_client, raw_http, raw_tcp
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +71,15 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         (OPENING + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", b"400"),
         (OPENING.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n", b"400"),
         (OPENING, b"408"),
+        (OPENING + b"\r\n", b"401"),
+        (OPENING + b"content-length: 0\r\n\r\n", b"401"),
+        (OPENING + b"x: " + b"a" * 9000 + b"\r\n\r\n", b"401"),
+        (OPENING + b"".join(b"x-%d: a\r\n" % number for number in range(200)) + b"\r\n", b"401"),
+        (OPENING.replace(b"/x ", b"/" + b"x" * 9000 + b" ") + b"\r\n", b"401"),
+        (OPENING.replace(b"/x ", b"/x/y ") + b"\r\n", b"404"),
+        (OPENING.replace(b"GET", b"POST") + b"\r\n", b"400"),
+        (OPENING.replace(b"13", b"12") + b"\r\n", b"400"),
+        (OPENING.replace(b"sec-websocket-key", b"x") + b"\r\n", b"400"),
     ],
 )
 async def test_every_opening_is_answered_or_cut(sent: bytes, status: bytes) -> None:
@@ -76,6 +87,19 @@ async def test_every_opening_is_answered_or_cut(sent: bytes, status: bytes) -> N
         async with running_gateway(make_gateway()) as url:
             answer = await raw_http(url, *([sent] if sent else []))
     assert answer[9:12] == status
+
+
+async def test_frames_that_come_with_the_opening_are_heard() -> None:
+    recorder = Recorder()
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway({"echo": recorder})) as url:
+            grant = await mint(url)
+            opening = OPENING.replace(b"/x ", b"/%s " % grant.session_id.encode())
+            token = b"sec-websocket-protocol: %s\r\n\r\n" % grant.ws_token.encode()
+            frames = b"\x82\x84" + bytes(4) + b"abcd" + b"\x88\x82" + bytes(4) + b"\x03\xe8"
+            assert (await raw_http(url, opening + token + frames)).startswith(b"HTTP/1.1 101")
+            await recorder.wait_done()
+    assert recorder.commands == [AudioIn(b"abcd", 24000), Close(1000, "", "remote")]
 
 
 @pytest.mark.usefixtures("hasty")
@@ -272,6 +296,32 @@ async def test_without_anybody_who_waits_a_new_connection_is_refused(monkeypatch
             assert (await asking.receive())[9:12] == b"201"
 
 
+async def test_a_gateway_full_of_sessions_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "descriptor_limit", lambda: 8)
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, AsyncExitStack() as stack:
+            for _ in range(2):  # those that wait take nobody's place
+                await stack.enter_async_context(raw_tcp(url))
+            for _ in range(3):
+                grant = await mint(url)
+                client = await stack.enter_async_context(raw_client(grant.ws_url, grant.ws_token))
+                assert isinstance(await client.hear(), Ready)
+            grant = await mint(url)
+            async with raw_client(grant.ws_url, grant.ws_token) as refused:
+                with pytest.raises(HandshakeError, match="503"):
+                    await refused.hear()
+            assert (await raw_http(url, GET + b"connection: close\r\n\r\n"))[9:12] == b"200"
+
+
+async def test_descriptors_without_a_limit_set_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "descriptor_limit", lambda: math.inf)
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url:
+            grant = await mint(url)
+            async with raw_client(grant.ws_url, grant.ws_token) as client:
+                assert isinstance(await client.hear(), Ready)
+
+
 # The end
 
 
@@ -284,6 +334,8 @@ async def test_without_anybody_who_waits_a_new_connection_is_refused(monkeypatch
         GET + b"content-length: 100\r\n\r\n",
         MINT + b"content-length: 100\r\n\r\n{",
         OPENING,
+        OPENING + b"x: " + b"a" * 9000 + b"\r\n\r\n",
+        OPENING + b"content-length: 5\r\n\r\nhello",
         (GET + b"\r\n") * 500,
         b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n",
     ],

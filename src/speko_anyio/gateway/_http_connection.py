@@ -6,10 +6,11 @@ that does not read its answer. Each holds a descriptor, of which a process has o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -19,7 +20,7 @@ from speko_anyio._net.sockets import drop_unsent
 from ._descriptors import descriptor_limit
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Collection
 
     from uvicorn import Config
     from uvicorn.server import ServerState
@@ -61,18 +62,21 @@ MAX_WAITING: Final = 4096
 
 _WARN_EVERY: Final = 60.0
 
-_TIMED_OUT: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_END: Final = b"connection: close\r\ncontent-length: 0\r\n\r\n"
+_TIMED_OUT: Final = b"HTTP/1.1 408 Request Timeout\r\n" + _END
+_FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n" + _END
 
 
 class WaitingRoom:
     """The connections of one server that wait for their clients, the longest wait first.
 
-    `most_connections` of any kind may be open. The default leaves half of the descriptors to connections to
-    providers, and to files.
+    Half of the descriptors may be connections of any kind; the others are for connections to providers, and
+    for files. Three quarters of that half may be WebSockets: a gateway full of sessions can still say so.
     """
 
-    def __init__(self, most_connections: float | None = None) -> None:
-        self._most = descriptor_limit() // 2 if most_connections is None else most_connections
+    def __init__(self) -> None:
+        self._most = descriptor_limit() / 2
+        self._most_websockets = 0.75 * self._most
         self._waiting: dict[HTTPConnection, None] = {}
         self._warned_at = -math.inf
 
@@ -83,6 +87,13 @@ class WaitingRoom:
         message = "%g connections are open, and more would need most of the descriptors; raise `ulimit -n`"
         self._warn(now, message, self._most)
         return self._cut_longest()
+
+    def admits_websocket(self, connections: Collection[object]) -> bool:
+        """Return whether one of the connections may become a WebSocket."""
+        if len(connections) <= self._most_websockets:
+            return True
+        websockets = sum(not isinstance(connection, HTTPConnection) for connection in connections)
+        return websockets + 1 <= self._most_websockets
 
     def add(self, connection: HTTPConnection, *, now: float) -> None:
         """Add one, whose wait begins; cut the longest if there are too many."""
@@ -178,9 +189,15 @@ class HTTPConnection(H11Protocol):
             self.send_400_response("a WebSocket needs HTTP/1.1; a proxy on the way may use HTTP/1.0")
         elif _has_body(self.headers):
             self.send_400_response("the opening of a WebSocket has no body")
+        elif not self._room.admits_websocket(self.connections):
+            self.transport.write(_FULL)
+            self.transport.close()
         else:
             self._leave()
             super().handle_websocket_upgrade(event)
+            # uvicorn drops what came with the head.
+            if early := self.conn.trailing_data[0]:
+                cast(asyncio.Protocol, self.transport.get_protocol()).data_received(early)
 
     # Waiting
 

@@ -147,7 +147,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
-            if isinstance(connection, HTTPConnection):
+            # uvloop does not close its loop over one that waits for its client to hang up.
+            if isinstance(connection, HTTPConnection | WebSocketUpgrade):
                 connection.cut()
         # uvicorn has cancelled them, but does not wait for them.
         if cancelled := list(self.server_state.tasks):

@@ -100,6 +100,10 @@ class WebSocketUpgrade(asyncio.Protocol):
         if self._opening is not None:
             self._opening.stop()
 
+    def cut(self) -> None:
+        """End the connection at once, whatever it waits for."""
+        self._transport.abort()
+
     # Choosing
 
     def _choose(self, head: bytes) -> asyncio.BaseProtocol:
