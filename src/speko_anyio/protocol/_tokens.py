@@ -134,9 +134,13 @@ def redact(
     bare = INVISIBLE.sub("", text)
     if bare != text:
         found = _redact(bare, secrets, replacement, hosts)
-        if found.count(replacement) + found.count(REDACTED) > told.count(replacement) + told.count(REDACTED):
+        if _visible(found, replacement) < _visible(INVISIBLE.sub("", told), replacement):
             return found
     return told
+
+
+def _visible(text: str, replacement: str) -> int:
+    return len(text.replace(replacement, "").replace(REDACTED, ""))
 
 
 def _redact(text: str, secrets: Iterable[str], replacement: str, hosts: bool) -> str:
