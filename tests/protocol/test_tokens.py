@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from speko_anyio.protocol import LocalProtocolError
-from speko_anyio.protocol._tokens import MAX_TOKEN, check_token, find_key_fault, hide, strip_invisible
+from speko_anyio.protocol._tokens import (
+    MAX_TOKEN,
+    check_token,
+    find_key_fault,
+    hide,
+    redact,
+    strip_invisible,
+)
 
 from .helpers import says
 
@@ -83,3 +90,12 @@ def test_a_secret_that_is_an_ordinary_word_is_hidden_where_it_is_given_as_a_valu
 )
 def test_what_was_copied_along_with_a_key_is_named(key: str, fault: str | None) -> None:
     assert find_key_fault(key) == fault
+
+
+@pytest.mark.parametrize("invisible", ["\u200b", "\u2060", "\ufeff", "\x00"])
+def test_a_secret_with_invisible_characters_in_it_is_hidden(invisible: str) -> None:
+    secret = "sk-proj-0123456789abcdef"
+    told = f"the key {invisible.join(secret)} is not valid"
+    assert redact(told, [secret]) == "the key *** is not valid"
+    # Without a secret in it the text stays as it is.
+    assert redact(f"caf{invisible}e", [secret]) == f"caf{invisible}e"
