@@ -117,12 +117,14 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the codec beside its peers, or what comes first: `client`, `gateway` or `bridge`.
+    """Measure the codec, or what comes first: `client`, `gateway`, `bridge` or `hostile`.
 
     The other arguments go to the benchmark.
     """
     arguments = list(session.posargs)
-    name = arguments.pop(0) if arguments[:1] in (["bridge"], ["client"], ["gateway"]) else "codec"
+    name = (
+        arguments.pop(0) if arguments[:1] in (["bridge"], ["client"], ["gateway"], ["hostile"]) else "codec"
+    )
     what = "." if name in ("client", "codec") else EVERYTHING
     session.install("--quiet", "-e", what, *group("bench"), silent=False)
     session.run("python", f"benchmarks/{name}.py", *arguments)

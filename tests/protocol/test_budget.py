@@ -219,3 +219,20 @@ def test_a_handshake_is_never_unread() -> None:
     server.receive_data(client().data_to_send()[:20])
     assert server.next_event() is NEED_DATA
     assert not unread(server)
+
+
+def test_speech_between_control_frames_ends_their_run_also_across_a_look_at_the_time() -> None:
+    connection = opened("server", limits=Limits(max_control_frames=2), ping_interval=None)
+    for look in (False, True) * 20:
+        connection.receive_data(MESSAGES["ping"] * 2 + MESSAGES["audio"])
+        drain(connection)
+        if look:
+            connection.handle_timeout(0.0)
+    assert connection.state is State.OPEN
+    connection.receive_data(MESSAGES["ping"] * 2)
+    drain(connection)
+    connection.handle_timeout(0.0)
+    connection.receive_data(MESSAGES["ping"])
+    drain(connection)
+    assert connection.closed is not None
+    assert connection.closed.code == 1008

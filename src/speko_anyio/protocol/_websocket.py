@@ -130,7 +130,9 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         self._tail = bytearray()
         self._partial = _Partial()
         self._budget = dialect.budget
-        self._fast_messages = 0  # from a client, on the fast path, that its budget does not know of
+        # Messages of a client on the fast path that its budget does not know of, and how many of them came
+        # before its last control frame. They do not set `_control_run` to 0, which would be one step more.
+        self._fast_messages = self._fast_messages_before = 0
         self._control_run = 0
         self._pongs = 0  # memory of the pongs that wait to be sent
         self._frames_per_turn = self._frames_left = sys.maxsize
@@ -220,11 +222,11 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         ):
             # The fastest path: the read is exactly one frame of audio, of the same size as the last one.
             self._buffer = b""
-            self._control_run = 0
             # Read from a slot and bound to a local first: CPython 3.11 calls it faster that way.
             make_audio = fast_path.make_audio
             # `make_audio` is set while the fast path is open.
             if self._client:
+                self._control_run = 0
                 return make_audio(buffer[4:], fast_path.sample_rate)  # type: ignore[misc, no-any-return]
             self._fast_messages += 1
             return make_audio(  # type: ignore[misc, no-any-return]
@@ -246,10 +248,10 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
                     self._position = 0
                 else:
                     self._position = end
-                self._control_run = 0
                 make_audio = fast_path.make_audio
                 payload = buffer[start:end]
                 if self._client:
+                    self._control_run = 0
                     return make_audio(payload, fast_path.sample_rate)  # type: ignore[misc, no-any-return]
                 self._fast_messages += 1
                 return make_audio(  # type: ignore[misc, no-any-return]
@@ -478,6 +480,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
     def _receive_control(self, first: int, payload: bytes) -> None:
         """Apply a ping or pong. The engine need not see those that are well formed."""
         self._budget.spent += 1
+        self._end_control_run()
         self._control_run += 1
         most = self.dialect.limits.max_control_frames
         if self._control_run > most:
@@ -486,6 +489,12 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             )
         elif first == framing.PING and self.dialect.state is State.OPEN:
             self._queue_pong(payload)
+
+    def _end_control_run(self) -> None:
+        """Begin to count control frames anew if messages came on a server's fast path."""
+        if self._fast_messages != self._fast_messages_before:
+            self._fast_messages_before = self._fast_messages
+            self._control_run = 0
 
     def _queue_pong(self, payload: bytes) -> None:
         # Counted apart from what the caller queues, so that neither uses up the other's room. Even an empty
@@ -557,8 +566,9 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
 
     def handle_timeout(self, now: float) -> None:
         """Act on the deadlines that have come by `now`, in seconds. Calling too early or late is safe."""
+        self._end_control_run()
         self._budget.spent += self._fast_messages
-        self._fast_messages = 0
+        self._fast_messages = self._fast_messages_before = 0
         self.dialect.check_budget(now)
         for name, late in self._timers.expired(now):
             match name:
