@@ -117,7 +117,7 @@ async def test_an_observer_is_told_everything_in_order() -> None:
         await session.receive()
         stats = session.stats()
     (book,) = shelf.books
-    assert book.info == SessionInfo(session_id="s1", host="speko.test", port=80)
+    assert book.info == SessionInfo(session_id="s1", host="speko.test", port=443)
     assert book.notes == [
         State.OPEN,
         Ready(24_000, 24_000),
@@ -252,7 +252,7 @@ async def test_what_is_no_observer_is_refused_at_once(observers: Any, words: str
 
 async def test_each_of_several_is_told_whose_session_it_is() -> None:
     shelves = Shelf(), Shelf()
-    info = SessionInfo(session_id="s1", host="speko.test", port=80)
+    info = SessionInfo(session_id="s1", host="speko.test", port=443)
     made = [make(info) for make in with_provider(shelves, provider="openai", model="gpt")]
     assert len(made) == 2
     for shelf in shelves:
