@@ -437,13 +437,13 @@ class ServerSession:
         `RemoteProtocolError`. Raises anyio's `BusyResourceError` when another task is receiving. A call that
         is cancelled has taken nothing.
         """
-        return self._inbox.take()
+        return self._inbox.take()  # type: ignore[return-value]  # mypy's type is wider
 
     def __aiter__(self) -> Self:
         return self
 
     def __anext__(self) -> CoroutineType[Any, Any, Command]:
-        return self._inbox.take(iterating=True)
+        return self._inbox.take(iterating=True)  # type: ignore[return-value]  # mypy's type is wider
 
     # To the client
 
@@ -453,7 +453,7 @@ class ServerSession:
         `pcm` is any even number of bytes up to ``limits.max_outbox``, or an array of int16. Raises TypeError
         for an array of other samples.
         """
-        return self._send(self._queue_audio, pcm)
+        return self._send(self._queue_audio, pcm)  # type: ignore[return-value]  # mypy's type is wider
 
     async def send_transcript(self, role: Role, text: str, *, final: bool) -> None:
         """Send what `role` said; a partial text is replaced by the next one of the same role."""
