@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -469,6 +471,43 @@ async def test_a_dead_client_is_noticed_although_its_handler_takes_nothing(wire:
             wire.broken = True
             assert (await session.wait_closed()).code == 1006
             assert anyio.current_time() - begin < 1000 + 21
+
+
+async def echo_counted(session: ServerSession, switches: list[int]) -> None:
+    """Echo, and append how many times the task was switched away for each message."""
+
+    @types.coroutine
+    def count(coroutine: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+        step: Callable[[], Any] = partial(coroutine.send, None)
+        while True:
+            try:
+                waited_for = step()
+            except StopIteration:
+                return
+            switches.append(1)
+            try:
+                step = partial(coroutine.send, (yield waited_for))
+            except BaseException as error:  # noqa: BLE001 - passed on
+                step = partial(coroutine.throw, error)
+
+    async def echo() -> None:
+        async for command in session:
+            if isinstance(command, AudioIn):
+                await session.send_audio(command.pcm)
+
+    await count(echo())
+
+
+async def test_an_answer_costs_one_task_switch(wire: Wire) -> None:
+    switches: list[int] = []
+    async with session_over(wire) as session, anyio.create_task_group() as tasks:
+        tasks.start_soon(echo_counted, session, switches)
+        assert isinstance(await wire.hear(), Ready)
+        for number in range(100):
+            wire.say(bytes(960))
+            assert await wire.hear() == Audio(bytes(960), 24000)
+            assert len(switches) <= 1 + number + 1
+        wire.say(CloseMessage(1000, ""))
 
 
 async def test_only_one_task_receives(wire: Wire) -> None:

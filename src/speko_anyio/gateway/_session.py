@@ -163,7 +163,6 @@ async def session_over(
         metadata=metadata,
         receive_buffer=receive_buffer,
         send_buffer=send_buffer,
-        close_timeout=close_timeout,
         meter=meter,
     )
     del config, metadata  # the session keeps them in less memory
@@ -174,7 +173,8 @@ async def session_over(
             with tasks.held:
                 yield session
             failed = tasks.held.error is not None
-            await session._finish(close_codes.INTERNAL_ERROR if failed else close_codes.NORMAL)
+            code = close_codes.INTERNAL_ERROR if failed else close_codes.NORMAL
+            await session._finish(code, close_timeout)
         finally:
             session._stop()
 
@@ -330,7 +330,6 @@ class ServerSession:
         metadata: dict[str, Any] | None,
         receive_buffer: int,
         send_buffer: int,
-        close_timeout: float,
         meter: Meter,
     ) -> None:
         self.session_id = session_id
@@ -342,12 +341,10 @@ class ServerSession:
         """What the session has used so far."""
         self._link = link
         # Looked up once, since every message calls them.
-        self._next_event = link.next_event
         self._queue_audio = link.send_audio
         self._flush = link.flush
         self._core = core = link.core
         self._now = clock()
-        self._close_timeout = close_timeout
         self._over = False
         self._ended = Wakeup()
         self._grace: tuple[anyio.CancelScope, float] | None = None
@@ -583,7 +580,7 @@ class ServerSession:
         For the link. Returns False if that was only audio, with room for more: then nothing has to be done.
         """
         core, inbox, meter = self._core, self._inbox, self.meter
-        next_event = self._next_event
+        next_event = self._link.next_event
         more = leaving = core.state is not _OPEN
         for _ in _EVENTS_PER_TURN:
             # The end is the last event: after it, `next_event` raises.
@@ -646,13 +643,13 @@ class ServerSession:
         if self._room.awaited is not None:
             self._room.ring()
 
-    async def _finish(self, code: int) -> None:
+    async def _finish(self, code: int, close_timeout: float) -> None:
         """Say goodbye, unless that was done, and wait until the link is finished."""
         await self.close(code)
         closed = await self.wait_closed()
         if closed.initiated_by == "local" and closed.code != close_codes.ABNORMAL:
             # A peer that broke the protocol still gets its close, if it reads. Otherwise everything was sent.
-            with anyio.move_on_after(self._close_timeout):
+            with anyio.move_on_after(close_timeout):
                 await self._link.wait_written()
 
     def _stop(self) -> None:
