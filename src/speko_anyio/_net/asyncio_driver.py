@@ -1,7 +1,8 @@
 """The driver for asyncio: its transport calls us back, with no task of ours in between.
 
-The only module that imports asyncio. It is loaded when a session connects there. Compared with a byte stream,
-a read does not pass through a queue, an event and a task, which make up most of what a session costs.
+Nothing else outside of the gateway imports asyncio. It is loaded when a session connects there. Compared with
+a byte stream, a read does not pass through a queue, an event and a task, which make up most of what a session
+costs.
 
 The callbacks come outside of any task, where no object of anyio can be made.
 """
