@@ -35,6 +35,7 @@ class ByteLink:
     """A `Link`, and the `Driven` of the driver that moves its bytes; see these two for the members."""
 
     __slots__ = (
+        "_budget",
         "_connection",
         "_deliver",
         "_driver",
@@ -51,6 +52,7 @@ class ByteLink:
         self._connection = connection
         self._driver = driver
         self._outbox = connection.dialect.outbox
+        self._budget = connection.dialect.budget
         self._session: Linked | None = None
         self._deliver: Callable[[], bool] = _deliver_nothing
         self.behind: bool = False
@@ -147,8 +149,10 @@ class ByteLink:
 
     def receive_data(self, data: bytes) -> bool:
         self._connection.receive_data(data)
-        # `has_output`, without a call.
-        return self._deliver() or bool(self._outbox.messages)
+        # `has_output` and whether the time is wanted, without calls. Frames that bring no command are unknown
+        # to `deliver`.
+        budget = self._budget
+        return self._deliver() or bool(self._outbox.messages) or self.behind or budget.spent >= budget.look_at
 
     def catch_up(self) -> None:
         self.behind = False
