@@ -160,3 +160,19 @@ async def test_a_minute_of_speech_at_once_is_echoed_in_order() -> None:
     start = 0
     for number in range(pieces):
         start = heard.index(number.to_bytes(4, "little") * 120, start) + 480
+
+
+@pytest.mark.parametrize("quiet", [frame(BINARY), frame(PONG), frame(2) + frame(0) * 8 + frame(0x80)])
+async def test_what_follows_many_frames_without_a_command_is_not_left_waiting(quiet: bytes) -> None:
+    """They are taken in turns, and no further byte comes that could wake the session."""
+    last = b"\1\2" * 300
+
+    def send_and_hear(client: Blocking) -> None:
+        # Fewer than make the core ask for the time.
+        client.socket.sendall(quiet * (1000 // len(quiet)) + frame(BINARY, last))
+        while not client.heard.endswith(last):
+            client.heard += client.socket.recv(65_536)
+
+    with anyio.fail_after(30):
+        async with running_gateway(make_gateway()) as url, blocking(url) as client:
+            await anyio.to_thread.run_sync(send_and_hear, client)
