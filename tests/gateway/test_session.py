@@ -510,6 +510,39 @@ async def test_an_answer_costs_one_task_switch(wire: Wire) -> None:
         wire.say(CloseMessage(1000, ""))
 
 
+async def test_an_interruption_drops_what_the_client_has_no_room_for(wire: Wire) -> None:
+    """Also of a bridge, which queues much more than the client takes."""
+    wire.writable = anyio.Event()
+    async with session_over(wire) as session:
+        core = session.take_core()
+        for _ in range(100):
+            core.send_audio(bytes(9600))
+        core.send_usage(1, 2)
+        session.core_changed()
+        await settled()
+        wire.writable.set()
+        for _ in range(4):
+            await checkpoint()
+        core.send_interruption()
+        session.core_changed()
+        heard = 0
+        while not isinstance(frame := await wire.hear(), Interruption):
+            if isinstance(frame, Audio):
+                heard += len(frame.pcm)
+        assert heard <= 5 * 64 * 1024
+        assert session.meter.audio_out == heard
+        for _ in range(100):
+            core.send_audio(bytes(9600))
+        core.send_usage(3, 4)
+        session.core_changed()
+        heard = 0
+        while not isinstance(frame := await wire.hear(), Usage):
+            assert isinstance(frame, Audio)
+            heard += len(frame.pcm)
+        assert (frame, heard) == (Usage(3, 4), 960_000)
+        assert session.buffered[1] == 0
+
+
 async def test_only_one_task_receives(wire: Wire) -> None:
     async with session_over(wire) as session, anyio.create_task_group() as tasks:
         tasks.start_soon(session.receive)

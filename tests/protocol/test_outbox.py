@@ -132,3 +132,21 @@ def test_all_that_is_left_of_many_messages_is_taken_at_once(taken: int) -> None:
 
 def without_7(texts: list[str]) -> list[str]:
     return [text for text in texts if not text.endswith("7")]
+
+
+def test_what_is_held_back_is_given_back() -> None:
+    outbox = Outbox(1000)
+    for message in (b"a" * 10, "text", b"b" * 20, CloseMessage(1000, "")):
+        outbox.put(message)
+    later = outbox.hold_back(12)
+    assert outbox.take_all() == [b"a" * 10, "text"]
+    outbox.give_back(later, 20)
+    assert (outbox.size, outbox.only_audio) == (20, False)
+    assert outbox.hold_back(100) == []
+    assert outbox.take_all() == [b"b" * 20, CloseMessage(1000, "")]
+    outbox.put(b"ab")
+    outbox.put(b"cd")
+    later = outbox.hold_back(1)
+    assert outbox.take_all() == [b"ab"]
+    outbox.give_back(later, 2)
+    assert outbox.only_audio

@@ -215,6 +215,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         if not (self._paused or self._transport.is_closing()):
             self._write()
 
+    def write_later(self) -> None:
+        """Write on in the next turn of the event loop, because not all output was taken."""
+        self._loop.call_soon(self._guard, self._write_on)
+
     @property
     def lost(self) -> bool:
         """Whether the transport is closed."""
@@ -423,7 +427,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             # twice if it were closed in between.
             self._loop.call_soon(self._guard, self._write_last)
             return
-        if self._attached().has_output:
+        if self._attached().has_output and not self._paused:
             self._write()
         if not self._paused:
             _wake(self._writable)
@@ -506,7 +510,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
     def _write_last(self) -> None:
         if self._paused or self._lost:
             return
-        self._write()
+        while self._attached().has_output:
+            self._write()
         self._write_held()
         if self._attached().peer_left:
             self._transport.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
+from speko_anyio.protocol._framing import header_size
 from speko_anyio.protocol._outbox import payload_size
 from speko_anyio.protocol._state import State
 
@@ -29,6 +30,9 @@ nothing is read, its goodbye is not seen. A server with ASGI reads ahead of the 
 
 _FRAMES_PER_TURN: Final = 16
 """WebSocket frames off the fast path that are parsed in one turn of the event loop."""
+
+_WRITE_AT_ONCE: Final = 64 * 1024
+"""Bytes to give the transport in one turn of the event loop."""
 
 
 class ByteLink:
@@ -139,11 +143,27 @@ class ByteLink:
 
     def _take(self) -> bytes:
         outbox = self._outbox
+        if outbox.size > _WRITE_AT_ONCE:
+            return self._take_some()
         audio = outbox.size
         if not outbox.only_audio:
             audio -= sum(map(payload_size, outbox.messages))
         data = self._connection.data_to_send()
         if data and self._session is not None:
+            self._session.sent(audio)
+        return data
+
+    def _take_some(self) -> bytes:
+        """Take the first of much: an interruption can drop audio only until it is taken."""
+        outbox = self._outbox
+        later = outbox.hold_back(_WRITE_AT_ONCE)
+        audio = sum(len(frame) - header_size(frame) for frame in outbox.messages if type(frame) is bytes)
+        left = outbox.size - audio - sum(map(payload_size, outbox.messages))
+        data = self._connection.data_to_send()
+        if later:
+            outbox.give_back(later, left)
+            self._driver.write_later()
+        if self._session is not None:
             self._session.sent(audio)
         return data
 

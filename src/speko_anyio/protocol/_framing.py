@@ -34,9 +34,14 @@ def header(first: int, size: int, mask_bit: int) -> bytes:
     return _HEADER_10(first, mask_bit | 127, size)
 
 
+def header_size(frame: bytes) -> int:
+    """Return how many bytes precede the payload of a frame that has no mask."""
+    return {126: 4, 127: 10}.get(frame[1], 2)
+
+
 def unmasked_payload(frame: bytes) -> bytes:
     """Return the payload of a whole frame that has no mask."""
-    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+    return frame[header_size(frame) :]
 
 
 def close_payload(code: int, reason: str) -> bytes:

@@ -124,6 +124,26 @@ class Outbox:
         self.only_audio = True
         return messages
 
+    def hold_back(self, most: int) -> list[Message]:
+        """Take away what lies behind the first messages, which are of `most` bytes together, or one message.
+
+        `give_back` undoes it.
+        """
+        size = 0
+        for index, message in enumerate(self.messages):
+            size += 0 if isinstance(message, CloseMessage) else len(message)
+            if size >= most:
+                later = self.messages[index + 1 :]
+                del self.messages[index + 1 :]
+                return later
+        return []
+
+    def give_back(self, later: list[Message], size: int) -> None:
+        """Put back what `hold_back` took away, `size` bytes of payload, after the rest was taken."""
+        self.messages.extend(later)
+        self.size += size
+        self.only_audio = self.only_audio and all(type(message) is bytes for message in later)
+
     def clear(self) -> None:
         """Forget all messages: they can't reach the peer."""
         self.messages.clear()
