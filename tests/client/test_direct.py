@@ -256,6 +256,8 @@ async def test_odd_fields_do_not_cost_the_call(kind: str) -> None:
             async with KINDS[kind](KEY, base_url=url).connect(model=MODELS[kind]) as session:
                 await ask(session)
                 frames = await frames_until(session, is_a(ResponseEnd))
+                # One in each of the six messages, and the text of the error was mended.
+                assert session.stats().odd_fields == 7
     assert [frame for frame in frames if isinstance(frame, ErrorFrame)] == [
         ErrorFrame("7", "Too loud \ufffd.")
     ]
