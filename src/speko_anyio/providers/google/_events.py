@@ -295,6 +295,6 @@ def decode_leniently(data: bytes | str) -> Decoded:
     message, odd, unknown = fit(parse(text), ServerMessage)
     if "setupComplete" in odd:
         message = msgspec.structs.replace(message, setup_complete=SetupComplete())
-    if text.strip(BLANK) != text.strip():  # a byte order mark, which Python does not take for white space
-        odd = (*odd, "")
+    if not (odd or unknown):  # the JSON itself is: a byte order mark, half of a surrogate pair
+        odd = ("",)
     return Decoded(message, odd, unknown)
