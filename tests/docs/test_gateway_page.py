@@ -18,6 +18,8 @@ from speko_anyio.gateway._metrics import Metrics
 from speko_anyio.gateway._settings import Settings, is_service_link, load_settings
 from speko_anyio.gateway._stream import STOP_REASON
 from speko_anyio.gateway.store import SessionOutcome
+from speko_anyio.gateway.store import _database as database
+from speko_anyio.gateway.store.sql import PURGE_PATIENCE
 from speko_anyio.protocol import Close, close_codes
 from speko_anyio.protocol._dialect import OVER_BUDGET
 from tests.support.serve import served
@@ -25,6 +27,7 @@ from tests.support.serve import served
 from .programs import DOCS, programs
 
 PAGE = (DOCS / "gateway.md").read_text(encoding="utf-8")
+STORAGE = (DOCS / "gateway-storage.md").read_text(encoding="utf-8")
 
 
 def rows(section: str) -> dict[str, list[str]]:
@@ -126,6 +129,25 @@ def test_the_reason_of_a_restart_is_the_one_that_clients_get() -> None:
 def test_the_variables_that_are_ignored_are(variable: str) -> None:
     name, _, text = variable.partition("=")
     assert is_service_link(name, text)
+
+
+def test_service_links_are_told() -> None:
+    assert re.search(r"`SPEKO_GATEWAY_SERVICE_HOST`", PAGE)
+    assert "Kubernetes" in PAGE
+
+
+def test_poolers_are_told_with_the_numbers_of_the_store() -> None:
+    told = " ".join(STORAGE.partition("## Connection poolers")[2].partition("\n## ")[0].split())
+    assert told.startswith("The store works behind PgBouncer with its default settings")
+    assert f"limits of {database.PATIENCE:g} seconds for statements, locks and idle transactions" in told
+    assert f"({PURGE_PATIENCE:g} for deleting expired records) are set within each transaction" in told
+    work, reading, lookups = database.WORKERS, database.READERS, database.LOOKUPS
+    assert (
+        f"opens at most {work + reading + lookups} connections: {work} to work with, {reading} to read "
+        f"records and {lookups} to look up keys"
+    ) in told
+    assert "no start-up `options`" in told
+    assert "no prepared statements" in told
 
 
 def test_the_files_of_the_deployment_exist() -> None:
