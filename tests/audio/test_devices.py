@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+from itertools import dropwhile
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ import pytest
 from speko_anyio import Audio, Interruption, SpekoError
 from speko_anyio.audio import DeviceError, Microphone, Speaker
 from speko_anyio.audio import _devices as devices
-from tests.support.sound import FakeSound, FakeStream, PortAudioError, sound
+from tests.support.sound import FakeSound, FakeStream, PortAudioError, check_whole, hum, sound
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +65,23 @@ async def test_a_device_of_another_rate_is_converted(sound: FakeSound) -> None:
             speaker.playback.end_of_speech()
             stream.play(1920)
             assert speaker.playback.played_ms == 20
+
+
+async def test_speech_at_the_pace_of_speech_does_not_click(sound: FakeSound) -> None:
+    pytest.importorskip("soxr", reason="needs soxr")
+    sound.rates = (48_000,)
+    speech = hum(24_000, 0.5)
+    heard: list[bytes] = []
+    with anyio.fail_after(5):
+        async with Speaker() as speaker:
+            (stream,) = sound.outputs
+            for at in range(0, len(speech), BLOCK):
+                speaker.feed(Audio(speech[at : at + BLOCK], 24_000))
+                heard.append(stream.play(1920))
+            speaker.playback.end_of_speech()
+            while speaker.playback.buffered_ms:
+                heard.append(stream.play(1920))
+    check_whole(b"".join(dropwhile(lambda block: block == bytes(1920), heard)), speech, 24_000, 48_000)
 
 
 async def test_draining_plays_what_a_conversion_holds_back(sound: FakeSound) -> None:

@@ -1,14 +1,40 @@
-"""A stand-in for the module sounddevice: its devices do what a test says, its callbacks come from threads."""
+"""A stand-in for the module sounddevice: its devices do what a test says, its callbacks come from threads.
+
+Also a sound in which a gap is seen.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import types
+from array import array
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from speko_anyio.audio.resample import Resampler
+
+
+def hum(sample_rate: int, seconds: float) -> bytes:
+    """PCM16 mono of a sine of 300 Hz."""
+    return b"".join(
+        round(9_000 * math.sin(2 * math.pi * 300 * n / sample_rate)).to_bytes(2, "little", signed=True)
+        for n in range(round(sample_rate * seconds))
+    )
+
+
+def check_whole(heard: bytes, speech: bytes, source_rate: int, rate: int) -> int:
+    """Check that `heard`, at `rate`, is all of `speech`, without a gap; return how many bytes that are."""
+    straight = Resampler(source_rate, rate)
+    expected = array("h", straight.push(speech) + straight.flush())
+    samples = array("h", heard)
+    assert len(samples) >= len(expected)
+    # soxr computes with floats, which the cutting into pieces may round to a neighbouring value.
+    assert max(abs(got - want) for got, want in zip(samples, expected, strict=False)) <= 1
+    return 2 * len(expected)
 
 
 class PortAudioError(Exception):
