@@ -9,12 +9,14 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio import Playback, open_session
+from speko_anyio import Playback, RealtimeSession, open_session
 from speko_anyio.audio.wav import format_wav
+from speko_anyio.client import _session as session_module
 from speko_anyio.client._resampled import ResampledCore
 from speko_anyio.protocol import AudioIn, LocalProtocolError
 from speko_anyio.protocol._connection import ClientConnection, ServerConnection
-from speko_anyio.protocol._session import ClientProtocol, ServerProtocol
+from speko_anyio.protocol._pcm import MAX_AUDIO_MESSAGE
+from speko_anyio.protocol._session import ClientDialect, ClientProtocol, ServerProtocol
 from speko_anyio.protocol._state import State
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers._connection import ProviderConnection
@@ -94,6 +96,14 @@ async def test_a_session_refuses_a_wav_file_and_takes_what_resembles_one(seconds
         assert session.stats().audio_bytes_sent == 8
     with pytest.raises(TypeError, match="the header of a WAV file"):
         Playback().write(content)
+
+
+def test_the_sizes_in_the_docstrings_are_the_limits() -> None:
+    for method in (RealtimeSession.send_audio, ClientDialect.send_audio):
+        told = " ".join((method.__doc__ or "").split())
+        assert f"split into messages of at most {MAX_AUDIO_MESSAGE // 1024} KiB" in told
+    told = " ".join((RealtimeSession.send_audio.__doc__ or "").split())
+    assert f"More than {session_module._MAX_PART // 1024} KiB is sent in parts" in told
 
 
 @pytest.mark.anyio
