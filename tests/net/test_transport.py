@@ -277,7 +277,7 @@ async def test_whatever_stops_it_is_one_error(
 
     monkeypatch.setattr(anyio, "connect_tcp", fail)
     monkeypatch.setattr(asyncio_driver, "connect_socket", fail)
-    with pytest.raises(APIConnectionError, match=r"speko\.test:80 can't be reached") as caught:
+    with pytest.raises(APIConnectionError, match=r"speko\.test:443 can't be reached") as caught:
         async with open_session(grant()):
             raise AssertionError("opened")
     assert words in str(caught.value)
