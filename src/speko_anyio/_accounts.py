@@ -46,7 +46,7 @@ _MakeDialect: TypeAlias = Callable[[str | None, DialectOptions], ProviderDialect
 
 
 class PreparedSession:
-    """A session whose configuration is converted, see `Provider.prepare`: makes each of its connections."""
+    """A session whose configuration is converted. Makes its connections; see `Provider.prepare`."""
 
     __slots__ = ("_endpoint", "_make_dialect")
 
@@ -354,7 +354,7 @@ class Google(Provider):
     ) -> _MakeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
         configuration = configure(config, wanted, quick=quick)
-        # All that matters of it is in `configuration`.
+        # `configuration` holds the rest; the tools in `config` would take memory for as long as the session.
         slim = SessionConfig(provider=config.provider, model=config.model)
         return lambda handle, options: GoogleDialect(
             slim, options=wanted, configuration=configuration, resumption_handle=handle, **options

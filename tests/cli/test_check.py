@@ -253,14 +253,12 @@ def test_it_takes_every_option_of_serve(capsys: pytest.CaptureFixture[str]) -> N
     assert re.search(r"^ +port +0 +--port$", out, re.MULTILINE)
 
 
-def test_a_file_that_there_is_not_is_left_to_the_start(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_database_file_is_not_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     database = tmp_path / "deep" / "down" / "gateway.db"
     code, out, _ = checked(capsys, "--database", str(database))
     assert code == 0
-    assert f"ok    records: sqlite:///{database}, which the start makes\n" in out
-    assert "generates an API key for its run" in out
+    assert f"ok    records: sqlite:///{database}, which `serve` will create\n" in out
+    assert "generates an API key for one run" in out
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "deep").write_text("no folder")
     code, _, err = checked(capsys, "--database", str(database))

@@ -212,7 +212,7 @@ async def test_who_leaves_hands_its_turn_on(stage: str) -> None:
         leaving.cancel()
     assert leaving.cancelled_caught
     assert right(found[0], key)
-    assert lookup._strange.waiting == {}
+    assert lookup._new.waiting == {}
 
 
 async def test_a_store_that_fails_is_told_to_all_that_wait_and_asked_again_by_the_next() -> None:

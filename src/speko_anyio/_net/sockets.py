@@ -1,6 +1,6 @@
-"""What every socket of ours is told: how long a peer may be silent before the system gives it up.
+"""Options of all TCP sockets: how long a peer may be silent before the system breaks the connection.
 
-Without it the system repeats what nobody acknowledges for 15 minutes, and asks a silent peer after 2 hours.
+By default the system repeats unacknowledged data for 15 minutes, and probes a silent peer after 2 hours.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ _PROBE_EVERY: Final = 5
 _PROBES: Final = 4
 
 PEER_TIMEOUT: Final = _PROBE_AFTER + _PROBE_EVERY * _PROBES
-"""Seconds after which a peer that acknowledges nothing, or takes nothing of what waits for it, is lost. The
-default keepalive of a session takes as long: 20 of silence, and 20 for an answer to its ping."""
+"""Seconds after which a peer that acknowledges nothing, or accepts no data, is considered lost. A session's
+default keepalive takes as long: 20 s of silence, and 20 s for the answer to its ping."""
 
 _OPTIONS: Final = (
-    # Of silence, until the first question whether the peer is still there; macOS has a name of its own.
+    # Seconds of silence before the first probe; macOS has another name for it.
     ("TCP_KEEPIDLE", _PROBE_AFTER),
     ("TCP_KEEPALIVE", _PROBE_AFTER),
     ("TCP_KEEPINTVL", _PROBE_EVERY),
     ("TCP_KEEPCNT", _PROBES),
-    # Of data that the peer does not acknowledge, or has no room for. In milliseconds; only Linux has it.
+    # Milliseconds for data that the peer does not acknowledge, or has no room for; only Linux has it.
     ("TCP_USER_TIMEOUT", PEER_TIMEOUT * 1000),
 )
 
@@ -32,7 +32,8 @@ _OPTIONS: Final = (
 def limit_silence(sock: socket.socket) -> None:
     """Have the system break the connection once its peer is dead for `PEER_TIMEOUT` seconds.
 
-    What a listener accepts inherits it. Options that the system, or this kind of socket, lacks are left out.
+    Sockets that a listener accepts inherit this. Options that the system, or this kind of socket, lacks are
+    left out.
     """
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

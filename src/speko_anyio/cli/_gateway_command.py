@@ -132,13 +132,13 @@ def _shown(loaded: Loaded) -> Iterator[str]:
 
 
 async def _check_store(store: MemoryStore | SQLStore, display: Display) -> KeysInUse:
-    """Check the store; return what it tells about API keys."""
+    """Check the store; return what it knows about API keys."""
     if isinstance(store, MemoryStore):
         display.line("ok    records: in memory, until the process ends")
         return KeysInUse(0, unused=True)
     if store.file is not None and not store.file.exists():
         _check_folder(store.file)
-        display.line(f"ok    records: {store.url}, which the start makes")
+        display.line(f"ok    records: {store.url}, which `serve` will create")
         return KeysInUse(0, unused=True)
     try:
         with anyio.fail_after(_PATIENCE):
@@ -177,7 +177,7 @@ def _check_address(settings: Settings, display: Display) -> None:
 def _advice(settings: Settings, gateway: Gateway, *, has_keys: bool, generates: bool) -> Iterator[str]:
     public = not is_loopback(settings.host)
     if generates:
-        yield "a start generates an API key for its run; make a lasting one with `speko-anyio keys create`"
+        yield "`serve` generates an API key for one run; create a lasting one with `speko-anyio keys create`"
     elif not has_keys:
         yield f"no API key works: {NO_KEYS}"
     if settings.secret is None:

@@ -116,17 +116,17 @@ def store_of(settings: Settings, *, migrate_at_start: bool | None = None) -> Mem
 
 
 class KeysInUse(NamedTuple):
-    """What a store tells about API keys."""
+    """What a store knows about API keys."""
 
     usable: int
     """How many keys it holds that were not revoked."""
     unused: bool
-    """Whether no key but generated ones was ever used with it: it holds none, revoked ones included, and its
-    latest session was not created with another."""
+    """Whether only generated keys were ever used with it: it holds no keys, not even revoked ones, and its
+    latest session, if any, was created with a generated key."""
 
 
 async def keys_in_use(store: MemoryStore | SQLStore) -> KeysInUse:
-    """Return what `store`, which is entered, tells about API keys."""
+    """Return what `store`, which must be entered, knows about API keys."""
     keys = await store.keys()
     latest = await store.sessions(SessionQuery(limit=1), now=time.time())
     unused = not keys and all(one.record.key_id.startswith(LOCAL_KEY_ID) for one in latest.sessions)
@@ -134,10 +134,10 @@ async def keys_in_use(store: MemoryStore | SQLStore) -> KeysInUse:
 
 
 def generates_key(loaded: Loaded, keys: KeysInUse) -> bool:
-    """Return whether a start generates an API key for its run.
+    """Return whether `serve` generates an API key for this run.
 
-    What an operator has closed stays closed: a store whose keys were revoked, and a gateway whose configured
-    keys were removed, get no key unless the operator asks for one.
+    A gateway that its operator closed stays closed: if the keys of the store were revoked, or those of the
+    configuration removed, a key is generated only if the operator asks for it.
     """
     settings = loaded.settings
     if settings.temporary_key is not None:

@@ -43,7 +43,7 @@ async def serve(options: argparse.Namespace) -> None:
     raise_descriptor_limit()
     if descriptor_limit() < 2 * settings.max_sessions:
         logger.warning(
-            "there are %g descriptors, and a session may need two; for %d sessions raise `ulimit -n`",
+            "%g descriptors are available, and a session may need two; raise `ulimit -n` for %d sessions",
             descriptor_limit(),
             settings.max_sessions,
         )
@@ -80,7 +80,7 @@ async def serve(options: argparse.Namespace) -> None:
                 display.line("An API key for this run; in your client's shell:")
                 display.line(f"  export SPEKO_BASE_URL={url} SPEKO_API_KEY={key}")
             elif not keys and not in_use.usable:
-                display.line(f"keys       none that works: {NO_KEYS}")
+                display.line(f"keys       none: {NO_KEYS}")
             if playground:
                 # In the fragment, which stays in the browser.
                 display.line(f"playground {url}/{f'#key={key}' if generated else ''}")
@@ -96,11 +96,11 @@ async def serve(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _frozen_heap() -> Iterator[None]:
-    """Keep the garbage collector away from what exists now, during the block.
+    """Exclude the objects that exist now from garbage collection, during the block.
 
-    A full collection visits every object, and no session speaks meanwhile: 60 ms for what a start leaves. It
-    visits only the sessions then. Only a program may decide this for its process, so `running_gateway`
-    does not.
+    A full collection visits every object and stops all sessions meanwhile; the objects of the start alone
+    take 60 ms. During the block it visits only newer objects. It affects the whole process, so the command
+    does it, and `running_gateway` does not.
     """
     gc.collect()
     gc.freeze()

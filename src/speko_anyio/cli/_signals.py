@@ -18,7 +18,7 @@ def stop_signals(*, second_ends: bool = False) -> Iterator[AsyncIterator[signal.
     SIGINT stays ignored if it was ignored at the start: shell scripts start background jobs that way, so that
     Ctrl-C stops only the script. SIGTERM stops such a job.
 
-    With `second_ends` the second one ends the process at once, without cleaning up, also after the block or
+    With `second_ends` the second one ends the process at once, without cleaning up, even after the block or
     while something blocks the event loop. The exit code is the one that shells show for the signal: 130 for
     Ctrl-C, 143 for SIGTERM.
     """
@@ -34,11 +34,11 @@ def stop_signals(*, second_ends: bool = False) -> Iterator[AsyncIterator[signal.
 
 
 def _end_at_second(numbers: list[signal.Signals]) -> list[int]:
-    """Have the second signal end the process; return the list of those that came."""
+    """Let the second signal end the process; return the list that the received signals are added to."""
     seen: list[int] = []
 
     def catch(number: signal.Signals) -> None:
-        # The event loop learns of it in its own way; its handler does nothing, or tells trio.
+        # trio learns of the signal from this handler; asyncio in another way, and its handler does nothing.
         pass_on = signal.getsignal(number)
 
         def caught(number: int, frame: FrameType | None) -> None:

@@ -257,7 +257,7 @@ class MintClient:
         return f"leave out {path[0].rstrip('/')} at the end of the base URL" if path else None
 
     def _quote(self, text: str) -> str:
-        """Return the service's words on one line, short, without the key: it may quote what it refused."""
+        """Return the service's message on one line, cut and without the key: it may quote what it refused."""
         return shown(text, (self._api_key,), limit=_MAX_MESSAGE, replacement="<api key>")
 
     def _grant(self, request: MintRequest, body: bytes) -> AnyGrant:

@@ -51,7 +51,7 @@ _ALPHABETS: Final = tuple(
 """The usual alphabets of generated keys, by size."""
 
 _REPETITION: Final = 8
-"""Characters of a repetition; shorter ones occur in random keys, too."""
+"""Characters from which a repetition counts; shorter ones occur in random keys, too."""
 
 
 def estimate_bits(key: str) -> float:
@@ -59,8 +59,8 @@ def estimate_bits(key: str) -> float:
 
     Each character counts for the bits of the smallest usual alphabet that has them all: 3.3 for digits, 4 for
     hexadecimal digits, 6 for base64url. A part of 8 characters or more that repeats an earlier one, or
-    continues a row such as ``abcdef`` or ``aaaaaa``, counts for one character. A guess from a list of words
-    is not noticed.
+    continues a sequence such as ``abcdef`` or ``aaaaaa``, counts as one character. Words of a dictionary are
+    not recognised.
     """
     characters = frozenset(key)
     size = next((len(usual) for usual in _ALPHABETS if characters <= usual), 256)
@@ -80,7 +80,7 @@ def find_weakness(key: str) -> str | None:
 
 
 def _count_new(items: Sequence[object]) -> int:
-    """Count the items that begin something new: what repeats an earlier stretch counts once."""
+    """Count the items, where each stretch that repeats an earlier one counts once."""
     seen: dict[tuple[object, ...], int] = {}
     count = position = 0
     while position < len(items):

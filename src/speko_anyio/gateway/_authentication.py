@@ -71,19 +71,19 @@ class Authenticator:
 
 
 REST: Final = 0.05
-"""Seconds without a query for strange keys after one that met an invalid key."""
+"""Seconds without a query for new keys after one that met an invalid key."""
 
 MAX_WAITING: Final = 4096
-"""Requests with strange keys that wait for a look-up; more are refused. One query answers them all."""
+"""Requests that wait for a look-up; more are refused. One query answers them all."""
 
 MAX_SEEN: Final = 4096
-"""Keys that are known to have been valid; the one that was seen first is forgotten for another."""
+"""Keys that are remembered as valid; beyond that the one that was seen first is forgotten."""
 
 REFUSALS: Final = 1000.0
-"""Refusals a second during a flood: a flooder that waits for its answers comes no faster."""
+"""Refusals sent in a second: a client that waits for each refusal can't send more requests than that."""
 
 MAX_REFUSING: Final = 4096
-"""Refusals that wait for their time; more are told at once."""
+"""Refusals that are delayed at the same time; further ones are sent at once."""
 
 _RETRY: Final = 1
 """Seconds after which a refused request may come again."""
@@ -102,7 +102,7 @@ class _Asked:
 
 
 class _Queries:
-    """One query of the store at a time, for all the requests that wait then.
+    """Queries the store for keys, one query at a time, each for all the requests that wait.
 
     `rest`: seconds without a query after one that met an invalid key. At most `most` requests wait.
     """
@@ -125,7 +125,7 @@ class _Queries:
         asked = _Asked(key, key_id)
         self.waiting[asked] = None
         try:
-            # One of those that wait asks for all. If it is cancelled, the next one does.
+            # One of the waiting requests asks for all. If it is cancelled, the next one does.
             while not asked.answered:
                 if self._asking:
                     await asked.woken.wait()
@@ -175,15 +175,15 @@ class KeyLookup:
     """Finds the keys of `store`.
 
     Anybody can make up keys of the right shape. No result is cached: a valid key must work the moment it is
-    made, and stop working the moment it is revoked, on every node. Instead one query is made for all the
-    requests that wait, and after a query that met an invalid key comes a rest. So a flood of invalid keys
-    costs the store `1 / REST` short queries a second per node, and delays a new key by `REST` seconds. A key
-    that was valid before does not wait behind strangers: it has queries of its own, without a rest.
+    made, and stop working the moment it is revoked, on every node. Instead one query looks up the keys of all
+    waiting requests, and after a query that met an invalid key the next one waits for `REST` seconds. So a
+    flood of invalid keys costs the store `1 / REST` short queries a second per node, and delays a key that is
+    new to this node by `REST` seconds. Keys that were valid before have queries of their own, without a rest.
     """
 
     def __init__(self, store: SessionStore) -> None:
-        self._strange = _Queries(store, rest=REST, most=MAX_WAITING)
-        self._familiar = _Queries(store, rest=0, most=MAX_WAITING)
+        self._new = _Queries(store, rest=REST, most=MAX_WAITING)
+        self._known = _Queries(store, rest=0, most=MAX_WAITING)
         self._seen: dict[bytes, None] = {}
 
     async def find(self, key: str) -> StoredKey | None:
@@ -191,12 +191,12 @@ class KeyLookup:
 
         Raises `RequestError` if too many others wait, `StoreError` if the store can't be asked.
         """
-        # The store is asked for what has a key's shape only.
+        # Texts that do not have the shape of a key never reach the store.
         key_id = stored_key_id(key)
         if key_id is None:
             return None
         digest = digest_of(key)
-        queries = self._familiar if digest in self._seen else self._strange
+        queries = self._known if digest in self._seen else self._new
         found = await queries.find(key, key_id)
         if found is None:
             self._seen.pop(digest, None)
@@ -208,18 +208,18 @@ class KeyLookup:
 
 
 class Refusals:
-    """Spreads refusals over time when there are many; a single one is told at once."""
+    """Delays refusals when there are many, at most `REFUSALS` a second; a single one is sent at once."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
     async def wait(self) -> None:
-        """Wait until another refusal may be told."""
+        """Wait until another refusal may be sent."""
         now = anyio.current_time()
         longest = MAX_REFUSING / REFUSALS
         at = max(now, self._next)
         if at - now >= longest:
-            # Too many wait already; or the last ones were measured by the clock of another event loop.
+            # Too many wait already, or `_next` is a time of another event loop's clock.
             self._next = now + longest
             return
         self._next = at + 1 / REFUSALS

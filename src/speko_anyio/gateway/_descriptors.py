@@ -12,7 +12,7 @@ if sys.platform != "win32":
 _ENOUGH: Final = 65_536
 
 _MACOS_MOST: Final = 10_240
-"""What macOS may allow where it says "unlimited"."""
+"""The most that macOS may accept, although it reports no limit."""
 
 
 def descriptor_limit() -> float:
@@ -24,7 +24,7 @@ def descriptor_limit() -> float:
 
 
 def raise_descriptor_limit() -> None:
-    """Use what the system grants: the usual 1024 are for programs that use ``select``."""
+    """Raise the limit to what the system grants: the usual 1024 is for programs that use ``select``."""
     if sys.platform == "win32":
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

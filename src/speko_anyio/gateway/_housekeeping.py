@@ -69,8 +69,8 @@ class Housekeeper:
             "purging": self._purge,
         }
         self._failed: list[str] = []
-        """The steps that failed when they were last done."""
-        # Of the event loop that serves: it need not be the one in which the gateway was made.
+        """The steps whose last run failed."""
+        # A lock for each event loop: the gateway may be created in another one than it serves in.
         self._checking: RunVar[anyio.Lock] = RunVar("turn to check the store")
         self._checks = 0
         self._checked = 0
@@ -80,8 +80,9 @@ class Housekeeper:
     async def store_failure(self) -> str | None:
         """Ask the store whether sessions can be opened; return what it fails at, or None.
 
-        One check at a time, with `REST` in between, serves all who asked before it began: whoever asks often
-        costs the store little, and nobody gets an old answer. What failed in the last beat is done again.
+        There is one check at a time, and `REST` seconds between two. A check answers all calls that came
+        before it began, so many calls cost the store little, and none gets an outdated answer. A check also
+        repeats the steps that failed in the last beat.
         """
         checking = self._checking.get(None)
         if checking is None:
@@ -101,13 +102,13 @@ class Housekeeper:
         what = _OPENING
         try:
             with anyio.fail_after(CHECK_TIMEOUT):
-                # There is no such session; but the store does everything that a claim needs.
+                # No session has this id, but the store does all the work of a claim.
                 await self._store.claim("", "", node_id=self._node_id, lease=self._lease, now=self._now())
                 for what in tuple(self._failed):
                     await self._steps[what]()
                     self._done(what, well=True)
         except Exception:
-            # A store of the operator's own may raise anything. The beat tells it aloud.
+            # A store of the operator's own may raise anything. The next beat logs it as an error.
             logger.debug("%s failed", what, exc_info=True)
             return f"the session store fails at {what}"
         return None

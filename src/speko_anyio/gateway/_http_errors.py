@@ -61,7 +61,7 @@ class RequestError(Exception):
 
     @property
     def frame(self) -> ErrorFrame:
-        """What a page gets instead, by a WebSocket that is closed after it."""
+        """The message that a web page gets instead, over a WebSocket that is then closed."""
         return ErrorFrame(self.code, str(self))
 
     @property
@@ -102,7 +102,7 @@ async def respond(
 def log_refusal(logger: logging.Logger, what: str, refusal: RequestError) -> None:
     """Log that `what` is refused, at INFO.
 
-    What the client sent stands in quotes in some messages; it may be anything, so it is left out.
+    Text in quotes is left out: it may be anything that the client sent.
     """
     message = shorten(_QUOTED.sub(f"'{REDACTED}'", str(refusal)))
     logger.info("%s is refused with %d %s: %s", what, refusal.status, refusal.code, message)
@@ -125,9 +125,9 @@ def unavailable(code: str, message: str, *, close_code: int = close_codes.TRY_AG
 
 
 def shorten(message: str) -> str:
-    """Clean a message that quotes the client, and cut it to 200 characters, in its middle.
+    """Clean a message that may quote the client, and cut it to 200 characters, in its middle.
 
-    Those of msgspec end with the field that they are about.
+    Messages of msgspec name the field at their end, so both ends are kept.
     """
     message = clean(redact(message))
     half = _MAX_ECHO // 2

@@ -16,7 +16,7 @@ class RateLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def take(self, key_id: str, now: float) -> float:
-        """Take one; return 0.0, or the seconds to wait if none is left. `now` is of any steady clock."""
+        """Take one; return 0.0, or the seconds to wait if none is left. `now`: of a monotonic clock."""
         level, at = self._buckets.get(key_id, (float(self._burst), now))
         level = min(self._burst, level + (now - at) * self._rate)
         granted = level >= 1

@@ -34,7 +34,7 @@ def log_start(session_id: str, provider: str) -> None:
 
 
 def log_end(session_id: str, provider: str, close: Close | None, seconds: float) -> None:
-    """Log how a session that was open ended, after that many seconds; None: it was never known."""
+    """Log how a session ended that was open for `seconds`; `close` is None if that is unknown."""
     how = "without a close" if close is None else f"with {close.code}, by the {closed_by(close)}"
     logger.info(
         "session %s ended after %.1f s %s, provider %s", redact(session_id), seconds, how, clean(provider)
@@ -49,7 +49,7 @@ def make_core(session_id: str, **options: Any) -> ServerProtocol:
 
 
 def make_connection(session_id: str, **options: Any) -> ServerConnection:
-    """Make a `ServerConnection` in the same way."""
+    """Make a `ServerConnection` with these options, one that logs if the level is DEBUG now."""
     if logger.isEnabledFor(logging.DEBUG):
         return LoggedConnection(session_id, **options)
     return ServerConnection(**options)
@@ -76,7 +76,7 @@ class LoggedProtocol(ServerProtocol):
 
 
 class LoggedConnection(ServerConnection):
-    """The same at byte level."""
+    """Logs the same messages of a session at byte level."""
 
     def __init__(self, session_id: str, **options: Any) -> None:
         super().__init__(**options)
@@ -91,7 +91,7 @@ class LoggedConnection(ServerConnection):
     def data_to_send(self) -> bytes:
         for message in self.dialect.outbox.messages:
             if isinstance(message, WireBytes):
-                continue  # the handshake and pongs: they are none of the session's
+                continue  # the handshake and pongs, which are not messages of the session
             said = unmasked_payload(message) if isinstance(message, bytes) else message
             logger.debug("session %s > %s", self._session_id, _line(said))
         return super().data_to_send()

@@ -30,11 +30,11 @@ MAX_LIMIT: Final = 100
 """Sessions on a page; large metadata ends it earlier."""
 
 REST: Final = 0.25
-"""Seconds, up to twice that, before a refusal of what comes too fast. Otherwise a client that asks again at
-once would cost as much as the answers that it does not get."""
+"""Seconds, or up to twice as many, by which a refusal for too many requests is delayed. Otherwise a client
+that repeats its request at once would cost as much as one that gets answers."""
 
 MAX_RESTING: Final = 1000
-"""Refusals that rest; more are sent at once."""
+"""Refusals that are delayed at the same time; further ones are sent at once."""
 
 _UNAVAILABLE: Final = "UNAVAILABLE"
 _PARAMETERS: Final = frozenset(
@@ -75,7 +75,7 @@ class SessionsAPI:
         if self._resting < MAX_RESTING:
             self._resting += 1
             try:
-                # Those who came together do not come again together.
+                # Different delays, so that clients that came together do not return together.
                 await anyio.sleep(REST * (1 + self._resting % 8 / 8))
             finally:
                 self._resting -= 1

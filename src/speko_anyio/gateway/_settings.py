@@ -30,7 +30,7 @@ PREFIX: Final = "SPEKO_GATEWAY_"
 _FROM_FILE: Final = "_FILE"
 
 _SECRETS: Final = frozenset({"keys", "secret", "database", "provider_options"})
-"""Settings that are not shown; a database's URL may hold a password, and a server tool a credential."""
+"""Settings that are never shown: a database's URL may hold a password, and a server tool a credential."""
 
 Seconds = Annotated[float, Meta(ge=0)]
 

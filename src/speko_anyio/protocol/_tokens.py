@@ -38,7 +38,7 @@ REDACTED: Final = "***"
 """Stands for a secret."""
 
 _PER_CHARACTER: Final = 16
-"""How many characters are looked at for each one that may be shown, since secrets shrink."""
+"""Characters that are examined for each one that may be shown: redaction makes text shorter."""
 
 # Every pattern begins at the start of a word or at a fixed text, and every part has a limit, so that the work
 # grows with the length of the text only.
@@ -57,7 +57,7 @@ _KEYS: Final = re.compile(
 )
 
 _MASKED: Final = re.compile(r"(?<![\w-])\w[\w-]{0,200}\*{3,}[\w-]*|(?<!\*)\*{3,}\w[\w-]*")
-"""What a service has masked itself, with its ends: xa***23."""
+"""A secret that the service has masked itself, except for its ends: xa***23."""
 
 _NAMED: Final = re.compile(
     # In a query, a connection string or JSON.
@@ -126,8 +126,8 @@ def redact(
 ) -> str:
     """Return `text` without the `secrets`, and without whatever looks like a key, a token or an account.
 
-    With `hosts`, URLs and the names of hosts go too. Invisible characters within a secret don't protect it:
-    then they are left out of the text.
+    With `hosts`, URLs and the names of hosts are removed too. A secret is also found if it contains invisible
+    characters; these are then removed from the text.
     """
     secrets = tuple(secrets)
     told = _redact(text, secrets, replacement, hosts)
@@ -193,7 +193,7 @@ def _forms(secret: str) -> Iterator[str]:
     yield "".join(map(_percent_encoded, secret))
     data = secret.encode(errors="surrogatepass")
     for shift in range(3):
-        # The place within other text decides the digits; the first and the last share bits with that text.
+        # The digits depend on the position in the encoded text; the first and last share bits with others.
         digits = base64.b64encode(bytes(shift) + data).decode()
         inner = digits[(0, 2, 3)[shift] : (shift + len(data)) * 8 // 6]
         yield re.escape(inner).replace(r"\+", "[+-]").replace("/", "[/_]")

@@ -28,7 +28,7 @@ _CHARACTER: Final = 6.9  # the width of one, on average, at 12 pixels
 _MAX_LINES: Final = 3
 _ROW: Final = 22  # of a tool
 _MAX_ROWS: Final = 100  # of tools, and of notes; more can't be told apart
-_HIDDEN: Final = -1  # the row of what is left out
+_HIDDEN: Final = -1  # the row of items that are not drawn
 _FONT: Final = "DejaVu Sans, Verdana, sans-serif"
 _STYLE: Final = (
     "<style>text{fill:#222}.title{font-size:17px;font-weight:bold}.sub,.tick{fill:#666}.tick{font-size:11px}"
@@ -291,9 +291,9 @@ def _waits(waits: Iterable[AnswerWait], picture: _Picture) -> Iterator[str]:
 
 
 def _stack(items: Iterable[_Item]) -> list[tuple[int, _Item]]:
-    """Return each item with its row: the first where it is beside all others, or `_HIDDEN`."""
+    """Return each item with its row: the first row in which it covers no other item, or `_HIDDEN`."""
     stack: list[tuple[int, _Item]] = []
-    rows: list[tuple[float, float]] = []  # from where to where each is taken
+    rows: list[tuple[float, float]] = []  # the left and right end of the taken part of each
     for item in items:
         for row, (left, right) in enumerate(rows):
             if right + 8 <= item.left or item.right + 8 <= left:

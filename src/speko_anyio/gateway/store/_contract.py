@@ -22,8 +22,8 @@ from ._records import (
     TranscriptPage,
 )
 
-PATIENCE: Final = 2.4
-"""Seconds that a call may take. A mint waits for two, and must be answered within 5 seconds."""
+CALL_TIMEOUT: Final = 2.4
+"""Seconds that a call may take. A mint makes two calls, and must be answered within 5 seconds."""
 
 
 class StoreError(SpekoError):
@@ -76,8 +76,8 @@ class Refused(enum.Enum):
 class SessionStore(Protocol):
     """Where the gateway keeps its records. Times are seconds since the epoch.
 
-    Every call is one transaction, and safe to make from several nodes at once. Cancelled, it may have
-    happened or not. The gateway cancels a call after `PATIENCE` seconds, and takes OSError for `StoreError`.
+    Every call is one transaction, and safe to make from several nodes at once. A cancelled call may or may
+    not have taken effect. The gateway cancels a call after 2.4 seconds, and treats OSError as `StoreError`.
     A store that is an async context manager is entered when the gateway starts, before anything else, and
     left when it has stopped.
 

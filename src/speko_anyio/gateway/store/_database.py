@@ -39,18 +39,18 @@ PATIENCE: Final = 2.0
 """Seconds that a call may take, with its wait for a thread, a connection and a lock."""
 
 _GRACE: Final = 0.15
-"""Seconds more that a wait has which ends from outside. So the database's own error comes first, which says
-more, then that of the connection, then that of a thread that is left behind."""
+"""Seconds after which a wait is ended from outside. So the database's own error, which says most, comes
+first, then that of the connection, then that of an abandoned thread."""
 
 _LEFT_BEHIND: Final = 8
-"""Threads of a lane that were left behind: their calls were cancelled, or they wait for what has no deadline,
-such as a disk or a name server. While there are so many, calls fail at once."""
+"""How many threads of a lane may be abandoned: their calls were cancelled, or wait for something without a
+deadline, such as a disk or a name server. While there are so many, calls fail at once."""
 
 WORKERS: Final = 4
 READERS: Final = 2
 LOOKUPS: Final = 2
-"""Connections to PostgreSQL, and so threads, of one node: for all that changes records, for reading them, and
-for looking up keys, familiar and strange ones. A session needs one for some milliseconds."""
+"""Connections to PostgreSQL, and so threads, of one node: to change records, to read them, and to look up
+keys, known and new ones. A session needs one for some milliseconds."""
 
 _MILLISECONDS: Final = int(PATIENCE * 1000)
 _SQLITE_ARGUMENTS: Final = {"timeout": PATIENCE, "check_same_thread": False}
@@ -84,12 +84,12 @@ _PUBLIC: Final = frozenset(
     }
     | {"tcp_user_timeout", "timeout", "mode", "uri", "cache"}
 )
-"""The parameters of a URL that are no secrets."""
+"""The parameters of a URL that are never secret."""
 
 _KNOWN: Final = frozenset(
     {"options", "password", "passfile", "sslcert", "sslkey", "sslpassword", "sslrootcert"}
 )
-"""Parameters whose values may be secrets, or places of some, but not their names."""
+"""Parameters whose names may be shown, but not their values, which may be secrets or say where they are."""
 
 _LOG_NAME: Final = "speko_anyio"
 """The name of SQLAlchemy's logger of our engines, below ``sqlalchemy.engine.Engine``."""
@@ -106,18 +106,18 @@ class BusyError(StoreError):
 
 
 class _Lane:
-    """Connections of their own, each with a thread, so that what they do holds up nothing else."""
+    """A pool of connections, each with a thread. Work in one lane never waits for work in another."""
 
     def __init__(self, engine: Engine, threads: int) -> None:
         self.engine = engine
         self._threads = threads
         self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("database threads")
-        # Counted here, since the limiter of asyncio forgets a thread that is left behind.
+        # Counted here, since the limiter of asyncio forgets an abandoned thread.
         self._lock = threading.Lock()
         self._running = 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do `work` in a thread; cancelled, leave it to finish by itself."""
+        """Run `work` in a thread. Cancelling abandons the thread, which finishes by itself."""
         limiter = self._limiter.get(None)
         if limiter is None:
             limiter = anyio.CapacityLimiter(self._threads)
@@ -145,8 +145,8 @@ class _Lane:
 class Database:
     """One database by its URL: ``sqlite:///path``, a path, or ``postgresql://user:password@host/name``.
 
-    It has three lanes: `work`, for all that changes records; `reading` them, which must not keep anybody from
-    opening a session; and `lookups` of keys, which strangers can cause.
+    It has three lanes: `work` changes records; `reading` reads them, which must not delay the opening of a
+    session; and `lookups` looks up keys, which clients without a valid key can cause.
 
     Raises `StoreError` for a URL that names none, and when the database can't be used.
     """
@@ -218,10 +218,10 @@ class Database:
     async def run(
         self, work: Callable[[Connection], T], *, lane: _Lane | None = None, patience: float = PATIENCE
     ) -> T:
-        """Do `work` in a transaction, in a thread of `lane`, by default `self.work`.
+        """Run `work` in a transaction, in a thread of `lane`, by default `self.work`.
 
-        Raises `StoreError` after `patience` seconds, whatever the database does. Cancelled, the thread is
-        left to finish by itself, within the same time.
+        Raises `StoreError` after `patience` seconds, whatever the database does. Cancelling abandons the
+        thread, which finishes by itself within the same time.
         """
         lane = lane or self.work
         deadline = monotonic() + patience + _GRACE
@@ -238,7 +238,7 @@ class Database:
             raise StoreError(f"{self} did not answer within {patience:g} s; check it") from None
 
     def do(self, work: Callable[[Connection], T], lane: _Lane | None = None) -> T:
-        """Do `work` in a transaction, here."""
+        """Run `work` in a transaction, in this thread."""
         engine = (lane or self.work).engine
         pool = engine.pool
         try:
@@ -251,9 +251,9 @@ class Database:
             advice = "check it, and the URL"
             if "startup parameter" in cause and self._hidden.get("options"):
                 advice = "leave `options` out of the URL: PgBouncer rejects it"
-            # A chain of errors shows the words of each.
-            told = hide(str(error), self._secrets, REDACTED) == str(error)
-            raise kind(f"{self} failed: {cause}; {advice}") from (error if told else None)
+            # A traceback shows the texts of all errors in the chain.
+            can_be_shown = hide(str(error), self._secrets, REDACTED) == str(error)
+            raise kind(f"{self} failed: {cause}; {advice}") from (error if can_be_shown else None)
         finally:
             # Closed meanwhile, as when the thread was abandoned: the connection went back to the old pool.
             if engine.pool is not pool:
@@ -291,7 +291,7 @@ def _url(text: str) -> URL:
     match url.get_backend_name():
         case "postgresql" | "postgres":
             if "@" in f"{url.host}{url.database}":
-                # The end of a password, taken for a host.
+                # The end of a password was mistaken for the host.
                 raise StoreError(
                     "the database's URL has more than one @; write those of the password as %40, and / as %2F"
                 )

@@ -1,7 +1,7 @@
 """The deadline of a call to the store, as the event loop sees it and as its thread does.
 
-A database that hangs must cost a call some seconds, never a thread: each of the waits in `.database` and
-`.postgres` ends by what is set here.
+A hanging database may cost a call some seconds, but never a thread, so every wait in `_database` and
+`_postgres` ends at the deadline that is set here.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Final, cast
 
 import anyio
 
-from ._contract import PATIENCE, SessionStore, StoreError
+from ._contract import CALL_TIMEOUT, SessionStore, StoreError
 
 _DEADLINE: Final[ContextVar[float]] = ContextVar("deadline of the call to the database", default=math.inf)
 
 
 @contextmanager
 def ending_at(deadline: float) -> Iterator[None]:
-    """Give the work of this thread until `deadline`, in seconds of `time.monotonic`."""
+    """Set the deadline of the work in this thread, in seconds of `time.monotonic`, during the block."""
     token = _DEADLINE.set(deadline)
     try:
         yield
@@ -31,16 +31,16 @@ def ending_at(deadline: float) -> Iterator[None]:
 
 
 def time_left() -> float:
-    """Return the seconds that the work of this thread has left; negative if none, infinite without an end."""
+    """Return the seconds until the deadline of this thread; negative after it, infinite without one."""
     return _DEADLINE.get() - monotonic()
 
 
 _BOUNDED_BY_THE_BEAT: Final = frozenset({"purge"})
-"""It may take longer, since nobody waits for it; the gateway's beat gives it up."""
+"""Calls that may take longer, since nobody waits for them; the gateway's beat has a time limit for them."""
 
 
 class _Bounded:
-    """A store whose calls end after `PATIENCE`, whoever wrote it."""
+    """A store whose calls end after `CALL_TIMEOUT` seconds, whoever wrote it."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
@@ -52,10 +52,10 @@ class _Bounded:
 
         async def in_time(*arguments: Any, **options: Any) -> Any:
             try:
-                with anyio.fail_after(PATIENCE):
+                with anyio.fail_after(CALL_TIMEOUT):
                     return await call(*arguments, **options)
             except TimeoutError:
-                raise StoreError(f"the session store did not answer within {PATIENCE:g} s") from None
+                raise StoreError(f"the session store did not answer within {CALL_TIMEOUT:g} s") from None
             except OSError as error:
                 raise StoreError(f"the session store can't be reached: {error}") from error
 
@@ -65,6 +65,6 @@ class _Bounded:
 def bounded(store: SessionStore) -> SessionStore:
     """Return `store` with a deadline for each call.
 
-    What takes too long, or raises OSError as the store can't be reached, raises `StoreError`.
+    A call that takes too long, or raises OSError because the store can't be reached, raises `StoreError`.
     """
     return cast(SessionStore, _Bounded(store))

@@ -50,7 +50,7 @@ _LINE_OVERHEAD: Final = 128
 """Bytes that a transcript's line takes besides its text."""
 
 _DAYS: Final = 2
-"""Days of which the time that a key has used is known: a session may end on the day after its mint."""
+"""Days for which the used time of a key is kept: a session may end on the day after its mint."""
 
 _Position: TypeAlias = tuple[float, str]
 """When a record was created, and its id."""
@@ -166,7 +166,7 @@ class _Entry:
 
 
 class _Timeline:
-    """The positions of records, oldest first. It is cheap to add a new one and to remove an old one."""
+    """The positions of records, oldest first. Adding a new one and removing an old one are cheap."""
 
     def __init__(self) -> None:
         self._positions: list[_Position] = []
@@ -189,7 +189,7 @@ class _Timeline:
         return self._positions[:count]
 
     def nth_newest(self, number: int) -> float | None:
-        """Return when the record was created that is the newest but `number` - 1; None if there is none."""
+        """Return when the `number`-th newest record was created; None if there are fewer."""
         return self._positions[-number][0] if 0 < number <= len(self._positions) else None
 
 
@@ -199,11 +199,11 @@ class _KeyRecords:
     def __init__(self) -> None:
         self.timeline = _Timeline()
         self.open: dict[str, _Entry] = {}
-        """Those that may be open, or may still be opened."""
+        """Sessions that are open, or may still be opened, by id."""
         self._spent: dict[float, float] = {}
 
     def spend(self, entry: _Entry, seconds: float) -> None:
-        """Count the time of a session that has ended; or, if it lives after all, less of it."""
+        """Add the seconds of an ended session, or take them back (negative) if it lives after all."""
         day = day_start(entry.created_at)
         self._spent[day] = self._spent.get(day, 0.0) + seconds
         if len(self._spent) > _DAYS:
@@ -438,7 +438,7 @@ class MemoryStore:
         self._is_over(entry, now)
 
     def _lives_again(self, entry: _Entry) -> None:
-        """Count its time no longer: the sweeper was wrong, or did not know when it ended."""
+        """Take its time back: the sweeper was wrong, or did not know when the session ended."""
         self._by_key[entry.key_id].spend(entry, -entry.length)
 
     def _expire(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""psycopg, with an end to its waits: its own timeout ends once there is a connection."""
+"""psycopg, with a deadline for all of its waits: its own timeout covers only connecting."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class _Connection(psycopg.Connection[Any]):
-    """A connection that is closed when the deadline of the work comes that uses it.
+    """A connection that closes itself at the deadline of the work that uses it.
 
-    The server's own limits end a statement only if the server works, and TCP's only a wait for what was sent.
+    The server's own limits need a server that works, and TCP's limit covers only data that was sent.
     """
 
     def wait(self, gen: Generator[Any, Any, T], *rest: Any, **options: Any) -> T:

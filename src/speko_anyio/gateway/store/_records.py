@@ -43,7 +43,7 @@ PAGE_LINES: Final = 500
 
 
 def fitting(sizes: Iterable[int], max_bytes: int) -> int:
-    """Return how many of the items of these sizes a page takes: the first, and what fits besides."""
+    """Return how many items of these sizes fit on a page. The first always does."""
     left = max_bytes
     count = 0
     for size in sizes:

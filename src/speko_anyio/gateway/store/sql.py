@@ -299,7 +299,7 @@ class SQLStore:
 
     async def sessions(self, query: SessionQuery, *, now: float) -> SessionPage:
         position = (_S.created_at, _S.session_id)
-        # What is large is measured first, and read only if the page has room for it.
+        # Large columns are measured first, and read only if they fit on the page.
         sizes = (
             select(_S.session_id, MODEL_START, self._size(_S.metadata), self._size(_S.config))
             .order_by(*(column.desc() for column in position))
@@ -331,7 +331,7 @@ class SQLStore:
                     left -= (metadata or 0) + (config if model is None else 0)
                     more = len(models) == query.limit or (left < 0 and bool(models))
                     if more:
-                        break  # SQLite has not looked at the others yet
+                        break  # SQLite has not computed the other rows yet
                     models[session_id] = model
             return SessionPage(tuple(_histories(connection, models)), more)
 
