@@ -40,7 +40,7 @@ COMPARISONS: Final = (
         "codec",
         {"task": "decode, client, one frame a read, 960 bytes"},
         1,
-        ("speko-anyio", "aiohttp", "websockets", "wsproto"),
+        ("speko-anyio", "picows", "aiohttp", "websockets", "wsproto"),
     ),
     Comparison(
         "Send 20 ms of speech on asyncio: CPU time",
@@ -59,15 +59,20 @@ COMPARISONS: Final = (
 )
 
 
-def figures(comparison: Comparison) -> dict[str, float]:
-    """Return the median of each contender in microseconds, the least first."""
+def medians(comparison: Comparison) -> dict[str, float]:
+    """Return the median of everything that was measured, in microseconds."""
     results = json.loads((RESULTS / f"{comparison.results}.json").read_text(encoding="utf-8"))
-    medians = {
+    return {
         figure["contender"]: figure["median"] * comparison.scale
         for figure in results["figures"]
         if all(figure[key] == value for key, value in comparison.where.items())
     }
-    return dict(sorted(((name, medians[name]) for name in comparison.contenders), key=lambda item: item[1]))
+
+
+def figures(comparison: Comparison) -> dict[str, float]:
+    """Return the median of each contender in microseconds, the least first."""
+    measured = medians(comparison)
+    return dict(sorted(((name, measured[name]) for name in comparison.contenders), key=lambda item: item[1]))
 
 
 def svg() -> str:
@@ -75,12 +80,12 @@ def svg() -> str:
     body: list[str] = []
     y = 8
     for comparison in COMPARISONS:
-        medians = figures(comparison)
+        shown = figures(comparison)
         body.append(f'<text class="title" x="12" y="{y + 16}">{escape(comparison.title)}</text>')
         y += 28
-        for contender, median in medians.items():
+        for contender, median in shown.items():
             kind = "ours" if contender == "speko-anyio" else "other"
-            width = _LONGEST * median / max(medians.values())
+            width = _LONGEST * median / max(shown.values())
             value = f"{median:.{2 if median < 10 else 1 if median < 100 else 0}f}"
             body += [
                 f'<text class="name {kind}" x="{_LEFT - 8}" y="{y + 14}">{escape(contender)}</text>',

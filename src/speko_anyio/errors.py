@@ -80,7 +80,9 @@ class APIStatusError(APIError):
         if advice is not None:
             self.advice = advice
         wait = "" if retry_after is None else f" (not before {retry_after:g} s have passed)"
-        super().__init__(f"{host} answered HTTP {status} {code}: {message}; {self.advice}{wait}")
+        # The gateway's own messages end with that advice.
+        said = message.removesuffix("; try again") if self.advice.startswith("try again") else message
+        super().__init__(f"{host} answered HTTP {status} {code}: {said}; {self.advice}{wait}")
         self.status = status
         """The HTTP status."""
         self.code = code

@@ -77,7 +77,7 @@ def test_a_database_is_opened_and_its_keys_are_counted(
     capsys.readouterr()
     code, out, _ = checked(capsys, "--database", database)
     assert code == 0
-    assert "with 1 usable API keys" in out
+    assert "with 1 usable API key\n" in out
     assert "no API key" not in out
 
 
@@ -246,10 +246,10 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 def test_it_takes_every_option_of_serve(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--host", "127.0.0.1", "--port", "0", "--public-url", "https://voice.example.com"]
-    options += ["--no-playground", "--patience", "3", "--transcript-days", "1", "--record-days", "2"]
+    options += ["--no-playground", "--drain-seconds", "3", "--transcript-days", "1", "--record-days", "2"]
     assert main(["gateway", "check", *options, "--database", "memory", "--backend", "asyncio"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^ +drain_seconds +3(\.0)? +--patience$", out, re.MULTILINE)
+    assert re.search(r"^ +drain_seconds +3(\.0)? +--drain-seconds$", out, re.MULTILINE)
     assert re.search(r"^ +port +0 +--port$", out, re.MULTILINE)
 
 

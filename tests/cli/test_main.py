@@ -217,6 +217,11 @@ def test_a_base_url_that_is_none(
     arguments = ["say", str(question), "-o", str(tmp_path / "reply.wav"), "--base-url", url]
     assert main(arguments) == USAGE
     assert "secret" not in one_line(capsys)
+    monkeypatch.setenv("SPEKO_BASE_URL", url)
+    assert main(arguments[:-2]) == USAGE
+    line = one_line(capsys)
+    assert "check the variable SPEKO_BASE_URL" in line
+    assert "secret" not in line
 
 
 def test_an_unknown_provider(

@@ -98,8 +98,46 @@ def test_the_options_of_the_settings_are_caps() -> None:
             "models: unknown provider opnai; choose from openai, xai",
         ),
         ("PROVIDER_OPTIONS", '{"opnai": {}}', "provider_options: unknown provider opnai"),
-        ("PROVIDER_OPTIONS", '{"xai": {"speed": 1}}', "provider_options for xai can't be used"),
-        ("PROVIDER_OPTIONS", '{"openai": {"speed": 9}}', "provider_options for openai can't be used"),
+        (
+            "PROVIDER_OPTIONS",
+            '{"xai": {"speed": 1}}',
+            "provider_options for xai: unknown option speed; choose",
+        ),
+        (
+            "PROVIDER_OPTIONS",
+            '{"openai": {"max_tokens": 9}}',
+            "for openai: unknown option max_tokens; did you mean max_output_tokens?",
+        ),
+        (
+            "PROVIDER_OPTIONS",
+            '{"openai": {"speed": 9}}',
+            "for openai: speed is invalid; it must be a number from 0.25 to 1.5",
+        ),
+        (
+            "PROVIDER_OPTIONS",
+            '{"openai": {"reasoning_effort": "lo"}}',
+            "reasoning_effort is invalid; it must be high, low, medium, minimal or xhigh",
+        ),
+        (
+            "PROVIDER_OPTIONS",
+            '{"openai": {"max_output_tokens": "many"}}',
+            "max_output_tokens is invalid; it must be a whole number from 1 to 4096 or inf",
+        ),
+        (
+            "PROVIDER_OPTIONS",
+            '{"openai": {"turn_detection": "off"}}',
+            "turn_detection is invalid; it must be a table",
+        ),
+        (
+            "PROVIDER_OPTIONS",
+            '{"openai": {"server_tools": "mcp"}}',
+            "server_tools is invalid; it must be a list of tables",
+        ),
+        (
+            "PROVIDER_OPTIONS",
+            '{"openai": {"turn_detection": {"type": "off"}}}',
+            "turn_detection can't be used",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", [["gateway", "check"], ["serve"]])
@@ -116,3 +154,21 @@ def test_a_policy_that_makes_no_sense_is_one_line(
     err = capsys.readouterr().err
     assert complaint in err
     assert err.count("\n") == 1
+
+
+def test_a_policy_for_a_provider_without_a_key_is_noted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("SPEKO_GATEWAY_MODELS", "xai=grok-voice")
+    monkeypatch.setenv("SPEKO_GATEWAY_PROVIDER_OPTIONS", '{"openai": {"speed": 1}, "xai": {}}')
+    command = ["gateway", "check", "--port", "0", "--database", "memory"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "note  models and provider_options for xai have no effect: set XAI_API_KEY to serve xai\n" in out
+    assert "note  provider_options for openai have no effect: set OPENAI_API_KEY to serve openai\n" in out
+    monkeypatch.setenv("XAI_API_KEY", "xai-1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    assert main(command) == 0
+    assert "no effect" not in capsys.readouterr().out

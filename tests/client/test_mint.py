@@ -197,6 +197,16 @@ async def test_each_status_has_its_error(status: int, kind: type[APIStatusError]
     assert f"api.speko.dev answered HTTP {status} NOPE: no such model; " in str(error)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_answer_s_own_advice_is_not_repeated(status: int) -> None:
+    body = {"error": "the records are away; try again", "code": "NOPE"}
+    error = await refused(API(httpx.Response(status, json=body)))
+    assert isinstance(error, APIStatusError)
+    assert error.message == "the records are away; try again"
+    assert "NOPE: the records are away; try again" in str(error)
+    assert str(error).count("try again") == 1
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

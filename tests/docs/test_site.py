@@ -74,9 +74,16 @@ def test_the_bars_are_those_of_the_results() -> None:
     )
 
 
-def test_ours_is_the_shortest_bar_of_each_comparison() -> None:
+def test_no_library_that_is_faster_is_left_out_of_the_bars() -> None:
     for comparison in benchmark_bars.COMPARISONS:
-        assert next(iter(benchmark_bars.figures(comparison))) == "speko-anyio"
+        shown = benchmark_bars.figures(comparison)
+        # A name with a comma is another way to use a library, one in parentheses is no library.
+        faster = {
+            name
+            for name, median in benchmark_bars.medians(comparison).items()
+            if median <= shown["speko-anyio"] and not re.search("[,(]", name)
+        }
+        assert faster <= shown.keys(), comparison.title
 
 
 def test_the_summary_of_the_benchmarks_is_that_of_the_results() -> None:

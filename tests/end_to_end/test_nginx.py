@@ -150,7 +150,7 @@ def test_without_any_node_clients_get_the_documented_error(proxied: Proxied) -> 
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["retry-after"] == "1"
         assert answer.json() == {
-            "error": "no node of the gateway answers; try again",
+            "error": "no node of the gateway can serve this now; try again",
             "code": "SESSION_CREATE_FAILED",
         }
 

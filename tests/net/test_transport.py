@@ -24,6 +24,7 @@ from speko_anyio import (
     ConnectionClosed,
     Ready,
     RealtimeSession,
+    Speko,
     SpekoError,
     open_session,
 )
@@ -229,6 +230,26 @@ async def test_tls_with_somebody_who_speaks_none() -> None:
         with anyio.fail_after(10), pytest.raises(APIConnectionError, match=f"127.0.0.1:{port}"):
             async with open_session(grant(f"wss://127.0.0.1:{port}/s")):
                 raise AssertionError("opened")
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_server_without_tls_is_recognised() -> None:
+    async def answer(stream: ByteStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    advice = "write http:// instead of https://, or ws:// instead of wss://"
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        with anyio.fail_after(10), pytest.raises(APIConnectionError, match=advice):
+            async with open_session(grant(f"wss://127.0.0.1:{port}/s")):
+                raise AssertionError("opened")
+        async with Speko("key", f"https://127.0.0.1:{port}", max_retries=0) as speko:
+            with anyio.fail_after(10), pytest.raises(APIConnectionError, match=advice):
+                await speko.realtime.create_session(provider="local", model="any")
         tasks.cancel_scope.cancel()
 
 

@@ -50,7 +50,7 @@ def failing_as(
     except ssl.SSLError as error:
         raise kind(
             f"TLS with {name} failed ({error.reason or describe(error)}); "
-            + tls_advice("an ssl_context that trusts it")
+            + tls_advice(error, "an ssl_context that trusts it")
         ) from error
     except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         raise kind(f"{name} can't be reached ({describe(error)}); {advice}") from root(error)

@@ -57,8 +57,10 @@ def _is_empty(context: ssl.SSLContext) -> bool:
         return True
 
 
-def tls_advice(argument: str) -> str:
+def tls_advice(error: ssl.SSLError, argument: str) -> str:
     """Advice for a TLS failure; `argument` names the parameter that takes the caller's own context."""
+    if error.reason == "WRONG_VERSION_NUMBER":  # what came is no TLS at all
+        return "it seems to have no TLS; if so, write http:// instead of https://, or ws:// instead of wss://"
     named = [variable for variable in VARIABLES if os.environ.get(variable)]
     store = " and ".join(named) if named else "the system's trust store"
     return f"check its certificate and {store}, or pass {argument}"

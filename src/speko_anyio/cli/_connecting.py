@@ -83,8 +83,8 @@ async def connected(
             display.status(f"opening a session with {options.provider}")
             connecting = account.connect(**parameters)
         else:
-            base_url, api_key = base_url_of(options), None
-            if account is not None or (base_url is None and options.provider in SERVED_HERE):
+            base_url, api_key = options.base_url, None  # the client reads SPEKO_BASE_URL itself, and names it
+            if account is not None or (base_url_of(options) is None and options.provider in SERVED_HERE):
                 display.status("starting a gateway in this process")
                 base_url, api_key = await stack.enter_async_context(gateway_here(account))
             speko = await stack.enter_async_context(Speko(api_key, base_url))

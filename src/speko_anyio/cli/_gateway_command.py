@@ -154,7 +154,8 @@ async def _check_store(store: MemoryStore | SQLStore, display: Display) -> KeysI
         return KeysInUse(1, unused=False)  # unknown: no advice about keys
     except SpekoError as error:
         raise CommandError(str(error)) from None
-    display.line(f"ok    records: {store.url}, with {keys.usable} usable API keys")
+    noun = "key" if keys.usable == 1 else "keys"
+    display.line(f"ok    records: {store.url}, with {keys.usable} usable API {noun}")
     return keys
 
 
@@ -180,6 +181,11 @@ def _advice(settings: Settings, gateway: Gateway, *, has_keys: bool, generates: 
         yield "`serve` generates an API key for one run; create a lasting one with `speko-anyio keys create`"
     elif not has_keys:
         yield f"no API key works: {NO_KEYS}"
+    for kind in PROVIDERS:
+        given = [name for name in ("models", "provider_options") if kind.name in getattr(settings, name)]
+        if given and kind.name not in gateway.providers:
+            names = " and ".join(given)
+            yield f"{names} for {kind.name} have no effect: set {kind.key_variable} to serve {kind.name}"
     if settings.secret is None:
         yield "secret is not set: tokens are good on this node only, and not after a restart"
     if public and settings.public_url is None:

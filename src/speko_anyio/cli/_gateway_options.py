@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import ipaddress
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import msgspec.inspect
 
 from .._accounts import PROVIDERS
 from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers, echo
 from ..gateway._api_keys import LOCAL_KEY, LOCAL_KEY_ID, find_weakness
 from ..gateway._session_handlers import OWN_NAMES
-from ..gateway._settings import Loaded, Settings, SettingsError, parse_handlers, read_settings
+from ..gateway._settings import (
+    Loaded,
+    Settings,
+    SettingsError,
+    describe_values,
+    parse_handlers,
+    read_settings,
+)
 from ..gateway.store import SessionQuery
 from ..gateway.store._key_limits import DAY
 from ._failures import USAGE, CommandError
@@ -40,7 +49,7 @@ _OPTIONS: Final = {
     "handler": "handlers",
     "temporary_key": "temporary_key",
     "playground": "playground",
-    "patience": "drain_seconds",
+    "drain_seconds": "drain_seconds",
     "transcript_days": "transcript_days",
     "record_days": "record_days",
     "database": "database",
@@ -209,11 +218,30 @@ def provider_options_of(settings: Settings) -> dict[str, Any]:
     for name, fields in settings.provider_options.items():
         if name not in kinds:
             raise ValueError(f"provider_options: unknown provider {name}; choose from {', '.join(kinds)}")
-        try:
-            options[name] = msgspec.convert(fields, kinds[name].options_type)
-        except msgspec.ValidationError as error:
-            raise ValueError(f"provider_options for {name} can't be used: {error}; correct them") from None
+        options[name] = _checked_options(name, fields, kinds[name].options_type)
     return options
+
+
+def _checked_options(provider: str, given: Mapping[str, Any], kind: type[msgspec.Struct]) -> msgspec.Struct:
+    """Return the options as a `kind`.
+
+    Raises ValueError with the valid names or values, in the words of the other settings.
+    """
+    what = f"provider_options for {provider}"
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for option, value in given.items():
+        if option not in fields:
+            close = difflib.get_close_matches(option, fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(fields)}"
+            raise ValueError(f"{what}: unknown option {option}; {hint}")
+        try:
+            msgspec.convert(value, fields[option])
+        except msgspec.ValidationError as error:
+            if isinstance(value, dict | list):  # something in it is wrong
+                raise ValueError(f"{what}: {option} can't be used: {error}; correct it") from None
+            values = describe_values(msgspec.inspect.type_info(fields[option]))
+            raise ValueError(f"{what}: {option} is invalid; it must be {values}") from None
+    return msgspec.convert(given, kind)
 
 
 def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:

@@ -245,6 +245,7 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
         help="a page to talk to the gateway with (default: only on a loopback address with a generated key)",
     )
     parser.add_argument(
+        "--drain-seconds",
         "--patience",
         type=_seconds,
         metavar="SECONDS",

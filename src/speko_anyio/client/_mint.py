@@ -218,7 +218,7 @@ class MintClient:
         if (tls := _tls_error_beneath(error)) is not None:
             return APIConnectionError(
                 f"TLS with {self._host} failed{through} ({self._quote(str(tls))}); "
-                + tls_advice("an http_client that trusts it")
+                + tls_advice(tls, "an http_client that trusts it")
             )
         # Behind a proxy the host's own failures are the proxy's responses.
         kind = APIConnectionError if proxy is None else ProxyError

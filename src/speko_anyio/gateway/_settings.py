@@ -332,32 +332,36 @@ def _convert(name: str, value: object, *, source: str, strict: bool) -> object:
 
 def choices_of(name: str) -> str:
     """Return the valid values of a setting, in words."""
-    return _described(msgspec.inspect.type_info(_TYPES[name]))
+    return describe_values(msgspec.inspect.type_info(_TYPES[name]))
 
 
-def _described(kind: msgspec.inspect.Type) -> str:
+def describe_values(kind: msgspec.inspect.Type) -> str:
+    """Return the valid values of a type, in words."""
     match kind:
         case msgspec.inspect.UnionType(types=types):
-            return " or ".join(
-                _described(one) for one in types if not isinstance(one, msgspec.inspect.NoneType)
-            )
+            kinds = (describe_values(one) for one in types if not isinstance(one, msgspec.inspect.NoneType))
+            return " or ".join(dict.fromkeys(kinds))
         case msgspec.inspect.IntType(ge=low, le=high):
             return f"a whole number{_range(low, None, high)}"
-        case msgspec.inspect.FloatType(ge=low, gt=above):
-            return f"a number{_range(low, above, None)}"
+        case msgspec.inspect.FloatType(ge=low, gt=above, le=high):
+            return f"a number{_range(low, above, high)}"
         case msgspec.inspect.StrType(min_length=length):
             return "text" if length is None else f"text of {length} characters or more"
         case msgspec.inspect.BoolType():
             return "true or false"
         case msgspec.inspect.LiteralType(values=values):
             *others, last = sorted(map(str, values))
-            return f"{', '.join(others)} or {last}"
+            return f"{', '.join(others)} or {last}" if others else last
         case msgspec.inspect.DictType(value_type=msgspec.inspect.StrType()):
             return "a table of names and texts"
         case msgspec.inspect.DictType(value_type=msgspec.inspect.DictType()):
             return "a table of options for each provider"
         case msgspec.inspect.DictType():
             return "a list of texts for each provider"
+        case msgspec.inspect.StructType():
+            return "a table"
+        case msgspec.inspect.VarTupleType(item_type=msgspec.inspect.StructType()):
+            return "a list of tables"
         case _:
             return "a list of texts"
 
