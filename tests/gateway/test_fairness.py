@@ -19,7 +19,7 @@ from speko_anyio.protocol._dialect import OVER_BUDGET
 from speko_anyio.protocol._framing import BINARY, MASKED, PING, PONG, TEXT, header
 
 from .support import CONFIG, MemoryTransport, Recorder, make_gateway
-from .test_byte_sessions import Blocking, blocking
+from .test_byte_sessions import Blocking, blocking, close_in
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +105,24 @@ async def test_beyond_its_budget_of_control_frames_and_fragments_too(kind: str) 
     close = await flooded(CONTROL[kind])
     assert (close.code, close.initiated_by) == (1008, "local")
     assert close.reason.startswith("the peer sent ")
+
+
+@pytest.mark.usefixtures("small_budget")
+@pytest.mark.parametrize("kind", ["tiny audio", "known text", "unknown text", "pings and audio"])
+async def test_who_is_ended_so_is_told_and_not_reset(kind: str) -> None:
+    """A reset may overtake the close frame, and it comes if the socket is closed while much is unread."""
+
+    def flood_once(client: Blocking) -> bytes:
+        data = (MESSAGES | CONTROL)[kind]
+        client.socket.sendall(data * (400_000 // len(data)))
+        return client.hear_all()
+
+    recorder = Recorder()
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway({"echo": recorder})) as url, blocking(url) as client:
+            heard = await anyio.to_thread.run_sync(flood_once, client)
+            assert close_in(heard) == 1008
+            await recorder.wait_done()
 
 
 @asynccontextmanager

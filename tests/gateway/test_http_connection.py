@@ -16,11 +16,12 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from speko_anyio.gateway import ServerSession, running_gateway
 from speko_anyio.gateway import _http_connection as http_connection
 from speko_anyio.gateway import _uvicorn_server as uvicorn_server
-from speko_anyio.gateway import running_gateway
 from speko_anyio.gateway._http_connection import SECONDS, Wait
 from speko_anyio.protocol import AudioIn, Close, HandshakeError, Ready
+from speko_anyio.protocol.mint import SessionGrant
 
 from .support import KEY, Recorder, make_gateway, mint, raw_client, raw_http, raw_tcp
 
@@ -35,6 +36,13 @@ OPENING = (
     b"GET /v1/realtime/x HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
     b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
+
+
+def _opening_of(grant: SessionGrant) -> bytes:
+    """The whole head of the request that opens the session."""
+    path = b"/%s " % grant.session_id.encode()
+    token = b"sec-websocket-protocol: %s\r\n\r\n" % grant.ws_token.encode()
+    return OPENING.replace(b"/x ", path) + token
 
 
 @pytest.fixture
@@ -94,12 +102,56 @@ async def test_frames_that_come_with_the_opening_are_heard() -> None:
     with anyio.fail_after(20):
         async with running_gateway(make_gateway({"echo": recorder})) as url:
             grant = await mint(url)
-            opening = OPENING.replace(b"/x ", b"/%s " % grant.session_id.encode())
-            token = b"sec-websocket-protocol: %s\r\n\r\n" % grant.ws_token.encode()
             frames = b"\x82\x84" + bytes(4) + b"abcd" + b"\x88\x82" + bytes(4) + b"\x03\xe8"
-            assert (await raw_http(url, opening + token + frames)).startswith(b"HTTP/1.1 101")
+            assert (await raw_http(url, _opening_of(grant) + frames)).startswith(b"HTTP/1.1 101")
             await recorder.wait_done()
     assert recorder.commands == [AudioIn(b"abcd", 24000), Close(1000, "", "remote")]
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_session_may_follow_an_answer_on_its_connection() -> None:
+    """The deadline of a client that does not read its answer ends with the upgrade."""
+    recorder = Recorder()
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway({"echo": recorder})) as url:
+            opening = _opening_of(await mint(url))
+            async with raw_tcp(url) as stream:
+                await stream.send(GET + b"\r\n" + opening)
+                assert b"HTTP/1.1 101" in await _receive_past(stream, b'"ready"')
+                await anyio.sleep(3 * SOON)
+                await stream.send(b"\x88\x82" + bytes(4) + b"\x03\xe8")
+                await recorder.wait_done()
+    assert recorder.commands == [Close(1000, "", "remote")]
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_session_behind_an_unread_answer_holds_no_more_than_another() -> None:
+    """Nothing that the handler sends is buffered without limit, as the transport is full from the start."""
+    sent = 0
+
+    async def talk(session: ServerSession) -> None:
+        nonlocal sent
+        for _ in range(200):
+            await session.send_audio(bytes(100_000))
+            sent += 100_000
+
+    async def big(request: Request) -> Response:
+        return Response(bytes(32 << 20))
+
+    gateway = make_gateway({"echo": talk})
+    gateway.app.add_route("/big", big)
+    with anyio.fail_after(20):
+        async with running_gateway(gateway) as url:
+            opening = _opening_of(await mint(url))
+            async with raw_tcp(url) as stream:
+                await stream.send(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n" + opening)
+                await anyio.sleep(4 * SOON)
+                assert sent < 1_000_000
+                # Once it is read, the session goes on.
+                heard = await _receive_past(stream, b'"ready"')
+                assert b"HTTP/1.1 101" in heard
+                while sent < 20_000_000:
+                    await stream.receive()
 
 
 @pytest.mark.usefixtures("hasty")
@@ -371,6 +423,15 @@ async def test_what_is_left_open_does_not_hold_up_the_end(
 async def _receive(stream: SocketStream, end: bytes) -> bytes:
     received = bytearray()
     while not received.endswith(end):
+        received += await stream.receive()
+    return bytes(received)
+
+
+async def _receive_past(stream: SocketStream, what: bytes) -> bytes:
+    received = bytearray()
+    before = 0
+    while received.find(what, max(0, before - len(what))) < 0:
+        before = len(received)
         received += await stream.receive()
     return bytes(received)
 

@@ -126,7 +126,9 @@ class ByteLink:
 
     @property
     def has_output(self) -> bool:
-        return bool(self._outbox.messages)
+        # Our last words go out when nothing is behind them any more: the driver then reads on until the peer
+        # has them.
+        return bool(self._outbox.messages) and not (self.behind and self.core.state is State.CLOSED)
 
     @property
     def deadline(self) -> float | None:

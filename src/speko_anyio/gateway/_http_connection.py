@@ -193,8 +193,9 @@ class HTTPConnection(H11Protocol):
             self.transport.write(_FULL)
             self.transport.close()
         else:
-            self._leave()
             super().handle_websocket_upgrade(event)
+            # Now: until then, the transport tells this protocol that an earlier answer is not read yet.
+            self._leave()
             # uvicorn drops what came with the head.
             if early := self.conn.trailing_data[0]:
                 cast(asyncio.Protocol, self.transport.get_protocol()).data_received(early)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("speko_anyio.gateway")
 
+_PAUSED_ABOVE: Final = 1
+"""Bytes that wait for the client: beyond them the transport pauses an `AsyncioDriver`."""
+
 
 class Endpoint(Protocol):
     """An endpoint of the application that serves WebSockets whichever way they come in."""
@@ -95,6 +98,14 @@ class WebSocketUpgrade(asyncio.Protocol):
         if self._next is not None:
             self._next.connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        if self._next is not None:
+            self._next.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._next is not None:
+            self._next.resume_writing()
+
     def shutdown(self) -> None:
         """End the session, since uvicorn stops: its client is told to connect again."""
         if self._opening is not None:
@@ -125,6 +136,10 @@ class WebSocketUpgrade(asyncio.Protocol):
     def _make_driver(self) -> AsyncioDriver:
         driver = AsyncioDriver(self._loop)
         driver.connection_made(self._transport)
+        if self._transport.get_write_buffer_size() > _PAUSED_ABOVE:
+            # By an earlier answer on this connection. The transport told it, if anybody, to the protocol of
+            # that one, and tells each change once.
+            driver.pause_writing()
         return driver
 
     def _answer_broken(self, answered: ServerConnection) -> AsyncioDriver:
