@@ -200,6 +200,16 @@ def test_http_and_the_websocket_read_the_environment_alike(
         assert (found and str(found)) == expected
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_http_ignores_the_variables_for_websockets(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WS_PROXY", "http://a:1")
+    monkeypatch.setenv("WSS_PROXY", "http://a:1")
+    assert find_http_proxy(f"{scheme}://speko.test") is None
+    monkeypatch.setenv("ALL_PROXY", "http://b:2")
+    assert str(find_http_proxy(f"{scheme}://speko.test")) == "b:2"
+    assert str(find_proxy(parse_url(f"{scheme.replace('http', 'ws')}://speko.test"), True)) == "a:1"
+
+
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
 def test_an_error_names_the_variable_at_fault(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://fine:1")
