@@ -143,8 +143,8 @@ def test_poolers_are_told_with_the_numbers_of_the_store() -> None:
     assert f"({PURGE_PATIENCE:g} for deleting expired records) are set within each transaction" in told
     work, reading, lookups = database.WORKERS, database.READERS, database.LOOKUPS
     assert (
-        f"opens at most {work + reading + lookups} connections: {work} to work with, {reading} to read "
-        f"records and {lookups} to look up keys"
+        f"opens at most {work + reading + lookups} connections: {work} to change records, {reading} to read "
+        f"them and {lookups} to look up keys"
     ) in told
     assert "no start-up `options`" in told
     assert "no prepared statements" in told
