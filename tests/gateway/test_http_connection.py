@@ -365,6 +365,24 @@ async def test_a_gateway_full_of_sessions_still_answers(monkeypatch: pytest.Monk
             assert (await raw_http(url, GET + b"connection: close\r\n\r\n"))[9:12] == b"200"
 
 
+@pytest.mark.parametrize("opening", [OPENING, OPENING.replace(b"13", b"12")], ids=["no token", "broken"])
+async def test_openings_that_were_refused_count_until_they_are_gone(
+    opening: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "descriptor_limit", lambda: 8)
+    statuses = []
+    with anyio.fail_after(20):
+        async with running_gateway(make_gateway()) as url, AsyncExitStack() as stack:
+            for _ in range(4):
+                stream = await stack.enter_async_context(raw_tcp(url))
+                await stream.send(opening + b"\r\n")
+                statuses.append((await stream.receive())[9:12])
+            # The clients hang up before the gateway stops, which waits for them.
+            await stack.aclose()
+    assert statuses[-1] == b"503"
+    assert len(set(statuses[:-1])) == 1
+
+
 async def test_descriptors_without_a_limit_set_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_connection, "descriptor_limit", lambda: math.inf)
     with anyio.fail_after(20):

@@ -27,7 +27,7 @@ from ._session_log import make_connection
 from ._stream import STOP_REASON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     import uvicorn
     from starlette.applications import Starlette
@@ -123,14 +123,17 @@ class WebSocketUpgrade(asyncio.Protocol):
         try:
             request = probe.next_event()
         except SpekoError:
-            return self._answer_broken(probe)
+            driver = self._make_driver()
+            self._serve(_write_last(driver, probe), driver)
+            return driver
         assert isinstance(request, UpgradeRequest)
         scope = _scope(request, self._config.root_path)
         endpoint = _find_endpoint(self._app, scope)
         if endpoint is None:
             return self._serve_by_uvicorn(head)
         driver = self._make_driver()
-        self._serve(endpoint, ByteOpening(driver, head, scope, request))
+        self._opening = opening = ByteOpening(driver, head, scope, request)
+        self._serve(endpoint.serve(opening), driver)
         return driver
 
     def _make_driver(self) -> AsyncioDriver:
@@ -140,13 +143,6 @@ class WebSocketUpgrade(asyncio.Protocol):
             # By an earlier answer on this connection. The transport told it, if anybody, to the protocol of
             # that one, and tells each change once.
             driver.pause_writing()
-        return driver
-
-    def _answer_broken(self, answered: ServerConnection) -> AsyncioDriver:
-        """Send the answer to a request that is not a WebSocket's handshake."""
-        driver = self._make_driver()
-        ByteLink(answered, driver, close_timeout=DEFAULT_TIMEOUTS.close)
-        driver.start(None)
         return driver
 
     def _serve_by_uvicorn(self, head: bytes) -> asyncio.BaseProtocol:
@@ -178,22 +174,21 @@ class WebSocketUpgrade(asyncio.Protocol):
 
     # Serving
 
-    def _serve(self, endpoint: Endpoint, opening: ByteOpening) -> None:
+    def _serve(self, serving: Coroutine[Any, Any, None], driver: AsyncioDriver) -> None:
         state = self._server_state
-        self._opening = opening
-        # uvicorn, when it stops, waits for both.
+        # uvicorn, when it stops, waits for both; and what is open is limited by their number.
         cast(set[Any], state.connections).add(self)
-        task = self._loop.create_task(self._run(endpoint, opening))
+        task = self._loop.create_task(self._run(serving, driver))
         state.tasks.add(task)
         task.add_done_callback(state.tasks.discard)
 
-    async def _run(self, endpoint: Endpoint, opening: ByteOpening) -> None:
+    async def _run(self, serving: Coroutine[Any, Any, None], driver: AsyncioDriver) -> None:
         try:
-            await endpoint.serve(opening)
+            await serving
         except Exception:
             logger.exception("a WebSocket ended by an error")
         finally:
-            opening.close()
+            driver.give_up()
             cast(set[Any], self._server_state.connections).discard(self)
 
 
@@ -222,12 +217,12 @@ class ByteOpening:
         connection = self._receive_head(ServerConnection())
         headers = tuple((refusal.headers or {}).items())
         connection.refuse(refusal.status, refusal.body.decode(), headers=headers)
-        await self._write_last(connection)
+        await _write_last(self._driver, connection)
 
     async def refuse_by_frame(self, refusal: RequestError) -> None:
         connection = self._receive_head(ServerConnection())
         connection.refuse_by_frame(refusal.frame, refusal.close_code)
-        await self._write_last(connection)
+        await _write_last(self._driver, connection)
 
     async def wait_gone(self) -> None:
         await self._driver.wait_closed()
@@ -240,20 +235,18 @@ class ByteOpening:
             self._link.core.close(close_codes.SERVICE_RESTART, STOP_REASON)
             self._driver.core_changed()
 
-    def close(self) -> None:
-        """Close the transport of a WebSocket that is over, if nothing more is to be written."""
-        self._driver.give_up()
-
     def _receive_head(self, connection: ServerConnection) -> ServerConnection:
         connection.receive_data(self._head)
         connection.next_event()  # the request, which was looked at before
         self._head = b""
         return connection
 
-    async def _write_last(self, answered: ServerConnection) -> None:
-        ByteLink(answered, self._driver, close_timeout=DEFAULT_TIMEOUTS.close)
-        self._driver.start(None)
-        await self._driver.wait_closed()
+
+async def _write_last(driver: AsyncioDriver, answered: ServerConnection) -> None:
+    """Send the answer to a request that becomes no session, and wait until the connection is closed."""
+    ByteLink(answered, driver, close_timeout=DEFAULT_TIMEOUTS.close)
+    driver.start(None)
+    await driver.wait_closed()
 
 
 def _scope(request: UpgradeRequest, root_path: str) -> Scope:
