@@ -406,6 +406,8 @@ def test_a_key_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(kind.key_variable, KEY)
     assert kind.is_configured()
     assert KEY in kind().endpoint("m").secrets
+    monkeypatch.setenv(kind.key_variable, f"\ufeff{KEY}\r\n")
+    assert kind().endpoint("m").secrets == kind(KEY).endpoint("m").secrets
     assert "another" in kind("another").endpoint("m").secrets
 
 
