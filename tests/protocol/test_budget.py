@@ -85,7 +85,7 @@ def talk(connection: Connection, data: bytes, *, times: int, every: float, start
         drain(connection)
         connection.data_to_send()
         deadline = connection.next_deadline()
-        if connection.wants_time or (deadline is not None and deadline <= now):
+        if deadline is not None and deadline <= now:
             connection.handle_timeout(now)
         now += every
     return now

@@ -225,7 +225,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         return self._lost
 
     def core_changed(self) -> None:
-        driven = self._attached()
+        driven = self._driven
+        assert driven is not None
         if driven.behind and not (self._catching_up or self._ending):
             self._catching_up = True
             self._set_reading()

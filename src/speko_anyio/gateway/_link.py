@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from speko_anyio._net.tasks import TaskGroup, Waiter
+    from speko_anyio._net.tasks import TaskGroup, Waiter, Wakeup
     from speko_anyio.protocol._commands import Command
     from speko_anyio.protocol._dialect import NeedData
     from speko_anyio.protocol._pcm import Buffer
     from speko_anyio.protocol._session import ServerProtocol
     from speko_anyio.protocol.frames import Close
 
+    from ._meter import Meter
+
 
 class Linked(Protocol):
     """What a link sees of its session."""
 
     session_id: str
+    meter: Meter
+    """What the session has used so far."""
+    room: Wakeup
+    """Where tasks wait for room."""
 
     @property
     def closed(self) -> Close | None:
@@ -38,10 +44,10 @@ class Linked(Protocol):
         ...
 
     def sent(self, audio: int) -> None:
-        """Take note that messages were taken to be sent, with so many bytes of audio."""
+        """Take note that messages were taken to be sent, with so many bytes of audio: there is room."""
 
-    def room_made(self) -> None:
-        """Wake the tasks that wait for room."""
+    def answered(self) -> None:
+        """Take note that the first audio since the end of the user's turn goes out."""
 
 
 class Link(Protocol):

@@ -254,6 +254,9 @@ class _Leg:
         self._connection = connection
         self._lifetime = lifetime
         self._space_made: Callable[[], None]
+        self.behind: bool = False
+        self.peer_left: bool = True
+        self.deadline: float | None = None
 
     def watch_space(self, call: Callable[[], None]) -> None:
         self._space_made = call
@@ -279,20 +282,8 @@ class _Leg:
         return self._owner.provider_must_wait
 
     @property
-    def behind(self) -> bool:
-        return False
-
-    @property
-    def peer_left(self) -> bool:
-        return True
-
-    @property
     def has_output(self) -> bool:
         return self._connection.has_output
-
-    @property
-    def deadline(self) -> None:
-        return None
 
     # Moving
 

@@ -220,13 +220,13 @@ class _Inbox:
     """
 
     __slots__ = (
-        "_error",
         "_limit",
         "_resume_at",
         "_space_made",
         "_waiter",
         "_waiting",
         "commands",
+        "error",
         "full",
         "rested",
         "size",
@@ -234,7 +234,8 @@ class _Inbox:
     )
 
     def __init__(self, limit: int, waiter: Waiter, space_made: Callable[[], None]) -> None:
-        self._error: SpekoError | None = None
+        self.error: SpekoError | None = None
+        """What `take` raises once all commands are taken; None while more may come."""
         self._limit = limit
         # Not at every command, since the reading stops and starts by system calls.
         self._resume_at = limit - limit // 8
@@ -262,7 +263,7 @@ class _Inbox:
 
     def end(self, error: SpekoError) -> None:
         """Raise `error` once all commands are taken."""
-        self._error = error
+        self.error = error
         self.wake()
 
     def wake(self) -> None:
@@ -276,13 +277,13 @@ class _Inbox:
         if self._waiting:
             raise anyio.BusyResourceError("receiving from this session")
         commands = self.commands
-        if commands or self._error is not None:
+        if commands or self.error is not None:
             await self.checkpoint()
         while not commands:
-            if self._error is not None:
-                if iterating and isinstance(self._error, ConnectionClosed):
+            if self.error is not None:
+                if iterating and isinstance(self.error, ConnectionClosed):
                     raise StopAsyncIteration
-                raise self._error.with_traceback(None)
+                raise self.error.with_traceback(None)
             self._waiting = True
             try:
                 await self._waiter.wait()
@@ -341,11 +342,11 @@ class ServerSession:
         """What the session has used so far."""
         self._link = link
         # Looked up once, since every message calls them.
+        self._next_event = link.next_event
         self._queue_audio = link.send_audio
         self._flush = link.flush
         self._core = core = link.core
         self._now = clock()
-        self._over = False
         self._ended = Wakeup()
         self._grace: tuple[anyio.CancelScope, float] | None = None
         self._inbox = _Inbox(receive_buffer + link.read_ahead, link.make_waiter(), link.space_made)
@@ -355,7 +356,8 @@ class ServerSession:
         self._senders = 0
         """Tasks that wait for room, or for those that do."""
         self._send_lock: anyio.Lock | None = None
-        self._room = Wakeup()
+        self.room: Wakeup = Wakeup()
+        """Rings when less waits for the client, or the session has changed."""
         core.send_ready()
 
     def __repr__(self) -> str:
@@ -409,7 +411,7 @@ class ServerSession:
 
     async def wait_closed(self) -> Close:
         """Wait until the session is over, and say how it ended."""
-        while not self._over:
+        while self._inbox.error is None:
             await self._ended.wait()
         assert self._core.closed is not None
         return self._core.closed
@@ -417,7 +419,7 @@ class ServerSession:
     def cancel_after(self, scope: anyio.CancelScope, grace: float) -> None:
         """Cancel `scope`, around the handler, once the session has been over for `grace` seconds."""
         self._grace = scope, grace
-        if self._over:
+        if self._inbox.error is not None:
             self._start_grace()
 
     def _start_grace(self) -> None:
@@ -514,7 +516,7 @@ class ServerSession:
 
     async def wait_for_less(self) -> None:
         """Wait until less waits for the client than now, or the session ends."""
-        await self._room.wait()
+        await self.room.wait()
 
     async def close_when_sent(self, code: int, reason: str) -> None:
         """Close as `close` does, but only when no more than the send buffer still waits for the client.
@@ -571,7 +573,8 @@ class ServerSession:
         Call it after every change of the core, before the next ``await``.
         """
         self.deliver()
-        self.room_made()
+        if self.room.awaited is not None:
+            self.room.ring()
         self._link.core_changed()
 
     def deliver(self) -> bool:
@@ -580,11 +583,11 @@ class ServerSession:
         For the link. Returns False if that was only audio, with room for more: then nothing has to be done.
         """
         core, inbox, meter = self._core, self._inbox, self.meter
-        next_event = self._link.next_event
+        next_event = self._next_event
         more = leaving = core.state is not _OPEN
         for _ in _EVENTS_PER_TURN:
             # The end is the last event: after it, `next_event` raises.
-            if self._over or (event := next_event()) is NEED_DATA:
+            if inbox.error is not None or (event := next_event()) is NEED_DATA:
                 break
             if type(event) is AudioIn:
                 size = len(event.pcm)
@@ -603,7 +606,8 @@ class ServerSession:
             more = True
         more |= inbox.full
         if more:
-            self.room_made()
+            if self.room.awaited is not None:
+                self.room.ring()
             if core.state is not _OPEN and not self._paced and core.outbox.size > self._send_buffer:
                 core.outbox.drop_audio()
         return more
@@ -624,24 +628,23 @@ class ServerSession:
         return _content(event)
 
     def _end(self) -> None:
-        self._over = True
-        self._ended.ring()
         assert self._core.error is not None
         self._inbox.end(self._core.error)
+        self._ended.ring()
         self._start_grace()
 
     def sent(self, audio: int) -> None:
         """Take note that the link took messages to send, with so many bytes of audio. For the link."""
-        self.room_made()
+        if self.room.awaited is not None:
+            self.room.ring()
         if audio:
             self.meter.audio_out += audio
             if self.meter.asked_at is not None:
-                self.meter.answered(self._now())
+                self.answered()
 
-    def room_made(self) -> None:
-        """Wake the tasks that wait for room. For the link."""
-        if self._room.awaited is not None:
-            self._room.ring()
+    def answered(self) -> None:
+        """Take note that the first audio since the end of the user's turn goes out. For the link."""
+        self.meter.answered(self._now())
 
     async def _finish(self, code: int, close_timeout: float) -> None:
         """Say goodbye, unless that was done, and wait until the link is finished."""

@@ -557,12 +557,10 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
 
     def next_deadline(self) -> float | None:
         """Return when to call `handle_timeout`. See `Dialect.next_deadline`."""
-        return AT_ONCE if self.wants_time else self._timers.next()
-
-    @property
-    def wants_time(self) -> bool:
-        """Whether to call `handle_timeout` because of what was received, whatever the deadline was."""
-        return self._budget.spent + self._fast_messages >= self._budget.look_at
+        budget = self._budget
+        if budget.spent + self._fast_messages >= budget.look_at:
+            return AT_ONCE  # because of what was received, whatever the deadline was
+        return self._timers.next()
 
     def handle_timeout(self, now: float) -> None:
         """Act on the deadlines that have come by `now`, in seconds. Calling too early or late is safe."""

@@ -233,7 +233,7 @@ class Bridge:
 
         The keepalive of the provider's connection must not run meanwhile.
         """
-        return self._client.queued_memory > self.limits.to_client
+        return self._client.outbox.memory > self.limits.to_client
 
     @property
     def client_must_wait(self) -> bool:

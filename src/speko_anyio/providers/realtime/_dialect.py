@@ -44,7 +44,7 @@ from . import _events as wire
 from ._assistant import Assistant, end_of
 from ._calls import Call, ServerTools, ToolCalls, asks_for_approval, is_server_tool
 from ._errors import ErrorKind
-from ._gate import Phase, Reason, ResponseGate
+from ._gate import IN_FLIGHT, Phase, Reason, ResponseGate
 from ._transcripts import part_of
 from ._user import Put, TurnRules, User, UserWords
 
@@ -156,7 +156,7 @@ class RealtimeDialect(ProviderDialect):
 
     @property
     def responding(self) -> bool:
-        return self._gate.in_flight
+        return self._gate.phase in IN_FLIGHT
 
     @property
     def odd_fields(self) -> int:

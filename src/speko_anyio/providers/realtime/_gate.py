@@ -36,6 +36,10 @@ class Phase(enum.Enum):
     """It was cut off, and its end has not been reported. Further output of it is dropped."""
 
 
+IN_FLIGHT: Final = (Phase.ACTIVE, Phase.CANCELLING)
+"""The phases in which more events of a response may come."""
+
+
 class Reason(enum.Enum):
     """Why a response is wanted."""
 
@@ -90,7 +94,7 @@ class ResponseGate:
     @property
     def in_flight(self) -> bool:
         """Whether more events of a response may come."""
-        return self.phase is Phase.ACTIVE or self.phase is Phase.CANCELLING
+        return self.phase in IN_FLIGHT
 
     def has_ended(self, response_id: str) -> bool:
         """Whether that response is over."""
