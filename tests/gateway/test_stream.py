@@ -25,6 +25,7 @@ from speko_anyio.gateway import (
     running_gateway,
 )
 from speko_anyio.gateway import _stream as stream
+from speko_anyio.gateway._api_keys import APIKeys
 from speko_anyio.gateway._mint_endpoint import MAX_BODY
 from speko_anyio.gateway._session import RECEIVE_BUFFER
 from speko_anyio.gateway._session_tokens import Claims, TokenSigner
@@ -140,15 +141,41 @@ async def test_the_start_and_the_end_of_a_session_have_one_line_each(
         for record in caplog.records
         if record.name == "speko_anyio.gateway.session"
     ]
+    key_id = APIKeys([KEY]).identify(f"Bearer {KEY}")
     assert lines == [
         ("INFO", line)
         for grant, provider, code in zip(grants, ("echo", "recorder"), (4000, 1001), strict=True)
         for line in (
-            f"session {grant.session_id} starts, provider {provider}",
+            f"session {grant.session_id} starts, provider {provider}, model m, for {key_id}",
             f"session {grant.session_id} ended after N s with {code}, by the client, provider {provider}",
         )
     ]
     assert "enough" not in caplog.text
+
+
+async def test_a_model_in_the_log_is_one_short_line_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    model = "gpt\n sk-proj-8fJ2kQ9vXw3LmR7tZb1NcY5d " + "x" * 1000
+    async with running_gateway(make_gateway({"echo": echo})) as url:
+        grant = await mint(url, s2s={"provider": "echo", "model": model})
+        async with raw_client(grant.ws_url, grant.ws_token) as client:
+            await client.hear()
+    (line,) = [record.getMessage() for record in caplog.records if " starts, " in record.getMessage()]
+    assert "model gpt" in line
+    assert "8fJ2kQ9vXw3L" not in line
+    assert "\n" not in line
+    assert len(line) < 250
+
+
+async def test_a_drain_with_open_sessions_is_logged_when_it_begins(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with contextlib.AsyncExitStack() as clients:
+        async with running_gateway(make_gateway({"echo": echo}), patience=0.01) as url:
+            grant = await mint(url)
+            client = await clients.enter_async_context(raw_client(grant.ws_url, grant.ws_token))
+            await client.hear()
+    lines = [record.getMessage() for record in caplog.records if "draining" in record.getMessage()]
+    assert lines == ["draining: 1 open sessions get 0.01 s to finish"]
 
 
 # Admission

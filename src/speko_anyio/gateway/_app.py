@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from ._session import ServerSession
 
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+logger: Final = logging.getLogger("speko_anyio.gateway")
 
 _CODES: Final = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
@@ -255,6 +258,8 @@ class Gateway:
         Cancelled, it closes them without patience.
         """
         self._availability.state = GatewayState.DRAINING
+        if self.live_sessions:
+            logger.info("draining: %d open sessions get %g s to finish", self.live_sessions, patience)
         try:
             with anyio.move_on_after(patience):
                 await self._stream.wait_empty()

@@ -17,6 +17,7 @@ from speko_anyio.protocol._framing import unmasked_payload
 from speko_anyio.protocol._outbox import CloseMessage, WireBytes
 from speko_anyio.protocol._session import ServerProtocol
 from speko_anyio.protocol._text import clean
+from speko_anyio.protocol._tokens import shown
 
 from .store._records import closed_by
 
@@ -28,9 +29,20 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("speko_anyio.gateway.session")
 
 
-def log_start(session_id: str, provider: str) -> None:
-    """Log that a session is open."""
-    logger.info("session %s starts, provider %s", redact(session_id), clean(provider))
+_MAX_MODEL: Final = 80
+"""The most characters of a model's name, which the client chooses."""
+
+
+def log_start(session_id: str, provider: str, model: str, key_id: str) -> None:
+    """Log that a session is open, and which key asked for it."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "session %s starts, provider %s, model %s, for %s",
+            redact(session_id),
+            clean(provider),
+            shown(model, limit=_MAX_MODEL),
+            clean(key_id),
+        )
 
 
 def log_end(session_id: str, provider: str, close: Close | None, seconds: float) -> None:

@@ -164,11 +164,11 @@ class Stream:
             link = await opening.accept(record.session_id, options)
             if link is not None:
                 async with self._open(record, link) as session:
+                    log_start(record.session_id, provider, record.config.model, record.key_id)
                     # The session keeps them in less memory.
                     slim = SessionConfig(provider=provider, model="")
                     record = msgspec.structs.replace(record, config=slim, metadata=None)
                     served.append(session)
-                    log_start(record.session_id, provider)
                     self._node.instrumentation.started(provider)
                     await self._serve(record, session)
         finally:
