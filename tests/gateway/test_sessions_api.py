@@ -23,7 +23,7 @@ from speko_anyio.gateway import (
     echo,
 )
 from speko_anyio.gateway._api_keys import APIKeys, new_key
-from speko_anyio.gateway._sessions_api import REST
+from speko_anyio.gateway._sessions_api import REFUSAL_DELAY
 from speko_anyio.gateway.store import SessionPage, TranscriptLine
 from speko_anyio.gateway.store._records import NO_LIMITS, PAGE_BYTES
 from speko_anyio.protocol import Close
@@ -344,7 +344,7 @@ async def test_a_key_reads_so_much_and_no_faster() -> None:
     granted = statuses.total() - statuses[429]
     assert 10 * 2 <= granted <= 10 * 2 + 3 + 1
     # Who asks again at once waits for its refusal.
-    assert 10 / (2 * REST) * 16 * 0.8 <= statuses[429] <= 10 / REST * 16 + 16
+    assert 10 / (2 * REFUSAL_DELAY) * 16 * 0.8 <= statuses[429] <= 10 / REFUSAL_DELAY * 16 + 16
 
 
 @pytest.mark.parametrize("anyio_backend", VIRTUAL_EVENT_LOOPS, indirect=True)

@@ -1,4 +1,4 @@
-"""Sessions by ASGI: a WebSocket's opening, and its transport.
+"""Sessions over ASGI: the opening and the transport of a WebSocket.
 
 The quirks of ASGI servers are absorbed here (observed with uvicorn 0.54): a lost connection is reported
 with code 1005 and no reason, where a close without a code has a reason field; and writing to a connection
@@ -75,7 +75,7 @@ def first_subprotocol(scope: Scope) -> str | None:
 
 
 class ASGIOpening:
-    """An `Opening` by ASGI."""
+    """An `Opening` over ASGI."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -112,7 +112,7 @@ class ASGIOpening:
     async def refuse_by_frame(self, refusal: RequestError) -> None:
         error = msgspec.json.encode(refusal.frame).decode()
         await self._answer(
-            # A browser gives up when none of the subprotocols that it offered comes back.
+            # A browser fails the connection unless it gets one of the subprotocols that it offered.
             {"type": "websocket.accept", "subprotocol": self.token, "headers": []},
             {"type": "websocket.send", "text": error},
             _close(refusal),
@@ -132,7 +132,7 @@ class ASGIOpening:
             for message in messages:
                 await self._send(message)
         except OSError:
-            return  # it left before it was told
+            return  # the client left before it was answered
 
 
 def _close(refusal: RequestError) -> dict[str, object]:

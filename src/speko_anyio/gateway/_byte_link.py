@@ -1,4 +1,4 @@
-"""Moves a session's messages over bytes: our own core on the event loop's transport, nothing in between."""
+"""Moves a session's messages as bytes: the library's own WebSocket on the event loop's transport."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 READ_AHEAD: Final = 64 * 1024
-"""Bytes. A client whose handler takes nothing may say goodbye soon after it has filled the inbox, and while
-nothing is read, its goodbye is not seen. A server with ASGI reads ahead of the application, too."""
+"""Bytes to read although the inbox is full. If the handler takes nothing, a client may fill the inbox and
+then close; the close is only noticed if it is still read. An ASGI server also reads ahead of the handler."""
 
 
 _FRAMES_PER_TURN: Final = 16
@@ -36,7 +36,7 @@ _WRITE_AT_ONCE: Final = 64 * 1024
 
 
 class ByteLink:
-    """A `Link`, and the `Driven` of the driver that moves its bytes; see these two for the members."""
+    """A `Link` for the session, and the `Driven` of an `AsyncioDriver`; see these two for the members."""
 
     __slots__ = (
         "_budget",
@@ -96,7 +96,7 @@ class ByteLink:
         self._driver.core_changed()
 
     async def wait_written(self) -> None:
-        """Return at once: the driver writes on, in bounded time."""
+        """Return at once: the driver writes the rest by itself, in bounded time."""
 
     def stop(self) -> None:
         """Do nothing: the driver ends with the session."""
@@ -104,7 +104,7 @@ class ByteLink:
     # Driven
 
     def watch_space(self, call: Callable[[], None]) -> None:
-        """Do nothing: `space_made` does what `call` would."""
+        """Do nothing: `space_made` tells the driver."""
 
     @property
     def connecting(self) -> bool:
@@ -184,7 +184,7 @@ class ByteLink:
         self.behind = True
 
     def _deliver_all(self) -> None:
-        """Deliver all that was received, at an end, which everybody must learn of now."""
+        """Deliver everything that was received, without turns: the connection has ended."""
         self._deliver()
         while self.behind:
             self.catch_up()
@@ -209,7 +209,7 @@ class ByteLink:
         self._deliver()
 
     def reading_paused(self) -> None:
-        # No pong is seen while nothing is read, so silence proves nothing.
+        # No pong is received while nothing is read, so silence proves nothing.
         self._connection.suspend_keepalive()
 
     def reading_resumed(self) -> None:
@@ -222,5 +222,5 @@ class ByteLink:
 
 
 def _deliver_nothing() -> bool:
-    """Ignore what comes while there is no session, whose request is refused."""
+    """Ignore received data: the request is refused, so there is no session."""
     return True

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP connection, with a deadline for all that a client can leave open.
+"""uvicorn's HTTP connection, with a deadline for everything that a client can leave open.
 
 uvicorn waits without limit for a request's head, for the rest of a body that nobody reads, and for a client
-that does not read its answer. Each holds a descriptor, of which a process has only so many.
+that does not read its answer. Each of these occupies a descriptor, and a process has only a limited number.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ class Wait(Enum):
 
 
 SECONDS: Final[dict[Wait, float]] = {
-    # From its first byte; for the first one, from the connection on.
+    # From its first byte on; for the first request, from the connection on.
     Wait.HEAD: 10.0,
-    # Longer than the 60 for which nginx keeps an idle connection: whoever closes first may meet a request of
-    # the other side, which nginx then answers with 502.
+    # Longer than the 60 s for which nginx keeps an idle connection. If we closed first, nginx might just have
+    # sent a request, which it would answer with 502.
     Wait.NEXT: 75.0,
-    # The application has limits of its own; this is how often to look whether it has closed the connection.
+    # The application has its own limits; this only checks regularly whether the connection is closing.
     Wait.ANSWER: 5.0,
-    # Not at once: the system resets a client that still sends, which then loses the answer.
+    # Closing at once would reset a connection whose client still sends, and the client would lose the answer.
     Wait.REST: 2.0,
     Wait.READER: 30.0,
     Wait.CLOSE: 5.0,
 }
-"""For how long a connection waits."""
+"""Seconds that a connection may wait for each."""
 
 MAX_REST: Final = 1 << 20
-"""Bytes of a body's rest to read and discard; after that it is not read."""
+"""Bytes to read and discard after the answer; then reading stops."""
 
 MAX_WAITING: Final = 4096
-"""Connections of a server that may wait for their clients; a further one takes the place of the oldest."""
+"""Connections that may wait for their clients; beyond that the one that has waited longest is cut."""
 
 _WARN_EVERY: Final = 60.0
 
@@ -70,8 +70,9 @@ _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n" + _END
 class WaitingRoom:
     """The connections of one server that wait for their clients, the longest wait first.
 
-    Half of the descriptors may be connections of any kind; the others are for connections to providers, and
-    for files. Three quarters of that half may be WebSockets: a gateway full of sessions can still say so.
+    Half of the descriptors may be client connections; the others are for connections to providers, and for
+    files. Three quarters of that half may be WebSockets, so that a gateway full of sessions can still answer
+    other requests.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,7 @@ class WaitingRoom:
         self._warned_at = -math.inf
 
     def admit(self, connections: int, *, now: float) -> bool:
-        """Make room for a new one of so many connections; return False if there is none."""
+        """Return whether a new connection, one of `connections`, may stay; cut another if needed."""
         if connections <= self._most:
             return True
         message = "%g connections are open, and more would need most of the descriptors; raise `ulimit -n`"
@@ -89,17 +90,17 @@ class WaitingRoom:
         return self._cut_longest()
 
     def admits_websocket(self, connections: Collection[object]) -> bool:
-        """Return whether one of the connections may become a WebSocket."""
+        """Return whether one more of the connections may become a WebSocket."""
         if len(connections) <= self._most_websockets:
             return True
         websockets = sum(not isinstance(connection, HTTPConnection) for connection in connections)
         return websockets + 1 <= self._most_websockets
 
     def add(self, connection: HTTPConnection, *, now: float) -> None:
-        """Add one, whose wait begins; cut the longest if there are too many."""
+        """Add a connection that begins to wait; if there are too many, cut the longest wait."""
         self._waiting[connection] = None
         if len(self._waiting) > MAX_WAITING:
-            self._warn(now, "%d connections wait for their clients; the oldest are cut", MAX_WAITING)
+            self._warn(now, "%d connections wait for their clients; the longest waits are cut", MAX_WAITING)
             self._cut_longest()
 
     def discard(self, connection: HTTPConnection) -> None:
@@ -112,7 +113,7 @@ class WaitingRoom:
         return False
 
     def _warn(self, now: float, message: str, value: float) -> None:
-        # Anybody can cause it, at any rate.
+        # Any client can cause it, as often as it likes.
         if now - self._warned_at >= _WARN_EVERY:
             self._warned_at = now
             logger.warning(message, value)
@@ -135,7 +136,7 @@ class HTTPConnection(H11Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._rest = 0
 
-    # The transport's calls
+    # Called by the transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -165,11 +166,11 @@ class HTTPConnection(H11Protocol):
         self._unset_keepalive_if_required()
         self._leave()
 
-    # uvicorn's calls
+    # Called by uvicorn
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        # It covers neither a head that has begun nor a close that waits for the client.
+        # uvicorn's own timer covers neither a head that has begun nor a close that waits for the client.
         self._unset_keepalive_if_required()
         self._watch()
 
@@ -177,26 +178,26 @@ class HTTPConnection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
-            self.transport.close()  # the request has its answer, or the beginning of one
+            self.transport.close()  # the answer has been sent, or has begun
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None:
-            # Its application must not answer as well.
+            # The application must not answer the request as well.
             cycle.disconnected = True
             cycle.message_event.set()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         if event.http_version == b"1.0":
-            self.send_400_response("a WebSocket needs HTTP/1.1; a proxy on the way may use HTTP/1.0")
+            self.send_400_response("a WebSocket needs HTTP/1.1; check whether a proxy uses HTTP/1.0")
         elif _has_body(self.headers):
-            self.send_400_response("the opening of a WebSocket has no body")
+            self.send_400_response("a request for a WebSocket must not have a body; send it without one")
         elif not self._room.admits_websocket(self.connections):
             self.transport.write(_FULL)
             self.transport.close()
         else:
             super().handle_websocket_upgrade(event)
-            # Now: until then, the transport tells this protocol that an earlier answer is not read yet.
+            # Not before: until then the transport tells this protocol whether an earlier answer is read.
             self._leave()
-            # uvicorn drops what came with the head.
+            # uvicorn drops data that came together with the head.
             if early := self.conn.trailing_data[0]:
                 cast(asyncio.Protocol, self.transport.get_protocol()).data_received(early)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Linked(Protocol):
-    """What a link sees of its session."""
+    """The session, as its link sees it."""
 
     session_id: str
     meter: Meter
@@ -37,14 +37,14 @@ class Linked(Protocol):
         ...
 
     def core_changed(self) -> None:
-        """React to a change of the core, in any way; it calls the link's `core_changed`."""
+        """React to any change of the core. Calls the link's `core_changed`."""
 
     def deliver(self) -> bool:
         """Move the core's commands to the handler. See `ServerSession.deliver`."""
         ...
 
     def sent(self, audio: int) -> None:
-        """Take note that messages were taken to be sent, with so many bytes of audio: there is room."""
+        """Take note that messages with `audio` bytes of audio were taken to be sent: there is room."""
 
     def answered(self) -> None:
         """Take note that the first audio since the end of the user's turn goes out."""
@@ -60,7 +60,7 @@ class Link(Protocol):
     core: ServerProtocol
     """The session's core at message level."""
     read_ahead: int
-    """Bytes to take beyond the session's limit, if the transport itself reads nothing ahead."""
+    """Bytes that the inbox takes beyond its limit, for a transport that itself reads nothing ahead."""
 
     @property
     def next_event(self) -> Callable[[], Command | Literal[NeedData.NEED_DATA]]:
@@ -74,7 +74,7 @@ class Link(Protocol):
 
     @property
     def flush(self) -> Callable[[], None]:
-        """A function that sends what was queued, or lets it be sent as soon as the client takes more."""
+        """A function that sends the queued messages, now or as soon as the client takes more."""
         ...
 
     def make_waiter(self) -> Waiter:
@@ -82,19 +82,19 @@ class Link(Protocol):
         ...
 
     def start(self, session: Linked, tasks: TaskGroup) -> None:
-        """Move the messages of `session` from now on, by `tasks` if needed. A failure ends `tasks`."""
+        """Move the messages of `session` from now on, in `tasks` if needed. A failure ends `tasks`."""
 
     def core_changed(self) -> None:
         """React to a change of the core by other code than this link. Never blocks."""
 
     def fall_behind(self) -> None:
-        """Let `Linked.deliver` be called again in a later turn of the event loop, if there is more to do."""
+        """Call `Linked.deliver` again in a later turn of the event loop, if more events wait."""
 
     def space_made(self) -> None:
-        """React to a session that is no longer `full`. Never blocks."""
+        """Read on, since the session is no longer `full`. Never blocks."""
 
     async def wait_written(self) -> None:
-        """Wait until what is queued at the session's end was sent, if this needs the session's block."""
+        """Wait until the last messages were sent, if they are sent only while the session's block runs."""
 
     def stop(self) -> None:
-        """End the tasks. The session is over."""
+        """Stop moving messages: the session is over."""

@@ -1,7 +1,7 @@
 """Moves a session's messages over any transport that carries whole WebSocket messages.
 
-Three tasks serve it: one reads, one writes, one keeps time. None of them knows a rule of the protocol: all
-are in `ServerProtocol`, in whose outbox messages wait for the writer.
+Three tasks serve it: one reads, one writes, one keeps time. They know no rules of the protocol: these are in
+`ServerProtocol`, in whose outbox messages wait for the writer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._link import Linked
 
 _MESSAGES_PER_TURN: Final = 16
-"""Messages for each turn of the event loop: a turn costs several times what a message does."""
+"""Messages that are read or written in one turn of the event loop: a turn costs more than a message."""
 
 _OPEN: Final = State.OPEN
 _GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
@@ -41,10 +41,10 @@ class MessageTransport(Protocol):
     """
 
     async def receive(self) -> str | bytes | CloseMessage | None:
-        """Wait for the next message.
+        """Wait for the next message, and return it.
 
-        Return a `CloseMessage` when the peer closed, which the transport itself answers, and None when the
-        connection was lost. It is not called again after either.
+        Return a `CloseMessage` when the peer has closed, which the transport itself answers, and None when
+        the connection is lost. It is not called again after either.
         """
         ...
 
@@ -137,7 +137,7 @@ class MessageLink:
         while session.closed is None:
             received += 1
             if not received % _MESSAGES_PER_TURN:
-                # A server may have many messages ready, and then gives no other task a turn.
+                # If the server has many messages ready, `receive` never waits, and no other task would run.
                 await checkpoint()
             try:
                 message = await self._transport.receive()
@@ -173,7 +173,7 @@ class MessageLink:
                     room.ring()
                 sent += 1
                 if not sent % _MESSAGES_PER_TURN:
-                    # Nor does a server whose transport takes everything.
+                    # The same holds for `send`, while the transport takes everything.
                     await checkpoint()
                 await self._transport.send(message)
                 if isinstance(message, bytes):

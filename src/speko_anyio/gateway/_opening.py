@@ -1,4 +1,4 @@
-"""A client's request for a WebSocket, before it is answered, whichever way it came in."""
+"""A client's request for a WebSocket before it is answered, over ASGI or directly over the transport."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Opening(Protocol):
-    """A WebSocket that a client asks for. Answer it once."""
+    """A client's request for a WebSocket. Answer it once."""
 
     scope: Scope
     """The request, as ASGI describes it."""
@@ -23,7 +23,7 @@ class Opening(Protocol):
     """The first subprotocol that the client offers, which is the session's token; None if it offers none."""
 
     async def accept(self, session_id: str, options: CoreOptions) -> Link | None:
-        """Accept it; return what moves the session's messages, or None if the client has left."""
+        """Accept it; return the link of the session, or None if the client has left."""
         ...
 
     async def refuse(self, refusal: RequestError) -> None:
@@ -33,15 +33,15 @@ class Opening(Protocol):
         """Accept it, send the refusal's `ErrorFrame`, and close it with the refusal's code."""
 
     async def wait_gone(self) -> None:
-        """Wait until the connection is closed, if that is known. It takes bounded time after the session."""
+        """Wait until the connection is closed, if that is known: a bounded time after the session's end."""
 
 
 async def refuse(opening: Opening, refusal: RequestError) -> None:
     """Refuse a WebSocket in the way that its client can see.
 
-    A page sees nothing of an HTTP refusal, not even its status, and browsers always send an ``Origin``:
-    a client with one gets the WebSocket, an `ErrorFrame` and the refusal's close code. Every other client
-    gets the HTTP response.
+    Browsers, which always send an ``Origin``, hide the HTTP response from the page, even its status. So a
+    client with an ``Origin`` gets the WebSocket, an `ErrorFrame` and the refusal's close code, and every
+    other client gets the HTTP response.
     """
     if "origin" in HTTPConnection(opening.scope).headers:
         await opening.refuse_by_frame(refusal)

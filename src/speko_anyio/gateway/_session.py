@@ -60,8 +60,8 @@ _T = TypeVar("_T")
 
 RECEIVE_BUFFER: Final = 1024 * 1024
 """Bytes of commands that wait for the handler: 21 s of speech at 24 kHz. Beyond it the peer has to wait. Over
-ASGI its pongs wait too: a handler that reads nothing for a minute may lose the client to the server's
-keepalive."""
+ASGI its pongs wait too, so if a handler reads nothing for a minute, the server's keepalive may end the
+connection."""
 
 SEND_BUFFER: Final = 64 * 1024
 """Bytes that wait for the peer: 1.4 s of speech at 24 kHz. Beyond it the handler has to wait, so that a
@@ -71,11 +71,11 @@ _COMMAND_OVERHEAD: Final = 64
 """Bytes that every command counts beside its content; otherwise a flood of empty ones would meet no limit."""
 
 _EVENTS_PER_TURN: Final = range(16)
-"""Commands that are moved to the inbox in one turn of the event loop. One read may hold thousands, for which
-nobody else must wait."""
+"""Commands that are moved to the inbox in one turn of the event loop. One read may hold thousands, which must
+not delay other sessions."""
 
-_LOOK_EVERY: Final = 64
-"""Messages of audio after which the link looks at the core's deadline, which a budget of messages may have
+_AUDIO_PER_CHECK: Final = 64
+"""Messages of audio after which the link checks the core's deadline, which the budget of messages may have
 brought forward."""
 
 _CALLS_PER_TURN: Final = 16
@@ -139,7 +139,7 @@ async def serve_session(
         send_buffer=send_buffer,
         meter=meter or Meter(),
     ) as session:
-        del config, metadata  # the session keeps them in less memory
+        del config, metadata  # the session has a copy that takes less memory
         yield session
 
 
@@ -165,7 +165,7 @@ async def session_over(
         send_buffer=send_buffer,
         meter=meter,
     )
-    del config, metadata  # the session keeps them in less memory
+    del config, metadata  # the session has a copy that takes less memory
     async with TaskGroup(f"session {session_id}") as tasks:
         link.start(session, tasks)
         session.core_changed()
@@ -228,7 +228,7 @@ class _Inbox:
         "commands",
         "error",
         "full",
-        "rested",
+        "has_waited",
         "size",
         "streak",
     )
@@ -247,10 +247,10 @@ class _Inbox:
         """Bytes that wait, about."""
         self.full: bool = False
         """Whether to read no more from the client for now."""
-        self.rested: bool = False
-        """Whether the handler has just waited for a command: its next send needs no checkpoint."""
+        self.has_waited: bool = False
+        """Whether the handler has just waited for a command, so that its next send needs no checkpoint."""
         self.streak: int = 0
-        """Calls since the last turn of the event loop."""
+        """Calls since the handler last let the event loop go on."""
 
     def put(self, command: Command, size: int) -> None:
         """Append a command of `size` bytes."""
@@ -267,7 +267,7 @@ class _Inbox:
         self.wake()
 
     def wake(self) -> None:
-        """Let the handler look again."""
+        """Let a waiting handler check the inbox again."""
         if self._waiting:
             self._waiting = False
             self._waiter.ring()
@@ -289,7 +289,7 @@ class _Inbox:
                 await self._waiter.wait()
             finally:
                 self._waiting = False
-            self.rested = True
+            self.has_waited = True
             self.streak = 0
         command = commands.popleft()
         self.size -= _COMMAND_OVERHEAD + (len(command.pcm) if type(command) is AudioIn else _content(command))
@@ -299,7 +299,7 @@ class _Inbox:
         return command
 
     async def checkpoint(self) -> None:
-        """Notice a cancellation, and give way to others after some calls that did not wait."""
+        """Notice a cancellation; after some calls that did not wait, let other tasks run."""
         self.streak += 1
         if self.streak < _CALLS_PER_TURN:
             await checkpoint_if_cancelled()
@@ -352,9 +352,9 @@ class ServerSession:
         self._inbox = _Inbox(receive_buffer + link.read_ahead, link.make_waiter(), link.space_made)
         self._send_buffer = send_buffer
         self._paced = True
-        """Whether what is sent waits for room: what a bridge sends does not."""
+        """Whether sends wait for room. Those of a bridge don't."""
         self._senders = 0
-        """Tasks that wait for room, or for those that do."""
+        """Tasks that wait for room, or for their turn to."""
         self._send_lock: anyio.Lock | None = None
         self.room: Wakeup = Wakeup()
         """Rings when less waits for the client, or the session has changed."""
@@ -365,12 +365,12 @@ class ServerSession:
 
     @property
     def config(self) -> SessionConfig:
-        """What the client asked for when the session was minted. A large one is decoded each time."""
+        """What the client asked for when it minted the session. A large one is decoded on each access."""
         return self._config.get()
 
     @property
     def metadata(self) -> dict[str, Any] | None:
-        """What the mint's caller attached to the session; None for nothing. Decoded each time if large."""
+        """What the client attached to its mint; None for nothing. Decoded on each access if large."""
         return None if self._metadata is None else self._metadata.get()
 
     @property
@@ -528,9 +528,9 @@ class ServerSession:
 
     async def _send(self, queue: Callable[[_T], None], what: _T) -> None:
         inbox = self._inbox
-        if inbox.rested:
+        if inbox.has_waited:
             # The task has just waited for a command: that was a checkpoint.
-            inbox.rested = False
+            inbox.has_waited = False
         else:
             await inbox.checkpoint()
         if self._senders or self._core.outbox.size > self._send_buffer:
@@ -568,7 +568,7 @@ class ServerSession:
         return self._core
 
     def core_changed(self) -> None:
-        """Move the core's commands to the inbox, and let the link and the tasks that wait look at the core.
+        """Move the core's commands to the inbox; let the link and the waiting tasks react to the core.
 
         Call it after every change of the core, before the next ``await``.
         """
@@ -580,7 +580,7 @@ class ServerSession:
     def deliver(self) -> bool:
         """Move the core's commands to the inbox, and wake the tasks that have something to do.
 
-        For the link. Returns False if that was only audio, with room for more: then nothing has to be done.
+        For the link. Returns False if that was only audio, with room for more: then the link need not react.
         """
         core, inbox, meter = self._core, self._inbox, self.meter
         next_event = self._next_event
@@ -593,10 +593,10 @@ class ServerSession:
                 size = len(event.pcm)
                 meter.audio_in += size
                 meter.messages_in = count = meter.messages_in + 1
-                if not count % _LOOK_EVERY:
+                if not count % _AUDIO_PER_CHECK:
                     more = True
             else:
-                size = self._look_at(event)
+                size = self._react(event)
                 more = True
             # After our goodbye the handler takes no more commands: only the end matters.
             if not (leaving and inbox.full) or type(event) is Close:
@@ -612,8 +612,8 @@ class ServerSession:
                 core.outbox.drop_audio()
         return more
 
-    def _look_at(self, event: Command) -> int:
-        """React to what is not audio; return its size, about."""
+    def _react(self, event: Command) -> int:
+        """React to an event that is not audio; return its approximate size in bytes."""
         match event:
             case Expiring(seconds=seconds):
                 if self._core.state is _OPEN:
@@ -634,7 +634,7 @@ class ServerSession:
         self._start_grace()
 
     def sent(self, audio: int) -> None:
-        """Take note that the link took messages to send, with so many bytes of audio. For the link."""
+        """Take note that the link took messages to send, with `audio` bytes of audio. For the link."""
         if self.room.awaited is not None:
             self.room.ring()
         if audio:
@@ -647,7 +647,7 @@ class ServerSession:
         self.meter.answered(self._now())
 
     async def _finish(self, code: int, close_timeout: float) -> None:
-        """Say goodbye, unless that was done, and wait until the link is finished."""
+        """Close the session, unless it is closed already, and wait until the link is finished."""
         await self.close(code)
         closed = await self.wait_closed()
         if closed.initiated_by == "local" and closed.code != close_codes.ABNORMAL:
@@ -656,14 +656,14 @@ class ServerSession:
                 await self._link.wait_written()
 
     def _stop(self) -> None:
-        """End what moves it; if the session is not over by now, it is lost."""
+        """Stop the link; a session that is not over by now is lost."""
         self._core.receive_lost("the handler was cancelled")
         self.core_changed()
         self._link.stop()
 
 
 def _content(command: Command) -> int:
-    """Return about how many bytes of content it has."""
+    """Return the approximate size of its content in bytes."""
     match command:
         case Unknown(raw=payload) | ToolResult(output=payload):
             return len(payload)

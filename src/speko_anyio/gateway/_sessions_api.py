@@ -29,7 +29,7 @@ DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100
 """Sessions on a page; large metadata ends it earlier."""
 
-REST: Final = 0.25
+REFUSAL_DELAY: Final = 0.25
 """Seconds, or up to twice as many, by which a refusal for too many requests is delayed. Otherwise a client
 that repeats its request at once would cost as much as one that gets answers."""
 
@@ -76,7 +76,7 @@ class SessionsAPI:
             self._resting += 1
             try:
                 # Different delays, so that clients that came together do not return together.
-                await anyio.sleep(REST * (1 + self._resting % 8 / 8))
+                await anyio.sleep(REFUSAL_DELAY * (1 + self._resting % 8 / 8))
             finally:
                 self._resting -= 1
 

@@ -52,7 +52,7 @@ _RECORD_TIMEOUT: Final = 2.0
 """Seconds that the store has to record a session's end."""
 
 _LOOKS: Final = 8
-"""Looks at the sessions within the idle timeout: so much later than that, at most, is one ended."""
+"""Checks of all sessions in each idle timeout: a session ends late by the time between two checks at most."""
 
 MAX_UNRECORDED: Final = 1000
 """Ends that are kept to be recorded later, while the store fails; the records of any more will say that the
@@ -147,7 +147,7 @@ class Stream:
         await self.serve(ASGIOpening(scope, receive, send))
 
     async def serve(self, opening: Opening) -> None:
-        """Serve one connection, whichever way it came in."""
+        """Serve one connection, over ASGI or directly over its transport."""
         try:
             record = await self._admit(HTTPConnection(opening.scope), opening.token)
         except RequestError as refusal:
@@ -165,7 +165,7 @@ class Stream:
             if link is not None:
                 async with self._open(record, link) as session:
                     log_start(record.session_id, provider, record.config.model, record.key_id)
-                    # The session keeps them in less memory.
+                    # The session keeps its configuration and metadata in less memory.
                     slim = SessionConfig(provider=provider, model="")
                     record = msgspec.structs.replace(record, config=slim, metadata=None)
                     served.append(session)
@@ -178,7 +178,7 @@ class Stream:
                 log_end(record.session_id, provider, outcome.close, seconds)
                 self._node.instrumentation.ended(provider, outcome, seconds)
             await self._record_end(record, outcome)
-        # A connection counts until it is closed, which takes longer than the session if the client does not.
+        # It counts as a session until the connection is closed: a client may leave it open after the end.
         self._leaving += 1
         try:
             await opening.wait_gone()
@@ -318,7 +318,7 @@ class Stream:
     async def end_idle_sessions(self) -> None:
         """End the sessions whose clients have sent nothing for the idle timeout, until cancelled.
 
-        A look at all of them now and then is cheaper than a task for each, or a look at the clock with every
+        A regular check of all sessions is cheaper than a task for each, or reading the clock for each
         message.
         """
         timeout = self._idle_timeout

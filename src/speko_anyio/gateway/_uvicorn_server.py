@@ -46,8 +46,8 @@ BACKLOG: Final = 2048
 """Connections that may wait to be accepted; uvicorn's own default."""
 
 ACCEPTS_PER_TURN: Final = 16
-"""Connections that asyncio accepts in one turn of its loop. Each has a descriptor some turns before it can be
-refused; and without a free descriptor asyncio logs an error for each that it tries to accept."""
+"""Connections that asyncio accepts in one turn of its loop. Each takes a descriptor some turns before it can
+be refused, and if none is free, asyncio logs an error for each connection that it tries to accept."""
 
 
 @asynccontextmanager
@@ -67,11 +67,11 @@ async def running_gateway(
     No signal handler is installed. While it serves, the loggers ``uvicorn.error`` and ``uvicorn.asgi`` drop
     what is below INFO, as it would show tokens.
 
-    Whatever a client leaves open has a deadline: the head of a request, an idle connection, a body that is no
-    longer read, an answer that is not read, see `SECONDS` and `MAX_WAITING` of ``_http_connection``.
+    Everything that a client can leave open has a deadline: the head of a request, an idle connection, a body
+    that is no longer read, and an answer that the client does not read.
 
-    Sessions run on the library's own WebSocket, directly over the connection. With `over_asgi` they come in
-    as under any other ASGI server, for comparisons: that takes more than twice the CPU time. Both behave
+    Sessions run on the library's own WebSocket, directly over the connection. With `over_asgi` they use ASGI,
+    as under any other ASGI server, for comparisons. That takes more than twice the CPU time, and both behave
     alike.
 
     Raises OSError when the address can't be used, and any error of entering a handler. If the server fails,
@@ -140,14 +140,14 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listening in sockets or ():
-            # asyncio takes one number for this and for `ACCEPTS_PER_TURN`.
+            # asyncio has one number for this and for `ACCEPTS_PER_TURN`, so this sets the other one.
             listening.listen(BACKLOG)
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
-            # uvloop does not close its loop over one that waits for its client to hang up.
+            # uvloop does not close its loop while a connection waits for its client to disconnect.
             if isinstance(connection, HTTPConnection | WebSocketUpgrade):
                 connection.cut()
         # uvicorn has cancelled them, but does not wait for them.
@@ -164,7 +164,7 @@ class _Server(uvicorn.Server):
 
 
 def _config(gateway: Gateway, over_asgi: bool = False) -> uvicorn.Config:
-    # uvicorn asks for a class, and only calls it.
+    # uvicorn's types ask for a class, but it only calls it.
     in_turns: Any = partial(websocket_in_turns, name=WEBSOCKETS)
     upgrade: Any = partial(WebSocketUpgrade, gateway.app, in_turns)
     return uvicorn.Config(
@@ -193,7 +193,7 @@ _FALSE_ALARMS: Final = frozenset(
         "ASGI callable returned without completing handshake.",
         # With a traceback, of what any client can send; the session ends with 1007 and its handler knows.
         "Invalid UTF-8 sequence received from client.",
-        # What any client can send. The third follows the second, and says that no WebSocket library is there.
+        # Any client can cause these. The third follows the second, and wrongly blames a missing library.
         "Invalid HTTP request received.",
         "Unsupported upgrade request.",
         (
@@ -209,7 +209,7 @@ _WEBSOCKET: Final = '%s - "WebSocket '
 
 
 class _Discretion(logging.Filter):
-    """Drops uvicorn's false alarms, and what may show tokens.
+    """Drops uvicorn's false alarms, and records that may show tokens.
 
     Its debug messages show headers, and those about WebSockets the URL: a client may have put its token
     there. The gateway has lines of its own.
@@ -225,7 +225,7 @@ class _Discretion(logging.Filter):
 
 
 def _is_cancellation(record: logging.LogRecord) -> bool:
-    # The traceback of a request that took too long when the server stopped: uvicorn says how many it cancels.
+    # The traceback of a request that was cancelled at the server's stop; uvicorn logs their number, too.
     return record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
 
 

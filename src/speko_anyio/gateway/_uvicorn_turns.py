@@ -1,7 +1,7 @@
-"""Gives every session its turn under uvicorn's own WebSocket protocols, which know nothing of turns.
+"""Makes uvicorn's own WebSocket protocols take turns, so that one client can't hold up all others.
 
-They parse all of a read at once: up to 256 KiB, which is 40,000 pings, each of which is also answered by a
-system call. And after their close they go on for ten seconds.
+They parse a whole read at once: up to 256 KiB, which may be 40,000 pings, each answered by a system call. And
+after they have sent a close, they go on parsing for ten seconds.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from uvicorn.importer import import_from_string
 
 WEBSOCKETS: Final = "websockets-sansio" if find_spec("websockets") else "wsproto"
 """uvicorn's WebSocket implementation. A 960-byte echo through a gateway on uvloop costs the server 68 us with
-websockets and 95 us with wsproto; and it answers a peer's broken frame, where wsproto's only hangs up."""
+websockets and 95 us with wsproto; and websockets answers a broken frame, where wsproto only disconnects."""
 
 _PIECE: Final = 1024
-"""Bytes of a read that are parsed at once: a message of 20 ms of speech, or 170 pings."""
+"""Bytes that are parsed at once when they arrive: a message of 20 ms of speech, or 170 pings."""
 
 _SMALL_PIECE: Final = 256
 """Bytes that are parsed in each further turn of the event loop."""
 
 _AFTER_CLOSE: Final = 1024 * 1024
-"""Bytes that are still taken after the close was sent: more than is on its way when a client learns of it."""
+"""Bytes that are parsed after the close was sent: more than a client sends before it receives the close."""
 
 
 class TurnTaking(asyncio.Protocol):
-    """Passes what it reads on to `protocol`, one of uvicorn's, in pieces, and lets others run in between."""
+    """Passes received data to `protocol`, one of uvicorn's, in pieces; other tasks run in between."""
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -63,10 +63,10 @@ class TurnTaking(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._protocol.resume_writing()
 
-    # For the gate
+    # Called by `_Gate`
 
     def read(self, wanted: bool) -> None:
-        """Take note whether the protocol wants to read."""
+        """Take note whether the protocol has paused or resumed reading."""
         self._wanted = wanted
         self._set_reading()
         if wanted and self._waiting and not self._scheduled:
@@ -107,7 +107,7 @@ class TurnTaking(asyncio.Protocol):
 
 
 class _Gate:
-    """The transport as the protocol sees it: whether it is read is not the protocol's decision alone."""
+    """The transport as the protocol sees it: pausing and resuming reads goes through `TurnTaking`."""
 
     def __init__(self, transport: asyncio.Transport, turns: TurnTaking) -> None:
         self._transport = transport
@@ -124,10 +124,10 @@ class _Gate:
 
 
 def websocket_in_turns(*, name: str = WEBSOCKETS, **options: Any) -> TurnTaking:
-    """Make uvicorn's own WebSocket protocol take turns with all that its event loop serves.
+    """Return uvicorn's own WebSocket protocol, made to take turns with everything else in its event loop.
 
-    For a gateway under a uvicorn of your own, which calls it with `options`: ``uvicorn.run(app,
-    ws=websocket_in_turns)``, or ``--ws speko_anyio.gateway:websocket_in_turns`` on its command line. `serve`
-    and `running_gateway` need nothing. `name` is uvicorn's name for the implementation.
+    Use it if you start uvicorn yourself: ``uvicorn.run(app, ws=websocket_in_turns)``, or
+    ``--ws speko_anyio.gateway:websocket_in_turns`` on its command line. `serve` and `running_gateway` don't
+    need it. `name` is uvicorn's name for the implementation; `options` come from uvicorn.
     """
     return TurnTaking(import_from_string(WS_PROTOCOLS[cast(Any, name)] or "")(**options))

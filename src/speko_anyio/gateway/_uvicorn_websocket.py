@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol, ours: sessions on our own core over the transport that uvicorn hands over.
+"""A WebSocket protocol for uvicorn: runs sessions on the library's own WebSocket, over uvicorn's transport.
 
 `WebSocketUpgrade` takes the place of uvicorn's own protocols (``uvicorn.Config(ws=...)``). It looks at the
 request and gives the transport to another protocol: to an `AsyncioDriver` for sessions, with no ASGI message,
@@ -45,14 +45,14 @@ _PAUSED_ABOVE: Final = 1
 
 
 class Endpoint(Protocol):
-    """An endpoint of the application that serves WebSockets whichever way they come in."""
+    """An endpoint of the application that serves WebSockets over ASGI and directly over a transport."""
 
     async def serve(self, opening: Opening) -> None:
-        """Serve one, as long as it lives."""
+        """Serve one WebSocket to its end."""
 
 
 class WebSocketUpgrade(asyncio.Protocol):
-    """The protocol of a connection that asks for a WebSocket, until it is known who serves it.
+    """The protocol of a connection that asks for a WebSocket, until another protocol takes over.
 
     - `app`: the gateway's application, whose routes decide.
     - `others`: makes uvicorn's own protocol, which serves the routes of other endpoints.
@@ -86,12 +86,12 @@ class WebSocketUpgrade(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take the request's head, and then what comes before the next protocol is in place."""
+        """Take the request's head; keep later data until the next protocol is in place."""
         if self._next is not None:
             self._early += data
             return
         self._next = self._choose(data)
-        # After uvicorn has put this protocol in place.
+        # Later, since uvicorn sets this protocol only after this call.
         self._loop.call_soon(self._hand_over)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -107,7 +107,7 @@ class WebSocketUpgrade(asyncio.Protocol):
             self._next.resume_writing()
 
     def shutdown(self) -> None:
-        """End the session, since uvicorn stops: its client is told to connect again."""
+        """End the session, since uvicorn stops; its close tells the client to connect again."""
         if self._opening is not None:
             self._opening.stop()
 
@@ -115,7 +115,7 @@ class WebSocketUpgrade(asyncio.Protocol):
         """End the connection at once, whatever it waits for."""
         self._transport.abort()
 
-    # Choosing
+    # Choosing the next protocol
 
     def _choose(self, head: bytes) -> asyncio.BaseProtocol:
         probe = ServerConnection()
@@ -157,7 +157,7 @@ class WebSocketUpgrade(asyncio.Protocol):
         protocol, transport = self._next, self._transport
         assert protocol is not None
         if transport.is_closing():
-            return  # this protocol passes the end on
+            return  # `connection_lost` of this protocol tells the next one
         transport.set_protocol(protocol)
         early, self._early = self._early, b""
         if not early:
@@ -172,11 +172,11 @@ class WebSocketUpgrade(asyncio.Protocol):
         else:
             cast(asyncio.Protocol, protocol).data_received(early)
 
-    # Serving
+    # Serving a session
 
     def _serve(self, serving: Coroutine[Any, Any, None], driver: AsyncioDriver) -> None:
         state = self._server_state
-        # uvicorn, when it stops, waits for both; and what is open is limited by their number.
+        # When uvicorn stops, it waits for both. `WaitingRoom` limits the number of connections.
         cast(set[Any], state.connections).add(self)
         task = self._loop.create_task(self._run(serving, driver))
         state.tasks.add(task)
@@ -193,7 +193,7 @@ class WebSocketUpgrade(asyncio.Protocol):
 
 
 class ByteOpening:
-    """An `Opening` over the transport itself, which `driver` drives."""
+    """An `Opening` directly over a transport, which `driver` drives."""
 
     def __init__(self, driver: AsyncioDriver, head: bytes, scope: Scope, request: UpgradeRequest) -> None:
         self._driver = driver
@@ -208,7 +208,7 @@ class ByteOpening:
         connection = make_connection(session_id, **options)
         self._receive_head(connection)
         connection.accept()
-        # A session lasts longer than its opening.
+        # The request is not needed any more, and the session may last long.
         self.scope = {}
         self._link = ByteLink(connection, self._driver, close_timeout=options["close_timeout"])
         return self._link
@@ -228,7 +228,7 @@ class ByteOpening:
         await self._driver.wait_closed()
 
     def stop(self) -> None:
-        """Tell the client to connect again; who is not accepted yet only loses the connection."""
+        """Tell the client to connect again; if it is not accepted yet, only close the connection."""
         if self._link is None:
             self._driver.give_up()
         else:
@@ -237,7 +237,7 @@ class ByteOpening:
 
     def _receive_head(self, connection: ServerConnection) -> ServerConnection:
         connection.receive_data(self._head)
-        connection.next_event()  # the request, which was looked at before
+        connection.next_event()  # the request, which is in `scope` already
         self._head = b""
         return connection
 
@@ -250,7 +250,7 @@ async def _write_last(driver: AsyncioDriver, answered: ServerConnection) -> None
 
 
 def _scope(request: UpgradeRequest, root_path: str) -> Scope:
-    """Describe the request as uvicorn does by ASGI, as far as our endpoints look at it."""
+    """Describe the request as uvicorn's ASGI scope does, with the keys that our endpoints use."""
     raw_path, _, query = request.target.partition("?")
     headers = [("host", request.host), *request.headers]
     return {
@@ -264,11 +264,11 @@ def _scope(request: UpgradeRequest, root_path: str) -> Scope:
 
 
 def _find_endpoint(app: Starlette, scope: Scope) -> Endpoint | None:
-    """Return the endpoint of ours that the request goes to, or None if another one serves it.
+    """Return our endpoint for the request, or None if uvicorn's own protocol must serve it.
 
-    Puts the parameters in the path into `scope`.
+    Adds the parameters of the path to `scope`.
     """
-    # Middleware of an operator's own must see every WebSocket. That for CORS looks at none.
+    # The operator's own middleware must see every WebSocket. CORSMiddleware ignores WebSockets.
     others: list[Any] = [middleware.cls for middleware in app.user_middleware]
     if any(other is not CORSMiddleware for other in others):
         return None

@@ -164,12 +164,12 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
     def refuse_by_frame(self, error: ErrorFrame, close_code: int) -> None:
         """Accept the WebSocket only to send `error` and close it; the connection is over.
 
-        For browsers: a page sees nothing of an HTTP error, not even its status. `LocalProtocolError` when
+        For browsers, which hide HTTP errors from their pages, even the status. `LocalProtocolError` when
         there is no request to answer or `close_code` may not be sent.
         """
         request = self._unanswered()
         check_close_code(close_code)
-        # A browser gives up when none of the subprotocols that it offered comes back.
+        # A browser fails the connection unless it gets one of the subprotocols that it offered.
         offered = next(iter(request.subprotocols), None) or None
         self._outbox.put(WireBytes(self._engine.accept(offered, ())))
         self._outbox.put(codec.encode(error))
