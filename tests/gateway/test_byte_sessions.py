@@ -144,9 +144,13 @@ async def test_a_close_in_the_middle_of_a_message_is_answered() -> None:
     assert recorder.commands == [Close(1000, "", "remote")]
 
 
-async def test_a_goodbye_that_had_arrived_is_known_although_our_write_failed() -> None:
-    """It is unread when the connection is reset, and the write that fails would end the session first."""
-    left = threading.Event()
+@pytest.mark.parametrize("behind", [0, 500], ids=["in step", "behind"])
+async def test_a_goodbye_that_had_arrived_is_known_although_our_write_failed(behind: int) -> None:
+    """It is unread when the connection is reset, and the write that fails would end the session first.
+
+    A session that is `behind` still has so many messages to deliver then, in later turns of the event loop.
+    """
+    left, ended = threading.Event(), threading.Event()
 
     async def speaks_too_late(session: ServerSession) -> None:
         await session.receive()
@@ -154,9 +158,10 @@ async def test_a_goodbye_that_had_arrived_is_known_although_our_write_failed() -
         for _ in range(8):
             await session.send_audio(bytes(960))
         await session.wait_closed()
+        ended.set()
 
     def leave(client: Blocking) -> None:
-        client.socket.sendall(frame(BINARY, bytes(960)))
+        client.socket.sendall(frame(BINARY, bytes(960)) + frame(TEXT, COMMIT) * behind)
         time.sleep(0.2)
         client.socket.sendall(frame(CLOSE, close_payload(4000, "bye")))
         # Closing with this option resets the connection.
@@ -172,6 +177,7 @@ async def test_a_goodbye_that_had_arrived_is_known_although_our_write_failed() -
             path = "/v1/realtime/" + grant.session_id
             client = await anyio.to_thread.run_sync(Blocking, url, path, grant.ws_token)
             await anyio.to_thread.run_sync(leave, client)
+            assert await anyio.to_thread.run_sync(ended.wait, 10)
         history = await store.get(grant.session_id)
     assert history is not None
     life = history.life

@@ -313,13 +313,17 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._guard(self._receive_eof)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._driven is not None and not self._ending:
+            # At once: asyncio closes the socket after this call.
+            self._guard(self._read_rest)
+        self._lose(exc)
+
+    def _lose(self, exc: Exception | None) -> None:
         if self._catching_up and not self._ending:
             # What came before is delivered first. Nothing can be written meanwhile.
             self._paused = True
-            self._loop.call_soon(self.connection_lost, exc)
+            self._loop.call_soon(self._lose, exc)
             return
-        if exc is not None and self._driven is not None and not self._ending:
-            self._guard(self._read_rest)
         self._lost = True
         self._cause = exc
         self._held.clear()
