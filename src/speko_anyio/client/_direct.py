@@ -58,7 +58,7 @@ _DIALECTS: Final[dict[str, Callable[..., ProviderDialect]]] = {
 """What makes the dialect of a session, by the adapter that a grant names; `quick`: see `convert`."""
 
 _CONVERTING_THREADS: Final = 2
-"""Configurations that are converted at a time: each thread takes its turns from the event loop's."""
+"""Configurations that are converted at a time: each thread competes with the event loop."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

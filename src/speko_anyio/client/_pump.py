@@ -288,7 +288,7 @@ class Pump:
         return goodbye
 
     def _drain_all(self) -> None:
-        """Deliver all that the core has, at an end, which everybody must learn of now."""
+        """Deliver everything that the core has, without turns: the connection has ended."""
         self._drain()
         while self.behind:
             self.catch_up()

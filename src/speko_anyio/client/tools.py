@@ -228,8 +228,8 @@ class Tool(Generic[P, R]):
 
 
 MAX_LEFT_OVER: Final = 8
-"""Calls of one sync tool that were cancelled, by its timeout or an interruption, and whose threads have not
-ended: further calls are refused. Nobody can stop a thread, and each takes memory."""
+"""Threads of one sync tool that may go on after their calls were cancelled, by a timeout or an interruption;
+at this number further calls are refused. A thread can't be stopped, and each takes memory."""
 
 _MAX_ALL_LEFT_OVER: Final = 32
 """The same for all tools of the process."""
@@ -246,7 +246,7 @@ class _ThreadedCall:
 
     _lock: ClassVar = threading.Lock()
     _left_over: ClassVar[Counter[str]] = Counter()
-    """How many threads of each tool nobody waits for any more."""
+    """Running threads of each tool whose calls were cancelled."""
 
     def __init__(self, name: str, call: Callable[[], object]) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""How much a peer may say in a time: a budget of messages, which time refills."""
+"""A budget of messages that a peer may send, which time refills (a token bucket)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from math import inf
 from typing import Final
 
 _LOOK_EVERY: Final = 256
-"""Messages after which the time is asked for: few beside the budget, and so many that it costs nothing."""
+"""Messages between two calls of `keeps`: few compared to the budget, so many that a call costs nothing."""
 
 
 class Budget:
     """Messages that a peer may send: `rate` a second, and `burst` at once; without a `rate`, any number.
 
-    It reads no clock. Whoever receives adds to `spent`, and calls `keeps` with the time now and then, at the
-    latest when `due`.
+    It reads no clock. The receiver adds to `spent`, and calls `keeps` with the time regularly, at the latest
+    when it is `due`.
     """
 
     __slots__ = ("_burst", "_checked_at", "_rate", "_room", "look_at", "spent")
@@ -34,7 +34,7 @@ class Budget:
         return self.spent >= self.look_at
 
     def keeps(self, now: float) -> bool:
-        """Return whether the peer keeps to its budget. Time only counts from one call to the next."""
+        """Return whether the peer keeps to its budget. The time since the last call refills it."""
         spent, self.spent = self.spent, 0
         if self._rate is None:
             return True

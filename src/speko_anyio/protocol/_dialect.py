@@ -258,7 +258,7 @@ class Dialect(abc.ABC, Generic[EventT]):
 
     @property
     def queued_memory(self) -> int:
-        """Bytes of memory that wait to be sent, about: `queued`, and an overhead for each message."""
+        """Approximate memory of the messages that wait to be sent: `queued`, and an overhead for each."""
         return self.outbox.memory
 
     def next_message(self) -> Message | None:

@@ -28,8 +28,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_messages_per_second: int = 1000
     """Messages, control frames and fragments that a server takes from its client in the long run: five times
     speech at twice real time in messages of 10 ms. Each costs time of the loop that serves others, too.
-    Breach: close code 1008. A client does not hold its server to it, since an answer may come much faster
-    than it is spoken."""
+    Breach: close code 1008. A client sets its server no such limit, since an answer may arrive much faster
+    than speech."""
 
     max_messages_at_once: int = 20_000
     """The same for a burst, such as what a client sends after its network was gone: 200 s of speech in

@@ -63,7 +63,7 @@ class Outbox:
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that wait, about: the payload, and an overhead for each message."""
+        """Approximate memory of the waiting messages: the payload, and an overhead for each."""
         return self.size + _OVERHEAD * (len(self.messages) - self._taken)
 
     def check_room(self, size: int) -> None:

@@ -130,8 +130,8 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         self._tail = bytearray()
         self._partial = _Partial()
         self._budget = dialect.budget
-        # Messages of a client on the fast path that its budget does not know of, and how many of them came
-        # before its last control frame. They do not set `_control_run` to 0, which would be one step more.
+        # Messages on a server's fast path that the budget has not counted yet, and that number at the last
+        # control frame: comparing the two is cheaper than setting `_control_run` to 0 for each message.
         self._fast_messages = self._fast_messages_before = 0
         self._control_run = 0
         self._pongs = 0  # memory of the pongs that wait to be sent
@@ -275,9 +275,9 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
     def yield_after(self, frames: int, call: Callable[[], None]) -> None:
         """Let `next_event` return `NEED_DATA` early, although more is `unread`, and call `call` then.
 
-        It does so after `frames` frames that it parsed since it last returned that, not counting those on the
-        fast path. A caller that shares its event loop then goes on in another turn: some frames, such as
-        pings, bring no event, and one read holds thousands of them. By default there is no such bound.
+        It does so after `frames` parsed frames, not counting those on the fast path. A caller that shares its
+        event loop then continues in another turn: some frames, such as pings, bring no event, and one read
+        may hold thousands of them. By default there is no such limit.
         """
         self._frames_per_turn = self._frames_left = frames
         self._stopped_early = call

@@ -1,19 +1,19 @@
-"""A text that arrives in pieces, and is told as a whole each time."""
+"""A text that arrives in pieces, and is emitted as a whole each time."""
 
 from __future__ import annotations
 
 from typing import Final
 
 _LONG: Final = 8192
-"""Characters: ten minutes of speech. Telling all of a longer text for each new word would take quadratic
+"""Characters: ten minutes of speech. Emitting a longer text as a whole for each new word would take quadratic
 time."""
 
 _STEP: Final = 16
-"""A long text is told again once it is longer by one part in so many."""
+"""A long text is emitted again once it has grown by 1 / `_STEP`."""
 
 
 class GrowingText:
-    """The pieces of one text. What was not told yet is told with a later piece, or at the end (`whole`)."""
+    """The pieces of one text. Pieces that were not emitted come with a later one, or at the end (`whole`)."""
 
     __slots__ = ("_pieces", "_told", "size")
 
@@ -25,11 +25,11 @@ class GrowingText:
 
     @property
     def long(self) -> bool:
-        """Whether the text is so long that it is not told for each piece."""
+        """Whether the text is too long to be emitted for each piece."""
         return self.size > _LONG
 
     def add(self, piece: str) -> str | None:
-        """Add a piece; return all of the text if it is to be told now."""
+        """Add a piece; return the whole text if it is to be emitted now."""
         self._pieces.append(piece)
         self.size += len(piece)
         if self.long and self.size - self._told < self.size // _STEP:

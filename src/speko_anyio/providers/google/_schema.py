@@ -37,7 +37,7 @@ QUICK_SIZE: Final = 20_000
 """Tools within these bounds take a few milliseconds at most to convert; those beyond them up to 0.2 s."""
 
 _ENTRY: Final = 4
-"""What an entry that is looked at counts as: about the time that copying so many characters takes."""
+"""Characters that a visited entry counts as: copying so many takes about as long as visiting it."""
 
 _MAX_PLACES: Final = 5
 """The most places that one note names."""
@@ -146,7 +146,7 @@ class _Place(NamedTuple):
     """The position of a schema."""
 
     path: str
-    """For texts; of a deep place only the beginning."""
+    """For errors and notes; only the beginning if the place is deep."""
     refs: tuple[str, ...] = ()
     """The references that it is inside."""
     depth: int = 0
