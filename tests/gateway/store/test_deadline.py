@@ -13,7 +13,7 @@ import pytest
 
 from speko_anyio.gateway import MemoryStore, SessionStore, StoreError
 from speko_anyio.gateway.store import Refused
-from speko_anyio.gateway.store._contract import PATIENCE
+from speko_anyio.gateway.store._contract import CALL_TIMEOUT
 from speko_anyio.gateway.store._deadline import bounded
 from speko_anyio.protocol import close_codes
 from tests.support.event_loops import VIRTUAL_EVENT_LOOPS
@@ -49,7 +49,7 @@ async def test_a_call_that_hangs_ends(name: str) -> None:
     begin = anyio.current_time()
     with pytest.raises(StoreError, match="did not answer"):
         await getattr(store, name)()
-    assert anyio.current_time() - begin == pytest.approx(PATIENCE)
+    assert anyio.current_time() - begin == pytest.approx(CALL_TIMEOUT)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ async def test_a_mint_that_comes_while_a_look_up_hangs_is_refused_in_time() -> N
         store.hangs = True
         for number in range(20):
             tasks.start_soon(refused, number)
-            await anyio.sleep(PATIENCE / 10)
+            await anyio.sleep(CALL_TIMEOUT / 10)
     assert len(waited) == 20
     assert max(waited) <= 5
 
