@@ -604,7 +604,9 @@ class _Waiter:
         return self._future
 
     def ring(self) -> None:
-        _wake(self._future)
+        # As `_wake` does, without a call.
+        if not self._future.done():
+            self._future.set_result(None)
 
 
 def _read_buffer() -> memoryview:

@@ -259,7 +259,8 @@ class _Inbox:
         if self.size > self._limit:
             self.full = True
         if self._waiting:
-            self.wake()
+            self._waiting = False
+            self._waiter.ring()
 
     def end(self, error: SpekoError) -> None:
         """Raise `error` once all commands are taken."""
