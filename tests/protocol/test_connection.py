@@ -62,9 +62,11 @@ from .helpers import (
     drain,
     fixed_entropy,
     frame,
+    frame_for,
     let_time_pass,
     only_event,
     open_pair,
+    opened,
     parse_frames,
     says,
     trickle,
@@ -1151,3 +1153,16 @@ def test_the_servers_close_goes_out_in_one_piece_with_its_reason() -> None:
 def test_a_clients_attributes_are_stored_inline() -> None:
     """With 30 of them CPython 3.11 keeps a dict instead, and decoding a frame takes a twelfth longer."""
     assert len(vars(client())) < 30
+
+
+def test_half_a_sample_goes_before_audio_of_the_usual_size() -> None:
+    server = opened("server")
+    usual, odd = b"\1\2" * 480, b"\3\4\5"
+    messages = [usual, usual, odd, usual, usual, odd, usual, usual]
+    heard = b""
+    for message in messages:
+        server.receive_data(frame_for("server", BINARY, message))
+        for event in drain(server):
+            assert isinstance(event, AudioIn)
+            heard += event.pcm
+    assert heard == b"".join(messages)

@@ -64,6 +64,11 @@ class FastPath:
         self._wanted = False
         self._update()
 
+    def keep_half(self, odd: bytes) -> None:
+        """Set `odd`. While there is one, no read is usual: that saves a look at it. Called by the dialect."""
+        self.odd = odd
+        self.usual_size = _NO_FRAME
+
     def open(self, head: int, start_of_payload: int) -> None:
         """Begin to recognise frames of this form. Called by `WebSocketCore` after the handshake."""
         self._head = head

@@ -219,7 +219,8 @@ class _SpekoSession(Dialect[EventT]):
     def _receive_binary(self, data: bytes) -> EventT | None:
         fast_path = self.fast_path
         if fast_path.odd or len(data) & 1:
-            data, fast_path.odd = whole_samples(fast_path.odd, data)
+            data, odd = whole_samples(fast_path.odd, data)
+            fast_path.keep_half(odd)
         # An empty message, or one that only begins a sample, carries no audio.
         return self._audio(data) if data else None
 

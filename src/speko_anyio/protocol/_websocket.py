@@ -218,7 +218,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         if (
             available == fast_path.usual_size
             and buffer[:4] == fast_path.usual_start
-            and not (self._position or fast_path.odd or self._tail)
+            and not (self._position or self._tail)
         ):
             # The fastest path: the read is exactly one frame of audio, of the same size as the last one.
             self._buffer = b""
