@@ -155,6 +155,14 @@ async def test_who_goes_on_after_the_close_is_cut_off() -> None:
     assert 1_000_000 < sum(map(len, inner.pieces)) <= 1 << 20
 
 
+async def test_nothing_is_written_to_a_connection_that_is_closed() -> None:
+    """uvloop raises RuntimeError for it, and the protocol goes on with what was read before."""
+    _, inner, transport = made()
+    transport.abort()
+    inner.transport.write(b"x")
+    assert transport.written == b""
+
+
 async def test_the_rest_is_passed_on() -> None:
     turns, inner, transport = made()
     turns.pause_writing()

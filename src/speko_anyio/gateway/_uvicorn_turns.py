@@ -107,7 +107,7 @@ class TurnTaking(asyncio.Protocol):
 
 
 class _Gate:
-    """The transport as the protocol sees it: pausing and resuming reads goes through `TurnTaking`."""
+    """The transport as the protocol sees it: it writes only while it is open, and `TurnTaking` pauses it."""
 
     def __init__(self, transport: asyncio.Transport, turns: TurnTaking) -> None:
         self._transport = transport
@@ -115,6 +115,11 @@ class _Gate:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        # The protocol may still be reading what came before the connection was lost, and answer that.
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def pause_reading(self) -> None:
         self._turns.read(False)
