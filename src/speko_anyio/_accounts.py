@@ -215,7 +215,7 @@ class OpenAI(Provider):
     """
 
     name = "openai"
-    options_type = OpenAIOptions
+    options_type: ClassVar[type[OpenAIOptions | XAIOptions | GoogleOptions]] = OpenAIOptions
     key_variable = "OPENAI_API_KEY"
     url_variable = "OPENAI_BASE_URL"
     usual_model = "gpt-realtime-2.1"
@@ -262,7 +262,7 @@ class XAI(Provider):
     """
 
     name = "xai"
-    options_type = XAIOptions
+    options_type: ClassVar[type[OpenAIOptions | XAIOptions | GoogleOptions]] = XAIOptions
     key_variable = "XAI_API_KEY"
     url_variable = "XAI_BASE_URL"
     usual_model = "grok-voice-latest"
@@ -321,7 +321,7 @@ class Google(Provider):
     """
 
     name = "google"
-    options_type = GoogleOptions
+    options_type: ClassVar[type[OpenAIOptions | XAIOptions | GoogleOptions]] = GoogleOptions
     key_variable = "GEMINI_API_KEY"
     url_variable = "GEMINI_BASE_URL"
     usual_model = "gemini-3.8-live"

@@ -335,7 +335,7 @@ class ServerSession:
         meter: Meter,
     ) -> None:
         self.session_id = session_id
-        self.provider = config.provider
+        self.provider: str = config.provider
         """The name of the provider that the client asked for."""
         self._config = Kept(config, SessionConfig)
         self._metadata = None if metadata is None else Kept(metadata, dict[str, Any])

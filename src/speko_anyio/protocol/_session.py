@@ -441,7 +441,7 @@ class ServerProtocol(_SpekoSession[Command]):
         )
 
     def _set_up(self) -> None:
-        self.budget = Budget(self.limits.max_messages_per_second, self.limits.max_messages_at_once)
+        self.budget: Budget = Budget(self.limits.max_messages_per_second, self.limits.max_messages_at_once)
         self._ready_sent = False
         self.fast_path.make_audio = AudioIn
         self.fast_path.sample_rate = self.input_sample_rate
