@@ -153,7 +153,7 @@ class Model:
                 self.violated(code)
             case ("close", code, reason):
                 if self.goodbye is None and not self.send_failed:
-                    self.outbox.append(("close", code, ""))
+                    self.outbox.append(("close", code, reason))
                 if self.end_reason is not None:
                     self.finish(Close(code, self.end_reason, "remote"), ConnectionClosed)
                 else:

@@ -136,7 +136,7 @@ class Oracle:
                     return
                 self.sync()
                 if not self._said_goodbye:
-                    self.replies.append(("close", int(code), ""))
+                    self.replies.append(("close", int(code), reason or ""))
                 self.session.receive_close(int(code), reason or "")
         self.sync()
 

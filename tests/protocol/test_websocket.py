@@ -240,7 +240,7 @@ def test_any_cut_gives_the_same_events(role: str, size: int) -> None:
         if connection.closed is None:
             events += drain(connection)
     assert events == expected
-    assert sent(connection) == [(PONG, b"1"), (PONG, b"2"), close_frame(1000)]
+    assert sent(connection) == [(PONG, b"1"), (PONG, b"2"), close_frame(1000, "bye")]
 
 
 @with_each_masker
@@ -645,7 +645,7 @@ def test_the_peer_closes(role: str, code: int, reason: str) -> None:
     connection = opened(role)
     feed(connection, role, CLOSE, struct.pack(">H", code) + reason.encode())
     assert only_event(connection) == Close(code, reason, "remote")
-    assert sent(connection) == [close_frame(code)]
+    assert sent(connection) == [close_frame(code, reason)]
     assert connection.state is State.CLOSED
     with pytest.raises(ConnectionClosed):
         connection.next_event()

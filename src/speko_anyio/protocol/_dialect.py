@@ -217,7 +217,8 @@ class Dialect(abc.ABC, Generic[EventT]):
         if not answer:
             self.outbox.clear()
         elif not self._ending.mute:
-            self.outbox.put(CloseMessage(code, ""))
+            # With the peer's own reason: a browser shows its page what comes back, not what the page said.
+            self.outbox.put(CloseMessage(code, reason))
         self._peer_closed(code, reason)
 
     def _peer_closed(self, code: int, reason: str) -> None:
