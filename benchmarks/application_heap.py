@@ -3,7 +3,7 @@
 A benchmark's process is small. glibc then maps any large block anew for each use, such as the 256 KiB that
 asyncio allocates for every read of an `asyncio.Protocol`, and libraries that read in this way seem twice as
 slow as they are in an application. Every contender therefore runs in a process with `fill_heap` and
-`ENVIRONMENT`, unless a benchmark is told to measure bare processes.
+`ENVIRONMENT`, except with the option ``--bare``.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def test_no_turn_does_much_of_a_long_read(kind: str, monkeypatch: pytest.MonkeyP
     data = fill(kind, READ)
     turns = counted.turns(data)
     assert counted.core.state is State.OPEN
-    # One more finds that there is nothing left.
+    # The parser is called once more, and finds nothing left.
     assert max(parsed for parsed, _ in turns) <= FRAMES_PER_TURN + 1
     assert max(delivered for _, delivered in turns) <= EVENTS_PER_TURN
     if kind != "half a message":

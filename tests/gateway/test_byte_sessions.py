@@ -208,7 +208,7 @@ CASES: dict[str, tuple[bytes, int]] = {
     ),
     "a close of one byte": (frame(CLOSE, b"a"), 1002),
     "a code that may not be sent": (frame(CLOSE, (1005).to_bytes(2, "big")), 1002),
-    "a code that there is not": (frame(CLOSE, (999).to_bytes(2, "big")), 1002),
+    "a code that does not exist": (frame(CLOSE, (999).to_bytes(2, "big")), 1002),
     "a frame without a mask": (header(BINARY, 2, 0) + b"ab", 1002),
 }
 

@@ -92,7 +92,7 @@ async def virtual_ready(gateway: Gateway) -> int:
 
 
 class MoodyStore(MemoryStore):
-    """Counts how often it is asked, and hangs or fails when it is told to."""
+    """Counts its claims. They hang or fail if the test sets it so."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -303,7 +303,7 @@ async def test_a_client_that_leaves_before_it_is_let_in_is_recorded(leaves: str)
 
 
 class SlowStore(MemoryStore):
-    """A store that answers a claim, or records an end, when it is told to."""
+    """A store whose claims and records of ends wait until the test releases them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -104,7 +104,7 @@ class Pump:
 
     @property
     def done(self) -> bool:
-        """Whether the session is over; every consumer has been told then."""
+        """Whether the session is over and every consumer has received its end."""
         return self.core.state is State.CLOSED and not self.behind
 
     @property

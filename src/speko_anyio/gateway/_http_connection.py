@@ -138,6 +138,7 @@ class HTTPConnection(H11Protocol):
 
     # Called by the transport
 
+    # Narrower than asyncio's, as uvicorn declares it.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if self._room.admit(len(self.connections), now=self.loop.time()):

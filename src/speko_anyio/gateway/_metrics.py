@@ -72,7 +72,7 @@ class Metrics(Instrumentation):
             ["provider"],
             buckets=_ANSWER_BUCKETS,
         )
-        self._errors = counter("speko_errors", "Errors that clients were told", ["provider", "code"])
+        self._errors = counter("speko_errors", "Errors sent to clients", ["provider", "code"])
         self._error_codes: set[str] = set()
         self._lag = histogram(
             "speko_event_loop_lag_seconds", "How late the event loop woke a task", buckets=_LAG_BUCKETS

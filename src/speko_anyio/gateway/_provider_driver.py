@@ -172,7 +172,7 @@ class ProviderDriver:
             self._log_failure(connection)
 
     def _log_failure(self, connection: ProviderConnection) -> None:
-        """Log the failure for the operator, in the provider's words but for keys, accounts and hosts."""
+        """Log the failure in the provider's words, without keys, accounts and hosts."""
         failure, error = connection.dialect.failure, connection.error
         if failure is not None:
             words = f"{failure.code}: {failure.message}"

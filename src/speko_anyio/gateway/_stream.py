@@ -261,7 +261,7 @@ class Stream:
                 # `stop` began while the WebSocket was accepted, and may not have seen this session.
                 await session.close(close_codes.SERVICE_RESTART, STOP_REASON)
         except anyio.get_cancelled_exc_class():
-            # By an ASGI server that stops at once: the client is still told to connect again.
+            # By an ASGI server that stops at once. The close code still tells the client to connect again.
             with anyio.move_on_after(_TELL_TIMEOUT, shield=True):
                 await session.close(close_codes.SERVICE_RESTART, STOP_REASON)
             raise

@@ -65,8 +65,8 @@ class TurnTaking(asyncio.Protocol):
 
     # Called by `_Gate`
 
-    def read(self, wanted: bool) -> None:
-        """Take note whether the protocol has paused or resumed reading."""
+    def want(self, wanted: bool) -> None:
+        """Take note whether the protocol wants more data: it has resumed or paused reading."""
         self._wanted = wanted
         self._set_reading()
         if wanted and self._waiting and not self._scheduled:
@@ -122,10 +122,10 @@ class _Gate:
             self._transport.write(data)
 
     def pause_reading(self) -> None:
-        self._turns.read(False)
+        self._turns.want(False)
 
     def resume_reading(self) -> None:
-        self._turns.read(True)
+        self._turns.want(True)
 
 
 def websocket_in_turns(*, name: str = WEBSOCKETS, **options: Any) -> TurnTaking:

@@ -186,6 +186,7 @@ class WebSocketUpgrade(asyncio.Protocol):
         try:
             await serving
         except Exception:
+            # Nobody awaits this task: an error would reach the log when the task is collected, if ever.
             logger.exception("a WebSocket ended by an error")
         finally:
             driver.give_up()

@@ -268,7 +268,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             return False
         state = self.dialect.state
         if state is _CLOSED or not self._fast_path.more_may_come:
-            return state is not _CLOSED  # the end is still to be told
+            return state is not _CLOSED  # the event of the end has not been taken yet
         available = len(self._buffer) - self._position + len(self._tail)
         return available >= self._partial.need and state is not _CONNECTING
 

@@ -15,11 +15,11 @@ _STEP: Final = 16
 class GrowingText:
     """The pieces of one text. Pieces that were not emitted come with a later one, or at the end (`whole`)."""
 
-    __slots__ = ("_pieces", "_told", "size")
+    __slots__ = ("_emitted", "_pieces", "size")
 
     def __init__(self, text: str = "") -> None:
         self._pieces = [text] if text else []
-        self._told = len(text)
+        self._emitted = len(text)
         self.size: int = len(text)
         """Characters so far."""
 
@@ -32,9 +32,9 @@ class GrowingText:
         """Add a piece; return the whole text if it is to be emitted now."""
         self._pieces.append(piece)
         self.size += len(piece)
-        if self.long and self.size - self._told < self.size // _STEP:
+        if self.long and self.size - self._emitted < self.size // _STEP:
             return None
-        self._told = self.size
+        self._emitted = self.size
         return self.whole()
 
     def whole(self) -> str:

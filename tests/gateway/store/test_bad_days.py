@@ -33,7 +33,7 @@ from .support import LEASE, NODE, claim, key, record
 pytestmark = pytest.mark.anyio
 
 BOUND = 5.0
-"""Seconds after which whoever waits for the database must know that it hangs."""
+"""Seconds within which every caller must receive an answer while the database hangs."""
 
 BACK = 2.0
 """Seconds after which all must be well again."""

@@ -1,4 +1,4 @@
-"""A deadline for every call to a store, whoever wrote it, on virtual time."""
+"""Every call to a store has a deadline, also in a store of the operator's own. On virtual time."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _BOUNDED_BY_THE_BEAT: Final = frozenset({"purge"})
 
 
 class _Bounded:
-    """A store whose calls end after `CALL_TIMEOUT` seconds, whoever wrote it."""
+    """Any store, with a limit of `CALL_TIMEOUT` seconds on each of its calls."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store

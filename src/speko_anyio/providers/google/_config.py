@@ -134,7 +134,7 @@ class Configuration(NamedTuple):
     """A session's parameters as Gemini takes them: the same for every connection of the session."""
 
     setup: str
-    """JSON text of what the first message says, but for the handle."""
+    """The first message as JSON text, without the handle for resuming a session."""
     resumable: bool
     """Whether the session can continue over another connection."""
     rules: Rules

@@ -35,23 +35,24 @@ class Speech:
         return bool(self._text.size or self._interim)
 
     def add(self, fragment: str) -> Transcript | None:
-        """Add to the text, and return it; None when nothing is added, or when it is told later.
+        """Add to the text, and return a transcript of all of it.
 
-        The space before the first word is not part of the text.
+        Returns None if nothing is added, or if a later transcript will include it. The space before the first
+        word is not part of the text.
         """
         fragment = fragment if self._text.size else fragment.lstrip()
         if not fragment:
             return None
         self._interim = ""
-        told = self._text.add(fragment)
+        whole = self._text.add(fragment)
         # A fragment may end within a surrogate pair, whose other half begins the next fragment.
-        text = told and mended(told, more=True)
+        text = whole and mended(whole, more=True)
         return Transcript(self._role, text, False) if text else None
 
     def interim(self, text: str) -> Transcript | None:
         """Return the text plus an interim ending, which the next fragment or interim text replaces.
 
-        None when the ending is the same as before, or the text so long that it is not told each time.
+        Returns None if the ending is the same as before, or if the text is too long to be sent each time.
         """
         if text == self._interim:
             return None

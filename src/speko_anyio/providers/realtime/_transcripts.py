@@ -42,23 +42,23 @@ class Transcripts:
         self._final.clear()
 
     def add(self, part: str, delta: str) -> list[Transcript]:
-        """Continue a text, which is told if it is short or much longer than before.
+        """Continue a text, and return a transcript of all of it, or nothing.
 
-        A final text does not change.
+        A long text is returned again only once it has grown by a part of its length. A final text does not
+        change.
         """
         if part in self._final or not delta:
             return []
         text = self._partial.get(part)
         if text is None:
             text = self._begin(part, GrowingText())
-        told = text.add(delta)
-        if told is None:
+        whole = text.add(delta)
+        if whole is None:
             return []
         # Providers may cut text within a surrogate pair: the next piece has the other half.
-        whole = mended(told, more=True)
-        return (
-            [Transcript(self._role, whole, False)] if whole != mended(told[: -len(delta)], more=True) else []
-        )
+        shown = mended(whole, more=True)
+        before = mended(whole[: -len(delta)], more=True)
+        return [Transcript(self._role, shown, False)] if shown != before else []
 
     def replace(self, part: str, text: str) -> list[Transcript]:
         """Replace all of a text so far. A final text does not change."""
