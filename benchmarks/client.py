@@ -26,7 +26,7 @@ import application_heap
 import client_contenders as who
 from bar_chart import Bar, Kind, Panel, draw
 from client_server import Endpoint, serving
-from measuring import Figure, Neighbours, Ratio, cores, versions
+from measuring import Figure, Metric, Neighbours, Ratio, cores, versions
 from report import publish, table
 
 import speko_anyio
@@ -60,16 +60,6 @@ _KINDS: Final = {
     who.RAW: _FLOOR,
     who.PACER: _FLOOR,
 }
-
-
-class Metric(NamedTuple):
-    """Something measured; less is better."""
-
-    name: str
-    title: str
-    scale: float
-    """Factor from the unit of measurement to the unit shown."""
-    digits: int
 
 
 _METRICS: Final = {

@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 import gateway_servers as servers
 from bar_chart import Bar, Kind, Panel, draw
 from gateway_load import INTERVAL, Load, short_sessions
-from measuring import Figure, Neighbours, Ratio, cores, versions
+from measuring import Figure, Metric, Neighbours, Ratio, cores, versions
 from report import publish, table
 
 PACKAGES: Final = ("anyio", "uvicorn", "websockets", "picows", "uvloop", "starlette")
@@ -63,16 +63,6 @@ _KINDS: Final = {
     servers.PICOWS: _COMPILED,
     servers.CORE: _FLOOR,
 }
-
-
-class Metric(NamedTuple):
-    """Something measured; less is better."""
-
-    name: str
-    title: str
-    scale: float
-    """Factor from seconds or bytes to the unit shown."""
-    digits: int
 
 
 _METRICS: Final = {

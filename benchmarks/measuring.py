@@ -43,6 +43,16 @@ class Case(NamedTuple):
     """Entered while the case runs: a patch, say."""
 
 
+class Metric(NamedTuple):
+    """Something measured; less is better."""
+
+    name: str
+    title: str
+    scale: float
+    """Factor from the unit of measurement to the unit shown."""
+    digits: int
+
+
 class Figure(NamedTuple):
     """Seconds of CPU time per message."""
 

@@ -16,14 +16,14 @@ from speko_anyio.gateway._meter import Meter
 from speko_anyio.gateway._session import core_options, session_over
 from speko_anyio.gateway._session_log import make_connection
 from speko_anyio.protocol import (
-    NEED_DATA,
     ClientProtocol,
     CloseMessage,
-    Frame,
 )
 from speko_anyio.protocol._framing import BINARY, CLOSE, PING, PONG, TEXT, Framer, close_payload
 from speko_anyio.testing import stream_pair
 from tests.support.drivers import MemoryTransport
+
+from .support import Hearing
 
 _HEAD = (
     b"GET /s HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -44,7 +44,7 @@ class _Gate:
         self._wire.stream.outgoing.resume()
 
 
-class ByteWire:
+class ByteWire(Hearing):
     """The same for a test as `support.MemoryTransport`, over bytes: each message is a frame of its own."""
 
     read_ahead = READ_AHEAD
@@ -165,22 +165,6 @@ class ByteWire:
                 self.say(CloseMessage(code, ""))
         elif first == PING and self.pongs:
             self._frame(PONG, payload)
-
-    async def hear_raw(self) -> str | bytes | CloseMessage:
-        with anyio.fail_after(5):
-            return await self._from_server.receive()
-
-    async def hear(self) -> Frame:
-        """The next frame from the server."""
-        while True:
-            event = self.client.next_event()
-            if event is not NEED_DATA:
-                return event
-            message = await self.hear_raw()
-            if isinstance(message, CloseMessage):
-                self.client.receive_close(message.code, message.reason)
-            else:
-                self.client.receive_message(message)
 
     def stop(self) -> None:
         """Close what the test did not."""

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import httpx
 from anyio.abc import ByteStream, SocketStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 
 from speko_anyio.gateway import Gateway, Handler, ServerSession, echo, serve_session
 from speko_anyio.protocol import (
@@ -30,7 +31,30 @@ KEY = "test-api-key"
 CONFIG = SessionConfig(provider="test", model="m", input_sample_rate=16000, output_sample_rate=24000)
 
 
-class MemoryTransport:
+class Hearing:
+    """The client's side of a session in memory: what it hears goes through its core."""
+
+    client: ClientProtocol
+    _from_server: MemoryObjectReceiveStream[str | bytes | CloseMessage]
+
+    async def hear_raw(self) -> str | bytes | CloseMessage:
+        with anyio.fail_after(5):
+            return await self._from_server.receive()
+
+    async def hear(self) -> Frame:
+        """The next frame from the server."""
+        while True:
+            event = self.client.next_event()
+            if event is not NEED_DATA:
+                return event
+            message = await self.hear_raw()
+            if isinstance(message, CloseMessage):
+                self.client.receive_close(message.code, message.reason)
+            else:
+                self.client.receive_message(message)
+
+
+class MemoryTransport(Hearing):
     """A session's transport without a network; the test plays the peer with a core of its own."""
 
     read_ahead = 0
@@ -88,22 +112,6 @@ class MemoryTransport:
     def untaken(self) -> int:
         """Messages said and not yet read by the server."""
         return self._incoming.statistics().current_buffer_used
-
-    async def hear_raw(self) -> str | bytes | CloseMessage:
-        with anyio.fail_after(5):
-            return await self._from_server.receive()
-
-    async def hear(self) -> Frame:
-        """The next frame from the server."""
-        while True:
-            event = self.client.next_event()
-            if event is not NEED_DATA:
-                return event
-            message = await self.hear_raw()
-            if isinstance(message, CloseMessage):
-                self.client.receive_close(message.code, message.reason)
-            else:
-                self.client.receive_message(message)
 
     def stop(self) -> None:
         """Close what the test did not."""

@@ -735,6 +735,22 @@ async def test_what_the_provider_cannot_be_asked_for(
     assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
 
 
+async def refusal_of(model: str, models: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the client is told when `model` is refused before anything is dialled."""
+    double = double_of("openai")
+    async with served("openai", double, monkeypatch, config={"model": model}, models=models) as (
+        client,
+        network,
+    ):
+        frames = await client.hear(is_a(Close))
+        assert network.dialled == 0
+    error = frames[-2]
+    assert isinstance(error, ErrorFrame)
+    assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
+    assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
+    return error.message
+
+
 @pytest.mark.parametrize(
     ("model", "models"),
     [("gpt-live-1", None), ("voice", {"voice": "gpt-live-1"}), ("gpt-live-1", ["gpt-live-1"])],
@@ -743,19 +759,9 @@ async def test_what_the_provider_cannot_be_asked_for(
 async def test_a_model_that_has_no_realtime_sessions_is_refused_at_once(
     model: str, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    double = double_of("openai")
-    async with served("openai", double, monkeypatch, config={"model": model}, models=models) as (
-        client,
-        network,
-    ):
-        frames = await client.hear(is_a(Close))
-        assert network.dialled == 0
-    error = frames[-2]
-    assert isinstance(error, ErrorFrame)
-    assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
-    assert "gpt-live-1 has no realtime sessions" in error.message
-    assert "choose" in error.message
-    assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
+    message = await refusal_of(model, models, monkeypatch)
+    assert "gpt-live-1 has no realtime sessions" in message
+    assert "choose" in message
 
 
 @pytest.mark.parametrize("models", [{"voice": "gpt-realtime-2.1"}, ["gpt-realtime-2.1"]])
@@ -764,18 +770,8 @@ async def test_a_model_that_has_no_realtime_sessions_is_refused_at_once(
 async def test_only_the_models_that_are_named_are_dialled(
     model: str, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    double = double_of("openai")
-    async with served("openai", double, monkeypatch, config={"model": model}, models=models) as (
-        client,
-        network,
-    ):
-        frames = await client.hear(is_a(Close))
-        assert network.dialled == 0
-    error = frames[-2]
-    assert isinstance(error, ErrorFrame)
-    assert error.code == "PROVIDER_CONFIGURATION_REFUSED"
-    assert "this gateway does not serve that model of openai; choose from" in error.message
-    assert frames[-1] == Close(1008, "provider_configuration_refused", "remote")
+    message = await refusal_of(model, models, monkeypatch)
+    assert "this gateway does not serve that model of openai; choose from" in message
 
 
 @pytest.mark.parametrize("asked", ["inf", 4096, 200, None])
