@@ -75,6 +75,19 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"speko-anyio {__version__}\n"
 
 
+@pytest.mark.parametrize("command", ["say --say hello", "talk", "bench"])
+@pytest.mark.parametrize("given", ["--api-key {}", "--api-key={}"])
+def test_a_key_on_the_command_line_is_refused_and_not_shown(
+    command: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([*command.split(), *given.format("sk_secret_1").split()])
+    assert exit_.value.code == USAGE
+    told = capsys.readouterr().err
+    assert "a key on the command line is visible to others; set SPEKO_API_KEY instead" in told
+    assert "sk_secret_1" not in told
+
+
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([])

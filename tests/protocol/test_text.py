@@ -170,6 +170,7 @@ def test_hosts_are_left_out_of_a_providers_words(text: str) -> None:
         "max_output_tokens=200 is too few; turn_detection.threshold must be from 0.0 to 1.0",
         "your user-defined tool team-members has no key; the token must be new",
         "project a voice",
+        "no API key: set the environment variable SPEKO_API_KEY or pass Speko(api_key=...)",
     ],
 )
 def test_ordinary_words_stay(text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 from .._version import __version__
 from ._failures import EXIT_CODES_HELP
@@ -289,6 +289,14 @@ def _add_service(parser: argparse.ArgumentParser, *, provider: str) -> None:
         "--rate", type=int, choices=(16000, 24000), default=24000, help="samples a second (default: 24000)"
     )
     parser.add_argument("--base-url", type=_text, help="the service's URL (default: SPEKO_BASE_URL)")
+    parser.add_argument("--api-key", action=_RefuseKey, help=argparse.SUPPRESS)
+
+
+class _RefuseKey(argparse.Action):
+    """Refuse a key on the command line, where every user of the machine can read it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.error("a key on the command line is visible to others; set SPEKO_API_KEY instead")
 
 
 def _add_session(parser: argparse.ArgumentParser) -> None:

@@ -428,9 +428,9 @@ class ServerSession:
             scope, grace = self._grace
             scope.deadline = self._now() + grace
 
-    # From the client. `receive`, `__anext__` and `send_audio` return the coroutine of another method, which saves
-    # a frame for every message. Their type is that which pyright gives an ``async def``, so that they match a
-    # protocol class with such methods; mypy gives it a wider one, hence the ignores.
+    # From the client. `receive`, `__anext__` and `send_audio` return the coroutine of another method, which
+    # saves a frame for every message. Their type is that which pyright gives an ``async def``, so that they
+    # match a protocol class with such methods; mypy gives it a wider one, hence the ignores.
 
     def receive(self) -> CoroutineType[Any, Any, Command]:
         """Wait for the client's next command.

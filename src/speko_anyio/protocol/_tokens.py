@@ -60,10 +60,10 @@ _MASKED: Final = re.compile(r"(?<![\w-])\w[\w-]{0,200}\*{3,}[\w-]*|(?<!\*)\*{3,}
 """A secret that the service has masked itself, except for its ends: xa***23."""
 
 _NAMED: Final = re.compile(
-    # In a query, a connection string or JSON.
+    # In a query, a connection string or JSON; not the dots in an error's advice, such as ``api_key=...``.
     r"(?<![\w-])([\w-]{0,40}"
     r"(?:pass(?:word|wd|phrase)?|pwd|token|key|secret|authorization|signature|credentials?)"
-    r"(?:=|\"\s?:\s?\"))[^\s&;,'\")\]}]+"
+    r"(?:=|\"\s?:\s?\"))(?!\.\.\.)[^\s&;,'\")\]}]+"
     # An account by its kind, in quotes or with a number in it.
     r"|\b((?:organi[sz]ation|project|team|account|workspace|tenant|subscription|consumer)s?"
     r"(?:[ _-](?:id|number|name))?[\s:=#]{1,3})"
