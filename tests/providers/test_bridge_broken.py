@@ -63,7 +63,7 @@ def resampler_keeps_its_end(patch: pytest.MonkeyPatch) -> None:
 
 def held_audio_is_unbounded(patch: pytest.MonkeyPatch) -> None:
     def add(held: HeldInput, pcm: bytes) -> None:
-        held._after.append(pcm)
+        held._pieces.append(pcm)
         held._size += len(pcm)
 
     patch.setattr(HeldInput, "add", add)
@@ -74,7 +74,7 @@ def held_audio_is_lost(patch: pytest.MonkeyPatch) -> None:
 
     def lose(held: HeldInput) -> Any:
         take(held)
-        return b"", None, b""
+        return []
 
     patch.setattr(HeldInput, "take", lose)
 

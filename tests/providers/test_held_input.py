@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio.protocol import Limits
+from speko_anyio.protocol import Interrupt, Limits
 from speko_anyio.providers._held_input import HeldInput
 from speko_anyio.providers.google import GoogleOptions
 
@@ -34,12 +34,76 @@ def test_pieces_do_not_matter(sizes: list[int], end: int, capacity: int) -> None
         said += piece
     kept = said[max(0, len(said) - (capacity & ~1)) :]
     ended = len(sizes) > end
-    first, verb, after = held.take()
-    assert first + after == kept
+    taken = held.take()
+    assert b"".join(what for what in taken if isinstance(what, bytes)) == kept
     assert held.dropped == len(said) - len(kept)
-    assert verb == ("commit" if ended else None)
-    assert len(first) == (max(0, len(before) - held.dropped) if ended else 0)
-    assert held.take() == (b"", None, b"")
+    before = before[held.dropped :]
+    rest = kept[len(before) :]
+    assert taken == [what for what in (before, "commit" if ended else b"", rest) if what]
+    assert held.take() == []
+
+
+class Plain:
+    """The same by simple means: whole samples one by one."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity // 2
+        self.held: list[Any] = []
+
+    def add(self, pcm: bytes) -> None:
+        self.held += [pcm[at : at + 2] for at in range(0, len(pcm), 2)]
+        while sum(map(is_audio, self.held)) > self.capacity:
+            del self.held[next(at for at, what in enumerate(self.held) if is_audio(what))]
+
+    def end_turn(self, verb: str) -> None:
+        self.held = [what for what in self.held if not isinstance(what, str)] + [verb]
+
+    def clear(self) -> None:
+        ends = [at for at, what in enumerate(self.held) if isinstance(what, str)]
+        kept = ends[0] if ends else 0
+        self.held = [what for at, what in enumerate(self.held) if at < kept or not is_audio(what)]
+
+    def take(self) -> list[Any]:
+        joined: list[Any] = []
+        for what in self.held:
+            if is_audio(what) and joined and is_audio(joined[-1]):
+                joined[-1] += what
+            else:
+                joined.append(what)
+        self.held = []
+        return joined
+
+
+def is_audio(what: object) -> bool:
+    return isinstance(what, bytes)
+
+
+ACTIONS = st.one_of(
+    st.integers(0, 3000).map(lambda samples: ("add", numbered(samples))),
+    st.sampled_from([("end_turn", "commit"), ("end_turn", "end_turn"), ("clear", None)]),
+    st.just(("command", Interrupt())),
+    st.just(("take", None)),
+)
+
+
+@given(actions=st.lists(ACTIONS, max_size=15), capacity=st.sampled_from([2, 100, 9_000, 100_000]))
+def test_everything_keeps_its_order(actions: list[tuple[str, Any]], capacity: int) -> None:
+    held, plain = HeldInput(capacity), Plain(capacity)
+    for verb, what in [*actions, ("take", None)]:
+        match verb:
+            case "command":
+                held.add_command(what, 10)
+                plain.held.append(what)
+            case "take":
+                assert held.take() == plain.take()
+            case "clear":
+                held.clear()
+                plain.clear()
+            case _:
+                getattr(held, verb)(what)
+                getattr(plain, verb)(what)
+        commands = sum(not isinstance(what, (bytes, str)) for what in plain.held)
+        assert held.commands_size == 10 * commands
 
 
 def test_a_long_recording_is_not_kept_in_memory() -> None:
@@ -58,8 +122,7 @@ def test_cutting_a_long_piece_does_not_copy_it() -> None:
     held.add(bytes(480_000))
     for _ in range(24_000):  # with a copy each time: 11 GB
         held.add(b"\1\0")
-    before, _, after = held.take()
-    assert before + after == bytes(432_000) + b"\1\0" * 24_000
+    assert held.take() == [bytes(432_000) + b"\1\0" * 24_000]
 
 
 @pytest.mark.parametrize("make", [realtime_talk.openai, realtime_talk.xai])
@@ -103,4 +166,4 @@ def test_tiny_pieces_take_little_more_than_their_bytes() -> None:
         tracemalloc.stop()
     held.add(b"\3\4")
     assert held.dropped == 2
-    assert held.take()[2] == b"\1\2" * 239_999 + b"\3\4"
+    assert held.take() == [b"\1\2" * 239_999 + b"\3\4"]

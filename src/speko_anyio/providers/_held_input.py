@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal, TypeAlias
 
+from ..protocol._commands import Command
+
 TurnMode: TypeAlias = Literal["auto", "manual"]
 """Who ends the user's turns: the provider's voice activity detection (VAD), or the client's `commit`."""
 
 TurnEnd: TypeAlias = Literal["commit", "end_turn"]
 """The verb that ended a turn."""
+
+Held: TypeAlias = bytes | TurnEnd | Command
+"""A stretch of audio, the end of a turn, or a command such as a text."""
 
 
 _PIECE: Final = 4096
@@ -17,19 +22,22 @@ _PIECE: Final = 4096
 
 
 class HeldInput:
-    """A bounded amount of audio, and at most one end of a turn.
+    """A bounded amount of audio, at most one end of a turn, and commands, in their order.
 
-    `capacity`: bytes of PCM16. The newest bytes are kept, however the audio was divided into pieces.
+    `capacity`: bytes of PCM16. The newest bytes are kept, however the audio was divided into pieces. The
+    commands are not bounded here: see `commands_size`.
     """
 
-    __slots__ = ("_after", "_before", "_capacity", "_end", "_size", "dropped")
+    __slots__ = ("_capacity", "_marks", "_pieces", "_size", "_start", "commands_size", "dropped")
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity & ~1
-        self._before: deque[bytes | bytearray | memoryview] = deque()
-        self._end: TurnEnd | None = None
-        self._after: deque[bytes | bytearray | memoryview] = deque()
+        self._pieces: deque[bytes | bytearray | memoryview] = deque()
         self._size = 0
+        self._start = 0  # of the pieces, as a position in all audio that ever came
+        self._marks: list[tuple[int, TurnEnd | Command]] = []  # what stands in the audio, and where
+        self.commands_size: int = 0
+        """Bytes of the commands; the caller must take no more input while they are too many."""
         self.dropped: int = 0
         """Bytes of audio that exceeded the capacity: the oldest were dropped."""
 
@@ -39,17 +47,18 @@ class HeldInput:
             # Copy: a view would keep a long recording in memory.
             start = len(pcm) - self._capacity
             self.dropped += start
+            self._start += start
             pcm = pcm[start:]
-        last = self._after[-1] if self._after else None
+        pieces = self._pieces
+        last = pieces[-1] if pieces else None
         if len(pcm) >= _PIECE:
-            self._after.append(pcm)
+            pieces.append(pcm)
         elif type(last) is bytearray and len(last) < _PIECE:
             last += pcm
         else:
-            self._after.append(bytearray(pcm))
+            pieces.append(bytearray(pcm))
         self._size += len(pcm)
         while (excess := self._size - self._capacity) > 0:
-            pieces = self._before or self._after
             oldest = pieces.popleft()
             lost = min(excess, len(oldest))
             if lost < len(oldest):
@@ -60,24 +69,50 @@ class HeldInput:
                     oldest = memoryview(oldest)[lost:]
                 pieces.appendleft(oldest)
             self._size -= lost
+            self._start += lost
             self.dropped += lost
 
     def end_turn(self, verb: TurnEnd) -> None:
         """End the turn. A second turn joins the first: one answer to everything that was said."""
-        self._before += self._after
-        self._after.clear()
-        self._end = verb
+        self._marks = [mark for mark in self._marks if not isinstance(mark[1], str)]
+        self._mark(verb)
+
+    def add_command(self, command: Command, size: int) -> None:
+        """Add a command of `size` bytes."""
+        self.commands_size += size
+        self._mark(command)
+
+    def _mark(self, what: TurnEnd | Command) -> None:
+        self._marks.append((self._start + self._size, what))
 
     def clear(self) -> None:
         """Forget the audio since the last end of a turn."""
-        self._size -= sum(map(len, self._after))
-        self._after.clear()
+        ends = (position for position, mark in self._marks if isinstance(mark, str))
+        kept = max(0, next(ends, 0) - self._start)
+        while (excess := self._size - kept) > 0:
+            newest = self._pieces.pop()
+            self._size -= len(newest)
+            if excess < len(newest):
+                self._pieces.append(newest[:-excess])
+                self._size += len(newest) - excess
+        end = self._start + self._size
+        self._marks = [(min(position, end), mark) for position, mark in self._marks]
 
-    def take(self) -> tuple[bytes, TurnEnd | None, bytes]:
-        """Return and forget everything: audio, the end of its turn, and the audio after that."""
-        taken = b"".join(self._before), self._end, b"".join(self._after)
-        self._before.clear()
-        self._after.clear()
-        self._end = None
+    def take(self) -> list[Held]:
+        """Return and forget everything, in its order; audio between two others is one stretch."""
+        audio = b"".join(self._pieces)
+        taken: list[Held] = []
+        at = 0
+        for position, mark in self._marks:
+            if at < (end := max(0, position - self._start)):
+                taken.append(audio[at:end])
+                at = end
+            taken.append(mark)
+        if at < len(audio):
+            taken.append(audio[at:])
+        self._pieces.clear()
+        self._start += self._size
         self._size = 0
+        self._marks.clear()
+        self.commands_size = 0
         return taken

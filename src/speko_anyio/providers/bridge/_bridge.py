@@ -481,13 +481,11 @@ class Bridge:
         self._attempts.trouble = None
         self._timers.stop("opening")
         self._timers.start("steady", STEADY_AFTER)
-        before, verb, after = self._held.take()
-        if before:
-            self._receive_audio(before)
-        if verb is not None:
-            self._end_turn(verb)
-        if after:
-            self._receive_audio(after)
+        for held in self._held.take():
+            if isinstance(held, bytes):
+                self._receive_audio(held)
+            elif isinstance(held, str):
+                self._end_turn(held)
 
     def _settle(self, provider: ProviderDialect) -> None:
         """Act on the new state of the provider, after all of its events so far."""

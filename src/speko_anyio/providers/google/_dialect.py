@@ -298,16 +298,17 @@ class GoogleDialect(ProviderDialect):
         """Send the held input, if it need not wait any more."""
         if self._must_hold or self.state is not State.OPEN:
             return
-        before, verb, after = self._held.take()
-        self._turn.send_what_fits(before)
-        if verb is not None:
-            try:
-                self._send_turn_end()
-            except LocalProtocolError:
-                # The audio that follows must not become part of the unfinished turn.
-                self._turn.lost += len(after)
-                return
-        self._turn.send_what_fits(after)
+        held = self._held.take()
+        for index, what in enumerate(held):
+            if isinstance(what, bytes):
+                self._turn.send_what_fits(what)
+            elif isinstance(what, str):
+                try:
+                    self._send_turn_end()
+                except LocalProtocolError:
+                    # The audio that follows must not become part of the unfinished turn.
+                    self._turn.lost += sum(len(audio) for audio in held[index:] if isinstance(audio, bytes))
+                    return
 
     # Messages in
 

@@ -484,11 +484,11 @@ class RealtimeDialect(ProviderDialect):
         self.events.append(Ready(self.input_sample_rate, self.output_sample_rate))
         if self.state is not State.OPEN:
             return
-        before, verb, after = self._held.take()
-        self._user.append(before, self._send)
-        if verb is not None:
-            self._turn_over(verb, self._send)
-        self._user.append(after, self._send)
+        for held in self._held.take():
+            if isinstance(held, bytes):
+                self._user.append(held, self._send)
+            elif isinstance(held, str):
+                self._turn_over(held, self._send)
 
     # The user
 
