@@ -62,10 +62,10 @@ def test_the_client_loads_no_extra_and_nothing_that_it_may_not_need() -> None:
         & ours
     )
     assert "speko_anyio.client._session" in ours
-    assert "speko_anyio._net.asyncio_driver" not in ours
+    assert not {"speko_anyio._net.asyncio_driver", "speko_anyio._net.trio_driver"} & ours
 
 
-def test_one_module_of_the_client_is_of_one_event_loop() -> None:
+def test_one_module_of_the_client_is_of_each_event_loop() -> None:
     """Everything else speaks anyio; and none reaches into an event loop's own secrets to unwrap a group."""
     found: dict[str, set[str]] = {}
     package = Path(speko_anyio.__file__).parent
@@ -77,7 +77,7 @@ def test_one_module_of_the_client_is_of_one_event_loop() -> None:
             for name in names:
                 if name.partition(".")[0] in {"asyncio", "trio", "uvloop"} or name.startswith("anyio._"):
                     found.setdefault(path.name, set()).add(name)
-    assert found == {"asyncio_driver.py": {"asyncio"}}
+    assert found == {"asyncio_driver.py": {"asyncio"}, "trio_driver.py": {"trio", "trio.lowlevel"}}
 
 
 def test_telemetry_without_its_extra_names_it() -> None:

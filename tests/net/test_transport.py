@@ -34,6 +34,7 @@ from speko_anyio._net.contexts import never_swallows
 from speko_anyio._net.dialing import dial
 from speko_anyio._net.driver import Driver
 from speko_anyio._net.stream_driver import StreamDriver
+from speko_anyio._net.trio_driver import TrioDriver
 from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection, UpgradeRequest
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.testing._streams import stream_pair
@@ -138,6 +139,8 @@ def raw_socket(driver: Driver) -> socket.socket:
     if isinstance(driver, AsyncioDriver):
         raw: socket.socket = driver._transport.get_extra_info("socket")
         return raw
+    if isinstance(driver, TrioDriver):
+        return driver._socket
     assert isinstance(driver, StreamDriver)
     return driver._stream.extra(anyio.abc.SocketAttribute.raw_socket)
 

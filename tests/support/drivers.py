@@ -9,19 +9,23 @@ A test module gets all of them with this fixture::
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
+import trio
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
+from speko_anyio._net import trio_driver
 from speko_anyio._net.asyncio_driver import AsyncioDriver
 from speko_anyio._net.driver import Driver
 from speko_anyio._net.stream_driver import StreamDriver
+from speko_anyio._net.trio_driver import TrioDriver
 from speko_anyio.client import _open_core as open_core
-from speko_anyio.testing._streams import MemoryStream
+from speko_anyio.testing._streams import MemoryStream, Pipe
 from tests.support.event_loops import EVENT_LOOPS, VIRTUAL_EVENT_LOOPS, Options, event_loop
 
 Way = tuple[str, str]
@@ -33,7 +37,6 @@ def _ways(loops: Iterable[str]) -> list[Any]:
         pytest.param((loop, driver), id=f"{loop}-{driver}")
         for loop in loops
         for driver in ("stream", "native")
-        if driver == "stream" or "trio" not in loop
     ]
 
 
@@ -45,8 +48,11 @@ def driven(way: Way, monkeypatch: pytest.MonkeyPatch) -> Options:
     """The options of anyio's backend; streams in memory are driven that way from here on."""
     loop, driver = way
     if driver == "native":
-        monkeypatch.setattr(open_core, "StreamDriver", _over_transport)
-        monkeypatch.setitem(_DRIVERS, "driver", _over_transport)
+        native = _over_socket if "trio" in loop else _over_transport
+        monkeypatch.setattr(open_core, "StreamDriver", native)
+        monkeypatch.setitem(_DRIVERS, "driver", native)
+        for name in ("wait_readable", "wait_writable", "notify_closing"):
+            monkeypatch.setattr(trio_driver, name, getattr(MemorySocket, name))
     return event_loop(loop)
 
 
@@ -63,6 +69,11 @@ def _over_transport(stream: ByteStream) -> AsyncioDriver:
     driver = AsyncioDriver(asyncio.get_running_loop())
     MemoryTransport(stream, driver)
     return driver
+
+
+def _over_socket(stream: ByteStream) -> TrioDriver:
+    assert isinstance(stream, MemoryStream)
+    return TrioDriver(cast(Any, MemorySocket(stream)))
 
 
 _CALLBACKS = 200
@@ -198,3 +209,93 @@ class MemoryTransport(asyncio.Transport):
             pipe.end()
         if self._closing and not self._buffer:
             self._lose(None)
+
+
+class MemorySocket:
+    """A non-blocking socket's side of a `MemoryStream`, with what `trio.lowlevel` does to sockets."""
+
+    def __init__(self, stream: MemoryStream) -> None:
+        self._stream = stream
+        self._notices = 0
+
+    def recv(self, size: int) -> bytes:
+        pipe = self._stream.incoming
+        self._stream.receives += 1
+        if not self._readable():
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        if self._stream.closed:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        if pipe.data:
+            size = min(size, self._stream.max_receive)
+            data = bytes(pipe.data[:size])
+            del pipe.data[:size]
+            pipe.changed()
+            return data
+        if pipe.broken:
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        return b""
+
+    def send(self, data: bytes) -> int:
+        pipe = self._stream.outgoing
+        self._stream.sends += 1
+        if not self._writable():
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        if self._stream.closed:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        if pipe.broken:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        if pipe.sink is not None:
+            pipe.sink(data)
+            return len(data)
+        size = min(len(data), pipe.capacity - len(pipe.data))
+        pipe.write(data[:size])
+        return size
+
+    def close(self) -> None:
+        if not self._stream.closed:
+            self._stream.closed = True
+            self._stream.outgoing.end()
+            self._stream.incoming.changed()
+
+    def _readable(self) -> bool:
+        pipe = self._stream.incoming
+        return self._stream.closed or (not pipe.stalled and (bool(pipe.data) or pipe.broken or pipe.eof))
+
+    def _writable(self) -> bool:
+        pipe = self._stream.outgoing
+        room = pipe.broken or pipe.sink is not None or len(pipe.data) < pipe.capacity
+        return self._stream.closed or (not pipe.stalled and room)
+
+    async def wait_readable(self) -> None:
+        if self._stream.receiving:
+            raise trio.BusyResourceError("another task is already reading this socket")
+        self._stream.receiving = True
+        notices = self._notices
+        try:
+            await self._wait(self._stream.incoming, self._readable)
+        finally:
+            if self._notices == notices:
+                self._stream.receiving = False
+
+    async def wait_writable(self) -> None:
+        await self._wait(self._stream.outgoing, self._writable)
+
+    async def _wait(self, pipe: Pipe, ready: Callable[[], bool]) -> None:
+        notices = self._notices
+        if ready():
+            await checkpoint()
+        while not ready() and self._notices == notices:
+            changed = trio.Event()
+            pipe.watchers.append(changed.set)
+            try:
+                await changed.wait()
+            finally:
+                pipe.watchers.remove(changed.set)
+        if self._notices != notices:
+            raise trio.ClosedResourceError("another task closed this socket")
+
+    def notify_closing(self) -> None:
+        self._notices += 1
+        self._stream.receiving = False
+        self._stream.incoming.changed()
+        self._stream.outgoing.changed()

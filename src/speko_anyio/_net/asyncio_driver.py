@@ -23,17 +23,13 @@ from anyio.lowlevel import checkpoint
 
 from ..protocol._timers import AT_ONCE
 from ..protocol.url import WebSocketURL
-from .driver import Driven
+from .driver import REST_READS, SENDS_PER_TURN, Driven
 from .happy_eyeballs import connect_socket
 from .lifetime import bug
-from .transport_errors import describe
+from .transport_errors import broken_by, describe
 from .trust import default_ssl_context
 
 _Args = TypeVarTuple("_Args")
-
-_SENDS_PER_TURN: Final = 16
-"""Sends for each turn of the event loop while none has to wait: a turn costs more than a send. A cancellation
-is only noticed there."""
 
 _HOLD_WITHIN: Final = 20e-6
 """Seconds after a write in which the next one is held until the loop's turn is over, to go out with what
@@ -52,9 +48,6 @@ _reads: Final = threading.local()
 
 _LINGER_SIZE: Final = 64 * 1024 * 1024
 """The most bytes to read and drop after our last words. See `AsyncioDriver._linger`."""
-
-_REST_READS: Final = 64
-"""Reads of what the system still holds of a broken connection, which may be some MiB."""
 
 _DROP_EVERY: Final = 0.005
 """Seconds between two long reads of that: a peer that does not stop at our close can wait."""
@@ -186,7 +179,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._sends_left -= 1
         else:
             await checkpoint()
-            self._sends_left = _SENDS_PER_TURN - 1
+            self._sends_left = SENDS_PER_TURN - 1
         # A sender that was woken but has not resumed yet still counts as waiting.
         others_wait = self._paused or self._waiting
         if others_wait:
@@ -385,7 +378,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             return
         with socket.socket(fileno=os.dup(broken.fileno())) as rest:
             rest.setblocking(False)
-            for _ in range(_REST_READS):
+            for _ in range(REST_READS):
                 try:
                     size = rest.recv_into(self._read_buffer)
                 except OSError:
@@ -557,8 +550,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._timer.cancel()
         self._ending = True
         if not driven.done:
-            broken = anyio.BrokenResourceError()
-            broken.__cause__ = self._cause
+            broken = broken_by(self._cause)
             driven.receive_lost(f"the connection broke ({describe(broken)})", broken)
         _wake(self._writable)
         self.core_changed()

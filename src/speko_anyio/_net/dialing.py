@@ -28,14 +28,19 @@ async def dial(
     proxy: ProxyOption = None,
 ) -> Driver:
     """Connect to the host by the driver that suits the event loop. See `open_stream` for the rest."""
-    if not on_asyncio() or find_proxy(where, proxy) is not None:
+    asyncio = on_asyncio()
+    if find_proxy(where, proxy) is not None or (where.secure and not asyncio):
         return StreamDriver(
             await open_stream(where, connect_timeout=connect_timeout, ssl_context=ssl_context, proxy=proxy)
         )
-    from .asyncio_driver import connect
-
     async with _in_time(where, connect_timeout):
-        return await connect(where, ssl_context=ssl_context)
+        if asyncio:
+            from .asyncio_driver import connect
+
+            return await connect(where, ssl_context=ssl_context)
+        from .trio_driver import connect_plain
+
+        return await connect_plain(where)
 
 
 async def open_stream(

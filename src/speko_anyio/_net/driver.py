@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVarTuple
+from typing import Final, Protocol, TypeVarTuple
 
 from .lifetime import Lifetime
 from .tasks import Waiter
 
 _Args = TypeVarTuple("_Args")
+
+SENDS_PER_TURN: Final = 16
+"""Sends for each turn of the event loop while none has to wait: a turn costs more than a send. A cancellation
+is only noticed there."""
+
+REST_READS: Final = 64
+"""Reads of what the system still holds of a broken connection, which may be some MiB."""
 
 
 class Driven(Protocol):

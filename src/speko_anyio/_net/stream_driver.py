@@ -88,7 +88,7 @@ class StreamDriver:
             driven.handle_timeout(anyio.current_time())
             if not driven.connecting:
                 break
-            with anyio.CancelScope(deadline=_instant(driven.deadline)):
+            with anyio.CancelScope(deadline=instant(driven.deadline)):
                 await self._write()
                 await self._receive()
 
@@ -128,7 +128,7 @@ class StreamDriver:
             self._lifetime.spawn(self._reply)
         if deadline != self._armed:
             self._armed = deadline
-            self._alarm.deadline = _instant(deadline)
+            self._alarm.deadline = instant(deadline)
 
     def abort(self, reason: str) -> None:
         self._goodbye += self._driven.abort(reason)
@@ -265,7 +265,7 @@ class StreamDriver:
 
     async def _watch_the_clock(self) -> None:
         while not self._driven.done:
-            with anyio.CancelScope(deadline=_instant(self._armed), shield=True) as self._alarm:
+            with anyio.CancelScope(deadline=instant(self._armed), shield=True) as self._alarm:
                 # The end cancels the scope before the event is set. Any event would do: sleeping for ever
                 # takes one more scope on trio.
                 await self._finished.wait()
@@ -273,5 +273,6 @@ class StreamDriver:
             self.core_changed()
 
 
-def _instant(deadline: float | None) -> float:
+def instant(deadline: float | None) -> float:
+    """Return the deadline of a cancel scope."""
     return math.inf if deadline is None else deadline

@@ -21,6 +21,13 @@ TRANSPORT_ERRORS: Final = (
 """What a byte stream raises when it can't go on, besides `anyio.EndOfStream`."""
 
 
+def broken_by(cause: Exception | None) -> anyio.BrokenResourceError:
+    """Return what a byte stream raises for the operating system's own error `cause`."""
+    broken = anyio.BrokenResourceError()
+    broken.__cause__ = cause
+    return broken
+
+
 def root(error: Exception) -> BaseException:
     """Return the operating system's own error beneath anyio's, if there is one; the first of several."""
     cause = error.__cause__

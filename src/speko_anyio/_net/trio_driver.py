@@ -1,0 +1,420 @@
+"""The driver for trio: whoever waits for a frame reads the socket itself.
+
+So no task passes on what another one has read, and no read finds nothing: `trio.lowlevel.wait_readable` comes
+first. One task per session, the keeper, reads while nobody waits for a frame, so that pings, closes and
+interruptions are never late. It also acts on the deadlines and closes the socket.
+
+``_reader`` says who reads:
+
+=========== ================================= ================================================================
+``_reader`` who reads                         until
+=========== ================================= ================================================================
+None        nobody: whoever comes first may   a task waits for a frame, or the keeper gets its turn
+a waiter    a task that waits for a frame     bytes arrive, a frame comes from elsewhere, or it is cancelled
+`_KEEPER`   the keeper                        bytes arrive, or a task waits for a frame
+=========== ================================= ================================================================
+
+A task that waits while another one reads, or while reading is paused, sleeps until its frame has come. The
+wait for bytes takes none of them, so cancelling it loses nothing. Reading them and delivering their frames is
+one step, in which no other task runs.
+
+For plain TCP only: cancelling a read of a TLS stream may lose bytes. Loaded when a session connects on trio.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, TypeVarTuple
+
+import trio
+from trio.lowlevel import (
+    Abort,
+    checkpoint,
+    current_task,
+    notify_closing,
+    reschedule,
+    wait_readable,
+    wait_task_rescheduled,
+    wait_writable,
+)
+
+from ..protocol._timers import AT_ONCE
+from ..protocol.errors import SpekoError
+from ..protocol.url import WebSocketURL
+from .driver import REST_READS, SENDS_PER_TURN, Driven
+from .happy_eyeballs import Address, connect_socket
+from .lifetime import Lifetime, bug
+from .stream_driver import READ_SIZE, instant
+from .transport_errors import broken_by, describe
+
+_Args = TypeVarTuple("_Args")
+
+_KEEPER: Final = object()
+"""Says that the keeper reads."""
+
+
+async def connect_plain(where: WebSocketURL) -> TrioDriver:
+    """Connect to the host, without TLS. Raises OSError. Cancelled, it leaves nothing open."""
+    return TrioDriver(await connect_socket(where.host, where.port, connect=_connect))
+
+
+async def _connect(connecting: socket.socket, address: Address) -> None:
+    try:
+        connecting.connect(address)
+    except BlockingIOError:
+        await wait_writable(connecting)
+        if error := connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(error, os.strerror(error)) from None
+
+
+class TrioDriver:
+    """Drives a `Driven` over a connected non-blocking socket, which it owns. See `Driver`."""
+
+    __slots__ = (
+        "_armed",
+        "_asleep",
+        "_close_timeout",
+        "_data_to_send",
+        "_driven",
+        "_finished",
+        "_lifetime",
+        "_parting",
+        "_paused",
+        "_reader",
+        "_rest",
+        "_scope",
+        "_sends_left",
+        "_socket",
+        "_torn",
+        "_turns",
+        "_writers",
+        "bytes_sent",
+    )
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._lifetime: Lifetime | None = None
+        # Reading
+        self._reader: object = None
+        self._asleep: trio.lowlevel.Task | None = None
+        self._paused = False
+        # Writing
+        self._sends_left = 0
+        self._rest = b""
+        self._turns = trio.Lock()
+        self._writers = 0
+        self._torn = False
+        # Time and the end
+        self._armed: float | None = None
+        self._scope: trio.CancelScope | None = None
+        self._parting: trio.CancelScope | None = None
+        self._finished = trio.Event()
+        self.bytes_sent: int = 0
+
+    # Driver
+
+    def attach(self, driven: Driven, *, close_timeout: float) -> None:
+        self._driven = driven
+        self._data_to_send = driven.data_to_send
+        self._close_timeout = close_timeout
+        driven.watch_space(self._wake_keeper)
+
+    async def handshake(self) -> None:
+        driven = self._driven
+        while True:
+            driven.handle_timeout(trio.current_time())
+            if not driven.connecting:
+                break
+            with trio.CancelScope(deadline=instant(driven.deadline)):
+                await self._write_in_turn()
+                await wait_readable(self._socket)
+                self._receive()
+
+    def start(self, lifetime: Lifetime) -> None:
+        self._lifetime = lifetime
+        lifetime.spawn_shielded(self._keep)
+        self.core_changed()
+
+    async def send(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
+        if self._sends_left:
+            self._sends_left -= 1
+        else:
+            await checkpoint()
+            self._sends_left = SENDS_PER_TURN - 1
+        if self._rest or self._writers:
+            await self._write_in_turn(verb, *args)
+            return
+        verb(*args)
+        if not self._write():
+            self._writers += 1
+            try:
+                # The lock is free. Not `acquire`: a cancellation there would leave half a message unnoticed.
+                self._turns.acquire_nowait()
+                try:
+                    await self._write_all()
+                finally:
+                    self._turns.release()
+            finally:
+                self._writers -= 1
+
+    def make_waiter(self) -> _Waiter:
+        return _Waiter(self)
+
+    def current_time(self) -> float:
+        return trio.current_time()
+
+    def core_changed(self) -> None:
+        driven = self._driven
+        if driven.deadline == AT_ONCE:
+            driven.handle_timeout(trio.current_time())
+        if driven.full is not self._paused:
+            self._paused = not self._paused
+            if self._paused:
+                driven.reading_paused()
+            else:
+                driven.reading_resumed()
+                self._wake_keeper()
+        if driven.has_output and not (driven.done or self._rest or self._writers):
+            self._write_reply()
+        if driven.deadline != self._armed:
+            self._armed = driven.deadline
+            if self._scope is not None:
+                self._scope.deadline = instant(self._armed)
+        if driven.done:
+            if self._scope is not None:
+                self._scope.cancel()
+        elif driven.behind:
+            self._wake_keeper()
+
+    def abort(self, reason: str) -> None:
+        goodbye = self._driven.abort(reason)
+        if goodbye and not self._torn:
+            goodbye = self._rest + goodbye
+            self._torn = True
+            with suppress(OSError):
+                self.bytes_sent += self._socket.send(goodbye)
+        self.core_changed()
+        if self._parting is not None:
+            self._parting.cancel()
+
+    async def wait_closed(self) -> None:
+        await self._finished.wait()
+
+    async def wait_gone(self) -> None:
+        """Return at once: the keeper has closed the socket."""
+
+    async def aclose_forcefully(self) -> None:
+        self._close()
+
+    # Reading
+
+    async def _keep(self) -> None:
+        driven = self._driven
+        try:
+            while not driven.done:
+                with trio.CancelScope(deadline=instant(self._armed), shield=True) as self._scope:
+                    await self._read_for_nobody()
+                driven.handle_timeout(trio.current_time())
+                self.core_changed()
+            if driven.has_output:
+                with trio.move_on_after(self._close_timeout, shield=True) as self._parting:
+                    await self._reply()
+        finally:
+            # Wake all tasks first; then close the socket in any case.
+            try:
+                self.abort("the session was cancelled")
+            finally:
+                self._close()
+
+    async def _read_for_nobody(self) -> None:
+        """Read while nobody waits for a frame, and sleep meanwhile, until the session is over."""
+        driven = self._driven
+        while not driven.done:
+            if driven.behind:
+                await checkpoint()
+                driven.catch_up()
+                self.core_changed()
+            elif self._reader is not None or driven.full:
+                self._asleep = current_task()
+                await wait_task_rescheduled(self._abort_sleep)
+                if self._paused:
+                    self.core_changed()
+            else:
+                self._reader = _KEEPER
+                try:
+                    await wait_readable(self._socket)
+                except trio.ClosedResourceError:
+                    pass  # a task waits for a frame, and reads instead
+                finally:
+                    undisturbed = self._reader is _KEEPER
+                    if undisturbed:
+                        self._reader = None
+                if undisturbed:
+                    self._read()
+
+    def _wake_keeper(self) -> None:
+        if self._asleep is not None:
+            asleep, self._asleep = self._asleep, None
+            reschedule(asleep)
+
+    def _abort_sleep(self, _: object) -> Abort:
+        self._asleep = None
+        return Abort.SUCCEEDED
+
+    async def _read_for(self, waiter: _Waiter) -> None:
+        """Read what comes next, in the task of `waiter`."""
+        if self._reader is _KEEPER:
+            notify_closing(self._socket)  # closes nothing, but makes the keeper leave
+        try:
+            self._reader = waiter
+            await wait_readable(self._socket)
+        except trio.ClosedResourceError:
+            return  # `_Waiter.ring`
+        finally:
+            self._reader = None
+            self._wake_keeper()
+        self._read()
+
+    def _read(self) -> None:
+        try:
+            # Most reads hold only audio, which changes nothing else.
+            if self._receive():
+                self.core_changed()
+        except Exception as error:  # noqa: BLE001 - a bug must not end in the task that happens to wait
+            assert self._lifetime is not None, "only within the session's block"
+            self._lifetime.fail(bug(error))
+            self.abort("a bug in speko_anyio")
+
+    def _receive(self) -> bool:
+        """Read once what the system has. Returns what `Driven.receive_data` does."""
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            broken = broken_by(error)
+            self._driven.receive_lost(f"the connection broke ({describe(broken)})", broken)
+        else:
+            if data:
+                return self._driven.receive_data(data)
+            self._driven.receive_eof()
+        return True
+
+    # Writing
+
+    def _write(self) -> bool:
+        """Write what is left and what the core has queued. Returns False if the system does not take it all.
+
+        Only for the task whose turn it is, or at once while nobody writes. Raises `Driven.error` if it fails.
+        """
+        if self._torn:
+            raise self._driven.error.with_traceback(None)
+        try:
+            while data := self._rest or self._data_to_send():
+                self._rest = data
+                sent = self._socket.send(data)
+                self._rest = data[sent:]
+                self.bytes_sent += sent
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._read_rest()
+            self._write_failed()
+            raise self._driven.error.with_traceback(None) from broken_by(error)
+        return True
+
+    async def _write_all(self) -> None:
+        """Write until all is written. The caller holds `_turns`. Cancelled, it ends the session."""
+        try:
+            while not self._write():
+                with suppress(trio.ClosedResourceError):
+                    # Also woken when nothing is closed: see `_read_for`.
+                    await wait_writable(self._socket)
+        except SpekoError:
+            raise
+        except BaseException:
+            self._write_failed()
+            raise
+
+    async def _write_in_turn(self, verb: Callable[[*_Args], None] | None = None, *args: *_Args) -> None:
+        """Call `verb` and write, after all tasks that are writing. Cancelled before, it changes nothing."""
+        self._writers += 1
+        try:
+            async with self._turns:
+                if verb is not None:
+                    verb(*args)
+                await self._write_all()
+        finally:
+            self._writers -= 1
+
+    def _write_reply(self) -> None:
+        """Write replies, and have a task write what the system does not take at once."""
+        with suppress(SpekoError):  # the session is over, which is reported elsewhere
+            if not self._write():
+                assert self._lifetime is not None, "only within the session's block"
+                self._lifetime.spawn(self._reply)
+
+    async def _reply(self) -> None:
+        with suppress(SpekoError):
+            await self._write_in_turn()
+
+    def _write_failed(self) -> None:
+        # The peer can't read another message after half of one.
+        self._torn = True
+        self._rest = b""
+        self._driven.send_failed()
+        if self._lifetime is not None:
+            self.core_changed()
+
+    def _read_rest(self) -> None:
+        """Take what had arrived before a write failed: the peer may have said goodbye."""
+        with suppress(OSError):
+            for _ in range(REST_READS):
+                data = self._socket.recv(READ_SIZE)
+                if not data:
+                    return
+                self._driven.receive_data(data)
+
+    # The end
+
+    def _close(self) -> None:
+        self._torn = True
+        notify_closing(self._socket)
+        self._socket.close()
+        self._finished.set()
+
+
+class _Waiter:
+    """A `Waiter` whose task reads the socket while it waits, unless another one does."""
+
+    __slots__ = ("_asleep", "_driver")
+
+    def __init__(self, driver: TrioDriver) -> None:
+        self._driver = driver
+        self._asleep: trio.lowlevel.Task | None = None
+
+    def wait(self) -> Awaitable[None]:
+        driver = self._driver
+        reader = driver._reader
+        if (reader is None or reader is _KEEPER) and not driver._paused and not driver._driven.behind:
+            return driver._read_for(self)
+        return self._sleep()
+
+    def ring(self) -> None:
+        if self._asleep is not None:
+            asleep, self._asleep = self._asleep, None
+            reschedule(asleep)
+        elif self._driver._reader is self:
+            # The frame was not read but made, such as `Expiring`. This closes nothing, but wakes the task.
+            notify_closing(self._driver._socket)
+
+    async def _sleep(self) -> None:
+        self._asleep = current_task()
+        await wait_task_rescheduled(self._abort_sleep)
+
+    def _abort_sleep(self, _: object) -> Abort:
+        self._asleep = None
+        return Abort.SUCCEEDED
