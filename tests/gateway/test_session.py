@@ -619,7 +619,7 @@ async def test_a_verb_may_queue_the_outbox_s_limit_while_the_send_buffer_is_full
             await session.send_audio(bytes(size))
         assert session.buffered[1] >= 4096
         wire.writable.set()
-        with pytest.raises(LocalProtocolError, match="outbox would pass its limit"):
+        with pytest.raises(LocalProtocolError, match="would wait to be sent"):
             await session.send_audio(bytes(4096 + 1024 + 2))
         heard = bytearray()
         while len(heard) < 5120:

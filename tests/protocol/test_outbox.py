@@ -55,7 +55,7 @@ def test_all_texts_are_queued_or_none() -> None:
     outbox = Outbox(6)
     outbox.put_all(["ab", "\u20ac"])
     assert (outbox.messages, outbox.size) == (["ab", "\u20ac"], 5)
-    with pytest.raises(LocalProtocolError, match="the outbox would pass its limit of 6 bytes"):
+    with pytest.raises(LocalProtocolError, match=r"more than 6 bytes \(max_outbox\) would wait"):
         outbox.put_all(["c", "d"])
     assert (outbox.messages, outbox.size) == (["ab", "\u20ac"], 5)
     outbox.put_all(["c"])

@@ -527,7 +527,7 @@ def test_an_interruption_is_not_held_to_the_limit_of_the_outbox() -> None:
     assert len(error) == 100
     server.send_interruption("user")
     server.send_interruption("assistant")
-    with pytest.raises(LocalProtocolError, match="limit of 100 bytes"):
+    with pytest.raises(LocalProtocolError, match=r"100 bytes \(max_outbox\)"):
         server.send_error("E", "m")
     assert server.messages_to_send() == [
         error,
@@ -558,7 +558,7 @@ def test_an_interruption_counts_in_the_outbox() -> None:
     server = ready_server(limits=Limits(max_outbox=100))
     server.send_interruption()
     server.send_audio(bytes(100 - len('{"t":"interruption","at":"user"}')))
-    with pytest.raises(LocalProtocolError, match="limit of 100 bytes"):
+    with pytest.raises(LocalProtocolError, match=r"100 bytes \(max_outbox\)"):
         server.send_audio(bytes(2))
 
 
@@ -763,7 +763,8 @@ def test_the_outbox_is_full_at_its_limit(role: str) -> None:
     session.send_audio(bytes(40))
     session.send_audio(bytes(60))
     with says(
-        "the outbox would pass its limit of 100 bytes; pass less at a time, or send what is queued first"
+        "more than 100 bytes (max_outbox) would wait to be sent; "
+        "pass less at a time, or wait until the transport has taken what came before"
     ):
         session.send_audio(bytes(2))
     assert session.messages_to_send() == [bytes(40), bytes(60)]
@@ -779,7 +780,7 @@ def test_audio_that_does_not_fit_is_not_sent_in_part() -> None:
 
 def test_text_counts_too_and_a_refused_result_leaves_its_call_open() -> None:
     client = client_with_call("c1", limits=Limits(max_outbox=60))
-    with pytest.raises(LocalProtocolError, match="the outbox would pass its limit"):
+    with pytest.raises(LocalProtocolError, match="would wait to be sent"):
         client.send_tool_result("c1", "x" * 60)
     assert list(client.open_calls) == ["c1"]
     client.send_tool_result("c1", "x")

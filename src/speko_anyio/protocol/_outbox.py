@@ -74,8 +74,8 @@ class Outbox:
     def full(self) -> LocalProtocolError:
         """Make the error for exceeding the limit."""
         return LocalProtocolError(
-            f"the outbox would pass its limit of {self.limit} bytes; "
-            "pass less at a time, or send what is queued first"
+            f"more than {self.limit} bytes (max_outbox) would wait to be sent; "
+            "pass less at a time, or wait until the transport has taken what came before"
         )
 
     def put(self, message: Message) -> None:
