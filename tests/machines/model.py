@@ -197,7 +197,9 @@ class Model:
                     self.answering, self.cut = False, True
                     self.events.append(ResponseEnd("interrupted"))
             case "usage":
-                self.events.append(Usage(said["inputAudioTokens"], said["outputAudioTokens"]))
+                read, seconds = said.get("inputTextTokens", 0), said.get("seconds", 0.0)
+                heard, spoken = said["inputAudioTokens"], said["outputAudioTokens"]
+                self.events.append(Usage(heard, spoken, read, seconds=seconds))
                 if not self.taken:
                     if self.answering or not self.cut:
                         self.events.append(ResponseEnd("done"))
@@ -373,6 +375,15 @@ class Model:
         """Queue a text message that is exempt from the limit."""
         self.queued += len(text)
         self.outbox.append(("text", text))
+
+    def usage(self, heard: int, read: int, seconds: float) -> type[Exception] | None:
+        """As `send_usage`, and as `send` with further counts."""
+        counts: dict[str, float] = {"inputAudioTokens": heard, "outputAudioTokens": 0}
+        if self.taken:
+            counts |= {"inputTextTokens": read, "outputTextTokens": 0, "inputImageTokens": 0}
+            counts |= {"cachedAudioTokens": 0, "cachedTextTokens": 0, "outputReasoningTokens": 0}
+            counts["seconds"] = float(seconds)
+        return self.say(t="usage", **counts)
 
     def response_end(self, status: str, reason: str) -> type[Exception] | None:
         """As `send_response_end`."""

@@ -28,6 +28,7 @@ from speko_anyio.protocol import (
     SpekoError,
     State,
     UpgradeRequest,
+    Usage,
 )
 from tests.support.maskers import MASKERS, use_masker
 
@@ -466,9 +467,8 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(tokens=st.integers(0, 1000))
     def send_usage_and_more(self, tokens: int) -> None:
         model, core = self.server.model, self.server_core
-        self.expect(
-            model.say(t="usage", inputAudioTokens=tokens, outputAudioTokens=0), core.send_usage, tokens, 0
-        )
+        self.expect(model.usage(tokens, 0, 0), core.send_usage, tokens, 0)
+        self.expect(model.usage(tokens, 7, 1.5), core.send, Usage(tokens, 0, 7, seconds=1.5))
         self.expect(
             model.say(t="server_tool_call", id="s", name="n", status="completed"),
             core.send_server_tool_call,

@@ -7,10 +7,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from speko_anyio.protocol import ClientConnection, SpekoError
+from speko_anyio.protocol import ClientConnection, SpekoError, Update
 from speko_anyio.protocol._client_core import ClientCore, CoreWrapper
 
 MEMBERS = {name: member for name, member in vars(ClientCore).items() if not name.startswith("_")}
+KEYWORDS: dict[str, dict[str, Any]] = {
+    "send_text": {"role": "system", "respond": True},
+    "send_image": {"mime_type": "image/png", "respond": True},
+}
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "yield_after": (64, print),
     "receive_data": (b"x",),
@@ -19,6 +23,11 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "handle_timeout": (1.5,),
     "send_audio": (b"\0\0",),
     "send_tool_result": ("c1", "noon"),
+    "send_text": ("hi",),
+    "send_image": (b"x",),
+    "respond": ("briefly",),
+    "say": ("hello",),
+    "update": (Update(voice="a"),),
 }
 
 
@@ -29,9 +38,9 @@ def test_every_member_is_passed_on_with_its_arguments(name: str) -> None:
     if isinstance(MEMBERS[name], property):
         assert getattr(wrapper, name) is getattr(core, name)
         return
-    arguments = ARGUMENTS.get(name, ())
-    result = getattr(wrapper, name)(*arguments)
-    getattr(core, name).assert_called_once_with(*arguments)
+    arguments, keywords = ARGUMENTS.get(name, ()), KEYWORDS.get(name, {})
+    result = getattr(wrapper, name)(*arguments, **keywords)
+    getattr(core, name).assert_called_once_with(*arguments, **keywords)
     assert result is getattr(core, name).return_value or result is None
 
 

@@ -10,25 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speko_anyio.protocol import (
+    Capabilities,
     Clear,
     ClientProtocol,
     Commit,
     EndTurn,
     ErrorFrame,
+    ImageIn,
     Interrupt,
     Interruption,
     Ready,
+    Respond,
     ResponseEnd,
+    Say,
     ServerProtocol,
     ServerToolCall,
     State,
+    TextIn,
     ToolCall,
     ToolResult,
     Transcript,
     Unknown,
+    Update,
     Usage,
 )
 from speko_anyio.protocol._codec import (
+    ClientCommand,
     ClientMessage,
     End,
     MalformedMessage,
@@ -42,6 +49,7 @@ from speko_anyio.protocol._codec import (
     mended,
 )
 from speko_anyio.protocol._tokens import shown
+from speko_anyio.protocol.mint import ToolSpec
 
 from .helpers import says
 
@@ -60,7 +68,16 @@ FROM_SERVER: dict[str, ServerMessage] = {
     '{"t":"server_tool_call","id":"s1","name":"f","status":"failed"}': ServerToolCall("s1", "f", "failed"),
     '{"t":"interruption","at":"user"}': Interruption("user"),
     '{"t":"interruption","at":"assistant"}': Interruption("assistant"),
-    '{"t":"usage","inputAudioTokens":1,"outputAudioTokens":2}': Usage(1, 2),
+    '{"t":"ready","inputSampleRate":16000,"outputSampleRate":24000,"extensions":["text"],'
+    '"capabilities":{"text":true,"say":"verbatim","update":["voice"],"inputRates":[16000]}}': Ready(
+        16000,
+        24000,
+        ("text",),
+        Capabilities(text=True, say="verbatim", update=("voice",), input_rates=(16000,)),
+    ),
+    '{"t":"usage","inputAudioTokens":1,"outputAudioTokens":2,"inputTextTokens":3,"outputTextTokens":4,'
+    '"inputImageTokens":5,"cachedAudioTokens":6,"cachedTextTokens":7,"outputReasoningTokens":8,'
+    '"seconds":1.5}': Usage(1, 2, 3, 4, 5, 6, 7, 8, 1.5),
     '{"t":"response","status":"done"}': ResponseEnd("done"),
     '{"t":"response","status":"interrupted"}': ResponseEnd("interrupted"),
     '{"t":"response","status":"failed","reason":"content_filter"}': ResponseEnd("failed", "content_filter"),
@@ -68,13 +85,25 @@ FROM_SERVER: dict[str, ServerMessage] = {
     '{"t":"end","reason":"done"}': End("done"),
 }
 
-FROM_CLIENT: dict[str, Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions] = {
+FROM_CLIENT: dict[str, ClientCommand | UseExtensions] = {
     '{"t":"control","action":"commit"}': Commit(),
     '{"t":"control","action":"clear"}': Clear(),
     '{"t":"control","action":"end_turn"}': EndTurn(),
     '{"t":"interrupt"}': Interrupt(),
     '{"t":"tool_result","callId":"c1","output":"42"}': ToolResult("c1", "42"),
     '{"t":"extensions","use":["usage"]}': UseExtensions(["usage"]),
+    '{"t":"text","text":"hi","role":"system","respond":false}': TextIn("hi", "system"),
+    '{"t":"image","mimeType":"image/png","data":"iVBORw==","respond":true}': ImageIn(
+        "image/png", b"\x89PNG", True
+    ),
+    '{"t":"respond"}': Respond(),
+    '{"t":"respond","instructions":"briefly"}': Respond("briefly"),
+    '{"t":"say","text":"hello"}': Say("hello"),
+    '{"t":"update","systemPrompt":"Be kind.","tools":[{"name":"f","description":"","parameters":{}}],'
+    '"voice":"Ara","turns":"manual"}': Update(
+        system_prompt="Be kind.", tools=(ToolSpec(name="f"),), voice="Ara", turns="manual"
+    ),
+    '{"t":"update","tools":[]}': Update(tools=()),
 }
 
 DEFAULTS: dict[str, ServerMessage] = {
@@ -99,9 +128,7 @@ def test_a_servers_message(text: str, message: ServerMessage) -> None:
 
 
 @pytest.mark.parametrize(("text", "command"), FROM_CLIENT.items())
-def test_a_clients_message(
-    text: str, command: Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions
-) -> None:
+def test_a_clients_message(text: str, command: ClientCommand | UseExtensions) -> None:
     assert decode_from_client(text) == command
     assert encode(command) == text
 

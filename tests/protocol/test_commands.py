@@ -15,9 +15,14 @@ from speko_anyio.protocol import (
     Commit,
     EndTurn,
     Expiring,
+    ImageIn,
     Interrupt,
+    Respond,
+    Say,
+    TextIn,
     ToolResult,
     Unknown,
+    Update,
     UpgradeRequest,
 )
 
@@ -31,6 +36,11 @@ COMMANDS: dict[type, Command] = {
     EndTurn: EndTurn(),
     Interrupt: Interrupt(),
     ToolResult: ToolResult("c1", "42"),
+    TextIn: TextIn("hi", "system", True),
+    ImageIn: ImageIn("image/png", b"\x89PNG", True),
+    Respond: Respond("briefly"),
+    Say: Say("hello"),
+    Update: Update(voice="Ara", turns="manual"),
     Unknown: Unknown("new", '{"t":"new"}'),
     Expiring: Expiring(60.0),
     Close: Close(1000, "bye", "local"),
@@ -47,6 +57,14 @@ def describe(command: Command) -> str:
             return type(command).__name__
         case ToolResult(call_id=call_id, output=output):
             return f"{call_id} {output}"
+        case TextIn(text=text, role=role, respond=respond):
+            return f"{text} {role} {respond}"
+        case ImageIn(mime_type=mime_type, data=data, respond=respond):
+            return f"{mime_type} {data!r} {respond}"
+        case Respond(instructions=text) | Say(text=text):
+            return text
+        case Update(fields=fields):
+            return " ".join(fields)
         case Unknown(t=t):
             return t
         case Expiring(seconds=seconds):
@@ -64,6 +82,11 @@ def test_match_takes_every_command_apart() -> None:
         "EndTurn",
         "Interrupt",
         "c1 42",
+        "hi system True",
+        "image/png b'\\x89PNG' True",
+        "briefly",
+        "hello",
+        "voice turns",
         "new",
         "60.0",
         "1000",
@@ -93,6 +116,11 @@ def test_a_request_in_a_log_shows_neither_token_nor_headers() -> None:
 
 def test_nor_does_rich_show_them() -> None:
     assert REQUEST.__rich_repr__() == [("target", "/v1/stream"), ("host", "h")]
+
+
+def test_an_image_in_a_log_is_one_short_line() -> None:
+    image = ImageIn("image/png", bytes(640), False)
+    assert repr(image) == "ImageIn(mime_type='image/png', data=<640 bytes>, respond=False)"
 
 
 def test_audio_in_a_log_is_one_short_line() -> None:

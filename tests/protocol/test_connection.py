@@ -318,15 +318,17 @@ def test_the_defaults_are_the_documented_ones(kind: type) -> None:
     assert {name: defaults[name] for name in OPTIONS} == OPTIONS
     assert {parameters[name].kind for name in OPTIONS} == {inspect.Parameter.KEYWORD_ONLY}
     assert set(defaults) - set(OPTIONS) == (
-        {"url", "token", "headers"} if kind is ClientConnection else {"extensions"}
+        {"url", "token", "headers"} if kind is ClientConnection else {"extensions", "capabilities"}
     )
     for level in (ClientProtocol, ServerProtocol):
         shared = inspect.signature(level).parameters
-        assert {name: shared[name].default for name in shared if name not in ("state", "extensions")} == {
+        own = {"state", "extensions", "capabilities"}
+        assert {name: shared[name].default for name in shared if name not in own} == {
             name: value for name, value in OPTIONS.items() if name in shared
         }
     for server in (ServerProtocol, ServerConnection):
         assert inspect.signature(server).parameters["extensions"].default == ()
+        assert inspect.signature(server).parameters["capabilities"].default is None
 
 
 def test_every_option_arrives() -> None:

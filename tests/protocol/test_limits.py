@@ -10,6 +10,7 @@ def test_the_defaults() -> None:
     assert msgspec.structs.asdict(DEFAULT_LIMITS) == {
         "max_message_size": 1024 * 1024,
         "max_text_size": 256 * 1024,
+        "max_image_size": 4 * 1024 * 1024,
         "max_fragments": 1024,
         "max_control_frames": 1024,
         "max_messages_per_second": 1000,

@@ -8,7 +8,21 @@ from __future__ import annotations
 from typing import Literal
 
 from ..protocol._client_core import ClientCore, CoreWrapper
-from ..protocol._commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
+from ..protocol._commands import (
+    AudioIn,
+    Clear,
+    Command,
+    Commit,
+    EndTurn,
+    ImageIn,
+    Interrupt,
+    Respond,
+    Say,
+    TextRole,
+    ToolResult,
+    Update,
+    text_in,
+)
 from ..protocol._dialect import NEED_DATA, NeedData
 from ..protocol._pcm import Buffer
 from ..protocol._timers import AT_ONCE
@@ -107,6 +121,26 @@ class ObservedCore(CoreWrapper):
     def send_tool_result(self, call_id: str, output: str) -> None:
         self._core.send_tool_result(call_id, output)
         self._sent(ToolResult(call_id, output))
+
+    def send_text(self, text: str, *, role: TextRole = "user", respond: bool | None = None) -> None:
+        self._core.send_text(text, role=role, respond=respond)
+        self._sent(text_in(text, role, respond))
+
+    def send_image(self, data: bytes, *, mime_type: str, respond: bool = False) -> None:
+        self._core.send_image(data, mime_type=mime_type, respond=respond)
+        self._sent(ImageIn(mime_type, bytes(data), respond))
+
+    def respond(self, instructions: str = "") -> None:
+        self._core.respond(instructions)
+        self._sent(Respond(instructions))
+
+    def say(self, text: str) -> None:
+        self._core.say(text)
+        self._sent(Say(text))
+
+    def update(self, update: Update) -> None:
+        self._core.update(update)
+        self._sent(update)
 
     def _sent(self, command: Command) -> None:
         self._tell(SessionObserver.sent, command)

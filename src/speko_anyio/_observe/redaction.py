@@ -15,8 +15,13 @@ from ..protocol._commands import (
     Command,
     Commit,
     EndTurn,
+    ImageIn,
     Interrupt,
+    Respond,
+    Say,
+    TextIn,
     ToolResult,
+    Update,
     UpgradeRequest,
 )
 from ..protocol._tokens import REDACTED as REDACTED
@@ -60,6 +65,14 @@ def describe(event: Frame | Command, secrets: Iterable[str] = ()) -> str:
             return f"{name}: {quote(tool, secrets)}, {quote(call_id, secrets)}, {len(text)} characters"
         case ToolResult(call_id=call_id, output=text):
             return f"{name}: {quote(call_id, secrets)}, {len(text)} characters"
+        case TextIn(role=role, text=text):
+            return f"{name}: {role}, {len(text)} characters"
+        case Say(text=text) | Respond(instructions=text):
+            return f"{name}: {len(text)} characters"
+        case ImageIn(mime_type=kind, data=data):
+            return f"{name}: {quote(kind, secrets)}, {len(data)} bytes"
+        case Update(fields=fields):
+            return f"{name}: {', '.join(fields)}"
         case ServerToolCall(id=call_id, name=tool, status=status):
             return f"{name}: {quote(tool, secrets)}, {quote(call_id, secrets)}, {status}"
         case Ready(input_sample_rate=taken, output_sample_rate=given):

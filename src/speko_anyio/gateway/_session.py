@@ -17,7 +17,17 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from speko_anyio._net.event_loop import clock
 from speko_anyio._net.tasks import TaskGroup, Wakeup
 from speko_anyio.protocol import close_codes
-from speko_anyio.protocol._commands import AudioIn, Commit, EndTurn, ToolResult
+from speko_anyio.protocol._commands import (
+    AudioIn,
+    Commit,
+    EndTurn,
+    ImageIn,
+    Respond,
+    Say,
+    TextIn,
+    ToolResult,
+    Update,
+)
 from speko_anyio.protocol._dialect import NEED_DATA
 from speko_anyio.protocol._extensions import USAGE
 from speko_anyio.protocol._limits import DEFAULT_LIMITS, Limits
@@ -668,8 +678,18 @@ class ServerSession:
 def _content(command: Command) -> int:
     """Return the approximate size of its content in bytes."""
     match command:
-        case Unknown(raw=payload) | ToolResult(output=payload):
+        case (
+            Unknown(raw=payload)
+            | ToolResult(output=payload)
+            | TextIn(text=payload)
+            | Say(text=payload)
+            | Respond(instructions=payload)
+        ):
             return len(payload)
+        case ImageIn(data=data):
+            return len(data)
+        case Update():
+            return len(msgspec.json.encode(command))
         case _:
             return 0
 

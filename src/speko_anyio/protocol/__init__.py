@@ -8,7 +8,23 @@ No I/O, no clock, no async; the standard library, msgspec and wsproto only. Two 
 See ``docs/integrating.md`` for what the core does, what it does not, and what is left to you.
 """
 
-from ._commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult, UpgradeRequest
+from ._commands import (
+    AudioIn,
+    Clear,
+    Command,
+    Commit,
+    EndTurn,
+    ImageIn,
+    Interrupt,
+    Respond,
+    Say,
+    TextIn,
+    TextRole,
+    ToolResult,
+    TurnMode,
+    Update,
+    UpgradeRequest,
+)
 from ._connection import ClientConnection, ServerConnection
 from ._dialect import NEED_DATA, Dialect, NeedData
 from ._limits import DEFAULT_LIMITS, Limits
@@ -17,6 +33,7 @@ from ._session import ClientDialect, ClientProtocol, ServerFrame, ServerProtocol
 from ._state import State
 from ._timeouts import DEFAULT_TIMEOUTS, Timeouts
 from ._websocket import WebSocketCore
+from .capabilities import Capabilities
 from .close_codes import is_sendable
 from .errors import (
     ConnectionClosed,
@@ -54,6 +71,7 @@ __all__ = [
     "NEED_DATA",
     "Audio",
     "AudioIn",
+    "Capabilities",
     "Clear",
     "ClientConnection",
     "ClientDialect",
@@ -69,6 +87,7 @@ __all__ = [
     "Expiring",
     "Frame",
     "HandshakeError",
+    "ImageIn",
     "Initiator",
     "Interrupt",
     "Interruption",
@@ -80,9 +99,11 @@ __all__ = [
     "ProtocolError",
     "Ready",
     "RemoteProtocolError",
+    "Respond",
     "ResponseEnd",
     "ResponseStatus",
     "Role",
+    "Say",
     "ServerConnection",
     "ServerFrame",
     "ServerProtocol",
@@ -90,12 +111,16 @@ __all__ = [
     "SessionExpired",
     "SpekoError",
     "State",
+    "TextIn",
+    "TextRole",
     "Timeouts",
     "ToolCall",
     "ToolResult",
     "ToolStatus",
     "Transcript",
+    "TurnMode",
     "Unknown",
+    "Update",
     "UpgradeRequest",
     "Usage",
     "WebSocketCore",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from ._commands import TextRole, Update
 from ._dialect import NeedData
 from ._pcm import Buffer
 from ._state import State
+from .capabilities import Capabilities
 from .errors import SpekoError
 from .frames import Close, Frame
 
@@ -29,6 +31,8 @@ class ClientCore(Protocol):
     def has_output(self) -> bool: ...
     @property
     def odd_fields(self) -> int: ...
+    @property
+    def capabilities(self) -> Capabilities: ...
 
     @property
     def unread(self) -> bool: ...
@@ -51,6 +55,11 @@ class ClientCore(Protocol):
     def end_turn(self) -> None: ...
     def interrupt(self) -> None: ...
     def send_tool_result(self, call_id: str, output: str) -> None: ...
+    def send_text(self, text: str, *, role: TextRole = ..., respond: bool | None = ...) -> None: ...
+    def send_image(self, data: bytes, *, mime_type: str, respond: bool = ...) -> None: ...
+    def respond(self, instructions: str = ...) -> None: ...
+    def say(self, text: str) -> None: ...
+    def update(self, update: Update) -> None: ...
 
 
 class CoreWrapper:
@@ -88,6 +97,10 @@ class CoreWrapper:
     @property
     def odd_fields(self) -> int:
         return self._core.odd_fields
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._core.capabilities
 
     # Bytes and time
 
@@ -150,3 +163,18 @@ class CoreWrapper:
 
     def send_tool_result(self, call_id: str, output: str) -> None:
         self._core.send_tool_result(call_id, output)
+
+    def send_text(self, text: str, *, role: TextRole = "user", respond: bool | None = None) -> None:
+        self._core.send_text(text, role=role, respond=respond)
+
+    def send_image(self, data: bytes, *, mime_type: str, respond: bool = False) -> None:
+        self._core.send_image(data, mime_type=mime_type, respond=respond)
+
+    def respond(self, instructions: str = "") -> None:
+        self._core.respond(instructions)
+
+    def say(self, text: str) -> None:
+        self._core.say(text)
+
+    def update(self, update: Update) -> None:
+        self._core.update(update)

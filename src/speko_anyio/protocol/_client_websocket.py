@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar, assert_never
 
 from . import _codec as codec
-from ._commands import UpgradeRequest
+from ._commands import TextRole, Update, UpgradeRequest
 from ._engine import Accepted, Broken, HandshakeEvent, Refused
 from ._headers import Headers
 from ._masking import Entropy, mask
@@ -17,6 +17,7 @@ from ._session import ClientDialect
 from ._state import Signal, State
 from ._timeouts import DEFAULT_TIMEOUTS
 from ._websocket import WebSocketCore
+from .capabilities import Capabilities
 from .errors import HandshakeError
 from .frames import Frame
 from .url import parse_url
@@ -156,6 +157,31 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
     def send_tool_result(self, call_id: str, output: str) -> None:
         """See `ClientDialect.send_tool_result`."""
         self.dialect.send_tool_result(call_id, output)
+
+    def send_text(self, text: str, *, role: TextRole = "user", respond: bool | None = None) -> None:
+        """See `ClientDialect.send_text`."""
+        self.dialect.send_text(text, role=role, respond=respond)
+
+    def send_image(self, data: bytes, *, mime_type: str, respond: bool = False) -> None:
+        """See `ClientDialect.send_image`."""
+        self.dialect.send_image(data, mime_type=mime_type, respond=respond)
+
+    def respond(self, instructions: str = "") -> None:
+        """See `ClientDialect.respond`."""
+        self.dialect.respond(instructions)
+
+    def say(self, text: str) -> None:
+        """See `ClientDialect.say`."""
+        self.dialect.say(text)
+
+    def update(self, update: Update) -> None:
+        """See `ClientDialect.update`."""
+        self.dialect.update(update)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the session can do. See `ClientDialect.capabilities`."""
+        return self.dialect.capabilities
 
     @property
     def input_sample_rate(self) -> int:

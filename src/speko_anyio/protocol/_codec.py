@@ -12,8 +12,10 @@ What a text message can be, for either role:
 
 An odd value in a non-essential field does not end the session. An escaped half of a surrogate pair becomes
 U+FFFD, except in the id of a tool call, which has to be repeated exactly. An invalid count of `Usage` is read
-as the nearest valid one (3.0 as 3), or as 0. An invalid entry in a list of extensions is ignored. The
-argument `odd` collects the names of such fields.
+as the nearest valid one (3.0 as 3), or as 0. An invalid entry in a list of extensions is ignored, and so is
+an invalid field of `Capabilities`. The argument `odd` collects the names of such fields.
+
+A command of an extension with an invalid field is an `InvalidCommand`: it is refused; the session goes on.
 
 The session limits how deeply a text may nest: it calls `check_depth` first. Without that, the decoder's own
 limit applies, which depends on the caller's stack.
@@ -24,19 +26,35 @@ RecursionError, which are not msgspec's own; all of them are mapped here.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from ._commands import Clear, Commit, EndTurn, Interrupt, ToolResult
-from ._extensions import read_names
+from ._commands import (
+    Clear,
+    Commit,
+    EndTurn,
+    ExtensionCommand,
+    ImageIn,
+    Interrupt,
+    Respond,
+    Say,
+    TextIn,
+    ToolResult,
+    Update,
+)
+from ._extensions import COMMANDS, read_names
+from ._text import clean
+from .capabilities import read_capabilities
 from .frames import (
     Count,
     ErrorFrame,
     Interruption,
     Ready,
     ResponseEnd,
+    Seconds,
     ServerToolCall,
     ToolCall,
     Transcript,
@@ -62,10 +80,24 @@ class Control(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag="control
 class UseExtensions(msgspec.Struct, frozen=True, tag_field="t", tag="extensions"):
     """``{"t": "extensions"}``: the client accepts extensions that the server's `Ready` offered.
 
-    See `extensions.py`.
+    See `_extensions.py`.
     """
 
     use: Any = ()
+
+
+class PlainUsage(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="usage"):
+    """A `Usage` for a client that did not accept the extension ``usage``."""
+
+    input_audio_tokens: Count
+    output_audio_tokens: Count
+
+
+class InvalidCommand(Unknown, frozen=True, gc=False):
+    """A command of an extension with an invalid field."""
+
+    problem: str
+    """What is wrong with it, as a sentence."""
 
 
 class _AnyTag(msgspec.Struct, frozen=True, gc=False):
@@ -75,7 +107,8 @@ class _AnyTag(msgspec.Struct, frozen=True, gc=False):
 class _LooseReady(msgspec.Struct, frozen=True, rename="camel"):
     input_sample_rate: int = 0
     output_sample_rate: int = 0
-    extensions: Any = ()
+    extensions: Any = []
+    capabilities: Any = None
 
 
 class _LooseTranscript(msgspec.Struct, frozen=True, gc=False):
@@ -99,11 +132,6 @@ class _LooseResponseEnd(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
 
 
-class _LooseUsage(msgspec.Struct, frozen=True, rename="camel"):
-    input_audio_tokens: msgspec.Raw = msgspec.Raw(b"0")
-    output_audio_tokens: msgspec.Raw = msgspec.Raw(b"0")
-
-
 class MalformedMessage(Exception):
     """A text message that is not of this protocol; the error's text says what is wrong with it."""
 
@@ -113,15 +141,17 @@ class _Direction(NamedTuple, Generic[_T]):
 
     decoder: msgspec.json.Decoder[_T]
     tags: frozenset[str]
-    loose: dict[str, msgspec.json.Decoder[object]]
+    loose: dict[str, msgspec.json.Decoder[Any]]
 
 
 ServerMessage = (
     Ready | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | ErrorFrame | End
 )
-ClientMessage = Control | Interrupt | ToolResult | UseExtensions
+ClientMessage = Control | Interrupt | ToolResult | UseExtensions | TextIn | ImageIn | Respond | Say | Update
+ClientCommand = Commit | Clear | EndTurn | Interrupt | ToolResult | ExtensionCommand
+"""A command that is a text message."""
 
-_LOOSE_USAGE: Final = msgspec.json.Decoder(_LooseUsage)
+_RAW_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
     msgspec.json.Decoder(ServerMessage),
     frozenset(
@@ -141,21 +171,27 @@ _FROM_SERVER: Final[_Direction[ServerMessage]] = _Direction(
         "transcript": msgspec.json.Decoder(_LooseTranscript),
         "server_tool_call": msgspec.json.Decoder(_LooseServerToolCall),
         "interruption": msgspec.json.Decoder(_LooseInterruption),
-        "usage": msgspec.json.Decoder(_LooseUsage),
+        "usage": _RAW_FIELDS,
         "response": msgspec.json.Decoder(_LooseResponseEnd),
     },
 )
 _FROM_CLIENT: Final[_Direction[ClientMessage]] = _Direction(
-    msgspec.json.Decoder(ClientMessage), frozenset({"control", "interrupt", "tool_result", "extensions"}), {}
+    msgspec.json.Decoder(ClientMessage),
+    frozenset({"control", "interrupt", "tool_result", "extensions", *COMMANDS}),
+    {},
 )
 _LOOSE_READY: Final = msgspec.json.Decoder(_LooseReady)
 _DECODE_FROM_SERVER: Final = _FROM_SERVER.decoder.decode
 _DECODE_FROM_CLIENT: Final = _FROM_CLIENT.decoder.decode
 _REFUSALS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 _COUNT: Final[msgspec.json.Decoder[int]] = msgspec.json.Decoder(Count)
+_SECONDS: Final[msgspec.json.Decoder[float]] = msgspec.json.Decoder(Seconds)
 _NUMBER: Final = msgspec.json.Decoder(float, strict=False)  # "3", too
 _EXACT: Final = 2**53
 """Up to here, a double represents every whole number exactly."""
+
+_MAX_PROBLEM: Final = 200
+"""Characters of the text of an `InvalidCommand`, which may quote a value."""
 
 HALF_PAIR: Final = "half of a surrogate pair"
 """The entry in `odd` where the field is unknown."""
@@ -178,7 +214,7 @@ _ACTIONS: Final[dict[str, Commit | Clear | EndTurn]] = {
 }
 
 
-def encode(message: ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions) -> str:
+def encode(message: ServerMessage | PlainUsage | ClientCommand | UseExtensions) -> str:
     """Return `message` as JSON text; UnicodeEncodeError when it holds a lone surrogate."""
     control = _CONTROLS.get(type(message))
     return control if control is not None else _ENCODE(message).decode()
@@ -208,9 +244,7 @@ def decode_from_server(text: str, odd: list[str] | None = None) -> ServerMessage
     return _forgiven(whole, refusal, odd) or _unknown(_FROM_SERVER, text, whole, refusal)
 
 
-def decode_from_client(
-    text: str, odd: list[str] | None = None
-) -> Commit | Clear | EndTurn | Interrupt | ToolResult | UseExtensions | Unknown:
+def decode_from_client(text: str, odd: list[str] | None = None) -> ClientCommand | UseExtensions | Unknown:
     """Decode a message from a client, like `decode_from_server`."""
     try:
         message = _DECODE_FROM_CLIENT(text)
@@ -250,20 +284,32 @@ def _forgiven(text: str, refusal: Exception, odd: list[str]) -> ServerMessage | 
         match _ANY.decode(text).t:
             case "ready":
                 # Extensions are not part of the plain protocol.
-                ready = _LOOSE_READY.decode(text)
-                odd.append("extensions")
-                names = read_names(ready.extensions)
-                return Ready(ready.input_sample_rate, ready.output_sample_rate, names)
+                return _forgiven_ready(_LOOSE_READY.decode(text), odd)
             case "usage":
-                usage = _LOOSE_USAGE.decode(text)
-                return Usage(
-                    _count("inputAudioTokens", usage.input_audio_tokens, odd),
-                    _count("outputAudioTokens", usage.output_audio_tokens, odd),
-                )
+                return _forgiven_usage(_RAW_FIELDS.decode(text), odd)
             case _:
                 return None
     except _REFUSALS:
         return None
+
+
+def _forgiven_ready(ready: _LooseReady, odd: list[str]) -> Ready:
+    if not isinstance(ready.extensions, list) or not all(isinstance(name, str) for name in ready.extensions):
+        odd.append("extensions")
+    names = read_names(ready.extensions)
+    capabilities = None
+    if ready.capabilities is not None:
+        capabilities = read_capabilities(ready.capabilities, odd)
+    return Ready(ready.input_sample_rate, ready.output_sample_rate, names, capabilities)
+
+
+def _forgiven_usage(raw: dict[str, msgspec.Raw], odd: list[str]) -> Usage:
+    amounts: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Usage):
+        if (value := raw.get(field.encode_name)) is not None:
+            read = _seconds if field.name == "seconds" else _count
+            amounts[field.name] = read(field.encode_name, value, odd)
+    return Usage(**amounts)
 
 
 def _count(name: str, raw: msgspec.Raw, odd: list[str]) -> int:
@@ -271,11 +317,24 @@ def _count(name: str, raw: msgspec.Raw, odd: list[str]) -> int:
         return _COUNT.decode(raw)
     except _REFUSALS:
         odd.append(name)
-    try:
-        number = _NUMBER.decode(raw)
-    except _REFUSALS:
-        return 0
+    number = _nearest(raw)
     return int(number) if number.is_integer() and 0 <= number <= _EXACT else 0
+
+
+def _seconds(name: str, raw: msgspec.Raw, odd: list[str]) -> float:
+    try:
+        return _SECONDS.decode(raw)
+    except _REFUSALS:
+        odd.append(name)
+    number = _nearest(raw)
+    return number if 0 <= number < math.inf else 0.0
+
+
+def _nearest(raw: msgspec.Raw) -> float:
+    try:
+        return _NUMBER.decode(raw)
+    except _REFUSALS:
+        return 0.0
 
 
 class _ErrorBody(msgspec.Struct, frozen=True, gc=False):
@@ -284,6 +343,14 @@ class _ErrorBody(msgspec.Struct, frozen=True, gc=False):
 
 
 _ERROR_BODY: Final = msgspec.json.Decoder(_ErrorBody)
+
+
+def tag_of(text: str) -> str | None:
+    """Return the ``t`` of a message, whatever else is in it; None if it has none."""
+    try:
+        return _ANY.decode(text).t
+    except _REFUSALS:
+        return None
 
 
 def error_text(body: str) -> str:
@@ -300,6 +367,9 @@ def _unknown(direction: _Direction[_T], text: str, whole: str, error: Exception)
         raise MalformedMessage(_describe(error)) from None
     try:
         tag = _ANY.decode(whole).t
+        if tag in COMMANDS and tag in direction.tags:
+            problem = f"this {tag} message is invalid: {_describe(error)}"
+            return InvalidCommand(tag, text, clean(problem, limit=_MAX_PROBLEM))
         if tag in direction.tags:
             loose = direction.loose.get(tag)
             if loose is None:

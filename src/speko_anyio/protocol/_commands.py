@@ -1,13 +1,16 @@
 """What the client says to the server: one frozen Struct per command.
 
-Names are snake_case here and camelCase on the wire (speko-protocol, "Client to server").
+Names are snake_case here and camelCase on the wire (speko-protocol, "Client to server"). `TextIn`, `ImageIn`,
+`Respond`, `Say` and `Update` are extensions: a client sends them only to a server that offers them.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import re
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from .frames import Close, Expiring, Unknown
 
@@ -67,7 +70,137 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_fiel
     """Text for the model; a structured result is JSON text."""
 
 
+TextRole: TypeAlias = Literal["user", "assistant", "system"]
+"""Whose words a text is."""
+
+TurnMode: TypeAlias = Literal["auto", "manual"]
+"""Who ends the user's turns: the service, or the client by `Commit`."""
+
+
+class TextIn(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="text"):
+    """An item of the conversation in writing. An extension."""
+
+    text: str = ""
+    role: TextRole = "user"
+    respond: bool = False
+    """Whether it is answered, as a turn of the user is: then it interrupts as speech does. Otherwise it is
+    context."""
+
+
+class ImageIn(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="image"):
+    """A picture as context. An extension."""
+
+    mime_type: str = ""
+    """Such as ``image/jpeg``."""
+    data: bytes = b""
+    """The content of the image's file; base64 on the wire."""
+    respond: bool = False
+    """Whether it is answered."""
+
+    def __repr__(self) -> str:
+        return (
+            f"ImageIn(mime_type={self.mime_type!r}, data=<{len(self.data)} bytes>, respond={self.respond!r})"
+        )
+
+
+class Respond(
+    msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="respond", omit_defaults=True
+):
+    """The assistant speaks now, without a turn of the user: a greeting, or a nudge after silence.
+
+    An extension. While a response is under way, it waits for its end.
+    """
+
+    instructions: str = ""
+    """For this response; empty for none."""
+
+
+class Say(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="say"):
+    """The assistant says this text, verbatim or by instruction; see `Capabilities.say`. An extension."""
+
+    text: str = ""
+
+
+class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A function the model may call."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    """A JSON Schema object for the arguments."""
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="t", tag="update"):
+    """Changes the settings of the session from the next response on. An extension.
+
+    A field that is `msgspec.UNSET` stays as it is.
+    """
+
+    system_prompt: str | UnsetType = UNSET
+    tools: tuple[ToolSpec, ...] | UnsetType = UNSET
+    """All tools from now on, in place of the earlier ones."""
+    voice: str | UnsetType = UNSET
+    turns: TurnMode | UnsetType = UNSET
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the fields that change."""
+        return tuple(name for name in self.__struct_fields__ if getattr(self, name) is not UNSET)
+
+
+ExtensionCommand: TypeAlias = TextIn | ImageIn | Respond | Say | Update
+"""The commands that are extensions."""
+
 Command: TypeAlias = (
-    UpgradeRequest | AudioIn | Commit | Clear | EndTurn | Interrupt | ToolResult | Unknown | Expiring | Close
+    UpgradeRequest
+    | AudioIn
+    | Commit
+    | Clear
+    | EndTurn
+    | Interrupt
+    | ToolResult
+    | TextIn
+    | ImageIn
+    | Respond
+    | Say
+    | Update
+    | Unknown
+    | Expiring
+    | Close
 )
 """Anything a server receives; an `UpgradeRequest` comes only at byte level, and only first."""
+
+
+def text_in(text: str, role: TextRole, respond: bool | None) -> TextIn:
+    """Return a `TextIn` that by default is answered if it is the user's."""
+    return TextIn(text, role, role == "user" if respond is None else respond)
+
+
+def extension_of(command: ExtensionCommand) -> str:
+    """Return the name of the extension that `command` belongs to; it is also the ``t`` of its message."""
+    return cast("str", command.__struct_config__.tag)
+
+
+_IMAGE_TYPE: Final = re.compile(r"image/[a-zA-Z0-9][a-zA-Z0-9.+-]{0,63}")
+"""A MIME type of images without parameters: providers get it as part of a URL."""
+
+
+def find_problem(command: ExtensionCommand, *, max_image_size: int) -> str | None:
+    """Return why nobody can act on the content of `command`, as a sentence; None if it is usable."""
+    match command:
+        case TextIn(text="") | Say(text=""):
+            return "the text is empty; send some"
+        case ImageIn(data=b""):
+            return "the image is empty; send the content of its file"
+        case ImageIn(data=data) if len(data) > max_image_size:
+            return f"the image has more than {max_image_size} bytes; send a smaller one"
+        case ImageIn(mime_type=mime_type) if not _IMAGE_TYPE.fullmatch(mime_type):
+            return "the image's MIME type is invalid; send one such as image/jpeg"
+        case Update(fields=()):
+            return "the update changes nothing; set at least one field"
+        case Update(voice=""):
+            return "the voice is empty; name one, or leave it out"
+        case Update(tools=tuple() as tools) if not all(tool.name for tool in tools):
+            return "a tool has no name; give each tool one"
+        case _:
+            return None

@@ -31,6 +31,7 @@ from ._state import Signal, State
 from ._timeouts import DEFAULT_TIMEOUTS
 from ._tokens import check_token, is_token
 from ._websocket import WebSocketCore
+from .capabilities import Capabilities
 from .errors import HandshakeError, LocalProtocolError
 from .frames import ErrorFrame, ResponseStatus, Role, ToolStatus
 from .mint import DEFAULT_SAMPLE_RATE
@@ -113,6 +114,7 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
         ttl: float | None = None,
         warn_before: float = DEFAULT_TIMEOUTS.warn_before,
         extensions: Iterable[str] = (),
+        capabilities: Capabilities | None = None,
         entropy: Entropy = os.urandom,
     ) -> None:
         super().__init__(
@@ -125,6 +127,7 @@ class ServerConnection(WebSocketCore[Command, ServerProtocol]):
                 warn_before=warn_before,
                 state=State.CONNECTING,
                 extensions=extensions,
+                capabilities=capabilities,
             ),
             client=False,
             handshake_timeout=handshake_timeout,

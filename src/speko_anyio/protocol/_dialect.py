@@ -189,7 +189,7 @@ class Dialect(abc.ABC, Generic[EventT]):
             limit = self.limits.max_text_size
             # No character takes more than 4 bytes.
             if 4 * len(message) > limit and payload_size(message) > limit:
-                self.too_big("text", limit)
+                self._receive_long_text(message)
             else:
                 self._receive_text(message)
         elif len(message) > self.limits.max_message_size:
@@ -200,6 +200,15 @@ class Dialect(abc.ABC, Generic[EventT]):
     @abc.abstractmethod
     def _receive_text(self, text: str) -> None:
         """Apply one text message within the limits, in a session that is not over."""
+
+    @property
+    def text_limit(self) -> int:
+        """The most bytes of a text message to receive at all."""
+        return self.limits.max_text_size
+
+    def _receive_long_text(self, text: str) -> None:
+        """Apply one text message of more than ``limits.max_text_size`` bytes."""
+        self.too_big("text", self.text_limit)
 
     @abc.abstractmethod
     def _receive_binary(self, data: bytes) -> EventT | None:

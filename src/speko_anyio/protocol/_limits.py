@@ -14,7 +14,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     max_text_size: int = 256 * 1024
     """Bytes in one text message. The largest honest one is a tool call or its result; OpenAI allows
-    arguments far below this. Breach: close code 1009."""
+    arguments far below this. Breach: close code 1009. A server that offers extensions reads their commands up
+    to `max_message_size`, so that it can refuse one that is too long and the session goes on."""
+
+    max_image_size: int = 4 * 1024 * 1024
+    """Bytes in the file of one image: a photo of 12 megapixels as a JPEG; models scale down larger ones. A
+    server that offers ``image`` reads commands of 4/3 of it, for the base64, and `max_text_size`. Breach: an
+    `ErrorFrame` if the command fits in that, or else close code 1009."""
 
     max_fragments: int = 1024
     """Frames that one message may come in. Empty fragments cost the peer two bytes each and would

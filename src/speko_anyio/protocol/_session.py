@@ -7,6 +7,7 @@ and this module gives them meaning. Over a bare byte stream use `connection.py`.
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterable
 from typing import Final, TypeAlias, assert_never, get_args
 
@@ -15,10 +16,28 @@ from . import _extensions as extensions
 from . import close_codes
 from ._budget import Budget
 from ._calls import Calls, no_open_call
-from ._commands import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, ToolResult
+from ._commands import (
+    AudioIn,
+    Clear,
+    Command,
+    Commit,
+    EndTurn,
+    ExtensionCommand,
+    ImageIn,
+    Interrupt,
+    Respond,
+    Say,
+    TextIn,
+    TextRole,
+    ToolResult,
+    Update,
+    extension_of,
+    find_problem,
+    text_in,
+)
 from ._dialect import Dialect, EventT
 from ._limits import DEFAULT_LIMITS, Limits
-from ._outbox import NO_AUDIO
+from ._outbox import NO_AUDIO, payload_size
 from ._pcm import (
     MAX_AUDIO_MESSAGE,
     MAX_SAMPLE_RATE,
@@ -31,6 +50,7 @@ from ._pcm import (
 )
 from ._state import Signal, State
 from ._timeouts import DEFAULT_TIMEOUTS
+from .capabilities import Capabilities, extensions_of, refusal
 from .errors import LONE_SURROGATE, LocalProtocolError
 from .frames import (
     Audio,
@@ -117,11 +137,94 @@ class ClientDialect(Dialect[Frame], abc.ABC):
         Raises `LocalProtocolError` for an id that is not open, else as `send_audio`.
         """
 
+    # The extensions
+
+    who = "this service"
+    """The service behind the session, as errors name it."""
+
+    @property
+    @abc.abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What the session can do. Raises `LocalProtocolError` while that is unknown, before `Ready`."""
+
+    def send_text(self, text: str, *, role: TextRole = "user", respond: bool | None = None) -> None:
+        """Queue an item of the conversation in writing.
+
+        With `respond` it is answered, as a turn of the user is; otherwise it is context. By default a text of
+        the user is answered, and others are context.
+
+        Raises `LocalProtocolError` when the service does not take this, or that is not known yet, and for a
+        text that is empty or too long; else as `send_audio`. The other verbs of the extensions do likewise.
+        """
+        require_text(text=text)
+        _require_one_of("role", role, get_args(TextRole))
+        if respond is not None:
+            _require_bool(respond=respond)
+        self._send_extension(text_in(text, role, respond))
+
+    def send_image(self, data: bytes, *, mime_type: str, respond: bool = False) -> None:
+        """Queue a picture as context: the content of its file, of a type such as ``image/jpeg``.
+
+        With `respond` it is answered. Raises as `send_text`; an image may have ``limits.max_image_size``
+        bytes.
+        """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"data must be the bytes of an image's file, not {type(data).__name__}")
+        require_text(mime_type=mime_type)
+        _require_bool(respond=respond)
+        self._send_extension(ImageIn(mime_type, bytes(data), respond))
+
+    def respond(self, instructions: str = "") -> None:
+        """Ask the assistant to speak now, with `instructions` for this response. Raises as `send_text`.
+
+        While a response is under way, it waits for its end.
+        """
+        require_text(instructions=instructions)
+        self._send_extension(Respond(instructions))
+
+    def say(self, text: str) -> None:
+        """Let the assistant say `text`; see `Capabilities.say` for how exactly. Raises as `send_text`."""
+        require_text(text=text)
+        self._send_extension(Say(text))
+
+    def update(self, update: Update) -> None:
+        """Change the session's settings from the next response on. Raises as `send_text`."""
+        if not isinstance(update, Update):
+            raise TypeError(f"update must be an Update, not {type(update).__name__}")
+        self._send_extension(update)
+
+    def _send_extension(self, command: ExtensionCommand) -> None:
+        self._check_open()
+        extension = extension_of(command)
+        if not self.capabilities.takes(extension):
+            raise refusal(extension, self.who)
+        if not isinstance(command, ImageIn):
+            command = self._checked(command)
+        problem = find_problem(command, max_image_size=self.limits.max_image_size)
+        if problem is not None:
+            raise LocalProtocolError(problem)
+        self._queue_extension(command)
+
+    def _checked(self, command: TextIn | Respond | Say | Update) -> ExtensionCommand:
+        """Return the command as a server reads it: the rules are the same for every dialect."""
+        text = encode(command)
+        if payload_size(text) > self.limits.max_text_size:
+            raise LocalProtocolError(_too_long(extension_of(command), self.limits))
+        read = codec.decode_from_client(text)
+        if isinstance(read, codec.InvalidCommand):
+            raise LocalProtocolError(read.problem)
+        assert isinstance(read, ExtensionCommand)
+        return read
+
+    @abc.abstractmethod
+    def _queue_extension(self, command: ExtensionCommand) -> None:
+        """Queue a command that the service takes, with valid content, in an open session."""
+
 
 class _Answer:
     """The state of the current answer, from which its end is derived if the service sends none."""
 
-    __slots__ = ("begun", "cut", "uses")
+    __slots__ = ("begun", "cut", "derived")
 
     def __init__(self) -> None:
         self.begun = False
@@ -129,17 +232,20 @@ class _Answer:
         self.cut = False
         """Whether that end was derived from an interruption: a `Usage` for the same answer may still
         follow."""
-        self.uses: tuple[str, ...] = ()
-        """The accepted extensions. With ``usage``, no ends are derived."""
+        self.derived = True
+        """Whether the ends are derived: not once the extension ``usage`` was accepted."""
 
 
 class _Offer:
     """The extensions that a server offers, and those that the client accepted."""
 
-    __slots__ = ("held", "names", "taken")
+    __slots__ = ("capabilities", "held", "names", "taken")
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], capabilities: Capabilities | None) -> None:
+        if capabilities is not None:
+            names = (*names, *extensions_of(capabilities))
         self.names = tuple(dict.fromkeys(names))
+        self.capabilities = None if capabilities is None else capabilities.offered(self.names)
         self.taken: frozenset[str] = frozenset()
         self.held: list[str] = []
         """Ends of answers, encoded, that wait for the client to accept ``usage``; oldest first."""
@@ -256,10 +362,8 @@ class _SpekoSession(Dialect[EventT]):
         if self.state is not _OPEN:
             self.outbox.audio_limit = NO_AUDIO
 
-    def _queue_message(
-        self, message: codec.ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult
-    ) -> None:
-        self._queue_text(self._encode(message))
+    def _queue_message(self, message: codec.ServerMessage | codec.PlainUsage | codec.ClientCommand) -> None:
+        self._queue_text(encode(message))
 
     def _queue_short(self, text: str) -> None:
         """Queue a text that may be sent now.
@@ -267,13 +371,6 @@ class _SpekoSession(Dialect[EventT]):
         It is exempt from the outbox's limit since it is short and must not be lost.
         """
         self.outbox.put(text)
-
-    @staticmethod
-    def _encode(message: codec.ServerMessage | Commit | Clear | EndTurn | Interrupt | ToolResult) -> str:
-        try:
-            return codec.encode(message)
-        except UnicodeEncodeError:
-            raise LocalProtocolError(LONE_SURROGATE) from None
 
 
 class ClientProtocol(_SpekoSession[Frame], ClientDialect):
@@ -283,14 +380,16 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
     takes precedence. If `ttl` (seconds) is known, an `Expiring` event comes `warn_before` seconds before the
     end.
 
-    On `Ready`, the extensions that it offers and this version knows are accepted at once: a message that says
-    so is queued (see `extensions.py`). Without an offer, nothing is queued.
+    If `Ready` offers the extension ``usage``, it is accepted at once: a message that says so is queued (see
+    `_extensions.py`). Without that offer, nothing is queued.
     """
 
     _answer: _Answer
+    _capabilities: Capabilities | None
 
     def _set_up(self) -> None:
         self._answer = _Answer()
+        self._capabilities = None
         self.fast_path.make_audio = Audio
         self.fast_path.sample_rate = self.output_sample_rate
         # Send the first audio of each answer here: the ends of answers are derived from it.
@@ -329,6 +428,21 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
         self._queue_message(ToolResult(call_id, output))
         self._calls.answer(call_id)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the session can do, as the server's `Ready` says: by its record, or by its extensions alone.
+
+        Raises `LocalProtocolError` before `Ready`.
+        """
+        if self._capabilities is None:
+            raise LocalProtocolError(
+                "the service has not said yet what it takes; wait for the Ready frame, then send"
+            )
+        return self._capabilities
+
+    def _queue_extension(self, command: ExtensionCommand) -> None:
+        self._queue_message(command)
+
     def _receive_json(self, text: str, odd: list[str]) -> None:
         match codec.decode_from_server(text, odd):
             case codec.End(reason=reason):
@@ -343,22 +457,18 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
                 # it.
                 self.fast_path.odd = b""
                 self.events.append(interruption)
-                if self._derives_ends and self._answer.begun:
+                if self._answer.derived and self._answer.begun:
                     self._answer_ended("interrupted")
             case Usage() as usage:
                 self.events.append(usage)
-                if self._derives_ends:
+                if self._answer.derived:
                     self._usage_received()
-            case ResponseEnd() if self._derives_ends:
+            case ResponseEnd() if self._answer.derived:
                 # Sent without being accepted, while the core derives the ends: don't report two for one
                 # answer.
                 self.events.append(Unknown("response", text))
             case frame:
                 self.events.append(frame)
-
-    @property
-    def _derives_ends(self) -> bool:
-        return extensions.USAGE not in self._answer.uses
 
     def _usage_received(self) -> None:
         if self._answer.cut and not self._answer.begun:
@@ -382,12 +492,16 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
             )
         self.input_sample_rate = input_rate
         self.output_sample_rate = self.fast_path.sample_rate = output_rate
-        self.events.append(Ready(input_rate, output_rate, ready.extensions))
-        if not self._answer.uses and self.state is _OPEN:
-            uses = tuple(name for name in extensions.KNOWN if name in ready.extensions)
-            if uses:
-                self._answer.uses = uses
-                self._queue_short(codec.encode(codec.UseExtensions(uses)))
+        self.events.append(Ready(input_rate, output_rate, ready.extensions, ready.capabilities))
+        record = ready.capabilities
+        self._capabilities = (
+            Capabilities.from_extensions(ready.extensions)
+            if record is None
+            else record.offered(ready.extensions)
+        )
+        if self._answer.derived and extensions.USAGE in ready.extensions and self.state is _OPEN:
+            self._answer.derived = False
+            self._queue_short(codec.encode(codec.UseExtensions((extensions.USAGE,))))
 
     def _call_received(self, call: ToolCall, text: str) -> None:
         if self._calls.is_open(call.call_id):
@@ -411,8 +525,12 @@ class ServerProtocol(_SpekoSession[Command]):
     session with code 1000 and reason ``session_expired``, after an `Expiring` event `warn_before` seconds
     ahead.
 
-    `extensions` are the names of the extensions to offer: ``usage`` or none. Raises `LocalProtocolError` for
-    any other name.
+    - `capabilities`: what the session can do: `Ready` says so, and offers the extensions that follow from it
+      (`extensions_of`).
+    - `extensions`: the names of further extensions to offer. Raises `LocalProtocolError` for an unknown one.
+
+    A command of an extension that was not offered is `Unknown`. One that was offered but is empty, too long
+    or invalid is answered by an `ErrorFrame` such as ``TEXT_REFUSED``, and is `Unknown`, too.
     """
 
     _ends_at_ttl = True
@@ -428,8 +546,9 @@ class ServerProtocol(_SpekoSession[Command]):
         warn_before: float = DEFAULT_TIMEOUTS.warn_before,
         state: State = State.OPEN,
         extensions: Iterable[str] = (),
+        capabilities: Capabilities | None = None,
     ) -> None:
-        self._offer = _Offer(extensions)
+        self._offer = _Offer(extensions, capabilities)
         super().__init__(
             input_sample_rate=input_sample_rate,
             output_sample_rate=output_sample_rate,
@@ -465,8 +584,8 @@ class ServerProtocol(_SpekoSession[Command]):
                 self.send_server_tool_call(id, name, tool_status)
             case Interruption(at=at):
                 self.send_interruption(at)
-            case Usage(input_audio_tokens=heard, output_audio_tokens=said):
-                self.send_usage(heard, said)
+            case Usage():
+                self._queue_usage(frame)
             case ResponseEnd(status=status, reason=reason):
                 self.send_response_end(status, reason)
             case ErrorFrame(code=code, message=message):
@@ -481,7 +600,10 @@ class ServerProtocol(_SpekoSession[Command]):
         self._check_open()
         if self._ready_sent:
             raise LocalProtocolError("ready was sent already; a session has one")
-        self._queue_message(Ready(self.input_sample_rate, self.output_sample_rate, self._offer.names))
+        offer = self._offer
+        self._queue_message(
+            Ready(self.input_sample_rate, self.output_sample_rate, offer.names, offer.capabilities)
+        )
         self._ready_sent = True
         self._take_audio()
 
@@ -489,8 +611,7 @@ class ServerProtocol(_SpekoSession[Command]):
         """Queue what `role` said; a partial text is replaced by the next one of the same role."""
         _require_one_of("role", role, ("user", "assistant"))
         require_text(text=text)
-        if not isinstance(final, bool):
-            raise TypeError(f"final must be a bool, not {type(final).__name__}")
+        _require_bool(final=final)
         self._queue_frame(Transcript(role, text, final))
 
     def send_tool_call(self, call_id: str, name: str, arguments: str) -> None:
@@ -536,9 +657,20 @@ class ServerProtocol(_SpekoSession[Command]):
         self.outbox.drop_texts(_is_tool_call)
 
     def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
-        """Queue the tokens of audio spent since the last report; neither below zero."""
-        _require_count(input_audio_tokens=input_audio_tokens, output_audio_tokens=output_audio_tokens)
-        self._queue_frame(Usage(input_audio_tokens, output_audio_tokens))
+        """Queue the tokens of audio spent since the last report; neither below zero.
+
+        For other counts, `send` a `Usage`: a client that accepted the extension ``usage`` gets all of it, any
+        other client gets these two counts.
+        """
+        self._queue_usage(Usage(input_audio_tokens, output_audio_tokens))
+
+    def _queue_usage(self, usage: Usage) -> None:
+        for name in usage.__struct_fields__:
+            _require_amount(name, getattr(usage, name))
+        if extensions.USAGE in self._offer.taken:
+            self._queue_frame(usage)
+        else:
+            self._queue_frame(codec.PlainUsage(usage.input_audio_tokens, usage.output_audio_tokens))
 
     def send_response_end(self, status: ResponseStatus, reason: str = "") -> None:
         """Queue the end of an answer, exactly once, after all of its audio.
@@ -549,7 +681,7 @@ class ServerProtocol(_SpekoSession[Command]):
         _require_one_of("status", status, get_args(ResponseStatus))
         require_text(reason=reason)
         self._check_ready()
-        text = self._encode(ResponseEnd(status, reason))
+        text = encode(ResponseEnd(status, reason))
         if extensions.USAGE in self._offer.taken:
             self._queue_text(text)
         elif extensions.USAGE in self._offer.names and len(self._offer.held) < MAX_HELD_ENDS:
@@ -563,7 +695,7 @@ class ServerProtocol(_SpekoSession[Command]):
         require_text(code=code, message=message)
         self._queue_message(ErrorFrame(code, message))
 
-    def _queue_frame(self, frame: codec.ServerMessage) -> None:
+    def _queue_frame(self, frame: codec.ServerMessage | codec.PlainUsage) -> None:
         self._check_ready()
         self._queue_message(frame)
 
@@ -595,8 +727,61 @@ class ServerProtocol(_SpekoSession[Command]):
                     self._accept_extensions(extensions.read_names(use))
                 else:
                     self.events.append(Unknown("extensions", text))
+            case codec.InvalidCommand(t=extension, problem=problem):
+                self.events.append(Unknown(extension, text))
+                if self._takes(extension):
+                    self._refuse(extension, problem)
+            case TextIn() | ImageIn() | Respond() | Say() | Update() as command:
+                self._extension_received(command, text)
             case command:
                 self.events.append(command)
+
+    @property
+    def text_limit(self) -> int:
+        offered = self._offer.names
+        limits = self.limits
+        if not any(name in offered for name in extensions.COMMANDS):
+            return limits.max_text_size
+        limit = max(limits.max_text_size, limits.max_message_size)
+        if extensions.IMAGE in offered:
+            limit = max(limit, limits.max_text_size + (limits.max_image_size + 2) // 3 * 4)
+        return limit
+
+    def _receive_long_text(self, text: str) -> None:
+        # Only commands of extensions may be that long: an image, or a text that is refused.
+        if payload_size(text) > self.text_limit or not self._takes(codec.tag_of(text)):
+            super()._receive_long_text(text)
+        else:
+            self._receive_text(text)
+
+    def _takes(self, extension: str | None) -> bool:
+        return self._ready_sent and extension in extensions.COMMANDS and extension in self._offer.names
+
+    def _extension_received(self, command: ExtensionCommand, text: str) -> None:
+        extension = extension_of(command)
+        if not self._takes(extension):
+            self.events.append(Unknown(extension, text))
+            return
+        problem = find_problem(command, max_image_size=self.limits.max_image_size)
+        if not isinstance(command, ImageIn) and payload_size(text) > self.limits.max_text_size:
+            problem = _too_long(extension, self.limits)
+        if problem is None:
+            self.events.append(command)
+        else:
+            self.events.append(Unknown(extension, text))
+            self._refuse(extension, problem)
+
+    def _refuse(self, extension: str, problem: str) -> None:
+        """Answer a command that can't be carried out."""
+        if self.state is not _OPEN:
+            return
+        error = codec.encode(ErrorFrame(f"{extension.upper()}_REFUSED", problem))
+        if self.outbox.size + len(error) > self.outbox.limit:
+            self.violated(
+                close_codes.POLICY, "the peer sends invalid messages and does not read what we send"
+            )
+        else:
+            self._queue_short(error)
 
     def _accept_extensions(self, names: tuple[str, ...]) -> None:
         offer = self._offer
@@ -606,6 +791,21 @@ class ServerProtocol(_SpekoSession[Command]):
             if self.state is _OPEN:
                 for text in held:
                     self._queue_short(text)
+
+
+def encode(message: codec.ServerMessage | codec.PlainUsage | codec.ClientCommand) -> str:
+    """Return a message of our own as JSON text; `LocalProtocolError` for one that can't be."""
+    try:
+        return codec.encode(message)
+    except UnicodeEncodeError:
+        raise LocalProtocolError(LONE_SURROGATE) from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # Only the parameters of a tool can hold such values.
+        raise LocalProtocolError(f"the parameters of a tool can't be written as JSON: {error}") from None
+
+
+def _too_long(extension: str, limits: Limits) -> str:
+    return f"this {extension} message has more than {limits.max_text_size} bytes; send a shorter one"
 
 
 def _is_tool_call(text: str) -> bool:
@@ -625,10 +825,18 @@ def require_text(**values: object) -> None:
             )
 
 
-def _require_count(**values: object) -> None:
+def _require_bool(**values: object) -> None:
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise LocalProtocolError(f"{name} must be a whole number, 0 or more, not {value!r}")
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
+
+
+def _require_amount(name: str, value: object) -> None:
+    if name == "seconds":
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+            raise LocalProtocolError(f"{name} must be a finite number, 0 or more, not {value!r}")
+    elif not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise LocalProtocolError(f"{name} must be a whole number, 0 or more, not {value!r}")
 
 
 def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

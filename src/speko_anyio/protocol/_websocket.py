@@ -437,7 +437,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
             return True
         is_text = self._partial.is_text if opcode == 0 else opcode == 1
         limits = self.dialect.limits
-        limit = limits.max_text_size if is_text else limits.max_message_size
+        limit = self.dialect.text_limit if is_text else limits.max_message_size
         if self._partial.size + size > limit:
             self.dialect.too_big("text" if is_text else "binary", limit)
             return False

@@ -14,12 +14,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final, Literal, TypeAlias
 
 from ._text import clean
 
-if TYPE_CHECKING:
-    from .frames import Initiator
+Initiator: TypeAlias = Literal["local", "remote", "transport"]
+"""Who ended a session: this side, the peer, or the connection between them."""
 
 LONE_SURROGATE: Final = (
     "the text holds half of a surrogate pair, which UTF-8 can't carry; send whole characters"

@@ -20,6 +20,9 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
+from .capabilities import Capabilities
+from .errors import Initiator as Initiator
+
 Role: TypeAlias = Literal["user", "assistant"]
 """Who spoke."""
 
@@ -28,9 +31,6 @@ ToolStatus: TypeAlias = Literal["started", "completed", "failed"]
 
 ResponseStatus: TypeAlias = Literal["done", "interrupted", "incomplete", "failed"]
 """How an answer ended: complete; cut off by the user; cut short by a limit or a filter; failed."""
-
-Initiator: TypeAlias = Literal["local", "remote", "transport"]
-"""Who ended a session: this side, the peer, or the connection between them."""
 
 
 SESSION_EXPIRED: Final = "session_expired"
@@ -41,6 +41,9 @@ PROVIDER_SESSION_EXPIRED: Final = "provider_session_expired"
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 """A number of things, never below zero."""
+
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+"""A duration, never below zero."""
 
 
 class Ready(
@@ -54,6 +57,8 @@ class Ready(
     """Samples a second of the PCM16 that the server sends; a received `Ready` always has a value."""
     extensions: tuple[str, ...] = ()
     """The extensions that the server offers, including any that this version does not know."""
+    capabilities: Capabilities | None = None
+    """What the session can do, if the server says so; `ClientProtocol.capabilities` is complete."""
 
 
 class Audio(msgspec.Struct, frozen=True, gc=False):
@@ -104,10 +109,23 @@ class Interruption(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_fi
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="usage"):
-    """Tokens of audio spent since the last `Usage`."""
+    """Tokens spent since the last `Usage`; a count that the provider does not report is 0.
+
+    Without the extension ``usage`` there are only the two counts of audio.
+    """
 
     input_audio_tokens: Count = 0
     output_audio_tokens: Count = 0
+    input_text_tokens: Count = 0
+    output_text_tokens: Count = 0
+    input_image_tokens: Count = 0
+    cached_audio_tokens: Count = 0
+    """Those of the audio read that came from the provider's cache."""
+    cached_text_tokens: Count = 0
+    """Those of the text read that came from the provider's cache."""
+    output_reasoning_tokens: Count = 0
+    seconds: Seconds = 0.0
+    """What providers that charge by time report, in seconds."""
 
 
 class ResponseEnd(

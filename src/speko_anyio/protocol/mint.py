@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 import msgspec
 
 from ._codec import MalformedMessage, check_depth, mend_escapes
+from ._commands import ToolSpec as ToolSpec
 
 SampleRate: TypeAlias = Literal[16000, 24000]
 """The PCM16 mono rates a session can have, in samples a second."""
@@ -19,15 +20,6 @@ DEFAULT_SAMPLE_RATE: SampleRate = 24000
 
 MAX_TTL_SECONDS = 1800
 """The most seconds a session may last; a server reduces larger requests to it."""
-
-
-class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A function the model may call."""
-
-    name: str
-    description: str = ""
-    parameters: dict[str, Any] = {}
-    """A JSON Schema object for the arguments."""
 
 
 class SessionConfig(
@@ -44,6 +36,8 @@ class SessionConfig(
     input_sample_rate: SampleRate | None = None
     output_sample_rate: SampleRate | None = None
     tools: tuple[ToolSpec, ...] = ()
+    output: Literal["audio", "text"] | None = None
+    """Whether the assistant answers in speech (None means that, too) or only in text. An extension."""
 
 
 T = TypeVar("T")

@@ -8,11 +8,13 @@ from typing import Final, NamedTuple, TypedDict
 
 from ..protocol import close_codes
 from ..protocol._calls import no_open_call
+from ..protocol._commands import ExtensionCommand, Update, extension_of
 from ..protocol._limits import Limits
 from ..protocol._pcm import Buffer, half_a_sample, pcm_bytes
 from ..protocol._session import ClientDialect, require_text
 from ..protocol._state import Signal, State
 from ..protocol._timeouts import DEFAULT_TIMEOUTS
+from ..protocol.capabilities import Capabilities, refusal, unchangeable
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Close, ErrorFrame, Frame, ResponseEnd, Transcript
 from . import _closes as closes
@@ -110,6 +112,21 @@ class ProviderDialect(ClientDialect, abc.ABC):
         self._accepted = False
         self._leaving = False
         self._held = HeldInput(min(_HELD_SECONDS * input_sample_rate * 2, limits.max_outbox // 2))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the provider's model can do; known before `Ready`."""
+        return Capabilities()
+
+    def update(self, update: Update) -> None:
+        """Queue an update as `ClientDialect` says; all of its fields must be in `capabilities`."""
+        fixed = tuple(name for name in update.fields if name not in self.capabilities.update)
+        if fixed and self.capabilities.update:
+            raise unchangeable(fixed, self.who)
+        super().update(update)
+
+    def _queue_extension(self, command: ExtensionCommand) -> None:
+        raise refusal(extension_of(command), self.who)
 
     @abc.abstractmethod
     def takes_result(self, call_id: str) -> bool:

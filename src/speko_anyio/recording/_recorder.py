@@ -10,7 +10,7 @@ import msgspec
 from .._net.event_loop import clock
 from .._observe.observer import SessionInfo, SessionObserver
 from .._observe.redaction import redact
-from ..protocol._commands import AudioIn, Command, ToolResult
+from ..protocol._commands import AudioIn, Command, ImageIn, Respond, Say, TextIn, ToolResult, Update
 from ..protocol._state import State
 from ..protocol.frames import Audio, Close, ErrorFrame, Frame, Ready, ToolCall, Transcript, Unknown
 from ._recording import Moment, Recording, Side
@@ -25,6 +25,10 @@ _TEXTS: Final[dict[type, str]] = {
     Transcript: "text",
     ToolCall: "arguments",
     ToolResult: "output",
+    TextIn: "text",
+    Say: "text",
+    Respond: "instructions",
+    Update: "system_prompt",
     ErrorFrame: "message",
     Unknown: "raw",
     Close: "reason",
@@ -96,11 +100,14 @@ class _SessionRecorder(SessionObserver):
         field = _TEXTS.get(type(what))
         size = _OVERHEAD
         if field is not None:
-            text = self._hide(getattr(what, field))
-            size += len(text)
-            what = msgspec.structs.replace(what, **{field: text})
+            if (text := getattr(what, field)) is not msgspec.UNSET:
+                text = self._hide(text)
+                size += len(text)
+                what = msgspec.structs.replace(what, **{field: text})
         elif isinstance(what, Audio | AudioIn):
             size += len(what.pcm)
+        elif isinstance(what, ImageIn):
+            size += len(what.data)
         self._room -= size
         if self._room < 0 and not isinstance(what, Close):
             self._recording.truncated = True

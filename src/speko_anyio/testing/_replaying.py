@@ -7,7 +7,20 @@ from typing import Final
 import anyio
 
 from ..client._session import RealtimeSession
-from ..protocol._commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult, UpgradeRequest
+from ..protocol._commands import (
+    AudioIn,
+    Clear,
+    Commit,
+    EndTurn,
+    ImageIn,
+    Interrupt,
+    Respond,
+    Say,
+    TextIn,
+    ToolResult,
+    Update,
+    UpgradeRequest,
+)
 from ..protocol._extensions import USAGE
 from ..protocol.close_codes import is_sendable
 from ..protocol.errors import ConnectionClosed, LocalProtocolError
@@ -39,7 +52,19 @@ def replay(recording: Recording) -> Step:
                         peer.close(code, reason)
                     else:
                         peer.drop()
-                case Close() | Commit() | Clear() | EndTurn() | Interrupt() | ToolResult():
+                case (
+                    Close()
+                    | Commit()
+                    | Clear()
+                    | EndTurn()
+                    | Interrupt()
+                    | ToolResult()
+                    | TextIn()
+                    | ImageIn()
+                    | Respond()
+                    | Say()
+                    | Update()
+                ):
                     late = anyio.current_time() - shift - moment.at
                     await peer.expect(type(moment.what), within=PATIENCE - late)
                     shift = anyio.current_time() - moment.at

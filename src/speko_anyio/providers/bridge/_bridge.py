@@ -33,9 +33,15 @@ from ...protocol._commands import (
     Command,
     Commit,
     EndTurn,
+    ImageIn,
     Interrupt,
+    Respond,
+    Say,
+    TextIn,
     ToolResult,
+    Update,
     UpgradeRequest,
+    extension_of,
 )
 from ...protocol._dialect import NEED_DATA
 from ...protocol._limits import DEFAULT_LIMITS
@@ -43,6 +49,7 @@ from ...protocol._pcm import MAX_AUDIO_MESSAGE
 from ...protocol._session import ServerFrame, ServerProtocol
 from ...protocol._state import State
 from ...protocol._timers import Timers
+from ...protocol.capabilities import refusal
 from ...protocol.errors import LocalProtocolError, SpekoError
 from ...protocol.frames import (
     Audio,
@@ -279,6 +286,11 @@ class Bridge:
                         self._try(provider.interrupt)
                 case ToolResult():
                     self._receive_result(command)
+                case TextIn() | ImageIn() | Respond() | Say() | Update():
+                    extension = extension_of(command)
+                    self._output.emit(
+                        ErrorFrame(f"{extension.upper()}_REFUSED", str(refusal(extension, "the provider")))
+                    )
                 case Close(code=code, reason=reason):
                     # Does nothing if the core itself reported this `Close`.
                     self._client.receive_close(code, reason)
