@@ -31,7 +31,7 @@ from speko_anyio import (
 )
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
 from speko_anyio.otel import OpenTelemetry
-from speko_anyio.protocol import AudioIn, Commit, EndTurn, ToolResult
+from speko_anyio.protocol import AudioIn, Commit, EndTurn, ImageIn, Respond, Say, TextIn, ToolResult
 from speko_anyio.testing.server import FakeServer, connected
 
 PCM = b"the-voice-of-a-person-" * 40
@@ -86,7 +86,7 @@ class Telemetry:
         return found
 
 
-Said = Commit | EndTurn | AudioIn | ToolResult
+Said = Commit | EndTurn | AudioIn | ToolResult | TextIn | ImageIn | Respond | Say
 
 
 class Script:
@@ -106,7 +106,9 @@ class Script:
                     self.telemetry.wait(step)
                 case int():
                     raise AssertionError("seconds are floats")
-                case Commit() | EndTurn() | AudioIn() | ToolResult():
+                case (
+                    Commit() | EndTurn() | AudioIn() | ToolResult() | TextIn() | ImageIn() | Respond() | Say()
+                ):
                     self.observer.sent(step)
                 case _:
                     self.observer.received(step)
@@ -218,6 +220,57 @@ def test_a_turn_and_its_time_to_first_audio(said: Said, trigger: str) -> None:
         ("input",): 10,
         ("output",): 20,
     }
+
+
+def test_tokens_of_every_kind_are_told_apart() -> None:
+    script = Script()
+    usage = Usage(10, 20, 30, 40, 50, 6, 7, 8, 1.5)
+    script.play(Commit(), SPOKEN, usage, Usage(1, 1), ResponseEnd("done"))
+    telemetry = script.end()
+    turn = attributes(telemetry.span("chat gemini-live"))
+    # Of audio, text and images; what was cached is among them.
+    assert turn["gen_ai.usage.input_tokens"] == 10 + 30 + 50 + 1
+    assert turn["gen_ai.usage.output_tokens"] == 20 + 40 + 1
+    kinds = {
+        "input_audio": 11,
+        "output_audio": 21,
+        "input_text": 30,
+        "output_text": 40,
+        "input_image": 50,
+        "cached_audio": 6,
+        "cached_text": 7,
+        "output_reasoning": 8,
+    }
+    told = {name: count for name, count in turn.items() if name.startswith("speko.usage.")}
+    assert told == {f"speko.usage.{kind}_tokens": count for kind, count in kinds.items()}
+    assert telemetry.sums("speko.client.tokens", "speko.token.kind") == {
+        (kind,): count for kind, count in kinds.items()
+    }
+    assert telemetry.sums("speko.client.reported_time") == {(): 1.5}
+    assert telemetry.sums("gen_ai.client.token.usage", "gen_ai.token.type") == {
+        ("input",): 91,
+        ("output",): 61,
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "trigger", "timed"),
+    [
+        (TextIn("hi", respond=True), "text", True),
+        (ImageIn("image/png", b"png", respond=True), "image", True),
+        (Respond(), "respond", False),
+        (Say("hi"), "say", False),
+    ],
+)
+def test_a_turn_without_speech(said: Said, trigger: str, timed: bool) -> None:
+    script = Script()
+    script.play(TextIn("context"), 1.0, said, 0.2, SPOKEN, ResponseEnd("done"))
+    telemetry = script.end()
+    turn = telemetry.span("chat gemini-live")
+    assert attributes(turn)["speko.turn.trigger"] == trigger
+    assert seconds(turn) == pytest.approx(0.2)
+    # Only the user's turns have one.
+    assert ("speko.turn.time_to_first_audio" in attributes(turn)) is timed
 
 
 def test_a_turn_that_the_server_found_has_no_time_to_first_audio() -> None:

@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from ._extras import install_extra
 
 try:
@@ -30,7 +32,17 @@ from opentelemetry.util.types import AttributeValue
 from ._observe.observer import SessionInfo, SessionObserver
 from ._version import __version__
 from .protocol import close_codes
-from .protocol._commands import AudioIn, Command, Commit, EndTurn, ToolResult
+from .protocol._commands import (
+    AudioIn,
+    Command,
+    Commit,
+    EndTurn,
+    ImageIn,
+    Respond,
+    Say,
+    TextIn,
+    ToolResult,
+)
 from .protocol.frames import (
     Audio,
     Close,
@@ -65,6 +77,9 @@ _SESSION_DURATIONS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 12
 
 _TOKENS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 """Bounds that the conventions recommend."""
+
+_NOT_THE_USERS: Final = frozenset({"server", "respond", "say"})
+"""What begins a turn, but is not the end of one of the user's, from which the time to first audio counts."""
 
 _Attributes = dict[str, AttributeValue]
 
@@ -117,8 +132,14 @@ class _Instruments:
         self.tokens = meter.create_histogram(
             "gen_ai.client.token.usage",
             "{token}",
-            "Tokens of audio, as each report of usage counts them.",
+            "Tokens of audio, text and images, as each report of usage counts them.",
             explicit_bucket_boundaries_advisory=_TOKENS,
+        )
+        self.usage = meter.create_counter(
+            "speko.client.tokens", "{token}", "Tokens by kind, as the reports of usage count them."
+        )
+        self.reported = meter.create_counter(
+            "speko.client.reported_time", "s", "Seconds that the reports of usage count."
         )
         self.frames = meter.create_counter("speko.client.frames", "{frame}", "Frames sent and received.")
         self.io = meter.create_counter("speko.client.io", "By", "Bytes written to and read from transports.")
@@ -139,7 +160,8 @@ class _Turn:
         """Whether the time to first audio has yet to be measured."""
         self.answered = False
         """Whether the answer is complete: further output belongs to another turn."""
-        self.tokens: Counter[str] = Counter()
+        self.usage: Usage | None = None
+        """The sum of what was reported."""
 
 
 class _SessionTelemetry(SessionObserver):
@@ -186,6 +208,14 @@ class _SessionTelemetry(SessionObserver):
                 self._begin_turn("commit")
             case EndTurn():
                 self._begin_turn("end_turn")
+            case TextIn(respond=True):
+                self._begin_turn("text")
+            case ImageIn(respond=True):
+                self._begin_turn("image")
+            case Respond():
+                self._begin_turn("respond")
+            case Say():
+                self._begin_turn("say")
             case ToolResult(call_id=call_id):
                 if call_id in self._tools:
                     self._end_tool(call_id)
@@ -204,8 +234,8 @@ class _SessionTelemetry(SessionObserver):
             case ToolCall(call_id=call_id, name=name):
                 self._response()
                 self._begin_tool(call_id, name)
-            case Usage(input_audio_tokens=taken, output_audio_tokens=given):
-                self._used(taken, given)
+            case Usage():
+                self._used(frame)
             case ResponseEnd(status=status):
                 self._response_ended(status)
             case Interruption():
@@ -262,7 +292,7 @@ class _SessionTelemetry(SessionObserver):
         span = self._span(
             "chat", self._model, SpanKind.CLIENT, {"speko.turn.trigger": trigger}, self._session
         )
-        self._turn = _Turn(span, self._now(), timed=trigger != "server")
+        self._turn = _Turn(span, self._now(), timed=trigger not in _NOT_THE_USERS)
 
     def _response(self, *, audio: bool = False) -> None:
         if self._turn is None or self._turn.answered:
@@ -277,15 +307,18 @@ class _SessionTelemetry(SessionObserver):
             turn.span.set_attribute("speko.turn.time_to_first_audio", seconds)
             self._instruments.first_audio.record(seconds, self._about)
 
-    def _used(self, taken: int, given: int) -> None:
-        for kind, count in (("input", taken), ("output", given)):
+    def _used(self, usage: Usage) -> None:
+        for kind, count in _totals(usage).items():
             about = {**self._about, "gen_ai.operation.name": "chat", "gen_ai.token.type": kind}
             self._instruments.tokens.record(count, about)
+        for kind, count in _by_kind(usage).items():
+            self._instruments.usage.add(count, {**self._about, "speko.token.kind": kind})
+        if usage.seconds:
+            self._instruments.reported.add(usage.seconds, self._about)
         turn = self._turn
         if turn is not None:
             turn.last = self._now()
-            turn.tokens["input"] += taken
-            turn.tokens["output"] += given
+            turn.usage = usage if turn.usage is None else turn.usage + usage
 
     def _response_ended(self, status: ResponseStatus) -> None:
         turn = self._turn
@@ -300,8 +333,11 @@ class _SessionTelemetry(SessionObserver):
         turn = self._turn
         if turn is not None:
             self._turn = None
-            for kind, count in turn.tokens.items():
-                turn.span.set_attribute(f"gen_ai.usage.{kind}_tokens", count)
+            if turn.usage is not None:
+                for kind, count in _totals(turn.usage).items():
+                    turn.span.set_attribute(f"gen_ai.usage.{kind}_tokens", count)
+                for kind, count in _by_kind(turn.usage).items():
+                    turn.span.set_attribute(f"speko.usage.{kind}_tokens", count)
             turn.span.end(turn.last)
             self._flush()
 
@@ -362,6 +398,22 @@ class _SessionTelemetry(SessionObserver):
         self._frames.clear()
         self._bytes.clear()
         self._unflushed = 0
+
+
+def _totals(usage: Usage) -> dict[str, int]:
+    """Return the tokens in each direction, of all kinds; those that were cached are among them."""
+    return {
+        "input": usage.input_audio_tokens + usage.input_text_tokens + usage.input_image_tokens,
+        "output": usage.output_audio_tokens + usage.output_text_tokens,
+    }
+
+
+def _by_kind(usage: Usage) -> dict[str, int]:
+    """Return the tokens of each kind that has any: ``input_audio``, ``cached_text`` and so on."""
+    counts = msgspec.structs.asdict(usage)
+    return {
+        name.removesuffix("_tokens"): count for name, count in counts.items() if count and name != "seconds"
+    }
 
 
 def _fail(span: Span, kind: str) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 from speko_anyio.gateway import SessionOutcome
 from speko_anyio.gateway._meter import (
     MAX_LINES,
@@ -11,7 +13,7 @@ from speko_anyio.gateway._meter import (
     Meter,
 )
 from speko_anyio.gateway.store import TranscriptLine
-from speko_anyio.protocol import Close
+from speko_anyio.protocol import Close, Usage
 
 
 def test_what_nobody_did_is_nothing() -> None:
@@ -21,7 +23,8 @@ def test_what_nobody_did_is_nothing() -> None:
 def test_an_outcome_has_all_of_it() -> None:
     meter = Meter(keep_transcript=True)
     meter.audio_in, meter.audio_out = 16000, 24000
-    meter.input_tokens, meter.output_tokens = 1, 2
+    for _ in range(2):
+        meter.queued(Usage(1, 2, 3, 4, 5, 6, 7, 8, 0.5))
     meter.turn_ended(10.0)
     meter.turn_ended(11.0)
     meter.answered(11.25)
@@ -35,8 +38,15 @@ def test_an_outcome_has_all_of_it() -> None:
         close=close,
         input_audio_seconds=0.5,
         output_audio_seconds=0.5,
-        input_audio_tokens=1,
-        output_audio_tokens=2,
+        input_audio_tokens=2,
+        output_audio_tokens=4,
+        input_text_tokens=6,
+        output_text_tokens=8,
+        input_image_tokens=10,
+        cached_audio_tokens=12,
+        cached_text_tokens=14,
+        output_reasoning_tokens=16,
+        reported_seconds=1.0,
         time_to_first_audio=0.25,
         tool_calls={"f": 2},
         transcript=(TranscriptLine("user", "hi", 5.0),),
@@ -45,9 +55,10 @@ def test_an_outcome_has_all_of_it() -> None:
 
 def test_numbers_without_sense_fit_a_record() -> None:
     meter = Meter()
-    meter.input_tokens = meter.output_tokens = 10**400
+    meter.queued(Usage(10**400, 10**400, seconds=math.inf))
     outcome = meter.outcome(None, input_sample_rate=16000, output_sample_rate=24000)
     assert (outcome.input_audio_tokens, outcome.output_audio_tokens) == (MAX_TOKENS, MAX_TOKENS)
+    assert math.isfinite(outcome.reported_seconds)
 
 
 def test_names_that_a_model_makes_up_fill_no_memory() -> None:

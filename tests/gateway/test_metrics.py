@@ -50,7 +50,17 @@ async def answering(session: ServerSession) -> None:
                 await session.send_error("TIRED", "yawn")
                 await session.send_audio(bytes(48_000))
                 await session.send_tool_call("c1", "nap", "{}")
-                await session.send_usage(3, 5)
+                await session.send_usage(
+                    3,
+                    5,
+                    input_text_tokens=7,
+                    output_text_tokens=11,
+                    input_image_tokens=13,
+                    cached_audio_tokens=1,
+                    cached_text_tokens=2,
+                    output_reasoning_tokens=17,
+                    seconds=1.5,
+                )
 
 
 @pytest.mark.anyio
@@ -91,6 +101,13 @@ async def test_a_session_leaves_its_numbers() -> None:
     assert value(after, "speko_audio_seconds_total", provider="echo", direction="out") == 1.0
     assert value(after, "speko_audio_tokens_total", provider="echo", direction="in") == 3
     assert value(after, "speko_audio_tokens_total", provider="echo", direction="out") == 5
+    assert value(after, "speko_text_tokens_total", provider="echo", direction="in") == 7
+    assert value(after, "speko_text_tokens_total", provider="echo", direction="out") == 11
+    assert value(after, "speko_image_tokens_total", provider="echo") == 13
+    assert value(after, "speko_cached_tokens_total", provider="echo", kind="audio") == 1
+    assert value(after, "speko_cached_tokens_total", provider="echo", kind="text") == 2
+    assert value(after, "speko_reasoning_tokens_total", provider="echo") == 17
+    assert value(after, "speko_reported_seconds_total", provider="echo") == 1.5
     assert value(after, "speko_tool_calls_total", provider="echo") == 1
     assert value(after, "speko_time_to_first_audio_seconds_count", provider="echo") == 1
     assert value(after, "speko_time_to_first_audio_seconds_bucket", provider="echo", le="10.0") == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from speko_anyio.protocol.frames import ErrorFrame, ServerToolCall, ToolCall, Transcript, Usage
 
 from ._instrumentation import Instrumentation
@@ -51,12 +53,11 @@ class Meter:
         "asked_at",
         "audio_in",
         "audio_out",
-        "input_tokens",
         "messages_in",
-        "output_tokens",
         "time_to_first_audio",
         "tool_calls",
         "transcript",
+        "usage",
     )
 
     def __init__(
@@ -68,8 +69,8 @@ class Meter:
         """Bytes of audio from the client."""
         self.audio_out: int = 0
         """Bytes of audio that went out to the client."""
-        self.input_tokens: int = 0
-        self.output_tokens: int = 0
+        self.usage: Usage = Usage()
+        """The sum of what was reported."""
         self.asked_at: float | None = None
         """When the user's turn ended, while no audio has gone out since."""
         self.time_to_first_audio: float | None = None
@@ -104,9 +105,8 @@ class Meter:
                 self.said(role, text, time.time())
             case ToolCall(name=name) | ServerToolCall(name=name, status="started"):
                 self.tool_called(name)
-            case Usage(input_audio_tokens=heard, output_audio_tokens=said):
-                self.input_tokens += heard
-                self.output_tokens += said
+            case Usage():
+                self.usage += frame
             case ErrorFrame(code=code):
                 self.failed(code)
             case _:
@@ -134,12 +134,14 @@ class Meter:
         self, close: Close | None, *, input_sample_rate: int, output_sample_rate: int
     ) -> SessionOutcome:
         """Return all of it, for the record."""
+        usage = {name: min(count, MAX_TOKENS) for name, count in msgspec.structs.asdict(self.usage).items()}
+        reported_seconds = float(usage.pop("seconds"))
         return SessionOutcome(
             close=close,
             input_audio_seconds=self.audio_in / _BYTES_PER_SAMPLE / input_sample_rate,
             output_audio_seconds=self.audio_out / _BYTES_PER_SAMPLE / output_sample_rate,
-            input_audio_tokens=min(self.input_tokens, MAX_TOKENS),
-            output_audio_tokens=min(self.output_tokens, MAX_TOKENS),
+            reported_seconds=reported_seconds,
+            **usage,
             time_to_first_audio=self.time_to_first_audio,
             tool_calls=self.tool_calls,
             transcript=tuple(self.transcript),

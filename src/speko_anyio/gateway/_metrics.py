@@ -64,7 +64,26 @@ class Metrics(Instrumentation):
         self._floods = counter("speko_floods", "Sessions whose client sent too much", ["provider"])
         self._seconds = histogram("speko_session_seconds", "Length", ["provider"], buckets=_SESSION_BUCKETS)
         self._audio = counter("speko_audio_seconds", "Audio of ended sessions", ["provider", "direction"])
-        self._tokens = counter("speko_audio_tokens", "Tokens of ended sessions", ["provider", "direction"])
+        self._audio_tokens = counter(
+            "speko_audio_tokens", "Tokens of audio of ended sessions", ["provider", "direction"]
+        )
+        self._text_tokens = counter(
+            "speko_text_tokens", "Tokens of text of ended sessions", ["provider", "direction"]
+        )
+        self._image_tokens = counter(
+            "speko_image_tokens", "Tokens of images that went in, of ended sessions", ["provider"]
+        )
+        self._cached_tokens = counter(
+            "speko_cached_tokens",
+            "The part of the tokens in that the provider had cached",
+            ["provider", "kind"],
+        )
+        self._reasoning_tokens = counter(
+            "speko_reasoning_tokens", "Tokens of reasoning of ended sessions", ["provider"]
+        )
+        self._reported = counter(
+            "speko_reported_seconds", "Seconds of ended sessions that providers reported", ["provider"]
+        )
         self._calls = counter("speko_tool_calls", "Tool calls of ended sessions", ["provider"])
         self._answers = histogram(
             "speko_time_to_first_audio_seconds",
@@ -116,8 +135,15 @@ class Metrics(Instrumentation):
         self._seconds.labels(provider).observe(seconds)
         self._audio.labels(provider, "in").inc(outcome.input_audio_seconds)
         self._audio.labels(provider, "out").inc(outcome.output_audio_seconds)
-        self._tokens.labels(provider, "in").inc(outcome.input_audio_tokens)
-        self._tokens.labels(provider, "out").inc(outcome.output_audio_tokens)
+        self._audio_tokens.labels(provider, "in").inc(outcome.input_audio_tokens)
+        self._audio_tokens.labels(provider, "out").inc(outcome.output_audio_tokens)
+        self._text_tokens.labels(provider, "in").inc(outcome.input_text_tokens)
+        self._text_tokens.labels(provider, "out").inc(outcome.output_text_tokens)
+        self._image_tokens.labels(provider).inc(outcome.input_image_tokens)
+        self._cached_tokens.labels(provider, "audio").inc(outcome.cached_audio_tokens)
+        self._cached_tokens.labels(provider, "text").inc(outcome.cached_text_tokens)
+        self._reasoning_tokens.labels(provider).inc(outcome.output_reasoning_tokens)
+        self._reported.labels(provider).inc(outcome.reported_seconds)
         self._calls.labels(provider).inc(sum(outcome.tool_calls.values()))
 
 

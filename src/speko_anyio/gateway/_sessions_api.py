@@ -206,6 +206,13 @@ def _summary(history: SessionHistory, now: float) -> dict[str, Any]:
         "outputAudioSeconds": outcome.output_audio_seconds,
         "inputAudioTokens": outcome.input_audio_tokens,
         "outputAudioTokens": outcome.output_audio_tokens,
+        "inputTextTokens": outcome.input_text_tokens,
+        "outputTextTokens": outcome.output_text_tokens,
+        "inputImageTokens": outcome.input_image_tokens,
+        "cachedAudioTokens": outcome.cached_audio_tokens,
+        "cachedTextTokens": outcome.cached_text_tokens,
+        "outputReasoningTokens": outcome.output_reasoning_tokens,
+        "reportedSeconds": outcome.reported_seconds,
         "timeToFirstAudioSeconds": outcome.time_to_first_audio,
         "toolCalls": outcome.tool_calls,
     }

@@ -127,6 +127,11 @@ class Usage(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t"
     seconds: Seconds = 0.0
     """What providers that charge by time report, in seconds."""
 
+    def __add__(self, other: Usage) -> Usage:
+        """Return what was spent in both."""
+        counts = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return Usage(*(one + another for one, another in counts))
+
 
 class ResponseEnd(
     msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="response", omit_defaults=True

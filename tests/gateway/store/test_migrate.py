@@ -11,16 +11,18 @@ from pathlib import Path
 
 import anyio
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from speko_anyio.gateway import SQLStore, StoreError
+from speko_anyio.gateway import SessionOutcome, SQLStore, StoreError
 from speko_anyio.gateway.store import _database as database_module
 from speko_anyio.gateway.store import sql
+from speko_anyio.gateway.store._contract import OldTablesError
 from speko_anyio.gateway.store._database import Database
 from speko_anyio.gateway.store._tables import METADATA
-from speko_anyio.gateway.store.migrate import check_schema, migrate
+from speko_anyio.gateway.store.migrate import _config, check_schema, migrate
 
 from .support import record
 
@@ -58,7 +60,38 @@ def test_a_migration_is_told_and_no_other_start(bare_url: str, caplog: pytest.Lo
         database.do(migrate)
     database.close()
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("speko_anyio")]
-    assert ours == ["bringing the database's tables to version 0001"]
+    assert ours == ["bringing the database's tables to version 0002"]
+
+
+async def test_sessions_of_an_older_version_are_kept(bare_url: str) -> None:
+    database = Database(bare_url)
+    database.do(migrate_to_the_first_version)
+    database.do(lambda connection: connection.execute(text(OLD_SESSION)))
+    with pytest.raises(OldTablesError):
+        database.do(check_schema)
+    database.do(migrate)
+    database.close()
+    async with SQLStore(bare_url) as store:
+        history = await store.get("sess_old")
+        assert history is not None
+        assert history.life.outcome == SessionOutcome(
+            input_audio_tokens=7, output_audio_tokens=8, input_audio_seconds=1.5, output_audio_seconds=2.5
+        )
+
+
+def migrate_to_the_first_version(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "0001")
+
+
+OLD_SESSION = """
+INSERT INTO sessions (session_id, key_id, token_id, provider, config, ttl_seconds, created_at,
+    token_expires_at, started_at, ended_at, input_audio_seconds, output_audio_seconds, input_audio_tokens,
+    output_audio_tokens, tool_calls)
+VALUES ('sess_old', 'key', 'token', 'echo', '{"provider":"echo","model":"echo"}', 60, 1, 61, 2, 3, 1.5, 2.5,
+    7, 8, '{}')
+"""
 
 
 def test_nodes_that_start_together_migrate_once(bare_url: str) -> None:

@@ -148,6 +148,15 @@ class SessionOutcome(msgspec.Struct, frozen=True, kw_only=True):
     output_audio_seconds: float = 0.0
     input_audio_tokens: int = 0
     output_audio_tokens: int = 0
+    input_text_tokens: int = 0
+    output_text_tokens: int = 0
+    input_image_tokens: int = 0
+    cached_audio_tokens: int = 0
+    """The part of `input_audio_tokens` that the provider had cached, which costs less."""
+    cached_text_tokens: int = 0
+    output_reasoning_tokens: int = 0
+    reported_seconds: float = 0.0
+    """Seconds that the provider reported, if it counts time; the audio seconds are the gateway's own."""
     time_to_first_audio: float | None = None
     """Seconds from the end of a turn of the user to the first audio after it, of the first such turn; None
     when there was none."""

@@ -83,6 +83,13 @@ SESSIONS: Final = Table(
     Column("output_audio_seconds", Double),
     Column("input_audio_tokens", BigInteger),
     Column("output_audio_tokens", BigInteger),
+    Column("input_text_tokens", BigInteger),
+    Column("output_text_tokens", BigInteger),
+    Column("input_image_tokens", BigInteger),
+    Column("cached_audio_tokens", BigInteger),
+    Column("cached_text_tokens", BigInteger),
+    Column("output_reasoning_tokens", BigInteger),
+    Column("reported_seconds", Double),
     Column("time_to_first_audio", Double),
     Column("tool_calls", Text),
 )
@@ -194,7 +201,8 @@ def history_of(row: Any, *, model: str, config: str | None = None) -> SessionHis
     known = row._mapping
     outcome = SessionOutcome()
     if row.tool_calls is not None:
-        used = {name: known[name] for name in _USED}
+        # A column is empty in a row that is older than the column.
+        used = {name: known[name] for name in _USED if known[name] is not None}
         outcome = SessionOutcome(**used, tool_calls=_COUNTS.decode(row.tool_calls))
     record = StoredRecord(
         **{name: known[name] for name in _MINTED},
