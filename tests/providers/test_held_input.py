@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speko_anyio.protocol import Interrupt, Limits
+from speko_anyio.protocol import Limits, Respond
 from speko_anyio.providers._held_input import HeldInput
 from speko_anyio.providers.google import GoogleOptions
 
@@ -81,7 +81,7 @@ def is_audio(what: object) -> bool:
 ACTIONS = st.one_of(
     st.integers(0, 3000).map(lambda samples: ("add", numbered(samples))),
     st.sampled_from([("end_turn", "commit"), ("end_turn", "end_turn"), ("clear", None)]),
-    st.just(("command", Interrupt())),
+    st.just(("command", Respond())),
     st.just(("take", None)),
 )
 

@@ -204,3 +204,27 @@ def find_problem(command: ExtensionCommand, *, max_image_size: int) -> str | Non
             return "a tool has no name; give each tool one"
         case _:
             return None
+
+
+_DECODED: Final = 22
+"""How many times more memory JSON takes as objects, at most."""
+
+
+def content_size(command: Command) -> int:
+    """Return how many bytes of memory the content of `command` takes, about."""
+    match command:
+        case AudioIn(pcm=data) | ImageIn(data=data):
+            return len(data)
+        case (
+            ToolResult(output=text)
+            | TextIn(text=text)
+            | Say(text=text)
+            | Respond(instructions=text)
+            | Unknown(raw=text)
+        ):
+            return len(text)
+        case Update(system_prompt=prompt, tools=tools):
+            objects = 0 if tools is UNSET else _DECODED * len(msgspec.json.encode(tools))
+            return objects + (0 if prompt is UNSET else len(prompt))
+        case _:
+            return 0

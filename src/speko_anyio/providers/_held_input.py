@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal, TypeAlias
 
-from ..protocol._commands import Command
+from ..protocol._commands import ExtensionCommand
 
 TurnMode: TypeAlias = Literal["auto", "manual"]
 """Who ends the user's turns: the provider's voice activity detection (VAD), or the client's `commit`."""
@@ -13,7 +13,7 @@ TurnMode: TypeAlias = Literal["auto", "manual"]
 TurnEnd: TypeAlias = Literal["commit", "end_turn"]
 """The verb that ended a turn."""
 
-Held: TypeAlias = bytes | TurnEnd | Command
+Held: TypeAlias = bytes | TurnEnd | ExtensionCommand
 """A stretch of audio, the end of a turn, or a command such as a text."""
 
 
@@ -35,7 +35,7 @@ class HeldInput:
         self._pieces: deque[bytes | bytearray | memoryview] = deque()
         self._size = 0
         self._start = 0  # of the pieces, as a position in all audio that ever came
-        self._marks: list[tuple[int, TurnEnd | Command]] = []  # what stands in the audio, and where
+        self._marks: list[tuple[int, TurnEnd | ExtensionCommand]] = []  # what stands in the audio, and where
         self.commands_size: int = 0
         """Bytes of the commands; the caller must take no more input while they are too many."""
         self.dropped: int = 0
@@ -77,12 +77,12 @@ class HeldInput:
         self._marks = [mark for mark in self._marks if not isinstance(mark[1], str)]
         self._mark(verb)
 
-    def add_command(self, command: Command, size: int) -> None:
+    def add_command(self, command: ExtensionCommand, size: int) -> None:
         """Add a command of `size` bytes."""
         self.commands_size += size
         self._mark(command)
 
-    def _mark(self, what: TurnEnd | Command) -> None:
+    def _mark(self, what: TurnEnd | ExtensionCommand) -> None:
         self._marks.append((self._start + self._size, what))
 
     def clear(self) -> None:

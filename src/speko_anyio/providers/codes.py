@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..protocol._extensions import COMMANDS
 from ..protocol.frames import PROVIDER_SESSION_EXPIRED
 
 # The session goes on.
@@ -27,6 +28,9 @@ RATE_LIMITED: Final = "provider_rate_limited"
 """The provider's rate limit."""
 APPROVAL_DENIED: Final = "provider_approval_denied"
 """The provider asked for approval to run a tool, which nobody can give."""
+REFUSED: Final = {name: f"{name}_refused" for name in COMMANDS}
+"""The provider does not take a text, an image, or another command of an extension: by the extension's name.
+Of an update, only the fields that the message names were refused."""
 GOING_AWAY: Final = "provider_going_away"
 """The provider will end the session soon."""
 
@@ -73,6 +77,7 @@ ALL: Final = frozenset(
         TRANSCRIPTION_FAILED,
         RATE_LIMITED,
         APPROVAL_DENIED,
+        *REFUSED.values(),
         GOING_AWAY,
         NOT_READY,
         CONFIGURATION_REFUSED,

@@ -33,6 +33,7 @@ from ...protocol._commands import (
     Command,
     Commit,
     EndTurn,
+    ExtensionCommand,
     ImageIn,
     Interrupt,
     Respond,
@@ -41,7 +42,6 @@ from ...protocol._commands import (
     ToolResult,
     Update,
     UpgradeRequest,
-    extension_of,
 )
 from ...protocol._dialect import NEED_DATA
 from ...protocol._limits import DEFAULT_LIMITS
@@ -49,7 +49,6 @@ from ...protocol._pcm import MAX_AUDIO_MESSAGE
 from ...protocol._session import ServerFrame, ServerProtocol
 from ...protocol._state import State
 from ...protocol._timers import Timers
-from ...protocol.capabilities import refusal
 from ...protocol.errors import LocalProtocolError, SpekoError
 from ...protocol.frames import (
     Audio,
@@ -77,6 +76,7 @@ from ._calls import CallNames
 from ._errors import Ending, judge_end, judge_opening
 from ._frame_client import FrameClient
 from ._output import ClientOutput
+from ._requests import Requests, held_size
 
 __all__ = ["Bridge", "BridgeLimits", "BridgeStats", "ClientFrame", "Connect"]
 
@@ -91,6 +91,10 @@ OPENING_TIMEOUT: Final = 20.0
 """Seconds until a connection must be ready, over all attempts: a provider that accepts connections and then
 says nothing must not keep a caller waiting for the sum of all timeouts."""
 
+SETTLED_AFTER: Final = 5.0
+"""Seconds after which a text that needs no answer counts as arrived: nothing confirms it. If the connection
+is lost before that, the client is told."""
+
 MOVE_MARGIN: Final = 2.0
 """Seconds before the announced end of a connection at which the session moves whatever is under way."""
 
@@ -104,7 +108,9 @@ class BridgeLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Bytes waiting for the client, with an overhead for each message, at which the provider must wait: 21 s
     of speech at 24 kHz, since an interruption that is still unread in the socket can't act."""
     to_provider: int = 1024 * 1024
-    """Bytes waiting for the provider at which the client must wait."""
+    """Bytes waiting for the provider at which the client must wait. While no provider is ready, texts, images
+    and the like count, which are not dropped as audio is. One command may exceed it, such as an image of
+    ``max_image_size``."""
     max_text_size: int = 100 * 1024
     """Bytes of a transcript, which is cut there, and of a tool call's arguments: a call with longer ones is
     answered with an error. JSON may double the size, and clients accept 256 KiB in one message."""
@@ -205,6 +211,7 @@ class Bridge:
             on_emitted=on_emitted,
         )
         self._calls = CallNames(limits.max_open_calls)
+        self._requests = Requests()
         self._input = Converter(resampling)
         self._held = HeldInput(int(limits.held_seconds * client.input_sample_rate) * 2)
         self._responding = False
@@ -245,7 +252,8 @@ class Bridge:
     @property
     def client_must_wait(self) -> bool:
         """Whether to stop taking commands from the client, because enough waits for the provider."""
-        return self._provider is not None and self._provider.queued > self.limits.to_provider
+        most, provider = self.limits.to_provider, self._provider
+        return (provider is not None and provider.queued > most) or self._held.commands_size > most
 
     # The client
 
@@ -287,10 +295,7 @@ class Bridge:
                 case ToolResult():
                     self._receive_result(command)
                 case TextIn() | ImageIn() | Respond() | Say() | Update():
-                    extension = extension_of(command)
-                    self._output.emit(
-                        ErrorFrame(f"{extension.upper()}_REFUSED", str(refusal(extension, "the provider")))
-                    )
+                    self._receive_request(command)
                 case Close(code=code, reason=reason):
                     # Does nothing if the core itself reported this `Close`.
                     self._client.receive_close(code, reason)
@@ -353,6 +358,23 @@ class Bridge:
             self.stats.late_results += 1
             return
         self._try(lambda: provider.send_tool_result(name, result.output))
+
+    def _receive_request(self, request: ExtensionCommand) -> None:
+        provider = self._listening
+        if provider is None:
+            self._held.add_command(request, held_size(request))
+            return
+        self._ask(lambda: self._requests.pass_on(provider, request))
+        if self._requests.fresh:
+            self._timers.start("fresh", SETTLED_AFTER)
+
+    def _ask(self, ask: Callable[[], ErrorFrame | None]) -> None:
+        try:
+            refusal = ask()
+        except SpekoError:
+            return  # the connection ends, as its `Close` will say
+        if refusal is not None:
+            self._output.emit_error(refusal)
 
     def _try(self, verb: Callable[[], None]) -> None:
         try:
@@ -454,7 +476,7 @@ class Bridge:
             case Ready():
                 # If the connection is over already, nothing may be sent on it: the next one gets the input.
                 if provider.state is State.OPEN:
-                    self._ready()
+                    self._ready(provider)
             case Expiring(seconds=seconds):
                 self._going_away(provider, seconds)
             case Unknown():
@@ -484,20 +506,23 @@ class Bridge:
         """Report the end of an answer, unless the session is over. The dialect reports each end once."""
         if self._phase is _BridgePhase.OVER:
             return
-        self._answering = False
+        self._answering = self._requests.awaits_answer = False
         self._output.emit_response_end(end)
 
-    def _ready(self) -> None:
+    def _ready(self, provider: ProviderDialect) -> None:
         self._phase = _BridgePhase.LIVE
         self.stats.connections += 1
         self._attempts.trouble = None
         self._timers.stop("opening")
         self._timers.start("steady", STEADY_AFTER)
+        self._ask(lambda: self._requests.restore(provider))
         for held in self._held.take():
             if isinstance(held, bytes):
                 self._receive_audio(held)
             elif isinstance(held, str):
                 self._end_turn(held)
+            else:
+                self._receive_request(held)
 
     def _settle(self, provider: ProviderDialect) -> None:
         """Act on the new state of the provider, after all of its events so far."""
@@ -521,6 +546,7 @@ class Bridge:
     def _move(self, provider: ProviderDialect) -> None:
         """Close this connection, so that the next one can resume the session."""
         self._phase = _BridgePhase.MOVING
+        self._requests.fresh = False  # sent ahead of the close
         provider.close(close_codes.NORMAL, "")
 
     def _disconnected(
@@ -573,7 +599,7 @@ class Bridge:
         """Give up the answer and the tool results of the lost connection; the session goes on."""
         whole = end is not None and end.status == "done"
         cut = (self._responding and not whole) or len(self._calls) > 0
-        lost = cut or provider.cut_short
+        lost = self._requests.lose() or cut or provider.cut_short
         self._responding = False
         if cut:
             self._interrupted(Interruption("assistant"))
@@ -642,6 +668,8 @@ class Bridge:
         match name:
             case "retry":
                 self._attempts.want()
+            case "fresh":
+                self._requests.fresh = False
             case "steady":
                 self._attempts.count = 1
             case "opening":
