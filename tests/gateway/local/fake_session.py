@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import anyio
 import anyio.lowlevel
@@ -31,8 +31,13 @@ def make_tool(name: str, description: str = "", parameters: dict[str, Any] | Non
     return ToolSpec(name=name, description=description, parameters=parameters or {})
 
 
-def make_config(*, voice: str | None = None, tools: Sequence[ToolSpec] = ()) -> SessionConfig:
-    return SessionConfig(provider="local", model="local", voice=voice, tools=tuple(tools))
+def make_config(
+    *,
+    voice: str | None = None,
+    tools: Sequence[ToolSpec] = (),
+    output: Literal["audio", "text"] | None = None,
+) -> SessionConfig:
+    return SessionConfig(provider="local", model="local", voice=voice, tools=tuple(tools), output=output)
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,16 @@ class FakeSession:
     async def send_interruption(self, at: Role) -> None:
         await self._send(Interruption(at=at))
 
-    async def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
+    async def send_usage(
+        self,
+        input_audio_tokens: int,
+        output_audio_tokens: int,
+        *,
+        input_text_tokens: int = 0,
+        output_text_tokens: int = 0,
+    ) -> None:
         await self._send(
-            Usage(input_audio_tokens=input_audio_tokens, output_audio_tokens=output_audio_tokens)
+            Usage(input_audio_tokens, output_audio_tokens, input_text_tokens, output_text_tokens)
         )
 
     async def send_response_end(self, status: ResponseStatus, reason: str = "") -> None:

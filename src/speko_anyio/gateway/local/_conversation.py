@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import msgspec
+from msgspec import UNSET
 
 from speko_anyio._net.tasks import TaskGroup
 from speko_anyio.audio import _pcm as pcm16
 from speko_anyio.audio.resample import Resampler
-from speko_anyio.protocol._commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
+from speko_anyio.protocol._commands import (
+    AudioIn,
+    Clear,
+    Commit,
+    EndTurn,
+    Interrupt,
+    Respond,
+    Say,
+    TextIn,
+    ToolResult,
+    Update,
+)
 from speko_anyio.protocol.errors import ConnectionClosed
 
 from . import _listener as hear
-from ._dialogue import report
+from ._dialogue import GREETING, report
 from ._recognizer import RecognizerError
-from ._reply import Reply
-from ._synthesizer import DEFAULT_VOICE, UnknownVoiceError, pieces, speak_to_pcm, synthesizer
+from ._reply import Asked, Reply
+from ._synthesizer import DEFAULT_VOICE, MAX_TEXT, UnknownVoiceError, pieces, speak_to_pcm, synthesizer
 from ._transcriber import HeardTurn, Transcriber
 from ._worker_messages import SAMPLE_RATE
 
@@ -78,6 +91,9 @@ class VoiceConversation:
         self._transcriber = Transcriber(session, recognizer, dialogue.grammar())
         self._resampler = Resampler(session.input_sample_rate, SAMPLE_RATE)
         self._turn = HeardTurn()
+        self._writes_only = session.config.output == "text"
+        self._unanswered = ""  # what the user wrote last, without asking for an answer
+        self._deferred: list[Reply] = []  # until the user stops speaking
         self._replies: list[Reply] = []  # the one in progress first
         self._reply_added = anyio.Event()
         self._calls = 0
@@ -114,8 +130,21 @@ class VoiceConversation:
                     self._resampler.reset()
                     self._listener.clear()
                     self._begin_turn()
+                    await self._add_deferred()
                 case Interrupt():
                     self._stop_replies()
+                case TextIn(text=text, role="user", respond=True):
+                    self._stop_replies()
+                    self._unanswered = text
+                    await self._add_reply(self._nudged())
+                case TextIn(text=text, role="user"):
+                    self._unanswered = text
+                case Respond():
+                    await self._add_when_quiet(self._nudged())
+                case Say(text=text):
+                    await self._add_saying(text)
+                case Update():
+                    await self._update(command)
                 case ToolResult():
                     for reply in self._replies:
                         reply.take_result(command)
@@ -137,9 +166,13 @@ class VoiceConversation:
                 self._transcriber.suggest(self._turn, utterance)
             case hear.TurnEnded(utterance):
                 self._turn.closed = True
-                await self._add_reply(Reply(self._turn, utterance))
+                asked = Asked(seconds=pcm16.duration(utterance, SAMPLE_RATE))
+                await self._add_reply(Reply(partial(self._answer_speech, self._turn, utterance), asked))
+                await self._add_deferred()
+            case hear.NothingSaid() if self._unanswered:
+                await self._add_reply(self._nudged())
             case hear.NothingSaid(had_audio=True):
-                await self._add_reply(Reply(None, b""))
+                await self._add_reply(Reply(_always(NOTHING_HEARD), Asked()))
             case hear.NothingSaid():
                 await self._session.send_error(
                     "INPUT_EMPTY", "no audio came since the last turn; send some before ending the turn"
@@ -157,12 +190,55 @@ class VoiceConversation:
 
     async def _add_reply(self, reply: Reply) -> None:
         if len(self._replies) > MAX_WAITING_REPLIES:
-            await self._session.send_error(
-                "OVERLOADED", "turns end faster than they can be answered; wait for the answers"
-            )
+            await self._send_overloaded()
             return
         self._replies.append(reply)
         self._reply_added.set()
+
+    async def _send_overloaded(self) -> None:
+        await self._session.send_error(
+            "OVERLOADED", "turns end faster than they can be answered; wait for the answers"
+        )
+
+    def _nudged(self) -> Reply:
+        """Make the answer to what the user wrote last, or a greeting."""
+        text, self._unanswered = self._unanswered, ""
+        if not text:
+            return Reply(_always(GREETING), Asked())
+        return Reply(partial(self._answer_text, text), Asked(words=len(text.split())))
+
+    async def _add_saying(self, text: str) -> None:
+        if len(text) > MAX_TEXT:
+            await self._session.send_error(
+                "TEXT_TOO_LONG", f"the offline voice says {MAX_TEXT} characters at a time; send less"
+            )
+            return
+        await self._add_when_quiet(Reply(_always(text), Asked()))
+
+    async def _add_when_quiet(self, reply: Reply) -> None:
+        if not self._listener.in_turn:
+            await self._add_reply(reply)
+        elif len(self._deferred) > MAX_WAITING_REPLIES:
+            await self._send_overloaded()
+        else:
+            self._deferred.append(reply)
+
+    async def _add_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for reply in deferred:
+            await self._add_reply(reply)
+
+    async def _update(self, update: Update) -> None:
+        if update.tools is not UNSET:
+            self._dialogue = self._dialogue.with_tools(update.tools)
+            self._transcriber.grammar = self._dialogue.grammar()
+        if update.voice is not UNSET:
+            await self._choose_voice(update.voice)
+        if update.turns is not UNSET:
+            await self._session.send_error(
+                "UPDATE_REFUSED",
+                "turns can't be changed: the offline voice detects turns and takes a commit at any time",
+            )
 
     async def _respond(self) -> None:
         if (voice := self._session.config.voice) is not None:
@@ -185,7 +261,7 @@ class VoiceConversation:
     async def _answer(self, reply: Reply) -> None:
         failure = ""
         try:
-            text = await self._decide(reply)
+            text = await reply.decide(reply)
         except RecognizerError as error:
             await self._session.send_error(error.code, str(error))
             text, failure = "", error.code
@@ -194,8 +270,10 @@ class VoiceConversation:
         await self._send_interruption(reply)
         seconds = self._output_seconds(reply)
         await self._session.send_usage(
-            _tokens(pcm16.duration(reply.utterance, SAMPLE_RATE), INPUT_TOKEN_SECONDS),
+            _tokens(reply.asked.seconds, INPUT_TOKEN_SECONDS),
             _tokens(seconds, OUTPUT_TOKEN_SECONDS),
+            input_text_tokens=reply.asked.words,
+            output_text_tokens=reply.written,
         )
         if failure:
             await self._session.send_response_end("failed", failure)
@@ -210,13 +288,14 @@ class VoiceConversation:
             reply.interruption_sent = True
             await self._session.send_interruption("user")
 
-    async def _decide(self, reply: Reply) -> str:
+    async def _answer_speech(self, turn: HeardTurn, utterance: bytes, reply: Reply) -> str:
         """Recognise the turn and call tools; return what to say, nothing if the reply was stopped."""
-        if reply.turn is None:
-            return NOTHING_HEARD
-        heard = await self._transcriber.finish(reply.turn, reply.utterance)
+        heard = await self._transcriber.finish(turn, utterance)
         await self._session.send_transcript("user", heard, final=True)
-        answer = self._dialogue.answer(heard)
+        return await self._answer_text(heard, reply)
+
+    async def _answer_text(self, text: str, reply: Reply) -> str:
+        answer = self._dialogue.answer(text)
         if not answer.calls or reply.stopped:
             return answer.text
         return await self._call_tools(answer.calls, reply)
@@ -236,6 +315,10 @@ class VoiceConversation:
         return report([(names[call_id], output) for call_id, output in outputs.items()])
 
     async def _say(self, text: str, reply: Reply) -> None:
+        if self._writes_only:
+            reply.written = len(text.split())
+            await self._session.send_transcript("assistant", text, final=True)
+            return
         spoken = ""
         for piece in pieces(text):
             pcm = await self._synthesise(piece)
@@ -268,6 +351,13 @@ class VoiceConversation:
 
     def _output_seconds(self, reply: Reply) -> float:
         return reply.sent_bytes / pcm16.SAMPLE_BYTES / self._session.output_sample_rate
+
+
+def _always(text: str) -> Callable[[Reply], Awaitable[str]]:
+    async def decide(reply: Reply) -> str:
+        return text
+
+    return decide
 
 
 def _tokens(seconds: float, token_seconds: float) -> int:

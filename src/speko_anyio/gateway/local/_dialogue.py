@@ -8,7 +8,8 @@ In this order:
 4. a greeting, thanks, a farewell, or a question for help;
 5. anything else: it says what it heard ("I heard: go forward ten meters.").
 
-There is no language model: the session's system prompt, model and temperature change nothing.
+There is no language model: the session's system prompt, model and temperature change nothing. A sentence in
+writing is answered like one that was heard.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 MAX_SPOKEN_OUTPUT: Final = 400
 """Characters of a tool's output that are spoken: about half a minute."""
+
+MAX_SPOKEN_INPUT: Final = 400
+"""Characters of the user's sentence that are repeated; a text may be far longer than a turn."""
 
 MAX_SPOKEN_DEPTH: Final = 4
 """Levels of a tool's JSON output that are spoken."""
@@ -63,6 +67,10 @@ _FIXED: Final = (
 )
 
 
+GREETING: Final = _FIXED[0][1]
+"""What it says when it is asked to speak first."""
+
+
 class Decision(NamedTuple):
     """What to do next: make `calls` if there are any, else speak `text`."""
 
@@ -81,6 +89,10 @@ class Dialogue:
     def __init__(self, tools: Sequence[ToolSpec] = (), *, now: Callable[[], datetime] | None = None) -> None:
         self._tools = ToolMatcher(tools)
         self._now = now or _local_time
+
+    def with_tools(self, tools: Sequence[ToolSpec]) -> Dialogue:
+        """Return the same dialogue for other tools."""
+        return Dialogue(tools, now=self._now)
 
     def grammar(self) -> Grammar:
         """Return the sentences that this dialogue expects."""
@@ -106,7 +118,7 @@ class Dialogue:
                 return Decision(text)
         if said[:4] == ["what", "can", "you", "do"]:
             return Decision(_FIXED[-1][1])
-        return Decision(f"I heard: {heard}.")
+        return Decision(f"I heard: {heard[:MAX_SPOKEN_INPUT]}.")
 
 
 def report(outputs: Sequence[tuple[str, str | None]]) -> str:

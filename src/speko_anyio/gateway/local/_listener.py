@@ -96,6 +96,11 @@ class Listener:
         # Silence, where a recording starts or ends with speech at once: the recogniser needs some around it.
         self._before: deque[bytes] = deque([_SILENT_FRAME] * frames_before, maxlen=frames_before)
 
+    @property
+    def in_turn(self) -> bool:
+        """Whether the user is speaking: a turn has begun and not ended."""
+        return self._in_turn
+
     def push(self, pcm: bytes) -> Iterator[Event]:
         """Take whole samples and yield their events. Iterate to the end: work is done on the way."""
         self._unframed += pcm

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, get_args
 
 import anyio
 import anyio.to_thread
+
+from speko_anyio.protocol.capabilities import Capabilities
+from speko_anyio.protocol.mint import SampleRate
 
 from ._conversation import VoiceConversation
 from ._dialogue import Dialogue
@@ -41,6 +44,9 @@ class LocalVoice:
     A worker that crashes is replaced and the turn it was at tried once more; when that fails too, the turn
     gets an `ErrorFrame` with code ``RECOGNIZER_FAILED``.
 
+    Besides speech it takes text, which it answers like speech, and says a given text; it speaks first when it
+    is asked to, and changes its tools and voice in mid-call. It can answer in text alone.
+
     The session's model, system prompt and temperature are ignored; `voice` is one of espeak-ng's
     names, such as ``en-us``, ``en-us+f3`` or ``de`` (it understands English only, whatever it speaks).
     Echo is not cancelled: a client whose loudspeaker reaches its microphone interrupts the voice.
@@ -53,6 +59,19 @@ class LocalVoice:
     Entering raises `speko_anyio.gateway.local._recognizer.RecognizerError` when the recogniser does not
     start, and ImportError when the extra ``local`` is not installed.
     """
+
+    capabilities: Final = Capabilities(
+        text=True,
+        respond=True,
+        say="verbatim",
+        update=("system_prompt", "tools", "voice"),
+        history=True,
+        manual_turns=True,
+        interrupt=True,
+        text_output=True,
+        input_rates=get_args(SampleRate),
+        output_rates=get_args(SampleRate),
+    )
 
     def __init__(
         self,

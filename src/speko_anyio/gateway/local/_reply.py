@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
 if TYPE_CHECKING:
-    from speko_anyio.protocol._commands import ToolResult
+    from collections.abc import Awaitable, Callable
 
-    from ._transcriber import HeardTurn
+    from speko_anyio.protocol._commands import ToolResult
 
 LEAD: Final = 0.4
 """Seconds of audio that is sent ahead of playback, at most: what a client drops when it is interrupted."""
+
+
+class Asked(NamedTuple):
+    """How much the user said."""
+
+    seconds: float = 0.0
+    """Of speech."""
+    words: int = 0
+    """In writing."""
 
 
 class Reply:
     """What the reader of commands and the responder share about a reply; nothing here awaits a send.
 
     Args:
-        turn: the turn it answers; None when the client ended a turn without speech.
-        utterance: the turn's audio.
+        decide: returns what to say.
+        asked: what the reply answers, as it counts in the usage.
     """
 
-    def __init__(self, turn: HeardTurn | None, utterance: bytes) -> None:
-        self.turn = turn
-        self.utterance = utterance
+    def __init__(self, decide: Callable[[Reply], Awaitable[str]], asked: Asked) -> None:
+        self.decide = decide
+        self.asked = asked
         self.stopped: bool = False
         self.interruption_sent = False
         self.sent_bytes = 0
+        self.written = 0
+        """Words that were sent without speech."""
         self._outputs: dict[str, str | None] = {}
         self._changed = anyio.Event()
         self._playing_since: float | None = None

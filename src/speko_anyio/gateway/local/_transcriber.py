@@ -32,7 +32,8 @@ class Transcriber:
     def __init__(self, session: VoiceSession, recognizer: Recognizer, grammar: Grammar) -> None:
         self._session = session
         self._recognizer = recognizer
-        self._grammar = grammar
+        self.grammar = grammar
+        """The sentences that are expected."""
         self._suggested: tuple[HeardTurn, bytes] | None = None
         self._suggestion = anyio.Event()
 
@@ -56,7 +57,7 @@ class Transcriber:
             await turn.recognised.wait()
         if turn.result is not None and turn.result[0] == utterance:
             return turn.result[1]
-        return (await self._recognizer.hear(utterance, self._grammar)).text
+        return (await self._recognizer.hear(utterance, self.grammar)).text
 
     async def _recognise(self, turn: HeardTurn, utterance: bytes) -> None:
         if turn.closed:
@@ -64,7 +65,7 @@ class Transcriber:
         turn.recognising = utterance
         turn.recognised = anyio.Event()
         try:
-            heard = await self._recognizer.hear(utterance, self._grammar)
+            heard = await self._recognizer.hear(utterance, self.grammar)
         except RecognizerError:
             # Nobody waits for a partial result; the final one tries again and says what is wrong.
             return
