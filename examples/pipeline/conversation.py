@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -13,7 +16,19 @@ from turns import LONGEST, Ended, Event, GoesOn, Started, Turns
 
 from speko_anyio.audio._pcm import byte_count, duration
 from speko_anyio.gateway import ServerSession
-from speko_anyio.protocol import AudioIn, Clear, Commit, ConnectionClosed, EndTurn, Interrupt, ToolResult
+from speko_anyio.protocol import (
+    AudioIn,
+    Clear,
+    Commit,
+    ConnectionClosed,
+    EndTurn,
+    Interrupt,
+    Respond,
+    Say,
+    TextIn,
+    ToolResult,
+    Update,
+)
 from speko_anyio.protocol.frames import ResponseStatus
 
 CHUNK: Final = 0.04
@@ -26,23 +41,33 @@ TOOL_TIMEOUT: Final = 30.0
 MAX_TOOL_ROUNDS: Final = 5
 """How often in a row the model may call tools."""
 
+MAX_REQUESTS: Final = 8
+"""Requests to speak that wait until the bot and the user are silent."""
+
 TOKENS_PER_SECOND: Final = 10
 """Of audio, as reported in the usage."""
+
+NUDGE: Final = "Speak first: greet the user, or pick up the conversation."
+"""What the model is told when the client asks for an answer without instructions."""
 
 
 class Reply:
     """One answer, from the end of the user's turn until the answer has been played."""
 
-    def __init__(self, pcm: bytes) -> None:
+    def __init__(self, pcm: bytes = b"") -> None:
         self.pcm = pcm
-        """The user's turn."""
-        self.heard = False
+        """The user's turn; empty if there is none, or it was written."""
+        self.heard = not pcm
         self.said = ""
         self.seconds = 0.0
         """Of audio sent."""
         self.played_at = 0.0
         """The time at which the client will have played the audio sent so far."""
         self.scope = anyio.CancelScope()
+
+
+Work: TypeAlias = Callable[[Reply], Awaitable[None]]
+"""What is to be said in a reply."""
 
 
 class Conversation:
@@ -52,10 +77,11 @@ class Conversation:
         self._session = session
         self._engines = engines
         self._turns = Turns(session.input_sample_rate)
+        self._system_prompt = session.config.system_prompt or ""
+        self._tools = session.config.tools
         self._messages: list[Message] = []
-        if session.config.system_prompt:
-            self._messages.append(Message("system", session.config.system_prompt))
         self._reply: Reply | None = None  # the one that can be interrupted
+        self._requests: deque[Work] = deque(maxlen=MAX_REQUESTS)
         self._showing = anyio.CancelScope()
         self._unheard = b""
         self._results: dict[str, MemoryObjectSendStream[str]] = {}
@@ -78,8 +104,26 @@ class Conversation:
                     case Clear():
                         self._turns.clear()
                         self._showing.cancel()
+                        self._start_request()
                     case Interrupt():
                         await self._interrupt()
+                        self._start_request()
+                    case TextIn(text=text, role="user", respond=True):
+                        # A turn in writing: it interrupts as speech does.
+                        await self._interrupt()
+                        self._messages.append(Message("user", text))
+                        self._start(Reply(), self._think)
+                    case TextIn(text=text, role=role):
+                        self._messages.append(Message(role, text))
+                    case Respond(instructions=instructions):
+                        self._requests.append(partial(self._think, nudge=instructions or NUDGE))
+                        self._start_request()
+                    case Say(text=text):
+                        self._requests.append(partial(self._say, text))
+                        self._start_request()
+                    case Update(system_prompt=prompt, tools=tools):
+                        self._system_prompt = prompt if isinstance(prompt, str) else self._system_prompt
+                        self._tools = tools if isinstance(tools, tuple) else self._tools
                     case ToolResult(call_id=call_id, output=output):
                         # Ignore a result that arrives too late or has an unknown id.
                         if (waiting := self._results.pop(call_id, None)) is not None:
@@ -96,9 +140,18 @@ class Conversation:
                 self._tasks.start_soon(self._show, pcm, self._showing)
             case Ended(pcm=pcm):
                 self._showing.cancel()
-                self._reply = Reply(self._unheard + pcm)
+                reply = Reply(self._unheard + pcm)
                 self._unheard = b""
-                self._tasks.start_soon(self._answer, self._reply)
+                self._start(reply, self._hear)
+
+    def _start(self, reply: Reply, work: Work) -> None:
+        self._reply = reply
+        self._tasks.start_soon(self._answer, reply, work)
+
+    def _start_request(self) -> None:
+        """Start the next request to speak, unless the bot or the user is speaking."""
+        if self._requests and self._reply is None and not self._turns.talking:
+            self._start(Reply(), self._requests.popleft())
 
     async def _interrupt(self) -> None:
         """Stop the current answer, if any."""
@@ -122,11 +175,11 @@ class Conversation:
             if text := await self._engines.recognizer.transcribe(pcm, self._session.input_sample_rate):
                 await self._session.send_transcript("user", text, final=False)
 
-    async def _answer(self, reply: Reply) -> None:
+    async def _answer(self, reply: Reply, work: Work) -> None:
         with suppress(ConnectionClosed), reply.scope:
             status: ResponseStatus = "done"
             try:
-                await self._hear(reply)
+                await work(reply)
             except EngineError as error:
                 await self._session.send_error(error.code, str(error))
                 status = "failed"
@@ -135,6 +188,7 @@ class Conversation:
             # From here on `_interrupt` ignores this answer, so the calls below are not cancelled half-way.
             self._reply = None
             await self._conclude(reply, status)
+            self._start_request()
 
     async def _hear(self, reply: Reply) -> None:
         text = await self._engines.recognizer.transcribe(reply.pcm, self._session.input_sample_rate)
@@ -144,10 +198,10 @@ class Conversation:
             self._messages.append(Message("user", text))
             await self._think(reply)
 
-    async def _think(self, reply: Reply) -> None:
+    async def _think(self, reply: Reply, nudge: str = "") -> None:
         for _ in range(MAX_TOOL_ROUNDS):
             requests: list[ToolRequest] = []
-            answer = self._engines.model.answer(self._messages, self._session.config.tools)
+            answer = self._engines.model.answer(self._context(nudge), self._tools)
             async with aclosing(answer) as parts:
                 async for part in parts:
                     if isinstance(part, ToolRequest):
@@ -156,9 +210,14 @@ class Conversation:
                         await self._say(part, reply)
             if not requests:
                 return
+            nudge = ""
             for request in requests:
                 self._messages.append(Message("tool", await self._call(request)))
         raise EngineError("TOOL_LOOP", f"the model asked for tools {MAX_TOOL_ROUNDS} times in a row")
+
+    def _context(self, nudge: str) -> list[Message]:
+        prompt = [Message("system", self._system_prompt)] if self._system_prompt else []
+        return [*prompt, *self._messages, *([Message("system", nudge)] if nudge else [])]
 
     async def _say(self, sentence: str, reply: Reply) -> None:
         rate = self._session.output_sample_rate

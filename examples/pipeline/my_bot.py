@@ -24,10 +24,20 @@ from engines import Engines
 from offline import offline_engines
 
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
+from speko_anyio.protocol import Capabilities
 
 
 class MyBot(anyio.AsyncContextManagerMixin):
     """The handler. The gateway enters it at startup, so all sessions share the engines."""
+
+    capabilities = Capabilities(
+        text=True,
+        respond=True,
+        say="verbatim",
+        update=("system_prompt", "tools"),
+        history=True,
+        interrupt=True,
+    )
 
     def __init__(self, open_engines: Callable[[], AbstractAsyncContextManager[Engines]]) -> None:
         self._open_engines = open_engines

@@ -53,6 +53,8 @@ class ToyModel:
         text = messages[-1].text
         if messages[-1].role == "tool":
             yield f"I was told: {text}."
+        elif messages[-1].role == "system":
+            yield "Hello! Ask me about the weather, or for a story."
         elif match := re.search(r"weather in (\w+)", text):
             if any(tool.name == "get_weather" for tool in tools):
                 yield ToolRequest("get_weather", f'{{"city": "{match[1].title()}"}}')

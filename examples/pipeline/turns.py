@@ -50,6 +50,11 @@ class Turns:
         self._unframed = bytearray()
         self.clear()
 
+    @property
+    def talking(self) -> bool:
+        """Whether the user is in the middle of a turn."""
+        return self._talking
+
     def clear(self) -> None:
         """Discard all audio since the last turn."""
         self._unframed.clear()
