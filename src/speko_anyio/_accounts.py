@@ -25,6 +25,7 @@ from .client._parameters import (
 from .client._session import RealtimeSession
 from .errors import ConfigurationError, MissingAPIKeyError
 from .protocol._tokens import find_key_fault, strip_invisible
+from .protocol.capabilities import Capabilities
 from .protocol.errors import LocalProtocolError
 from .protocol.mint import Kept, SessionConfig
 from .providers._connection import ConnectionOptions, ProviderConnection, split_options
@@ -111,6 +112,10 @@ class Provider(abc.ABC):
     @abc.abstractmethod
     def endpoint(self, model: str) -> Endpoint:
         """Where and how to connect, key included. `LocalProtocolError` when an argument is invalid."""
+
+    def capabilities(self, model: str) -> Capabilities:
+        """Return what a session with `model` can do."""
+        return Capabilities()
 
     def connection(
         self,

@@ -31,7 +31,7 @@ from tests.testing.test_plugin import run_pytest
 from .programs import DOCS, programs
 
 EXAMPLE = DOCS.parent / "examples" / "pipeline"
-PARROT, POLITE, SHY, BOT, TOOLS, TEST = programs("handlers.md")
+PARROT, POLITE, SHY, BOT, TOOLS, CLERK, TEST = programs("handlers.md")
 QUIET = bytes(28_800)
 SPEECH = mumble(2.0)
 

@@ -31,7 +31,7 @@ _HEAD = (
     + base64.b64encode(bytes(16))
     + b"\r\nSec-WebSocket-Protocol: token\r\n\r\n"
 )
-_CORE = ("ttl", "warn_before", "close_timeout", "limits", "send_buffer")
+_CORE = ("ttl", "warn_before", "close_timeout", "limits", "send_buffer", "capabilities")
 
 
 class _Gate:

@@ -17,6 +17,7 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ._app import Gateway
+    from ._capabilities import takes
     from ._message_link import MessageTransport
     from ._provider_handler import ProviderHandler
     from ._session import Handler, ServerSession, serve_session
@@ -58,6 +59,7 @@ __all__ = [
     "running_gateway",
     "serve",
     "serve_session",
+    "takes",
     "websocket_in_turns",
 ]
 
@@ -67,6 +69,7 @@ lazy_exports(
     __name__,
     {
         "_app": "Gateway",
+        "_capabilities": "takes",
         "_session_handlers": "built_in_handlers default_handlers echo",
         "_provider_handler": "ProviderHandler",
         "_uvicorn_server": "running_gateway serve",

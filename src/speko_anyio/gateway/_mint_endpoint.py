@@ -21,12 +21,14 @@ from speko_anyio.protocol.mint import (
     MAX_TTL_SECONDS,
     InvalidRequestError,
     MintRequest,
+    SessionConfig,
     SessionGrant,
     decode_request,
 )
 from speko_anyio.protocol.url import parse_url
 
 from ._authentication import Caller
+from ._capabilities import capabilities_of
 from ._http_errors import (
     CREATE_FAILED,
     RequestError,
@@ -165,6 +167,11 @@ class MintEndpoint:
             refusal = handler.why_not(asked.s2s, asked.metadata)
             if refusal is not None:
                 raise invalid(f"the request is not valid: {shorten(refusal)}")
+        if asked.s2s.output == "text" and not _can_write(handler, asked.s2s):
+            raise invalid(
+                f"the request is not valid: {asked.s2s.provider} can't answer in text only; "
+                "leave out `$.s2s.output`"
+            )
         return asked
 
     def _grant(self, record: SessionRecord, ws_base: str) -> SessionGrant:
@@ -232,6 +239,11 @@ async def _collect_body(request: Request) -> bytes:
                     413, "PAYLOAD_TOO_LARGE", f"the request's body has more than {MAX_BODY} bytes; shorten it"
                 )
     return bytes(body)
+
+
+def _can_write(handler: Handler, config: SessionConfig) -> bool:
+    able = capabilities_of(handler, config)
+    return able is not None and able.text_output
 
 
 def _how_to_serve(provider: str) -> str:

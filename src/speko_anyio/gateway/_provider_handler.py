@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
@@ -13,6 +13,7 @@ from speko_anyio.audio.resample import Resampler
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
 from speko_anyio.protocol.errors import LocalProtocolError, SpekoError
+from speko_anyio.protocol.mint import SampleRate
 from speko_anyio.providers import codes
 from speko_anyio.providers.bridge import OPENING_TIMEOUT, Bridge
 
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 
     from speko_anyio._accounts import Provider
     from speko_anyio._net.proxies import ProxyOption
+    from speko_anyio.protocol.capabilities import Capabilities
     from speko_anyio.protocol.mint import SessionConfig
 
     from ._session import Handler, ServerSession
 
 logger: Final = logging.getLogger("speko_anyio.gateway")
+
+_RATES: Final = get_args(SampleRate)
+"""The rates that a session can have, whatever the provider takes: the bridge converts."""
 
 _CLOSE_TIMEOUT: Final = 2.0
 """Seconds that a provider has to answer our close; less than the gateway gives a handler to return."""
@@ -110,6 +115,11 @@ class ProviderHandler:
             secrets=endpoint.secrets,
         )
         await driver.run()
+
+    def capabilities(self, config: SessionConfig) -> Capabilities:
+        """Return what a session of `config` can do: what its model can, at the gateway's sample rates."""
+        able = self._provider.capabilities(self._models.get(config.model, config.model))
+        return msgspec.structs.replace(able, input_rates=_RATES, output_rates=_RATES)
 
     def why_not(self, config: SessionConfig, metadata: Mapping[str, Any] | None) -> str | None:
         """Return why a client can't have the session, in a sentence; None if it is to be tried."""

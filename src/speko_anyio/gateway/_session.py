@@ -17,17 +17,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from speko_anyio._net.event_loop import clock
 from speko_anyio._net.tasks import TaskGroup, Wakeup
 from speko_anyio.protocol import close_codes
-from speko_anyio.protocol._commands import (
-    AudioIn,
-    Commit,
-    EndTurn,
-    ImageIn,
-    Respond,
-    Say,
-    TextIn,
-    ToolResult,
-    Update,
-)
+from speko_anyio.protocol._commands import AudioIn, Commit, EndTurn, ImageIn, TextIn, content_size
 from speko_anyio.protocol._dialect import NEED_DATA
 from speko_anyio.protocol._extensions import USAGE
 from speko_anyio.protocol._limits import DEFAULT_LIMITS, Limits
@@ -43,7 +33,6 @@ from speko_anyio.protocol.frames import (
     ServerToolCall,
     ToolCall,
     Transcript,
-    Unknown,
     Usage,
 )
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, Kept, SessionConfig
@@ -60,6 +49,7 @@ if TYPE_CHECKING:
     from speko_anyio.protocol._commands import Command
     from speko_anyio.protocol._pcm import Buffer
     from speko_anyio.protocol._session import ServerFrame, ServerProtocol
+    from speko_anyio.protocol.capabilities import Capabilities
     from speko_anyio.protocol.errors import SpekoError
     from speko_anyio.protocol.frames import ResponseStatus, Role, ToolStatus
 
@@ -69,7 +59,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 RECEIVE_BUFFER: Final = 1024 * 1024
-"""Bytes of commands that wait for the handler: 21 s of speech at 24 kHz. Beyond it the peer has to wait. Over
+"""Bytes of commands that wait for the handler: 21 s of speech at 24 kHz. Beyond it the peer has to wait; what
+exceeds it is one command at most, the largest of which is an image of ``limits.max_image_size``. Over
 ASGI its pongs wait too, so if a handler reads nothing for a minute, the server's keepalive may end the
 connection."""
 
@@ -112,6 +103,7 @@ async def serve_session(
     limits: Limits = DEFAULT_LIMITS,
     receive_buffer: int = RECEIVE_BUFFER,
     send_buffer: int = SEND_BUFFER,
+    capabilities: Capabilities | None = None,
     meter: Meter | None = None,
 ) -> AsyncIterator[ServerSession]:
     """Serve one session over a WebSocket that is open: say `ready`, yield the session, say goodbye.
@@ -123,6 +115,7 @@ async def serve_session(
     - `ttl`: seconds after which the session is closed; None for no limit. `warn_before` seconds before that,
       an `Expiring` command comes, and the client gets an `ErrorFrame` with the code ``SESSION_EXPIRING``.
     - `receive_buffer`, `send_buffer`: bytes that may wait for the handler, and for the peer.
+    - `capabilities`: what the session takes beside speech, which `ready` offers; None for nothing.
     - `meter`: counts what the session uses; None for one that nobody reads.
     """
     link = MessageLink(
@@ -135,6 +128,7 @@ async def serve_session(
                 ttl=ttl,
                 warn_before=warn_before,
                 send_buffer=send_buffer,
+                capabilities=capabilities,
             ),
         ),
         transport,
@@ -199,6 +193,7 @@ class CoreOptions(TypedDict):
     ttl: float | None
     warn_before: float
     extensions: tuple[str, ...]
+    capabilities: Capabilities | None
 
 
 def core_options(
@@ -209,6 +204,7 @@ def core_options(
     warn_before: float = DEFAULT_TIMEOUTS.warn_before,
     limits: Limits = DEFAULT_LIMITS,
     send_buffer: int = SEND_BUFFER,
+    capabilities: Capabilities | None = None,
 ) -> CoreOptions:
     """Return the options of the core for a session that was minted with `config`."""
     return {
@@ -220,6 +216,7 @@ def core_options(
         "ttl": ttl,
         "warn_before": warn_before,
         "extensions": (USAGE,),
+        "capabilities": capabilities,
     }
 
 
@@ -303,7 +300,9 @@ class _Inbox:
             self.has_waited = True
             self.streak = 0
         command = commands.popleft()
-        self.size -= _COMMAND_OVERHEAD + (len(command.pcm) if type(command) is AudioIn else _content(command))
+        self.size -= _COMMAND_OVERHEAD + (
+            len(command.pcm) if type(command) is AudioIn else content_size(command)
+        )
         if self.full and self.size <= self._resume_at:
             self.full = False
             self._space_made()
@@ -324,7 +323,8 @@ class ServerSession:
 
     Iterate over it, or call `receive`, for the client's commands: `AudioIn`, `Commit`, `Clear`, `EndTurn`,
     `Interrupt`, `ToolResult`, `Unknown`, `Expiring` and, once and last, `Close`. Then iteration ends, or
-    raises `RemoteProtocolError` when the client broke the protocol.
+    raises `RemoteProtocolError` when the client broke the protocol. A handler that
+    declares that it takes them (see `takes`) also gets `TextIn`, `ImageIn`, `Respond`, `Say` and `Update`.
 
     Every ``send_*`` waits while more bytes than the send buffer's are queued, and then queues its message
     whole, in the order of the calls. It raises `ConnectionClosed` (or that `RemoteProtocolError`) once the
@@ -489,9 +489,35 @@ class ServerSession:
         self._queue(Interruption(at))
         self.core_changed()
 
-    async def send_usage(self, input_audio_tokens: int, output_audio_tokens: int) -> None:
-        """Send the tokens of audio spent since the last report."""
-        await self._send(self._queue, Usage(input_audio_tokens, output_audio_tokens))
+    async def send_usage(
+        self,
+        input_audio_tokens: int,
+        output_audio_tokens: int,
+        *,
+        input_text_tokens: int = 0,
+        output_text_tokens: int = 0,
+        input_image_tokens: int = 0,
+        cached_audio_tokens: int = 0,
+        cached_text_tokens: int = 0,
+        output_reasoning_tokens: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        """Send what was spent since the last report; see `Usage` for the counts.
+
+        Clients that don't know the extension ``usage``, such as published SDKs, get the two counts of audio.
+        """
+        usage = Usage(
+            input_audio_tokens,
+            output_audio_tokens,
+            input_text_tokens,
+            output_text_tokens,
+            input_image_tokens,
+            cached_audio_tokens,
+            cached_text_tokens,
+            output_reasoning_tokens,
+            seconds,
+        )
+        await self._send(self._queue, usage)
 
     async def send_response_end(self, status: ResponseStatus = "done", reason: str = "") -> None:
         """Send the end of an answer, exactly once, after all of its audio. Clients count turns by it.
@@ -635,10 +661,10 @@ class ServerSession:
             case Close():
                 self._end()
                 return 0
-            case Commit() | EndTurn():
+            case Commit() | EndTurn() | TextIn(respond=True) | ImageIn(respond=True):
                 self.turn_ended()
         self.meter.messages_in += 1
-        return _content(event)
+        return content_size(event)
 
     def _end(self) -> None:
         assert self._core.error is not None
@@ -673,25 +699,6 @@ class ServerSession:
         self._core.receive_lost("the handler was cancelled")
         self.core_changed()
         self._link.stop()
-
-
-def _content(command: Command) -> int:
-    """Return the approximate size of its content in bytes."""
-    match command:
-        case (
-            Unknown(raw=payload)
-            | ToolResult(output=payload)
-            | TextIn(text=payload)
-            | Say(text=payload)
-            | Respond(instructions=payload)
-        ):
-            return len(payload)
-        case ImageIn(data=data):
-            return len(data)
-        case Update():
-            return len(msgspec.json.encode(command))
-        case _:
-            return 0
 
 
 Handler: TypeAlias = Callable[[ServerSession], Awaitable[None]]

@@ -12,6 +12,7 @@ from speko_anyio._accounts import PROVIDERS, Provider
 from speko_anyio.audio._pcm import SAMPLE_BYTES
 from speko_anyio.protocol._commands import AudioIn, Clear, Commit, EndTurn
 
+from ._capabilities import why_not_capabilities
 from ._provider_handler import provider_handlers
 from ._session import Handler, ServerSession
 
@@ -89,7 +90,7 @@ def why_not_a_handler(handler: Any) -> str | None:
         return "it is not async; write `async def` with one argument, the session"
     if not _takes_one(handler):
         return "it can't be called with the session alone; give it that one argument"
-    return None
+    return why_not_capabilities(handler)
 
 
 def _takes_one(function: Any) -> bool:

@@ -15,6 +15,7 @@ from speko_anyio.protocol.errors import SpekoError
 from speko_anyio.protocol.mint import SessionConfig
 
 from ._asgi import ASGIOpening
+from ._capabilities import capabilities_of
 from ._http_errors import CREATE_FAILED, RequestError, log_refusal, unavailable
 from ._log_format import current_session
 from ._meter import Meter
@@ -160,7 +161,12 @@ class Stream:
         outcome = SessionOutcome()
         begin = anyio.current_time()
         try:
-            options = core_options(record.config, ttl=record.ttl_seconds, close_timeout=self._close_timeout)
+            options = core_options(
+                record.config,
+                ttl=record.ttl_seconds,
+                close_timeout=self._close_timeout,
+                capabilities=capabilities_of(self._handlers[provider], record.config),
+            )
             link = await opening.accept(record.session_id, options)
             if link is not None:
                 async with self._open(record, link) as session:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
     from ._app import Gateway
 
-MAX_MESSAGE: Final = DEFAULT_LIMITS.max_message_size + 64 * 1024
+MAX_MESSAGE: Final = 64 * 1024 + max(
+    DEFAULT_LIMITS.max_message_size, DEFAULT_LIMITS.max_text_size + DEFAULT_LIMITS.max_image_size * 4 // 3
+)
 """Bytes at which uvicorn stops collecting a message. Above the protocol's own limit, which ends the session
 with a better reason; this one bounds what is held until then."""
 

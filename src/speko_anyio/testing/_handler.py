@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import BrokenResourceError
 
+from ..gateway._capabilities import capabilities_of
 from ..gateway._session import serve_session
 from ..protocol import _codec as codec
 from ..protocol._commands import AudioIn, Command, UpgradeRequest
@@ -31,8 +32,12 @@ def run_handler(handler: Handler) -> Step:
     """
 
     async def script(peer: FakePeer) -> None:
+        config = peer.config or _UNMINTED
         async with serve_session(
-            _Transport(peer), session_id="fake", config=peer.config or _UNMINTED
+            _Transport(peer),
+            session_id="fake",
+            config=config,
+            capabilities=capabilities_of(handler, config),
         ) as session:
             await handler(session)
 
