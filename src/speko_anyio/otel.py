@@ -18,8 +18,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from ._extras import install_extra
 
 try:
@@ -410,9 +408,10 @@ def _totals(usage: Usage) -> dict[str, int]:
 
 def _by_kind(usage: Usage) -> dict[str, int]:
     """Return the tokens of each kind that has any: ``input_audio``, ``cached_text`` and so on."""
-    counts = msgspec.structs.asdict(usage)
     return {
-        name.removesuffix("_tokens"): count for name, count in counts.items() if count and name != "seconds"
+        name.removesuffix("_tokens"): getattr(usage, name)
+        for name in usage.__struct_fields__
+        if name != "seconds" and getattr(usage, name)
     }
 
 

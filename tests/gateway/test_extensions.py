@@ -32,6 +32,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.protocol import _codec as codec
+from speko_anyio.protocol._commands import ExtensionCommand
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from tests.support.drivers import settled
 from tests.support.event_loops import EVENT_LOOPS, event_loop
@@ -113,11 +114,16 @@ class TestSession:
 
     async def test_a_written_turn_starts_the_time_to_first_audio(self, wire: Wire) -> None:
         async with self.session(wire) as session:
-            for command in (TextIn("Silently."), Respond(), Say("Hi"), Update(voice="v")):
+            silent: list[ExtensionCommand] = [TextIn("Hm."), Respond(), Say("Hi"), Update(voice="v")]
+            for command in silent:
                 wire.say(codec.encode(command))
                 await session.receive()
                 assert session.meter.asked_at is None
-            for command in (TextIn("Hi", respond=True), ImageIn("image/png", b"png", respond=True)):
+            turns: list[ExtensionCommand] = [
+                TextIn("Hi", respond=True),
+                ImageIn("image/png", b"png", respond=True),
+            ]
+            for command in turns:
                 wire.say(codec.encode(command))
                 await session.receive()
                 assert session.meter.asked_at is not None

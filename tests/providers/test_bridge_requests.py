@@ -112,7 +112,7 @@ def test_each_reaches_the_provider() -> None:
 
 def test_what_comes_before_the_provider_is_ready_keeps_its_place() -> None:
     talking = talk(ready=False)
-    commands = [CONTEXT, speech(1), HI, speech(2), Say("Yes."), Update(voice="v"), speech(3)]
+    commands: list[Any] = [CONTEXT, speech(1), HI, speech(2), Say("Yes."), Update(voice="v"), speech(3)]
     talking.say(*commands)
     talking.make_ready()
     found = said(talking)
