@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .audio._playback import Playback
     from .client._api import Speko
     from .client._frame_stream import FrameStream
+    from .client._history import HistoryItem
     from .client._parameters import SessionOptions
     from .client._realtime import Realtime, open_session
     from .client._session import RealtimeSession
@@ -81,6 +82,7 @@ __all__ = [
     "GoogleOptions",
     "GoogleVad",
     "HandshakeError",
+    "HistoryItem",
     "Interruption",
     "LocalProtocolError",
     "MissingAPIKeyError",
@@ -131,6 +133,7 @@ lazy_exports(
         "audio._playback": "Playback",
         "client._api": "Speko",
         "client._frame_stream": "FrameStream",
+        "client._history": "HistoryItem",
         "client._parameters": "SessionOptions",
         "client._realtime": "Realtime open_session",
         "client._session": "RealtimeSession",

@@ -22,10 +22,12 @@ from speko_anyio import (
     ConnectionClosed,
     Frame,
     HandshakeError,
+    HistoryItem,
     LocalProtocolError,
     Ready,
     RealtimeSession,
     RemoteProtocolError,
+    SessionOptions,
     Speko,
     SpekoError,
     ToolCall,
@@ -35,6 +37,7 @@ from speko_anyio import (
 from speko_anyio._net import asyncio_driver
 from speko_anyio.client._pump import Pump
 from speko_anyio.protocol import AudioIn, Commit, ToolResult
+from speko_anyio.protocol._extensions import COMMANDS
 from speko_anyio.testing.server import TOKEN, FakeServer, connected, grant
 from tests.support.drivers import settled
 
@@ -803,6 +806,14 @@ async def scenario_violation(session: RealtimeSession, server: FakeServer) -> No
             pass
 
 
+async def scenario_conversation(session: RealtimeSession, server: FakeServer) -> None:
+    await session.send_text("Hello")
+    await session.say("Welcome")
+    await session.respond()
+    await session.send_image(b"x", mime_type="image/png")
+    await session.update(system_prompt="Be brief.", tools=[slow_tool])
+
+
 async def slow_tool() -> str:
     await checkpoint()
     await checkpoint()
@@ -821,14 +832,22 @@ Scenario = Callable[[RealtimeSession, FakeServer], Awaitable[None]]
         scenario_close,
         scenario_peer_closes,
         scenario_violation,
+        scenario_conversation,
     ],
 )
-async def test_cancelled_at_each_await_it_ends_and_leaves_nothing(scenario: Scenario) -> None:
+@pytest.mark.parametrize(
+    "beginning",
+    [{}, {"history": [HistoryItem("user", "Hello")], "greeting": "Hello again."}],
+    ids=["", "begins"],
+)
+async def test_cancelled_at_each_await_it_ends_and_leaves_nothing(
+    scenario: Scenario, beginning: SessionOptions
+) -> None:
     completed = False
     turns = 0
     while not completed:
         assert turns < 200, "the scenario never completes"
-        server = FakeServer()
+        server = FakeServer(extensions=COMMANDS)
         sessions: list[RealtimeSession] = []
         with anyio.fail_after(5):
             async with anyio.create_task_group() as tasks:
@@ -839,8 +858,8 @@ async def test_cancelled_at_each_await_it_ends_and_leaves_nothing(scenario: Scen
                 ) -> None:
                     nonlocal completed
                     with scope:
-                        options = open_session(grant(), stream=server.stream, tools=[slow_tool])
-                        async with options as session:
+                        options = SessionOptions(stream=server.stream, **beginning)
+                        async with open_session(grant(), tools=[slow_tool], **options) as session:
                             sessions.append(session)
                             await scenario(session, server)
                         completed = True

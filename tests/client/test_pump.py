@@ -29,14 +29,16 @@ class Driven:
         self.pump = Pump(
             self.core,
             max_buffer=max_buffer,
-            on_call=self.calls.append,
-            on_interruption=self.on_interruption,
+            on_frame=self.on_frame,
         )
         self.pump.watch_space(self.on_space)
         self.exchange()
 
-    def on_interruption(self) -> None:
-        self.interruptions += 1
+    def on_frame(self, frame: Frame) -> None:
+        assert not isinstance(frame, Audio), "audio is told to nobody"
+        if isinstance(frame, ToolCall):
+            self.calls.append(frame)
+        self.interruptions += isinstance(frame, Interruption)
 
     def on_space(self) -> None:
         self.space += 1

@@ -66,7 +66,7 @@ class Counted:
         self.core = client
         self.parsed = 0
         self.delivered = 0
-        self.pump = Pump(client, max_buffer=1 << 40, on_call=lambda _: None, on_interruption=lambda: None)
+        self.pump = Pump(client, max_buffer=1 << 40, on_frame=lambda _: None)
 
     def count(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(self.core, "_parse_one", self.counting(self.core._parse_one))

@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import pytest
@@ -28,11 +28,27 @@ from speko_anyio import (
     ServerToolCall,
     SessionInfo,
     ToolCall,
+    ToolSpec,
     Transcript,
     Unknown,
     Usage,
 )
-from speko_anyio.protocol import AudioIn, Clear, Command, Commit, EndTurn, Interrupt, State, ToolResult
+from speko_anyio.protocol import (
+    AudioIn,
+    Clear,
+    Command,
+    Commit,
+    EndTurn,
+    ImageIn,
+    Interrupt,
+    Respond,
+    Say,
+    State,
+    TextIn,
+    ToolResult,
+    Update,
+)
+from speko_anyio.protocol._extensions import KNOWN
 from speko_anyio.recording import Moment, Recorder, Recording, RecordingError
 from speko_anyio.testing import FakePeer, fake_session, peer_of, perform, replay, steps
 from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
@@ -49,6 +65,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 # Any conversation that a gateway and a client can have
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+SOME_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 PIECES = st.integers(1, 400).flatmap(lambda samples: st.binary(min_size=2 * samples, max_size=2 * samples))
 RATES = st.sampled_from([16_000, 24_000])
 FRAMES = st.one_of(
@@ -66,6 +83,12 @@ COMMANDS = st.one_of(
     st.builds(AudioIn, PIECES, st.just(0)),
     st.sampled_from([Commit(), Clear(), EndTurn(), Interrupt()]),
     st.tuples(st.just("answer"), TEXTS),
+    st.builds(TextIn, SOME_TEXT, st.sampled_from(["user", "assistant", "system"]), st.booleans()),
+    st.builds(ImageIn, st.just("image/png"), st.binary(min_size=1, max_size=9), st.booleans()),
+    st.builds(Respond, TEXTS),
+    st.builds(Say, SOME_TEXT),
+    st.builds(Update, system_prompt=TEXTS, tools=st.just((ToolSpec(name="f"),))),
+    st.builds(Update, voice=SOME_TEXT, turns=st.sampled_from(["auto", "manual"])),
 )
 ENDS = st.one_of(
     st.builds(Close, st.sampled_from([1000, 4000, 4401]), TEXTS, st.sampled_from(["remote", "local"])),
@@ -83,7 +106,7 @@ def recordings(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Recording:
     )
     rates = recording.input_sample_rate, recording.output_sample_rate
     moments = recording.moments
-    moments.append(Moment(0.0, "gateway", Ready(*rates, ("usage",))))
+    moments.append(Moment(0.0, "gateway", Ready(*rates, KNOWN)))
     at, calls, open_calls = 0.0, 0, []
     for what in draw(st.lists(FRAMES | COMMANDS, max_size=12)):
         at = round(at + draw(st.integers(1, 5_000)) / 1000, 6)
@@ -99,7 +122,7 @@ def recordings(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Recording:
             what = AudioIn(what.pcm, rates[0])
         elif isinstance(what, Audio):
             what = Audio(what.pcm, rates[1])
-        by_client = isinstance(what, AudioIn | Commit | Clear | EndTurn | Interrupt | ToolResult)
+        by_client = isinstance(what, get_args(Command)) and not isinstance(what, Unknown)
         moments.append(Moment(at, "client" if by_client else "gateway", what))
     end = draw(ENDS)
     moments.append(Moment(round(at + 0.5, 6), "client" if end.initiated_by == "local" else "gateway", end))
@@ -186,7 +209,7 @@ async def test_a_recorder_writes_down_both_sides_with_their_times() -> None:
     assert recording.session_id == "s1"
     said: list[tuple[float, str, Command | Frame]] = [(m.at, m.by, m.what) for m in recording.moments]
     assert said == [
-        (0.0, "gateway", Ready(24_000, 24_000, ("usage",))),
+        (0.0, "gateway", Ready(24_000, 24_000, KNOWN)),
         (0.5, "client", AudioIn(PCM, 24_000)),
         (0.5, "client", Commit()),
         (0.5, "gateway", ToolCall("call-1", "f", '{"city": "Oslo"}')),

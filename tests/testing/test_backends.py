@@ -7,6 +7,7 @@ from anyio.lowlevel import checkpoint
 
 from speko_anyio import Close, Ready, ToolCall, Transcript
 from speko_anyio.protocol import Commit, ToolResult
+from speko_anyio.protocol._extensions import KNOWN
 from speko_anyio.testing import FakeGateway, fake_session, steps
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +25,7 @@ SCRIPT = [
     steps.close(4000, "done"),
 ]
 FRAMES = [
-    Ready(24_000, 24_000, ("usage",)),
+    Ready(24_000, 24_000, KNOWN),
     ToolCall("call-1", "roll", '{"sides": 6}'),
     Transcript("assistant", "Four.", True),
     Close(4000, "done", "remote"),

@@ -38,6 +38,7 @@ from speko_anyio import (
 from speko_anyio.gateway._session import ServerSession
 from speko_anyio.gateway._session_handlers import echo
 from speko_anyio.protocol import Clear, Commit, Interrupt, ToolResult
+from speko_anyio.protocol._extensions import KNOWN
 from speko_anyio.testing import FakeGateway, FakePeer, fake_session, run_handler, steps
 from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
 from speko_anyio.testing._gateway import API_KEY, BASE_URL
@@ -45,7 +46,7 @@ from speko_anyio.testing._gateway import API_KEY, BASE_URL
 pytestmark = pytest.mark.anyio
 
 PCM = bytes(range(256)) * 4
-READY = Ready(24_000, 24_000, ("usage",))
+READY = Ready(24_000, 24_000, KNOWN)
 
 
 @pytest.fixture(params=VIRTUAL_BACKENDS)
@@ -153,7 +154,7 @@ async def test_without_a_script_the_peer_is_played_by_hand() -> None:
 async def test_a_session_has_the_rates_of_its_peer() -> None:
     peer = FakePeer(input_sample_rate=16_000, output_sample_rate=8_000)
     async with fake_session([steps.say(bytes(640)), steps.expect(Commit)], peer=peer) as (session, _):
-        assert await session.receive() == Ready(16_000, 8_000, ("usage",))
+        assert await session.receive() == Ready(16_000, 8_000, KNOWN)
         assert await session.receive() == Audio(bytes(320), 8_000)
         assert session.input_sample_rate == 16_000
         await session.send_audio(PCM)

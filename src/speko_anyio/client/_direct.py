@@ -29,7 +29,7 @@ from ..providers.openai import OpenAIDialect, openai_endpoint
 from ..providers.xai import XAIDialect, xai_endpoint
 from ._mint import ADAPTERS
 from ._open_core import CoreOptions, open_core
-from ._parameters import SessionOptions, tool_list
+from ._parameters import OutputKind, SessionOptions, check_beginning, tool_list
 from ._resampled import ResampledCore
 from ._session import RealtimeSession
 from ._telemetry import Telemetry
@@ -108,13 +108,15 @@ def open_connection(
 ) -> AbstractAsyncContextManager[RealtimeSession, None]:
     """Open a provider's core with its limits, at the rates of `config`; see `open_core`.
 
-    Logs what the provider can't honour. ImportError if audio must be resampled and soxr is not installed.
+    Logs what the provider can't honour. `LocalProtocolError` if it takes no history or greeting, ImportError
+    if audio must be resampled and soxr is not installed.
     """
 
     async def make_core(core_options: CoreOptions) -> ClientCore:
         core = await make_connection(core_options)
         for note in core.dialect.notes:
             logger.warning("session %s: %s", session_id, note)
+        check_beginning(core.capabilities, options.get("history", ()), options.get("greeting"))
         own = core.input_sample_rate, core.output_sample_rate
         wanted = config.input_sample_rate or own[0], config.output_sample_rate or own[1]
         if wanted == own:
@@ -140,13 +142,14 @@ async def open_provider_grant(
     *,
     tools: Iterable[AnyTool] = (),
     ttl_seconds: float | None = None,
+    output: OutputKind = "audio",
     **options: Unpack[SessionOptions],
 ) -> AsyncGenerator[RealtimeSession, None]:
     """`open_session` for a `ProviderGrant`. `UnsupportedTransportError` when it is not over a WebSocket."""
     if grant.provider_transport != "websocket" or grant.adapter not in ADAPTERS:
         raise UnsupportedTransportError(grant.transport, f" ({grant.adapter}, {grant.provider_transport})")
     tools = tool_list(tools)
-    config = _config(grant, tools)
+    config = _config(grant, tools, output)
     endpoint = _endpoint(grant)
     ttl = ttl_seconds
     if grant.reservation is not None:
@@ -181,7 +184,7 @@ async def open_provider_grant(
             await telemetry.finish()
 
 
-def _config(grant: ProviderGrant, tools: tuple[AnyTool, ...]) -> SessionConfig:
+def _config(grant: ProviderGrant, tools: tuple[AnyTool, ...], output: OutputKind) -> SessionConfig:
     parameters = grant.session or ProviderParameters()
     declared = Toolbox(tools).specs if parameters.tools is None else parameters.tools
     return SessionConfig(
@@ -193,6 +196,7 @@ def _config(grant: ProviderGrant, tools: tuple[AnyTool, ...]) -> SessionConfig:
         input_sample_rate=_rate(grant.input_sample_rate),
         output_sample_rate=_rate(grant.output_sample_rate),
         tools=declared,
+        output=None if output == "audio" else output,
     )
 
 

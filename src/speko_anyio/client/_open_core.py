@@ -92,7 +92,12 @@ def open_core(
                 observers.ended(error)
             raise
 
-    return _OpenedBlock(open_watched)
+    history, greeting = options.get("history", ()), options.get("greeting")
+
+    async def begin(session: RealtimeSession) -> None:
+        await session._begin(tuple(history), greeting)
+
+    return _OpenedBlock(open_watched, begin if history or greeting is not None else None)
 
 
 class _OpenedBlock(SessionBlock):
@@ -101,10 +106,16 @@ class _OpenedBlock(SessionBlock):
     It is not a generator and drops what opening needed, since it lives as long as the session.
     """
 
-    __slots__ = ("_open", "_session")
+    __slots__ = ("_begin", "_open", "_session")
 
-    def __init__(self, open_session: Callable[[], Awaitable[RealtimeSession]]) -> None:
+    def __init__(
+        self,
+        open_session: Callable[[], Awaitable[RealtimeSession]],
+        begin: Callable[[RealtimeSession], Awaitable[None]] | None,
+    ) -> None:
         self._open: Callable[[], Awaitable[RealtimeSession]] | None = open_session
+        self._begin = begin
+        """What the session begins with, before the body."""
 
     async def __aenter__(self) -> RealtimeSession:
         open_session, self._open = self._open, None
@@ -114,6 +125,13 @@ class _OpenedBlock(SessionBlock):
             )
         self._session = session = await open_session()
         await session._enter()
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            try:
+                await begin(session)
+            except BaseException as error:
+                await session._exit(error)
+                raise
         return session
 
     async def __aexit__(
@@ -176,6 +194,7 @@ async def _open_core(
             expires_at=expires_at,
             toolbox=toolbox,
             close_timeout=close_timeout,
+            handshake_timeout=options.get("handshake_timeout", DEFAULT_TIMEOUTS.handshake),
             max_buffer=options.get("max_buffer", DEFAULT_MAX_BUFFER),
             tool_errors=options.get("tool_errors", "log"),
             observers=observers,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import ssl
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypedDict, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, get_args
 
 import msgspec
 from anyio.abc import ByteStream
@@ -16,8 +16,14 @@ from .._observe.observer import ObserverOption
 from ..errors import ConfigurationError
 from ..protocol._limits import DEFAULT_LIMITS, Limits
 from ..protocol._pcm import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, is_sample_rate
+from ..protocol.capabilities import Capabilities
+from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import MintRequest, SampleRate, SessionConfig
+from ._history import HistoryItem, check_history
 from .tools import AnyTool, Toolbox, ToolErrors
+
+OutputKind: TypeAlias = Literal["audio", "text"]
+"""How the assistant answers."""
 
 
 class SessionParameters(TypedDict, total=False):
@@ -35,6 +41,9 @@ class SessionParameters(TypedDict, total=False):
     """16000 or 24000 samples a second of the PCM16 mono in `Audio` frames."""
     tools: Iterable[AnyTool]
     """The tools that the model may call: functions, which the session answers, or declarations."""
+    output: OutputKind
+    """``audio``, the default: the assistant speaks. With ``text`` it writes, and its answers are `Transcript`
+    frames alone."""
 
 
 class MintParameters(SessionParameters, total=False):
@@ -82,6 +91,11 @@ class SessionOptions(TypedDict, total=False):
     tool_errors: ToolErrors
     """What to do with the exception of a tool's function, besides telling the model: ``log`` it (default), or
     ``raise`` it, which ends the session and raises it from the ``async with``."""
+    history: Sequence[HistoryItem]
+    """An earlier conversation that this session goes on with, such as the `history` of another session; the
+    service gets it as text, before anything else is sent."""
+    greeting: str | None
+    """What the assistant says first, before the user speaks; see `RealtimeSession.say`."""
     observer: ObserverOption
     """Makes a `SessionObserver`, which sees everything in the session, such as
     `speko_anyio.otel.OpenTelemetry`; or a list of several."""
@@ -131,6 +145,14 @@ _HABITS: Final = {
     "proxies": "proxy",
     "observers": "observer",
     "tags": "webhook_tags",
+    "messages": "history",
+    "initial_messages": "history",
+    "chat_ctx": "history",
+    "first_message": "greeting",
+    "welcome_message": "greeting",
+    "modalities": "output",
+    "output_modalities": "output",
+    "response_modalities": "output",
 }
 """Other libraries' names for our parameters."""
 
@@ -152,6 +174,9 @@ def session_config(provider: str, model: str, parameters: SessionParameters) -> 
         raise ConfigurationError(f"the temperature is {temperature}; pass a finite number, or None")
     for name in ("input_sample_rate", "output_sample_rate"):
         check_rate(name, parameters.get(name))
+    output = parameters.get("output", "audio")
+    if output not in get_args(OutputKind):
+        raise TypeError(f"output must be one of {', '.join(get_args(OutputKind))}, not {output!r}")
     return SessionConfig(
         provider=provider,
         model=model,
@@ -161,6 +186,7 @@ def session_config(provider: str, model: str, parameters: SessionParameters) -> 
         input_sample_rate=parameters.get("input_sample_rate"),
         output_sample_rate=parameters.get("output_sample_rate"),
         tools=Toolbox(tool_list(parameters.get("tools", ()))).specs,
+        output=None if output == "audio" else output,
     )
 
 
@@ -211,6 +237,11 @@ def check_options(options: SessionOptions) -> None:
         if name not in SessionOptions.__annotations__:
             known = (*_MINTED, *SessionOptions.__annotations__)
             raise TypeError(f"unknown session option {name!r}; {_hint(name, known)}")
+    check_history(options.get("history", ()))
+    greeting = options.get("greeting")
+    check_text("greeting", greeting)
+    if greeting is not None and not greeting.strip():
+        raise ValueError("the greeting is blank; pass what the assistant is to say first, or None")
     for name in _NUMBERS:
         check_number(name, options.get(name))
     proxy = options.get("proxy")
@@ -231,6 +262,19 @@ def _hint(name: str, known: tuple[str, ...]) -> str:
     lower = name.lower()
     close = [_HABITS[lower]] if _HABITS.get(lower) in known else difflib.get_close_matches(lower, known, n=1)
     return f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
+
+
+def check_beginning(capabilities: Capabilities, history: Sequence[HistoryItem], greeting: str | None) -> None:
+    """Raise `LocalProtocolError` if a session with these capabilities can't begin with these."""
+    for name, wanted, possible in (
+        ("history", bool(history), capabilities.history),
+        ("greeting", greeting is not None, capabilities.say != "no"),
+    ):
+        if wanted and not possible:
+            raise LocalProtocolError(
+                f"this service takes no {name}; leave it out, or use a model that takes one, through a "
+                "gateway of this library or straight with your own account"
+            )
 
 
 def check_text(name: str, value: object, *, required: bool = False) -> None:

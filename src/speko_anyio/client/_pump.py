@@ -14,7 +14,7 @@ from ..protocol._client_core import ClientCore
 from ..protocol._dialect import NEED_DATA
 from ..protocol._state import State
 from ..protocol.errors import RemoteProtocolError, SpekoError
-from ..protocol.frames import Audio, Close, Interruption, ToolCall
+from ..protocol.frames import Audio, Close, Frame, Interruption
 from ._delivery import DeliveryBuffer, SelectiveBuffer
 
 ABORTED: Final = "client_cancelled"
@@ -34,9 +34,8 @@ _LEAVING: Final = (State.CLOSING, State.CLOSED)
 class Pump:
     """Feeds a core and delivers its frames to the consumers: to the `inbox` first, then to the other buffers.
 
-    `on_call` is called with every `ToolCall` and `on_interruption` at every `Interruption`, within the call
-    that brought it, which may be outside of any task. No method raises because of what the peer does: see
-    `error`.
+    `on_frame` is called with every frame but `Audio`, within the call that brought it, which may be outside
+    of any task. No method raises because of what the peer does: see `error`.
 
     A full consumer stops the reading, unless it is lossy: then it drops frames instead. Consumers are lossy
     when they may never be emptied:
@@ -49,8 +48,7 @@ class Pump:
         "_consumers",
         "_make_waiter",
         "_max_buffer",
-        "_on_call",
-        "_on_interruption",
+        "_on_frame",
         "_on_space",
         "audio_bytes_received",
         "behind",
@@ -69,8 +67,7 @@ class Pump:
         core: ClientCore,
         *,
         max_buffer: int,
-        on_call: Callable[[ToolCall], None],
-        on_interruption: Callable[[], None],
+        on_frame: Callable[[Frame], None],
         make_waiter: Callable[[], Waiter] = Wakeup,
     ) -> None:
         self.core: ClientCore = core
@@ -79,8 +76,7 @@ class Pump:
         """Whether received bytes wait for `catch_up`."""
         self._make_waiter = make_waiter
         self._max_buffer = max_buffer
-        self._on_call = on_call
-        self._on_interruption = on_interruption
+        self._on_frame = on_frame
         self._on_space: Callable[[], None] = _do_nothing
         self.on_blocked: Callable[[bool], None] = _ignore
         """Called with True when reading stops because a consumer is full, and with False when it resumes."""
@@ -322,12 +318,10 @@ class Pump:
                     first()
                 continue
             more = True
-            if type(frame) is ToolCall:
-                self._on_call(frame)
-            elif type(frame) is Interruption:
+            if type(frame) is Interruption:
                 self.interruptions += 1
-                self._on_interruption()
-            elif type(frame) is Close:
+            self._on_frame(frame)
+            if type(frame) is Close:
                 break
         else:
             self.behind = self.core.unread

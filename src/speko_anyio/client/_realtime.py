@@ -16,6 +16,7 @@ from ._open_core import CoreOptions, open_core
 from ._parameters import (
     ConnectParameters,
     MintParameters,
+    OutputKind,
     SessionOptions,
     check_minted,
     check_number,
@@ -38,6 +39,7 @@ def open_session(
     *,
     tools: Iterable[AnyTool] = (),
     ttl_seconds: float | None = None,
+    output: OutputKind = "audio",
     **options: Unpack[SessionOptions],
 ) -> AbstractAsyncContextManager[RealtimeSession, None]:
     """Open the session of a grant that was minted here or elsewhere; no API key is needed.
@@ -48,15 +50,17 @@ def open_session(
     - `tools`: functions that answer the model's calls. They must have been declared when the session was
       minted.
     - `ttl_seconds`: how long the session may last, if known: an `Expiring` frame precedes its end.
+    - `output`: how the assistant answers, for a `ProviderGrant` only; other grants have it from the mint.
     - `options`: see `SessionOptions`.
 
     Raises `APIConnectionError` when the host can't be reached, `HandshakeError` when it refuses the session
     or does not answer in time, `RemoteProtocolError` when what answers is not a WebSocket server,
-    `LocalProtocolError` when the grant's URL or token can't be used, TypeError for an unknown option or an
-    object that is not a tool, `UnsupportedTransportError` for a session that is not over a WebSocket. A
-    `stream` is closed then too. Exceptions of the body propagate unchanged. Cancelling the block ends the
-    session at once, with a goodbye (1001, ``client_cancelled``) only if the transport takes it without
-    waiting; leaving the block says goodbye first.
+    `LocalProtocolError` when the grant's URL or token can't be used or the service takes no `history` or
+    `greeting`, TypeError for an unknown option or an object that is not a tool, `UnsupportedTransportError`
+    for a session that is not over a WebSocket. A `stream` is closed then too. Exceptions of the body
+    propagate unchanged. Cancelling the block ends the session at once, with a goodbye (1001,
+    ``client_cancelled``) only if the transport takes it without waiting; leaving the block says goodbye
+    first.
     """
     if isinstance(grant, ProviderGrant):
         # Imported here, so that the dialects are loaded only when needed.
@@ -64,12 +68,14 @@ def open_session(
 
         async def find() -> AbstractAsyncContextManager[RealtimeSession, None]:
             check_number("ttl_seconds", ttl_seconds)
-            return open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, **options)
+            return open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, output=output, **options)
 
         return DeferredContext(find)
 
     def make_core(core_options: CoreOptions) -> ClientConnection:
         check_number("ttl_seconds", ttl_seconds)
+        if output != "audio":
+            raise TypeError("output is fixed when a session is minted: pass it to connect or create_session")
         return ClientConnection(
             grant.ws_url,
             grant.ws_token,
@@ -106,6 +112,7 @@ class Realtime:
           the provider's own names.
         - `input_sample_rate`, `output_sample_rate`: 16000 or 24000 samples a second.
         - `tools`: what the model may call; functions are declared here and answered by `open`.
+        - `output`: ``text`` for written answers.
         - `metadata`: free form, stored with the session.
         - `ttl_seconds`: how long the session may last; the server caps it at 1800.
 
@@ -127,10 +134,11 @@ class Realtime:
         *,
         tools: Iterable[AnyTool] = (),
         ttl_seconds: float | None = None,
+        output: OutputKind = "audio",
         **options: Unpack[SessionOptions],
     ) -> AbstractAsyncContextManager[RealtimeSession, None]:
         """Open the session of a grant: the same as `open_session`."""
-        return open_session(grant, tools=tools, ttl_seconds=ttl_seconds, **options)
+        return open_session(grant, tools=tools, ttl_seconds=ttl_seconds, output=output, **options)
 
     def connect(
         self, *, provider: str, model: str, **parameters: Unpack[ConnectParameters]
@@ -151,6 +159,8 @@ class Realtime:
             ttl = parameters.get("ttl_seconds")
             if ttl is not None:
                 ttl = min(ttl, MAX_TTL_SECONDS)
-            return self.open(grant, tools=tools, ttl_seconds=ttl, **options)
+            # Any other grant has it from the request.
+            output = parameters.get("output", "audio") if isinstance(grant, ProviderGrant) else "audio"
+            return self.open(grant, tools=tools, ttl_seconds=ttl, output=output, **options)
 
         return DeferredContext(mint)

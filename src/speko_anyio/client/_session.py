@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Never, Self, TypeVar, overload
+from typing import Any, Final, Never, Self, TypeVar, TypeVarTuple, overload
 
 import anyio
+from msgspec import UNSET
 
 from .._net.driver import Driver
 from .._net.lifetime import Lifetime
+from .._net.tasks import Wakeup
 from .._observe.observers import Observers
 from ..audio._pcm import duration
 from ..protocol import close_codes
 from ..protocol._client_core import ClientCore
+from ..protocol._commands import TextRole, TurnMode, Update
 from ..protocol._pcm import Buffer, pcm_bytes
-from ..protocol.errors import LocalProtocolError
-from ..protocol.frames import Audio, Close, Frame
+from ..protocol._timeouts import DEFAULT_TIMEOUTS
+from ..protocol.capabilities import Capabilities
+from ..protocol.errors import HandshakeError, LocalProtocolError
+from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall
 from ._delivery import DEFAULT_MAX_BUFFER
 from ._frame_stream import FramesBlock, FrameStream, check_types
 from ._handlers import FrameHandler, Handlers, check_handler
+from ._history import History, HistoryItem, as_texts
+from ._parameters import check_beginning, tool_list
 from ._pump import Pump
 from ._stalls import STALLED_AFTER, Stall, StallWatch
 from ._stats import SessionStats, TurnTimes
 from ._tool_calls import ToolCalls
-from .tools import Toolbox, ToolErrors
+from .tools import AnyTool, Toolbox, ToolErrors
 
 A = TypeVar("A", bound=Frame)
 B = TypeVar("B", bound=Frame)
 C = TypeVar("C", bound=Frame)
+_Args = TypeVarTuple("_Args")
 
 _MAX_PART: Final = 256 * 1024
 """The most bytes of a `send_audio` that are queued at a time: far below the outbox's limit, even as base64 at
@@ -52,6 +60,9 @@ class RealtimeSession:
     *cancelled while it writes* leaves an unknown part of a message on the wire, so it ends the session: to
     bound a send, bound the whole session. A send that is cancelled before it starts changes nothing.
 
+    `send_text`, `send_image`, `respond`, `say` and `update` first wait for the `Ready` frame, which says what
+    the service takes: `HandshakeError` if it does not come within the handshake's time.
+
     Every method that sends raises `LocalProtocolError` for what the protocol does not allow here (nothing
     was sent, the session goes on), and `ConnectionClosed`, or `RemoteProtocolError` when the peer broke the
     protocol, once the session is over.
@@ -66,10 +77,14 @@ class RealtimeSession:
         "_driver",
         "_expires_at",
         "_handlers",
+        "_handshake_timeout",
+        "_history",
         "_inbox",
         "_lifetime",
         "_observers",
         "_pump",
+        "_readiness",
+        "_ready",
         "_session_id",
         "_stalls",
         "_tool_calls",
@@ -85,6 +100,7 @@ class RealtimeSession:
         expires_at: str,
         toolbox: Toolbox,
         close_timeout: float,
+        handshake_timeout: float = DEFAULT_TIMEOUTS.handshake,
         max_buffer: int = DEFAULT_MAX_BUFFER,
         tool_errors: ToolErrors = "log",
         observers: Observers | None = None,
@@ -94,13 +110,14 @@ class RealtimeSession:
         self._session_id = session_id
         self._expires_at = expires_at
         self._close_timeout = close_timeout
+        self._handshake_timeout = handshake_timeout
         self._observers = observers
         self._lifetime = Lifetime(session_id)
         self._stalls = StallWatch(session_id, driver, self._lifetime)
         self._blocked: Stall | None = None
         self._tool_calls = ToolCalls(
             toolbox,
-            core,
+            self._answer_call,
             driver,
             self._lifetime,
             self._stalls,
@@ -109,8 +126,7 @@ class RealtimeSession:
         self._pump = Pump(
             core,
             max_buffer=max_buffer,
-            on_call=self._tool_calls.receive,
-            on_interruption=self._tool_calls.interrupt,
+            on_frame=self._frame_received,
             make_waiter=driver.make_waiter,
         )
         self._inbox = self._pump.inbox
@@ -118,6 +134,9 @@ class RealtimeSession:
         self._handlers = Handlers(self._pump, self._lifetime, self._stalls)
         self._audio_bytes_sent = 0
         self._turn_times = TurnTimes()
+        self._ready = False
+        self._readiness = Wakeup()
+        self._history = History(self._pump, driver.current_time, lambda: core.output_sample_rate)
         driver.attach(self._pump, close_timeout=close_timeout)
 
     def __repr__(self) -> str:
@@ -149,6 +168,25 @@ class RealtimeSession:
     def closed(self) -> Close | None:
         """How the session ended; None while it lives."""
         return self._core.closed
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the service can do in this session.
+
+        Before the `Ready` frame of a service that announces it there, this raises `LocalProtocolError`.
+        """
+        return self._core.capabilities
+
+    @property
+    def history(self) -> tuple[HistoryItem, ...]:
+        """The conversation so far, oldest first, also after the session's end.
+
+        It holds what both sides said and wrote, in the words of the transcripts, and the calls of tools with
+        their results; of an interrupted answer, what was really heard (see `HistoryItem`). The items that the
+        session began with come first. Pass it on as ``history=`` to go on in another session, also with
+        another provider. It keeps the last 1000 items, and of those as many as have 256 Ki characters.
+        """
+        return self._history.items
 
     def stats(self) -> SessionStats:
         """Return the session's counters, as of now."""
@@ -217,10 +255,14 @@ class RealtimeSession:
 
     def _end_turn(self, verb: Callable[[], None]) -> None:
         verb()
+        self._await_answer()
+
+    def _await_answer(self) -> None:
         self._turn_times.turn_ended(self._driver.current_time())
         self._pump.on_first_audio = self._answer_began
 
     def _answer_began(self) -> None:
+        self._history.audio_began()
         self._turn_times.answer_began(self._driver.current_time())
 
     async def interrupt(self) -> None:
@@ -232,9 +274,137 @@ class RealtimeSession:
 
         Functions passed as ``tools`` are answered for you. `LocalProtocolError` when no such call is open.
         """
-        await self._driver.send(self._core.send_tool_result, call_id, output)
+        await self._driver.send(self._answer_call, call_id, output)
+
+    def _answer_call(self, call_id: str, output: str) -> None:
+        self._core.send_tool_result(call_id, output)
+        self._history.answer(call_id, output)
+
+    # The conversation beside the microphone
+
+    async def send_text(self, text: str, *, role: TextRole = "user", respond: bool | None = None) -> None:
+        """Add a text to the conversation.
+
+        - `role`: who says it. A text of the role ``system`` is context that nobody says.
+        - `respond`: whether the model answers it now; by default it answers what the user says. A text that
+          is answered interrupts the assistant, as speech does.
+
+        `LocalProtocolError` when the service takes no text: see `capabilities`.
+        """
+        await self._send_when_ready(self._send_text, text, role, respond)
+
+    def _send_text(self, text: str, role: TextRole, respond: bool | None) -> None:
+        self._core.send_text(text, role=role, respond=respond)
+        self._history.write(role, text)
+        if respond or (respond is None and role == "user"):
+            self._await_answer()
+
+    async def send_image(self, data: bytes, *, mime_type: str, respond: bool = False) -> None:
+        """Show the model a picture, such as a JPEG with the `mime_type` ``image/jpeg``.
+
+        With `respond` it answers now; otherwise the picture is context for what follows. It is not kept in
+        `history`. `LocalProtocolError` when the service takes no pictures, or not of this size.
+        """
+        await self._send_when_ready(self._send_image, data, mime_type, respond)
+
+    def _send_image(self, data: bytes, mime_type: str, respond: bool) -> None:
+        self._core.send_image(data, mime_type=mime_type, respond=respond)
+
+    async def respond(self, instructions: str | None = None) -> None:
+        """Let the assistant speak now: to greet, or after a silence.
+
+        - `instructions`: for this answer only, such as "Greet the caller by name."
+
+        While an answer is under way, this one follows it. `LocalProtocolError` when the service can't.
+        """
+        await self._send_when_ready(self._core.respond, instructions or "")
+
+    async def say(self, text: str) -> None:
+        """Let the assistant say `text`.
+
+        It says it word for word where `capabilities` has ``say="verbatim"``, and is instructed to where it is
+        ``"instructed"``. While an answer is under way, this one follows it. `LocalProtocolError` when the
+        service can't.
+        """
+        await self._send_when_ready(self._core.say, text)
+
+    async def update(
+        self,
+        *,
+        system_prompt: str | None = None,
+        tools: Iterable[AnyTool] | None = None,
+        voice: str | None = None,
+        turns: TurnMode | None = None,
+    ) -> None:
+        """Change the session from the next response on; None leaves a parameter as it is.
+
+        - `tools`: all tools of the session from then on. Functions are answered as those of ``connect``;
+          calls under way end as their tools' policy says.
+        - `turns`: ``auto`` if the service detects the end of the user's turns, ``manual`` if `commit` does.
+
+        `LocalProtocolError` when the service can't change one of them: ``capabilities.update`` names those
+        that it can. If that shows only later, an `ErrorFrame` with the code ``UPDATE_REFUSED`` names it, and
+        the others take effect.
+        """
+        toolbox = None if tools is None else Toolbox(tool_list(tools))
+        changes = Update(
+            system_prompt=UNSET if system_prompt is None else system_prompt,
+            tools=UNSET if toolbox is None else toolbox.specs,
+            voice=UNSET if voice is None else voice,
+            turns=UNSET if turns is None else turns,
+        )
+        await self._send_when_ready(self._update, changes, toolbox)
+
+    def _update(self, changes: Update, toolbox: Toolbox | None) -> None:
+        self._core.update(changes)
+        if toolbox is not None:
+            self._tool_calls.replace(toolbox)
+
+    async def _send_when_ready(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
+        if not self._ready:
+            await self._wait_ready()
+        await self._driver.send(verb, *args)
+
+    async def _wait_ready(self) -> None:
+        with anyio.move_on_after(self._handshake_timeout):
+            while not self._ready:
+                if self._core.error is not None:
+                    raise self._core.error.with_traceback(None)
+                await self._readiness.wait()
+            return
+        raise HandshakeError(f"the service was not ready within {self._handshake_timeout:g} s; try again")
+
+    async def _begin(self, history: tuple[HistoryItem, ...], greeting: str | None) -> None:
+        """Tell the service what came before, and let the assistant speak first."""
+        await self._wait_ready()
+        check_beginning(self._core.capabilities, history, greeting)
+        await self._driver.send(self._seed, history, greeting)
+
+    def _seed(self, history: tuple[HistoryItem, ...], greeting: str | None) -> None:
+        for role, text in as_texts(history):
+            self._core.send_text(text, role=role, respond=False)
+        self._history.extend(history)
+        if greeting is not None:
+            self._core.say(greeting)
 
     # Receiving
+
+    def _frame_received(self, frame: Frame) -> None:
+        self._history.receive(frame)
+        match frame:
+            case ToolCall():
+                self._tool_calls.receive(frame)
+            case Interruption():
+                self._tool_calls.interrupt()
+            case ResponseEnd():
+                self._tool_calls.response_ended()
+            case Ready():
+                self._ready = True
+                self._readiness.ring()
+            case Close():
+                self._readiness.ring()
+            case _:
+                pass
 
     async def receive(self) -> Frame:
         """Wait for the next frame and return it; the last one is `Close`.

@@ -394,6 +394,10 @@ class Toolbox:
         # A tuple: most sessions have none, and an empty set takes 200 bytes.
         self._declared_only = tuple(specs.keys() - self._functions.keys())
 
+    def has(self, name: str) -> bool:
+        """Return whether a tool has this name."""
+        return name in self._functions or name in self._declared_only
+
     def answers(self, call: ToolCall) -> bool:
         """Return whether `run` answers `call`; otherwise the application does.
 

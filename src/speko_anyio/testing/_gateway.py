@@ -13,7 +13,7 @@ import msgspec
 from .._net.contexts import never_swallows
 from ..client._api import Speko
 from ..client._mint import AnyGrant, MintClient
-from ..client._parameters import SessionOptions
+from ..client._parameters import OutputKind, SessionOptions
 from ..client._realtime import Realtime, open_session
 from ..client._session import RealtimeSession
 from ..client.tools import AnyTool
@@ -208,6 +208,7 @@ class _FakeRealtime(Realtime):
         *,
         tools: Iterable[AnyTool] = (),
         ttl_seconds: float | None = None,
+        output: OutputKind = "audio",
         **options: Unpack[SessionOptions],
     ) -> AsyncGenerator[RealtimeSession, None]:
         assert isinstance(grant, SessionGrant), "nothing else is minted here"

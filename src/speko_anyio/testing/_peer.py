@@ -15,7 +15,8 @@ from anyio.lowlevel import checkpoint
 
 from ..protocol import _framing as framing
 from ..protocol._commands import AudioIn, Command, Interrupt, ToolResult
-from ..protocol._extensions import USAGE
+from ..protocol._extensions import KNOWN
+from ..protocol.capabilities import Capabilities
 from ..protocol.errors import SpekoError
 from ..protocol.frames import (
     Audio,
@@ -57,7 +58,9 @@ class FakePeer(FakeServer):
 
     - `commands`: what the client said, in order, for assertions; `said` and `audio` are two views of it.
     - `config`: the configuration that was minted; None for a session that was not minted.
-    - `extensions`: the extensions that it offers. Pass ``()`` for none, like the hosted service.
+    - `extensions`: the extensions that it offers, by default all. Pass ``()`` for none, like the hosted
+      service.
+    - `capabilities`: the record that it sends, if any; it offers the extensions that follow from it, too.
     - `stream`, `to_client`, `from_client`: the connection itself, for faults that have no method here.
 
     Like a gateway, it raises `LocalProtocolError` for anything that the protocol does not allow, so a test
@@ -72,13 +75,15 @@ class FakePeer(FakeServer):
         max_receive: int = 65_536,
         input_sample_rate: int = 24_000,
         output_sample_rate: int = 24_000,
-        extensions: Iterable[str] = (USAGE,),
+        extensions: Iterable[str] = KNOWN,
+        capabilities: Capabilities | None = None,
     ) -> None:
         super().__init__(
             max_receive=max_receive,
             input_sample_rate=input_sample_rate,
             output_sample_rate=output_sample_rate,
             extensions=extensions,
+            capabilities=capabilities,
         )
         self.config = config
         self.on_command: Callable[[Command], None] | None = self._arrived

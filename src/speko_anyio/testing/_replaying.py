@@ -20,8 +20,9 @@ from ..protocol._commands import (
     ToolResult,
     Update,
     UpgradeRequest,
+    extension_of,
 )
-from ..protocol._extensions import USAGE
+from ..protocol._extensions import KNOWN, USAGE
 from ..protocol.close_codes import is_sendable
 from ..protocol.errors import ConnectionClosed, LocalProtocolError
 from ..protocol.frames import Close, Expiring, Ready, ResponseEnd
@@ -76,26 +77,34 @@ def replay(recording: Recording) -> Step:
 
 
 def peer_of(recording: Recording) -> FakePeer:
-    """Make a peer with the sample rates of `recording`.
+    """Make a peer with the sample rates of `recording`, which offers what the recorded service did.
 
-    It sends ends of answers if the recorded service did.
+    A provider, straight on the user's account, offers nothing: this peer offers what was used there.
     """
-    tells_ends = any(
-        isinstance(moment.what, ResponseEnd) or (isinstance(moment.what, Ready) and moment.what.extensions)
-        for moment in recording.moments
-    )
+    ready = next((moment.what for moment in recording.moments if isinstance(moment.what, Ready)), Ready())
+    offered = {*ready.extensions}
+    for moment in recording.moments:
+        match moment.what:
+            case ResponseEnd():
+                # Otherwise the client's core derives them from the other frames.
+                offered.add(USAGE)
+            case TextIn() | ImageIn() | Respond() | Say() | Update() as command:
+                offered.add(extension_of(command))
+            case _:
+                pass
     return FakePeer(
         input_sample_rate=recording.input_sample_rate,
         output_sample_rate=recording.output_sample_rate,
-        # Otherwise the client's core derives them from the other frames.
-        extensions=(USAGE,) if tells_ends else (),
+        extensions=[name for name in KNOWN if name in offered],
+        capabilities=ready.capabilities,
     )
 
 
 async def perform(session: RealtimeSession, recording: Recording) -> None:
     """Play the client's part of `recording` into `session`, audio and commands, at the recorded times.
 
-    Returns at the end of the recording or of the session. Skips results of calls that are not open here.
+    Returns at the end of the recording or of the session. Skips results of calls that are not open here, and
+    commands that this session's service does not take.
     """
     start = anyio.current_time()
     for moment in recording.moments:
@@ -116,9 +125,20 @@ async def perform(session: RealtimeSession, recording: Recording) -> None:
                     await session.interrupt()
                 case ToolResult(call_id=call_id, output=output):
                     await session.send_tool_result(call_id, output)
+                case TextIn(text=text, role=role, respond=respond):
+                    await session.send_text(text, role=role, respond=respond)
+                case ImageIn(data=data, mime_type=mime_type, respond=respond):
+                    await session.send_image(data, mime_type=mime_type, respond=respond)
+                case Respond(instructions=instructions):
+                    await session.respond(instructions)
+                case Say(text=text):
+                    await session.say(text)
+                case Update() as changes:
+                    given = {name: getattr(changes, name) for name in changes.fields}
+                    await session.update(**given)
                 case Close(code=code, reason=reason):
                     await session.close(code, reason)
         except LocalProtocolError:
-            continue  # this session's gateway made no such call, or was answered already
+            continue  # the service takes no such command, or made no such call, or was answered already
         except ConnectionClosed:
             return

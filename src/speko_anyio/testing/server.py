@@ -20,6 +20,7 @@ from ..protocol import (
     SpekoError,
     UpgradeRequest,
 )
+from ..protocol.capabilities import Capabilities
 from ..protocol.mint import SessionGrant
 from ._streams import MemoryStream, Pipe
 
@@ -57,6 +58,7 @@ class FakeServer:
         input_sample_rate: int = 24_000,
         output_sample_rate: int = 24_000,
         extensions: Iterable[str] = (),
+        capabilities: Capabilities | None = None,
     ) -> None:
         self.to_client: Pipe = Pipe()
         self.from_client: Pipe = Pipe()
@@ -67,6 +69,7 @@ class FakeServer:
             output_sample_rate=output_sample_rate,
             ping_interval=None,
             extensions=extensions,
+            capabilities=capabilities,
         )
         self.commands: list[Command] = []
         self.on_command: Callable[[Command], None] | None = None
