@@ -27,6 +27,7 @@ from speko_anyio.protocol import (
     State,
     UpgradeRequest,
 )
+from speko_anyio.protocol._extensions import KNOWN
 
 AnyConnection: TypeAlias = ClientConnection | ServerConnection
 Setup: TypeAlias = Callable[[ServerConnection], None]
@@ -81,7 +82,7 @@ def response_bytes() -> bytes:
 def make(*, client: bool, limits: Limits, **options: Any) -> AnyConnection:
     """A connection before its handshake; a client's request is already taken."""
     if not client:
-        return ServerConnection(limits=limits, entropy=counting_entropy(), **options)
+        return ServerConnection(limits=limits, entropy=counting_entropy(), extensions=KNOWN, **options)
     connection = make_client(limits, **options)
     connection.data_to_send()
     return connection

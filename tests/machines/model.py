@@ -5,6 +5,7 @@ It knows whole messages only and nothing of bytes. Times are instants; `now` is 
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,18 +22,23 @@ from speko_anyio.protocol import (
     ErrorFrame,
     Expiring,
     HandshakeError,
+    ImageIn,
     Interrupt,
     Interruption,
     LocalProtocolError,
     Ready,
     RemoteProtocolError,
+    Respond,
     ResponseEnd,
+    Say,
     ServerToolCall,
     State,
+    TextIn,
     ToolCall,
     ToolResult,
     Transcript,
     Unknown,
+    Update,
     UpgradeRequest,
     Usage,
 )
@@ -40,6 +46,8 @@ from speko_anyio.protocol import (
 from .driver import Wire
 
 NOTHING = "need data"
+
+COMMANDS = ("text", "image", "respond", "say", "update")
 
 PONG_COST = 64
 """What a pong that nobody takes counts for, besides its payload."""
@@ -58,8 +66,24 @@ class Options:
     max_outbox: int = 2000
     max_open_calls: int = 2
     max_control_frames: int = 20
+    max_text_size: int = 3000
+    max_image_size: int = 90
     extensions: tuple[str, ...] = ()
     """What the server offers."""
+
+    def longest_text(self) -> int:
+        """The most bytes that the server reads as one text."""
+        image = -(-self.max_image_size // 3) * 4 if "image" in self.extensions else 0
+        return self.max_text_size + image
+
+
+COMMAND_OF: dict[str, Any] = {
+    "text": lambda said: TextIn(said["text"], said["role"], said["respond"]),
+    "image": lambda said: ImageIn(said["mimeType"], base64.b64decode(said["data"]), said["respond"]),
+    "respond": lambda said: Respond(said.get("instructions", "")),
+    "say": lambda said: Say(said["text"]),
+    "update": lambda said: Update(system_prompt=said["systemPrompt"]),
+}
 
 
 @dataclass
@@ -90,6 +114,8 @@ class Model:
     owed: int = 0
     taken: bool = False
     """Whether the extension ``usage`` was offered and accepted, as far as this side knows."""
+    offered: tuple[str, ...] | None = None
+    """What the client knows to be offered."""
     held: list[str] = field(default_factory=list)
     """Ends of answers that wait until it is."""
     answering: bool = False
@@ -164,21 +190,28 @@ class Model:
     def hear_text(self, text: str, said: dict[str, Any]) -> None:
         """Apply one text message."""
         tag = said.pop("t")
+        if len(text) > self.options.max_text_size and not self.takes(tag):
+            self.violated(1009)
+            return
         match tag:
             case "ready":
-                offered = tuple(said.get("extensions", ()))
+                self.offered = offered = tuple(said.get("extensions", ()))
                 self.events.append(Ready(said["inputSampleRate"], said["outputSampleRate"], offered))
                 if "usage" in offered and not self.taken and self.state is State.OPEN:
                     self.taken = True
                     self.put('{"t":"extensions","use":["usage"]}')
             case "extensions" if not self.options.extensions:
                 self.events.append(Unknown(tag, text))
-            case "extensions":
+            case "extensions" if "usage" in self.options.extensions:
                 self.taken = True
                 if self.state is State.OPEN:
                     for end in self.held:
                         self.put(end)
                 self.held.clear()
+            case "extensions":
+                pass
+            case _ if tag in COMMANDS:
+                self.hear_command(tag, text, said)
             case "transcript":
                 self.events.append(Transcript(**said))
             case "tool_call" if said["callId"] in self.open:
@@ -227,6 +260,47 @@ class Model:
                 self.events.append(Unknown(tag, text))
             case _:
                 raise AssertionError(text)
+
+    def takes(self, tag: str) -> bool:
+        """Whether a server takes this command of an extension."""
+        return not self.client and self.ready and tag in self.options.extensions and tag in COMMANDS
+
+    def hear_command(self, tag: str, text: str, said: dict[str, Any]) -> None:
+        """Apply a command of an extension, with all fields that it needs, of the right types or not."""
+        if not self.takes(tag):
+            self.events.append(Unknown(tag, text))
+            return
+        problem = self.problem(tag, len(text), said)
+        if problem is None:
+            self.events.append(COMMAND_OF[tag](said))
+            return
+        self.events.append(Unknown(tag, text))
+        if self.state is State.OPEN:
+            error = {"t": "error", "code": f"{tag.upper()}_REFUSED", "message": problem}
+            answer = json.dumps(error, separators=(",", ":"))
+            if self.queued + len(answer) > self.options.max_outbox:
+                self.violated(1008)
+            else:
+                self.put(answer)
+
+    def problem(self, tag: str, size: int, said: dict[str, Any]) -> str | None:
+        """What is wrong with the command, in words, or nothing."""
+        if tag == "image":
+            image = base64.b64decode(said["data"])
+            if not image:
+                return "the image is empty; send the content of its file"
+            if len(image) > self.options.max_image_size:
+                return f"the image has more than {self.options.max_image_size} bytes; send a smaller one"
+            return None
+        if not isinstance(said.get("text", ""), str):
+            return f"this {tag} message is invalid: Expected `str`, got `int` - at `$.text`"
+        if size > self.options.max_text_size:
+            return f"this {tag} message has more than {self.options.max_text_size} bytes; send a shorter one"
+        if said.get("text") == "":
+            return "the text is empty; send some"
+        if tag == "update" and not said:
+            return "the update changes nothing; set at least one field"
+        return None
 
     def count_control(self) -> bool:
         """Whether one more control frame is allowed."""
@@ -371,6 +445,17 @@ class Model:
         self.outbox.append(("text", text))
         return None
 
+    def command(self, tag: str, **fields: Any) -> type[Exception] | None:
+        """As a client's verb for a command of an extension."""
+        if (error := self.refusal()) is not None:
+            return error
+        if self.offered is None or tag not in self.offered:
+            return LocalProtocolError
+        text = json.dumps({"t": tag, **fields}, separators=(",", ":"))
+        if self.problem(tag, len(text), fields) is not None:
+            return LocalProtocolError
+        return self.say(t=tag, **fields)
+
     def put(self, text: str) -> None:
         """Queue a text message that is exempt from the limit."""
         self.queued += len(text)
@@ -390,7 +475,8 @@ class Model:
         message = {"t": "response", "status": status, **({"reason": reason} if reason else {})}
         if self.taken:
             return self.say(**message)
-        if (error := self.refusal()) is None and self.options.extensions and len(self.held) < 16:
+        offers = "usage" in self.options.extensions
+        if (error := self.refusal()) is None and offers and len(self.held) < 16:
             self.held.append(json.dumps(message, separators=(",", ":")))
         return error
 

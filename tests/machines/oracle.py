@@ -25,6 +25,7 @@ from speko_anyio.protocol import (
     SpekoError,
     State,
 )
+from speko_anyio.protocol._extensions import KNOWN
 
 from .driver import Wire, shape
 from .strategies import CLOSE, FIN, TEXT
@@ -35,10 +36,13 @@ class Oracle:
 
     def __init__(self, *, client: bool, limits: Limits, bytewise: bool) -> None:
         self.session: ClientProtocol | ServerProtocol = (
-            ClientProtocol(limits=limits) if client else ServerProtocol(limits=limits)
+            ClientProtocol(limits=limits) if client else ServerProtocol(limits=limits, extensions=KNOWN)
         )
         self._stock = Connection(ConnectionType.CLIENT if client else ConnectionType.SERVER)
         self._limits = limits
+        # A server reads commands of extensions whole up to here, to refuse them.
+        image = limits.max_text_size + -(-limits.max_image_size // 3) * 4
+        self._max_text = limits.max_text_size if client else max(limits.max_message_size, image)
         self._bytewise = bytewise
         self._frame = bytearray()  # the frame being received
         self._shown = 0  # how much of it wsproto has seen
@@ -97,7 +101,7 @@ class Oracle:
         if opcode >= CLOSE:
             return None
         kind = opcode or self._type
-        limit = self._limits.max_text_size if kind == TEXT else self._limits.max_message_size
+        limit = self._max_text if kind == TEXT else self._limits.max_message_size
         if self._size + size > limit:
             return 1009
         return 1008 if self._pieces + 1 > self._limits.max_fragments else None

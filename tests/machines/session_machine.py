@@ -8,6 +8,8 @@ the model queued, in that order.
 
 from __future__ import annotations
 
+import base64
+import json
 import sys
 from collections import deque
 from typing import Any
@@ -27,9 +29,11 @@ from speko_anyio.protocol import (
     SessionExpired,
     SpekoError,
     State,
+    Update,
     UpgradeRequest,
     Usage,
 )
+from speko_anyio.protocol._extensions import COMMANDS, KNOWN
 from tests.support.maskers import MASKERS, use_masker
 
 from . import driver
@@ -175,7 +179,18 @@ seldom = st.integers(0, 5).map(lambda i: i == 5)
 """Whether a step that ends the session is taken at all: most steps should find one alive."""
 statuses = st.sampled_from(["done", "interrupted", "incomplete", "failed"])
 READY_AGAIN = '{"t":"ready","inputSampleRate":24000,"outputSampleRate":24000,"extensions":["new","usage"]}'
+READY_FOR_ALL = READY_AGAIN.replace('"new"', '"text","image","respond","say","update"')
 """A peer that offers extensions which our own server may not offer."""
+OFFERS = [(), ("usage",), ("text", "respond", "usage"), ("say", "update"), KNOWN]
+ILL_COMMANDS = [
+    '{"t":"text","text":"","role":"user","respond":false}',
+    '{"t":"text","text":7,"role":"user","respond":false}',
+    '{"t":"say","text":""}',
+    '{"t":"image","mimeType":"image/png","data":"","respond":false}',
+    '{"t":"image","mimeType":"image/png","data":"' + "AAAA" * 31 + '","respond":false}',
+    '{"t":"update"}',
+]
+"""Commands that a careless peer sends."""
 closes = st.sampled_from([(1000, ""), (1000, "client_closed"), (4000, "x" * 200), (1011, "oops")])
 
 
@@ -194,18 +209,19 @@ class SessionMachine(RuleBasedStateMachine):
         ttl=st.booleans(),
         upto=st.sampled_from(["ready", "ready", "ready", "open", "nothing"]),
         masker=st.sampled_from(MASKERS),
-        offers=st.booleans(),
+        offers=st.sampled_from(OFFERS),
     )
-    def begin(self, keepalive: bool, ttl: bool, upto: str, masker: str, offers: bool) -> None:
+    def begin(self, keepalive: bool, ttl: bool, upto: str, masker: str, offers: tuple[str, ...]) -> None:
         use_masker(masker, self.patch)
-        options = Options(extensions=("usage",) if offers else ())
+        options = Options(extensions=offers)
         if not keepalive:
             options.ping_interval = None
         if not ttl:
             options.ttl = None
         limits = Limits(
             max_message_size=3000,
-            max_text_size=3000,
+            max_text_size=options.max_text_size,
+            max_image_size=options.max_image_size,
             max_outbox=options.max_outbox,
             max_open_calls=options.max_open_calls,
             max_control_frames=options.max_control_frames,
@@ -494,9 +510,52 @@ class SessionMachine(RuleBasedStateMachine):
     def peer_takes_extensions_up(self, message: str) -> None:
         self.inject("server", [(FIN | TEXT, message.encode())], ("text", message))
 
-    @rule(message=st.sampled_from(['{"t":"response","status":"done"}', READY_AGAIN]))
+    @rule(message=st.sampled_from(['{"t":"response","status":"done"}', READY_AGAIN, READY_FOR_ALL]))
     def peer_speaks_of_extensions(self, message: str) -> None:
         self.inject("client", [(FIN | TEXT, message.encode())], ("text", message))
+
+    @rule(text=st.sampled_from(["", "hi", "hi", "x" * 900, "x" * 3000]), respond=st.booleans())
+    def write(self, text: str, respond: bool) -> None:
+        model, core = self.client.model, self.client_core
+        expected = model.command("text", text=text, role="user", respond=respond)
+        self.expect(expected, core.send_text, text, respond=respond)
+
+    @rule(size=st.sampled_from([0, 1, 90, 91]), respond=st.booleans())
+    def show(self, size: int, respond: bool) -> None:
+        model, image = self.client.model, pattern(size, 7)
+        data = base64.b64encode(image).decode()
+        expected = model.command("image", mimeType="image/png", data=data, respond=respond)
+        self.expect(expected, self.client_core.send_image, image, mime_type="image/png", respond=respond)
+
+    @rule(text=st.sampled_from(["", "Hello.", "x" * 1500]))
+    def have_it_speak(self, text: str) -> None:
+        model, core = self.client.model, self.client_core
+        self.expect(model.command("say", text=text), core.say, text)
+        instructions = {"instructions": text} if text else {}
+        self.expect(model.command("respond", **instructions), core.respond, text)
+
+    @rule(prompt=st.sampled_from([None, "", "Be kind."]))
+    def change_it(self, prompt: str | None) -> None:
+        fields = {} if prompt is None else {"systemPrompt": prompt}
+        update = Update() if prompt is None else Update(system_prompt=prompt)
+        self.expect(self.client.model.command("update", **fields), self.client_core.update, update)
+
+    @rule(text=st.sampled_from(ILL_COMMANDS), times=st.sampled_from([1, 1, 30]))
+    def peer_commands_nonsense(self, text: str, times: int) -> None:
+        for _ in range(times):
+            self.inject("server", [(FIN | TEXT, text.encode())], ("text", text))
+
+    @rule(tag=st.sampled_from(["text", "say", "error"]), beyond=st.sampled_from([1, 120, 121]), really=seldom)
+    def peer_says_too_much(self, tag: str, beyond: int, really: bool) -> None:
+        if not really:
+            return
+        options = self.server.model.options
+        fields = {"role": "user", "respond": False} if tag == "text" else {}
+        text = json.dumps({"t": tag, **fields, "text": ""})
+        text = text[:-2] + "x" * (options.max_text_size + beyond - len(text)) + text[-2:]
+        too_long = len(text) > options.longest_text()
+        wire: Wire = ("bad", 1009) if too_long else ("text", text)
+        self.inject("server", [(FIN | TEXT, text.encode())], wire, told_by=4 if too_long else 0)
 
     @rule(name=sides, goodbye=closes, really=seldom)
     def close(self, name: str, goodbye: tuple[int, str], really: bool) -> None:
@@ -536,6 +595,9 @@ class SessionMachine(RuleBasedStateMachine):
             connection, model = side.connection, side.model
             assert connection.state is model.state
             assert connection.open_calls == tuple(model.open)
+            if isinstance(connection, ClientConnection) and model.offered is not None:
+                takes = [name for name in COMMANDS if connection.capabilities.takes(name)]
+                assert takes == [name for name in COMMANDS if name in model.offered]
             assert connection.next_deadline() == min(model.timers.values(), default=None)
             if connection.state is State.CLOSED:
                 assert connection.next_deadline() is None

@@ -26,6 +26,7 @@ LIMITS = (
         max_control_frames=3,
         max_json_depth=4,
         max_open_calls=2,
+        max_image_size=100,
     ),
 )
 
@@ -77,16 +78,26 @@ def _message(tag: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[di
     return st.fixed_dictionaries({"t": st.just(tag)}, optional=fields | {"future": st.integers() | _words})
 
 
-_extensions = st.lists(st.sampled_from(["usage", "usage", "new", 7, None])) | st.sampled_from(
+_extensions = st.lists(st.sampled_from(["usage", "usage", "say", "text", "new", 7, None])) | st.sampled_from(
     ["usage", {"usage": True}, None, -1]
 )
+_capabilities = st.sampled_from(
+    [{}, {"say": "verbatim", "new": 1}, {"text": 1, "update": ["voice"]}, None, 7]
+)
+_texts = _words | st.sampled_from(["x" * 130, "x" * 180, "x" * 250]) | st.integers(0, 1)
 
 
 def server_messages() -> st.SearchStrategy[dict[str, Any]]:
     """Well-formed JSON of a server; missing fields and unknown ones included."""
     rates = st.sampled_from([0, 16_000, 24_000])
     return st.one_of(
-        _message("ready", inputSampleRate=rates, outputSampleRate=rates, extensions=_extensions),
+        _message(
+            "ready",
+            inputSampleRate=rates,
+            outputSampleRate=rates,
+            extensions=_extensions,
+            capabilities=_capabilities,
+        ),
         _message(
             "transcript",
             role=st.sampled_from(["user", "assistant", "narrator"]),
@@ -113,6 +124,20 @@ def client_messages() -> st.SearchStrategy[dict[str, Any]]:
         _message("interrupt"),
         _message("tool_result", callId=_ids, output=_words),
         _message("extensions", use=_extensions),
+        _message(
+            "text",
+            text=_texts,
+            role=st.sampled_from(["user", "system", "nobody"]),
+            respond=st.booleans() | st.none(),
+        ),
+        _message(
+            "image",
+            mimeType=st.sampled_from(["image/png", "text/html"]),
+            data=st.sampled_from(["", "AAAA", "@", "AAAA" * 33, "AAAA" * 34, "AAAA" * 50]),
+        ),
+        _message("respond", instructions=_texts),
+        _message("say", text=_texts),
+        _message("update", voice=_texts, turns=st.sampled_from(["auto", "manual", "never"])),
         _message("from_the_future"),
     )
 

@@ -16,18 +16,23 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from speko_anyio.protocol import (
     NEED_DATA,
+    Capabilities,
     ClientConnection,
     Close,
     ConnectionClosed,
+    ErrorFrame,
     Interruption,
     LocalProtocolError,
     Outbox,
     ServerConnection,
+    ServerProtocol,
     SpekoError,
     State,
 )
 from speko_anyio.protocol import _framing as framing
 from speko_anyio.protocol._calls import Calls
+from speko_anyio.protocol._codec import encode
+from speko_anyio.protocol._extensions import COMMANDS
 from speko_anyio.protocol._framing import AudioShape
 
 from . import driver
@@ -361,6 +366,34 @@ def calls_stay_open(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Calls, "answer", lambda self, call_id: None)
 
 
+def takes_what_is_not_offered(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ServerProtocol, "_takes", lambda _, extension: extension in COMMANDS)
+
+
+def sends_what_is_not_offered(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Capabilities, "takes", lambda *_: True)
+
+
+def refuses_in_silence(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ServerProtocol, "_refuse", lambda *_: None)
+
+
+def refuses_for_ever(patch: pytest.MonkeyPatch) -> None:
+    def refuse(self: ServerProtocol, extension: str, problem: str) -> None:
+        if self.state is State.OPEN:
+            self._queue_short(encode(ErrorFrame(f"{extension.upper()}_REFUSED", problem)))
+
+    patch.setattr(ServerProtocol, "_refuse", refuse)
+
+
+def a_long_text_ends_the_session(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ServerProtocol, "text_limit", property(lambda self: self.limits.max_text_size))
+
+
+def usage_is_whole_for_everybody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ServerProtocol, "_queue_usage", ServerProtocol._queue_frame)
+
+
 def header_of_another_size(shape: AudioShape) -> None:
     shape.head = framing.header(framing.BINARY, shape.size ^ 4, shape.head[1] & framing.MASKED)
     shape.start = shape.head + bytes(4)
@@ -403,6 +436,23 @@ def test_machine_finds_what_is_sent_wrongly(rewrite: Callable[[list[bytes]], lis
 
 @pytest.mark.parametrize("mistake", [no_call_is_moot, calls_stay_open])
 def test_machine_finds_calls_miscounted(mistake: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    mistake(monkeypatch)
+    with pytest.raises(AssertionError):
+        run_machine((ClientConnection, ServerConnection), MOST)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        takes_what_is_not_offered,
+        sends_what_is_not_offered,
+        refuses_in_silence,
+        refuses_for_ever,
+        a_long_text_ends_the_session,
+        usage_is_whole_for_everybody,
+    ],
+)
+def test_machine_finds_extensions_mishandled(mistake: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
     mistake(monkeypatch)
     with pytest.raises(AssertionError):
         run_machine((ClientConnection, ServerConnection), MOST)

@@ -25,7 +25,7 @@ from . import strategies as strat
 from .driver import Wire
 from .oracle import Oracle
 
-VERBS = ("nothing", "close", "close 4000", "interruption", "call c", "result a", "interrupt")
+VERBS = ("nothing", "close", "close 4000", "interruption", "call c", "result a", "interrupt", "say")
 
 SHARE = settings(max_examples=max(50, settings().max_examples // 16))
 """The examples of each of the 16 proofs here: profile deep's hundred thousand are those of all of them, which
@@ -49,6 +49,8 @@ def say(side: ClientConnection | ServerConnection | ClientProtocol | ServerProto
             side.send_tool_result("a", "1")
         elif isinstance(side, ClientProtocol | ClientConnection) and verb == "interrupt":
             side.interrupt()
+        elif isinstance(side, ClientProtocol | ClientConnection) and verb == "say":
+            side.say("Hello.")
     except SpekoError as error:
         return type(error).__name__
     return None
@@ -205,7 +207,7 @@ def check_against_wsproto(
 def applies(client: bool, verb: str) -> bool:
     """Whether this role has the verb."""
     return verb.startswith("close") or verb in (
-        ("result a", "interrupt") if client else ("interruption", "call c")
+        ("result a", "interrupt", "say") if client else ("interruption", "call c")
     )
 
 

@@ -25,7 +25,7 @@ from speko_anyio.protocol import (
 
 from .driver import Wire
 from .model import NOTHING, Model, Options
-from .session_machine import closes, kind_of, seldom, sides
+from .session_machine import ILL_COMMANDS, OFFERS, closes, kind_of, seldom, sides
 
 
 class MessageModel(Model):
@@ -103,28 +103,34 @@ class Side:
 class MessageMachine(RuleBasedStateMachine):
     """See the module."""
 
-    @initialize(ttl=st.booleans())
-    def begin(self, ttl: bool) -> None:
-        options = Options(ping_interval=None)
+    @initialize(ttl=st.booleans(), offers=st.sampled_from(OFFERS))
+    def begin(self, ttl: bool, offers: tuple[str, ...]) -> None:
+        options = Options(ping_interval=None, extensions=offers)
         if not ttl:
             options.ttl = None
         common: dict[str, Any] = {
-            "limits": Limits(max_outbox=options.max_outbox, max_open_calls=options.max_open_calls),
+            "limits": Limits(
+                max_outbox=options.max_outbox,
+                max_open_calls=options.max_open_calls,
+                max_text_size=options.max_text_size,
+                max_message_size=options.max_text_size,
+                max_image_size=options.max_image_size,
+            ),
             "close_timeout": options.close_timeout,
             "ttl": options.ttl,
             "warn_before": options.warn_before,
         }
         self.now = 0.0
         self.sides: dict[str, Side] = {}
-        for name, kind in (("client", ClientProtocol), ("server", ServerProtocol)):
+        self.client = ClientProtocol(**common)
+        server = ServerProtocol(**common, extensions=offers)
+        for name, session in (("client", self.client), ("server", server)):
             model = MessageModel(name == "client", options)
             model.opened()
             model.outbox.clear()
-            self.sides[name] = Side(kind(**common), model)
-        server = self.sides["server"]
-        assert isinstance(server.session, ServerProtocol)
-        server.session.send_ready()
-        assert server.model.say_ready() is None
+            self.sides[name] = Side(session, model)
+        server.send_ready()
+        assert self.sides["server"].model.say_ready() is None
         self.arm()
 
     def arm(self) -> None:
@@ -191,13 +197,27 @@ class MessageMachine(RuleBasedStateMachine):
     @rule(name=sides, size=st.sampled_from([0, 2, 640, 1990]))
     def send_audio(self, name: str, size: int) -> None:
         side = self.sides[name]
-        expected = side.model.audio(bytes(size))
+        self.expect(side.model.audio(bytes(size)), side.session.send_audio, bytes(size))
+
+    @rule(text=st.sampled_from(["", "hi", "x" * 900, "x" * 3000]), respond=st.booleans())
+    def write(self, text: str, respond: bool) -> None:
+        model = self.sides["client"].model
+        expected = model.command("text", text=text, role="system", respond=respond)
+        self.expect(expected, self.client.send_text, text, role="system", respond=respond)
+        self.expect(model.command("say", text=text), self.client.say, text)
+
+    @rule(text=st.sampled_from(ILL_COMMANDS), times=st.sampled_from([1, 1, 30]))
+    def peer_commands_nonsense(self, text: str, times: int) -> None:
+        self.sides["server"].coming += [("text", text)] * times
+
+    def expect(self, error: type[Exception] | None, verb: Any, *args: Any, **kwargs: Any) -> None:
+        """`verb` raises just that."""
         raised: type[Exception] | None = None
         try:
-            side.session.send_audio(bytes(size))
-        except SpekoError as error:
-            raised = kind_of(error)
-        assert raised is expected
+            verb(*args, **kwargs)
+        except SpekoError as exception:
+            raised = kind_of(exception)
+        assert raised is error
 
     @rule(name=sides, goodbye=closes, really=seldom)
     def close(self, name: str, goodbye: tuple[int, str], really: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -252,15 +253,45 @@ def test_a_count_that_is_odd_costs_neither_the_session_nor_the_end_of_the_answer
     assert decode_from_server(text) == Usage(read, 7)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "read"),
+    [
+        ('"1.5"', 1.5),
+        ('"3"', 3.0),
+        ("-1", 0.0),
+        ("-0.5", 0.0),
+        ('"inf"', 0.0),
+        ('"nan"', 0.0),
+        ("1e400", 0.0),
+        ("null", 0.0),
+        ("true", 0.0),
+        ("[1]", 0.0),
+    ],
+    ids=range(10),
+)
+def test_odd_seconds_are_read_as_counts_are(seconds: str, read: float) -> None:
+    odd: list[str] = []
+    text = f'{{"t":"usage","outputReasoningTokens":7,"seconds":{seconds}}}'
+    assert decode_from_server(text, odd) == Usage(output_reasoning_tokens=7, seconds=read)
+    assert odd[-1:] == ["seconds"]
+
+
+def test_whole_seconds_are_not_odd() -> None:
+    odd: list[str] = []
+    assert decode_from_server('{"t":"usage","seconds":3}', odd) == Usage(seconds=3.0)
+    assert odd == []
+
+
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=6),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
         max_leaves=8,
-    )
+    ),
+    field=st.sampled_from(msgspec.structs.fields(Usage)),
 )
-def test_no_value_of_a_count_is_an_error(value: object) -> None:
-    text = json.dumps({"t": "usage", "inputAudioTokens": value})
+def test_no_value_of_a_count_is_an_error(value: object, field: msgspec.structs.FieldInfo) -> None:
+    text = json.dumps({"t": "usage", field.encode_name: value})
     try:
         json.loads(text, parse_constant=lambda _: pytest.fail("not JSON"))
     except pytest.fail.Exception:
@@ -268,8 +299,10 @@ def test_no_value_of_a_count_is_an_error(value: object) -> None:
     odd: list[str] = []
     usage = decode_from_server(text, odd)
     assert isinstance(usage, Usage)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        assert (usage.input_audio_tokens, odd) == (value, [])
+    kinds = int | float if field.name == "seconds" else int
+    if isinstance(value, kinds) and not isinstance(value, bool) and value >= 0:
+        read = float(value) if field.name == "seconds" else value
+        assert (getattr(usage, field.name), odd) == (read, [])
     else:
         assert odd
 
