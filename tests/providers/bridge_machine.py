@@ -8,6 +8,7 @@ the number of the piece that was sent, those of a response its number.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from array import array
 from collections import Counter
@@ -21,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from speko_anyio.protocol import (
     NEED_DATA,
     Audio,
+    Capabilities,
     ClientProtocol,
     Close,
     CloseMessage,
@@ -35,6 +37,7 @@ from speko_anyio.protocol import (
     ToolCall,
     Transcript,
     Unknown,
+    Update,
     Usage,
 )
 from speko_anyio.protocol._outbox import Message
@@ -42,10 +45,20 @@ from speko_anyio.protocol._session import ServerFrame
 from speko_anyio.providers import codes
 from speko_anyio.providers._provider import ProviderDialect
 from speko_anyio.providers.bridge import Bridge, BridgeLimits
+from speko_anyio.providers.bridge._bridge import SETTLED_AFTER
 
 from .bridge_talk import BridgeTalk, Json
 
 LIMITS = BridgeLimits(held_seconds=0.5, to_client=4_000, max_open_calls=4)
+EVERYTHING = Capabilities(
+    text=True,
+    image=True,
+    respond=True,
+    say="instructed",
+    update=("system_prompt", "tools", "voice", "turns"),
+)
+"""What the client is offered, so that the bridge has to refuse what the provider does not take."""
+LOST = {"PROVIDER_RESPONSE_LOST", "PROVIDER_CONVERSATION_LOST"}
 BATCH = 100_000
 """More than the frames that one message of the provider's comes to."""
 
@@ -66,6 +79,11 @@ def waiting(server: ServerProtocol) -> list[Message]:
 def kind(message: Message) -> str:
     """The ``t`` of a text message, or the name of its type."""
     return json.loads(message)["t"] if isinstance(message, str) else type(message).__name__
+
+
+def texts_in(message: Json) -> list[int]:
+    """The numbers of the user's texts in a message to the provider."""
+    return [int(number) for number in re.findall(r"text-(\d+)", json.dumps(message))]
 
 
 class WatchedServer(ServerProtocol):
@@ -112,6 +130,19 @@ class BridgeMachine(RuleBasedStateMachine):
         self.last_piece = 0
         self.unsure_before = 0
         """Pieces up to this one may have been lost, cleared or dropped."""
+        # What the user wrote
+        self.texts: dict[int, tuple[int, float]] = {}
+        """Each text's number, with the pieces of audio that were sent before it, and when it was sent."""
+        self.texts_taken: set[int] = set()
+        self.last_text = 0
+        """That this connection's provider took."""
+        self.texts_unsure_before = 0
+        self.refused: Counter[str] = Counter()
+        self.loss_untold = False
+        self.prompt = 0
+        """The number of the latest."""
+        self.prompt_taken = 0
+        """That this connection's provider took."""
         # What the provider said
         self.entered: set[int] = set()
         """Responses of which the bridge knows."""
@@ -155,7 +186,10 @@ class BridgeMachine(RuleBasedStateMachine):
 
     def make_server(self, rates: tuple[int, int]) -> ServerProtocol:
         self.server = WatchedServer(
-            input_sample_rate=rates[0], output_sample_rate=rates[1], extensions=["usage"]
+            input_sample_rate=rates[0],
+            output_sample_rate=rates[1],
+            extensions=["usage"],
+            capabilities=EVERYTHING,
         )
         self.server.send_ready()
         return self.server
@@ -221,6 +255,12 @@ class BridgeMachine(RuleBasedStateMachine):
         self.unsure |= self.entered | {self.model.answers, self.model.answers + 1}
 
     def disconnected(self) -> None:
+        for message in self.to_provider:
+            for number in texts_in(message):
+                _, at = self.texts[number]
+                # What was sent before that may have arrived, for all that anybody knows.
+                self.loss_untold |= self.talk.now - at < SETTLED_AFTER
+        self.texts_unsure_before = max(self.texts, default=0)
         self.to_provider.clear()
         self.model.said.clear()
         self.unsure_before = self.piece
@@ -231,6 +271,7 @@ class BridgeMachine(RuleBasedStateMachine):
     @rule()
     def connect(self) -> None:
         self.connections += 1
+        self.last_text = self.prompt_taken = 0
         self.model = self.new_model()
         self.talk.connect()
         self.flush()
@@ -264,6 +305,15 @@ class BridgeMachine(RuleBasedStateMachine):
                 assert piece >= self.last_piece, "the user's audio out of order"
                 self.last_piece = piece
             self.heard_by_provider += found
+            for number in texts_in(message):
+                assert number > self.last_text, "the user's texts out of order"
+                said_before, _ = self.texts[number]
+                repeated = number in self.texts_taken  # on the next connection
+                assert repeated or self.last_piece <= said_before, "speech overtook a text"
+                self.last_text = number
+                self.texts_taken.add(number)
+            for number in map(int, re.findall(r"prompt-(\d+)", json.dumps(message))):
+                self.prompt_taken = number
             self.receive(message)
         del self.to_provider[:count]
         if not self.to_provider and self.talk.closing is not None:
@@ -344,6 +394,8 @@ class BridgeMachine(RuleBasedStateMachine):
                 self.calls.append(call_id)
             case ErrorFrame(code=code):
                 assert code.lower() in codes.ALL
+                self.refused[code] += code.lower() in codes.REFUSED.values()
+                self.loss_untold = self.loss_untold and code not in LOST
             case Close(reason=reason):
                 assert self.closed is not None
                 assert reason in codes.ALL | {"provider_closed"}
@@ -384,6 +436,45 @@ class BridgeMachine(RuleBasedStateMachine):
             self.doubt()
         getattr(self.client, verb)()
         self.from_the_client()
+
+    @precondition(talks)
+    @rule(
+        role=st.sampled_from(["user", "user", "user", "system", "assistant"]),
+        respond=st.booleans(),
+    )
+    def write(self, role: Any, respond: bool) -> None:
+        number = len(self.texts) + 1
+        self.texts[number] = self.piece, self.talk.now
+        self.asks(respond)
+        self.client.send_text(f"text-{number}", role=role, respond=respond)
+        self.from_the_client()
+
+    @precondition(talks)
+    @rule(respond=st.booleans())
+    def show(self, respond: bool) -> None:
+        self.asks(respond)
+        self.client.send_image(b"png", mime_type="image/png", respond=respond)
+        self.from_the_client()
+
+    @precondition(talks)
+    @rule(verb=st.sampled_from(["respond", "say"]))
+    def request(self, verb: str) -> None:
+        getattr(self.client, verb)("Good morning.")
+        self.from_the_client()
+
+    @precondition(talks)
+    @rule(voice=st.booleans())
+    def change(self, voice: bool) -> None:
+        self.prompt += 1
+        update = Update(system_prompt=f"prompt-{self.prompt}")
+        self.client.update(Update(system_prompt=update.system_prompt, voice="v") if voice else update)
+        self.from_the_client()
+
+    def asks(self, respond: bool) -> None:
+        """The user writes or shows something, which interrupts if it is to be answered."""
+        if respond:
+            self.interrupts += 1
+            self.doubt()
 
     @precondition(lambda self: self.talks() and self.provider is not None)
     @rule(heard=st.integers(0, 3))
@@ -508,6 +599,7 @@ class BridgeMachine(RuleBasedStateMachine):
             self.settle()
         if self.talks():
             self.check_that_nothing_is_missing()
+            self.check_what_was_written()
             self.left = True
             self.bridge.receive_command(Close(1000, "", "remote"), self.talk.now)
             self.flush()
@@ -519,6 +611,13 @@ class BridgeMachine(RuleBasedStateMachine):
             assert self.speaks_of is None, "an answer without an end"
         assert self.bridge.done
         assert (self.closed is None) is (self.client.state is State.OPEN)
+
+    def check_what_was_written(self) -> None:
+        sure = {number for number in self.texts if number > self.texts_unsure_before}
+        assert len(sure - self.texts_taken) <= self.refused["TEXT_REFUSED"]
+        assert not self.loss_untold, "a text went with a connection, and nobody was told"
+        if not self.refused["UPDATE_REFUSED"]:
+            assert self.prompt_taken == self.prompt, "a change does not hold on this connection"
 
     def check_that_nothing_is_missing(self) -> None:
         assert self.speaks_of is None, "an answer without an end"

@@ -546,7 +546,6 @@ class Bridge:
     def _move(self, provider: ProviderDialect) -> None:
         """Close this connection, so that the next one can resume the session."""
         self._phase = _BridgePhase.MOVING
-        self._requests.fresh = False  # sent ahead of the close
         provider.close(close_codes.NORMAL, "")
 
     def _disconnected(
@@ -561,6 +560,8 @@ class Bridge:
         if before is _BridgePhase.OVER:
             return
         self._phase = _BridgePhase.WAITING
+        if before is _BridgePhase.MOVING and ending.error is None:
+            self._requests.fresh = False  # the provider answered our close, so what preceded it has arrived
         self._input.reset()
         if before is _BridgePhase.OPENING:
             again = ending.retry
