@@ -88,7 +88,7 @@ class RealtimeBridgeMachine(BridgeMachine):
         return base64.b64decode(message.get("audio", ""))
 
     def results_in(self, message: Json) -> list[tuple[str, Json]]:
-        if message["type"] != "conversation.item.create":
+        if message.get("item", {}).get("type") != "function_call_output":
             return []
         result = json.loads(message["item"]["output"])
         # What the bridge itself answers is an error.
