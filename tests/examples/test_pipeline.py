@@ -293,6 +293,91 @@ class TestInTime:
             await anyio.sleep(2)
         assert fake.heard == []
 
+    async def test_a_text_is_answered_without_being_heard(self, talk: Talk) -> None:
+        async with talk(["Yes."]) as (session, fake):
+            await session.send_text("It rains.", role="system")
+            await session.send_text("Is it wet?")
+            frames = await until(session, ResponseEnd)
+        assert told(frames) == [
+            Transcript("assistant", "Yes.", False),
+            Transcript("assistant", "Yes.", True),
+            Usage(0, 4),
+            ResponseEnd("done"),
+        ]
+        assert fake.heard == []
+        assert [tuple(message) for message in fake.asked[0]] == [
+            ("system", "Be kind."),
+            ("system", "It rains."),
+            ("user", "Is it wet?"),
+        ]
+
+    async def test_it_speaks_first(self, talk: Talk) -> None:
+        async with talk(["Hello."], ["Yes."]) as (session, fake):
+            await session.respond("Greet briefly.")
+            frames = await until(session, ResponseEnd)
+            assert Transcript("assistant", "Hello.", True) in frames
+            await session.send_text("Nice.")
+            await until(session, ResponseEnd)
+        assert fake.asked[0][-1] == ("system", "Greet briefly.")
+        # The instructions were for one answer.
+        assert [message.text for message in fake.asked[1]] == ["Be kind.", "Hello.", "Nice."]
+
+    async def test_it_says_what_it_is_told_one_after_the_other(self, talk: Talk) -> None:
+        async with talk() as (session, fake):
+            await session.say("A" * 10)
+            await session.say("B" * 10)
+            frames = await until(session, ResponseEnd, 2)
+        finals = [frame.text for frame in frames if isinstance(frame, Transcript) and frame.final]
+        assert finals == ["A" * 10, "B" * 10]
+        assert ResponseEnd("interrupted") not in frames
+        assert fake.asked == []
+
+    async def test_a_text_cuts_off_an_answer_and_a_request_to_speak_waits(self, talk: Talk) -> None:
+        async with talk(["A" * 20], ["Well."]) as (session, _):
+            await session.send_text("Go on.")
+            await until(session, Audio)
+            await anyio.sleep(0.5)
+            await session.say("By the way.")
+            await session.send_text("Stop.")
+            frames = told(await until(session, ResponseEnd, 3))
+        ends = [frame for frame in frames if isinstance(frame, ResponseEnd)]
+        assert ends == [ResponseEnd("interrupted"), ResponseEnd("done"), ResponseEnd("done")]
+        assert Interruption("user") in frames
+        finals = [frame.text for frame in frames if isinstance(frame, Transcript) and frame.final]
+        assert finals == ["A" * 20, "Well.", "By the way."]
+
+    async def test_it_does_not_talk_over_the_user(self, talk: Talk) -> None:
+        async with talk(["Yes."]) as (session, _):
+            await session.send_audio(speech(0.9))
+            await session.say("By the way.")
+            await anyio.sleep(3)
+            await session.commit()
+            frames = await until(session, ResponseEnd, 2)
+        finals = [frame.text for frame in frames if isinstance(frame, Transcript) and frame.final]
+        assert finals == ["tell me", "Yes.", "By the way."]
+
+    async def test_a_request_goes_on_when_the_speech_is_cleared(self, talk: Talk) -> None:
+        async with talk() as (session, _):
+            await session.send_audio(speech(0.9))
+            await session.say("By the way.")
+            await session.clear()
+            frames = await until(session, ResponseEnd)
+        assert Transcript("assistant", "By the way.", True) in frames
+
+    async def test_instructions_and_tools_change_in_mid_call(
+        self, talk: Talk, example: Callable[[str], ModuleType]
+    ) -> None:
+        async def nap() -> str:
+            return "slept"
+
+        request = example("engines").ToolRequest("nap", "{}")
+        async with talk([request], ["Done."]) as (session, fake):
+            await session.update(system_prompt="Be brief.", tools=[nap])
+            await session.send_text("Take a nap.")
+            await until(session, ResponseEnd)
+        assert fake.asked[0][0] == ("system", "Be brief.")
+        assert fake.asked[1][-1] == ("tool", "slept")
+
     async def test_the_client_may_leave_in_the_middle_of_an_answer(self, talk: Talk) -> None:
         async with talk(["A" * 50]) as (session, _):
             await session.send_audio(QUESTION)
