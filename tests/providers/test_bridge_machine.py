@@ -159,6 +159,8 @@ class RealtimeBridgeMachine(BridgeMachine):
 class GoogleBridgeMachine(BridgeMachine):
     """Gemini Live."""
 
+    speech_overtakes = True
+
     model: google_model.Provider
 
     @initialize(
