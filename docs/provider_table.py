@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from speko_anyio.protocol import Close, CloseMessage, Interruption, Transcript
+from speko_anyio.protocol import Close, CloseMessage, Interruption, LocalProtocolError, Transcript
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers._endpoint import Endpoint
 from speko_anyio.providers._provider import ProviderDialect
@@ -62,6 +62,7 @@ class Provider(NamedTuple):
     """For each option a value that is not the default."""
 
 
+_EXTRA: Final = {"provider_extra": {"include": []}, "client_extra": True}
 _AS_OPENAI: Final = {
     "turns": "manual",
     "server_tools": (ServerTool("mcp"),),
@@ -76,12 +77,20 @@ PROVIDERS: Final = {
         OpenAIOptions,
         lambda config: openai_endpoint("test-key", config.model),
         {
+            **_EXTRA,
             **_AS_OPENAI,
             "turn_detection": ServerVad(threshold=0.9),
             "transcription_model": "gpt-live-transcribe",
             "transcription_language": "en",
             "transcription_prompt": "names of ships",
+            "transcription_languages": ("en", "no"),
+            "transcription_keywords": ("Fram",),
+            "transcription_delay": "high",
+            "transcription_logprobs": True,
             "noise_reduction": "near_field",
+            "noise_reduction_strength": 0.5,
+            "truncation": "disabled",
+            "tracing": "auto",
             "speed": 1.2,
             "tool_choice": "none",
             "max_output_tokens": 100,
@@ -97,9 +106,15 @@ PROVIDERS: Final = {
         XAIOptions,
         lambda config: xai_endpoint("test-key", config.model),
         {
+            **_EXTRA,
             **_AS_OPENAI,
             "turn_detection": XAIVad(threshold=0.5),
             "transcription_model": None,
+            "language_hint": "en",
+            "keyterms": ("Fram",),
+            "speed": 1.2,
+            "replace": {"Fram": "Frahm"},
+            "reasoning_effort": "none",
             "resumption": True,
         },
     ),
@@ -136,6 +151,14 @@ OTHER_MODELS: Final = {
 }
 """Models for options that the model above does not support."""
 
+NEEDS: Final[dict[str, Json]] = {
+    "transcription_prompt": {"transcription_model": "gpt-live-transcribe"},
+    "transcription_languages": {"transcription_model": "gpt-live-transcribe"},
+    "transcription_keywords": {"transcription_model": "gpt-live-transcribe"},
+    "noise_reduction_strength": {"noise_reduction": "near_field"},
+}
+"""Options that have an effect only beside another."""
+
 PARAMETERS: Final[Json] = {
     "model": "another-model",
     "voice": "a voice",
@@ -144,6 +167,7 @@ PARAMETERS: Final[Json] = {
     "input_sample_rate": 16_000,
     "output_sample_rate": 16_000,
     "tools": (ToolSpec(name="f", parameters={"properties": {"x": {"type": "string"}}}),),
+    "output": "text",
 }
 """For each parameter a value that is not the default."""
 
@@ -178,7 +202,10 @@ def opening(name: str, config: SessionConfig, options: Json) -> tuple[Json, tupl
 def change(name: str, before: tuple[SessionConfig, Json], after: tuple[SessionConfig, Json]) -> str:
     """Find where the second configuration changes the messages, and the dialect's notes on it."""
     old, old_notes = opening(name, *before)
-    new, new_notes = opening(name, *after)
+    try:
+        new, new_notes = opening(name, *after)
+    except LocalProtocolError as error:
+        return f"*{error}*"
     paths = [path for path in {**old, **new} if old.get(path, ...) != new.get(path, ...)]
     shown = _together([_whole(path, old, new) for path in paths if path not in ("audio", _BLOB)])
     where = ", ".join(path if " " in path else f"`{path}`" for path in shown)
@@ -228,8 +255,9 @@ def option_rows(name: str) -> Iterator[list[str]]:
     for field in msgspec.structs.fields(provider.options):
         model = OTHER_MODELS.get(field.name, provider.model)
         config = SessionConfig(provider=name, model=model, tools=PARAMETERS["tools"])
-        value = provider.values[field.name]
-        yield [f"`{field.name}`", change(name, (config, {}), (config, {field.name: value}))]
+        before = NEEDS.get(field.name, {})
+        after = {**before, field.name: provider.values[field.name]}
+        yield [f"`{field.name}`", change(name, (config, before), (config, after))]
 
 
 # Conversations

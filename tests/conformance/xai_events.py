@@ -86,6 +86,7 @@ class _Usage(msgspec.Struct, forbid_unknown_fields=True):
     output_token_details: _Tokens
     total_tokens: int
     output_audio_seconds: float
+    billable_audio_seconds: float
 
 
 class _Response(msgspec.Struct, kw_only=True):

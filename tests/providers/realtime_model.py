@@ -62,6 +62,8 @@ class Provider:
         self.step = 0
         self.last_result = 0
         """When the last result of a tool came."""
+        self.last_question = 0
+        """When the last text came that is to be answered."""
         self.last_answer = 0
         """When the last response began."""
 
@@ -72,7 +74,7 @@ class Provider:
         name = message.get("event_id")
         match message["type"]:
             case "session.update":
-                self.said.append({"type": "session.updated", "session": {}})
+                self._configure(message["session"])
             case "input_audio_buffer.append":
                 self.buffered_ms += len(base64.b64decode(message["audio"])) / 2 / SAMPLES_PER_MS
             case "input_audio_buffer.clear":
@@ -85,8 +87,7 @@ class Provider:
                     self._commit()
             case "response.create":
                 if self.active is not None:
-                    text = f"Conversation already has an active response in progress: {self.active.id}."
-                    self._refuse("conversation_already_has_active_response", text, name)
+                    self._refuse_another(name)
                 else:
                     metadata = message.get("response", {}).get("metadata")
                     if self.habits.xai:
@@ -104,6 +105,16 @@ class Provider:
             case "conversation.item.delete":
                 assert message["item_id"] in self.generated_ms
                 self.said.append({"type": "conversation.item.deleted", "item_id": message["item_id"]})
+            case "conversation.item.create" if message["item"]["type"] == "message":
+                if message["item"]["content"][0]["text"].startswith("question"):
+                    self.last_question = self.step
+                self.said.append({"type": "conversation.item.added", "item": message["item"]})
+            case "conversation.item.create" if message["item"]["type"] == "force_message":
+                assert self.habits.xai
+                if self.active is not None:
+                    self._refuse_another(name)
+                else:
+                    self.begin()
             case "conversation.item.create":
                 call_id = message["item"]["call_id"]
                 assert self.calls[call_id] is False, "a result came twice"
@@ -118,6 +129,19 @@ class Provider:
             self.said.append(error(None, message, type="invalid_request_error"))
         else:
             self.said.append(error(code, message, event_id=event_id))
+
+    def _refuse_another(self, event_id: str | None) -> None:
+        assert self.active is not None
+        text = f"Conversation already has an active response in progress: {self.active.id}."
+        self._refuse("conversation_already_has_active_response", text, event_id)
+
+    def _configure(self, session: Event) -> None:
+        """Take a configuration, or a change of it: of the ends of turns, too."""
+        detection = session if self.habits.xai else session.get("audio", {}).get("input", {})
+        if "turn_detection" in detection:
+            self.habits.auto = (detection["turn_detection"] or {"type": None})["type"] is not None
+            self.speaking = self.speaking and self.habits.auto
+        self.said.append({"type": "session.updated", "session": {}})
 
     def _commit(self) -> None:
         self.buffered_ms, self.speaking = 0, False

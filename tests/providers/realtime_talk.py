@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
@@ -87,7 +87,9 @@ class _XAIFormat(_Strict, tag_field="type", tag="audio/pcm"):
 
 
 class _XAITranscription(_Strict):
-    model: str
+    model: str | None = None
+    language_hint: str | None = None
+    keyterms: list[str] | None = None
 
 
 class _XAIInput(_Strict):
@@ -97,6 +99,7 @@ class _XAIInput(_Strict):
 
 class _XAIOutput(_Strict):
     format: _XAIFormat
+    speed: float | None = None
 
 
 class _XAIAudio(_Strict):
@@ -119,13 +122,28 @@ class _XAIResumption(_Strict):
     enabled: bool
 
 
+class _XAIReasoning(_Strict):
+    effort: Literal["high", "none"]
+
+
 class _XAISession(_Strict):
-    turn_detection: _XAITurnDetection
-    audio: _XAIAudio
+    turn_detection: _XAITurnDetection | None = None
+    audio: _XAIAudio | None = None
+    replace: dict[str, str] | None = None
+    reasoning: _XAIReasoning | None = None
     instructions: str | None = None
     voice: str | None = None
     tools: list[dict[str, Any]] | None = None
     resumption: _XAIResumption | None = None
+
+
+class _XAIText(_Strict, tag_field="type", tag="output_text"):
+    text: str
+
+
+class _XAIForcedMessage(_Strict, tag_field="type", tag="force_message"):
+    content: list[_XAIText]
+    role: Literal["assistant"] = "assistant"
 
 
 class _XAIUpdate(_Strict, tag_field="type", tag="session.update"):
@@ -136,6 +154,8 @@ def check_xai(message: Event) -> None:
     """As `check_openai`: the session by xAI's documentation, all else by the types it shares with OpenAI."""
     if message["type"] == "session.update":
         msgspec.convert(message, _XAIUpdate)
+    elif message.get("item", {}).get("type") == "force_message":
+        msgspec.convert(message["item"], _XAIForcedMessage)
     else:
         check_openai(message)
         assert "event_id" not in message

@@ -40,7 +40,6 @@ CONVERSATION = {"type": "conversation.created", "conversation": {"id": "conv"}}
 class Able(RealtimeDialect):
     """Takes everything, and writes it to the provider as the client's message, which is easy to read."""
 
-    who = "xAI"
     able: ClassVar[Capabilities] = Capabilities(
         text=True, image=True, respond=True, say="verbatim", update=("system_prompt", "tools", "voice")
     )
@@ -192,8 +191,8 @@ def test_a_field_that_can_t_change_any_more_is_named_too() -> None:
     [error] = heard
     assert isinstance(error, ErrorFrame)
     assert error.message == (
-        "not changed: turns, voice; xAI can't change turns in an open session; open a new one for that; "
-        "the voice can't change after the first audio"
+        "not changed: turns, voice; xAI Grok Voice can't change turns in an open session; open a new one for "
+        "that; the voice can't change after the first audio"
     )
     assert said(talking) == [Update(system_prompt="Be kind.")]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from speko_anyio import GoogleOptions, OpenAIOptions, XAIOptions
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.providers._options import OPTIONS_KEY, merge_client_options
-from speko_anyio.providers.openai import SemanticVad, ServerVad
+from speko_anyio.providers.openai import RetentionRatio, SemanticVad, ServerVad
 
 CLASSES: dict[str, type[Any]] = {"openai": OpenAIOptions, "xai": XAIOptions, "google": GoogleOptions}
 
@@ -123,6 +123,46 @@ def test_anything_else_that_the_operator_set_is_fixed(options: Any, wish: dict[s
     own = getattr(options, name)
     if not isinstance(own, ServerVad | SemanticVad):
         assert granted(options, **{name: own}) == options
+
+
+@pytest.mark.parametrize(
+    ("options", "wish"),
+    [
+        (OpenAIOptions(), {"tracing": "auto"}),
+        (OpenAIOptions(), {"provider_extra": {"x": 1}}),
+        (XAIOptions(), {"provider_extra": {}}),
+        (OpenAIOptions(), {"client_extra": True}),
+        (XAIOptions(client_extra=True), {"client_extra": True}),
+        (OpenAIOptions(truncation=RetentionRatio(retention_ratio=0.5)), {"truncation": "auto"}),
+        (XAIOptions(reasoning_effort="none"), {"reasoning_effort": "high"}),
+        (XAIOptions(), {"reasoning_effort": "high"}),
+        (XAIOptions(keyterms=("a",)), {"keyterms": ["b"]}),
+        (XAIOptions(replace={"a": "b"}), {"replace": {}}),
+    ],
+)
+def test_what_only_the_operator_may_choose(options: Any, wish: dict[str, Any]) -> None:
+    if options == XAIOptions(reasoning_effort="none"):
+        assert granted(options, **wish) == options
+        return
+    with pytest.raises(LocalProtocolError, match="only the server's operator"):
+        granted(options, **wish)
+
+
+def test_a_client_may_have_less_and_what_costs_nothing() -> None:
+    assert granted(XAIOptions(), reasoning_effort="none").reasoning_effort == "none"
+    assert granted(XAIOptions(), speed=1.2, language_hint="ja", keyterms=["Speko"]) == XAIOptions(
+        speed=1.2, language_hint="ja", keyterms=("Speko",)
+    )
+    assert granted(XAIOptions(speed=1.1), speed=1.5).speed == 1.1
+    wish = {"type": "retention_ratio", "retention_ratio": 0.5}
+    assert granted(OpenAIOptions(), truncation=wish).truncation == RetentionRatio(retention_ratio=0.5)
+
+
+def test_the_operator_may_allow_extra_fields_and_its_own_take_precedence() -> None:
+    options = OpenAIOptions(client_extra=True, provider_extra={"a": {"x": 1}, "b": 1})
+    got = granted(options, provider_extra={"a": {"x": 2, "y": 2}, "b": {"z": 3}, "c": 4}, speed=1.2)
+    assert got.provider_extra == {"a": {"x": 1, "y": 2}, "b": 1, "c": 4}
+    assert (got.client_extra, got.speed) == (True, 1.2)
 
 
 def test_of_two_speeds_the_slower_holds_and_what_was_left_alone_is_the_client_s() -> None:

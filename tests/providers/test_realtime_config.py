@@ -11,11 +11,15 @@ import pytest
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers.openai import (
+    NamedTool,
     OpenAIDialect,
     OpenAIOptions,
+    RetentionRatio,
     SemanticVad,
     ServerTool,
     ServerVad,
+    TokenLimits,
+    Tracing,
     openai_endpoint,
 )
 from speko_anyio.providers.xai import XAIDialect, XAIOptions, XAIVad
@@ -72,7 +76,13 @@ def test_openai_with_everything() -> None:
             transcription_model="gpt-live-transcribe",
             transcription_language="de",
             transcription_prompt="Namen",
+            transcription_languages=("de", "en"),
+            transcription_keywords=("Spree", "Havel"),
+            transcription_logprobs=True,
             noise_reduction="far_field",
+            noise_reduction_strength=0.5,
+            truncation=RetentionRatio(retention_ratio=0.8, token_limits=TokenLimits(post_instructions=5000)),
+            tracing=Tracing(workflow_name="calls", metadata={"tenant": "a"}),
             speed=1.25,
             tool_choice="required",
             max_output_tokens="inf",
@@ -99,9 +109,18 @@ def test_openai_with_everything() -> None:
     assert session["audio"]["input"]["transcription"] == {
         "model": "gpt-live-transcribe",
         "language": "de",
+        "languages": ["de", "en"],
         "prompt": "Namen",
+        "keywords": ["Spree", "Havel"],
     }
-    assert session["audio"]["input"]["noise_reduction"] == {"type": "far_field"}
+    assert session["audio"]["input"]["noise_reduction"] == {"type": "far_field", "strength": 0.5}
+    assert session["truncation"] == {
+        "type": "retention_ratio",
+        "retention_ratio": 0.8,
+        "token_limits": {"post_instructions": 5000},
+    }
+    assert session["tracing"] == {"workflow_name": "calls", "metadata": {"tenant": "a"}}
+    assert session["include"] == ["item.input_audio_transcription.logprobs"]
     assert session["audio"]["input"]["turn_detection"]["type"] == "semantic_vad"
     assert session["tools"][0]["type"] == "mcp"
     assert (session["tool_choice"], session["max_output_tokens"]) == ("required", "inf")
@@ -112,6 +131,69 @@ def test_openai_idle_timeout_and_turns_that_are_not_answered() -> None:
     detection = ServerVad(idle_timeout_ms=6000, create_response=False)
     session, _ = openai_session(OpenAIOptions(turn_detection=detection))
     assert session["audio"]["input"]["turn_detection"]["idle_timeout_ms"] == 6000
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "value"),
+    [
+        (OpenAIOptions(truncation="disabled"), "truncation", "disabled"),
+        (
+            OpenAIOptions(truncation=RetentionRatio(retention_ratio=0.5)),
+            "truncation",
+            {"type": "retention_ratio", "retention_ratio": 0.5},
+        ),
+        (OpenAIOptions(tracing="auto"), "tracing", "auto"),
+        (OpenAIOptions(tool_choice=NamedTool(name="f")), "tool_choice", {"type": "function", "name": "f"}),
+        (
+            OpenAIOptions(tool_choice=NamedTool(type="mcp", server_label="docs", name="search")),
+            "tool_choice",
+            {"type": "mcp", "server_label": "docs", "name": "search"},
+        ),
+    ],
+)
+def test_openai_options_of_the_session(options: OpenAIOptions, field: str, value: Any) -> None:
+    session, notes = openai_session(options)
+    assert session[field] == value
+    assert notes == ()
+
+
+@pytest.mark.parametrize("choice", [NamedTool(), NamedTool(type="mcp", name="search"), NamedTool(name="")])
+def test_a_named_tool_has_a_name(choice: NamedTool) -> None:
+    with pytest.raises(LocalProtocolError, match="tool_choice needs a"):
+        openai_session(OpenAIOptions(tool_choice=choice))
+
+
+@pytest.mark.parametrize(
+    ("model", "refused"),
+    [
+        ("gpt-realtime-whisper", {"keywords", "languages", "prompt"}),
+        ("gpt-4o-mini-transcribe-2025-12-15", {"keywords", "languages", "delay"}),
+        ("whisper-1", {"keywords", "languages", "delay"}),
+        ("gpt-live-transcribe", {"delay"}),
+        ("somebody-elses", set()),
+    ],
+)
+def test_a_transcription_model_hears_only_of_what_it_accepts(model: str, refused: set[str]) -> None:
+    options = OpenAIOptions(
+        transcription_model=model,
+        transcription_keywords=("Oslo",),
+        transcription_languages=("no", "en"),
+        transcription_delay="high",
+        transcription_prompt="ships",
+    )
+    session, notes = openai_session(options)
+    sent = session["audio"]["input"]["transcription"]
+    assert set(sent) == {"model", "keywords", "languages", "delay", "prompt"} - refused
+    left_out = {
+        name for name in refused if any(f"transcription_{name} is left out" in note for note in notes)
+    }
+    assert left_out == refused
+
+
+def test_a_strength_needs_noise_reduction() -> None:
+    session, notes = openai_session(OpenAIOptions(noise_reduction_strength=0.5))
+    assert session["audio"]["input"]["noise_reduction"] is None
+    assert "noise_reduction_strength has no effect" in notes[0]
 
 
 def test_openai_manual_turns_and_no_transcription() -> None:
@@ -175,6 +257,11 @@ def test_xai_with_everything() -> None:
         XAIOptions(
             turn_detection=XAIVad(idle_timeout_ms=9000),
             transcription_model=None,
+            language_hint="es-MX",
+            keyterms=("Speko", "Grok"),
+            speed=1.2,
+            replace={"Acme": "Ackmee"},
+            reasoning_effort="none",
             resumption=True,
             server_tools=(ServerTool("web_search"),),
         ),
@@ -188,9 +275,14 @@ def test_xai_with_everything() -> None:
     assert notes == ("xAI documents no temperature: left out",)
     assert (session["voice"], session["instructions"]) == ("Rex", "Be brief.")
     assert session["audio"] == {
-        "input": {"format": {"type": "audio/pcm", "rate": 16000}},
-        "output": {"format": {"type": "audio/pcm", "rate": 16000}},
+        "input": {
+            "format": {"type": "audio/pcm", "rate": 16000},
+            "transcription": {"language_hint": "es-MX", "keyterms": ["Speko", "Grok"]},
+        },
+        "output": {"format": {"type": "audio/pcm", "rate": 16000}, "speed": 1.2},
     }
+    assert session["replace"] == {"Acme": "Ackmee"}
+    assert session["reasoning"] == {"effort": "none"}
     assert session["resumption"] == {"enabled": True}
     assert session["turn_detection"]["idle_timeout_ms"] == 9000
     assert [tool["type"] for tool in session["tools"]] == ["function", "web_search"]
@@ -332,6 +424,9 @@ def test_a_transcription_prompt_goes_only_to_models_that_take_one() -> None:
         OpenAIOptions(turn_detection=ServerVad(threshold=2.0)),
         OpenAIOptions(turn_detection=ServerVad(silence_duration_ms=-1)),
         OpenAIOptions(reasoning_effort="heroic"),  # type: ignore[arg-type]
+        OpenAIOptions(truncation=RetentionRatio(retention_ratio=1.5)),
+        OpenAIOptions(transcription_delay="never"),  # type: ignore[arg-type]
+        OpenAIOptions(noise_reduction_strength=-1.0),
     ],
 )
 def test_options_of_openai_that_cannot_be_used_are_refused(options: OpenAIOptions) -> None:
@@ -344,6 +439,10 @@ def test_options_of_openai_that_cannot_be_used_are_refused(options: OpenAIOption
     [
         XAIOptions(turn_detection=XAIVad(threshold=0.05)),
         XAIOptions(turn_detection=XAIVad(silence_duration_ms=10_001)),
+        XAIOptions(speed=2.0),
+        XAIOptions(keyterms=("x" * 51,)),
+        XAIOptions(keyterms=("x",) * 101),
+        XAIOptions(reasoning_effort="low"),  # type: ignore[arg-type]
     ],
 )
 def test_options_of_xai_that_cannot_be_used_are_refused(options: XAIOptions) -> None:
@@ -358,6 +457,59 @@ def test_options_come_from_json_too() -> None:
     )
     with pytest.raises(msgspec.ValidationError, match="unknown field `colour`"):
         msgspec.json.decode('{"colour":1}', type=XAIOptions)
+
+
+@pytest.mark.parametrize("hint", ["es", "pt"])
+def test_a_language_hint_that_xai_ignores_is_told(hint: str) -> None:
+    _, (note,) = xai_session(XAIOptions(language_hint=hint))
+    assert note.startswith(f"xAI ignores the language_hint {hint!r}: add a region, such as {hint}-")
+
+
+# What no option covers
+
+
+def test_provider_extra_is_merged_into_the_session_as_it_is() -> None:
+    extra = {
+        "audio": {"output": {"voice": {"id": "v"}, "gain": 2}, "input": {"turn_detection": None}},
+        "truncation": "auto",
+        "x": [1],
+    }
+    talk = openai(OpenAIOptions(provider_extra=extra))
+    talk.check = lambda message: None  # it has fields that nobody publishes
+    talk.hear({"type": "session.created"})
+    session = talk.sent()[0]["session"]
+    plain, _ = openai_session(voice="marin")
+    assert session["x"] == [1]
+    assert session["truncation"] == "auto"
+    assert session["audio"]["output"] == {
+        "format": plain["audio"]["output"]["format"],
+        "voice": {"id": "v"},
+        "gain": 2,
+    }
+    assert session["audio"]["input"] == {**plain["audio"]["input"], "turn_detection": None}
+    assert session["instructions"] if "instructions" in plain else "instructions" not in session
+
+
+def test_provider_extra_reaches_xai_too() -> None:
+    talk = xai(
+        XAIOptions(provider_extra={"audio": {"input": {"format": {"type": "audio/pcmu"}}}, "y": {"z": 1}})
+    )
+    talk.check = lambda message: None
+    talk.hear({"type": "session.created"})
+    session = talk.sent()[0]["session"]
+    assert session["audio"]["input"]["format"] == {"type": "audio/pcmu", "rate": 24_000}
+    assert session["y"] == {"z": 1}
+
+
+def test_provider_extra_that_is_no_json_is_refused_and_never_shown() -> None:
+    with pytest.raises(LocalProtocolError):
+        openai(OpenAIOptions(provider_extra={"k": object()}))
+    with pytest.raises(LocalProtocolError):
+        xai(XAIOptions(provider_extra={"k": "\ud800"}))
+    options = OpenAIOptions(provider_extra={"authorization": "secret"}, speed=1.2)
+    assert "secret" not in repr(options)
+    assert "secret" not in str(dict(options.__rich_repr__()))
+    assert "speed=1.2" in repr(options)
 
 
 def test_the_settings_of_server_tools_are_not_shown() -> None:

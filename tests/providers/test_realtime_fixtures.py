@@ -74,7 +74,7 @@ OPENAI_FRAMES: dict[str, list[Frame]] = {
     "event_19": [ToolCall("call_1", "get_weather", '{"city":"Oslo"}')],
     "event_20": [ServerToolCall("mcp_1", "search", "started")],
     "event_21": [ServerToolCall("mcp_1", "", "completed")],
-    "event_22": [Usage(13, 91), ResponseEnd("done")],
+    "event_22": [Usage(13, 91, 119, 30), ResponseEnd("done")],
     "event_23": [ResponseEnd("interrupted", "turn_detected")],
     "event_24": [
         ErrorFrame("server_error", "the provider could not complete a response"),
@@ -100,7 +100,7 @@ XAI_FRAMES: dict[str, list[Frame]] = {
     "e14": [Audio(PCM, 24_000)],
     "e15": [Transcript("assistant", "", True)],
     "e16": [ToolCall("call-77", "get_weather", '{"city":"Oslo"}')],
-    "e17": [Usage(90, 40), ResponseEnd("done")],
+    "e17": [Usage(90, 40, 200, 20, seconds=1.6), ResponseEnd("done")],
 }
 
 
@@ -126,7 +126,7 @@ def test_the_xai_fixtures_are_one_session() -> None:
         Audio(PCM, 24_000),
         Transcript("assistant", "Let me look.", True),
         ToolCall("call-77", "get_weather", '{"city":"Oslo"}'),
-        Usage(90, 40),
+        Usage(90, 40, 200, 20, seconds=1.6),
         ResponseEnd("done"),
     ]
     assert talk.dialect.stats.benign_errors == 1

@@ -19,7 +19,9 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
+from speko_anyio.protocol._commands import Update
 from speko_anyio.providers.openai import OpenAIOptions
+from speko_anyio.providers.realtime._dialect import SAY_EXACTLY
 from speko_anyio.providers.xai import XAIOptions
 
 from .realtime_model import Habits, Provider
@@ -44,6 +46,7 @@ class RealtimeMachine(RuleBasedStateMachine):
         self.cut = False
         self.over: set[str] = set()
         self.asked: str | None = None
+        self.asked_to_say = False
         self.echo_seen = False
         self.heard_ms: dict[str, float] = {}
         self.seen: set[int] = set()
@@ -55,6 +58,16 @@ class RealtimeMachine(RuleBasedStateMachine):
         self.usages = 0
         self.ends = 0
         self.closed = False
+        # What the caller wants
+        self.texts: list[str] = []
+        """Texts that were not sent yet."""
+        self.prompts: list[str] = []
+        """What is to be said, in order, that was not sent yet."""
+        self.said: list[str] = []
+        """What was asked for; refused, it may be asked for again."""
+        self.prompted = 0
+        self.owed = False
+        """Whether a text of the user is to be answered."""
 
     @initialize(
         is_xai=st.booleans(),
@@ -91,10 +104,15 @@ class RealtimeMachine(RuleBasedStateMachine):
     def judge(self, message: Event) -> None:
         match message["type"]:
             case "response.create":
-                assert self.running is None, f"asked for a response while {self.running} runs"
-                assert self.asked is None, "asked twice"
-                self.asked = message.get("event_id", "a request")
-                self.asked_at = self.now
+                self.judge_request(message)
+                instructions = message.get("response", {}).get("instructions")
+                if instructions is not None:
+                    self.judge_prompt(instructions.removeprefix(SAY_EXACTLY))
+            case "conversation.item.create" if message["item"]["type"] == "force_message":
+                self.judge_request(message)
+                self.judge_prompt(message["item"]["content"][0]["text"])
+            case "conversation.item.create" if message["item"]["type"] == "message":
+                assert message["item"]["content"][0]["text"] == self.texts.pop(0), "texts out of order"
             case "response.cancel":
                 assert self.running is not None, "cancelled nothing"
             case "conversation.item.truncate":
@@ -104,6 +122,20 @@ class RealtimeMachine(RuleBasedStateMachine):
                 assert call_id in self.calls
                 assert call_id not in self.answered, "answered twice"
                 self.answered.add(call_id)
+
+    def judge_request(self, message: Event) -> None:
+        assert self.running is None, f"asked for a response while {self.running} runs"
+        assert self.asked is None, "asked twice"
+        self.asked = message.get("event_id", "a request")
+        self.asked_to_say = "item" in message
+        self.asked_at = self.now
+
+    def judge_prompt(self, text: str) -> None:
+        if text not in self.said:
+            assert text == self.prompts.pop(0), "said out of order"
+            self.said.append(text)
+        else:
+            assert self.said[-1] == text, "said again, and not because it was refused"
 
     def take(self, frame: object) -> None:
         assert not self.closed, "something follows Close"
@@ -152,6 +184,8 @@ class RealtimeMachine(RuleBasedStateMachine):
             elif event["type"] == "response.output_audio.delta":
                 size = len(event["delta"]) // 4 * 3 / 48
                 self.heard_ms[event["item_id"]] = self.heard_ms.get(event["item_id"], 0) + size
+        if event["type"] == "input_audio_buffer.speech_started":
+            self.owed = False  # the user has more to say, and the provider answers all of it
         if name is not None:
             self.seen.add(int(name[1:]))
         if self.has_clock:
@@ -166,7 +200,8 @@ class RealtimeMachine(RuleBasedStateMachine):
             self.provider.habits.xai or metadata.get("client_event_id") == self.asked
         )
         self.echo_seen = self.echo_seen or (own and self.asked is not None)
-        if own or not self.provider.habits.auto or not self.echo_seen:
+        # xAI says something by itself without telling why.
+        if own or self.asked_to_say or not self.provider.habits.auto or not self.echo_seen:
             self.asked = None
 
     @rule(count=st.integers(1, 6))
@@ -216,6 +251,9 @@ class RealtimeMachine(RuleBasedStateMachine):
         if self.has_clock:
             self.talk.dialect.playback.clock(self.now)
         getattr(self.talk.dialect, verb)()
+        if verb == "interrupt":
+            self.prompts.clear()
+            self.owed = False
         self.flush()
 
     @precondition(lambda self: set(self.calls) - self.answered)
@@ -224,6 +262,38 @@ class RealtimeMachine(RuleBasedStateMachine):
         call_id = data.draw(st.sampled_from(sorted(set(self.calls) - self.answered)))
         self.talk.dialect.send_tool_result(call_id, "{}")
         self.flush()
+
+    @rule(role=st.sampled_from(["user", "assistant", "system"]), respond=st.sampled_from([None, False, True]))
+    def write(self, role: Any, respond: bool | None) -> None:
+        answered = role == "user" if respond is None else respond
+        self.texts.append(f"{'question' if answered else 'context'} {self.provider.step}")
+        if self.has_clock:
+            self.talk.dialect.playback.clock(self.now)
+        self.talk.dialect.send_text(self.texts[-1], role=role, respond=respond)
+        self.owed = self.owed or answered
+        self.flush()
+        assert self.texts == [], "a text waits"
+
+    @precondition(lambda self: len(self.prompts) < 10)
+    @rule(verb=st.sampled_from(["say", "respond"]))
+    def prompt(self, verb: str) -> None:
+        self.prompted += 1
+        self.prompts.append(f"prompt {self.prompted}")
+        getattr(self.talk.dialect, verb)(self.prompts[-1])
+        self.flush()
+
+    @rule()
+    def nudge(self) -> None:
+        self.talk.dialect.respond()
+        self.flush()
+
+    @rule(turns=st.sampled_from(["auto", "manual"]))
+    def update(self, turns: Any) -> None:
+        self.talk.dialect.update(Update(turns=turns))
+        self.flush()
+        # Otherwise the two sides go by different rules for a while, in which an answer may be lost.
+        self.reach_the_provider(10_000)
+        self.reach_the_client(10_000)
 
     # The provider
 
@@ -285,7 +355,7 @@ class RealtimeMachine(RuleBasedStateMachine):
             if call_id not in self.answered:
                 self.talk.dialect.send_tool_result(call_id, "{}")
                 self.flush()
-        for _ in range(8):
+        for _ in range(8 + 2 * len(self.prompts)):
             self.reach_the_provider(10_000)
             if self.provider.speaking:
                 self.provider.speech_stops()
@@ -301,6 +371,9 @@ class RealtimeMachine(RuleBasedStateMachine):
         assert self.to_provider == []
         if self.provider.last_result:
             assert self.provider.last_answer > self.provider.last_result, "nobody told what the tools said"
+        if self.owed:
+            assert self.provider.last_answer > self.provider.last_question, "nobody answers the text"
+        assert self.prompts == [], "not everything was said"
         assert self.talk.dialect.open_calls == ()
         assert not self.talk.dialect.responding
         assert self.ends == len(self.seen), "an answer has no end"

@@ -110,14 +110,14 @@ def test_words_left_open_are_final_at_the_end_of_the_response() -> None:
 def test_usage_is_told_once() -> None:
     talk = openai().make_ready()
     talk.hear(created("r1"))
-    assert talk.hear(done("r1", **USAGE), done("r1", **USAGE)) == [Usage(3, 4), ResponseEnd("done")]
+    assert talk.hear(done("r1", **USAGE), done("r1", **USAGE)) == [Usage(3, 4, 100), ResponseEnd("done")]
     assert talk.dialect.stats.repeated_events == 1
 
 
 def test_usage_without_audio_or_without_anything() -> None:
     talk = openai().make_ready()
     usage = {"input_token_details": {"text_tokens": 3}}
-    assert talk.hear(done("r1", usage=usage)) == [Usage(0, 0), ResponseEnd("done")]
+    assert talk.hear(done("r1", usage=usage)) == [Usage(0, 0, 3), ResponseEnd("done")]
     assert talk.hear(done("r2", usage={})) == [ResponseEnd("done")]
     assert talk.hear(done("r3", usage=None)) == [ResponseEnd("done")]
 
@@ -126,7 +126,7 @@ def test_usage_of_a_response_that_ended_late_is_told_with_the_next() -> None:
     talk = xai().make_ready()
     talk.hear(created("r1"), created("r2"))
     assert talk.hear(done("r1", **USAGE), done("r1", **USAGE)) == []
-    assert talk.hear(done("r2", **USAGE)) == [Usage(6, 8), ResponseEnd("done")]
+    assert talk.hear(done("r2", **USAGE)) == [Usage(6, 8, 200), ResponseEnd("done")]
 
 
 def test_a_failed_response_is_told_and_the_session_goes_on() -> None:
@@ -333,7 +333,7 @@ def test_speech_cuts_the_assistant_off() -> None:
     ended = done("r1", "cancelled", status_details={"type": "cancelled", "reason": "turn_detected"}, **USAGE)
     assert talk.hear(ended) == [
         Transcript("assistant", "It is", True),
-        Usage(3, 4),
+        Usage(3, 4, 100),
         ResponseEnd("interrupted", "turn_detected"),
     ]
     assert talk.hear(speech("r1", "a1", 20)) == []
@@ -618,7 +618,7 @@ def test_failures_are_told_however_they_are_worded(reason: Any) -> None:
 def test_the_end_is_told_after_the_bill_and_once() -> None:
     talk = openai().make_ready()
     frames = talk.hear(created("r1"), words("r1", "a1", "Hm"), done("r1", **USAGE), done("r1", **USAGE))
-    assert frames[1:] == [Transcript("assistant", "Hm", True), Usage(3, 4), ResponseEnd("done")]
+    assert frames[1:] == [Transcript("assistant", "Hm", True), Usage(3, 4, 100), ResponseEnd("done")]
 
 
 def test_answers_without_any_id_end() -> None:

@@ -30,6 +30,37 @@ class ServerTool(msgspec.Struct, frozen=True):
         return {**self.settings, "type": self.type}
 
 
+class ProviderOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The options that every provider has."""
+
+    provider_extra: dict[str, Any] = {}
+    """Fields of the provider's session configuration that no option covers. Objects are merged field by
+    field, and any other value replaces the library's. Unsupported ground: nothing checks them, and a field
+    that contradicts what the library relies on breaks the session. The repr does not show them."""
+    client_extra: bool = False
+    """Whether a gateway's clients may ask for a ``provider_extra`` of their own; the operator's takes
+    precedence. It can change anything about their sessions, limits and costs included."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        fields = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return [(name, f"<{len(value)}>" if name == "provider_extra" else value) for name, value in fields]
+
+
+def merge_extra(config: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `config` with `extra` merged into it: objects field by field; any other value replaces."""
+    merged = dict(config)
+    for name, value in extra.items():
+        own = merged.get(name)
+        if isinstance(own, Mapping) and isinstance(value, Mapping):
+            value = merge_extra(own, value)
+        merged[name] = value
+    return merged
+
+
 class NameRule(NamedTuple):
     """The names that a provider accepts for functions; it rejects a configuration with any other name."""
 
@@ -98,7 +129,7 @@ def checked(options: OptionsT, kind: type[OptionsT], provider: str) -> OptionsT:
         )
     try:
         return msgspec.convert(msgspec.to_builtins(options), kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, TypeError, RecursionError) as error:
         raise LocalProtocolError(f"the options for {provider} can't be used: {error}; correct them") from None
 
 
@@ -106,10 +137,13 @@ OPTIONS_KEY: Final = "provider_options"
 """The key in the metadata of a mint request for what the client wants beyond the session's parameters: an
 object with the options of each provider by its name, ``{"openai": {"speed": 1.2}}``."""
 
-_OPERATORS: Final = frozenset({"server_tools"})
-"""Options that only the operator may choose: these run at the provider, on the operator's account."""
+_OPERATORS: Final = frozenset({"binary_audio", "client_extra", "server_tools", "tracing"})
+"""Options that only the operator may choose: these run at the provider or are stored there, on the operator's
+account, or they concern nobody else."""
 
-_EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh")
+_EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh")
+_LEAST_EFFORTS: Final = _EFFORTS[:2]
+"""The least that there is at some provider."""
 
 _UNLIMITED: Final = frozenset({None, "inf", -1})
 """Values that leave a number of tokens to the provider."""
@@ -131,7 +165,8 @@ def merge_client_options(options: OptionsT, metadata: Mapping[str, Any] | None, 
         raise LocalProtocolError(
             f'{OPTIONS_KEY} must be objects in an object, as in {{"{provider}": {{}}}}; correct the metadata'
         )
-    if denied := _OPERATORS.intersection(wanted):
+    operators = _OPERATORS if getattr(options, "client_extra", False) else _OPERATORS | {"provider_extra"}
+    if denied := operators.intersection(wanted):
         raise _operators(min(denied))
     if not wanted:
         return options
@@ -159,12 +194,14 @@ def _granted(name: str, own: Any, asked: Any, default: Any) -> Any:
             return asked if own in _UNLIMITED else own if asked in _UNLIMITED else min(own, asked)
         case "reasoning_effort" | "thinking_level":
             if own is None or asked is None:
-                if asked not in (None, _EFFORTS[0]):
-                    raise _operators(name, f" above {_EFFORTS[0]}")
+                if asked not in (None, *_LEAST_EFFORTS):
+                    raise _operators(name, f" above {_LEAST_EFFORTS[-1]}")
                 return own if asked is None else asked
             return min(own, asked, key=_EFFORTS.index)
         case "input_transcription" | "output_transcription":
             return own and asked
+        case "provider_extra":
+            return merge_extra(asked, own)
         case "transcription_model":
             if asked is not None and asked != own:
                 raise _operators(name)

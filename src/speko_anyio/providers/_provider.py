@@ -6,16 +6,18 @@ import abc
 from collections.abc import Iterable
 from typing import Final, NamedTuple, TypedDict
 
+import msgspec
+
 from ..protocol import close_codes
 from ..protocol._calls import no_open_call
-from ..protocol._commands import ExtensionCommand, Update, extension_of
+from ..protocol._commands import ExtensionCommand, ImageIn, Update, extension_of
 from ..protocol._limits import Limits
 from ..protocol._pcm import Buffer, half_a_sample, pcm_bytes
 from ..protocol._session import ClientDialect, require_text
 from ..protocol._state import Signal, State
 from ..protocol._timeouts import DEFAULT_TIMEOUTS
 from ..protocol.capabilities import Capabilities, refusal, unchangeable
-from ..protocol.errors import SpekoError
+from ..protocol.errors import LocalProtocolError, SpekoError
 from ..protocol.frames import Close, ErrorFrame, Frame, ResponseEnd, Transcript
 from . import _closes as closes
 from . import codes
@@ -28,6 +30,9 @@ PROVIDER_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size
 
 _HELD_SECONDS: Final = 10
 """Seconds of audio that are held before `Ready`."""
+
+_HELD_OVERHEAD: Final = 512
+"""Bytes that a held command counts in addition to its own: the objects take memory, too."""
 
 
 class ProviderSession(NamedTuple):
@@ -260,6 +265,16 @@ class ProviderDialect(ClientDialect, abc.ABC):
         if end is not None:
             self.events.append(end)
         super()._finish(signal, close, error)
+
+    def _hold(self, command: ExtensionCommand) -> None:
+        """Hold a command in its place among the held input; `LocalProtocolError` when too much is held."""
+        size = len(command.data if isinstance(command, ImageIn) else msgspec.json.encode(command))
+        size += _HELD_OVERHEAD
+        if self._held.commands_size + size > self.limits.max_outbox // 2:
+            raise LocalProtocolError(
+                "the provider is not ready yet, and no more can be held for it; wait for `Ready`, then send"
+            )
+        self._held.add_command(command, size)
 
     def _checked_audio(self, pcm: Buffer) -> bytes:
         """Return the bytes of `pcm`; raise as `send_audio`."""

@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from ..protocol.capabilities import Capabilities
+
 
 class AnnouncedEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The announced end of one model."""
@@ -24,6 +26,9 @@ class AnnouncedEnd(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """Where the announcement was read, and when."""
 
+
+AS_OF: Final = "2026-11-30"
+"""The date (ISO 8601) of the last search for announcements."""
 
 _TYPES: Final = "docstrings of the PyPI package openai 3.57.0, read 2026-11-30"
 
@@ -56,3 +61,14 @@ def end_notes(*models: str | None) -> list[str]:
         for model in models
         if model is not None and (end := announced_end(model)) is not None
     ]
+
+
+def dated(capabilities: Capabilities, model: str) -> Capabilities:
+    """Return `capabilities` with what is known of the end of `model`."""
+    end = announced_end(model)
+    return msgspec.structs.replace(
+        capabilities,
+        shutdown=None if end is None else end.date,
+        replaced_by=None if end is None else end.successor,
+        as_of=AS_OF,
+    )

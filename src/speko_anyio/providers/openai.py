@@ -7,33 +7,44 @@ names are understood, and nothing depends on events or fields that such servers 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, Unpack
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias, Unpack
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from ..protocol._commands import Update
+from ..protocol.capabilities import UPDATABLE, Capabilities
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import SessionConfig
 from . import codes
 from ._closes import Service
 from ._endpoint import AuthStyle, Endpoint, provider_endpoint
 from ._held_input import TurnMode
-from ._options import NameRule, ServerTool, checked, or_unset
+from ._options import NameRule, ProviderOptions, ServerTool, checked, or_unset
 from ._provider import DialectOptions
-from .models import end_notes
+from .models import dated, end_notes
 from .realtime import Flavor, RealtimeDialect
-from .realtime._events import ClientEvent, PcmFormat
+from .realtime._events import PcmFormat
+from .realtime._settings import Change, Configuration
 from .realtime._tools import AnyTool, convert_tools
 from .realtime._user import SILENCE_MARGIN_MS, TurnRules
 
 __all__ = [
+    "NamedTool",
     "OpenAIDialect",
     "OpenAIOptions",
+    "RetentionRatio",
     "SemanticVad",
     "ServerTool",
     "ServerVad",
+    "TokenLimits",
+    "Tracing",
+    "openai_capabilities",
     "openai_endpoint",
 ]
+
+_WHO: Final = "OpenAI Realtime"
 
 SESSION_SECONDS: Final = 3600.0
 """How long OpenAI lets a session live; it gives no warning."""
@@ -83,7 +94,44 @@ class SemanticVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     """Whether speech stops the response in flight."""
 
 
-class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TokenLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The limits of a conversation, in tokens."""
+
+    post_instructions: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    """Of everything after the system prompt and the tools."""
+
+
+class RetentionRatio(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="retention_ratio"):
+    """Drop a large part of a conversation that is too long, and rarely: that spares the cache."""
+
+    retention_ratio: Annotated[float, Meta(ge=0, le=1)]
+    """The part of the tokens to keep."""
+    token_limits: TokenLimits | UnsetType = UNSET
+    """When a conversation is too long; the model's own limit by default."""
+
+
+class Tracing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a session appears in OpenAI's dashboard of traces."""
+
+    workflow_name: str | UnsetType = UNSET
+    group_id: str | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class NamedTool(msgspec.Struct, frozen=True, kw_only=True):
+    """The only tool that the model may call, which it then must."""
+
+    type: Literal["function", "mcp"] = "function"
+    name: str | UnsetType = UNSET
+    """Of the function, or of the tool on the MCP server."""
+    server_label: str | UnsetType = UNSET
+    """Of the MCP server."""
+
+
+ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedTool
+
+
+class OpenAIOptions(ProviderOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options that only OpenAI has. An omitted option means the service's default."""
 
     turns: TurnMode = "auto"
@@ -93,13 +141,29 @@ class OpenAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The model that transcribes the user's speech; None for no user transcripts."""
     transcription_language: str | None = None
     """ISO 639-1; tells the transcription what to expect."""
+    transcription_languages: tuple[str, ...] | None = None
+    """The languages to expect, if there are several. Only ``gpt-transcribe`` and ``gpt-live-transcribe``
+    accept them: for other models they are left out, with a warning."""
+    transcription_keywords: tuple[str, ...] | None = None
+    """Names and terms to expect; for the same models."""
+    transcription_delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    """How long the transcription waits for more context. Only ``gpt-realtime-whisper`` accepts it: for other
+    models it is left out, with a warning."""
     transcription_prompt: str | None = None
     """``gpt-realtime-whisper`` accepts none: the prompt is then left out, with a warning."""
+    transcription_logprobs: bool = False
+    """Whether the raw events of transcripts have the probabilities of their words."""
     noise_reduction: Literal["near_field", "far_field"] | None = None
     """``near_field`` for a microphone near the mouth, ``far_field`` for one in the room."""
+    noise_reduction_strength: Annotated[float, Meta(ge=0)] | None = None
+    """Higher suppresses more; only with `noise_reduction`."""
     speed: Annotated[float, Meta(ge=0.25, le=1.5)] | None = None
     """Of the assistant's speech; 1 is normal."""
-    tool_choice: Literal["auto", "none", "required"] | None = None
+    tool_choice: ToolChoice | None = None
+    truncation: Literal["auto", "disabled"] | RetentionRatio | None = None
+    """What becomes of a conversation that exceeds the model's limit: with ``disabled``, responses fail."""
+    tracing: Literal["auto"] | Tracing | None = None
+    """Whether the session is stored in OpenAI's dashboard of traces."""
     max_output_tokens: Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"] | None = None
     """For one response."""
     reasoning_effort: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
@@ -154,6 +218,41 @@ def openai_endpoint(
     )
 
 
+_FULL: Final = Capabilities(
+    text=True,
+    image=True,
+    respond=True,
+    say="instructed",
+    update=UPDATABLE,
+    history=True,
+    manual_turns=True,
+    interrupt=True,
+    truncate=True,
+    resume="no",
+    text_output=True,
+    server_tools=True,
+    full_duplex=False,
+    input_rates=(SAMPLE_RATE,),
+    output_rates=(SAMPLE_RATE,),
+)
+"""What gpt-realtime and its successors can do."""
+
+_BEFORE_IMAGES: Final = re.compile(r"gpt-4o(-mini)?-realtime-preview(-\d{4}-\d\d-\d\d)?\Z")
+"""Models of the beta, which take no images."""
+
+
+def openai_capabilities(model: str) -> Capabilities:
+    """Return what a session with `model` can do; an unknown model counts as one of the newest family.
+
+    Raises `LocalProtocolError` for a model without realtime sessions.
+    """
+    check_model(model)
+    family = _FULL
+    if _BEFORE_IMAGES.match(model):
+        family = msgspec.structs.replace(family, image=False)
+    return dated(family, model)
+
+
 _FLAVOR: Final = Flavor(
     service=Service.OPENAI,
     metadata_key="client_event_id",
@@ -182,12 +281,9 @@ def OpenAIDialect(  # noqa: N802 - to its callers it is a class
     honour. The session is OPEN from the start: the WebSocket is the caller's. Audio is PCM16 mono at 24 kHz
     in both directions.
     """
-    update, rules, notes = _configure(config, options)
     return RealtimeDialect(
         flavor=_FLAVOR,
-        rules=rules,
-        update=update,
-        notes=notes,
+        configuration=_configure(config, options),
         input_sample_rate=SAMPLE_RATE,
         output_sample_rate=SAMPLE_RATE,
         ttl=ttl,
@@ -201,11 +297,15 @@ def OpenAIDialect(  # noqa: N802 - to its callers it is a class
 class _Transcription(msgspec.Struct, frozen=True, gc=False):
     model: str
     language: str | UnsetType = UNSET
+    languages: tuple[str, ...] | UnsetType = UNSET
     prompt: str | UnsetType = UNSET
+    keywords: tuple[str, ...] | UnsetType = UNSET
+    delay: str | UnsetType = UNSET
 
 
 class _NoiseReduction(msgspec.Struct, frozen=True, gc=False):
     type: str
+    strength: float | UnsetType = UNSET
 
 
 class _Input(msgspec.Struct, frozen=True, gc=False):
@@ -236,54 +336,129 @@ class _Reasoning(msgspec.Struct, frozen=True, gc=False):
 
 class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="realtime"):
     instructions: str | UnsetType = UNSET
-    output_modalities: tuple[str, ...] = ("audio",)
+    output_modalities: tuple[str, ...]
     audio: _Audio
     tools: tuple[AnyTool, ...] | UnsetType = UNSET
-    tool_choice: str | UnsetType = UNSET
+    tool_choice: str | NamedTool | UnsetType = UNSET
+    truncation: str | RetentionRatio | UnsetType = UNSET
+    tracing: str | Tracing | UnsetType = UNSET
+    include: tuple[str, ...] | UnsetType = UNSET
     max_output_tokens: int | str | UnsetType = UNSET
     reasoning: _Reasoning | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
 
 
-class _UpdateSession(ClientEvent, frozen=True, tag="session.update"):
-    """The message that configures the session."""
-
-    session: _Session
-
-
-def _configure(
-    config: SessionConfig, options: OpenAIOptions
-) -> tuple[_UpdateSession, TurnRules, tuple[str, ...]]:
-    """Convert the session's parameters for OpenAI; also return how turns end, and notes on the changes.
+def _configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
+    """Convert the session's parameters for OpenAI.
 
     OpenAI refuses a configuration with a single unknown field. So parameters that it can't honour are left
     out and noted, and invalid ones raise `LocalProtocolError` before anything is sent.
     """
-    check_model(config.model)
+    capabilities = openai_capabilities(config.model)
     options = checked(options, OpenAIOptions, "OpenAI")
+    _check_tool_choice(options.tool_choice)
     tools, tool_notes = convert_tools(config.tools, options.server_tools, _TOOL_NAMES, {})
     notes = [*_general_notes(config), *end_notes(config.model, options.transcription_model), *tool_notes]
     reasoning, parallel = options.reasoning_effort, options.parallel_tool_calls
     if _NOT_REASONING.match(config.model) and (reasoning is not None or parallel is not None):
         notes.append(f"{config.model} knows neither reasoning_effort nor parallel_tool_calls: left out")
         reasoning = parallel = None
-    prompt = options.transcription_prompt
-    if prompt is not None and options.transcription_model == TRANSCRIPTION_MODEL:
-        notes.append(
-            f"{TRANSCRIPTION_MODEL} accepts no prompt, so transcription_prompt is left out; to use it, "
-            "choose another transcription_model, such as gpt-live-transcribe"
-        )
-        options = msgspec.structs.replace(options, transcription_prompt=None)
+    if options.noise_reduction_strength is not None and options.noise_reduction is None:
+        notes.append("noise_reduction_strength has no effect without noise_reduction: left out")
+    options, transcription_notes = _transcribable(options)
     session = _Session(
         instructions=or_unset(config.system_prompt),
+        output_modalities=(config.output or "audio",),
         audio=_Audio(_input(options), _output(config, options)),
         tools=tools or UNSET,
         tool_choice=or_unset(options.tool_choice),
+        truncation=or_unset(options.truncation),
+        tracing=or_unset(options.tracing),
+        include=(_LOGPROBS,) if options.transcription_logprobs else UNSET,
         max_output_tokens=or_unset(options.max_output_tokens),
         reasoning=UNSET if reasoning is None else _Reasoning(reasoning),
         parallel_tool_calls=or_unset(parallel),
     )
-    return _UpdateSession(session=session), _rules(options), tuple(notes)
+    return Configuration(
+        who=_WHO,
+        capabilities=capabilities,
+        session=session,
+        extra=options.provider_extra,
+        rules=_rules(options),
+        instructions=config.system_prompt or "",
+        change=lambda update: _change(update, options),
+        locks_voice=True,
+        notes=(*notes, *transcription_notes),
+    )
+
+
+def _change(update: Update, options: OpenAIOptions) -> Change:
+    """Convert a change of the open session."""
+    session: dict[str, Any] = {"type": "realtime"}
+    audio: dict[str, Any] = {}
+    rules = None
+    notes: tuple[str, ...] = ()
+    if not isinstance(update.system_prompt, UnsetType):
+        session["instructions"] = update.system_prompt
+    if not isinstance(update.tools, UnsetType):
+        session["tools"], notes = convert_tools(update.tools, options.server_tools, _TOOL_NAMES, {})
+    if not isinstance(update.voice, UnsetType):
+        audio["output"] = {"voice": _voice(update.voice)}
+    if not isinstance(update.turns, UnsetType):
+        options = msgspec.structs.replace(options, turns=update.turns)
+        audio["input"] = {"turn_detection": _turn_detection(options)}
+        rules = _rules(options)
+    if audio:
+        session["audio"] = audio
+    return Change(session, rules, notes)
+
+
+_LOGPROBS: Final = "item.input_audio_transcription.logprobs"
+
+_OLD_TRANSCRIPTION: Final = r"whisper-1|gpt-4o(-mini)?-transcribe(-diarize)?(-\d{4}-\d\d-\d\d)?"
+
+_REFUSING: Final[Mapping[str, re.Pattern[str]]] = {
+    "transcription_prompt": re.compile(TRANSCRIPTION_MODEL),
+    "transcription_keywords": re.compile(f"{TRANSCRIPTION_MODEL}|{_OLD_TRANSCRIPTION}"),
+    "transcription_languages": re.compile(f"{TRANSCRIPTION_MODEL}|{_OLD_TRANSCRIPTION}"),
+    "transcription_delay": re.compile(f"gpt-(live-)?transcribe|{_OLD_TRANSCRIPTION}"),
+}
+"""The transcription models that refuse a configuration with this option."""
+
+
+def _transcribable(options: OpenAIOptions) -> tuple[OpenAIOptions, list[str]]:
+    """Return the options without those that the transcription model refuses, and notes on them."""
+    model = options.transcription_model
+    if model is None:
+        return options, []
+    refused = [
+        name
+        for name, models in _REFUSING.items()
+        if getattr(options, name) is not None and models.fullmatch(model)
+    ]
+    notes = [
+        f"{model} accepts no {name.removeprefix('transcription_')}, so {name} is left out; to use it, choose "
+        f"another transcription_model, such as {_accepting(name)}"
+        for name in refused
+    ]
+    return msgspec.structs.replace(options, **dict.fromkeys(refused)), notes
+
+
+def _accepting(name: str) -> str:
+    """Return a transcription model that accepts this option."""
+    successors = ("gpt-live-transcribe", TRANSCRIPTION_MODEL)
+    return next(model for model in successors if not _REFUSING[name].fullmatch(model))
+
+
+def _check_tool_choice(choice: ToolChoice | None) -> None:
+    """`LocalProtocolError` for a named tool without what names it."""
+    if not isinstance(choice, NamedTool):
+        return
+    needed = "name" if choice.type == "function" else "server_label"
+    if not getattr(choice, needed):
+        raise LocalProtocolError(
+            f"the options for OpenAI can't be used: tool_choice needs a {needed}; add it"
+        )
 
 
 def _general_notes(config: SessionConfig) -> list[str]:
@@ -304,19 +479,27 @@ def _input(options: OpenAIOptions) -> _Input:
         transcription = _Transcription(
             options.transcription_model,
             or_unset(options.transcription_language),
+            or_unset(options.transcription_languages),
             or_unset(options.transcription_prompt),
+            or_unset(options.transcription_keywords),
+            or_unset(options.transcription_delay),
         )
     if options.noise_reduction is not None:
-        noise_reduction = _NoiseReduction(options.noise_reduction)
-    turn_detection = options.turn_detection if options.turns == "auto" else None
-    return _Input(PcmFormat(SAMPLE_RATE), transcription, noise_reduction, turn_detection)
+        noise_reduction = _NoiseReduction(options.noise_reduction, or_unset(options.noise_reduction_strength))
+    return _Input(PcmFormat(SAMPLE_RATE), transcription, noise_reduction, _turn_detection(options))
+
+
+def _turn_detection(options: OpenAIOptions) -> ServerVad | SemanticVad | None:
+    return options.turn_detection if options.turns == "auto" else None
 
 
 def _output(config: SessionConfig, options: OpenAIOptions) -> _Output:
-    voice: str | _CustomVoice | UnsetType = or_unset(config.voice)
-    if isinstance(voice, str) and voice.startswith("voice_"):
-        voice = _CustomVoice(voice)
+    voice = UNSET if config.voice is None else _voice(config.voice)
     return _Output(PcmFormat(SAMPLE_RATE), voice, or_unset(options.speed))
+
+
+def _voice(name: str) -> str | _CustomVoice:
+    return _CustomVoice(name) if name.startswith("voice_") else name
 
 
 def _rules(options: OpenAIOptions) -> TurnRules:

@@ -8,28 +8,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Final, Literal, Unpack
+from typing import Annotated, Any, Final, Literal, Unpack
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from ..protocol._commands import Update
+from ..protocol.capabilities import UPDATABLE, Capabilities
 from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Frame, Transcript
-from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig
+from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig, ToolSpec
 from . import codes
 from ._closes import Service
 from ._endpoint import AuthStyle, Endpoint, provider_endpoint
 from ._held_input import TurnMode
-from ._options import NameRule, ServerTool, checked, or_unset
+from ._options import NameRule, ProviderOptions, ServerTool, checked, or_unset
 from ._provider import DialectOptions
 from ._recent_ids import RecentIds
+from .models import dated
 from .realtime import Flavor, RealtimeDialect
-from .realtime._events import ClientEvent, PcmFormat, UserCompleted
+from .realtime._events import PcmFormat, UserCompleted
+from .realtime._settings import Change, Configuration
 from .realtime._tools import AnyTool, convert_tools
 from .realtime._transcripts import first_part, part_of
 from .realtime._user import SILENCE_MARGIN_MS, TurnRules, UserText, UserWords
 
-__all__ = ["ServerTool", "XAIDialect", "XAIOptions", "XAIVad", "xai_endpoint"]
+__all__ = ["ServerTool", "XAIDialect", "XAIOptions", "XAIVad", "xai_capabilities", "xai_endpoint"]
+
+_WHO: Final = "xAI Grok Voice"
+
+_RATES: Final = (8000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+"""Of PCM, in samples a second."""
 
 _TOOL_NAMES: Final = NameRule("xAI", re.compile(r".*\S.*", re.DOTALL), "a name that is not blank")
 """xAI documents no rule, and none has been reported."""
@@ -63,7 +72,10 @@ class XAIVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="s
     """Silence after which the model speaks unprompted."""
 
 
-class XAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+_Keyterm = Annotated[str, Meta(min_length=1, max_length=50)]
+
+
+class XAIOptions(ProviderOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options that only xAI has. An omitted option means the service's default."""
 
     turns: TurnMode = "auto"
@@ -71,6 +83,16 @@ class XAIOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Only in auto mode."""
     transcription_model: str | None = "grok-transcribe"
     """Transcribes the user's speech while it is spoken; None for transcripts after the speech."""
+    language_hint: str | None = None
+    """The language of the user's speech, such as ``ja`` or ``es-MX``; xAI ignores an unknown one."""
+    keyterms: Annotated[tuple[_Keyterm, ...], Meta(max_length=100)] | None = None
+    """Names and terms to expect in the user's speech."""
+    speed: Annotated[float, Meta(ge=0.7, le=1.5)] | None = None
+    """Of the assistant's speech; 1 is normal."""
+    replace: dict[str, str] | None = None
+    """Pronunciation: phrases of the assistant and what is spoken in their place. Transcripts don't change."""
+    reasoning_effort: Literal["none", "high"] | None = None
+    """Overrides the one in the address."""
     resumption: bool = False
     """Whether the conversation can be resumed, for 30 minutes; see `xai_endpoint`."""
     server_tools: tuple[ServerTool, ...] = ()
@@ -194,6 +216,40 @@ class XAIWords(UserWords):
         return self._texts.finish(self._current, text)
 
 
+_FULL: Final = Capabilities(
+    text=True,
+    image=False,
+    respond=True,
+    say="verbatim",
+    update=UPDATABLE,
+    history=True,
+    manual_turns=True,
+    interrupt=True,
+    truncate=True,
+    resume="handle",
+    text_output=False,
+    server_tools=True,
+    full_duplex=False,
+    input_rates=_RATES,
+    output_rates=_RATES,
+)
+"""What all models of Grok Voice can do. Truncation is best effort: it is sent, and reports differ on whether
+it has an effect."""
+
+
+def xai_capabilities(model: str) -> Capabilities:
+    """Return what a session with `model` can do; an unknown model counts as one of Grok Voice.
+
+    `Capabilities.resume` needs `XAIOptions.resumption`.
+    """
+    return dated(_FULL, model)
+
+
+def _within(capabilities: Capabilities, options: XAIOptions) -> Capabilities:
+    """Return what of `capabilities` the options leave."""
+    return capabilities if options.resumption else msgspec.structs.replace(capabilities, resume="no")
+
+
 _FLAVOR: Final = Flavor(
     service=Service.XAI,
     words=XAIWords,
@@ -223,12 +279,9 @@ def XAIDialect(  # noqa: N802 - to its callers it is a class
     Raises `LocalProtocolError` when the configuration can't be used; `notes` lists what the provider can't
     honour. The session is OPEN from the start: the WebSocket is the caller's.
     """
-    update, rules, notes = _configure(config, options)
     return RealtimeDialect(
         flavor=_FLAVOR,
-        rules=rules,
-        update=update,
-        notes=notes,
+        configuration=_configure(config, options),
         input_sample_rate=config.input_sample_rate or DEFAULT_SAMPLE_RATE,
         output_sample_rate=config.output_sample_rate or DEFAULT_SAMPLE_RATE,
         ttl=ttl,
@@ -241,7 +294,9 @@ def XAIDialect(  # noqa: N802 - to its callers it is a class
 
 
 class _Transcription(msgspec.Struct, frozen=True, gc=False):
-    model: str
+    model: str | UnsetType = UNSET
+    language_hint: str | UnsetType = UNSET
+    keyterms: tuple[str, ...] | UnsetType = UNSET
 
 
 class _Input(msgspec.Struct, frozen=True, gc=False):
@@ -251,6 +306,7 @@ class _Input(msgspec.Struct, frozen=True, gc=False):
 
 class _Output(msgspec.Struct, frozen=True, gc=False):
     format: PcmFormat
+    speed: float | UnsetType = UNSET
 
 
 class _Audio(msgspec.Struct, frozen=True, gc=False):
@@ -260,6 +316,10 @@ class _Audio(msgspec.Struct, frozen=True, gc=False):
 
 class _NoDetection(msgspec.Struct, frozen=True, gc=False):
     type: None = None
+
+
+class _Reasoning(msgspec.Struct, frozen=True, gc=False):
+    effort: str
 
 
 class _Resumption(msgspec.Struct, frozen=True, gc=False):
@@ -272,13 +332,9 @@ class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     turn_detection: XAIVad | _NoDetection
     audio: _Audio
     tools: tuple[AnyTool, ...] | UnsetType = UNSET
+    replace: dict[str, str] | UnsetType = UNSET
+    reasoning: _Reasoning | UnsetType = UNSET
     resumption: _Resumption | UnsetType = UNSET
-
-
-class _UpdateSession(ClientEvent, frozen=True, tag="session.update"):
-    """The message that configures the session."""
-
-    session: _Session
 
 
 def _reserved_names(server_tools: Sequence[ServerTool]) -> Iterator[tuple[str, str]]:
@@ -291,33 +347,88 @@ def _reserved_names(server_tools: Sequence[ServerTool]) -> Iterator[tuple[str, s
                 yield name, tool.type
 
 
-def _configure(
-    config: SessionConfig, options: XAIOptions
-) -> tuple[_UpdateSession, TurnRules, tuple[str, ...]]:
-    """Convert the session's parameters for xAI; also return how turns end, and notes on the changes.
+_NEEDS_REGION: Final = {"es": "MX", "pt": "BR"}
+"""Languages that xAI accepts only with a region, and one of them."""
 
-    Raises `LocalProtocolError` when they can't be used.
-    """
+
+def _configure(config: SessionConfig, options: XAIOptions) -> Configuration:
+    """Convert the session's parameters for xAI; raises `LocalProtocolError` when they can't be used."""
     options = checked(options, XAIOptions, "xAI")
-    reserved = dict(_reserved_names(options.server_tools))
-    tools, notes = convert_tools(config.tools, options.server_tools, _TOOL_NAMES, reserved)
+    if config.output == "text":
+        raise LocalProtocolError(f'{_WHO} always speaks, so it has no output="text"; leave that out')
+    tools, notes = _tools(config.tools, options)
     if config.temperature is not None:
         notes = ("xAI documents no temperature: left out", *notes)
-    input_rate = config.input_sample_rate or DEFAULT_SAMPLE_RATE
-    output_rate = config.output_sample_rate or DEFAULT_SAMPLE_RATE
-    model = options.transcription_model
-    auto = options.turns == "auto"
+    if options.language_hint in _NEEDS_REGION:
+        hint = options.language_hint
+        region = f"{hint}-{_NEEDS_REGION[hint]}"
+        notes = (
+            f"xAI ignores the language_hint {hint!r}: add a region, such as {region}",
+            *notes,
+        )
+    transcription = _Transcription(
+        or_unset(options.transcription_model), or_unset(options.language_hint), or_unset(options.keyterms)
+    )
+    effort = options.reasoning_effort
     session = _Session(
         instructions=or_unset(config.system_prompt),
         voice=or_unset(config.voice),
         # Always sent: xAI's default differs from its documentation.
-        turn_detection=options.turn_detection if auto else _NoDetection(),
+        turn_detection=_turn_detection(options),
         audio=_Audio(
-            _Input(PcmFormat(input_rate), UNSET if model is None else _Transcription(model)),
-            _Output(PcmFormat(output_rate)),
+            _Input(
+                PcmFormat(config.input_sample_rate or DEFAULT_SAMPLE_RATE),
+                UNSET if transcription == _Transcription() else transcription,
+            ),
+            _Output(PcmFormat(config.output_sample_rate or DEFAULT_SAMPLE_RATE), or_unset(options.speed)),
         ),
         tools=tools or UNSET,
+        replace=or_unset(options.replace),
+        reasoning=UNSET if effort is None else _Reasoning(effort),
         resumption=_Resumption() if options.resumption else UNSET,
     )
-    rules = TurnRules(auto=auto, silence_ms=options.turn_detection.silence_duration_ms + SILENCE_MARGIN_MS)
-    return _UpdateSession(session=session), rules, notes
+    return Configuration(
+        who=_WHO,
+        capabilities=_within(xai_capabilities(config.model), options),
+        session=session,
+        extra=options.provider_extra,
+        rules=_rules(options),
+        instructions=config.system_prompt or "",
+        change=lambda update: _change(update, options),
+        locks_voice=False,
+        notes=notes,
+    )
+
+
+def _change(update: Update, options: XAIOptions) -> Change:
+    """Convert a change of the open session."""
+    session: dict[str, Any] = {}
+    rules = None
+    notes: tuple[str, ...] = ()
+    if not isinstance(update.system_prompt, UnsetType):
+        session["instructions"] = update.system_prompt
+    if not isinstance(update.voice, UnsetType):
+        session["voice"] = update.voice
+    if not isinstance(update.tools, UnsetType):
+        session["tools"], notes = _tools(update.tools, options)
+    if not isinstance(update.turns, UnsetType):
+        options = msgspec.structs.replace(options, turns=update.turns)
+        session["turn_detection"] = _turn_detection(options)
+        rules = _rules(options)
+    return Change(session, rules, notes)
+
+
+def _tools(tools: Sequence[ToolSpec], options: XAIOptions) -> tuple[tuple[AnyTool, ...], tuple[str, ...]]:
+    reserved = dict(_reserved_names(options.server_tools))
+    return convert_tools(tools, options.server_tools, _TOOL_NAMES, reserved)
+
+
+def _turn_detection(options: XAIOptions) -> XAIVad | _NoDetection:
+    return options.turn_detection if options.turns == "auto" else _NoDetection()
+
+
+def _rules(options: XAIOptions) -> TurnRules:
+    return TurnRules(
+        auto=options.turns == "auto",
+        silence_ms=options.turn_detection.silence_duration_ms + SILENCE_MARGIN_MS,
+    )

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+import msgspec
+
 from ...protocol._pcm import whole_samples
 from ...protocol.frames import Audio, ResponseEnd, ResponseStatus, Usage
 from .._heard import HeardEstimate
 from . import _errors as errors
 from . import _events as wire
 from ._transcripts import Transcripts
+
+_NO_ITEM: Final = " none"
+"""No provider's id of an item: nothing was spoken yet."""
+
+_NOTHING: Final = Usage()
 
 _CORRECTED: Final = 16
 """Most items to remember as truncated or deleted: the provider's errors about those don't concern the
@@ -36,9 +43,14 @@ class Assistant:
         """Whether its beginning was reported, rather than inferred from its output."""
         self.corrected: deque[str] = deque(maxlen=_CORRECTED)
         """The items that `corrections` truncated or deleted."""
-        self._audio_item: str | None = None
+        self._audio_item: str | None = _NO_ITEM
         self._odd = b""
-        self._tokens = 0, 0  # tokens of audio in and out that were not reported yet
+        self._usage = _NOTHING  # what was not reported yet
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether any audio came in this session."""
+        return self._audio_item is not _NO_ITEM
 
     def begin(self) -> None:
         """Start over for another response, whose items may reuse the ids of earlier ones."""
@@ -120,23 +132,50 @@ class Assistant:
     def count_usage(self, event: wire.ResponseDone) -> bool:
         """Add the usage of a response; return False if the event has none."""
         for usage in (event.response.usage, event.usage):
-            if usage is None:
-                continue
-            spent_in, spent_out = usage.input_token_details, usage.output_token_details
-            if spent_in is not None or spent_out is not None:
-                before_in, before_out = self._tokens
-                self._tokens = before_in + _audio_tokens(spent_in), before_out + _audio_tokens(spent_out)
+            if usage is not None and usage != _NO_USAGE:
+                self._usage = _sum(self._usage, usage)
                 return True
         return False
 
+    def count_seconds(self, usage: wire.TranscriptionUsage | None) -> None:
+        """Add the usage of a transcription that is charged by time."""
+        seconds = None if usage is None else usage.seconds
+        if seconds is not None and seconds > 0:
+            self._usage = msgspec.structs.replace(self._usage, seconds=self._usage.seconds + seconds)
+
     def take_usage(self) -> Usage:
         """Return the usage that was counted since the last call."""
-        usage, self._tokens = Usage(*self._tokens), (0, 0)
+        usage, self._usage = self._usage, _NOTHING
         return usage
 
+    def take_unreported(self) -> list[Usage]:
+        """Return as `take_usage`, or nothing if nothing was counted."""
+        return [] if self._usage == _NOTHING else [self.take_usage()]
 
-def _audio_tokens(details: wire.TokenDetails | None) -> int:
-    return max(0, details.audio_tokens or 0) if details is not None else 0
+
+_NO_USAGE: Final = wire.UsageInfo()
+_NO_TOKENS: Final = wire.TokenDetails()
+_NOT_CACHED: Final = wire.CachedTokens()
+
+
+def _sum(before: Usage, usage: wire.UsageInfo) -> Usage:
+    spent_in = usage.input_token_details or _NO_TOKENS
+    spent_out = usage.output_token_details or _NO_TOKENS
+    cached = spent_in.cached_tokens_details or _NOT_CACHED
+    seconds = (
+        usage.output_audio_seconds if usage.billable_audio_seconds is None else usage.billable_audio_seconds
+    )
+    return Usage(
+        input_audio_tokens=before.input_audio_tokens + (spent_in.audio_tokens or 0),
+        output_audio_tokens=before.output_audio_tokens + (spent_out.audio_tokens or 0),
+        input_text_tokens=before.input_text_tokens + (spent_in.text_tokens or 0),
+        output_text_tokens=before.output_text_tokens + (spent_out.text_tokens or 0),
+        input_image_tokens=before.input_image_tokens + (spent_in.image_tokens or 0),
+        cached_audio_tokens=before.cached_audio_tokens + (cached.audio_tokens or 0),
+        cached_text_tokens=before.cached_text_tokens + (cached.text_tokens or 0),
+        output_reasoning_tokens=before.output_reasoning_tokens + (spent_out.reasoning_tokens or 0),
+        seconds=before.seconds + max(0.0, seconds or 0.0),
+    )
 
 
 _STATUSES: Final[dict[str | None, ResponseStatus]] = {

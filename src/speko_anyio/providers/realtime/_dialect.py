@@ -4,26 +4,37 @@ The frames are those of a Speko session: `Ready` once the provider accepted the 
 *provider's* rates (`input_sample_rate`, `output_sample_rate`; resample for others), transcripts, tool calls,
 interruptions, usage, errors, and one `Close`.
 
-The dialect decodes events, hands them to the parts that own the state (`user`, `assistant`, `calls` and
-`gate`), sends the messages and queues the frames that result. The parts know neither the dialect nor each
-other.
+The dialect decodes events, hands them to the parts that own the state (`user`, `assistant`, `calls`,
+`settings` and `gate`), sends the messages and queues the frames that result. The parts know neither the
+dialect nor each other.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack, assert_never
+from typing import Any, Final, Literal, Unpack, assert_never
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from ...protocol import close_codes
 from ...protocol._codec import MalformedMessage
+from ...protocol._commands import (
+    ExtensionCommand,
+    ImageIn,
+    Respond,
+    Say,
+    TextIn,
+    Update,
+)
 from ...protocol._pcm import Buffer, is_sample_rate
-from ...protocol._state import State
-from ...protocol.errors import LONE_SURROGATE, LocalProtocolError
+from ...protocol._state import Signal, State
+from ...protocol.capabilities import Capabilities
+from ...protocol.errors import LONE_SURROGATE, LocalProtocolError, SpekoError
 from ...protocol.frames import (
     Audio,
+    Close,
     ErrorFrame,
     Frame,
     Interruption,
@@ -36,7 +47,7 @@ from ...protocol.frames import (
 )
 from .. import codes
 from .._closes import Service
-from .._held_input import TurnEnd
+from .._held_input import Held, TurnEnd
 from .._lenient import fit, text_of
 from .._provider import DialectOptions, ProviderDialect, ProviderSession
 from . import _errors as errors
@@ -44,9 +55,16 @@ from . import _events as wire
 from ._assistant import Assistant, end_of
 from ._calls import Call, ServerTools, ToolCalls, asks_for_approval, is_server_tool
 from ._errors import ErrorKind
-from ._gate import IN_FLIGHT, Phase, Reason, ResponseGate
+from ._gate import IN_FLIGHT, Phase, Reason, ResponseGate, Wanted
+from ._settings import Configuration, Settings
 from ._transcripts import part_of
-from ._user import Put, TurnRules, User, UserWords
+from ._user import Put, User, UserWords
+
+SAY_EXACTLY: Final = "Say exactly the following, word for word, and nothing else:\n\n"
+"""Tells a model what to say."""
+
+_IMAGES: Final = ("image/png", "image/jpeg")
+"""The types of images that OpenAI documents."""
 
 
 class RealtimeStats(msgspec.Struct):
@@ -89,8 +107,7 @@ class RealtimeDialect(ProviderDialect):
     """A session over WebSocket messages; `OpenAIDialect` and `XAIDialect` make one.
 
     - `flavor`: the provider's peculiarities.
-    - `rules`: how turns end.
-    - `update`: the message that configures the session.
+    - `configuration`: the session's parameters and options, converted.
     - `resumable`: whether another session can resume the conversation.
 
     The remaining parameters are those of `ProviderDialect`. Raises `LocalProtocolError` if the configuration
@@ -101,9 +118,7 @@ class RealtimeDialect(ProviderDialect):
         self,
         *,
         flavor: Flavor,
-        rules: TurnRules,
-        update: wire.ClientEvent,
-        notes: tuple[str, ...],
+        configuration: Configuration,
         input_sample_rate: int,
         output_sample_rate: int,
         ttl: float | None,
@@ -111,7 +126,8 @@ class RealtimeDialect(ProviderDialect):
         **options: Unpack[DialectOptions],
     ) -> None:
         try:
-            wire.encode(update)
+            settings = Settings(configuration)
+            wire.encode(wire.UpdateSession(session=settings.peek()))
         except (UnicodeEncodeError, TypeError) as error:
             raise LocalProtocolError(
                 f"the configuration can't be written as JSON: {error}; pass text and plain data"
@@ -119,7 +135,7 @@ class RealtimeDialect(ProviderDialect):
         super().__init__(
             input_sample_rate=input_sample_rate,
             output_sample_rate=output_sample_rate,
-            notes=notes,
+            notes=configuration.notes,
             ttl=ttl,
             **options,
         )
@@ -128,12 +144,13 @@ class RealtimeDialect(ProviderDialect):
         self._flavor = flavor
         self._service = flavor.service
         self._resumable = resumable
-        self._update: wire.ClientEvent | None = update
+        self._settings = settings
+        self.who = configuration.who
         self._configured = False
         self._ids = wire.EventIds(on_wire=flavor.names_things)
-        self._gate = ResponseGate(*timers, auto=rules.auto, metadata_key=flavor.metadata_key)
+        self._gate = ResponseGate(*timers, auto=settings.rules.auto, metadata_key=flavor.metadata_key)
         self._user = User(
-            rules,
+            settings.rules,
             flavor.words(),
             self._ids,
             *timers,
@@ -143,6 +160,7 @@ class RealtimeDialect(ProviderDialect):
         self._assistant = Assistant(self.playback, output_sample_rate)
         self._calls = ToolCalls(self.limits.max_open_calls)
         self._server_tools = ServerTools()
+        self._unconfirmed_texts = 0  # texts and images that the provider has not confirmed yet
 
     # State
 
@@ -150,6 +168,10 @@ class RealtimeDialect(ProviderDialect):
     def open_calls(self) -> tuple[str, ...]:
         """Ids of the tool calls that wait for their result, oldest first."""
         return self._calls.open
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._settings.capabilities
 
     def takes_result(self, call_id: str) -> bool:
         return call_id in self._calls
@@ -180,6 +202,10 @@ class RealtimeDialect(ProviderDialect):
             return None
         self._assistant.seen = False
         return ResponseEnd("interrupted" if wanted or self._gate.phase is Phase.CANCELLING else "failed")
+
+    def _finish(self, signal: Signal, close: Close, error: SpekoError | None = None) -> None:
+        self.events.extend(self._assistant.take_unreported())
+        super()._finish(signal, close, error)
 
     # Verbs
 
@@ -225,24 +251,125 @@ class RealtimeDialect(ProviderDialect):
         self._check_open()
         if not self._accepted:
             return
+        if self._can_stop:
+            self._queue(self._stopping(played_ms))
+            self._stopped("assistant")
+        self._gate.drop_all_but_tools()
+
+    @property
+    def _can_stop(self) -> bool:
+        """Whether a response is requested, in flight or unplayed."""
         gate = self._gate
         requested = gate.phase is Phase.REQUESTED and not gate.unwanted
-        if requested or gate.phase is Phase.ACTIVE or self.playback.unplayed_ms > 0:
-            cancel = [self._cancel()] if gate.phase is Phase.ACTIVE else []
-            self._queue([*cancel, *self._corrections(played_ms)])
-            gate.unwanted = gate.unwanted or requested
-            self._interrupted("assistant")
-        gate.drop_deferred_turn()
+        return requested or gate.phase is Phase.ACTIVE or self.playback.unplayed_ms > 0
+
+    def _stopping(self, played_ms: int | None = None) -> list[wire.ClientEvent]:
+        """Make the messages that stop the response."""
+        cancel = [self._cancel()] if self._gate.phase is Phase.ACTIVE else []
+        return [*cancel, *self._corrections(played_ms)]
+
+    def _stopped(self, at: Role) -> None:
+        """Note that those messages were queued."""
+        self._gate.unwanted = self._gate.unwanted or self._gate.phase is Phase.REQUESTED
+        self._interrupted(at)
 
     def send_tool_result(self, call_id: str, output: str) -> None:
         self._check_result(call_id, output)
         item = wire.FunctionCallOutput(self._calls.provider_id(call_id), output)
         result = self._ids.make(wire.CreateItem, item=item)
         if self._calls.completes(call_id):
-            self._queue_and_request(result, Reason.TOOLS, self._queue, lambda: self._calls.answer(call_id))
+            self._queue_and_request([result], Reason.TOOLS, self._queue, lambda: self._calls.answer(call_id))
         else:
             self._queue([result])
             self._calls.answer(call_id)
+
+    def _queue_extension(self, command: ExtensionCommand) -> None:
+        """Act on a text, an image, `respond`, `say` or an update, or hold it in its place until `Ready`.
+
+        `ResponseGate` says what waits for what. If the provider refuses an update that was possible, there is
+        an `ErrorFrame` with `codes.REFUSED["update"]`. Nothing happens if this raises.
+        """
+        if isinstance(command, ImageIn) and command.mime_type not in _IMAGES:
+            raise LocalProtocolError(f"{self.who} takes PNG and JPEG images only; convert this one")
+        if not self._accepted:
+            if isinstance(command, Update):
+                self._settings.convert(command, has_spoken=False)
+            self._hold(command)
+            return
+        if isinstance(command, Say | Respond):
+            self._gate.check_prompts()
+        self._act(command, self._queue)
+
+    def _act(self, command: ExtensionCommand, put: Put) -> None:
+        match command:
+            case TextIn(text=text, role=role, respond=respond):
+                content = wire.OutputText(text) if role == "assistant" else wire.InputText(text)
+                self._add_message(role, content, put, respond=respond)
+            case ImageIn(mime_type=mime_type, data=data, respond=respond):
+                url = f"data:{mime_type};base64,{base64.b64encode(data).decode()}"
+                self._add_message("user", wire.InputImage(url), put, respond=respond)
+            case Respond(instructions=""):
+                self._queue_and_request([], Reason.TURN, put, _nothing)
+            case Respond(instructions=instructions):
+                self._prompt(Wanted(Reason.RESPOND, instructions), put)
+            case Say(text=text):
+                self._prompt(Wanted(Reason.SAY, text), put)
+            case Update():
+                self._change(command, put)
+            case _:
+                assert_never(command)
+
+    def _add_message(
+        self,
+        role: str,
+        content: wire.Content,
+        put: Put,
+        *,
+        respond: bool,
+    ) -> None:
+        """Add an item to the conversation; `respond`: it is answered, and the user's own cuts in for that."""
+        item = self._ids.make(wire.CreateItem, item=wire.Message(role, (content,)))
+        cuts_in = respond and role == "user" and self._can_stop
+        messages = [*(self._stopping() if cuts_in else ()), item]
+
+        def queued() -> None:
+            self._unconfirmed_texts += role != "assistant"
+            if cuts_in:
+                self._stopped("user")
+
+        if respond:
+            self._queue_and_request(messages, Reason.TEXT, put, queued)
+        else:
+            put(messages)
+            queued()
+
+    def _prompt(self, wanted: Wanted, put: Put) -> None:
+        """Request a response of its own, now if that is allowed, else later."""
+        gate = self._gate
+        event_id, request = self._create_response(wanted)
+        if self._may_request and not gate.waiting and not gate.must_wait_for_answer(wanted.reason):
+            put([request])
+            self._requested(event_id, wanted)
+        else:
+            gate.defer_prompt(wanted)
+            self._request_deferred()
+
+    def _change(self, update: Update, put: Put) -> None:
+        settings = self._settings
+        change = settings.convert(update, has_spoken=self._assistant.has_spoken)
+        event_id = self._ids.next(wire.UpdateSession)
+        put([wire.UpdateSession(event_id=self._ids.on_wire(event_id), session=change.session)])
+        settings.changed(event_id, update, change)
+        self.notes += change.notes
+        self._follow_rules()
+
+    def _follow_rules(self) -> None:
+        """Act by the rules of turns that hold now."""
+        rules = self._settings.rules
+        self._user.follow(rules)
+        self._gate.auto = rules.auto
+        # What waited for the end of the user's speech waits no more if nobody will report that.
+        self._request_deferred()
 
     def _end_turn(self, verb: TurnEnd) -> None:
         self._check_open()
@@ -257,7 +384,7 @@ class RealtimeDialect(ProviderDialect):
             user.end_turn(verb, put)
         elif user.may_commit:
             commit = self._ids.make(wire.CommitAudio)
-            self._queue_and_request(commit, Reason.TURN, put, user.all_committed)
+            self._queue_and_request([commit], Reason.TURN, put, user.all_committed)
         else:
             self.stats.skipped_commits += 1
 
@@ -268,52 +395,65 @@ class RealtimeDialect(ProviderDialect):
         """Whether a response may be requested now: none is in flight, and the user is not speaking."""
         return self._gate.idle and not self._user.speaking
 
-    def _create_response(self) -> tuple[str, wire.ClientEvent]:
+    def _create_response(self, wanted: Wanted) -> tuple[str, wire.ClientEvent]:
         """Make a request for a response; return its event id, which it need not carry, and the request."""
-        flavor = self._flavor
+        instructions: str | UnsetType = UNSET
+        tool_choice: Literal["none"] | UnsetType = UNSET
+        match wanted:
+            case Wanted(Reason.SAY, text) if self.capabilities.say == "verbatim":
+                event_id = self._ids.next(wire.CreateItem)
+                item = wire.ForcedMessage((wire.OutputText(text),))
+                return event_id, wire.CreateItem(event_id=self._ids.on_wire(event_id), item=item)
+            case Wanted(Reason.SAY, text):
+                instructions, tool_choice = SAY_EXACTLY + text, "none"
+            case Wanted(Reason.RESPOND, text):
+                instructions = self._settings.prompt(text)
         event_id = self._ids.next(wire.CreateResponse)
-        request = wire.CreateResponse(
-            event_id=event_id if flavor.names_things else UNSET,
-            # The response repeats the metadata, which tells ours from those of the turn detection.
-            response=UNSET
-            if flavor.metadata_key is None
-            else wire.ResponseParams({flavor.metadata_key: event_id}),
+        # The response repeats the metadata, which tells ours from those of the turn detection.
+        key = self._flavor.metadata_key
+        metadata = UNSET if key is None else {key: event_id}
+        params = wire.ResponseParams(metadata, instructions, tool_choice)
+        return event_id, wire.CreateResponse(
+            event_id=self._ids.on_wire(event_id), response=UNSET if params == _NO_PARAMS else params
         )
-        return event_id, request
 
     def _queue_and_request(
-        self, event: wire.ClientEvent, reason: Reason, put: Put, queued: Callable[[], None]
+        self, events: Sequence[wire.ClientEvent], reason: Reason, put: Put, queued: Callable[[], None]
     ) -> None:
-        """Queue a message, and request the response to it, now if that is allowed, else later.
+        """Queue messages, and request the response to them, now if that is allowed, else later.
 
-        `queued` is called once the message is queued. Nothing happens if `put` raises.
+        `queued` is called once the messages are queued. Nothing happens if `put` raises.
         """
         if self._may_request:
-            event_id, request = self._create_response()
-            put([event, request])
+            wanted = Wanted(reason)
+            event_id, request = self._create_response(wanted)
+            put([*events, request])
             queued()
-            self._requested(event_id, reason)
+            self._requested(event_id, wanted)
         else:
-            put([event])
+            put(events)
             queued()
             self._gate.defer(reason)
             self._request_deferred()
 
-    def _requested(self, event_id: str, reason: Reason) -> None:
-        self._gate.requested(event_id, reason)
+    def _requested(self, event_id: str, wanted: Wanted) -> None:
+        self._gate.requested(event_id, *wanted)
         self._calls.forget_acknowledgements()
 
     def _request_deferred(self) -> None:
         """Request the deferred response, if there is one and it may be requested."""
-        reason = self._gate.deferred
-        if reason is None or self.state is not State.OPEN or not self._gate.idle:
+        gate = self._gate
+        if not gate.waiting or self.state is not State.OPEN or not gate.idle:
             return
         if self._user.speaking:
             self._user.wait_for_speech_end()
             return
-        event_id, request = self._create_response()
+        wanted = gate.waiting[0]
+        if gate.must_wait_for_answer(wanted.reason):
+            return
+        event_id, request = self._create_response(wanted)
         self._send([request])
-        self._requested(event_id, reason)
+        self._requested(event_id, wanted)
 
     def _cancel(self) -> wire.ClientEvent:
         """Make the message that cancels the active response."""
@@ -356,6 +496,8 @@ class RealtimeDialect(ProviderDialect):
                 if self._is_live(event.response_id):
                     self._emit_all(self._assistant.words.finish(part_of(event), event.transcript))
             case wire.UserDelta() | wire.UserUpdated() | wire.UserCompleted() | wire.UserFailed():
+                if isinstance(event, wire.UserCompleted):
+                    self._assistant.count_seconds(event.usage)
                 self._emit_all(self._user.words.receive(event))
             case wire.SpeechStarted(item_id=item_id):
                 self._speech_started(item_id)
@@ -384,7 +526,9 @@ class RealtimeDialect(ProviderDialect):
             case wire.McpFailed(item_id=item_id):
                 self._emit_all(self._server_tools.update(item_id, None, "failed"))
             case wire.ItemAdded():
-                if event.item.type == "function_call_output" and event.item.call_id is not None:
+                if wire.is_text(event.item):
+                    self._unconfirmed_texts = max(0, self._unconfirmed_texts - 1)
+                elif event.item.type == "function_call_output" and event.item.call_id is not None:
                     self._calls.acknowledged(event.item.call_id)
                 elif asks_for_approval(event.item):
                     self._deny_approval(event.item)
@@ -393,6 +537,7 @@ class RealtimeDialect(ProviderDialect):
             case wire.ConversationCreated(conversation=conversation):
                 self._note_conversation(conversation)
             case wire.SessionCreated(session=session) | wire.SessionUpdated(session=session):
+                self._settings.accepted()
                 self._note_session(session)
             case _:
                 assert_never(event)
@@ -439,13 +584,10 @@ class RealtimeDialect(ProviderDialect):
 
     def _configure(self) -> None:
         """Send the configuration, once the provider has sent its first event."""
-        update, self._update = self._update, None  # not kept: its tools take much memory
-        if update is not None:
+        session = self._settings.take()
+        if session is not None:
             self._configured = True
-            event_id = self._ids.next(wire.ClientEvent)
-            if self._flavor.names_things:
-                update = msgspec.structs.replace(update, event_id=event_id)
-            self._send([update])
+            self._send([self._ids.make(wire.UpdateSession, session=session)])
 
     def _receive_early_error(self, error: wire.ErrorInfo) -> None:
         if (reason := errors.ending(error, self._flavor.endings)) is not None:
@@ -485,10 +627,16 @@ class RealtimeDialect(ProviderDialect):
         if self.state is not State.OPEN:
             return
         for held in self._held.take():
-            if isinstance(held, bytes):
+            self._act_on_held(held)
+
+    def _act_on_held(self, held: Held) -> None:
+        match held:
+            case bytes():
                 self._user.append(held, self._send)
-            elif isinstance(held, str):
+            case str():
                 self._turn_over(held, self._send)
+            case TextIn() | ImageIn() | Respond() | Say() | Update():
+                self._act(held, self._send)
 
     # The user
 
@@ -498,9 +646,9 @@ class RealtimeDialect(ProviderDialect):
         user.speech_started()
         self.timers.stop("deferred")
         self._request_deferred()
-        if not (user.rules.auto and user.rules.interrupts):
+        if not (self._settings.detects_turns and user.rules.interrupts):
             return
-        gate.drop_deferred_turn()
+        gate.user_speaks()
         if gate.phase is Phase.REQUESTED:
             gate.unwanted = True
         if gate.phase is Phase.ACTIVE or self.playback.unplayed_ms > 0:
@@ -577,10 +725,11 @@ class RealtimeDialect(ProviderDialect):
             # Only one runs at a time, so the previous one has ended, silently (xAI) or unseen.
             self._end_response()
         requested, unwanted = gate.begin(response_id, metadata, user_speaking=self._user.speaking)
-        if not requested and self._calls.all_acknowledged:
-            # The provider answers by itself and knows the results of the tools, so nothing is left to
-            # request.
-            gate.deferred = None
+        if not requested:
+            # The provider answers by itself; what it knows by now needs no answer of its own.
+            gate.drop_answers(
+                knows_texts=not self._unconfirmed_texts, knows_tools=self._calls.all_acknowledged
+            )
         self._calls.response_begins(response_id)
         self._server_tools.response_begins(response_id)
         self._assistant.begin()
@@ -770,6 +919,9 @@ class RealtimeDialect(ProviderDialect):
                 self.stats.benign_errors += 1
                 if errors.is_empty_commit(error):
                     self._user.drop_request()
+            case ErrorKind.REAL if self._settings.refused(error.event_id, named=self._flavor.names_things):
+                self._emit(ErrorFrame(codes.REFUSED["update"], errors.as_frame(error).message))
+                self._follow_rules()
             case ErrorKind.REAL:
                 self._emit(errors.as_frame(error))
                 if error.event_id is not None and error.event_id == self._gate.open_request:
@@ -793,6 +945,7 @@ class RealtimeDialect(ProviderDialect):
             case "silence":
                 self._user.silence_expired(self._send)
             case "deferred":
+                self._gate.answer_due = False
                 self._request_deferred()
             case "speech":
                 self._speech_waited_for()
@@ -831,6 +984,13 @@ class RealtimeDialect(ProviderDialect):
                 self._break(close_codes.POLICY, "the provider does not read what it makes us send")
                 return
             self.outbox.put(text.decode())
+
+
+_NO_PARAMS: Final = wire.ResponseParams()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _rate(audio: Any, direction: str) -> int | None:

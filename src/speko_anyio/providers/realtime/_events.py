@@ -14,7 +14,7 @@ A field typed `Any` has different shapes at different providers; `dig` reads tho
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -48,10 +48,19 @@ class ClearAudio(ClientEvent, frozen=True, tag="input_audio_buffer.clear"):
     """Forget the appended audio."""
 
 
+class UpdateSession(ClientEvent, frozen=True, tag="session.update"):
+    """Configure the session, or change some of its configuration."""
+
+    session: Any
+
+
 class ResponseParams(msgspec.Struct, frozen=True, gc=False):
     """Parameters of one response, which repeats the `metadata`."""
 
-    metadata: dict[str, str]
+    metadata: dict[str, str] | UnsetType = UNSET
+    instructions: str | UnsetType = UNSET
+    """In place of the session's."""
+    tool_choice: Literal["none"] | UnsetType = UNSET
 
 
 class CreateResponse(ClientEvent, frozen=True, tag="response.create"):
@@ -95,10 +104,46 @@ class ApprovalResponse(msgspec.Struct, frozen=True, gc=False, tag_field="type", 
     approve: bool = False
 
 
+class InputText(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="input_text"):
+    """Words of the user or of the system."""
+
+    text: str
+
+
+class OutputText(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="output_text"):
+    """Words of the assistant."""
+
+    text: str
+
+
+class InputImage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="input_image"):
+    """A picture, as a ``data:`` URL."""
+
+    image_url: str
+
+
+Content: TypeAlias = InputText | OutputText | InputImage
+"""A part of a message."""
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="message"):
+    """What somebody said or showed."""
+
+    role: str
+    content: tuple[Content]
+
+
+class ForcedMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="force_message"):
+    """What xAI says verbatim, in a response of its own that needs no request."""
+
+    content: tuple[OutputText]
+    role: Literal["assistant"] = "assistant"
+
+
 class CreateItem(ClientEvent, frozen=True, tag="conversation.item.create"):
     """Add an item to the conversation."""
 
-    item: FunctionCallOutput | ApprovalResponse
+    item: Message | ForcedMessage | FunctionCallOutput | ApprovalResponse
 
 
 class FunctionTool(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="function"):
@@ -134,8 +179,11 @@ class EventIds:
 
     def make(self, kind: type[ClientEvent], **fields: Any) -> ClientEvent:
         """Make a message with the next id, if it carries one."""
-        event_id = self.next(kind)
-        return kind(event_id=event_id if self._on_wire else UNSET, **fields)
+        return kind(event_id=self.on_wire(self.next(kind)), **fields)
+
+    def on_wire(self, event_id: str) -> str | UnsetType:
+        """Return the id as a message carries it."""
+        return event_id if self._on_wire else UNSET
 
     def next(self, kind: type[ClientEvent]) -> str:
         """Return the next id, for a message of that kind."""
@@ -243,6 +291,12 @@ class UserUpdated(ServerEvent, frozen=True, tag="conversation.item.input_audio_t
     transcript: str | None = None
 
 
+class TranscriptionUsage(msgspec.Struct, frozen=True, gc=False):
+    """What a transcription cost. Its tokens are of another model, at other prices, so they are not read."""
+
+    seconds: float | None = None
+
+
 class UserCompleted(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.completed"):
     """The user's words, complete; on xAI only if `status` says so."""
 
@@ -250,6 +304,7 @@ class UserCompleted(ServerEvent, frozen=True, tag="conversation.item.input_audio
     content_index: Index | None = None
     transcript: str | None = None
     status: str | None = None
+    usage: TranscriptionUsage | None = None
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, gc=False):
@@ -278,6 +333,17 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     call_id: str | None = None
     name: str | None = None
     arguments: JsonText | None = None
+    role: str | None = None
+    content: Any = None
+
+
+def is_text(item: Item) -> bool:
+    """Whether an item is a text or an image that the client added, but not one of the assistant's."""
+    return (
+        item.role != "assistant"
+        and isinstance(item.content, list)
+        and any(dig(part, str, "type") in ("input_text", "text", "input_image") for part in item.content)
+    )
 
 
 class ItemAdded(ServerEvent, frozen=True, tag="conversation.item.added"):
@@ -290,10 +356,21 @@ class ItemCreated(ItemAdded, frozen=True, tag="conversation.item.created"):
     """The name of `ItemAdded` in the beta."""
 
 
+class CachedTokens(msgspec.Struct, frozen=True, gc=False):
+    """Those of the tokens read that came from the cache, by kind."""
+
+    audio_tokens: Count | None = None
+    text_tokens: Count | None = None
+
+
 class TokenDetails(msgspec.Struct, frozen=True, gc=False):
     """Tokens by kind."""
 
     audio_tokens: Count | None = None
+    text_tokens: Count | None = None
+    image_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    cached_tokens_details: CachedTokens | None = None
 
 
 class UsageInfo(msgspec.Struct, frozen=True, gc=False):
@@ -301,6 +378,9 @@ class UsageInfo(msgspec.Struct, frozen=True, gc=False):
 
     input_token_details: TokenDetails | None = None
     output_token_details: TokenDetails | None = None
+    output_audio_seconds: float | None = None
+    billable_audio_seconds: float | None = None
+    """Of audio in both directions; xAI charges by it."""
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):

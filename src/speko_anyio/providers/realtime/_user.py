@@ -208,11 +208,19 @@ class User:
             self._silence_repeated = True
             self._append_silence(put)
 
+    def follow(self, rules: TurnRules) -> None:
+        """Note that turns end by these rules from now on."""
+        if not rules.auto:
+            # The provider no longer reports the end of this speech.
+            self.speech_stopped()
+            self._awaits_commit = False
+        self.rules = rules
+
     # Speech, as the provider hears it
 
     def speech_started(self) -> None:
         """Note that the provider hears the user speak."""
-        self.speaking = True
+        self.speaking = self.rules.auto
         self._awaits_commit = False
         self._sent_silence = False
 

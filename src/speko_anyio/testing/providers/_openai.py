@@ -26,7 +26,7 @@ _TREE: Final[Json] = {
         "input": {
             "format": {"type": None, "rate": None},
             "transcription": dict.fromkeys(("model", "language", "languages", "prompt", "keywords", "delay")),
-            "noise_reduction": {"type": None},
+            "noise_reduction": {"type": None, "strength": None},
             "turn_detection": {
                 "type": None,
                 "threshold": None,
@@ -65,6 +65,10 @@ class OpenAISession(RealtimeDoubleSession):
     @property
     def _output_rate(self) -> int:
         return _RATE
+
+    @property
+    def _writes(self) -> bool:
+        return bool(self.config["output_modalities"] == ["text"])
 
     @property
     def _detection(self) -> Json | None:
@@ -166,14 +170,20 @@ class OpenAISession(RealtimeDoubleSession):
             "input_token_details": {
                 "text_tokens": 20,
                 "audio_tokens": heard,
-                "image_tokens": 0,
-                "cached_tokens": 0,
+                "image_tokens": 100 * self._images,
+                "cached_tokens": 8,
+                "cached_tokens_details": {"text_tokens": 8, "audio_tokens": 0, "image_tokens": 0},
             },
             "output_token_details": {"text_tokens": 20, "audio_tokens": said},
         }
         self._event("response.done", response=done)
         limit = {"name": "requests", "limit": 1000, "remaining": 999, "reset_seconds": 60.0}
         self._event("rate_limits.updated", rate_limits=[limit])
+
+    @property
+    def _images(self) -> int:
+        """The pictures in the conversation."""
+        return sum(part["type"] == "input_image" for item in self.items for part in item.get("content", ()))
 
     def _metadata(self, request: Json) -> Any:
         return (request.get("response") or {}).get("metadata")
@@ -200,6 +210,21 @@ class OpenAIDouble(ProviderDouble[OpenAISession]):
 
     def subprotocol(self, request: Request) -> str | None:
         return "realtime" if "realtime" in request.subprotocols else None
+
+
+_TRANSCRIBERS: Final = {
+    "prompt": (
+        "gpt-transcribe",
+        "gpt-live-transcribe",
+        "whisper-1",
+        "gpt-4o-transcribe",
+        "gpt-4o-mini-transcribe",
+    ),
+    "keywords": ("gpt-transcribe", "gpt-live-transcribe"),
+    "languages": ("gpt-transcribe", "gpt-live-transcribe"),
+    "delay": ("gpt-realtime-whisper",),
+}
+"""The transcription models that accept each field."""
 
 
 def _defaults(session_id: str, model: str) -> Json:
@@ -239,8 +264,23 @@ def _defaults(session_id: str, model: str) -> Json:
 def _problem(session: Json) -> str | None:
     """Return the invalid value that voids the configuration; None if there is none."""
     transcription = session["audio"]["input"]["transcription"] or {}
-    if transcription.get("model") == "gpt-realtime-whisper" and "prompt" in transcription:
-        return "Prompt is not supported with 'gpt-realtime-whisper'."
+    model = transcription.get("model")
+    for field in transcription:
+        if field in _TRANSCRIBERS and model not in _TRANSCRIBERS[field]:
+            return f"{field.capitalize()} is not supported with '{model}'."
+    if session["output_modalities"] not in (["audio"], ["text"]):
+        return "Invalid modalities: supported combinations are: ['text'] and ['audio']."
+    if (
+        session.get("truncation") not in ("auto", "disabled", None)
+        and not 0 <= session["truncation"].get("retention_ratio", -1) <= 1
+    ):
+        return "Invalid 'session.truncation.retention_ratio': expected a number from 0 to 1."
+    choice = session.get("tool_choice")
+    names = {(tool.get("type"), tool.get("name") or tool.get("server_label")) for tool in session["tools"]}
+    if isinstance(choice, dict):
+        wanted = choice.get("server_label") if choice.get("type") == "mcp" else choice.get("name")
+        if (choice.get("type"), wanted) not in names:
+            return f"Tool choice '{wanted}' not found in 'session.tools'."
     for position, tool in enumerate(session["tools"]):
         if tool.get("type") == "function" and not _NAME.fullmatch(str(tool.get("name"))):
             return (

@@ -6,14 +6,37 @@ import abc
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from ...audio._pcm import SAMPLE_BYTES
+from ...providers.realtime._dialect import SAY_EXACTLY
 from ._double_session import DoubleSession, Json, Play, Replies, Request, pieces
 from ._hearing import Ear, tone
-from ._script import CallTools, Fail, Incomplete, Pace, RateLimit, ReplyStep, RunTool, Say, Silent
+from ._script import (
+    CallTools,
+    Fail,
+    Incomplete,
+    Pace,
+    RateLimit,
+    Reply,
+    ReplyStep,
+    RunTool,
+    Say,
+    Silent,
+    steps,
+)
+
+_CONTENT: Final = {
+    "user": ("input_text", "input_image"),
+    "system": ("input_text",),
+    "assistant": ("output_text",),
+}
+"""The content that each role's items may have; audio can't be added this way."""
+
+_IMAGE: Final = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+=*")
 
 _LEAST_COMMIT_MS: Final = 100
 
@@ -46,6 +69,8 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
     """A connection of OpenAI's or xAI's double. Further attributes for assertions:
 
     - `config`: the session as the client configured it.
+    - `items`: every item that the client added, and every text that it had said, as it sent them.
+    - `requests`: the parameters of every response that the client requested and got.
     - `truncations`: every accepted ``conversation.item.truncate``: the item and its new end in ms.
     - `results`: the client's result of each tool call, by its id.
     - `errors`: the ``error`` events that were sent, their inner objects.
@@ -57,6 +82,8 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
     def __init__(self, request: Request, script: Replies, pace: Pace) -> None:
         super().__init__(request, script, pace)
         self.config: Json = {}
+        self.items: list[Json] = []
+        self.requests: list[Json] = []
         self.truncations: list[tuple[str, int]] = []
         self.results: dict[str, str] = {}
         self.errors: list[Json] = []
@@ -124,6 +151,30 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
     @abc.abstractmethod
     def _metadata(self, request: Json) -> Any:
         """Return the metadata of the client's request for a response."""
+
+    @property
+    def _writes(self) -> bool:
+        """Whether the assistant writes instead of speaking."""
+        return False
+
+    def _find_item_problem(self, item: Json) -> tuple[str, str] | None:
+        """Return the error code and message for an item that is refused; None for any other."""
+        kind, role, content = item.get("type"), item.get("role"), item.get("content")
+        if kind != "message":
+            return (
+                None if kind == "mcp_approval_response" else ("invalid_value", "Invalid value: 'item.type'.")
+            )
+        if role not in _CONTENT or not isinstance(content, list) or not content:
+            return "invalid_value", "Invalid value: 'item.role' or 'item.content'."
+        for part in content:
+            if part.get("type") not in _CONTENT[role]:
+                kinds = " and ".join(_CONTENT[role])
+                return "invalid_value", f"Invalid value: '{part.get('type')}'. Supported values are: {kinds}."
+            if part["type"] != "input_image" and not part.get("text"):
+                return "missing_required_parameter", "Missing required parameter: 'item.content[0].text'."
+            if part["type"] == "input_image" and not _IMAGE.fullmatch(str(part.get("image_url"))):
+                return "invalid_value", "Invalid 'image_url'. Expected a data URL of a PNG or JPEG image."
+        return None
 
     def _id(self, kind: str) -> str:
         return f"{kind}_{self._script.number(kind)}"
@@ -218,7 +269,11 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
                 "Wait until the response is finished before creating a new one.",
             )
         else:
-            self._respond(self._metadata(message))
+            params = message.get("response") or {}
+            self.requests.append(params)
+            # The model does as it is told by `say`.
+            _, told, text = str(params.get("instructions") or "").partition(SAY_EXACTLY)
+            self._respond(self._metadata(message), Say(text, 0.05 * len(text)) if told else None)
 
     def _cancel_asked(self, message: Json) -> None:
         response = self.response
@@ -236,7 +291,12 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         if not isinstance(item, dict):
             self._refuse(message, "missing_required_parameter", "Missing required parameter: 'item'.")
         elif item.get("type") != "function_call_output":
-            self._add_item(item)
+            problem = self._find_item_problem(item)
+            if problem is not None:
+                self._refuse(message, *problem)
+            else:
+                self.items.append(item)
+                self._add_item(item)
         elif not isinstance(item.get("output"), str):
             self._refuse(message, "invalid_type", "Invalid type for 'item.output': expected a string.")
         elif item.get("call_id") not in self._calls:
@@ -287,21 +347,24 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
 
     # Responses
 
-    def _respond(self, metadata: Any) -> None:
-        steps = self._script.next_reply()
-        if any(isinstance(step, Silent) for step in steps):
+    def _respond(self, metadata: Any, reply: Reply | None = None) -> None:
+        """Begin a response: the next of the script, or `reply`."""
+        reply_steps = self._script.next_reply() if reply is None else steps(reply)
+        if any(isinstance(step, Silent) for step in reply_steps):
             return
         response = self.response = Response(self._id("resp"), metadata)
-        response.play = self._answer(response, steps)
+        response.play = self._answer(response, reply_steps)
         self._begin(response.play)
 
-    def _answer(self, response: Response, steps: tuple[ReplyStep, ...]) -> Play:
+    def _answer(self, response: Response, reply: tuple[ReplyStep, ...]) -> Play:
         if self._pace.latency:
             yield self._pace.latency
         self._event("response.created", response=self._json_response(response, "in_progress", None))
         status, details = "completed", None
-        for step in steps:
+        for step in reply:
             match step:
+                case Say() if self._writes:
+                    yield from self._write(response, step)
                 case Say():
                     yield from self._say(response, step)
                 case CallTools(calls=calls):
@@ -348,6 +411,20 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         part = {"type": "audio", "transcript": step.text}
         self._event("response.content_part.done", **place, part=part)
         item.json["content"] = [{"type": self._audio_content, "transcript": step.text}]
+        self._finish_item(response, item, "completed")
+
+    def _write(self, response: Response, step: Say) -> Play:
+        """As `_say`, but in text."""
+        item = self._new_item(response, type="message", role="assistant", content=[])
+        index = len(response.items) - 1
+        place = {"response_id": response.id, "item_id": item.id, "output_index": index, "content_index": 0}
+        self._event("response.content_part.added", **place, part={"type": "text", "text": ""})
+        for piece in pieces(step.text, 4):
+            self._event("response.output_text.delta", **place, delta=piece)
+            yield step.seconds / 4 / self._pace.speed
+        self._event("response.output_text.done", **place, text=step.text)
+        self._event("response.content_part.done", **place, part={"type": "text", "text": step.text})
+        item.json["content"] = [{"type": "output_text", "text": step.text}]
         self._finish_item(response, item, "completed")
 
     def _call(self, response: Response, name: str, arguments: Mapping[str, Any]) -> None:
@@ -412,7 +489,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
             "status_details": details,
             "output": [dict(item.json) for item in response.items] if status != "in_progress" else [],
             "conversation_id": "conv_1",
-            "output_modalities": ["audio"],
+            "output_modalities": ["text" if self._writes else "audio"],
             "usage": None,
             "metadata": response.metadata,
         }

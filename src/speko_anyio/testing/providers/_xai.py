@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any, Final
 
+from ...audio._pcm import SAMPLE_BYTES
 from ._double import ProviderDouble
 from ._double_session import Json, Play, Refusal, Request
 from ._hearing import Ear
 from ._realtime import RealtimeDoubleSession, Response
-from ._script import Incomplete
+from ._script import Incomplete, Say
 
 _RATES: Final = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
 _KEY_PROTOCOL: Final = "xai-client-secret."
@@ -88,6 +89,9 @@ class XAISession(RealtimeDoubleSession):
                 text = f"audio.{side}.format.rate must be one of {_RATES}"
                 self._refuse(message, "", text, kind="invalid_event")
                 return
+        if (problem := _find_problem(session)) is not None:
+            self._refuse(message, "", problem, kind="invalid_event")
+            return
         resumes = (session.get("resumption") or {}).get("enabled", False)
         self.config = merged
         detection = self._detection
@@ -101,6 +105,28 @@ class XAISession(RealtimeDoubleSession):
             item = self._json_item(self._id("item"), type="message", role="assistant", content=content)
             self._announce_item({**item, "status": "completed"})
         self._event("session.updated", session=copy.deepcopy(self.config))
+
+    def _create_item(self, message: Json) -> None:
+        item = message.get("item")
+        if not isinstance(item, dict) or item.get("type") != "force_message":
+            super()._create_item(message)
+            return
+        text = "".join(str(part.get("text", "")) for part in item.get("content", ()))
+        if not text:
+            self._refuse(message, "", "force_message needs a text", kind="invalid_event")
+        elif self.response is not None:
+            self._refuse(
+                message, "", f"Conversation already has an active response in progress: {self.response.id}."
+            )
+        else:
+            self.items.append(item)
+            # Said by itself, and not by the model: neither of the script nor with metadata.
+            self._respond(None, Say(text, 0.05 * len(text)))
+
+    def _find_item_problem(self, item: Json) -> tuple[str, str] | None:
+        if any(part.get("type") == "input_image" for part in item.get("content", ())):
+            return "", "Invalid content type: input_image"
+        return super()._find_item_problem(item)
 
     def _refuse(self, message: Json, code: str, text: str, *, kind: str = "invalid_request_error") -> None:
         # The error has only a message, without a code and an id.
@@ -142,11 +168,27 @@ class XAISession(RealtimeDoubleSession):
             "output_token_details": {"text_tokens": 20, "audio_tokens": said, "grok_tokens": 0},
             "total_tokens": heard + said + 40,
             "output_audio_seconds": round(response.audio_ms / 1000, 3),
+            "billable_audio_seconds": round(
+                response.audio_ms / 1000 + self._heard / (self._input_rate * SAMPLE_BYTES), 3
+            ),
         }
         self._event("response.done", response=done, usage=usage)
 
     def _metadata(self, request: Json) -> Any:
         return {}
+
+
+def _find_problem(session: Json) -> str | None:
+    """Return the invalid value that voids the configuration; None if there is none."""
+    audio = session.get("audio") or {}
+    keyterms = ((audio.get("input") or {}).get("transcription") or {}).get("keyterms") or ()
+    if len(keyterms) > 100 or any(len(term) > 50 for term in keyterms):
+        return "keyterms: at most 100 terms of at most 50 characters"
+    if not 0.7 <= (audio.get("output") or {}).get("speed", 1.0) <= 1.5:
+        return "audio.output.speed must be between 0.7 and 1.5"
+    if (session.get("reasoning") or {}).get("effort", "high") not in ("high", "none"):
+        return "reasoning.effort must be high or none"
+    return None
 
 
 class XAIDouble(ProviderDouble[XAISession]):
