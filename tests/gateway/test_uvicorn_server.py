@@ -21,6 +21,7 @@ from speko_anyio import OpenAI
 from speko_anyio.gateway import Gateway, Handler, ProviderHandler, ServerSession, echo, running_gateway, serve
 from speko_anyio.gateway import _uvicorn_server as uvicorn_server
 from speko_anyio.protocol import Close, HandshakeError, Ready
+from tests.support.event_loops import event_loop
 
 from .support import KEY, Recorder, make_gateway, mint, raw_client
 
@@ -58,6 +59,19 @@ async def test_it_serves_while_the_block_runs_and_not_longer() -> None:
     async with httpx.AsyncClient() as http:
         with pytest.raises(httpx.ConnectError):
             await http.get(url)
+
+
+class TestOnVirtualTime:
+    @pytest.fixture
+    def anyio_backend(self) -> Any:
+        return event_loop("virtual asyncio")
+
+    async def test_it_stops_as_soon_as_nobody_is_connected_any_more(self) -> None:
+        start = anyio.current_time()
+        async with httpx.AsyncClient() as http:
+            async with running_gateway(make_gateway()) as url:
+                assert (await http.get(f"{url}/healthz")).status_code == 200
+        assert anyio.current_time() - start < 0.05
 
 
 async def test_the_same_gateway_can_be_started_again() -> None:
