@@ -24,10 +24,6 @@ nox.options.default_venv_backend = "venv"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 EVERYTHING = ".[trio,gateway,postgres,local,cli]"
 
-COVERED = {"protocol": 100, "providers": 99, "client": 97, "gateway": 95}
-"""The share of lines and branches, in per cent, that each part's own tests must reach: all of the core, which
-outlives everything else."""
-
 
 def group(name: str) -> list[str]:
     """Give the requirements of one dependency group of pyproject.toml."""
@@ -48,11 +44,7 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    for part, share in COVERED.items():
-        session.run("coverage", "run", "-m", "pytest", f"tests/{part}")
-        where = f"--include=*/speko_anyio/{part}/*"
-        session.run("coverage", "report", where, "--skip-covered", f"--fail-under={share}")
-    session.run("pytest", *(f"--ignore=tests/{part}" for part in COVERED))
+    session.run("python", "-m", "tests.side_by_side")
 
 
 @nox.session

@@ -63,6 +63,10 @@ def each_implementation(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 # Closing
 
 
+CLOSES = 64
+"""Sessions, of which every eighth is closed while its reader waits."""
+
+
 async def speak_until_closed(session: ServerSession) -> None:
     """Speak all the time, hear nothing, and say when no more from the client fits."""
     full = False
@@ -100,7 +104,7 @@ async def close_amid_speech(url: str, number: int, http: httpx.AsyncClient) -> s
 @pytest.mark.usefixtures("each_implementation")
 async def test_clients_that_close_while_the_server_speaks_are_not_lost() -> None:
     store = MemoryStore()
-    gateway = make_gateway({"speaker": speak_until_closed}, store=store, mint_burst=256)
+    gateway = make_gateway({"speaker": speak_until_closed}, store=store, mint_burst=CLOSES)
     minted: dict[str, int] = {}
 
     async def close_some(url: str, numbers: range) -> None:
@@ -113,8 +117,8 @@ async def test_clients_that_close_while_the_server_speaks_are_not_lost() -> None
         anyio.create_task_group() as tasks,
     ):
         for first in range(16):
-            tasks.start_soon(close_some, url, range(first, 256, 16))
-    assert len(minted) == 256
+            tasks.start_soon(close_some, url, range(first, CLOSES, 16))
+    assert len(minted) == CLOSES
     for session_id, number in minted.items():
         known = await store.get(session_id)
         assert known is not None
