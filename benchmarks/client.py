@@ -54,6 +54,7 @@ _COMPILED: Final = Kind("compiled", "#d9a441")
 _FLOOR: Final = Kind("raw socket: the floor", "#dcdcdc")
 _KINDS: Final = {
     who.OURS: _OURS,
+    who.OURS_AWAITED: _OURS,
     who.AIOHTTP: _COMPILED,
     who.PICOWS: _COMPILED,
     who.PICOWS_AWAITED: _COMPILED,

@@ -22,6 +22,7 @@ from client_server import PCM, READY, TOKEN
 COMMIT: Final = '{"t":"control","action":"commit"}'
 
 OURS: Final = "speko-anyio"
+OURS_AWAITED: Final = "speko-anyio, awaited"
 SPEKOAI: Final = "spekoai"
 WEBSOCKETS: Final = "websockets"
 AIOHTTP: Final = "aiohttp"
@@ -87,18 +88,44 @@ async def nothing(url: str) -> AsyncIterator[Line]:
     yield Line(never, never, lambda: never, _is_bytes)
 
 
-def _ours() -> Connect:
-    from speko_anyio import Audio, open_session
+def _ours(*, awaited: bool) -> Connect:
+    """Return this client: messages are counted in a plain handler, or in an iteration if `awaited`."""
+    from speko_anyio import Audio, RealtimeSession, open_session
     from speko_anyio.protocol.mint import SessionGrant
 
     def is_audio(frame: object) -> bool:
         return type(frame) is Audio
 
+    class OurLine(Line):
+        __slots__ = ("_session",)
+
+        def __init__(self, session: RealtimeSession) -> None:
+            super().__init__(session.send_audio, session.commit, lambda: session.__anext__, is_audio)
+            self._session = session
+
+        async def listen(self, tally: Tally) -> None:
+            if awaited:
+                await super().listen(tally)
+                return
+            enough = anyio.Event()
+
+            def count(frame: object) -> None:
+                if type(frame) is Audio:
+                    tally.count += 1
+                    if tally.count == tally.until:
+                        enough.set()
+
+            stop = self._session.on(count)
+            try:
+                await enough.wait()
+            finally:
+                stop()
+
     @asynccontextmanager
     async def connect(url: str) -> AsyncIterator[Line]:
         grant = SessionGrant(session_id="s", ws_url=url, ws_token=TOKEN, expires_at="2100-01-01T00:00:00Z")
         async with open_session(grant) as session:
-            yield Line(session.send_audio, session.commit, lambda: session.__anext__, is_audio)
+            yield OurLine(session)
 
     return connect
 
@@ -511,13 +538,14 @@ def _on_asyncio(connect: Callable[[], Connect]) -> dict[str, Callable[[], Connec
 
 CONTENDERS: Final = {
     OURS: Contender(
-        dict.fromkeys(LOOPS, _ours),
+        dict.fromkeys(LOOPS, partial(_ours, awaited=False)),
         "speko_anyio",
         {
             ASYNCIO: "import asyncio; from speko_anyio import Speko, open_session",
             TRIO: "import trio; from speko_anyio import Speko, open_session",
         },
     ),
+    OURS_AWAITED: Contender(dict.fromkeys(LOOPS, partial(_ours, awaited=True)), "speko_anyio", {}),
     SPEKOAI: Contender(
         _on_asyncio(_spekoai), "spekoai", {ASYNCIO: "import asyncio; from spekoai import AsyncSpeko"}
     ),

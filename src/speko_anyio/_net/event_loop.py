@@ -17,6 +17,14 @@ def on_asyncio() -> bool:
         return False  # no loop of asyncio in this thread
 
 
+def name_event_loop() -> None:
+    """Make anyio's functions work in callbacks of the event loop that run in this context."""
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None and on_asyncio():
+        # Without it, sniffio only looks for a task, and a callback runs in none.
+        sniffio.current_async_library_cvar.set("asyncio")
+
+
 def clock() -> Callable[[], float]:
     """Return the clock of the event loop that runs this task, in seconds.
 

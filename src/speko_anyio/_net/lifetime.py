@@ -69,6 +69,13 @@ class Lifetime:
         """
         self._start(work, (), shield=False)
 
+    def copy_context(self) -> Context:
+        """Copy the context of the block.
+
+        A callback that runs in it sees the user's context variables, not those of the code that calls it.
+        """
+        return copy_context() if self._context is None else self._context.copy()
+
     def _start(
         self,
         work: Callable[[*_Args], Coroutine[Any, Any, None]],
@@ -82,9 +89,8 @@ class Lifetime:
         if self._tasks is None or self._context is None:
             self._early += (start,)
         else:
-            # The context of the block and not of the caller, so that work started by a callback sees the
-            # user's context variables. A copy, since a context can't be entered twice.
-            self._context.copy().run(start, self._tasks)
+            # A copy, since a context can't be entered twice.
+            self.copy_context().run(start, self._tasks)
 
     def fail(self, error: BaseException) -> None:
         """Cancel the body because of `error`, which the block then raises."""

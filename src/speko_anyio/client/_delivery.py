@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from typing import Final
+from typing import Final, overload
 
 import anyio
 import anyio.lowlevel
@@ -58,7 +58,6 @@ class DeliveryBuffer:
     __slots__ = (
         "_busy",
         "_clean",
-        "_ended",
         "_frames",
         "_limit",
         "_on_space",
@@ -67,8 +66,10 @@ class DeliveryBuffer:
         "_streak",
         "_waiter",
         "_waiting",
+        "begun",
         "dropped_bytes",
         "dropped_frames",
+        "ended",
         "full",
         "lossy",
     )
@@ -88,7 +89,10 @@ class DeliveryBuffer:
         self._busy = False
         self._waiting = False
         self._waiter = waiter
-        self._ended = False
+        self.ended: bool = False
+        """Whether no more frames will come."""
+        self.begun: bool = False
+        """Whether its consumer has begun to take frames. `Pump` decides it."""
         self.full: bool = False
         """Whether the limit is reached. It stays True until an eighth of the buffer is free."""
         self.lossy: bool = False
@@ -128,7 +132,7 @@ class DeliveryBuffer:
                     self._dropped(frame)  # has had its effect, and as news it is a repetition
                     return False
             elif kind is Close:
-                self._ended = True
+                self.ended = True
             self._size += _cost(frame)
         self._frames.append(frame)
         if self._size >= self._limit:
@@ -140,54 +144,63 @@ class DeliveryBuffer:
 
     def end(self) -> None:
         """Take note that no more frames will come: once all are taken, `get` returns None."""
-        self._ended = True
+        self.ended = True
         if self._waiting:
             self._waiting = False
             self._waiter.ring()
 
     def clear(self) -> None:
-        """Discard the frames that wait, which nobody will take."""
+        """Discard the frames that wait."""
         self._frames.clear()
         self._size = 0
         self._check_space()
 
-    def take(self) -> Frame | None:
-        """Take the oldest frame if `get` would not wait; otherwise return None."""
-        if self._streak and self._frames and not self._busy:
-            self._streak -= 1
-            frame = self._frames.popleft()
-            self._size -= FRAME_OVERHEAD + len(frame.pcm) if type(frame) is Audio else _cost(frame)
-            if self.full:
-                self._check_space()
-            return frame
-        return None
+    @overload
+    async def get(self) -> Frame | None: ...
+    @overload
+    async def get(self, end: Callable[[], Exception]) -> Frame: ...
+    async def get(self, end: Callable[[], Exception] | None = None) -> Frame | None:
+        """Take the oldest frame, and wait for it if there is none.
 
-    async def get(self) -> Frame | None:
-        """Take the oldest frame, and wait for it if there is none; None after the end.
-
-        Raises `anyio.BusyResourceError` while another task waits here. Cancelled, it takes nothing. A pending
+        After the end it raises what `end` returns, or returns None without an `end`. Raises
+        `anyio.BusyResourceError` while another task waits here. Cancelled, it takes nothing. A pending
         cancellation is noticed when this waits, and otherwise at every 64th frame.
         """
-        if self._busy:
-            busy = anyio.BusyResourceError("receiving from")
-            busy.args = (_SECOND_READER,)
-            raise busy
-        self._busy = True
         frames = self._frames
-        try:
-            if not self._streak and (frames or self._ended):
-                await anyio.lowlevel.checkpoint()
-                self._streak = _FRAMES_PER_TURN
-            while not frames:
-                if self._ended:
-                    return None
-                self._waiting = True
-                await self._waiter.wait()
-                self._streak = _FRAMES_PER_TURN
-        finally:
-            self._busy = False
-            self._waiting = False
-        return self.take()
+        if self._busy or not (frames and self._streak):
+            # Not a coroutine of its own, since nearly every frame of a live conversation is waited for.
+            if self._busy:
+                busy = anyio.BusyResourceError("receiving from")
+                busy.args = (_SECOND_READER,)
+                raise busy
+            self._busy = True
+            try:
+                if frames or self.ended:
+                    await anyio.lowlevel.checkpoint()
+                while not frames:
+                    if self.ended:
+                        if end is None:
+                            return None
+                        raise end()
+                    self._waiting = True
+                    await self._waiter.wait()
+            finally:
+                self._busy = False
+                self._waiting = False
+            self._streak = _FRAMES_PER_TURN
+        self._streak -= 1
+        frame = frames.popleft()
+        self._size -= FRAME_OVERHEAD + len(frame.pcm) if type(frame) is Audio else _cost(frame)
+        if self.full:
+            self._check_space()
+        return frame
+
+    async def get_all(self, end: Callable[[], Exception]) -> list[Frame]:
+        """Take all frames that wait, oldest first, and wait for one if there is none. Otherwise as `get`."""
+        first = await self.get(end)
+        frames = [first, *self._frames]
+        self.clear()
+        return frames
 
     def _discard_audio(self) -> None:
         frames = self._frames

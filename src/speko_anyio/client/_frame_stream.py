@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, get_args
 
 from .._net.contexts import Block
 from ..protocol.frames import Frame
 from ._delivery import DeliveryBuffer
 from ._pump import Pump
+
+if TYPE_CHECKING:
+    from types import CoroutineType
 
 F_co = TypeVar("F_co", covariant=True)
 
@@ -86,8 +89,9 @@ class FrameStream(Generic[F_co]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> F_co:
-        frame = await self._buffer.get()
-        if frame is None:
-            raise self._pump.end_of_iteration()
-        return cast("F_co", frame)
+    # Returns the coroutine of another: see `RealtimeSession`.
+    def __anext__(self) -> CoroutineType[Any, Any, F_co]:
+        buffer = self._buffer
+        if not buffer.begun:
+            self._pump.begin(buffer)
+        return cast("CoroutineType[Any, Any, F_co]", buffer.get(self._pump.end_of_iteration))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 
+from .._net.event_loop import name_event_loop
 from .._net.lifetime import Lifetime
 from ..protocol._state import State
 from ..protocol.errors import ConnectionClosed
 from ..protocol.frames import Frame
 from ._delivery import DeliveryBuffer
 from ._frame_stream import FRAME_TYPES
-from ._pump import Pump
+from ._pump import DirectConsumer, Pump
 from ._stalls import STALLED_AFTER, StallWatch
 
 FrameHandler = Callable[[Frame], Awaitable[object] | object]
-"""Called with each frame. An awaitable that it returns is awaited before the next frame."""
+"""Called with each frame. An awaitable that it returns is awaited before the next frame. See
+`RealtimeSession.on`."""
 
 
 def check_handler(handler: object, *more: object) -> None:
@@ -48,50 +51,100 @@ def check_handler(handler: object, *more: object) -> None:
 
 
 class Handlers:
-    """The handlers of the session that `pump` moves; each runs as a task of its `lifetime`."""
+    """The handlers of the session that `pump` moves.
 
-    __slots__ = ("_lifetime", "_pump", "_stalls", "_subscriptions")
+    An async handler runs as a task of `lifetime`, with a buffer of its own. So does a plain one, but only
+    until it was called with the frames that waited when it was added; then the pump calls it. A plain
+    handler that returns an awaitable is treated as an async one from then on.
+    """
+
+    __slots__ = ("_added", "_lifetime", "_pump", "_running", "_stalls")
 
     def __init__(self, pump: Pump, lifetime: Lifetime, stalls: StallWatch) -> None:
         self._stalls = stalls
         self._pump = pump
         self._lifetime = lifetime
-        self._subscriptions: list[_Subscription] = []
+        self._added = 0
+        self._running: list[_Handler] = []
 
-    def add(self, handler: FrameHandler) -> Callable[[], None]:
-        """Call `handler` with all frames not yet received and all that follow; return what stops it."""
-        subscription = _Subscription(handler, self._pump.subscribe())
-        self._subscriptions.append(subscription)
-        self._lifetime.spawn(self._run, subscription)
+    def add(self, function: FrameHandler) -> Callable[[], None]:
+        """Call `function` with all frames not yet received and all that follow; return what stops it."""
+        self._added += 1
+        handler = _Handler(function, self, self._added)
+        if handler.plain:
+            context = self._lifetime.copy_context()
+            context.run(name_event_loop)
+            handler.call = partial(context.run, function)  # type: ignore[call-arg]  # it takes the frame too
+        self._start(handler, self._pump.subscribe())
 
         def unsubscribe() -> None:
-            self._pump.unsubscribe(subscription.buffer)
+            handler.call = _ignore  # this may be called by another handler, amid the delivery of a frame
+            self._pump.remove_direct(handler)
+            self._pump.unsubscribe(handler.buffer)
 
         return unsubscribe
 
     async def wait_finished(self) -> None:
         """Wait until each handler has taken what is left for it."""
-        for subscription in tuple(self._subscriptions):
-            await subscription.done.wait()
+        while self._running:
+            await self._running[0].finished.wait()
 
-    async def _run(self, subscription: _Subscription) -> None:
+    def await_result(self, handler: _Handler, result: Awaitable[object], frame: Frame) -> None:
+        """Await what a handler that the pump calls returned for `frame`, before it gets another frame."""
+        self._pump.remove_direct(handler)
+        self._start(handler, self._pump.subscribe_to_next(), frame, result)
+
+    def failed(self, handler: _Handler, error: BaseException) -> bool:
+        """Pass on the error of a handler, which gets no further frame; False if it may go on."""
+        if isinstance(error, Exception) and self._is_own_end(error):
+            return False
+        self._pump.remove_direct(handler)
+        self._lifetime.fail(error)
+        return True
+
+    def _start(
+        self,
+        handler: _Handler,
+        buffer: DeliveryBuffer,
+        frame: Frame | None = None,
+        result: Awaitable[object] | None = None,
+    ) -> None:
+        handler.buffer = buffer
+        handler.finished = anyio.Event()
+        self._running.append(handler)
+        self._lifetime.spawn(self._run, handler, frame, result)
+
+    async def _run(self, handler: _Handler, frame: Frame | None = None, result: object = None) -> None:
+        """Await the `result` for `frame`, if any, then call `handler` with the frames of its buffer."""
+        pump, buffer = self._pump, handler.buffer
         try:
-            while (frame := await subscription.buffer.get()) is not None:
-                try:
-                    result = subscription.handler(frame)
-                    if inspect.isawaitable(result):
-                        await self._wait_for(result, subscription.handler, frame)
-                except Exception as exc:  # noqa: BLE001 - it comes out of the session's block
-                    if not self._is_own_end(exc):
-                        self._lifetime.fail(exc)
+            while True:
+                if frame is None:
+                    if handler.plain and not len(buffer) and not buffer.ended:
+                        break
+                    frame = await buffer.get()
+                    if frame is None:
                         return
+                try:
+                    if result is None:
+                        result = handler.call(frame)
+                    if inspect.isawaitable(result):
+                        handler.plain = False
+                        if not buffer.begun:
+                            pump.begin(buffer)
+                        await self._wait_for(result, handler.function, frame)
+                except Exception as exc:  # noqa: BLE001 - it comes out of the session's block
+                    if self.failed(handler, exc):
+                        return
+                frame = result = None
         finally:
-            self._pump.unsubscribe(subscription.buffer)
-            self._subscriptions.remove(subscription)
-            subscription.done.set()
+            pump.unsubscribe(buffer)
+            self._running.remove(handler)
+            handler.finished.set()
+        pump.add_direct(handler)
 
-    async def _wait_for(self, result: Awaitable[object], handler: FrameHandler, frame: Frame) -> None:
-        name = getattr(handler, "__qualname__", type(handler).__name__)
+    async def _wait_for(self, result: Awaitable[object], function: FrameHandler, frame: Frame) -> None:
+        name = getattr(function, "__qualname__", type(function).__name__)
         stall = self._stalls.begin(
             lambda: (
                 f"the handler {name} has been busy with one {type(frame).__name__} for {STALLED_AFTER:g} s, "
@@ -111,10 +164,36 @@ class Handlers:
         return isinstance(error, ConnectionClosed) or error is core.error
 
 
-class _Subscription:
-    """A handler and the frames it has not seen yet."""
+class _Handler(DirectConsumer):
+    """A handler. While a task runs it, `buffer` has the frames it has not seen yet."""
 
-    def __init__(self, handler: FrameHandler, buffer: DeliveryBuffer) -> None:
-        self.handler = handler
-        self.buffer = buffer
-        self.done = anyio.Event()
+    __slots__ = ("_handlers", "buffer", "finished", "function", "plain")
+
+    buffer: DeliveryBuffer
+    finished: anyio.Event
+    """Set when the task that runs it ends."""
+
+    def __init__(self, function: FrameHandler, handlers: Handlers, place: int) -> None:
+        super().__init__(function, place)
+        self._handlers = handlers
+        self.function: FrameHandler = function
+        self.plain: bool = not _is_async(function)
+        """Whether it has never returned an awaitable."""
+
+    def returned(self, result: object, frame: Frame) -> None:
+        if inspect.isawaitable(result):
+            self._handlers.await_result(self, result, frame)
+
+    def failed(self, error: BaseException) -> None:
+        self._handlers.failed(self, error)
+
+
+def _is_async(function: FrameHandler) -> bool:
+    """Whether it is known that `function` returns an awaitable."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - of an object with an async method
+    )
+
+
+def _ignore(frame: Frame) -> None:
+    """Do nothing: takes the place of a handler that was stopped."""

@@ -5,7 +5,8 @@ A `Driver` moves the bytes; `Driven` says what it asks of the pump.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import abc
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from .._net.tasks import Waiter, Wakeup
@@ -31,25 +32,57 @@ _OPEN: Final = State.OPEN
 _LEAVING: Final = (State.CLOSING, State.CLOSED)
 
 
-class Pump:
-    """Feeds a core and delivers its frames to the consumers: to the `inbox` first, then to the other buffers.
+class DirectConsumer(abc.ABC):
+    """A plain function that is called with each frame, within the call that brought the frame."""
 
-    `on_frame` is called with every frame but `Audio`, within the call that brought it, which may be outside
-    of any task. No method raises because of what the peer does: see `error`.
+    __slots__ = ("call", "place")
+
+    def __init__(self, call: Callable[[Frame], object], place: int) -> None:
+        self.call: Callable[[Frame], object] = call
+        """The function. It may raise anything."""
+        self.place: int = place
+        """Those with a lower number are called first."""
+
+    @abc.abstractmethod
+    def returned(self, result: object, frame: Frame) -> None:
+        """Act on what `call` returned for `frame` if that was not None."""
+
+    @abc.abstractmethod
+    def failed(self, error: BaseException) -> None:
+        """Act on what `call` raised."""
+
+
+class Pump:
+    """Feeds a core and delivers its frames to the consumers.
+
+    Each frame goes to the `inbox`, then to the other buffers in the order in which they were added. Then
+    `on_frame` is called with it, unless it is `Audio`. The direct consumers come last, so that they find
+    everything else up to date. All of this takes place within the call that brought the frame, which may be
+    outside of any task. No method raises because of what the peer does: see `error`.
+
+    A direct consumer may call anything here. A frame that this would deliver is delivered when the consumer
+    has returned.
+
+    The inbox gets no frames while nobody has taken from it (it is not `claimed`) and another consumer takes
+    frames: perhaps the user never iterates, and otherwise an iteration has no use for old audio. It only gets
+    the final `Close`.
 
     A full consumer stops the reading, unless it is lossy: then it drops frames instead. Consumers are lossy
     when they may never be emptied:
 
     - all of them after a goodbye, ours or the peer's, since the close must still be read;
-    - the inbox, while it is not `claimed` and there are other consumers: perhaps the user never iterates.
+    - the inbox, while it is not `claimed` and there are other consumers.
     """
 
     __slots__ = (
         "_consumers",
+        "_delivering",
+        "_direct",
         "_make_waiter",
         "_max_buffer",
         "_on_frame",
         "_on_space",
+        "_others",
         "audio_bytes_received",
         "behind",
         "bytes_received",
@@ -86,7 +119,11 @@ class Pump:
         """Whether the user has taken from the inbox; see `claim`."""
         self.inbox: DeliveryBuffer = DeliveryBuffer(max_buffer, self._space_made, make_waiter())
         """The buffer of `receive` and the iteration."""
-        self._consumers: list[DeliveryBuffer] = [self.inbox]
+        self._others: tuple[DeliveryBuffer, ...] = ()
+        # The buffers that get frames now: the others, and usually the inbox.
+        self._consumers: tuple[DeliveryBuffer, ...] = (self.inbox,)
+        self._direct: tuple[DirectConsumer, ...] = ()
+        self._delivering = False
         self.bytes_received: int = 0
         self.frames_received: int = 0
         self.audio_bytes_received: int = 0
@@ -101,7 +138,7 @@ class Pump:
     @property
     def done(self) -> bool:
         """Whether the session is over and every consumer has received its end."""
-        return self.core.state is State.CLOSED and not self.behind
+        return self.core.state is State.CLOSED and not (self.behind or self._delivering)
 
     @property
     def error(self) -> SpekoError:
@@ -114,6 +151,10 @@ class Pump:
         """Raise `error` for a session that ended before it was open."""
         if self.core.closed is None and self.done:
             raise self.error.with_traceback(None)
+
+    def last_error(self) -> SpekoError:
+        """Make the error that receiving raises after the end."""
+        return self.error.with_traceback(None)
 
     def end_of_iteration(self) -> Exception:
         """Make the exception that ends an iteration.
@@ -156,11 +197,20 @@ class Pump:
         """Take note that the user takes from the inbox, which must be lossless from now on."""
         if not self.claimed:
             self.claimed = True
-            self._set_lossy()
+            self._arrange()
+
+    def begin(self, buffer: DeliveryBuffer) -> None:
+        """Take note that frames are taken from `buffer`."""
+        buffer.begun = True
+        self._arrange()
 
     def subscribe(self) -> DeliveryBuffer:
         """Add a consumer, which starts with the frames that wait in the inbox."""
-        return self._add(DeliveryBuffer(self._max_buffer, self._space_made, self._make_waiter()))
+        return self._add(self._new_buffer(), self.inbox.snapshot())
+
+    def subscribe_to_next(self) -> DeliveryBuffer:
+        """Add a consumer, which starts with the next frame."""
+        return self._add(self._new_buffer(), ())
 
     def subscribe_to(
         self, kinds: Collection[type], *, max_buffer: int | None, drop_oldest: bool
@@ -170,36 +220,59 @@ class Pump:
         return self._add(
             SelectiveBuffer(
                 limit, self._space_made, self._make_waiter(), kinds=kinds, drop_oldest=drop_oldest
-            )
+            ),
+            self.inbox.snapshot(),
         )
 
-    def _add(self, buffer: DeliveryBuffer) -> DeliveryBuffer:
-        for frame in self.inbox.snapshot():
+    def _new_buffer(self) -> DeliveryBuffer:
+        return DeliveryBuffer(self._max_buffer, self._space_made, self._make_waiter())
+
+    def _add(self, buffer: DeliveryBuffer, waiting: Iterable[Frame]) -> DeliveryBuffer:
+        for frame in waiting:
             buffer.put(frame)
-        if self.done:
+        if self.inbox.ended:
             buffer.end()
-        self._consumers.append(buffer)
-        self._set_lossy()
+        self._others = (*self._others, buffer)
+        self._arrange()
         return buffer
 
     def unsubscribe(self, buffer: DeliveryBuffer) -> None:
         """Remove a consumer. Does nothing the second time."""
-        if buffer in self._consumers:
-            self._consumers.remove(buffer)
+        if buffer in self._others:
+            self._others = tuple(other for other in self._others if other is not buffer)
             buffer.end()
             buffer.clear()
-            self._set_lossy()
+            self._arrange()
             self._space_made()
+
+    def add_direct(self, consumer: DirectConsumer) -> None:
+        """Call `consumer` with all frames that follow."""
+        self._direct = tuple(sorted((*self._direct, consumer), key=_place))
+        self._arrange()
+
+    def remove_direct(self, consumer: DirectConsumer) -> None:
+        """Call `consumer` no more. Does nothing the second time."""
+        self._direct = tuple(other for other in self._direct if other is not consumer)
+        self._arrange()
 
     def _space_made(self) -> None:
         self._on_space()
 
+    def _arrange(self) -> None:
+        """Decide which buffers get frames, and which of them are lossy: see the class."""
+        if self.claimed or not (self._direct or any(buffer.begun for buffer in self._others)):
+            self._consumers = (self.inbox, *self._others)
+        else:
+            self._consumers = self._others
+            if not self.inbox.ended:
+                self.inbox.clear()
+        self._set_lossy()
+
     def _set_lossy(self) -> None:
-        """Decide which consumers are lossy: see the class."""
         leaving = self.core.state in _LEAVING
         for consumer in self._consumers:
             consumer.lossy = leaving
-        if not self.claimed and len(self._consumers) > 1:
+        if self._others and not self.claimed:
             self.inbox.lossy = True
 
     # Driving
@@ -294,43 +367,63 @@ class Pump:
 
         Returns whether that filled a consumer, or was more than audio in an open session, or left something.
         """
+        if self._delivering:
+            return True  # called by a direct consumer
+        self._delivering = True
         next_event = self.core.next_event
-        consumers = self._consumers
         more = False
-        for _ in _EVENTS_PER_TURN:
-            try:
-                frame = next_event()
-            except SpekoError:
-                # The session never opened, so there is no `Close` to deliver.
-                for consumer in consumers:
-                    consumer.end()
-                break
-            if frame is NEED_DATA:
-                break
-            self.frames_received += 1
-            for consumer in consumers:
-                if consumer.put(frame):
+        try:
+            for _ in _EVENTS_PER_TURN:
+                try:
+                    frame = next_event()
+                except SpekoError:
+                    # The session never opened, so there is no `Close` to deliver.
+                    for consumer in (self.inbox, *self._others):
+                        consumer.end()
+                    break
+                if frame is NEED_DATA:
+                    break
+                self.frames_received += 1
+                for consumer in self._consumers:
+                    if consumer.put(frame):
+                        more = True
+                kind = type(frame)
+                if kind is Audio:
+                    self.audio_bytes_received += len(frame.pcm)  # type: ignore[union-attr]
+                    if self.on_first_audio is not None:
+                        first, self.on_first_audio = self.on_first_audio, None
+                        first()
+                else:
                     more = True
-            if type(frame) is Audio:
-                self.audio_bytes_received += len(frame.pcm)
-                if self.on_first_audio is not None:
-                    first, self.on_first_audio = self.on_first_audio, None
-                    first()
-                continue
-            more = True
-            if type(frame) is Interruption:
-                self.interruptions += 1
-            self._on_frame(frame)
-            if type(frame) is Close:
-                break
-        else:
-            self.behind = self.core.unread
+                    if kind is Interruption:
+                        self.interruptions += 1
+                    elif kind is Close and not self.inbox.ended:
+                        self.inbox.put(frame)
+                    self._on_frame(frame)
+                for direct in self._direct:
+                    try:
+                        result = direct.call(frame)
+                    except BaseException as error:  # noqa: BLE001 - passed on
+                        direct.failed(error)
+                    else:
+                        if result is not None:
+                            direct.returned(result, frame)
+                if kind is Close:
+                    break
+            else:
+                self.behind = self.core.unread
+        finally:
+            self._delivering = False
         state = self.core.state
         if state is _OPEN:
             return more or self.behind
         if state is State.CLOSING:
             self._set_lossy()
         return True
+
+
+def _place(consumer: DirectConsumer) -> int:
+    return consumer.place
 
 
 def _ignore(_: bool) -> None:

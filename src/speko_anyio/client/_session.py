@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Never, Self, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Final, Never, Self, TypeVar, TypeVarTuple, overload
 
 import anyio
 from msgspec import UNSET
@@ -33,6 +33,9 @@ from ._stats import SessionStats, TurnTimes
 from ._tool_calls import ToolCalls
 from .tools import AnyTool, Toolbox, ToolErrors
 
+if TYPE_CHECKING:
+    from types import CoroutineType
+
 A = TypeVar("A", bound=Frame)
 B = TypeVar("B", bound=Frame)
 C = TypeVar("C", bound=Frame)
@@ -43,17 +46,14 @@ _MAX_PART: Final = 256 * 1024
 a provider's higher sample rate."""
 
 
-_R: Final = ord("R")
-"""The first byte of a WAV file."""
-
-
 class RealtimeSession:
     """A live session with a speech model.
 
     `Realtime.connect`, `Realtime.open` and `open_session` make it; it lives within their ``async with``.
 
-    Receive by iterating, which ends after the final `Close`, or by `receive`; one task at a time. Send from
-    as many tasks as you like: each call's messages stay together and in the order of the calls.
+    Receive by iterating, which ends after the final `Close`, or by `receive` or `receive_many`; one task at a
+    time. Or pass a function to `on`. Send from as many tasks as you like: each call's messages stay together
+    and in the order of the calls.
 
     Sending waits for the transport, not for the peer's answer. While the
     transport accepts data immediately, cancellation is checked at every 16th send only. A send that is
@@ -215,7 +215,12 @@ class RealtimeSession:
 
     # Sending
 
-    async def send_audio(self, pcm: Buffer) -> None:
+    # Methods that are called for every piece of audio return the coroutine that does the work, instead of
+    # awaiting it: that saves a frame for every message. Their type is that which pyright gives an ``async
+    # def``, so that they match a protocol class with such methods; mypy gives it a wider one, hence the
+    # ignores.
+
+    def send_audio(self, pcm: Buffer) -> CoroutineType[Any, Any, None]:
         """Send the user's speech: PCM16 little-endian mono at `input_sample_rate`.
 
         It may have any length in whole samples, as bytes or an array of int16, and is split into messages of
@@ -226,20 +231,24 @@ class RealtimeSession:
         session open. Raises TypeError for an array of other samples or a WAV file. See the class for other
         errors and for cancellation.
         """
-        if type(pcm) is not bytes:
-            pcm = pcm_bytes(pcm)
+        # Few pieces begin with the first byte of a WAV file.
+        if type(pcm) is bytes and len(pcm) <= _MAX_PART and pcm[:1] != b"R":
+            return self._driver.send(self._queue_audio, pcm)  # type: ignore[return-value]
+        return self._send_any_audio(pcm)  # type: ignore[return-value]
+
+    async def _send_any_audio(self, pcm: Buffer) -> None:
+        pcm = pcm_bytes(pcm)
         size = len(pcm)
-        if size and pcm[0] == _R:
-            pcm_bytes(pcm)  # raises for a WAV file; rarely called, since few pieces begin with this byte
         # An odd number of bytes is rejected before anything is sent.
         if size <= _MAX_PART or size & 1:
-            await self._driver.send(self._core.send_audio, pcm)
-            self._audio_bytes_sent += size
+            await self._driver.send(self._queue_audio, pcm)
             return
         for start in range(0, size, _MAX_PART):
-            part = pcm[start : start + _MAX_PART]
-            await self._driver.send(self._core.send_audio, part)
-            self._audio_bytes_sent += len(part)
+            await self._driver.send(self._queue_audio, pcm[start : start + _MAX_PART])
+
+    def _queue_audio(self, pcm: bytes) -> None:
+        self._core.send_audio(pcm)
+        self._audio_bytes_sent += len(pcm)
 
     async def commit(self) -> None:
         """End the user's turn: the model answers what was sent."""
@@ -406,7 +415,7 @@ class RealtimeSession:
             case _:
                 pass
 
-    async def receive(self) -> Frame:
+    def receive(self) -> CoroutineType[Any, Any, Frame]:
         """Wait for the next frame and return it; the last one is `Close`.
 
         After that it raises `ConnectionClosed`, or `RemoteProtocolError` when the peer broke the protocol;
@@ -414,27 +423,32 @@ class RealtimeSession:
         Cancelling it loses no frame. Buffered frames are returned without yielding to the event loop, except
         every 64th.
         """
-        frame = self._inbox.take()
-        if frame is None:
-            if not self._pump.claimed:
-                self._pump.claim()
-            frame = await self._inbox.get()
-            if frame is None:
-                raise self._pump.error.with_traceback(None)
-        return frame
+        pump = self._pump
+        if not pump.claimed:
+            pump.claim()
+        return self._inbox.get(pump.last_error)  # type: ignore[return-value]
+
+    def receive_many(self) -> CoroutineType[Any, Any, list[Frame]]:
+        """Wait for a frame and return all that wait by then, oldest first, at least one.
+
+        When speech arrives in bursts, this takes less time than a call for each frame. Otherwise it does what
+        `receive` does: the last frame of the last list is `Close`, after it the same errors are raised, and
+        cancelling it loses no frame. An `Interruption` has discarded the audio before it in the same list,
+        but not that in an earlier one, which is yours to drop.
+        """
+        pump = self._pump
+        if not pump.claimed:
+            pump.claim()
+        return self._inbox.get_all(pump.last_error)  # type: ignore[return-value]
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Frame:
-        frame = self._inbox.take()
-        if frame is None:
-            if not self._pump.claimed:
-                self._pump.claim()
-            frame = await self._inbox.get()
-            if frame is None:
-                raise self._pump.end_of_iteration()
-        return frame
+    def __anext__(self) -> CoroutineType[Any, Any, Frame]:
+        pump = self._pump
+        if not pump.claimed:
+            pump.claim()
+        return self._inbox.get(pump.end_of_iteration)  # type: ignore[return-value]
 
     @overload
     def frames(
@@ -480,30 +494,48 @@ class RealtimeSession:
           delay the call.
 
         An `Interruption` discards the audio ahead of it here too, also when it is not asked for. The stream
-        ends with the session, behind its `Close`. TypeError for an object that is not a type of frame.
+        ends with the session, behind its `Close`. An iteration over the session that begins after the stream
+        was first read misses the frames before it: see `on`. TypeError for an object that is not a type of
+        frame.
         """
         return FramesBlock(self._pump, check_types(kinds), max_buffer=max_buffer, drop_oldest=drop_oldest)
 
     def on(self, handler: FrameHandler, *more: Never) -> Callable[[], None]:
         """Call `handler` with every frame not yet received and all that follow, one at a time, in order.
 
-        Returns a function that stops it. Handlers and the iteration each get every frame.
+        Returns a function that stops it. Handlers, streams of `frames` and the iteration each get every
+        frame.
 
-        An async handler is awaited before its next frame. A slow one has a buffer of its own, of
-        ``max_buffer`` bytes; when that is full the socket is no longer read. An error in a handler cancels
-        the body of the session's ``async with`` and comes out of it, unless it is the `ConnectionClosed` of
-        this session: a handler may find out that way. When the session ends handlers have
-        ``close_timeout`` seconds to take what is left.
+        A *plain function* is called where the frame is read, with no task and no buffer in between, which is
+        the cheapest way to receive. It must not block: everything on this event loop waits for it. Handlers
+        are called in the order in which they were added, when the frame is already in the buffers of all
+        other consumers, the function for its tool call has been started, and its interruption has taken
+        effect. The call takes place in the context of the session's block but in no task of yours, and on
+        asyncio in no task at all. So a plain function can't await, but it may call anything that does not
+        wait: set events, put frames into queues, start tasks, cancel scopes, add and stop handlers, this one
+        included. It is never called within `on` or within another call of itself. To send or to close, start
+        a task, or return the coroutine; a function that has returned an awaitable is treated as an async
+        handler from then on.
 
-        If there is a handler and no iteration yet, the iteration's buffer does not stop the reading: an
-        iteration that starts late misses the oldest of what was more than ``max_buffer`` bytes.
+        An *async handler* is awaited before its next frame. A slow one has a buffer of its own, of
+        ``max_buffer`` bytes; when that is full the socket is no longer read. When the session ends, async
+        handlers have ``close_timeout`` seconds to take what is left.
+
+        An error in a handler cancels the body of the session's ``async with`` and comes out of it, unless it
+        is the `ConnectionClosed` of this session: a handler may find out that way. The handler is not called
+        again.
+
+        Frames wait for the first consumer, in up to ``max_buffer`` bytes. Once a handler or a stream takes
+        frames and no iteration has begun, nothing is kept for an iteration: one that begins later starts with
+        the next frame that arrives, or with the final `Close`. An iteration that begins before anything else
+        is awaited after `on` misses nothing.
 
         Raises as the sends do once the session is over, since the handler would never be called, and
         TypeError for an object that can't be called with one frame.
         """
         check_handler(handler, *more)
-        if self._pump.done:
-            raise self._pump.error.with_traceback(None)
+        if self._inbox.ended:
+            raise self._pump.last_error()
         return self._handlers.add(handler)
 
     # Closing
