@@ -94,17 +94,37 @@ async def test_no_task_runs_between_the_read_and_the_call() -> None:
 
 async def test_what_waited_is_handled_in_turns() -> None:
     async with connected() as (session, server):
-        for _ in range(1000):
+        for _ in range(10_000):
             server.core.send_audio(PCM[:2])
         server.flush()
         await settled()
         heard: list[Frame] = []
         session.on(heard.append)
         turns = 0
-        while len(heard) < 1001:
+        while len(heard) < 10_001:
             await checkpoint()
             turns += 1
         assert turns > 8
+
+
+async def test_it_is_called_directly_however_fast_the_peer_is() -> None:
+    """A task that handles what waited is never overtaken by what arrives meanwhile."""
+    async with connected() as (session, server), anyio.create_task_group() as tasks:
+
+        async def flood() -> None:
+            while True:
+                for _ in range(500):
+                    server.core.send_audio(PCM[:2])
+                server.flush()
+                await checkpoint()
+
+        tasks.start_soon(flood)
+        for _ in range(20):
+            await checkpoint()
+        session.on(lambda frame: None)
+        while session._handlers._running:
+            await checkpoint()
+        tasks.cancel_scope.cancel()
 
 
 async def test_each_consumer_has_its_place_in_the_order() -> None:

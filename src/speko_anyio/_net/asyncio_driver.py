@@ -116,8 +116,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         "_paused",
         "_read_buffer",
         "_reading",
-        "_send",
         "_sends_left",
+        "_socket",
         "_timer",
         "_transport",
         "_turns",
@@ -129,7 +129,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket | None = None) -> None:
         self._loop = loop
-        self._send = None if sock is None else sock.send
+        self._socket = sock
         self._broken: Exception | None = None
         self._driven: Driven | None = None
         self._begun = False
@@ -197,14 +197,14 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             await self._send_in_turn(verb, *args)
             return
         verb(*args)
-        if self._held or self._send is None or monotonic() - self._written_at <= _HOLD_WITHIN:
+        if self._held or self._socket is None or monotonic() - self._written_at <= _HOLD_WITHIN:
             written = self._write()
         else:
             # As `_write` does, without a call: this is the way of every piece of audio in a conversation.
             data = self._data_to_send()
             self.bytes_sent += len(data)
             try:
-                sent = self._send(data)
+                sent = self._socket.send(data)
             except OSError as error:
                 written = self._write_failed(data, error)
             else:
@@ -299,7 +299,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         # A send waits until the system has taken all of it. A TLS transport always exceeds 0, but a transport
         # that has taken a single byte must not be overtaken.
-        self._transport.set_write_buffer_limits(high=1 if self._send is None else 0, low=0)
+        self._transport.set_write_buffer_limits(high=1 if self._socket is None else 0, low=0)
         # Nothing can be taken before `attach`.
         self._transport.pause_reading()
 
@@ -450,10 +450,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def _write_now(self, data: bytes) -> bool:
         """Write `data`; return whether the system has taken it."""
-        if self._send is None or self._paused:
+        if self._socket is None or self._paused:
             return self._give_transport(data)
         try:
-            sent = self._send(data)
+            sent = self._socket.send(data)
         except OSError as error:
             return self._write_failed(data, error)
         return sent == len(data) or self._give_transport(memoryview(data)[sent:])

@@ -155,6 +155,15 @@ class DeliveryBuffer:
         self._size = 0
         self._check_space()
 
+    def take(self) -> Frame | None:
+        """Take the oldest frame; None if there is none."""
+        if not self._frames:
+            return None
+        frame = self._frames.popleft()
+        self._size -= _cost(frame)
+        self._check_space()
+        return frame
+
     @overload
     async def get(self) -> Frame | None: ...
     @overload

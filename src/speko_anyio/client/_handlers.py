@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .._net.event_loop import name_event_loop
 from .._net.lifetime import Lifetime
@@ -17,6 +19,10 @@ from ._delivery import DeliveryBuffer
 from ._frame_stream import FRAME_TYPES
 from ._pump import DirectConsumer, Pump
 from ._stalls import STALLED_AFTER, StallWatch
+
+_PER_TURN: Final = 1024
+"""Frames that waited, handled in one turn of the event loop: far more than a turn adds, so that this ends
+however fast the peer is."""
 
 FrameHandler = Callable[[Frame], Awaitable[object] | object]
 """Called with each frame. An awaitable that it returns is awaited before the next frame. See
@@ -80,7 +86,8 @@ class Handlers:
         def unsubscribe() -> None:
             handler.call = _ignore  # this may be called by another handler, amid the delivery of a frame
             self._pump.remove_direct(handler)
-            self._pump.unsubscribe(handler.buffer)
+            if handler.buffer is not None:
+                self._pump.unsubscribe(handler.buffer)
 
         return unsubscribe
 
@@ -117,11 +124,18 @@ class Handlers:
     async def _run(self, handler: _Handler, frame: Frame | None = None, result: object = None) -> None:
         """Await the `result` for `frame`, if any, then call `handler` with the frames of its buffer."""
         pump, buffer = self._pump, handler.buffer
+        assert buffer is not None, "set by `_start`"
+        waited = 0
         try:
             while True:
-                if frame is None:
-                    if handler.plain and not len(buffer) and not buffer.ended:
+                if frame is None and handler.plain:
+                    if waited and not waited % _PER_TURN:
+                        await checkpoint()
+                    waited += 1
+                    frame = buffer.take()
+                    if frame is None:
                         break
+                elif frame is None:
                     frame = await buffer.get()
                     if frame is None:
                         return
@@ -138,10 +152,13 @@ class Handlers:
                         return
                 frame = result = None
         finally:
+            ended = buffer.ended
             pump.unsubscribe(buffer)
+            handler.buffer = None
             self._running.remove(handler)
             handler.finished.set()
-        pump.add_direct(handler)
+        if not ended:
+            pump.add_direct(handler)
 
     async def _wait_for(self, result: Awaitable[object], function: FrameHandler, frame: Frame) -> None:
         name = getattr(function, "__qualname__", type(function).__name__)
@@ -169,7 +186,6 @@ class _Handler(DirectConsumer):
 
     __slots__ = ("_handlers", "buffer", "finished", "function", "plain")
 
-    buffer: DeliveryBuffer
     finished: anyio.Event
     """Set when the task that runs it ends."""
 
@@ -177,6 +193,7 @@ class _Handler(DirectConsumer):
         super().__init__(function, place)
         self._handlers = handlers
         self.function: FrameHandler = function
+        self.buffer: DeliveryBuffer | None = None
         self.plain: bool = not _is_async(function)
         """Whether it has never returned an awaitable."""
 
