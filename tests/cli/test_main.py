@@ -145,8 +145,9 @@ def test_say_speaks_a_question_for_you(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ([], "one of the arguments QUESTION.wav --say is required"),
         (["question.wav", "--say", "Hello"], "not allowed with argument"),
+        (["--text", "Hi", "--say", "Hello"], "not allowed with argument"),
+        (["--text", " "], "the text is blank; give something to say"),
         (["--say", " "], "the text is blank; give something to say"),
     ],
 )

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from speko_anyio import Audio, Speko, Transcript
+from speko_anyio import Audio, HistoryItem, Speko, Transcript
 from speko_anyio.audio.wav import read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli._parser import make_parser
@@ -58,18 +58,19 @@ def test_the_commands_that_need_nothing_run_as_they_stand(
     for variable in ("SPEKO_BASE_URL", "SPEKO_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
     commands = [shlex.split(line, comments=True)[1:] for line in block("commands").splitlines()]
-    assert [command[0] for command in commands] == ["say", "say", "bench"]
+    assert [command[0] for command in commands] == ["say", "say", "say", "bench"]
     # The bench has its own tests; this tests the command line.
-    commands[2] += ["--seconds", "0.5", "--sessions", "2"]
+    commands[3] += ["--seconds", "0.5", "--sessions", "2"]
     for command in commands:
         assert main(command) == 0, capsys.readouterr().err
     assert read_wav(tmp_path / "again.wav").seconds > 0.5
+    assert len(HistoryItem.from_json((tmp_path / "talk.json").read_bytes())) == 2
 
 
 def test_the_other_commands_are_commands() -> None:
     commands = re.findall(r"^\| `speko-anyio ([^`]*)`", README, re.MULTILINE)
     commands += re.findall(r"^SPEKO_API_KEY=\S+ speko-anyio (.*)$", README, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         assert make_parser().parse_args(shlex.split(command)).command == command.split()[0]
 

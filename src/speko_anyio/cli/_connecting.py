@@ -9,12 +9,16 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, NamedTuple
 
+import anyio
+
 from .._accounts import PROVIDERS, Provider
 from ..client._api import Speko
 from ..client._session import RealtimeSession
 from ..client.tools import AnyTool
+from . import _files as files
 from ._display import Display
 from ._failures import USAGE, CommandError
+from ._parser import WRITTEN
 from ._recordings import recorded_to
 
 SERVED_HERE: Final = ("local", "echo")
@@ -65,7 +69,13 @@ def base_url_of(options: argparse.Namespace) -> str | None:
 async def connected(
     options: argparse.Namespace, display: Display, *, tools: Iterable[AnyTool] = ()
 ) -> AsyncIterator[RealtimeSession]:
-    """Open the session that the command's options ask for; it answers calls of `tools`."""
+    """Open the session that the command's options ask for; it answers calls of `tools`.
+
+    It goes on with the conversation in the file of ``--history``, which is written at the end.
+    """
+    if options.history is not None:
+        files.check_writable(options.history, "--history")
+    history = await files.load_history(options.history)
     async with AsyncExitStack() as stack:
         observer = stack.enter_context(recorded_to(options.record))
         account = _account(options)
@@ -77,6 +87,8 @@ async def connected(
             "output_sample_rate": options.rate,
             "tools": tools,
             "observer": observer,
+            "history": history,
+            "output": "text" if options.output == WRITTEN else "audio",
         }
         if options.direct:
             assert account is not None
@@ -90,7 +102,15 @@ async def connected(
             speko = await stack.enter_async_context(Speko(api_key, base_url))
             display.status("opening a session")
             connecting = speko.realtime.connect(provider=options.provider, **parameters)
-        yield await stack.enter_async_context(connecting)
+        session = await stack.enter_async_context(connecting)
+        try:
+            yield session
+        finally:
+            if options.history is not None:
+                with anyio.CancelScope(
+                    shield=True
+                ):  # it is a short file, and all that is left of the conversation
+                    await files.save_history(options.history, session.history)
 
 
 def _account(options: argparse.Namespace) -> Provider | None:

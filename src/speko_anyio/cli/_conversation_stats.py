@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..audio._pcm import SILENCE_DBFS, rms_dbfs
-from ..protocol.frames import Audio, Frame, Interruption, ResponseEnd, ToolCall
+from ..protocol.frames import Audio, Frame, Interruption, ResponseEnd, ToolCall, Transcript
 
 SPEECH_DBFS: Final = -40.0
 """Louder audio counts as speech: between the noise of a quiet room and a voice half a metre from a laptop."""
 
 
 class ConversationStats:
-    """Counts the user's audio and every frame; `now` is the event loop's clock in seconds."""
+    """Counts the user's audio and every frame; `now` is the event loop's clock in seconds.
 
-    def __init__(self) -> None:
+    `written`: the assistant answers in text, without audio.
+    """
+
+    def __init__(self, *, written: bool = False) -> None:
+        self._written = written
         self.turns: int = 0
         """Answers that began."""
         self.interruptions: int = 0
@@ -24,7 +28,7 @@ class ConversationStats:
         self.level: float = SILENCE_DBFS
         """Level of the user's last piece of audio, in dBFS."""
         self.latencies: list[float] = []
-        """Seconds from the end of the user's speech to the first audio, one for each answer."""
+        """Seconds from the end of the user's speech to the first audio or words, one for each answer."""
         self.last_received: float = 0.0
         """Time of the last frame."""
         self._speech_ended: float | None = None
@@ -46,6 +50,10 @@ class ConversationStats:
         if self.level > SPEECH_DBFS:
             self._speech_ended = now
 
+    def typed(self, now: float) -> None:
+        """Count a line that the user typed."""
+        self._speech_ended = now
+
     def committed(self, now: float) -> None:
         """Note that the user's turn was ended: an answer is due, however quiet they were."""
         if not self.turns and self._speech_ended is None:
@@ -57,13 +65,9 @@ class ConversationStats:
         latency = None
         match frame:
             case Audio():
-                if not self._answering:
-                    self._answering = True
-                    self.turns += 1
-                    if self._speech_ended is not None:
-                        latency = now - self._speech_ended
-                        self.latencies.append(latency)
-                self._speech_ended = None
+                latency = self._output(now)
+            case Transcript(role="assistant") if self._written:
+                latency = self._output(now)
             case ResponseEnd():
                 self._answering = False
             case Interruption():
@@ -75,6 +79,17 @@ class ConversationStats:
                 pass
         return latency
 
+    def _output(self, now: float) -> float | None:
+        latency = None
+        if not self._answering:
+            self._answering = True
+            self.turns += 1
+            if self._speech_ended is not None:
+                latency = now - self._speech_ended
+                self.latencies.append(latency)
+        self._speech_ended = None
+        return latency
+
     def summary(self) -> str:
         """Return all of it in one line."""
         parts = [
@@ -84,7 +99,8 @@ class ConversationStats:
         ]
         text = ", ".join(parts)
         if self.latencies:
-            text += f"; time to first audio: {median_text(self.latencies)}"
+            what = "words" if self._written else "audio"
+            text += f"; time to first {what}: {median_text(self.latencies)}"
         return text
 
 

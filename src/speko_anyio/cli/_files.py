@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import anyio.to_thread
 
 from ..audio.wav import WavError, read_wav, write_wav
+from ..client._history import HistoryItem
 from ._failures import BAD_INPUT, CommandError
 
 
@@ -21,6 +22,26 @@ async def load(path: Path, sample_rate: int) -> bytes:
         raise CommandError(str(error), BAD_INPUT) from None
     except OSError as error:
         raise CommandError(f"can't read {path}: {error.strerror}; check the path", BAD_INPUT) from None
+
+
+async def load_history(path: Path | None) -> tuple[HistoryItem, ...]:
+    """Return the history in the file at `path`, if there is one; raise `CommandError` if that fails."""
+    if path is None:
+        return ()
+    try:
+        return HistoryItem.from_json(await anyio.to_thread.run_sync(path.read_bytes))
+    except FileNotFoundError:
+        return ()
+    except ValueError as error:
+        raise CommandError(f"can't use {path}: {error}", BAD_INPUT) from None
+    except OSError as error:
+        raise CommandError(f"can't read {path}: {error.strerror}; check the path", BAD_INPUT) from None
+
+
+async def save_history(path: Path, history: Iterable[HistoryItem]) -> None:
+    """Write `history` to the file at `path`; raise `CommandError` if that fails."""
+    with writing(path, "--history"):
+        await anyio.to_thread.run_sync(path.write_text, HistoryItem.to_json(history), "utf-8")
 
 
 async def load_or_speak(path: Path | None, text: str, sample_rate: int) -> bytes:
@@ -50,8 +71,11 @@ def writing(path: Path, option: str = "-o") -> Iterator[None]:
         raise _cannot_write(error.filename or path, error.strerror, option) from None
 
 
-def check_writable(path: Path) -> None:
-    """Raise `CommandError` if `path` can't be written: now, not after a conversation that would be lost."""
+def check_writable(path: Path, option: str = "-o") -> None:
+    """Raise `CommandError` if `path`, which the user gave by `option`, can't be written.
+
+    Now, not after a conversation that would be lost.
+    """
     folder = path.parent
     if path.is_dir():
         why = "it is a folder"
@@ -61,7 +85,7 @@ def check_writable(path: Path) -> None:
         why = "it may not be written"
     else:
         return
-    raise _cannot_write(path, why)
+    raise _cannot_write(path, why, option)
 
 
 def _cannot_write(path: object, why: str | None, option: str = "-o") -> CommandError:

@@ -13,6 +13,9 @@ from typing import Final, NoReturn, TypeAlias
 from .._version import __version__
 from ._failures import EXIT_CODES_HELP
 
+WRITTEN: Final = "text"
+"""The value of ``--output`` with which the assistant answers in writing."""
+
 BACKENDS: Final = ("asyncio", "uvloop", "trio")
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -48,14 +51,14 @@ def make_parser() -> argparse.ArgumentParser:
     say = _add_command(
         commands,
         "say",
-        "ask any endpoint a spoken question",
-        "Ask with a WAV file or with a text that is spoken for you, at the speed of speech, and "
+        "ask any endpoint a question",
+        "Ask with a text, or with a WAV file or a text that is spoken for you, at the speed of speech, and "
         "write the answer to another WAV file. Without --base-url, a gateway in this process serves the "
         "providers local and echo, and openai, xai and google when OPENAI_API_KEY, XAI_API_KEY or "
         "GEMINI_API_KEY is set, and neither SPEKO_BASE_URL nor SPEKO_API_KEY.",
         more="; a service's API key is read from SPEKO_API_KEY",
     )
-    question = say.add_mutually_exclusive_group(required=True)
+    question = say.add_mutually_exclusive_group()
     question.add_argument(
         "wav", type=Path, nargs="?", metavar="QUESTION.wav", help="any PCM WAV: every rate and channel count"
     )
@@ -66,8 +69,19 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="the question, to be spoken for you by the offline voice",
     )
+    question.add_argument(
+        "--text", type=_speech, dest="typed", metavar="TEXT", help="the question, in writing"
+    )
     _add_session(say)
-    _add_output(say)
+    _add_conversation(say)
+    say.add_argument(
+        "-o",
+        "--output",
+        type=_output,
+        default=Path("reply.wav"),
+        metavar="REPLY.wav",
+        help="(default: reply.wav) with `text` the assistant answers in writing instead",
+    )
     _add_backend(say)
 
     timeline = _add_command(
@@ -89,7 +103,8 @@ def make_parser() -> argparse.ArgumentParser:
         "talk",
         "talk by microphone and loudspeaker",
         "Hold a conversation until Ctrl-C. Speak while the assistant does to interrupt it; wear "
-        "headphones, or it interrupts itself. On a computer without devices, files stand in for them.",
+        "headphones, or it interrupts itself. You can also type: each line is a turn. On a computer without "
+        "devices, files stand in for them.",
         more="; the API key is read from SPEKO_API_KEY",
     )
     _add_session(talk)
@@ -100,6 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MODULE:FUNCTION",
         help="functions that the model may call, looked for in the current folder too",
     )
+    _add_conversation(talk)
     talk.add_argument("--input-device", type=_device, metavar="DEVICE", help="number or name")
     talk.add_argument(
         "--output-device", type=_device, metavar="DEVICE", help="likewise; `python -m sounddevice` lists them"
@@ -113,9 +129,10 @@ def make_parser() -> argparse.ArgumentParser:
     talk.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=_output,
         metavar="FILE",
-        help="write what would be heard to this WAV instead of using a loudspeaker",
+        help="write what would be heard to this WAV instead of using a loudspeaker; with `text` the "
+        "assistant answers in writing instead",
     )
     _add_backend(talk)
 
@@ -314,6 +331,23 @@ def _add_session(parser: argparse.ArgumentParser) -> None:
         help="where the provider is, for your own account with it (default: OPENAI_BASE_URL, XAI_BASE_URL or "
         "GEMINI_BASE_URL, else the provider itself)",
     )
+
+
+def _add_conversation(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what the conversation begins with."""
+    parser.add_argument("--greet", action="store_true", help="the assistant speaks first")
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE.json",
+        help="go on with the conversation in this file, if there is one, and write all of it there at the "
+        "end",
+    )
+
+
+def _output(text: str) -> Path | str:
+    # A file of that name is ./text.
+    return WRITTEN if text == WRITTEN else Path(text)
 
 
 def _add_output(

@@ -1,10 +1,10 @@
-"""`speko-anyio talk`: a conversation by microphone and loudspeaker, or by files that replace them."""
+"""`speko-anyio talk`: a conversation by microphone, loudspeaker and keyboard, or by files in their place."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import AsyncIterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from ..audio._pcm import rms_dbfs
 from ..audio._playback import Playback
 from ..client._session import RealtimeSession
 from ..protocol import close_codes
-from ..protocol.errors import ConnectionClosed, SpekoError
+from ..protocol.errors import ConnectionClosed, LocalProtocolError, SpekoError
 from ..protocol.frames import ErrorFrame, Frame
 from . import _files as files
 from ._connecting import connected
@@ -24,8 +24,10 @@ from ._conversation_stats import ConversationStats
 from ._display import Display
 from ._failures import CommandError
 from ._loading import load_tools
+from ._parser import WRITTEN
 from ._signals import stop_signals
 from ._turn import ANSWER_TIMEOUT, QUIET_TIMEOUT, PacedSpeech, ended_by_service, no_answer
+from ._typed_lines import typed_lines
 
 TICK: Final = 0.08
 """Seconds between two updates of the levels: a dozen a second, which is what the display shows."""
@@ -34,16 +36,19 @@ TICK: Final = 0.08
 async def talk(options: argparse.Namespace) -> None:
     """Talk until Ctrl-C, until the service ends the session, or until a recording has been answered."""
     tools = load_tools(options.tools)
-    if options.output is not None:
+    written = options.output == WRITTEN
+    if options.output is not None and not written:
         files.check_writable(options.output)
     question = None if options.wav is None else await files.load(options.wav, options.rate)
     with Display() as display:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(connected(options, display, tools=tools))
             ears: AsyncIterable[bytes]
-            mouth: Speaker | Tape
+            mouth: Speaker | Tape | Page
             tape = None
-            if options.output is not None:
+            if written:
+                mouth = Page()
+            elif options.output is not None:
                 mouth = tape = Tape(options.output, session.output_sample_rate)
             else:
                 mouth = await stack.enter_async_context(
@@ -55,9 +60,11 @@ async def talk(options: argparse.Namespace) -> None:
                 ears = await stack.enter_async_context(
                     Microphone(sample_rate=session.input_sample_rate, device=options.input_device)
                 )
-                display.line("talk; wear headphones, or it hears itself. Ctrl-C ends it")
-            talking = _Talk(session, mouth, display)
+                display.line("talk or type; wear headphones, or it hears itself. Ctrl-C ends it")
+            talking = _Talk(session, mouth, display, written=written)
             session.on(talking.take)
+            if options.greet:
+                await session.respond()
             error = await talking.run(ears, tape, hang_up=question is not None)
         if tape is not None:
             await tape.save()
@@ -88,9 +95,21 @@ class Tape:
         await files.save(self._path, bytes(self._heard), self.playback.sample_rate)
 
 
+class Page:
+    """No loudspeaker: the answers are written."""
+
+    def __init__(self) -> None:
+        self.playback: Playback = Playback()
+
+    def feed(self, frame: Frame) -> None:
+        """Play nothing: the display shows the text."""
+
+
 class _Talk:
-    def __init__(self, session: RealtimeSession, mouth: Speaker | Tape, display: Display) -> None:
-        self.stats = ConversationStats()
+    def __init__(
+        self, session: RealtimeSession, mouth: Speaker | Tape | Page, display: Display, *, written: bool
+    ) -> None:
+        self.stats = ConversationStats(written=written)
         self._session = session
         self._mouth = mouth
         self._display = display
@@ -117,6 +136,8 @@ class _Talk:
                 tasks.start_soon(self._show_levels)
                 if tape is not None:
                     tasks.start_soon(tape.run)
+                if not hang_up:
+                    tasks.start_soon(self._type)
                 await self._speak(ears)
                 if hang_up:
                     await self._hear_answer()
@@ -131,6 +152,17 @@ class _Talk:
         async for pcm in ears:
             self.stats.said(pcm, anyio.current_time())
             await self._session.send_audio(pcm)
+
+    async def _type(self) -> None:
+        async with aclosing(typed_lines()) as lines:
+            async for text in lines:
+                try:
+                    await self._session.send_text(text)
+                except LocalProtocolError as error:
+                    self._display.line(f"error     {error}")
+                else:
+                    self.stats.typed(anyio.current_time())
+                    self._display.line(f"you       {text}")
 
     async def _hear_answer(self) -> None:
         stats, playback = self.stats, self._mouth.playback

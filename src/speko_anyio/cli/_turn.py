@@ -1,4 +1,4 @@
-"""One spoken turn: a question at the speed of speech, and everything of its answer."""
+"""One turn: a question, spoken at the speed of speech or typed, and everything of its answer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PacedSpeech:
         return piece
 
 
-class SpokenAnswer(msgspec.Struct):
+class Answer(msgspec.Struct):
     """The answer to a question, as far as it came."""
 
     pcm: bytearray = msgspec.field(default_factory=bytearray)
@@ -64,8 +64,10 @@ class SpokenAnswer(msgspec.Struct):
     cut_short: str = ""
     """Why the end of the answer is missing; empty if the answer is complete."""
     time_to_first_audio: float | None = None
-    """Seconds from the end of the question to the first audio of the answer; negative if the service ended
-    the turn before the recording did."""
+    """Seconds from the end of the question to the first audio of the answer, or the first words of a written
+    one; negative if the service ended the turn before the recording did."""
+    written: bool = False
+    """Whether it comes without speech."""
 
     def check_whole(self) -> None:
         """Raise `CommandError` if the end of the answer is missing."""
@@ -75,25 +77,36 @@ class SpokenAnswer(msgspec.Struct):
     def timing(self) -> str:
         """Return the time to first audio in words."""
         assert self.time_to_first_audio is not None
+        what = "first words" if self.written else "first audio"
         milliseconds = self.time_to_first_audio * 1000
         if milliseconds < 0:
-            return f"time to first audio: {-milliseconds:.0f} ms before the end of the recording"
-        return f"time to first audio: {milliseconds:.0f} ms after the end of the question"
+            return f"time to {what}: {-milliseconds:.0f} ms before the end of the recording"
+        return f"time to {what}: {milliseconds:.0f} ms after the end of the question"
 
 
 async def take_turn(
     session: RealtimeSession,
-    question: bytes,
+    question: bytes | str | None,
     *,
     progress: Callable[[float], None],
     show: Callable[[Frame], None],
-) -> SpokenAnswer:
-    """Speak `question`, PCM16 mono at the session's input rate, and collect the answer.
+    written: bool = False,
+) -> Answer:
+    """Ask `question` and collect the answer.
 
-    `progress` gets the spoken part of the question, from 0 to 1; `show` gets every frame. Raises
-    `CommandError` if no answer comes, and the session's own errors.
+    - `question`: PCM16 mono at the session's input rate, or a text to type; with None, the assistant speaks
+      first.
+    - `progress`: gets the spoken part of the question, from 0 to 1.
+    - `show`: gets every frame.
+    - `written`: whether the answer comes without speech.
+
+    Raises `CommandError` if no answer comes, and the session's own errors.
     """
-    turn = _Turn(session, progress, show)
+    turn = _Turn(session, progress, show, written=written)
+    if not isinstance(question, bytes):
+        await turn.begin(question)
+        await turn.listen()
+        return turn.result()
     async with TaskGroup("the turn") as tasks:
         tasks.start_soon(turn.speak, question)
         await turn.listen()
@@ -103,19 +116,39 @@ async def take_turn(
 
 class _Turn:
     def __init__(
-        self, session: RealtimeSession, progress: Callable[[float], None], show: Callable[[Frame], None]
+        self,
+        session: RealtimeSession,
+        progress: Callable[[float], None],
+        show: Callable[[Frame], None],
+        *,
+        written: bool,
     ) -> None:
         self._session = session
+        self._written = written
+        self._spoken = True
+        """Whether the question is spoken."""
         self._progress = progress
         self._show = show
-        self._answer = SpokenAnswer(sample_rate=session.output_sample_rate)
+        self._answer = Answer(sample_rate=session.output_sample_rate, written=written)
         self._patience = anyio.CancelScope()
         self._question_ended: float | None = None
-        self._first_audio: float | None = None
+        self._first_output: float | None = None
+        """When the first audio came, or the first words of a written answer."""
         self._answer_ended = False
         self._error: ErrorFrame | None = None
         self._failure: Exception | None = None
         self._response_failure: str | None = None
+
+    async def begin(self, question: str | None) -> None:
+        """Type the question, or let the assistant speak if it is None."""
+        self._spoken = False
+        if question is None:
+            await self._session.respond()
+        else:
+            await self._session.send_text(question)
+        self._progress(1.0)
+        self._question_ended = anyio.current_time()
+        self._patience.deadline = self._question_ended + ANSWER_TIMEOUT
 
     async def speak(self, question: bytes) -> None:
         spoken = 0
@@ -129,7 +162,7 @@ class _Turn:
             return  # the session is over: `listen` learns why
         self._question_ended = anyio.current_time()
         # The answer may be there already, when the service heard the end before the recording had one.
-        patience = ANSWER_TIMEOUT if self._first_audio is None else QUIET_TIMEOUT
+        patience = ANSWER_TIMEOUT if self._first_output is None else QUIET_TIMEOUT
         self._patience.deadline = self._question_ended + (0.0 if self._answer_ended else patience)
 
     async def listen(self) -> None:
@@ -149,15 +182,20 @@ class _Turn:
 
     @property
     def _answered(self) -> bool:
-        return self._question_ended is not None and self._first_audio is not None
+        return self._question_ended is not None and self._first_output is not None
+
+    def _is_output(self, frame: Frame) -> bool:
+        if self._written:
+            return isinstance(frame, Transcript) and frame.role == "assistant"
+        return isinstance(frame, Audio)
 
     def _take(self, frame: Frame) -> bool:
         """Keep what belongs to the answer; return whether it is over."""
         answer = self._answer
+        if self._first_output is None and self._is_output(frame):
+            self._first_output = anyio.current_time()
         match frame:
             case Audio(pcm=pcm, sample_rate=rate):
-                if self._first_audio is None:
-                    self._first_audio = anyio.current_time()
                 answer.pcm += pcm
                 answer.sample_rate = rate
             case Transcript(role="user", text=text, final=True):
@@ -166,7 +204,7 @@ class _Turn:
                 answer.said = f"{answer.said} {text}".strip()
             case ErrorFrame():
                 self._error = frame
-            case ResponseEnd(status=status, reason=reason) if self._first_audio is not None:
+            case ResponseEnd(status=status, reason=reason) if self._first_output is not None:
                 self._answer_ended = True
                 if status in ("failed", "incomplete"):
                     answer.cut_short = f"the service called it {status} ({_why(self._error, reason)})"
@@ -185,15 +223,16 @@ class _Turn:
                 pass
         return False
 
-    def result(self) -> SpokenAnswer:
+    def result(self) -> Answer:
         """Return the answer as far as it came; raise the failure if nothing came."""
-        if self._first_audio is None or self._question_ended is None:
+        if self._first_output is None or self._question_ended is None:
             if self._failure is not None:
                 raise self._failure
             if self._response_failure is not None:
                 raise no_answer(self._error, failure=self._response_failure)
-            raise no_answer(self._error, f" within {ANSWER_TIMEOUT:g} s of the question")
-        self._answer.time_to_first_audio = self._first_audio - self._question_ended
+            hint = "check that the recording holds speech" if self._spoken else "try again"
+            raise no_answer(self._error, f" within {ANSWER_TIMEOUT:g} s of the question", hint=hint)
+        self._answer.time_to_first_audio = self._first_output - self._question_ended
         return self._answer
 
 
@@ -203,17 +242,23 @@ def ended_by_service(close: Close, reported: ErrorFrame | None) -> CommandError:
     return CommandError(f"the service ended the session with code {close.code} ({why})", NO_ANSWER)
 
 
-def no_answer(reported: ErrorFrame | None, when: str = "", *, failure: str = "") -> CommandError:
+def no_answer(
+    reported: ErrorFrame | None,
+    when: str = "",
+    *,
+    failure: str = "",
+    hint: str = "check that the recording holds speech",
+) -> CommandError:
     """Return the error for a question without an answer.
 
-    Its reason is the service's report, else the answer's own `failure`, else the likely cause.
+    Its reason is the service's report, else the answer's own `failure`, else the `hint` at the likely cause.
     """
     if reported is not None:
         why = f"the service reported {_why(reported, failure)}"
     elif failure:
         why = f"the answer failed ({failure})"
     else:
-        why = "check that the recording holds speech"
+        why = hint
     return CommandError(f"no spoken answer came{when}; {why}", NO_ANSWER)
 
 

@@ -95,6 +95,14 @@ async def test_context_is_answered_when_it_is_asked_to(ask: Respond | Commit) ->
     assert finals(session) == [("assistant", "Today is Wednesday.")]
 
 
+async def test_what_the_assistant_wrote_is_an_answer() -> None:
+    session = FakeSession()
+    async with serving("", session):
+        session.say(TextIn("what day is it"), TextIn("It is Monday.", "assistant"), Respond())
+        await session.wait_for(is_a(ResponseEnd))
+    assert finals(session) == [("assistant", GREETING)]
+
+
 async def test_it_says_what_it_is_told() -> None:
     session = FakeSession()
     async with serving("", session):

@@ -139,6 +139,8 @@ class VoiceConversation:
                     await self._add_reply(self._nudged())
                 case TextIn(text=text, role="user"):
                     self._unanswered = text
+                case TextIn(role="assistant"):
+                    self._unanswered = ""  # answered, in an earlier session
                 case Respond():
                     await self._add_when_quiet(self._nudged())
                 case Say(text=text):
