@@ -2,17 +2,18 @@
 
 So no task passes on what another one has read, and no read finds nothing: `trio.lowlevel.wait_readable` comes
 first. One task per session, the keeper, reads while nobody waits for a frame, so that pings, closes and
-interruptions are never late. It also acts on the deadlines and closes the socket.
+interruptions are not late. It also acts on the deadlines and closes the socket.
 
 ``_reader`` says who reads:
 
-=========== ================================= ================================================================
-``_reader`` who reads                         until
-=========== ================================= ================================================================
-None        nobody: whoever comes first may   a task waits for a frame, or the keeper gets its turn
-a waiter    a task that waits for a frame     bytes arrive, a frame comes from elsewhere, or it is cancelled
-`_KEEPER`   the keeper                        bytes arrive, or a task waits for a frame
-=========== ================================= ================================================================
+=========== ================ =================================================================================
+``_reader`` who reads        until
+=========== ================ =================================================================================
+None        nobody           a task waits for a frame, and reads; or the patrol finds nobody: the keeper reads
+a waiter    a waiting task   bytes arrive, its frame comes from elsewhere, or it is cancelled: then nobody
+`_KEEPER`   the keeper       bytes arrive: it reads on; or a task waits for a frame, and reads
+`_PAUSED`   nobody may       the consumers have room, and all that was read is delivered: the keeper reads
+=========== ================ =================================================================================
 
 A task that waits while another one reads, or while reading is paused, sleeps until its frame has come. The
 wait for bytes takes none of them, so cancelling it loses nothing. Reading them and delivering their frames is
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVarTuple
 
@@ -52,8 +53,11 @@ from .transport_errors import broken_by, describe
 
 _Args = TypeVarTuple("_Args")
 
+STEP_IN: Final = 0.01
+"""Seconds at most until the keeper reads after a waiter has left."""
+
 _KEEPER: Final = object()
-"""Says that the keeper reads."""
+_PAUSED: Final = object()
 
 
 async def connect_plain(where: WebSocketURL) -> TrioDriver:
@@ -75,18 +79,20 @@ class TrioDriver:
 
     __slots__ = (
         "_armed",
-        "_asleep",
         "_close_timeout",
         "_data_to_send",
         "_driven",
         "_finished",
+        "_full",
+        "_keeper",
         "_lifetime",
         "_parting",
-        "_paused",
+        "_patrol",
         "_reader",
         "_rest",
         "_scope",
         "_sends_left",
+        "_sleepers",
         "_socket",
         "_torn",
         "_turns",
@@ -99,8 +105,10 @@ class TrioDriver:
         self._lifetime: Lifetime | None = None
         # Reading
         self._reader: object = None
-        self._asleep: trio.lowlevel.Task | None = None
-        self._paused = False
+        self._full = False
+        self._keeper = _Sleep()
+        self._sleepers = 0
+        self._patrol = _Patrol.of_run()
         # Writing
         self._sends_left = 0
         self._rest = b""
@@ -120,7 +128,8 @@ class TrioDriver:
         self._driven = driven
         self._data_to_send = driven.data_to_send
         self._close_timeout = close_timeout
-        driven.watch_space(self._wake_keeper)
+        # Not `core_changed`, since this may be called in the middle of a delivery.
+        driven.watch_space(self._keeper.wake)
 
     async def handshake(self) -> None:
         driven = self._driven
@@ -148,17 +157,18 @@ class TrioDriver:
             await self._write_in_turn(verb, *args)
             return
         verb(*args)
-        if not self._write():
-            self._writers += 1
-            try:
-                # The lock is free. Not `acquire`: a cancellation there would leave half a message unnoticed.
-                self._turns.acquire_nowait()
-                try:
-                    await self._write_all()
-                finally:
-                    self._turns.release()
-            finally:
-                self._writers -= 1
+        data = self._data_to_send()
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            broken = broken_by(error)
+            raise self._broke(broken) from broken
+        self.bytes_sent += sent
+        if sent < len(data):
+            self._rest = data[sent:]
+            await self._write_rest()
 
     def make_waiter(self) -> _Waiter:
         return _Waiter(self)
@@ -170,24 +180,28 @@ class TrioDriver:
         driven = self._driven
         if driven.deadline == AT_ONCE:
             driven.handle_timeout(trio.current_time())
-        if driven.full is not self._paused:
-            self._paused = not self._paused
-            if self._paused:
+        if driven.full is not self._full:
+            self._full = not self._full
+            if self._full:
                 driven.reading_paused()
             else:
                 driven.reading_resumed()
-                self._wake_keeper()
+        if self._full or driven.behind:
+            if self._reader is None:
+                self._reader = _PAUSED
+            if driven.behind:
+                self._keeper.wake()
+        elif self._reader is _PAUSED:
+            self._reader = None
+            self._keeper.wake()
         if driven.has_output and not (driven.done or self._rest or self._writers):
             self._write_reply()
         if driven.deadline != self._armed:
             self._armed = driven.deadline
             if self._scope is not None:
                 self._scope.deadline = instant(self._armed)
-        if driven.done:
-            if self._scope is not None:
-                self._scope.cancel()
-        elif driven.behind:
-            self._wake_keeper()
+        if driven.done and self._scope is not None:
+            self._scope.cancel()
 
     def abort(self, reason: str) -> None:
         goodbye = self._driven.abort(reason)
@@ -201,6 +215,7 @@ class TrioDriver:
             self._parting.cancel()
 
     async def wait_closed(self) -> None:
+        self._keeper.wake()  # in case that a waiter has just left
         await self._finished.wait()
 
     async def wait_gone(self) -> None:
@@ -230,53 +245,28 @@ class TrioDriver:
                 self._close()
 
     async def _read_for_nobody(self) -> None:
-        """Read while nobody waits for a frame, and sleep meanwhile, until the session is over."""
+        """Read while no task waits for a frame, and sleep meanwhile, until the session is over."""
         driven = self._driven
         while not driven.done:
             if driven.behind:
                 await checkpoint()
                 driven.catch_up()
                 self.core_changed()
-            elif self._reader is not None or driven.full:
-                self._asleep = current_task()
-                await wait_task_rescheduled(self._abort_sleep)
-                if self._paused:
-                    self.core_changed()
-            else:
+            elif self._reader is None:
                 self._reader = _KEEPER
                 try:
                     await wait_readable(self._socket)
                 except trio.ClosedResourceError:
-                    pass  # a task waits for a frame, and reads instead
+                    pass  # see `_Waiter.wait`
                 finally:
-                    undisturbed = self._reader is _KEEPER
-                    if undisturbed:
-                        self._reader = None
-                if undisturbed:
+                    if self._reader is _KEEPER:
+                        self._reader = _PAUSED if self._full else None
+                if self._reader is None:
                     self._read()
-
-    def _wake_keeper(self) -> None:
-        if self._asleep is not None:
-            asleep, self._asleep = self._asleep, None
-            reschedule(asleep)
-
-    def _abort_sleep(self, _: object) -> Abort:
-        self._asleep = None
-        return Abort.SUCCEEDED
-
-    async def _read_for(self, waiter: _Waiter) -> None:
-        """Read what comes next, in the task of `waiter`."""
-        if self._reader is _KEEPER:
-            notify_closing(self._socket)  # closes nothing, but makes the keeper leave
-        try:
-            self._reader = waiter
-            await wait_readable(self._socket)
-        except trio.ClosedResourceError:
-            return  # `_Waiter.ring`
-        finally:
-            self._reader = None
-            self._wake_keeper()
-        self._read()
+            else:
+                await self._keeper.sleep()
+                if self._full:
+                    self.core_changed()
 
     def _read(self) -> None:
         try:
@@ -295,8 +285,7 @@ class TrioDriver:
         except BlockingIOError:
             return False
         except OSError as error:
-            broken = broken_by(error)
-            self._driven.receive_lost(f"the connection broke ({describe(broken)})", broken)
+            self._lost(broken_by(error))
         else:
             if data:
                 return self._driven.receive_data(data)
@@ -308,7 +297,7 @@ class TrioDriver:
     def _write(self) -> bool:
         """Write what is left and what the core has queued. Returns False if the system does not take it all.
 
-        Only for the task whose turn it is, or at once while nobody writes. Raises `Driven.error` if it fails.
+        Only for the task whose turn it is, or while nobody writes. Raises `Driven.error` if it fails.
         """
         if self._torn:
             raise self._driven.error.with_traceback(None)
@@ -321,23 +310,34 @@ class TrioDriver:
         except BlockingIOError:
             return False
         except OSError as error:
-            self._read_rest()
-            self._write_failed()
-            raise self._driven.error.with_traceback(None) from broken_by(error)
+            broken = broken_by(error)
+            raise self._broke(broken) from broken
         return True
 
     async def _write_all(self) -> None:
         """Write until all is written. The caller holds `_turns`. Cancelled, it ends the session."""
         try:
             while not self._write():
-                with suppress(trio.ClosedResourceError):
-                    # Also woken when nothing is closed: see `_read_for`.
+                with suppress(trio.ClosedResourceError):  # see `_Waiter`: it may still be open
                     await wait_writable(self._socket)
         except SpekoError:
             raise
         except BaseException:
             self._write_failed()
             raise
+
+    async def _write_rest(self) -> None:
+        """Write what the system has not taken, while no other task writes."""
+        self._writers += 1
+        try:
+            # Not `acquire`, which may be cancelled before it gets the lock, with half a message written.
+            self._turns.acquire_nowait()
+            try:
+                await self._write_all()
+            finally:
+                self._turns.release()
+        finally:
+            self._writers -= 1
 
     async def _write_in_turn(self, verb: Callable[[*_Args], None] | None = None, *args: *_Args) -> None:
         """Call `verb` and write, after all tasks that are writing. Cancelled before, it changes nothing."""
@@ -349,6 +349,8 @@ class TrioDriver:
                 await self._write_all()
         finally:
             self._writers -= 1
+            if self._lifetime is not None:
+                self.core_changed()  # replies that came meanwhile, if the verb was refused
 
     def _write_reply(self) -> None:
         """Write replies, and have a task write what the system does not take at once."""
@@ -361,6 +363,22 @@ class TrioDriver:
         with suppress(SpekoError):
             await self._write_in_turn()
 
+    def _broke(self, broken: Exception) -> Exception:
+        """End the session, since writing raised `broken`, and return the session's error."""
+        # The peer may have said goodbye before.
+        with suppress(OSError):
+            for _ in range(REST_READS):
+                data = self._socket.recv(READ_SIZE)
+                if not data:
+                    break
+                self._driven.receive_data(data)
+        self._lost(broken)
+        self._write_failed()
+        return self._driven.error.with_traceback(None)
+
+    def _lost(self, broken: Exception) -> None:
+        self._driven.receive_lost(f"the connection broke ({describe(broken)})", broken)
+
     def _write_failed(self) -> None:
         # The peer can't read another message after half of one.
         self._torn = True
@@ -368,15 +386,6 @@ class TrioDriver:
         self._driven.send_failed()
         if self._lifetime is not None:
             self.core_changed()
-
-    def _read_rest(self) -> None:
-        """Take what had arrived before a write failed: the peer may have said goodbye."""
-        with suppress(OSError):
-            for _ in range(REST_READS):
-                data = self._socket.recv(READ_SIZE)
-                if not data:
-                    return
-                self._driven.receive_data(data)
 
     # The end
 
@@ -387,34 +396,111 @@ class TrioDriver:
         self._finished.set()
 
 
+class _Sleep:
+    """Lets one task sleep."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+
+    async def sleep(self) -> None:
+        """Wait until `wake`."""
+        self._task = current_task()
+        await wait_task_rescheduled(self._abort)
+
+    def wake(self) -> None:
+        """Wake the task. Does nothing if none sleeps."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            reschedule(task)
+
+    def _abort(self, _: object) -> Abort:
+        self._task = None
+        return Abort.SUCCEEDED
+
+
 class _Waiter:
     """A `Waiter` whose task reads the socket while it waits, unless another one does."""
 
-    __slots__ = ("_asleep", "_driver")
+    __slots__ = ("_driver", "_sleep")
 
     def __init__(self, driver: TrioDriver) -> None:
         self._driver = driver
-        self._asleep: trio.lowlevel.Task | None = None
+        self._sleep = _Sleep()
 
-    def wait(self) -> Awaitable[None]:
+    async def wait(self) -> None:
         driver = self._driver
-        reader = driver._reader
-        if (reader is None or reader is _KEEPER) and not driver._paused and not driver._driven.behind:
-            return driver._read_for(self)
-        return self._sleep()
+        if driver._reader is not None:
+            if driver._reader is not _KEEPER:
+                driver._sleepers += 1
+                try:
+                    await self._sleep.sleep()
+                finally:
+                    driver._sleepers -= 1
+                return
+            # Closes nothing, but wakes the keeper, which then sleeps.
+            notify_closing(driver._socket)
+        try:
+            driver._reader = self
+            await wait_readable(driver._socket)
+        except trio.ClosedResourceError:
+            return
+        finally:
+            driver._reader = _PAUSED if driver._full else None
+            if driver._sleepers:
+                driver._keeper.wake()
+            else:
+                driver._patrol.visit(driver)
+        if driver._reader is None:
+            driver._read()
 
     def ring(self) -> None:
-        if self._asleep is not None:
-            asleep, self._asleep = self._asleep, None
-            reschedule(asleep)
-        elif self._driver._reader is self:
-            # The frame was not read but made, such as `Expiring`. This closes nothing, but wakes the task.
+        if self._driver._reader is self:
+            # The frame was made here, such as `Expiring`, or another task has read it. Closes nothing either.
             notify_closing(self._driver._socket)
+        else:
+            self._sleep.wake()
 
-    async def _sleep(self) -> None:
-        self._asleep = current_task()
-        await wait_task_rescheduled(self._abort_sleep)
 
-    def _abort_sleep(self, _: object) -> Abort:
-        self._asleep = None
-        return Abort.SUCCEEDED
+class _Patrol:
+    """Wakes the keepers of sessions that a waiter has left and that nobody has come to since.
+
+    One for each run of trio. If the waiter woke the keeper, each frame would cost another turn of the event
+    loop, although nearly all waiters come back at once.
+    """
+
+    __slots__ = ("_left", "_sleep")
+
+    _of_run: Final[trio.lowlevel.RunVar[_Patrol]] = trio.lowlevel.RunVar("speko_anyio sessions")
+
+    def __init__(self) -> None:
+        self._left: list[TrioDriver] = []
+        self._sleep = _Sleep()
+
+    @classmethod
+    def of_run(cls) -> _Patrol:
+        """Return the one of this run, whose end is its own."""
+        try:
+            return cls._of_run.get()
+        except LookupError:
+            patrol = cls()
+            cls._of_run.set(patrol)
+            trio.lowlevel.spawn_system_task(patrol._walk, name="speko_anyio: sessions that nobody reads")
+            return patrol
+
+    def visit(self, driver: TrioDriver) -> None:
+        """Look after `driver` within `STEP_IN` seconds."""
+        if not self._left:
+            self._sleep.wake()
+        self._left.append(driver)
+
+    async def _walk(self) -> None:
+        while True:
+            while self._left:
+                await trio.sleep(STEP_IN)
+                left, self._left = self._left, []
+                for driver in left:
+                    if driver._reader is None:
+                        driver._keeper.wake()
+            await self._sleep.sleep()

@@ -1,0 +1,290 @@
+"""The driver for trio by itself: over real sockets, and with the time until the keeper steps in."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from speko_anyio import (
+    Audio,
+    Close,
+    ConnectionClosed,
+    Frame,
+    Ready,
+    RealtimeSession,
+    Transcript,
+    open_session,
+)
+from speko_anyio._net import trio_driver
+from speko_anyio._net.tasks import TaskGroup
+from speko_anyio._net.trio_driver import STEP_IN, TrioDriver
+from speko_anyio.client._pump import Pump
+from speko_anyio.errors import InternalError
+from speko_anyio.protocol import NEED_DATA, AudioIn, Commit, ServerConnection, UpgradeRequest
+from speko_anyio.protocol.url import parse_url
+from speko_anyio.testing.server import connected, grant
+from tests.support.drivers import driven, settled
+
+pytestmark = pytest.mark.anyio
+
+PCM = bytes(range(256)) * 4
+PING = b"\x89\x00"
+
+
+@pytest.fixture
+def anyio_backend() -> Any:
+    return "trio", {}
+
+
+class Peer:
+    """A server's end of a socket. Blocks nobody: it writes what it is told to, and takes what has come."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.core = ServerConnection(ping_interval=None)
+        self.heard: list[object] = []
+
+    def send(self, *frames: bytes) -> None:
+        self.socket.sendall(self.core.data_to_send() + b"".join(frames))
+
+    def take(self) -> None:
+        """Take what has come."""
+        while True:
+            try:
+                data = self.socket.recv(65_536)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            self.core.receive_data(data)
+        while (event := self.core.next_event()) is not NEED_DATA:
+            self.heard.append(event)
+
+
+@asynccontextmanager
+async def over_sockets(**options: Any) -> AsyncIterator[tuple[RealtimeSession, Peer]]:
+    async def serve(connection: socket.socket) -> Peer:
+        peer = Peer(connection)
+        while not isinstance(peer.core.next_event(), UpgradeRequest):
+            await trio.lowlevel.wait_readable(connection)
+            peer.core.receive_data(connection.recv(65_536))
+        peer.core.accept()
+        peer.core.send_ready()
+        peer.send()
+        return peer
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
+        listener.setblocking(False)
+        peers: list[Peer] = []
+
+        async def accept() -> None:
+            await trio.lowlevel.wait_readable(listener)
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            peers.append(await serve(connection))
+
+        async with TaskGroup("the peer") as tasks:
+            tasks.start_soon(accept)
+            url = f"ws://127.0.0.1:{listener.getsockname()[1]}/s"
+            async with open_session(grant(url), close_timeout=0.05, **options) as session:
+                assert isinstance(session._driver, TrioDriver)
+                assert isinstance(await session.receive(), Ready)
+                with peers[0].socket:
+                    yield session, peers[0]
+                    await session.close()
+
+
+def piece(number: int) -> Audio:
+    return Audio(number.to_bytes(2, "little"), 24_000)
+
+
+async def test_readers_that_come_and_go_at_any_moment_lose_nothing() -> None:
+    random.seed(7)
+    async with over_sockets() as (session, peer), session.frames(Audio) as stream:
+        heard: list[list[Frame]] = [[], []]
+        count = 400
+
+        async def read(index: int) -> None:
+            while len(heard[index]) < count:
+                with trio.CancelScope(deadline=trio.current_time() + random.random() * 0.001):
+                    frame = await (session.receive() if index else anext(stream))
+                    heard[index].append(frame)
+                if random.random() < 0.2:
+                    await trio.sleep(random.random() * 0.001)
+
+        async with trio.open_nursery() as tasks:
+            for index in range(2):
+                tasks.start_soon(read, index)
+            for number in range(count):
+                peer.core.send_audio(piece(number).pcm)
+                peer.send()
+                if random.random() < 0.5:
+                    await trio.sleep(random.random() * 0.0005)
+        assert heard == [[piece(number) for number in range(count)]] * 2
+
+
+@pytest.mark.parametrize("handler", [False, True])
+async def test_a_session_that_nobody_reads_answers_pings_and_sees_the_close(handler: bool) -> None:
+    async with over_sockets() as (session, peer):
+        frames: list[Frame] = []
+        if handler:
+            session.on(frames.append)
+        for _ in range(3):
+            peer.send(PING)
+            with trio.fail_after(1):
+                await trio.lowlevel.wait_readable(peer.socket)
+            assert peer.socket.recv(100)[:2] == b"\x8a\x80"
+        peer.core.close(4001, "enough")
+        peer.send()
+        await session._driver.wait_closed()
+        assert session.closed == Close(4001, "enough", "remote")
+        if handler:
+            await settled()
+            assert frames == [session.closed]
+
+
+async def test_more_than_the_system_takes_is_written_in_order_with_replies_between() -> None:
+    async with over_sockets() as (session, peer):
+        assert isinstance(session._driver, TrioDriver)
+        session._driver._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
+        pieces = [bytes([number]) * 250_000 for number in range(1, 41)]
+
+        async def send() -> None:
+            for pcm in pieces:
+                await session.send_audio(pcm)
+            await session.commit()
+
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(send)
+            await settled()
+            written = session.stats().bytes_sent
+            assert written < 10_000_000
+            peer.send(PING)
+            await settled()
+            while not (peer.heard and isinstance(peer.heard[-1], Commit)):
+                await trio.lowlevel.wait_readable(peer.socket)
+                peer.take()
+        assert b"".join(event.pcm for event in peer.heard if isinstance(event, AudioIn)) == b"".join(pieces)
+        assert session.closed is None
+
+
+async def test_a_goodbye_that_came_before_the_connection_broke_is_heard() -> None:
+    async with over_sockets() as (session, peer):
+        await session.send_audio(PCM)
+        peer.core.send_audio(PCM)
+        peer.send()
+        assert await session.receive() == Audio(PCM, 24_000)
+        # Nobody has read it when the send fails. With bytes unread, a close resets the connection.
+        peer.core.close(4002, "gone")
+        peer.send()
+        peer.socket.close()
+        with pytest.raises(ConnectionClosed, match="4002"):
+            await session.send_audio(PCM)
+        assert session.closed == Close(4002, "gone", "remote")
+
+
+async def test_a_bug_in_the_reading_of_a_waiter_comes_out_of_the_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(pump: Pump, data: bytes) -> bool:
+        raise ZeroDivisionError
+
+    with pytest.raises(InternalError, match="ZeroDivisionError"):  # noqa: PT012 - of the whole block
+        async with over_sockets() as (session, peer):
+            monkeypatch.setattr(Pump, "receive_data", fail)
+            peer.send(PING)
+            await session.receive()
+
+
+async def test_a_host_that_cannot_be_reached_leaves_no_socket_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError):
+        await trio_driver.connect_plain(parse_url(f"ws://127.0.0.1:{port}/"))
+
+
+class TestTheTimeUntilTheKeeperReads:
+    """In virtual time. The other tests in memory go without it."""
+
+    @pytest.fixture
+    def anyio_backend(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        options = driven(("virtual trio", "native"), monkeypatch)
+        monkeypatch.setattr(trio_driver, "STEP_IN", STEP_IN)
+        return options
+
+    @pytest.mark.parametrize("left", [True, False])
+    async def test_what_comes_while_nobody_waits_is_not_late(self, left: bool) -> None:
+        async with connected(within=60) as (session, server):
+            assert isinstance(await session.receive(), Ready)
+            if left:
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(session.receive)
+                    await settled()
+                    server.core.send_audio(PCM)
+                    server.flush()
+            server.core.send_interruption()
+            server.raw(server.core.data_to_send() + PING)
+            if left:
+                await trio.sleep(STEP_IN * 1.1)
+            else:
+                await settled()
+            assert session.stats().interruptions == 1
+            assert bytes(server.wire[-6:-4]) == b"\x8a\x80"
+
+    async def test_a_waiter_beside_one_that_left_need_not_wait_for_it(self) -> None:
+        async with connected(within=60) as (session, server), session.frames(Transcript) as transcripts:
+            assert isinstance(await session.receive(), Ready)
+            moments: list[float] = []
+
+            async def read() -> None:
+                await anext(transcripts)
+                moments.append(trio.current_time())
+
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(session.receive)
+                await settled()
+                tasks.start_soon(read)
+                await settled()
+                server.core.send_audio(PCM)
+                server.flush()
+                await settled()
+                start = trio.current_time()
+                server.core.send_transcript("user", "so", final=True)
+                server.flush()
+            assert moments == [start]
+
+    async def test_leaving_a_session_that_was_just_read_takes_no_time(self) -> None:
+        async with connected(within=60) as (session, _):
+            assert isinstance(await session.receive(), Ready)
+            start = trio.current_time()
+        assert trio.current_time() == start
+        assert session.closed == Close(1000, "client_closed", "local")
+
+    async def test_waiters_that_come_back_read_for_themselves(self) -> None:
+        """The keeper sleeps: it is woken neither by a frame nor by the patrol."""
+        async with connected(within=60) as (session, server):
+            driver = session._driver
+            assert isinstance(driver, TrioDriver)
+            readers: set[object] = set()
+
+            async def read() -> None:
+                async for _ in session:
+                    pass
+
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(read)
+                for _ in range(10):
+                    await trio.sleep(STEP_IN * 0.7)
+                    readers.add(driver._reader)
+                    server.core.send_audio(PCM)
+                    server.flush()
+                tasks.cancel_scope.cancel()
+            assert readers == {session._inbox._waiter}
