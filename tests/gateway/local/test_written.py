@@ -31,7 +31,7 @@ from speko_anyio.protocol.frames import (
     ToolCall,
     Usage,
 )
-from tests.gateway.local.fake_session import FakeSession, make_config
+from tests.gateway.local.fake_session import FakeSession, make_config, make_tool
 from tests.gateway.local.test_conversation import (
     LONG,
     NEWS,
@@ -202,6 +202,27 @@ async def test_what_can_t_change_is_told_and_the_rest_changes() -> None:
     errors = [frame for frame in session.frames if isinstance(frame, ErrorFrame)]
     assert [error.code for error in errors] == ["UNKNOWN_VOICE", "UPDATE_REFUSED"]
     assert "turns" in errors[1].message
+
+
+async def test_a_text_beyond_measure_is_matched_in_part() -> None:
+    schema = {"properties": {f"p{number}": {"enum": [f"v{number}"]} for number in range(1_000)}}
+    session = FakeSession(config=make_config(tools=[make_tool("news", parameters=schema)], output="text"))
+    async with serving("", session):
+        session.say(TextIn("news " + "x " * 100_000 + "v999", respond=True))
+        call = (await session.wait_for(is_a(ToolCall))).frame
+        assert isinstance(call, ToolCall)
+        assert call.arguments == "{}"
+
+
+async def test_too_many_tools_are_refused() -> None:
+    session = FakeSession()
+    tools = tuple(make_tool(f"get_thing_{number}") for number in range(2_000))
+    async with serving("", session):
+        session.say(Update(tools=tools), Say("Yes."))
+        await session.wait_for(is_a(ResponseEnd))
+    errors = [frame for frame in session.frames if isinstance(frame, ErrorFrame)]
+    assert [error.code for error in errors] == ["UPDATE_REFUSED"]
+    assert "tools" in errors[0].message
 
 
 async def test_it_answers_in_writing_alone() -> None:

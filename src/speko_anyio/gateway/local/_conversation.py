@@ -40,7 +40,10 @@ from ._worker_messages import SAMPLE_RATE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from speko_anyio.protocol.mint import ToolSpec
+
     from ._dialogue import Dialogue
+    from ._grammar import Grammar
     from ._recognizer import Recognizer
     from ._tool_matching import PlannedCall
     from ._voice_session import VoiceSession
@@ -50,6 +53,9 @@ CHUNK_SECONDS: Final = 0.04
 
 TOOL_TIMEOUT: Final = 30.0
 """Seconds that the client's tools may take."""
+
+MAX_TOOLS: Final = 64 * 1024
+"""Bytes of JSON of the tools of an update: as much as a mint may have."""
 
 MAX_WAITING_REPLIES: Final = 4
 """Ended turns that may wait for their answer."""
@@ -232,15 +238,28 @@ class VoiceConversation:
 
     async def _update(self, update: Update) -> None:
         if update.tools is not UNSET:
-            self._dialogue = self._dialogue.with_tools(update.tools)
-            self._transcriber.grammar = self._dialogue.grammar()
+            await self._change_tools(update.tools)
         if update.voice is not UNSET:
             await self._choose_voice(update.voice)
         if update.turns is not UNSET:
-            await self._session.send_error(
-                "UPDATE_REFUSED",
-                "turns can't be changed: the offline voice detects turns and takes a commit at any time",
+            await self._refuse_update(
+                "turns can't be changed: the offline voice detects turns and takes a commit at any time"
             )
+
+    async def _change_tools(self, tools: Sequence[ToolSpec]) -> None:
+        if len(msgspec.json.encode(tools)) > MAX_TOOLS:
+            await self._refuse_update(f"tools can't be changed: their JSON has more than {MAX_TOOLS} bytes")
+            return
+
+        def prepare() -> tuple[Dialogue, Grammar]:
+            dialogue = self._dialogue.with_tools(tools)
+            return dialogue, dialogue.grammar()
+
+        # In a thread: thousands of tools take a tenth of a second, in which other sessions must go on.
+        self._dialogue, self._transcriber.grammar = await anyio.to_thread.run_sync(prepare)
+
+    async def _refuse_update(self, why: str) -> None:
+        await self._session.send_error("UPDATE_REFUSED", why)
 
     async def _respond(self) -> None:
         if (voice := self._session.config.voice) is not None:
@@ -297,7 +316,8 @@ class VoiceConversation:
         return await self._answer_text(heard, reply)
 
     async def _answer_text(self, text: str, reply: Reply) -> str:
-        answer = self._dialogue.answer(text)
+        # What follows would be matched with every value of every tool.
+        answer = self._dialogue.answer(text[:MAX_TEXT])
         if not answer.calls or reply.stopped:
             return answer.text
         return await self._call_tools(answer.calls, reply)
