@@ -34,8 +34,8 @@ from .providers._options import merge_client_options
 from .providers._provider import DialectOptions, ProviderDialect
 from .providers.google import GoogleAuthStyle, GoogleDialect, GoogleOptions, google_endpoint
 from .providers.google._config import configure
-from .providers.openai import OpenAIDialect, OpenAIOptions, openai_endpoint
-from .providers.xai import XAIDialect, XAIOptions, xai_endpoint
+from .providers.openai import OpenAIDialect, OpenAIOptions, openai_capabilities, openai_endpoint
+from .providers.xai import XAIDialect, XAIOptions, within, xai_capabilities, xai_endpoint
 
 _OPENAI_OPTIONS: Final = OpenAIOptions()
 _XAI_OPTIONS: Final = XAIOptions()
@@ -244,6 +244,9 @@ class OpenAI(Provider):
             self._api_key, model, base_url=self._base_url, path=self._path, auth=self._auth
         )
 
+    def capabilities(self, model: str) -> Capabilities:
+        return openai_capabilities(model)
+
     def check_metadata(self, metadata: Mapping[str, Any] | None) -> None:
         merge_client_options(self._options, metadata, self.name)
 
@@ -299,6 +302,9 @@ class XAI(Provider):
             reasoning_effort=self._reasoning_effort,
             auth=self._auth,
         )
+
+    def capabilities(self, model: str) -> Capabilities:
+        return within(xai_capabilities(model), self._options)
 
     def check_metadata(self, metadata: Mapping[str, Any] | None) -> None:
         merge_client_options(self._options, metadata, self.name)

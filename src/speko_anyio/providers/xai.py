@@ -245,7 +245,7 @@ def xai_capabilities(model: str) -> Capabilities:
     return dated(_FULL, model)
 
 
-def _within(capabilities: Capabilities, options: XAIOptions) -> Capabilities:
+def within(capabilities: Capabilities, options: XAIOptions) -> Capabilities:
     """Return what of `capabilities` the options leave."""
     return capabilities if options.resumption else msgspec.structs.replace(capabilities, resume="no")
 
@@ -389,7 +389,7 @@ def _configure(config: SessionConfig, options: XAIOptions) -> Configuration:
     )
     return Configuration(
         who=_WHO,
-        capabilities=_within(xai_capabilities(config.model), options),
+        capabilities=within(xai_capabilities(config.model), options),
         session=session,
         extra=options.provider_extra,
         rules=_rules(options),
