@@ -140,7 +140,21 @@ PROVIDERS: Final = {
             "native_input_rate": True,
             "resumption": False,
             "compression": False,
+            "transcription_languages": ("de-DE",),
+            "transcription_keywords": ("Speko",),
+            "language_code": "de-DE",
+            "top_p": 0.9,
+            "top_k": 40,
+            "seed": 1,
+            "tool_scheduling": "when_idle",
+            "turn_coverage": "activity",
+            "media_resolution": "low",
+            "safety_settings": {"harassment": "only_high"},
+            "compression_trigger_tokens": 32_000,
+            "compression_target_tokens": 8_000,
             "server_tools": (ServerTool("googleSearch"),),
+            "provider_extra": {"labels": {"team": "voice"}},
+            "client_extra": True,
         },
     ),
 }
@@ -200,7 +214,7 @@ def opening(name: str, config: SessionConfig, options: Json) -> tuple[Json, tupl
 
 
 def change(name: str, before: tuple[SessionConfig, Json], after: tuple[SessionConfig, Json]) -> str:
-    """Find where the second configuration changes the messages, and the dialect's notes on it."""
+    """Find where the second configuration changes the messages; add the dialect's notes, or its error."""
     old, old_notes = opening(name, *before)
     try:
         new, new_notes = opening(name, *after)
@@ -255,7 +269,8 @@ def option_rows(name: str) -> Iterator[list[str]]:
     for field in msgspec.structs.fields(provider.options):
         model = OTHER_MODELS.get(field.name, provider.model)
         config = SessionConfig(provider=name, model=model, tools=PARAMETERS["tools"])
-        before = NEEDS.get(field.name, {})
+        known = provider.options.__struct_fields__
+        before = {name: value for name, value in NEEDS.get(field.name, {}).items() if name in known}
         after = {**before, field.name: provider.values[field.name]}
         yield [f"`{field.name}`", change(name, (config, before), (config, after))]
 

@@ -34,6 +34,8 @@ from .providers._options import merge_client_options
 from .providers._provider import DialectOptions, ProviderDialect
 from .providers.google import GoogleAuthStyle, GoogleDialect, GoogleOptions, google_endpoint
 from .providers.google._config import configure
+from .providers.google._families import google_capabilities
+from .providers.google._resumption import Carried
 from .providers.openai import OpenAIDialect, OpenAIOptions, openai_capabilities, openai_endpoint
 from .providers.xai import XAIDialect, XAIOptions, within, xai_capabilities, xai_endpoint
 
@@ -357,6 +359,9 @@ class Google(Provider):
     def endpoint(self, model: str) -> Endpoint:
         return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
 
+    def capabilities(self, model: str) -> Capabilities:
+        return google_capabilities(model, resumable=self._options.resumption)
+
     def check_metadata(self, metadata: Mapping[str, Any] | None) -> None:
         merge_client_options(self._options, metadata, self.name)
 
@@ -364,11 +369,11 @@ class Google(Provider):
         self, config: SessionConfig, metadata: Mapping[str, Any] | None, *, quick: bool
     ) -> _MakeDialect:
         wanted = merge_client_options(self._options, metadata, self.name)
-        configuration = configure(config, wanted, quick=quick)
-        # `configuration` holds the rest; the tools in `config` would take memory for as long as the session.
+        carried = Carried(configure(config, wanted, quick=quick))
+        # `carried` holds the rest; the tools in `config` would take memory for as long as the session.
         slim = SessionConfig(provider=config.provider, model=config.model)
         return lambda handle, options: GoogleDialect(
-            slim, options=wanted, configuration=configuration, resumption_handle=handle, **options
+            slim, options=wanted, carried=carried, resumption_handle=handle, **options
         )
 
 

@@ -77,6 +77,9 @@ class Provider:
         self.user_words = ""
         self.fragments = 0
         self.audio_received = 0
+        self.texts: list[str] = []
+        """What was written, in order."""
+        self.updates = 0
 
     # What the client says
 
@@ -92,10 +95,20 @@ class Provider:
                 # Unknown ids end the session, those of calls that were just cancelled are a race.
                 assert response["id"] in self.pending | self.cancelled
                 self.pending.discard(response["id"])
+        elif "contextUpdate" in message:
+            self.updates += 1
         elif "clientContent" in message:
-            assert self.habits.stops
+            written = message["clientContent"]
+            turns = written.get("turns", [])
+            self.texts += [part["text"] for turn in turns for part in turn["parts"]]
+            assert turns or written["turnComplete"] or self.habits.stops
             self.trailing = 0
+            self.owed = self.owed or written["turnComplete"]
             self.cut()
+        elif "text" in message["realtimeInput"]:
+            assert self.window, "in auto mode it is written as content"
+            self.texts.append(message["realtimeInput"]["text"])
+            self.window_messages += 1
         elif is_audio(message):
             assert self.habits.auto or self.window, "audio outside of a turn is not heard"
             self.audio_received += 1

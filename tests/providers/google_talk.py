@@ -86,7 +86,10 @@ def check(message: Json) -> None:
     for response in message.get("toolResponse", {}).get("functionResponses", ()):
         assert response["name"]
         assert isinstance(response["response"], dict)
-        assert response.keys() <= {"id", "name", "response"}
+        assert response.keys() <= {"id", "name", "response", "scheduling"}
+    for turn in message.get("clientContent", {}).get("turns", ()):
+        assert turn["role"] in ("user", "model", "system")
+        assert turn["parts"]
     types.LiveClientMessage.model_validate(message)
 
 

@@ -176,6 +176,26 @@ def test_of_two_speeds_the_slower_holds_and_what_was_left_alone_is_the_client_s(
     )
 
 
+@pytest.mark.parametrize(
+    ("wish", "value"),
+    [
+        ("safety_settings", {"harassment": "off"}),
+        ("provider_extra", {"labels": {}}),
+        ("client_extra", True),
+        ("server_tools", []),
+    ],
+)
+def test_what_is_the_operator_s_alone(wish: str, value: Any) -> None:
+    with pytest.raises(LocalProtocolError, match=f"can't have {wish}: only the server's operator"):
+        granted(GoogleOptions(), **{wish: value})
+
+
+def test_an_operator_may_let_clients_merge_fields() -> None:
+    own = GoogleOptions(client_extra=True, provider_extra={"labels": {"team": "voice"}})
+    got = granted(own, provider_extra={"labels": {"team": "x", "call": "1"}})
+    assert got.provider_extra == {"labels": {"team": "voice", "call": "1"}}
+
+
 NUMBER = st.none() | st.sampled_from(["inf"]) | st.integers(1, 4096)
 
 

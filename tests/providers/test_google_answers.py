@@ -308,10 +308,13 @@ def test_vertex_names_its_counts_differently() -> None:
     details = [{"modality": "AUDIO", "tokenCount": 75}, {"modality": "TEXT", "tokenCount": 12}]
     counts = {"candidatesTokenCount": 87, "candidatesTokensDetails": details}
     talk = Talk()
-    assert talk.hear({**COMPLETE, "usageMetadata": counts}) == [Usage(0, 75)]
+    assert talk.hear({**COMPLETE, "usageMetadata": counts}) == [Usage(0, 75, output_text_tokens=12)]
     assert talk.dialect.stats.unknown_fields == 0
     talk.hear(speech(PCM))
-    assert talk.hear(content(turnComplete=True, usageMetadata=counts)) == [Usage(0, 75), DONE]
+    assert talk.hear(content(turnComplete=True, usageMetadata=counts)) == [
+        Usage(0, 75, output_text_tokens=12),
+        DONE,
+    ]
 
 
 # Ends that were not signalled

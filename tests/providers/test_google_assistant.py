@@ -172,7 +172,7 @@ def test_an_answer_that_stalls_ends() -> None:
 
 def test_an_answer_that_does_not_come() -> None:
     talk = Talk()
-    talk.assistant.ask(manual=True)
+    talk.assistant.ask(certain=True)
     assert talk.timers["stalled"] == STALLED_TIMEOUT
     talk.assistant.check_stalled(calls_open=False)
     [error] = talk.frames()
@@ -183,7 +183,7 @@ def test_an_answer_that_does_not_come() -> None:
 def test_audio_is_what_was_awaited() -> None:
     talk = Talk()
     talk.speak()
-    talk.assistant.ask(manual=True)
+    talk.assistant.ask(certain=True)
     assert [talk.assistant.progress.awaited] == [True]
     talk.speak()
     assert [talk.assistant.progress.awaited] == [False]

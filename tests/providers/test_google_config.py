@@ -10,7 +10,7 @@ from google import genai
 from google.genai import _live_converters, types
 from pydantic import BaseModel
 
-from speko_anyio.protocol import LocalProtocolError
+from speko_anyio.protocol import LocalProtocolError, Transcript
 from speko_anyio.protocol._limits import Limits
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers.google import (
@@ -132,16 +132,151 @@ def test_as_googles_own_client_has_it() -> None:
         session_resumption=types.SessionResumptionConfig(),
         context_window_compression=types.ContextWindowCompressionConfig(sliding_window=types.SlidingWindow()),
     )
+    expected = _of_googles_client(theirs)
+    del expected["systemInstruction"]["role"]
+    assert mine == expected
+
+
+def test_every_option_as_googles_own_client_has_it() -> None:
+    mine, notes = setup(
+        SessionConfig(provider="google", model=V2_5, tools=(ToolSpec(name="f"),)),
+        turns="manual",
+        top_p=0.9,
+        top_k=40,
+        seed=-7,
+        language_code="de-DE",
+        media_resolution="low",
+        turn_coverage="activity_and_video",
+        transcription_languages=("de-DE", "en-US"),
+        transcription_keywords=("Speko",),
+        compression_trigger_tokens=32_000,
+        compression_target_tokens=8_000,
+        tool_behavior="non_blocking",
+        safety_settings={
+            "harassment": "only_high",
+            "jailbreak": "low_and_above",
+            "hate_speech": "medium_and_above",
+            "dangerous_content": "none",
+            "sexually_explicit": "off",
+            "civic_integrity": "off",
+        },
+    )
+    assert notes == ()
+    harm, block = types.HarmCategory, types.HarmBlockThreshold
+    languages = ["de-DE", "en-US"]
+    function = types.FunctionDeclaration(name="f", behavior=types.Behavior.NON_BLOCKING)
+    theirs = types.LiveConnectConfig(
+        response_modalities=[types.Modality.AUDIO],
+        top_p=0.9,
+        top_k=40,
+        seed=-7,
+        speech_config=types.SpeechConfig(language_code="de-DE"),
+        media_resolution=types.MediaResolution.MEDIA_RESOLUTION_LOW,
+        tools=[types.Tool(function_declarations=[function])],
+        realtime_input_config=types.RealtimeInputConfig(
+            automatic_activity_detection=types.AutomaticActivityDetection(disabled=True),
+            activity_handling=types.ActivityHandling.START_OF_ACTIVITY_INTERRUPTS,
+            turn_coverage=types.TurnCoverage.TURN_INCLUDES_AUDIO_ACTIVITY_AND_ALL_VIDEO,
+        ),
+        input_audio_transcription=types.AudioTranscriptionConfig(
+            language_codes=languages, custom_vocabulary=["Speko"]
+        ),
+        output_audio_transcription=types.AudioTranscriptionConfig(language_codes=languages),
+        session_resumption=types.SessionResumptionConfig(),
+        context_window_compression=types.ContextWindowCompressionConfig(
+            trigger_tokens=32_000, sliding_window=types.SlidingWindow(target_tokens=8_000)
+        ),
+        safety_settings=[
+            types.SafetySetting(category=category, threshold=threshold)
+            for category, threshold in (
+                (harm.HARM_CATEGORY_HARASSMENT, block.BLOCK_ONLY_HIGH),
+                (harm.HARM_CATEGORY_JAILBREAK, block.BLOCK_LOW_AND_ABOVE),
+                (harm.HARM_CATEGORY_HATE_SPEECH, block.BLOCK_MEDIUM_AND_ABOVE),
+                (harm.HARM_CATEGORY_DANGEROUS_CONTENT, block.BLOCK_NONE),
+                (harm.HARM_CATEGORY_SEXUALLY_EXPLICIT, block.OFF),
+                (harm.HARM_CATEGORY_CIVIC_INTEGRITY, block.OFF),
+            )
+        ],
+    )
+    assert mine == _of_googles_client(theirs)
+
+
+@pytest.mark.parametrize(("coverage", "name"), [("activity", "ONLY_ACTIVITY"), ("all_input", "ALL_INPUT")])
+def test_coverage_of_turns(coverage: Any, name: str) -> None:
+    mine, _ = setup(turn_coverage=coverage)
+    assert mine["realtimeInputConfig"]["turnCoverage"] == f"TURN_INCLUDES_{name}"
+
+
+def test_a_model_with_an_initial_history() -> None:
+    config = SessionConfig(provider="google", model=V3_1)
+    assert Talk(config).setup["historyConfig"] == {"initialHistoryInClientContent": True}
+    # The handle has the history.
+    assert "historyConfig" not in Talk(config, resumption_handle="h").setup
+    assert "historyConfig" not in setup()[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said", "noted"),
+    [
+        (MODEL, {}, "SILENT", False),
+        (MODEL, {"tool_behavior": "blocking"}, None, True),
+        (V2_5, {}, None, True),
+        (V2_5, {"tool_behavior": "non_blocking"}, "SILENT", False),
+        (V3_1, {}, None, True),
+        (THINKING, {}, None, True),
+        ("projects/p/locations/l/publishers/google/models/gemini-3.8-live", {}, None, True),
+    ],
+)
+def test_when_results_are_spoken_about(model: str, options: Json, said: str | None, noted: bool) -> None:
+    config = SessionConfig(provider="google", model=model, tools=(WEATHER,))
+    talk = Talk(config, options=GoogleOptions(tool_scheduling="silent", **options))
+    assert bool(talk.dialect.notes) is noted
+    talk.hear({"toolCall": {"functionCalls": [{"id": "c", "name": "get_weather", "args": {}}]}})
+    talk.dialect.send_tool_result("c", "{}")
+    [answer] = talk.sent()[-1]["toolResponse"]["functionResponses"]
+    assert answer.get("scheduling") == said
+
+
+def test_extra_fields_are_merged_into_the_setup() -> None:
+    mine, _ = setup(
+        provider_extra={
+            "labels": {"team": "voice"},
+            "generationConfig": {"presencePenalty": 0.5},
+            "contextWindowCompression": {"triggerTokens": 9},
+            "sessionResumption": {"transparent": True},
+        },
+    )
+    assert mine["labels"] == {"team": "voice"}
+    assert mine["generationConfig"] == {"responseModalities": ["AUDIO"], "presencePenalty": 0.5}
+    assert mine["contextWindowCompression"] == {"slidingWindow": {}, "triggerTokens": 9}
+    assert mine["sessionResumption"] == {"transparent": True}
+    options = GoogleOptions(provider_extra={"sessionResumption": {"transparent": True}})
+    resumed = Talk(options=options, resumption_handle="h").setup
+    assert resumed["sessionResumption"] == {"transparent": True, "handle": "h"}
+
+
+def test_extra_fields_can_make_the_model_write() -> None:
+    extra = {"generationConfig": {"responseModalities": ["TEXT"]}}
+    talk = Talk(options=GoogleOptions(provider_extra=extra))
+    text = {"serverContent": {"modelTurn": {"parts": [{"text": "Hello"}]}}}
+    assert talk.hear(text) == [Transcript("assistant", "Hello", False)]
+
+
+def test_extra_fields_are_not_shown() -> None:
+    assert "s3cret" not in repr(GoogleOptions(provider_extra={"labels": {"k": "s3cret"}}))
+
+
+def _of_googles_client(config: types.LiveConnectConfig) -> Json:
+    """The setup that Google's own client sends."""
     client = genai.Client(api_key="k")
     message = _live_converters._LiveConnectParameters_to_mldev(
         api_client=client._api_client,
-        from_object=types.LiveConnectParameters(model=f"models/{V2_5}", config=theirs).model_dump(
+        from_object=types.LiveConnectParameters(model=f"models/{V2_5}", config=config).model_dump(
             exclude_none=True
         ),
     )
-    expected = _camel(message["setup"])
-    del expected["systemInstruction"]["role"]
-    assert mine == expected
+    found: Json = _camel(message["setup"])
+    return found
 
 
 def _camel(value: Any) -> Any:
@@ -276,6 +411,19 @@ REFUSED: list[tuple[Json, Json, str]] = [
         {},
         "must be JSON",
     ),
+    ({"output": "text"}, {}, "answer in speech only"),
+    (
+        {},
+        {"compression_trigger_tokens": 5, "compression_target_tokens": 5},
+        "must be less than compression_trigger_tokens, which is 5; lower it",
+    ),
+    ({}, {"provider_extra": {"sessionResumption": 1}}, "sessionResumption that is not an object"),
+    ({}, {"provider_extra": {"labels": object()}}, "can't"),
+    ({}, {"provider_extra": {"sessionResumption": {"x": "\ud800"}}}, "surrogate pair"),
+    ({}, {"top_p": 1.5}, "the options for Gemini can't be used"),
+    ({}, {"top_k": 0}, "the options for Gemini can't be used"),
+    ({}, {"seed": 2**31}, "the options for Gemini can't be used"),
+    ({}, {"safety_settings": {"rudeness": "off"}}, "the options for Gemini can't be used"),
     ({}, {"max_output_tokens": 0}, "the options for Gemini can't be used"),
     ({}, {"turns": "both"}, "the options for Gemini can't be used"),
     ({}, {"turn_detection": GoogleVad(silence_duration_ms=-1)}, "the options for Gemini can't be used"),

@@ -72,7 +72,7 @@ EXPECTED: list[tuple[list[Json], list[Frame]]] = [
         [Interruption("user"), Transcript("assistant", "Hello", True), ResponseEnd("interrupted")],
     ),
     (SPEAKING, []),
-    (SPEAKING, [Transcript("assistant", "Hello", True), Usage(90, 55), ResponseEnd("done")]),
+    (SPEAKING, [Transcript("assistant", "Hello", True), Usage(90, 55, 120), ResponseEnd("done")]),
     (SPEAKING, [Transcript("assistant", "Hello", True), ResponseEnd("done")]),
     ([SERVER[2]], [Transcript("user", "What's the", True)]),
     (

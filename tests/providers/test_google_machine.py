@@ -36,9 +36,12 @@ from speko_anyio.protocol import (
     Unknown,
     Usage,
 )
+from speko_anyio.protocol._commands import Update
 from speko_anyio.protocol.mint import SessionConfig
+from speko_anyio.providers._provider import SAY_EXACTLY
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
-from speko_anyio.providers.google._assistant import MUTE_TIMEOUT
+from speko_anyio.providers.google._assistant import MUTE_TIMEOUT, STALLED_TIMEOUT
+from speko_anyio.providers.google._gate import MAX_PROMPTS
 from speko_anyio.providers.google._response import Phase
 
 from .google_model import Habits, Provider
@@ -126,6 +129,11 @@ class GoogleMachine(RuleBasedStateMachine):
         """Turns with words that nobody can attribute: late ones that look new, new ones that look late."""
         self.given_up = 0
         """Answers that were interrupted before they had begun."""
+        self.written: list[str] = []
+        """The context and the texts of the user, in order."""
+        self.said: list[str] = []
+        """What the assistant is to say, as far as no interruption may have dropped it."""
+        self.updates = 0
         if ready:
             self.everywhere()
 
@@ -135,7 +143,7 @@ class GoogleMachine(RuleBasedStateMachine):
         messages = self.talk.sent()
         if self.gates and self.dialect.open_calls:
             # Whatever changes the open calls is preceded by taking what was said before.
-            assert not any("realtimeInput" in message for message in messages)
+            assert not any({"realtimeInput", "clientContent"} & message.keys() for message in messages)
         self.to_server += messages
 
     def collect(self) -> None:
@@ -163,6 +171,8 @@ class GoogleMachine(RuleBasedStateMachine):
                     self.ends += 1
                 case Ready():
                     assert len(self.frames) == 1, "ready is first, and comes once"
+                case ErrorFrame(code="provider_no_response"):
+                    pass
                 case _:
                     raise AssertionError(frame)
 
@@ -261,6 +271,7 @@ class GoogleMachine(RuleBasedStateMachine):
         # Late words that look like a new answer may have been interrupted instead of one.
         doubtful = self.phase is Phase.ACTIVE and not self.dialect._assistant.progress.confirmed
         self.dialect.interrupt()
+        self.said.clear()  # whatever waited is dropped
         self.next_is_lost = self.next_is_lost or awaited or doubtful
         self.given_up += awaited
         self.collect()
@@ -288,6 +299,59 @@ class GoogleMachine(RuleBasedStateMachine):
         self.speak()
         self.speak()
         self.to_the_client(1)
+
+    # What is written
+
+    def next_text(self) -> str:
+        self.written.append(f"w{len(self.written)}")
+        return self.written[-1]
+
+    @rule(role=st.sampled_from(["user", "assistant"]))
+    def send_context(self, role: Any) -> None:
+        self.dialect.send_text(self.next_text(), role=role, respond=False)
+
+    @rule()
+    def send_text(self) -> None:
+        self.take()
+        progress = self.dialect._assistant.progress
+        cuts = self.provider.habits.interrupts and not self.dialect._must_hold and not self.dialect._turn.open
+        awaited, active = progress.awaited, self.phase is Phase.ACTIVE
+        if cuts and active:
+            self.lost.add(self.delivered_turn)
+            self.silenced = max(self.silenced, self.delivered_turn)
+        doubtful = active and not progress.confirmed
+        was = self.phase
+        self.given_up += self.dialect._must_hold  # when it is sent, it may interrupt what was asked before
+        self.dialect.send_text(self.next_text())
+        if cuts:
+            self.given_up += awaited
+            if self.phase is Phase.MUTED:
+                self.next_is_lost = self.next_is_lost or awaited or doubtful
+            elif was is not Phase.IDLE:
+                self.next_is_lost = False
+        elif was is not self.phase:
+            self.next_is_lost = False
+        self.collect()
+
+    @rule(bare=st.booleans())
+    def ask_to_speak(self, bare: bool) -> None:
+        was = self.phase
+        try:
+            if bare:
+                self.dialect.respond()
+            else:
+                self.said.append(f"s{len(self.said)}")
+                self.dialect.say(self.said[-1])
+        except LocalProtocolError:  # enough waits already
+            if not bare:
+                self.said.pop()
+        if was is not self.phase:
+            self.next_is_lost = False
+
+    @rule()
+    def update(self) -> None:
+        self.dialect.update(Update(system_prompt="Be kind."))
+        self.updates += 1
 
     @rule()
     def cut_in_and_ask(self) -> None:
@@ -373,6 +437,12 @@ class GoogleMachine(RuleBasedStateMachine):
         assert told == self.delivered_words.split()
 
     @invariant()
+    def what_was_written_arrives_in_order(self) -> None:
+        arrived = [text for text in self.provider.texts if text in self.written]
+        assert len(set(arrived)) == len(arrived), "twice"
+        assert arrived == sorted(arrived, key=self.written.index)
+
+    @invariant()
     def usage_once_for_a_turn(self) -> None:
         assert self.usages <= self.responses
 
@@ -395,12 +465,42 @@ class GoogleMachine(RuleBasedStateMachine):
     def responding(self) -> bool:
         return self.dialect.responding
 
+    def finish_what_waits(self) -> None:
+        """Whatever was written or asked for has arrived once nothing holds it up."""
+        for _ in range(2 * MAX_PROMPTS):
+            self.take()
+            for call_id in self.dialect.open_calls:
+                self.dialect.send_tool_result(call_id, "{}")
+            if self.dialect._turn.open and self.dialect._turn.messages:
+                self.dialect.commit()
+            self.everywhere()
+            if not self.dialect._gate.waiting:
+                break
+            if self.provider.owed or self.provider.answer is not None:
+                self.provider.begin()
+                self.provider.generated()
+                self.provider.complete()
+                self.everywhere()
+            else:
+                # What was asked for got lost in a race, and time alone tells.
+                now = self.talk.now + STALLED_TIMEOUT + MUTE_TIMEOUT
+                self.dialect.handle_timeout(self.talk.now)
+                self.dialect.handle_timeout(now)
+                self.talk.now = now
+                self.collect()
+        assert not self.dialect._gate.waiting
+        arrived = set(self.provider.texts)
+        assert set(self.written) <= arrived
+        assert {SAY_EXACTLY + text for text in self.said} <= arrived
+        assert self.provider.updates == self.updates
+
     def teardown(self) -> None:
         if not hasattr(self, "talk"):
             return
         # Once all is said and done, nothing keeps the user or the next turn from being heard.
         for _ in range(3):
             self.everywhere()
+        self.finish_what_waits()
         received = self.provider.audio_received
         self.dialect.send_audio(bytes(2))
         self.take()

@@ -911,13 +911,48 @@ def test_usage_of_a_response_that_calls_a_tool() -> None:
     assert talk.hear(speech(PCM), {**COMPLETE, **usage(3, 4)}) == [Audio(PCM, 24_000), Usage(3, 4), DONE]
 
 
-def test_usage_counts_audio_only() -> None:
+def test_usage_is_counted_by_its_kind() -> None:
+    def counts(**kinds: int) -> list[Json]:
+        return [{"modality": kind, "tokenCount": count} for kind, count in kinds.items()]
+
+    spent = {
+        "promptTokenCount": 1,
+        "promptTokensDetails": counts(TEXT=3, AUDIO=50, IMAGE=258, VIDEO=2, DOCUMENT=4),
+        "toolUsePromptTokensDetails": counts(TEXT=10),
+        "cachedContentTokenCount": 46,
+        "cacheTokensDetails": counts(TEXT=1, AUDIO=45),
+        "responseTokensDetails": counts(AUDIO=70, TEXT=5),
+        "thoughtsTokenCount": 30,
+        "totalTokenCount": 9,
+    }
+    assert Talk().hear({**COMPLETE, "usageMetadata": spent}) == [
+        Usage(
+            input_audio_tokens=50,
+            output_audio_tokens=70,
+            input_text_tokens=17,
+            output_text_tokens=5,
+            input_image_tokens=260,
+            cached_audio_tokens=45,
+            cached_text_tokens=1,
+            output_reasoning_tokens=30,
+        )
+    ]
+    # Of cached tokens without details nothing is known but their number: they count as the cheaper kind.
+    assert Talk().hear({**COMPLETE, "usageMetadata": {"cachedContentTokenCount": 7}}) == [
+        Usage(cached_text_tokens=7)
+    ]
+
+
+def test_odd_usage_counts_as_far_as_it_is_clear() -> None:
     details: Any = [
         {"modality": "TEXT", "tokenCount": 3},
         {"modality": "AUDIO"},
         {"modality": "AUDIO", "tokenCount": -1},
+        {"modality": "SMELL", "tokenCount": 9},
+        {"modality": "AUDIO", "tokenCount": 2.0},
     ]
-    assert Talk().hear({**COMPLETE, "usageMetadata": {"promptTokensDetails": details}}) == [Usage(0, 0)]
+    spent = {"promptTokensDetails": details, "thoughtsTokenCount": "7", "cacheTokensDetails": None}
+    assert Talk().hear({**COMPLETE, "usageMetadata": spent}) == [Usage(2, 0, 3, output_reasoning_tokens=7)]
 
 
 @pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "PROHIBITED_INPUT_CONTENT", "SOMETHING_NEW"])

@@ -40,7 +40,15 @@ class Queue:
 
 
 def user_turn(queue: Queue, *, auto: bool) -> UserTurn:
-    rules = Rules(auto=auto, silence_ms=250, gates=False, stops=False, transcribed=True)
+    rules = Rules(
+        auto=auto,
+        silence_ms=250,
+        gates=False,
+        stops=False,
+        transcribed=True,
+        interrupts=True,
+        scheduling=None,
+    )
     return UserTurn(rules, 16_000, queue)
 
 

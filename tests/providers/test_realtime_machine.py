@@ -20,8 +20,8 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.protocol._commands import Update
+from speko_anyio.providers._provider import SAY_EXACTLY
 from speko_anyio.providers.openai import OpenAIOptions
-from speko_anyio.providers.realtime._dialect import SAY_EXACTLY
 from speko_anyio.providers.xai import XAIOptions
 
 from .realtime_model import Habits, Provider

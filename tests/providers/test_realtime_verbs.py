@@ -20,8 +20,8 @@ from speko_anyio.protocol import (
 from speko_anyio.protocol._commands import Update
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers import codes
+from speko_anyio.providers._provider import SAY_EXACTLY
 from speko_anyio.providers.openai import OpenAIOptions, ServerTool, ServerVad
-from speko_anyio.providers.realtime._dialect import SAY_EXACTLY
 from speko_anyio.providers.realtime._gate import MAX_PROMPTS
 from speko_anyio.providers.xai import XAIOptions
 

@@ -25,6 +25,7 @@ from ..providers._options import Laborious
 from ..providers._provider import PROVIDER_LIMITS, ProviderDialect
 from ..providers.google import GoogleDialect, GoogleOptions, google_endpoint
 from ..providers.google._config import configure
+from ..providers.google._resumption import Carried
 from ..providers.openai import OpenAIDialect, openai_endpoint
 from ..providers.xai import XAIDialect, xai_endpoint
 from ._mint import ADAPTERS
@@ -47,7 +48,8 @@ def _xai(config: SessionConfig, *, quick: bool, **options: Any) -> ProviderDiale
 
 
 def _google(config: SessionConfig, *, quick: bool, **options: Any) -> ProviderDialect:
-    return GoogleDialect(config, configuration=configure(config, GoogleOptions(), quick=quick), **options)
+    carried = Carried(configure(config, GoogleOptions(), quick=quick))
+    return GoogleDialect(config, carried=carried, **options)
 
 
 _DIALECTS: Final[dict[str, Callable[..., ProviderDialect]]] = {

@@ -399,7 +399,7 @@ def google(*messages: Any, replies: Any = (), pace: Pace = Pace()) -> GoogleSess
             'Unknown name "$ref"',
         ),
         ([SETUP, {"realtimeInput": {"activityStart": {}}}], 1007, "Explicit activity control"),
-        ([SETUP, {"realtimeInput": {"video": {}}}], 1007, "no eyes"),
+        ([SETUP, {"realtimeInput": {"video": {}}}], 1007, "invalid argument"),
         ([SETUP, {"realtimeInput": {"mediaChunks": []}}], 1007, "Unknown name"),
         ([SETUP, blob(mime_type="audio/wav")], 1007, "invalid argument"),
         ([SETUP, blob(b"")], 1007, "invalid argument"),

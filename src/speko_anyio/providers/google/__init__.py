@@ -5,6 +5,7 @@ from ._assistant import GoogleStats
 from ._config import GoogleOptions, GoogleVad
 from ._dialect import GoogleDialect
 from ._endpoint import GoogleAuthStyle, google_endpoint
+from ._families import google_capabilities
 
 __all__ = [
     "GoogleAuthStyle",
@@ -13,5 +14,6 @@ __all__ = [
     "GoogleStats",
     "GoogleVad",
     "ServerTool",
+    "google_capabilities",
     "google_endpoint",
 ]

@@ -23,7 +23,7 @@ from .. import codes
 from .._heard import HeardEstimate
 from . import _events as wire
 from ._calls import ServerTools
-from ._config import OUTPUT_SAMPLE_RATE
+from ._families import OUTPUT_SAMPLE_RATE
 from ._response import Phase, Progress
 from ._resumption import Resumption
 from ._words import LATE_WORDS_TIMEOUT, Speech, UserWords
@@ -117,6 +117,8 @@ class Assistant:
         """Whether audio has come that the listener may not have heard."""
         self._answering = False
         """Whether an answer has begun and its end was not reported yet."""
+        self.answers: int = 0
+        """How many answers have begun."""
         self.progress: Progress = Progress()
         self._mime_type = ""
         self._rate = OUTPUT_SAMPLE_RATE
@@ -247,6 +249,7 @@ class Assistant:
         return True
 
     def _begin(self) -> None:
+        self.answers += 1
         self._odd = b""
         self.reason = ""
         self._handle.begin_answer()
@@ -282,7 +285,10 @@ class Assistant:
         idle = progress.end(turn=turn, status=status, waits=waits)
         if idle:
             self._stop_timer("mute")
-            self._stop_timer("stalled")
+            if progress.awaited:
+                self._start_stalled_timer(STALLED_TIMEOUT)
+            else:
+                self._stop_timer("stalled")
         elif turn:
             self._start_stalled_timer(GOING_ON_TIMEOUT)
         if not (turn or idle):
@@ -333,10 +339,13 @@ class Assistant:
 
     # What the user does
 
-    def ask(self, *, manual: bool) -> None:
-        """Record that the user's turn was ended, which asks for an answer."""
+    def ask(self, *, certain: bool) -> None:
+        """Record that an answer was asked for: `certain` if the provider does not decide whether it answers.
+
+        It does where it detects the end of the user's turn.
+        """
         progress = self.progress
-        if manual:
+        if certain:
             if progress.muted and not (progress.begun or progress.dropped):
                 # The interrupted response is over: output from now on belongs to the next one.
                 self.unmute()
@@ -412,6 +421,8 @@ class Assistant:
         """End an answer that has stalled, unless something shows that it continues."""
         progress = self.progress
         if progress.muted:
+            if progress.awaited:
+                self._start_stalled_timer(STALLED_TIMEOUT)
             return
         if progress.heard_from or calls_open or self._playback.unplayed_ms > 0:
             self._start_stalled_timer(STALLED_TIMEOUT)

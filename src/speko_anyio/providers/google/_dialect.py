@@ -13,12 +13,15 @@ from msgspec import UNSET
 
 from ...protocol import close_codes
 from ...protocol._codec import MalformedMessage, mended
+from ...protocol._commands import ExtensionCommand, TextIn, extension_of
 from ...protocol._pcm import Buffer
 from ...protocol._state import Signal, State
+from ...protocol.capabilities import Capabilities
 from ...protocol.errors import LONE_SURROGATE, LocalProtocolError, SpekoError
 from ...protocol.frames import (
     Audio,
     Close,
+    ErrorFrame,
     Expiring,
     Frame,
     Ready,
@@ -27,7 +30,6 @@ from ...protocol.frames import (
     ToolCall,
     Transcript,
     Unknown,
-    Usage,
 )
 from ...protocol.mint import SessionConfig
 from .._closes import Service
@@ -37,8 +39,10 @@ from .._provider import PROVIDER_LIMITS, DialectOptions, ProviderDialect, Provid
 from . import _events as wire
 from ._assistant import Assistant, GoogleStats
 from ._calls import NamedCalls
-from ._config import OUTPUT_SAMPLE_RATE, Configuration, GoogleOptions, configure
-from ._resumption import Resumption
+from ._config import GoogleOptions, configure
+from ._families import OUTPUT_SAMPLE_RATE, google_capabilities
+from ._gate import Gate
+from ._resumption import Carried, Resumption
 from ._user import UserTurn
 from ._words import UserWords
 
@@ -57,7 +61,8 @@ class GoogleDialect(ProviderDialect):
 
     - `config`: the session's parameters; its `provider` does not matter.
     - `options`: what only Gemini has.
-    - `configuration`: what `configure` made of both, where that was done before: it may take 0.2 seconds.
+    - `carried`: what `configure` made of both, where that was done before, since it may take 0.2 seconds; and
+      what earlier connections of the session leave to this one.
     - `resumption_handle`: of an earlier session of the same configuration, which this one continues. Close
       its connection first.
     - `ttl`: seconds until the session ends, if known. The provider itself warns about a minute ahead, which
@@ -69,21 +74,25 @@ class GoogleDialect(ProviderDialect):
 
     Audio is PCM16 mono at the *provider's* rates: `input_sample_rate` is the session's own (the provider
     converts), the output 24 kHz, and every `Audio` says its rate. Resample to get others.
+
+    When texts, pictures and requests go to the model: see `_gate.py`.
     """
 
     _service = Service.GOOGLE
+    who = "Gemini"
 
     def __init__(
         self,
         config: SessionConfig,
         *,
         options: GoogleOptions = _DEFAULT_OPTIONS,
-        configuration: Configuration | None = None,
+        carried: Carried | None = None,
         resumption_handle: str | None = None,
         ttl: float | None = None,
         **session: Unpack[DialectOptions],
     ) -> None:
-        configuration = configuration or configure(config, options)
+        carried = carried or Carried(configure(config, options))
+        configuration = carried.configuration
         setup, rules = configuration.setup_message(resumption_handle), configuration.rules
         limits = session.get("limits", PROVIDER_LIMITS)
         size = len(setup.encode())
@@ -106,7 +115,13 @@ class GoogleDialect(ProviderDialect):
         self._handle = Resumption(resumption_handle)
         self.resuming: bool = self._handle.handle is not None
         self._calls = NamedCalls(limits.max_open_calls)
-        self._turn = UserTurn(rules, configuration.input_sample_rate, self.outbox.put_all)
+        self._capabilities = google_capabilities(configuration.model, resumable=configuration.resumable)
+        awaits_history = configuration.announces_history and not self.resuming
+        self._turn = UserTurn(
+            rules,
+            configuration.input_sample_rate,
+            self._queue_after_history if awaits_history else self.outbox.put_all,
+        )
         timers = self._start_timer, self.timers.stop
         self._user = UserWords(self._emit, *timers)
         self._assistant = Assistant(
@@ -117,6 +132,21 @@ class GoogleDialect(ProviderDialect):
             playback=self.playback,
             stats=self.stats,
             transcribed=rules.transcribed,
+        )
+        self._gate = Gate(
+            configuration.family,
+            rules,
+            carried,
+            self._turn,
+            awaits_history=awaits_history,
+            max_waiting=limits.max_outbox // 2,
+            queue=self._queue_after_history,
+            queue_context=self.outbox.put_all,
+            is_quiet=self._is_quiet,
+            answers=lambda: self._assistant.answers,
+            cut_in=self._cut_in,
+            asked=lambda: self._assistant.ask(certain=True),
+            outdate=self._handle.outdate,
         )
         self._usage: wire.UsageMetadata | None = None
         self._usage_due = False
@@ -154,12 +184,19 @@ class GoogleDialect(ProviderDialect):
     def at_rest(self) -> bool:
         # The handle lacks the user's words until the model has processed them; an announced turn would begin
         # again.
-        return self.idle and self._handle.fresh and not self._speaking and not self._turn.open
+        return (
+            self.idle and self._handle.fresh and not (self._speaking or self._turn.open or self._gate.waiting)
+        )
 
     @property
     def _speaking(self) -> bool:
         """Whether the end of the connection would cut off incomplete words."""
         return self._assistant.speaking or self._user.unsettled
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model can do, as far as its name tells."""
+        return self._capabilities
 
     @property
     def resumption(self) -> str | None:
@@ -196,6 +233,7 @@ class GoogleDialect(ProviderDialect):
         if not pcm:
             return
         if self._must_hold:
+            self._gate.history_open = False
             self._held.add(pcm)
         else:
             self._turn.send(pcm)
@@ -238,6 +276,7 @@ class GoogleDialect(ProviderDialect):
         `played_ms` is for other providers: Gemini's history keeps what it made, heard or not.
         """
         self._check_open()
+        self._gate.silence()
         self._assistant.retract_late_words()
         stoppable = self._assistant.progress.stoppable
         if not self._accepted or not (stoppable or self.playback.unplayed_ms > 0):
@@ -248,6 +287,7 @@ class GoogleDialect(ProviderDialect):
             self._assistant.give_up()
         self._interrupt("assistant")
         self._release_held()
+        self._gate.release()
 
     def send_tool_result(self, call_id: str, output: str) -> None:
         """Answer a call, as in `ClientDialect`; if the provider cancelled it, the result is only counted."""
@@ -257,7 +297,9 @@ class GoogleDialect(ProviderDialect):
             self.stats.unwanted_results += 1
         else:
             try:
-                message = wire.tool_response(answer.wire_id, answer.name, wire.response_of(output))
+                message = wire.tool_response(
+                    answer.wire_id, answer.name, wire.response_of(output), self._rules.scheduling
+                )
             except UnicodeEncodeError:
                 raise LocalProtocolError(LONE_SURROGATE) from None
             self.outbox.put_all([message])
@@ -266,6 +308,15 @@ class GoogleDialect(ProviderDialect):
             self._assistant.progress.prompt()
         self._calls.forget(call_id)
         self._release_held()
+
+    def _queue_extension(self, command: ExtensionCommand) -> None:
+        self._gate.check(command)
+        if not self._must_hold:
+            self._gate.accept(command)
+            return
+        if not isinstance(command, TextIn) or command.respond:
+            self._gate.history_open = False
+        self._hold(command)
 
     # Messages out
 
@@ -277,14 +328,41 @@ class GoogleDialect(ProviderDialect):
     def _end_turn(self, verb: TurnEnd) -> None:
         self._check_open()
         if self._must_hold:
+            self._gate.history_open = False
             self._held.end_turn(verb)
         else:
             self._send_turn_end()
 
+    def _queue_after_history(self, messages: Sequence[str]) -> None:
+        """Queue anything but context, which ends the initial history of the session, if it has one."""
+        if self._gate.awaits_history:
+            self.outbox.put_all([wire.ASK, *messages])
+            self._gate.awaits_history = self._gate.history_open = False
+            self._turn.queue = self.outbox.put_all
+        else:
+            self.outbox.put_all(messages)
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing is under way that `clientContent` would cut off."""
+        progress = self._assistant.progress
+        return not (progress.stoppable or progress.muted_by_provider or self._calls.open)
+
+    def _cut_in(self) -> None:
+        """Stop the answer under way, because the user said something in writing."""
+        self._assistant.retract_late_words()
+        stoppable = self._assistant.progress.stoppable
+        if stoppable:
+            self._assistant.give_up()
+        if stoppable or self.playback.unplayed_ms > 0:
+            self._interrupt("user")
+
     def _send_turn_end(self) -> None:
+        if not self._rules.auto and self._rules.interrupts and self._turn.messages:
+            # The turn stops the answer anyway, and what was said before must not come after.
+            self._gate.send_context()
         if self._turn.end():
             self._assistant.retract_late_words()
-            self._assistant.ask(manual=not self._rules.auto)
+            self._assistant.ask(certain=not self._rules.auto)
         else:
             self.stats.skipped_commits += 1
 
@@ -298,17 +376,25 @@ class GoogleDialect(ProviderDialect):
         """Send the held input, if it need not wait any more."""
         if self._must_hold or self.state is not State.OPEN:
             return
-        held = self._held.take()
-        for index, what in enumerate(held):
+        unfinished = False
+        for what in self._held.take():
             if isinstance(what, bytes):
-                self._turn.send_what_fits(what)
+                if unfinished:
+                    self._turn.lost += len(what)
+                else:
+                    self._turn.send_what_fits(what)
             elif isinstance(what, str):
                 try:
                     self._send_turn_end()
                 except LocalProtocolError:
                     # The audio that follows must not become part of the unfinished turn.
-                    self._turn.lost += sum(len(audio) for audio in held[index:] if isinstance(audio, bytes))
-                    return
+                    unfinished = True
+            elif isinstance(what, ExtensionCommand):
+                try:
+                    self._gate.accept(what)
+                except LocalProtocolError as error:
+                    # There is no caller to raise to.
+                    self._emit(ErrorFrame(f"{extension_of(what).upper()}_REFUSED", str(error)))
 
     # Messages in
 
@@ -326,10 +412,11 @@ class GoogleDialect(ProviderDialect):
         # Any number of these fields may be present.
         if message.setup_complete is not UNSET:
             self._accept(message.setup_complete)
-        if message.session_resumption_update is not None and not self._handle.receive(
-            message.session_resumption_update
-        ):
-            self._assistant.progress.prompt()
+        if message.session_resumption_update is not None:
+            if self._handle.receive(message.session_resumption_update):
+                self._gate.handle_is_fresh()
+            else:
+                self._assistant.progress.prompt()
         if message.go_away is not None:
             self._receive_going_away(message.go_away)
         content, calls = message.server_content, message.tool_call
@@ -371,6 +458,8 @@ class GoogleDialect(ProviderDialect):
             self._emit_usage()
         if over:
             self._assistant.end(cut=cut)
+        if self._gate.waiting:
+            self._gate.release()
         return None
 
     def _decode_leniently(self, data: bytes | str) -> wire.ServerMessage | None:
@@ -399,8 +488,9 @@ class GoogleDialect(ProviderDialect):
             self._hear_user(content.interim_input_transcription)
             self._user.receive_interim(content.interim_input_transcription, in_turn=self._in_turn)
         if content.interrupted:
+            self._gate.user_cut_in()
             if assistant.cut_in():
-                self._interrupt("user")
+                self._interrupt("user", calls_given_up=True)
                 self._release_held()
             assistant.progress.await_rest()
         if content.model_turn is not None:
@@ -454,6 +544,8 @@ class GoogleDialect(ProviderDialect):
         self.timers.stop("ready")
         self.provider_session: ProviderSession = ProviderSession(id=(setup and setup.session_id) or None)
         self._emit(Ready(self.input_sample_rate, self.output_sample_rate))
+        if self.state is State.OPEN:
+            self._gate.repeat()
         self._release_held()
 
     def _receive_going_away(self, go_away: wire.GoAway) -> None:
@@ -464,12 +556,14 @@ class GoogleDialect(ProviderDialect):
         if first:
             self._emit(Expiring(self._going_away))
 
-    def _interrupt(self, at: Role) -> None:
-        """Cut the assistant off: its queued audio must not be heard."""
+    def _interrupt(self, at: Role, *, calls_given_up: bool = False) -> None:
+        """Cut the assistant off: its queued audio must not be heard.
+
+        `calls_given_up`: the provider has given up its calls. It may not know of a local interruption, and
+        then still waits for their results.
+        """
         self._replace_events(frame for frame in self.events if type(frame) is not Audio)
-        if at == "user":
-            # The provider has given up its calls, too. It may not know of a local interruption, and then
-            # still waits for their results.
+        if calls_given_up:
             self._withdraw(frame.call_id for frame in self.events if type(frame) is ToolCall)
         self._calls.abandon_open()
         self._assistant.interrupt(at)
@@ -512,12 +606,7 @@ class GoogleDialect(ProviderDialect):
             return
         if self._usage_due:
             self._usage_due = False
-            self._emit(
-                Usage(
-                    _audio_tokens(usage.prompt_tokens_details),
-                    _audio_tokens(usage.response_tokens_details or usage.candidates_tokens_details),
-                )
-            )
+            self._emit(usage.usage())
         else:
             self.stats.repeated_events += 1
 
@@ -542,6 +631,7 @@ class GoogleDialect(ProviderDialect):
                 self._user.settle()
             case _:
                 super().run_timer(name, late)
+        self._gate.release()
 
     def _take_open_texts(self) -> list[Transcript]:
         texts = self._user.take(), self._assistant.take_words()
@@ -556,7 +646,3 @@ class GoogleDialect(ProviderDialect):
         self._assistant.reason = close.reason
         super()._finish(signal, close, error)
         self.cut_short = cut_short
-
-
-def _audio_tokens(details: Sequence[wire.TokenCount] | None) -> int:
-    return sum(count.token_count for count in details or () if count.modality == "AUDIO")

@@ -11,12 +11,14 @@ Fields that need no handling are `Raw`, which costs nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from ...protocol.frames import Usage
 from .._lenient import BLANK, Count, Piece, fit, parse, text_of
 
 # Sent
@@ -36,6 +38,9 @@ STREAM_END: Final = '{"realtimeInput":{"audioStreamEnd":true}}'
 STOP_GENERATING: Final = '{"clientContent":{"turnComplete":false}}'
 """Stops the model without asking for another answer, on models that support it."""
 
+ASK: Final = '{"clientContent":{"turnComplete":true}}'
+"""Asks the model to speak; or, where the setup announced an initial history, ends that."""
+
 TURN_ENDS: Final = frozenset({ACTIVITY_END, STREAM_END})
 
 _AUDIO_PREFIX: Final = '{"realtimeInput":{"audio":{"data":'
@@ -51,9 +56,60 @@ def is_audio(message: object) -> bool:
     return isinstance(message, str) and message.startswith(_AUDIO_PREFIX)
 
 
-def tool_response(call_id: str | None, name: str, response: Mapping[str, Any]) -> str:
-    """Encode the result of a tool call; UnicodeEncodeError when it holds a lone surrogate."""
-    answer = {"name": name, "response": response, **({} if call_id is None else {"id": call_id})}
+SentPart: TypeAlias = Mapping[str, Any]
+"""A part of something to say, as it travels."""
+
+ContentRole: TypeAlias = Literal["user", "model", "system"]
+
+
+def text_part(text: str) -> SentPart:
+    """Return a part that is text."""
+    return {"text": text}
+
+
+def image_part(mime_type: str, data: bytes) -> SentPart:
+    """Return a part that is the content of an image's file."""
+    return {"inlineData": {"mimeType": mime_type, "data": data}}
+
+
+def said(role: ContentRole, *parts: SentPart) -> SentPart:
+    """Return something that was said, for `content`."""
+    return {"role": role, "parts": parts}
+
+
+def content(turns: Sequence[SentPart], *, complete: bool) -> str:
+    """Encode additions to the conversation. With `complete` the model answers; otherwise they are context.
+
+    Either stops the model if it speaks.
+    """
+    return _ENCODE({"clientContent": {"turns": turns, "turnComplete": complete}}).decode()
+
+
+def realtime(part: SentPart) -> str:
+    """Encode a part as input of the user. Text counts as speech; a picture becomes part of the turn."""
+    if "text" in part:
+        return _ENCODE({"realtimeInput": {"text": part["text"]}}).decode()
+    return _ENCODE({"realtimeInput": {"video": part["inlineData"]}}).decode()
+
+
+def context_update(fields: Mapping[str, Any]) -> str:
+    """Encode other settings for the session: a system instruction, tools, or both."""
+    return _ENCODE({"contextUpdate": fields}).decode()
+
+
+def tool_response(
+    call_id: str | None, name: str, response: Mapping[str, Any], scheduling: str | None = None
+) -> str:
+    """Encode the result of a tool call; UnicodeEncodeError when it holds a lone surrogate.
+
+    `scheduling`: when the model is to speak about it.
+    """
+    answer = {
+        "name": name,
+        "response": response,
+        **({} if call_id is None else {"id": call_id}),
+        **({} if scheduling is None else {"scheduling": scheduling}),
+    }
     return _ENCODE({"toolResponse": {"functionResponses": [answer]}}).decode()
 
 
@@ -145,17 +201,51 @@ class UsageMetadata(_Received, frozen=True):
     response_tokens_details: tuple[TokenCount, ...] | None = None
     candidates_tokens_details: tuple[TokenCount, ...] | None = None
     """Vertex AI's name for `response_tokens_details`."""
+    tool_use_prompt_tokens_details: tuple[TokenCount, ...] | None = None
+    """Results of Google's own tools, which the prompt's details leave out."""
+    cache_tokens_details: tuple[TokenCount, ...] | None = None
+    cached_content_token_count: Count = 0
+    """All of the prompt that came from the cache."""
+    thoughts_token_count: Count = 0
+    """Tokens of thoughts, which the response's details leave out."""
     prompt_token_count: Raw = _NOTHING
-    cached_content_token_count: Raw = _NOTHING
     response_token_count: Raw = _NOTHING
     candidates_token_count: Raw = _NOTHING
     tool_use_prompt_token_count: Raw = _NOTHING
-    thoughts_token_count: Raw = _NOTHING
     total_token_count: Raw = _NOTHING
-    cache_tokens_details: Raw = _NOTHING
-    tool_use_prompt_tokens_details: Raw = _NOTHING
     traffic_type: Raw = _NOTHING
     service_tier: Raw = _NOTHING
+
+    def usage(self) -> Usage:
+        """Return the counts as a frame. Video counts as images, documents as text."""
+        read = _by_kind(self.prompt_tokens_details, self.tool_use_prompt_tokens_details)
+        spoken = _by_kind(self.response_tokens_details or self.candidates_tokens_details)
+        cached = _by_kind(self.cache_tokens_details)
+        if not cached:
+            cached["text"] = self.cached_content_token_count
+        return Usage(
+            input_audio_tokens=read["audio"],
+            output_audio_tokens=spoken["audio"],
+            input_text_tokens=read["text"],
+            output_text_tokens=spoken["text"],
+            input_image_tokens=read["image"],
+            cached_audio_tokens=cached["audio"],
+            cached_text_tokens=cached["text"],
+            output_reasoning_tokens=self.thoughts_token_count,
+        )
+
+
+_KINDS: Final = {"AUDIO": "audio", "TEXT": "text", "DOCUMENT": "text", "IMAGE": "image", "VIDEO": "image"}
+"""What a modality counts as."""
+
+
+def _by_kind(*details: Sequence[TokenCount] | None) -> Counter[str]:
+    """Return the tokens of each kind."""
+    found: Counter[str] = Counter()
+    for counts in details:
+        for count in counts or ():
+            found[_KINDS.get(count.modality, "")] += count.token_count
+    return found
 
 
 class ServerContent(_Received, frozen=True):

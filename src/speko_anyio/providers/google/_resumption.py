@@ -1,8 +1,17 @@
-"""The handles that resume a Gemini session, and which become stale while the model answers."""
+"""The handles that resume a Gemini session, and what they lack: they become stale while the model answers."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from ...protocol._commands import ExtensionCommand, ImageIn, Respond, Say, TextIn
 from . import _events as wire
+from ._config import Configuration
+
+_MAX_CONTEXT: Final = 4 * 1024 * 1024
+"""Bytes of context to keep for the next connection. Handles come within seconds of it."""
 
 
 class Resumption:
@@ -44,3 +53,51 @@ class Resumption:
     def outdate(self) -> None:
         """Record that we said something that the handle does not hold."""
         self.fresh = self._was_fresh = False
+
+
+class Carried:
+    """What outlives a connection of a session, for the one that resumes it.
+
+    The setup of a connection is that of the session as updated. Context that was given after the last fresh
+    handle is given again, since the handle may lack it.
+    """
+
+    __slots__ = ("_context", "_size", "configuration")
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self._context: deque[TextIn | ImageIn] = deque()
+        self._size = 0
+
+    @property
+    def context(self) -> tuple[TextIn | ImageIn, ...]:
+        """Texts and pictures that the handle may lack, oldest first."""
+        return tuple(self._context)
+
+    def add(self, command: TextIn | ImageIn) -> None:
+        """Keep context that was accepted; beyond 4 MiB the oldest is forgotten."""
+        if self.configuration.resumable:
+            self._context.append(command)
+            self._size += size_of(command)
+            while self._size > _MAX_CONTEXT:
+                self._size -= size_of(self._context.popleft())
+
+    def keep_only(self, context: Iterable[TextIn | ImageIn]) -> None:
+        """Forget all context but this, because a fresh handle has it."""
+        if self._context:
+            self._context = deque(context)
+            self._size = sum(map(size_of, self._context))
+
+
+def size_of(command: ExtensionCommand) -> int:
+    """Return about how many bytes a command takes."""
+    match command:
+        case ImageIn(data=data):
+            return _OVERHEAD + len(data)
+        case TextIn(text=text) | Say(text=text) | Respond(instructions=text):
+            return _OVERHEAD + 2 * len(text)
+    return _OVERHEAD
+
+
+_OVERHEAD: Final = 200
+"""Bytes of a command beside its content."""

@@ -22,14 +22,14 @@ class UserTurn:
     The methods raise what `queue` raises, and then change nothing.
     """
 
-    __slots__ = ("_auto", "_message_size", "_mime_type", "_open", "_queue", "_silence", "lost", "messages")
+    __slots__ = ("_auto", "_message_size", "_mime_type", "_open", "_silence", "lost", "messages", "queue")
 
     def __init__(self, rules: Rules, sample_rate: int, queue: Callable[[Sequence[str]], None]) -> None:
         self._auto = rules.auto
         self._silence = rules.silence_ms * sample_rate // 1000 * 2
         self._mime_type = f"audio/pcm;rate={sample_rate}"
         self._message_size = _MESSAGE_MS * sample_rate // 1000 * 2
-        self._queue = queue
+        self.queue = queue
         self._open = False
         self.messages: int = 0
         """Messages of audio in the turn."""
@@ -44,7 +44,7 @@ class UserTurn:
     def send(self, pcm: bytes) -> None:
         """Queue audio. In manual mode the first of a turn begins it."""
         messages = self._split(pcm)
-        self._queue(messages if self._auto or self._open else [wire.ACTIVITY_START, *messages])
+        self.queue(messages if self._auto or self._open else [wire.ACTIVITY_START, *messages])
         self._open = True
         self.messages += len(messages)
 
@@ -60,7 +60,7 @@ class UserTurn:
     def begin(self) -> None:
         """Tell the provider that the user speaks, which stops the model; only in manual mode."""
         if not self._open:
-            self._queue([wire.ACTIVITY_START])
+            self.queue([wire.ACTIVITY_START])
             self._open = True
 
     def end(self) -> bool:
@@ -70,14 +70,18 @@ class UserTurn:
         ignore that. In manual mode the model would answer an empty turn, so it stays open.
         """
         if self._auto:
-            self._queue([*self._split(bytes(self._silence)), wire.STREAM_END])
+            self.queue([*self._split(bytes(self._silence)), wire.STREAM_END])
         elif self.messages:
-            self._queue([wire.ACTIVITY_END])
+            self.queue([wire.ACTIVITY_END])
         else:
             return False
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Note that the turn is over."""
         self._open = False
         self.messages = 0
-        return True
 
     def _split(self, pcm: bytes) -> list[str]:
         size = self._message_size

@@ -49,7 +49,7 @@ from .. import codes
 from .._closes import Service
 from .._held_input import Held, TurnEnd
 from .._lenient import fit, text_of
-from .._provider import DialectOptions, ProviderDialect, ProviderSession
+from .._provider import SAY_EXACTLY, DialectOptions, ProviderDialect, ProviderSession
 from . import _errors as errors
 from . import _events as wire
 from ._assistant import Assistant, end_of
@@ -59,9 +59,6 @@ from ._gate import IN_FLIGHT, Phase, Reason, ResponseGate, Wanted
 from ._settings import Configuration, Settings
 from ._transcripts import part_of
 from ._user import Put, User, UserWords
-
-SAY_EXACTLY: Final = "Say exactly the following, word for word, and nothing else:\n\n"
-"""Tells a model what to say."""
 
 _IMAGES: Final = ("image/png", "image/jpeg")
 """The types of images that OpenAI documents."""

@@ -8,16 +8,19 @@ import re
 from typing import Any, Final
 
 from ...audio._pcm import SAMPLE_BYTES
+from ...providers._provider import SAY_EXACTLY
 from ._double import ProviderDouble
 from ._double_session import DoubleSession, Json, Play, Refusal, Replies, Request, pieces
 from ._google_fields import UnknownField, normalized
 from ._hearing import Ear, tone
-from ._script import CallTools, Fail, GoAway, Pace, RateLimit, ReplyStep, RunTool, Say, Silent
+from ._script import CallTools, Fail, GoAway, Pace, RateLimit, Reply, ReplyStep, RunTool, Say, Silent, steps
 
 _OUTPUT_RATE: Final = 24_000
 _RATE: Final = re.compile(r"audio/pcm;\s*rate=(\d+)\Z")
 _INVALID: Final = 1007
 _POLICY: Final = 1008
+_INVALID_ARGUMENT: Final = "Request contains an invalid argument."
+_IMAGE_TOKENS: Final = 258
 _DEADLINE: Final = "Deadline expired before operation could complete."
 
 
@@ -37,6 +40,9 @@ class GoogleSession(DoubleSession):
     - `results`: the client's result of each tool call, by its id.
     - `resumed_from`: the handle that the setup held.
     - `cancelled`: the ids of calls whose results are no longer wanted.
+    - `texts`: what the client wrote, each with its role (``user`` or ``model``).
+    - `images`: the pictures it sent, each with its MIME type.
+    - `schedulings`: when the model was to speak about the result of a call, by its id.
     """
 
     binary = True
@@ -47,6 +53,12 @@ class GoogleSession(DoubleSession):
         self.results: dict[str, Json] = {}
         self.resumed_from: str | None = None
         self.cancelled: set[str] = set()
+        self.texts: list[tuple[str, str]] = []
+        self.images: list[tuple[str, bytes]] = []
+        self.schedulings: dict[str, str] = {}
+        self._model = ""
+        self._awaits_history = False
+        """Whether the client has announced an initial history that it has not ended yet."""
         self._play: Play | None = None
         self._pending: dict[str, str] = {}
         """The calls without a result, and their names."""
@@ -56,6 +68,8 @@ class GoogleSession(DoubleSession):
         self._ear: Ear | None = None
         self._ear_rate = 0
         self._window = False
+        self._typed: str | None = None
+        """The text in the open turn."""
         self._heard_ms = 0.0
         self._said_ms = 0.0
         self._heard_until = 0.0
@@ -94,6 +108,8 @@ class GoogleSession(DoubleSession):
                 self._receive_content(message["clientContent"])
             if "toolResponse" in message:
                 self._receive_results(message["toolResponse"])
+            if "contextUpdate" in message:
+                self._update(message["contextUpdate"])
         except UnknownField as error:
             self.close(_INVALID, str(error))
         except _Refused as error:
@@ -109,12 +125,15 @@ class GoogleSession(DoubleSession):
             raise _Refused(_POLICY, reason)
         if (setup.get("generationConfig") or {}).get("responseModalities", ["AUDIO"]) != ["AUDIO"]:
             raise _Refused(_INVALID, "Cannot extract voices from a non-audio request.")
+        self._model = model
         if (refusal := _thinking_refusal(model, setup)) is not None:
             raise _Refused(_INVALID, refusal)
         if "sessionResumption" in setup and "handle" in (resumption := setup["sessionResumption"]):
             if resumption["handle"] not in self._script.handles:
                 raise _Refused(_POLICY, "Requested entity was not found.")
             self.resumed_from = resumption["handle"]
+        history = setup.get("historyConfig") or {}
+        self._awaits_history = bool(history.get("initialHistoryInClientContent"))
         self.setup = setup
         self._send({"setupComplete": {}})
         self._give_handle()
@@ -129,8 +148,10 @@ class GoogleSession(DoubleSession):
         return config.get("automaticActivityDetection") or {}
 
     def _receive_input(self, message: Json) -> None:
+        if self._awaits_history:
+            raise _Refused(_INVALID, _INVALID_ARGUMENT)
         if "video" in message:
-            raise _Refused(_INVALID, "This double has no eyes.")
+            self._see(message["video"])
         if "activityStart" in message or "activityEnd" in message:
             if not self._is_manual:
                 text = "Explicit activity control is not supported with automatic activity detection."
@@ -142,23 +163,40 @@ class GoogleSession(DoubleSession):
             self._receive_audio(message["audio"])
         if "activityEnd" in message and self._window:
             self._window = False
-            self._turn_is_over()
+            if self._typed is not None:
+                text, self._typed = self._typed, None
+                self._respond_to(text)
+            else:
+                self._turn_is_over()
         if message.get("audioStreamEnd") and self._ear is not None:
             if self._ear.speaking:
                 self._turn_is_over()
             self._ear.forget()
         if "text" in message:
-            self._user_cuts_in()
-            self._respond()
+            self._read("user", message["text"])
+            if not self._is_manual:
+                self._user_cuts_in()
+                self._respond_to(message["text"])
+            elif self._window:
+                self._typed = message["text"]
+
+    def _read(self, role: str, text: Any) -> None:
+        if not isinstance(text, str) or not text:
+            raise _Refused(_INVALID, _INVALID_ARGUMENT)
+        self.texts.append((role, text))
+
+    def _see(self, blob: Any) -> None:
+        data = _content_of(blob)
+        mime_type = str(blob.get("mimeType")) if isinstance(blob, dict) else ""
+        if not mime_type.startswith("image/") or not data:
+            raise _Refused(_INVALID, _INVALID_ARGUMENT)
+        self.images.append((mime_type, data))
 
     def _receive_audio(self, blob: Json) -> None:
         rate = _RATE.match(str(blob.get("mimeType")))
-        try:
-            pcm = base64.b64decode(blob.get("data", ""), altchars=b"-_", validate=False)
-        except (TypeError, binascii.Error):
-            pcm = b""
+        pcm = _content_of(blob)
         if rate is None or not pcm:
-            raise _Refused(_INVALID, "Request contains an invalid argument.")
+            raise _Refused(_INVALID, _INVALID_ARGUMENT)
         self.audio.extend(pcm)
         if self._is_manual and not self._window:
             return  # it has no effect
@@ -179,9 +217,34 @@ class GoogleSession(DoubleSession):
         return self._ear
 
     def _receive_content(self, message: Json) -> None:
-        self._user_cuts_in()
-        if message.get("turnComplete"):
-            self._respond()
+        if not self._awaits_history and "3.1" in self._model:
+            raise _Refused(_INVALID, _INVALID_ARGUMENT)
+        role = text = ""
+        for turn in message.get("turns") or ():
+            role = turn.get("role", "user")
+            if role not in ("user", "model"):
+                raise _Refused(_INVALID, _INVALID_ARGUMENT)
+            for part in turn.get("parts") or ():
+                if "inlineData" in part:
+                    self._see(part["inlineData"])
+                else:
+                    text = part.get("text")
+                    self._read(role, text)
+        if self._awaits_history:
+            self._awaits_history = not message.get("turnComplete")
+            return
+        self._user_cuts_in(always=True)
+        # Models 2.5 answer nothing but a turn of the user.
+        if message.get("turnComplete") and not ("2.5" in self._model and role != "user"):
+            self._respond_to(text)
+
+    def _update(self, message: Json) -> None:
+        if "3.8" not in self._model:
+            raise _Refused(_INVALID, _INVALID_ARGUMENT)
+        if "systemInstruction" in message:
+            self.setup["systemInstruction"] = message["systemInstruction"]
+        if "tools" in message:
+            self.setup["tools"] = message["tools"].get("tools", [])
 
     def _receive_results(self, message: Json) -> None:
         for answer in message.get("functionResponses") or ():
@@ -190,7 +253,11 @@ class GoogleSession(DoubleSession):
             if answer.get("id") not in self._pending:
                 raise _Refused(_POLICY, "Requested entity was not found.")
             if answer.get("name") != self._pending.pop(answer["id"]):
-                raise _Refused(_INVALID, "Request contains an invalid argument.")
+                raise _Refused(_INVALID, _INVALID_ARGUMENT)
+            if "scheduling" in answer:
+                if "extended-thinking" in self._model:
+                    raise _Refused(_INVALID, _INVALID_ARGUMENT)
+                self.schedulings[answer["id"]] = answer["scheduling"]
             self.results[answer["id"]] = answer["response"]
         if not self._pending:
             self._waits_for_tools = False
@@ -198,10 +265,10 @@ class GoogleSession(DoubleSession):
 
     # Turns
 
-    def _user_cuts_in(self) -> None:
-        """Interrupt the answer, because the user speaks."""
+    def _user_cuts_in(self, *, always: bool = False) -> None:
+        """Interrupt the answer, because the user speaks; `always`: whatever the setup says."""
         config = self.setup.get("realtimeInputConfig") or {}
-        if config.get("activityHandling") == "NO_INTERRUPTION":
+        if config.get("activityHandling") == "NO_INTERRUPTION" and not always:
             return
         speaks = self._play is not None
         if speaks or self._now < self._heard_until:
@@ -229,17 +296,23 @@ class GoogleSession(DoubleSession):
                 words = f" {fragment.strip()}"
                 self._send({"serverContent": {"inputTranscription": {"text": words}}})
 
-    def _respond(self) -> None:
+    def _respond_to(self, text: str) -> None:
+        """Answer what was written; the model does as it is told by `say`."""
+        _, told, wanted = text.partition(SAY_EXACTLY)
+        self._respond(Say(wanted, 0.05 * len(wanted)) if told else None)
+
+    def _respond(self, reply: Reply | None = None) -> None:
+        """Answer with the next reply of the script, or with this one."""
         if self._play is not None:
             self._owes = True
             return
         self._owes = False
-        steps = self._script.next_reply()
-        if not any(isinstance(step, Silent) for step in steps):
-            self._play = self._answer(steps)
+        reply_steps = self._script.next_reply() if reply is None else steps(reply)
+        if not any(isinstance(step, Silent) for step in reply_steps):
+            self._play = self._answer(reply_steps)
             self._begin(self._play)
 
-    def _answer(self, steps: tuple[ReplyStep, ...]) -> Play:
+    def _answer(self, reply: tuple[ReplyStep, ...]) -> Play:
         if "sessionResumption" in self.setup:
             self._send({"sessionResumptionUpdate": {}})
         if self._pace.latency:
@@ -247,7 +320,7 @@ class GoogleSession(DoubleSession):
         self._said_ms = 0.0
         self._heard_until = self._now
         ending: Json = {}
-        for step in steps:
+        for step in reply:
             self._waits_for_tools = False
             match step:
                 case Say():
@@ -278,15 +351,20 @@ class GoogleSession(DoubleSession):
     def _turn_complete(self, **fields: Any) -> None:
         heard, said = round(self._heard_ms / 40), round(self._said_ms / 40)
         self._heard_ms = 0.0
+        read = 20 + sum(len(text) // 4 for _, text in self.texts)
+        seen = _IMAGE_TOKENS * len(self.images)
+        thought = 30 if "thinkingConfig" in (self.setup.get("generationConfig") or {}) else 0
         usage = {
-            "promptTokenCount": heard + 20,
+            "promptTokenCount": heard + read + seen,
             "responseTokenCount": said,
-            "totalTokenCount": heard + said + 20,
+            "totalTokenCount": heard + read + seen + said + thought,
             "promptTokensDetails": [
-                {"modality": "TEXT", "tokenCount": 20},
+                {"modality": "TEXT", "tokenCount": read},
                 {"modality": "AUDIO", "tokenCount": heard},
+                *([{"modality": "IMAGE", "tokenCount": seen}] if seen else []),
             ],
             "responseTokensDetails": [{"modality": "AUDIO", "tokenCount": said}],
+            **({"thoughtsTokenCount": thought} if thought else {}),
         }
         self._send({"serverContent": {"turnComplete": True, **fields}, "usageMetadata": usage})
         self._give_handle()
@@ -352,6 +430,14 @@ class GoogleDouble(ProviderDouble[GoogleSession]):
             else:
                 session.close(_POLICY, "Method doesn't allow unregistered callers.")
         return session
+
+
+def _content_of(blob: Any) -> bytes:
+    """Return the bytes of a blob; none if they are not base64."""
+    try:
+        return base64.b64decode(blob["data"], altchars=b"-_", validate=False)
+    except (TypeError, KeyError, binascii.Error):
+        return b""
 
 
 def _thinking_refusal(model: str, setup: Json) -> str | None:

@@ -38,18 +38,32 @@ _FUNCTION: Final = {
     "parameters": _SCHEMA,
 }
 
+_TOOLS: Final = {
+    **_anything("googleSearch", "googleSearchRetrieval", "codeExecution", "urlContext", "googleMaps"),
+    "functionDeclarations": _FUNCTION,
+}
+
+_TRANSCRIPTION: Final = _anything(
+    "languageCodes",
+    "languageAuto",
+    "languageHints",
+    "customVocabulary",
+    "adaptationPhrases",
+    "wordTimestamp",
+    "diarization",
+    "mode",
+    "sourceText",
+)
+
 _SETUP: Final = {
     "model": None,
     "generationConfig": _anything(
         "responseModalities", "temperature", "topP", "topK", "maxOutputTokens", "candidateCount", "seed",
         "presencePenalty", "frequencyPenalty", "speechConfig", "mediaResolution", "thinkingConfig",
-        "enableAffectiveDialog",
+        "enableAffectiveDialog", "stopSequences", "translationConfig",
     ),
     "systemInstruction": None,
-    "tools": {
-        **_anything("googleSearch", "googleSearchRetrieval", "codeExecution", "urlContext", "googleMaps"),
-        "functionDeclarations": _FUNCTION,
-    },
+    "tools": _TOOLS,
     "realtimeInputConfig": {
         "automaticActivityDetection": _anything(
             "disabled", "startOfSpeechSensitivity", "endOfSpeechSensitivity", "prefixPaddingMs",
@@ -60,18 +74,24 @@ _SETUP: Final = {
     },
     "sessionResumption": _anything("handle", "transparent"),
     "contextWindowCompression": {"triggerTokens": None, "slidingWindow": _anything("targetTokens")},
-    "inputAudioTranscription": None,
-    "outputAudioTranscription": None,
+    "inputAudioTranscription": _TRANSCRIPTION,
+    "outputAudioTranscription": _TRANSCRIPTION,
     "proactivity": None,
-    "historyConfig": None,
+    "historyConfig": _anything("initialHistoryInClientContent"),
+    "safetySettings": _anything("category", "method", "threshold"),
+    "labels": None,
+    "explicitVadSignal": None,
+    "avatarConfig": None,
 }  # fmt: skip
 
 _MESSAGE: Final = {
     "setup": _SETUP,
     "clientContent": _anything("turns", "turnComplete"),
+    "contextUpdate": {"systemInstruction": None, "tools": {"tools": _TOOLS}},
     "realtimeInput": {
-        **_anything("activityStart", "activityEnd", "audioStreamEnd", "text", "video"),
+        **_anything("activityStart", "activityEnd", "audioStreamEnd", "text"),
         "audio": _anything("data", "mimeType"),
+        "video": _anything("data", "mimeType"),
     },
     "toolResponse": {
         "functionResponses": _anything("id", "name", "response", "scheduling", "willContinue", "parts")

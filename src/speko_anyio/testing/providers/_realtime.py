@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from ...audio._pcm import SAMPLE_BYTES
-from ...providers.realtime._dialect import SAY_EXACTLY
+from ...providers._provider import SAY_EXACTLY
 from ._double_session import DoubleSession, Json, Play, Replies, Request, pieces
 from ._hearing import Ear, tone
 from ._script import (
