@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeAlias, Unpack
 
 from ._observe.observer import with_provider
@@ -39,6 +40,7 @@ from .providers.google._resumption import Carried
 from .providers.openai import OpenAIDialect, OpenAIOptions, openai_capabilities, openai_endpoint
 from .providers.xai import XAIDialect, XAIOptions, within, xai_capabilities, xai_endpoint
 
+_NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 _OPENAI_OPTIONS: Final = OpenAIOptions()
 _XAI_OPTIONS: Final = XAIOptions()
 _GOOGLE_OPTIONS: Final = GoogleOptions()
@@ -85,7 +87,14 @@ class Provider(abc.ABC):
     speko_models: ClassVar[Mapping[str, str]] = {}
     """The provider's own names for models that Speko's API names differently."""
 
-    def __init__(self, api_key: str | None, base_url: str | None, default_url: str) -> None:
+    def __init__(
+        self,
+        api_key: str | None,
+        base_url: str | None,
+        default_url: str,
+        headers: Mapping[str, str],
+        query: Mapping[str, str],
+    ) -> None:
         check_text("api_key", api_key)
         check_text("base_url", base_url)
         key = strip_invisible(api_key or os.environ.get(self.key_variable) or "")
@@ -95,6 +104,8 @@ class Provider(abc.ABC):
         if fault is not None:
             raise ConfigurationError(f"the API key {fault}; check {self.key_variable}")
         self._api_key = key
+        self._headers = dict(headers)
+        self._query = dict(query)
         self._base_url = strip_invisible(base_url or os.environ.get(self.url_variable) or default_url)
         # Fail here, and not when the first session opens.
         try:
@@ -218,7 +229,11 @@ class OpenAI(Provider):
     - `base_url`: ``https``, ``http``, ``wss`` or ``ws``, with any path; else ``OPENAI_BASE_URL``, else OpenAI
       itself. `path` is added to it.
     - `auth`: how the key travels; see `AuthStyle`.
-    - `options`: those that only OpenAI has. Raises `ConfigurationError` when an argument is invalid.
+    - `options`: those that only OpenAI has.
+    - `headers`, `query`: further fields of the opening request, such as for a proxy; they replace ours of the
+      same name.
+
+    Raises `ConfigurationError` when an argument is invalid.
     """
 
     name = "openai"
@@ -235,16 +250,19 @@ class OpenAI(Provider):
         path: str = "/realtime",
         auth: AuthStyle = "header",
         options: OpenAIOptions = _OPENAI_OPTIONS,
+        headers: Mapping[str, str] = _NO_FIELDS,
+        query: Mapping[str, str] = _NO_FIELDS,
     ) -> None:
         self._path = path
         self._auth: AuthStyle = auth
         self._options = options
-        super().__init__(api_key, base_url, "wss://api.openai.com/v1")
+        super().__init__(api_key, base_url, "wss://api.openai.com/v1", headers, query)
 
     def endpoint(self, model: str) -> Endpoint:
-        return openai_endpoint(
+        endpoint = openai_endpoint(
             self._api_key, model, base_url=self._base_url, path=self._path, auth=self._auth
         )
+        return endpoint.extended(self._headers, self._query)
 
     def capabilities(self, model: str) -> Capabilities:
         return openai_capabilities(model)
@@ -268,7 +286,11 @@ class XAI(Provider):
       itself. `path` is added to it.
     - `auth`: how the key travels; see `AuthStyle`.
     - `reasoning_effort`: passed to the service unchanged.
-    - `options`: those that only xAI has. Raises `ConfigurationError` when an argument is invalid.
+    - `options`: those that only xAI has.
+    - `headers`, `query`: further fields of the opening request, such as for a proxy; they replace ours of the
+      same name.
+
+    Raises `ConfigurationError` when an argument is invalid.
     """
 
     name = "xai"
@@ -287,15 +309,17 @@ class XAI(Provider):
         auth: AuthStyle = "header",
         reasoning_effort: str | None = None,
         options: XAIOptions = _XAI_OPTIONS,
+        headers: Mapping[str, str] = _NO_FIELDS,
+        query: Mapping[str, str] = _NO_FIELDS,
     ) -> None:
         self._path = path
         self._auth: AuthStyle = auth
         self._reasoning_effort = reasoning_effort
         self._options = options
-        super().__init__(api_key, base_url, "wss://api.x.ai/v1")
+        super().__init__(api_key, base_url, "wss://api.x.ai/v1", headers, query)
 
     def endpoint(self, model: str, *, conversation_id: str | None = None) -> Endpoint:
-        return xai_endpoint(
+        endpoint = xai_endpoint(
             self._api_key,
             model,
             base_url=self._base_url,
@@ -304,6 +328,7 @@ class XAI(Provider):
             reasoning_effort=self._reasoning_effort,
             auth=self._auth,
         )
+        return endpoint.extended(self._headers, self._query)
 
     def capabilities(self, model: str) -> Capabilities:
         return within(xai_capabilities(model), self._options)
@@ -330,7 +355,11 @@ class Google(Provider):
       Google's Gemini API. `path` is added to it, by default the service's own; see `google_endpoint` for
       Vertex AI.
     - `auth`: what the key is; see `GoogleAuthStyle`.
-    - `options`: those that only Gemini has. Raises `ConfigurationError` when an argument is invalid.
+    - `options`: those that only Gemini has.
+    - `headers`, `query`: further fields of the opening request, such as for a proxy; they replace ours of the
+      same name.
+
+    Raises `ConfigurationError` when an argument is invalid.
     """
 
     name = "google"
@@ -350,14 +379,17 @@ class Google(Provider):
         path: str | None = None,
         auth: GoogleAuthStyle = "header",
         options: GoogleOptions = _GOOGLE_OPTIONS,
+        headers: Mapping[str, str] = _NO_FIELDS,
+        query: Mapping[str, str] = _NO_FIELDS,
     ) -> None:
         self._path = path
         self._auth: GoogleAuthStyle = auth
         self._options = options
-        super().__init__(api_key, base_url, "wss://generativelanguage.googleapis.com")
+        super().__init__(api_key, base_url, "wss://generativelanguage.googleapis.com", headers, query)
 
     def endpoint(self, model: str) -> Endpoint:
-        return google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
+        endpoint = google_endpoint(self._api_key, base_url=self._base_url, path=self._path, auth=self._auth)
+        return endpoint.extended(self._headers, self._query)
 
     def capabilities(self, model: str) -> Capabilities:
         return google_capabilities(model, resumable=self._options.resumption)

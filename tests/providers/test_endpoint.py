@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from speko_anyio import XAI, ConfigurationError, Google, OpenAI
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.providers._endpoint import Endpoint, websocket_url
@@ -84,6 +85,40 @@ def test_what_no_error_may_show_is_known() -> None:
     assert openai_endpoint("ek_1", "m", auth="subprotocol").secrets == ("ek_1",)
     # In a URL it looks otherwise.
     assert google_endpoint("auth_tokens/1", auth="query").secrets == ("auth_tokens/1", "auth_tokens%2F1")
+
+
+PROXY_KEY = "0123456789abcdef/+"
+
+
+def test_further_headers_and_query_replace_those_of_their_name() -> None:
+    endpoint = openai_endpoint(KEY, "m", base_url="wss://x.test/v1?api-version=1")
+    extended = endpoint.extended(
+        {"authorization": "Basic 0123456789abcdef", "X-Team": "a"}, {"api-version": "2", "k": PROXY_KEY}
+    )
+    assert extended.url == "wss://x.test/v1/realtime?model=m&api-version=2&k=0123456789abcdef%2F%2B"
+    assert extended.headers == (("authorization", "Basic 0123456789abcdef"), ("X-Team", "a"))
+    assert {KEY, "Basic 0123456789abcdef", PROXY_KEY, "0123456789abcdef%2F%2B"} <= set(extended.secrets)
+    assert "2" not in extended.secrets
+    assert endpoint.extended({}, {}) is endpoint
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [({"X": "a\r\nb"}, {}), ({"Host": "x"}, {}), ({"X y": "a"}, {}), ({}, {"k": "\ud800"})],
+)
+def test_further_fields_that_can_not_be_sent(headers: dict[str, str], query: dict[str, str]) -> None:
+    with pytest.raises(LocalProtocolError):
+        openai_endpoint(KEY, "m").extended(headers, query)
+
+
+@pytest.mark.parametrize("account", [OpenAI, XAI, Google])
+def test_an_account_has_them_in_every_request(account: Any) -> None:
+    provider = account(KEY, headers={"X-Team": "a"}, query={"trace": "b"})
+    endpoint = provider.endpoint(provider.usual_model)
+    assert ("X-Team", "a") in endpoint.headers
+    assert "trace=b" in endpoint.url
+    with pytest.raises(ConfigurationError, match="header"):
+        account(KEY, headers={"X-Team": "a\n"})
 
 
 def test_the_repr_shows_no_secret() -> None:

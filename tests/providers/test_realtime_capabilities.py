@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from speko_anyio import XAI, OpenAI
 from speko_anyio.protocol import LocalProtocolError
 from speko_anyio.protocol._commands import Update
 from speko_anyio.protocol.capabilities import UPDATABLE, Capabilities, extensions_of
@@ -203,6 +204,15 @@ def test_the_end_of_a_model_is_told() -> None:
         found = openai_capabilities(model)
         assert (found.shutdown, found.replaced_by) == end
         assert found.as_of is not None
+
+
+def test_an_account_says_it_before_a_connection() -> None:
+    assert OpenAI("key").capabilities("gpt-realtime") == openai_capabilities("gpt-realtime")
+    table = xai_capabilities("grok-voice-latest")
+    assert XAI("key", options=XAIOptions(resumption=True)).capabilities("grok-voice-latest") == table
+    assert XAI("key").capabilities("grok-voice-latest").resume == "no"
+    with pytest.raises(LocalProtocolError, match="has no realtime sessions"):
+        OpenAI("key").capabilities("gpt-live-1")
 
 
 def test_a_model_of_another_protocol_has_no_capabilities_here() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote_plus, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
+from ..protocol._headers import encode_headers
 from ..protocol.errors import LocalProtocolError
 from ..protocol.url import parse_url
 
@@ -32,6 +33,25 @@ class Endpoint(msgspec.Struct, frozen=True):
     """To offer, in order of preference; empty for none."""
     secrets: tuple[str, ...] = ()
     """The parts that no error may show, even if the provider quotes them."""
+
+    def extended(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Endpoint:
+        """Return the endpoint with further HTTP fields and query parameters, which replace ours of that name.
+
+        All of their values count as secrets but the shortest. `LocalProtocolError` when one can't be sent.
+        """
+        if not (headers or query):
+            return self
+        encode_headers([*headers.items()])
+        url = websocket_url(self.url, "", query.items())
+        replaced = {name.lower() for name in headers}
+        kept = ((name, value) for name, value in self.headers if name.lower() not in replaced)
+        values = (*headers.values(), *query.values(), *(quote(value, safe="") for value in query.values()))
+        return Endpoint(
+            url,
+            (*kept, *headers.items()),
+            self.subprotocols,
+            (*self.secrets, *(value for value in dict.fromkeys(values) if len(value) > _SHORT)),
+        )
 
     def __repr__(self) -> str:
         # A query may be a key, and so may a subprotocol or the value of a header.
