@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,13 +18,22 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from speko_anyio.protocol import Close, CloseMessage, Interruption, LocalProtocolError, Transcript
+from speko_anyio.protocol._commands import Update
+from speko_anyio.protocol.capabilities import Capabilities
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers._endpoint import Endpoint
 from speko_anyio.providers._provider import ProviderDialect
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions, GoogleVad, google_endpoint
-from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions, ServerTool, ServerVad, openai_endpoint
+from speko_anyio.providers.openai import (
+    OpenAIDialect,
+    OpenAIOptions,
+    ServerTool,
+    ServerVad,
+    openai_capabilities,
+    openai_endpoint,
+)
 from speko_anyio.providers.realtime._events import IGNORED
-from speko_anyio.providers.xai import XAIDialect, XAIOptions, XAIVad, xai_endpoint
+from speko_anyio.providers.xai import XAIDialect, XAIOptions, XAIVad, xai_capabilities, xai_endpoint
 from speko_anyio.testing.providers import (
     CallTools,
     Die,
@@ -382,11 +392,62 @@ def commands(mode: Mode) -> Iterator[tuple[str, str]]:
         yield f"`tool_result`, the {text} of two", said(result)
 
 
+VERBS: Final[dict[str, tuple[str, Callable[[ProviderDialect], None]]]] = {
+    "`send_text`, context": ("text", lambda dialect: dialect.send_text("Oslo.", respond=False)),
+    "`send_text`, a question": ("text", lambda dialect: dialect.send_text("Where?")),
+    "`send_image`": ("image", lambda dialect: dialect.send_image(b"\x89PNG", mime_type="image/png")),
+    "`respond`": ("respond", lambda dialect: dialect.respond("Greet the user.")),
+    "`say`": ("say", lambda dialect: dialect.say("Good morning!")),
+    "`update`": ("update", lambda dialect: dialect.update(Update(system_prompt="Be brief."))),
+}
+"""Commands that not every service takes, each with the name of its extension."""
+
+
+def extension_commands(mode: Mode) -> Iterator[tuple[str, str]]:
+    """Return each of `VERBS` and the messages that it sends."""
+    for name, (extension, act) in VERBS.items():
+        talk = Talk(mode)
+        if talk.dialect.capabilities.takes(extension):
+            yield name, said(talk.command(extension, functools.partial(act, talk.dialect)))
+        else:
+            yield name, "not supported"
+    talk = Talk(mode, [Say("word " * 20, 10.0)], speed=2.0)
+    if talk.dialect.capabilities.text:
+        talk.ask()
+        talk.run(1.0)
+        sent = said(talk.command("text", lambda: talk.dialect.send_text("Where?")))
+        yield "`send_text`, a question while the assistant speaks", sent
+
+
+FAMILIES: Final = [
+    *(
+        (model, openai_capabilities(model))
+        for model in ("gpt-realtime-2.1", "gpt-realtime", "gpt-4o-realtime-preview")
+    ),
+    *((model, xai_capabilities(model)) for model in ("grok-voice-latest",)),
+]
+"""One model of each family."""
+
+
+def capability_rows() -> Iterator[list[str]]:
+    """Return the rows of the capabilities."""
+    for field in Capabilities.__struct_fields__:
+        values = [getattr(able, field) for _, able in FAMILIES]
+        cells = [
+            ", ".join(map(str, value)) if isinstance(value, tuple) else _SHOWN.get(value, str(value))
+            for value in values
+        ]
+        yield [f"`{field}`", *(cell or "no" for cell in cells)]
+
+
+_SHOWN: Final[dict[Any, str]] = {True: "yes", False: "no", None: "not announced"}
+
+
 def command_rows() -> Iterator[list[str]]:
     """Return the rows of the commands."""
-    columns = [dict(commands(mode)) for mode in MODES]
+    columns = [{**dict(commands(mode)), **dict(extension_commands(mode))} for mode in MODES]
     for name in columns[0]:
-        yield [name, *(column[name] for column in columns)]
+        yield [name, *(column.get(name, "not supported") for column in columns)]
 
 
 def label(frame: Any) -> str:
@@ -533,6 +594,14 @@ def markdown() -> str:
             *table(["option", "field of the provider"], option_rows(name)),
         ]
     lines += [
+        "",
+        "## Capabilities",
+        "",
+        "This is what a session with one model of each family can do. A program finds the same record in",
+        "`session.capabilities`, and before a session in `capabilities(model)` of an account. `say` is word",
+        "for word (`verbatim`), or the model is told what to say (`instructed`).",
+        "",
+        *table(["capability", *(f"`{model}`" for model, _ in FAMILIES)], capability_rows()),
         "",
         "## Commands",
         "",

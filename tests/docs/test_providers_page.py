@@ -5,13 +5,13 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from speko_anyio.testing.providers import CallTools, GoogleDouble, OpenAIDouble, Say, tone
+from speko_anyio.testing.providers import CallTools, GoogleDouble, OpenAIDouble, Say, XAIDouble, tone
 
 from .programs import programs
 
 KEY = "sk-docs-0123456789"
 
-DIRECT, GATEWAY = programs("providers.md")
+DIRECT, EXTRA, GATEWAY = programs("providers.md")
 
 
 @pytest.mark.anyio
@@ -29,6 +29,22 @@ async def test_straight_to_the_provider(
     assert capsys.readouterr().out == "It is sunny in Oslo.\n"
     assert sum(map(len, played)) > 0
     assert list(double.session.results.values()) == ["sunny in Oslo"]
+
+
+@pytest.mark.anyio
+async def test_fields_that_no_option_covers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    double = XAIDouble(api_key=KEY)
+    with anyio.fail_after(30):
+        async with double.serve() as url:
+            monkeypatch.setenv("XAI_API_KEY", KEY)
+            monkeypatch.setenv("XAI_BASE_URL", url)
+            await EXTRA.run(monkeypatch)
+    assert capsys.readouterr().out == "Good morning!\n"
+    assert double.session.config["audio"]["output"]["a_new_field"] == 1
+    assert double.session.request.header("x-team") == "voice"
+    assert double.session.request.query("trace") == "on"
 
 
 @pytest.mark.anyio

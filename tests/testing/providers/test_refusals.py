@@ -562,3 +562,86 @@ def test_going_away_and_coming_back() -> None:
     before = again.closed
     again.expire()
     assert [before, again.closed] == [None, after]
+
+
+# Texts, images, what is to be said
+
+
+def item(*content: Any, role: str = "user", kind: str = "message") -> Any:
+    return {
+        "type": "conversation.item.create",
+        "item": {"type": kind, "role": role, "content": list(content)},
+    }
+
+
+PNG = "data:image/png;base64,iVBORw0KGgo="
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        item(),
+        item({"type": "input_text", "text": ""}),
+        item({"type": "output_text", "text": "x"}),
+        item({"type": "input_text", "text": "x"}, role="assistant"),
+        item({"type": "input_text", "text": "x"}, role="nobody"),
+        item({"type": "input_image", "image_url": PNG}, role="system"),
+        item({"type": "input_image", "image_url": "https://x.test/a.png"}),
+        item({"type": "input_image", "image_url": PNG.replace("png", "webp")}),
+        item({"type": "output_text", "text": "x"}, kind="force_message"),
+    ],
+)
+def test_openai_refuses_items_that_are_not_as_documented(message: Any) -> None:
+    session = OpenAIDouble().open(OPENAI)
+    assert error(session, message)["code"] in ("invalid_value", "missing_required_parameter")
+    assert session.items == []
+
+
+@pytest.mark.parametrize(
+    ("session", "problem"),
+    [
+        ({"output_modalities": ["audio", "text"]}, "supported combinations"),
+        ({"truncation": {"type": "retention_ratio", "retention_ratio": 2}}, "retention_ratio"),
+        ({"tool_choice": {"type": "function", "name": "f"}}, "Tool choice 'f' not found"),
+        (
+            {"audio": {"input": {"transcription": {"model": "gpt-realtime-whisper", "keywords": ["x"]}}}},
+            "Keywords is not supported",
+        ),
+        (
+            {"audio": {"input": {"transcription": {"model": "gpt-live-transcribe", "delay": "low"}}}},
+            "Delay is not supported",
+        ),
+    ],
+)
+def test_openai_refuses_options_that_do_not_fit(session: Any, problem: str) -> None:
+    assert problem in error(OpenAIDouble().open(OPENAI), update(**session))["message"]
+
+
+@pytest.mark.parametrize(
+    ("audio", "rest"),
+    [
+        ({"input": {"transcription": {"keyterms": ["x" * 51]}}}, {}),
+        ({"input": {"transcription": {"keyterms": ["x"] * 101}}}, {}),
+        ({"output": {"speed": 0.5}}, {}),
+        ({}, {"reasoning": {"effort": "low"}}),
+    ],
+)
+def test_xai_refuses_options_out_of_range(audio: Any, rest: Any) -> None:
+    session = XAIDouble().open(XAI)
+    message = {"type": "session.update", "session": {"audio": audio, **rest}}
+    assert error(session, message)["type"] == "invalid_event"
+
+
+def test_xai_says_one_thing_at_a_time_and_takes_no_images() -> None:
+    session = XAIDouble([Say("x", 5.0)], pace=SLOW).open(XAI)
+    greeting = item({"type": "output_text", "text": "Good morning!"}, kind="force_message", role="assistant")
+    empty = item(kind="force_message", role="assistant")
+    assert error(session, empty)["message"] == "force_message needs a text"
+    say(session, greeting)
+    assert session.response is not None
+    assert "already has an active response" in error(session, greeting)["message"]
+    assert "input_image" in error(session, item({"type": "input_image", "image_url": PNG}))["message"]
+    session.advance(60.0)
+    spoken = [event["transcript"] for event in session.sent if event["type"].endswith("transcript.done")]
+    assert spoken == ["Good morning!"]
+    assert session.items == [greeting["item"]]
