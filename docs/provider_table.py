@@ -23,7 +23,13 @@ from speko_anyio.protocol.capabilities import Capabilities
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers._endpoint import Endpoint
 from speko_anyio.providers._provider import ProviderDialect
-from speko_anyio.providers.google import GoogleDialect, GoogleOptions, GoogleVad, google_endpoint
+from speko_anyio.providers.google import (
+    GoogleDialect,
+    GoogleOptions,
+    GoogleVad,
+    google_capabilities,
+    google_endpoint,
+)
 from speko_anyio.providers.openai import (
     OpenAIDialect,
     OpenAIOptions,
@@ -419,12 +425,13 @@ def extension_commands(mode: Mode) -> Iterator[tuple[str, str]]:
         yield "`send_text`, a question while the assistant speaks", sent
 
 
-FAMILIES: Final = [
-    *(
-        (model, openai_capabilities(model))
-        for model in ("gpt-realtime-2.1", "gpt-realtime", "gpt-4o-realtime-preview")
-    ),
+FAMILIES: Final[list[tuple[str, Capabilities]]] = [
+    *((model, openai_capabilities(model)) for model in ("gpt-realtime-2.1", "gpt-realtime")),
+    *((model, openai_capabilities(model)) for model in ("gpt-4o-realtime-preview",)),
     *((model, xai_capabilities(model)) for model in ("grok-voice-latest",)),
+    *((model, google_capabilities(model)) for model in ("gemini-2.5-flash-native-audio-latest",)),
+    *((model, google_capabilities(model)) for model in ("gemini-3.1-flash-live-preview", "gemini-3.8-live")),
+    *((model, google_capabilities(model)) for model in ("gemini-3.8-live-extended-thinking",)),
 ]
 """One model of each family."""
 
