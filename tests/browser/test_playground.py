@@ -10,6 +10,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from speko_anyio import HistoryItem
+
 from .conftest import chromium, hearing
 
 pytestmark = [pytest.mark.browser, pytest.mark.speech]
@@ -105,6 +107,64 @@ def test_a_tool_call_is_answered_by_the_page_and_shown(weather_microphone: Path,
         call = 'Toolget_weather({"city":"paris"}) → It is sunny in paris'
         expect(conversation).to_contain_text(call)
         expect(conversation).to_contain_text("AssistantIt is sunny in paris")
+
+
+def test_a_typed_conversation_needs_no_microphone(playground_url: str) -> None:
+    with chromium() as browser:  # with nobody to allow a microphone
+        page = browser.new_page()
+        complaints = watched(page)
+        page.goto(playground_url)
+        conversation = page.get_by_role("log")
+        field = page.get_by_label("Type to the assistant")
+        download = page.get_by_role("button", name="Download transcript")
+        suggestion = page.get_by_role("button", name="What time is it?")
+        expect(page.get_by_text("Nothing has been said yet.")).to_be_visible()
+        for control in (field, suggestion, download):
+            expect(control).to_be_disabled()
+        page.get_by_role("radio", name="Typing").check()
+        page.get_by_label("The assistant speaks first").check()
+        page.get_by_role("button", name="Start").click()
+        expect(conversation).to_contain_text("AssistantHello! I am the offline voice.")
+        expect(page.get_by_text("Nothing has been said yet.")).to_be_hidden()
+        expect(field).to_be_focused()
+        field.fill("What is the weather in Paris?")
+        page.keyboard.press("Enter")
+        expect(field).to_have_value("")
+        expect(conversation).to_contain_text("YouWhat is the weather in Paris?")
+        expect(conversation).to_contain_text("AssistantIt is sunny in paris, says this page")
+        with page.expect_download() as downloaded:
+            download.click()
+        assert downloaded.value.suggested_filename == "conversation.json"
+        items = HistoryItem.from_json(downloaded.value.path().read_bytes())
+        assert [item.role for item in items] == ["assistant", "user", "tool", "assistant"]
+        assert items[2].name == "get_weather"
+        page.get_by_role("button", name="Stop").click()
+        expect(field).to_be_disabled()
+        assert complaints == []
+
+
+def test_one_click_on_a_suggestion_asks_it(playground_url: str) -> None:
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(playground_url)
+        page.get_by_role("radio", name="Typing").check()
+        page.get_by_role("button", name="Start").click()
+        page.get_by_role("button", name="What time is it?").click()
+        expect(page.get_by_role("log")).to_contain_text(re.compile("YouWhat time is it.AssistantIt is "))
+
+
+def test_a_provider_that_takes_no_text_says_so(playground_url: str) -> None:
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(playground_url)
+        page.get_by_label("Provider").select_option("echo")
+        page.get_by_role("radio", name="Typing").check()
+        page.get_by_label("The assistant speaks first").check()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("status")).to_have_text("connected: type")
+        expect(page.get_by_label("Type to the assistant")).to_be_disabled()
+        expect(page.get_by_placeholder("this provider takes no text")).to_be_visible()
+        expect(page.get_by_role("log")).to_contain_text("this provider can't speak first")
 
 
 def test_a_refused_microphone_is_explained(playground_url: str) -> None:

@@ -4,10 +4,12 @@ import { Audio, AudioError } from "./audio.js";
 import { drawLatency } from "./latency.js";
 import { Session, SessionError, mint } from "./session.js";
 import { declarations, runTool } from "./tools.js";
+import { Transcript } from "./transcript.js";
 
 const MODELS = { openai: "gpt-realtime-2.1", google: "gemini-3.8-live", xai: "grok-voice-latest" };
 const SPEECH = 0.02; // of full scale: a microphone louder than this hears somebody
 const NAMES = { user: "You", assistant: "Assistant" };
+const SUGGESTIONS = ["What time is it?", "What is the weather in Paris?", "Roll the dice.", "What can you do?"];
 
 const $ = (id) => document.getElementById(id);
 
@@ -21,6 +23,7 @@ let sentSeconds = 0;
 let interruptions = 0;
 let ending = false;
 const turns = []; // times to first audio, in ms
+const transcript = new Transcript(); // of all sessions of this page
 
 function status(text) {
   $("status").textContent = text;
@@ -36,12 +39,23 @@ function log(kind, name, text) {
   line.className = kind;
   if (name) line.append(Object.assign(document.createElement("b"), { textContent: name }));
   line.append(text);
+  $("empty").hidden = true;
   $("log").append(line);
   $("log").scrollTop = $("log").scrollHeight;
 }
 
+function said(role, text) {
+  log(role, NAMES[role], text);
+  transcript.message(role, text);
+  $("download").disabled = false;
+}
+
+function mode() {
+  return document.querySelector("input[name=mode]:checked").value;
+}
+
 function handsFree() {
-  return document.querySelector("input[name=mode]:checked").value === "hands-free";
+  return mode() === "hands-free";
 }
 
 function show(open) {
@@ -49,7 +63,14 @@ function show(open) {
   $("start").disabled = open;
   $("stop").disabled = !open;
   $("interrupt").disabled = !open;
-  $("talk").disabled = !open || handsFree();
+  $("talk").disabled = !open || mode() !== "push-to-talk";
+  if (!open) showTyping(false, "start a session first");
+}
+
+function showTyping(possible, placeholder) {
+  $("text").disabled = $("send").disabled = !possible;
+  $("text").placeholder = placeholder;
+  for (const button of $("suggestions").children) button.disabled = !possible;
 }
 
 async function start(event) {
@@ -68,8 +89,8 @@ async function start(event) {
   let microphone;
   let opened;
   try {
-    status("asking for the microphone");
-    microphone = await Audio.open();
+    if (mode() !== "typing") status("asking for the microphone");
+    microphone = await Audio.open({ microphone: mode() !== "typing" });
     if (mine !== attempt) throw new SessionError("stopped");
     audio = microphone;
     status("minting a session");
@@ -79,8 +100,15 @@ async function start(event) {
     if (mine !== attempt) throw new SessionError("stopped");
     session = opened;
     audio.start({ inputRate: session.inputRate, outputRate: session.outputRate, onSpeech: heard, onPlayback: played });
-    status(handsFree() ? "connected: just speak" : "connected: hold the button to talk");
-    if (!handsFree()) $("talk").focus();
+    const takesText = session.offers("text");
+    showTyping(takesText, takesText ? "What time is it?" : "this provider takes no text");
+    if ($("greet").checked) {
+      if (session.offers("respond")) session.respond();
+      else log("note", "", "this provider can't speak first");
+    }
+    status({ "hands-free": "connected: just speak", "push-to-talk": "connected: hold the button to talk", typing: "connected: type" }[mode()]);
+    if (mode() === "push-to-talk") $("talk").focus();
+    if (mode() === "typing") $("text").focus();
   } catch (error) {
     opened?.close();
     if (mine !== attempt) {
@@ -136,7 +164,7 @@ function heard(pcm, level) {
 }
 
 function press() {
-  if (talking || !session || handsFree()) return;
+  if (talking || !session || mode() !== "push-to-talk") return;
   talking = true;
   $("talk").setAttribute("aria-pressed", "true");
   $("talk").textContent = "Listening";
@@ -151,6 +179,16 @@ function release() {
   if (!session) return;
   lastSpeech = performance.now();
   session.commit();
+}
+
+// The keyboard
+
+function type(text) {
+  if (!session || !text) return;
+  lastSpeech = performance.now();
+  session.sendText(text);
+  audio?.flush(); // as talking over the assistant does
+  said("user", text);
 }
 
 // The assistant
@@ -177,7 +215,7 @@ function onFrame(frame) {
     case "transcript":
       if (frame.final) {
         $("partial").replaceChildren();
-        if (frame.text) log(frame.role, NAMES[frame.role], frame.text);
+        if (frame.text) said(frame.role, frame.text);
       } else {
         const name = Object.assign(document.createElement("b"), { textContent: NAMES[frame.role] });
         $("partial").replaceChildren(name, frame.text);
@@ -186,6 +224,7 @@ function onFrame(frame) {
     case "tool_call": {
       const output = runTool(frame.name, frame.arguments);
       log("tool", "Tool", `${frame.name}(${frame.arguments}) → ${output}`);
+      transcript.tool(frame.name, frame.arguments, output);
       session?.sendToolResult(frame.callId, output);
       break;
     }
@@ -241,6 +280,17 @@ $("talk").addEventListener("keydown", (event) => {
 $("talk").addEventListener("keyup", (event) => {
   if (event.key === " " || event.key === "Enter") release();
 });
+$("typing").addEventListener("submit", (event) => {
+  event.preventDefault();
+  type($("text").value.trim());
+  $("text").value = "";
+});
+for (const text of SUGGESTIONS) {
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: text, disabled: true });
+  button.addEventListener("click", () => type(text));
+  $("suggestions").append(button);
+}
+$("download").addEventListener("click", () => transcript.download());
 $("provider").addEventListener("change", () => {
   $("model").value = MODELS[$("provider").value] ?? $("provider").value;
 });

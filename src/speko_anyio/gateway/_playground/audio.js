@@ -9,15 +9,15 @@ const REFUSALS = {
 };
 
 export class Audio {
-  // Asks for the microphone: nothing is heard or played before `start`.
-  static async open() {
+  // Asks for the microphone, unless it is not wanted: nothing is heard or played before `start`.
+  static async open({ microphone }) {
     if (!navigator.mediaDevices?.getUserMedia || !window.AudioWorkletNode) {
-      throw new AudioError("This browser gives microphones to pages from https:// or localhost only. Open the page by such an address.");
+      throw new AudioError("This browser gives microphones and speakers to pages from https:// or localhost only. Open the page by such an address.");
     }
     let stream;
     try {
       const audio = { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
-      stream = await navigator.mediaDevices.getUserMedia({ audio });
+      if (microphone) stream = await navigator.mediaDevices.getUserMedia({ audio });
     } catch (error) {
       throw new AudioError(REFUSALS[error.name] ?? `The microphone can't be used (${error.name}). Check it, then press Start again.`);
     }
@@ -27,7 +27,7 @@ export class Audio {
       await context.resume();
       return new Audio(stream, context);
     } catch (error) {
-      stream.getTracks().forEach((track) => track.stop());
+      stream?.getTracks().forEach((track) => track.stop());
       await context.close();
       throw error;
     }
@@ -41,20 +41,22 @@ export class Audio {
   // At the session's rates. `onSpeech(pcm, level)` gets every 20 ms of the microphone,
   // `onPlayback({level, played, buffered})` the speaker's state, in seconds.
   start({ inputRate, outputRate, onSpeech, onPlayback }) {
-    this.capture = new AudioWorkletNode(this.context, "capture", {
-      numberOfOutputs: 0,
-      channelCount: 1,
-      channelCountMode: "explicit",
-      processorOptions: { rate: inputRate },
-    });
-    this.capture.port.onmessage = ({ data }) => onSpeech(data.pcm, data.level);
+    if (this.stream) {
+      this.capture = new AudioWorkletNode(this.context, "capture", {
+        numberOfOutputs: 0,
+        channelCount: 1,
+        channelCountMode: "explicit",
+        processorOptions: { rate: inputRate },
+      });
+      this.capture.port.onmessage = ({ data }) => onSpeech(data.pcm, data.level);
+      this.context.createMediaStreamSource(this.stream).connect(this.capture);
+    }
     this.playback = new AudioWorkletNode(this.context, "playback", {
       numberOfInputs: 0,
       outputChannelCount: [1],
       processorOptions: { rate: outputRate },
     });
     this.playback.port.onmessage = ({ data }) => onPlayback(data);
-    this.context.createMediaStreamSource(this.stream).connect(this.capture);
     this.playback.connect(this.context.destination);
   }
 
@@ -67,7 +69,7 @@ export class Audio {
   }
 
   async close() {
-    this.stream.getTracks().forEach((track) => track.stop());
+    this.stream?.getTracks().forEach((track) => track.stop());
     await this.context.close();
   }
 }

@@ -58,10 +58,16 @@ export class Session {
     });
   }
 
-  constructor(socket, { inputSampleRate, outputSampleRate }) {
+  constructor(socket, { inputSampleRate, outputSampleRate, extensions }) {
     this.socket = socket;
     this.inputRate = inputSampleRate;
     this.outputRate = outputSampleRate;
+    this.extensions = extensions ?? [];
+  }
+
+  // Whether the server takes a command that is an extension: "text", "respond", ...
+  offers(extension) {
+    return this.extensions.includes(extension);
   }
 
   sendAudio(pcm) {
@@ -74,6 +80,14 @@ export class Session {
 
   interrupt() {
     this.#say({ t: "interrupt" });
+  }
+
+  sendText(text) {
+    this.#say({ t: "text", role: "user", text, respond: true });
+  }
+
+  respond() {
+    this.#say({ t: "respond" });
   }
 
   sendToolResult(callId, output) {
