@@ -51,7 +51,6 @@ def driven(way: Way, monkeypatch: pytest.MonkeyPatch) -> Options:
         native = _over_socket if "trio" in loop else _over_transport
         monkeypatch.setattr(open_core, "StreamDriver", native)
         monkeypatch.setitem(_DRIVERS, "driver", native)
-        monkeypatch.setattr(trio_driver, "STEP_IN", 0.0)  # by turns of the event loop, like all here
         for name in ("wait_readable", "wait_writable", "notify_closing"):
             monkeypatch.setattr(trio_driver, name, getattr(MemorySocket, name))
     return event_loop(loop)

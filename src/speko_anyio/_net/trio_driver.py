@@ -9,15 +9,17 @@ interruptions are not late. It also acts on the deadlines and closes the socket.
 =========== ================ =================================================================================
 ``_reader`` who reads        until
 =========== ================ =================================================================================
-None        nobody           a task waits for a frame, and reads; or the patrol finds nobody: the keeper reads
+None        nobody           a task waits for a frame, and reads; or the loop has its next turn: the keeper
 a waiter    a waiting task   bytes arrive, its frame comes from elsewhere, or it is cancelled: then nobody
-`_KEEPER`   the keeper       bytes arrive: it reads on; or a task waits for a frame, and reads
+`_KEEPER`   the keeper       bytes arrive: then nobody, for a turn if a task slept until then
 `_PAUSED`   nobody may       the consumers have room, and all that was read is delivered: the keeper reads
 =========== ================ =================================================================================
 
-A task that waits while another one reads, or while reading is paused, sleeps until its frame has come. The
-wait for bytes takes none of them, so cancelling it loses nothing. Reading them and delivering their frames is
-one step, in which no other task runs.
+A task that waits while another one reads, or while reading is paused, sleeps until its frame has come. Tasks
+that wait again at once thus soon read for themselves, and the keeper reads for the others.
+
+The wait for bytes takes none of them, so cancelling it loses nothing. Reading them and delivering their
+frames is one step, in which no other task runs.
 
 For plain TCP only: cancelling a read of a TLS stream may lose bytes. Loaded when a session connects on trio.
 """
@@ -53,9 +55,6 @@ from .transport_errors import broken_by, describe
 
 _Args = TypeVarTuple("_Args")
 
-STEP_IN: Final = 0.01
-"""Seconds at most until the keeper reads after a waiter has left."""
-
 _KEEPER: Final = object()
 _PAUSED: Final = object()
 
@@ -87,7 +86,6 @@ class TrioDriver:
         "_keeper",
         "_lifetime",
         "_parting",
-        "_patrol",
         "_reader",
         "_rest",
         "_scope",
@@ -108,7 +106,6 @@ class TrioDriver:
         self._full = False
         self._keeper = _Sleep()
         self._sleepers = 0
-        self._patrol = _Patrol.of_run()
         # Writing
         self._sends_left = 0
         self._rest = b""
@@ -215,7 +212,6 @@ class TrioDriver:
             self._parting.cancel()
 
     async def wait_closed(self) -> None:
-        self._keeper.wake()  # in case that a waiter has just left
         await self._finished.wait()
 
     async def wait_gone(self) -> None:
@@ -256,13 +252,13 @@ class TrioDriver:
                 self._reader = _KEEPER
                 try:
                     await wait_readable(self._socket)
-                except trio.ClosedResourceError:
-                    pass  # see `_Waiter.wait`
                 finally:
-                    if self._reader is _KEEPER:
-                        self._reader = _PAUSED if self._full else None
+                    self._reader = _PAUSED if self._full else None
                 if self._reader is None:
+                    somebody_waits = self._sleepers
                     self._read()
+                    if somebody_waits:
+                        await checkpoint()  # it may come back and read
             else:
                 await self._keeper.sleep()
                 if self._full:
@@ -432,15 +428,12 @@ class _Waiter:
     async def wait(self) -> None:
         driver = self._driver
         if driver._reader is not None:
-            if driver._reader is not _KEEPER:
-                driver._sleepers += 1
-                try:
-                    await self._sleep.sleep()
-                finally:
-                    driver._sleepers -= 1
-                return
-            # Closes nothing, but wakes the keeper, which then sleeps.
-            notify_closing(driver._socket)
+            driver._sleepers += 1
+            try:
+                await self._sleep.sleep()
+            finally:
+                driver._sleepers -= 1
+            return
         try:
             driver._reader = self
             await wait_readable(driver._socket)
@@ -448,59 +441,14 @@ class _Waiter:
             return
         finally:
             driver._reader = _PAUSED if driver._full else None
-            if driver._sleepers:
-                driver._keeper.wake()
-            else:
-                driver._patrol.visit(driver)
+            # It reads in the next turn of the event loop, unless this task waits again in this one.
+            driver._keeper.wake()
         if driver._reader is None:
             driver._read()
 
     def ring(self) -> None:
         if self._driver._reader is self:
-            # The frame was made here, such as `Expiring`, or another task has read it. Closes nothing either.
+            # The frame was made here, such as `Expiring`, or another task has read it. This closes nothing.
             notify_closing(self._driver._socket)
         else:
             self._sleep.wake()
-
-
-class _Patrol:
-    """Wakes the keepers of sessions that a waiter has left and that nobody has come to since.
-
-    One for each run of trio. If the waiter woke the keeper, each frame would cost another turn of the event
-    loop, although nearly all waiters come back at once.
-    """
-
-    __slots__ = ("_left", "_sleep")
-
-    _of_run: Final[trio.lowlevel.RunVar[_Patrol]] = trio.lowlevel.RunVar("speko_anyio sessions")
-
-    def __init__(self) -> None:
-        self._left: list[TrioDriver] = []
-        self._sleep = _Sleep()
-
-    @classmethod
-    def of_run(cls) -> _Patrol:
-        """Return the one of this run, whose end is its own."""
-        try:
-            return cls._of_run.get()
-        except LookupError:
-            patrol = cls()
-            cls._of_run.set(patrol)
-            trio.lowlevel.spawn_system_task(patrol._walk, name="speko_anyio: sessions that nobody reads")
-            return patrol
-
-    def visit(self, driver: TrioDriver) -> None:
-        """Look after `driver` within `STEP_IN` seconds."""
-        if not self._left:
-            self._sleep.wake()
-        self._left.append(driver)
-
-    async def _walk(self) -> None:
-        while True:
-            while self._left:
-                await trio.sleep(STEP_IN)
-                left, self._left = self._left, []
-                for driver in left:
-                    if driver._reader is None:
-                        driver._keeper.wake()
-            await self._sleep.sleep()
