@@ -458,6 +458,18 @@ async def test_an_update_that_is_refused_keeps_the_tools() -> None:
         assert server.commands == [ToolResult("c1", "rain in Oslo")]
 
 
+async def test_a_service_that_can_change_other_things_only_goes_on_with_the_tools() -> None:
+    able = Capabilities(update=("system_prompt",))
+    async with connected(FakeServer(capabilities=able), tools=[get_weather]) as (session, server):
+        await session.update(system_prompt="Be brief.", tools=[])
+        assert len(server.commands) == 1
+        server.core.send_response_end("done")
+        server.core.send_tool_call("c1", "get_weather", '{"city": "Oslo"}')
+        server.flush()
+        await settled()
+        assert server.commands[1:] == [ToolResult("c1", "rain in Oslo")]
+
+
 async def test_declarations_of_an_update_are_answered_by_the_application() -> None:
     async with connected(FakeServer(extensions=KNOWN), tools=[get_weather]) as (session, server):
         await session.update(tools=[ToolSpec(name="lookup")])

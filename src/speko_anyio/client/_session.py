@@ -366,7 +366,8 @@ class RealtimeSession:
 
     def _update(self, changes: Update, toolbox: Toolbox | None) -> None:
         self._core.update(changes)
-        if toolbox is not None:
+        # A gateway that can't change the tools refuses this part of the update, and makes the earlier calls.
+        if toolbox is not None and "tools" in self._core.capabilities.update:
             self._tool_calls.replace(toolbox)
 
     async def _send_when_ready(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
