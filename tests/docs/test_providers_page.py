@@ -11,7 +11,7 @@ from .programs import programs
 
 KEY = "sk-docs-0123456789"
 
-DIRECT, EXTRA, GATEWAY = programs("providers.md")
+DIRECT, EXTRA, EVENTS, GATEWAY = programs("providers.md")
 
 
 @pytest.mark.anyio
@@ -45,6 +45,22 @@ async def test_fields_that_no_option_covers(
     assert double.session.config["audio"]["output"]["a_new_field"] == 1
     assert double.session.request.header("x-team") == "voice"
     assert double.session.request.query("trace") == "on"
+
+
+@pytest.mark.anyio
+async def test_events_of_the_provider(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    double = OpenAIDouble(api_key=KEY)
+    with anyio.fail_after(30):
+        async with double.serve() as url:
+            monkeypatch.setenv("OPENAI_API_KEY", KEY)
+            monkeypatch.setenv("OPENAI_BASE_URL", url)
+            await EVENTS.run(monkeypatch)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ["session.created", "session.updated"]
+    assert "Ready" in printed
+    assert {"type": "input_audio_buffer.clear"} in double.session.received
 
 
 @pytest.mark.anyio

@@ -45,6 +45,8 @@ NO_VERBS = {
         "handle_timeout",
     ),
     *("suspend_keepalive", "resume_keepalive"),
+    # For a provider at the other end
+    *("send_provider_event", "watch_provider"),
     # A byte level's, to its dialect
     *("opened", "fail_handshake", "violated", "too_big", "run_timer"),
 }

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from speko_anyio.protocol import ClientConnection, SpekoError, Update
+from speko_anyio.protocol import ClientConnection, LocalProtocolError, SpekoError, Update
 from speko_anyio.protocol._client_core import ClientCore, CoreWrapper
 
 MEMBERS = {name: member for name, member in vars(ClientCore).items() if not name.startswith("_")}
@@ -28,6 +28,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "respond": ("briefly",),
     "say": ("hello",),
     "update": (Update(voice="a"),),
+    "send_provider_event": ("{}",),
+    "watch_provider": (print,),
 }
 
 
@@ -56,3 +58,12 @@ def test_a_wrapped_connection_behaves_as_it_does_alone() -> None:
             tried.next_event()
         ends.append((str(caught.value), tried.closed, tried.state))
     assert ends[0] == ends[1]
+
+
+def test_a_speko_session_has_no_provider_to_talk_to() -> None:
+    client = ClientConnection("ws://speko.test/s", "wst_token")
+    heard: list[str] = []
+    client.watch_provider(heard.append)
+    with pytest.raises(LocalProtocolError, match="takes no events of a provider's protocol"):
+        client.send_provider_event("{}")
+    assert heard == []

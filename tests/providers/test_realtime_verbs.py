@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
 
 from speko_anyio.protocol import (
     Close,
+    ConnectionClosed,
     ErrorFrame,
     Interruption,
     LocalProtocolError,
     Ready,
     ResponseEnd,
     Transcript,
+    Unknown,
     Usage,
 )
 from speko_anyio.protocol._commands import Update
@@ -725,3 +728,28 @@ def test_the_voice_and_tools_that_were_configured_stay_in_force() -> None:
     talk.hear(SPEECH_STARTED, SPEECH_STOPPED, COMMITTED)
     talk.dialect.say("Nobody answers here by itself.")
     assert len(talk.sent()) == 1
+
+
+# The provider's own protocol
+
+
+@BOTH
+def test_events_of_the_provider_are_seen_and_sent_as_they_are(make: Any) -> None:
+    talk = make()
+    seen: list[str] = []
+    talk.dialect.watch_provider(seen.append)
+    with pytest.raises(LocalProtocolError, match="not ready yet"):
+        talk.dialect.send_provider_event("{}")
+    talk.make_ready()
+    assert [json.loads(event)["type"] for event in seen] == ["session.created", "session.updated"]
+    odd = '{"type":"brand.new","x":1}'
+    assert talk.hear(odd) == [Unknown("brand.new", odd)]
+    talk.dialect.receive_message(odd.encode())
+    assert seen[2:] == [odd, odd]
+    talk.dialect.send_provider_event(odd)
+    assert talk.dialect.messages_to_send() == [odd]
+    with pytest.raises(LocalProtocolError, match="surrogate"):
+        talk.dialect.send_provider_event("\ud800")
+    talk.dialect.close()
+    with pytest.raises(ConnectionClosed):
+        talk.dialect.send_provider_event("{}")

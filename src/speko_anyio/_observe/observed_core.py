@@ -5,6 +5,7 @@ It wraps the session's core, so a session without observers pays nothing for the
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 from ..protocol._client_core import ClientCore, CoreWrapper
@@ -38,6 +39,7 @@ class ObservedCore(CoreWrapper):
         super().__init__(core)
         self._tell = observers.tell
         self._state = core.state
+        core.watch_provider(functools.partial(self._tell, SessionObserver.provider_event))
 
     # Bytes and time
 

@@ -41,6 +41,12 @@ class SessionObserver:
     def received(self, frame: Frame) -> None:
         """See a frame before the application gets it. A session that opened ends with `Close`."""
 
+    def provider_event(self, event: str) -> None:
+        """See an event of the provider's own protocol, as JSON text, in a session straight with a provider.
+
+        Its form is the provider's and may change at any time; see `RealtimeSession.send_provider_event`.
+        """
+
     def bytes_read(self, size: int) -> None:
         """Count `size` bytes that were read from the transport."""
 

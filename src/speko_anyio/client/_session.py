@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, Never, Self, TypeVar, TypeVarTuple, overload
 
 import anyio
+import msgspec
 from msgspec import UNSET
 
 from .._net.driver import Driver
@@ -369,6 +370,21 @@ class RealtimeSession:
         # A gateway that can't change the tools refuses this part of the update, and makes the earlier calls.
         if toolbox is not None and "tools" in self._core.capabilities.update:
             self._tool_calls.replace(toolbox)
+
+    async def send_provider_event(self, event: Mapping[str, Any]) -> None:
+        """Send an event in the provider's own protocol, in a session straight with a provider.
+
+        Unsupported ground: nothing checks the event, and the library does not know what it changes. See the
+        provider's own events with `SessionObserver.provider_event`. `LocalProtocolError` where no provider is
+        at the other end, or when the event can't be written as JSON.
+        """
+        try:
+            text = msgspec.json.encode(event).decode()
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise LocalProtocolError(
+                f"the event can't be written as JSON: {error}; pass plain data"
+            ) from None
+        await self._send_when_ready(self._core.send_provider_event, text)
 
     async def _send_when_ready(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
         if not self._ready:

@@ -60,6 +60,8 @@ class ClientCore(Protocol):
     def respond(self, instructions: str = ...) -> None: ...
     def say(self, text: str) -> None: ...
     def update(self, update: Update) -> None: ...
+    def send_provider_event(self, event: str) -> None: ...
+    def watch_provider(self, tell: Callable[[str], None]) -> None: ...
 
 
 class CoreWrapper:
@@ -178,3 +180,9 @@ class CoreWrapper:
 
     def update(self, update: Update) -> None:
         self._core.update(update)
+
+    def send_provider_event(self, event: str) -> None:
+        self._core.send_provider_event(event)
+
+    def watch_provider(self, tell: Callable[[str], None]) -> None:
+        self._core.watch_provider(tell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar, assert_never
 
 from . import _codec as codec
@@ -177,6 +177,14 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
     def update(self, update: Update) -> None:
         """See `ClientDialect.update`."""
         self.dialect.update(update)
+
+    def send_provider_event(self, event: str) -> None:
+        """See `ClientDialect.send_provider_event`."""
+        self.dialect.send_provider_event(event)
+
+    def watch_provider(self, tell: Callable[[str], None]) -> None:
+        """See `ClientDialect.watch_provider`."""
+        self.dialect.watch_provider(tell)
 
     @property
     def capabilities(self) -> Capabilities:

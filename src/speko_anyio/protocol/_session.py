@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias, assert_never, get_args
 
 from . import _codec as codec
@@ -192,6 +192,24 @@ class ClientDialect(Dialect[Frame], abc.ABC):
         if not isinstance(update, Update):
             raise TypeError(f"update must be an Update, not {type(update).__name__}")
         self._send_extension(update)
+
+    # A provider's own protocol
+
+    def send_provider_event(self, event: str) -> None:
+        """Queue an event in the provider's own protocol, as JSON text, unchanged.
+
+        Unsupported ground: nothing checks it, and what it changes is unknown to this library. Raises
+        `LocalProtocolError` before `Ready`, and where no provider is at the other end.
+        """
+        raise LocalProtocolError(
+            f"{self.who} takes no events of a provider's protocol; send them in a session straight with one"
+        )
+
+    def watch_provider(self, tell: Callable[[str], None]) -> None:
+        """Call `tell` with each event of the provider's own protocol before it is handled, from now on.
+
+        Does nothing where no provider is at the other end.
+        """
 
     def _send_extension(self, command: ExtensionCommand) -> None:
         self._check_open()

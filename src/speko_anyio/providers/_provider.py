@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypedDict
 
 import msgspec
@@ -17,12 +17,13 @@ from ..protocol._session import ClientDialect, require_text
 from ..protocol._state import Signal, State
 from ..protocol._timeouts import DEFAULT_TIMEOUTS
 from ..protocol.capabilities import Capabilities, refusal, unchangeable
-from ..protocol.errors import LocalProtocolError, SpekoError
+from ..protocol.errors import LONE_SURROGATE, LocalProtocolError, SpekoError
 from ..protocol.frames import Close, ErrorFrame, Frame, ResponseEnd, Transcript
 from . import _closes as closes
 from . import codes
 from ._heard import HeardEstimate
 from ._held_input import HeldInput
+from ._lenient import text_of
 
 PROVIDER_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size=16 * 1024 * 1024)
 """The default limits of these dialects. Audio travels as JSON here, so a provider's messages exceed 1 MiB;
@@ -135,6 +136,27 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     def _queue_extension(self, command: ExtensionCommand) -> None:
         raise refusal(extension_of(command), self.who)
+
+    def send_provider_event(self, event: str) -> None:
+        require_text(event=event)
+        if not self._accepted:
+            self._check_open()
+            raise LocalProtocolError("the provider is not ready yet; wait for `Ready`, then send events")
+        try:
+            event.encode()
+        except UnicodeEncodeError:
+            raise LocalProtocolError(LONE_SURROGATE) from None
+        self._queue_text(event)
+
+    def watch_provider(self, tell: Callable[[str], None]) -> None:
+        receive = self.receive_message
+
+        def tell_and_receive(message: str | bytes) -> None:
+            tell(message if isinstance(message, str) else text_of(message))
+            receive(message)
+
+        # Replaced in this object only, so that a session that nobody watches pays nothing for it.
+        vars(self)["receive_message"] = tell_and_receive
 
     @abc.abstractmethod
     def takes_result(self, call_id: str) -> bool:
