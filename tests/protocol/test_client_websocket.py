@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
+import wsproto
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, RejectConnection, RejectData, Request
 
@@ -13,8 +18,11 @@ from speko_anyio.protocol import (
     NEED_DATA,
     ClientProtocol,
     HandshakeError,
+    LocalProtocolError,
     RemoteProtocolError,
+    SpekoError,
     State,
+    _engine,
 )
 from speko_anyio.protocol._client_websocket import ClientWebSocket
 
@@ -106,3 +114,107 @@ def test_no_secret_is_in_the_error_of_a_broken_answer() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         client.next_event()
     assert str(caught.value).endswith("unrecognized subprotocol realtime, key.<token>")
+
+
+@pytest.mark.parametrize("offered", [(), ("a",), ("a", "b c")])
+def test_the_request_is_the_one_that_wsproto_makes(offered: tuple[str, ...]) -> None:
+    headers = {"User-Agent": "test/1", "X-Empty": "", "X-Spaces": " a  b "}
+    ours = Client(offered, **headers).data_to_send()
+    stock = WSConnection(ConnectionType.CLIENT).send(
+        Request(
+            host="provider.example",
+            target="/v1?model=m",
+            subprotocols=list(offered),
+            extra_headers=[(name.encode(), value.strip().encode()) for name, value in headers.items()],
+        )
+    )
+    key = re.compile(rb"(?<=Sec-WebSocket-Key: )\S+")
+    assert key.search(ours) is not None
+    assert ours == key.sub(base64.b64encode(bytes(16)), stock)
+
+
+@pytest.mark.parametrize("offered", [("a\r\nX-Other: b",), ("a\n",), ("é",), (" a",), ("a ",), ("\x00",)])
+def test_a_subprotocol_that_cannot_be_sent(offered: tuple[str, ...]) -> None:
+    with pytest.raises(LocalProtocolError, match="a subprotocol can't be sent: it must be visible ASCII"):
+        Client(offered)
+
+
+USUAL = {
+    "upgrade": b"websocket",
+    "Connection": b"Upgrade",
+    "Sec-WebSocket-Accept": b"ICX+Yqv66kxgM0FcWaLWlFLwTAI=",
+    "Sec-WebSocket-Protocol": b"b",
+    "Server": b"picows",
+}
+"""What a server answers to a key of zeros."""
+
+
+def head(fields: Iterable[tuple[str, bytes]], status: bytes = b"HTTP/1.1 101 Switching Protocols") -> bytes:
+    return b"\r\n".join([status, *(name.encode() + b": " + value for name, value in fields), b"", b""])
+
+
+def outcome(answer: bytes) -> tuple[State, str]:
+    """The state of a client after `answer`, and what its error says."""
+    client = Client(("a", "b"))
+    client.receive_data(answer + b"\x81\x00")
+    client.receive_eof()
+    try:
+        while client.next_event() is not NEED_DATA:
+            pass
+    except SpekoError as error:
+        return client.state, f"{type(error).__name__}: {error}"
+    return client.state, ""
+
+
+def test_the_usual_answer_is_taken_without_wsproto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(wsproto, "WSConnection")
+    client = Client(("a", "b"))
+    client.receive_data(head(USUAL.items()))
+    assert client.next_event() is NEED_DATA
+    assert client.state is State.OPEN
+
+
+VALUES = (
+    *(
+        b"websocket",
+        b"WebSocket",
+        b"Upgrade",
+        b"upgrade, keep-alive",
+        b"a",
+        b"b",
+        b"c",
+        b"a, b",
+        b"",
+        b"\tb ",
+    ),
+    *(b"ICX+Yqv66kxgM0FcWaLWlFLwTAI=", b"icx+yqv66kxgm0fcwalwlflwtai=", b"chunked", b"0"),
+    *(b"\xff", b"b\x00", b"x\r\n y"),
+)
+NAMES = (
+    *(*USUAL, *map(str.upper, USUAL), "Sec-WebSocket-Extensions", "Content-Length", "Transfer-Encoding"),
+    *("X-Other", "X Other", "", "Set-Cookie"),
+)
+STATUSES = (
+    *(b"HTTP/1.1 101", b"HTTP/1.1 101 ", b"HTTP/1.0 101 X", b"HTTP/1.1 1010", b"HTTP/1.1 200 OK"),
+    *(b"HTTP/1.1  101 X", b"http/1.1 101 X", b"HTTP/1.1 101 \xff", b"HTTP/1.1 101\tX"),
+)
+
+
+@given(
+    changes=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=2),
+    dropped=st.sets(st.sampled_from(sorted(USUAL)), max_size=1),
+    status=st.just(b"HTTP/1.1 101 Switching Protocols") | st.sampled_from(STATUSES),
+    bare=st.booleans(),
+)
+@settings(max_examples=300)
+def test_any_answer_is_judged_as_wsproto_judges_it(
+    changes: list[tuple[str, bytes]], dropped: set[str], status: bytes, bare: bool
+) -> None:
+    fields = [(name, value) for name, value in USUAL.items() if name not in dropped] + changes
+    answer = head(fields, status)
+    if bare:
+        answer = answer.replace(b"\r\n", b"\n")
+    ours = outcome(answer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_engine, "_accepts", lambda head, offer: False)
+        assert outcome(answer) == ours
