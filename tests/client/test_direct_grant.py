@@ -93,7 +93,11 @@ class Reports:
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
     reports = Reports()
-    monkeypatch.setattr(telemetry, "make_http_client", lambda proxy: reports.client())
+
+    async def make_http_client(proxy: object) -> httpx.AsyncClient:
+        return reports.client()
+
+    monkeypatch.setattr(telemetry, "make_http_client", make_http_client)
     return reports
 
 

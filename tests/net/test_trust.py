@@ -28,7 +28,7 @@ from tests.support.proxy import HTTPProxy, SOCKSProxy, running_proxy
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in trust.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    trust._make_context.cache_clear()
+    trust._made.clear()
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ async def test_all_connections_trust_the_same(
                 "load_default_certs",
                 lambda context, purpose: authority.configure_trust(context),
             )
-            trust._make_context.cache_clear()
+            trust._made.clear()
         with pytest.raises(AuthenticationError):
             await mint(port)
         with pytest.raises(HandshakeError):
@@ -156,30 +156,33 @@ async def test_an_error_names_the_variable_that_decides_what_is_trusted(
                 await connect(port)
 
 
-def test_the_context_is_made_once_for_each_environment(
+@pytest.mark.anyio
+async def test_the_context_is_made_once_for_each_environment(
     authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = default_ssl_context()
-    assert default_ssl_context() is first
+    first = await default_ssl_context()
+    assert await default_ssl_context() is first
     assert first.verify_mode is ssl.CERT_REQUIRED
     assert first.check_hostname
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    assert default_ssl_context() is not first
+    assert await default_ssl_context() is not first
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("variable", trust.VARIABLES)
-def test_a_variable_that_names_nothing_is_logged(
+async def test_a_variable_that_names_nothing_is_logged(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(variable, str(tmp_path / "none"))
     for _ in range(2):
-        default_ssl_context()
+        await default_ssl_context()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert f"{variable} names a path that doesn't exist" in record.message
 
 
-def test_a_machine_without_certificates_has_those_of_certifi(
+@pytest.mark.anyio
+async def test_a_machine_without_certificates_has_those_of_certifi(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda context, purpose: None)
@@ -187,22 +190,23 @@ def test_a_machine_without_certificates_has_those_of_certifi(
         monkeypatch.setattr(
             ssl, "get_default_verify_paths", lambda folder=folder: SimpleNamespace(capath=folder)
         )
-        trust._make_context.cache_clear()
-        assert default_ssl_context().get_ca_certs()
+        trust._made.clear()
+        assert (await default_ssl_context()).get_ca_certs()
     # But not beside what the user named, nor beside a folder that OpenSSL reads when it needs to.
     (tmp_path / "abc.0").touch()
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(capath=str(tmp_path)))
-    trust._make_context.cache_clear()
-    assert not default_ssl_context().get_ca_certs()
+    trust._made.clear()
+    assert not (await default_ssl_context()).get_ca_certs()
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-    assert not default_ssl_context().get_ca_certs()
+    assert not (await default_ssl_context()).get_ca_certs()
 
 
-def test_a_machine_with_no_certificates_at_all_says_so(
+@pytest.mark.anyio
+async def test_a_machine_with_no_certificates_at_all_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda context, purpose: None)
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(capath=None))
     monkeypatch.setitem(__import__("sys").modules, "certifi", None)
-    default_ssl_context()
+    await default_ssl_context()
     assert "set SSL_CERT_FILE to a file that has them" in caplog.text

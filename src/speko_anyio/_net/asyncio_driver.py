@@ -16,8 +16,9 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
-from typing import Final, Protocol, TypeVarTuple, cast
+from typing import Any, Final, Protocol, TypeVarTuple, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -66,8 +67,11 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
     if not where.secure:
         ssl_context = None
     elif ssl_context is None:
-        ssl_context = default_ssl_context()
-    connected = await connect_socket(where.host, where.port, connect=loop.sock_connect)
+        ssl_context = await default_ssl_context()
+    # uvloop's own looks up even a numeric address, in a thread.
+    by_loop = isinstance(loop, asyncio.BaseEventLoop)
+    connect_one = loop.sock_connect if by_loop else partial(_sock_connect, loop)
+    connected = await connect_socket(where.host, where.port, connect=connect_one)
     # Windows' own loop writes in the background, so that a write by the socket could overtake it.
     direct = None if where.secure or sys.platform == "win32" else connected
     _, driver = await loop.create_connection(
@@ -77,6 +81,23 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
         server_hostname=where.host if where.secure else None,
     )
     return driver
+
+
+async def _sock_connect(loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
+    """Connect a non-blocking socket. Raises OSError."""
+    try:
+        sock.connect(address)
+        return
+    except BlockingIOError:
+        pass
+    writable = loop.create_future()
+    loop.add_writer(sock, _wake, writable)
+    try:
+        await writable
+    finally:
+        loop.remove_writer(sock)
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(code, os.strerror(code))
 
 
 class FailingBlock(Protocol):

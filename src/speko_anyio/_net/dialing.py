@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
 from ..errors import APIConnectionError
 from ..protocol.url import WebSocketURL
-from .contexts import never_swallows
 from .driver import Driver
 from .event_loop import on_asyncio
 from .proxies import ProxyOption, connect_through, find_proxy
 from .sockets import limit_silence
 from .stream_driver import StreamDriver
-from .transport_errors import failing_as
+from .transport_errors import CONNECTION_ERRORS, connection_error, root
 from .trust import default_ssl_context
+
+T = TypeVar("T")
 
 
 async def dial(
@@ -33,14 +35,13 @@ async def dial(
         return StreamDriver(
             await open_stream(where, connect_timeout=connect_timeout, ssl_context=ssl_context, proxy=proxy)
         )
-    async with _in_time(where, connect_timeout):
-        if asyncio:
-            from .asyncio_driver import connect
+    if asyncio:
+        from .asyncio_driver import connect
 
-            return await connect(where, ssl_context=ssl_context)
-        from .trio_driver import connect_plain
+        return await _in_time(where, connect_timeout, lambda: connect(where, ssl_context=ssl_context))
+    from .trio_driver import connect_plain
 
-        return await connect_plain(where)
+    return await _in_time(where, connect_timeout, lambda: connect_plain(where))
 
 
 async def open_stream(
@@ -62,8 +63,7 @@ async def open_stream(
             through, where, connect_timeout=connect_timeout, ssl_context=ssl_context
         )
     else:
-        async with _in_time(where, connect_timeout):
-            stream = await _connect(where, ssl_context)
+        stream = await _in_time(where, connect_timeout, lambda: _connect(where, ssl_context))
     limit_silence(stream.extra(SocketAttribute.raw_socket))  # noqa: S610 - this is not Django
     return stream
 
@@ -75,20 +75,23 @@ async def _connect(where: WebSocketURL, ssl_context: ssl.SSLContext | None) -> B
         where.host,
         where.port,
         tls=True,
-        ssl_context=ssl_context or default_ssl_context(),
+        ssl_context=ssl_context or await default_ssl_context(),
         # A WebSocket says goodbye itself: waiting for TLS to do it again only costs time.
         tls_standard_compatible=False,
     )
 
 
-@never_swallows
-async def _in_time(where: WebSocketURL, seconds: float) -> AsyncGenerator[None, None]:
-    """Limit the connecting in the block to `seconds`, and say in one error what stopped it."""
+async def _in_time(where: WebSocketURL, seconds: float, connect: Callable[[], Awaitable[T]]) -> T:
+    """Return what `connect` returns within `seconds`, and say in one error what stopped it."""
     host = f"{where.host}:{where.port}"
+    late: TimeoutError | None = None
     try:
-        with failing_as(APIConnectionError, host), anyio.fail_after(seconds):
-            yield
-    except TimeoutError as error:
-        raise APIConnectionError(
-            f"{host} did not answer within {seconds:g} s; check the network and the address"
-        ) from error
+        with anyio.move_on_after(seconds):
+            return await connect()
+    except TimeoutError as error:  # the system's
+        late = error
+    except CONNECTION_ERRORS as error:
+        raise connection_error(APIConnectionError, host, error) from root(error)
+    raise APIConnectionError(
+        f"{host} did not answer within {seconds:g} s; check the network and the address"
+    ) from late

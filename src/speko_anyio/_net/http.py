@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
+import anyio.to_thread
 
 from .proxies import Proxy, find_http_proxy, needs_socks
 from .trust import default_ssl_context
@@ -99,16 +101,22 @@ def _inflated(content: bytes) -> bytes:
     raise UnreadableAnswer("a body that can't be decoded")
 
 
-def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
+async def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
     """Make an httpx client that connects through `proxy` and trusts what sessions trust.
 
     On its own, httpx reads the environment by different rules, rejects all of it for one bad entry in
     NO_PROXY, and trusts another list of certificates.
+
+    A thread makes it, since httpx loads much when its first client is made.
     """
+    context = await default_ssl_context()
+    return await anyio.to_thread.run_sync(_make_http_client, proxy, context, abandon_on_cancel=True)
+
+
+def _make_http_client(proxy: Proxy | None, context: ssl.SSLContext) -> httpx.AsyncClient:
     # Not at the top: a gateway imports this module, but makes no requests, and httpx takes long to import.
     import httpx
 
-    context = default_ssl_context()
     if proxy is None:
         return httpx.AsyncClient(verify=context, trust_env=False)
     through = httpx.Proxy(
@@ -137,16 +145,17 @@ class OwnHTTPClient:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._open = False
         self._client: httpx.AsyncClient | None = None
+        self._making: anyio.Lock | None = None
+        """Held while the client is made; None while this is not open."""
         self.proxy: Proxy | None = None
         """The proxy that requests go through; set by the first request."""
 
     def start(self) -> None:
-        self._open = True
+        self._making = anyio.Lock()
 
     async def aclose(self) -> None:
-        self._open = False
+        self._making = None
         if self._client is not None:
             await self._client.aclose()
             self._client = None
@@ -161,13 +170,8 @@ class OwnHTTPClient:
         timeout: float,  # noqa: ASYNC109 - httpx's own parameter
         follow_redirects: bool,
     ) -> Answer:
-        if not self._open:
-            raise RuntimeError("Speko is not open: use `async with Speko() as speko:`")
-        if self._client is None:
-            self.proxy = find_http_proxy(self._url)
-            self._client = make_http_client(self.proxy)
         return await request_bounded(
-            self._client,
+            self._client or await self._make(),
             method,
             url,
             content=content,
@@ -175,3 +179,16 @@ class OwnHTTPClient:
             timeout=timeout,
             follow_redirects=follow_redirects,
         )
+
+    async def _make(self) -> httpx.AsyncClient:
+        making = self._making
+        if making is not None:
+            async with making:
+                if self._client is None:
+                    self.proxy = find_http_proxy(self._url)
+                    client = await make_http_client(self.proxy)
+                    if self._making is making:  # not closed meanwhile
+                        self._client = client
+                if self._client is not None:
+                    return self._client
+        raise RuntimeError("Speko is not open: use `async with Speko() as speko:`")

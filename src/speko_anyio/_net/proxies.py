@@ -288,7 +288,10 @@ async def _start_tls(stream: ByteStream, host: str, ssl_context: ssl.SSLContext 
     from anyio.streams.tls import TLSStream  # anyio itself loads it when there is TLS
 
     return await TLSStream.wrap(
-        stream, hostname=host, ssl_context=ssl_context or default_ssl_context(), standard_compatible=False
+        stream,
+        hostname=host,
+        ssl_context=ssl_context or await default_ssl_context(),
+        standard_compatible=False,
     )
 
 

@@ -20,6 +20,9 @@ TRANSPORT_ERRORS: Final = (
 )
 """What a byte stream raises when it can't go on, besides `anyio.EndOfStream`."""
 
+CONNECTION_ERRORS: Final = (OSError, anyio.EndOfStream, anyio.BrokenResourceError)
+"""What connecting, TLS and proxies raise."""
+
 
 def broken_by(cause: Exception | None) -> anyio.BrokenResourceError:
     """Return what a byte stream raises for the operating system's own error `cause`."""
@@ -54,10 +57,20 @@ def failing_as(
         yield
     except TimeoutError:
         raise
-    except ssl.SSLError as error:
-        raise kind(
+    except CONNECTION_ERRORS as error:
+        raise connection_error(kind, name, error, advice) from root(error)
+
+
+def connection_error(
+    kind: type[APIConnectionError],
+    name: str,
+    error: Exception,
+    advice: str = "check the network and the address",
+) -> APIConnectionError:
+    """Make the error of ours for one of `CONNECTION_ERRORS`, which connecting to `name` has raised."""
+    if isinstance(error, ssl.SSLError):
+        return kind(
             f"TLS with {name} failed ({error.reason or describe(error)}); "
             + tls_advice(error, "an ssl_context that trusts it")
-        ) from error
-    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        raise kind(f"{name} can't be reached ({describe(error)}); {advice}") from root(error)
+        )
+    return kind(f"{name} can't be reached ({describe(error)}); {advice}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import ssl
+import threading
 from pathlib import Path
 from typing import Final
+
+import anyio.to_thread
 
 logger: Final = logging.getLogger("speko_anyio.client")
 
@@ -15,18 +17,35 @@ VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Environment variables that override the file and the folder of OpenSSL's trust store."""
 
 
-def default_ssl_context() -> ssl.SSLContext:
+_made: Final[dict[tuple[str | None, ...], ssl.SSLContext]] = {}
+"""The context for the values of `VARIABLES`: one, unless they change."""
+_making: Final = threading.Lock()
+
+
+async def default_ssl_context() -> ssl.SSLContext:
     """Return the TLS context of all connections: sessions, minting and telemetry, also through proxies.
 
     It trusts the system's store, or the store that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name. If the system
-    has no certificates, it trusts certifi's list, which httpx installs. Loading the store takes milliseconds,
-    so the context is made once, when first needed, and shared: don't modify it.
+    has no certificates, it trusts certifi's list, which httpx installs. Loading the store takes tens of
+    milliseconds, so a thread makes the context once, when it is first needed. It is shared: don't modify it.
     """
-    return _make_context(*map(os.environ.get, VARIABLES))
+    named = tuple(map(os.environ.get, VARIABLES))
+    if (made := _made.get(named)) is not None:
+        return made
+    return await anyio.to_thread.run_sync(_make_once, named, abandon_on_cancel=True)
 
 
-@functools.lru_cache(maxsize=2)
-def _make_context(*named: str | None) -> ssl.SSLContext:
+def _make_once(named: tuple[str | None, ...]) -> ssl.SSLContext:
+    with _making:  # sessions that open at the same time need only one
+        made = _made.get(named)
+        if made is None:
+            made = _make_context(named)
+            _made.clear()
+            _made[named] = made
+        return made
+
+
+def _make_context(named: tuple[str | None, ...]) -> ssl.SSLContext:
     for variable, path in zip(VARIABLES, named, strict=True):
         # SSL_CERT_DIR may list several folders. OpenSSL silently ignores a wrong one.
         if path and not any(map(os.path.exists, path.split(os.pathsep))):
@@ -47,7 +66,7 @@ def _make_context(*named: str | None) -> ssl.SSLContext:
 
 
 def _is_empty(context: ssl.SSLContext) -> bool:
-    if context.get_ca_certs():
+    if context.cert_store_stats()["x509_ca"]:
         return False
     # OpenSSL has read the file by now, but reads a folder only when it verifies a certificate.
     folder = ssl.get_default_verify_paths().capath

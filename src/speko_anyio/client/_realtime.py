@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Unpack
 
 from .._net.contexts import DeferredContext
+from .._net.loading import preload
 from .._net.user_agent import USER_AGENT
 from .._observe.observer import with_provider
 from ..errors import UnsupportedTransportError
@@ -63,11 +64,13 @@ def open_session(
     first.
     """
     if isinstance(grant, ProviderGrant):
-        # Imported here, so that the dialects are loaded only when needed.
-        from ._direct import open_provider_grant
 
         async def find() -> AbstractAsyncContextManager[RealtimeSession, None]:
             check_number("ttl_seconds", ttl_seconds)
+            # Only here, since it loads the dialects.
+            await preload(f"{__package__}._direct")
+            from ._direct import open_provider_grant
+
             return open_provider_grant(grant, tools=tools, ttl_seconds=ttl_seconds, output=output, **options)
 
         return DeferredContext(find)

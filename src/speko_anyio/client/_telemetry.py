@@ -92,7 +92,7 @@ class Telemetry:
         }
         try:
             with anyio.move_on_after(timeout):
-                async with make_http_client(find_http_proxy(self._target.endpoint)) as client:
+                async with await make_http_client(find_http_proxy(self._target.endpoint)) as client:
                     content = msgspec.json.encode({"events": events})
                     # The body of the answer is not read.
                     async with client.stream(

@@ -14,6 +14,8 @@ import selectors
 from collections.abc import Mapping
 from typing import Any
 
+import speko_anyio.client._direct  # noqa: F401 - a thread that loads it later would let the clock jump
+
 VIRTUAL_BACKENDS = ("asyncio", "trio")
 
 
