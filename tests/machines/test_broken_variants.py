@@ -28,6 +28,7 @@ from speko_anyio.protocol import (
     ServerProtocol,
     SpekoError,
     State,
+    Unknown,
 )
 from speko_anyio.protocol import _framing as framing
 from speko_anyio.protocol._calls import Calls
@@ -375,11 +376,15 @@ def sends_what_is_not_offered(patch: pytest.MonkeyPatch) -> None:
 
 
 def refuses_in_silence(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ServerProtocol, "_refuse", lambda *_: None)
+    def refuse(self: ServerProtocol, extension: str, text: str, _: str) -> None:
+        self.events.append(Unknown(extension, text))
+
+    patch.setattr(ServerProtocol, "_refuse", refuse)
 
 
 def refuses_for_ever(patch: pytest.MonkeyPatch) -> None:
-    def refuse(self: ServerProtocol, extension: str, problem: str) -> None:
+    def refuse(self: ServerProtocol, extension: str, text: str, problem: str) -> None:
+        self.events.append(Unknown(extension, text))
         if self.state is State.OPEN:
             self._queue_short(encode(ErrorFrame(f"{extension.upper()}_REFUSED", problem)))
 

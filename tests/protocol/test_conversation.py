@@ -33,6 +33,7 @@ from speko_anyio.protocol import (
     Update,
     Usage,
 )
+from speko_anyio.protocol import _codec as codec
 from speko_anyio.protocol._commands import ExtensionCommand, extension_of
 from speko_anyio.protocol._extensions import COMMANDS, KNOWN
 from speko_anyio.protocol.mint import ToolSpec
@@ -530,6 +531,41 @@ def test_nothing_else_may_be_as_long(text: str, extensions: tuple[str, ...]) -> 
     assert isinstance(close, CloseMessage)
     assert close.code == 1009
     assert server.state is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("extension", "more"),
+    [
+        ("image", "[" * 65 + "]" * 65),
+        ("image", "[" + "{}," * 65 + "0]"),
+        ("image", '"\\ud83d\\ude00' + "\\n" * 9 + '"'),
+        ("image", '"\\uD83D\\uDE00"'),
+        ("text", "7"),
+        ("update", "[" + "[]," * 65 + "0]"),
+    ],
+    ids=range(6),
+)
+def test_a_long_message_takes_no_longer_than_an_image(
+    extension: str, more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its brackets and escapes are not looked at one by one: that would take up to half a second."""
+    server = ServerProtocol(
+        extensions=COMMANDS, limits=Limits(max_text_size=2000, max_message_size=9000, max_json_depth=1000)
+    )
+    server.send_ready()
+    server.messages_to_send()
+    monkeypatch.setattr(codec, "check_depth", None)
+    monkeypatch.setattr(codec, "decode_from_client", None)
+    text = f'{{"t":"{extension}","x":{more},"data":"{"A" * 2000}"}}'
+    assert received(server, text) == [Unknown(extension, text)]
+    assert errors(server) == [f"{extension.upper()}_REFUSED"]
+
+
+def test_a_long_image_may_have_some_fields_of_a_newer_version() -> None:
+    server = ServerProtocol(extensions=["image"], limits=Limits(max_text_size=2000, max_message_size=9000))
+    server.send_ready()
+    text = '{"t":"image","mimeType":"image\\/png","new":[[{}],"\\n"],"data":"' + "A" * 2000 + '"}'
+    assert received(server, text) == [ImageIn("image/png", base64.b64decode("A" * 2000), False)]
 
 
 def test_nor_anything_before_ready() -> None:

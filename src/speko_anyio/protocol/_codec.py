@@ -193,6 +193,9 @@ _EXACT: Final = 2**53
 _MAX_PROBLEM: Final = 200
 """Characters of the text of an `InvalidCommand`, which may quote a value."""
 
+_FEW_BRACKETS: Final = 64
+"""An image has one, and perhaps a few in fields of a newer version."""
+
 HALF_PAIR: Final = "half of a surrogate pair"
 """The entry in `odd` where the field is unknown."""
 
@@ -343,6 +346,11 @@ class _ErrorBody(msgspec.Struct, frozen=True, gc=False):
 
 
 _ERROR_BODY: Final = msgspec.json.Decoder(_ErrorBody)
+
+
+def is_laborious(text: str) -> bool:
+    """Whether `check_depth` or mending the escapes of `text` would take far longer than decoding it."""
+    return text.count("[") + text.count("{") > _FEW_BRACKETS or "\\ud" in text or "\\uD" in text
 
 
 def tag_of(text: str) -> str | None:

@@ -745,10 +745,10 @@ class ServerProtocol(_SpekoSession[Command]):
                     self._accept_extensions(extensions.read_names(use))
                 else:
                     self.events.append(Unknown("extensions", text))
-            case codec.InvalidCommand(t=extension, problem=problem):
+            case codec.InvalidCommand(t=extension, problem=problem) if self._takes(extension):
+                self._refuse(extension, text, problem)
+            case codec.InvalidCommand(t=extension):
                 self.events.append(Unknown(extension, text))
-                if self._takes(extension):
-                    self._refuse(extension, problem)
             case TextIn() | ImageIn() | Respond() | Say() | Update() as command:
                 self._extension_received(command, text)
             case command:
@@ -766,31 +766,34 @@ class ServerProtocol(_SpekoSession[Command]):
         return limit
 
     def _receive_long_text(self, text: str) -> None:
-        # Only commands of extensions may be that long: an image, or a text that is refused.
-        if payload_size(text) > self.text_limit or not self._takes(codec.tag_of(text)):
+        # Only commands of extensions may be that long: an image, or another one, which is refused unread.
+        extension = codec.tag_of(text) if payload_size(text) <= self.text_limit else None
+        if extension is None or not self._takes(extension):
             super()._receive_long_text(text)
+        elif extension != extensions.IMAGE:
+            self._refuse(extension, text, _too_long(extension, self.limits))
+        elif codec.is_laborious(text):
+            self._refuse(
+                extension, text, "this image message has more in it than an image; leave the rest out"
+            )
         else:
             self._receive_text(text)
 
-    def _takes(self, extension: str | None) -> bool:
+    def _takes(self, extension: str) -> bool:
         return self._ready_sent and extension in extensions.COMMANDS and extension in self._offer.names
 
     def _extension_received(self, command: ExtensionCommand, text: str) -> None:
         extension = extension_of(command)
         if not self._takes(extension):
             self.events.append(Unknown(extension, text))
-            return
-        problem = find_problem(command, max_image_size=self.limits.max_image_size)
-        if not isinstance(command, ImageIn) and payload_size(text) > self.limits.max_text_size:
-            problem = _too_long(extension, self.limits)
-        if problem is None:
-            self.events.append(command)
+        elif (problem := find_problem(command, max_image_size=self.limits.max_image_size)) is not None:
+            self._refuse(extension, text, problem)
         else:
-            self.events.append(Unknown(extension, text))
-            self._refuse(extension, problem)
+            self.events.append(command)
 
-    def _refuse(self, extension: str, problem: str) -> None:
-        """Answer a command that can't be carried out."""
+    def _refuse(self, extension: str, text: str, problem: str) -> None:
+        """Answer a command that can't be carried out, the message `text`."""
+        self.events.append(Unknown(extension, text))
         if self.state is not _OPEN:
             return
         error = codec.encode(ErrorFrame(f"{extension.upper()}_REFUSED", problem))
