@@ -10,9 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from speko_anyio.gateway import Gateway, ServerSession, running_gateway
+from speko_anyio.gateway import Gateway, ServerSession, running_gateway, takes
 from speko_anyio.gateway.local import LocalVoice
-from speko_anyio.protocol import Commit, ToolResult
+from speko_anyio.protocol import Capabilities, Commit, Say, ToolResult
 
 from .programs import DOCS, Program, programs
 
@@ -22,11 +22,12 @@ RUN = ("tutorial.md", "networking.md", "observability.md", "provider-doubles.md"
 """Pages whose programs need no more than a gateway."""
 
 SAYS = {
-    "tutorial.md 1": "It rains. (960 bytes of speech)",
-    "tutorial.md 2": "sess_",
-    "tutorial.md 3": 'get_weather {"city": "Paris"}\nIt rains.',
-    "tutorial.md 4": "play 960 bytes",
-    "tutorial.md 5": "wrong key: HTTP 401 UNAUTHORIZED",
+    "tutorial.md 1": "Hello! What can I do for you?\n960 bytes of speech",
+    "tutorial.md 2": "It rains. (960 bytes of speech)",
+    "tutorial.md 3": "sess_",
+    "tutorial.md 4": 'get_weather {"city": "Paris"}\nIt rains.',
+    "tutorial.md 5": "play 960 bytes",
+    "tutorial.md 6": "wrong key: HTTP 401 UNAUTHORIZED",
     "networking.md 1": "the proxy 127.0.0.1:9 can't be reached",
     "networking.md 2": "sess_",
     "networking.md 3": "sess_",
@@ -36,9 +37,14 @@ SAYS = {
 """What each program says, or a part of it; nothing, when it is not here."""
 
 
+@takes(Capabilities(say="verbatim"))
 async def voice(session: ServerSession) -> None:
     async for command in session:
         match command:
+            case Say(text=text):
+                await session.send_transcript("assistant", text, final=True)
+                await session.send_audio(bytes(960))
+                await session.send_response_end()
             case Commit() if session.config.tools:
                 await session.send_tool_call("c1", "get_weather", '{"city": "Paris"}')
             case Commit() | ToolResult():
@@ -105,12 +111,14 @@ def test_the_other_pages_have_tests_of_their_own(page: str) -> None:
 async def test_the_tutorial_is_true_of_the_offline_voice(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asking, _, calling, talking, _ = programs("tutorial.md")
+    greeting, asking, _, calling, talking, _ = programs("tutorial.md")
     gateway = Gateway(handlers={"local": LocalVoice()}, api_keys=[KEY])
     with anyio.fail_after(60):
         async with running_gateway(gateway) as url:
             monkeypatch.setenv("SPEKO_API_KEY", KEY)
             monkeypatch.setenv("SPEKO_BASE_URL", url)
+            await greeting.run(monkeypatch)
+            greeted = capsys.readouterr().out.splitlines()
             await asking.run(monkeypatch)
             time = capsys.readouterr().out.splitlines()
             called: list[str] = []
@@ -121,6 +129,8 @@ async def test_the_tutorial_is_true_of_the_offline_voice(
                 if called == ['get_weather {"city":"oslo"}', "rain in oslo."]:
                     break
             await talking.run(monkeypatch)
+    assert greeted[0] == "Hello! What can I do for you?"
+    assert re.fullmatch(r"\d{5,} bytes of speech", greeted[1])
     assert len(time) == 1
     assert re.fullmatch(r"It is .* [AP]M\. \(\d+ bytes of speech\)", time[0])
     assert called == ['get_weather {"city":"oslo"}', "rain in oslo."]
