@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -11,7 +12,19 @@ from hypothesis import given, settings
 from docs import timeline as example
 from speko_anyio import Audio, Close, ErrorFrame, Frame, Interruption, ServerToolCall, ToolCall, Transcript
 from speko_anyio.audio._pcm import rms_dbfs
-from speko_anyio.protocol import AudioIn, Command, Commit, EndTurn, Interrupt, ToolResult
+from speko_anyio.protocol import (
+    AudioIn,
+    Command,
+    Commit,
+    EndTurn,
+    ImageIn,
+    Interrupt,
+    Respond,
+    Say,
+    TextIn,
+    ToolResult,
+    Update,
+)
 from speko_anyio.recording import Moment, Recording, Timeline, draw_timeline, timeline_of
 from speko_anyio.recording._timeline import AnswerWait, Mark, ToolRun, Words
 from speko_anyio.testing import mumble
@@ -21,7 +34,7 @@ RATE = 1_000  # samples a second, so that a sample is a millisecond
 
 
 def recorded(*said: tuple[float, Command | Frame]) -> Recording:
-    from_client = AudioIn | Commit | EndTurn | Interrupt | ToolResult
+    from_client = get_args(Command)
     return Recording(
         moments=[
             Moment(at, "client" if isinstance(what, from_client) else "gateway", what) for at, what in said
@@ -144,6 +157,31 @@ def test_tools_run_from_the_call_to_the_result() -> None:
         ToolRun("search", 1.3, 1.4, failed=True),
         ToolRun("lost", 1.6, None),
     ]
+
+
+def test_what_is_written_shown_and_asked_for_is_marked() -> None:
+    timeline = timeline_of(
+        recorded(
+            (0.1, TextIn("Be polite.", "system")),
+            (0.2, Say("Welcome.")),
+            (1.0, TextIn("Hello", respond=True)),
+            (1.5, Audio(loud(100), RATE)),
+            (2.0, ImageIn("image/png", b"x")),
+            (3.0, Respond()),
+            (3.4, Audio(loud(100), RATE)),
+            (4.0, Update(voice="bob", turns="manual")),
+        )
+    )
+    assert [(mark.at, mark.kind, mark.text) for mark in timeline.marks] == [
+        (0.1, "command", "text of the system: Be polite."),
+        (0.2, "command", "asked to say: Welcome."),
+        (1.0, "command", "text of the user: Hello"),
+        (2.0, "command", "image/png"),
+        (3.0, "command", "asked to speak"),
+        (4.0, "command", "changed: voice, turns"),
+    ]
+    assert timeline.words == [Words(1.0, "user", "Hello")]
+    assert timeline.waits == [AnswerWait(1.0, 1.5), AnswerWait(3.0, 3.4)]
 
 
 def test_the_rest_are_marks() -> None:

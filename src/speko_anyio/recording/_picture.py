@@ -334,8 +334,8 @@ def _marks(marks: Iterable[Mark], picture: _Picture) -> Iterator[str]:
         x = picture.x(mark.at)
         title = f"<title>{_escape(mark.text)} at {mark.at:.3f} s</title>"
         match mark.kind:
-            case "commit" | "interrupt":
-                kind = "mark" if mark.kind == "commit" else "red"
+            case "commit" | "interrupt" | "command":
+                kind = "red" if mark.kind == "interrupt" else "mark"
                 yield f'<path class="{kind}" d="M{x:.1f},{below} l5,9 h-10 z">{title}</path>'
             case "interruption":
                 yield f'<path class="stop" d="M{x:.1f},{_TOP - 4} V{picture.bottom}">{title}</path>'

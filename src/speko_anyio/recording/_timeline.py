@@ -11,7 +11,18 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ..audio._pcm import duration, rms_dbfs
-from ..protocol._commands import AudioIn, Commit, EndTurn, Interrupt, ToolResult
+from ..protocol._commands import (
+    AudioIn,
+    Commit,
+    EndTurn,
+    ImageIn,
+    Interrupt,
+    Respond,
+    Say,
+    TextIn,
+    ToolResult,
+    Update,
+)
 from ..protocol.frames import (
     Audio,
     Close,
@@ -45,7 +56,7 @@ class Utterance(msgspec.Struct):
 
 
 class Words(NamedTuple):
-    """A final transcript, and the start of the utterance that it belongs to."""
+    """A final transcript, and the start of the utterance that it belongs to; or a text that was sent."""
 
     at: float
     role: Role
@@ -73,7 +84,8 @@ class Mark(NamedTuple):
 
     at: float
     kind: str
-    """``commit``, ``interrupt``, ``interruption``, ``error`` or ``close``."""
+    """``commit``, ``interrupt``, ``command`` for any other command, ``interruption``, ``error`` or
+    ``close``."""
     text: str
 
 
@@ -115,6 +127,21 @@ def timeline_of(recording: Recording) -> Timeline:
             case Commit() | EndTurn():
                 turn_ended = at
                 timeline.marks.append(Mark(at, "commit", "end of turn"))
+            case TextIn(text=text, role=role, respond=respond):
+                timeline.marks.append(Mark(at, "command", f"text of the {role}: {text}"))
+                if role != "system":
+                    timeline.words.append(Words(at, role, text))
+                turn_ended = at if respond else turn_ended
+            case ImageIn(mime_type=mime_type, respond=respond):
+                timeline.marks.append(Mark(at, "command", mime_type))
+                turn_ended = at if respond else turn_ended
+            case Respond():
+                timeline.marks.append(Mark(at, "command", "asked to speak"))
+                turn_ended = at
+            case Say(text=text):
+                timeline.marks.append(Mark(at, "command", f"asked to say: {text}"))
+            case Update(fields=fields):
+                timeline.marks.append(Mark(at, "command", f"changed: {', '.join(fields)}"))
             case Interrupt():
                 timeline.marks.append(Mark(at, "interrupt", "interrupt"))
             case Interruption(at=who):
