@@ -175,8 +175,12 @@ async def served(
     options: Any = None,
     metadata: dict[str, Any] | None = None,
     models: dict[str, str] | list[str] | None = None,
+    offered: bool = False,
 ) -> AsyncGenerator[tuple[Client, Network], None]:
-    """A session that is served by `double` through the handler; both are gone when the block is left."""
+    """A session that is served by `double` through the handler; both are gone when the block is left.
+
+    `offered`: whether the client is offered what the handler takes beside speech.
+    """
     how = {} if options is None else {"options": options}
     handler = ProviderHandler(KINDS[name](KEY, **how), models=models)
     session_config = SessionConfig(
@@ -191,7 +195,12 @@ async def served(
 
     async def serve() -> None:
         async with serve_session(
-            transport, session_id="s1", config=session_config, metadata=metadata, meter=client.meter
+            transport,
+            session_id="s1",
+            config=session_config,
+            metadata=metadata,
+            meter=client.meter,
+            capabilities=handler.capabilities(session_config) if offered else None,
         ) as session:
             client.session = session
             await handler(session)
