@@ -106,7 +106,8 @@ class Provider:
                 assert message["item_id"] in self.generated_ms
                 self.said.append({"type": "conversation.item.deleted", "item_id": message["item_id"]})
             case "conversation.item.create" if message["item"]["type"] == "message":
-                if message["item"]["content"][0]["text"].startswith("question"):
+                # A picture has no text.
+                if message["item"]["content"][0].get("text", "").startswith("question"):
                     self.last_question = self.step
                 self.said.append({"type": "conversation.item.added", "item": message["item"]})
             case "conversation.item.create" if message["item"]["type"] == "force_message":
