@@ -159,7 +159,7 @@ async def test_what_can_t_change_is_named(name: str, monkeypatch: pytest.MonkeyP
 async def test_a_change_holds_on_the_next_connection(
     kind: str, ending: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    double = double_of(kind, [Say("One.", 0.2), Wait(10.0), ending], Say("Two.", 0.2))
+    double = double_of(kind, [Say("One.", 0.2), Wait(1.0), ending], Say("Two.", 0.2))
     options = XAIOptions(resumption=True) if kind == "xai" else None
     async with served(kind, double, monkeypatch, offered=True, options=options) as (client, network):
         await client.begin()

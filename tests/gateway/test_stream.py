@@ -470,8 +470,8 @@ async def test_a_message_beyond_measure_is_not_collected() -> None:
         grant = await mint(url)
         async with raw_client(grant.ws_url, grant.ws_token) as client:
             assert isinstance(await client.hear(), Ready)
-            # The header of a binary message of 1 GiB, masked; its payload never comes whole. What comes exceeds
-            # the largest image, and so what a server collects before the core judges it.
+            # The header of a binary message of 1 GiB, masked; its payload never comes whole. What comes is
+            # more than the largest image, and so than what a server collects before the core judges it.
             # The server may hang up while the payload is still on its way: then there is nothing to hear.
             with contextlib.suppress(anyio.BrokenResourceError):
                 await client.stream.send(

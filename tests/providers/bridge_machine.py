@@ -141,6 +141,9 @@ class BridgeMachine(RuleBasedStateMachine):
         self.last_text = 0
         """That this connection's provider took."""
         self.texts_unsure_before = 0
+        self.prompts_unsure: set[int] = set()
+        self.requests = 0
+        """That asked for an answer."""
         self.refused: Counter[str] = Counter()
         self.loss_untold = False
         self.prompt = 0
@@ -228,6 +231,9 @@ class BridgeMachine(RuleBasedStateMachine):
     def begin_answer(self) -> None:
         """The provider says something, if it may."""
         raise NotImplementedError
+
+    def answer_owed(self) -> None:
+        """The provider says something, if it was asked to."""
 
     def finish_answer(self) -> None:
         """The provider ends what it is doing."""
@@ -439,6 +445,8 @@ class BridgeMachine(RuleBasedStateMachine):
             self.unsure_before = self.piece
         elif verb == "interrupt":
             self.interrupts += 1
+            # Nothing that waits is to be said any more.
+            self.prompts_unsure |= self.prompts
             self.doubt()
         getattr(self.client, verb)()
         self.from_the_client()
@@ -467,6 +475,7 @@ class BridgeMachine(RuleBasedStateMachine):
     @precondition(talks)
     @rule(verb=st.sampled_from(["respond", "say"]))
     def request(self, verb: str) -> None:
+        self.requests += 1
         getattr(self.client, verb)("Good morning.")
         self.from_the_client()
 
@@ -481,6 +490,7 @@ class BridgeMachine(RuleBasedStateMachine):
     def asks(self, respond: bool) -> None:
         """The user writes or shows something, which interrupts if it is to be answered."""
         if respond:
+            self.requests += 1
             self.interrupts += 1
             self.doubt()
 
@@ -575,7 +585,8 @@ class BridgeMachine(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """All that is under way arrives, and everybody ends what they are doing."""
-        for _ in range(12):
+        # Each request may wait for the end of the answer to the one before.
+        for _ in range(12 + self.requests):
             if self.bridge.wanted is not None:
                 self.connect()
             if self.provider is not None:
@@ -591,6 +602,7 @@ class BridgeMachine(RuleBasedStateMachine):
                     self.from_the_client()
                 self.answered.add(call_id)
             if self.provider is not None:
+                self.answer_owed()
                 self.finish_answer()
             self.wait(1.1)
 
@@ -621,7 +633,7 @@ class BridgeMachine(RuleBasedStateMachine):
         assert (self.closed is None) is (self.client.state is State.OPEN)
 
     def check_what_was_written(self) -> None:
-        sure = {number for number in self.texts if number > self.texts_unsure_before}
+        sure = {number for number in self.texts if number > self.texts_unsure_before} - self.prompts_unsure
         assert len(sure - self.texts_taken) <= self.refused["TEXT_REFUSED"]
         assert not self.loss_untold, "a text went with a connection, and nobody was told"
         if not self.refused["UPDATE_REFUSED"]:

@@ -100,14 +100,14 @@ class Provider:
         elif "clientContent" in message:
             written = message["clientContent"]
             turns = written.get("turns", [])
-            self.texts += [part["text"] for turn in turns for part in turn["parts"]]
+            self.texts += [part["text"] for turn in turns for part in turn["parts"] if "text" in part]
             assert turns or written["turnComplete"] or self.habits.stops
             self.trailing = 0
             self.owed = self.owed or written["turnComplete"]
             self.cut()
-        elif "text" in message["realtimeInput"]:
+        elif message["realtimeInput"].keys() & {"text", "video"}:
             assert self.window, "in auto mode it is written as content"
-            self.texts.append(message["realtimeInput"]["text"])
+            self.texts += [message["realtimeInput"]["text"]] if "text" in message["realtimeInput"] else []
             self.window_messages += 1
         elif is_audio(message):
             assert self.habits.auto or self.window, "audio outside of a turn is not heard"

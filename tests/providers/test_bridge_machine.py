@@ -243,6 +243,10 @@ class GoogleBridgeMachine(BridgeMachine):
         self.model.generated()
         self.model.complete()
 
+    def answer_owed(self) -> None:
+        if self.model.owed:
+            self.begin_answer()
+
     def begin_answer(self) -> None:
         self.begins()
         self.speaks()
