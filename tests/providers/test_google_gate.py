@@ -10,6 +10,7 @@ import pytest
 
 from speko_anyio.protocol import (
     Audio,
+    CloseMessage,
     ErrorFrame,
     Interruption,
     Limits,
@@ -637,3 +638,15 @@ def test_the_history_of_a_model_that_takes_it_first_is_said_again_to_a_new_conve
     talk_to(carried=carried).dialect.send_text("Kept", respond=False)
     assert talk_to(carried=carried, resumption_handle="h").sent() == []
     assert talk_to(carried=carried).sent() == [wrote("Kept")]
+
+
+def test_nothing_follows_our_close() -> None:
+    talk = Talk()
+    talk.dialect.send_text("What is that?")
+    talk.hear(speech(PCM))
+    talk.dialect.send_text("It rains.", role="system")
+    talk.dialect.close()
+    assert isinstance(talk.dialect.messages_to_send()[-1], CloseMessage)
+    # The answer ends for which the context waited.
+    talk.hear(COMPLETE)
+    assert talk.dialect.messages_to_send() == []

@@ -458,7 +458,7 @@ class GoogleDialect(ProviderDialect):
             self._emit_usage()
         if over:
             self._assistant.end(cut=cut)
-        if self._gate.waiting:
+        if self._gate.waiting and self.state is State.OPEN:
             self._gate.release()
         return None
 
@@ -631,7 +631,8 @@ class GoogleDialect(ProviderDialect):
                 self._user.settle()
             case _:
                 super().run_timer(name, late)
-        self._gate.release()
+        if self.state is State.OPEN:
+            self._gate.release()
 
     def _take_open_texts(self) -> list[Transcript]:
         texts = self._user.take(), self._assistant.take_words()
