@@ -248,31 +248,35 @@ class TrioDriver:
                 await checkpoint()
                 driven.catch_up()
                 self.core_changed()
-            elif self._reader is None:
-                self._reader = _KEEPER
-                try:
-                    await wait_readable(self._socket)
-                finally:
-                    self._reader = _PAUSED if self._full else None
-                if self._reader is None:
-                    somebody_waits = self._sleepers
-                    self._read()
-                    if somebody_waits:
-                        await checkpoint()  # it may come back and read
-            else:
+            elif self._reader is not None:
                 await self._keeper.sleep()
                 if self._full:
                     self.core_changed()
+            else:
+                changed = False
+                while not changed and self._reader is None:
+                    self._reader = _KEEPER
+                    try:
+                        await wait_readable(self._socket)
+                    finally:
+                        self._reader = _PAUSED if self._full else None
+                    if self._reader is None:
+                        somebody_waits = self._sleepers
+                        changed = self._read()
+                        if somebody_waits:
+                            await checkpoint()  # it may come back and read
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Read once, and react. Returns False if that changed nothing: most reads hold only audio."""
         try:
-            # Most reads hold only audio, which changes nothing else.
-            if self._receive():
-                self.core_changed()
+            if not self._receive():
+                return False
+            self.core_changed()
         except Exception as error:  # noqa: BLE001 - a bug must not end in the task that happens to wait
             assert self._lifetime is not None, "only within the session's block"
             self._lifetime.fail(bug(error))
             self.abort("a bug in speko_anyio")
+        return True
 
     def _receive(self) -> bool:
         """Read once what the system has. Returns what `Driven.receive_data` does."""
