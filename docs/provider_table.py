@@ -131,6 +131,7 @@ PROVIDERS: Final = {
             "speed": 1.2,
             "replace": {"Fram": "Frahm"},
             "reasoning_effort": "none",
+            "binary_audio": True,
             "resumption": True,
         },
     ),

@@ -94,11 +94,13 @@ class _XAITranscription(_Strict):
 
 class _XAIInput(_Strict):
     format: _XAIFormat
+    transport: Literal["json", "binary"] | None = None
     transcription: _XAITranscription | None = None
 
 
 class _XAIOutput(_Strict):
     format: _XAIFormat
+    transport: Literal["json", "binary"] | None = None
     speed: float | None = None
 
 

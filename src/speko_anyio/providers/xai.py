@@ -93,6 +93,8 @@ class XAIOptions(ProviderOptions, frozen=True, kw_only=True, forbid_unknown_fiel
     """Pronunciation: phrases of the assistant and what is spoken in their place. Transcripts don't change."""
     reasoning_effort: Literal["none", "high"] | None = None
     """Overrides the one in the address."""
+    binary_audio: bool = False
+    """Whether audio travels as binary messages, which are smaller than JSON and cheaper to handle."""
     resumption: bool = False
     """Whether the conversation can be resumed, for 30 minutes; see `xai_endpoint`."""
     server_tools: tuple[ServerTool, ...] = ()
@@ -301,11 +303,13 @@ class _Transcription(msgspec.Struct, frozen=True, gc=False):
 
 class _Input(msgspec.Struct, frozen=True, gc=False):
     format: PcmFormat
+    transport: str | UnsetType = UNSET
     transcription: _Transcription | UnsetType = UNSET
 
 
 class _Output(msgspec.Struct, frozen=True, gc=False):
     format: PcmFormat
+    transport: str | UnsetType = UNSET
     speed: float | UnsetType = UNSET
 
 
@@ -369,6 +373,7 @@ def _configure(config: SessionConfig, options: XAIOptions) -> Configuration:
     transcription = _Transcription(
         or_unset(options.transcription_model), or_unset(options.language_hint), or_unset(options.keyterms)
     )
+    transport = "binary" if options.binary_audio else UNSET
     effort = options.reasoning_effort
     session = _Session(
         instructions=or_unset(config.system_prompt),
@@ -378,9 +383,14 @@ def _configure(config: SessionConfig, options: XAIOptions) -> Configuration:
         audio=_Audio(
             _Input(
                 PcmFormat(config.input_sample_rate or DEFAULT_SAMPLE_RATE),
+                transport,
                 UNSET if transcription == _Transcription() else transcription,
             ),
-            _Output(PcmFormat(config.output_sample_rate or DEFAULT_SAMPLE_RATE), or_unset(options.speed)),
+            _Output(
+                PcmFormat(config.output_sample_rate or DEFAULT_SAMPLE_RATE),
+                transport,
+                or_unset(options.speed),
+            ),
         ),
         tools=tools or UNSET,
         replace=or_unset(options.replace),
@@ -396,6 +406,7 @@ def _configure(config: SessionConfig, options: XAIOptions) -> Configuration:
         instructions=config.system_prompt or "",
         change=lambda update: _change(update, options),
         locks_voice=False,
+        binary_audio=options.binary_audio,
         notes=notes,
     )
 

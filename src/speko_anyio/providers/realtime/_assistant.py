@@ -43,6 +43,8 @@ class Assistant:
         """Whether its beginning was reported, rather than inferred from its output."""
         self.corrected: deque[str] = deque(maxlen=_CORRECTED)
         """The items that `corrections` truncated or deleted."""
+        self.item_id: str | None = None
+        """The item that is being spoken, for audio that does not tell."""
         self._audio_item: str | None = _NO_ITEM
         self._odd = b""
         self._usage = _NOTHING  # what was not reported yet

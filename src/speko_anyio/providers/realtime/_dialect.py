@@ -28,6 +28,7 @@ from ...protocol._commands import (
     TextIn,
     Update,
 )
+from ...protocol._outbox import payload_size
 from ...protocol._pcm import Buffer, is_sample_rate
 from ...protocol._state import Signal, State
 from ...protocol.capabilities import Capabilities
@@ -144,6 +145,7 @@ class RealtimeDialect(ProviderDialect):
         self._settings = settings
         self.who = configuration.who
         self._configured = False
+        self._binary_audio = configuration.binary_audio
         self._ids = wire.EventIds(on_wire=flavor.names_things)
         self._gate = ResponseGate(*timers, auto=settings.rules.auto, metadata_key=flavor.metadata_key)
         self._user = User(
@@ -462,12 +464,22 @@ class RealtimeDialect(ProviderDialect):
     # Events in
 
     def _receive_binary(self, data: bytes) -> Frame | None:
+        if self._binary_audio and self._accepted:
+            self._receive_audio(data)
         # Some servers send JSON in binary messages.
-        if len(data) > self.limits.max_text_size:
+        elif len(data) > self.limits.max_text_size:
             self.too_big("binary", self.limits.max_text_size)
         else:
             self._receive_text(text_of(data), kind="binary")
         return None
+
+    def _receive_audio(self, pcm: bytes) -> None:
+        """Receive audio that does not say to what it belongs: the response in flight, and its latest item."""
+        if self._gate.phase is not Phase.ACTIVE:
+            self.stats.late_events += 1
+        elif self._is_live(None):
+            delta = wire.AudioDelta(item_id=self._assistant.item_id, delta=pcm)
+            self._emit(self._assistant.audio(delta))
 
     def _receive_text(self, text: str, *, kind: str = "text") -> None:
         try:
@@ -815,7 +827,9 @@ class RealtimeDialect(ProviderDialect):
         self._calls.note_function(item)
         if not self._is_live(response_id):
             return
-        if is_server_tool(item):
+        if item.type == "message":
+            self._assistant.item_id = item.id
+        elif is_server_tool(item):
             self._emit_all(self._server_tools.update(item.id, item.name, "started"))
         elif asks_for_approval(item):
             self._deny_approval(item, response_id)
@@ -966,21 +980,39 @@ class RealtimeDialect(ProviderDialect):
     def _queue(self, events: Sequence[wire.ClientEvent]) -> None:
         """Queue all messages of a verb, or none: raises as `send_audio`."""
         try:
-            texts = [wire.encode(event).decode() for event in events]
+            if self._binary_audio:
+                self._queue_binary(events)
+            else:
+                self.outbox.put_all([wire.encode(event).decode() for event in events])
         except UnicodeEncodeError:
             raise LocalProtocolError(LONE_SURROGATE) from None
-        self.outbox.put_all(texts)
+
+    def _queue_binary(self, events: Sequence[wire.ClientEvent]) -> None:
+        """Act as `_queue`, with audio as binary messages."""
+        messages = [_as_message(event) for event in events]
+        self.outbox.check_room(sum(map(_size, messages)))
+        for message in messages:
+            self.outbox.put(message)
 
     def _send(self, events: Sequence[wire.ClientEvent]) -> None:
         """Queue messages of the dialect's own, unless the session is no longer open."""
         for event in events:
             if self.state is not State.OPEN:
                 return
-            text = wire.encode(event)
-            if self.outbox.size + len(text) > self.outbox.limit:
+            message = _as_message(event) if self._binary_audio else wire.encode(event).decode()
+            if self.outbox.size + _size(message) > self.outbox.limit:
                 self._break(close_codes.POLICY, "the provider does not read what it makes us send")
                 return
-            self.outbox.put(text.decode())
+            self.outbox.put(message)
+
+
+def _size(message: str | bytes) -> int:
+    return len(message) if isinstance(message, bytes) else payload_size(message)
+
+
+def _as_message(event: wire.ClientEvent) -> str | bytes:
+    """Return the message of an event where audio is binary."""
+    return event.audio if isinstance(event, wire.AppendAudio) else wire.encode(event).decode()
 
 
 _NO_PARAMS: Final = wire.ResponseParams()

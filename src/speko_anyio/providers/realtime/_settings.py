@@ -45,6 +45,8 @@ class Configuration(NamedTuple):
     change: MakeChange
     locks_voice: bool
     """Whether the voice can't change any more once the assistant has spoken."""
+    binary_audio: bool = False
+    """Whether audio travels as binary messages."""
     notes: tuple[str, ...] = ()
     """The parts of the configuration that the provider can't honour."""
 

@@ -136,6 +136,9 @@ class DoubleSession(abc.ABC):
         self.advance(now)
         if self.closed is not None:
             return
+        if isinstance(message, bytes) and self._hear(message):
+            self.on_output()
+            return
         try:
             decoded = json.loads(message)
         except ValueError:
@@ -204,6 +207,10 @@ class DoubleSession(abc.ABC):
     @abc.abstractmethod
     def _receive(self, message: Json) -> None:
         """Act on a message."""
+
+    def _hear(self, message: bytes) -> bool:
+        """Take a binary message as audio; return whether it is."""
+        return False
 
     @abc.abstractmethod
     def _receive_nonsense(self) -> None:

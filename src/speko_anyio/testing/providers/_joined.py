@@ -79,7 +79,7 @@ class Joined(Generic[SessionT]):
                     self._collect(output)
                 else:
                     self.dialect.receive_message(output)
-                    self._collect(json.loads(output))
+                    self._collect(_cause(output))
 
     def _collect(self, cause: Json | CloseMessage | None) -> None:
         try:
@@ -87,3 +87,11 @@ class Joined(Generic[SessionT]):
                 self.emitted.append(Emitted(frame, cause))
         except SpekoError:
             pass  # the session is over; its `Close` was emitted
+
+
+def _cause(message: str | bytes) -> Json:
+    try:
+        cause: Json = json.loads(message)
+    except ValueError:
+        cause = {"type": "audio in a binary message"}
+    return cause

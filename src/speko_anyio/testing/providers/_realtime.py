@@ -200,6 +200,9 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         except (KeyError, TypeError, binascii.Error):
             self._refuse(message, "invalid_value", "Invalid 'audio'. Expected base64-encoded audio bytes.")
             return
+        self._take_audio(pcm)
+
+    def _take_audio(self, pcm: bytes) -> None:
         self.audio.extend(pcm)
         self._buffered += len(pcm)
         for turn in self._ear.hear(pcm) if self._ear is not None else ():
@@ -399,8 +402,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         for index, chunk in enumerate(chunks):
             if index < len(words):
                 self._event("response.output_audio_transcript.delta", **place, delta=words[index])
-            delta = base64.b64encode(chunk).decode()
-            self._event("response.output_audio.delta", **place, delta=delta)
+            self._speak(chunk, place)
             seconds = len(chunk) / (self._output_rate * SAMPLE_BYTES)
             item.audio_ms += seconds * 1000
             yield seconds / self._pace.speed
@@ -412,6 +414,10 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         self._event("response.content_part.done", **place, part=part)
         item.json["content"] = [{"type": self._audio_content, "transcript": step.text}]
         self._finish_item(response, item, "completed")
+
+    def _speak(self, pcm: bytes, place: Json) -> None:
+        """Send a piece of the assistant's audio."""
+        self._event("response.output_audio.delta", **place, delta=base64.b64encode(pcm).decode())
 
     def _write(self, response: Response, step: Say) -> Play:
         """As `_say`, but in text."""

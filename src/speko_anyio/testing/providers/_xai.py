@@ -123,6 +123,16 @@ class XAISession(RealtimeDoubleSession):
             # Said by itself, and not by the model: neither of the script nor with metadata.
             self._respond(None, Say(text, 0.05 * len(text)))
 
+    def _hear(self, message: bytes) -> bool:
+        self._take_audio(message)
+        return True
+
+    def _speak(self, pcm: bytes, place: Json) -> None:
+        if self.config["audio"]["output"].get("transport") == "binary":
+            self._outputs.append(pcm)
+        else:
+            super()._speak(pcm, place)
+
     def _find_item_problem(self, item: Json) -> tuple[str, str] | None:
         if any(part.get("type") == "input_image" for part in item.get("content", ())):
             return "", "Invalid content type: input_image"
