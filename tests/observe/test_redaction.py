@@ -24,7 +24,21 @@ from speko_anyio import (
     Usage,
 )
 from speko_anyio._observe.redaction import REDACTED, describe, quote, redact
-from speko_anyio.protocol import AudioIn, Command, Commit, ToolResult
+from speko_anyio.protocol import (
+    AudioIn,
+    Clear,
+    Command,
+    Commit,
+    EndTurn,
+    ImageIn,
+    Interrupt,
+    Respond,
+    Say,
+    TextIn,
+    ToolResult,
+    Update,
+    UpgradeRequest,
+)
 
 CASES: list[tuple[Frame | Command, str]] = [
     (Audio(b"\x01\x02" * 480, 24_000), "Audio: 960 bytes"),
@@ -45,6 +59,15 @@ CASES: list[tuple[Frame | Command, str]] = [
     (Expiring(59.5), "Expiring: in 59.5 s"),
     (Close(1000, "bye", "remote"), "Close: 1000 'bye', by remote"),
     (Commit(), "Commit"),
+    (Clear(), "Clear"),
+    (EndTurn(), "EndTurn"),
+    (Interrupt(), "Interrupt"),
+    (UpgradeRequest("/s?key=Ann", "h", ("wst",), ()), "UpgradeRequest"),
+    (TextIn("my name is Ann", "system"), "TextIn: system, 14 characters"),
+    (ImageIn("image/\x1bpng", b"Ann", True), "ImageIn: 'image/\\x1bpng', 3 bytes"),
+    (Respond("greet Ann"), "Respond: 9 characters"),
+    (Say("hello Ann"), "Say: 9 characters"),
+    (Update(system_prompt="talk to Ann", tools=()), "Update: system_prompt, tools"),
 ]
 
 
@@ -53,8 +76,8 @@ def test_the_line_of_each_event(event: Frame | Command, expected: str) -> None:
     assert describe(event) == expected
 
 
-def test_every_frame_has_a_line_here() -> None:
-    assert {type(event) for event, _ in CASES} >= set(get_args(Frame))
+def test_every_frame_and_command_has_a_line_here() -> None:
+    assert {type(event) for event, _ in CASES} == {*get_args(Frame), *get_args(Command)}
 
 
 @pytest.mark.parametrize(
