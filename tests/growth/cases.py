@@ -31,6 +31,7 @@ from speko_anyio.protocol import _tokens as tokens
 from speko_anyio.protocol import url
 from speko_anyio.protocol._commands import AudioIn, Command, Commit, ToolResult
 from speko_anyio.protocol._dialect import NEED_DATA, Dialect
+from speko_anyio.protocol._extensions import KNOWN
 from speko_anyio.protocol._session import ClientProtocol, ServerProtocol
 from speko_anyio.protocol.errors import SpekoError
 from speko_anyio.protocol.frames import Audio, ErrorFrame, Frame, Interruption, ToolCall, Transcript
@@ -118,11 +119,12 @@ def client() -> ClientProtocol:
 
 
 def server() -> ServerProtocol:
-    session = ServerProtocol(extensions=("usage",))
+    session = ServerProtocol(extensions=KNOWN)
     session.send_ready()
     return session
 
 
+IMAGE: Final = '{"t":"image","mimeType":"image/png",'
 CONFIG: Final = SessionConfig(provider="x", model="m")
 SETUP: Final = '{"setupComplete":{}}'
 
@@ -493,6 +495,28 @@ CASES: list[Case] = [
     Case("tiny audio", lambda size: [b"\0\0"] * (size // 4), drained(client), MIB),
     Case("repeated calls", many('{"t":"tool_call","callId":"a"}'), drained(client), MIB),
     Case("results that nobody waits for", many('{"t":"tool_result","callId":"a"}'), drained(server), MIB),
+    Case("an image", one(filled("AAAA", IMAGE + '"data":"', '"}')), drained(server), 5 * MIB),
+    Case("an image and brackets", one(filled("[],", IMAGE + '"x":[', "0]}")), drained(server), 5 * MIB),
+    Case(
+        "an image and escapes",
+        one(filled("\\n", IMAGE + '"x":"\\ud83d\\ude00', '"}')),
+        drained(server),
+        5 * MIB,
+    ),
+    Case("a long text", one(filled("x", '{"t":"text","text":"', '"}')), drained(server), MIB),
+    Case("refused commands", many('{"t":"say"}', '{"t":"text","text":7}'), drained(server), TEXT),
+    Case(
+        "an update",
+        one(numbered(lambda n: f'{{"name":"f{n}"}}', '{"t":"update","tools":[', "]}")),
+        drained(server),
+        TEXT,
+    ),
+    Case(
+        "odd capabilities",
+        one(filled("1,", '{"t":"ready","capabilities":{"update":[', "1]}}")),
+        drained(client),
+        TEXT,
+    ),
     Case("an HTTP error", filled(" x"), codec.error_text, TEXT),
     Case("a URL", filled("a", "ws://host/"), refused(url.parse_url), BODY),
     Case("a URL with a long host", filled("a.", "ws://"), refused(url.parse_url), BODY),
