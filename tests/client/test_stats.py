@@ -7,9 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio import Audio, Interruption, Ready
+from speko_anyio import Audio, Interruption, Ready, Usage
 from speko_anyio.client._stats import MAX_TIMES, TurnTimes
-from speko_anyio.testing.server import connected
+from speko_anyio.testing.server import FakeServer, connected
 from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, settled
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +95,19 @@ async def test_tool_calls_are_counted_while_they_run_and_after() -> None:
         go.set()
         await settled()
         assert (session.stats().tool_calls, session.stats().tools_running) == (3, 0)
+
+
+async def test_what_was_spent_is_added_up() -> None:
+    async with connected(FakeServer(extensions=["usage"])) as (session, server):
+        assert session.stats().usage == Usage()
+        await session.receive()
+        await settled()  # the client has accepted the extension
+        server.core.send_usage(10, 20)
+        server.core.send(Usage(1, 2, input_text_tokens=3, cached_audio_tokens=4, seconds=0.5))
+        server.flush()
+        for _ in range(2):
+            await session.receive()
+        assert session.stats().usage == Usage(11, 22, 3, 0, 0, 4, 0, 0, 0.5)
 
 
 def test_the_times_are_bounded_and_the_newest_are_kept() -> None:

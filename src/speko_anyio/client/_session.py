@@ -22,7 +22,7 @@ from ..protocol._pcm import Buffer, pcm_bytes
 from ..protocol._timeouts import DEFAULT_TIMEOUTS
 from ..protocol.capabilities import Capabilities
 from ..protocol.errors import HandshakeError, LocalProtocolError
-from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall
+from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
 from ._delivery import DEFAULT_MAX_BUFFER
 from ._frame_stream import FramesBlock, FrameStream, check_types
 from ._handlers import FrameHandler, Handlers, check_handler
@@ -45,6 +45,8 @@ _Args = TypeVarTuple("_Args")
 _MAX_PART: Final = 256 * 1024
 """The most bytes of a `send_audio` that are queued at a time: far below the outbox's limit, even as base64 at
 a provider's higher sample rate."""
+
+_NOTHING: Final = Usage()
 
 
 class RealtimeSession:
@@ -90,6 +92,7 @@ class RealtimeSession:
         "_stalls",
         "_tool_calls",
         "_turn_times",
+        "_usage",
     )
 
     def __init__(
@@ -135,6 +138,7 @@ class RealtimeSession:
         self._handlers = Handlers(self._pump, self._lifetime, self._stalls)
         self._audio_bytes_sent = 0
         self._turn_times = TurnTimes()
+        self._usage = _NOTHING
         self._ready = False
         self._readiness = Wakeup()
         self._history = History(self._pump, driver.current_time, lambda: core.output_sample_rate)
@@ -211,6 +215,7 @@ class RealtimeSession:
             interruptions=pump.interruptions,
             tool_calls=self._tool_calls.received,
             tools_running=self._tool_calls.running,
+            usage=self._usage,
             times_to_first_audio=self._turn_times.times,
         )
 
@@ -424,6 +429,8 @@ class RealtimeSession:
                 self._tool_calls.interrupt()
             case ResponseEnd():
                 self._tool_calls.response_ended()
+            case Usage():
+                self._usage += frame
             case Ready():
                 self._ready = True
                 self._readiness.ring()

@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from ..protocol.frames import Usage
+
 MAX_TIMES: Final = 1000
 """How many times are kept, the newest: more than half an hour has answers."""
 
@@ -40,9 +42,11 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     """`ToolCall` frames received, also those that the application answers."""
     tools_running: int
     """Functions passed as ``tools`` that run now."""
+    usage: Usage
+    """The sum of the `Usage` frames: what the service has reported as spent."""
     times_to_first_audio: tuple[float, ...]
-    """Seconds from `commit` or `end_turn` to the next audio that was read, for the last 1000 answers, oldest
-    first.
+    """Seconds from `commit`, `end_turn` or a text that is to be answered to the next audio that was read, for
+    the last 1000 answers, oldest first.
 
     A turn that was ended again before any audio came counts from the last call. Audio of an earlier answer
     that was still under way counts too, since a client can't tell it apart. There are no times when the
