@@ -44,7 +44,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    session.run("python", "-m", "tests.side_by_side")
+    # The parts stop their servers when they are interrupted.
+    session.run("python", "-m", "tests.side_by_side", interrupt_timeout=30)
 
 
 @nox.session

@@ -130,11 +130,16 @@ class _Job:
 
 
 def run(parts: Sequence[Part], *, at_once: int, say: Callable[[str], None]) -> list[str]:
-    """Run the parts, `at_once` of them at a time; return the names of those that failed."""
+    """Run the parts, `at_once` of them at a time; return the names of those that failed.
+
+    A terminal that interrupts this interrupts the parts, too: what they have to say is waited for.
+    """
     waiting = deque(parts)
     failed: list[str] = []
+    interrupted = False
     with ExitStack() as processes, selectors.DefaultSelector() as outputs:
-        while waiting or outputs.get_map():
+
+        def step() -> None:
             while waiting and len(outputs.get_map()) < at_once:
                 job = _Job(waiting.popleft(), say)
                 outputs.register(job.start(processes), selectors.EVENT_READ, job)
@@ -147,6 +152,17 @@ def run(parts: Sequence[Part], *, at_once: int, say: Callable[[str], None]) -> l
                     failed.append(job.part.name)
                 elif not job.done:
                     outputs.register(job.start(processes), selectors.EVENT_READ, job)
+
+        while waiting or outputs.get_map():
+            try:
+                step()
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                waiting.clear()
+    if interrupted:
+        raise KeyboardInterrupt
     return failed
 
 

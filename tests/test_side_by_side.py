@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.side_by_side import PARTS, Part, run
+from tests.support.patience import PATIENCE
+from tests.support.processes import interruptible
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +38,40 @@ def test_a_part_that_covers_too_little_fails(tmp_path: Path, monkeypatch: pytest
         "protocol"
     ]
     assert "less than fail-under=100" in "".join(said)
+
+
+def test_an_interrupt_lets_a_part_end_in_order(tmp_path: Path) -> None:
+    (tmp_path / "test_long.py").write_text(
+        "import os, signal\n"
+        "import pytest\n"
+        "@pytest.fixture\n"
+        "def server():\n"
+        "    yield\n"
+        f"    open({str(tmp_path / 'stopped')!r}, 'w').close()\n"
+        "def test_long(server):\n"
+        "    os.killpg(0, signal.SIGINT)\n"
+        "    signal.pause()\n"
+    )
+    program = (
+        "import sys\n"
+        "from tests.side_by_side import Part, run\n"
+        f"part = Part('long', ['-p', 'no:cacheprovider', {str(tmp_path / 'test_long.py')!r}])\n"
+        "run([part] * 2, at_once=1, say=sys.stdout.write)\n"
+    )
+    with interruptible():
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            start_new_session=True,  # the test interrupts its group, as a terminal does
+        )
+    assert done.returncode != 0
+    assert done.stdout.count("test session starts") == 1
+    assert "KeyboardInterrupt" in done.stdout
+    assert (tmp_path / "stopped").exists()
 
 
 def test_every_test_runs_once() -> None:
