@@ -11,9 +11,10 @@ import pytest
 
 from speko_anyio import OpenAI
 from speko_anyio.gateway import ProviderHandler
-from speko_anyio.protocol import ErrorFrame, ImageIn, Interruption, ResponseEnd, Update, Usage
+from speko_anyio.protocol import Capabilities, ErrorFrame, ImageIn, Interruption, ResponseEnd, Update, Usage
 from speko_anyio.protocol.frames import Audio
 from speko_anyio.protocol.mint import SessionConfig, ToolSpec
+from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.xai import XAIOptions
 from speko_anyio.testing.providers import Die, GoAway, ProviderDouble, Say, Wait
 
@@ -210,6 +211,27 @@ async def test_openai_answers_in_text(monkeypatch: pytest.MonkeyPatch) -> None:
         client.say(client.core.send_text, "Hi.")
         frames = await client.hear(said("assistant", "One."), is_a(ResponseEnd))
     assert not any(isinstance(frame, Audio) for frame in frames)
+
+
+async def test_turns_that_the_operator_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = double_of("openai", Say("One.", 0.2))
+    options = OpenAIOptions(turns="manual")
+    async with served("openai", double, monkeypatch, offered=True, options=options) as (client, _):
+        await client.begin()
+        assert "turns" not in client.core.capabilities.update
+        client.transport.say(json.dumps({"t": "update", "turns": "auto", "systemPrompt": "Be brief."}))
+        client.say(client.core.send_text, "Hi.")
+        frames = await client.hear(said("assistant", "One."))
+    [error] = [frame for frame in frames if isinstance(frame, ErrorFrame)]
+    assert error.code == "UPDATE_REFUSED"
+    assert "turns" in error.message
+    assert "Be brief." in told(double)
+    assert "server_vad" not in told(double)
+
+
+def test_a_model_without_sessions_can_do_nothing() -> None:
+    handler = ProviderHandler(OpenAI(KEY))
+    assert handler.capabilities(SessionConfig(provider="openai", model="gpt-live-1")) == Capabilities()
 
 
 def test_the_models_of_a_gateway_have_the_capabilities_of_what_they_stand_for() -> None:

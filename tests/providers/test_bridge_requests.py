@@ -197,6 +197,16 @@ def test_a_field_that_can_t_change_any_more_is_named_too() -> None:
     assert said(talking) == [Update(system_prompt="Be kind.")]
 
 
+def test_what_the_operator_fixed_can_t_be_changed() -> None:
+    talking = talk(fixed=("voice",))
+    heard = talking.say(Update(system_prompt="Be kind.", voice="v"))
+    [error] = heard
+    assert isinstance(error, ErrorFrame)
+    assert error.code == "UPDATE_REFUSED"
+    assert "operator" in error.message
+    assert said(talking) == [Update(system_prompt="Be kind.")]
+
+
 def breaks(talking: BridgeTalk[Any]) -> list[Any]:
     frames = talking.provider_closes(1011)
     if not talking.wants_connection():

@@ -11,7 +11,9 @@ import msgspec
 from speko_anyio._accounts import PROVIDERS
 from speko_anyio.audio.resample import Resampler
 from speko_anyio.protocol import close_codes
+from speko_anyio.protocol._commands import TurnMode
 from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
+from speko_anyio.protocol.capabilities import Capabilities
 from speko_anyio.protocol.errors import LocalProtocolError, SpekoError
 from speko_anyio.protocol.mint import SampleRate
 from speko_anyio.providers import codes
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
     from speko_anyio._accounts import Provider
     from speko_anyio._net.proxies import ProxyOption
-    from speko_anyio.protocol.capabilities import Capabilities
     from speko_anyio.protocol.mint import SessionConfig
 
     from ._session import Handler, ServerSession
@@ -70,6 +71,7 @@ class ProviderHandler:
         self._provider = provider
         self._models = _names(provider, models)
         self._any_model = models is None
+        self._fixed = _fixed_fields(provider)
         self._connect_timeout = connect_timeout
         self._ssl_context = ssl_context
         self._proxy: ProxyOption = proxy
@@ -101,6 +103,7 @@ class ProviderHandler:
             secrets=endpoint.secrets,
             opening_timeout=max(OPENING_TIMEOUT, 2 * self._connect_timeout),
             on_emitted=session.meter.queued,
+            fixed=self._fixed,
         )
         driver = ProviderDriver(
             session,
@@ -118,8 +121,12 @@ class ProviderHandler:
 
     def capabilities(self, config: SessionConfig) -> Capabilities:
         """Return what a session of `config` can do: what its model can, at the gateway's sample rates."""
-        able = self._provider.capabilities(self._models.get(config.model, config.model))
-        return msgspec.structs.replace(able, input_rates=_RATES, output_rates=_RATES)
+        try:
+            able = self._provider.capabilities(self._models.get(config.model, config.model))
+        except LocalProtocolError:
+            return Capabilities()  # the session is refused, and says why
+        update = tuple(name for name in able.update if name not in self._fixed)
+        return msgspec.structs.replace(able, update=update, input_rates=_RATES, output_rates=_RATES)
 
     def why_not(self, config: SessionConfig, metadata: Mapping[str, Any] | None) -> str | None:
         """Return why a client can't have the session, in a sentence; None if it is to be tried."""
@@ -146,6 +153,16 @@ def _names(provider: Provider, models: Mapping[str, str] | Collection[str] | Non
         return dict(models)
     aliases = {name: model for name, model in provider.speko_models.items() if model in models}
     return aliases | {name: name for name in models}
+
+
+def _fixed_fields(provider: Provider) -> tuple[str, ...]:
+    """Return the fields of `Update` whose options the operator has set, so that no client may change them."""
+    for turns in get_args(TurnMode):
+        try:
+            provider.check_metadata({"provider_options": {provider.name: {"turns": turns}}})
+        except LocalProtocolError:
+            return ("turns",)
+    return ()
 
 
 async def _refuse(session: ServerSession, message: str) -> None:

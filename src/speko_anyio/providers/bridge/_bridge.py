@@ -20,7 +20,7 @@ Stop reading from the client while `client_must_wait`, from the provider while `
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, assert_never
 
@@ -172,6 +172,7 @@ class Bridge:
     - `opening_timeout`: seconds for all attempts together until the provider is ready, at the start and after
       a loss; the session ends when they have passed.
     - `on_emitted`: called with each frame that was queued for the client, except audio; for a meter.
+    - `fixed`: the fields of `Update` that the client may not change, although the provider could.
 
     `now` is in seconds of one clock that never goes back. No method raises because of what either side does.
     """
@@ -187,6 +188,7 @@ class Bridge:
         secrets: Sequence[str] = (),
         opening_timeout: float = OPENING_TIMEOUT,
         on_emitted: Callable[[ServerFrame], None] | None = None,
+        fixed: Collection[str] = (),
     ) -> None:
         self.limits = limits
         self.stats: BridgeStats = BridgeStats()
@@ -211,7 +213,7 @@ class Bridge:
             on_emitted=on_emitted,
         )
         self._calls = CallNames(limits.max_open_calls)
-        self._requests = Requests()
+        self._requests = Requests(fixed)
         self._input = Converter(resampling)
         self._held = HeldInput(int(limits.held_seconds * client.input_sample_rate) * 2)
         self._responding = False

@@ -6,6 +6,7 @@ goes on.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -39,11 +40,15 @@ def held_size(request: ExtensionCommand) -> int:
 
 
 class Requests:
-    """Passes requests to the provider, and remembers what a lost connection must not lose silently."""
+    """Passes requests to the provider, and remembers what a lost connection must not lose silently.
 
-    __slots__ = ("_changes", "awaits_answer", "fresh")
+    `fixed`: the fields of an update that the client may not change.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_changes", "_fixed", "awaits_answer", "fresh")
+
+    def __init__(self, fixed: Collection[str]) -> None:
+        self._fixed = fixed
         self._changes = Update()
         """The changes that took effect, over all connections."""
         self.awaits_answer: bool = False
@@ -57,7 +62,7 @@ class Requests:
         Raises `ConnectionClosed` when the provider's session is over.
         """
         if isinstance(request, Update):
-            made, refusal = _change(provider, request)
+            made, refusal = _change(provider, request, self._fixed)
             self._changes = msgspec.structs.replace(self._changes, **made)
             return refusal
         try:
@@ -72,7 +77,7 @@ class Requests:
 
     def restore(self, provider: ProviderDialect) -> ErrorFrame | None:
         """Repeat the changes on a new connection; return and raise as `pass_on` does."""
-        return _change(provider, self._changes)[1] if self._changes.fields else None
+        return _change(provider, self._changes, ())[1] if self._changes.fields else None
 
     def lose(self) -> bool:
         """Forget what was under way to a lost connection; return whether anything was."""
@@ -99,12 +104,16 @@ def _send(provider: ProviderDialect, request: TextIn | ImageIn | Respond | Say) 
     return True
 
 
-def _change(provider: ProviderDialect, update: Update) -> tuple[dict[str, Any], ErrorFrame | None]:
+def _change(
+    provider: ProviderDialect, update: Update, forbidden: Collection[str]
+) -> tuple[dict[str, Any], ErrorFrame | None]:
     """Change what can be changed now; return that, and the error that names the other fields."""
     able = provider.capabilities.update
     fixed = tuple(name for name in update.fields if name not in able)
+    barred = tuple(name for name in update.fields if name in able and name in forbidden)
     reasons = {name: str(unchangeable(fixed, provider.who)) for name in fixed}
-    asked = {name: getattr(update, name) for name in update.fields if name in able}
+    reasons |= dict.fromkeys(barred, "the server's operator does not let clients change it")
+    asked = {name: getattr(update, name) for name in update.fields if name not in reasons}
     made: dict[str, Any] = {}
     try:
         if asked:
