@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from speko_anyio import Google
 from speko_anyio.protocol import (
     Audio,
     CloseMessage,
@@ -583,6 +584,46 @@ def test_what_finds_no_room_later_goes_when_there_is_room() -> None:
     assert talk.sent() == [wrote("x" * 500)]
 
 
+def test_what_waited_for_the_session_is_bounded_when_it_is_ready() -> None:
+    talk = talk_to(ready=False)
+    talk.sent()
+    for _ in range(MAX_PROMPTS + 3):
+        talk.dialect.say("x")
+    _, *errors = talk.hear(READY)
+    assert len(talk.sent()) == 1
+    assert [error.code for error in errors if isinstance(error, ErrorFrame)] == ["SAY_REFUSED"] * 2
+    assert "16 answers wait" in str(errors[0])
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_answer_to_an_interrupting_turn_that_does_not_come(ends: bool) -> None:
+    talk = talk_to(options=MANUAL)
+    talk.hear(speech(PCM))
+    talk.dialect.interrupt()
+    talk.dialect.send_audio(PCM)
+    talk.dialect.commit()
+    talk.dialect.say("Later")
+    talk.sent()
+    if ends:
+        talk.hear(INTERRUPTED, COMPLETE)
+    found = talk.wait(1.5 * STALLED_TIMEOUT)
+    assert [frame.code for frame in found if isinstance(frame, ErrorFrame)] == ["provider_no_response"]
+    assert talk.sent() == [wrote(SAY_EXACTLY + "Later", complete=True)]
+
+
+def test_an_interrupted_answer_that_goes_on_for_long_hides_no_silence() -> None:
+    talk = talk_to(options=MANUAL)
+    talk.hear(speech(PCM))
+    talk.dialect.interrupt()
+    talk.dialect.send_audio(PCM)
+    talk.dialect.commit()
+    for _ in range(12):
+        assert [frame for frame in talk.wait(2.0) if isinstance(frame, ErrorFrame)] == []
+        talk.hear(speech(PCM))  # the rest of the old answer
+    found = talk.wait(2 * STALLED_TIMEOUT)
+    assert [frame.code for frame in found if isinstance(frame, ErrorFrame)] == ["provider_no_response"]
+
+
 # From one connection to the next
 
 
@@ -650,3 +691,19 @@ def test_nothing_follows_our_close() -> None:
     # The answer ends for which the context waited.
     talk.hear(COMPLETE)
     assert talk.dialect.messages_to_send() == []
+
+
+def test_the_connections_of_a_session_share_what_outlives_them() -> None:
+    prepared = Google("k")._prepared(SessionConfig(provider="google", model=MODEL), None, quick=False)
+
+    def opened(handle: str | None) -> GoogleDialect:
+        dialect = prepared.connection(resumption=handle).dialect
+        assert isinstance(dialect, GoogleDialect)
+        return dialect
+
+    first, second = opened(None), opened("h-1")
+    assert first._gate._carried is second._gate._carried
+    other = Google("k")._prepared(SessionConfig(provider="google", model=MODEL), None, quick=False)
+    third = other.connection().dialect
+    assert isinstance(third, GoogleDialect)
+    assert third._gate._carried is not first._gate._carried

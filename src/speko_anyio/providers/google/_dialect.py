@@ -310,7 +310,7 @@ class GoogleDialect(ProviderDialect):
         self._release_held()
 
     def _queue_extension(self, command: ExtensionCommand) -> None:
-        self._gate.check(command)
+        self._gate.check_taken(command)
         if not self._must_hold:
             self._gate.accept(command)
             return

@@ -155,8 +155,8 @@ class Gate:
 
     # What the model takes
 
-    def check(self, command: ExtensionCommand) -> None:
-        """Raise `LocalProtocolError` for what the model does not take, or for more than may wait."""
+    def check_taken(self, command: ExtensionCommand) -> None:
+        """Raise `LocalProtocolError` for what the model does not take, as of what the caller said before."""
         match command:
             case ImageIn(mime_type=mime_type) if mime_type.lower() not in IMAGE_TYPES:
                 raise LocalProtocolError(
@@ -169,6 +169,9 @@ class Gate:
                     "this model takes text as context only before the user's first input; let it be answered "
                     "as a text of the user, or use gemini-3.8-live"
                 )
+
+    def check_room(self, command: ExtensionCommand) -> None:
+        """Raise `LocalProtocolError` if `command` would wait, and no more may."""
         if not self.waiting:
             return
         prompts = sum(waiting.kind in _PROMPTS for waiting in self.waiting)
@@ -184,7 +187,11 @@ class Gate:
     # Sending
 
     def accept(self, command: ExtensionCommand) -> None:
-        """Queue a checked command, or let it wait. Raises what `queue` raises, and then changes nothing."""
+        """Queue a command that the model takes, or let it wait.
+
+        Raises as `check_room` and as `queue`, and then changes nothing.
+        """
+        self.check_room(command)
         kind = kind_of(command)
         item = _Waiting(command, kind, self._answers())
         configuration = self._carried.configuration
