@@ -112,6 +112,7 @@ PROVIDERS: Final = {
             "max_output_tokens": 100,
             "reasoning_effort": "low",
             "parallel_tool_calls": False,
+            "approval_tool": "approve",
         },
     ),
     "xai": Provider(

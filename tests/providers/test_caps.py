@@ -129,6 +129,7 @@ def test_anything_else_that_the_operator_set_is_fixed(options: Any, wish: dict[s
     ("options", "wish"),
     [
         (OpenAIOptions(), {"tracing": "auto"}),
+        (OpenAIOptions(), {"approval_tool": "approve"}),
         (OpenAIOptions(), {"provider_extra": {"x": 1}}),
         (XAIOptions(), {"provider_extra": {}}),
         (OpenAIOptions(), {"client_extra": True}),

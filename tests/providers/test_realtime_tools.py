@@ -16,6 +16,8 @@ from speko_anyio.protocol import (
     ServerToolCall,
     ToolCall,
 )
+from speko_anyio.protocol._commands import Update
+from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers.openai import OpenAIOptions, ServerVad
 
 from .realtime_talk import (
@@ -420,6 +422,64 @@ def test_an_approval_may_have_the_id_of_an_earlier_one(response_id: str) -> None
     talk.hear(granted(talk.sent()[1], "r2"), done("r2"))
     talk.hear(created(response_id), _asks("response.output_item.added", response_id), done(response_id))
     assert talk.sent_types() == [ITEM, CREATE]
+
+
+ASKED = '{"server_label":"docs","name":"search","arguments":"{}"}'
+APPROVING = OpenAIOptions(approval_tool="approve")
+
+
+@pytest.mark.parametrize(
+    ("result", "approve", "reason"),
+    [("true", True, None), ("false", False, "false"), ("too dear", False, "too dear")],
+)
+def test_a_tool_of_the_session_decides_on_approvals(result: str, approve: bool, reason: str | None) -> None:
+    talk = openai(APPROVING).make_ready()
+    incomplete = {**APPROVAL, "arguments": ""}
+    begins = {"type": "response.output_item.added", "response_id": "r1", "item": incomplete}
+    added = {"type": "conversation.item.added", "item": incomplete}
+    asks = _asks("response.output_item.done")
+    assert talk.hear(created("r1"), begins, added, asks, asks) == [ToolCall("appr_1", "approve", ASKED)]
+    assert talk.dialect.open_calls == ("appr_1",)
+    assert talk.hear(done("r1", output=[APPROVAL])) == [ResponseEnd("done")]
+    assert talk.sent() == []
+    talk.dialect.send_tool_result("appr_1", result)
+    answer, request = talk.sent()
+    assert answer["item"]["type"] == "mcp_approval_response"
+    assert (answer["item"]["approval_request_id"], answer["item"]["approve"]) == ("appr_1", approve)
+    assert answer["item"].get("reason") == reason
+    assert request["type"] == CREATE
+
+
+def test_approvals_and_calls_of_one_response_are_followed_by_one_request() -> None:
+    talk = openai(APPROVING).make_ready()
+    talk.hear(created("r1"), call("r1", "c1"), _asks("response.output_item.done"), done("r1"))
+    talk.dialect.send_tool_result("appr_1", "true")
+    assert talk.sent_types() == [ITEM]
+    talk.dialect.send_tool_result("c1", "{}")
+    assert talk.sent_types() == [ITEM, CREATE]
+
+
+def test_an_approval_that_only_the_end_of_a_response_reports_is_asked_for() -> None:
+    talk = openai(APPROVING).make_ready()
+    frames = talk.hear(created("r1"), done("r1", output=[APPROVAL]))
+    assert frames == [ToolCall("appr_1", "approve", ASKED), ResponseEnd("done")]
+
+
+def test_too_many_approvals_end_the_session() -> None:
+    talk = openai(APPROVING, limits=Limits(max_open_calls=1)).make_ready()
+    talk.hear(created("r1"), call("r1", "c1"), _asks("response.output_item.done"))
+    assert talk.dialect.closed is not None
+
+
+def test_the_model_can_not_call_the_tool_that_approves() -> None:
+    tools = (ToolSpec(name="approve"), ToolSpec(name="other"))
+    config = SessionConfig(provider="openai", model="gpt-realtime-2.1", tools=tools)
+    talk = openai(APPROVING, config)
+    talk.hear({"type": "session.created"})
+    assert [tool["name"] for tool in talk.sent()[0]["session"]["tools"]] == ["other"]
+    talk.hear({"type": "session.updated", "session": {}})
+    talk.dialect.update(Update(tools=tools))
+    assert [tool["name"] for tool in talk.sent()[0]["session"]["tools"]] == ["other"]
 
 
 # Interruptions

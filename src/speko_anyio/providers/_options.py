@@ -137,7 +137,9 @@ OPTIONS_KEY: Final = "provider_options"
 """The key in the metadata of a mint request for what the client wants beyond the session's parameters: an
 object with the options of each provider by its name, ``{"openai": {"speed": 1.2}}``."""
 
-_OPERATORS: Final = frozenset({"binary_audio", "client_extra", "safety_settings", "server_tools", "tracing"})
+_OPERATORS: Final = frozenset(
+    {"approval_tool", "binary_audio", "client_extra", "safety_settings", "server_tools", "tracing"}
+)
 """Options that only the operator may choose: these run at the provider or are stored there, on the operator's
 account, or they concern nobody else."""
 

@@ -7,7 +7,7 @@ names are understood, and nothing depends on events or fields that such servers 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeAlias, Unpack
 
 import msgspec
@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ..protocol._commands import Update
 from ..protocol.capabilities import UPDATABLE, Capabilities
 from ..protocol.errors import LocalProtocolError
-from ..protocol.mint import SessionConfig
+from ..protocol.mint import SessionConfig, ToolSpec
 from . import codes
 from ._closes import Service
 from ._endpoint import AuthStyle, Endpoint, provider_endpoint
@@ -171,8 +171,11 @@ class OpenAIOptions(ProviderOptions, frozen=True, kw_only=True, forbid_unknown_f
     parallel_tool_calls: bool | None = None
     """Only from gpt-realtime-2 on."""
     server_tools: tuple[ServerTool, ...] = ()
-    """Tools that OpenAI runs: ``mcp``. Set ``require_approval`` to ``never``, since nobody can approve a
-    call."""
+    """Tools that OpenAI runs: ``mcp``. Set ``require_approval`` to ``never``, or `approval_tool`."""
+    approval_tool: str | None = None
+    """The name of a tool of the session that decides on calls of MCP tools that require approval; the model
+    can't call it. Its arguments are ``server_label``, ``name`` and ``arguments``, JSON text; the result
+    ``true`` approves the call, any other denies it, and tells the model why. None denies every such call."""
 
 
 _DEFAULT_OPTIONS: Final = OpenAIOptions()
@@ -357,7 +360,7 @@ def _configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
     capabilities = openai_capabilities(config.model)
     options = checked(options, OpenAIOptions, "OpenAI")
     _check_tool_choice(options.tool_choice)
-    tools, tool_notes = convert_tools(config.tools, options.server_tools, _TOOL_NAMES, {})
+    tools, tool_notes = _tools(config.tools, options)
     notes = [*_general_notes(config), *end_notes(config.model, options.transcription_model), *tool_notes]
     reasoning, parallel = options.reasoning_effort, options.parallel_tool_calls
     if _NOT_REASONING.match(config.model) and (reasoning is not None or parallel is not None):
@@ -388,8 +391,15 @@ def _configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
         instructions=config.system_prompt or "",
         change=lambda update: _change(update, options),
         locks_voice=True,
+        approval_tool=options.approval_tool,
         notes=(*notes, *transcription_notes),
     )
+
+
+def _tools(tools: Sequence[ToolSpec], options: OpenAIOptions) -> tuple[tuple[AnyTool, ...], tuple[str, ...]]:
+    """Convert the tools that the model may call."""
+    callable_tools = [tool for tool in tools if tool.name != options.approval_tool]
+    return convert_tools(callable_tools, options.server_tools, _TOOL_NAMES, {})
 
 
 def _change(update: Update, options: OpenAIOptions) -> Change:
@@ -401,7 +411,7 @@ def _change(update: Update, options: OpenAIOptions) -> Change:
     if not isinstance(update.system_prompt, UnsetType):
         session["instructions"] = update.system_prompt
     if not isinstance(update.tools, UnsetType):
-        session["tools"], notes = convert_tools(update.tools, options.server_tools, _TOOL_NAMES, {})
+        session["tools"], notes = _tools(update.tools, options)
     if not isinstance(update.voice, UnsetType):
         audio["output"] = {"voice": _voice(update.voice)}
     if not isinstance(update.turns, UnsetType):

@@ -146,6 +146,8 @@ class RealtimeDialect(ProviderDialect):
         self.who = configuration.who
         self._configured = False
         self._binary_audio = configuration.binary_audio
+        self._approval_tool = configuration.approval_tool
+        self._approvals: set[str] = set()  # the calls that ask for approval
         self._ids = wire.EventIds(on_wire=flavor.names_things)
         self._gate = ResponseGate(*timers, auto=settings.rules.auto, metadata_key=flavor.metadata_key)
         self._user = User(
@@ -274,7 +276,10 @@ class RealtimeDialect(ProviderDialect):
 
     def send_tool_result(self, call_id: str, output: str) -> None:
         self._check_result(call_id, output)
-        item = wire.FunctionCallOutput(self._calls.provider_id(call_id), output)
+        provider_id = self._calls.provider_id(call_id)
+        item: wire.FunctionCallOutput | wire.ApprovalResponse = wire.FunctionCallOutput(provider_id, output)
+        if call_id in self._approvals:
+            item = self._decision(provider_id, output)
         result = self._ids.make(wire.CreateItem, item=item)
         if self._calls.completes(call_id):
             self._queue_and_request([result], Reason.TOOLS, self._queue, lambda: self._calls.answer(call_id))
@@ -540,7 +545,7 @@ class RealtimeDialect(ProviderDialect):
                 elif event.item.type == "function_call_output" and event.item.call_id is not None:
                     self._calls.acknowledged(event.item.call_id)
                 elif asks_for_approval(event.item):
-                    self._deny_approval(event.item)
+                    self._approval_begins(event.item)
             case wire.ErrorEvent():
                 self._receive_error(event.info)
             case wire.ConversationCreated(conversation=conversation):
@@ -832,7 +837,7 @@ class RealtimeDialect(ProviderDialect):
         elif is_server_tool(item):
             self._emit_all(self._server_tools.update(item.id, item.name, "started"))
         elif asks_for_approval(item):
-            self._deny_approval(item, response_id)
+            self._approval_begins(item, response_id)
 
     def _output_item_done(self, response_id: str | None, item: wire.Item) -> None:
         live = self._is_live(response_id)
@@ -846,7 +851,7 @@ class RealtimeDialect(ProviderDialect):
             failed = item.status in ("failed", "incomplete")
             self._emit_all(self._server_tools.update(item.id, item.name, "failed" if failed else "completed"))
         elif live and asks_for_approval(item):
-            self._deny_approval(item, response_id)
+            self._judge_approval(item, response_id)
 
     def _arguments_done(self, event: wire.ArgumentsDone) -> None:
         if not self._is_live(event.response_id):
@@ -871,7 +876,7 @@ class RealtimeDialect(ProviderDialect):
             if item.type == "function_call" and item.status != "incomplete":
                 self._issue_call(response.id, self._calls.of_item(item), repeats=False)
             elif asks_for_approval(item):
-                self._deny_approval(item, response.id)
+                self._judge_approval(item, response.id)
         for call in self._calls.unconfirmed:
             self._issue_call(response.id, call, repeats=False)
 
@@ -889,12 +894,40 @@ class RealtimeDialect(ProviderDialect):
             name = calls.issue(group, call, over=not gate.in_flight or gate.has_ended(group))
             self._emit(ToolCall(name, call.name, call.arguments))
 
-    def _deny_approval(self, item: wire.Item, response_id: str | None = None) -> None:
-        """Deny the provider's request to run an MCP tool.
+    def _approval_begins(self, item: wire.Item, response_id: str | None = None) -> None:
+        """Act on a request for approval that may not be complete: only a denial needs no more of it."""
+        if self._approval_tool is None:
+            self._judge_approval(item, response_id)
 
-        Nobody can approve it, and without an answer the model would wait forever.
+    def _ask_for_approval(self, tool: str, item: wire.Item, response_id: str | None) -> None:
+        """Let a tool of the caller decide on the provider's request to run an MCP tool."""
+        calls, gate = self._calls, self._gate
+        if calls.full:
+            self._too_many_calls()
+            return
+        request = {"server_label": item.server_label, "name": item.name, "arguments": item.arguments}
+        arguments = msgspec.json.encode(request).decode()
+        group = response_id or gate.response_id or ""
+        call = Call(item.id or "", item.id or "", tool, arguments)
+        name = calls.issue(group, call, over=not gate.in_flight or gate.has_ended(group))
+        self._approvals = {known for known in self._approvals if known in calls} | {name}
+        self._emit(ToolCall(name, tool, arguments))
+
+    def _decision(self, request_id: str, output: str) -> wire.ApprovalResponse:
+        """Return what the caller's tool has decided."""
+        approve = output.strip() == "true"
+        reason = UNSET if approve else output
+        return wire.ApprovalResponse(f"approval_{self._ids.count}", request_id, approve, reason)
+
+    def _judge_approval(self, item: wire.Item, response_id: str | None = None) -> None:
+        """Deny the provider's request to run an MCP tool, unless a tool of the caller decides on it.
+
+        Without an answer the model would wait forever.
         """
         if not self._server_tools.is_new_approval(item, response_id, self._gate.response_id):
+            return
+        if self._approval_tool is not None:
+            self._ask_for_approval(self._approval_tool, item, response_id)
             return
         self._emit_all(self._server_tools.update(item.id, item.name, "started"))
         self._emit_all(self._server_tools.update(item.id, item.name, "failed"))

@@ -102,6 +102,7 @@ class ApprovalResponse(msgspec.Struct, frozen=True, gc=False, tag_field="type", 
     id: str
     approval_request_id: str
     approve: bool = False
+    reason: str | UnsetType = UNSET
 
 
 class InputText(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="input_text"):
@@ -333,6 +334,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     call_id: str | None = None
     name: str | None = None
     arguments: JsonText | None = None
+    server_label: str | None = None
     role: str | None = None
     content: Any = None
 

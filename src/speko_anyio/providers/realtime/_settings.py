@@ -45,6 +45,8 @@ class Configuration(NamedTuple):
     change: MakeChange
     locks_voice: bool
     """Whether the voice can't change any more once the assistant has spoken."""
+    approval_tool: str | None = None
+    """The tool of the caller that decides on the provider's requests for approval; None denies them."""
     binary_audio: bool = False
     """Whether audio travels as binary messages."""
     notes: tuple[str, ...] = ()
