@@ -875,7 +875,7 @@ async def test_cancelled_at_each_await_it_ends_and_leaves_nothing(
             with pytest.raises((ConnectionClosed, RemoteProtocolError)):
                 await session.commit()
         turns += 1
-    assert turns > 5
+    assert turns > 3  # on trio most sends take no turn, and the shortest scenario takes five
 
 
 async def test_cancelled_by_asyncio_itself_at_each_await(anyio_backend: tuple[str, object]) -> None:

@@ -85,6 +85,7 @@ class TrioDriver:
         "_full",
         "_keeper",
         "_lifetime",
+        "_lock",
         "_parting",
         "_reader",
         "_rest",
@@ -93,7 +94,6 @@ class TrioDriver:
         "_sleepers",
         "_socket",
         "_torn",
-        "_turns",
         "_writers",
         "bytes_sent",
     )
@@ -109,14 +109,14 @@ class TrioDriver:
         # Writing
         self._sends_left = 0
         self._rest = b""
-        self._turns = trio.Lock()
+        self._lock: trio.Lock | None = None
         self._writers = 0
         self._torn = False
         # Time and the end
         self._armed: float | None = None
         self._scope: trio.CancelScope | None = None
         self._parting: trio.CancelScope | None = None
-        self._finished = trio.Event()
+        self._finished: trio.Event | None = None
         self.bytes_sent: int = 0
 
     # Driver
@@ -135,7 +135,7 @@ class TrioDriver:
             if not driven.connecting:
                 break
             with trio.CancelScope(deadline=instant(driven.deadline)):
-                await self._write_in_turn()
+                await self._write_all()
                 await wait_readable(self._socket)
                 self._receive()
 
@@ -212,7 +212,7 @@ class TrioDriver:
             self._parting.cancel()
 
     async def wait_closed(self) -> None:
-        await self._finished.wait()
+        await self._end().wait()
 
     async def wait_gone(self) -> None:
         """Return at once: the keeper has closed the socket."""
@@ -315,7 +315,7 @@ class TrioDriver:
         return True
 
     async def _write_all(self) -> None:
-        """Write until all is written. The caller holds `_turns`. Cancelled, it ends the session."""
+        """Write until all is written. The caller has the turn. Cancelled, it ends the session."""
         try:
             while not self._write():
                 with suppress(trio.ClosedResourceError):  # see `_Waiter`: it may still be open
@@ -331,11 +331,12 @@ class TrioDriver:
         self._writers += 1
         try:
             # Not `acquire`, which may be cancelled before it gets the lock, with half a message written.
-            self._turns.acquire_nowait()
+            turns = self._turns()
+            turns.acquire_nowait()
             try:
                 await self._write_all()
             finally:
-                self._turns.release()
+                turns.release()
         finally:
             self._writers -= 1
 
@@ -343,7 +344,7 @@ class TrioDriver:
         """Call `verb` and write, after all tasks that are writing. Cancelled before, it changes nothing."""
         self._writers += 1
         try:
-            async with self._turns:
+            async with self._turns():
                 if verb is not None:
                     verb(*args)
                 await self._write_all()
@@ -393,7 +394,19 @@ class TrioDriver:
         self._torn = True
         notify_closing(self._socket)
         self._socket.close()
-        self._finished.set()
+        self._end().set()
+
+    # Made when needed: they take half a kibibyte per session.
+
+    def _turns(self) -> trio.Lock:
+        if self._lock is None:
+            self._lock = trio.Lock()
+        return self._lock
+
+    def _end(self) -> trio.Event:
+        if self._finished is None:
+            self._finished = trio.Event()
+        return self._finished
 
 
 class _Sleep:
