@@ -194,3 +194,20 @@ class TestServed:
                 await session.send_audio(SPEECH)
                 await session.commit()
                 assert heard(await until(session, ResponseEnd)) == len(SPEECH)
+
+
+async def test_the_clerk_is_written_to_and_changed() -> None:
+    async with talking(CLERK.load()["clerk"]) as session:
+        answers = []
+        for asked in (
+            session.respond(),
+            session.send_text("Hi."),
+            session.say("One moment."),
+            session.update(system_prompt="Be brief."),
+            session.respond(),
+        ):
+            await asked
+        for _ in range(4):
+            frames = await until(session, ResponseEnd)
+            answers += [frame.text for frame in frames if isinstance(frame, Transcript)]
+    assert answers == ["Hello!", "You wrote: Hi.", "One moment.", "Be brief."]
