@@ -20,7 +20,7 @@ import pytest
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from speko_anyio.gateway import Gateway, MemoryStore, ServerSession, _uvicorn_server, echo, running_gateway
+from speko_anyio.gateway import Gateway, MemoryStore, ServerSession, echo, running_gateway
 from speko_anyio.protocol import Close, Commit, Ready
 from speko_anyio.protocol._framing import BINARY, CLOSE, MASKED, PING, TEXT, close_payload, header
 
@@ -274,7 +274,6 @@ async def test_a_server_that_stops_without_a_drain_tells_its_sessions(
     async def do_nothing(self: Gateway, *, patience: float = 0.0) -> None: ...
 
     monkeypatch.setattr(Gateway, "drain", do_nothing)
-    monkeypatch.setattr(_uvicorn_server, "SHUTDOWN_TIMEOUT", 0.2)
     recorder = Recorder()
     with anyio.fail_after(20):
         async with running_gateway(make_gateway({"echo": recorder})) as url:
