@@ -9,7 +9,7 @@ functions are counted, except those of its doubles.
 - A provider's audio to its client: from one read with seven events in it to the messages for the client's
   transport.
 - A client sends audio: from `send_audio` to the bytes for its transport.
-- A client hears audio: from the bytes of its transport to the frame.
+- A client hears audio: from the bytes of its transport to the frame, received or in a plain handler.
 """
 
 from __future__ import annotations
@@ -252,8 +252,8 @@ async def _next_audio(session: RealtimeSession) -> Audio:
     return frame
 
 
-async def client_sends_and_hears() -> tuple[Walk, Walk]:
-    """Count from `send_audio` to the transport, and from the transport to the frame."""
+async def client_sends_and_hears() -> tuple[Walk, Walk, Walk]:
+    """Count from `send_audio` to the transport, from there to the frame, and to a plain handler."""
     pcm = tone(PIECE, RATE)
     with anyio.fail_after(PATIENCE):
         async with client_session() as session:
@@ -265,7 +265,24 @@ async def client_sends_and_hears() -> tuple[Walk, Walk]:
             with counted() as hearing:
                 frame = await _next_audio(session)
             assert frame.pcm == pcm
-    return sending, hearing
+        async with client_session() as session:
+            heard = anyio.Event()
+
+            def handle(frame: object) -> None:
+                if isinstance(frame, Audio):
+                    sys.setprofile(None)
+                    heard.set()
+
+            session.on(handle)
+            for _ in range(3):
+                heard = anyio.Event()
+                await session.send_audio(pcm)
+                await heard.wait()
+            heard = anyio.Event()
+            await session.send_audio(pcm)
+            with counted() as handling:
+                await heard.wait()
+    return sending, hearing, handling
 
 
 def walks() -> dict[str, Walk]:
@@ -274,8 +291,13 @@ def walks() -> dict[str, Walk]:
         f"{EVENTS} events of {name}'s to the client's transport": anyio.run(provider_to_client, name)
         for name in PROVIDERS
     }
-    sending, hearing = anyio.run(client_sends_and_hears)
-    return {**found, "client sends audio": sending, "client hears audio": hearing}
+    sending, hearing, handling = anyio.run(client_sends_and_hears)
+    return {
+        **found,
+        "client sends audio": sending,
+        "client hears audio": hearing,
+        "client hears audio in a plain handler": handling,
+    }
 
 
 def main() -> None:

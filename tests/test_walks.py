@@ -27,8 +27,10 @@ def test_seven_events_of_a_provider_reach_the_client(walks: Any, name: str, call
 
 
 def test_a_client_sends_and_hears_audio(walks: Any) -> None:
-    sending, hearing = anyio.run(walks.client_sends_and_hears)
+    sending, hearing, handling = anyio.run(walks.client_sends_and_hears)
     assert sending.total <= 5, sending.calls.most_common()
-    assert hearing.total <= 19, hearing.calls.most_common()
+    assert hearing.total <= 11, hearing.calls.most_common()
+    assert handling.total <= 5, handling.calls.most_common()
     assert len(sending.files) <= 4
     assert len(hearing.files) <= 5
+    assert len(handling.files) <= 3

@@ -37,6 +37,8 @@ NO_VERBS = {
     *("receive_data", "receive_eof", "receive_message", "receive_close", "receive_lost"),
     *(
         "next_event",
+        "receive_audio",
+        "next_events",
         "data_to_send",
         "messages_to_send",
         "next_message",

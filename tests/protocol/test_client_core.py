@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import pytest
 
-from speko_anyio.protocol import ClientConnection, LocalProtocolError, SpekoError, Update
+from speko_anyio.protocol import NEED_DATA, Audio, ClientConnection, LocalProtocolError, SpekoError, Update
 from speko_anyio.protocol._client_core import ClientCore, CoreWrapper
 
-MEMBERS = {name: member for name, member in vars(ClientCore).items() if not name.startswith("_")}
+AUDIO = Audio(b"\0\0", 24_000)
+SHORTCUTS = {"receive_audio", "next_events"}
+"""Not passed on, since they would bypass what a wrapper does to bytes and events."""
+MEMBERS = {
+    name: member
+    for name, member in vars(ClientCore).items()
+    if not name.startswith("_") and name not in SHORTCUTS
+}
 KEYWORDS: dict[str, dict[str, Any]] = {
     "send_text": {"role": "system", "respond": True},
     "send_image": {"mime_type": "image/png", "respond": True},
@@ -44,6 +51,16 @@ def test_every_member_is_passed_on_with_its_arguments(name: str) -> None:
     result = getattr(wrapper, name)(*arguments, **keywords)
     getattr(core, name).assert_called_once_with(*arguments, **keywords)
     assert result is getattr(core, name).return_value or result is None
+
+
+def test_a_wrapper_sees_every_read_and_every_event() -> None:
+    core = Mock()
+    core.next_event.side_effect = [AUDIO, NEED_DATA]
+    wrapper = CoreWrapper(core)
+    assert wrapper.receive_audio(b"x") is None
+    assert wrapper.next_events(9) == [AUDIO]
+    assert wrapper.next_events(9) == []
+    assert core.mock_calls == [call.next_event(), call.next_event()]
 
 
 def test_a_wrapped_connection_behaves_as_it_does_alone() -> None:

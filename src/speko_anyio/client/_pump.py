@@ -6,13 +6,12 @@ A `Driver` moves the bytes; `Driven` says what it asks of the pump.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from .._net.tasks import Waiter, Wakeup
 from ..protocol import close_codes
 from ..protocol._client_core import ClientCore
-from ..protocol._dialect import NEED_DATA
 from ..protocol._state import State
 from ..protocol.errors import RemoteProtocolError, SpekoError
 from ..protocol.frames import Audio, Close, Frame, Interruption
@@ -21,7 +20,7 @@ from ._delivery import DeliveryBuffer, SelectiveBuffer
 ABORTED: Final = "client_cancelled"
 """The close reason that the peer gets when a session is aborted instead of closed."""
 
-_EVENTS_PER_TURN: Final = range(128)
+_EVENTS_PER_TURN: Final = 128
 """Frames that are delivered in one turn of the event loop: all of a read of 64 KiB if it is speech in the
 usual pieces. The same read may hold 30,000 tiny ones, for which nobody else must wait."""
 
@@ -293,6 +292,8 @@ class Pump:
         """
         self.bytes_received += len(data)
         core = self.core
+        if (audio := core.receive_audio(data)) is not None:
+            return self._deliver((audio,))
         core.receive_data(data)
         return self._drain() or core.has_output
 
@@ -369,35 +370,49 @@ class Pump:
         """
         if self._delivering:
             return True  # called by a direct consumer
-        self._delivering = True
-        next_event = self.core.next_event
+        next_events = self.core.next_events
+        left = _EVENTS_PER_TURN
         more = False
         try:
-            for _ in _EVENTS_PER_TURN:
-                try:
-                    frame = next_event()
-                except SpekoError:
-                    # The session never opened, so there is no `Close` to deliver.
-                    for consumer in (self.inbox, *self._others):
-                        consumer.end()
+            while left > 0 and (frames := next_events(left)):
+                left -= len(frames)
+                if self._deliver(frames):
+                    more = True
+                if type(frames[0]) is Close:
                     break
-                if frame is NEED_DATA:
-                    break
-                self.frames_received += 1
+            else:
+                self.behind = self.behind or (left <= 0 and self.core.unread)
+        except SpekoError:
+            # The session never opened, so there is no `Close` to deliver.
+            for consumer in (self.inbox, *self._others):
+                consumer.end()
+        state = self.core.state
+        if state is _OPEN:
+            return more or self.behind
+        if state is State.CLOSING:
+            self._set_lossy()
+        return True
+
+    def _deliver(self, frames: Sequence[Frame]) -> bool:
+        """Deliver `frames`; return whether that filled a consumer, or was more than audio."""
+        self.frames_received += len(frames)
+        more = False
+        self._delivering = True
+        try:
+            for frame in frames:
                 for consumer in self._consumers:
                     if consumer.put(frame):
                         more = True
-                kind = type(frame)
-                if kind is Audio:
-                    self.audio_bytes_received += len(frame.pcm)  # type: ignore[union-attr]
+                if type(frame) is Audio:
+                    self.audio_bytes_received += len(frame.pcm)
                     if self.on_first_audio is not None:
                         first, self.on_first_audio = self.on_first_audio, None
                         first()
                 else:
                     more = True
-                    if kind is Interruption:
+                    if type(frame) is Interruption:
                         self.interruptions += 1
-                    elif kind is Close and not self.inbox.ended:
+                    elif type(frame) is Close and not self.inbox.ended:
                         self.inbox.put(frame)
                     self._on_frame(frame)
                 for direct in self._direct:
@@ -408,18 +423,9 @@ class Pump:
                     else:
                         if result is not None:
                             direct.returned(result, frame)
-                if kind is Close:
-                    break
-            else:
-                self.behind = self.core.unread
         finally:
             self._delivering = False
-        state = self.core.state
-        if state is _OPEN:
-            return more or self.behind
-        if state is State.CLOSING:
-            self._set_lossy()
-        return True
+        return more
 
 
 def _place(consumer: DirectConsumer) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from ._commands import TextRole, Update
-from ._dialect import NeedData
+from ._dialect import NEED_DATA, NeedData
 from ._pcm import Buffer
 from ._state import State
 from .capabilities import Capabilities
@@ -38,9 +38,11 @@ class ClientCore(Protocol):
     def unread(self) -> bool: ...
     def yield_after(self, frames: int, call: Callable[[], None]) -> None: ...
     def receive_data(self, data: bytes) -> None: ...
+    def receive_audio(self, data: bytes) -> Frame | None: ...
     def receive_eof(self) -> None: ...
     def receive_lost(self, reason: str = ...) -> None: ...
     def next_event(self) -> Frame | Literal[NeedData.NEED_DATA]: ...
+    def next_events(self, most: int) -> list[Frame]: ...
     def data_to_send(self) -> bytes: ...
     def send_failed(self) -> None: ...
     def close(self, code: int = ..., reason: str = ...) -> None: ...
@@ -65,7 +67,10 @@ class ClientCore(Protocol):
 
 
 class CoreWrapper:
-    """A `ClientCore` that delegates everything to `core`; subclasses override what they change."""
+    """A `ClientCore` that delegates everything to `core`; subclasses override what they change.
+
+    The shortcuts `receive_audio` and `next_events` do not bypass a `receive_data` and `next_event` of theirs.
+    """
 
     def __init__(self, core: ClientCore) -> None:
         self._core = core
@@ -116,6 +121,9 @@ class CoreWrapper:
     def receive_data(self, data: bytes) -> None:
         self._core.receive_data(data)
 
+    def receive_audio(self, data: bytes) -> Frame | None:
+        return None
+
     def receive_eof(self) -> None:
         self._core.receive_eof()
 
@@ -124,6 +132,10 @@ class CoreWrapper:
 
     def next_event(self) -> Frame | Literal[NeedData.NEED_DATA]:
         return self._core.next_event()
+
+    def next_events(self, most: int) -> list[Frame]:
+        event = self.next_event()
+        return [] if event is NEED_DATA else [event]
 
     def data_to_send(self) -> bytes:
         return self._core.data_to_send()

@@ -8,6 +8,7 @@ from typing import Final, TypeVar, assert_never
 
 from . import _codec as codec
 from ._commands import TextRole, Update, UpgradeRequest
+from ._dialect import NEED_DATA
 from ._engine import Accepted, Broken, HandshakeEvent, Refused
 from ._headers import Headers
 from ._masking import Entropy, mask
@@ -16,7 +17,7 @@ from ._pcm import Buffer
 from ._session import ClientDialect
 from ._state import Signal, State
 from ._timeouts import DEFAULT_TIMEOUTS
-from ._websocket import WebSocketCore
+from ._websocket import HEAD, WebSocketCore
 from .capabilities import Capabilities
 from .errors import HandshakeError
 from .frames import Frame
@@ -107,6 +108,65 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
     def _handshake_timed_out(self) -> None:
         error = HandshakeError("no session: the server did not answer the handshake in time; try again")
         self.dialect.fail_handshake(Signal.LOST, error)
+
+    # Audio in
+
+    def receive_audio(self, data: bytes) -> Frame | None:
+        """Take a read that is exactly one frame of audio of the same size as the last; return its event.
+
+        Nearly every read of a live conversation is. For any other, this does nothing and returns None: call
+        `receive_data` instead.
+        """
+        fast_path = self._fast_path
+        if (
+            len(data) != fast_path.usual_size
+            or data[:4] != fast_path.usual_start
+            or self._buffer
+            or self._events
+        ):
+            return None
+        self._heard = True
+        self._control_run = 0
+        make_audio = fast_path.make_audio
+        # `make_audio` is set while the fast path is open.
+        return make_audio(data[4:], fast_path.sample_rate)  # type: ignore[misc, no-any-return]
+
+    def next_events(self, most: int) -> list[Frame]:
+        """Take the next event and the ordinary audio right behind it, at most `most` events together.
+
+        Returns an empty list where `next_event` returns `NEED_DATA`. Otherwise the same as calling that again
+        and again: ordinary audio changes nothing in the session.
+        """
+        event = self.next_event()
+        if event is NEED_DATA:
+            return []
+        events = [event]
+        fast_path = self._fast_path
+        if self._events or fast_path.odd:
+            return events
+        # As in `next_event`, with the names bound once for all frames.
+        buffer = self._buffer
+        position = self._position
+        available = len(buffer)
+        head = fast_path.head
+        start_of_payload = fast_path.start_of_payload
+        make_audio = fast_path.make_audio
+        sample_rate = fast_path.sample_rate
+        while available - position > 8 and len(events) < most:
+            found, size = HEAD(buffer, position)
+            start = position + start_of_payload
+            end = start + size
+            if found != head or end > available or size <= 125 or size & 1:
+                break
+            events.append(make_audio(buffer[start:end], sample_rate))  # type: ignore[misc]
+            position = end
+        if position != self._position:
+            self._control_run = 0
+            if position == available and not self._tail:
+                self._buffer = b""
+                position = 0
+            self._position = position
+        return events
 
     # Delegated to the dialect
 

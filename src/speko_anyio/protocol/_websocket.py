@@ -46,7 +46,8 @@ DialectT = TypeVar("DialectT", bound=Dialect[Any])
 
 _CLOSED: Final = State.CLOSED
 _CONNECTING: Final = State.CONNECTING
-_HEAD: Final = struct.Struct(">HH").unpack_from  # the first two bytes of a frame, and a length of two bytes
+HEAD: Final = struct.Struct(">HH").unpack_from
+"""Reads the first two bytes of a frame, and a length of two bytes."""
 _SMALLEST_HEADER: Final = 2
 _LONG: Final = 126  # means that a length of two bytes follows, as in nearly every audio frame
 _LONGEST_OF_LONG: Final = 65_535
@@ -235,7 +236,7 @@ class WebSocketCore(abc.ABC, Generic[EventT, DialectT]):
         position = self._position
         if available - position > 8:
             # The fast path: a complete frame of audio in the usual form, recognised by unpacking four bytes.
-            head, size = _HEAD(buffer, position)
+            head, size = HEAD(buffer, position)
             start = position + fast_path.start_of_payload
             end = start + size
             # A length below 126 should have been written in one byte: the engine judges such a frame.
