@@ -129,6 +129,14 @@ def test_a_burst_comes_in_one_list_up_to_the_limit() -> None:
     assert core.next_events(100) == [AUDIO] * 2
 
 
+@pytest.mark.parametrize("behind", [b"", said(PING), said(BINARY, bytes(127)), PIECE[:9]])
+def test_a_burst_of_several_sizes_comes_whole(behind: bytes) -> None:
+    core = client()
+    sizes = [960, 128, 128, 130, 960, 960, 960, 128, 960]
+    core.receive_data(b"".join(said(BINARY, bytes(size)) for size in sizes) + behind)
+    assert [len(event.pcm) for event in core.next_events(9) if isinstance(event, Audio)] == sizes
+
+
 def test_it_is_a_sign_of_life_that_ends_a_run_of_control_frames() -> None:
     core = opened("client", ping_interval=5.0, ping_timeout=1.0)
     assert isinstance(core, ClientConnection)
