@@ -343,6 +343,25 @@ async def test_a_send_cancelled_while_it_writes_ends_the_session() -> None:
         assert server.stream.closed
 
 
+@pytest.mark.parametrize("reading", [False, True])
+async def test_a_cancellation_is_noticed_by_the_16th_send_at_the_latest(reading: bool) -> None:
+    """Also when the session reads between the sends, in a task that is shielded meanwhile."""
+    async with connected() as (session, server):
+        session.on(lambda frame: None)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            for _ in range(100):
+                if reading:
+                    server.core.send_audio(PCM)
+                    server.flush()
+                    with anyio.CancelScope(shield=True):
+                        await settled()
+                await session.send_audio(PCM)
+        assert scope.cancelled_caught
+        await settled()
+        assert len([command for command in server.commands if isinstance(command, AudioIn)]) <= 16
+
+
 async def test_senders_that_wait_behind_a_cancelled_one_are_told() -> None:
     async with connected() as (session, server):
         server.from_client.stall()

@@ -13,7 +13,6 @@ import asyncio
 import os
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ from time import monotonic
 from typing import Any, Final, Protocol, TypeVarTuple, cast
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ..protocol._timers import AT_ONCE
 from ..protocol.url import WebSocketURL
@@ -72,10 +71,8 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
     by_loop = isinstance(loop, asyncio.BaseEventLoop)
     connect_one = loop.sock_connect if by_loop else partial(_sock_connect, loop)
     connected = await connect_socket(where.host, where.port, connect=connect_one)
-    # Windows' own loop writes in the background, so that a write by the socket could overtake it.
-    direct = None if where.secure or sys.platform == "win32" else connected
     _, driver = await loop.create_connection(
-        lambda: AsyncioDriver(loop, direct),
+        lambda: AsyncioDriver(loop),
         sock=connected,
         ssl=ssl_context,
         server_hostname=where.host if where.secure else None,
@@ -108,17 +105,12 @@ class FailingBlock(Protocol):
 
 
 class AsyncioDriver(asyncio.BufferedProtocol):
-    """Drives a `Driven` over the transport whose protocol this is. See `Driver`.
-
-    `sock` is the transport's socket if bytes may be written to it directly while the transport holds none. On
-    asyncio that takes two thirds of the time.
-    """
+    """Drives a `Driven` over the transport whose protocol this is. See `Driver`."""
 
     # They save half a kibibyte per session.
     __slots__ = (
         "_armed",
         "_begun",
-        "_broken",
         "_catching_up",
         "_cause",
         "_close_timeout",
@@ -138,9 +130,9 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         "_read_buffer",
         "_reading",
         "_sends_left",
-        "_socket",
         "_timer",
         "_transport",
+        "_turned",
         "_turns",
         "_waiting",
         "_writable",
@@ -148,10 +140,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         "bytes_sent",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._socket = sock
-        self._broken: Exception | None = None
         self._driven: Driven | None = None
         self._begun = False
         self._lifetime: FailingBlock | None = None
@@ -167,6 +157,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._waiting = 0
         self._writable: asyncio.Future[None] | None = None
         self._sends_left = 0
+        # Whether the loop has made a turn since the last checkpoint of a send: it has read.
+        self._turned = False
         self._written_at = -_HOLD_WITHIN
         self._held: list[bytes] = []
         self._held_size = 0
@@ -210,7 +202,12 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         if self._sends_left:
             self._sends_left -= 1
         else:
-            await checkpoint()
+            if self._turned:
+                # Others had their turn, and that takes less time.
+                await checkpoint_if_cancelled()
+            else:
+                await checkpoint()
+            self._turned = False
             self._sends_left = SENDS_PER_TURN - 1
         # A sender that was woken but has not resumed yet still counts as waiting.
         others_wait = self._paused or self._waiting
@@ -218,20 +215,15 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             await self._send_in_turn(verb, *args)
             return
         verb(*args)
-        if self._held or self._socket is None or monotonic() - self._written_at <= _HOLD_WITHIN:
-            written = self._write()
+        if self._held or monotonic() - self._written_at <= _HOLD_WITHIN:
+            self._write()
         else:
             # As `_write` does, without a call: this is the way of every piece of audio in a conversation.
             data = self._data_to_send()
             self.bytes_sent += len(data)
-            try:
-                sent = self._socket.send(data)
-            except OSError as error:
-                written = self._write_failed(data, error)
-            else:
-                written = sent == len(data) or self._give_transport(memoryview(data)[sent:])
+            self._transport.write(data)
             self._written_at = monotonic()
-        if not written:
+        if self._paused or self._transport.is_closing():
             self._waiting += 1
             try:
                 # The lock is free, so this does not wait: a cancellation between the write and
@@ -318,9 +310,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # A send waits until the system has taken all of it. A TLS transport always exceeds 0, but a transport
-        # that has taken a single byte must not be overtaken.
-        self._transport.set_write_buffer_limits(high=1 if self._socket is None else 0, low=0)
+        # A send waits until the system has taken all of it. Not 0, which a TLS transport always exceeds.
+        self._transport.set_write_buffer_limits(high=1, low=0)
         # Nothing can be taken before `attach`.
         self._transport.pause_reading()
 
@@ -331,6 +322,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         if self._ending:
             self._drop(nbytes)
             return
+        self._turned = True
         data = bytes(self._read_buffer[:nbytes])
         if self._driven is None:
             # uvloop reads once although reading is paused.
@@ -351,7 +343,6 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._guard(self._receive_eof)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        exc = exc or self._broken
         if exc is not None and self._driven is not None and not self._ending:
             # At once: asyncio closes the socket after this call.
             self._guard(self._read_rest)
@@ -439,58 +430,30 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 
     # Writing
 
-    def _write(self) -> bool:
-        """Write what the core has queued, or hold it until the loop's turn is over.
-
-        Returns whether the system has taken it or will take it then; False if that has to be waited for, or
-        the connection is broken.
-        """
+    def _write(self) -> None:
+        """Write what the core has queued, or hold it until the loop's turn is over."""
         data = self._data_to_send()
-        if data:
-            self.bytes_sent += len(data)
-            if not self._held and monotonic() - self._written_at > _HOLD_WITHIN:
-                written = self._write_now(data)
-                self._written_at = monotonic()
-                return written
-            if not self._held:
-                self._loop.call_soon(self._write_held)
-            self._held.append(data)
-            self._held_size += len(data)
-            if self._held_size > _MAX_HELD:
-                return self._write_held()
-        return not (self._paused or self._transport.is_closing())
-
-    def _write_held(self) -> bool:
+        if not data:
+            return
+        self.bytes_sent += len(data)
+        if not self._held and monotonic() - self._written_at > _HOLD_WITHIN:
+            self._transport.write(data)
+            self._written_at = monotonic()
+            return
         if not self._held:
-            return True
-        data = b"".join(self._held)
-        self._held.clear()
-        self._held_size = 0
-        self._written_at = monotonic()
-        return self._write_now(data)
+            self._loop.call_soon(self._write_held)
+        self._held.append(data)
+        self._held_size += len(data)
+        if self._held_size > _MAX_HELD:
+            self._write_held()
 
-    def _write_now(self, data: bytes) -> bool:
-        """Write `data`; return whether the system has taken it."""
-        if self._socket is None or self._paused:
-            return self._give_transport(data)
-        try:
-            sent = self._socket.send(data)
-        except OSError as error:
-            return self._write_failed(data, error)
-        return sent == len(data) or self._give_transport(memoryview(data)[sent:])
-
-    def _write_failed(self, data: bytes, error: OSError) -> bool:
-        """Act on the error of a direct write. Returns as `_write_now`."""
-        if isinstance(error, (BlockingIOError, InterruptedError)):
-            return self._give_transport(data)
-        if self._broken is None:
-            self._broken = error
-        self._transport.abort()
-        return False
-
-    def _give_transport(self, data: bytes | memoryview) -> bool:
-        self._transport.write(data)
-        return not (self._paused or self._transport.is_closing())
+    def _write_held(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._held_size = 0
+            self._written_at = monotonic()
+            self._transport.write(data)
 
     def _write_on(self) -> None:
         """Write on, now that the transport takes more."""
@@ -511,7 +474,8 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             async with self._turns:
                 await self._wait_writable()
                 verb(*args)
-                if not self._write():
+                self._write()
+                if self._paused or self._transport.is_closing():
                     await self._wait_written()
         finally:
             self._waiting -= 1

@@ -20,8 +20,8 @@ def on_asyncio() -> bool:
 def name_event_loop() -> None:
     """Make anyio's functions work in callbacks of the event loop that run in this context."""
     sniffio = sys.modules.get("sniffio")
-    if sniffio is not None and on_asyncio():
-        # Without it, sniffio only looks for a task, and a callback runs in none.
+    if sniffio is not None and on_asyncio() and sniffio.current_async_library_cvar.get() is None:
+        # Without it, sniffio only looks for a task, and a callback runs in none. `anyio.run` sets it.
         sniffio.current_async_library_cvar.set("asyncio")
 
 

@@ -71,7 +71,7 @@ class Handlers:
         self._pump = pump
         self._lifetime = lifetime
         self._added = 0
-        self._running: list[_Handler] = []
+        self._running: tuple[_Handler, ...] = ()
 
     def add(self, function: FrameHandler) -> Callable[[], None]:
         """Call `function` with all frames not yet received and all that follow; return what stops it."""
@@ -94,7 +94,9 @@ class Handlers:
     async def wait_finished(self) -> None:
         """Wait until each handler has taken what is left for it."""
         while self._running:
-            await self._running[0].finished.wait()
+            finished = self._running[0].finished
+            assert finished is not None, "set while a task runs it"
+            await finished.wait()
 
     def await_result(self, handler: _Handler, result: Awaitable[object], frame: Frame) -> None:
         """Await what a handler that the pump calls returned for `frame`, before it gets another frame."""
@@ -118,7 +120,7 @@ class Handlers:
     ) -> None:
         handler.buffer = buffer
         handler.finished = anyio.Event()
-        self._running.append(handler)
+        self._running = (*self._running, handler)
         self._lifetime.spawn(self._run, handler, frame, result)
 
     async def _run(self, handler: _Handler, frame: Frame | None = None, result: object = None) -> None:
@@ -154,9 +156,8 @@ class Handlers:
         finally:
             ended = buffer.ended
             pump.unsubscribe(buffer)
-            handler.buffer = None
-            self._running.remove(handler)
-            handler.finished.set()
+            self._running = tuple(other for other in self._running if other is not handler)
+            handler.end_task()
         if not ended:
             pump.add_direct(handler)
 
@@ -186,16 +187,21 @@ class _Handler(DirectConsumer):
 
     __slots__ = ("_handlers", "buffer", "finished", "function", "plain")
 
-    finished: anyio.Event
-    """Set when the task that runs it ends."""
-
     def __init__(self, function: FrameHandler, handlers: Handlers, place: int) -> None:
         super().__init__(function, place)
         self._handlers = handlers
         self.function: FrameHandler = function
         self.buffer: DeliveryBuffer | None = None
+        self.finished: anyio.Event | None = None
+        """Set when the task that runs it ends."""
         self.plain: bool = not _is_async(function)
         """Whether it has never returned an awaitable."""
+
+    def end_task(self) -> None:
+        """Take note that no task runs it any more, and forget what only a task needs."""
+        if self.finished is not None:
+            self.finished.set()
+        self.buffer = self.finished = None
 
     def returned(self, result: object, frame: Frame) -> None:
         if inspect.isawaitable(result):
