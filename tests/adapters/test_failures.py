@@ -877,7 +877,7 @@ async def test_cancelled_at_each_await_it_ends_and_leaves_nothing(
                 ) -> None:
                     nonlocal completed
                     with scope:
-                        options = SessionOptions(stream=server.stream, **beginning)
+                        options: SessionOptions = {**beginning, "stream": server.stream}
                         async with open_session(grant(), tools=[slow_tool], **options) as session:
                             sessions.append(session)
                             await scenario(session, server)
