@@ -581,7 +581,7 @@ async def test_when_the_last_handler_has_stopped_frames_wait_again() -> None:
 
 
 async def test_a_session_with_handlers_only_takes_no_memory_for_its_audio(attach: Attach) -> None:
-    piece = bytes(20_000)
+    piece = bytes(30_000)
     async with connected() as (session, server), AsyncExitStack() as stack:
         await attach(session, stack)
         await settled()
@@ -590,12 +590,13 @@ async def test_a_session_with_handlers_only_takes_no_memory_for_its_audio(attach
             for _ in range(pieces):
                 server.core.send_audio(piece)
                 server.flush()
-                await settled()
+                for _ in range(20):  # `settled` takes long while memory is traced
+                    await checkpoint()
 
         await hear(3)
         tracemalloc.start()
         try:
-            await hear(60)
+            await hear(30)
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
