@@ -321,6 +321,17 @@ def test_xai_says_it_without_the_model() -> None:
     assert (talk.sent(), talk.frames()) == ([], [])
 
 
+def test_what_xai_says_counts_as_asked_for_whatever_its_metadata() -> None:
+    talk = xai().make_ready()
+    talk.dialect.respond()
+    talk.hear(created("r1", {}), done("r1"))
+    talk.dialect.say("Good morning!")
+    talk.hear(created("r2"), speech("r2", "a2", 100), done("r2"))
+    talk.sent()
+    assert talk.wait(10.0) == []
+    assert talk.dialect.at_rest
+
+
 def said(message: Event) -> str:
     """What a message of ours has the assistant say or do."""
     if "item" in message:
@@ -550,6 +561,30 @@ def test_turns_become_manual_and_automatic_again(make: Any) -> None:
     talk.sent()
     talk.dialect.commit()
     assert set(talk.sent_types()) == {"input_audio_buffer.append"}  # silence, for the turn detection
+
+
+@BOTH
+def test_speech_from_before_turns_became_manual_still_cuts_in(make: Any) -> None:
+    talk = speaking(make)
+    talk.dialect.update(Update(turns="manual"))
+    assert talk.hear(SPEECH_STARTED) == [Interruption("user")]
+    talk.hear({"type": "session.updated", "session": {}})
+    talk.wait(5.1)  # xAI does not report the end of that response
+    assert not talk.dialect.responding
+    talk.hear(created("r2"), speech("r2", "a2", 1000))
+    assert talk.hear(SPEECH_STARTED) == []
+
+
+@BOTH
+def test_nothing_waits_for_the_end_of_speech_once_turns_are_manual(make: Any) -> None:
+    talk = make().make_ready()
+    talk.hear(SPEECH_STARTED)
+    talk.dialect.say("Hello!")
+    assert talk.sent() == []
+    talk.dialect.update(Update(turns="manual"))
+    update, request = talk.sent()
+    assert update["type"] == "session.update"
+    assert said(request) == "Hello!"
 
 
 def test_a_change_that_openai_refuses_is_told_and_undone() -> None:
