@@ -100,8 +100,8 @@ def test_the_options_of_the_settings_are_caps() -> None:
         ("PROVIDER_OPTIONS", '{"opnai": {}}', "provider_options: unknown provider opnai"),
         (
             "PROVIDER_OPTIONS",
-            '{"xai": {"speed": 1}}',
-            "provider_options for xai: unknown option speed; choose",
+            '{"xai": {"tempo": 1}}',
+            "provider_options for xai: unknown option tempo; choose",
         ),
         (
             "PROVIDER_OPTIONS",
