@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -256,6 +257,22 @@ def test_the_oldest_items_are_forgotten() -> None:
     assert len(talk.items) == 4
     talk.said("y" * (2 * MAX_CHARACTERS))
     assert len(talk.items) == 1
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_what_is_forgotten_takes_no_memory(ends: bool) -> None:
+    talk = Conversation()
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            talk.audio(60)
+            talk.said(f"{number}" + "x" * (MAX_CHARACTERS - 2))
+            talk.hear(ToolCall(f"{number}" + "x" * (MAX_CHARACTERS - 2), "f", "{}"))
+            if ends:
+                talk.hear(ResponseEnd("done"))
+        assert tracemalloc.get_traced_memory()[0] < 3 * MAX_CHARACTERS
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_growing_text_that_is_forgotten_counts_no_more() -> None:

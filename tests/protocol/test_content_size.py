@@ -30,13 +30,13 @@ from speko_anyio.protocol.mint import ToolSpec
     [
         (AudioIn(bytes(10), 24_000), 10),
         (ImageIn("image/png", bytes(10)), 10),
-        (ToolResult("c1", "x" * 10), 10),
+        (ToolResult("c1", "x" * 10), 12),
         (TextIn("x" * 10), 10),
         (Say("x" * 10), 10),
         (Respond("x" * 10), 10),
-        (Unknown("new", "x" * 10), 10),
+        (Unknown("new", "x" * 10), 13),
         (Update(system_prompt="x" * 10, turns="auto"), 10),
-        (Update(voice="v"), 0),
+        (Update(voice="v" * 10, system_prompt="x"), 11),
         (Commit(), 0),
     ],
 )

@@ -14,7 +14,18 @@ import anyio
 import anyio.lowlevel
 
 from .._net.tasks import Waiter
-from ..protocol.frames import Audio, Close, ErrorFrame, Frame, Interruption, ToolCall, Transcript, Unknown
+from ..protocol.frames import (
+    Audio,
+    Close,
+    ErrorFrame,
+    Frame,
+    Interruption,
+    ResponseEnd,
+    ServerToolCall,
+    ToolCall,
+    Transcript,
+    Unknown,
+)
 
 DEFAULT_MAX_BUFFER: Final = 3 * 1024 * 1024
 """Bytes of undelivered frames at which the socket is no longer read: about a minute of 24 kHz PCM16 in
@@ -39,10 +50,14 @@ def _cost(frame: Frame) -> int:
     match frame:
         case Audio(pcm=pcm):
             return FRAME_OVERHEAD + len(pcm)
-        case Transcript(text=text) | Unknown(raw=text) | ErrorFrame(message=text):
+        case Transcript(text=text) | ResponseEnd(reason=text):
             return FRAME_OVERHEAD + len(text)
-        case ToolCall(arguments=arguments):
-            return FRAME_OVERHEAD + len(arguments)
+        case Unknown(t=name, raw=text) | ErrorFrame(code=name, message=text):
+            return FRAME_OVERHEAD + len(name) + len(text)
+        case ServerToolCall(id=call_id, name=name):
+            return FRAME_OVERHEAD + len(call_id) + len(name)
+        case ToolCall(call_id=call_id, name=name, arguments=arguments):
+            return FRAME_OVERHEAD + len(call_id) + len(name) + len(arguments)
         case _:
             return FRAME_OVERHEAD
 

@@ -301,8 +301,7 @@ class History:
         goes_on = bool(self._entries) and self._entries[-1].item.role == "tool"
         if not (answer.entries or goes_on) or self._first is None:
             self._first = entry
-        if len(answer.entries) < MAX_ITEMS:
-            answer.entries.append(entry)
+        answer.entries.append(entry)
         self._add(entry)
 
     def _begin_answer(self) -> _Answer:
@@ -379,11 +378,17 @@ class History:
             entries[count].dropped = True
             self._size -= _size(entries[count].item)
             count += 1
+        if not count:
+            return
         del entries[:count]
+        for answer in self._answers:
+            # The oldest come first here, too. An answer may be without end.
+            while answer.entries and answer.entries[0].dropped:
+                del answer.entries[0]
 
 
 def _size(item: HistoryItem) -> int:
-    return len(item.text) + len(item.unheard) + len(item.name) + len(item.arguments)
+    return len(item.text) + len(item.unheard) + len(item.name) + len(item.arguments) + len(item.call_id)
 
 
 def _words(text: str, length: int) -> int:

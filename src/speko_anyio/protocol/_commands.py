@@ -215,16 +215,12 @@ def content_size(command: Command) -> int:
     match command:
         case AudioIn(pcm=data) | ImageIn(data=data):
             return len(data)
-        case (
-            ToolResult(output=text)
-            | TextIn(text=text)
-            | Say(text=text)
-            | Respond(instructions=text)
-            | Unknown(raw=text)
-        ):
+        case TextIn(text=text) | Say(text=text) | Respond(instructions=text):
             return len(text)
-        case Update(system_prompt=prompt, tools=tools):
+        case ToolResult(call_id=name, output=text) | Unknown(t=name, raw=text):
+            return len(name) + len(text)
+        case Update(system_prompt=prompt, tools=tools, voice=voice):
             objects = 0 if tools is UNSET else _DECODED * len(msgspec.json.encode(tools))
-            return objects + (0 if prompt is UNSET else len(prompt))
+            return objects + sum(len(text) for text in (prompt, voice) if text is not UNSET)
         case _:
             return 0
