@@ -420,6 +420,15 @@ def held(pieces: list[bytes]) -> None:
     input_of_the_user.take()
 
 
+def written_while_it_speaks(texts: list[str]) -> None:
+    dialect = google()
+    dialect.receive_message('{"serverContent":{"modelTurn":{"parts":[{"inlineData":{"data":"AAA="}}]}}}')
+    for text in texts:
+        dialect.send_text(text, respond=False)
+    dialect.receive_message('{"serverContent":{"turnComplete":true}}')
+    assert len(dialect.messages_to_send()) > len(texts)
+
+
 def exempt(text: str) -> None:
     # The result is cached by the text.
     _parse_exemptions.cache_clear()
@@ -1029,6 +1038,12 @@ CASES: list[Case] = [
     Case("tools declared", lambda size: [{"name": f"f{n}"} for n in range(size // 20)], Toolbox, BODY),
     Case("NO_PROXY", numbered(lambda n: f"h{n}.test"), exempt, BODY),
     Case("NO_PROXY, long", filled("a."), exempt, BODY),
+    Case(
+        "texts that wait for the end of an answer",
+        lambda size: ["x"] * (size // 300),
+        written_while_it_speaks,
+        4 * MIB,
+    ),
     Case("input held back", lambda size: [bytes(20)] * (size // 20), held, 8 * MIB),
     Case("a retry after", filled("1"), _retry_after, BODY),
     Case("a retry after a date", filled("Mon, "), _retry_after, BODY),

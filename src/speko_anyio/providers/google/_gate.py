@@ -28,9 +28,9 @@ message ends that history.
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, assert_never
+from typing import Final, Literal, NamedTuple, assert_never
 
 from ...protocol._commands import ExtensionCommand, ImageIn, Respond, Say, TextIn, Update
 from ...protocol.errors import LocalProtocolError
@@ -152,6 +152,8 @@ class Gate:
         self._outdate = outdate
         self.waiting: deque[_Waiting] = deque()
         """What may not be sent yet, oldest first."""
+        self._size = 0
+        self._count: Counter[Kind] = Counter()
 
     # What the model takes
 
@@ -174,12 +176,12 @@ class Gate:
         """Raise `LocalProtocolError` if `command` would wait, and no more may."""
         if not self.waiting:
             return
-        prompts = sum(waiting.kind in _PROMPTS for waiting in self.waiting)
+        prompts = self._count[Kind.PROMPT] + self._count[Kind.NUDGE]
         if kind_of(command) in _PROMPTS and prompts >= MAX_PROMPTS:
             raise LocalProtocolError(
                 f"{prompts} answers wait to be asked for; wait for the end of one, or interrupt"
             )
-        if sum(waiting.size for waiting in self.waiting) + size_of(command) > self._max_waiting:
+        if self._size + size_of(command) > self._max_waiting:
             raise LocalProtocolError(
                 f"more than {self._max_waiting} bytes would wait for the end of an answer; send less"
             )
@@ -204,8 +206,9 @@ class Gate:
             self.user_cut_in()
         elif not self.waiting and self._may_go(kind):
             self._send(item)
-        elif kind is not Kind.NUDGE or not any(waiting.kind is Kind.NUDGE for waiting in self.waiting):
+        elif kind is not Kind.NUDGE or not self._count[Kind.NUDGE]:
             self.waiting.append(item)
+            self._note(item, 1)
         self._carried.configuration = configuration
         if kind is Kind.CONTEXT and isinstance(command, TextIn | ImageIn):
             self._carried.add(command)
@@ -213,9 +216,10 @@ class Gate:
     def repeat(self) -> None:
         """Say again what the handle may lack of an earlier connection, where the model takes that."""
         if self._family.content or self.awaits_history:
-            self.waiting.extendleft(
-                _Waiting(command, Kind.CONTEXT, 0) for command in reversed(self._carried.context)
-            )
+            for command in reversed(self._carried.context):
+                item = _Waiting(command, Kind.CONTEXT, 0)
+                self.waiting.appendleft(item)
+                self._note(item, 1)
             self.release()
 
     def release(self) -> None:
@@ -230,12 +234,14 @@ class Gate:
                 except LocalProtocolError:
                     return  # the outbox is full: again at the next event
             self.waiting.popleft()
+            self._note(item, -1)
 
     def send_context(self) -> None:
         """Queue the context and the updates that wait, although an answer is under way. Raises as `queue`."""
         for item in [item for item in self.waiting if item.kind in (Kind.CONTEXT, Kind.UPDATE)]:
             self._send(item)
             self.waiting.remove(item)
+            self._note(item, -1)
 
     def _may_go(self, kind: Kind) -> bool:
         if kind is Kind.UPDATE and self._family.context_update:
@@ -255,8 +261,16 @@ class Gate:
         self._drop(*_PROMPTS)
 
     def _drop(self, *kinds: Kind) -> None:
-        if self.waiting:
-            self.waiting = deque(waiting for waiting in self.waiting if waiting.kind not in kinds)
+        if any(self._count[kind] for kind in kinds):
+            for item in self.waiting:
+                if item.kind in kinds:
+                    self._note(item, -1)
+            self.waiting = deque(item for item in self.waiting if item.kind not in kinds)
+
+    def _note(self, item: _Waiting, sign: Literal[1, -1]) -> None:
+        """Count an item that begins to wait, or one that does not wait any more."""
+        self._size += sign * item.size
+        self._count[item.kind] += sign
 
     def handle_is_fresh(self) -> None:
         """Note that the provider keeps everything that was queued."""
