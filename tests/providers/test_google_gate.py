@@ -346,6 +346,16 @@ def test_a_text_does_not_interrupt_where_speech_does_not() -> None:
     assert talk.sent() == [wrote("Stop!", complete=True)]
 
 
+def test_texts_that_can_not_interrupt_keep_their_order() -> None:
+    talk = talk_to(options=GoogleOptions(interrupts=False, gate_input=True))
+    talk.hear(speech(PCM))
+    talk.dialect.send_text("One")
+    talk.hear(call(("c", {})))
+    talk.dialect.send_text("Two")
+    talk.dialect.interrupt()
+    assert talk.sent() == [wrote("One", complete=True)]
+
+
 def test_a_bare_request_is_met_by_any_answer() -> None:
     talk = talk_to()
     talk.hear(speech(PCM))

@@ -200,7 +200,7 @@ class Gate:
         if isinstance(command, Update):
             configuration, message = configuration.updated(command)
             item = item._replace(message=message)
-        if kind is Kind.TURN and (self._rules.interrupts or self._is_quiet()):
+        if kind is Kind.TURN and self._rules.interrupts:
             self.send_context()
             self._send(item)
             self.user_cut_in()
