@@ -56,7 +56,10 @@ async def test_a_spoken_question_gets_a_spoken_answer() -> None:
                 frames = await until_usage(session)
                 await session.close()
                 final = [frame async for frame in session]
-    assert frames[0] == Ready(16000, 16000, ("usage",))
+    ready = frames[0]
+    assert isinstance(ready, Ready)
+    assert (ready.input_sample_rate, ready.output_sample_rate) == (16000, 16000)
+    assert ready.extensions == ("usage", "text", "respond", "say", "update")
     assert Transcript("user", "go forward ten meters", True) in frames
     assert Transcript("assistant", "I heard: go forward ten meters.", True) in frames
     audio = b"".join(frame.pcm for frame in frames if isinstance(frame, Audio))
