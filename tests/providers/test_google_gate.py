@@ -601,7 +601,7 @@ def test_what_waited_for_the_session_is_bounded_when_it_is_ready() -> None:
         talk.dialect.say("x")
     _, *errors = talk.hear(READY)
     assert len(talk.sent()) == 1
-    assert [error.code for error in errors if isinstance(error, ErrorFrame)] == ["SAY_REFUSED"] * 2
+    assert [error.code for error in errors if isinstance(error, ErrorFrame)] == ["say_refused"] * 2
     assert "16 answers wait" in str(errors[0])
 
 

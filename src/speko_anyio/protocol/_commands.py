@@ -74,7 +74,7 @@ TextRole: TypeAlias = Literal["user", "assistant", "system"]
 """Whose words a text is."""
 
 TurnMode: TypeAlias = Literal["auto", "manual"]
-"""Who ends the user's turns: the service, or the client by `Commit`."""
+"""Who ends the user's turns: the service, which detects the end of speech, or the client by `Commit`."""
 
 
 class TextIn(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="text"):

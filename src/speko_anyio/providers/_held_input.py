@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal, TypeAlias
 
-from ..protocol._commands import ExtensionCommand
-
-TurnMode: TypeAlias = Literal["auto", "manual"]
-"""Who ends the user's turns: the provider's voice activity detection (VAD), or the client's `commit`."""
+from ..protocol._commands import ExtensionCommand, content_size
 
 TurnEnd: TypeAlias = Literal["commit", "end_turn"]
 """The verb that ended a turn."""
@@ -17,8 +14,16 @@ Held: TypeAlias = bytes | TurnEnd | ExtensionCommand
 """A stretch of audio, the end of a turn, or a command such as a text."""
 
 
+_OVERHEAD: Final = 512
+"""Bytes that a waiting command counts beside its content: the objects take memory, too."""
+
 _PIECE: Final = 4096
 """Bytes. Smaller pieces are joined: a peer may send samples one by one, each of which would take 60 bytes."""
+
+
+def held_size(command: ExtensionCommand) -> int:
+    """Return how many bytes of memory `command` takes while it waits, about."""
+    return _OVERHEAD + content_size(command)
 
 
 class HeldInput:

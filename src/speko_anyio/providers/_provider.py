@@ -6,11 +6,9 @@ import abc
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypedDict
 
-import msgspec
-
 from ..protocol import close_codes
 from ..protocol._calls import no_open_call
-from ..protocol._commands import ExtensionCommand, ImageIn, Update, extension_of
+from ..protocol._commands import ExtensionCommand, Update, extension_of
 from ..protocol._limits import Limits
 from ..protocol._pcm import Buffer, half_a_sample, pcm_bytes
 from ..protocol._session import ClientDialect, require_text
@@ -22,7 +20,7 @@ from ..protocol.frames import Close, ErrorFrame, Frame, ResponseEnd, Transcript
 from . import _closes as closes
 from . import codes
 from ._heard import HeardEstimate
-from ._held_input import HeldInput
+from ._held_input import HeldInput, held_size
 from ._lenient import text_of
 
 PROVIDER_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size=16 * 1024 * 1024)
@@ -34,9 +32,6 @@ SAY_EXACTLY: Final = "Say exactly the following, word for word, and nothing else
 
 _HELD_SECONDS: Final = 10
 """Seconds of audio that are held before `Ready`."""
-
-_HELD_OVERHEAD: Final = 512
-"""Bytes that a held command counts in addition to its own: the objects take memory, too."""
 
 
 class ProviderSession(NamedTuple):
@@ -293,8 +288,7 @@ class ProviderDialect(ClientDialect, abc.ABC):
 
     def _hold(self, command: ExtensionCommand) -> None:
         """Hold a command in its place among the held input; `LocalProtocolError` when too much is held."""
-        size = len(command.data if isinstance(command, ImageIn) else msgspec.json.encode(command))
-        size += _HELD_OVERHEAD
+        size = held_size(command)
         if self._held.commands_size + size > self.limits.max_outbox // 2:
             raise LocalProtocolError(
                 "the provider is not ready yet, and no more can be held for it; wait for `Ready`, then send"

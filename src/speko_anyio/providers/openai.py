@@ -13,14 +13,13 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Unpack
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from ..protocol._commands import Update
+from ..protocol._commands import TurnMode, Update
 from ..protocol.capabilities import UPDATABLE, Capabilities
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import SessionConfig, ToolSpec
 from . import codes
 from ._closes import Service
 from ._endpoint import AuthStyle, Endpoint, provider_endpoint
-from ._held_input import TurnMode
 from ._options import NameRule, ProviderOptions, ServerTool, checked, or_unset
 from ._provider import DialectOptions
 from .models import dated, end_notes
@@ -131,7 +130,7 @@ class NamedTool(msgspec.Struct, frozen=True, kw_only=True):
 ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedTool
 
 
-class OpenAIOptions(ProviderOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OpenAIOptions(ProviderOptions, frozen=True, kw_only=True):
     """Options that only OpenAI has. An omitted option means the service's default."""
 
     turns: TurnMode = "auto"

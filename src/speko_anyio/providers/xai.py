@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Unpack
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from ..protocol._commands import Update
+from ..protocol._commands import TurnMode, Update
 from ..protocol.capabilities import UPDATABLE, Capabilities
 from ..protocol.errors import LocalProtocolError
 from ..protocol.frames import Frame, Transcript
@@ -21,7 +21,6 @@ from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig, ToolSpec
 from . import codes
 from ._closes import Service
 from ._endpoint import AuthStyle, Endpoint, provider_endpoint
-from ._held_input import TurnMode
 from ._options import NameRule, ProviderOptions, ServerTool, checked, or_unset
 from ._provider import DialectOptions
 from ._recent_ids import RecentIds
@@ -75,7 +74,7 @@ class XAIVad(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="s
 _Keyterm = Annotated[str, Meta(min_length=1, max_length=50)]
 
 
-class XAIOptions(ProviderOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class XAIOptions(ProviderOptions, frozen=True, kw_only=True):
     """Options that only xAI has. An omitted option means the service's default."""
 
     turns: TurnMode = "auto"

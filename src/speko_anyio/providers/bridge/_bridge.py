@@ -68,7 +68,7 @@ from ...protocol.frames import (
 from ...protocol.mint import DEFAULT_SAMPLE_RATE
 from .. import codes
 from .._connection import ProviderConnection
-from .._held_input import HeldInput, TurnEnd
+from .._held_input import HeldInput, TurnEnd, held_size
 from .._provider import ProviderDialect
 from .._resampling import Converter, ResamplingFactory
 from ._attempts import Attempts, Connect
@@ -76,7 +76,7 @@ from ._calls import CallNames
 from ._errors import Ending, judge_end, judge_opening
 from ._frame_client import FrameClient
 from ._output import ClientOutput
-from ._requests import Requests, held_size
+from ._requests import Requests
 
 __all__ = ["Bridge", "BridgeLimits", "BridgeStats", "ClientFrame", "Connect"]
 

@@ -18,7 +18,6 @@ from ...protocol._commands import (
     Say,
     TextIn,
     Update,
-    content_size,
     extension_of,
 )
 from ...protocol.capabilities import unchangeable
@@ -27,16 +26,8 @@ from ...protocol.frames import ErrorFrame
 from .. import codes
 from .._provider import ProviderDialect
 
-_OVERHEAD: Final = 256
-"""Bytes that a request counts beside its content."""
-
 _WIRE_NAMES: Final = {field.name: field.encode_name for field in msgspec.structs.fields(Update)}
 """The client's names of the fields of an update."""
-
-
-def held_size(request: ExtensionCommand) -> int:
-    """Return how many bytes `request` takes while it is held, about."""
-    return _OVERHEAD + content_size(request)
 
 
 class Requests:

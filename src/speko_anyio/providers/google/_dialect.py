@@ -32,6 +32,7 @@ from ...protocol.frames import (
     Unknown,
 )
 from ...protocol.mint import SessionConfig
+from .. import codes
 from .._closes import Service
 from .._held_input import TurnEnd
 from .._lenient import text_of
@@ -394,7 +395,7 @@ class GoogleDialect(ProviderDialect):
                     self._gate.accept(what)
                 except LocalProtocolError as error:
                     # There is no caller to raise to.
-                    self._emit(ErrorFrame(f"{extension_of(what).upper()}_REFUSED", str(error)))
+                    self._emit(ErrorFrame(codes.REFUSED[extension_of(what)], str(error)))
 
     # Messages in
 

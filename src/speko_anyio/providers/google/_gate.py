@@ -34,11 +34,12 @@ from typing import Final, Literal, NamedTuple, assert_never
 
 from ...protocol._commands import ExtensionCommand, ImageIn, Respond, Say, TextIn, Update
 from ...protocol.errors import LocalProtocolError
+from .._held_input import held_size
 from .._provider import SAY_EXACTLY
 from . import _events as wire
 from ._config import Rules
 from ._families import Family
-from ._resumption import Carried, size_of
+from ._resumption import Carried
 from ._user import UserTurn
 
 MAX_PROMPTS: Final = 16
@@ -100,7 +101,7 @@ class _Waiting(NamedTuple):
 
     @property
     def size(self) -> int:
-        return size_of(self.command) + len(self.message)
+        return held_size(self.command) + len(self.message)
 
 
 class Gate:
@@ -181,7 +182,7 @@ class Gate:
             raise LocalProtocolError(
                 f"{prompts} answers wait to be asked for; wait for the end of one, or interrupt"
             )
-        if self._size + size_of(command) > self._max_waiting:
+        if self._size + held_size(command) > self._max_waiting:
             raise LocalProtocolError(
                 f"more than {self._max_waiting} bytes would wait for the end of an answer; send less"
             )

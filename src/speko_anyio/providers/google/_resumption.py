@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from ...protocol._commands import ExtensionCommand, ImageIn, Respond, Say, TextIn
+from ...protocol._commands import ImageIn, TextIn
+from .._held_input import held_size
 from . import _events as wire
 from ._config import Configuration
 
@@ -78,26 +79,12 @@ class Carried:
         """Keep context that was accepted; beyond 4 MiB the oldest is forgotten."""
         if self.configuration.resumable:
             self._context.append(command)
-            self._size += size_of(command)
+            self._size += held_size(command)
             while self._size > _MAX_CONTEXT:
-                self._size -= size_of(self._context.popleft())
+                self._size -= held_size(self._context.popleft())
 
     def keep_only(self, context: Iterable[TextIn | ImageIn]) -> None:
         """Forget all context but this, because a fresh handle has it."""
         if self._context:
             self._context = deque(context)
-            self._size = sum(map(size_of, self._context))
-
-
-def size_of(command: ExtensionCommand) -> int:
-    """Return about how many bytes a command takes."""
-    match command:
-        case ImageIn(data=data):
-            return _OVERHEAD + len(data)
-        case TextIn(text=text) | Say(text=text) | Respond(instructions=text):
-            return _OVERHEAD + 2 * len(text)
-    return _OVERHEAD
-
-
-_OVERHEAD: Final = 200
-"""Bytes of a command beside its content."""
+            self._size = sum(map(held_size, self._context))
