@@ -411,3 +411,21 @@ async def test_results_of_the_application_belong_to_it_too() -> None:
         )
         await session.send_tool_result("c1", "found")
         assert session.history == (HistoryItem("tool", "found", name="lookup", arguments="{}", call_id="c1"),)
+
+
+def test_messages_in_another_form_are_not_lost_silently() -> None:
+    with pytest.raises(ValueError, match=r"no words at `\$\[1\]`; put them into its `text`"):
+        HistoryItem.from_json('[{"role":"user","text":"a"},{"role":"assistant","content":"b"}]')
+    unheard = (HistoryItem("assistant", interrupted=True, unheard="all of it"), HistoryItem("tool", name="f"))
+    assert HistoryItem.from_json(HistoryItem.to_json(unheard)) == unheard
+
+
+ANYTHING: Any = HistoryItem
+
+
+@pytest.mark.parametrize(
+    "items", ["hi", [{"role": "user"}], [ANYTHING("pope", "hi")], [ANYTHING("user", 5)]], ids=str
+)
+def test_what_could_not_be_read_again_is_not_written(items: Any) -> None:
+    with pytest.raises(TypeError, match="history"):
+        HistoryItem.to_json(items)

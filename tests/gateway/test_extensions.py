@@ -330,4 +330,14 @@ def test_what_a_handler_declares_is_checked() -> None:
     with pytest.raises(TypeError, match="capabilities"):
         Gateway(handlers={"wrong": wrong}, api_keys=[KEY])
     assert why_not_a_handler(partial(mirror)) is None
+    for declared, problem in (
+        (Capabilities, "are not Capabilities"),
+        (Capabilities(say="yes"), "Invalid enum value 'yes' - at `$.say`"),  # type: ignore[arg-type]
+        (Capabilities(text="yes"), "Expected `bool`, got `str` - at `$.text`"),  # type: ignore[arg-type]
+        (Capabilities(update="tools"), "at `$.update`"),  # type: ignore[arg-type]
+        (Capabilities(update=("prompt",)), "'prompt'; choose from system_prompt, tools, voice, turns"),
+    ):
+        why = why_not_a_handler(takes(declared)(partial(mirror)))  # type: ignore[arg-type]
+        assert why is not None
+        assert problem in why
     assert why_not_a_handler(ByModel()) is None

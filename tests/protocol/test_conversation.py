@@ -368,8 +368,12 @@ def test_no_value_of_an_unknown_field_matters(extension: str, name: str, value: 
         ),
         (lambda client: client.update(Update()), "the update changes nothing; set at least one field"),
         (
-            lambda client: client.update(Update(voice=WRONG)),
-            "this update message is invalid: Expected `str`, got `int` - at `$.voice`",
+            lambda client: client.update(Update(tools=WRONG)),
+            "this update message is invalid: Expected `array`, got `int` - at `$.tools`",
+        ),
+        (
+            lambda client: client.update(Update(turns="semi")),  # type: ignore[arg-type]
+            "turns must be one of auto, manual, not 'semi'",
         ),
         (
             lambda client: client.send_text("\ud800"),
@@ -391,7 +395,7 @@ def test_no_value_of_an_unknown_field_matters(extension: str, name: str, value: 
             "the image has more than 4194304 bytes; send a smaller one",
         ),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_mistake_costs_nothing(verb: Callable[[Any], None], problem: str) -> None:
     client, _ = ready_pair()

@@ -35,9 +35,10 @@ from speko_anyio import (
     Unknown,
     Usage,
 )
+from speko_anyio.gateway import takes
 from speko_anyio.gateway._session import ServerSession
 from speko_anyio.gateway._session_handlers import echo
-from speko_anyio.protocol import Clear, Commit, Interrupt, ToolResult
+from speko_anyio.protocol import Capabilities, Clear, Commit, Interrupt, TextIn, ToolResult
 from speko_anyio.protocol._extensions import KNOWN
 from speko_anyio.testing import FakeGateway, FakePeer, fake_session, run_handler, steps
 from speko_anyio.testing._clock import VIRTUAL_BACKENDS, virtual_backend
@@ -47,6 +48,8 @@ pytestmark = pytest.mark.anyio
 
 PCM = bytes(range(256)) * 4
 READY = Ready(24_000, 24_000, KNOWN)
+HANDLERS_READY = Ready(24_000, 24_000, ("usage",))
+"""That of a handler which declares nothing."""
 
 
 @pytest.fixture(params=VIRTUAL_BACKENDS)
@@ -228,9 +231,32 @@ async def test_a_gateways_own_handler_is_a_script() -> None:
         await session.send_audio(PCM)
         await session.commit()
         received = [await session.receive() for _ in range(4)]
-        assert received[:2] == [READY, Audio(PCM, 24_000)]
+        assert received[:2] == [HANDLERS_READY, Audio(PCM, 24_000)]
         assert isinstance(received[2], Transcript)
         assert isinstance(received[3], Usage)
+
+
+async def test_a_client_is_offered_what_the_handler_declares() -> None:
+    @takes(Capabilities(text=True, say="verbatim"))
+    async def handler(session: ServerSession) -> None:
+        assert await session.receive() == TextIn("hi", respond=True)
+
+    async with fake_session(run_handler(handler)) as (session, _):
+        assert session.capabilities.say == "verbatim"
+        with pytest.raises(LocalProtocolError, match="takes no images"):
+            await session.send_image(b"x", mime_type="image/png")
+        await session.send_text("hi")
+        await frames_of(session)
+    async with fake_session(run_handler(echo)) as (session, _):
+        with pytest.raises(LocalProtocolError, match="takes no"):
+            await session.send_text("hi")
+    gateway = FakeGateway(run_handler(handler))
+    async with gateway.speko() as speko, speko.realtime.connect(provider="local", model="any") as session:
+        assert not session.capabilities.image
+        await session.send_text("hi")
+    peer = FakePeer(capabilities=Capabilities(image=True))
+    async with fake_session(run_handler(echo), peer=peer) as (session, _):
+        assert session.capabilities.image
 
 
 async def test_a_handler_that_returns_ends_the_session_and_its_interruption_drops_audio() -> None:
@@ -244,7 +270,7 @@ async def test_a_handler_that_returns_ends_the_session_and_its_interruption_drop
 
     async with fake_session(run_handler(handler)) as (session, _):
         await session.commit()
-        assert await session.receive() == READY
+        assert await session.receive() == HANDLERS_READY
         assert isinstance(await session.receive(), ToolCall)
         await session.send_tool_result("c", "out")
         assert await frames_of(session) == [Interruption("user"), Close(1000, "", "remote")]

@@ -53,9 +53,9 @@ def make_parser() -> argparse.ArgumentParser:
         "say",
         "ask any endpoint a question",
         "Ask with a text, or with a WAV file or a text that is spoken for you, at the speed of speech, and "
-        "write the answer to another WAV file. Without --base-url, a gateway in this process serves the "
-        "providers local and echo, and openai, xai and google when OPENAI_API_KEY, XAI_API_KEY or "
-        "GEMINI_API_KEY is set, and neither SPEKO_BASE_URL nor SPEKO_API_KEY.",
+        "write the answer to another WAV file. Without --base-url and SPEKO_BASE_URL, a gateway "
+        "in this process serves the providers local and echo. Without SPEKO_API_KEY too, it also serves "
+        "openai, xai and google, each if its key is set: OPENAI_API_KEY, XAI_API_KEY or GEMINI_API_KEY.",
         more="; a service's API key is read from SPEKO_API_KEY",
     )
     question = say.add_mutually_exclusive_group()

@@ -52,22 +52,32 @@ class HistoryItem(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @staticmethod
     def to_json(items: Iterable[HistoryItem]) -> str:
-        """Return a history as JSON text, such as for a file: a list with a line for each item."""
-        lines = ",\n  ".join(msgspec.json.encode(item).decode() for item in items)
+        """Return a history as JSON text, such as for a file: a list with a line for each item.
+
+        TypeError if the items are not a history.
+        """
+        lines = ",\n  ".join(msgspec.json.encode(item).decode() for item in check_history(tuple(items)))
         return f"[\n  {lines}\n]\n" if lines else "[]\n"
 
     @staticmethod
     def from_json(text: str | bytes) -> tuple[HistoryItem, ...]:
         """Return the history that `to_json` wrote; ValueError if the text is something else.
 
-        Unknown fields are ignored.
+        Unknown fields are ignored, but no item may be without words.
         """
         try:
-            return tuple(msgspec.json.decode(text, type=list[HistoryItem]))
+            items = msgspec.json.decode(text, type=tuple[HistoryItem, ...])
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise ValueError(
                 f"this is not the JSON of a history ({error}); pass what HistoryItem.to_json wrote"
             ) from None
+        for number, item in enumerate(items):
+            # Lists of messages in other forms, such as with `content`, would be lost without a word.
+            if not (item.text or item.interrupted or item.role == "tool"):
+                raise ValueError(
+                    f"an item of the history has no words at `$[{number}]`; put them into its `text`"
+                )
+        return items
 
 
 def check_history(items: object) -> tuple[HistoryItem, ...]:

@@ -357,9 +357,9 @@ class RealtimeSession:
           calls under way end as their tools' policy says.
         - `turns`: ``auto`` if the service detects the end of the user's turns, ``manual`` if `commit` does.
 
-        `LocalProtocolError` when the service can't change one of them: ``capabilities.update`` names those
-        that it can. If that shows only later, an `ErrorFrame` with the code ``UPDATE_REFUSED`` names it, and
-        the others take effect.
+        ``capabilities.update`` names those that the service can change; `LocalProtocolError` if there are
+        none. For another one, an `ErrorFrame` with the code ``UPDATE_REFUSED`` comes, which names it, and the
+        others take effect.
         """
         toolbox = None if tools is None else Toolbox(tool_list(tools))
         changes = Update(

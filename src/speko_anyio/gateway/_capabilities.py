@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from speko_anyio.protocol.capabilities import Capabilities
+import msgspec
+
+from speko_anyio.protocol.capabilities import UPDATABLE, Capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,9 +53,22 @@ def capabilities_of(handler: Handler, config: SessionConfig) -> Capabilities | N
 def why_not_capabilities(handler: Any) -> str | None:
     """Return what is wrong with what `handler` declares, and what to do; None if nothing is."""
     declared = _declared(handler)
-    if declared is None or isinstance(declared, Capabilities) or callable(declared):
+    if isinstance(declared, Capabilities):
+        return _why_not_valid(declared)
+    if declared is None or (callable(declared) and not isinstance(declared, type)):
         return None
     return "its `capabilities` are not Capabilities; declare Capabilities(text=True) or the like"
+
+
+def _why_not_valid(declared: Capabilities) -> str | None:
+    try:
+        # A Struct does not check the types of what is passed to it.
+        msgspec.convert(msgspec.to_builtins(declared), Capabilities)
+    except msgspec.ValidationError as error:
+        return f"its `capabilities` are not valid ({error}); correct them"
+    if unknown := [name for name in declared.update if name not in UPDATABLE]:
+        return f"its `capabilities.update` has {unknown[0]!r}; choose from {', '.join(UPDATABLE)}"
+    return None
 
 
 def _declared(handler: Any) -> Any:

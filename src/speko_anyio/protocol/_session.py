@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias, assert_never, get_args
 
+from msgspec import UNSET
+
 from . import _codec as codec
 from . import _extensions as extensions
 from . import close_codes
@@ -30,6 +32,7 @@ from ._commands import (
     TextIn,
     TextRole,
     ToolResult,
+    TurnMode,
     Update,
     extension_of,
     find_problem,
@@ -191,6 +194,11 @@ class ClientDialect(Dialect[Frame], abc.ABC):
         """Change the session's settings from the next response on. Raises as `send_text`."""
         if not isinstance(update, Update):
             raise TypeError(f"update must be an Update, not {type(update).__name__}")
+        for name in ("system_prompt", "voice"):
+            if (value := getattr(update, name)) is not UNSET:
+                require_text(**{name: value})
+        if update.turns is not UNSET:
+            _require_one_of("turns", update.turns, get_args(TurnMode))
         self._send_extension(update)
 
     # A provider's own protocol

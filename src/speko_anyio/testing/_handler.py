@@ -28,20 +28,31 @@ def run_handler(handler: Handler) -> Step:
     """Run a gateway's handler, ``async def handler(session: ServerSession)``, as a whole script.
 
     The session has the buffers and interruptions of a real gateway. When the handler returns, the session is
-    closed with 1000; when it raises, the test fails.
+    closed with 1000; when it raises, the test fails. As in a gateway, the client is offered only what the
+    handler declares (`takes`), unless the `FakePeer` was made with other extensions or capabilities.
     """
+    return HandlerScript(handler)
 
-    async def script(peer: FakePeer) -> None:
+
+class HandlerScript:
+    """The script of `run_handler`, which has a part before the handshake."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def prepare(self, peer: FakePeer) -> None:
+        """Let the peer offer what the handler declares."""
+        peer.offer(capabilities_of(self._handler, peer.config or _UNMINTED))
+
+    async def __call__(self, peer: FakePeer) -> None:
         config = peer.config or _UNMINTED
         async with serve_session(
             _Transport(peer),
             session_id="fake",
             config=config,
-            capabilities=capabilities_of(handler, config),
+            capabilities=capabilities_of(self._handler, config),
         ) as session:
-            await handler(session)
-
-    return script
+            await self._handler(session)
 
 
 class _Transport:

@@ -13,9 +13,10 @@ from typing import Any, Final, TypeAlias, TypeVar, overload
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ..protocol import ServerConnection
 from ..protocol import _framing as framing
 from ..protocol._commands import AudioIn, Command, Interrupt, ToolResult
-from ..protocol._extensions import KNOWN
+from ..protocol._extensions import KNOWN, USAGE
 from ..protocol.capabilities import Capabilities
 from ..protocol.errors import SpekoError
 from ..protocol.frames import (
@@ -78,6 +79,7 @@ class FakePeer(FakeServer):
         extensions: Iterable[str] = KNOWN,
         capabilities: Capabilities | None = None,
     ) -> None:
+        extensions = tuple(extensions)
         super().__init__(
             max_receive=max_receive,
             input_sample_rate=input_sample_rate,
@@ -86,6 +88,7 @@ class FakePeer(FakeServer):
             capabilities=capabilities,
         )
         self.config = config
+        self._offers_by_default = extensions == KNOWN and capabilities is None
         self.on_command: Callable[[Command], None] | None = self._arrived
         self.start_steps: Callable[[Iterable[Step]], None] | None = None
         """Runs steps in a task beside the script; None for a peer without a script."""
@@ -100,6 +103,18 @@ class FakePeer(FakeServer):
         self._latency = 0.0
         self._in_flight: deque[tuple[float, bytes | None]] = deque()
         self._departure = anyio.Event()
+
+    def offer(self, capabilities: Capabilities | None) -> None:
+        """Offer what a gateway's handler declares, unless the test chose an offer; before the handshake."""
+        if self._offers_by_default:
+            core = self.core
+            self.core = ServerConnection(
+                input_sample_rate=core.input_sample_rate,
+                output_sample_rate=core.output_sample_rate,
+                ping_interval=None,
+                extensions=(USAGE,),
+                capabilities=capabilities,
+            )
 
     # Receiving
 

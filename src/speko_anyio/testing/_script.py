@@ -91,6 +91,9 @@ async def scripted(
     when the session is over is cancelled; if it still expects something of the client, it fails.
     """
     stage: Stage | None = None
+    prepare: Callable[[FakePeer], None] | None = getattr(script, "prepare", None)  # of `run_handler`
+    if prepare is not None:
+        prepare(peer)
     try:
         async with TaskGroup("the script") as tasks:
             stage = Stage(peer, tasks, failed)

@@ -36,6 +36,9 @@ def test_it_tells_the_day() -> None:
     ("heard", "said"),
     [
         ("go forward ten meters", "I heard: go forward ten meters."),
+        ("What is two plus three?", "I heard: What is two plus three?"),
+        ("Two plus three. ", "I heard: Two plus three."),
+        ("two, three,", "I heard: two, three."),
         ("hello there", "Hello! I am the offline voice. Ask me what time it is."),
         ("thank you", "You are welcome."),
         ("goodbye", "Goodbye!"),

@@ -118,7 +118,13 @@ class Dialogue:
                 return Decision(text)
         if said[:4] == ["what", "can", "you", "do"]:
             return Decision(_FIXED[-1][1])
-        return Decision(f"I heard: {heard[:MAX_SPOKEN_INPUT]}.")
+        return Decision(f"I heard: {_sentence(heard[:MAX_SPOKEN_INPUT])}")
+
+
+def _sentence(text: str) -> str:
+    """Return `text` with a mark at its end: typed text may have one, recognised speech has none."""
+    text = text.rstrip(" \t\r\n,;:")
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def report(outputs: Sequence[tuple[str, str | None]]) -> str:
