@@ -178,6 +178,11 @@ def tools_with(make: Callable[[int], Any]) -> Callable[[int], SessionConfig]:
     )
 
 
+def numbers(size: int) -> Any:
+    names = [f"p{number}" for number in range(size // 32)]
+    return {"properties": {name: {"type": "integer"} for name in names}, "required": names}
+
+
 def many_tools(
     make: Callable[[int], Any], name: Callable[[int], str] = lambda n: f"f{n}"
 ) -> Callable[[int], SessionConfig]:
@@ -612,6 +617,12 @@ CASES: list[Case] = [
         "offline voice: tools",
         many_tools(lambda n: {}, lambda n: f"weather{n}"),
         lambda c: ToolMatcher(c.tools).plan_calls("what is the weather"),
+        BODY,
+    ),
+    Case(
+        "offline voice: a long sentence and many properties",
+        tools_with(numbers),
+        lambda c: ToolMatcher(c.tools).plan_calls("f " + "x " * len(c.tools[0].parameters["required"])),
         BODY,
     ),
     Case(

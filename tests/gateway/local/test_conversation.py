@@ -66,13 +66,18 @@ class ScriptedRecognizer(Recognizer):
 
 @asynccontextmanager
 async def serving(
-    text: str, session: FakeSession, recognizer: ScriptedRecognizer | None = None
+    text: str,
+    session: FakeSession,
+    recognizer: ScriptedRecognizer | None = None,
+    *,
+    beside: FakeSession | None = None,
 ) -> AsyncIterator[ScriptedRecognizer]:
-    """Serve `session`, whose user is heard as saying `text`, or what `recognizer` hears.
+    """Serve `session`, whose user is heard as saying `text`, or what `recognizer` hears, and one `beside` it.
 
     At the end it hangs up and waits for the handler.
     """
     recognizer = recognizer or ScriptedRecognizer(text)
+    sessions = [session] if beside is None else [session, beside]
 
     @asynccontextmanager
     async def open_scripted() -> AsyncIterator[Recognizer]:
@@ -82,11 +87,14 @@ async def serving(
     try:
         with anyio.fail_after(30):
             async with voice as handler, anyio.create_task_group() as tasks:
-                tasks.start_soon(handler, session)
+                for served in sessions:
+                    tasks.start_soon(handler, served)
                 yield recognizer
-                session.hang_up()
+                for served in sessions:
+                    served.hang_up()
     finally:
-        session.dispose()
+        for served in sessions:
+            served.dispose()
 
 
 def question(rate: int = 16_000) -> list[AudioIn]:

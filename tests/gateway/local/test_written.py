@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+
 import anyio
 import pytest
 
 from speko_anyio.audio import _pcm as pcm
 from speko_anyio.gateway.local import LocalVoice
-from speko_anyio.gateway.local._dialogue import GREETING
+from speko_anyio.gateway.local._dialogue import GREETING, Dialogue
 from speko_anyio.gateway.local._synthesizer import MAX_TEXT
 from speko_anyio.protocol import Capabilities
 from speko_anyio.protocol._commands import (
@@ -212,6 +215,34 @@ async def test_a_text_beyond_measure_is_matched_in_part() -> None:
         call = (await session.wait_for(is_a(ToolCall))).frame
         assert isinstance(call, ToolCall)
         assert call.arguments == "{}"
+
+
+async def test_of_a_text_beyond_measure_only_the_words_that_count_are_counted() -> None:
+    session = FakeSession(config=make_config(output="text"))
+    async with serving("", session):
+        session.say(TextIn("x " * 100_000, respond=True))
+        await session.wait_for(is_a(ResponseEnd))
+    usage = next(frame for frame in session.frames if isinstance(frame, Usage))
+    assert usage.input_text_tokens == MAX_TEXT // 2
+
+
+async def test_tools_are_prepared_for_one_session_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = FakeSession(), FakeSession()
+    both = threading.Barrier(2)
+    met = []
+
+    def with_tools(dialogue: Dialogue, tools: object) -> Dialogue:
+        with suppress(threading.BrokenBarrierError):
+            met.append(both.wait(timeout=0.2))
+        return dialogue
+
+    monkeypatch.setattr(Dialogue, "with_tools", with_tools)
+    for session in sessions:
+        session.say(Update(tools=(NEWS,)), Say("Yes."))
+    async with serving("", sessions[0], beside=sessions[1]):
+        for session in sessions:
+            await session.wait_for(is_a(ResponseEnd))
+    assert not met
 
 
 async def test_too_many_tools_are_refused() -> None:

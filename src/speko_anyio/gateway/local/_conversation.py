@@ -79,6 +79,7 @@ class VoiceConversation:
         dialogue: decides what is answered.
         listener: finds the turns in the user's audio.
         speaking: limits the threads that synthesise.
+        preparing: limits the threads that prepare the tools of an update.
     """
 
     def __init__(
@@ -88,17 +89,21 @@ class VoiceConversation:
         dialogue: Dialogue,
         listener: hear.Listener,
         speaking: anyio.CapacityLimiter,
+        preparing: anyio.CapacityLimiter,
     ) -> None:
         self._session = session
         self._dialogue = dialogue
         self._listener = listener
         self._speaking = speaking
+        self._preparing = preparing
         self._voice = DEFAULT_VOICE
         self._transcriber = Transcriber(session, recognizer, dialogue.grammar())
         self._resampler = Resampler(session.input_sample_rate, SAMPLE_RATE)
         self._turn = HeardTurn()
         self._writes_only = session.config.output == "text"
-        self._unanswered = ""  # what the user wrote last, without asking for an answer
+        # What the user wrote last, without asking for an answer. Only what is looked at: many long texts may
+        # come at once.
+        self._unanswered = ""
         self._deferred: list[Reply] = []  # until the user stops speaking
         self._replies: list[Reply] = []  # the one in progress first
         self._reply_added = anyio.Event()
@@ -141,10 +146,10 @@ class VoiceConversation:
                     self._stop_replies()
                 case TextIn(text=text, role="user", respond=True):
                     self._stop_replies()
-                    self._unanswered = text
+                    self._unanswered = text[:MAX_TEXT]
                     await self._add_reply(self._nudged())
                 case TextIn(text=text, role="user"):
-                    self._unanswered = text
+                    self._unanswered = text[:MAX_TEXT]
                 case TextIn(role="assistant"):
                     self._unanswered = ""  # answered, in an earlier session
                 case Respond():
@@ -255,8 +260,11 @@ class VoiceConversation:
             dialogue = self._dialogue.with_tools(tools)
             return dialogue, dialogue.grammar()
 
-        # In a thread: thousands of tools take a tenth of a second, in which other sessions must go on.
-        self._dialogue, self._transcriber.grammar = await anyio.to_thread.run_sync(prepare)
+        # In a thread: thousands of tools take a tenth of a second, in which other sessions must go on. One
+        # thread for all sessions, since each that computes takes its share of the time from the event loop.
+        self._dialogue, self._transcriber.grammar = await anyio.to_thread.run_sync(
+            prepare, limiter=self._preparing
+        )
 
     async def _refuse_update(self, why: str) -> None:
         await self._session.send_error("UPDATE_REFUSED", why)

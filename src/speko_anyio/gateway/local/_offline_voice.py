@@ -83,7 +83,7 @@ class LocalVoice:
         self._open = recognizer or (lambda: open_recognizer(workers=workers))
         self._now = now
         self._recognizer: Recognizer | None = None
-        self._speaking: anyio.CapacityLimiter | None = None
+        self._limiters: tuple[anyio.CapacityLimiter, anyio.CapacityLimiter] | None = None
         self._entered: AbstractAsyncContextManager[LocalVoice] | None = None
 
     async def __aenter__(self) -> LocalVoice:
@@ -99,7 +99,7 @@ class LocalVoice:
 
     async def __call__(self, session: VoiceSession) -> None:
         """Serve `session` until it closes. Cancelling it stops at once, within about 15 ms of synthesis."""
-        if self._recognizer is None or self._speaking is None:
+        if self._recognizer is None or self._limiters is None:
             raise RuntimeError(
                 "the offline voice is not running; serve sessions inside `async with LocalVoice()`"
             )
@@ -108,7 +108,7 @@ class LocalVoice:
             self._recognizer,
             Dialogue(session.config.tools, now=self._now),
             Listener(webrtc_vad()),
-            self._speaking,
+            *self._limiters,
         )
         await conversation.run()
 
@@ -117,9 +117,9 @@ class LocalVoice:
         webrtc_vad()  # fail now if a package is missing, and not in a session
         # espeak-ng takes turns anyway: more threads would only wait for its lock. Made here and not in the
         # constructor, which may run on trio while the gateway serves on asyncio.
-        self._speaking = anyio.CapacityLimiter(1)
+        self._limiters = speaking, _ = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)
         # Loads espeak-ng and soxr, so that the first reply does not wait for them.
-        await anyio.to_thread.run_sync(speak_to_pcm, "ready", _WARM_UP_RATE, limiter=self._speaking)
+        await anyio.to_thread.run_sync(speak_to_pcm, "ready", _WARM_UP_RATE, limiter=speaking)
         async with self._open() as self._recognizer:
             try:
                 yield self

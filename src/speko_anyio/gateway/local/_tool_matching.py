@@ -16,6 +16,7 @@ not all heard is not made: the voice asks for what is missing.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -171,7 +172,9 @@ class _Tool:
         self.described = frozenset(words(declared.description)) - _VERBS - _FILLERS
         """The telling words of its description."""
         required = declared.parameters.get("required")
-        self._required = required if isinstance(required, list) else []
+        self._required = frozenset(
+            key for key in (required if isinstance(required, list) else ()) if isinstance(key, str)
+        )
         properties = declared.parameters.get("properties")
         self._properties = (
             {key: _Property(key, schema) for key, schema in properties.items() if isinstance(schema, dict)}
@@ -198,9 +201,9 @@ class _Tool:
         """Return the call that a sentence asks for; `subject` is what it was recognised by."""
         arguments: dict[str, Any] = {}
         missing: list[str] = []
-        about_tool = subject.union(self._name_words)
+        sentence = _Sentence(said, subject.union(self._name_words))
         for key, each in self._properties.items():
-            value = each.heard(said, about_tool)
+            value = each.heard(sentence)
             if value is not None:
                 arguments[key] = value
             elif key in self._required:
@@ -232,20 +235,47 @@ class _Property:
         elif self._kind == "string" and _PLACE_WORDS & set(words(key)):
             self.expected = PLACES
 
-    def heard(self, said: list[str], about_tool: frozenset[str]) -> Any:
-        """Return the value that a sentence gives, or None; `about_tool` are the words that name the tool."""
+    def heard(self, sentence: _Sentence) -> Any:
+        """Return the value that a sentence gives, or None."""
         if self._values is not None:
-            sentence = f" {' '.join(said)} "
-            return next((value for phrase, value in self._values.items() if f" {phrase} " in sentence), None)
+            text = sentence.text
+            return next((value for phrase, value in self._values.items() if f" {phrase} " in text), None)
         match self._kind:
             case "integer" | "number":
-                return next((n for word in said if (n := _number(word)) is not None), None)
+                return sentence.number
             case "boolean":
-                return not {"off", "not", "no"} & set(said)
+                return sentence.affirmed
             case "string":
-                return _phrase(said, about_tool)
+                return sentence.phrase
             case _:
                 return None
+
+
+class _Sentence:
+    """What the words of a sentence give; `about_tool` are those that name the tool.
+
+    Each is found once, since a tool may have thousands of properties.
+    """
+
+    def __init__(self, said: list[str], about_tool: frozenset[str]) -> None:
+        self._said = said
+        self._about_tool = about_tool
+
+    @cached_property
+    def text(self) -> str:
+        return f" {' '.join(self._said)} "
+
+    @cached_property
+    def number(self) -> int | None:
+        return next((number for word in self._said if (number := _number(word)) is not None), None)
+
+    @cached_property
+    def affirmed(self) -> bool:
+        return not {"off", "not", "no"} & set(self._said)
+
+    @cached_property
+    def phrase(self) -> str | None:
+        return _phrase(self._said, self._about_tool)
 
 
 def _number(word: str) -> int | None:
