@@ -380,7 +380,7 @@ def _grant(dice: random.Random) -> None:
 
 
 def _opened(grant: ProviderGrant) -> None:
-    config = _direct._config(grant, ())
+    config = _direct._config(grant, (), "audio")
     _direct._endpoint(grant)
     make = _direct._DIALECTS.get(grant.adapter)
     if make is not None:
