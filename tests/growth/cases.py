@@ -29,7 +29,7 @@ from speko_anyio.protocol import _codec as codec
 from speko_anyio.protocol import _headers as headers
 from speko_anyio.protocol import _tokens as tokens
 from speko_anyio.protocol import url
-from speko_anyio.protocol._commands import AudioIn, Command, Commit, ToolResult
+from speko_anyio.protocol._commands import AudioIn, Command, Commit, TextIn, ToolResult
 from speko_anyio.protocol._dialect import NEED_DATA, Dialect
 from speko_anyio.protocol._extensions import KNOWN
 from speko_anyio.protocol._session import ClientProtocol, ServerProtocol
@@ -423,6 +423,16 @@ def held(pieces: list[bytes]) -> None:
     for piece in pieces:
         input_of_the_user.add(piece)
     input_of_the_user.take()
+
+
+def held_with_texts(count: int) -> None:
+    input_of_the_user = HeldInput(480_000)
+    for _ in range(count):
+        input_of_the_user.add_command(TextIn("x"), 1)
+        input_of_the_user.add(b"\0\0")
+        input_of_the_user.clear()
+        input_of_the_user.end_turn("commit")
+    assert len(input_of_the_user.take()) == count + 1
 
 
 def written_while_it_speaks(texts: list[str]) -> None:
@@ -1056,6 +1066,7 @@ CASES: list[Case] = [
         4 * MIB,
     ),
     Case("input held back", lambda size: [bytes(20)] * (size // 20), held, 8 * MIB),
+    Case("input held back, with texts", lambda size: size // 256, held_with_texts, MIB),
     Case("a retry after", filled("1"), _retry_after, BODY),
     Case("a retry after a date", filled("Mon, "), _retry_after, BODY),
     # The gateway

@@ -98,6 +98,7 @@ def test_further_headers_and_query_replace_those_of_their_name() -> None:
     assert extended.url == "wss://x.test/v1/realtime?model=m&api-version=2&k=0123456789abcdef%2F%2B"
     assert extended.headers == (("authorization", "Basic 0123456789abcdef"), ("X-Team", "a"))
     assert {KEY, "Basic 0123456789abcdef", PROXY_KEY, "0123456789abcdef%2F%2B"} <= set(extended.secrets)
+    assert "0123456789abcdef" in extended.secrets  # a provider quotes the key alone
     assert "2" not in extended.secrets
     assert endpoint.extended({}, {}) is endpoint
 

@@ -26,6 +26,7 @@ from speko_anyio.providers import codes
 from speko_anyio.providers._provider import SAY_EXACTLY
 from speko_anyio.providers.openai import OpenAIOptions, ServerTool, ServerVad
 from speko_anyio.providers.realtime._gate import MAX_PROMPTS
+from speko_anyio.providers.realtime._tools import MAX_DESCRIPTION
 from speko_anyio.providers.xai import XAIOptions
 
 from .realtime_talk import (
@@ -141,6 +142,19 @@ def test_a_text_that_follows_a_request_gets_an_answer_of_its_own() -> None:
 @BOTH
 def test_a_text_while_the_user_speaks_is_answered_with_their_speech(make: Any) -> None:
     talk = make().make_ready()
+    talk.hear(SPEECH_STARTED)
+    talk.dialect.send_text("My address is 1 Main Street.")
+    (item,) = items(talk)
+    talk.hear({"type": "conversation.item.added", "item": item})
+    talk.hear(SPEECH_STOPPED, COMMITTED, created("r1"), done("r1"))
+    assert talk.sent() == []
+
+
+def test_a_picture_that_was_refused_is_waited_for_no_more() -> None:
+    talk = openai().make_ready()
+    talk.dialect.send_image(b"no image", mime_type="image/png")
+    (picture,) = talk.sent()
+    talk.hear(error("invalid_value", "The image is not valid.", event_id=picture["event_id"]))
     talk.hear(SPEECH_STARTED)
     talk.dialect.send_text("My address is 1 Main Street.")
     (item,) = items(talk)
@@ -514,6 +528,16 @@ def test_the_tools_of_the_provider_stay() -> None:
         talk.make_ready()
         talk.dialect.update(Update(tools=(TOOL,)))
         assert [tool["type"] for tool in talk.sent()[0]["session"]["tools"]] == ["function", "mcp"]
+
+
+@BOTH
+def test_notes_on_changes_do_not_pile_up(make: Any) -> None:
+    talk = make().make_ready()
+    for number in range(200):
+        long = ToolSpec(name=f"f{number % 100}", description="x" * (MAX_DESCRIPTION + 1))
+        talk.dialect.update(Update(tools=(long,)))
+    assert any("'f0'" in note for note in talk.dialect.notes)
+    assert len(talk.dialect.notes) < 60
 
 
 def test_openai_locks_the_voice_once_the_assistant_has_spoken() -> None:

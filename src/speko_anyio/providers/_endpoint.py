@@ -45,7 +45,14 @@ class Endpoint(msgspec.Struct, frozen=True):
         url = websocket_url(self.url, "", query.items())
         replaced = {name.lower() for name in headers}
         kept = ((name, value) for name, value in self.headers if name.lower() not in replaced)
-        values = (*headers.values(), *query.values(), *(quote(value, safe="") for value in query.values()))
+        # Also the parts of a field such as ``Bearer`` and a key: a provider quotes the key alone.
+        words = (word for value in headers.values() for word in value.split())
+        values = (
+            *headers.values(),
+            *words,
+            *query.values(),
+            *(quote(value, safe="") for value in query.values()),
+        )
         return Endpoint(
             url,
             (*kept, *headers.items()),

@@ -33,7 +33,7 @@ class HeldInput:
     commands are not bounded here: see `commands_size`.
     """
 
-    __slots__ = ("_capacity", "_marks", "_pieces", "_size", "_start", "commands_size", "dropped")
+    __slots__ = ("_capacity", "_end", "_marks", "_pieces", "_size", "_start", "commands_size", "dropped")
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity & ~1
@@ -41,6 +41,7 @@ class HeldInput:
         self._size = 0
         self._start = 0  # of the pieces, as a position in all audio that ever came
         self._marks: list[tuple[int, TurnEnd | ExtensionCommand]] = []  # what stands in the audio, and where
+        self._end: int | None = None  # the place of the end of the turn among them: thousands may be held
         self.commands_size: int = 0
         """Bytes of the commands; the caller must take no more input while they are too many."""
         self.dropped: int = 0
@@ -79,7 +80,9 @@ class HeldInput:
 
     def end_turn(self, verb: TurnEnd) -> None:
         """End the turn. A second turn joins the first: one answer to everything that was said."""
-        self._marks = [mark for mark in self._marks if not isinstance(mark[1], str)]
+        if self._end is not None:
+            del self._marks[self._end]
+        self._end = len(self._marks)
         self._mark(verb)
 
     def add_command(self, command: ExtensionCommand, size: int) -> None:
@@ -92,8 +95,8 @@ class HeldInput:
 
     def clear(self) -> None:
         """Forget the audio since the last end of a turn."""
-        ends = (position for position, mark in self._marks if isinstance(mark, str))
-        kept = max(0, next(ends, 0) - self._start)
+        marks = self._marks
+        kept = 0 if self._end is None else max(0, marks[self._end][0] - self._start)
         while (excess := self._size - kept) > 0:
             newest = self._pieces.pop()
             self._size -= len(newest)
@@ -101,7 +104,10 @@ class HeldInput:
                 self._pieces.append(newest[:-excess])
                 self._size += len(newest) - excess
         end = self._start + self._size
-        self._marks = [(min(position, end), mark) for position, mark in self._marks]
+        for place in reversed(range(len(marks))):
+            if marks[place][0] <= end:
+                break
+            marks[place] = end, marks[place][1]
 
     def take(self) -> list[Held]:
         """Return and forget everything, in its order; audio between two others is one stretch."""
@@ -119,5 +125,6 @@ class HeldInput:
         self._start += self._size
         self._size = 0
         self._marks.clear()
+        self._end = None
         self.commands_size = 0
         return taken

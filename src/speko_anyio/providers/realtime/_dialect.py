@@ -50,6 +50,7 @@ from .. import codes
 from .._closes import Service
 from .._held_input import Held, TurnEnd
 from .._lenient import fit, text_of
+from .._options import limited
 from .._provider import SAY_EXACTLY, DialectOptions, ProviderDialect, ProviderSession
 from . import _errors as errors
 from . import _events as wire
@@ -332,12 +333,14 @@ class RealtimeDialect(ProviderDialect):
         respond: bool,
     ) -> None:
         """Add an item to the conversation; `respond`: it is answered, and the user's own cuts in for that."""
-        item = self._ids.make(wire.CreateItem, item=wire.Message(role, (content,)))
+        counts = role != "assistant"  # confirmations tell only of those
+        event_id = self._ids.next(wire.Message if counts else wire.CreateItem)
+        item = wire.CreateItem(event_id=self._ids.on_wire(event_id), item=wire.Message(role, (content,)))
         cuts_in = respond and role == "user" and self._can_stop
         messages = [*(self._stopping() if cuts_in else ()), item]
 
         def queued() -> None:
-            self._unconfirmed_texts += role != "assistant"
+            self._unconfirmed_texts += counts
             if cuts_in:
                 self._stopped("user")
 
@@ -346,6 +349,9 @@ class RealtimeDialect(ProviderDialect):
         else:
             put(messages)
             queued()
+
+    def _text_settled(self) -> None:
+        self._unconfirmed_texts = max(0, self._unconfirmed_texts - 1)
 
     def _prompt(self, wanted: Wanted, put: Put) -> None:
         """Request a response of its own, now if that is allowed, else later."""
@@ -364,7 +370,7 @@ class RealtimeDialect(ProviderDialect):
         event_id = self._ids.next(wire.UpdateSession)
         put([wire.UpdateSession(event_id=self._ids.on_wire(event_id), session=change.session)])
         settings.changed(event_id, update, change)
-        self.notes += change.notes
+        self.notes = limited(tuple(dict.fromkeys((*self.notes, *change.notes))))
         self._follow_rules()
 
     def _follow_rules(self) -> None:
@@ -541,7 +547,7 @@ class RealtimeDialect(ProviderDialect):
                 self._emit_all(self._server_tools.update(item_id, None, "failed"))
             case wire.ItemAdded():
                 if wire.is_text(event.item):
-                    self._unconfirmed_texts = max(0, self._unconfirmed_texts - 1)
+                    self._text_settled()
                 elif event.item.type == "function_call_output" and event.item.call_id is not None:
                     self._calls.acknowledged(event.item.call_id)
                 elif asks_for_approval(event.item):
@@ -968,6 +974,8 @@ class RealtimeDialect(ProviderDialect):
                 self._follow_rules()
             case ErrorKind.REAL:
                 self._emit(errors.as_frame(error))
+                if answers is wire.Message:
+                    self._text_settled()  # refused, so nothing confirms it
                 if error.event_id is not None and error.event_id == self._gate.open_request:
                     self._request_failed()
             case verdict:

@@ -11,7 +11,7 @@ from ...protocol.frames import ErrorFrame
 from .. import _closes as closes
 from .. import codes
 from .._lenient import fit
-from ._events import CancelResponse, ClientEvent, DeleteItem, ErrorInfo, TruncateItem, dig
+from ._events import CancelResponse, ClientEvent, DeleteItem, ErrorInfo, Message, TruncateItem, dig
 
 
 class ErrorKind(enum.Enum):
@@ -55,7 +55,9 @@ _NO_SUCH_ITEM: Final = re.compile(
 _WORD: Final = re.compile(r"[\w-]+")
 
 
-def judge(error: ErrorInfo, answers: type[ClientEvent] | None, corrected: Collection[str] = ()) -> ErrorKind:
+def judge(
+    error: ErrorInfo, answers: type[ClientEvent | Message] | None, corrected: Collection[str] = ()
+) -> ErrorKind:
     """Judge `error`.
 
     - `answers`: the kind of our request that it names, if any.

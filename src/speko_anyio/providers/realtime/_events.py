@@ -174,7 +174,7 @@ class EventIds:
 
     def __init__(self, *, on_wire: bool) -> None:
         self._on_wire = on_wire
-        self._kinds: dict[str, type[ClientEvent]] = {}
+        self._kinds: dict[str, type[ClientEvent | Message]] = {}
         self.count: int = 0
         """Messages numbered so far."""
 
@@ -186,15 +186,15 @@ class EventIds:
         """Return the id as a message carries it."""
         return event_id if self._on_wire else UNSET
 
-    def next(self, kind: type[ClientEvent]) -> str:
-        """Return the next id, for a message of that kind."""
+    def next(self, kind: type[ClientEvent | Message]) -> str:
+        """Return the next id, for a message of that kind; `Message` is a `CreateItem` of one."""
         self.count += 1
         event_id = f"evt_{self.count}"
         self._kinds[event_id] = kind
         drop_oldest(self._kinds, _REMEMBERED_REQUESTS)
         return event_id
 
-    def kind_of(self, event_id: str | None) -> type[ClientEvent] | None:
+    def kind_of(self, event_id: str | None) -> type[ClientEvent | Message] | None:
         """Return the kind of the message that an error names, if it is known."""
         return self._kinds.get(event_id or "")
 
