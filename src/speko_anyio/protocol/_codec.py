@@ -187,7 +187,7 @@ _REFUSALS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 _COUNT: Final[msgspec.json.Decoder[int]] = msgspec.json.Decoder(Count)
 _SECONDS: Final[msgspec.json.Decoder[float]] = msgspec.json.Decoder(Seconds)
 _NUMBER: Final = msgspec.json.Decoder(float, strict=False)  # "3", too
-_EXACT: Final = 2**53
+_EXACT: Final = 2**53 - 1
 """Up to here, a double represents every whole number exactly."""
 
 _MAX_PROBLEM: Final = 200

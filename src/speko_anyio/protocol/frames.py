@@ -39,8 +39,9 @@ SESSION_EXPIRED: Final = "session_expired"
 PROVIDER_SESSION_EXPIRED: Final = "provider_session_expired"
 """Reason with which a session closes at its provider's time limit; the code is 1001."""
 
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
-"""A number of things, never below zero."""
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+"""A number of things: a whole number that every JSON parser reads exactly. Python writes sums of numbers with
+thousands of digits neither as text nor as JSON."""
 
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
 """A duration, never below zero."""

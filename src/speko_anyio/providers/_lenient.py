@@ -29,9 +29,7 @@ import msgspec
 from msgspec import Meta, Raw, inspect
 
 from ..protocol._codec import MalformedMessage, mended
-
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-"""A count: a whole number that every JSON parser reads exactly. Anything else counts as missing."""
+from ..protocol.frames import Count as Count
 
 JsonText: TypeAlias = Annotated[str, Meta(extra={"json": True})]
 """Text. An array or an object is also accepted, and becomes its JSON text."""
