@@ -80,7 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=_output,
         default=Path("reply.wav"),
         metavar="REPLY.wav",
-        help="(default: reply.wav) with `text` the assistant answers in writing instead",
+        help="the answer (default: reply.wav); with `text` the assistant answers in writing instead",
     )
     _add_backend(say)
 
@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
         "talk by microphone and loudspeaker",
         "Hold a conversation until Ctrl-C. Speak while the assistant does to interrupt it; wear "
         "headphones, or it interrupts itself. You can also type: each line is a turn. On a computer without "
-        "devices, files stand in for them.",
+        "devices, files stand in for them; to type only, use `say --text TEXT --history FILE.json`.",
         more="; the API key is read from SPEKO_API_KEY",
     )
     _add_session(talk)

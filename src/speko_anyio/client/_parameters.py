@@ -259,8 +259,21 @@ def check_options(options: SessionOptions) -> None:
 
 
 def _hint(name: str, known: tuple[str, ...]) -> str:
+    from ..providers.google import GoogleOptions  # the providers are loaded when they are needed
+    from ..providers.openai import OpenAIOptions
+    from ..providers.xai import XAIOptions
+
     lower = name.lower()
-    close = [_HABITS[lower]] if _HABITS.get(lower) in known else difflib.get_close_matches(lower, known, n=1)
+    if _HABITS.get(lower) in known:
+        return f"did you mean {_HABITS[lower]}?"
+    for kind in (OpenAIOptions, XAIOptions, GoogleOptions):
+        if lower in kind.__struct_fields__:
+            account = kind.__name__.removesuffix("Options")
+            return (
+                f"it is an option of a provider: pass {account}(options={kind.__name__}({lower}=...)), or to a "
+                f'gateway metadata={{"provider_options": {{"{account.lower()}": {{"{lower}": ...}}}}}}'
+            )
+    close = difflib.get_close_matches(lower, known, n=1)
     return f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
 
 
