@@ -421,8 +421,14 @@ async def test_a_misspelt_option_is_refused_before_anything_is_minted() -> None:
         ("temprature", "did you mean temperature?"),
         ("ttl", "did you mean ttl_seconds?"),
         ("timeout", "did you mean connect_timeout?"),
-        ("provider_extra", "it is an option of a provider: pass OpenAI(options=OpenAIOptions(provider_extra="),
-        ("thinking_budget", "it is an option of a provider: pass Google(options=GoogleOptions(thinking_budget"),
+        (
+            "provider_extra",
+            "it is an option of a provider: pass OpenAI(options=OpenAIOptions(provider_",
+        ),
+        (
+            "thinking_budget",
+            "it is an option of a provider: pass Google(options=GoogleOptions(thinking_",
+        ),
         ("colour", "the options are provider, model, voice, system_prompt, temperature, input_sample_rate, "),
     ],
 )

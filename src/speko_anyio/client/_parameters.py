@@ -270,8 +270,8 @@ def _hint(name: str, known: tuple[str, ...]) -> str:
         if lower in kind.__struct_fields__:
             account = kind.__name__.removesuffix("Options")
             return (
-                f"it is an option of a provider: pass {account}(options={kind.__name__}({lower}=...)), or to a "
-                f'gateway metadata={{"provider_options": {{"{account.lower()}": {{"{lower}": ...}}}}}}'
+                f"it is an option of a provider: pass {account}(options={kind.__name__}({lower}=...)), or to "
+                f'a gateway metadata={{"provider_options": {{"{account.lower()}": {{"{lower}": ...}}}}}}'
             )
     close = difflib.get_close_matches(lower, known, n=1)
     return f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"

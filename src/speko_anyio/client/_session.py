@@ -357,9 +357,10 @@ class RealtimeSession:
           calls under way end as their tools' policy says.
         - `turns`: ``auto`` if the service detects the end of the user's turns, ``manual`` if `commit` does.
 
-        ``capabilities.update`` names those that the service can change; `LocalProtocolError` if there are
-        none. For another one, an `ErrorFrame` with the code ``UPDATE_REFUSED`` comes, which names it, and the
-        others take effect.
+        ``capabilities.update`` names those that the service can change. For another one, a session straight
+        with a provider raises `LocalProtocolError`, and nothing changes; a gateway sends an `ErrorFrame` with
+        the code ``UPDATE_REFUSED``, which names it, and the others take effect. `LocalProtocolError` also
+        where the service takes no updates.
         """
         toolbox = None if tools is None else Toolbox(tool_list(tools))
         changes = Update(
