@@ -189,7 +189,7 @@ NEEDS: Final[dict[str, Json]] = {
     "transcription_keywords": {"transcription_model": "gpt-live-transcribe"},
     "noise_reduction_strength": {"noise_reduction": "near_field"},
 }
-"""Options that have an effect only beside another."""
+"""Options that have an effect only together with another."""
 
 PARAMETERS: Final[Json] = {
     "model": "another-model",

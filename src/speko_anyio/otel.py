@@ -76,8 +76,8 @@ _SESSION_DURATIONS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 12
 _TOKENS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 """Bounds that the conventions recommend."""
 
-_NOT_THE_USERS: Final = frozenset({"server", "respond", "say"})
-"""What begins a turn, but is not the end of one of the user's, from which the time to first audio counts."""
+_UNTIMED: Final = frozenset({"server", "respond", "say"})
+"""Triggers that are not the end of a turn of the user: the time to first audio is not measured for them."""
 
 _Attributes = dict[str, AttributeValue]
 
@@ -290,7 +290,7 @@ class _SessionTelemetry(SessionObserver):
         span = self._span(
             "chat", self._model, SpanKind.CLIENT, {"speko.turn.trigger": trigger}, self._session
         )
-        self._turn = _Turn(span, self._now(), timed=trigger not in _NOT_THE_USERS)
+        self._turn = _Turn(span, self._now(), timed=trigger not in _UNTIMED)
 
     def _response(self, *, audio: bool = False) -> None:
         if self._turn is None or self._turn.answered:

@@ -67,7 +67,7 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
         ssl_context = None
     elif ssl_context is None:
         ssl_context = await default_ssl_context()
-    # uvloop's own looks up even a numeric address, in a thread.
+    # On uvloop, connecting was measured to take less CPU time without its `sock_connect`.
     by_loop = isinstance(loop, asyncio.BaseEventLoop)
     connect_one = loop.sock_connect if by_loop else partial(_sock_connect, loop)
     connected = await connect_socket(where.host, where.port, connect=connect_one)
@@ -157,7 +157,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         self._waiting = 0
         self._writable: asyncio.Future[None] | None = None
         self._sends_left = 0
-        # Whether the loop has made a turn since the last checkpoint of a send: it has read.
+        # Whether the socket was read since the last checkpoint of a send, so that the loop has had a turn.
         self._turned = False
         self._written_at = -_HOLD_WITHIN
         self._held: list[bytes] = []
@@ -203,7 +203,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._sends_left -= 1
         else:
             if self._turned:
-                # Others had their turn, and that takes less time.
+                # Other tasks have had a turn already, and this is cheaper.
                 await checkpoint_if_cancelled()
             else:
                 await checkpoint()
@@ -218,7 +218,7 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         if self._held or monotonic() - self._written_at <= _HOLD_WITHIN:
             self._write()
         else:
-            # As `_write` does, without a call: this is the way of every piece of audio in a conversation.
+            # The same as `_write`, inlined: every piece of audio in a conversation is written here.
             data = self._data_to_send()
             self.bytes_sent += len(data)
             self._transport.write(data)

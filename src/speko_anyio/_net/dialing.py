@@ -82,7 +82,7 @@ async def _connect(where: WebSocketURL, ssl_context: ssl.SSLContext | None) -> B
 
 
 async def _in_time(where: WebSocketURL, seconds: float, connect: Callable[[], Awaitable[T]]) -> T:
-    """Return what `connect` returns within `seconds`, and say in one error what stopped it."""
+    """Return what `connect` returns within `seconds`; raise one error that says what stopped it."""
     host = f"{where.host}:{where.port}"
     late: TimeoutError | None = None
     try:

@@ -21,7 +21,7 @@ def name_event_loop() -> None:
     """Make anyio's functions work in callbacks of the event loop that run in this context."""
     sniffio = sys.modules.get("sniffio")
     if sniffio is not None and on_asyncio() and sniffio.current_async_library_cvar.get() is None:
-        # Without it, sniffio only looks for a task, and a callback runs in none. `anyio.run` sets it.
+        # `anyio.run` sets it. Otherwise sniffio looks for the current task, and a callback has none.
         sniffio.current_async_library_cvar.set("asyncio")
 
 

@@ -107,7 +107,7 @@ async def make_http_client(proxy: Proxy | None) -> httpx.AsyncClient:
     On its own, httpx reads the environment by different rules, rejects all of it for one bad entry in
     NO_PROXY, and trusts another list of certificates.
 
-    A thread makes it, since httpx loads much when its first client is made.
+    It is made in a thread, since httpx loads many modules for its first client.
     """
     context = await default_ssl_context()
     return await anyio.to_thread.run_sync(_make_http_client, proxy, context, abandon_on_cancel=True)

@@ -1,4 +1,4 @@
-"""Loads modules while the event loop goes on."""
+"""Loads modules without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import anyio.to_thread
 
 
 async def preload(name: str) -> None:
-    """Import a module in a thread, if it is not loaded yet; the import itself follows.
+    """Load a module in a thread, unless it is loaded, so that the import statement that follows is quick.
 
-    The event loop would stand still for what some modules take: for 90 ms, four pieces of audio.
+    Some modules take 90 ms to load, which would delay four pieces of audio.
     """
     module = sys.modules.get(name)
     if module is None or getattr(module.__spec__, "_initializing", False):  # by another session

@@ -21,7 +21,7 @@ TRANSPORT_ERRORS: Final = (
 """What a byte stream raises when it can't go on, besides `anyio.EndOfStream`."""
 
 CONNECTION_ERRORS: Final = (OSError, anyio.EndOfStream, anyio.BrokenResourceError)
-"""What connecting, TLS and proxies raise."""
+"""The errors that connecting, TLS and proxies raise."""
 
 
 def broken_by(cause: Exception | None) -> anyio.BrokenResourceError:
@@ -67,7 +67,7 @@ def connection_error(
     error: Exception,
     advice: str = "check the network and the address",
 ) -> APIConnectionError:
-    """Make the error of ours for one of `CONNECTION_ERRORS`, which connecting to `name` has raised."""
+    """Return our error for `error`, one of `CONNECTION_ERRORS`, raised while connecting to `name`."""
     if isinstance(error, ssl.SSLError):
         return kind(
             f"TLS with {name} failed ({error.reason or describe(error)}); "

@@ -1,7 +1,7 @@
 """The driver for trio: whoever waits for a frame reads the socket itself.
 
-So no task passes on what another one has read, and no read finds nothing: `trio.lowlevel.wait_readable` comes
-first. One task per session, the keeper, reads while nobody waits for a frame, so that pings, closes and
+So no task hands data to another, and no read comes up empty, since `trio.lowlevel.wait_readable` comes first.
+One task per session, the keeper, reads while nobody waits for a frame, so that pings, closes and
 interruptions are not late. It also acts on the deadlines and closes the socket.
 
 ``_reader`` says who reads:
@@ -15,10 +15,10 @@ a waiter    a waiting task   bytes arrive, its frame comes from elsewhere, or it
 `_PAUSED`   nobody may       the consumers have room, and all that was read is delivered: the keeper reads
 =========== ================ =================================================================================
 
-A task that waits while another one reads, or while reading is paused, sleeps until its frame has come. Tasks
-that wait again at once thus soon read for themselves, and the keeper reads for the others.
+A task that waits while another one reads, or while reading is paused, sleeps until its frame arrives. So a
+task that waits again at once soon reads for itself, and the keeper reads for the others.
 
-The wait for bytes takes none of them, so cancelling it loses nothing. Reading them and delivering their
+Waiting for bytes consumes none, so cancelling it loses nothing. Reading them and delivering their
 frames is one step, in which no other task runs.
 
 For plain TCP only: cancelling a read of a TLS stream may lose bytes. Loaded when a session connects on trio.
@@ -227,7 +227,7 @@ class TrioDriver:
         try:
             while not driven.done:
                 with trio.CancelScope(deadline=instant(self._armed), shield=True) as self._scope:
-                    await self._read_for_nobody()
+                    await self._read_in_background()
                 driven.handle_timeout(trio.current_time())
                 self.core_changed()
             if driven.has_output:
@@ -240,7 +240,7 @@ class TrioDriver:
             finally:
                 self._close()
 
-    async def _read_for_nobody(self) -> None:
+    async def _read_in_background(self) -> None:
         """Read while no task waits for a frame, and sleep meanwhile, until the session is over."""
         driven = self._driven
         while not driven.done:
@@ -264,7 +264,7 @@ class TrioDriver:
                         somebody_waits = self._sleepers
                         changed = self._read()
                         if somebody_waits:
-                            await checkpoint()  # it may come back and read
+                            await checkpoint()  # so that it can wait again, and read for itself
 
     def _read(self) -> bool:
         """Read once, and react. Returns False if that changed nothing: most reads hold only audio."""
@@ -279,7 +279,7 @@ class TrioDriver:
         return True
 
     def _receive(self) -> bool:
-        """Read once what the system has. Returns what `Driven.receive_data` does."""
+        """Read once. Returns what `Driven.receive_data` returns."""
         try:
             data = self._socket.recv(READ_SIZE)
         except BlockingIOError:
@@ -318,7 +318,7 @@ class TrioDriver:
         """Write until all is written. The caller has the turn. Cancelled, it ends the session."""
         try:
             while not self._write():
-                with suppress(trio.ClosedResourceError):  # see `_Waiter`: it may still be open
+                with suppress(trio.ClosedResourceError):  # see `_Waiter`: the socket may still be open
                     await wait_writable(self._socket)
         except SpekoError:
             raise

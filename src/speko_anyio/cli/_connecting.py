@@ -71,7 +71,7 @@ async def connected(
 ) -> AsyncIterator[RealtimeSession]:
     """Open the session that the command's options ask for; it answers calls of `tools`.
 
-    It goes on with the conversation in the file of ``--history``, which is written at the end.
+    It continues the conversation in the file of ``--history``, and writes all of it there at the end.
     """
     if options.history is not None:
         files.check_writable(options.history, "--history")
@@ -107,9 +107,8 @@ async def connected(
             yield session
         finally:
             if options.history is not None:
-                with anyio.CancelScope(
-                    shield=True
-                ):  # it is a short file, and all that is left of the conversation
+                # Shielded: it is a short file, and all that is left of the conversation.
+                with anyio.CancelScope(shield=True):
                     await files.save_history(options.history, session.history)
 
 

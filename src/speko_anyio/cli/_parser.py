@@ -340,8 +340,7 @@ def _add_conversation(parser: argparse.ArgumentParser) -> None:
         "--history",
         type=Path,
         metavar="FILE.json",
-        help="go on with the conversation in this file, if there is one, and write all of it there at the "
-        "end",
+        help="continue the conversation in this file, if it exists, and save all of it there at the end",
     )
 
 

@@ -1,4 +1,4 @@
-"""Lines that are typed while something else goes on."""
+"""Lines that the user types during a conversation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _STDIN: Final = 0
 
 
 async def typed_lines() -> AsyncGenerator[str, None]:
-    """Iterate over the lines of standard input that are not blank, until its end. Cancelling it loses a part.
+    """Iterate over the lines of standard input that are not blank. Cancelling it may lose part of a line.
 
-    It reads no terminal that another job has: the system would stop the process. No thread waits for the
-    input, since it would keep the process from ending.
+    It yields nothing if another job has the terminal, since reading would stop the process. No thread waits
+    for the input, since it would keep the process from ending.
     """
     if os.isatty(_STDIN) and os.tcgetpgrp(_STDIN) != os.getpgrp():
         return

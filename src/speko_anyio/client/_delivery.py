@@ -107,7 +107,7 @@ class DeliveryBuffer:
         self.ended: bool = False
         """Whether no more frames will come."""
         self.begun: bool = False
-        """Whether its consumer has begun to take frames. `Pump` decides it."""
+        """Whether its consumer has begun to take frames. `Pump` sets it."""
         self.full: bool = False
         """Whether the limit is reached. It stays True until an eighth of the buffer is free."""
         self.lossy: bool = False
@@ -192,7 +192,7 @@ class DeliveryBuffer:
         """
         frames = self._frames
         if self._busy or not (frames and self._streak):
-            # Not a coroutine of its own, since nearly every frame of a live conversation is waited for.
+            # Inlined, since nearly every frame of a live conversation is waited for.
             if self._busy:
                 busy = anyio.BusyResourceError("receiving from")
                 busy.args = (_SECOND_READER,)
@@ -220,7 +220,7 @@ class DeliveryBuffer:
         return frame
 
     async def get_all(self, end: Callable[[], Exception]) -> list[Frame]:
-        """Take all frames that wait, oldest first, and wait for one if there is none. Otherwise as `get`."""
+        """Take all frames that wait, oldest first; wait for one if there is none. Otherwise as `get`."""
         first = await self.get(end)
         frames = [first, *self._frames]
         self.clear()

@@ -89,7 +89,7 @@ class FrameStream(Generic[F_co]):
     def __aiter__(self) -> Self:
         return self
 
-    # Returns the coroutine of another: see `RealtimeSession`.
+    # Returns the buffer's coroutine without awaiting it: see the comment in `RealtimeSession`.
     def __anext__(self) -> CoroutineType[Any, Any, F_co]:
         buffer = self._buffer
         if not buffer.begun:

@@ -21,8 +21,8 @@ from ._pump import DirectConsumer, Pump
 from ._stalls import STALLED_AFTER, StallWatch
 
 _PER_TURN: Final = 1024
-"""Frames that waited, handled in one turn of the event loop: far more than a turn adds, so that this ends
-however fast the peer is."""
+"""Waiting frames that a handler gets in one turn of the event loop: far more than arrive in one, so that it
+catches up however fast the peer is."""
 
 FrameHandler = Callable[[Frame], Awaitable[object] | object]
 """Called with each frame. An awaitable that it returns is awaited before the next frame. See
@@ -59,8 +59,8 @@ def check_handler(handler: object, *more: object) -> None:
 class Handlers:
     """The handlers of the session that `pump` moves.
 
-    An async handler runs as a task of `lifetime`, with a buffer of its own. So does a plain one, but only
-    until it was called with the frames that waited when it was added; then the pump calls it. A plain
+    An async handler runs as a task of `lifetime`, with a buffer of its own. So does a plain one until it has
+    been called with the frames that were waiting when it was added; from then on the pump calls it. A plain
     handler that returns an awaitable is treated as an async one from then on.
     """
 
@@ -84,7 +84,7 @@ class Handlers:
         self._start(handler, self._pump.subscribe())
 
         def unsubscribe() -> None:
-            handler.call = _ignore  # this may be called by another handler, amid the delivery of a frame
+            handler.call = _ignore  # another handler may call this while a frame is delivered
             self._pump.remove_direct(handler)
             if handler.buffer is not None:
                 self._pump.unsubscribe(handler.buffer)
@@ -212,7 +212,7 @@ class _Handler(DirectConsumer):
 
 
 def _is_async(function: FrameHandler) -> bool:
-    """Whether it is known that `function` returns an awaitable."""
+    """Whether `function` is known to return an awaitable."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - of an object with an async method
     )

@@ -1,4 +1,4 @@
-"""The conversation so far: kept by each session, and taken in again by the next one.
+"""The conversation so far, which each session keeps and a later one can continue.
 
 `History` keeps it as the frames and the user's commands come; audio costs it nothing. The items are a public
 form: they go into another session as ``history=``, also with another provider, and into a file as JSON.
@@ -199,7 +199,7 @@ class History:
         self._mark = 0
         """Bytes of audio that were received up to the end of the last answer."""
         self._late: float | None = None
-        """The part that was heard of an interrupted answer whose text has yet to come."""
+        """The heard fraction of an interrupted answer whose text has yet to arrive."""
         pump.on_first_audio = self.audio_began
 
     @property

@@ -115,7 +115,7 @@ class _OpenedBlock(SessionBlock):
     ) -> None:
         self._open: Callable[[], Awaitable[RealtimeSession]] | None = open_session
         self._begin = begin
-        """What the session begins with, before the body."""
+        """Sends the history and the greeting, before the body runs."""
 
     async def __aenter__(self) -> RealtimeSession:
         open_session, self._open = self._open, None

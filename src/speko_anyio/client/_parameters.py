@@ -92,8 +92,8 @@ class SessionOptions(TypedDict, total=False):
     """What to do with the exception of a tool's function, besides telling the model: ``log`` it (default), or
     ``raise`` it, which ends the session and raises it from the ``async with``."""
     history: Sequence[HistoryItem]
-    """An earlier conversation that this session goes on with, such as the `history` of another session; the
-    service gets it as text, before anything else is sent."""
+    """An earlier conversation to continue, such as the `history` of another session; the service gets it as
+    text, before anything else is sent."""
     greeting: str | None
     """What the assistant says first, before the user speaks; see `RealtimeSession.say`."""
     observer: ObserverOption
@@ -278,7 +278,7 @@ def _hint(name: str, known: tuple[str, ...]) -> str:
 
 
 def check_beginning(capabilities: Capabilities, history: Sequence[HistoryItem], greeting: str | None) -> None:
-    """Raise `LocalProtocolError` if a session with these capabilities can't begin with these."""
+    """Raise `LocalProtocolError` if a session with these capabilities takes no such beginning."""
     for name, wanted, possible in (
         ("history", bool(history), capabilities.history),
         ("greeting", greeting is not None, capabilities.say != "no"),

@@ -56,11 +56,11 @@ class Pump:
 
     Each frame goes to the `inbox`, then to the other buffers in the order in which they were added. Then
     `on_frame` is called with it, unless it is `Audio`. The direct consumers come last, so that they find
-    everything else up to date. All of this takes place within the call that brought the frame, which may be
+    everything else up to date. All of this happens within the call that brought the frame, which may be
     outside of any task. No method raises because of what the peer does: see `error`.
 
-    A direct consumer may call anything here. A frame that this would deliver is delivered when the consumer
-    has returned.
+    A direct consumer may call any method here. Frames that such a call would deliver are delivered after the
+    consumer has returned.
 
     The inbox gets no frames while nobody has taken from it (it is not `claimed`) and another consumer takes
     frames: perhaps the user never iterates, and otherwise an iteration has no use for old audio. It only gets
@@ -250,7 +250,7 @@ class Pump:
         self._arrange()
 
     def remove_direct(self, consumer: DirectConsumer) -> None:
-        """Call `consumer` no more. Does nothing the second time."""
+        """Stop calling `consumer`. Does nothing the second time."""
         self._direct = tuple(other for other in self._direct if other is not consumer)
         self._arrange()
 

@@ -51,7 +51,7 @@ def open_session(
     - `tools`: functions that answer the model's calls. They must have been declared when the session was
       minted.
     - `ttl_seconds`: how long the session may last, if known: an `Expiring` frame precedes its end.
-    - `output`: how the assistant answers, for a `ProviderGrant` only; other grants have it from the mint.
+    - `output`: how the assistant answers, for a `ProviderGrant` only; for others the mint has fixed it.
     - `options`: see `SessionOptions`.
 
     Raises `APIConnectionError` when the host can't be reached, `HandshakeError` when it refuses the session

@@ -187,9 +187,9 @@ class RealtimeSession:
         """The conversation so far, oldest first, also after the session's end.
 
         It holds what both sides said and wrote, in the words of the transcripts, and the calls of tools with
-        their results; of an interrupted answer, what was really heard (see `HistoryItem`). The items that the
-        session began with come first. Pass it on as ``history=`` to go on in another session, also with
-        another provider. It keeps the last 1000 items, and of those as many as have 256 Ki characters.
+        their results; of an interrupted answer, only the words that were heard (see `HistoryItem`). The items
+        that the session began with come first. Pass it as ``history=`` to continue in another session, also
+        with another provider. It keeps the last 1000 items, but no more than 256 Ki characters.
         """
         return self._history.items
 
@@ -295,7 +295,7 @@ class RealtimeSession:
         self._core.send_tool_result(call_id, output)
         self._history.answer(call_id, output)
 
-    # The conversation beside the microphone
+    # The conversation, other than by speech
 
     async def send_text(self, text: str, *, role: TextRole = "user", respond: bool | None = None) -> None:
         """Add a text to the conversation.
@@ -357,10 +357,10 @@ class RealtimeSession:
           calls under way end as their tools' policy says.
         - `turns`: ``auto`` if the service detects the end of the user's turns, ``manual`` if `commit` does.
 
-        ``capabilities.update`` names those that the service can change. For another one, a session straight
-        with a provider raises `LocalProtocolError`, and nothing changes; a gateway sends an `ErrorFrame` with
-        the code ``UPDATE_REFUSED``, which names it, and the others take effect. `LocalProtocolError` also
-        where the service takes no updates.
+        ``capabilities.update`` names the fields that the service can change; `LocalProtocolError` if there
+        are none. For another field, the service sends an `ErrorFrame` with the code ``UPDATE_REFUSED`` that
+        names it, and the others take effect. A session straight with a provider raises `LocalProtocolError`
+        instead; if the provider refuses a field later, the code there is ``update_refused``.
         """
         toolbox = None if tools is None else Toolbox(tool_list(tools))
         changes = Update(
@@ -373,14 +373,14 @@ class RealtimeSession:
 
     def _update(self, changes: Update, toolbox: Toolbox | None) -> None:
         self._core.update(changes)
-        # A gateway that can't change the tools refuses this part of the update, and makes the earlier calls.
+        # A gateway that can't change the tools refuses that field, and goes on calling the earlier tools.
         if toolbox is not None and "tools" in self._core.capabilities.update:
             self._tool_calls.replace(toolbox)
 
     async def send_provider_event(self, event: Mapping[str, Any]) -> None:
         """Send an event in the provider's own protocol, in a session straight with a provider.
 
-        Unsupported ground: nothing checks the event, and the library does not know what it changes. See the
+        This is unsupported: nothing checks the event, and the library does not know what it changes. See the
         provider's own events with `SessionObserver.provider_event`. `LocalProtocolError` where no provider is
         at the other end, or when the event can't be written as JSON.
         """
@@ -454,7 +454,7 @@ class RealtimeSession:
         return self._inbox.get(pump.last_error)  # type: ignore[return-value]
 
     def receive_many(self) -> CoroutineType[Any, Any, list[Frame]]:
-        """Wait for a frame and return all that wait by then, oldest first, at least one.
+        """Wait for a frame and return all frames that are there by then, oldest first.
 
         When speech arrives in bursts, this takes less time than a call for each frame. Otherwise it does what
         `receive` does: the last frame of the last list is `Close`, after it the same errors are raised, and

@@ -1,4 +1,4 @@
-"""What a handler takes beside speech, which its sessions offer to clients."""
+"""What a handler takes besides speech, which its sessions offer to clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HandlerT = TypeVar("_HandlerT")
 
 
 def takes(capabilities: Capabilities) -> Callable[[_HandlerT], _HandlerT]:
-    """Declare what a handler takes beside speech: its sessions offer it to clients.
+    """Declare what a handler takes besides speech: its sessions offer it to clients.
 
     ::
 

@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 RECEIVE_BUFFER: Final = 1024 * 1024
-"""Bytes of commands that wait for the handler: 21 s of speech at 24 kHz. Beyond it the peer has to wait; what
-exceeds it is one command at most, the largest of which is an image of ``limits.max_image_size``. Over
+"""Bytes of commands that wait for the handler: 21 s of speech at 24 kHz. Beyond it the peer has to wait. One
+command may exceed it: at most an image of ``limits.max_image_size``. Over
 ASGI its pongs wait too, so if a handler reads nothing for a minute, the server's keepalive may end the
 connection."""
 
@@ -69,7 +69,7 @@ SEND_BUFFER: Final = 64 * 1024
 response made faster than the peer reads does not pile up here."""
 
 _COMMAND_OVERHEAD: Final = 64
-"""Bytes that every command counts beside its content; otherwise a flood of empty ones would meet no limit."""
+"""Bytes that every command counts besides its content: without them, a flood of empty ones meets no limit."""
 
 _EVENTS_PER_TURN: Final = range(16)
 """Commands that are moved to the inbox in one turn of the event loop. One read may hold thousands, which must
@@ -115,7 +115,7 @@ async def serve_session(
     - `ttl`: seconds after which the session is closed; None for no limit. `warn_before` seconds before that,
       an `Expiring` command comes, and the client gets an `ErrorFrame` with the code ``SESSION_EXPIRING``.
     - `receive_buffer`, `send_buffer`: bytes that may wait for the handler, and for the peer.
-    - `capabilities`: what the session takes beside speech, which `ready` offers; None for nothing.
+    - `capabilities`: what the session takes besides speech, which `ready` offers; None for nothing.
     - `meter`: counts what the session uses; None for one that nobody reads.
     """
     link = MessageLink(
@@ -323,8 +323,8 @@ class ServerSession:
 
     Iterate over it, or call `receive`, for the client's commands: `AudioIn`, `Commit`, `Clear`, `EndTurn`,
     `Interrupt`, `ToolResult`, `Unknown`, `Expiring` and, once and last, `Close`. Then iteration ends, or
-    raises `RemoteProtocolError` when the client broke the protocol. A handler that
-    declares that it takes them (see `takes`) also gets `TextIn`, `ImageIn`, `Respond`, `Say` and `Update`.
+    raises `RemoteProtocolError` when the client broke the protocol. A handler that declares that it takes
+    them (see `takes`) also gets `TextIn`, `ImageIn`, `Respond`, `Say` and `Update`.
 
     Every ``send_*`` waits while more bytes than the send buffer's are queued, and then queues its message
     whole, in the order of the calls. It raises `ConnectionClosed` (or that `RemoteProtocolError`) once the

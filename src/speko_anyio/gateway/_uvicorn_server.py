@@ -48,7 +48,7 @@ SHUTDOWN_TIMEOUT: Final = 5
 
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.1
-"""Seconds between two looks at what is still under way when the server stops."""
+"""Seconds between two checks for requests that are still under way when the server stops."""
 
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted; uvicorn's own default."""
@@ -154,7 +154,7 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     async def main_loop(self) -> None:
-        # uvicorn looks only ten times a second whether it should stop.
+        # uvicorn checks only ten times a second whether to stop.
         with self._polling:
             await super().main_loop()
 

@@ -69,7 +69,8 @@ class ClientCore(Protocol):
 class CoreWrapper:
     """A `ClientCore` that delegates everything to `core`; subclasses override what they change.
 
-    The shortcuts `receive_audio` and `next_events` do not bypass a `receive_data` and `next_event` of theirs.
+    The shortcuts are off, so that overriding `receive_data` and `next_event` is enough: `receive_audio` takes
+    nothing, and `next_events` calls `next_event`.
     """
 
     def __init__(self, core: ClientCore) -> None:

@@ -33,7 +33,7 @@ _START_OF_PAYLOAD: Final = 4
 
 @functools.lru_cache(maxsize=32)
 def _cutter(size: int) -> Callable[[memoryview], Iterator[tuple[bytes, bytes]]]:
-    """Return what cuts frames in the usual form, with payloads of this size, into beginnings and payloads."""
+    """Return a function that splits frames in the usual form with this payload size: headers, payloads."""
     return struct.Struct(f"{_START_OF_PAYLOAD}s{size}s").iter_unpack
 
 

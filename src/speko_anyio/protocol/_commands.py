@@ -186,7 +186,7 @@ _IMAGE_TYPE: Final = re.compile(r"image/[a-zA-Z0-9][a-zA-Z0-9.+-]{0,63}")
 
 
 def find_problem(command: ExtensionCommand, *, max_image_size: int) -> str | None:
-    """Return why nobody can act on the content of `command`, as a sentence; None if it is usable."""
+    """Return why the content of `command` can't be used, as a sentence; None if it can."""
     match command:
         case TextIn(text="") | Say(text=""):
             return "the text is empty; send some"

@@ -1,15 +1,15 @@
 """The only module that imports wsproto, and the one that absorbs its quirks.
 
-wsproto does the handshake, fragments and closing, and judges every bad frame. Only a client's request, and an
-acceptance in the usual form, don't pass through it, since it takes half a millisecond for the two. Its gaps
-and peculiarities are handled here (observed with wsproto 1.2 and 1.3):
+wsproto does the handshake, fragments and closing, and judges every bad frame. Only a client's request and an
+acceptance in the usual form bypass it, since it takes half a millisecond for the two. Its gaps and
+peculiarities are handled here (observed with wsproto 1.2 and 1.3):
 
 - a frame that can't be parsed is reported as a `CloseConnection` event, like the peer's own close; only the
   state, still OPEN, tells them apart;
 - messages arrive in pieces, with no limit on their number or size;
 - header values are decoded as ASCII or IDNA without a check: a peer can provoke a UnicodeError;
 - an empty read during the handshake means the end of input;
-- the handshake's nonce comes from `os.urandom`, and there is no other way.
+- the handshake's nonce comes from `os.urandom` and can't be passed in.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _accept_token(nonce: bytes) -> bytes:
 def _accepts(head: bytes, offer: _Offer) -> bool:
     """Return whether the server's `head` accepts the offer, in the form that nearly all servers use.
 
-    False also means that it is for wsproto to judge.
+    If this returns False, wsproto judges the head.
     """
     if not _USUAL_HEAD.match(head):
         return False

@@ -206,7 +206,7 @@ class ClientDialect(Dialect[Frame], abc.ABC):
     def send_provider_event(self, event: str) -> None:
         """Queue an event in the provider's own protocol, as JSON text, unchanged.
 
-        Unsupported ground: nothing checks it, and what it changes is unknown to this library. Raises
+        This is unsupported: nothing checks the event, and the library does not know what it changes. Raises
         `LocalProtocolError` before `Ready`, and where no provider is at the other end.
         """
         raise LocalProtocolError(

@@ -69,10 +69,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return _PLAIN.offered(names)
 
     def offered(self, names: tuple[str, ...]) -> Capabilities:
-        """Return this record, corrected to what a service offers: a command that it does not offer is absent.
+        """Return this record, limited to the extensions `names` that a service offers.
 
-        Where it offers a command of which this record says no more, the least is assumed: `say` is
-        ``instructed``, and any field may be in an `Update`.
+        If an offered command lacks details here, `say` counts as ``instructed``, and all fields of an
+        `Update` count as changeable.
         """
         say: SayMode = "instructed" if self.say == "no" else self.say
         return msgspec.structs.replace(

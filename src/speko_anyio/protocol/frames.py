@@ -121,9 +121,9 @@ class Usage(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t"
     output_text_tokens: Count = 0
     input_image_tokens: Count = 0
     cached_audio_tokens: Count = 0
-    """Those of the audio read that came from the provider's cache."""
+    """The part of `input_audio_tokens` that came from the provider's cache."""
     cached_text_tokens: Count = 0
-    """Those of the text read that came from the provider's cache."""
+    """The part of `input_text_tokens` that came from the provider's cache."""
     output_reasoning_tokens: Count = 0
     seconds: Seconds = 0.0
     """What providers that charge by time report, in seconds."""

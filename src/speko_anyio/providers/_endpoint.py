@@ -37,7 +37,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     def extended(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Endpoint:
         """Return the endpoint with further HTTP fields and query parameters, which replace ours of that name.
 
-        All of their values count as secrets but the shortest. `LocalProtocolError` when one can't be sent.
+        Their values count as secrets, except very short ones. `LocalProtocolError` when one can't be sent.
         """
         if not (headers or query):
             return self

@@ -15,7 +15,7 @@ Held: TypeAlias = bytes | TurnEnd | ExtensionCommand
 
 
 _OVERHEAD: Final = 512
-"""Bytes that a waiting command counts beside its content: the objects take memory, too."""
+"""Bytes that a waiting command counts besides its content: the objects take memory, too."""
 
 _PIECE: Final = 4096
 """Bytes. Smaller pieces are joined: a peer may send samples one by one, each of which would take 60 bytes."""
@@ -39,9 +39,9 @@ class HeldInput:
         self._capacity = capacity & ~1
         self._pieces: deque[bytes | bytearray | memoryview] = deque()
         self._size = 0
-        self._start = 0  # of the pieces, as a position in all audio that ever came
-        self._marks: list[tuple[int, TurnEnd | ExtensionCommand]] = []  # what stands in the audio, and where
-        self._end: int | None = None  # the place of the end of the turn among them: thousands may be held
+        self._start = 0  # position of the first piece in all audio that was ever added
+        self._marks: list[tuple[int, TurnEnd | ExtensionCommand]] = []  # each with its position in the audio
+        self._end: int | None = None  # index of the end of the turn among them: thousands may be held
         self.commands_size: int = 0
         """Bytes of the commands; the caller must take no more input while they are too many."""
         self.dropped: int = 0

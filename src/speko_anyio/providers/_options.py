@@ -35,7 +35,7 @@ class ProviderOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     provider_extra: dict[str, Any] = {}
     """Fields of the provider's session configuration that no option covers. Objects are merged field by
-    field, and any other value replaces the library's. Unsupported ground: nothing checks them, and a field
+    field, and any other value replaces the library's. This is unsupported: nothing checks them, and a field
     that contradicts what the library relies on breaks the session. The repr does not show them."""
     client_extra: bool = False
     """Whether a gateway's clients may ask for a ``provider_extra`` of their own; the operator's takes
@@ -140,12 +140,12 @@ object with the options of each provider by its name, ``{"openai": {"speed": 1.2
 _OPERATORS: Final = frozenset(
     {"approval_tool", "binary_audio", "client_extra", "safety_settings", "server_tools", "tracing"}
 )
-"""Options that only the operator may choose: these run at the provider or are stored there, on the operator's
-account, or they concern nobody else."""
+"""Options that only the operator may choose: they run or are stored at the provider, on the operator's
+account, or they concern only the operator."""
 
 _EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh")
 _LEAST_EFFORTS: Final = _EFFORTS[:2]
-"""The least that there is at some provider."""
+"""The lowest effort of any provider is one of these."""
 
 _UNLIMITED: Final = frozenset({None, "inf", -1})
 """Values that leave a number of tokens to the provider."""

@@ -27,7 +27,7 @@ TRANSCRIPTION_FAILED: Final = "transcription_failed"
 RATE_LIMITED: Final = "provider_rate_limited"
 """The provider's rate limit."""
 APPROVAL_DENIED: Final = "provider_approval_denied"
-"""The provider asked for approval to run a tool, which nobody can give."""
+"""The provider asked for approval to run a tool, and no `OpenAIOptions.approval_tool` decides on it."""
 REFUSED: Final = {name: f"{name}_refused" for name in COMMANDS}
 """The provider does not take a text, an image, or another command of an extension: by the extension's name.
 Of an update, only the fields that the message names were refused."""

@@ -101,10 +101,10 @@ class TokenLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class RetentionRatio(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="retention_ratio"):
-    """Drop a large part of a conversation that is too long, and rarely: that spares the cache."""
+    """Drop a large part of an overlong conversation at once, so that the cache is lost only rarely."""
 
     retention_ratio: Annotated[float, Meta(ge=0, le=1)]
-    """The part of the tokens to keep."""
+    """The fraction of the tokens to keep."""
     token_limits: TokenLimits | UnsetType = UNSET
     """When a conversation is too long; the model's own limit by default."""
 
@@ -118,7 +118,7 @@ class Tracing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NamedTool(msgspec.Struct, frozen=True, kw_only=True):
-    """The only tool that the model may call, which it then must."""
+    """The one tool that the model must call."""
 
     type: Literal["function", "mcp"] = "function"
     name: str | UnsetType = UNSET
@@ -160,7 +160,7 @@ class OpenAIOptions(ProviderOptions, frozen=True, kw_only=True):
     """Of the assistant's speech; 1 is normal."""
     tool_choice: ToolChoice | None = None
     truncation: Literal["auto", "disabled"] | RetentionRatio | None = None
-    """What becomes of a conversation that exceeds the model's limit: with ``disabled``, responses fail."""
+    """How a conversation that exceeds the model's limit is shortened; with ``disabled``, responses fail."""
     tracing: Literal["auto"] | Tracing | None = None
     """Whether the session is stored in OpenAI's dashboard of traces."""
     max_output_tokens: Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"] | None = None
@@ -460,7 +460,7 @@ def _accepting(name: str) -> str:
 
 
 def _check_tool_choice(choice: ToolChoice | None) -> None:
-    """`LocalProtocolError` for a named tool without what names it."""
+    """Raise `LocalProtocolError` for a named tool that lacks its name."""
     if not isinstance(choice, NamedTool):
         return
     needed = "name" if choice.type == "function" else "server_label"

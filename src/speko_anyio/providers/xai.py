@@ -91,7 +91,7 @@ class XAIOptions(ProviderOptions, frozen=True, kw_only=True):
     replace: dict[str, str] | None = None
     """Pronunciation: phrases of the assistant and what is spoken in their place. Transcripts don't change."""
     reasoning_effort: Literal["none", "high"] | None = None
-    """Overrides the one in the address."""
+    """Overrides the `reasoning_effort` of `XAI`, which is part of the URL."""
     binary_audio: bool = False
     """Whether audio travels as binary messages, which are smaller than JSON and cheaper to handle."""
     resumption: bool = False
@@ -247,7 +247,7 @@ def xai_capabilities(model: str) -> Capabilities:
 
 
 def within(capabilities: Capabilities, options: XAIOptions) -> Capabilities:
-    """Return what of `capabilities` the options leave."""
+    """Return `capabilities` without what the options switch off."""
     return capabilities if options.resumption else msgspec.structs.replace(capabilities, resume="no")
 
 

@@ -324,7 +324,7 @@ class VoiceConversation:
         return await self._answer_text(heard, reply)
 
     async def _answer_text(self, text: str, reply: Reply) -> str:
-        # What follows would be matched with every value of every tool.
+        # A longer text would take too long to match with every value of every tool.
         answer = self._dialogue.answer(text[:MAX_TEXT])
         if not answer.calls or reply.stopped:
             return answer.text

@@ -108,9 +108,9 @@ class BridgeLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Bytes waiting for the client, with an overhead for each message, at which the provider must wait: 21 s
     of speech at 24 kHz, since an interruption that is still unread in the socket can't act."""
     to_provider: int = 1024 * 1024
-    """Bytes waiting for the provider at which the client must wait. While no provider is ready, texts, images
-    and the like count, which are not dropped as audio is. One command may exceed it, such as an image of
-    ``max_image_size``."""
+    """Bytes waiting for the provider at which the client must wait. While no provider is ready, this
+    bounds texts, images and the like, which are not dropped as audio is. One command may exceed it, such as
+    an image of ``max_image_size``."""
     max_text_size: int = 100 * 1024
     """Bytes of a transcript, which is cut there, and of a tool call's arguments: a call with longer ones is
     answered with an error. JSON may double the size, and clients accept 256 KiB in one message."""

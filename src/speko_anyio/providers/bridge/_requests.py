@@ -1,6 +1,6 @@
-"""What a client asks for beside its speech: texts, images, answers, changes of the session.
+"""What a client asks for besides speech: texts, images, answers, changes of the session.
 
-A provider that can't do one of these gets nothing of it: the client is told in one error, and the session
+If the provider can't do one of these, nothing is sent to it: the client receives one error, and the session
 goes on.
 """
 

@@ -117,8 +117,8 @@ class GoogleOptions(ProviderOptions, frozen=True, kw_only=True):
     media_resolution: Literal["low", "medium", "high"] | None = None
     """How finely the model sees pictures, and so how many tokens one costs."""
     safety_settings: dict[HarmCategory, BlockThreshold] = {}  # noqa: RUF012  # msgspec copies it
-    """At which probability of harm Gemini blocks what it would say, as in ``{"harassment": "only_high"}``;
-    ``none`` blocks nothing, and ``off`` does not even look. Only the operator of a gateway may choose it."""
+    """The probability of harm from which Gemini blocks its own words, as in ``{"harassment": "only_high"}``;
+    ``none`` blocks nothing, and ``off`` switches the filter off. Only a gateway's operator may choose it."""
     gate_input: bool | None = None
     """Whether audio is held while the model waits for a tool's result, since it may make models 2.5 end the
     session. The user can't interrupt meanwhile. None: only where the model needs it."""

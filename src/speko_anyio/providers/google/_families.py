@@ -68,7 +68,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def family_of(model: str) -> Family:
-    """Return the family of `model`, by its name. An unknown one is taken for the newest kind."""
+    """Return the family of `model`, by its name. An unknown one counts as the newest kind."""
     generation = generation_of(model)
     vertex = is_vertex(model)
     match generation:

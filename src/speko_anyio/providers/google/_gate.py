@@ -142,7 +142,7 @@ class Gate:
         self.awaits_history: bool = awaits_history
         """Whether the initial history goes on, for the model."""
         self.history_open: bool = awaits_history
-        """Whether it goes on for the caller: not once anything else was said, which may be held yet."""
+        """Whether the caller may still add to it. Anything else ends it, even while that is held."""
         self._max_waiting = max_waiting
         self._queue = queue
         self._queue_context = queue_context
@@ -159,7 +159,7 @@ class Gate:
     # What the model takes
 
     def check_taken(self, command: ExtensionCommand) -> None:
-        """Raise `LocalProtocolError` for what the model does not take, as of what the caller said before."""
+        """Raise `LocalProtocolError` if the model does not take `command` after what the caller said."""
         match command:
             case ImageIn(mime_type=mime_type) if mime_type.lower() not in IMAGE_TYPES:
                 raise LocalProtocolError(

@@ -920,7 +920,7 @@ class RealtimeDialect(ProviderDialect):
         self._emit(ToolCall(name, tool, arguments))
 
     def _decision(self, request_id: str, output: str) -> wire.ApprovalResponse:
-        """Return what the caller's tool has decided."""
+        """Return the decision of the caller's tool as the provider gets it."""
         approve = output.strip() == "true"
         reason = UNSET if approve else output
         return wire.ApprovalResponse(f"approval_{self._ids.count}", request_id, approve, reason)

@@ -359,7 +359,7 @@ class ItemCreated(ItemAdded, frozen=True, tag="conversation.item.created"):
 
 
 class CachedTokens(msgspec.Struct, frozen=True, gc=False):
-    """Those of the tokens read that came from the cache, by kind."""
+    """The input tokens that came from the cache, by kind."""
 
     audio_tokens: Count | None = None
     text_tokens: Count | None = None

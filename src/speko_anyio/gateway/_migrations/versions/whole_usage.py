@@ -1,4 +1,4 @@
-"""Columns for all that providers count, beside the tokens of audio."""
+"""Columns for all that providers count besides the tokens of audio."""
 
 from __future__ import annotations
 
