@@ -428,12 +428,20 @@ def extension_commands(mode: Mode) -> Iterator[tuple[str, str]]:
 
 
 FAMILIES: Final[list[tuple[str, Capabilities]]] = [
-    *((model, openai_capabilities(model)) for model in ("gpt-realtime-2.1", "gpt-realtime")),
-    *((model, openai_capabilities(model)) for model in ("gpt-4o-realtime-preview",)),
-    *((model, xai_capabilities(model)) for model in ("grok-voice-latest",)),
-    *((model, google_capabilities(model)) for model in ("gemini-2.5-flash-native-audio-latest",)),
-    *((model, google_capabilities(model)) for model in ("gemini-3.1-flash-live-preview", "gemini-3.8-live")),
-    *((model, google_capabilities(model)) for model in ("gemini-3.8-live-extended-thinking",)),
+    *(
+        (model, openai_capabilities(model))
+        for model in ("gpt-realtime-2.1", "gpt-realtime", "gpt-4o-realtime-preview")
+    ),
+    ("grok-voice-latest", xai_capabilities("grok-voice-latest")),
+    *(
+        (model, google_capabilities(model))
+        for model in (
+            "gemini-2.5-flash-native-audio-latest",
+            "gemini-3.1-flash-live-preview",
+            "gemini-3.8-live",
+            "gemini-3.8-live-extended-thinking",
+        )
+    ),
 ]
 """One model of each family."""
 

@@ -236,7 +236,7 @@ def test_a_service_that_stays_silent(
     serve(monkeypatch, silent)
     monkeypatch.setattr("speko_anyio.cli._talk.ANSWER_TIMEOUT", 0.2)
     assert main(["talk", "--wav", str(question), "-o", str(heard)]) == NO_ANSWER
-    assert "no spoken answer came; the service reported BUSY: later" in one_line(capsys)
+    assert "no answer came; the service reported BUSY: later" in one_line(capsys)
 
 
 @pytest.mark.parametrize(

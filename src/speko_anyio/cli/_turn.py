@@ -259,7 +259,7 @@ def no_answer(
         why = f"the answer failed ({failure})"
     else:
         why = hint
-    return CommandError(f"no spoken answer came{when}; {why}", NO_ANSWER)
+    return CommandError(f"no answer came{when}; {why}", NO_ANSWER)
 
 
 def _why(reported: ErrorFrame | None, reason: str) -> str:

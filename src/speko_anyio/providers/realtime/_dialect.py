@@ -940,8 +940,8 @@ class RealtimeDialect(ProviderDialect):
         self._emit(
             ErrorFrame(
                 codes.APPROVAL_DENIED,
-                f"the provider asked for approval to run {item.name or 'a tool'!r}, which was denied since "
-                'nobody can give it; set "require_approval" of that server tool to "never"',
+                f"the provider asked for approval to run {item.name or 'a tool'!r}, which was denied; "
+                'set "require_approval" of that server tool to "never", or name an approval_tool',
             )
         )
         answer = wire.ApprovalResponse(f"approval_{self._ids.count}", item.id or "")
