@@ -1,4 +1,4 @@
-"""`speko-anyio say` and `talk` beside speech: typed turns, greetings, a history in a file, written texts."""
+"""`speko-anyio say` and `talk` besides speech: typed turns, greetings, a history in a file, written texts."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_typed_question_without_an_answer(
     assert "no answer came within 0.2 s of the question; try again" in one_line(capsys)
 
 
-# Typed beside the microphone
+# Typing while the microphone is open
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The conversation beside the microphone: text, pictures, greetings, updates, and how a session begins."""
+"""The conversation other than by speech: text, pictures, greetings, updates, and how a session begins."""
 
 # ruff: noqa: PT012 - what is expected comes out of a whole `async with`
 

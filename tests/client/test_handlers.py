@@ -1,4 +1,4 @@
-"""Plain handlers, which are called where a frame is read, and what is kept for an iteration beside them."""
+"""Plain handlers, which are called where a frame is read, and what is kept for an iteration besides them."""
 
 # ruff: noqa: PT012 - what is expected comes out of a whole `async with`
 

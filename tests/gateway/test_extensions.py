@@ -1,4 +1,4 @@
-"""The commands beside speech on their way to a handler that declares that it takes them."""
+"""The commands besides speech on their way to a handler that declares that it takes them."""
 
 from __future__ import annotations
 

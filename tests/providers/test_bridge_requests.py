@@ -70,7 +70,7 @@ def talk(
 
 
 def said(talk: BridgeTalk[Any]) -> list[Any]:
-    """What the provider was told beside its configuration; audio as its first sample."""
+    """What the provider was told besides its configuration; audio as its first sample."""
     found: list[Any] = []
     for message in talk.sent():
         match message.get("type") or message["t"]:

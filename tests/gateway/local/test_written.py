@@ -1,4 +1,4 @@
-"""What the offline voice takes beside speech: text, requests to speak, changes in mid-call."""
+"""What the offline voice takes besides speech: text, requests to speak, changes in mid-call."""
 
 from __future__ import annotations
 

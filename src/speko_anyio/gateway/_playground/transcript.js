@@ -1,11 +1,7 @@
-// The conversation so far, in the form of `HistoryItem.to_json`: `speko-anyio say --history FILE` goes on with it.
+// The conversation so far, in the form of `HistoryItem.to_json`: `speko-anyio say --history FILE` continues it.
 
 export class Transcript {
   #items = [];
-
-  get empty() {
-    return !this.#items.length;
-  }
 
   message(role, text) {
     this.#items.push({ role, text });
