@@ -82,7 +82,8 @@ def response_bytes() -> bytes:
 def make(*, client: bool, limits: Limits, **options: Any) -> AnyConnection:
     """A connection before its handshake; a client's request is already taken."""
     if not client:
-        return ServerConnection(limits=limits, entropy=counting_entropy(), extensions=KNOWN, **options)
+        options.setdefault("extensions", KNOWN)
+        return ServerConnection(limits=limits, entropy=counting_entropy(), **options)
     connection = make_client(limits, **options)
     connection.data_to_send()
     return connection

@@ -87,7 +87,7 @@ def test_no_close_is_said_after_sending_failed() -> None:
 
 
 def test_interruption_drops_audio_only_when_it_is_said() -> None:
-    server = opened(client=False, limits=Limits(max_outbox=100))
+    server = opened(client=False, limits=Limits(max_outbox=100), extensions=())
     server.send_ready()
     server.data_to_send()
     server.send_error("x", "w" * 50)
@@ -103,7 +103,7 @@ def test_interruption_drops_audio_only_when_it_is_said() -> None:
 
 
 def test_interruption_leaves_the_count_of_queued_payload_right() -> None:
-    server = opened(client=False, limits=Limits(max_outbox=200))
+    server = opened(client=False, limits=Limits(max_outbox=200), extensions=())
     server.send_ready()
     server.send_audio(b"\0\0")
     server.send_interruption()

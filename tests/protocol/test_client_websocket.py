@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import wsproto
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, RejectConnection, RejectData, Request
@@ -200,6 +200,7 @@ STATUSES = (
 )
 
 
+@example([("SEC-WEBSOCKET-ACCEPT", USUAL["Sec-WebSocket-Accept"])], set(), STATUSES[0], False)
 @given(
     changes=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=2),
     dropped=st.sets(st.sampled_from(sorted(USUAL)), max_size=1),

@@ -53,6 +53,7 @@ _USUAL_HEAD: Final = re.compile(
     rb"HTTP/1\.1 101( [ -~]*)?\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~]*\r\n)+\r\n\Z"
 )
 _UNUSUAL_FIELDS: Final = frozenset({b"sec-websocket-extensions", b"content-length", b"transfer-encoding"})
+_PROOF: Final = re.compile(rb"^sec-websocket-accept:.*", re.IGNORECASE | re.MULTILINE)
 _HTTP_1_1: Final = re.compile(rb"\A[^\r\n]* HTTP/1\.1\r?\n")
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -263,7 +264,9 @@ class Engine:
         )
         key = _KEY.search(request)
         assert key is not None
-        return head.replace(offer.accept, _accept_token(key[0]), 1)
+        old, new = offer.accept, _accept_token(key[0])
+        # Not elsewhere: the client's error quotes other fields as they are.
+        return _PROOF.sub(lambda proof: proof[0].replace(old, new), head)
 
     def handshake_eof(self) -> Refused | None:
         """Return the refusal that was under way, if any, when the peer hung up during the handshake."""
