@@ -115,6 +115,9 @@ class RealtimeMachine(RuleBasedStateMachine):
                 assert message["item"]["content"][0]["text"] == self.texts.pop(0), "texts out of order"
             case "response.cancel":
                 assert self.running is not None, "cancelled nothing"
+                # Without an Interruption if it was unwanted before it began.
+                self.cut = True
+                self.cut_at = self.now
             case "conversation.item.truncate":
                 assert 0 < message["audio_end_ms"] <= self.heard_ms[message["item_id"]]
             case "conversation.item.create":
