@@ -39,6 +39,7 @@ from speko_anyio.client._pump import Pump
 from speko_anyio.protocol import AudioIn, Commit, ToolResult
 from speko_anyio.protocol._extensions import COMMANDS
 from speko_anyio.testing.server import TOKEN, FakeServer, connected, grant
+from tests.support.cancellation import cancel_at_each_await
 from tests.support.drivers import settled
 
 pytestmark = pytest.mark.anyio
@@ -862,38 +863,13 @@ Scenario = Callable[[RealtimeSession, FakeServer], Awaitable[None]]
 async def test_cancelled_at_each_await_it_ends_and_leaves_nothing(
     scenario: Scenario, beginning: SessionOptions
 ) -> None:
-    completed = False
-    turns = 0
-    while not completed:
-        assert turns < 200, "the scenario never completes"
-        server = FakeServer(extensions=COMMANDS)
-        sessions: list[RealtimeSession] = []
-        with anyio.fail_after(5):
-            async with anyio.create_task_group() as tasks:
-                scope = anyio.CancelScope()
-
-                async def run(
-                    scope: anyio.CancelScope, server: FakeServer, sessions: list[RealtimeSession]
-                ) -> None:
-                    nonlocal completed
-                    with scope:
-                        options: SessionOptions = {**beginning, "stream": server.stream}
-                        async with open_session(grant(), tools=[slow_tool], **options) as session:
-                            sessions.append(session)
-                            await scenario(session, server)
-                        completed = True
-
-                tasks.start_soon(run, scope, server, sessions)
-                for _ in range(turns):
-                    await checkpoint()
-                scope.cancel()
-        assert server.stream.closed or not server.stream.sends
-        for session in sessions:
-            assert session.closed is not None
-            assert session._lifetime.running == 0
-            with pytest.raises((ConnectionClosed, RemoteProtocolError)):
-                await session.commit()
-        turns += 1
+    turns = await cancel_at_each_await(
+        lambda: FakeServer(extensions=COMMANDS),
+        scenario,
+        RealtimeSession.commit,
+        tools=[slow_tool],
+        **beginning,
+    )
     assert turns > 3  # on trio most sends take no turn, and the shortest scenario takes five
 
 

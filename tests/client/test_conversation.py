@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
 from speko_anyio import (
     Close,
@@ -39,6 +38,7 @@ from speko_anyio.protocol import (
 from speko_anyio.protocol._extensions import COMMANDS, KNOWN
 from speko_anyio.protocol.capabilities import Capabilities
 from speko_anyio.testing.server import FakeServer, connected, grant
+from tests.support.cancellation import cancel_at_each_await
 from tests.support.drivers import EVERY_DRIVER, driven, settled
 
 pytestmark = pytest.mark.anyio
@@ -324,40 +324,18 @@ async def test_a_cancelled_opening_leaves_nothing() -> None:
 @pytest.mark.parametrize("options", [{}, {"history": HISTORY, "greeting": "Hello."}], ids=["", "begins"])
 @pytest.mark.parametrize("verb", [verb for verb, _, _ in VERBS])
 async def test_cancelled_at_each_await_it_ends_and_leaves_nothing(verb: Verb, options: Any) -> None:
-    completed = False
-    turns = 0
-    while not completed:
-        assert turns < 200, "it never completes"
-        server = slow_server(extensions=COMMANDS)
-        sessions: list[RealtimeSession] = []
-        with anyio.fail_after(5):
-            async with anyio.create_task_group() as tasks:
-                scope = anyio.CancelScope()
+    def become_ready(turn: int, server: FakeServer) -> None:
+        if turn == 12 and server.core.state is State.OPEN:
+            server.core.send_ready()
+            server.flush()
 
-                async def run(
-                    scope: anyio.CancelScope, server: FakeServer, sessions: list[RealtimeSession]
-                ) -> None:
-                    nonlocal completed
-                    with scope:
-                        async with open_session(grant(), stream=server.stream, **options) as session:
-                            sessions.append(session)
-                            await verb(session)
-                        completed = True
-
-                tasks.start_soon(run, scope, server, sessions)
-                for turn in range(turns):
-                    await checkpoint()
-                    if turn == 12 and server.core.state is State.OPEN:
-                        server.core.send_ready()
-                        server.flush()
-                scope.cancel()
-        assert server.stream.closed or not server.stream.sends
-        for session in sessions:
-            assert session.closed is not None
-            assert session._lifetime.running == 0
-            with pytest.raises(ConnectionClosed):
-                await verb(session)
-        turns += 1
+    turns = await cancel_at_each_await(
+        lambda: slow_server(extensions=COMMANDS),
+        lambda session, server: verb(session),
+        verb,
+        at_turn=become_ready,
+        **options,
+    )
     assert turns > 12
 
 

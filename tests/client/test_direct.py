@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +12,11 @@ import anyio
 import pytest
 
 from speko_anyio import (
-    XAI,
     Audio,
     Close,
     ConfigurationError,
     ErrorFrame,
     Frame,
-    Google,
     GoogleOptions,
     HandshakeError,
     Interruption,
@@ -41,27 +39,15 @@ from speko_anyio.protocol.mint import SampleRate
 from speko_anyio.testing.providers import (
     CallTools,
     Die,
-    GoogleDouble,
     Hangup,
     OpenAIDouble,
     Pace,
     ProviderDouble,
     Say,
     Send,
-    XAIDouble,
     tone,
 )
-
-KEY = "sk-test-0123456789"
-
-NAMES = ("openai", "xai", "google")
-MODELS = {"openai": "gpt-realtime-2.1", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
-KINDS: Mapping[str, type[Any]] = {"openai": OpenAI, "xai": XAI, "google": Google}
-DOUBLES: Mapping[str, type[ProviderDouble[Any]]] = {
-    "openai": OpenAIDouble,
-    "xai": XAIDouble,
-    "google": GoogleDouble,
-}
+from tests.support.accounts import DOUBLES, KEY, KINDS, MODELS, NAMES
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -11,12 +11,9 @@ import anyio
 import pytest
 
 from speko_anyio import (
-    XAI,
     Audio,
-    Google,
     HistoryItem,
     LocalProtocolError,
-    OpenAI,
     Provider,
     RealtimeSession,
     ResponseEnd,
@@ -26,25 +23,14 @@ from speko_anyio import (
 from speko_anyio.gateway import Gateway, ProviderHandler, running_gateway
 from speko_anyio.testing.providers import (
     CallTools,
-    GoogleDouble,
-    OpenAIDouble,
     ProviderDouble,
     Reply,
     Say,
-    XAIDouble,
 )
+from tests.support.accounts import DOUBLES, KEY, KINDS, MODELS, NAMES
 
 pytestmark = pytest.mark.anyio
 
-KEY = "sk-test-0123456789"
-NAMES = ("openai", "xai", "google")
-MODELS = {"openai": "gpt-realtime-2.1", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
-KINDS: Mapping[str, type[Any]] = {"openai": OpenAI, "xai": XAI, "google": Google}
-DOUBLES: Mapping[str, type[ProviderDouble[Any]]] = {
-    "openai": OpenAIDouble,
-    "xai": XAIDouble,
-    "google": GoogleDouble,
-}
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 )
