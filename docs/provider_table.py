@@ -616,7 +616,7 @@ def markdown() -> str:
         "",
         "This is what a session with one model of each family can do. A program finds the same record in",
         "`session.capabilities`, and before a session in `capabilities(model)` of an account. `say` is word",
-        "for word (`verbatim`), or the model is told what to say (`instructed`).",
+        "for word (`verbatim`), or the model is instructed to say it (`instructed`).",
         "",
         *table(["capability", *(f"`{model}`" for model, _ in FAMILIES)], capability_rows()),
         "",

@@ -1,4 +1,4 @@
-"""The driver for trio: whoever waits for a frame reads the socket itself.
+"""The driver for trio: the task that waits for a frame reads the socket.
 
 So no task hands data to another, and no read comes up empty, since `trio.lowlevel.wait_readable` comes first.
 One task per session, the keeper, reads while nobody waits for a frame, so that pings, closes and

@@ -40,7 +40,7 @@ class HistoryItem(msgspec.Struct, frozen=True, omit_defaults=True):
     interrupted: bool = False
     """Whether the user interrupted this answer, so that some of it was not heard."""
     unheard: str = ""
-    """The rest of an interrupted answer, which another session is not told."""
+    """The rest of an interrupted answer; another session does not get it."""
     name: str = ""
     """The name of the tool."""
     arguments: str = ""
@@ -101,7 +101,7 @@ def _kind(value: object) -> str:
 
 
 def as_texts(items: Iterable[HistoryItem]) -> list[tuple[TextRole, str]]:
-    """Return what a session is told of these items: a role and a text each, oldest first.
+    """Return the texts that a session gets for these items: a role and a text each, oldest first.
 
     A tool call becomes a system text with its result, since no provider takes the call of another one. Items
     with nothing to tell are left out.

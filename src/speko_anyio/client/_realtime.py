@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Unpack
 
 from .._net.contexts import DeferredContext
-from .._net.loading import preload
+from .._net.event_loop import preload
 from .._net.user_agent import USER_AGENT
 from .._observe.observer import with_provider
 from ..errors import UnsupportedTransportError

@@ -284,8 +284,8 @@ async def _serving(
 ) -> AsyncIterator[None]:
     """Serve on the running asyncio event loop."""
     server = _Server(_config(gateway, over_asgi))
-    # Shielded: when the block is cancelled, the server must still stop in order. Once it is told to stop
-    # it has a deadline; until then it ends by itself only when it fails.
+    # Shielded: when the block is cancelled, the server must still stop in order. After `stop` it has a
+    # deadline; until then it ends by itself only when it fails.
     shield = anyio.CancelScope(shield=True)
 
     async def run_server() -> None:

@@ -14,7 +14,7 @@ from . import _extensions as extensions
 from .errors import LocalProtocolError
 
 SayMode: TypeAlias = Literal["verbatim", "instructed", "no"]
-"""How `say` works: the text is spoken as it is, the model is told to say it, or not at all."""
+"""How `say` works: the text is spoken as it is, the model is instructed to say it, or not at all."""
 
 ResumeMode: TypeAlias = Literal["handle", "replayed", "no"]
 """How a conversation goes on over a new connection: the provider keeps it, it is replayed, or not at all."""
@@ -43,7 +43,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     interrupt: bool = False
     """Whether the client can stop an answer by `Interrupt`."""
     truncate: bool = False
-    """Whether the model is told how much of an interrupted answer was heard."""
+    """Whether the model learns how much of an interrupted answer was heard."""
     resume: ResumeMode = "no"
     """How the conversation goes on when the connection to the provider is lost."""
     text_output: bool = False

@@ -28,7 +28,7 @@ PROVIDER_LIMITS: Final = Limits(max_message_size=16 * 1024 * 1024, max_text_size
 16 MiB is OpenAI's own limit for the other direction, rounded up."""
 
 SAY_EXACTLY: Final = "Say exactly the following, word for word, and nothing else:\n\n"
-"""What comes before a text that a model is told to say."""
+"""The instruction that precedes a text for a model to say."""
 
 _HELD_SECONDS: Final = 10
 """Seconds of audio that are held before `Ready`."""

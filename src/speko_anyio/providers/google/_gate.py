@@ -1,4 +1,4 @@
-"""What the caller says other than in speech, and when the model may be told.
+"""What the caller says other than in speech, and when it may be sent to the model.
 
 Any `clientContent` cuts off the answer that is under way, and Gemini starts an answer for each that asks for
 one. So:

@@ -297,7 +297,7 @@ class GoogleSession(DoubleSession):
                 self._send({"serverContent": {"inputTranscription": {"text": words}}})
 
     def _respond_to(self, text: str) -> None:
-        """Answer what was written; the model does as it is told by `say`."""
+        """Answer what was written; the model follows the instruction of `say`."""
         _, told, wanted = text.partition(SAY_EXACTLY)
         self._respond(Say(wanted, 0.05 * len(wanted)) if told else None)
 

@@ -274,7 +274,7 @@ class RealtimeDoubleSession(DoubleSession, abc.ABC):
         else:
             params = message.get("response") or {}
             self.requests.append(params)
-            # The model does as it is told by `say`.
+            # The model follows the instruction of `say`.
             _, told, text = str(params.get("instructions") or "").partition(SAY_EXACTLY)
             self._respond(self._metadata(message), Say(text, 0.05 * len(text)) if told else None)
 
