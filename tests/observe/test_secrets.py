@@ -224,7 +224,9 @@ async def test_tokens_where_clients_should_not_put_them(caplog: pytest.LogCaptur
                     f"/v1/realtime/{PLANTED}",
                     f"/{PLANTED}/x?{PLANTED}={PLANTED}",
                 ):
-                    response = await http.get(path, headers=upgrade)
+                    # On a connection of its own, since uvicorn's wsproto closes it without saying so.
+                    async with httpx.AsyncClient(base_url=url) as opening:
+                        response = await opening.get(path, headers=upgrade)
                     assert response.status_code in (401, 404)
                     await http.get(path)
                     await http.get(path, headers={"Authorization": f"Bearer {PLANTED}"})
