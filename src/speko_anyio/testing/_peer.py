@@ -108,7 +108,7 @@ class FakePeer(FakeServer):
         """Offer what a gateway's handler declares, unless the test chose an offer; before the handshake."""
         if self._offers_by_default:
             core = self.core
-            self.core = ServerConnection(
+            self.core: ServerConnection = ServerConnection(
                 input_sample_rate=core.input_sample_rate,
                 output_sample_rate=core.output_sample_rate,
                 ping_interval=None,

@@ -66,7 +66,7 @@ class Carried:
     __slots__ = ("_context", "_size", "configuration")
 
     def __init__(self, configuration: Configuration) -> None:
-        self.configuration = configuration
+        self.configuration: Configuration = configuration
         self._context: deque[TextIn | ImageIn] = deque()
         self._size = 0
 

@@ -144,7 +144,7 @@ class RealtimeDialect(ProviderDialect):
         self._service = flavor.service
         self._resumable = resumable
         self._settings = settings
-        self.who = configuration.who
+        self.who: str = configuration.who
         self._configured = False
         self._binary_audio = configuration.binary_audio
         self._approval_tool = configuration.approval_tool
@@ -370,7 +370,7 @@ class RealtimeDialect(ProviderDialect):
         event_id = self._ids.next(wire.UpdateSession)
         put([wire.UpdateSession(event_id=self._ids.on_wire(event_id), session=change.session)])
         settings.changed(event_id, update, change)
-        self.notes = limited(tuple(dict.fromkeys((*self.notes, *change.notes))))
+        self.notes: tuple[str, ...] = limited(tuple(dict.fromkeys((*self.notes, *change.notes))))
         self._follow_rules()
 
     def _follow_rules(self) -> None:
