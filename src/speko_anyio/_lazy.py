@@ -26,6 +26,7 @@ _PUBLIC: Final = (
     ".otel",
     ".gateway",
     ".gateway.local",
+    ".gateway.engines",
     ".gateway.store",
     ".testing",
     ".testing.providers",
