@@ -12,8 +12,18 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 from engines import EngineError, Engines, Message, ToolRequest
-from turns import LONGEST, Ended, Event, GoesOn, Started, Turns
 
+from speko_anyio.audio import (
+    Backchannel,
+    IsSpeech,
+    NothingSaid,
+    SpeechSoFar,
+    SpeechStarted,
+    SpeechStopped,
+    Timing,
+    TurnDetector,
+    TurnEvent,
+)
 from speko_anyio.audio._pcm import byte_count, duration
 from speko_anyio.gateway import ServerSession
 from speko_anyio.protocol import (
@@ -73,10 +83,17 @@ Work: TypeAlias = Callable[[Reply], Awaitable[None]]
 class Conversation:
     """Run one session; `run` returns when the session has ended."""
 
-    def __init__(self, session: ServerSession, engines: Engines) -> None:
+    def __init__(
+        self,
+        session: ServerSession,
+        engines: Engines,
+        *,
+        is_speech: IsSpeech | None = None,
+        timing: Timing | None = None,
+    ) -> None:
         self._session = session
         self._engines = engines
-        self._turns = Turns(session.input_sample_rate)
+        self._turns = TurnDetector(session.input_sample_rate, is_speech=is_speech, timing=timing)
         self._system_prompt = session.config.system_prompt or ""
         self._tools = session.config.tools
         self._messages: list[Message] = []
@@ -93,14 +110,16 @@ class Conversation:
             async for command in self._session:
                 match command:
                     case AudioIn(pcm=pcm):
+                        # Then a short "mhm" is no interruption, if the timing says so.
+                        self._turns.assistant_speaking = self._reply is not None and self._reply.seconds > 0
                         for event in self._turns.push(pcm):
-                            if isinstance(event, Ended):
+                            if isinstance(event, SpeechStopped):
                                 # The gateway measures the time to first audio from here.
                                 self._session.turn_ended()
                             await self._react(event)
                     case Commit() | EndTurn():
-                        if (ended := self._turns.end()) is not None:
-                            await self._react(ended)
+                        if (event := self._turns.end_turn()) is not None:
+                            await self._react(event)
                     case Clear():
                         self._turns.clear()
                         self._showing.cancel()
@@ -130,19 +149,21 @@ class Conversation:
                             waiting.send_nowait(output)
             self._tasks.cancel_scope.cancel()
 
-    async def _react(self, event: Event) -> None:
+    async def _react(self, event: TurnEvent | NothingSaid) -> None:
         match event:
-            case Started():
+            case SpeechStarted():
                 await self._interrupt()
-            case GoesOn(pcm=pcm):
+            case SpeechSoFar():
                 self._showing.cancel()
                 self._showing = anyio.CancelScope()
-                self._tasks.start_soon(self._show, pcm, self._showing)
-            case Ended(pcm=pcm):
+                self._tasks.start_soon(self._show, event, self._showing)
+            case SpeechStopped(utterance):
                 self._showing.cancel()
-                reply = Reply(self._unheard + pcm)
+                reply = Reply(self._unheard + utterance)
                 self._unheard = b""
                 self._start(reply, self._hear)
+            case Backchannel() | NothingSaid():
+                pass
 
     def _start(self, reply: Reply, work: Work) -> None:
         self._reply = reply
@@ -150,7 +171,7 @@ class Conversation:
 
     def _start_request(self) -> None:
         """Start the next request to speak, unless the bot or the user is speaking."""
-        if self._requests and self._reply is None and not self._turns.talking:
+        if self._requests and self._reply is None and not self._turns.in_turn:
             self._start(Reply(), self._requests.popleft())
 
     async def _interrupt(self) -> None:
@@ -163,16 +184,18 @@ class Conversation:
         await self._session.send_interruption()
         if not reply.heard:
             # The user only paused, so what they said before belongs to the new turn.
-            limit = byte_count(LONGEST, self._session.input_sample_rate)
+            limit = byte_count(self._turns.timing.longest, self._session.input_sample_rate)
             self._unheard = reply.pcm[-limit:]
         else:
             await self._conclude(reply, "interrupted")
 
-    async def _show(self, pcm: bytes, scope: anyio.CancelScope) -> None:
+    async def _show(self, so_far: SpeechSoFar, scope: anyio.CancelScope) -> None:
         """Send the speech so far as a partial transcript."""
         # Errors can be ignored: the final transcript reports them, and `run` notices when the client leaves.
         with scope, suppress(EngineError, ConnectionClosed):
-            if text := await self._engines.recognizer.transcribe(pcm, self._session.input_sample_rate):
+            if text := await self._engines.recognizer.transcribe(
+                so_far.utterance, self._session.input_sample_rate
+            ):
                 await self._session.send_transcript("user", text, final=False)
 
     async def _answer(self, reply: Reply, work: Work) -> None:

@@ -23,12 +23,16 @@ from conversation import Conversation
 from engines import Engines
 from offline import offline_engines
 
+from speko_anyio.audio import IsSpeech, Timing, webrtc_vad
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
 from speko_anyio.protocol import Capabilities
 
 
 class MyBot(anyio.AsyncContextManagerMixin):
-    """The handler. The gateway enters it at startup, so all sessions share the engines."""
+    """The handler. The gateway enters it at startup, so all sessions share the engines.
+
+    `make_vad` gets the sample rate of a session and makes its voice activity detector.
+    """
 
     capabilities = Capabilities(
         text=True,
@@ -39,9 +43,17 @@ class MyBot(anyio.AsyncContextManagerMixin):
         interrupt=True,
     )
 
-    def __init__(self, open_engines: Callable[[], AbstractAsyncContextManager[Engines]]) -> None:
+    def __init__(
+        self,
+        open_engines: Callable[[], AbstractAsyncContextManager[Engines]],
+        *,
+        make_vad: Callable[[int], IsSpeech] | None = None,
+        timing: Timing | None = None,
+    ) -> None:
         self._open_engines = open_engines
         self._engines: Engines
+        self._make_vad = make_vad
+        self._timing = timing
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncIterator[Self]:
@@ -49,10 +61,11 @@ class MyBot(anyio.AsyncContextManagerMixin):
             yield self
 
     async def __call__(self, session: ServerSession) -> None:
-        await Conversation(session, self._engines).run()
+        is_speech = self._make_vad(session.input_sample_rate) if self._make_vad else None
+        await Conversation(session, self._engines, is_speech=is_speech, timing=self._timing).run()
 
 
-bot = MyBot(offline_engines)
+bot = MyBot(offline_engines, make_vad=webrtc_vad)
 
 
 async def main(port: int) -> None:

@@ -22,7 +22,6 @@ _PUBLIC: Final = (
     ".providers.xai",
     ".providers.google",
     ".providers.bridge",
-    ".telephony",
     ".recording",
     ".otel",
     ".gateway",

@@ -31,7 +31,7 @@ from tests.testing.test_plugin import run_pytest
 from .programs import DOCS, programs
 
 EXAMPLE = DOCS.parent / "examples" / "pipeline"
-PARROT, POLITE, SHY, BOT, TOOLS, CLERK, TEST = programs("handlers.md")
+PARROT, POLITE, SHY, BOT, PATIENT, TOOLS, CLERK, TEST = programs("handlers.md")
 QUIET = bytes(28_800)
 SPEECH = mumble(2.0)
 
@@ -132,6 +132,29 @@ async def test_the_bot_hears_thinks_and_speaks() -> None:
         Usage(5, 9),
         ResponseEnd("done"),
     ]
+
+
+class Ear:
+    """Hears words that are unfinished until the user says the rest."""
+
+    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
+        return "bread and butter" if len(pcm) > 2 * len(PHRASE) else "bread and"
+
+
+PHRASE = mumble(1.0)
+
+
+async def test_the_patient_one_waits_for_the_rest_of_a_sentence() -> None:
+    program = PATIENT.load()
+    patient, model = program["patient"], program["Unfinished"]()
+    async with talking(lambda session: patient(session, Ear(), model)) as session:
+        for _ in range(2):
+            for pcm in (PHRASE, bytes(48_000)):  # the second of silence would otherwise end the turn
+                for start in range(0, len(pcm), 4_800):
+                    await session.send_audio(pcm[start : start + 4_800])
+                    await anyio.sleep(0.1)
+        frames = await until(session, Transcript)
+    assert frames == [Transcript("user", "bread and butter", True)]
 
 
 @pytest.mark.parametrize(("takes", "told"), [(1.0, "rain in Oslo"), (40.0, "get_weather gave no answer")])

@@ -23,12 +23,11 @@ PAGES = {
     "speko_anyio.gateway.store": "store",
     "speko_anyio.protocol": "protocol",
     "speko_anyio.recording": "recording",
-    "speko_anyio.telephony": "telephony",
     "speko_anyio.testing": "testing",
     "speko_anyio.testing.providers": "doubles",
 }
 
-MODULES = {"g711", "steps"}
+MODULES = {"steps"}
 """Modules that are imported from their package like a name, and described as a whole."""
 
 CONSTRUCTED = """

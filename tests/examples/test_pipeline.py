@@ -31,7 +31,8 @@ from speko_anyio import (
     Transcript,
     Usage,
 )
-from speko_anyio.audio._pcm import duration, silence
+from speko_anyio.audio import Timing
+from speko_anyio.audio._pcm import duration, rms_dbfs, silence
 from speko_anyio.cli import main
 from speko_anyio.gateway import Gateway, running_gateway
 from speko_anyio.protocol.mint import SessionConfig
@@ -54,6 +55,11 @@ def speech(seconds: float) -> bytes:
 
 
 QUESTION = speech(0.9) + silence(0.6, RATE)
+
+
+def loud(sample_rate: int) -> Callable[[bytes], bool]:
+    """Make a detector that takes a tone for speech however long it lasts."""
+    return lambda frame: rms_dbfs(frame) > -45
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def talk(example: Callable[[str], ModuleType]) -> Talk:
 
     @asynccontextmanager
     async def opened(
-        *answers: Sequence[object], tools: Sequence[Any] = ()
+        *answers: Sequence[object], tools: Sequence[Any] = (), timing: Timing | None = None
     ) -> AsyncIterator[tuple[RealtimeSession, FakeEngines]]:
         fake = FakeEngines(engines, *answers)
 
@@ -117,7 +123,7 @@ def talk(example: Callable[[str], ModuleType]) -> Talk:
 
         config = SessionConfig(provider="my-bot", model="any", system_prompt="Be kind.")
         async with (
-            my_bot.MyBot(open_engines) as bot,
+            my_bot.MyBot(open_engines, make_vad=loud, timing=timing) as bot,
             fake_session(run_handler(bot), peer=FakePeer(config=config), tools=tools, within=60) as ends,
         ):
             session, _ = ends
@@ -173,7 +179,7 @@ class TestInTime:
                 await anyio.sleep(0.1)
             frames = await until(session, Transcript)
             assert frames == [Transcript("user", "tell me", False)]
-            assert fake.heard == pytest.approx([0.6, 0.9, 1.35], abs=0.05)
+            assert fake.heard == pytest.approx([1.16, 2.12], abs=0.05)
             await session.commit()
             frames = await until(session, ResponseEnd)
         assert Transcript("user", "tell me", True) in frames
@@ -198,6 +204,18 @@ class TestInTime:
             frames = await until(session, ResponseEnd)
             assert Transcript("assistant", "Well.", True) in frames
         assert [message.text for message in fake.asked[1]] == ["Be kind.", "tell me", "A" * 20, "tell me"]
+
+    async def test_an_mhm_does_not_stop_it(self, talk: Talk) -> None:
+        async with talk(["A" * 20], ["Well."], timing=Timing(backchannel=0.4)) as (session, fake):
+            await session.send_audio(QUESTION)
+            await until(session, Audio)
+            await session.send_audio(speech(0.3) + silence(0.6, RATE))
+            frames = await until(session, ResponseEnd)
+            assert Interruption("user") not in frames
+            assert frames[-1] == ResponseEnd("done")
+            await session.send_audio(speech(0.3) + silence(0.6, RATE))
+            assert Transcript("assistant", "Well.", True) in await until(session, ResponseEnd)
+        assert max(fake.heard) < 1.5
 
     async def test_a_client_may_interrupt_while_all_was_sent_and_not_played(self, talk: Talk) -> None:
         async with talk(["Yes."]) as (session, _):

@@ -2,6 +2,7 @@
 
 - `Microphone`, `Speaker`: this computer's;
 - `Playback`: a buffer for unplayed audio;
+- `TurnDetector`: where the user's speech begins and ends;
 - `pcm`: arithmetic; `wav`: files; `resample`: streaming sample rate conversion.
 
 Importing this package, or any module of it, imports neither sounddevice nor soxr nor numpy.
@@ -16,8 +17,38 @@ from .._lazy import lazy_exports
 if TYPE_CHECKING:
     from ._devices import DeviceError, Microphone, Speaker
     from ._playback import Flushed, Playback
+    from ._turns import (
+        Backchannel,
+        EndOfTurn,
+        NothingSaid,
+        SpeechSoFar,
+        SpeechStarted,
+        SpeechStopped,
+        Timing,
+        TurnDetector,
+        TurnEvent,
+    )
+    from ._voice_activity import IsSpeech, energy_vad, webrtc_vad
 
-__all__ = ["DeviceError", "Flushed", "Microphone", "Playback", "Speaker"]
+__all__ = [
+    "Backchannel",
+    "DeviceError",
+    "EndOfTurn",
+    "Flushed",
+    "IsSpeech",
+    "Microphone",
+    "NothingSaid",
+    "Playback",
+    "Speaker",
+    "SpeechSoFar",
+    "SpeechStarted",
+    "SpeechStopped",
+    "Timing",
+    "TurnDetector",
+    "TurnEvent",
+    "energy_vad",
+    "webrtc_vad",
+]
 
 
 lazy_exports(
@@ -25,5 +56,8 @@ lazy_exports(
     {
         "_devices": "DeviceError Microphone Speaker",
         "_playback": "Flushed Playback",
+        "_turns": "Backchannel EndOfTurn NothingSaid SpeechSoFar SpeechStarted SpeechStopped Timing "
+        "TurnDetector TurnEvent",
+        "_voice_activity": "IsSpeech energy_vad webrtc_vad",
     },
 )

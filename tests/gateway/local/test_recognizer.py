@@ -246,14 +246,14 @@ async def test_the_real_worker_takes_no_notice_of_ctrl_c() -> None:
 
 @pytest.mark.speech
 def test_a_grammar_that_can_not_be_compiled_leaves_dictation(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = pytest.importorskip("speko_anyio.gateway.local._recognizer_worker").SpeechEngine()
+    engine = pytest.importorskip("speko_anyio.gateway.local._pocketsphinx_worker").SpeechEngine()
     monkeypatch.setattr(Grammar, "jsgf", lambda _: "no grammar")
     assert engine.hear(bytes(32_000), Grammar(("hello",))) == messages.Recognised("", known=False)
 
 
 @pytest.mark.speech
 def test_the_same_audio_is_heard_alike_whatever_was_heard_before() -> None:
-    engine = pytest.importorskip("speko_anyio.gateway.local._recognizer_worker").SpeechEngine()
+    engine = pytest.importorskip("speko_anyio.gateway.local._pocketsphinx_worker").SpeechEngine()
     phrase = "what is the weather in oslo"
     grammar = Grammar((phrase, "what time is it"))
     others = [spoken(text, messages.SAMPLE_RATE) for text in ("What time is it?", "Hello there.", "Stop.")]
@@ -281,7 +281,7 @@ def test_the_same_audio_is_heard_alike_whatever_was_heard_before() -> None:
 def test_one_word_that_fits_badly_does_not_spoil_a_phrase_that_fits_well(
     mean: float, worst_word: float, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = pytest.importorskip("speko_anyio.gateway.local._recognizer_worker")
+    worker = pytest.importorskip("speko_anyio.gateway.local._pocketsphinx_worker")
     engine = worker.SpeechEngine()
     phrase, dictated = "what is the weather in oslo", "what is that whether we are slow"
     monkeypatch.setattr(engine, "_fit", lambda *_: worker.Fit(phrase, mean, worst_word))

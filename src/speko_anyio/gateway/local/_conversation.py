@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from speko_anyio._net.tasks import TaskGroup
 from speko_anyio.audio import _pcm as pcm16
+from speko_anyio.audio import _turns as hear
 from speko_anyio.audio.resample import Resampler
 from speko_anyio.protocol._commands import (
     AudioIn,
@@ -29,7 +30,6 @@ from speko_anyio.protocol._commands import (
 )
 from speko_anyio.protocol.errors import ConnectionClosed
 
-from . import _listener as hear
 from ._dialogue import GREETING, report
 from ._recognizer import RecognizerError
 from ._reply import Asked, Reply
@@ -77,7 +77,7 @@ class VoiceConversation:
         session: the server's end of it.
         recognizer: shared by all sessions of the gateway.
         dialogue: decides what is answered.
-        listener: finds the turns in the user's audio.
+        turns: finds the turns in the user's audio, at `SAMPLE_RATE`.
         speaking: limits the threads that synthesise.
         preparing: limits the threads that prepare the tools of an update.
     """
@@ -87,13 +87,13 @@ class VoiceConversation:
         session: VoiceSession,
         recognizer: Recognizer,
         dialogue: Dialogue,
-        listener: hear.Listener,
+        turns: hear.TurnDetector,
         speaking: anyio.CapacityLimiter,
         preparing: anyio.CapacityLimiter,
     ) -> None:
         self._session = session
         self._dialogue = dialogue
-        self._listener = listener
+        self._turns = turns
         self._speaking = speaking
         self._preparing = preparing
         self._voice = DEFAULT_VOICE
@@ -135,11 +135,11 @@ class VoiceConversation:
                         await anyio.lowlevel.checkpoint()
                 case Commit() | EndTurn():
                     await self._listen(self._resampler.flush())
-                    if (event := self._listener.end_turn()) is not None:
+                    if (event := self._turns.end_turn()) is not None:
                         await self._react(event)
                 case Clear():
                     self._resampler.reset()
-                    self._listener.clear()
+                    self._turns.clear()
                     self._begin_turn()
                     await self._add_deferred()
                 case Interrupt():
@@ -165,23 +165,25 @@ class VoiceConversation:
                     pass  # newer commands and the core's own notices ask nothing of us
 
     async def _listen(self, pcm: bytes) -> None:
-        for event in self._listener.push(pcm):
-            if isinstance(event, hear.TurnEnded):
+        for event in self._turns.push(pcm):
+            if isinstance(event, hear.SpeechStopped):
                 self._session.turn_ended()
             await self._react(event)
 
-    async def _react(self, event: hear.Event) -> None:
+    async def _react(self, event: hear.TurnEvent | hear.NothingSaid) -> None:
         match event:
             case hear.SpeechStarted():
                 self._stop_replies()
                 self._begin_turn()
-            case hear.SpeechPaused(utterance):
+            case hear.SpeechSoFar(utterance):
                 self._transcriber.suggest(self._turn, utterance)
-            case hear.TurnEnded(utterance):
+            case hear.SpeechStopped(utterance):
                 self._turn.closed = True
                 asked = Asked(seconds=pcm16.duration(utterance, SAMPLE_RATE))
                 await self._add_reply(Reply(partial(self._answer_speech, self._turn, utterance), asked))
                 await self._add_deferred()
+            case hear.Backchannel():
+                pass  # the answer goes on
             case hear.NothingSaid() if self._unanswered:
                 await self._add_reply(self._nudged())
             case hear.NothingSaid(had_audio=True):
@@ -229,7 +231,7 @@ class VoiceConversation:
         await self._add_when_quiet(Reply(_always(text), Asked()))
 
     async def _add_when_quiet(self, reply: Reply) -> None:
-        if not self._listener.in_turn:
+        if not self._turns.in_turn:
             await self._add_reply(reply)
         elif len(self._deferred) > MAX_WAITING_REPLIES:
             await self._send_overloaded()

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Final, get_args
 import anyio
 import anyio.to_thread
 
+from speko_anyio.audio._turns import TurnDetector
+from speko_anyio.audio._voice_activity import webrtc_vad
 from speko_anyio.protocol.capabilities import Capabilities
 from speko_anyio.protocol.mint import SampleRate
 
 from ._conversation import VoiceConversation
 from ._dialogue import Dialogue
-from ._listener import Listener, webrtc_vad
 from ._recognizer import Recognizer, open_recognizer
 from ._synthesizer import speak_to_pcm
+from ._worker_messages import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -107,14 +109,14 @@ class LocalVoice:
             session,
             self._recognizer,
             Dialogue(session.config.tools, now=self._now),
-            Listener(webrtc_vad()),
+            TurnDetector(SAMPLE_RATE, is_speech=webrtc_vad(SAMPLE_RATE)),
             *self._limiters,
         )
         await conversation.run()
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[LocalVoice]:
-        webrtc_vad()  # fail now if a package is missing, and not in a session
+        webrtc_vad(SAMPLE_RATE)  # fail now if a package is missing, and not in a session
         # espeak-ng takes turns anyway: more threads would only wait for its lock. Made here and not in the
         # constructor, which may run on trio while the gateway serves on asyncio.
         self._limiters = speaking, _ = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)

@@ -43,7 +43,9 @@ REAP_TIMEOUT: Final = 5.0
 RETRY_DELAY: Final = 0.5
 """Seconds before a process that did not start is tried again, if an utterance waits then."""
 
-WORKER_COMMAND: Final = (sys.executable, "-m", "speko_anyio.gateway.local._recognizer_worker")
+POCKETSPHINX: Final = (sys.executable, "-m", "speko_anyio.gateway.local._pocketsphinx_worker")
+WHISPER: Final = (sys.executable, "-m", "speko_anyio.gateway.local._whisper_worker")
+"""The commands of the two kinds of process; Whisper's takes arguments."""
 
 
 class RecognizerError(SpekoError):
@@ -122,7 +124,7 @@ class Recognizer:
 
 @asynccontextmanager
 async def open_recognizer(
-    *, workers: int = 1, command: Sequence[str] = WORKER_COMMAND
+    *, workers: int = 1, command: Sequence[str] = POCKETSPHINX, extra: str = "local"
 ) -> AsyncIterator[Recognizer]:
     """Start `workers` recogniser processes and wait until they have loaded their models.
 
@@ -131,9 +133,10 @@ async def open_recognizer(
     Args:
         workers: how many processes.
         command: what to run; a process that speaks `worker_messages` on its standard input and output.
+        extra: the extra that installs what the process imports.
 
     Raises:
-        RecognizerError: a worker did not start, most likely because the extra ``local`` is not installed;
+        RecognizerError: a worker did not start, because its model can't be had or the extra is not installed;
             or the recogniser itself is faulty, which ends the context.
         ValueError: fewer than one worker.
     """
@@ -144,7 +147,7 @@ async def open_recognizer(
 
     async with send, receive, TaskGroup("the recogniser") as tasks:
         for _ in range(workers):
-            await tasks.start(_Worker(receive.clone(), pids, command).run)
+            await tasks.start(_Worker(receive.clone(), pids, command, extra).run)
         yield Recognizer(send, pids)
         tasks.cancel_scope.cancel()
 
@@ -152,10 +155,13 @@ async def open_recognizer(
 class _Worker:
     """One process after the other, and the utterances that they take from the common queue."""
 
-    def __init__(self, jobs: MemoryObjectReceiveStream[_Job], pids: set[int], command: Sequence[str]) -> None:
+    def __init__(
+        self, jobs: MemoryObjectReceiveStream[_Job], pids: set[int], command: Sequence[str], extra: str
+    ) -> None:
         self._jobs = jobs
         self._pids = pids
         self._command = command
+        self._extra = extra
         self._job: _Job | None = None  # taken from the queue, and not finished
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
@@ -240,10 +246,12 @@ class _Worker:
             ready = _WorkerProcess(process)
             try:
                 await ready.expect(messages.Warm, START_TIMEOUT)
+            except _ProcessRefusedError:
+                raise
             except _ProcessFailedError as error:
                 raise _ProcessFailedError(
                     f"{error} while starting; see its error output, and if a module is missing, "
-                    f"{install_extra('local')}"
+                    f"{install_extra(self._extra)}"
                 ) from None
             yield ready
         finally:
@@ -272,6 +280,10 @@ class _ProcessEndedError(_ProcessFailedError):
     """The process is gone."""
 
 
+class _ProcessRefusedError(_ProcessFailedError):
+    """The process says why it can't start."""
+
+
 class _WorkerProcess:
     """Messages to and from one process."""
 
@@ -294,6 +306,8 @@ class _WorkerProcess:
             if length > messages.MAX_MESSAGE:
                 raise _ProcessFailedError("sent an invalid message")
             reply = messages.decode_reply.decode(await self._replies.receive_exactly(length))
+        if isinstance(reply, messages.Refused):
+            raise _ProcessRefusedError(reply.reason)
         if not isinstance(reply, kind):
             raise _ProcessFailedError("answered out of turn")
         return reply

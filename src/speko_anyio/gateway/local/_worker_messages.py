@@ -1,7 +1,7 @@
 """The messages between the gateway and a recogniser process, over the process's pipes.
 
-Each message is msgpack behind its length, four bytes, big-endian. The process sends `Warm` once,
-then one `Recognised` for each `Hear`, in order.
+Each message is msgpack behind its length, four bytes, big-endian. The process sends `Warm` once, then one
+`Recognised` for each `Hear`, in order; or it sends `Refused` and ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Recognised(msgspec.Struct, frozen=True, tag=True):
     """The answer to one `Hear`."""
 
     text: str
-    """Lower-case words; empty when no word was heard."""
+    """Empty when no word was heard."""
     known: bool
     """Whether it is a phrase of the grammar, rather than free dictation."""
 
@@ -44,11 +44,18 @@ class Warm(msgspec.Struct, frozen=True, tag=True):
     """The models are loaded."""
 
 
-Reply: TypeAlias = Recognised | Warm
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The models can't be loaded."""
+
+    reason: str
+    """The rest of a sentence about the process, which says what to do."""
+
+
+Reply: TypeAlias = Recognised | Warm | Refused
 
 _encoder = msgspec.msgpack.Encoder()
 decode_request: Callable[[bytes], Hear] = msgspec.msgpack.Decoder(Hear).decode
-decode_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Recognised | Warm)
+decode_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(message: Hear | Reply) -> bytes:

@@ -1,7 +1,6 @@
-"""The recogniser process: ``python -m speko_anyio.gateway.local._recognizer_worker``.
+"""The process of `PocketsphinxEar`: ``python -m speko_anyio.gateway.local._pocketsphinx_worker``.
 
-Reads `Hear` from standard input and answers with `Recognised` on standard output until its
-input ends. A process of its own because PocketSphinx holds the interpreter lock while it searches.
+A process of its own because PocketSphinx holds the interpreter lock while it searches.
 
 Each utterance is searched whole, again for every partial result. Measured on 40 s of human speech,
 a whole search, which can normalise the audio by its own mean, has 18 % of words wrong; an incremental
@@ -14,17 +13,15 @@ if dictation shares a word with it when the fit is middling, and dropped for dic
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import sys
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from pocketsphinx import Decoder
 
 from ._grammar import Grammar
-from ._worker_messages import HEADER, MAX_MESSAGE, SAMPLE_RATE, Recognised, Warm, decode_request, encode
+from ._worker_loop import main
+from ._worker_messages import MAX_MESSAGE, SAMPLE_RATE, Recognised
 
 NOISE_LEVEL: Final = 30.0
 """Standard deviation, in sample units, of the noise that is added to all input (-61 dBFS).
@@ -88,6 +85,10 @@ class SpeechEngine:
         self._compiled_count = 0
         generator = np.random.default_rng(0)  # seeded: the same audio is always heard alike
         self._noise = generator.normal(0, NOISE_LEVEL, MAX_MESSAGE // 2).astype(np.float32)
+
+    def warm_up(self) -> None:
+        """Touch the pages of both models."""
+        self.hear(bytes(SAMPLE_RATE), Grammar(("hello",)))
 
     def hear(self, pcm: bytes, grammar: Grammar) -> Recognised:
         """Return what is said in `pcm`."""
@@ -174,31 +175,5 @@ def _search(decoder: Any, audio: bytes) -> str | None:
     return hypothesis.hypstr if hypothesis else None
 
 
-def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """Answer requests from `source` on `sink` until `source` ends."""
-    engine = SpeechEngine()
-    engine.hear(bytes(SAMPLE_RATE), Grammar(("hello",)))  # touches the pages of both models
-    sink.write(encode(Warm()))
-    sink.flush()
-    while header := source.read(HEADER.size):
-        (length,) = HEADER.unpack(header)
-        if length > MAX_MESSAGE:
-            raise ValueError(f"a request of {length} bytes; the gateway sends at most {MAX_MESSAGE}")
-        request = decode_request(source.read(length))
-        sink.write(encode(engine.hear(request.pcm, request.grammar)))
-        sink.flush()
-
-
-def main() -> None:
-    """Serve on the process's own pipes."""
-    # Ctrl-C reaches the terminal's whole process group; the gateway ends this process when it is done.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    replies = os.dup(sys.stdout.fileno())
-    # Nothing that a C library prints may get between the messages.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with os.fdopen(replies, "wb") as sink:
-        serve(sys.stdin.buffer, sink)
-
-
 if __name__ == "__main__":
-    main()
+    main(SpeechEngine)
