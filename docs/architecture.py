@@ -99,24 +99,25 @@ def circles(imported: Imports) -> list[list[str]]:
 
 # The drawing: one row for each layer, an arrow only where no longer way leads to the same part.
 
-_WIDTH, _ROW, _HALF, _BOX = 980, 120, 118, 74
+_WIDTH, _ROW, _HALF, _BOX = 1240, 120, 118, 74
 _TIP: Final = (
     '<defs><marker id="tip" viewBox="0 0 8 8" markerWidth="9" markerHeight="9" refX="8" refY="4" '
     'markerUnits="userSpaceOnUse" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#3b5b92"/></marker></defs>'
 )
 _PLACES: Final = {
-    "cli": (0, 0.62),
-    "testing": (0, 0.87),
-    "gateway": (1, 0.37),
-    "accounts": (2, 0.37),
-    "client": (3, 0.37),
-    "otel": (3, 0.62),
-    "recording": (3, 0.87),
-    "net": (4, 0.123),
-    "errors": (5, 0.123),
-    "providers": (5, 0.37),
-    "observe": (5, 0.62),
-    "audio": (5, 0.87),
+    "cli": (0, 0.7),
+    "testing": (0, 0.9),
+    "gateway": (1, 0.5),
+    "accounts": (2, 0.5),
+    "client": (3, 0.5),
+    "otel": (3, 0.7),
+    "recording": (3, 0.9),
+    "net": (4, 0.1),
+    "errors": (5, 0.1),
+    "telephony": (5, 0.3),
+    "providers": (5, 0.5),
+    "observe": (5, 0.7),
+    "audio": (5, 0.9),
     "protocol": (6, 0.5),
 }
 """Row from the top, and middle as a share of the width."""
@@ -163,7 +164,7 @@ def svg(table: Mapping[str, Part]) -> str:
     for part, (owns, _, _) in table.items():
         x, y = _middle(part)
         words = _wrapped(owns.replace("`", ""), 34)
-        kind = "pure" if part in ("protocol", "providers") else "part"
+        kind = "pure" if part in ("protocol", "providers", "telephony") else "part"
         lines.append(
             f'<rect class="{kind}" x="{x - _HALF}" y="{y - _BOX // 2}" '
             f'width="{2 * _HALF}" height="{_BOX}" rx="8"/>'

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .client._frame_stream import FrameStream
     from .client._history import HistoryItem
     from .client._parameters import SessionOptions
+    from .client._phone import PhoneCall, answer_call
     from .client._realtime import Realtime, open_session
     from .client._session import RealtimeSession
     from .client._stats import SessionStats
@@ -88,6 +89,7 @@ __all__ = [
     "MissingAPIKeyError",
     "OpenAI",
     "OpenAIOptions",
+    "PhoneCall",
     "Playback",
     "ProtocolError",
     "Provider",
@@ -122,6 +124,7 @@ __all__ = [
     "XAIOptions",
     "XAIVad",
     "__version__",
+    "answer_call",
     "open_session",
     "tool",
 ]
@@ -135,6 +138,7 @@ lazy_exports(
         "client._frame_stream": "FrameStream",
         "client._history": "HistoryItem",
         "client._parameters": "SessionOptions",
+        "client._phone": "PhoneCall answer_call",
         "client._realtime": "Realtime open_session",
         "client._session": "RealtimeSession",
         "client._stats": "SessionStats",

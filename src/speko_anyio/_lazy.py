@@ -22,6 +22,7 @@ _PUBLIC: Final = (
     ".providers.xai",
     ".providers.google",
     ".providers.bridge",
+    ".telephony",
     ".recording",
     ".otel",
     ".gateway",

@@ -23,11 +23,12 @@ PAGES = {
     "speko_anyio.gateway.store": "store",
     "speko_anyio.protocol": "protocol",
     "speko_anyio.recording": "recording",
+    "speko_anyio.telephony": "telephony",
     "speko_anyio.testing": "testing",
     "speko_anyio.testing.providers": "doubles",
 }
 
-MODULES = {"steps"}
+MODULES = {"g711", "steps"}
 """Modules that are imported from their package like a name, and described as a whole."""
 
 CONSTRUCTED = """

@@ -648,6 +648,54 @@ async def test_a_cancelled_speaker_leaves_the_session_whole(wire: Wire) -> None:
         assert frames[2] == Audio(b"\1\2", 24000)
 
 
+async def test_a_speaker_that_room_and_cancellation_reach_together_says_nothing_more(wire: Wire) -> None:
+    """The client takes a message in the turn of the event loop in which the user interrupts."""
+
+    async def speak(session: ServerSession) -> None:
+        while True:
+            await session.send_audio(bytes(1024))
+
+    wire.writable = anyio.Event()
+    async with session_over(wire) as session:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(speak, session)
+            await settled()
+            session.room.ring()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await session.send_interruption()
+        await session.send_audio(b"\1\2")
+        wire.writable.set()
+        frames = [await wire.hear() for _ in range(3)]
+        assert [type(frame) for frame in frames] == [Ready, Interruption, Audio]
+        assert frames[2] == Audio(b"\1\2", 24000)
+
+
+async def test_a_command_is_no_checkpoint_of_the_task_that_speaks(wire: Wire) -> None:
+    """The speaker gets its next audio in the turn of the event loop in which the user interrupts."""
+    synthesized = anyio.Event()
+
+    async def speak(session: ServerSession) -> None:
+        await synthesized.wait()
+        await session.send_audio(bytes(1024))
+
+    async with session_over(wire) as session:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(speak, session)
+            await settled()
+            wire.client.interrupt()
+            wire.flush()
+            assert await session.receive() == Interrupt()
+            synthesized.set()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await session.send_interruption()
+        await session.send_audio(b"\1\2")
+        frames = [await wire.hear() for _ in range(3)]
+        assert [type(frame) for frame in frames] == [Ready, Interruption, Audio]
+        assert frames[2] == Audio(b"\1\2", 24000)
+
+
 async def test_an_interruption_never_waits_for_room(wire: Wire) -> None:
     async def report(session: ServerSession) -> None:
         await session.send_usage(1, 2)

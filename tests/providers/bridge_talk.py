@@ -13,9 +13,9 @@ from speko_anyio.protocol import (
     Limits,
     State,
 )
+from speko_anyio.protocol._resampling import ResamplingFactory
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.providers._provider import PROVIDER_LIMITS, ProviderDialect
-from speko_anyio.providers._resampling import ResamplingFactory
 from speko_anyio.providers.bridge import Bridge, ClientFrame
 from speko_anyio.providers.google import GoogleDialect, GoogleOptions
 from speko_anyio.providers.openai import OpenAIDialect, OpenAIOptions

@@ -9,8 +9,8 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from speko_anyio.protocol import Close, ErrorFrame, Outbox, ServerProtocol, SpekoError, Transcript
+from speko_anyio.protocol._resampling import Converter
 from speko_anyio.providers._held_input import HeldInput
-from speko_anyio.providers._resampling import Converter
 from speko_anyio.providers.bridge import Bridge
 from speko_anyio.providers.bridge._output import ClientOutput
 

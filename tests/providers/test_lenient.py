@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 
 from speko_anyio.protocol._codec import MalformedMessage, mended
-from speko_anyio.providers._lenient import Count, Fitted, JsonText, Piece, fit, parse, text_of
+from speko_anyio.protocol._loose_json import parse
+from speko_anyio.providers._lenient import Count, Fitted, JsonText, Piece, fit
 
 from .oddities import ANY_JSON
 
@@ -178,45 +179,6 @@ def test_raw_json_is_json_again() -> None:
 def test_unknown_fields_of_strict_structs_are_named() -> None:
     fitted = fit(parse('{"strict":{"isDone":"true","x\\ud83d":1},"x":1}'), Message)
     assert fitted == Fitted(Message(strict=Strict(True)), ("strict.isDone",), ("strict.x\ufffd",))
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '"{}"', "\ud83d", '{"a":}', "{}{}"])
-def test_what_is_no_json_object_stays_an_error(text: str) -> None:
-    with pytest.raises(MalformedMessage):
-        parse(text)
-
-
-def test_what_is_nested_too_deeply_stays_an_error() -> None:
-    with pytest.raises(MalformedMessage, match="nested too deeply"):
-        parse('{"a":' * 100_000)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "\ufeff{}",
-        "\n\ufeff {}",
-        "{}\ufeff\r\n",
-        ' {"a": NaN} ',
-        '{"a":"line\nbreak"}',
-        '{"a":' + "9" * 5000 + "}",
-        '{"a":1e999}',
-    ],
-)
-def test_other_spellings_of_json_are_taken(text: str) -> None:
-    assert isinstance(parse(text), dict)
-
-
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        ("ä😀".encode(), "ä😀"),
-        (b"a\xff", "a\ufffd"),
-        (b"\xed\xa0\xbd", "\ud83d"),
-    ],
-)
-def test_text_that_came_as_bytes(data: bytes, text: str) -> None:
-    assert text_of(data) == text
 
 
 @pytest.mark.parametrize(

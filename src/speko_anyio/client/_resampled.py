@@ -9,10 +9,10 @@ from ..audio.resample import Resampler
 from ..protocol._client_core import CoreWrapper
 from ..protocol._dialect import NEED_DATA, NeedData
 from ..protocol._pcm import Buffer, pcm_bytes
+from ..protocol._resampling import Converter
 from ..protocol._state import State
 from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
 from ..providers._connection import ProviderConnection
-from ..providers._resampling import Converter
 
 _CUTS: Final = (ToolCall, Usage, ResponseEnd, Close)
 """Frames that must follow all the speech generated before them."""

@@ -486,6 +486,8 @@ class ServerSession:
         task that speaks, or what it sends next is stale.
         """
         await checkpoint_if_cancelled()
+        # The wait for a command that led here is no checkpoint of the task that spoke.
+        self._inbox.has_waited = False
         self._queue(Interruption(at))
         self.core_changed()
 
@@ -586,6 +588,8 @@ class ServerSession:
             # The lock keeps the order of the calls while they wait for room.
             async with self._send_lock:
                 await self.wait_for_room(self._send_buffer)
+                # An interruption makes room, and wakes this task perhaps before its cancellation does.
+                await checkpoint_if_cancelled()
                 queue(what)
                 self._flush()
         finally:

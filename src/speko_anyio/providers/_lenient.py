@@ -29,6 +29,9 @@ import msgspec
 from msgspec import Meta, Raw, inspect
 
 from ..protocol._codec import MalformedMessage, mended
+from ..protocol._loose_json import BLANK as BLANK
+from ..protocol._loose_json import parse as parse
+from ..protocol._loose_json import text_of as text_of
 from ..protocol.frames import Count as Count
 
 JsonText: TypeAlias = Annotated[str, Meta(extra={"json": True})]
@@ -36,9 +39,6 @@ JsonText: TypeAlias = Annotated[str, Meta(extra={"json": True})]
 
 Piece: TypeAlias = Annotated[str, Meta(extra={"piece": True})]
 """A piece of a longer text, which may end within a surrogate pair; pass the joined text to `mended`."""
-
-BLANK: Final = "\ufeff \t\r\n"
-"""White space of JSON, and the byte order mark that some servers write around it."""
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -51,35 +51,6 @@ class Fitted(NamedTuple, Generic[StructT]):
     """Paths of the fields whose value was read as another, or dropped."""
     unknown: tuple[str, ...] = ()
     """Paths of unknown fields in Structs with `forbid_unknown_fields`; they are left out."""
-
-
-def parse(text: str) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Accept also what Python's own encoder writes (NaN, lone surrogates), numbers of any length, and byte order
-    marks around the object. Raise `MalformedMessage` for anything else.
-    """
-    try:
-        value = _JSON.decode(text.strip(BLANK))
-    except RecursionError:
-        raise MalformedMessage("it is nested too deeply") from None
-    except ValueError as error:
-        raise MalformedMessage(f"it is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise MalformedMessage("it is not a JSON object")
-    return value
-
-
-def text_of(data: bytes) -> str:
-    """Decode text that came as bytes: UTF-8, with invalid bytes replaced by U+FFFD."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        pass
-    try:
-        return data.decode(errors="surrogatepass")  # surrogate halves encoded in three bytes each
-    except UnicodeDecodeError:
-        return data.decode(errors="replace")
 
 
 def fit(value: Mapping[str, Any], kind: type[StructT]) -> Fitted[StructT]:
@@ -272,11 +243,6 @@ def _raw(value: Any) -> Raw:
     return Raw(_json_text(value).encode())
 
 
-def _integer(digits: str) -> int | float:
-    # Python refuses to parse thousands of digits, and no real value has them.
-    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
-
-
 @functools.cache
 def _fields(kind: type[msgspec.Struct]) -> dict[str, inspect.Field]:
     """Return the fields of `kind` by their names in JSON."""
@@ -285,6 +251,4 @@ def _fields(kind: type[msgspec.Struct]) -> dict[str, inspect.Field]:
     return {field.encode_name: field for field in shape.fields}
 
 
-_MAX_DIGITS: Final = 400
 _STANDARD_BASE64: Final = str.maketrans("-_", "+/", "= \t\r\n")
-_JSON: Final = json.JSONDecoder(strict=False, parse_int=_integer)

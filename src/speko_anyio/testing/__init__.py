@@ -4,6 +4,7 @@
   (`speko_anyio.testing.steps`);
 - `virtual_backend`: asyncio and trio on a clock that jumps when there is nothing to do;
 - `replay`: a recorded session (`speko_anyio.recording`) played again as a fake; `mumble`: a voice for tests;
+- `FakeCarrier`: a phone carrier's end of a call, for applications that answer the phone;
 - `speko_anyio.testing.providers`: scripted servers that imitate OpenAI, xAI and Gemini;
 - `MemoryStream` and `FakeServer`: the parts that these are made of.
 
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ._carrier import CallRefused, CarrierSocket, FakeCarrier
     from ._clock import VIRTUAL_BACKENDS, VirtualTimeLoop, virtual_backend
     from ._gateway import FakeGateway, fake_session
     from ._handler import run_handler
     from ._order import reordered
     from ._peer import FakePeer, Script, Step
+    from ._phone_line import HeardAnswer
     from ._replaying import peer_of, perform, replay
     from ._streams import MemoryStream, Pipe, stream_pair
     from ._voice import mumble
@@ -29,9 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VIRTUAL_BACKENDS",
+    "CallRefused",
+    "CarrierSocket",
+    "FakeCarrier",
     "FakeGateway",
     "FakePeer",
     "FakeServer",
+    "HeardAnswer",
     "MemoryStream",
     "Pipe",
     "Script",
@@ -54,12 +61,14 @@ __all__ = [
 lazy_exports(
     __name__,
     {
+        "_carrier": "CallRefused CarrierSocket FakeCarrier",
         "_clock": "VIRTUAL_BACKENDS VirtualTimeLoop virtual_backend",
         "_gateway": "FakeGateway fake_session",
         "_handler": "run_handler",
         "_order": "reordered",
         "_replaying": "peer_of perform replay",
         "_peer": "FakePeer Script Step",
+        "_phone_line": "HeardAnswer",
         "server": "FakeServer connected grant",
         "_streams": "MemoryStream Pipe stream_pair",
         "_voice": "mumble",

@@ -46,6 +46,7 @@ from ...protocol._commands import (
 from ...protocol._dialect import NEED_DATA
 from ...protocol._limits import DEFAULT_LIMITS
 from ...protocol._pcm import MAX_AUDIO_MESSAGE
+from ...protocol._resampling import Converter, ResamplingFactory
 from ...protocol._session import ServerFrame, ServerProtocol
 from ...protocol._state import State
 from ...protocol._timers import Timers
@@ -70,7 +71,6 @@ from .. import codes
 from .._connection import ProviderConnection
 from .._held_input import HeldInput, TurnEnd, held_size
 from .._provider import ProviderDialect
-from .._resampling import Converter, ResamplingFactory
 from ._attempts import Attempts, Connect
 from ._calls import CallNames
 from ._errors import Ending, judge_end, judge_opening

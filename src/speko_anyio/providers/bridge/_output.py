@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ...protocol._resampling import Converter, ResamplingFactory
 from ...protocol._session import ServerFrame, ServerProtocol
 from ...protocol._state import State
 from ...protocol.errors import SpekoError
 from ...protocol.frames import ErrorFrame, Interruption, ResponseEnd, Role, Transcript
-from .._resampling import Converter, ResamplingFactory
 from ._errors import as_told, for_client
 
 

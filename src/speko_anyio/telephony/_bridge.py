@@ -1,0 +1,490 @@
+"""`PhoneBridge`: a carrier's media stream on one side, a session on the other. It has no I/O and no clock.
+
+The contract, for the code that moves the messages::
+
+    bridge = PhoneBridge(carrier, ...)
+    bridge.receive_message(message, now)     # for each WebSocket message of the carrier
+    bridge.send_frame(frame, now)            # for each frame of the session
+    bridge.next_event()                      # until NEED_DATA: pass each event to `deliver`
+    bridge.next_message(now)                 # until None: send each message to the carrier
+
+Send a message before you take the next one: an interruption drops the audio that still waits here. Take no
+more audio from the session while `session_must_wait`, and call `handle_timeout` at `next_deadline`. When it
+is `done`, close the session as `goodbye` says, and the carrier's WebSocket, which hangs up.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from math import inf
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from ..protocol import close_codes
+from ..protocol._commands import AudioIn, TextIn
+from ..protocol._dialect import NEED_DATA, NeedData
+from ..protocol._resampling import Converter, ResamplingFactory
+from ..protocol._timers import Timers
+from ..protocol.errors import LocalProtocolError, RemoteProtocolError
+from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
+from ._carrier import CarrierStream
+from ._events import CallAudio, CallEnded, CallStarted, Digit, Marked
+from ._line import LineEstimate
+
+CALLER_HUNG_UP: Final = "caller_hung_up"
+"""Reason with which a session closes when the carrier reports the call's end; the code is 1000."""
+
+LINE_LOST: Final = "line_lost"
+"""Reason with which a session closes when the carrier's WebSocket is lost without such a report; the code is
+1000."""
+
+CARRIER_ERROR: Final = "carrier_protocol_error"
+"""Reason with which a session closes when the carrier broke its protocol; the code is 1000."""
+
+Digits: TypeAlias = Literal["event", "text"]
+"""What the keys that the caller presses become: an event each, or the text of a turn."""
+
+KEYS_PAUSE: Final = 1.5
+"""Seconds without a key after which a text of keys is complete."""
+
+MAX_KEYS: Final = 64
+"""Keys in one text, and events of keys that may wait: longer than any number that people key in."""
+
+HELD_SECONDS: Final = 10.0
+"""Seconds of the caller's audio to hold while the session takes none. The oldest is dropped."""
+
+MAX_WAITING: Final = 1024 * 1024
+"""Bytes of the assistant's audio, with an overhead for each piece, at which the session must wait."""
+
+LEAD: Final = 10.0
+"""Seconds of audio to send ahead of the line, for a network that stalls. More stays here: carriers drop what
+exceeds their buffers, and the smallest of those holds about a minute."""
+
+GOODBYE_TIMEOUT: Final = 30.0
+"""Seconds that the line gets to play the last audio of a session that has ended."""
+
+_FIRST_MARK_MS: Final = 20
+"""Milliseconds of audio from where a silent line begins to play to the first mark: it tells when that was."""
+
+_MARK_MS: Final = 200
+"""Milliseconds of audio from one mark to the next. Both are whole frames for every carrier."""
+
+_OVERHEAD: Final = 64
+"""Bytes that a piece of audio counts in addition to its samples."""
+
+_LATEST_LOOK: Final = 0.05
+"""Seconds after which to look again at a line that no mark has moved."""
+
+PhoneEvent: TypeAlias = AudioIn | TextIn | CallStarted | Digit | CallEnded
+"""What a bridge has for the session."""
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class SessionVerbs(Protocol[T_co]):
+    """What a phone call needs of a session: `RealtimeSession` has it, and so do the cores of clients."""
+
+    def send_audio(self, pcm: bytes, /) -> T_co: ...
+    def send_text(self, text: str, /, *, respond: bool) -> T_co: ...
+
+
+def deliver(event: PhoneEvent, session: SessionVerbs[T_co]) -> T_co | None:
+    """Pass `event` to `session`; return what the verb returns, which an async session wants awaited.
+
+    Does nothing and returns None for the events that are not for the session: `CallStarted`, `Digit` and
+    `CallEnded`.
+    """
+    match event:
+        case AudioIn(pcm=pcm):
+            return session.send_audio(pcm)
+        case TextIn(text=text, respond=respond):
+            return session.send_text(text, respond=respond)
+        case _:
+            return None
+
+
+class PhoneStats(msgspec.Struct):
+    """Counts of what a call lost."""
+
+    dropped_audio: float = 0.0
+    """Seconds of the caller's audio that the session did not take in time."""
+    dropped_digits: int = 0
+    """Keys that were not taken in time."""
+    cut_goodbye: float = 0.0
+    """Seconds of the session's last audio that were not played within `GOODBYE_TIMEOUT`."""
+
+
+class _Phase(enum.Enum):
+    TALKING = "the call and the session go on"
+    LEAVING = "the session is over; the line plays its last audio"
+    OVER = "the call is over"
+
+
+class _Cue(enum.Enum):
+    PAUSE = "speech may pause here, so nothing may be held back"
+    MARK = "a mark goes here"
+
+
+class PhoneBridge:
+    """Joins the media stream of one call to one session.
+
+    It resamples audio both ways, clears the carrier's buffer at an interruption, follows what the line has
+    played, and ends one side when the other ends.
+
+    - `carrier`: the codec of the media stream; its call may have started already.
+    - `input_sample_rate`, `output_sample_rate`: the session's, in samples a second; its `Ready` frame
+      corrects them.
+    - `make_resampler`: makes the converter between two rates: `speko_anyio.audio.resample.Resampler`, for
+      example. It is tried here, so that a missing library is noticed before anybody speaks.
+    - `digits`: ``"event"`` for a `Digit` for each key. ``"text"`` for a `TextIn`, which the model answers: it
+      has all keys up to ``#`` or a pause of 1.5 seconds. A ``#`` that ends it is left out.
+
+    `now` is in seconds of one clock that never goes back. Whatever the carrier or the session does, no method
+    raises because of it.
+    """
+
+    def __init__(
+        self,
+        carrier: CarrierStream,
+        *,
+        input_sample_rate: int,
+        output_sample_rate: int,
+        make_resampler: ResamplingFactory,
+        digits: Digits = "event",
+    ) -> None:
+        self.stats: PhoneStats = PhoneStats()
+        self.goodbye: Close | None = None
+        """How to close the session. None while the call goes on, and when the session ended first."""
+        self.ended: CallEnded | None = None
+        """How the carrier's side ended, if it ended first."""
+        self.error: RemoteProtocolError | None = None
+        """How the carrier broke its protocol, if it did."""
+        self._carrier = carrier
+        self._phase = _Phase.TALKING
+        self._now = 0.0
+        self._timers = Timers()
+        # From the caller. Audio is converted when it is taken, since `Ready` may change the rate until then.
+        self._input_rate = input_sample_rate
+        self._input = Converter(make_resampler)
+        self._events: deque[CallAudio | TextIn | CallStarted | Digit | CallEnded] = deque()
+        self._held = 0
+        self._keys: str | None = "" if digits == "text" else None
+        self._keys_waiting = 0
+        # To the caller. Audio is converted when the line has room for it: an interruption drops most of it.
+        self._output = Converter(make_resampler)
+        self._waiting: deque[Audio | Literal[_Cue.PAUSE]] = deque()
+        self._waiting_size = 0
+        self._until_mark = 0
+        self._early_mark_at = -inf
+        self._unmarked = False
+        self._cut: deque[tuple[str | bytes, float] | Literal[_Cue.MARK]] = deque()
+        self._clear: str | bytes | None = None
+        self._line = LineEstimate()
+        self._marks = 0
+        for source, target in (
+            (carrier.sample_rate, input_sample_rate),
+            (output_sample_rate, carrier.sample_rate),
+        ):
+            if source != target:
+                make_resampler(source, target)
+
+    # State
+
+    @property
+    def done(self) -> bool:
+        """Whether the call is over."""
+        return self._phase is _Phase.OVER
+
+    @property
+    def session_must_wait(self) -> bool:
+        """Whether to take no more audio from the session, because enough waits for the line."""
+        return self._waiting_size > MAX_WAITING
+
+    def played(self, now: float) -> float:
+        """Return how many seconds of the session's audio since the last interruption the line has played.
+
+        This is exact when the carrier answers a mark, and follows the clock in between.
+        """
+        return self._line.played(self._tick(now))
+
+    def _tick(self, now: float) -> float:
+        self._now = max(now, self._now)
+        return self._now
+
+    # The carrier
+
+    def receive_message(self, message: str | bytes, now: float) -> None:
+        """Take a WebSocket message of the carrier."""
+        self._tick(now)
+        if self.done:
+            return
+        try:
+            events = self._carrier.receive_message(message)
+        except RemoteProtocolError as error:
+            self.error = error
+            self._end_call(CallEnded(str(error)), CARRIER_ERROR)
+            return
+        for event in events:
+            self._receive(event)
+        self._settle()
+
+    def receive_lost(self, reason: str = "the carrier's WebSocket was lost") -> None:
+        """Note that the carrier's WebSocket is gone. Does nothing when the call is over."""
+        if not self.done:
+            self._end_call(CallEnded(reason), LINE_LOST)
+
+    def _receive(self, event: CallStarted | CallAudio | Marked | Digit | CallEnded) -> None:
+        if self.done:
+            return
+        match event:
+            case CallAudio():
+                self._hold(event)
+            case Marked(name=name):
+                self._line.answered(name, self._now)
+            case Digit():
+                self._press(event)
+            case CallStarted():
+                self._events.append(event)
+            case CallEnded():
+                self._end_call(event, CALLER_HUNG_UP)
+
+    def _hold(self, audio: CallAudio) -> None:
+        if self._phase is not _Phase.TALKING:
+            return
+        self._events.append(audio)
+        self._held += len(audio.pcm)
+        rate = self._carrier.sample_rate * 2
+        while self._held > HELD_SECONDS * rate:
+            oldest = next(event for event in self._events if isinstance(event, CallAudio))
+            self._events.remove(oldest)
+            self._held -= len(oldest.pcm)
+            self.stats.dropped_audio += len(oldest.pcm) / rate
+
+    def _press(self, event: Digit) -> None:
+        if self._keys is None:
+            self._queue_keys(event, 1)
+            return
+        ends = event.digit == "#"
+        if not (ends and self._keys):
+            self._keys += event.digit
+        self._timers.start("keys", KEYS_PAUSE)
+        if ends or len(self._keys) >= MAX_KEYS:
+            self._end_keys()
+
+    def _end_keys(self) -> None:
+        self._timers.stop("keys")
+        keys, self._keys = self._keys, ""
+        if keys and self._phase is _Phase.TALKING:
+            self._queue_keys(TextIn(keys, "user", respond=True), len(keys))
+
+    def _queue_keys(self, event: Digit | TextIn, count: int) -> None:
+        if self._keys_waiting + count > MAX_KEYS:
+            self.stats.dropped_digits += count
+        else:
+            self._keys_waiting += count
+            self._events.append(event)
+
+    def _end_call(self, event: CallEnded, reason: str) -> None:
+        if self._phase is _Phase.TALKING:
+            self.goodbye = Close(close_codes.NORMAL, reason, "local")
+        self.ended = event
+        self._events.append(event)
+        self._over()
+
+    def _over(self) -> None:
+        self._drop_audio()
+        self._clear = None
+        self._phase = _Phase.OVER
+        self._timers.clear()
+
+    def next_message(self, now: float) -> str | bytes | None:
+        """Take the next message for the carrier, which is sent now; None when there is none yet."""
+        self._tick(now)
+        if self._clear is not None:
+            clear, self._clear = self._clear, None
+            return clear
+        while not self._cut:
+            if not self._cut_next():
+                return None
+        item = self._cut.popleft()
+        if item is _Cue.MARK:
+            self._marks += 1
+            name = str(self._marks)
+            self._line.mark(name)
+            return self._carrier.mark(name)
+        message, seconds = item
+        self._line.add(seconds, self._now)
+        return message
+
+    def _cut_next(self) -> bool:
+        """Cut what waits next into messages; return False if nothing may be sent now."""
+        unplayed = self._line.unplayed(self._now)
+        if not self._waiting or unplayed >= LEAD or self._carrier.started is None:
+            self._settle()
+            return False
+        if not unplayed and self._now >= self._early_mark_at:
+            # But not again for each piece of an answer that arrives no faster than it is played.
+            self._early_mark_at = self._now + _MARK_MS / 1000
+            self._until_mark = self._bytes(_FIRST_MARK_MS)
+        item = self._waiting.popleft()
+        if item is _Cue.PAUSE:
+            self._cut_audio(self._output.flush())
+            self._cut_messages(self._carrier.unsent, self._carrier.flush())
+            if self._unmarked:
+                self._mark()
+        else:
+            self._waiting_size -= _OVERHEAD + len(item.pcm)
+            self._cut_audio(self._output.convert(item.pcm, item.sample_rate, self._carrier.sample_rate))
+        return True
+
+    def _cut_audio(self, pcm: bytes) -> None:
+        start = 0
+        while start < len(pcm):
+            piece = pcm[start : start + self._until_mark]
+            start += len(piece)
+            size = self._carrier.unsent + len(piece)
+            messages = self._carrier.audio(piece)
+            self._cut_messages(size - self._carrier.unsent, messages)
+            self._until_mark -= len(piece)
+            if not self._until_mark:
+                self._mark()
+
+    def _cut_messages(self, size: int, messages: list[str | bytes]) -> None:
+        """Append `messages`, which have `size` bytes of the session's audio together."""
+        if messages:
+            seconds = size / len(messages) / (2 * self._carrier.sample_rate)
+            self._cut.extend((message, seconds) for message in messages)
+            self._unmarked = True
+
+    def _mark(self) -> None:
+        self._until_mark = self._bytes(_MARK_MS)
+        self._unmarked = False
+        if self._carrier.has_marks:
+            self._cut.append(_Cue.MARK)
+
+    def _bytes(self, milliseconds: int) -> int:
+        return 2 * (self._carrier.sample_rate * milliseconds // 1000)
+
+    # The session
+
+    def send_frame(self, frame: Frame, now: float) -> None:
+        """Take a frame of the session. Frames that a phone has no use for are ignored.
+
+        `LocalProtocolError` for audio while `session_must_wait`.
+        """
+        self._tick(now)
+        if self._phase is not _Phase.TALKING:
+            return
+        match frame:
+            case Audio(pcm=pcm):
+                if self.session_must_wait:
+                    raise LocalProtocolError(
+                        f"more than {MAX_WAITING} bytes would wait for the phone line; "
+                        "take no audio from the session while session_must_wait"
+                    )
+                self._waiting.append(frame)
+                self._waiting_size += _OVERHEAD + len(pcm)
+            case Interruption():
+                self._interrupt()
+            case ToolCall() | Usage() | ResponseEnd():
+                self._pause()
+            case Ready(input_sample_rate=rate):
+                self._input_rate = rate
+            case Close():
+                self._pause()
+                self._leave()
+            case _:
+                pass
+
+    def _interrupt(self) -> None:
+        self._drop_audio()
+        if self._carrier.started is not None:
+            clear = self._carrier.clear()  # also of what the codec holds back
+            if self._line.sent:
+                self._clear = clear
+        # Carriers answer the marks that they drop, so the marks are forgotten here.
+        self._line.clear()
+        self._early_mark_at = -inf
+
+    def _drop_audio(self) -> None:
+        self._waiting.clear()
+        self._waiting_size = 0
+        self._cut.clear()
+        self._output.reset()
+        self._unmarked = False
+
+    def _pause(self) -> None:
+        if not self._waiting or self._waiting[-1] is not _Cue.PAUSE:
+            self._waiting.append(_Cue.PAUSE)
+
+    def _leave(self) -> None:
+        self._phase = _Phase.LEAVING
+        self._keys = None if self._keys is None else ""
+        self._timers.stop("keys")
+        self._timers.start("goodbye", GOODBYE_TIMEOUT)
+        self._settle()
+
+    def _settle(self) -> None:
+        """End the call once the line has played the last audio of a session that is over."""
+        self._timers.settle(self._now)
+        if self._phase is _Phase.LEAVING and (
+            self._carrier.started is None
+            or not (self._waiting or self._cut or self._line.unplayed(self._now))
+        ):
+            self._over()
+
+    def next_event(self) -> PhoneEvent | Literal[NeedData.NEED_DATA]:
+        """Take the next event for the session; NEED_DATA when there is none now. `CallEnded` is the last."""
+        while self._events:
+            match event := self._events.popleft():
+                case CallAudio(pcm=pcm):
+                    self._held -= len(pcm)
+                    pcm = self._input.convert(pcm, self._carrier.sample_rate, self._input_rate)
+                    if pcm:
+                        return AudioIn(pcm, self._input_rate)
+                case CallEnded():
+                    if rest := self._input.flush():
+                        self._events.append(event)
+                        return AudioIn(rest, self._input_rate)
+                    return event
+                case Digit():
+                    self._keys_waiting -= 1
+                    return event
+                case TextIn(text=text):
+                    self._keys_waiting -= len(text)
+                    return event
+                case CallStarted():
+                    return event
+        return NEED_DATA
+
+    # Time
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle_timeout` wants to be called, and then `next_message`; None for never."""
+        deadlines = [] if (timer := self._timers.next()) is None else [timer]
+        unplayed = self._line.unplayed(self._now)
+        if self._waiting and unplayed >= LEAD:
+            deadlines.append(self._now + max(unplayed - LEAD, _LATEST_LOOK))
+        elif self._phase is _Phase.LEAVING:
+            deadlines.append(self._now + max(unplayed, _LATEST_LOOK))
+        return min(deadlines, default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on the deadlines that have come by `now`."""
+        self._tick(now)
+        for name, _ in self._timers.expired(now):
+            if name == "keys":
+                self._end_keys()
+            else:
+                assert name == "goodbye"
+                self._cut_goodbye()
+        self._settle()
+
+    def _cut_goodbye(self) -> None:
+        waiting = sum(
+            len(item.pcm) / (2 * item.sample_rate) for item in self._waiting if isinstance(item, Audio)
+        )
+        self.stats.cut_goodbye = waiting + self._line.unplayed(self._now)
+        self._over()

@@ -1,0 +1,151 @@
+"""Reads carriers' JSON: bounded, strict about what the call acts on, lenient about the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from ..protocol import close_codes
+from ..protocol._codec import MalformedMessage, mended
+from ..protocol._loose_json import parse, text_of
+from ..protocol.errors import RemoteProtocolError
+
+MAX_MESSAGE: Final = 65_536
+"""Bytes, or characters, in one message of a carrier. They send 20 to 100 ms of audio at once: 4 KB."""
+
+MAX_PARAMETERS: Final = 64
+"""Custom parameters of a call; further ones are ignored."""
+
+MAX_PARAMETER: Final = 4096
+"""Characters in the name and in the value of a parameter; a longer one is ignored. Carriers allow 500."""
+
+_MAX_NAME: Final = 256
+"""Characters in the name of a mark; ours are short."""
+
+_DIGITS: Final = frozenset("0123456789*#ABCD")
+
+LOOSE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a message that has to be read leniently."""
+
+
+class Odd:
+    """Counts odd fields."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Fields:
+    """A JSON object of a carrier. A missing field, like null, is empty; an odd one is empty and counted.
+
+    Numbers are taken for text, since carriers write ``"sequenceNumber": "3"`` as well as ``3``.
+    """
+
+    __slots__ = ("_odd", "_values")
+
+    def __init__(self, values: Mapping[str, object], odd: Odd) -> None:
+        self._values = values
+        self._odd = odd
+
+    def raw(self, name: str) -> object:
+        """Return the field as it is."""
+        return self._values.get(name)
+
+    def text(self, name: str) -> str:
+        """Return the field as text."""
+        value = self._values.get(name)
+        if isinstance(value, str):
+            return mended(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        self._odd.count += value is not None
+        return ""
+
+    def whole(self, name: str) -> int:
+        """Return the field as a whole number, or 0."""
+        value = self.text(name)
+        if value.isascii() and value.isdigit() and len(value) < 20:
+            return int(value)
+        self._odd.count += value != ""
+        return 0
+
+    def inner(self, name: str) -> Fields:
+        """Return the object in the field."""
+        value = self._values.get(name)
+        if isinstance(value, dict):
+            return Fields(value, self._odd)
+        self._odd.count += value is not None
+        return Fields({}, self._odd)
+
+    def digit(self, name: str) -> str:
+        """Return the key that the caller pressed, or an empty string."""
+        value = self.text(name).upper()
+        if value in _DIGITS:
+            return value
+        self._odd.count += value != ""
+        return ""
+
+    def mark(self, name: str) -> str:
+        """Return the name of a mark, or an empty string."""
+        value = self.text(name)
+        if len(value) <= _MAX_NAME:
+            return value
+        self._odd.count += 1
+        return ""
+
+    def parameters(self, *, without: frozenset[str] = frozenset()) -> dict[str, str]:
+        """Return all fields as text: values that are not text are JSON."""
+        found: dict[str, str] = {}
+        for name, value in self._values.items():
+            if name in without:
+                continue
+            text = _as_text(value)
+            if text is None:
+                self._odd.count += 1
+            elif len(found) < MAX_PARAMETERS and len(name) <= MAX_PARAMETER and len(text) <= MAX_PARAMETER:
+                found[mended(name)] = mended(text)
+            else:
+                self._odd.count += 1
+        return found
+
+
+def _as_text(value: object) -> str | None:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        return None
+
+
+def check_size(message: str | bytes, carrier: str) -> None:
+    """`RemoteProtocolError` for a message that is longer than any of a carrier."""
+    if len(message) > MAX_MESSAGE:
+        raise RemoteProtocolError(
+            f"{carrier} sent a message of {len(message)} bytes, and {MAX_MESSAGE} are allowed",
+            close_code=close_codes.TOO_BIG,
+        )
+
+
+def read(message: str | bytes, carrier: str, odd: Odd) -> Fields:
+    """Read a message; `RemoteProtocolError` if it is not a JSON object."""
+    try:
+        values = msgspec.json.decode(message)
+    except LOOSE:
+        values = None
+    if not isinstance(values, dict):
+        try:
+            values = parse(message if isinstance(message, str) else text_of(message))
+        except MalformedMessage as problem:
+            raise malformed(f"a message of {carrier} can't be read: {problem}") from None
+    return Fields(values, odd)
+
+
+def malformed(what: str) -> RemoteProtocolError:
+    """Return the error for a message that the call can't go on without."""
+    return RemoteProtocolError(what, close_code=close_codes.INVALID_DATA)

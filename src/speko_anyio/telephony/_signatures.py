@@ -1,0 +1,87 @@
+"""What the signature checks of the carriers share."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from ..protocol.errors import SpekoError
+
+MAX_FORM_FIELDS: Final = 1000
+"""Fields in the body of a webhook; a carrier sends about 30."""
+
+MAX_AGE: Final = 300.0
+"""Seconds that a signature with a time is valid for, in both directions: clocks differ."""
+
+
+class SignatureError(SpekoError):
+    """A request does not come from the carrier, or the configured secret is not that of its account."""
+
+
+class SignedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of a carrier: a webhook, or the handshake of a media stream's WebSocket."""
+
+    method: str
+    """``POST`` or ``GET``; a WebSocket's handshake is a GET."""
+    url: str
+    """The whole URL as the carrier calls it: with the public host, and with its query."""
+    headers: Mapping[str, str]
+    """The fields of the header; upper and lower case do not matter in their names."""
+    body: bytes = b""
+
+    def header(self, name: str) -> str:
+        """Return the value of a field of the header, or an empty string."""
+        wanted = name.lower()
+        return next((value for field, value in self.headers.items() if field.lower() == wanted), "")
+
+    def form(self) -> list[tuple[str, str]]:
+        """Return the fields of the body in their order; `SignatureError` if it is not a form."""
+        if not self.body:
+            return []
+        try:
+            return parse_qsl(
+                self.body.decode(),
+                keep_blank_values=True,
+                strict_parsing=True,
+                max_num_fields=MAX_FORM_FIELDS,
+            )
+        except ValueError:
+            raise SignatureError(
+                "the request can't be checked, because its body is not a form; it is not from the carrier"
+            ) from None
+
+    def __repr__(self) -> str:
+        # Signatures, tokens and phone numbers are in the rest.
+        return f"SignedRequest({self.method}, <{len(self.body)} bytes>)"
+
+
+def missing(header: str, carrier: str) -> SignatureError:
+    """Return the error for a request without its signature."""
+    return SignatureError(f"the request has no {header}, which {carrier} sends; it is not from {carrier}")
+
+
+def check(given: str, right: str, carrier: str) -> None:
+    """Compare two signatures in constant time; `SignatureError` if they differ."""
+    if not hmac.compare_digest(given.encode(errors="replace"), right.encode()):
+        raise wrong(carrier)
+
+
+def wrong(carrier: str) -> SignatureError:
+    """Return the error for a request with a wrong signature."""
+    return SignatureError(
+        f"the signature is not that of {carrier} for this URL; check that the secret is that of the account "
+        "and that the gateway's public URL is the one that the carrier calls"
+    )
+
+
+def check_age(made: float, now: float, carrier: str) -> None:
+    """`SignatureError` for a signature from too long ago, or from the future."""
+    if not abs(now - made) <= MAX_AGE:
+        raise SignatureError(
+            f"{carrier} signed the request {now - made:.0f} s ago, and {MAX_AGE:.0f} s are allowed; "
+            "check this machine's clock"
+        )

@@ -1,0 +1,195 @@
+"""Twilio: Media Streams in both directions.
+
+Sources:
+
+- messages: https://www.twilio.com/docs/voice/media-streams/websocket-messages
+- the answer to the webhook: https://www.twilio.com/docs/voice/twiml/stream
+- signatures: https://www.twilio.com/docs/usage/webhooks/webhooks-security
+- no query in the URL: https://www.twilio.com/docs/api/errors/31920
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Final, Literal
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import msgspec
+
+from ..protocol._text import clean
+from ..protocol.errors import LocalProtocolError
+from . import g711
+from ._carrier import CarrierStream, ConnectAnswer
+from ._events import CallAudio, CallStarted, CarrierEvent, Digit, Marked
+from ._fields import LOOSE, Fields, malformed, read
+from ._media import CamelMediaMessage, payload
+from ._signatures import SignedRequest, check, missing, wrong
+from ._xml import check_url, stream_answer
+
+_HEADER: Final = "X-Twilio-Signature"
+
+_MAX_PARAMETER: Final = 500
+"""Characters in the name and the value of a ``<Parameter>`` together."""
+
+_PORTS: Final = {"https": 443, "wss": 443, "http": 80, "ws": 80}
+
+_MEDIA: Final = msgspec.json.Decoder(CamelMediaMessage, strict=False)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class _Payload(msgspec.Struct, frozen=True, gc=False):
+    payload: bytes
+
+
+class _Mark(msgspec.Struct, frozen=True, gc=False):
+    name: str
+
+
+class _Message(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    event: Literal["media", "mark", "clear"]
+    stream_sid: str
+    media: _Payload | None = None
+    mark: _Mark | None = None
+
+
+class TwilioStream(CarrierStream):
+    """A bidirectional media stream of Twilio (``<Connect><Stream>``): µ-law at 8 kHz as base64 in JSON.
+
+    Twilio takes messages of any length. It answers a mark when the audio before it was played, and all open
+    marks upon `clear`. It tells no phone numbers: pass the webhook's ``From`` and ``To`` as the parameters
+    ``from`` and ``to``.
+    """
+
+    name: ClassVar[str] = "twilio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream_sid = ""
+
+    def _receive(self, message: str | bytes) -> list[CarrierEvent]:
+        try:
+            media = _MEDIA.decode(message)
+        except LOOSE:
+            return self._read(read(message, self.name, self._odd))
+        return self._hear(media.media.payload, media.sequence_number)
+
+    def _read(self, fields: Fields) -> list[CarrierEvent]:
+        number = fields.whole("sequenceNumber")
+        match fields.text("event"):
+            case "media":
+                return self._hear(payload(fields, self.name), number)
+            case "start":
+                return self._open(fields)
+            case "mark":
+                name = fields.inner("mark").mark("name")
+                return self._follow(number, *([Marked(name)] if name else ()))
+            case "dtmf":
+                digit = fields.inner("dtmf").digit("digit")
+                return self._follow(number, *([Digit(digit)] if digit else ()))
+            case "stop":
+                return self._end(number)
+            case "connected":
+                return []
+        self.unknown += 1
+        return []
+
+    def _open(self, fields: Fields) -> list[CarrierEvent]:
+        start = fields.inner("start")
+        stream_sid = start.text("streamSid") or fields.text("streamSid")
+        if not stream_sid:
+            raise malformed("twilio sent a start without a streamSid, so that it can't be answered")
+        encoding = start.inner("mediaFormat").text("encoding")
+        if encoding not in ("", "audio/x-mulaw"):
+            raise malformed(f"twilio announced {clean(encoding, limit=40)} audio instead of audio/x-mulaw")
+        self._stream_sid = stream_sid
+        parameters = start.inner("customParameters").parameters()
+        return self._begin(
+            CallStarted(
+                carrier=self.name,
+                call_id=start.text("callSid"),
+                stream_id=stream_sid,
+                parameters=parameters,
+                caller=parameters.get("from", ""),
+                called=parameters.get("to", ""),
+            )
+        )
+
+    def _hear(self, data: bytes, number: int) -> list[CarrierEvent]:
+        return self._follow(number, *([CallAudio(g711.ulaw_to_pcm(data))] if data else ()))
+
+    def _media(self, pcm: bytes) -> str:
+        return self._encode("media", media=_Payload(g711.pcm_to_ulaw(pcm)))
+
+    def _mark(self, name: str) -> str:
+        return self._encode("mark", mark=_Mark(name))
+
+    def _clear(self) -> str:
+        return self._encode("clear")
+
+    def _encode(
+        self,
+        event: Literal["media", "mark", "clear"],
+        *,
+        media: _Payload | None = None,
+        mark: _Mark | None = None,
+    ) -> str:
+        return _ENCODER.encode(_Message(event, self._stream_sid, media, mark)).decode()
+
+    @staticmethod
+    def verify(request: SignedRequest, secret: str, *, now: float = 0.0) -> None:
+        """Check ``X-Twilio-Signature``; `secret` is the account's auth token. The time does not matter.
+
+        It signs the URL and the sorted fields of a form with HMAC-SHA1; with a JSON body, the SHA-256 of the
+        body is in the URL. The handshake of a WebSocket is signed like a GET of its ``wss://`` URL. Like
+        Twilio's own validator, accept the URL with and without the port, and for a WebSocket also as
+        ``https://`` and with a slash at its end, as Twilio has signed it.
+        """
+        given = request.header(_HEADER)
+        if not given:
+            raise missing(_HEADER, "Twilio")
+        digests = parse_qs(urlsplit(request.url).query).get("bodySHA256", [])
+        if digests:
+            check(digests[0].lower(), hashlib.sha256(request.body).hexdigest(), "Twilio")
+            signed = ""
+        else:
+            values: dict[str, set[str]] = {}
+            for name, value in request.form():
+                values.setdefault(name, set()).add(value)
+            signed = "".join(f"{name}{value}" for name in sorted(values) for value in sorted(values[name]))
+        key = secret.encode()
+        right = [
+            base64.b64encode(hmac.digest(key, f"{url}{signed}".encode(), "sha1"))
+            for url in _spellings(request.url)
+        ]
+        if not any(hmac.compare_digest(given.encode(errors="replace"), signature) for signature in right):
+            raise wrong("Twilio")
+
+    @staticmethod
+    def connect_answer(url: str, parameters: Mapping[str, str] | None = None) -> ConnectAnswer:
+        """Return TwiML: ``<Connect><Stream>``. The URL takes no query; a parameter, 500 characters."""
+        parameters = parameters or {}
+        for name, value in parameters.items():
+            if len(name) + len(value) > _MAX_PARAMETER:
+                raise LocalProtocolError(
+                    f"the parameter {clean(name, limit=40)!r} is too long; name and value may have "
+                    f"{_MAX_PARAMETER} characters together"
+                )
+        return stream_answer(check_url(url, query=False), "", parameters)
+
+
+def _spellings(url: str) -> Iterator[str]:
+    """Yield the URLs that Twilio may have signed for this one."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    bare = re.sub(r":\d*$", "", host)
+    socket = parts.scheme in ("wss", "ws")
+    for scheme in (parts.scheme, "https") if socket else (parts.scheme,):
+        for netloc in dict.fromkeys((host, bare, f"{bare}:{_PORTS.get(scheme, 443)}")):
+            spelled = urlunsplit((scheme, netloc, parts.path, parts.query, ""))
+            yield spelled
+            if socket and not parts.query:
+                yield spelled.removesuffix("/") if parts.path.endswith("/") else f"{spelled}/"
