@@ -5,13 +5,13 @@ from __future__ import annotations
 import abc
 import functools
 import os
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeAlias, Unpack
 
+from ._net.event_loop import clock
 from ._observe.observer import with_provider
 from .client._direct import HEADERS, convert, open_connection
 from .client._open_core import CoreOptions
@@ -210,7 +210,7 @@ class Provider(abc.ABC):
 
         async def make_connection(core_options: CoreOptions) -> ProviderConnection:
             prepared = await self.prepare(config)
-            return prepared.connection(clock=time.monotonic, headers=HEADERS, **core_options)
+            return prepared.connection(clock=clock(), headers=HEADERS, **core_options)
 
         return open_connection(
             make_connection,

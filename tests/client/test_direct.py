@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -178,7 +177,7 @@ async def test_what_was_heard_of_an_interrupted_answer_is_exact(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(direct, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(direct, "clock", lambda: lambda: now)
     double = DOUBLES[name]([Say("A long story.", 8.0)], api_key=KEY)
     with anyio.fail_after(10):
         async with double.serve() as url:

@@ -67,6 +67,10 @@ class Joined:
             await self.over.wait()
         return self.error
 
+    def must_wait(self) -> bool:
+        assert self.call._bridge is not None
+        return self.call._bridge.session_must_wait
+
     def say(self, seconds: float) -> bytes:
         """Let the peer say something; return it."""
         pcm = tone(seconds, 8000)
@@ -404,14 +408,12 @@ async def test_a_long_answer_waits_in_the_session_and_an_interruption_acts_at_on
         for _ in range(150):
             both.peer.send(Audio(tone(1, 8000), 8000))
         await both.carrier.wait_played(3)
-        bridge = both.call._bridge
-        assert bridge is not None
-        assert bridge.session_must_wait
+        assert both.must_wait()
         both.peer.send(Interruption("user"))
         await anyio.lowlevel.checkpoint()
         await both.carrier.wait_quiet(0.1)
         assert both.carrier.clears == [pytest.approx(3, abs=0.05)]
-        assert not bridge.session_must_wait
+        assert not both.must_wait()
         answer = both.say(0.5)
         assert len(await both.carrier.listen()) == len(answer)
         await both.carrier.hang_up()

@@ -179,13 +179,12 @@ async def call_through(
         answers.append(await carrier.listen())
     await carrier.say(questions[2])
     await carrier.wait_playing()
-    clears = len(carrier.clears)
-    await carrier.wait_played(interrupt_after)
+    await carrier.wait_played(carrier.played + interrupt_after)
     await carrier.say(questions[3])
     answers.append(await carrier.listen())
-    interrupted = carrier.clears[clears]
+    (interrupted,) = [answer for answer in carrier.answers if answer.cleared]
     await carrier.press(keys)
     await carrier.listen()
     answers.append(carrier.answers[-1].pcm)  # it may have begun before the last key was released
     await carrier.hang_up()
-    return WholeCall(greeting, answers, interrupted)
+    return WholeCall(greeting, answers, interrupted.played)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol, TypeVar, Unpack
@@ -15,6 +14,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from .._net.contexts import never_swallows
+from .._net.event_loop import clock
 from .._net.user_agent import USER_AGENT
 from ..errors import UnsupportedTransportError
 from ..protocol._client_core import ClientCore
@@ -160,7 +160,7 @@ async def open_provider_grant(
         ttl = min(reserved, ttl_seconds or float("inf"))
 
     async def make_connection(core_options: CoreOptions) -> ProviderConnection:
-        transport, rest = split_options(clock=time.monotonic, headers=HEADERS, **core_options)
+        transport, rest = split_options(clock=clock(), headers=HEADERS, **core_options)
         dialect = await convert(functools.partial(_DIALECTS[grant.adapter], config, ttl=ttl, **rest))
         return ProviderConnection(endpoint, dialect, **transport)
 
