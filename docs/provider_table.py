@@ -477,6 +477,13 @@ def label(frame: Any) -> str:
     return f"`{type(frame).__name__}`"
 
 
+ON_A_LINE: Final[list[dict[str, Any]]] = [
+    {"type": "input_audio_buffer.dtmf_event_received", "event": "5"},
+    *({"type": f"output_audio_buffer.{what}"} for what in ("started", "stopped", "cleared")),
+]
+"""What OpenAI and xAI report of a phone line."""
+
+
 def conversations(name: str) -> Iterator[Talk]:
     """Play conversations that together contain every message of a provider."""
     auto = Mode(name, "auto")
@@ -507,7 +514,7 @@ def conversations(name: str) -> Iterator[Talk]:
         yield talk
     own: list[Any] = [GoAway()]
     if name != "google":
-        own = [Send([{"type": "error", "error": {"code": "server_error", "message": "Sorry."}}])]
+        own = [Send([{"type": "error", "error": {"code": "server_error", "message": "Sorry."}}, *ON_A_LINE])]
     for step in (*own, Fail(), Expire(), Die()):
         talk = Talk(auto, [step])
         talk.ask()
@@ -532,6 +539,7 @@ FRAMES: Final = [
     "`Usage`",
     "`ResponseEnd`",
     "`ErrorFrame`",
+    "`Digit`",
     "`Expiring`",
     "`Close`",
 ]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Audio,
         Close,
         ConnectionClosed,
+        Digit,
         ErrorFrame,
         Expiring,
         Frame,
@@ -75,6 +76,7 @@ __all__ = [
     "Close",
     "ConfigurationError",
     "ConnectionClosed",
+    "Digit",
     "ErrorFrame",
     "Expiring",
     "Frame",
@@ -150,7 +152,7 @@ lazy_exports(
         ),
         "_observe.observer": "SessionInfo SessionObserver",
         "protocol": (
-            "Audio Close ConnectionClosed ErrorFrame Expiring Frame HandshakeError Interruption "
+            "Audio Close ConnectionClosed Digit ErrorFrame Expiring Frame HandshakeError Interruption "
             "LocalProtocolError ProtocolError Ready RemoteProtocolError ResponseEnd ServerToolCall "
             "SessionExpired SpekoError ToolCall Transcript Unknown Usage"
         ),

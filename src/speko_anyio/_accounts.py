@@ -6,7 +6,7 @@ import abc
 import functools
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeAlias, Unpack
@@ -17,13 +17,17 @@ from .client._direct import HEADERS, convert, open_connection
 from .client._open_core import CoreOptions
 from .client._parameters import (
     AccountParameters,
+    SessionOptions,
     SessionParameters,
     check_text,
     options_beside,
     session_config,
     tool_list,
 )
+from .client._requests import HTTPClient
 from .client._session import RealtimeSession
+from .client.openai_calls import OpenAICalls
+from .client.tools import AnyTool, Toolbox
 from .errors import ConfigurationError, MissingAPIKeyError
 from .protocol._tokens import find_key_fault, strip_invisible
 from .protocol.capabilities import Capabilities
@@ -38,6 +42,7 @@ from .providers.google._config import configure
 from .providers.google._families import google_capabilities
 from .providers.google._resumption import Carried
 from .providers.openai import OpenAIDialect, OpenAIOptions, openai_capabilities, openai_endpoint
+from .providers.openai_calls import OpenAICallDialect, call_endpoint
 from .providers.xai import XAIDialect, XAIOptions, within, xai_capabilities, xai_endpoint
 
 _NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -232,6 +237,7 @@ class OpenAI(Provider):
     - `options`: those that only OpenAI has.
     - `headers`, `query`: further fields of the opening request, such as for a proxy; they replace ours of the
       same name.
+    - `http_client`: for `calls`, anything with the ``request`` of `httpx.AsyncClient`; yours to close.
 
     Raises `ConfigurationError` when an argument is invalid.
     """
@@ -252,11 +258,14 @@ class OpenAI(Provider):
         options: OpenAIOptions = _OPENAI_OPTIONS,
         headers: Mapping[str, str] = _NO_FIELDS,
         query: Mapping[str, str] = _NO_FIELDS,
+        http_client: HTTPClient | None = None,
     ) -> None:
         self._path = path
         self._auth: AuthStyle = auth
         self._options = options
         super().__init__(api_key, base_url, "wss://api.openai.com/v1", headers, query)
+        self.calls: OpenAICalls = OpenAICalls(self._call_endpoint, options, http_client)
+        """Phone calls that reach your project over SIP."""
 
     def endpoint(self, model: str) -> Endpoint:
         endpoint = openai_endpoint(
@@ -276,6 +285,59 @@ class OpenAI(Provider):
         wanted = merge_client_options(self._options, metadata, self.name)
         kept = Kept(config, SessionConfig)
         return lambda _, options: OpenAIDialect(kept.get(), options=wanted, **options)
+
+    def _call_endpoint(self, call_id: str, action: str | None = None) -> Endpoint:
+        endpoint = call_endpoint(self._api_key, call_id, action, base_url=self._base_url, path=self._path)
+        return endpoint.extended(self._headers, self._query)
+
+    def attach(
+        self,
+        call_id: str,
+        *,
+        model: str | None = None,
+        tools: Iterable[AnyTool] = (),
+        **options: Unpack[SessionOptions],
+    ) -> AbstractAsyncContextManager[RealtimeSession, None]:
+        """Join a phone call that `calls` accepted, for the block, which ends with the call at the latest.
+
+        The audio runs between the phone line and OpenAI: no `Audio` comes, and `send_audio` raises
+        `LocalProtocolError`. Everything else is as in any session: transcripts, texts, `say`, `update`,
+        tools, interruptions. Each key that the caller presses is a `Digit`. Leaving the block doesn't end the
+        call; `calls.hang_up` does.
+
+        - `call_id`: of the webhook.
+        - `model`: the one that was accepted for the call, by which `capabilities` are known.
+        - `tools`: those that the call was accepted with; they replace them, unless there are none.
+        - `options`: see `SessionOptions`.
+
+        Raises as `connect`; `HandshakeError` for a call that is over.
+        """
+        check_text("call_id", call_id, required=True)
+        model = self.usual_model if model is None else model
+        check_text("model", model, required=True)
+        if accepted := options.keys() & SessionParameters.__annotations__.keys():
+            raise TypeError(
+                f"{min(accepted)} is settled when the call is accepted: pass it to calls.accept, or change "
+                "it with session.update"
+            )
+        tools = tool_list(tools)
+        specs = Toolbox(tools).specs
+        endpoint = self._call_endpoint(call_id)
+        options["observer"] = with_provider(options.get("observer"), provider=self.name, model=model)
+
+        async def make_connection(core_options: CoreOptions) -> ProviderConnection:
+            transport, rest = split_options(clock=time.monotonic, headers=HEADERS, **core_options)
+            dialect = OpenAICallDialect(specs, model=model, options=self._options, **rest)
+            return ProviderConnection(endpoint, dialect, **transport)
+
+        return open_connection(
+            make_connection,
+            endpoint,
+            SessionConfig(provider=self.name, model=model),
+            session_id=call_id,
+            tools=tools,
+            **options,
+        )
 
 
 class XAI(Provider):

@@ -19,6 +19,7 @@ _PUBLIC: Final = (
     ".protocol",
     ".protocol.mint",
     ".providers.openai",
+    ".providers.openai_calls",
     ".providers.xai",
     ".providers.google",
     ".providers.bridge",

@@ -1,6 +1,7 @@
 """Errors of this client and of Speko's HTTP API; those of the protocol are in `protocol.errors`.
 
 - `SpekoError` (core)
+    - `SignatureError` (core): a request that claims to come from a service does not
     - `MissingAPIKeyError`: no key was given
     - `ConfigurationError`: an invalid key, URL or number; also a ValueError
     - `APIError`: no session was minted, or its host could not be reached
@@ -17,6 +18,7 @@ None of them shows the API key, a token or a proxy's password.
 
 from __future__ import annotations
 
+from .protocol.errors import SignatureError as SignatureError
 from .protocol.errors import SpekoError
 
 

@@ -32,25 +32,21 @@ def published(union: Any) -> set[str]:
     return {get_args(model.model_fields["type"].annotation)[0] for model in members(union)}
 
 
-WEBRTC_ONLY = {"output_audio_buffer.clear"}
-
 UNUSED = {
     "conversation.item.retrieve",
     "session.update",  # each provider has its own
 }
 
-SIP_ONLY = {"input_audio_buffer.dtmf_event_received"}
-
 
 def test_every_event_of_openai_is_known() -> None:
     known = realtime_events.KNOWN | realtime_events.IGNORED
-    assert published(RealtimeServerEvent) - known == SIP_ONLY
+    assert published(RealtimeServerEvent) - known == set()
 
 
 def test_every_message_to_openai_is_published() -> None:
     ours = {str(kind.__struct_config__.tag) for kind in realtime_events.ClientEvent.__subclasses__()}
     assert ours <= published(RealtimeClientEvent)
-    assert published(RealtimeClientEvent) - ours <= WEBRTC_ONLY | UNUSED
+    assert published(RealtimeClientEvent) - ours <= UNUSED
 
 
 def fields(shape: Any) -> dict[str, msgspec.inspect.Type]:

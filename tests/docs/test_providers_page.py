@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
+import anyio.lowlevel
+import httpx
 import pytest
 
 from speko_anyio.testing.providers import CallTools, GoogleDouble, OpenAIDouble, Say, XAIDouble, tone
@@ -11,7 +15,7 @@ from .programs import programs
 
 KEY = "sk-docs-0123456789"
 
-DIRECT, EXTRA, EVENTS, GATEWAY = programs("providers.md")
+DIRECT, CALLS, EXTRA, EVENTS, GATEWAY = programs("providers.md")
 
 
 @pytest.mark.anyio
@@ -29,6 +33,36 @@ async def test_straight_to_the_provider(
     assert capsys.readouterr().out == "It is sunny in Oslo.\n"
     assert sum(map(len, played)) > 0
     assert list(double.session.results.values()) == ["sunny in Oslo"]
+
+
+@pytest.mark.anyio
+async def test_phone_calls_over_sip(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = OpenAIDouble(api_key=KEY)
+    ringing = double.ring()
+    with anyio.fail_after(30):
+        async with double.serve() as url:
+            monkeypatch.setenv("OPENAI_API_KEY", KEY)
+            monkeypatch.setenv("OPENAI_BASE_URL", url)
+            monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", double.webhook_secret)
+            transport = httpx.ASGITransport(CALLS.load()["app"])
+            async with httpx.AsyncClient(transport=transport, base_url="http://app.test") as client:
+                body, headers = ringing.webhook(time.time())
+                forged = await client.post("/openai", content=body + b" ", headers=headers)
+                assert (forged.status_code, ringing.state) == (401, "ringing")
+
+                async def press() -> None:
+                    while not double.sessions or not double.session.requests:
+                        await anyio.lowlevel.checkpoint()
+                    ringing.press("1")
+                    ringing.press("0")
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(press)
+                    answered = await client.post("/openai", content=body, headers=headers)
+    assert answered.status_code == 200
+    assert (ringing.state, ringing.target_uri) == ("referred", "tel:+15550100")
+    assert ringing.config["instructions"] == "Be brief."
+    assert "Hello! Press 0 for a person." in str(double.session.requests)
 
 
 @pytest.mark.anyio

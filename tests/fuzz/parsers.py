@@ -18,7 +18,8 @@ from speko_anyio._net.proxies import _parse_exemptions, _parse_proxy
 from speko_anyio._observe.redaction import describe, redact
 from speko_anyio.audio.wav import WavError, format_wav, parse_wav
 from speko_anyio.client import _direct
-from speko_anyio.client._mint import MintClient, _retry_after
+from speko_anyio.client._mint import MintClient
+from speko_anyio.client._requests import _retry_after
 from speko_anyio.client.tools import tool
 from speko_anyio.errors import APIError, ConfigurationError
 from speko_anyio.gateway._http_errors import RequestError
@@ -394,7 +395,7 @@ def _refused(dice: random.Random) -> None:
     status = dice.choice((301, 400, 404, 429, 500))
     fields = {"location": mutation.raw(dice, b"https://a.test/b").decode("latin-1"), "retry-after": "1"}
     with bounded(body):
-        mint._refusal(Answer(status, fields, body))
+        mint._requests._refusal(Answer(status, fields, body))
     stamp = mutation.raw(dice, b"Fri, 31 Dec 1999 23:59:59 GMT").decode("latin-1")
     with bounded(stamp):
         _retry_after(stamp)

@@ -21,7 +21,7 @@ from speko_anyio._net.proxies import _parse_exemptions
 from speko_anyio._observe.redaction import redact
 from speko_anyio.audio.resample import Resampler
 from speko_anyio.audio.wav import WavError, format_wav, parse_wav
-from speko_anyio.client._mint import _retry_after
+from speko_anyio.client._requests import _retry_after
 from speko_anyio.client.tools import Toolbox, tool
 from speko_anyio.gateway._session_tokens import TokenSigner
 from speko_anyio.gateway.local._tool_matching import ToolMatcher, words

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from speko_anyio import (
     Audio,
     Close,
+    Digit,
     ErrorFrame,
     Expiring,
     Frame,
@@ -56,6 +57,7 @@ CASES: list[tuple[Frame | Command, str]] = [
     (ResponseEnd("failed", "a\nb"), "ResponseEnd: failed, 'a\\nb'"),
     (ErrorFrame("BUSY", "try later"), "ErrorFrame: 'BUSY', 'try later'"),
     (Unknown("news", '{"t":"news"}'), "Unknown: 'news', 12 characters"),
+    (Digit("5"), "Digit"),
     (Expiring(59.5), "Expiring: in 59.5 s"),
     (Close(1000, "bye", "remote"), "Close: 1000 'bye', by remote"),
     (Commit(), "Commit"),

@@ -10,6 +10,7 @@ import pytest
 from speko_anyio.protocol import (
     Audio,
     Close,
+    Digit,
     ErrorFrame,
     Expiring,
     Frame,
@@ -34,6 +35,7 @@ FRAMES: dict[type, Frame] = {
     ResponseEnd: ResponseEnd("incomplete", "max_output_tokens"),
     ErrorFrame: ErrorFrame("E", "m"),
     Unknown: Unknown("new", '{"t":"new"}'),
+    Digit: Digit("5"),
     Expiring: Expiring(60.0),
     Close: Close(1000, "bye", "remote"),
 }
@@ -61,6 +63,8 @@ def describe(frame: Frame) -> str:
             return f"{code} {message}"
         case Unknown(t=t, raw=raw):
             return f"{t} {raw}"
+        case Digit(digit=digit):
+            return digit
         case Expiring(seconds=seconds):
             return f"{seconds}"
         case Close(code=number, reason=reason, initiated_by=who):
@@ -79,6 +83,7 @@ def test_match_takes_every_frame_apart() -> None:
         "incomplete max_output_tokens",
         "E m",
         'new {"t":"new"}',
+        "5",
         "60.0",
         "1000 bye remote",
     ]

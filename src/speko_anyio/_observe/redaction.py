@@ -29,6 +29,7 @@ from ..protocol._tokens import redact as redact
 from ..protocol.frames import (
     Audio,
     Close,
+    Digit,
     ErrorFrame,
     Expiring,
     Frame,
@@ -91,7 +92,7 @@ def describe(event: Frame | Command, secrets: Iterable[str] = ()) -> str:
             return f"{name}: in {seconds:g} s"
         case Close(code=code, reason=text, initiated_by=who):
             return f"{name}: {code} {quote(text, secrets)}, by {who}"
-        case Commit() | Clear() | EndTurn() | Interrupt() | UpgradeRequest():
+        case Commit() | Clear() | EndTurn() | Interrupt() | UpgradeRequest() | Digit():
             return name
         case _:
             assert_never(event)

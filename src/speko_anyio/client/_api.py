@@ -13,9 +13,10 @@ from .._net.contexts import AsyncOnly
 from .._net.http import OwnHTTPClient
 from ..errors import ConfigurationError, MissingAPIKeyError
 from ..protocol._tokens import find_key_fault, strip_invisible
-from ._mint import HTTPClient, MintClient
+from ._mint import MintClient
 from ._parameters import check_number, check_text
 from ._realtime import Realtime
+from ._requests import HTTPClient
 
 DEFAULT_BASE_URL: Final = "https://api.speko.dev"
 

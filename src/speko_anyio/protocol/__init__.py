@@ -47,6 +47,7 @@ from .errors import (
 from .frames import (
     Audio,
     Close,
+    Digit,
     ErrorFrame,
     Expiring,
     Frame,
@@ -82,6 +83,7 @@ __all__ = [
     "Commit",
     "ConnectionClosed",
     "Dialect",
+    "Digit",
     "EndTurn",
     "ErrorFrame",
     "Expiring",

@@ -1,6 +1,7 @@
 """Every error of the core. Each says whose fault it is, what happened and what to do.
 
 - `SpekoError`: every error that this library raises on purpose
+    - `SignatureError`: a request that claims to come from a service does not
     - `ProtocolError`: one side broke the protocol
         - `LocalProtocolError`: your code did; nothing was sent or changed, and the session goes on
         - `RemoteProtocolError`: the peer did; the session is over
@@ -64,6 +65,10 @@ class HandshakeError(SpekoError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), status=self.status), self.args
+
+
+class SignatureError(SpekoError):
+    """A request does not come from the service that it claims, or the secret is not that of its account."""
 
 
 class ConnectionClosed(SpekoError):

@@ -1,8 +1,9 @@
 """What the server says to the client: one frozen Struct per frame.
 
-Every frame of the Speko protocol is here, plus three that are not JSON on the wire: `Audio`, a binary
-message; `Expiring`, which the core makes when the session's end draws near; and `Close`, which it makes
-exactly once, last. All of them are immutable, compare by value and work in ``match``::
+Every frame of the Speko protocol is here, plus four that are not JSON on the wire: `Audio`, a binary
+message; `Digit`, which only some providers report; `Expiring`, which the core makes when the session's end
+draws near; and `Close`, which it makes exactly once, last. All of them are immutable, compare by value and
+work in ``match``::
 
     match frame:
         case Audio(pcm=pcm):
@@ -170,6 +171,16 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
     """The whole message: JSON text."""
 
 
+class Digit(msgspec.Struct, frozen=True, gc=False):
+    """The user pressed a key of their telephone (DTMF). Never on the Speko wire."""
+
+    digit: str
+    """``0`` to ``9``, ``*``, ``#``, or ``A`` to ``D``."""
+
+    def __repr__(self) -> str:
+        return "Digit(...)"  # it may be part of a card's number
+
+
 class Expiring(msgspec.Struct, frozen=True, gc=False):
     """The session reaches its time limit soon. Made by the core's timer; never on the wire."""
 
@@ -203,6 +214,7 @@ Frame: TypeAlias = (
     | ResponseEnd
     | ErrorFrame
     | Unknown
+    | Digit
     | Expiring
     | Close
 )

@@ -63,10 +63,11 @@ class HeardEstimate:
     @property
     def unplayed_ms(self) -> float:
         """Milliseconds of audio that the player still has to play."""
-        now = self._read()
+        now = self.read()
         return 0.0 if now is None else max(0.0, self._end - now) * 1000
 
-    def _read(self) -> float | None:
+    def read(self) -> float | None:
+        """Return the time; None if the caller tells none."""
         if self._clock is not None:
             self._now = self._clock()
         return self._now
@@ -88,7 +89,7 @@ class HeardEstimate:
                 self._size -= items.popleft()[2]
         items.append((item_id, content_index, size_before + size))
         self._size += size
-        # Like `_read`, inlined to save a call for each piece of audio.
+        # Like `read`, inlined to save a call for each piece of audio.
         now = self._now if self._clock is None else self._clock()
         if now is not None:
             self._now = now

@@ -43,7 +43,7 @@ __all__ = [
     "openai_endpoint",
 ]
 
-_WHO: Final = "OpenAI Realtime"
+WHO: Final = "OpenAI Realtime"
 
 SESSION_SECONDS: Final = 3600.0
 """How long OpenAI lets a session live; it gives no warning."""
@@ -255,7 +255,7 @@ def openai_capabilities(model: str) -> Capabilities:
     return dated(family, model)
 
 
-_FLAVOR: Final = Flavor(
+FLAVOR: Final = Flavor(
     service=Service.OPENAI,
     metadata_key="client_event_id",
     names_things=True,
@@ -284,8 +284,8 @@ def OpenAIDialect(  # noqa: N802 - to its callers it is a class
     in both directions.
     """
     return RealtimeDialect(
-        flavor=_FLAVOR,
-        configuration=_configure(config, options),
+        flavor=FLAVOR,
+        configuration=configure(config, options),
         input_sample_rate=SAMPLE_RATE,
         output_sample_rate=SAMPLE_RATE,
         ttl=ttl,
@@ -311,7 +311,7 @@ class _NoiseReduction(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Input(msgspec.Struct, frozen=True, gc=False):
-    format: PcmFormat
+    format: PcmFormat | UnsetType
     transcription: _Transcription | None
     noise_reduction: _NoiseReduction | None
     turn_detection: ServerVad | SemanticVad | None
@@ -322,7 +322,7 @@ class _CustomVoice(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Output(msgspec.Struct, frozen=True, gc=False):
-    format: PcmFormat
+    format: PcmFormat | UnsetType
     voice: str | _CustomVoice | UnsetType = UNSET
     speed: float | UnsetType = UNSET
 
@@ -350,8 +350,10 @@ class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="t
     parallel_tool_calls: bool | UnsetType = UNSET
 
 
-def _configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
+def configure(config: SessionConfig, options: OpenAIOptions, *, on_line: bool = False) -> Configuration:
     """Convert the session's parameters for OpenAI.
+
+    `on_line`: whether the audio is that of a phone line, whose format OpenAI negotiates itself.
 
     OpenAI refuses a configuration with a single unknown field. So parameters that it can't honour are left
     out and noted, and invalid ones raise `LocalProtocolError` before anything is sent.
@@ -359,8 +361,12 @@ def _configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
     capabilities = openai_capabilities(config.model)
     options = checked(options, OpenAIOptions, "OpenAI")
     _check_tool_choice(options.tool_choice)
-    tools, tool_notes = _tools(config.tools, options)
-    notes = [*_general_notes(config), *end_notes(config.model, options.transcription_model), *tool_notes]
+    tools, tool_notes = convert_callable(config.tools, options)
+    notes = [
+        *_general_notes(config, on_line=on_line),
+        *end_notes(config.model, options.transcription_model),
+        *tool_notes,
+    ]
     reasoning, parallel = options.reasoning_effort, options.parallel_tool_calls
     if _NOT_REASONING.match(config.model) and (reasoning is not None or parallel is not None):
         notes.append(f"{config.model} knows neither reasoning_effort nor parallel_tool_calls: left out")
@@ -368,10 +374,11 @@ def _configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
     if options.noise_reduction_strength is not None and options.noise_reduction is None:
         notes.append("noise_reduction_strength has no effect without noise_reduction: left out")
     options, transcription_notes = _transcribable(options)
+    pcm = UNSET if on_line else PcmFormat(SAMPLE_RATE)
     session = _Session(
         instructions=or_unset(config.system_prompt),
         output_modalities=(config.output or "audio",),
-        audio=_Audio(_input(options), _output(config, options)),
+        audio=_Audio(_input(options, pcm), _output(config, options, pcm)),
         tools=tools or UNSET,
         tool_choice=or_unset(options.tool_choice),
         truncation=or_unset(options.truncation),
@@ -382,26 +389,28 @@ def _configure(config: SessionConfig, options: OpenAIOptions) -> Configuration:
         parallel_tool_calls=or_unset(parallel),
     )
     return Configuration(
-        who=_WHO,
+        who=WHO,
         capabilities=capabilities,
         session=session,
         extra=options.provider_extra,
-        rules=_rules(options),
+        rules=turn_rules(options),
         instructions=config.system_prompt or "",
-        change=lambda update: _change(update, options),
+        change=lambda update: convert_update(update, options),
         locks_voice=True,
         approval_tool=options.approval_tool,
         notes=(*notes, *transcription_notes),
     )
 
 
-def _tools(tools: Sequence[ToolSpec], options: OpenAIOptions) -> tuple[tuple[AnyTool, ...], tuple[str, ...]]:
+def convert_callable(
+    tools: Sequence[ToolSpec], options: OpenAIOptions
+) -> tuple[tuple[AnyTool, ...], tuple[str, ...]]:
     """Convert the tools that the model may call."""
     callable_tools = [tool for tool in tools if tool.name != options.approval_tool]
     return convert_tools(callable_tools, options.server_tools, _TOOL_NAMES, {})
 
 
-def _change(update: Update, options: OpenAIOptions) -> Change:
+def convert_update(update: Update, options: OpenAIOptions) -> Change:
     """Convert a change of the open session."""
     session: dict[str, Any] = {"type": "realtime"}
     audio: dict[str, Any] = {}
@@ -410,13 +419,13 @@ def _change(update: Update, options: OpenAIOptions) -> Change:
     if not isinstance(update.system_prompt, UnsetType):
         session["instructions"] = update.system_prompt
     if not isinstance(update.tools, UnsetType):
-        session["tools"], notes = _tools(update.tools, options)
+        session["tools"], notes = convert_callable(update.tools, options)
     if not isinstance(update.voice, UnsetType):
         audio["output"] = {"voice": _voice(update.voice)}
     if not isinstance(update.turns, UnsetType):
         options = msgspec.structs.replace(options, turns=update.turns)
         audio["input"] = {"turn_detection": _turn_detection(options)}
-        rules = _rules(options)
+        rules = turn_rules(options)
     if audio:
         session["audio"] = audio
     return Change(session, rules, notes)
@@ -470,19 +479,23 @@ def _check_tool_choice(choice: ToolChoice | None) -> None:
         )
 
 
-def _general_notes(config: SessionConfig) -> list[str]:
+def _general_notes(config: SessionConfig, *, on_line: bool) -> list[str]:
     notes = []
     if config.temperature is not None:
         notes.append("OpenAI Realtime has no temperature: left out")
     for direction, rate in (("input", config.input_sample_rate), ("output", config.output_sample_rate)):
-        if rate not in (None, SAMPLE_RATE):
+        if on_line and rate is not None:
+            notes.append(
+                f"the {direction} audio of a call has the rate of the phone line: {rate} is left out"
+            )
+        elif rate not in (None, SAMPLE_RATE):
             notes.append(
                 f"OpenAI Realtime has {direction} audio at {SAMPLE_RATE} Hz only: {rate} is resampled"
             )
     return notes
 
 
-def _input(options: OpenAIOptions) -> _Input:
+def _input(options: OpenAIOptions, pcm: PcmFormat | UnsetType) -> _Input:
     transcription = noise_reduction = None
     if options.transcription_model is not None:
         transcription = _Transcription(
@@ -495,23 +508,24 @@ def _input(options: OpenAIOptions) -> _Input:
         )
     if options.noise_reduction is not None:
         noise_reduction = _NoiseReduction(options.noise_reduction, or_unset(options.noise_reduction_strength))
-    return _Input(PcmFormat(SAMPLE_RATE), transcription, noise_reduction, _turn_detection(options))
+    return _Input(pcm, transcription, noise_reduction, _turn_detection(options))
 
 
 def _turn_detection(options: OpenAIOptions) -> ServerVad | SemanticVad | None:
     return options.turn_detection if options.turns == "auto" else None
 
 
-def _output(config: SessionConfig, options: OpenAIOptions) -> _Output:
+def _output(config: SessionConfig, options: OpenAIOptions, pcm: PcmFormat | UnsetType) -> _Output:
     voice = UNSET if config.voice is None else _voice(config.voice)
-    return _Output(PcmFormat(SAMPLE_RATE), voice, or_unset(options.speed))
+    return _Output(pcm, voice, or_unset(options.speed))
 
 
 def _voice(name: str) -> str | _CustomVoice:
     return _CustomVoice(name) if name.startswith("voice_") else name
 
 
-def _rules(options: OpenAIOptions) -> TurnRules:
+def turn_rules(options: OpenAIOptions) -> TurnRules:
+    """Return how turns end with these options."""
     detection = options.turn_detection
     semantic = isinstance(detection, SemanticVad)
     silence = _SEMANTIC_SILENCE_MS if isinstance(detection, SemanticVad) else detection.silence_duration_ms

@@ -25,7 +25,7 @@ from ..audio.wav import WavError, read_wav, write_wav
 from ..protocol import _codec as codec
 from ..protocol._commands import AudioIn, Command, UpgradeRequest
 from ..protocol._pcm import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, is_sample_rate
-from ..protocol.frames import Audio, Close, Expiring, Frame, Initiator, Unknown
+from ..protocol.frames import Audio, Close, Digit, Expiring, Frame, Initiator, Unknown
 from ..protocol.mint import DEFAULT_SAMPLE_RATE
 
 Side: TypeAlias = Literal["client", "gateway"]
@@ -157,6 +157,8 @@ class Recording(msgspec.Struct, kw_only=True):
                 line.unknown = raw
             case Expiring(seconds=seconds):
                 line.expiring = seconds
+            case Digit(digit=digit):
+                line.digit = digit
             case Close(code=code, reason=reason, initiated_by=who):
                 line.close = _End(code, reason, who)
             case what:
@@ -172,6 +174,8 @@ class Recording(msgspec.Struct, kw_only=True):
             return Close(line.close.code, line.close.reason, line.close.initiated_by)
         if line.expiring is not None:
             return Expiring(line.expiring)
+        if line.digit is not None:
+            return Digit(line.digit)
         text = line.unknown if line.unknown is not None else bytes(line.message).decode()
         decode = codec.decode_from_client if line.by == "client" else codec.decode_from_server
         what = decode(text)
@@ -211,6 +215,7 @@ class _Line(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
     """The rate of this piece, if it is not that of its side."""
     unknown: str | None = None
     expiring: float | None = None
+    digit: str | None = None
     close: _End | None = None
 
 

@@ -22,6 +22,7 @@ from ..protocol.errors import SpekoError
 from ..protocol.frames import (
     Audio,
     Close,
+    Digit,
     Expiring,
     Frame,
     Interruption,
@@ -361,7 +362,7 @@ class FakePeer(FakeServer):
         match frame:
             case Unknown(raw=text):
                 self.malformed(text)
-            case Ready() | Expiring():
+            case Ready() | Expiring() | Digit():
                 raise ValueError(f"a gateway does not send {frame} in the middle of a session; leave it out")
             case _:
                 self.core.send(frame)

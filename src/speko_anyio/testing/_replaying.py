@@ -25,7 +25,7 @@ from ..protocol._commands import (
 from ..protocol._extensions import KNOWN, USAGE
 from ..protocol.close_codes import is_sendable
 from ..protocol.errors import ConnectionClosed, LocalProtocolError
-from ..protocol.frames import Close, Expiring, Ready, ResponseEnd
+from ..protocol.frames import Close, Digit, Expiring, Ready, ResponseEnd
 from ..recording._recording import Recording
 from ._peer import FakePeer, Step
 
@@ -45,8 +45,8 @@ def replay(recording: Recording) -> Step:
         shift = anyio.current_time()  # add this to a recorded time to get the time on this clock
         for moment in recording.moments:
             match moment.what:
-                case AudioIn() | Ready() | Expiring() | UpgradeRequest():
-                    continue  # these come from the application or from the cores
+                case AudioIn() | Ready() | Expiring() | Digit() | UpgradeRequest():
+                    continue  # these come from the application or the cores, or are not on this wire
                 case Close(code=code, reason=reason, initiated_by=who) if who != "local":
                     await anyio.sleep_until(shift + moment.at)
                     if who == "remote" and is_sendable(code):

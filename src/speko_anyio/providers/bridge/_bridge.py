@@ -54,6 +54,7 @@ from ...protocol.errors import LocalProtocolError, SpekoError
 from ...protocol.frames import (
     Audio,
     Close,
+    Digit,
     ErrorFrame,
     Expiring,
     Frame,
@@ -481,7 +482,7 @@ class Bridge:
                     self._ready(provider)
             case Expiring(seconds=seconds):
                 self._going_away(provider, seconds)
-            case Unknown():
+            case Unknown() | Digit():  # the wires of clients have no digits
                 self.stats.unknown_events += 1
             case Audio() | ResponseEnd() | Close():
                 raise AssertionError("`_drain` handles these itself")

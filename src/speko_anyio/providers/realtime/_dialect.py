@@ -36,6 +36,7 @@ from ...protocol.errors import LONE_SURROGATE, LocalProtocolError, SpekoError
 from ...protocol.frames import (
     Audio,
     Close,
+    Digit,
     ErrorFrame,
     Frame,
     Interruption,
@@ -58,6 +59,7 @@ from ._assistant import Assistant, end_of
 from ._calls import Call, ServerTools, ToolCalls, asks_for_approval, is_server_tool
 from ._errors import ErrorKind
 from ._gate import IN_FLIGHT, Phase, Reason, ResponseGate, Wanted
+from ._line import KEYS, Line, no_audio
 from ._settings import Configuration, Settings
 from ._transcripts import part_of
 from ._user import Put, User, UserWords
@@ -139,6 +141,8 @@ class RealtimeDialect(ProviderDialect):
             **options,
         )
         timers = self._start_timer, self.timers.stop
+        self._line = None if configuration.line_rules is None else Line(self.playback)
+        self._line_rules = configuration.line_rules
         self.stats: RealtimeStats = RealtimeStats()
         self._flavor = flavor
         self._service = flavor.service
@@ -158,11 +162,14 @@ class RealtimeDialect(ProviderDialect):
             *timers,
             sample_rate=input_sample_rate,
             early_commits=flavor.early_commits,
+            on_line=self._line is not None,
         )
         self._assistant = Assistant(self.playback, output_sample_rate)
         self._calls = ToolCalls(self.limits.max_open_calls)
         self._server_tools = ServerTools()
         self._unconfirmed_texts = 0  # texts and images that the provider has not confirmed yet
+        if self.state is State.OPEN:
+            self._join_line()
 
     # State
 
@@ -215,9 +222,11 @@ class RealtimeDialect(ProviderDialect):
         """Queue audio as `ClientDialect` says, at `input_sample_rate`.
 
         Before `Ready` it is held, at most 10 seconds of it: the oldest is dropped and counted in
-        `held_audio_dropped`.
+        `held_audio_dropped`. `LocalProtocolError` in a session that joins a phone call.
         """
         pcm = self._checked_audio(pcm)
+        if self._line is not None:
+            raise no_audio()
         if not pcm:
             return
         if self._accepted:
@@ -263,11 +272,18 @@ class RealtimeDialect(ProviderDialect):
         """Whether a response is requested, in flight or unplayed."""
         gate = self._gate
         requested = gate.phase is Phase.REQUESTED and not gate.unwanted
-        return requested or gate.phase is Phase.ACTIVE or self.playback.unplayed_ms > 0
+        return requested or gate.phase is Phase.ACTIVE or self._plays
+
+    @property
+    def _plays(self) -> bool:
+        """Whether audio of the assistant is still being played."""
+        return self.playback.unplayed_ms > 0 if self._line is None else self._line.playing
 
     def _stopping(self, played_ms: int | None = None) -> list[wire.ClientEvent]:
         """Make the messages that stop the response."""
         cancel = [self._cancel()] if self._gate.phase is Phase.ACTIVE else []
+        if self._line is not None:
+            return [*cancel, *self._line.stop(self._ids)]
         return [*cancel, *self._corrections(played_ms)]
 
     def _stopped(self, at: Role) -> None:
@@ -503,6 +519,8 @@ class RealtimeDialect(ProviderDialect):
             self._receive_early(event)
             return
         match event:
+            case wire.AudioDelta() if self._line is not None:
+                self._is_live(event.response_id)
             case wire.AudioDelta():
                 if self._is_live(event.response_id) and (audio := self._assistant.audio(event)) is not None:
                     self.events.append(audio)
@@ -529,6 +547,14 @@ class RealtimeDialect(ProviderDialect):
             case wire.AudioCleared():
                 self._user.speaking = False
                 self._request_deferred()
+            case wire.KeyPressed(event=key):
+                key = (key or "").upper()
+                self._emit(
+                    Digit(key) if key in KEYS else Unknown("input_audio_buffer.dtmf_event_received", text)
+                )
+            case wire.LineStarted() | wire.LineStopped() | wire.LineCleared():
+                if self._line is not None:
+                    self._line_reports(self._line, event)
             case wire.ResponseCreated(response=response):
                 self._response_created(response)
             case wire.ResponseDone():
@@ -635,6 +661,10 @@ class RealtimeDialect(ProviderDialect):
 
     def _accept(self, session: wire.Session) -> None:
         self._note_session(session)
+        if self._line_rules is not None:
+            self._settings.adopt(session.instructions, self._line_rules(session.audio))
+            self._user.rules = self._settings.rules
+            self._gate.auto = self._user.rules.auto
         self.input_sample_rate: int = _rate(session.audio, "input") or self.input_sample_rate
         self._user.sample_rate = self.input_sample_rate
         output_rate = _rate(session.audio, "output") or self.output_sample_rate
@@ -658,6 +688,31 @@ class RealtimeDialect(ProviderDialect):
             case TextIn() | ImageIn() | Respond() | Say() | Update():
                 self._act(held, self._send)
 
+    # A phone line
+
+    def _join_line(self) -> None:
+        """Configure a session that joins a call, where the provider need not speak first."""
+        if self._line is not None:
+            self._configure()
+
+    def opened(self) -> None:
+        super().opened()
+        self._join_line()
+
+    def _line_reports(
+        self, line: Line, event: wire.LineStarted | wire.LineStopped | wire.LineCleared
+    ) -> None:
+        match event:
+            case wire.LineStarted():
+                line.started(self._assistant.item_id)
+            case wire.LineStopped():
+                line.stopped()
+            case wire.LineCleared():
+                if line.playing:
+                    self._interrupted("user")
+            case _:
+                assert_never(event)
+
     # The user
 
     def _speech_started(self, item_id: str | None) -> None:
@@ -671,7 +726,7 @@ class RealtimeDialect(ProviderDialect):
         gate.user_speaks()
         if gate.phase is Phase.REQUESTED:
             gate.unwanted = True
-        if gate.phase is Phase.ACTIVE or self.playback.unplayed_ms > 0:
+        if gate.phase is Phase.ACTIVE or self._plays:
             self._send(self._corrections())
             self._interrupted("user")
 
@@ -827,6 +882,8 @@ class RealtimeDialect(ProviderDialect):
                 kept.append(frame)
         self._replace_events(kept)
         self._assistant.flush()
+        if self._line is not None:
+            self._line.stopped()
         self._calls.abandon_open()
         self._emit(Interruption(at))
         if self._gate.phase is Phase.ACTIVE:

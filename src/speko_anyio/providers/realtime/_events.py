@@ -48,6 +48,10 @@ class ClearAudio(ClientEvent, frozen=True, tag="input_audio_buffer.clear"):
     """Forget the appended audio."""
 
 
+class ClearLine(ClientEvent, frozen=True, tag="output_audio_buffer.clear"):
+    """Stop the playback on the phone line of a call."""
+
+
 class UpdateSession(ClientEvent, frozen=True, tag="session.update"):
     """Configure the session, or change some of its configuration."""
 
@@ -229,6 +233,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     id: str | None = None
     model: str | None = None
     expires_at: float | None = None
+    instructions: str | None = None
     audio: Any = None
 
 
@@ -274,6 +279,24 @@ class AudioCommitted(ServerEvent, frozen=True, tag="input_audio_buffer.committed
 
 class AudioCleared(ServerEvent, frozen=True, tag="input_audio_buffer.cleared"):
     """The appended audio is forgotten."""
+
+
+class KeyPressed(ServerEvent, frozen=True, tag="input_audio_buffer.dtmf_event_received"):
+    """The user of a telephone pressed a key."""
+
+    event: str | None = None
+
+
+class LineStarted(ServerEvent, frozen=True, tag="output_audio_buffer.started"):
+    """The phone line of a call begins to play an answer."""
+
+
+class LineStopped(ServerEvent, frozen=True, tag="output_audio_buffer.stopped"):
+    """The phone line of a call has played everything."""
+
+
+class LineCleared(ServerEvent, frozen=True, tag="output_audio_buffer.cleared"):
+    """The phone line of a call stopped playing, since the user or `ClearLine` cut in."""
 
 
 class UserDelta(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.delta"):
@@ -540,6 +563,10 @@ AnyServerEvent: TypeAlias = (
     | SpeechStopped
     | AudioCommitted
     | AudioCleared
+    | KeyPressed
+    | LineStarted
+    | LineStopped
+    | LineCleared
     | UserDelta
     | UserUpdated
     | UserCompleted
@@ -581,9 +608,6 @@ IGNORED: Final = frozenset(
         "mcp_list_tools.completed",
         "mcp_list_tools.failed",
         "mcp_list_tools.in_progress",
-        "output_audio_buffer.cleared",
-        "output_audio_buffer.started",
-        "output_audio_buffer.stopped",
         "ping",
         "rate_limits.updated",
         "response.audio.done",
@@ -596,8 +620,7 @@ IGNORED: Final = frozenset(
     }
 )
 """The ``type`` of every documented event that needs no action. The words of a transcription's segments also
-arrive in other events, and no frame reports its speakers. The event for the keys that a phone's user presses
-is not listed here: it becomes an `Unknown`."""
+arrive in other events, and no frame reports its speakers."""
 
 
 class _AnyType(msgspec.Struct, frozen=True, gc=False):

@@ -47,6 +47,9 @@ class Configuration(NamedTuple):
     """Whether the voice can't change any more once the assistant has spoken."""
     approval_tool: str | None = None
     """The tool of the caller that decides on the provider's requests for approval; None denies them."""
+    line_rules: Callable[[Any], TurnRules] | None = None
+    """Only for a session that joins a phone call, see `Line`: reads how turns end from the ``audio`` of the
+    session that the provider reports."""
     binary_audio: bool = False
     """Whether audio travels as binary messages."""
     notes: tuple[str, ...] = ()
@@ -132,6 +135,10 @@ class Settings:
     def accepted(self) -> None:
         """Note that the provider reports a configuration: the latest change holds."""
         self._pending = None
+
+    def adopt(self, instructions: str | None, rules: TurnRules) -> None:
+        """Take over what the provider reports of a session that somebody else configured."""
+        self._state = self._before = _State(instructions or "", rules)
 
     def refused(self, event_id: str | None, *, named: bool) -> bool:
         """Note an error that answers `event_id`; return whether it refused the latest change.

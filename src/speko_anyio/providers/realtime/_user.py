@@ -105,6 +105,7 @@ class User:
     """The user's turn, as far as we know it.
 
     - `early_commits`: whether a commit is understood where the provider detects turns.
+    - `on_line`: whether the provider hears the user on a phone line, so that no audio passes here.
     - `start_timer`, `stop_timer`: run "silence" (then call `silence_expired`) and "speech" (then ask
       `still_speaks`).
     """
@@ -119,6 +120,7 @@ class User:
         *,
         sample_rate: int,
         early_commits: bool,
+        on_line: bool = False,
     ) -> None:
         self.rules = rules
         self.words = words
@@ -128,6 +130,7 @@ class User:
         self._start_timer = start_timer
         self._stop_timer = stop_timer
         self._early_commits = early_commits
+        self._on_line = on_line
         self.speaking: bool = False
         """Whether the provider hears speech that is not yet an item."""
         self._uncommitted = 0
@@ -146,7 +149,7 @@ class User:
     @property
     def may_commit(self) -> bool:
         """Whether enough audio was sent for a commit: providers refuse less than 100 ms."""
-        return self._uncommitted >= MIN_COMMIT_MS * self.sample_rate * 2 // 1000
+        return self._on_line or self._uncommitted >= MIN_COMMIT_MS * self.sample_rate * 2 // 1000
 
     def append(self, pcm: bytes, put: Put) -> None:
         """Send audio, in messages of a bounded size."""
@@ -195,6 +198,8 @@ class User:
         self._stop_timer("silence")
 
     def _append_silence(self, put: Put) -> None:
+        if self._on_line:
+            return  # a line is never mute, so the provider hears the silence itself
         self.append(bytes(self.rules.silence_ms * self.sample_rate // 1000 * 2), put)
         self._start_timer("silence", SILENCE_TIMEOUT)
 
@@ -251,7 +256,7 @@ class User:
         If no audio came, the microphone is muted; the provider then needs silence to hear the end. When even
         that does not end the speech, it is taken to be over.
         """
-        if self._uncommitted != self._heard_before_wait:
+        if self._on_line or self._uncommitted != self._heard_before_wait:
             return True
         if self._sent_silence:
             return False

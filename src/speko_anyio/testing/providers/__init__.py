@@ -8,6 +8,7 @@ from ._google import GoogleDouble, GoogleSession
 from ._hearing import tone
 from ._joined import Emitted, Joined
 from ._openai import OpenAIDouble, OpenAISession
+from ._phone_call import PhoneCall
 from ._realtime import RealtimeDoubleSession
 from ._script import (
     CallTools,
@@ -45,6 +46,7 @@ __all__ = [
     "OpenAIDouble",
     "OpenAISession",
     "Pace",
+    "PhoneCall",
     "ProviderDouble",
     "RateLimit",
     "RealtimeDoubleSession",

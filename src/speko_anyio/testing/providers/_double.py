@@ -13,8 +13,10 @@ from anyio.abc import ByteStream, Listener
 from anyio.streams.tls import TLSListener
 
 from ..._net.contexts import never_swallows
+from ..._net.http import Answer
 from ..._net.tasks import TaskGroup
 from ._double_session import DEATH, DoubleSession, Refusal, Replies, Request
+from ._posts import PostSocket
 from ._script import COMMON, CallTools, Fail, Pace, RateLimit, Reply, RunTool, Say, Silent, steps
 from ._server_socket import ServerSocket
 
@@ -83,6 +85,11 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
     def subprotocol(self, request: Request) -> str | None:
         """Return the offered subprotocol that the server accepts."""
 
+    def answer_post(self, request: Request, body: bytes) -> Answer:
+        """Answer an HTTP request beside the WebSockets."""
+        refusal = Refusal(404, f"There is nothing at {request.path}.")
+        return Answer(refusal.status, {"content-type": "application/json"}, refusal.body.encode())
+
     def open(self, request: Request, now: float = 0.0) -> SessionT:
         """Make a new connection without any I/O."""
         session = self._session_type(request, self._script, self._pace)
@@ -120,11 +127,26 @@ class ProviderDouble(abc.ABC, Generic[SessionT]):
         async with stream:
             socket = ServerSocket()
             try:
+                data = await stream.receive(_READ_SIZE)
+                if data.startswith(b"POST "):
+                    await self._serve_post(stream, data)
+                    return
+                socket.receive(data)
                 request = await self._handshake(stream, socket)
                 if request is not None:
                     await _Driver(stream, socket, self.open(request, anyio.current_time())).run()
             except _BROKEN:
                 pass
+
+    async def _serve_post(self, stream: ByteStream, data: bytes) -> None:
+        socket = PostSocket()
+        socket.receive(data)
+        while (found := socket.request()) is None:
+            if socket.over:
+                return
+            socket.receive(await stream.receive(_READ_SIZE))
+        request, body = found
+        await stream.send(socket.answer(self.answer_post(request, body)))
 
     async def _handshake(self, stream: ByteStream, socket: ServerSocket) -> Request | None:
         while (request := socket.request()) is None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import functools
+import json
 import re
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from ..._net.http import Answer
+from ...audio._pcm import SAMPLE_BYTES
 from ._double import ProviderDouble
-from ._double_session import Json, Play, Refusal, Request
+from ._double_session import Json, Play, Refusal, Replies, Request
 from ._hearing import Ear
+from ._phone_call import PhoneCall
 from ._realtime import RealtimeDoubleSession, Response
-from ._script import Incomplete
+from ._script import Incomplete, Pace
 
 _RATE: Final = 24_000
 _EXPIRES_AT: Final = 1_900_000_000
@@ -54,9 +62,19 @@ _TREE: Final[Json] = {
 
 
 class OpenAISession(RealtimeDoubleSession):
-    """One connection."""
+    """One connection. Further attributes for assertions:
+
+    - `call`: the phone call that it joined, if it did; then no audio passes the connection.
+    """
 
     _voice_is_locked = False
+
+    def __init__(self, request: Request, script: Replies, pace: Pace) -> None:
+        super().__init__(request, script, pace)
+        self.call: PhoneCall | None = None
+        self._line_response: str | None = None  # whose audio the phone line plays
+        self._line_ends = 0.0
+        self._handlers["output_audio_buffer.clear"] = self._line_clear_asked
 
     @property
     def _input_rate(self) -> int:
@@ -77,6 +95,11 @@ class OpenAISession(RealtimeDoubleSession):
 
     def _opened(self) -> None:
         self.config: Json = _defaults(self._id("sess"), self.request.query("model") or "")
+        if self.call is not None:
+            for direction in ("input", "output"):
+                self.config["audio"][direction]["format"] = {"type": "audio/pcmu"}
+            self.config = _merge(self.config, self.call.config)
+            self.call.joined(self)
         self._listen()
         self._event("session.created", session=copy.deepcopy(self.config))
 
@@ -91,7 +114,7 @@ class OpenAISession(RealtimeDoubleSession):
             text = "Missing required parameter: 'session.type'."
             self._refuse(message, "missing_required_parameter", text)
             return
-        if (unknown := _unknown(session, _TREE, "session")) is not None:
+        if (unknown := unknown_field(session)) is not None:
             self._refuse(message, "unknown_parameter", f"Unknown parameter: '{unknown}'.")
             return
         if session.get("model", self.config["model"]) != self.config["model"]:
@@ -99,7 +122,7 @@ class OpenAISession(RealtimeDoubleSession):
             return
         merged = _merge(self.config, session)
         for direction in ("input", "output"):
-            if merged["audio"][direction]["format"] != {"type": "audio/pcm", "rate": _RATE}:
+            if merged["audio"][direction]["format"] != self.config["audio"][direction]["format"]:
                 text = f"Invalid value: 'session.audio.{direction}.format'. Expected a rate of {_RATE}."
                 self._refuse(message, "invalid_value", text)
                 return
@@ -130,6 +153,58 @@ class OpenAISession(RealtimeDoubleSession):
         error["event_id"] = message.get("event_id")
         self.errors.append(error)
         self._event("error", error=error)
+
+    # A phone line
+
+    def press(self, key: str) -> None:
+        """Tell of a key that the caller pressed."""
+        kind = "input_audio_buffer.dtmf_event_received"
+        self.send({"type": kind, "event": key, "received_at": int(self._now)})
+
+    def hear_line(self, pcm: bytes) -> None:
+        """Take audio of the caller, PCM16 mono at 24 kHz."""
+        self._take_audio(pcm)
+        self.on_output()
+
+    def _append(self, message: Json) -> None:
+        if self.call is None:
+            super()._append(message)
+        else:
+            self._refuse(message, "invalid_value", "The audio of a call can't be appended.")
+
+    def _speak(self, pcm: bytes, place: Json) -> None:
+        if self.call is None:
+            super()._speak(pcm, place)
+            return
+        if self._line_response is None:
+            self._line_response = place["response_id"]
+            self._line_ends = self._now
+            self._event("output_audio_buffer.started", response_id=self._line_response)
+        self._line_ends = max(self._line_ends, self._now) + len(pcm) / (_RATE * SAMPLE_BYTES)
+
+    def _line_drains(self) -> Play:
+        playing = self._line_response
+        while self._line_response == playing and (left := self._line_ends - self._now) > 0:
+            yield left
+        if playing is not None and self._line_response == playing:
+            self._line_response = None
+            self._event("output_audio_buffer.stopped", response_id=playing)
+
+    def _line_cleared(self) -> None:
+        playing, self._line_response = self._line_response, None
+        if playing is not None:
+            self._event("output_audio_buffer.cleared", response_id=playing)
+
+    def _line_clear_asked(self, message: Json) -> None:
+        if self.call is None:
+            self._refuse(message, "invalid_value", "output_audio_buffer.clear is for WebRTC and SIP only.")
+        else:
+            self._line_cleared()
+
+    def _speech_started(self, at_ms: int) -> None:
+        super()._speech_started(at_ms)
+        if (self._detection or {}).get("interrupt_response", True):
+            self._line_cleared()
 
     def _transcribe(self, item_id: str, text: str) -> Play:
         if self.config["audio"]["input"]["transcription"] is None:
@@ -177,6 +252,8 @@ class OpenAISession(RealtimeDoubleSession):
             "output_token_details": {"text_tokens": 20, "audio_tokens": said},
         }
         self._event("response.done", response=done)
+        if self._line_response is not None:
+            self._begin(self._line_drains())
         limit = {"name": "requests", "limit": 1000, "remaining": 999, "reset_seconds": 60.0}
         self._event("rate_limits.updated", rate_limits=[limit])
 
@@ -195,6 +272,54 @@ class OpenAIDouble(ProviderDouble[OpenAISession]):
     provider = "openai"
     _can = ProviderDouble._can | {Incomplete}
     _session_type = OpenAISession
+    webhook_secret: ClassVar[str] = "whsec_" + base64.b64encode(b"the double's webhooks").decode()
+    """Signs the webhooks of calls."""
+
+    @functools.cached_property
+    def calls(self) -> dict[str, PhoneCall]:
+        """All phone calls so far, by their ids."""
+        return {}
+
+    def ring(self, *, caller: str = "+15550100", called: str = "+15550199") -> PhoneCall:
+        """Let a phone call come in over SIP, which `PhoneCall.webhook` announces."""
+        call_id = f"rtc_{len(self.calls) + 1}"
+        self.calls[call_id] = PhoneCall(call_id, caller=caller, called=called, secret=self.webhook_secret)
+        return self.calls[call_id]
+
+    def open(self, request: Request, now: float = 0.0) -> OpenAISession:
+        session = OpenAISession(request, self._script, self._pace)
+        session.call = self.calls.get(request.query("call_id") or "")
+        self.sessions.append(session)
+        session.start(now)
+        return session
+
+    def answer_post(self, request: Request, body: bytes) -> Answer:
+        found = _CALL.search(request.path)
+        if found is None:
+            return super().answer_post(request, body)
+        if request.header("authorization") != f"Bearer {self.api_key}":
+            return _error(401, "invalid_api_key", "Incorrect API key provided.")
+        call = self.calls.get(unquote(found[1]))
+        if call is None:
+            return _error(404, "call_not_found", "No call was found with this id.")
+        try:
+            asked = json.loads(body or b"{}")
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            return _error(400, "invalid_json", "The body is not a JSON object.")
+        if found[2] == "accept" and (refusal := _accept_problem(asked)) is not None:
+            return _error(400, *refusal)
+        refused = call.act(found[2], asked)
+        return Answer(200, {}, b"") if refused is None else _error(*refused)
+
+    async def request(
+        self, method: str, url: str, *, content: bytes, headers: Mapping[str, str], **_options: Any
+    ) -> Answer:
+        """Answer as `answer_post`: the double is the ``http_client`` of an account in memory."""
+        parts = urlsplit(url)
+        target = urlunsplit(("", "", parts.path, parts.query, ""))
+        return self.answer_post(Request(target, tuple(headers.items())), content)
 
     def judge(self, request: Request) -> Refusal | None:
         offered = [name for name in request.subprotocols if name.startswith(_KEY_PROTOCOL)]
@@ -202,6 +327,10 @@ class OpenAIDouble(ProviderDouble[OpenAISession]):
         given.add(request.header("authorization") or "")
         if f"Bearer {self.api_key}" not in given:
             return Refusal(401, "Incorrect API key provided.")
+        if (call_id := request.query("call_id")) is not None:
+            call = self.calls.get(call_id)
+            answered = call is not None and call.state == "answered"
+            return None if answered else Refusal(404, "No active call was found with this id.")
         if not request.query("model"):
             return Refusal(400, "You must provide a model parameter.")
         if request.header("openai-beta"):
@@ -210,6 +339,33 @@ class OpenAIDouble(ProviderDouble[OpenAISession]):
 
     def subprotocol(self, request: Request) -> str | None:
         return "realtime" if "realtime" in request.subprotocols else None
+
+
+_CALL: Final = re.compile(r"/calls/([^/]+)/(accept|reject|refer|hangup)\Z")
+
+
+def _error(status: int, code: str, message: str) -> Answer:
+    error = {"message": message, "type": "invalid_request_error", "code": code, "param": None}
+    return Answer(status, {"content-type": "application/json"}, json.dumps({"error": error}).encode())
+
+
+def _accept_problem(session: Json) -> tuple[str, str] | None:
+    """Return the code and text of the error for a configuration of a call; None if it can be used."""
+    if session.get("type") != "realtime":
+        return "missing_required_parameter", "Missing required parameter: 'type'."
+    if not session.get("model"):
+        return "missing_required_parameter", "Missing required parameter: 'model'."
+    if (unknown := unknown_field(session)) is not None:
+        return "unknown_parameter", f"Unknown parameter: '{unknown}'."
+    if any("format" in part for part in session.get("audio", {}).values()):
+        return "invalid_value", "The format of a call is negotiated over SIP."
+    problem = _problem(_merge(_defaults("", ""), session))
+    return None if problem is None else ("invalid_value", problem)
+
+
+def unknown_field(session: Json) -> str | None:
+    """Return the path of the first unknown field of a session; None if all are known."""
+    return _unknown(session, _TREE, "session")
 
 
 _TRANSCRIBERS: Final = {
