@@ -326,7 +326,7 @@ class OpenAI(Provider):
         options["observer"] = with_provider(options.get("observer"), provider=self.name, model=model)
 
         async def make_connection(core_options: CoreOptions) -> ProviderConnection:
-            transport, rest = split_options(clock=time.monotonic, headers=HEADERS, **core_options)
+            transport, rest = split_options(clock=clock(), headers=HEADERS, **core_options)
             dialect = OpenAICallDialect(specs, model=model, options=self._options, **rest)
             return ProviderConnection(endpoint, dialect, **transport)
 

@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from ..protocol.frames import Digit as Digit
+
 
 class CallStarted(msgspec.Struct, frozen=True):
     """The stream has begun; it comes first, and once."""
@@ -47,15 +49,6 @@ class Marked(msgspec.Struct, frozen=True, gc=False):
     """
 
     name: str
-
-
-class Digit(msgspec.Struct, frozen=True, gc=False):
-    """The caller pressed a key (DTMF): one of ``0123456789*#ABCD``."""
-
-    digit: str
-
-    def __repr__(self) -> str:
-        return "Digit(...)"  # it may be part of a card's number
 
 
 class CallEnded(msgspec.Struct, frozen=True, gc=False):

@@ -9,17 +9,13 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ..protocol.errors import SpekoError
+from ..protocol.errors import SignatureError as SignatureError
 
 MAX_FORM_FIELDS: Final = 1000
 """Fields in the body of a webhook; a carrier sends about 30."""
 
 MAX_AGE: Final = 300.0
 """Seconds that a signature with a time is valid for, in both directions: clocks differ."""
-
-
-class SignatureError(SpekoError):
-    """A request does not come from the carrier, or the configured secret is not that of its account."""
 
 
 class SignedRequest(msgspec.Struct, frozen=True, kw_only=True):
