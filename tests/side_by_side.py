@@ -61,6 +61,7 @@ _COVERED: Final = {
     "gateway": 95,
     "providers": 99,
     "client": 97,
+    "telephony": 100,
     "protocol": 100,  # all of the core, which outlives everything else
 }
 

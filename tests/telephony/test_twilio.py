@@ -32,13 +32,6 @@ URL = "https://voice.example.com/telephony/twilio"
 FORM = {"CallSid": "CA1", "From": "+15550100001", "To": "+15550100002", "Digits": "1 2&3", "Empty": ""}
 
 
-def started() -> TwilioStream:
-    stream = TwilioStream()
-    for message in lines.twilio()[:2]:
-        stream.receive_message(json.dumps(message))
-    return stream
-
-
 def test_a_call() -> None:
     stream = TwilioStream()
     events = [event for message in lines.twilio() for event in stream.receive_message(json.dumps(message))]
@@ -63,7 +56,7 @@ def test_a_call() -> None:
 
 
 def test_what_is_sent() -> None:
-    stream = started()
+    stream = lines.answered("twilio")
     sid = "MZ00000000000000000000000000000001"
     pcm = g711.ulaw_to_pcm(lines.ULAW)
     (media,) = stream.audio(pcm)

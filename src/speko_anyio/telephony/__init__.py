@@ -13,9 +13,14 @@ from ._bridge import Digits, PhoneBridge, PhoneEvent, PhoneStats, SessionVerbs, 
 from ._carrier import CarrierStream, ConnectAnswer
 from ._events import CallAudio, CallEnded, CallStarted, CarrierEvent, Digit, Marked
 from ._signatures import SignatureError, SignedRequest
+from .plivo import PlivoStream
+from .telnyx import TelnyxStream
 from .twilio import TwilioStream
+from .vonage import VonageStream
 
-CARRIERS: Final[Mapping[str, type[CarrierStream]]] = {stream.name: stream for stream in (TwilioStream,)}
+_STREAMS: Final[tuple[type[CarrierStream], ...]] = (TwilioStream, TelnyxStream, PlivoStream, VonageStream)
+
+CARRIERS: Final[Mapping[str, type[CarrierStream]]] = {stream.name: stream for stream in _STREAMS}
 """The carriers by name."""
 
 __all__ = [
@@ -32,9 +37,12 @@ __all__ = [
     "PhoneBridge",
     "PhoneEvent",
     "PhoneStats",
+    "PlivoStream",
     "SessionVerbs",
     "SignatureError",
     "SignedRequest",
+    "TelnyxStream",
     "TwilioStream",
+    "VonageStream",
     "deliver",
 ]

@@ -176,18 +176,27 @@ class CarrierStream(abc.ABC):
         self.sample_rate = started.sample_rate
         return [started]
 
-    def _follow(self, sequence: int, *events: CarrierEvent) -> list[CarrierEvent]:
-        """Return the events of a message that may only follow the start; 0 for a message without a number."""
+    def _follow(self, sequence: int, event: CarrierEvent | None) -> list[CarrierEvent]:
+        """Return the event of a message that may only follow the start.
+
+        `sequence` is its number, 0 if it has none; `event` is None if it has to be ignored.
+        """
         if self.started is None:
             self.out_of_order += 1
             return []
         if sequence:
             self.out_of_order += sequence <= self._sequence
             self._sequence = max(sequence, self._sequence)
-        return list(events)
+        return [] if event is None else [event]
 
-    def _end(self, sequence: int, reason: str = "") -> list[CarrierEvent]:
-        events = self._follow(sequence, CallEnded(reason))
+    def _whole_samples(self, pcm: bytes) -> bytes:
+        if len(pcm) % 2:
+            self._odd.count += 1
+            return pcm[:-1]
+        return pcm
+
+    def _end(self, sequence: int) -> list[CarrierEvent]:
+        events = self._follow(sequence, CallEnded())
         self.ended = bool(events)
         return events
 

@@ -12,6 +12,7 @@ from ..protocol import close_codes
 from ..protocol._codec import MalformedMessage, mended
 from ..protocol._loose_json import parse, text_of
 from ..protocol.errors import RemoteProtocolError
+from ._events import Digit, Marked
 
 MAX_MESSAGE: Final = 65_536
 """Bytes, or characters, in one message of a carrier. They send 20 to 100 ms of audio at once: 4 KB."""
@@ -82,21 +83,21 @@ class Fields:
         self._odd.count += value is not None
         return Fields({}, self._odd)
 
-    def digit(self, name: str) -> str:
-        """Return the key that the caller pressed, or an empty string."""
+    def digit(self, name: str) -> Digit | None:
+        """Return the key that the caller pressed; None if it is no key of a telephone."""
         value = self.text(name).upper()
         if value in _DIGITS:
-            return value
+            return Digit(value)
         self._odd.count += value != ""
-        return ""
+        return None
 
-    def mark(self, name: str) -> str:
-        """Return the name of a mark, or an empty string."""
+    def mark(self, name: str) -> Marked | None:
+        """Return the mark with the name in this field; None if there is none."""
         value = self.text(name)
-        if len(value) <= _MAX_NAME:
-            return value
-        self._odd.count += 1
-        return ""
+        if len(value) > _MAX_NAME:
+            self._odd.count += 1
+            return None
+        return Marked(value) if value else None
 
     def parameters(self, *, without: frozenset[str] = frozenset()) -> dict[str, str]:
         """Return all fields as text: values that are not text are JSON."""
@@ -119,7 +120,7 @@ def _as_text(value: object) -> str | None:
         return value
     try:
         return json.dumps(value, ensure_ascii=False)
-    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+    except RecursionError:
         return None
 
 

@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from ..protocol.frames import Count
 from . import g711
 from ._fields import Fields, malformed
 
@@ -24,11 +25,28 @@ class MediaMessage(msgspec.Struct, frozen=True, gc=False, tag_field="event", tag
     """
 
     media: _Media
-    sequence_number: int = 0
+    sequence_number: Count = 0
 
 
-class CamelMediaMessage(MediaMessage, frozen=True, gc=False, tag_field="event", tag="media", rename="camel"):
+class CamelMediaMessage(
+    msgspec.Struct, frozen=True, gc=False, tag_field="event", tag="media", rename="camel"
+):
     """The same with ``sequenceNumber``."""
+
+    media: _Media
+    sequence_number: Count = 0
+
+
+class Payload(msgspec.Struct, frozen=True, gc=False):
+    """The assistant's audio, coded for the line."""
+
+    payload: bytes
+
+
+class Mark(msgspec.Struct, frozen=True, gc=False):
+    """A mark that is sent."""
+
+    name: str
 
 
 def payload(fields: Fields, carrier: str) -> bytes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import msgspec
 
 from ..protocol.errors import SignatureError as SignatureError
 
-MAX_FORM_FIELDS: Final = 1000
-"""Fields in the body of a webhook; a carrier sends about 30."""
+MAX_FIELDS: Final = 1000
+"""Fields in the body or in the query of a webhook; a carrier sends about 30."""
 
 MAX_AGE: Final = 300.0
 """Seconds that a signature with a time is valid for, in both directions: clocks differ."""
@@ -34,25 +34,34 @@ class SignedRequest(msgspec.Struct, frozen=True, kw_only=True):
         wanted = name.lower()
         return next((value for field, value in self.headers.items() if field.lower() == wanted), "")
 
+    def parts(self) -> SplitResult:
+        """Return the parts of the URL; `SignatureError` if it is not one."""
+        try:
+            return urlsplit(self.url)
+        except ValueError:
+            raise SignatureError("the request can't be checked, because its URL is not valid") from None
+
+    def query(self) -> list[tuple[str, str]]:
+        """Return the fields of the URL's query in their order."""
+        return _parse(self.parts().query, strict=False)
+
     def form(self) -> list[tuple[str, str]]:
         """Return the fields of the body in their order; `SignatureError` if it is not a form."""
-        if not self.body:
-            return []
-        try:
-            return parse_qsl(
-                self.body.decode(),
-                keep_blank_values=True,
-                strict_parsing=True,
-                max_num_fields=MAX_FORM_FIELDS,
-            )
-        except ValueError:
-            raise SignatureError(
-                "the request can't be checked, because its body is not a form; it is not from the carrier"
-            ) from None
+        return _parse(self.body.decode(errors="replace"), strict=True) if self.body else []
 
     def __repr__(self) -> str:
         # Signatures, tokens and phone numbers are in the rest.
         return f"SignedRequest({self.method}, <{len(self.body)} bytes>)"
+
+
+def _parse(fields: str, *, strict: bool) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(fields, keep_blank_values=True, strict_parsing=strict, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise SignatureError(
+            "the request can't be checked, because its body is not a form or has too many fields; it is not "
+            "from the carrier"
+        ) from None
 
 
 def missing(header: str, carrier: str) -> SignatureError:
@@ -60,10 +69,9 @@ def missing(header: str, carrier: str) -> SignatureError:
     return SignatureError(f"the request has no {header}, which {carrier} sends; it is not from {carrier}")
 
 
-def check(given: str, right: str, carrier: str) -> None:
-    """Compare two signatures in constant time; `SignatureError` if they differ."""
-    if not hmac.compare_digest(given.encode(errors="replace"), right.encode()):
-        raise wrong(carrier)
+def is_same(given: str, right: bytes) -> bool:
+    """Compare two signatures in constant time."""
+    return hmac.compare_digest(given.encode(errors="replace"), right)
 
 
 def wrong(carrier: str) -> SignatureError:

@@ -16,7 +16,7 @@ import hmac
 import re
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Final, Literal
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlunsplit
 
 import msgspec
 
@@ -24,10 +24,10 @@ from ..protocol._text import clean
 from ..protocol.errors import LocalProtocolError
 from . import g711
 from ._carrier import CarrierStream, ConnectAnswer
-from ._events import CallAudio, CallStarted, CarrierEvent, Digit, Marked
+from ._events import CallAudio, CallStarted, CarrierEvent
 from ._fields import LOOSE, Fields, malformed, read
-from ._media import CamelMediaMessage, payload
-from ._signatures import SignedRequest, check, missing, wrong
+from ._media import CamelMediaMessage, Mark, Payload, payload
+from ._signatures import SignedRequest, is_same, missing, wrong
 from ._xml import check_url, stream_answer
 
 _HEADER: Final = "X-Twilio-Signature"
@@ -41,19 +41,11 @@ _MEDIA: Final = msgspec.json.Decoder(CamelMediaMessage, strict=False)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-class _Payload(msgspec.Struct, frozen=True, gc=False):
-    payload: bytes
-
-
-class _Mark(msgspec.Struct, frozen=True, gc=False):
-    name: str
-
-
 class _Message(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     event: Literal["media", "mark", "clear"]
     stream_sid: str
-    media: _Payload | None = None
-    mark: _Mark | None = None
+    media: Payload | None = None
+    mark: Mark | None = None
 
 
 class TwilioStream(CarrierStream):
@@ -85,11 +77,9 @@ class TwilioStream(CarrierStream):
             case "start":
                 return self._open(fields)
             case "mark":
-                name = fields.inner("mark").mark("name")
-                return self._follow(number, *([Marked(name)] if name else ()))
+                return self._follow(number, fields.inner("mark").mark("name"))
             case "dtmf":
-                digit = fields.inner("dtmf").digit("digit")
-                return self._follow(number, *([Digit(digit)] if digit else ()))
+                return self._follow(number, fields.inner("dtmf").digit("digit"))
             case "stop":
                 return self._end(number)
             case "connected":
@@ -119,13 +109,13 @@ class TwilioStream(CarrierStream):
         )
 
     def _hear(self, data: bytes, number: int) -> list[CarrierEvent]:
-        return self._follow(number, *([CallAudio(g711.ulaw_to_pcm(data))] if data else ()))
+        return self._follow(number, CallAudio(g711.ulaw_to_pcm(data)) if data else None)
 
     def _media(self, pcm: bytes) -> str:
-        return self._encode("media", media=_Payload(g711.pcm_to_ulaw(pcm)))
+        return self._encode("media", media=Payload(g711.pcm_to_ulaw(pcm)))
 
     def _mark(self, name: str) -> str:
-        return self._encode("mark", mark=_Mark(name))
+        return self._encode("mark", mark=Mark(name))
 
     def _clear(self) -> str:
         return self._encode("clear")
@@ -134,8 +124,8 @@ class TwilioStream(CarrierStream):
         self,
         event: Literal["media", "mark", "clear"],
         *,
-        media: _Payload | None = None,
-        mark: _Mark | None = None,
+        media: Payload | None = None,
+        mark: Mark | None = None,
     ) -> str:
         return _ENCODER.encode(_Message(event, self._stream_sid, media, mark)).decode()
 
@@ -151,9 +141,10 @@ class TwilioStream(CarrierStream):
         given = request.header(_HEADER)
         if not given:
             raise missing(_HEADER, "Twilio")
-        digests = parse_qs(urlsplit(request.url).query).get("bodySHA256", [])
-        if digests:
-            check(digests[0].lower(), hashlib.sha256(request.body).hexdigest(), "Twilio")
+        digest = dict(request.query()).get("bodySHA256")
+        if digest is not None:
+            if not is_same(digest.lower(), hashlib.sha256(request.body).hexdigest().encode()):
+                raise wrong("Twilio")
             signed = ""
         else:
             values: dict[str, set[str]] = {}
@@ -162,10 +153,10 @@ class TwilioStream(CarrierStream):
             signed = "".join(f"{name}{value}" for name in sorted(values) for value in sorted(values[name]))
         key = secret.encode()
         right = [
-            base64.b64encode(hmac.digest(key, f"{url}{signed}".encode(), "sha1"))
-            for url in _spellings(request.url)
+            base64.b64encode(hmac.digest(key, f"{url}{signed}".encode(errors="replace"), "sha1"))
+            for url in _spellings(request.parts())
         ]
-        if not any(hmac.compare_digest(given.encode(errors="replace"), signature) for signature in right):
+        if not any(is_same(given, signature) for signature in right):
             raise wrong("Twilio")
 
     @staticmethod
@@ -181,14 +172,12 @@ class TwilioStream(CarrierStream):
         return stream_answer(check_url(url, query=False), "", parameters)
 
 
-def _spellings(url: str) -> Iterator[str]:
+def _spellings(parts: SplitResult) -> Iterator[str]:
     """Yield the URLs that Twilio may have signed for this one."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    bare = re.sub(r":\d*$", "", host)
+    bare = re.sub(r":\d*$", "", parts.netloc)
     socket = parts.scheme in ("wss", "ws")
     for scheme in (parts.scheme, "https") if socket else (parts.scheme,):
-        for netloc in dict.fromkeys((host, bare, f"{bare}:{_PORTS.get(scheme, 443)}")):
+        for netloc in dict.fromkeys((parts.netloc, bare, f"{bare}:{_PORTS.get(scheme, 443)}")):
             spelled = urlunsplit((scheme, netloc, parts.path, parts.query, ""))
             yield spelled
             if socket and not parts.query:
