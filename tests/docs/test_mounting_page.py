@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import httpx
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -22,6 +20,7 @@ from speko_anyio import APIStatusError, Audio, Ready, Speko
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
 from speko_anyio.gateway._health import NOT_RUNNING
 from speko_anyio.protocol import AudioIn, Commit
+from tests.support.serve import serving
 
 from .programs import programs
 
@@ -29,30 +28,6 @@ MOUNTED, RELAY = programs("mounting.md")
 KEY = "replace-this-with-a-long-random-key"
 
 pytestmark = pytest.mark.anyio
-
-
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Run the application under uvicorn in its own thread; yields the host and port."""
-    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5, ws="websockets-sansio")
-    server = uvicorn.Server(config)
-    started = threading.Event()
-    startup = server.startup
-
-    async def tell(*args: Any, **options: Any) -> None:
-        await startup(*args, **options)
-        started.set()
-
-    server.startup = tell  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        assert started.wait(30)
-        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 async def test_a_mounted_gateway_serves_sessions() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import ClassVar, NamedTuple
+
+import anyio
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from speko_anyio.protocol import RemoteProtocolError
 from speko_anyio.telephony import (
@@ -172,19 +177,52 @@ async def call_through(
     `questions`: four, of which the third has an answer that is longer than `interrupt_after` seconds, and the
     fourth interrupts it; PCM16 at the line's rate.
     """
-    greeting = await carrier.listen()
+
+    async def listen() -> bytes:
+        await carrier.listen()
+        return carrier.answers[-1].pcm  # all of it: it may have begun before this was called
+
+    greeting = await listen()
     answers: list[bytes] = []
     for question in questions[:2]:
         await carrier.say(question)
-        answers.append(await carrier.listen())
+        answers.append(await listen())
     await carrier.say(questions[2])
     await carrier.wait_playing()
     await carrier.wait_played(carrier.played + interrupt_after)
     await carrier.say(questions[3])
-    answers.append(await carrier.listen())
+    answers.append(await listen())
     (interrupted,) = [answer for answer in carrier.answers if answer.cleared]
     await carrier.press(keys)
-    await carrier.listen()
-    answers.append(carrier.answers[-1].pcm)  # it may have begun before the last key was released
+    answers.append(await listen())
     await carrier.hang_up()
     return WholeCall(greeting, answers, interrupted.played)
+
+
+@asynccontextmanager
+async def dialled(url: str, headers: Mapping[str, str] | None = None) -> AsyncGenerator[FakeCarrier, None]:
+    """Call a server over a real WebSocket, as Twilio does; yields the caller's end."""
+    opening = connect(url, additional_headers=headers)
+    websocket = await anyio.to_thread.run_sync(opening.__enter__)
+
+    async def receive() -> str | bytes | None:
+        try:
+            return await anyio.to_thread.run_sync(websocket.recv)
+        except ConnectionClosed:
+            return None
+
+    async def send(message: str | bytes) -> None:
+        try:
+            await anyio.to_thread.run_sync(websocket.send, message)
+        except ConnectionClosed:
+            raise anyio.BrokenResourceError from None
+
+    async def close() -> None:
+        await anyio.to_thread.run_sync(websocket.close)
+
+    try:
+        async with FakeCarrier("twilio") as carrier:
+            await carrier.connect(receive, send, close)
+            yield carrier
+    finally:
+        websocket.close()

@@ -1,11 +1,15 @@
-"""``speko-anyio serve`` in a process of its own."""
+"""``speko-anyio serve`` in a process of its own, and applications in a thread."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
 
 from .processes import environment, running
 
@@ -34,3 +38,27 @@ def served(
             if "stop with Ctrl-C" in line:
                 break
         yield server, told
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Run the application under uvicorn in its own thread; yields the host and port."""
+    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5, ws="websockets-sansio")
+    server = uvicorn.Server(config)
+    started = threading.Event()
+    startup = server.startup
+
+    async def tell(*args: Any, **options: Any) -> None:
+        await startup(*args, **options)
+        started.set()
+
+    server.startup = tell  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()

@@ -1,0 +1,80 @@
+"""The programs of docs/telephony.md, called over a real WebSocket."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from speko_anyio.testing.providers import OpenAIDouble, Say, tone
+from tests.support.phone import call_through, dialled
+from tests.support.serve import serving
+
+from .programs import programs
+
+(ANSWERING,) = programs("telephony.md")
+URL = "wss://voice.example.com/call"
+SECRET = "the-auth-token-of-the-account"
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", SECRET)
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+
+
+def signature(url: str) -> dict[str, str]:
+    digest = hmac.digest(SECRET.encode(), url.encode(), "sha1")
+    return {"X-Twilio-Signature": base64.b64encode(digest).decode()}
+
+
+async def test_a_whole_call_over_a_real_websocket(monkeypatch: pytest.MonkeyPatch) -> None:
+    off = 1.0
+    for _ in range(3):  # a busy machine may delay the clear that ends the answer on the line
+        off = await call(monkeypatch)
+        if off <= 0.02:
+            break
+    assert off <= 0.02
+
+
+async def call(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Call the application; return by how many seconds the truncation was wrong."""
+    said = [Say("Hello.", 0.6), Say("One.", 0.4), Say("Two.", 0.5), Say("A story.", 8.0)]
+    double = OpenAIDouble([*said, Say("Yes?", 0.3), Say("Twelve.", 0.4)])
+    with anyio.fail_after(60):
+        async with double.serve() as base_url:
+            monkeypatch.setenv("OPENAI_BASE_URL", base_url)
+            with serving(ANSWERING.load()["app"]) as host:
+                async with httpx.AsyncClient() as http:
+                    answer = await http.post(f"http://{host}/call")
+                assert f'url="{URL}"' in answer.text
+                async with dialled(f"ws://{host}/call", signature(URL)) as carrier:
+                    whole = await call_through(carrier, [tone(0.3, 8000)] * 4, interrupt_after=1.0)
+                    while double.session.closed is None:  # noqa: ASYNC110 - a double tells nobody
+                        await anyio.sleep(0.01)
+    lengths = [len(pcm) / 16_000 for pcm in (whole.greeting, *whole.answers)]
+    assert lengths == pytest.approx([0.6, 0.4, 0.5, 0.3, 0.4], abs=0.002)
+    assert double.session.closed == (1000, "caller_hung_up")
+    assert [item["content"][0]["text"] for item in double.session.items] == ["12"]
+    (truncation,) = double.session.truncations
+    return abs(truncation[1] / 1000 - whole.played)
+
+
+async def test_somebody_who_is_not_the_carrier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(ANSWERING.load()["app"]) as host:
+        for headers in ({}, signature("wss://elsewhere.example.com/call")):
+            with pytest.raises(InvalidStatus):
+                async with dialled(f"ws://{host}/call", headers):
+                    raise AssertionError("it was answered")
