@@ -23,6 +23,7 @@ EXTRAS = {
         "alembic",
         "anyio",
         "espeakng_loader",
+        "faster_whisper",
         "h11",
         "httpx",
         "jwt",

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import sys
 
-from speko_anyio.gateway.local._worker_messages import HEADER, Recognised, Warm, decode_request, encode
+from speko_anyio.gateway.local._worker_messages import (
+    HEADER,
+    Recognised,
+    Refused,
+    Warm,
+    decode_request,
+    encode,
+)
 
 
 def main(mode: str) -> None:
     if mode == "does not start":
         sys.exit(3)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
+    if mode == "refuses":
+        sink.write(encode(Refused("has no model; get one")))
+        sink.flush()
+        return
     sink.write(encode(Warm()))
     sink.flush()
     while header := source.read(HEADER.size):

@@ -90,6 +90,13 @@ async def test_a_process_that_does_not_start_is_told_without_a_group() -> None:
             raise AssertionError("entered")
 
 
+async def test_a_process_may_say_itself_why_it_does_not_start() -> None:
+    with anyio.fail_after(30), pytest.raises(RecognizerError) as caught:
+        async with open_recognizer(command=(*COMMAND, "refuses")):
+            raise AssertionError("entered")
+    assert str(caught.value) == "the gateway's recogniser process has no model; get one"
+
+
 class Program:
     """A program that runs the fake worker while it is there."""
 

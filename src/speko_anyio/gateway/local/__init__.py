@@ -10,16 +10,30 @@ from typing import TYPE_CHECKING
 from speko_anyio._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ._ears import ExpectsPhrases, PocketsphinxEar, RecognizesAhead, WhisperEar
+    from ._grammar import Grammar
     from ._offline_voice import LocalVoice
     from ._synthesizer import UnknownVoiceError, speak_to_pcm
     from ._voice_session import VoiceSession
 
-__all__ = ["LocalVoice", "UnknownVoiceError", "VoiceSession", "speak_to_pcm"]
+__all__ = [
+    "ExpectsPhrases",
+    "Grammar",
+    "LocalVoice",
+    "PocketsphinxEar",
+    "RecognizesAhead",
+    "UnknownVoiceError",
+    "VoiceSession",
+    "WhisperEar",
+    "speak_to_pcm",
+]
 
 # Loaded on first use: a client that only speaks a question needs nothing of the gateway.
 lazy_exports(
     __name__,
     {
+        "_ears": "ExpectsPhrases PocketsphinxEar RecognizesAhead WhisperEar",
+        "_grammar": "Grammar",
         "_offline_voice": "LocalVoice",
         "_synthesizer": "UnknownVoiceError speak_to_pcm",
         "_voice_session": "VoiceSession",

@@ -12,9 +12,9 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from speko_anyio._extras import install_extra
 from speko_anyio._net.tasks import TaskGroup
-from speko_anyio.protocol.errors import SpekoError
 
 from .._health import SHUTTING_DOWN
+from ..engines import EngineError
 from . import _worker_messages as messages
 
 if TYPE_CHECKING:
@@ -48,16 +48,21 @@ WHISPER: Final = (sys.executable, "-m", "speko_anyio.gateway.local._whisper_work
 """The commands of the two kinds of process; Whisper's takes arguments."""
 
 
-class RecognizerError(SpekoError):
-    """Speech could not be recognised; the message says why, and `code` is sent to the client."""
+class RecognizerError(EngineError):
+    """Speech could not be recognised; the message says why."""
 
-    code = "RECOGNIZER_FAILED"
+    def __init__(self, message: str, code: str = "RECOGNIZER_FAILED") -> None:
+        super().__init__(code, message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.code)
 
 
 class RecognizerBusyError(RecognizerError):
     """Too many utterances wait already."""
 
-    code = "OVERLOADED"
+    def __init__(self, message: str, code: str = "OVERLOADED") -> None:
+        super().__init__(message, code)
 
 
 class _Job:
