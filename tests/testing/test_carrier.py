@@ -302,7 +302,8 @@ async def test_jitter_is_seeded_and_keeps_the_order() -> None:
         async with carrier:
             await carrier.call(read)
             await carrier.say(bytes(16_000))
-        return arrived
+        # How many more come until the call ends depends on the scheduler.
+        return arrived[:27]
 
     calm = await times(0, 0.0)
     assert calm[2:27] == pytest.approx([0.1 + number * 0.02 for number in range(25)])
@@ -310,7 +311,7 @@ async def test_jitter_is_seeded_and_keeps_the_order() -> None:
     assert rough == pytest.approx(await times(1, 0.05))
     assert rough != pytest.approx(await times(2, 0.05))
     assert rough == sorted(rough)
-    assert all(-1e-9 <= there - here <= 0.05 + 1e-9 for here, there in zip(calm, rough, strict=False))
+    assert all(-1e-9 <= there - here <= 0.05 + 1e-9 for here, there in zip(calm, rough, strict=True))
 
 
 STREAM: Final = {"streamSid": "MZ00000000000000000000000000000000"}
