@@ -56,6 +56,34 @@ def test_an_interruption_silences_it_at_once_and_says_what_was_heard() -> None:
     assert (playback.played_ms, playback.dropped_ms, playback.buffered_ms) == (130, 70, 0)
 
 
+def test_what_was_played_since_the_last_interruption() -> None:
+    playback = Playback()
+    playback.feed(audio(100))
+    playback.read(60 * MS)
+    assert playback.played_seconds == 0.06
+    playback.feed(Interruption())
+    assert playback.played_seconds == 0
+    playback.feed(audio(100))
+    playback.read(500 * MS)  # 400 ms of silence are not speech
+    assert playback.played_seconds == 0.1
+
+
+def test_a_flush_of_ones_own_skips_what_it_drops_once_something_follows() -> None:
+    playback = Playback()
+    playback.feed(audio(100))
+    playback.read(60 * MS)
+    playback.flush()
+    assert playback.played_seconds == 0.06  # nobody heard the rest
+    playback.feed(audio(100))
+    playback.read(10 * MS)
+    assert playback.played_seconds == 0.11  # the service counts it, however
+    playback.flush()
+    playback.feed(Interruption())
+    playback.feed(audio(20))
+    playback.read(20 * MS)
+    assert playback.played_seconds == 0.02
+
+
 def test_a_flush_of_nothing() -> None:
     assert Playback().last_flush is None
     assert Playback().flush() == Flushed(turn=0, played_ms=0, dropped_ms=0, text="")

@@ -28,6 +28,7 @@ from speko_anyio.protocol import (
     Command,
     Commit,
     ImageIn,
+    Played,
     Respond,
     Say,
     State,
@@ -103,6 +104,28 @@ async def test_a_service_that_offers_nothing_is_told_nothing(verb: Verb, refused
         await settled()
         assert server.commands == [Commit()]
         assert session.history == ()
+
+
+async def test_what_was_played_is_reported_where_it_is_taken() -> None:
+    async with connected(FakeServer(extensions=("played",))) as (session, server):
+        await session.commit()
+        await settled()
+        for seconds in (0, 0.25, 1, 1.2346):
+            await session.report_played(seconds)
+        await settled()
+        assert session.capabilities.truncate
+        assert server.commands == [Commit(), Played(0), Played(250), Played(1000), Played(1235)]
+    async with connected(FakeServer(extensions=("text",))) as (session, server):
+        await session.report_played(0.25)  # too early to know
+        await session.commit()
+        await settled()
+        assert not session.capabilities.truncate
+        await session.report_played(0.25)
+        for seconds in (-0.1, float("nan"), float("inf"), 1e300):
+            with pytest.raises(LocalProtocolError, match="seconds must be from 0 to"):
+                await session.report_played(seconds)
+        await settled()
+        assert server.commands == [Commit()]
 
 
 async def test_a_mistake_of_the_caller_changes_nothing() -> None:

@@ -192,6 +192,29 @@ async def test_what_was_heard_of_an_interrupted_answer_is_exact(
     assert truncation["audio_end_ms"] == 50
 
 
+@pytest.mark.parametrize("name", ["openai", "xai"], indirect=True)
+@pytest.mark.anyio
+async def test_what_the_player_reports_decides_what_was_heard(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(direct, "time", SimpleNamespace(monotonic=lambda: now))
+    double = DOUBLES[name]([Say("A long story.", 8.0)], api_key=KEY)
+    with anyio.fail_after(10):
+        async with double.serve() as url:
+            provider = KINDS[name](KEY, base_url=url)
+            async with provider.connect(model=MODELS[name]) as session:
+                await ask(session)
+                await frames_until(session, is_a(Audio))
+                now += 1.0
+                await session.report_played(0.02)  # the loudspeaker began late
+                now += 0.01
+                await session.interrupt()
+                await frames_until(session, is_a(Interruption))
+    (truncation,) = sent_of(double, "conversation.item.truncate")
+    assert truncation["audio_end_ms"] == pytest.approx(30, abs=1)
+
+
 @pytest.mark.anyio
 async def test_speech_over_the_answer_interrupts_it(name: str) -> None:
     double = DOUBLES[name]([Say("A long story.", 8.0)], api_key=KEY)

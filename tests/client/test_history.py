@@ -85,6 +85,51 @@ def test_both_sides_in_the_order_of_the_conversation() -> None:
     ]
 
 
+def test_what_the_player_reports_decides_what_was_heard() -> None:
+    talk = Conversation()
+    talk.said("One two three four five six seven eight nine ten")
+    talk.audio(10)
+    talk.now += 5
+    talk.history.played(2)  # it began 3 seconds late
+    talk.now += 1
+    talk.hear(Interruption())
+    assert talk.items[0].text == "One two three"
+    # The count begins again.
+    talk.said("Alpha beta gamma delta")
+    talk.audio(4)
+    talk.now += 1
+    talk.history.played(9)  # of before the interruption
+    talk.history.played(2)
+    talk.hear(Interruption())
+    assert (talk.items[1].text, talk.items[1].unheard) == ("Alpha beta", "gamma delta")
+
+
+def test_a_report_moves_all_answers_that_wait() -> None:
+    talk = Conversation()
+    for text in ("One two three four", "five six seven eight"):
+        talk.said(text)
+        talk.audio(4)
+        talk.hear(ResponseEnd("done"))
+    talk.now += 8  # by the clock, all was heard
+    talk.history.played(5)
+    talk.hear(Interruption())
+    assert [(item.text, item.unheard) for item in talk.items] == [
+        ("One two three four", ""),
+        ("five", "six seven eight"),
+    ]
+
+
+def test_a_report_of_all_cuts_nothing() -> None:
+    talk = Conversation()
+    talk.said("One two")
+    talk.audio(2)
+    talk.hear(ResponseEnd("done"))
+    talk.now += 0.5
+    talk.history.played(2.001)  # rounded
+    talk.hear(Interruption())
+    assert talk.items == [HistoryItem("assistant", "One two")]
+
+
 def test_a_text_that_grows_is_there_already() -> None:
     talk = Conversation()
     talk.said("It is", final=False)

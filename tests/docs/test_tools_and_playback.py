@@ -24,7 +24,7 @@ __all__ = ["sound"]
 pytestmark = pytest.mark.anyio
 
 CALLING, POLICIES, STRUCTURES, RAISING = programs("tools.md")
-DEVICES, LINE, HEARD, WAITED, SEVERAL = programs("playback.md")
+DEVICES, LINE, HEARD, REPORTED, WAITED, SEVERAL = programs("playback.md")
 (LANDING,) = programs("index.md")
 
 KEY = "sk_docs_0123456789"
@@ -166,4 +166,4 @@ def test_the_flush_tells_what_was_heard(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_every_program_is_run() -> None:
-    assert (len(programs("tools.md")), len(programs("playback.md"))) == (4, 5)
+    assert (len(programs("tools.md")), len(programs("playback.md"))) == (4, 6)

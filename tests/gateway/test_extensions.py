@@ -23,6 +23,7 @@ from speko_anyio.protocol import (
     ErrorFrame,
     ImageIn,
     Limits,
+    Played,
     Ready,
     Respond,
     Say,
@@ -50,8 +51,9 @@ EVERYTHING = Capabilities(
     say="verbatim",
     update=("system_prompt", "tools", "voice", "turns"),
     text_output=True,
+    truncate=True,
 )
-NAMES = ("text", "image", "respond", "say", "update", "usage")
+NAMES = ("text", "image", "respond", "say", "update", "played", "usage")
 PHOTO = ImageIn("image/jpeg", bytes(DEFAULT_LIMITS.max_image_size))
 
 
@@ -93,6 +95,7 @@ class TestSession:
             AudioIn(b"\3\4", 16_000),
             Say("Hello."),
             Update(voice="marin", tools=(ToolSpec(name="f"),), system_prompt="", turns="manual"),
+            Played(1234),
         ]
         async with self.session(wire) as session:
             for command in said:

@@ -26,6 +26,7 @@ from speko_anyio.protocol import (
     Interrupt,
     Interruption,
     LocalProtocolError,
+    Played,
     Ready,
     RemoteProtocolError,
     Respond,
@@ -47,7 +48,7 @@ from .driver import Wire
 
 NOTHING = "need data"
 
-COMMANDS = ("text", "image", "respond", "say", "update")
+COMMANDS = ("text", "image", "respond", "say", "update", "played")
 
 PONG_COST = 64
 """What a pong that nobody takes counts for, besides its payload."""
@@ -83,6 +84,7 @@ COMMAND_OF: dict[str, Any] = {
     "respond": lambda said: Respond(said.get("instructions", "")),
     "say": lambda said: Say(said["text"]),
     "update": lambda said: Update(system_prompt=said["systemPrompt"]),
+    "played": lambda said: Played(said["ms"]),
 }
 
 
@@ -298,6 +300,8 @@ class Model:
             return f"this {tag} message has more than {self.options.max_text_size} bytes; send a shorter one"
         if said.get("text") == "":
             return "the text is empty; send some"
+        if said.get("ms", 0) < 0:
+            return "this played message is invalid: Expected `int` >= 0 - at `$.ms`"
         if tag == "update" and not said:
             return "the update changes nothing; set at least one field"
         return None

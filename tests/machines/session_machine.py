@@ -179,9 +179,9 @@ seldom = st.integers(0, 5).map(lambda i: i == 5)
 """Whether a step that ends the session is taken at all: most steps should find one alive."""
 statuses = st.sampled_from(["done", "interrupted", "incomplete", "failed"])
 READY_AGAIN = '{"t":"ready","inputSampleRate":24000,"outputSampleRate":24000,"extensions":["new","usage"]}'
-READY_FOR_ALL = READY_AGAIN.replace('"new"', '"text","image","respond","say","update"')
+READY_FOR_ALL = READY_AGAIN.replace('"new"', '"text","image","respond","say","update","played"')
 """A peer that offers extensions which our own server may not offer."""
-OFFERS = [(), ("usage",), ("text", "respond", "usage"), ("say", "update"), KNOWN]
+OFFERS = [(), ("usage",), ("text", "respond", "usage"), ("say", "update", "played"), KNOWN]
 ILL_COMMANDS = [
     '{"t":"text","text":"","role":"user","respond":false}',
     '{"t":"text","text":7,"role":"user","respond":false}',
@@ -189,6 +189,7 @@ ILL_COMMANDS = [
     '{"t":"image","mimeType":"image/png","data":"","respond":false}',
     '{"t":"image","mimeType":"image/png","data":"' + "AAAA" * 31 + '","respond":false}',
     '{"t":"update"}',
+    '{"t":"played","ms":-1}',
 ]
 """Commands that a careless peer sends."""
 closes = st.sampled_from([(1000, ""), (1000, "client_closed"), (4000, "x" * 200), (1011, "oops")])
@@ -539,6 +540,10 @@ class SessionMachine(RuleBasedStateMachine):
         fields = {} if prompt is None else {"systemPrompt": prompt}
         update = Update() if prompt is None else Update(system_prompt=prompt)
         self.expect(self.client.model.command("update", **fields), self.client_core.update, update)
+
+    @rule(ms=st.sampled_from([0, 20, 123_456_789]))
+    def report(self, ms: int) -> None:
+        self.expect(self.client.model.command("played", ms=ms), self.client_core.report_played, ms)
 
     @rule(text=st.sampled_from(ILL_COMMANDS), times=st.sampled_from([1, 1, 30]))
     def peer_commands_nonsense(self, text: str, times: int) -> None:

@@ -21,6 +21,7 @@ from speko_anyio.protocol import (
     ImageIn,
     Interrupt,
     Interruption,
+    Played,
     Ready,
     Respond,
     ResponseEnd,
@@ -106,6 +107,7 @@ FROM_CLIENT: dict[str, ClientCommand | UseExtensions] = {
         system_prompt="Be kind.", tools=(ToolSpec(name="f"),), voice="Ara", turns="manual"
     ),
     '{"t":"update","tools":[]}': Update(tools=()),
+    '{"t":"played","ms":1234}': Played(1234),
 }
 
 DEFAULTS: dict[str, ServerMessage] = {

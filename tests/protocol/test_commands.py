@@ -17,6 +17,7 @@ from speko_anyio.protocol import (
     Expiring,
     ImageIn,
     Interrupt,
+    Played,
     Respond,
     Say,
     TextIn,
@@ -41,6 +42,7 @@ COMMANDS: dict[type, Command] = {
     Respond: Respond("briefly"),
     Say: Say("hello"),
     Update: Update(voice="Ara", turns="manual"),
+    Played: Played(1234),
     Unknown: Unknown("new", '{"t":"new"}'),
     Expiring: Expiring(60.0),
     Close: Close(1000, "bye", "local"),
@@ -65,6 +67,8 @@ def describe(command: Command) -> str:
             return text
         case Update(fields=fields):
             return " ".join(fields)
+        case Played(ms=ms):
+            return f"{ms} ms"
         case Unknown(t=t):
             return t
         case Expiring(seconds=seconds):
@@ -87,6 +91,7 @@ def test_match_takes_every_command_apart() -> None:
         "briefly",
         "hello",
         "voice turns",
+        "1234 ms",
         "new",
         "60.0",
         "1000",

@@ -1,4 +1,4 @@
-"""The commands that are extensions, in both roles and at both levels: text, image, respond, say, update."""
+"""The commands that are extensions, in both roles and at both levels: from text to played."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from speko_anyio.protocol import (
     ImageIn,
     Limits,
     LocalProtocolError,
+    Played,
     Respond,
     Say,
     ServerConnection,
@@ -48,7 +49,11 @@ IMAGE_LIMITS = Limits(max_text_size=2000, max_message_size=3000, max_image_size=
 
 Verb = Callable[[ClientProtocol | ClientConnection], None]
 
-SAID: dict[str, tuple[Verb, ExtensionCommand]] = {
+Said = ExtensionCommand | Played
+
+SAID: dict[str, tuple[Verb, Said]] = {
+    "played": (lambda client: client.report_played(1234), Played(1234)),
+    "played nothing": (lambda client: client.report_played(0), Played(0)),
     "text": (lambda client: client.send_text("hi"), TextIn("hi", "user", True)),
     "silent text": (lambda client: client.send_text("hi", respond=False), TextIn("hi", "user", False)),
     "context": (lambda client: client.send_text("hi", role="system"), TextIn("hi", "system", False)),
@@ -103,7 +108,7 @@ def errors(server: ServerProtocol) -> list[str]:
 
 
 @pytest.mark.parametrize(("verb", "command"), SAID.values(), ids=SAID)
-def test_what_is_said_arrives(verb: Verb, command: ExtensionCommand) -> None:
+def test_what_is_said_arrives(verb: Verb, command: Said) -> None:
     client, server = ready_pair()
     verb(client)
     (message,) = client.messages_to_send()
@@ -114,7 +119,7 @@ def test_what_is_said_arrives(verb: Verb, command: ExtensionCommand) -> None:
 
 
 @pytest.mark.parametrize(("verb", "command"), SAID.values(), ids=SAID)
-def test_it_arrives_as_bytes_too(verb: Verb, command: ExtensionCommand) -> None:
+def test_it_arrives_as_bytes_too(verb: Verb, command: Said) -> None:
     client, server = open_pair(server=ServerConnection(capabilities=FULL))
     server.send_ready()
     client.receive_data(server.data_to_send())
@@ -145,18 +150,40 @@ def test_the_order_is_that_of_sending() -> None:
         ('{"t":"image","mimeType":"image/jpeg","data":"AA=="}', ImageIn("image/jpeg", b"\0", False)),
         ('{"t":"respond","instructions":""}', Respond()),
         ('{"t":"update","voice":"v","mood":null}', Update(voice="v")),
+        ('{"t":"played"}', Played(0)),
+        ('{"ms":3,"t":"played","item":"x"}', Played(3)),
     ],
-    ids=range(5),
+    ids=range(7),
 )
-def test_what_another_client_may_say(text: str, command: ExtensionCommand) -> None:
+def test_what_another_client_may_say(text: str, command: Said) -> None:
     assert received(offering(*COMMANDS), text) == [command]
+
+
+@pytest.mark.parametrize(
+    ("ms", "error", "why"),
+    [
+        (-1, LocalProtocolError, "ms must be from 0 to 9007199254740991, not -1"),
+        (2**53, LocalProtocolError, "ms must be from 0 to"),
+        (1.5, TypeError, "ms must be an int, not float"),
+        (True, TypeError, "ms must be an int, not bool"),
+        ("7", TypeError, "not str"),
+    ],
+)
+def test_a_report_of_nonsense_is_not_sent(ms: Any, error: type[Exception], why: str) -> None:
+    client, server = ready_pair()
+    with pytest.raises(error, match=why):
+        client.report_played(ms)
+    assert client.messages_to_send() == []
+    client.report_played(2**53 - 1)
+    (message,) = client.messages_to_send()
+    assert received(server, message) == [Played(2**53 - 1)]  # type: ignore[arg-type]
 
 
 # What is not offered
 
 
 @pytest.mark.parametrize(("verb", "command"), SAID.values(), ids=SAID)
-def test_what_is_not_offered_is_refused_before_it_is_sent(verb: Verb, command: ExtensionCommand) -> None:
+def test_what_is_not_offered_is_refused_before_it_is_sent(verb: Verb, command: Said) -> None:
     extension = extension_of(command)
     client = ClientProtocol()
     others = [name for name in KNOWN if name != extension]
@@ -169,7 +196,7 @@ def test_what_is_not_offered_is_refused_before_it_is_sent(verb: Verb, command: E
 
 
 @pytest.mark.parametrize(("verb", "command"), SAID.values(), ids=SAID)
-def test_before_ready_nobody_knows(verb: Verb, command: ExtensionCommand) -> None:
+def test_before_ready_nobody_knows(verb: Verb, command: Said) -> None:
     for client in (ClientProtocol(), open_pair()[0]):
         with says("the service has not said yet what it takes; wait for the Ready frame, then send"):
             verb(client)
@@ -181,7 +208,7 @@ def test_before_ready_nobody_knows(verb: Verb, command: ExtensionCommand) -> Non
 
 
 @pytest.mark.parametrize(("verb", "command"), SAID.values(), ids=SAID)
-def test_after_the_end_it_is_closed(verb: Verb, command: ExtensionCommand) -> None:
+def test_after_the_end_it_is_closed(verb: Verb, command: Said) -> None:
     client, _ = ready_pair()
     client.close()
     with pytest.raises(ConnectionClosed):
@@ -207,6 +234,18 @@ def test_an_unoffered_command_is_unknown_however_it_looks(extension: str, fields
 
 IMAGE = base64.b64encode(PNG).decode()
 REFUSED = {
+    "played less than nothing": (
+        {"t": "played", "ms": -1},
+        "this played message is invalid: Expected `int` >= 0 - at `$.ms`",
+    ),
+    "played for ever": (
+        {"t": "played", "ms": 2**53},
+        "this played message is invalid: Expected `int` <= 9007199254740991 - at `$.ms`",
+    ),
+    "played half a millisecond": (
+        {"t": "played", "ms": 0.5},
+        "this played message is invalid: Expected `int`, got `float` - at `$.ms`",
+    ),
     "empty text": ({"t": "text", "text": ""}, "the text is empty; send some"),
     "no text": ({"t": "text"}, "the text is empty; send some"),
     "text of another type": (
@@ -304,7 +343,7 @@ def test_after_our_goodbye_nothing_is_refused() -> None:
 
 
 KNOWN_FIELDS = {"t", "text", "role", "respond", "mimeType", "data", "instructions", "systemPrompt", "tools"}
-KNOWN_FIELDS |= {"voice", "turns"}
+KNOWN_FIELDS |= {"voice", "turns", "ms"}
 
 
 @given(
@@ -340,6 +379,7 @@ def test_no_value_of_an_unknown_field_matters(extension: str, name: str, value: 
         "respond": {},
         "say": {"text": "hi"},
         "update": {"voice": "v"},
+        "played": {"ms": 7},
     }[extension]
     server = offering(*COMMANDS)
     (event,) = received(server, json.dumps({"t": extension, name: value, **said}))

@@ -24,6 +24,7 @@ from speko_anyio.protocol import (
     Interruption,
     Limits,
     LocalProtocolError,
+    Played,
     RemoteProtocolError,
     ResponseEnd,
     ServerProtocol,
@@ -160,6 +161,44 @@ def test_an_interruption_takes_back_the_speech_that_waits() -> None:
     truncate = talk.sent()[-1]
     assert (truncate["type"], truncate["audio_end_ms"]) == ("conversation.item.truncate", 125)
     assert talk.hear(speech("r1", "a1", 20)) == []
+
+
+@pytest.mark.parametrize("rate", [24_000, 16_000])
+def test_the_clients_report_decides_what_was_heard(rate: int) -> None:
+    talk = openai(rates=(24_000, rate))
+    talk.tell(created("r1"), speech("r1", "a1", 500))
+    talk.now += 0.4
+    talk.say(Played(100))
+    talk.now += 0.1
+    talk.say(Interrupt())
+    assert talk.sent()[-1]["audio_end_ms"] == pytest.approx(200, abs=1)
+    # The count begins again, and a report from before the interruption does not count.
+    talk.tell(done("r1", "cancelled"), created("r2"), speech("r2", "a2", 500))
+    talk.say(Played(400))
+    talk.now += 0.05
+    talk.say(Interrupt())
+    assert talk.sent()[-1]["audio_end_ms"] == pytest.approx(50, abs=1)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_clients_count_goes_on_over_a_new_connection(cut: bool) -> None:
+    talk = xai()
+    talk.hear({"type": "conversation.created", "conversation": {"id": "conv"}})
+    talk.say(Played(0))
+    talk.tell(created("r1"), speech("r1", "a1", 1000), *([] if cut else [done("r1")]))
+    talk.now += 0.5
+    talk.say(Played(300))
+    interrupted = Interruption("assistant") in talk.provider_is_lost()
+    assert interrupted is cut
+    talk.say(Played(350))  # nobody is there to take it
+    talk.make_ready()
+    talk.sent()
+    talk.tell(created("r2"), speech("r2", "a2", 1000))
+    talk.now += 1.0
+    # The client's count began again only if the answer was cut off.
+    talk.say(Played(200 if cut else 1200))
+    talk.say(Interrupt())
+    assert talk.sent()[-1]["audio_end_ms"] == pytest.approx(200, abs=1)
 
 
 def test_the_rest_of_cut_speech_is_not_in_the_next() -> None:

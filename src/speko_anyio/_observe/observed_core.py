@@ -17,6 +17,7 @@ from ..protocol._commands import (
     EndTurn,
     ImageIn,
     Interrupt,
+    Played,
     Respond,
     Say,
     TextRole,
@@ -143,6 +144,10 @@ class ObservedCore(CoreWrapper):
     def update(self, update: Update) -> None:
         self._core.update(update)
         self._sent(update)
+
+    def report_played(self, ms: int) -> None:
+        self._core.report_played(ms)
+        self._sent(Played(ms))
 
     def _sent(self, command: Command) -> None:
         self._tell(SessionObserver.sent, command)

@@ -17,6 +17,7 @@ from ..protocol._commands import (
     EndTurn,
     ImageIn,
     Interrupt,
+    Played,
     Respond,
     Say,
     TextIn,
@@ -74,6 +75,8 @@ def describe(event: Frame | Command, secrets: Iterable[str] = ()) -> str:
             return f"{name}: {quote(kind, secrets)}, {len(data)} bytes"
         case Update(fields=fields):
             return f"{name}: {', '.join(fields)}"
+        case Played(ms=ms):
+            return f"{name}: {ms} ms"
         case ServerToolCall(id=call_id, name=tool, status=status):
             return f"{name}: {quote(tool, secrets)}, {quote(call_id, secrets)}, {status}"
         case Ready(input_sample_rate=taken, output_sample_rate=given):

@@ -95,6 +95,10 @@ class Playback:
         self._written = 0
         self._played = 0
         self._dropped = 0
+        self._counted_from = 0
+        """`_played` at the last interruption, less what was skipped since."""
+        self._skipped = 0
+        """Bytes that flushes dropped since then, and nothing followed yet."""
         self._overflow = 0
         self._conversion = _Conversion(sample_rate)
         self._turns = _Turns()
@@ -116,6 +120,9 @@ class Playback:
                 self.write(pcm, rate)
             case Interruption():
                 self.flush()
+                with self._lock:
+                    self._counted_from = self._played
+                    self._skipped = 0
             case Transcript(role="assistant", text=text):
                 with self._lock:
                     self._turns.begin(self._written, self._played)
@@ -211,6 +218,7 @@ class Playback:
             self._waiting.clear()
             self._taken = 0
             self._dropped += dropped
+            self._skipped += dropped
             self._written = self._played
             self._turns.cut()
             self._conversion.reset()
@@ -222,6 +230,15 @@ class Playback:
     def played_ms(self) -> int:
         """Milliseconds of audio that were read, silence excluded."""
         return self._milliseconds(self._played)
+
+    @property
+    def played_seconds(self) -> float:
+        """Seconds of the audio since the last `Interruption` that were read.
+
+        For `RealtimeSession.report_played`. What a `flush` of yours dropped counts as soon as other audio
+        follows, since that is farther on in what the service sent.
+        """
+        return (self._played - self._counted_from) / (SAMPLE_BYTES * self.sample_rate)
 
     @property
     def buffered_ms(self) -> int:
@@ -285,6 +302,8 @@ class Playback:
         if pcm:
             self._waiting.append(pcm)
             self._written += len(pcm)
+            self._counted_from -= self._skipped
+            self._skipped = 0
 
     def _take(self, size: int) -> bytes:
         pieces = []

@@ -32,6 +32,9 @@ from ._typed_lines import typed_lines
 TICK: Final = 0.08
 """Seconds between two updates of the levels: a dozen a second, which is what the display shows."""
 
+REPORT_EVERY: Final = 0.2
+"""Seconds between two reports of what was played, which go to the service."""
+
 
 async def talk(options: argparse.Namespace) -> None:
     """Talk until Ctrl-C, until the service ends the session, or until a recording has been answered."""
@@ -134,6 +137,7 @@ class _Talk:
             async with TaskGroup("the conversation") as tasks:
                 tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
                 tasks.start_soon(self._show_levels)
+                tasks.start_soon(self._report_played)
                 if tape is not None:
                     tasks.start_soon(tape.run)
                 if not hang_up:
@@ -187,6 +191,15 @@ class _Talk:
                 f"{playback.buffered_ms / 1000:.1f} s to be heard"
             )
             await anyio.sleep(TICK)
+
+    async def _report_played(self) -> None:
+        """Tell the service what was played, whenever that has changed."""
+        playback, reported = self._mouth.playback, 0.0
+        while True:
+            await anyio.sleep(REPORT_EVERY)
+            if (played := playback.played_seconds) != reported:
+                reported = played
+                await self._session.report_played(played)
 
     def _early_end(self) -> CommandError | None:
         closed = self._session.closed

@@ -21,6 +21,9 @@ MAX_ITEMS: Final = 1000
 MAX_CHARACTERS: Final = 256 * 1024
 """The most characters in their texts: about five hours of speech. A single longer text is kept as it is."""
 
+_TOLERANCE: Final = 0.05
+"""Seconds by which a report may exceed the audio that was received: rounding."""
+
 _MAX_ANSWERS: Final = 4
 """Answers that may wait to be heard at a time: an interruption cuts off all of them."""
 
@@ -36,7 +39,7 @@ class HistoryItem(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whose words they are: ``system`` for context that nobody said, ``tool`` for a call."""
     text: str = ""
     """All of the words. Of an interrupted answer only those that were heard, estimated from the times at
-    which its audio came. Of a call, its result."""
+    which its audio came, and from `RealtimeSession.report_played`. Of a call, its result."""
     interrupted: bool = False
     """Whether the user interrupted this answer, so that some of it was not heard."""
     unheard: str = ""
@@ -169,6 +172,7 @@ class History:
 
     __slots__ = (
         "_answers",
+        "_base",
         "_between",
         "_clock",
         "_entries",
@@ -198,6 +202,8 @@ class History:
         """Whether the next output of the assistant begins an answer."""
         self._mark = 0
         """Bytes of audio that were received up to the end of the last answer."""
+        self._base = 0
+        """Bytes of audio that were received up to the last interruption."""
         self._late: float | None = None
         """The heard fraction of an interrupted answer whose text has yet to arrive."""
         pump.on_first_audio = self.audio_began
@@ -332,9 +338,21 @@ class History:
         if self._pump.on_first_audio is None:
             self._pump.on_first_audio = self.audio_began
 
+    def played(self, seconds: float) -> None:
+        """Take a report that so many seconds of the audio since the last interruption were played by now."""
+        rate = SAMPLE_BYTES * self._sample_rate()
+        place = self._base + seconds * rate
+        if place > self._pump.audio_bytes_received + rate * _TOLERANCE:
+            return  # from before that interruption
+        now = self._clock()
+        for answer in self._answers:
+            if answer.started is not None:
+                answer.started = now + (answer.mark - place) / rate
+
     def _interrupted(self) -> None:
         now = self._clock()
         self._end_answer()
+        self._base = self._mark
         self._late = None
         for answer in self._answers:
             if answer.started is None:

@@ -46,6 +46,9 @@ _MAX_PART: Final = 256 * 1024
 """The most bytes of a `send_audio` that are queued at a time: far below the outbox's limit, even as base64 at
 a provider's higher sample rate."""
 
+_MAX_PLAYED: Final = 1_000_000
+"""The most seconds that `RealtimeSession.report_played` takes: far longer than a session lasts."""
+
 _NOTHING: Final = Usage()
 
 
@@ -376,6 +379,23 @@ class RealtimeSession:
         # A gateway that can't change the tools refuses that field, and goes on calling the earlier tools.
         if toolbox is not None and "tools" in self._core.capabilities.update:
             self._tool_calls.replace(toolbox)
+
+    async def report_played(self, seconds: float) -> None:
+        """Say how much of the assistant's audio the user has heard, in seconds since the last `Interruption`.
+
+        Without an interruption, since the session began: of the audio of the `Audio` frames, so many seconds
+        were played by now. Report it now and then while something is played, such as every 200 ms. The
+        service then knows where an interrupted answer ends for its model, and `history` what the user heard;
+        both otherwise estimate it from the times at which the audio was sent.
+
+        Where the service does not take such reports (`capabilities` has ``truncate=False``), only `history`
+        uses them, and nothing is sent. `LocalProtocolError` for a negative number, or one that is not finite.
+        """
+        if not 0 <= seconds <= _MAX_PLAYED:
+            raise LocalProtocolError(f"seconds must be from 0 to {_MAX_PLAYED}, not {seconds}")
+        self._history.played(seconds)
+        if self._ready and self._core.capabilities.truncate:
+            await self._driver.send(self._core.report_played, round(seconds * 1000))
 
     async def send_provider_event(self, event: Mapping[str, Any]) -> None:
         """Send an event in the provider's own protocol, in a session straight with a provider.

@@ -324,7 +324,7 @@ class ServerSession:
     Iterate over it, or call `receive`, for the client's commands: `AudioIn`, `Commit`, `Clear`, `EndTurn`,
     `Interrupt`, `ToolResult`, `Unknown`, `Expiring` and, once and last, `Close`. Then iteration ends, or
     raises `RemoteProtocolError` when the client broke the protocol. A handler that declares that it takes
-    them (see `takes`) also gets `TextIn`, `ImageIn`, `Respond`, `Say` and `Update`.
+    them (see `takes`) also gets `TextIn`, `ImageIn`, `Respond`, `Say`, `Update` and `Played`.
 
     Every ``send_*`` waits while more bytes than the send buffer's are queued, and then queues its message
     whole, in the order of the calls. It raises `ConnectionClosed` (or that `RemoteProtocolError`) once the

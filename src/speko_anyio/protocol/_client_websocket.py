@@ -253,6 +253,10 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
         """See `ClientDialect.update`."""
         self.dialect.update(update)
 
+    def report_played(self, ms: int) -> None:
+        """See `ClientDialect.report_played`."""
+        self.dialect.report_played(ms)
+
     def send_provider_event(self, event: str) -> None:
         """See `ClientDialect.send_provider_event`."""
         self.dialect.send_provider_event(event)

@@ -39,6 +39,7 @@ from ._commands import (
     ExtensionCommand,
     ImageIn,
     Interrupt,
+    Played,
     Respond,
     Say,
     TextIn,
@@ -147,8 +148,10 @@ class _Direction(NamedTuple, Generic[_T]):
 ServerMessage = (
     Ready | Transcript | ToolCall | ServerToolCall | Interruption | Usage | ResponseEnd | ErrorFrame | End
 )
-ClientMessage = Control | Interrupt | ToolResult | UseExtensions | TextIn | ImageIn | Respond | Say | Update
-ClientCommand = Commit | Clear | EndTurn | Interrupt | ToolResult | ExtensionCommand
+ClientMessage = (
+    Control | Interrupt | ToolResult | UseExtensions | TextIn | ImageIn | Respond | Say | Update | Played
+)
+ClientCommand = Commit | Clear | EndTurn | Interrupt | ToolResult | ExtensionCommand | Played
 """A command that is a text message."""
 
 _RAW_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])

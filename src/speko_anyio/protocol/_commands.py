@@ -1,18 +1,21 @@
 """What the client says to the server: one frozen Struct per command.
 
 Names are snake_case here and camelCase on the wire (speko-protocol, "Client to server"). `TextIn`, `ImageIn`,
-`Respond`, `Say` and `Update` are extensions: a client sends them only to a server that offers them.
+`Respond`, `Say`, `Update` and `Played` are extensions: a client sends them only to a server that offers them.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from .frames import Close, Expiring, Unknown
+
+MAX_PLAYED: Final = 2**53 - 1
+"""The most milliseconds of a `Played`: every JSON library reads such numbers exactly."""
 
 
 class UpgradeRequest(msgspec.Struct, frozen=True):
@@ -148,8 +151,19 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_fiel
         return tuple(name for name in self.__struct_fields__ if getattr(self, name) is not UNSET)
 
 
+class Played(msgspec.Struct, frozen=True, gc=False, rename="camel", tag_field="t", tag="played"):
+    """How much of the assistant's audio the user has heard. An extension.
+
+    The server may estimate it, from the times at which it sent the audio. Only the client knows.
+    """
+
+    ms: Annotated[int, Meta(ge=0, le=MAX_PLAYED)] = 0
+    """Milliseconds of the assistant's audio that were played since the last `Interruption`, or since the
+    session began. Counted in the audio as the server sent it, at the session's output rate."""
+
+
 ExtensionCommand: TypeAlias = TextIn | ImageIn | Respond | Say | Update
-"""The commands that are extensions."""
+"""The commands that are extensions and ask for something."""
 
 Command: TypeAlias = (
     UpgradeRequest
@@ -164,6 +178,7 @@ Command: TypeAlias = (
     | Respond
     | Say
     | Update
+    | Played
     | Unknown
     | Expiring
     | Close
@@ -176,7 +191,7 @@ def text_in(text: str, role: TextRole, respond: bool | None) -> TextIn:
     return TextIn(text, role, role == "user" if respond is None else respond)
 
 
-def extension_of(command: ExtensionCommand) -> str:
+def extension_of(command: ExtensionCommand | Played) -> str:
     """Return the name of the extension that `command` belongs to; it is also the ``t`` of its message."""
     return cast("str", command.__struct_config__.tag)
 
@@ -185,7 +200,7 @@ _IMAGE_TYPE: Final = re.compile(r"image/[a-zA-Z0-9][a-zA-Z0-9.+-]{0,63}")
 """A MIME type of images without parameters: providers get it as part of a URL."""
 
 
-def find_problem(command: ExtensionCommand, *, max_image_size: int) -> str | None:
+def find_problem(command: ExtensionCommand | Played, *, max_image_size: int) -> str | None:
     """Return why the content of `command` can't be used, as a sentence; None if it can."""
     match command:
         case TextIn(text="") | Say(text=""):

@@ -24,10 +24,12 @@ SAY: Final = "say"
 """`Say`: the assistant says a given text."""
 UPDATE: Final = "update"
 """`Update`: the session's settings change while it is open."""
+PLAYED: Final = "played"
+"""`Played`: how much of the assistant's audio was heard."""
 USAGE: Final = "usage"
 """The end of each answer as a message of its own, `ResponseEnd`, and all counts of `Usage`."""
 
-COMMANDS: Final = (TEXT, IMAGE, RESPOND, SAY, UPDATE)
+COMMANDS: Final = (TEXT, IMAGE, RESPOND, SAY, UPDATE, PLAYED)
 """The extensions that are commands; each is also the ``t`` of its message."""
 
 KNOWN: Final = (*COMMANDS, USAGE)

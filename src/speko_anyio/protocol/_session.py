@@ -19,6 +19,7 @@ from . import close_codes
 from ._budget import Budget
 from ._calls import Calls, no_open_call
 from ._commands import (
+    MAX_PLAYED,
     AudioIn,
     Clear,
     Command,
@@ -27,6 +28,7 @@ from ._commands import (
     ExtensionCommand,
     ImageIn,
     Interrupt,
+    Played,
     Respond,
     Say,
     TextIn,
@@ -200,6 +202,25 @@ class ClientDialect(Dialect[Frame], abc.ABC):
         if update.turns is not UNSET:
             _require_one_of("turns", update.turns, get_args(TurnMode))
         self._send_extension(update)
+
+    def report_played(self, ms: int) -> None:
+        """Say how much of the assistant's audio was heard: `ms` milliseconds since the last `Interruption`.
+
+        Without an interruption, since the session began. The count is that of the audio which was received,
+        and an `Interruption` sets it to 0. The service then knows where an interrupted answer ends for its
+        model. Raises as `send_text`, and `LocalProtocolError` for a negative number.
+        """
+        _require_int(ms=ms)
+        if not 0 <= ms <= MAX_PLAYED:
+            raise LocalProtocolError(f"ms must be from 0 to {MAX_PLAYED}, not {ms}")
+        self._check_open()
+        if not self.capabilities.takes(extensions.PLAYED):
+            raise refusal(extensions.PLAYED, self.who)
+        self._queue_played(ms)
+
+    @abc.abstractmethod
+    def _queue_played(self, ms: int) -> None:
+        """Pass on a valid report in an open session that takes it."""
 
     # A provider's own protocol
 
@@ -468,6 +489,9 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
 
     def _queue_extension(self, command: ExtensionCommand) -> None:
         self._queue_message(command)
+
+    def _queue_played(self, ms: int) -> None:
+        self._queue_message(Played(ms))
 
     def _receive_json(self, text: str, odd: list[str]) -> None:
         match codec.decode_from_server(text, odd):
@@ -757,7 +781,7 @@ class ServerProtocol(_SpekoSession[Command]):
                 self._refuse(extension, text, problem)
             case codec.InvalidCommand(t=extension):
                 self.events.append(Unknown(extension, text))
-            case TextIn() | ImageIn() | Respond() | Say() | Update() as command:
+            case TextIn() | ImageIn() | Respond() | Say() | Update() | Played() as command:
                 self._extension_received(command, text)
             case command:
                 self.events.append(command)
@@ -790,7 +814,7 @@ class ServerProtocol(_SpekoSession[Command]):
     def _takes(self, extension: str) -> bool:
         return self._ready_sent and extension in extensions.COMMANDS and extension in self._offer.names
 
-    def _extension_received(self, command: ExtensionCommand, text: str) -> None:
+    def _extension_received(self, command: ExtensionCommand | Played, text: str) -> None:
         extension = extension_of(command)
         if not self._takes(extension):
             self.events.append(Unknown(extension, text))
@@ -858,6 +882,12 @@ def _require_bool(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
+
+
+def _require_int(**values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an int, not {type(value).__name__}")
 
 
 def _require_amount(name: str, value: object) -> None:

@@ -43,7 +43,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     interrupt: bool = False
     """Whether the client can stop an answer by `Interrupt`."""
     truncate: bool = False
-    """Whether the model learns how much of an interrupted answer was heard."""
+    """Whether the model learns how much of an interrupted answer was heard, and so takes `Played`."""
     resume: ResumeMode = "no"
     """How the conversation goes on when the connection to the provider is lost."""
     text_output: bool = False
@@ -83,6 +83,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             say=say if extensions.SAY in names else "no",
             update=(self.update or UPDATABLE) if extensions.UPDATE in names else (),
             history=self.history and extensions.TEXT in names,
+            truncate=extensions.PLAYED in names,
         )
 
     def takes(self, extension: str) -> bool:
@@ -98,6 +99,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
                 return self.say != "no"
             case extensions.UPDATE:
                 return bool(self.update)
+            case extensions.PLAYED:
+                return self.truncate
             case _:
                 return False
 
@@ -142,6 +145,7 @@ _REFUSALS: Final = {
     extensions.RESPOND: "can't be asked to speak; it answers turns of the user only",
     extensions.SAY: "can't be told what to say; put it in the system prompt",
     extensions.UPDATE: "can't change an open session; open a new one with the new settings",
+    extensions.PLAYED: "can't be told how much of an answer was heard; leave the report out",
 }
 
 

@@ -1,8 +1,9 @@
-"""Estimates how much of the assistant's audio the listener has heard, since nothing reports it.
+"""Estimates how much of the assistant's audio the listener has heard, and takes reports of it.
 
 Audio arrives faster than it is played. A player starts each piece when the piece before it ends, or at once
 if it has run dry. So the unplayed audio is the end of everything sent, and its length follows from the times
-at which audio arrived, which the caller has to provide.
+at which audio arrived, which the caller has to provide. A player that reports what it has played (`played`)
+corrects the estimate, which goes on from there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ from typing import Final, NamedTuple
 
 _MAX_ITEMS: Final = 64
 """Items with unplayed audio that are tracked separately: a response has a few."""
+
+_TOLERANCE: Final = 50.0
+"""Milliseconds by which a report may exceed what can have been played, by rounding and resampling."""
+
+_CLOCK_ERROR: Final = 0.01
+"""How much faster than real time a player may be, by its clock."""
 
 
 class Heard(NamedTuple):
@@ -34,7 +41,18 @@ class HeardEstimate:
     truncated to what was sent of it.
     """
 
-    __slots__ = ("_bytes_per_ms", "_clock", "_end", "_items", "_new", "_now", "_size")
+    __slots__ = (
+        "_added",
+        "_began",
+        "_bytes_per_ms",
+        "_clock",
+        "_earlier_ms",
+        "_end",
+        "_items",
+        "_new",
+        "_now",
+        "_size",
+    )
 
     def __init__(self, sample_rate: int) -> None:
         self._bytes_per_ms = sample_rate * 2 / 1000
@@ -45,6 +63,12 @@ class HeardEstimate:
         # Item, content index and bytes of each item with unplayed audio, and of the last item; oldest first.
         self._items: deque[tuple[str, int, int]] = deque()
         self._size = 0
+        self._added = 0
+        """Bytes of audio since the last flush."""
+        self._earlier_ms = 0.0
+        """Milliseconds of audio since the last flush that an earlier connection had."""
+        self._began: float | None = None
+        """When the first of all this audio came; None if there was none, or no clock."""
 
     def clock(self, now: float) -> None:
         """Set the time, in seconds of any clock that never goes back."""
@@ -57,7 +81,8 @@ class HeardEstimate:
 
     def set_rate(self, sample_rate: int) -> None:
         """Set the rate of the audio to come, in samples a second of PCM16 mono; forget the unplayed audio."""
-        self.flush()
+        if self._items:
+            self.flush()
         self._bytes_per_ms = sample_rate * 2 / 1000
 
     @property
@@ -93,7 +118,34 @@ class HeardEstimate:
         now = self._now if self._clock is None else self._clock()
         if now is not None:
             self._now = now
+            if self._began is None:
+                self._began = now
             self._end = max(self._end, now) + size / self._bytes_per_ms / 1000
+        self._added += size
+
+    def played(self, ms: float) -> None:
+        """Take a report that `ms` milliseconds of the audio since the last flush have been played by now.
+
+        A report from before that flush is ignored, as far as it can be told: nothing can play more than it
+        got, or faster than in real time. So is a report without a clock.
+        """
+        now = self._read()
+        if now is None or self._began is None:
+            return
+        unplayed = self._sent_ms - ms
+        most = (now - self._began) * 1000 * (1 + _CLOCK_ERROR)
+        if unplayed >= -_TOLERANCE and ms <= most + _TOLERANCE:
+            self._end = now + unplayed / 1000
+
+    @property
+    def _sent_ms(self) -> float:
+        """Milliseconds of audio since the last flush."""
+        return self._earlier_ms + self._added / self._bytes_per_ms
+
+    def follow_up(self, earlier: HeardEstimate) -> None:
+        """Go on for the same listener where `earlier` stands: another connection serves the session now."""
+        self._earlier_ms = earlier._sent_ms
+        self._began, self._end = earlier._began, earlier._end
 
     def heard(self) -> list[Heard]:
         """Return the items with unplayed audio, and the last item in any case; oldest first."""
@@ -110,5 +162,6 @@ class HeardEstimate:
     def flush(self) -> None:
         """Forget the unplayed audio, as the player does."""
         self._items.clear()
-        self._size = 0
-        self._end = 0.0
+        self._size = self._added = 0
+        self._earlier_ms = self._end = 0.0
+        self._began = None

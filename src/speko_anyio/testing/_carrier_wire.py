@@ -70,7 +70,7 @@ class Wire(abc.ABC):
 
     def __init__(self, name: str, encoding: Encoding | None, sample_rate: int | None) -> None:
         self.name = name
-        self.encoding: Encoding = encoding or next(iter(self.encodings))
+        self.encoding: Encoding = next(iter(self.encodings)) if encoding is None else encoding
         if self.encoding not in self.encodings:
             raise ValueError(f"{name} has no {self.encoding}; choose from {', '.join(self.encodings)}")
         rates = self.encodings[self.encoding]

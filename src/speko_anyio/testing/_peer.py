@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from ..protocol import ServerConnection
 from ..protocol import _framing as framing
-from ..protocol._commands import AudioIn, Command, Interrupt, ToolResult
+from ..protocol._commands import AudioIn, Command, Interrupt, Played, ToolResult
 from ..protocol._extensions import KNOWN, USAGE
 from ..protocol.capabilities import Capabilities
 from ..protocol.errors import SpekoError
@@ -120,12 +120,12 @@ class FakePeer(FakeServer):
     # Receiving
 
     def said(self) -> list[Command]:
-        """Return the client's commands except audio, in order; a `Close` only if the client sent it."""
+        """Return the client's commands except audio and `Played`, in order; a `Close` only if it sent it."""
         return [
             command
             for command in self.commands
             if not (
-                isinstance(command, AudioIn)
+                isinstance(command, AudioIn | Played)
                 or (isinstance(command, Close) and command.initiated_by != "remote")
             )
         ]
@@ -153,8 +153,8 @@ class FakePeer(FakeServer):
     async def expect(self, wanted: Any, *, within: float = 10.0) -> Any:
         """Wait for the client's next command, which must match `wanted`: a type, or an equal command.
 
-        Skips audio unless audio is wanted. AssertionError for any other command, and when none comes `within`
-        so many seconds.
+        Skips audio and `Played` unless they are wanted. AssertionError for any other command, and when none
+        comes `within` so many seconds.
         """
         name = wanted.__name__ if isinstance(wanted, type) else repr(wanted)
         self._expecting += 1
@@ -164,7 +164,7 @@ class FakePeer(FakeServer):
                     command = await self.receive()
                     if isinstance(command, wanted) if isinstance(wanted, type) else command == wanted:
                         return command
-                    if not isinstance(command, AudioIn):
+                    if not isinstance(command, AudioIn | Played):
                         raise AssertionError(f"expected {name} of the client, got {command}; {self._story()}")
         except SpekoError as over:
             raise AssertionError(f"expected {name} of the client, but {over}; {self._story()}") from None

@@ -14,6 +14,7 @@ from ..protocol._commands import (
     EndTurn,
     ImageIn,
     Interrupt,
+    Played,
     Respond,
     Say,
     TextIn,
@@ -45,7 +46,7 @@ def replay(recording: Recording) -> Step:
         shift = anyio.current_time()  # add this to a recorded time to get the time on this clock
         for moment in recording.moments:
             match moment.what:
-                case AudioIn() | Ready() | Expiring() | Digit() | UpgradeRequest():
+                case AudioIn() | Played() | Ready() | Expiring() | Digit() | UpgradeRequest():
                     continue  # these come from the application or the cores, or are not on this wire
                 case Close(code=code, reason=reason, initiated_by=who) if who != "local":
                     await anyio.sleep_until(shift + moment.at)
@@ -88,7 +89,7 @@ def peer_of(recording: Recording) -> FakePeer:
             case ResponseEnd():
                 # Otherwise the client's core derives them from the other frames.
                 offered.add(USAGE)
-            case TextIn() | ImageIn() | Respond() | Say() | Update() as command:
+            case TextIn() | ImageIn() | Respond() | Say() | Update() | Played() as command:
                 offered.add(extension_of(command))
             case _:
                 pass
@@ -136,6 +137,8 @@ async def perform(session: RealtimeSession, recording: Recording) -> None:
                 case Update() as changes:
                     given = {name: getattr(changes, name) for name in changes.fields}
                     await session.update(**given)
+                case Played(ms=ms):
+                    await session.report_played(ms / 1000)
                 case Close(code=code, reason=reason):
                     await session.close(code, reason)
         except LocalProtocolError:

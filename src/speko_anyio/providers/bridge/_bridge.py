@@ -36,6 +36,7 @@ from ...protocol._commands import (
     ExtensionCommand,
     ImageIn,
     Interrupt,
+    Played,
     Respond,
     Say,
     TextIn,
@@ -70,6 +71,7 @@ from ...protocol.frames import (
 from ...protocol.mint import DEFAULT_SAMPLE_RATE
 from .. import codes
 from .._connection import ProviderConnection
+from .._heard import HeardEstimate
 from .._held_input import HeldInput, TurnEnd, held_size
 from .._provider import ProviderDialect
 from ._attempts import Attempts, Connect
@@ -199,6 +201,7 @@ class Bridge:
         self._phase = _BridgePhase.WAITING
         self._connection: ProviderDialect | ProviderConnection | None = None
         self._provider: ProviderDialect | None = None  # the dialect of that connection
+        self._playback: HeardEstimate | None = None  # that dialect's, or the last one's
         self._frame_client: FrameClient | None = None
         if client is None:
             self._frame_client = FrameClient(
@@ -299,6 +302,9 @@ class Bridge:
                     self._receive_result(command)
                 case TextIn() | ImageIn() | Respond() | Say() | Update():
                     self._receive_request(command)
+                case Played(ms=ms):
+                    if self._provider is not None:
+                        self._provider.playback.played(ms)
                 case Close(code=code, reason=reason):
                     # Does nothing if the core itself reported this `Close`.
                     self._client.receive_close(code, reason)
@@ -399,6 +405,9 @@ class Bridge:
             raise LocalProtocolError("no connection to the provider is wanted now; look at `wanted` first")
         provider = connection.dialect
         provider.resuming = self._attempts.wanted.resumption is not None
+        if self._playback is not None:
+            provider.playback.follow_up(self._playback)
+        self._playback = provider.playback
         self._attempts.begin()
         self._connection = connection
         self._provider = provider
@@ -606,6 +615,8 @@ class Bridge:
         lost = self._requests.lose() or cut or provider.cut_short
         self._responding = False
         if cut:
+            if self._playback is not None:
+                self._playback.flush()
             self._interrupted(Interruption("assistant"))
         else:
             self._output.end_audio()
