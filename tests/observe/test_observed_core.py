@@ -18,6 +18,7 @@ from speko_anyio.protocol import (
     ImageIn,
     Interrupt,
     LocalProtocolError,
+    Played,
     Respond,
     Say,
     TextIn,
@@ -39,6 +40,7 @@ VERBS: list[tuple[str, tuple[Any, ...], dict[str, Any], Command]] = [
     ("respond", ("briefly",), {}, Respond("briefly")),
     ("say", ("hello",), {}, Say("hello")),
     ("update", (Update(voice="Ara"),), {}, Update(voice="Ara")),
+    ("report_played", (1234,), {}, Played(1234)),
 ]
 
 

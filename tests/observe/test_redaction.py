@@ -33,6 +33,7 @@ from speko_anyio.protocol import (
     EndTurn,
     ImageIn,
     Interrupt,
+    Played,
     Respond,
     Say,
     TextIn,
@@ -70,6 +71,7 @@ CASES: list[tuple[Frame | Command, str]] = [
     (Respond("greet Ann"), "Respond: 9 characters"),
     (Say("hello Ann"), "Say: 9 characters"),
     (Update(system_prompt="talk to Ann", tools=()), "Update: system_prompt, tools"),
+    (Played(1234), "Played: 1234 ms"),
 ]
 
 

@@ -373,14 +373,15 @@ def test_no_value_of_any_field_costs_the_session(extension: str, fields: dict[st
     value=JSON,
 )
 def test_no_value_of_an_unknown_field_matters(extension: str, name: str, value: Any) -> None:
-    said = {
+    known: dict[str, dict[str, Any]] = {
         "text": {"text": "hi"},
         "image": {"mimeType": "image/png", "data": IMAGE},
         "respond": {},
         "say": {"text": "hi"},
         "update": {"voice": "v"},
         "played": {"ms": 7},
-    }[extension]
+    }
+    said = known[extension]
     server = offering(*COMMANDS)
     (event,) = received(server, json.dumps({"t": extension, name: value, **said}))
     assert extension_of(event) == extension  # type: ignore[arg-type]

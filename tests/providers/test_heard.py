@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,7 +90,8 @@ def test_it_goes_on_from_a_report() -> None:
     estimate.played(700)  # the player began late, or paused
     assert estimate.unplayed_ms == pytest.approx(1300)
     (item,) = estimate.heard()
-    assert (item.item_id, item.heard, item.sent) == ("a", pytest.approx(700, abs=1), 2000)
+    assert (item.item_id, item.sent) == ("a", 2000)
+    assert item.heard == pytest.approx(700, abs=1)
     estimate.clock(11.5)
     assert estimate.unplayed_ms == pytest.approx(800)
     estimate.add("a", 0, 100 * MS)
@@ -104,12 +107,13 @@ def test_items_are_cut_where_the_player_is() -> None:
     estimate.add("b", 0, 1000 * MS)
     estimate.clock(1.9)
     estimate.played(1200)
-    assert [(item.item_id, item.heard) for item in estimate.heard()] == [("b", pytest.approx(200, abs=1))]
+    assert heard_of(estimate) == {"b": pytest.approx(200, abs=1)}
     estimate.played(300)
-    assert [(item.item_id, item.heard) for item in estimate.heard()] == [
-        ("a", pytest.approx(300, abs=1)),
-        ("b", 0),
-    ]
+    assert heard_of(estimate) == {"a": pytest.approx(300, abs=1), "b": 0}
+
+
+def heard_of(estimate: HeardEstimate) -> dict[str, Any]:
+    return {item.item_id: item.heard for item in estimate.heard()}
 
 
 @pytest.mark.parametrize(
