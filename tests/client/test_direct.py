@@ -198,7 +198,7 @@ async def test_what_the_player_reports_decides_what_was_heard(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(direct, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(direct, "clock", lambda: lambda: now)
     double = DOUBLES[name]([Say("A long story.", 8.0)], api_key=KEY)
     with anyio.fail_after(10):
         async with double.serve() as url:

@@ -129,7 +129,7 @@ class HeardEstimate:
         A report from before that flush is ignored, as far as it can be told: nothing can play more than it
         got, or faster than in real time. So is a report without a clock.
         """
-        now = self._read()
+        now = self.read()
         if now is None or self._began is None:
             return
         unplayed = self._sent_ms - ms
