@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import random
 import sys
 import threading
+from array import array
+from contextlib import AsyncExitStack
 from itertools import dropwhile
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,6 +18,8 @@ import pytest
 from speko_anyio import Audio, Interruption, SpekoError
 from speko_anyio.audio import DeviceError, Microphone, Speaker
 from speko_anyio.audio import _devices as devices
+from speko_anyio.audio._pcm import rms_dbfs, samples, to_bytes
+from speko_anyio.audio.wav import read_wav
 from tests.support.sound import FakeSound, FakeStream, PortAudioError, check_whole, hum, sound
 
 pytestmark = pytest.mark.anyio
@@ -312,3 +318,141 @@ async def test_a_device_that_opened_just_as_it_was_cancelled_is_closed(
             raise AssertionError("opened")
     assert scope.cancelled_caught
     assert sound.inputs[0].closed
+
+
+class Studio:
+    """A loudspeaker and a microphone in a room: what is played is heard again, at half the level."""
+
+    def __init__(self, sound: FakeSound, monkeypatch: pytest.MonkeyPatch, *, delay: float = 0.05) -> None:
+        self._sound = sound
+        self._now = 0.0
+        self._heard = bytearray(bytes(2 * round(delay * 24_000)))
+        monkeypatch.setattr(devices, "perf_counter", lambda: self._now)
+
+    def block(self) -> bytes:
+        """Let 20 ms pass; return the echo that was recorded."""
+        self._now += 0.01
+        if self._sound.outputs and not self._sound.outputs[-1].closed:
+            values = samples(self._sound.outputs[-1].play(BLOCK))
+            self._heard += to_bytes(array("h", (value // 2 for value in values)))
+        else:
+            self._heard += bytes(BLOCK)
+        self._now += 0.01
+        echo = bytes(self._heard[:BLOCK])
+        del self._heard[:BLOCK]
+        microphone = self._sound.inputs[-1]
+        times = microphone.options["samplerate"] // 24_000
+        microphone.record(to_bytes(array("h", (value for value in samples(echo) for _ in range(times)))))
+        return echo
+
+
+async def left_over(studio: Studio, microphone: Microphone, speaker: Speaker, speech: bytes) -> float:
+    """Return by how many dB the microphone hears the last second of `speech` less than it sounded."""
+    speaker.feed(Audio(speech, 24_000))
+    echo, left = bytearray(), bytearray()
+    while len(left) < len(speech):
+        echo += studio.block()
+        left += await anext(microphone)
+    return rms_dbfs(bytes(echo[-48_000:])) - rms_dbfs(bytes(left[-48_000:]))
+
+
+@pytest.fixture
+def speech() -> bytes:
+    """Four seconds."""
+    pytest.importorskip("soxr", reason="needs soxr")
+    pytest.importorskip("pywebrtc_audio", reason="needs pywebrtc-audio")
+    wav = Path(__file__).parents[1] / "data" / "speech" / "weather-in-oslo.wav"
+    return (read_wav(wav, sample_rate=24_000).pcm * 3)[:192_000]
+
+
+@pytest.mark.parametrize("first", ["speaker", "microphone"])
+async def test_the_speakers_echo_is_cancelled(
+    first: str, sound: FakeSound, speech: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = Studio(sound, monkeypatch)
+    speaker = Speaker()
+    microphone = Microphone(echo_cancellation=speaker)
+    with anyio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            for device in (speaker, microphone) if first == "speaker" else (microphone, speaker):
+                await stack.enter_async_context(device)
+            assert await left_over(studio, microphone, speaker, speech) > 25
+        async with Speaker() as speaker, Microphone() as microphone:
+            assert await left_over(studio, microphone, speaker, speech) < 3
+
+
+async def test_a_speaker_that_is_opened_again_is_still_cancelled(
+    sound: FakeSound, speech: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = Studio(sound, monkeypatch)
+    speaker = Speaker()
+    with anyio.fail_after(60):
+        async with Microphone(echo_cancellation=speaker) as microphone:
+            for _ in range(2):
+                async with speaker:
+                    assert await left_over(studio, microphone, speaker, speech) > 25
+                for _ in range(20):
+                    studio.block()
+                    await anext(microphone)
+
+
+async def test_devices_of_two_rates_are_cancelled(
+    sound: FakeSound, speech: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = Studio(sound, monkeypatch)
+    sound.rates = (48_000,)
+    monkeypatch.setattr(sound, "check_output_settings", lambda **_options: None)
+    with anyio.fail_after(60):
+        async with Speaker() as speaker, Microphone(echo_cancellation=speaker) as microphone:
+            assert sound.inputs[-1].options["samplerate"] == 48_000
+            assert sound.outputs[-1].options["samplerate"] == 24_000
+            for _ in range(3):
+                studio.block()  # that the conversion may hold back
+            assert await left_over(studio, microphone, speaker, speech) > 20
+
+
+async def test_noise_is_suppressed_with_and_without_a_speaker(sound: FakeSound, speech: bytes) -> None:
+    dice = random.Random(3)
+    noise = to_bytes(array("h", (round(dice.gauss(0, 300)) for _ in range(24_000))))
+    with anyio.fail_after(60):
+        for speaker in (None, Speaker()):
+            async with Microphone(echo_cancellation=speaker, noise_suppression=True) as microphone:
+                left = b""
+                for at in range(0, 4 * len(noise), BLOCK):
+                    sound.inputs[-1].record(noise[at % len(noise) :][:BLOCK])
+                    left = await anext(microphone) + left[: len(noise) // 2]
+                assert rms_dbfs(left) < rms_dbfs(noise) - 4
+
+
+async def test_a_closed_microphone_takes_nothing_from_the_speaker(
+    sound: FakeSound, speech: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaker = Speaker()
+    microphone = Microphone(echo_cancellation=speaker)
+    for _ in range(2):
+        async with microphone, Microphone(echo_cancellation=speaker):
+            assert len(speaker._far_ends) == 2
+        assert not speaker._far_ends
+    sound.start_error = PortAudioError("unavailable")
+    with pytest.raises(DeviceError):
+        await microphone.__aenter__()
+    assert not speaker._far_ends
+
+
+@pytest.mark.parametrize("options", [{"echo_cancellation": True}, {"echo_cancellation": "speaker"}])
+def test_echo_cancellation_takes_the_speaker(options: dict[str, Any]) -> None:
+    with pytest.raises(
+        TypeError, match=r"must be the Speaker that plays the assistant's audio, not (bool|str)"
+    ):
+        Microphone(**options)
+
+
+@pytest.mark.parametrize("options", [{"echo_cancellation": Speaker()}, {"noise_suppression": True}])
+async def test_without_pywebrtc_audio_it_says_what_to_install(
+    options: dict[str, Any], sound: FakeSound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("soxr", reason="needs numpy")
+    monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
+    with pytest.raises(ImportError, match=r"need pywebrtc-audio, which is not installed; .*`audio`"):
+        await Microphone(**options).__aenter__()
+    assert not sound.inputs

@@ -18,7 +18,7 @@ from speko_anyio.gateway import ServerSession, echo, takes
 from speko_anyio.protocol import Capabilities, Command, Respond, TextIn
 from tests.support.patience import PATIENCE
 from tests.support.processes import interruptible
-from tests.support.sound import FakeSound, sound
+from tests.support.sound import FakeSound, PortAudioError, sound
 
 __all__ = ["sound"]
 
@@ -270,3 +270,64 @@ def test_answers_in_writing_need_no_loudspeaker(
     assert "assistant You wrote: one" in lines
     assert "1 answer, 0 interruptions, 0 tool calls; time to first words" in lines[-1]
     assert not sound.outputs
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loudspeaker", [True, False])
+def test_without_a_microphone_you_type(
+    loudspeaker: bool,
+    backend: str,
+    folder: Path,
+    assistant: Assistant,
+    sound: FakeSound,
+    keyboard: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(**_options: object) -> None:
+        raise PortAudioError("Error querying device -1")
+
+    monkeypatch.setattr(sound, "check_input_settings", missing)
+    monkeypatch.setattr(sound, "RawInputStream", missing)
+    os.write(keyboard, b"one\n")
+    os.close(keyboard)
+    done = threading.Event()
+
+    def listen() -> None:
+        while not done.wait(0.001):
+            if sound.outputs and sound.outputs[0].running:
+                sound.outputs[0].play(960)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    arguments = [] if loudspeaker else ["--output", "text"]
+    assert main(["talk", *arguments, "--backend", backend]) == 0
+    done.set()
+    thread.join(PATIENCE)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("no microphone could be opened (Error querying device -1); ")
+    assert lines[0].endswith("; type your turns. Ctrl-C ends it")
+    spoken = [line for line in lines if line.startswith(("you", "assistant"))]
+    assert spoken == ["you       one", "assistant You wrote: one"]
+    assert lines[-1].startswith("1 answer, ")
+    assert bool(sound.outputs) is loudspeaker
+
+
+def test_without_a_microphone_and_a_line_there_is_no_talk(
+    folder: Path, assistant: Assistant, sound: FakeSound, keyboard: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound.rates, sound.own_rate = (), None
+    os.close(keyboard)
+    assert main(["talk", "--output", "text"]) == FAILED
+    assert capsys.readouterr().err == (
+        "speko-anyio: nothing was typed, and there is no microphone; type a line, or use --wav FILE\n"
+    )
+
+
+def test_the_microphone_that_you_name_must_be_there(
+    folder: Path, assistant: Assistant, sound: FakeSound, keyboard: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound.rates, sound.own_rate = (), None
+    os.close(keyboard)
+    assert main(["talk", "--output", "text", "--input-device", "headset"]) == FAILED
+    assert "no microphone could be opened" in capsys.readouterr().err

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from speko_anyio.audio import Microphone, Speaker
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli._failures import FAILED, NO_ANSWER, USAGE
 from speko_anyio.gateway import ServerSession, echo
-from speko_anyio.protocol import AudioIn, Commit, ToolResult
+from speko_anyio.protocol import AudioIn, Capabilities, Commit, ToolResult
 from tests.support.patience import PATIENCE
 from tests.support.processes import interruptible
 from tests.support.sound import FakeSound, sound
@@ -155,16 +158,70 @@ def test_devices_until_ctrl_c(
     thread.start()
     arguments = ["--provider", "echo", "--backend", backend, "--input-device", "3", "--output-device", "usb"]
     with interruptible():
-        assert main(["talk", *arguments]) == 0
+        # What the microphone hears is compared, so it must not be changed.
+        assert main(["talk", "--no-echo-cancellation", *arguments]) == 0
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert b"".join(played).count(LOUD) == 5 * 960
     assert (sound.inputs[0].options["device"], sound.outputs[0].options["device"]) == (3, "usb")
     assert sound.inputs[0].closed
     assert sound.outputs[0].closed
-    assert (
-        capsys.readouterr().out.splitlines()[-1].startswith("1 answer, 0 interruptions, 0 tool calls; time")
-    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "talk or type; wear headphones, or the assistant hears itself. Ctrl-C ends it"
+    assert lines[-1].startswith("1 answer, 0 interruptions, 0 tool calls; time")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("mouth", ["loudspeaker", "text"])
+def test_echo_is_cancelled_unless_the_package_is_missing(
+    installed: bool,
+    mouth: str,
+    sound: FakeSound,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def silent(session: ServerSession) -> None:
+        async for _ in session:
+            pass
+
+    silent.capabilities = Capabilities(text_output=True)  # type: ignore[attr-defined]
+    serve(monkeypatch, silent)
+    if installed:
+        pytest.importorskip("pywebrtc_audio", reason="needs pywebrtc-audio")
+    else:
+        monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
+    opened: list[dict[str, Any]] = []
+
+    class Recorded(Microphone):
+        def __init__(self, **options: Any) -> None:
+            opened.append(options)
+            super().__init__(**options)
+
+    monkeypatch.setattr("speko_anyio.cli._talk.Microphone", Recorded)
+
+    def person() -> None:
+        while not sound.inputs or not sound.inputs[0].running:
+            pass
+        sound.inputs[0].record(LOUD * 960)
+        sound.inputs[0].vanish()
+
+    thread = threading.Thread(target=person)
+    thread.start()
+    arguments = ["--output", "text"] if mouth == "text" else []
+    assert main(["talk", *arguments]) == FAILED
+    thread.join(PATIENCE)
+    (options,) = opened
+    assert isinstance(options["echo_cancellation"], Speaker) is (installed and mouth == "loudspeaker")
+    assert options["noise_suppression"] is installed
+    lines = capsys.readouterr().out.splitlines()
+    warned = not installed and mouth == "loudspeaker"
+    assert ("wear headphones, or the assistant hears itself" in " ".join(lines)) is warned
+    if not installed:
+        assert lines.pop(0).startswith(
+            "echo cancellation and noise suppression need pywebrtc-audio, which is not installed; install "
+        )
+    if not warned:
+        assert lines[0] == "talk or type; Ctrl-C ends it"
 
 
 def test_a_device_that_is_not_there_is_one_line(

@@ -11,6 +11,7 @@ import pytest
 
 from speko_anyio import Tool, ToolCall
 from speko_anyio.audio import DeviceError
+from speko_anyio.audio._pcm import rms_dbfs
 from speko_anyio.client.tools import Toolbox
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
 from speko_anyio.gateway.local import LocalVoice
@@ -24,7 +25,7 @@ __all__ = ["sound"]
 pytestmark = pytest.mark.anyio
 
 CALLING, POLICIES, STRUCTURES, RAISING = programs("tools.md")
-DEVICES, LINE, HEARD, REPORTED, WAITED, SEVERAL = programs("playback.md")
+DEVICES, CANCELLING, LINE, HEARD, REPORTED, WAITED, SEVERAL = programs("playback.md")
 (LANDING,) = programs("index.md")
 
 KEY = "sk_docs_0123456789"
@@ -35,7 +36,7 @@ MUMBLE = b"\x20" * 960
 
 
 async def voice(session: ServerSession) -> None:
-    """Call the first tool and say the result; without tools say `VOICE` after a commit or `MUMBLE`.
+    """Call the first tool and say the result; without tools say `VOICE` after a commit or a loud microphone.
 
     Goes on after an answer, as real ones do: a program that waits for the session's end would wait forever.
     """
@@ -49,7 +50,7 @@ async def voice(session: ServerSession) -> None:
             case Commit():
                 await session.send_audio(VOICE)
                 await session.send_response_end()
-            case AudioIn(pcm=pcm) if pcm == MUMBLE:
+            case AudioIn(pcm=pcm) if len(pcm) == len(MUMBLE) and rms_dbfs(pcm) > -40:
                 await session.send_audio(VOICE)
             case _:
                 pass
@@ -143,6 +144,11 @@ async def test_ten_lines_talk_and_end_with_the_device(
     assert not thread.is_alive()
 
 
+async def test_the_canceller_works_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    CANCELLING.load()
+    assert capsys.readouterr().out == "320\n"
+
+
 def test_the_policies_are_as_the_page_has_them() -> None:
     POLICIES.load()
 
@@ -166,4 +172,4 @@ def test_the_flush_tells_what_was_heard(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_every_program_is_run() -> None:
-    assert (len(programs("tools.md")), len(programs("playback.md"))) == (4, 6)
+    assert (len(programs("tools.md")), len(programs("playback.md"))) == (4, 7)

@@ -111,7 +111,7 @@ async def test_the_assistant_with_microphone_and_loudspeaker(monkeypatch: pytest
     monkeypatch.setattr(anyio, "run", lambda main: None)
     exec(PROGRAMS[1], names)
     line = Line()
-    names |= {"Microphone": lambda: line, "Speaker": lambda: line}
+    names |= {"Microphone": lambda *, echo_cancellation: echo_cancellation, "Speaker": lambda: line}
     with anyio.fail_after(30):
         async with running_gateway(Gateway(handlers={"local": echo}, api_keys=["sk_readme"])) as url:
             monkeypatch.setenv("SPEKO_API_KEY", "sk_readme")

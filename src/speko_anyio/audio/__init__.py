@@ -1,11 +1,13 @@
 """PCM16 audio: devices, playback, arithmetic, WAV files and resampling.
 
 - `Microphone`, `Speaker`: this computer's;
+- `EchoCanceller`, `NoiseSuppressor`: what a microphone hears, without the loudspeaker and without noise;
 - `Playback`: a buffer for unplayed audio;
 - `TurnDetector`: where the user's speech begins and ends;
 - `pcm`: arithmetic; `wav`: files; `resample`: streaming sample rate conversion.
 
-Importing this package, or any module of it, imports neither sounddevice nor soxr nor numpy.
+Importing this package, or any module of it, imports neither sounddevice nor pywebrtc-audio nor
+soxr nor numpy.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ._devices import DeviceError, Microphone, Speaker
+    from ._echo import EchoCanceller, NoiseSuppressor
     from ._playback import Flushed, Playback
     from ._turns import (
         Backchannel,
@@ -33,10 +36,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Backchannel",
     "DeviceError",
+    "EchoCanceller",
     "EndOfTurn",
     "Flushed",
     "IsSpeech",
     "Microphone",
+    "NoiseSuppressor",
     "NothingSaid",
     "Playback",
     "Speaker",
@@ -55,6 +60,7 @@ lazy_exports(
     __name__,
     {
         "_devices": "DeviceError Microphone Speaker",
+        "_echo": "EchoCanceller NoiseSuppressor",
         "_playback": "Flushed Playback",
         "_turns": "Backchannel EndOfTurn NothingSaid SpeechSoFar SpeechStarted SpeechStopped Timing "
         "TurnDetector TurnEvent",

@@ -2,7 +2,8 @@
 
 sounddevice is imported when a device is opened. It calls back in a thread of PortAudio's own,
 which must never wait. So nothing there takes longer than copying 20 ms of audio: the microphone puts it into
-a bounded buffer and wakes the reader, the speaker reads from a `Playback`.
+a bounded buffer and wakes the reader, the speaker reads from a `Playback`. To cancel echo, the speaker also
+hands what it plays to the microphone; the cancelling itself is the reader's work.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
 
@@ -23,6 +25,8 @@ from .._extras import install_extra
 from ..protocol.errors import SpekoError
 from ..protocol.frames import Frame
 from ..protocol.mint import DEFAULT_SAMPLE_RATE
+from ._echo import EchoCanceller, NoiseSuppressor
+from ._far_end import EchoPath, FarEnd
 from ._pcm import SAMPLE_BYTES
 from ._playback import DEFAULT_MAX_BUFFER, Playback
 from ._thread_signal import ThreadSignal
@@ -47,6 +51,12 @@ _NAMES: Final[dict[_Direction, str]] = {"input": "microphone", "output": "loudsp
 
 # Any: sounddevice has no types.
 _Callback: TypeAlias = Callable[[Any, int, Any, Any], None]
+
+_Block: TypeAlias = tuple[bytes, bytes, int]
+"""What the microphone recorded, what the loudspeaker played meanwhile, and the latter's rate."""
+
+_Cleaning: TypeAlias = Callable[[bytes, bytes, int], bytes]
+"""Takes a `_Block` apart; returns what is ready, at the rate that the user wants."""
 
 
 class DeviceError(SpekoError):
@@ -101,23 +111,59 @@ class Microphone(_DeviceBlock):
 
     - `sample_rate`: samples a second of the pieces, whatever the device can do.
     - `device`: which one, see `Device`.
+    - `echo_cancellation`: the speaker whose sound to remove from what is recorded, so that an assistant does
+      not hear itself; see `EchoCanceller`. The speaker may be opened before or after the microphone.
+    - `noise_suppression`: whether to reduce steady noise; see `NoiseSuppressor`.
 
     Entering raises `DeviceError` when there is no such device or sounddevice is not installed, and
-    ImportError when the rate has to be converted and soxr is missing. The iteration raises `DeviceError` when
-    the device goes away, and ends when the block is left.
+    ImportError when a rate has to be converted and soxr is missing, or pywebrtc-audio for one of the last two
+    options. The iteration raises `DeviceError` when the device goes away, and ends when the block is left.
     """
 
     _direction = "input"
 
-    def __init__(self, *, sample_rate: int = DEFAULT_SAMPLE_RATE, device: Device = None) -> None:
+    def __init__(
+        self,
+        *,
+        sample_rate: int = DEFAULT_SAMPLE_RATE,
+        device: Device = None,
+        echo_cancellation: Speaker | None = None,
+        noise_suppression: bool = False,
+    ) -> None:
         super().__init__(sample_rate, device)
+        if not isinstance(echo_cancellation, Speaker | None):
+            raise TypeError(
+                "echo_cancellation must be the Speaker that plays the assistant's audio, "
+                f"not {type(echo_cancellation).__name__}"
+            )
         self.sample_rate = sample_rate
         """Samples a second of the audio that iteration returns."""
         self.overruns: int = 0
         """How often speech was lost, because it was not read in time or the computer was too slow."""
         self._size = round(sample_rate * BLOCK_SECONDS) * SAMPLE_BYTES
-        self._blocks: deque[bytes] = deque()
+        self._speaker = echo_cancellation
+        self._far_end: FarEnd | None = None
+        self._noise_suppression = noise_suppression
+        self._blocks: deque[_Block] = deque()
         self._piece = bytearray()
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        if self._speaker is not None and self._far_end is not None:
+            self._speaker._far_ends += (self._far_end,)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._speaker is not None:
+            self._speaker._far_ends = tuple(
+                end for end in self._speaker._far_ends if end is not self._far_end
+            )
+        await super().__aexit__(exc_type, exc, traceback)
 
     def __aiter__(self) -> Self:
         return self
@@ -128,7 +174,7 @@ class Microphone(_DeviceBlock):
             if self._stream is None:
                 raise StopAsyncIteration
             if self._blocks:
-                self._piece += self._resampler.push(self._blocks.popleft())
+                self._piece += self._clean(*self._blocks.popleft())
             elif self._stream.stopped:
                 raise DeviceError("the microphone stopped; check that it is still connected")
             else:
@@ -144,7 +190,18 @@ class Microphone(_DeviceBlock):
         return piece
 
     def _prepare(self, rate: int) -> _Callback:
-        self._resampler = Resampler(rate, self.sample_rate)
+        resampler = Resampler(rate, self.sample_rate)
+        clean: _Cleaning
+        if self._speaker is not None:
+            canceller = EchoCanceller(sample_rate=self.sample_rate, noise_suppression=self._noise_suppression)
+            self._far_end = FarEnd(rate)
+            clean = EchoPath(canceller, resampler).process
+        elif self._noise_suppression:
+            suppressor = NoiseSuppressor(sample_rate=self.sample_rate)
+            clean = lambda near, _far, _rate: suppressor.process(resampler.push(near))  # noqa: E731
+        else:
+            clean = lambda near, _far, _rate: resampler.push(near)  # noqa: E731
+        self._clean = clean
         return self._called
 
     def _called(self, data: Any, _frames: int, _time: object, status: Any) -> None:
@@ -154,7 +211,11 @@ class Microphone(_DeviceBlock):
         if len(self._blocks) >= MAX_UNHEARD_SECONDS / BLOCK_SECONDS:
             self._blocks.popleft()
             self.overruns += 1
-        self._blocks.append(bytes(data))
+        near = bytes(data)
+        far, far_rate = b"", 0
+        if self._far_end is not None:
+            far, far_rate = self._far_end.take(len(near), perf_counter())
+        self._blocks.append((near, far, far_rate))
         self._signal.set()
 
 
@@ -187,6 +248,7 @@ class Speaker(_DeviceBlock):
         super().__init__(sample_rate, device)
         self.underruns: int = 0
         """How often the computer was too slow for the device; silence between answers does not count."""
+        self._far_ends: tuple[FarEnd, ...] = ()
         self._max_buffer = max_buffer
         self._draining = False
 
@@ -218,7 +280,9 @@ class Speaker(_DeviceBlock):
         """Fill a block that is to be played. Called in PortAudio's thread."""
         if status.output_underflow:
             self.underruns += 1
-        data[:] = self._playback.read(len(data))
+        data[:] = pcm = self._playback.read(len(data))
+        for far_end in self._far_ends:
+            far_end.put(pcm, self._playback.sample_rate, perf_counter())
         if self._draining:
             self._signal.set()
 

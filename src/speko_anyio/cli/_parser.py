@@ -102,9 +102,10 @@ def make_parser() -> argparse.ArgumentParser:
         commands,
         "talk",
         "talk by microphone and loudspeaker",
-        "Hold a conversation until Ctrl-C. Speak while the assistant does to interrupt it; wear "
-        "headphones, or it interrupts itself. You can also type: each line is a turn. On a computer without "
-        "devices, files stand in for them; to type only, use `say --text TEXT --history FILE.json`.",
+        "Hold a conversation until Ctrl-C. Speak while the assistant does to interrupt it; its echo and "
+        "steady noise are removed from what the microphone hears. You can also type: each line is a turn. "
+        "Without a microphone you can only type; with `--output text` you need no loudspeaker either. Files "
+        "can stand in for both.",
         more="; the API key is read from SPEKO_API_KEY",
     )
     _add_session(talk)
@@ -119,6 +120,12 @@ def make_parser() -> argparse.ArgumentParser:
     talk.add_argument("--input-device", type=_device, metavar="DEVICE", help="number or name")
     talk.add_argument(
         "--output-device", type=_device, metavar="DEVICE", help="likewise; `python -m sounddevice` lists them"
+    )
+    talk.add_argument(
+        "--no-echo-cancellation",
+        dest="echo_cancellation",
+        action="store_false",
+        help="send what the microphone hears unchanged: for headphones only, or the assistant hears itself",
     )
     talk.add_argument(
         "--wav",

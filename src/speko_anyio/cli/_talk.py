@@ -11,7 +11,8 @@ from typing import Final
 import anyio
 
 from .._net.tasks import TaskGroup
-from ..audio._devices import Microphone, Speaker
+from ..audio._devices import DeviceError, Microphone, Speaker
+from ..audio._echo import EchoCanceller
 from ..audio._pcm import rms_dbfs
 from ..audio._playback import Playback
 from ..client._session import RealtimeSession
@@ -46,7 +47,7 @@ async def talk(options: argparse.Namespace) -> None:
     with Display() as display:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(connected(options, display, tools=tools))
-            ears: AsyncIterable[bytes]
+            ears: AsyncIterable[bytes] | None
             mouth: Speaker | Tape | Page
             tape = None
             if written:
@@ -60,20 +61,51 @@ async def talk(options: argparse.Namespace) -> None:
             if question is not None:
                 ears = PacedSpeech(question, session.input_sample_rate)
             else:
-                ears = await stack.enter_async_context(
-                    Microphone(sample_rate=session.input_sample_rate, device=options.input_device)
-                )
-                display.line("talk or type; wear headphones, or it hears itself. Ctrl-C ends it")
+                ears = await _open_microphone(stack, session.input_sample_rate, mouth, options, display)
             talking = _Talk(session, mouth, display, written=written)
             session.on(talking.take)
             if options.greet:
                 await session.respond()
-            error = await talking.run(ears, tape, hang_up=question is not None)
+            error = await talking.run(ears, tape, hang_up=not isinstance(ears, Microphone))
         if tape is not None:
             await tape.save()
         display.line(talking.stats.summary())
         if error is not None:
             raise error
+
+
+async def _open_microphone(
+    stack: AsyncExitStack,
+    sample_rate: int,
+    mouth: Speaker | Tape | Page,
+    options: argparse.Namespace,
+    display: Display,
+) -> Microphone | None:
+    """Open the microphone, with echo cancellation if the assistant is heard; return None if there is none."""
+    speaker = mouth if isinstance(mouth, Speaker) else None
+    cleaning = options.echo_cancellation
+    if cleaning:
+        try:
+            EchoCanceller()
+        except ImportError as error:
+            cleaning = False
+            display.line(str(error))
+    microphone = Microphone(
+        sample_rate=sample_rate,
+        device=options.input_device,
+        echo_cancellation=speaker if cleaning else None,
+        noise_suppression=cleaning,
+    )
+    try:
+        await stack.enter_async_context(microphone)
+    except DeviceError as error:
+        if options.input_device is not None:
+            raise
+        display.line(f"{error}; type your turns. Ctrl-C ends it")
+        return None
+    warning = "" if cleaning or speaker is None else " wear headphones, or the assistant hears itself."
+    display.line(f"talk or type;{warning} Ctrl-C ends it")
+    return microphone
 
 
 class Tape:
@@ -128,10 +160,13 @@ class _Talk:
             self._error = frame
         self._display.show(frame)
 
-    async def run(self, ears: AsyncIterable[bytes], tape: Tape | None, *, hang_up: bool) -> Exception | None:
+    async def run(
+        self, ears: AsyncIterable[bytes] | None, tape: Tape | None, *, hang_up: bool
+    ) -> Exception | None:
         """Talk until the session or the user ends it; return the error, if any.
 
-        With `hang_up`, end it once the answer to everything from `ears` has been played.
+        With `hang_up`, end it once the answer to everything from `ears` has been played. Without `ears` the
+        user only types.
         """
         try:
             async with TaskGroup("the conversation") as tasks:
@@ -140,11 +175,15 @@ class _Talk:
                 tasks.start_soon(self._report_played)
                 if tape is not None:
                     tasks.start_soon(tape.run)
-                if not hang_up:
-                    tasks.start_soon(self._type)
-                await self._speak(ears)
+                if ears is None:
+                    await self._type()
+                    self._check_typed()
+                else:
+                    if not hang_up:
+                        tasks.start_soon(self._type)
+                    await self._speak(ears)
                 if hang_up:
-                    await self._hear_answer()
+                    await self._hear_answer(spoken=ears is not None)
                 tasks.cancel_scope.cancel()
         except ConnectionClosed:
             pass  # `closed` tells more
@@ -168,10 +207,16 @@ class _Talk:
                     self.stats.typed(anyio.current_time())
                     self._display.line(f"you       {text}")
 
-    async def _hear_answer(self) -> None:
+    def _check_typed(self) -> None:
+        if not self.stats.turns and not self.stats.awaiting:
+            raise CommandError(
+                "nothing was typed, and there is no microphone; type a line, or use --wav FILE"
+            )
+
+    async def _hear_answer(self, *, spoken: bool) -> None:
         stats, playback = self.stats, self._mouth.playback
         asked = anyio.current_time()
-        if not stats.answered:
+        if spoken and not stats.answered:
             await self._session.commit()
             stats.committed(asked)
         while self._session.closed is None:
@@ -181,7 +226,7 @@ class _Talk:
                 break
             await anyio.sleep(TICK)
         if not stats.turns and self._session.closed is None:
-            raise no_answer(self._error)
+            raise no_answer(self._error) if spoken else no_answer(self._error, hint="try again")
 
     async def _show_levels(self) -> None:
         playback = self._mouth.playback

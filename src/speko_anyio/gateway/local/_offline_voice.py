@@ -51,7 +51,7 @@ class LocalVoice:
 
     The session's model, system prompt and temperature are ignored; `voice` is one of espeak-ng's
     names, such as ``en-us``, ``en-us+f3`` or ``de`` (it understands English only, whatever it speaks).
-    Echo is not cancelled: a client whose loudspeaker reaches its microphone interrupts the voice.
+    The client cancels the echo of its loudspeaker; otherwise it interrupts the voice.
 
     Args:
         workers: recogniser processes, each about 180 MB.
