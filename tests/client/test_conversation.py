@@ -122,7 +122,7 @@ async def test_what_was_played_is_reported_where_it_is_taken() -> None:
         assert not session.capabilities.truncate
         await session.report_played(0.25)
         for seconds in (-0.1, float("nan"), float("inf"), 1e300):
-            with pytest.raises(LocalProtocolError, match="seconds must be from 0 to"):
+            with pytest.raises(LocalProtocolError, match="played must be from 0 to"):
                 await session.report_played(seconds)
         await settled()
         assert server.commands == [Commit()]

@@ -543,7 +543,10 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([0, 20, 123_456_789]))
     def report(self, ms: int) -> None:
-        self.expect(self.client.model.command("played", ms=ms), self.client_core.report_played, ms)
+        model = self.client.model
+        taken = model.offered is not None and "played" in model.offered
+        expected = model.command("played", ms=ms) if taken else model.refusal()
+        self.expect(expected, self.client_core.report_played, ms / 1000)
 
     @rule(text=st.sampled_from(ILL_COMMANDS), times=st.sampled_from([1, 1, 30]))
     def peer_commands_nonsense(self, text: str, times: int) -> None:

@@ -40,7 +40,7 @@ VERBS: list[tuple[str, tuple[Any, ...], dict[str, Any], Command]] = [
     ("respond", ("briefly",), {}, Respond("briefly")),
     ("say", ("hello",), {}, Say("hello")),
     ("update", (Update(voice="Ara"),), {}, Update(voice="Ara")),
-    ("report_played", (1234,), {}, Played(1234)),
+    ("report_played", (1.234,), {}, Played(1234)),
 ]
 
 

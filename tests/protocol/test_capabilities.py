@@ -78,7 +78,6 @@ def test_a_refusal_says_who_and_what_to_do() -> None:
         "respond": "this service can't be asked to speak; it answers turns of the user only",
         "say": "this service can't be told what to say; put it in the system prompt",
         "update": "this service can't change an open session; open a new one with the new settings",
-        "played": "this service can't be told how much of an answer was heard; leave the report out",
     }.items():
         assert str(refusal(name)) == text
         assert str(refusal(name, "Gemini")) == text.replace("this service", "Gemini")

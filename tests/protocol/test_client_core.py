@@ -35,7 +35,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "respond": ("briefly",),
     "say": ("hello",),
     "update": (Update(voice="a"),),
-    "report_played": (1234,),
+    "report_played": (1.234,),
     "send_provider_event": ("{}",),
     "watch_provider": (print,),
 }

@@ -145,9 +145,11 @@ class ObservedCore(CoreWrapper):
         self._core.update(update)
         self._sent(update)
 
-    def report_played(self, ms: int) -> None:
-        self._core.report_played(ms)
-        self._sent(Played(ms))
+    def report_played(self, seconds: float) -> bool:
+        taken = self._core.report_played(seconds)
+        if taken:
+            self._sent(Played(round(seconds * 1000)))
+        return taken
 
     def _sent(self, command: Command) -> None:
         self._tell(SessionObserver.sent, command)

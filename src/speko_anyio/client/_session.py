@@ -46,9 +46,6 @@ _MAX_PART: Final = 256 * 1024
 """The most bytes of a `send_audio` that are queued at a time: far below the outbox's limit, even as base64 at
 a provider's higher sample rate."""
 
-_MAX_PLAYED: Final = 1_000_000
-"""The most seconds that `RealtimeSession.report_played` takes: far longer than a session lasts."""
-
 _NOTHING: Final = Usage()
 
 
@@ -391,11 +388,11 @@ class RealtimeSession:
         Where the service does not take such reports (`capabilities` has ``truncate=False``), only `history`
         uses them, and nothing is sent. `LocalProtocolError` for a negative number, or one that is not finite.
         """
-        if not 0 <= seconds <= _MAX_PLAYED:
-            raise LocalProtocolError(f"seconds must be from 0 to {_MAX_PLAYED}, not {seconds}")
+        await self._driver.send(self._report_played, seconds)
+
+    def _report_played(self, seconds: float) -> None:
+        self._core.report_played(seconds)
         self._history.played(seconds)
-        if self._ready and self._core.capabilities.truncate:
-            await self._driver.send(self._core.report_played, round(seconds * 1000))
 
     async def send_provider_event(self, event: Mapping[str, Any]) -> None:
         """Send an event in the provider's own protocol, in a session straight with a provider.

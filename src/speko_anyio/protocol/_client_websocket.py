@@ -253,9 +253,9 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
         """See `ClientDialect.update`."""
         self.dialect.update(update)
 
-    def report_played(self, ms: int) -> None:
+    def report_played(self, seconds: float) -> bool:
         """See `ClientDialect.report_played`."""
-        self.dialect.report_played(ms)
+        return self.dialect.report_played(seconds)
 
     def send_provider_event(self, event: str) -> None:
         """See `ClientDialect.send_provider_event`."""

@@ -14,8 +14,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from .frames import Close, Expiring, Unknown
 
-MAX_PLAYED: Final = 2**53 - 1
-"""The most milliseconds of a `Played`: every JSON library reads such numbers exactly."""
+MAX_PLAYED: Final = 1_000_000_000
+"""The most milliseconds of a `Played`: eleven days, far longer than a session lasts."""
 
 
 class UpgradeRequest(msgspec.Struct, frozen=True):

@@ -203,24 +203,24 @@ class ClientDialect(Dialect[Frame], abc.ABC):
             _require_one_of("turns", update.turns, get_args(TurnMode))
         self._send_extension(update)
 
-    def report_played(self, ms: int) -> None:
-        """Say how much of the assistant's audio was heard: `ms` milliseconds since the last `Interruption`.
+    def report_played(self, seconds: float) -> bool:
+        """Say how much of the assistant's audio was heard; return whether the service takes such reports.
 
-        Without an interruption, since the session began. The count is that of the audio which was received,
-        and an `Interruption` sets it to 0. The service then knows where an interrupted answer ends for its
-        model. Raises as `send_text`, and `LocalProtocolError` for a negative number.
+        - `seconds`: of the audio that was received since the last `Interruption`, or since the session began,
+          so many seconds were played by now.
+
+        The service then knows where an interrupted answer ends for its model. Where it takes no reports, and
+        before `Ready`, this does nothing. Raises `LocalProtocolError` for a number below 0 or above
+        `MAX_PLAYED` milliseconds, else as `send_audio`.
         """
-        _require_int(ms=ms)
-        if not 0 <= ms <= MAX_PLAYED:
-            raise LocalProtocolError(f"ms must be from 0 to {MAX_PLAYED}, not {ms}")
+        if not 0 <= seconds <= MAX_PLAYED / 1000:
+            raise LocalProtocolError(f"the seconds that were played must be from 0 to {MAX_PLAYED // 1000}")
         self._check_open()
-        if not self.capabilities.takes(extensions.PLAYED):
-            raise refusal(extensions.PLAYED, self.who)
-        self._queue_played(ms)
+        return self._report_played(seconds)
 
     @abc.abstractmethod
-    def _queue_played(self, ms: int) -> None:
-        """Pass on a valid report in an open session that takes it."""
+    def _report_played(self, seconds: float) -> bool:
+        """Pass on a valid report in an open session, if possible; return whether it was."""
 
     # A provider's own protocol
 
@@ -490,8 +490,11 @@ class ClientProtocol(_SpekoSession[Frame], ClientDialect):
     def _queue_extension(self, command: ExtensionCommand) -> None:
         self._queue_message(command)
 
-    def _queue_played(self, ms: int) -> None:
-        self._queue_message(Played(ms))
+    def _report_played(self, seconds: float) -> bool:
+        taken = self._capabilities is not None and self._capabilities.takes(extensions.PLAYED)
+        if taken:
+            self._queue_message(Played(round(seconds * 1000)))
+        return taken
 
     def _receive_json(self, text: str, odd: list[str]) -> None:
         match codec.decode_from_server(text, odd):
@@ -882,12 +885,6 @@ def _require_bool(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
-
-
-def _require_int(**values: object) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an int, not {type(value).__name__}")
 
 
 def _require_amount(name: str, value: object) -> None:

@@ -145,7 +145,6 @@ _REFUSALS: Final = {
     extensions.RESPOND: "can't be asked to speak; it answers turns of the user only",
     extensions.SAY: "can't be told what to say; put it in the system prompt",
     extensions.UPDATE: "can't change an open session; open a new one with the new settings",
-    extensions.PLAYED: "can't be told how much of an answer was heard; leave the report out",
 }
 
 

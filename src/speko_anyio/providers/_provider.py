@@ -132,9 +132,10 @@ class ProviderDialect(ClientDialect, abc.ABC):
     def _queue_extension(self, command: ExtensionCommand) -> None:
         raise refusal(extension_of(command), self.who)
 
-    def _queue_played(self, ms: int) -> None:
-        # No provider takes such reports. They tell where an interrupted answer is truncated.
-        self.playback.played(ms)
+    def _report_played(self, seconds: float) -> bool:
+        # No provider takes such reports itself. They tell where an interrupted answer is truncated.
+        self.playback.played(seconds * 1000)
+        return self.capabilities.truncate
 
     def send_provider_event(self, event: str) -> None:
         require_text(event=event)
