@@ -14,6 +14,7 @@ import logging
 import sys
 
 from .bridges import TARGETS as BRIDGES
+from .carriers import TARGETS as CARRIERS
 from .mutation import keep_fuzzing, limit_memory
 from .parsers import TARGETS as PARSERS
 
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> None:
     logging.disable()  # odd input gives warnings
     seconds = float(arguments[0]) if arguments else 60.0
     first = int(arguments[1]) if len(arguments) > 1 else 0
-    print(f"{keep_fuzzing((*PARSERS, *BRIDGES), seconds, first)} inputs, no finding")
+    print(f"{keep_fuzzing((*PARSERS, *BRIDGES, *CARRIERS), seconds, first)} inputs, no finding")
 
 
 if __name__ == "__main__":

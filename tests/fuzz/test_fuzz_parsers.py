@@ -9,9 +9,9 @@ import pytest
 
 from speko_anyio.protocol import url
 
-from . import bridges, mutation, parsers
+from . import bridges, carriers, mutation, parsers
 
-TARGETS = (*parsers.TARGETS, *bridges.TARGETS)
+TARGETS = (*parsers.TARGETS, *bridges.TARGETS, *carriers.TARGETS)
 
 
 @pytest.mark.parametrize(("name", "target"), TARGETS, ids=[name for name, _ in TARGETS])

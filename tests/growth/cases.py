@@ -43,6 +43,8 @@ from speko_anyio.providers.google import GoogleDialect
 from speko_anyio.providers.openai import OpenAIDialect
 from speko_anyio.providers.xai import XAIDialect
 from speko_anyio.recording import Moment, Recording, draw_timeline
+from speko_anyio.telephony import CARRIERS, SignedRequest
+from speko_anyio.telephony._fields import MAX_MESSAGE
 
 from .measure import Case
 
@@ -109,6 +111,42 @@ def many(*messages: str) -> Callable[[int], list[str]]:
 def counted(make: Callable[[int], str]) -> Callable[[int], list[str]]:
     length = len(make(10_000))
     return lambda size: [make(number) for number in range(max(1, size // length))]
+
+
+# Phone calls
+
+OPENINGS: Final = {
+    "twilio": ('{"event":"start","start":{"streamSid":"s","customParameters":{', "}}}"),
+    "telnyx": ('{"event":"start","start":{"custom_parameters":{', "}}}"),
+    "plivo": ('{"event":"start","start":{"streamId":"s"},"extra_headers":{', "}}"),
+    "vonage": ('{"event":"websocket:connected",', "}"),
+}
+"""What comes before and after the parameters of a call."""
+
+
+def heard(name: str) -> Callable[[list[str]], None]:
+    def run(messages: list[str]) -> None:
+        stream = CARRIERS[name]()
+        for message in messages:
+            stream.receive_message(message)
+
+    return refused(run)
+
+
+def verified(name: str) -> Callable[[str], None]:
+    def run(text: str) -> None:
+        headers = {
+            "X-Twilio-Signature": text,
+            "telnyx-signature-ed25519": text,
+            "telnyx-timestamp": text,
+            "X-Plivo-Signature-V3": text,
+            "X-Plivo-Signature-V3-Nonce": text,
+            "Authorization": f"Bearer {text}",
+        }
+        request = SignedRequest(method="POST", url=f"https://a/?{text}", headers=headers, body=text.encode())
+        CARRIERS[name].verify(request, "A" * 43 + "=", now=0.0)
+
+    return refused(run)
 
 
 # Sessions
@@ -1081,5 +1119,39 @@ CASES: list[Case] = [
         lambda size: f"e30.{base64.urlsafe_b64encode(b'[' * size).decode()}.e30",
         refused(lambda token: SIGNER.verify(token, session_id="s", now=0.0)),
         BODY,
+    ),
+    # Phone calls
+    *(
+        Case(f"{name}: {kind}", one(make), heard(name), MAX_MESSAGE)
+        for name in CARRIERS
+        for kind, make in (
+            ("audio", filled("AAAA", '{"event":"media","media":{"payload":"', '"}}')),
+            ("audio that is not base64", filled("AAA~", '{"event":"media","media":{"payload":"', '"}}')),
+            (
+                "parameters",
+                numbered(lambda n: f'"a{n}":{{"b":[{n}]}}', OPENINGS[name][0], OPENINGS[name][1]),
+            ),
+            (
+                "a parameter of many parts",
+                filled("[1],", f'{OPENINGS[name][0]}"a":[', f"0]{OPENINGS[name][1]}"),
+            ),
+            ("depth", filled("[")),
+        )
+    ),
+    Case(
+        "Plivo's headers",
+        one(filled("a=1;", '{"event":"start","extra_headers":"', '"}')),
+        heard("plivo"),
+        BODY,
+    ),
+    *(
+        Case(f"{name}: {kind}", make, verified(name), BODY)
+        for name in CARRIERS
+        for kind, make in (
+            ("a form", numbered(lambda n: f"a{n}=%41", between="&")),
+            ("a form of one field", filled("%41", "a=")),
+            ("a signature", filled("a,")),
+            ("a token", filled("a.")),
+        )
     ),
 ]

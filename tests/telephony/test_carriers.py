@@ -122,6 +122,14 @@ def test_any_bytes_and_any_text_give_events_or_the_documented_error(message: str
             assert {type(event) for event in stream.receive_message(message)} <= {CallAudio}
 
 
+def test_text_with_half_of_a_pair_is_mended(name: str) -> None:
+    message = json.dumps(of_kind(name, Marked), ensure_ascii=False).replace("my label", "my \ud83d")
+    assert lines.answered(name).receive_message(message) == [Marked("my \ufffd")]
+    data = message.encode(errors="surrogatepass")
+    if name != "vonage":
+        assert lines.answered(name).receive_message(data) == [Marked("my \ufffd")]
+
+
 @pytest.mark.parametrize(
     ("message", "problem"),
     [

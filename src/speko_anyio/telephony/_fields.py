@@ -28,7 +28,7 @@ _MAX_NAME: Final = 256
 
 _DIGITS: Final = frozenset("0123456789*#ABCD")
 
-LOOSE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+LOOSE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises for a message that has to be read leniently."""
 
 
