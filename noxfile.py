@@ -110,15 +110,14 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the codec, or what comes first: `client`, `gateway`, `bridge` or `hostile`.
+    """Measure the codec, or what comes first: `client`, `gateway`, `bridge`, `telephony` or `hostile`.
 
     The other arguments go to the benchmark.
     """
     arguments = list(session.posargs)
-    name = (
-        arguments.pop(0) if arguments[:1] in (["bridge"], ["client"], ["gateway"], ["hostile"]) else "codec"
-    )
-    what = "." if name in ("client", "codec") else EVERYTHING
+    others = ("bridge", "client", "gateway", "hostile", "telephony")
+    name = arguments.pop(0) if arguments and arguments[0] in others else "codec"
+    what = "." if name in ("client", "codec", "telephony") else EVERYTHING
     session.install("--quiet", "-e", what, *group("bench"), silent=False)
     session.run("python", f"benchmarks/{name}.py", *arguments)
 

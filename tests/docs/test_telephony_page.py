@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 from typing import Any
 
 import anyio
@@ -14,10 +15,11 @@ from websockets.exceptions import InvalidStatus
 from speko_anyio.testing.providers import OpenAIDouble, Say, tone
 from tests.support.phone import call_through, dialled
 from tests.support.serve import serving
+from tests.telephony import lines
 
 from .programs import programs
 
-(ANSWERING,) = programs("telephony.md")
+ANSWERING, CODEC = programs("telephony.md")
 URL = "wss://voice.example.com/call"
 SECRET = "the-auth-token-of-the-account"
 
@@ -78,3 +80,15 @@ async def test_somebody_who_is_not_the_carrier_is_refused(monkeypatch: pytest.Mo
             with pytest.raises(InvalidStatus):
                 async with dialled(f"ws://{host}/call", headers):
                     raise AssertionError("it was answered")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_codec_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    receive = CODEC.load()["receive"]
+    *call, stop = lines.twilio()
+    sent = [message for one in call for message in receive(json.dumps(one))]
+    assert [json.loads(message)["event"] for message in sent] == ["media", "clear"]
+    assert capsys.readouterr().out == "a call of +15550100001, at 8000 Hz\nall up to my label was played\n"
+    (mark,) = receive(lines.changed(call[3], "dtmf.digit", "#"))
+    assert json.loads(mark)["mark"] == {"name": "end"}
+    assert receive(json.dumps(stop)) == []
