@@ -15,6 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ..errors import InternalError
+from .event_loop import name_event_loop
 from .tasks import HeldError, is_exit
 
 _Args = TypeVarTuple("_Args")
@@ -102,6 +103,7 @@ class Lifetime:
         self._tasks = tasks = anyio.create_task_group()
         await tasks.__aenter__()
         self._context = copy_context()
+        self._context.run(name_event_loop)  # an event loop's callback may start tasks in it
         for start in self._early:
             start(tasks)
         self._early = ()

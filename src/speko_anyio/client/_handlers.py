@@ -10,7 +10,6 @@ from typing import Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._net.event_loop import name_event_loop
 from .._net.lifetime import Lifetime
 from ..protocol._state import State
 from ..protocol.errors import ConnectionClosed
@@ -79,7 +78,6 @@ class Handlers:
         handler = _Handler(function, self, self._added)
         if handler.plain:
             context = self._lifetime.copy_context()
-            context.run(name_event_loop)
             handler.call = partial(context.run, function)  # type: ignore[call-arg]  # it takes the frame too
         self._start(handler, self._pump.subscribe())
 
