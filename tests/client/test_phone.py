@@ -84,13 +84,14 @@ async def joined(
     wrap: Callable[[Any], Any] = lambda socket: socket,
     on_digit: Any = None,
     peer: FakePeer | None = None,
+    carrier: Any = "twilio",
 ) -> AsyncGenerator[Joined, None]:
     peer = peer or FakePeer(input_sample_rate=8000, output_sample_rate=8000)
     with anyio.fail_after(600):
-        async with FakeCarrier("twilio") as carrier, anyio.create_task_group() as tasks:
-            async with answer_call(wrap(carrier.ring()), "twilio") as call:
+        async with FakeCarrier(carrier) as line, anyio.create_task_group() as tasks:
+            async with answer_call(wrap(line.ring()), carrier) as call:
                 async with fake_session(peer=peer, within=600) as (session, _):
-                    both = Joined(carrier, call, session, peer)
+                    both = Joined(line, call, session, peer)
 
                     async def join() -> None:
                         try:
@@ -159,6 +160,27 @@ async def test_the_carriers_websocket_is_lost() -> None:
         await both.carrier.hang_up(1006, stop=False)
         assert await both.end() is None
         assert both.session.closed == Close(1000, "line_lost", "local")
+
+
+@pytest.mark.parametrize("carrier", ["telnyx", "plivo", "vonage"])
+async def test_the_other_carriers_call_too(carrier: Any) -> None:
+    async with joined(carrier=carrier) as both:
+        assert both.call.started.carrier == carrier
+        answer = both.say(1)
+        await both.carrier.say(tone(0.2, both.carrier.sample_rate))
+        heard = await both.carrier.listen()
+        assert len(heard) / both.carrier.sample_rate == pytest.approx(len(answer) / 8000, abs=0.4)
+        await both.carrier.press("7#")
+        await both.peer.expect(TextIn("7", "user", respond=True))
+        both.say(9)
+        await both.carrier.wait_playing()
+        await both.carrier.wait_played(both.carrier.played + 1)
+        both.peer.send(Interruption("user"))
+        await both.carrier.wait_quiet(0.1)
+        assert both.carrier.answers[-1].played == pytest.approx(1, abs=0.05)
+        await both.carrier.hang_up()
+        assert await both.end() is None
+        assert both.session.closed == Close(1000, "caller_hung_up", "local")
 
 
 async def test_the_caller_hangs_up_before_the_call_starts() -> None:

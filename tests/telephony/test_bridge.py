@@ -18,6 +18,7 @@ from speko_anyio.protocol import (
     Close,
     Interruption,
     LocalProtocolError,
+    Played,
     Ready,
     ResponseEnd,
     TextIn,
@@ -78,6 +79,8 @@ class Call:
             make_resampler=make_resampler,
             **options,
         )
+        self.reports: list[int] = []
+        """The milliseconds of each `Played`."""
         self.sent: list[str | bytes] = []
         """The messages that the carrier got."""
         if started:
@@ -120,7 +123,10 @@ class Call:
     def events(self) -> list[Any]:
         found: list[Any] = []
         while (event := self.bridge.next_event()) is not NEED_DATA:
-            found.append(event)
+            if isinstance(event, Played):
+                self.reports.append(event.ms)
+            else:
+                found.append(event)
         return found
 
     # Methods, since a checker takes what it has seen of a property for granted.
@@ -413,6 +419,29 @@ def test_what_was_played_follows_the_line() -> None:
     assert call.played == 1
 
 
+def test_what_was_played_is_reported_at_each_mark() -> None:
+    call = Call(line=Line(begins_after=0.1))
+    call.say(speech(1))
+    call.send(ResponseEnd("done"))
+    for _ in range(60):
+        call.run(0.02)
+        assert call.events() == []
+    assert call.reports == [20, 220, 420, 620, 820, 1000]
+    call.say(speech(1))
+    call.run(0.5)
+    call.send(Interruption("user"))
+    assert call.events() == []
+    assert call.reports[6:] == [], "the service has counted anew"
+    call.say(speech(1))
+    call.run(0.13)
+    assert call.events() == []
+    assert call.reports[6:] == [30], "as of now, and not as of the mark"
+    call.receive("mark 3", "mark x")
+    call.receive(STOP)
+    assert call.events() == [CallEnded()]
+    assert call.reports[7:] == [], "nobody wants to know any more"
+
+
 def test_between_marks_the_clock_tells_and_at_a_mark_the_line() -> None:
     call = Call()
     call.say(speech(1))
@@ -542,6 +571,23 @@ def test_the_line_is_lost() -> None:
     assert call.events() == [CallEnded("no network")]
 
 
+@pytest.mark.parametrize("code", [1000, 1001, 1005])
+def test_a_carrier_may_say_the_end_by_its_close(code: int) -> None:
+    call = Call()
+    call.bridge.receive_close(code, "completed")
+    assert call.bridge.goodbye == Close(1000, "caller_hung_up", "local")
+    assert call.events() == [CallEnded("completed")]
+    call.bridge.receive_close(1011)
+    assert call.events() == []
+
+
+def test_a_close_with_an_error_is_a_line_that_is_lost() -> None:
+    call = Call()
+    call.bridge.receive_close(1011)
+    assert call.bridge.goodbye == Close(1000, "line_lost", "local")
+    assert call.events() == [CallEnded("the carrier closed its WebSocket with code 1011")]
+
+
 def test_the_caller_hangs_up_before_the_call_has_started() -> None:
     call = Call(started=False)
     call.say(speech(1))
@@ -641,6 +687,6 @@ def test_events_become_verbs_of_a_session() -> None:
     session = Session()
     assert deliver(AudioIn(b"12", RATE), session) == "audio"
     assert deliver(TextIn("12", "user", respond=True), session) == "text"
-    for event in (Digit("1"), CallEnded(), CallStarted("plain", "c", "s")):
+    for event in (Digit("1"), CallEnded(), CallStarted("plain", "c", "s"), Played(20)):
         assert deliver(event, session) is None
     assert session.calls == [(b"12",), ("12", True)]

@@ -17,12 +17,15 @@ from typing import Any, Final, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .._net.asgi import close_of
 from .._net.contexts import never_swallows
 from .._net.tasks import TaskGroup, Wakeup, logger
 from ..audio.resample import Resampler
 from ..errors import ConfigurationError
 from ..protocol import close_codes
+from ..protocol._commands import Played
 from ..protocol._dialect import NEED_DATA
+from ..protocol._outbox import CloseMessage
 from ..protocol.errors import (
     ConnectionClosed,
     HandshakeError,
@@ -89,7 +92,7 @@ class PhoneCall:
         """Let the caller talk with `session`, until one of them ends.
 
         When the caller hangs up, the session is closed with code 1000 and the reason ``caller_hung_up``, or
-        ``line_lost`` if the carrier's WebSocket is lost without that message. When the session ends, its last
+        ``line_lost`` if the carrier's WebSocket is lost. When the session ends, its last
         audio is played, for 30 seconds at most, and then the carrier's WebSocket is closed, which hangs up.
 
         - `on_digit`: called with each key that the caller presses, one at a time; it may be async. Its errors
@@ -125,7 +128,7 @@ class PhoneCall:
             state = getattr(self._websocket, "application_state", None)
             if getattr(state, "name", "") != "CONNECTED":
                 await self._websocket.accept()
-            while (message := await self._receive()) is not None:
+            while isinstance(message := await self._receive(), str | bytes):
                 self._stream.receive_message(message)
                 if self._stream.started is not None:
                     return
@@ -138,13 +141,14 @@ class PhoneCall:
             f"use the URL of this WebSocket for a media stream of {self._stream.name} in both directions"
         )
 
-    async def _receive(self) -> str | bytes | None:
+    async def _receive(self) -> str | bytes | CloseMessage | None:
+        """Return the carrier's next message, or how it closed; None if the connection is lost."""
         try:
             message = await self._websocket.receive()
         except Exception:  # noqa: BLE001 - see above
             return None
         if message["type"] != "websocket.receive":
-            return None
+            return close_of(message)
         text: str | None = message.get("text")
         data: bytes = message.get("bytes") or b""
         return data if text is None else text
@@ -266,6 +270,8 @@ class _Joint:
             message = await self._call._receive()
             if message is None:
                 self._bridge.receive_lost()
+            elif isinstance(message, CloseMessage):
+                self._bridge.receive_close(message.code, message.reason)
             else:
                 self._bridge.receive_message(message, anyio.current_time())
             self._changed()
@@ -334,6 +340,8 @@ class _Joint:
                 while (event := bridge.next_event()) is not NEED_DATA:
                     if isinstance(event, Digit):
                         self._press(event.digit)
+                    elif isinstance(event, Played):
+                        await session.report_played(event.ms / 1000)
                     elif (sending := deliver(event, session)) is not None:
                         await self._send(sending)
                 await self._events.wait()

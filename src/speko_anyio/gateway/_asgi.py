@@ -1,8 +1,7 @@
 """Sessions over ASGI: the opening and the transport of a WebSocket.
 
-The quirks of ASGI servers are absorbed here (observed with uvicorn 0.54): a lost connection is reported
-with code 1005 and no reason, where a close without a code has a reason field; and writing to a connection
-that is gone raises an OSError, or a RuntimeError when the server closed it itself.
+The quirks of ASGI servers are absorbed here and in `close_of`: writing to a connection that is gone raises an
+OSError, or a RuntimeError when the server closed it itself (observed with uvicorn 0.54).
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import msgspec
 
+from speko_anyio._net.asgi import close_of
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol._outbox import CloseMessage
 
@@ -37,7 +37,7 @@ class ASGITransport:
     async def receive(self) -> str | bytes | CloseMessage | None:
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
-            return _disconnected(message)
+            return close_of(message)
         data: bytes | None = message.get("bytes")
         if data is not None:
             return data
@@ -56,15 +56,6 @@ class ASGITransport:
             await self._send(message)
         except (OSError, RuntimeError) as error:
             raise anyio.BrokenResourceError from error
-
-
-def _disconnected(message: object) -> CloseMessage | None:
-    if not isinstance(message, dict):
-        return None
-    code = message.get("code", close_codes.ABNORMAL)
-    if code == close_codes.ABNORMAL or (code == close_codes.NO_STATUS and "reason" not in message):
-        return None
-    return CloseMessage(code, message.get("reason") or "")
 
 
 def first_subprotocol(scope: Scope) -> str | None:

@@ -23,7 +23,7 @@ from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from ..protocol import close_codes
-from ..protocol._commands import AudioIn, TextIn
+from ..protocol._commands import AudioIn, Played, TextIn
 from ..protocol._dialect import NEED_DATA, NeedData
 from ..protocol._resampling import Converter, ResamplingFactory
 from ..protocol._timers import Timers
@@ -37,8 +37,8 @@ CALLER_HUNG_UP: Final = "caller_hung_up"
 """Reason with which a session closes when the carrier reports the call's end; the code is 1000."""
 
 LINE_LOST: Final = "line_lost"
-"""Reason with which a session closes when the carrier's WebSocket is lost without such a report; the code is
-1000."""
+"""Reason with which a session closes when the carrier's WebSocket is lost in the middle of the call; the code
+is 1000."""
 
 CARRIER_ERROR: Final = "carrier_protocol_error"
 """Reason with which a session closes when the carrier broke its protocol; the code is 1000."""
@@ -71,14 +71,17 @@ _FIRST_MARK_MS: Final = 20
 _MARK_MS: Final = 200
 """Milliseconds of audio from one mark to the next. Both are whole frames for every carrier."""
 
+_HANGING_UP: Final = frozenset({close_codes.NORMAL, close_codes.GOING_AWAY, close_codes.NO_STATUS})
+"""Close codes with which carriers close the WebSocket of a call that is over."""
+
 _OVERHEAD: Final = 64
 """Bytes that a piece of audio counts in addition to its samples."""
 
 _LATEST_LOOK: Final = 0.05
 """Seconds after which to look again at a line that no mark has moved."""
 
-PhoneEvent: TypeAlias = AudioIn | TextIn | CallStarted | Digit | CallEnded
-"""What a bridge has for the session."""
+PhoneEvent: TypeAlias = AudioIn | TextIn | Played | CallStarted | Digit | CallEnded
+"""What a bridge has for the session, and for who serves the call."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -93,8 +96,8 @@ class SessionVerbs(Protocol[T_co]):
 def deliver(event: PhoneEvent, session: SessionVerbs[T_co]) -> T_co | None:
     """Pass `event` to `session`; return what the verb returns, which an async session wants awaited.
 
-    Does nothing and returns None for the events that are not for the session: `CallStarted`, `Digit` and
-    `CallEnded`.
+    Does nothing and returns None for other events: `CallStarted`, `Digit` and `CallEnded` are not for the
+    session, and `Played` is only for one that takes it (``report_played``).
     """
     match event:
         case AudioIn(pcm=pcm):
@@ -172,6 +175,7 @@ class PhoneBridge:
         self._held = 0
         self._keys: str | None = "" if digits == "text" else None
         self._keys_waiting = 0
+        self._report = False
         # To the caller. Audio is converted when the line has room for it: an interruption drops most of it.
         self._output = Converter(make_resampler)
         self._waiting: deque[Audio | Literal[_Cue.PAUSE]] = deque()
@@ -230,8 +234,18 @@ class PhoneBridge:
             self._receive(event)
         self._settle()
 
+    def receive_close(self, code: int, reason: str = "") -> None:
+        """Note that the carrier closed its WebSocket; some carriers end a call in this way only.
+
+        With a code other than 1000, 1001 or none (1005) the line is lost. Does nothing when the call is over.
+        """
+        if code not in _HANGING_UP:
+            self.receive_lost(f"the carrier closed its WebSocket with code {code}")
+        elif not self.done:
+            self._end_call(CallEnded(reason), CALLER_HUNG_UP)
+
     def receive_lost(self, reason: str = "the carrier's WebSocket was lost") -> None:
-        """Note that the carrier's WebSocket is gone. Does nothing when the call is over."""
+        """Note that the carrier's WebSocket is gone, without a close. Does nothing when the call is over."""
         if not self.done:
             self._end_call(CallEnded(reason), LINE_LOST)
 
@@ -242,7 +256,7 @@ class PhoneBridge:
             case CallAudio():
                 self._hold(event)
             case Marked(name=name):
-                self._line.answered(name, self._now)
+                self._report = self._line.answered(name, self._now) or self._report
             case Digit():
                 self._press(event)
             case CallStarted():
@@ -296,6 +310,7 @@ class PhoneBridge:
     def _over(self) -> None:
         self._drop_audio()
         self._clear = None
+        self._report = False
         self._phase = _Phase.OVER
         self._timers.clear()
 
@@ -406,6 +421,7 @@ class PhoneBridge:
                 self._clear = clear
         # Carriers answer the marks that they drop, so the marks are forgotten here.
         self._line.clear()
+        self._report = False
         self._early_mark_at = -inf
 
     def _drop_audio(self) -> None:
@@ -437,6 +453,9 @@ class PhoneBridge:
 
     def next_event(self) -> PhoneEvent | Literal[NeedData.NEED_DATA]:
         """Take the next event for the session; NEED_DATA when there is none now. `CallEnded` is the last."""
+        if self._report:
+            self._report = False
+            return Played(round(self._line.played(self._now) * 1000))
         while self._events:
             match event := self._events.popleft():
                 case CallAudio(pcm=pcm):
