@@ -68,3 +68,47 @@ def test_downmix_refuses_what_is_no_frame() -> None:
         pcm.downmix(bytes(6), 2)
     with pytest.raises(ValueError, match="at least one channel"):
         pcm.downmix(bytes(6), 0)
+
+
+def test_a_gain_of_nothing_changes_nothing_and_minus_infinity_is_silence() -> None:
+    loud = packed([-32768, -1, 0, 1, 32767])
+    assert pcm.gain(loud, 0) == loud
+    assert pcm.gain(loud, -math.inf) == bytes(10)
+    assert pcm.gain(b"", 6) == b""
+
+
+def test_a_gain_changes_the_level_by_its_decibels() -> None:
+    sine = packed([round(10_000 * math.sin(2 * math.pi * index / 100)) for index in range(1000)])
+    for decibels in (-20.0, -6.0, 3.0, 10.0):
+        louder = pcm.gain(sine, decibels)
+        assert pcm.rms_dbfs(louder) - pcm.rms_dbfs(sine) == pytest.approx(decibels, abs=0.01)
+
+
+@given(sample_lists, st.floats(-120, 96))
+def test_a_gain_is_the_nearest_sample_or_clipped(values: list[int], decibels: float) -> None:
+    made = pcm.samples(pcm.gain(packed(values), decibels))
+    for value, louder in zip(values, made, strict=True):
+        exact = min(32767.0, max(-32768.0, value * 10 ** (decibels / 20)))
+        assert abs(louder - exact) <= 0.51
+
+
+@pytest.mark.parametrize("decibels", [math.nan, math.inf, 96.1, 1e308])
+def test_a_gain_has_bounds(decibels: float) -> None:
+    with pytest.raises(ValueError, match="a number of decibels up to 96, not"):
+        pcm.gain(b"\0\0", decibels)
+
+
+@given(st.lists(sample_lists, max_size=4))
+def test_a_mix_is_the_clipped_sum(tracks: list[list[int]]) -> None:
+    length = max(map(len, tracks), default=0)
+    sums = [sum(track[at] for track in tracks if at < len(track)) for at in range(length)]
+    expected = [max(-32768, min(32767, value)) for value in sums]
+    assert list(pcm.samples(pcm.mix(*map(packed, tracks)))) == expected
+
+
+def test_arrays_of_int16_are_audio_too() -> None:
+    values = array("h", [1000, -1000])
+    assert pcm.mix(values, packed([1])) == packed([1001, -1000])  # type: ignore[arg-type]
+    assert pcm.peak_dbfs(values) == pcm.peak_dbfs(packed([1000]))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not whole frames"):
+        pcm.gain(b"\0", 1)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import array
+import json
 from collections.abc import Callable
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 
 from speko_anyio import Playback, RealtimeSession, open_session
+from speko_anyio.audio import TurnDetector, downmix, gain, mix, pcm_to_numpy, peak_dbfs, rms_dbfs
+from speko_anyio.audio.resample import Resampler, resample
 from speko_anyio.audio.wav import format_wav
 from speko_anyio.client import _session as session_module
 from speko_anyio.client._resampled import ResampledCore
@@ -23,6 +27,8 @@ from speko_anyio.providers._connection import ProviderConnection
 from speko_anyio.providers.google import GoogleDialect, google_endpoint
 from speko_anyio.providers.openai import OpenAIDialect, openai_endpoint
 from speko_anyio.providers.xai import XAIDialect, xai_endpoint
+from speko_anyio.telephony import TwilioStream
+from speko_anyio.telephony.g711 import pcm_to_alaw, pcm_to_ulaw
 from speko_anyio.testing.server import FakeServer, grant
 
 OPENAI = SessionConfig(provider="openai", model="gpt-realtime-2.1")
@@ -37,7 +43,14 @@ def resampled() -> ResampledCore:
     return ResampledCore(core, input_sample_rate=16_000, output_sample_rate=16_000)
 
 
-DOORS: dict[str, Callable[[], Callable[[Any], None]]] = {
+def started_twilio() -> Callable[[Any], object]:
+    stream = TwilioStream()
+    start = {"event": "start", "streamSid": "MZ1", "start": {"streamSid": "MZ1", "callSid": "CA1"}}
+    stream.receive_message(json.dumps(start))
+    return stream.audio
+
+
+DOORS: dict[str, Callable[[], Callable[[Any], object]]] = {
     "ClientProtocol": lambda: ClientProtocol().send_audio,
     "ServerProtocol": lambda: ServerProtocol().send_audio,
     "ClientConnection": lambda: ClientConnection("ws://s.test/", "token").send_audio,
@@ -53,14 +66,31 @@ DOORS: dict[str, Callable[[], Callable[[Any], None]]] = {
     ),
     "ResampledCore": lambda: resampled().send_audio,
     "Playback": lambda: Playback().write,
+    "Resampler": lambda: Resampler(16_000, 16_000).push,
+    "resample": lambda: lambda pcm: resample(pcm, 16_000, 16_000),
+    "format_wav": lambda: lambda pcm: format_wav(pcm, 16_000),
+    "TurnDetector": lambda: TurnDetector(16_000).push,
+    "TwilioStream": started_twilio,
+    "pcm_to_ulaw": lambda: pcm_to_ulaw,
+    "pcm_to_alaw": lambda: pcm_to_alaw,
+    "gain": lambda: lambda pcm: gain(pcm, -6),
+    "mix": lambda: mix,
+    "rms_dbfs": lambda: rms_dbfs,
+    "peak_dbfs": lambda: peak_dbfs,
+    "downmix": lambda: lambda pcm: downmix(pcm, 1),
+    "pcm_to_numpy": lambda: pcm_to_numpy,
 }
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_no_way_in_takes_an_array_of_other_samples(door: str) -> None:
     send = DOORS[door]()
-    with pytest.raises(TypeError, match="floating-point numbers; with numpy, pass"):
+    with pytest.raises(TypeError, match=r"floating-point numbers; with numpy, pass speko_anyio\.audio\."):
         send(array.array("f", [0.25] * 480))
+    with pytest.raises(TypeError, match=r"shape \(240, 2\); pass one channel"):
+        send(np.zeros((240, 2), "int16"))
+    with pytest.raises(TypeError, match="big-endian"):
+        send(np.zeros(240, ">i2"))
 
 
 @pytest.mark.anyio

@@ -43,8 +43,18 @@ def test_bytes_and_mono_int16_are_audio(pcm: Buffer) -> None:
         assert pcm_bytes(pcm) == PCM
 
 
+class Tensor:
+    """A tensor of torch, which is no buffer."""
+
+    def __array__(self) -> object:
+        raise AssertionError("nobody converts it unasked")
+
+
 WRONG = [
-    (array.array("f", [0.5, -0.5]), "floating-point numbers; with numpy, pass (samples.clip(-1, 1) * 32767)"),
+    (
+        array.array("f", [0.5, -0.5]),
+        "floating-point numbers; with numpy, pass speko_anyio.audio.numpy_to_pcm(samples) for samples",
+    ),
     (array.array("d", [0.5]), "floating-point numbers"),
     (array.array("i", SAMPLES), "items of 4 bytes (format 'i'); scale the samples to 16 bits"),
     (array.array("H", [1, 2]), "items of 2 bytes (format 'H')"),
@@ -55,7 +65,11 @@ WRONG = [
         "a big-endian array; with numpy, pass samples.astype(",
     ),
     ((ctypes.c_float.__ctype_le__ * 2)(0.5), "floating-point numbers"),
-    (shaped(2, 2), "an array of shape (2, 2); pass one channel, such as samples[:, 0]"),
+    (
+        shaped(2, 2),
+        "shape (2, 2); pass one channel, such as samples[:, 0], or speko_anyio.audio.numpy_to_pcm(samples)",
+    ),
+    (Tensor(), "not Tensor; with numpy, pass speko_anyio.audio.numpy_to_pcm(samples)"),
     (shaped(2, 4, code="B"), "an array of shape (2, 4)"),
     ([1, 2, 3], "not list; for a list of samples pass array.array('h', samples)"),
     ([0.0] * 480, "not list; for floating-point samples from -1 to 1 pass array.array('h', [round("),

@@ -4,7 +4,9 @@
 - `EchoCanceller`, `NoiseSuppressor`: what a microphone hears, without the loudspeaker and without noise;
 - `Playback`: a buffer for unplayed audio;
 - `TurnDetector`: where the user's speech begins and ends;
-- `pcm`: arithmetic; `wav`: files; `resample`: streaming sample rate conversion.
+- `gain`, `mix`, `downmix`, `rms_dbfs`, `peak_dbfs`: arithmetic on PCM16;
+- `pcm_to_numpy`, `numpy_to_pcm`: arrays;
+- `wav`: files; `resample`: sample rate conversion.
 
 Importing this package, or any module of it, imports neither sounddevice nor pywebrtc-audio nor
 soxr nor numpy.
@@ -19,6 +21,8 @@ from .._lazy import lazy_exports
 if TYPE_CHECKING:
     from ._devices import DeviceError, Microphone, Speaker
     from ._echo import EchoCanceller, NoiseSuppressor
+    from ._numpy import numpy_to_pcm, pcm_to_numpy
+    from ._pcm import downmix, duration, gain, mix, peak_dbfs, rms_dbfs, silence
     from ._playback import Flushed, Playback
     from ._turns import (
         Backchannel,
@@ -51,7 +55,16 @@ __all__ = [
     "Timing",
     "TurnDetector",
     "TurnEvent",
+    "downmix",
+    "duration",
     "energy_vad",
+    "gain",
+    "mix",
+    "numpy_to_pcm",
+    "pcm_to_numpy",
+    "peak_dbfs",
+    "rms_dbfs",
+    "silence",
     "webrtc_vad",
 ]
 
@@ -61,6 +74,8 @@ lazy_exports(
     {
         "_devices": "DeviceError Microphone Speaker",
         "_echo": "EchoCanceller NoiseSuppressor",
+        "_numpy": "numpy_to_pcm pcm_to_numpy",
+        "_pcm": "downmix duration gain mix peak_dbfs rms_dbfs silence",
         "_playback": "Flushed Playback",
         "_turns": "Backchannel EndOfTurn NothingSaid SpeechSoFar SpeechStarted SpeechStopped Timing "
         "TurnDetector TurnEvent",

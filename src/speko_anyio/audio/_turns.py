@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from ..protocol._pcm import Buffer, pcm_bytes
 from . import _pcm as pcm16
 from ._voice_activity import FRAME_SECONDS, energy_vad
 
@@ -171,8 +172,13 @@ class TurnDetector:
         """Whether the user is talking: a turn has begun and not ended."""
         return bool(self._turn) and not self._held
 
-    def push(self, pcm: bytes) -> list[TurnEvent]:
-        """Take any number of bytes of the stream and return what happened in them."""
+    def push(self, pcm: Buffer) -> list[TurnEvent]:
+        """Take any number of bytes of the stream and return what happened in them.
+
+        TypeError for an array of anything but int16.
+        """
+        if type(pcm) is not bytes:
+            pcm = pcm_bytes(pcm)
         data = self._unframed + pcm
         size = self._frame_bytes
         whole = len(data) - len(data) % size

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from speko_anyio._extras import install_extra
-from speko_anyio.protocol._pcm import whole_samples
+from speko_anyio.protocol._pcm import Buffer, pcm_bytes, whole_samples
 
 from . import _pcm as pcm16
 
@@ -80,8 +80,13 @@ class Resampler:
             return 0.0
         return _max_held_back(self.source_rate, self.target_rate, self._quality)
 
-    def push(self, pcm: bytes) -> bytes:
-        """Take a piece of any number of bytes; return what is ready, which may be nothing yet."""
+    def push(self, pcm: Buffer) -> bytes:
+        """Take a piece of any number of bytes; return what is ready, which may be nothing yet.
+
+        TypeError for an array of anything but int16.
+        """
+        if type(pcm) is not bytes:
+            pcm = pcm_bytes(pcm)
         whole, self._odd = whole_samples(self._odd, pcm)
         return self._convert(whole, last=False) if whole else b""
 
@@ -107,8 +112,9 @@ class Resampler:
         return bytes(np.clip(np.rint(converted), -32768, 32767).astype("<i2").tobytes())
 
 
-def resample(pcm: bytes, source_rate: int, target_rate: int, *, quality: Quality = OFFLINE) -> bytes:
+def resample(pcm: Buffer, source_rate: int, target_rate: int, *, quality: Quality = OFFLINE) -> bytes:
     """Return all of `pcm`, PCM16 mono at `source_rate`, converted to `target_rate`. Raises as `Resampler`."""
+    pcm = pcm_bytes(pcm)
     resampler = Resampler(source_rate, target_rate, quality=quality)
     pieces = [resampler.push(pcm[at : at + _PIECE_BYTES]) for at in range(0, len(pcm), _PIECE_BYTES)]
     converted = b"".join((*pieces, resampler.flush()))

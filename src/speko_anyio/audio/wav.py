@@ -21,6 +21,7 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from ..protocol._pcm import Buffer, pcm_bytes
 from . import _pcm as pcm16
 from .resample import resample
 
@@ -180,7 +181,7 @@ def parse_wav(content: bytes, *, sample_rate: int | None = None, name: str = "th
     return Wav(mono if rate == form.sample_rate else resample(mono, form.sample_rate, rate), rate)
 
 
-def write_wav(path: str | PathLike[str], pcm: bytes, sample_rate: int) -> None:
+def write_wav(path: str | PathLike[str], pcm: Buffer, sample_rate: int) -> None:
     """Write PCM16 mono `pcm`, whole samples at `sample_rate` samples a second, as a WAV file.
 
     Blocks on the disk. Raises OSError when the file can't be written and ValueError as `format_wav` does.
@@ -188,12 +189,13 @@ def write_wav(path: str | PathLike[str], pcm: bytes, sample_rate: int) -> None:
     Path(path).write_bytes(format_wav(pcm, sample_rate))
 
 
-def format_wav(pcm: bytes, sample_rate: int) -> bytes:
+def format_wav(pcm: Buffer, sample_rate: int) -> bytes:
     """Return a WAV file with the PCM16 mono audio `pcm`.
 
     Raises ValueError for an odd number of bytes, an invalid rate, and more audio than a WAV file can hold
-    (4 GiB).
+    (4 GiB), and TypeError for an array of anything but int16.
     """
+    pcm = pcm_bytes(pcm)
     if len(pcm) % pcm16.SAMPLE_BYTES:
         raise ValueError(f"{len(pcm)} bytes are not whole PCM16 samples; pass an even number")
     byte_rate = sample_rate * pcm16.SAMPLE_BYTES

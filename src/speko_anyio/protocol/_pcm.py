@@ -33,6 +33,9 @@ _NATIVE: Final = {"@": sys.byteorder, "=": sys.byteorder, "<": "little", ">": "b
 """The byte orders of the `struct` module."""
 
 
+_TO_PCM: Final = "speko_anyio.audio.numpy_to_pcm(samples)"
+
+
 def pcm_bytes(pcm: Buffer) -> bytes:
     """Return the bytes of `pcm`, which is bytes or an array of mono, little-endian int16 samples.
 
@@ -49,14 +52,14 @@ def pcm_bytes(pcm: Buffer) -> bytes:
     order, code = view.format[:-1] or "@", view.format[-1:]
     if sum(size > 1 for size in view.shape or ()) > 1:
         wrong = f"an array of shape {view.shape}"
-        how = "pass one channel, such as samples[:, 0], or mix them down to one"
+        how = f"pass one channel, such as samples[:, 0], or {_TO_PCM}, which mixes them down"
     elif code in _BYTES or (code == "h" and _NATIVE.get(order) == "little"):
         return _bare(view.tobytes())
     elif code == "h":
         wrong, how = "a big-endian array", "with numpy, pass samples.astype('<i2')"
     elif code in "efdg":
         wrong = "an array of floating-point numbers"
-        how = "with numpy, pass (samples.clip(-1, 1) * 32767).astype('<i2')"
+        how = f"with numpy, pass {_TO_PCM} for samples from -1 to 1"
     else:
         wrong = f"an array with items of {view.itemsize} bytes (format {view.format!r})"
         how = "scale the samples to 16 bits and, with numpy, pass samples.astype('<i2')"
@@ -90,6 +93,8 @@ def _advice(audio: object) -> str:
             return "pass b''.join(pieces)"
     if hasattr(audio, "pcm"):
         return "pass its .pcm"
+    if hasattr(audio, "__array__") or hasattr(audio, "__array_interface__"):
+        return f"with numpy, pass {_TO_PCM}"
     if callable(getattr(audio, "read", None)):
         return "pass the bytes that its read() returns"
     return "pass bytes"

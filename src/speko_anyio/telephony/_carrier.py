@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping
 from typing import ClassVar, Final, NamedTuple
 
-from ..protocol._pcm import half_a_sample
+from ..protocol._pcm import Buffer, half_a_sample, pcm_bytes
 from ..protocol.errors import LocalProtocolError
 from ._events import CallEnded, CallStarted, CarrierEvent
 from ._fields import Odd, check_size
@@ -104,13 +104,15 @@ class CarrierStream(abc.ABC):
             return []
         return self._receive(message)
 
-    def audio(self, pcm: bytes) -> list[str | bytes]:
+    def audio(self, pcm: Buffer) -> list[str | bytes]:
         """Return the messages for a piece of the assistant's speech: PCM16 mono at `sample_rate`.
 
         They are cut as the carrier wants them. Less than a frame of the carrier's is held back for the next
         call: see `unsent` and `flush`.
         """
         self._require_start()
+        if type(pcm) is not bytes:
+            pcm = pcm_bytes(pcm)
         if len(pcm) % 2:
             raise half_a_sample(len(pcm))
         return [self._media(piece) for piece in self._frames.push(pcm)]

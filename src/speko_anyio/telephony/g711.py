@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ..protocol._pcm import half_a_sample
+from ..protocol._pcm import Buffer, half_a_sample, pcm_bytes
 
 if TYPE_CHECKING:
     import audioop
@@ -47,15 +47,19 @@ def alaw_to_pcm(data: bytes) -> bytes:
     return audioop.alaw2lin(data, 2) if _USES_AUDIOOP else _decode(data, _ALAW_VALUES)
 
 
-def pcm_to_ulaw(pcm: bytes) -> bytes:
+def pcm_to_ulaw(pcm: Buffer) -> bytes:
     """Encode PCM16 as µ-law; `LocalProtocolError` for half a sample. What is too loud becomes the loudest."""
+    if type(pcm) is not bytes:
+        pcm = pcm_bytes(pcm)
     if len(pcm) % 2:
         raise half_a_sample(len(pcm))
     return audioop.lin2ulaw(pcm, 2) if _USES_AUDIOOP else _encode(pcm, _ULAW_CODES)
 
 
-def pcm_to_alaw(pcm: bytes) -> bytes:
+def pcm_to_alaw(pcm: Buffer) -> bytes:
     """Encode PCM16 as A-law; `LocalProtocolError` for half a sample."""
+    if type(pcm) is not bytes:
+        pcm = pcm_bytes(pcm)
     if len(pcm) % 2:
         raise half_a_sample(len(pcm))
     return audioop.lin2alaw(pcm, 2) if _USES_AUDIOOP else _encode(pcm, _ALAW_CODES)
