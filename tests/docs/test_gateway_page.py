@@ -74,6 +74,8 @@ def test_every_metric_is_told_with_its_labels() -> None:
     metrics = Metrics(lambda: ())
     # A metric with labels shows them once it has counted something.
     metrics.minted(201)
+    metrics.called("twilio", 200)
+    metrics.connected("twilio", 101)
     metrics.started("echo")
     metrics.answered("echo", 0.1)
     metrics.failed("echo", "TIRED")

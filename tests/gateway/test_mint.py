@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from speko_anyio.gateway import Gateway, KeyLimits, MemoryStore, SessionRecord, StoreError
-from speko_anyio.gateway import _mint_endpoint as mint_module
+from speko_anyio.gateway import _request_body as request_body
 from speko_anyio.gateway.store import Idempotency
 from speko_anyio.gateway.store._records import NO_LIMITS
 
@@ -360,7 +360,7 @@ async def test_other_paths_answer_in_the_same_shape(method: str, path: str, stat
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mint_module, "BODY_TIMEOUT", 0.05)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT", 0.05)
 
     async def body() -> AsyncIterator[bytes]:
         yield b"{"

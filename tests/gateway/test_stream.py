@@ -26,7 +26,7 @@ from speko_anyio.gateway import (
 )
 from speko_anyio.gateway import _stream as stream
 from speko_anyio.gateway._api_keys import APIKeys
-from speko_anyio.gateway._mint_endpoint import MAX_BODY
+from speko_anyio.gateway._request_body import MAX_BODY
 from speko_anyio.gateway._session import RECEIVE_BUFFER
 from speko_anyio.gateway._session_tokens import Claims, TokenSigner
 from speko_anyio.gateway._uvicorn_server import MAX_MESSAGE

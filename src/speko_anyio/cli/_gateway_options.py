@@ -8,7 +8,7 @@ import ipaddress
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,8 +16,9 @@ import msgspec
 import msgspec.inspect
 
 from .._accounts import PROVIDERS
-from ..gateway import Gateway, MemoryStore, SessionStore, SQLStore, default_handlers, echo
+from ..gateway import Gateway, MemoryStore, Phone, SessionStore, SQLStore, default_handlers, echo
 from ..gateway._api_keys import LOCAL_KEY, LOCAL_KEY_ID, find_weakness
+from ..gateway._phone_line import check_phones, phone_path
 from ..gateway._session_handlers import OWN_NAMES
 from ..gateway._settings import (
     Loaded,
@@ -25,6 +26,7 @@ from ..gateway._settings import (
     SettingsError,
     describe_values,
     parse_handlers,
+    parse_phones,
     read_settings,
 )
 from ..gateway.store import SessionQuery
@@ -47,6 +49,7 @@ _OPTIONS: Final = {
     "port": "port",
     "public_url": "public_url",
     "handler": "handlers",
+    "phone": "phones",
     "temporary_key": "temporary_key",
     "playground": "playground",
     "drain_seconds": "drain_seconds",
@@ -77,12 +80,21 @@ def read_settings_of(options: argparse.Namespace) -> Loaded:
     }
     loaded = read_settings(options.config, os.environ)
     faults = loaded.faults
-    if "handlers" in given:
-        try:
-            given["handlers"] = parse_handlers(given["handlers"], source="--handler")
-        except SettingsError as error:
-            del given["handlers"]
-            faults += error.faults
+    for setting, option, parse in (
+        ("handlers", "--handler", parse_handlers),
+        ("phones", "--phone", _parse_phones),
+    ):
+        if setting in given:
+            try:
+                given[setting] = parse(given[setting], source=option)
+            except SettingsError as error:
+                del given[setting]
+                faults += error.faults
+    if getattr(options, "unsigned_phones", False):
+        phones = given.get("phones", loaded.settings.phones)
+        given["phones"] = {
+            carrier: msgspec.structs.replace(phone, unsigned=True) for carrier, phone in phones.items()
+        }
     sources = {setting: f"--{option.replace('_', '-')}" for option, setting in _OPTIONS.items()}
     return Loaded(
         msgspec.structs.replace(loaded.settings, **given),
@@ -90,6 +102,10 @@ def read_settings_of(options: argparse.Namespace) -> Loaded:
         faults,
         loaded.service_links,
     )
+
+
+def _parse_phones(texts: Iterable[str], *, source: str) -> dict[str, Phone]:
+    return {carrier: Phone(**fields) for carrier, fields in parse_phones(texts, source=source).items()}
 
 
 def describe_links(variables: Sequence[str]) -> str:
@@ -191,9 +207,11 @@ def gateway_of(
     """Return the gateway with these settings; raise `CommandError` if it can't work."""
     own = load_handlers(settings.handlers, reserved=OWN_NAMES)
     try:
+        _check_reach(settings)
         ours = default_handlers(models=settings.models, provider_options=provider_options_of(settings))
         return Gateway(
             handlers={**ours, **own},
+            phones=settings.phones,
             api_keys=keys,
             store=store,
             playground=playground,
@@ -201,6 +219,27 @@ def gateway_of(
         )
     except ValueError as error:
         raise CommandError(str(error), USAGE) from None
+
+
+def _check_reach(settings: Settings) -> None:
+    """Raise ValueError if carriers can't reach a phone, or others can reach one that checks no signatures."""
+    for carrier, phone in settings.phones.items():
+        if phone.unsigned and not is_private(settings):
+            raise ValueError(
+                f"the phone {carrier} checks no signatures, so it must stay on this machine: listen on "
+                "127.0.0.1 without a public URL, or let it check them"
+            )
+        if not phone.unsigned and not (settings.public_url or "").startswith("https://"):
+            raise ValueError(
+                f"{carrier} must reach the phone over TLS; pass --public-url https://..., the address of "
+                "your proxy or tunnel, or try it on this machine with --unsigned-phones"
+            )
+
+
+def phone_urls(settings: Settings, url: str) -> Iterator[tuple[str, str]]:
+    """Yield each carrier, and the URL of its webhook, for a gateway that listens on `url`."""
+    for carrier in settings.phones:
+        yield carrier, f"{(settings.public_url or url).rstrip('/')}{phone_path(carrier)}"
 
 
 def provider_options_of(settings: Settings) -> dict[str, Any]:
@@ -258,6 +297,7 @@ def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
             try:
                 load_handlers(one.handlers, reserved=OWN_NAMES)
                 provider_options_of(one)
+                check_phones(one.phones)
                 Gateway(handlers={"echo": echo}, api_keys=("any",), **_gateway_options(one))
             except CommandError as error:
                 found.append(str(error))

@@ -258,6 +258,18 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
         "for more (default: those of the settings)",
     )
     parser.add_argument(
+        "--phone",
+        action="append",
+        metavar="CARRIER=HANDLER",
+        help="take phone calls of twilio, telnyx, plivo or vonage, such as twilio=local; repeat it for more "
+        "(default: those of the settings)",
+    )
+    parser.add_argument(
+        "--unsigned-phones",
+        action="store_true",
+        help="check no signatures of carriers, and take calls only from this machine: for development",
+    )
+    parser.add_argument(
         "--temporary-key",
         action=argparse.BooleanOptionalAction,
         help="generate an API key for this run, and print it (default: only on a loopback address, as long "

@@ -24,6 +24,7 @@ from ._gateway_options import (
     is_private,
     keys_in_use,
     new_temporary_key,
+    phone_urls,
     settings_of,
     store_of,
 )
@@ -31,6 +32,14 @@ from ._signals import stop_signals
 from ._standard_streams import check_output
 
 logger: Final = logging.getLogger("speko_anyio.cli")
+
+PHONE_SETUP: Final = {
+    "plivo": "plivo: set the answer URL of your application (POST) to",
+    "telnyx": "telnyx: set the webhook URL of your TeXML application (POST) to",
+    "twilio": "twilio: set the webhook of your number for incoming calls (POST) to",
+    "vonage": "vonage: set the answer URL of your application (POST) to",
+}
+"""What to configure at each carrier."""
 
 
 async def serve(options: argparse.Namespace) -> None:
@@ -75,6 +84,8 @@ async def serve(options: argparse.Namespace) -> None:
             stack.enter_context(_frozen_heap())
             display.line(f"gateway    {url}")
             display.line(f"providers  {', '.join(sorted(gateway.providers))}")
+            for carrier, webhook in phone_urls(settings, url):
+                display.line(f"phone      {PHONE_SETUP[carrier]} {webhook}")
             display.line(f"records    {store.url if isinstance(store, SQLStore) else 'in memory'}")
             if generated:
                 display.line("An API key for this run; in your client's shell:")

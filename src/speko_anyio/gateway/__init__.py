@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._app import Gateway
     from ._capabilities import takes
     from ._message_link import MessageTransport
+    from ._phone import Phone
     from ._provider_handler import ProviderHandler
     from ._session import Handler, ServerSession, serve_session
     from ._session_handlers import built_in_handlers, default_handlers, echo
@@ -43,6 +44,7 @@ __all__ = [
     "KeyLimits",
     "MemoryStore",
     "MessageTransport",
+    "Phone",
     "ProviderHandler",
     "SQLStore",
     "ServerSession",
@@ -75,6 +77,7 @@ lazy_exports(
         "_uvicorn_server": "running_gateway serve",
         "_uvicorn_turns": "websocket_in_turns",
         "_message_link": "MessageTransport",
+        "_phone": "Phone",
         "_session": "Handler ServerSession serve_session",
         "store": (
             "KeyLimits MemoryStore SessionHistory SessionOutcome SessionQuery SessionRecord "

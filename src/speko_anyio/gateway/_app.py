@@ -26,10 +26,15 @@ from ._housekeeping import Housekeeper, background
 from ._http_errors import RequestError, shorten
 from ._instrumentation import Instrumentation
 from ._mint_endpoint import MintEndpoint
+from ._minting import Minter
 from ._node import Node
 from ._opening import refuse
 from ._origins import Origins
+from ._phone_line import PhoneLine, check_phones
+from ._phone_stream import PhoneStream
+from ._phone_webhook import PhoneWebhook
 from ._playground import playground_routes
+from ._public_url import PublicURL
 from ._rate_limiter import RateLimiter
 from ._session import Handler
 from ._session_handlers import why_not_a_handler
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
 
     from ._metrics import Metrics
     from ._opening import Opening
+    from ._phone import Phone
     from ._session import ServerSession
 
     Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -61,6 +67,9 @@ class Gateway:
     """A self-hosted gateway: the mint, and the WebSocket of every session, each served by a handler.
 
     - `handlers`: by the provider's name that clients mint with.
+    - `phones`: the phone carriers whose calls it takes, by name, such as ``twilio``. A carrier asks
+      ``POST /telephony/<carrier>`` what to do with a call, and connects it to the WebSocket at the same path.
+      Without `public_url`, carriers must reach the gateway without a proxy.
     - `api_keys`: who may mint, and read the records of what they minted, besides the keys in `store`. Kept as
       hashes.
     - `secret`: signs the session tokens, 32 bytes or more; None for a random one, so that tokens are good
@@ -96,6 +105,7 @@ class Gateway:
         self,
         *,
         handlers: Mapping[str, Handler],
+        phones: Mapping[str, Phone] | None = None,
         api_keys: Iterable[str] = (),
         secret: bytes | str | None = None,
         store: SessionStore | None = None,
@@ -118,6 +128,9 @@ class Gateway:
         now: Callable[[], float] = time.time,
     ) -> None:
         _check_handlers(handlers)
+        check_phones({} if phones is None else phones)
+        lines = [PhoneLine(carrier, phone, handlers) for carrier, phone in (phones or {}).items()]
+        base = PublicURL(public_url)
         _check_seconds(
             above_zero={
                 "token_lifetime": token_lifetime,
@@ -161,14 +174,13 @@ class Gateway:
             close_timeout=close_timeout,
             handler_grace=handler_grace,
         )
-        mint = MintEndpoint(
+        minter = Minter(
             node,
-            handlers=self._handlers,
             limiter=RateLimiter(rate=mint_rate, burst=mint_burst),
             token_lifetime=token_lifetime,
-            public_url=public_url,
             full=lambda: self._stream.full,
         )
+        mint = MintEndpoint(node, handlers=self._handlers, minter=minter, public_url=base)
         self._housekeeper = Housekeeper(
             in_time,
             node_id=node.node_id,
@@ -189,6 +201,16 @@ class Gateway:
                 Route("/v1/sessions", _by_method(mint.post, sessions.list), methods=["GET", "POST"]),
                 Route("/v1/sessions/{session_id}", sessions.get, methods=["GET"]),
                 WebSocketRoute("/v1/realtime/{session_id}", self._stream, name="realtime"),
+                *(
+                    route
+                    for line in lines
+                    for route in (
+                        Route(
+                            line.path, PhoneWebhook(line, node, minter, base).answer, methods=["GET", "POST"]
+                        ),
+                        WebSocketRoute(line.path, PhoneStream(line, node, self._stream, base)),
+                    )
+                ),
                 *(playground_routes(self._handlers.keys()) if playground else ()),
                 WebSocketRoute("/{path:path}", _NoWebSocketHere()),
             ],

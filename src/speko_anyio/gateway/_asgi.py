@@ -75,13 +75,18 @@ class ASGIOpening:
         self._send = send
 
     async def accept(self, session_id: str, options: CoreOptions) -> MessageLink | None:
+        transport = await self.connect()
+        return None if transport is None else MessageLink(make_core(session_id, **options), transport)
+
+    async def connect(self) -> ASGITransport | None:
+        """Accept it; return the transport of its messages, or None if the client has left."""
         if not await self._connected():
             return None
         try:
             await self._send({"type": "websocket.accept", "subprotocol": self.token, "headers": []})
         except OSError:
             return None
-        return MessageLink(make_core(session_id, **options), ASGITransport(self._receive, self._send))
+        return ASGITransport(self._receive, self._send)
 
     async def refuse(self, refusal: RequestError) -> None:
         body = refusal.body

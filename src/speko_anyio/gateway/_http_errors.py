@@ -79,12 +79,15 @@ async def respond(
     unavailable_code: str,
     failure: RequestError,
 ) -> Response:
-    """Return the result of `work` as JSON, or the documented error for whatever it raises.
+    """Return the result of `work`, as JSON unless it is a response; or the documented error.
 
     `what` names the work in the log. The client gets `failure` for an unexpected error.
     """
     try:
-        return Response(msgspec.json.encode(await work), status, media_type="application/json")
+        result = await work
+        if isinstance(result, Response):
+            return result
+        return Response(msgspec.json.encode(result), status, media_type="application/json")
     except RequestError as refusal:
         return refusal.response
     except ClientDisconnect:

@@ -14,6 +14,12 @@ class Instrumentation:
     def minted(self, status: int) -> None:
         """Note the HTTP status that a mint was answered with."""
 
+    def called(self, carrier: str, status: int) -> None:
+        """Note the HTTP status that the webhook of a phone call was answered with."""
+
+    def connected(self, carrier: str, status: int) -> None:
+        """Note that the WebSocket of a phone call became a session, 101, or the status of its refusal."""
+
     def started(self, provider: str) -> None:
         """Note that a session is open."""
 

@@ -55,6 +55,14 @@ class Metrics(Instrumentation):
         counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
         Gauge("speko_gateway_info", "Always 1", ["version"], registry=registry).labels(__version__).set(1)
         self._mints = counter("speko_mints", "Mints by HTTP status", ["status"])
+        self._calls_in = counter(
+            "speko_phone_webhooks", "Webhooks of phone calls by HTTP status", ["carrier", "status"]
+        )
+        self._calls_up = counter(
+            "speko_phone_streams",
+            "WebSockets of phone calls: 101 for those that became sessions, or the status of the refusal",
+            ["carrier", "status"],
+        )
         self._started = counter("speko_sessions_started", "Sessions", ["provider"])
         self._ended = counter(
             "speko_sessions_ended",
@@ -114,6 +122,12 @@ class Metrics(Instrumentation):
 
     def minted(self, status: int) -> None:
         self._mints.labels(str(status)).inc()
+
+    def called(self, carrier: str, status: int) -> None:
+        self._calls_in.labels(carrier, str(status)).inc()
+
+    def connected(self, carrier: str, status: int) -> None:
+        self._calls_up.labels(carrier, str(status)).inc()
 
     def started(self, provider: str) -> None:
         self._started.labels(provider).inc()

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from ._session import CoreOptions
 
 
-class Opening(Protocol):
+class Admitted(Protocol):
+    """A client whose session was claimed."""
+
+    async def accept(self, session_id: str, options: CoreOptions) -> Link | None:
+        """Accept it; return the link of the session, or None if the client has left."""
+        ...
+
+    async def wait_gone(self) -> None:
+        """Wait until the connection is closed, if that is known: a bounded time after the session's end."""
+
+
+class Opening(Admitted, Protocol):
     """A client's request for a WebSocket. Answer it once."""
 
     scope: Scope
@@ -22,18 +33,11 @@ class Opening(Protocol):
     token: str | None
     """The first subprotocol that the client offers, which is the session's token; None if it offers none."""
 
-    async def accept(self, session_id: str, options: CoreOptions) -> Link | None:
-        """Accept it; return the link of the session, or None if the client has left."""
-        ...
-
     async def refuse(self, refusal: RequestError) -> None:
         """Answer with the refusal's HTTP response."""
 
     async def refuse_by_frame(self, refusal: RequestError) -> None:
         """Accept it, send the refusal's `ErrorFrame`, and close it with the refusal's code."""
-
-    async def wait_gone(self) -> None:
-        """Wait until the connection is closed, if that is known: a bounded time after the session's end."""
 
 
 async def refuse(opening: Opening, refusal: RequestError) -> None:

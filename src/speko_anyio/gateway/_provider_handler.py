@@ -119,6 +119,12 @@ class ProviderHandler:
         )
         await driver.run()
 
+    @property
+    def usual_model(self) -> str:
+        """The model for a session that names none: the provider's usual one, or the first that is allowed."""
+        usual = self._provider.usual_model
+        return usual if self._any_model or usual in self._models else next(iter(self._models))
+
     def capabilities(self, config: SessionConfig) -> Capabilities:
         """Return what a session of `config` can do: what its model can, at the gateway's sample rates."""
         try:

@@ -60,8 +60,11 @@ class TokenSigner:
         """Return the token that holds `claims`."""
         return jwt.encode({"iss": _ISSUER, **msgspec.to_builtins(claims)}, self._secret, _ALGORITHM)
 
-    def verify(self, token: str, *, session_id: str, now: float) -> Claims:
-        """Return the claims of `token`; raise `TokenError` if invalid, expired or of another session."""
+    def verify(self, token: str, *, session_id: str | None, now: float) -> Claims:
+        """Return the claims of `token`; raise `TokenError` if it is invalid or expired.
+
+        Unless `session_id` is None, raise it for a token of another session, too.
+        """
         try:
             payload = jwt.decode(
                 token,
@@ -75,7 +78,7 @@ class TokenSigner:
         # PyJWT before 2.10 lets the JSON decoder's RecursionError out, of a token that nests too deeply.
         except (jwt.InvalidTokenError, msgspec.ValidationError, RecursionError):
             raise TokenError("the session token is not one of this gateway; mint a new session") from None
-        if claims.session_id != session_id:
+        if session_id is not None and claims.session_id != session_id:
             raise TokenError("the session token is for another session; use it with its own wsUrl")
         if claims.expires_at <= now:
             raise TokenError("the session token has expired; mint a new session and open it in time")

@@ -26,6 +26,8 @@ from speko_anyio.protocol._text import clean
 from speko_anyio.protocol._tokens import redact, strip_invisible
 from speko_anyio.protocol.errors import SpekoError
 
+from ._phone import Phone
+
 PREFIX: Final = "SPEKO_GATEWAY_"
 _FROM_FILE: Final = "_FILE"
 
@@ -59,6 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     handlers: dict[str, str] = {}
     """Handlers of your own: ``module:attribute`` by the name that clients mint with; in the environment
     ``name=module:attribute``, separated by commas."""
+    phones: dict[str, Phone] = {}
+    """Phone carriers whose calls it takes, by name: a table of `Phone` each; in the environment
+    ``carrier=handler``, separated by commas."""
     models: dict[str, tuple[str, ...]] = {}
     """The models that clients may use, by the provider's name; any of a provider that is missing. In the
     environment ``provider=model``, separated by commas."""
@@ -115,9 +120,18 @@ def _shown(name: str, value: object) -> str:
     if name in _SECRETS:
         return "(set)" if value else "(not set)"
     if isinstance(value, dict):
-        pairs = [(key, text if isinstance(text, str) else "|".join(text)) for key, text in value.items()]
-        value = ", ".join(f"{key}={text}" for key, text in pairs) or None
+        value = ", ".join(f"{key}={_shown_item(item)}" for key, item in value.items()) or None
     return "(not set)" if value is None else clean(redact(str(value)))
+
+
+def _shown_item(item: Any) -> str:
+    match item:
+        case str():
+            return item
+        case Phone(handler=handler):
+            return handler
+        case _:
+            return "|".join(item)
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -269,6 +283,26 @@ def parse_handlers(texts: Iterable[str], *, source: str) -> dict[str, str]:
     return found
 
 
+def parse_phones(texts: Iterable[str], *, source: str) -> dict[str, dict[str, Any]]:
+    """Parse each ``carrier=handler`` into what a file would hold.
+
+    Raises `SettingsError`, which names `source`, for another form and for a repeated carrier.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    faults: list[str] = []
+    for text in texts:
+        carrier, separator, handler = (part.strip() for part in text.partition("="))
+        if not (carrier and separator and handler):
+            faults.append(f"{source}: {text!r} is not a phone; write carrier=handler, such as twilio=local")
+        elif carrier in found:
+            faults.append(f"{source}: {carrier} has two handlers; name one")
+        else:
+            found[carrier] = {"handler": handler}
+    if faults:
+        raise SettingsError(*faults)
+    return found
+
+
 def _parse_models(texts: Iterable[str], *, source: str) -> dict[str, list[str]]:
     """Parse each ``provider=model`` into what a file would hold."""
     found: dict[str, list[str]] = {}
@@ -288,6 +322,8 @@ def _parse(name: str, text: str, variable: str) -> object:
             return parts
         case "handlers":
             return parse_handlers(parts, source=variable)
+        case "phones":
+            return parse_phones(parts, source=variable)
         case "models":
             return _parse_models(parts, source=variable)
         case "provider_options":
@@ -354,6 +390,8 @@ def describe_values(kind: msgspec.inspect.Type) -> str:
             return f"{', '.join(others)} or {last}" if others else last
         case msgspec.inspect.DictType(value_type=msgspec.inspect.StrType()):
             return "a table of names and texts"
+        case msgspec.inspect.DictType(value_type=msgspec.inspect.StructType(fields=fields)):
+            return f"a table for each name, with {', '.join(field.encode_name for field in fields)}"
         case msgspec.inspect.DictType(value_type=msgspec.inspect.DictType()):
             return "a table of options for each provider"
         case msgspec.inspect.DictType():

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ._link import Link
     from ._node import Node
-    from ._opening import Opening
+    from ._opening import Admitted, Opening
     from ._origins import Origins
     from ._session import Handler, ServerSession
 
@@ -150,11 +150,17 @@ class Stream:
     async def serve(self, opening: Opening) -> None:
         """Serve one connection, over ASGI or directly over its transport."""
         try:
-            record = await self._admit(HTTPConnection(opening.scope), opening.token)
+            self._check_opening(HTTPConnection(opening.scope))
+            claimed = [await self.claim(opening.token, session_id=opening.scope["path_params"]["session_id"])]
         except RequestError as refusal:
             log_refusal(logger, "a WebSocket", refusal)
             await refuse(opening, refusal)
             return
+        # Taken from a list: this frame must not keep the configuration as long as the session lasts.
+        await self.run(claimed.pop(), opening)
+
+    async def run(self, record: SessionRecord, client: Admitted) -> None:
+        """Serve the session of `record`, which was claimed, to its end, and record that."""
         current_session.set(record.session_id)
         provider = record.config.provider
         served: list[ServerSession] = []
@@ -167,7 +173,7 @@ class Stream:
                 close_timeout=self._close_timeout,
                 capabilities=capabilities_of(self._handlers[provider], record.config),
             )
-            link = await opening.accept(record.session_id, options)
+            link = await client.accept(record.session_id, options)
             if link is not None:
                 async with self._open(record, link) as session:
                     log_start(record.session_id, provider, record.config.model, record.key_id)
@@ -187,12 +193,11 @@ class Stream:
         # It counts as a session until the connection is closed: a client may leave it open after the end.
         self._leaving += 1
         try:
-            await opening.wait_gone()
+            await client.wait_gone()
         finally:
             self._leaving -= 1
 
-    async def _admit(self, connection: HTTPConnection, token: str | None) -> SessionRecord:
-        """Return the session that the token opens, now claimed; `RequestError` if it opens none."""
+    def _check_opening(self, connection: HTTPConnection) -> None:
         self._node.availability.check_accepting()
         if not self._origins.admit(connection):
             raise RequestError(
@@ -201,11 +206,17 @@ class Stream:
                 "this gateway does not serve pages of that origin; its operator can allow it",
                 close_code=close_codes.POLICY,
             )
+
+    async def claim(self, token: str | None, *, session_id: str | None) -> SessionRecord:
+        """Return the session that `token` opens, now claimed; `RequestError` if it opens none.
+
+        With a `session_id` it must be that session. Pass the record to `run` at once.
+        """
         if token is None:
             raise _unauthorized("the session token is missing; offer the mint's wsToken as first subprotocol")
         now = self._node.now()
         try:
-            claims = self._node.signer.verify(token, session_id=connection.path_params["session_id"], now=now)
+            claims = self._node.signer.verify(token, session_id=session_id, now=now)
         except TokenError as error:
             raise _unauthorized(str(error)) from None
         # Only now: a client without a token must not learn how busy the gateway is.

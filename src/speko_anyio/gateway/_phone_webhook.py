@@ -1,0 +1,191 @@
+"""``POST /telephony/<carrier>``: a carrier asks what to do with a call; the answer connects it to us."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import ipaddress
+import logging
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.responses import Response
+
+from speko_anyio.telephony import SignatureError, SignedRequest
+
+from ._http_errors import CREATE_FAILED, RequestError, invalid, log_refusal, respond
+from ._request_body import read_body
+from .store import Idempotency
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import HTTPConnection, Request
+
+    from ._minting import Minter
+    from ._node import Node
+    from ._phone_line import PhoneLine
+    from ._public_url import PublicURL
+
+logger: Final = logging.getLogger("speko_anyio.gateway")
+
+TOKEN: Final = "token"  # noqa: S105 - the name of a parameter
+"""The parameter of a call with the token of its session."""
+
+MAX_PARAMETERS: Final = 32
+"""Parameters of a call that its record keeps."""
+
+MAX_VALUE: Final = 256
+"""Characters of each name and value that the record keeps."""
+
+_MAX_FIELDS: Final = 1000
+"""Fields of a webhook; a carrier sends about 30."""
+
+_CALL_ID: Final = ("CallSid", "CallUUID", "CallSidLegacy", "uuid")
+_CALLER: Final = ("From", "from")
+_CALLED: Final = ("To", "to")
+
+
+class PhoneWebhook:
+    """The endpoint of one carrier. It creates the record of the call's session."""
+
+    def __init__(self, line: PhoneLine, node: Node, minter: Minter, public_url: PublicURL) -> None:
+        self._line = line
+        self._node = node
+        self._minter = minter
+        self._public_url = public_url
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one webhook; never raises."""
+        response = await respond(
+            self._logged(request),
+            200,
+            logger=logger,
+            what=f"answering a call of {self._line.carrier}",
+            unavailable_code=CREATE_FAILED,
+            failure=RequestError(500, CREATE_FAILED, "the gateway failed to answer the call"),
+        )
+        self._node.instrumentation.called(self._line.carrier, response.status_code)
+        return response
+
+    async def _logged(self, request: Request) -> Response:
+        try:
+            return await self._answer(request)
+        except RequestError as refusal:
+            log_refusal(logger, f"a call of {self._line.carrier}", refusal)
+            raise
+
+    async def _answer(self, request: Request) -> Response:
+        line = self._line
+        self._node.availability.check_accepting()
+        body = await read_body(request)
+        check_signature(line, request, self._public_url.http_base(request), body, now=self._node.now())
+        self._minter.check_rate(line.key_id, f"the phone {line.carrier}")
+        self._minter.check_room()
+        fields = _fields_of(request, body)
+        # A carrier repeats a webhook that it considers lost, and whoever replays one gets no other session.
+        same = hashlib.sha256(request.url.query.encode() + b"\n" + body)
+        record = await self._minter.create(
+            line.key_id,
+            line.config,
+            {**line.phone.metadata, "phone": _describe(line.carrier, fields, request)},
+            ttl_seconds=line.phone.ttl_seconds,
+            idempotency=Idempotency(line.key_id, same.hexdigest(), same.digest()),
+            limits=line.limits,
+        )
+        url = f"{self._public_url.ws_base(request)}{line.path}"
+        answer = line.codec.connect_answer(url, {TOKEN: _spell(self._minter.token(record))})
+        return Response(answer.body, media_type=answer.content_type)
+
+
+def _spell(token: str) -> str:
+    """Return a token in letters and digits: Plivo takes no other parameters."""
+    return base64.b32encode(token.encode()).decode().rstrip("=")
+
+
+def read_token(parameter: str) -> str:
+    """Return the token in a parameter of a call: that of a webhook's answer, or of a mint as it is."""
+    if "." in parameter:
+        return parameter
+    try:
+        return base64.b32decode(parameter + "=" * (-len(parameter) % 8)).decode()
+    except (binascii.Error, ValueError):
+        return parameter  # not a token, which the signer will say
+
+
+def check_signature(
+    line: PhoneLine, connection: HTTPConnection, base: str, body: bytes = b"", *, now: float
+) -> None:
+    """Raise `RequestError` unless the request comes from the carrier; `base` is the gateway's public URL."""
+    if line.phone.unsigned:
+        if not _is_from_here(connection):
+            raise RequestError(
+                403,
+                "FORBIDDEN",
+                f"the phone {line.carrier} takes calls from this machine only; it is unsigned",
+            )
+        return
+    query = connection.url.query
+    request = SignedRequest(
+        method=connection.scope.get("method", "GET"),
+        url=f"{base}{line.path}" + (f"?{query}" if query else ""),
+        headers=connection.headers,
+        body=body,
+    )
+    try:
+        line.codec.verify(request, line.secret, now=now)
+    except SignatureError as error:
+        raise RequestError(403, "FORBIDDEN", str(error)) from None
+
+
+def _is_from_here(connection: HTTPConnection) -> bool:
+    """Return whether a request comes from a program on this machine, and through no proxy or tunnel."""
+    forwarded = any(name.startswith("x-forwarded") or name == "forwarded" for name in connection.headers)
+    client = connection.client
+    return (
+        not forwarded
+        and client is not None
+        and _is_loopback(client.host)
+        and _is_loopback(connection.url.hostname)
+    )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _fields_of(request: Request, body: bytes) -> dict[str, str]:
+    """Return the fields of the webhook: of its query if it is a GET, otherwise of its form or JSON."""
+    if request.method == "GET":
+        return dict(request.query_params)
+    try:
+        text = body.decode()
+        if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
+            found = msgspec.json.decode(text, type=dict[str, Any])
+            return {name: value for name, value in found.items() if isinstance(value, str)}
+        return dict(parse_qsl(text, max_num_fields=_MAX_FIELDS))
+    except (ValueError, RecursionError):
+        raise invalid("the webhook's body is neither a form nor JSON") from None
+
+
+def _describe(carrier: str, fields: Mapping[str, str], request: Request) -> dict[str, Any]:
+    """Describe the call, for the handler and for the record."""
+    found = {
+        "call_id": _first(fields, _CALL_ID),
+        "caller": _first(fields, _CALLER),
+        "called": _first(fields, _CALLED),
+    }
+    described: dict[str, Any] = {"carrier": carrier, **{name: text for name, text in found.items() if text}}
+    if request.method == "POST" and request.query_params:
+        parameters = list(request.query_params.items())[:MAX_PARAMETERS]
+        described["parameters"] = {name[:MAX_VALUE]: value[:MAX_VALUE] for name, value in parameters}
+    return described
+
+
+def _first(fields: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return next((fields[name][:MAX_VALUE] for name in names if fields.get(name)), "")
