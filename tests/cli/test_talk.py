@@ -15,8 +15,8 @@ from speko_anyio.audio import Microphone, Speaker
 from speko_anyio.audio.wav import format_wav, read_wav
 from speko_anyio.cli import main
 from speko_anyio.cli._failures import FAILED, NO_ANSWER, USAGE
-from speko_anyio.gateway import ServerSession, echo
-from speko_anyio.protocol import AudioIn, Capabilities, Commit, ToolResult
+from speko_anyio.gateway import ServerSession, echo, takes
+from speko_anyio.protocol import AudioIn, Capabilities, Commit, Played, ToolResult
 from tests.support.patience import PATIENCE
 from tests.support.processes import interruptible
 from tests.support.sound import FakeSound, sound
@@ -104,6 +104,25 @@ def test_echo_says_back_what_was_said(
     assert main(["talk", *arguments]) == 0
     assert read_wav(heard).pcm.count(LOUD) == RATE // 5 * 2
     assert "you       0.20 seconds of audio" in capsys.readouterr().out
+
+
+def test_what_was_played_is_reported(question: Path, heard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[int] = []
+
+    @takes(Capabilities(truncate=True))
+    async def talkative(session: ServerSession) -> None:
+        async for command in session:
+            if isinstance(command, Commit):
+                await session.send_audio(bytes(24_000 * 2))
+                await session.send_response_end()
+            elif isinstance(command, Played):
+                reports.append(command.ms)
+
+    serve(monkeypatch, talkative)
+    assert main(["talk", "--wav", str(question), "-o", str(heard)]) == 0
+    assert reports == sorted(reports)
+    assert len(set(reports)) == len(reports) >= 3
+    assert 500 <= reports[-1] <= 1000
 
 
 @pytest.mark.speech

@@ -113,6 +113,26 @@ def test_an_answer_ends_with_a_clear_or_a_pause() -> None:
     assert repr(line.answers[1]) == "<HeardAnswer played=0.250 of 1.000 seconds, cleared>"
 
 
+def test_a_line_that_begins_late() -> None:
+    line = PhoneLine(RATE, delay=0.25)
+    line.play(bytes(1600), 10.0)
+    line.mark("a", 10.0)
+    line.advance(10.2)
+    assert (line.played, line.buffered, line.next_deadline()) == (0, 0.1, 10.35)
+    line.play(bytes(1600), 10.3)  # what follows has no delay of its own
+    line.advance(10.4)
+    assert line.played == 1200
+    assert line.answers[0].started == 10.25
+    line.clear(10.4)
+    line.play(bytes(1600), 10.5)
+    line.clear(10.6)  # before any of it was played
+    assert line.played == 0
+    assert (line.quiet_since, line.buffered) == (10.6, 0)
+    line.play(bytes(1600), 10.7)
+    line.advance(20.0)
+    assert [answer.played for answer in line.answers] == [0.15, 0.0, 0.1]
+
+
 def test_a_line_that_is_gone_plays_nothing() -> None:
     line = PhoneLine(RATE)
     line.play(bytes(16_000), 0.0)

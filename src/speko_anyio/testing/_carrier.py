@@ -204,6 +204,7 @@ class FakeCarrier:
       ``"alaw"`` or ``"l16"`` (PCM16 little-endian). ValueError if it has not.
     - `latency`: seconds that each message takes, in either direction.
     - `jitter`: up to so many seconds more, at random, by `seed`. Messages stay in order, as over TCP.
+    - `delay`: seconds from the first audio on a silent line until the caller hears it: carriers buffer some.
     - `within`: seconds that the application gets to finish after the call has ended.
 
     Use it with ``async with``, for one call: `call` for an ASGI application, `ring` for code that takes a
@@ -221,6 +222,7 @@ class FakeCarrier:
         sample_rate: int | None = None,
         latency: float = 0.0,
         jitter: float = 0.0,
+        delay: float = 0.0,
         seed: int = 0,
         within: float = 5.0,
     ) -> None:
@@ -243,7 +245,7 @@ class FakeCarrier:
         random = Random(seed)  # noqa: S311 - nothing to guess here
         self._to_application = _Way(latency, jitter, random)
         self._to_line = _Way(latency, jitter, random)
-        self._line = PhoneLine(wire.sample_rate)
+        self._line = PhoneLine(wire.sample_rate, delay=delay)
         self._line_changed = Wakeup()
         self._speech: deque[tuple[bytearray, anyio.Event]] = deque()
         self._facts = CallFacts({}, "", "")

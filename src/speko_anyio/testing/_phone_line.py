@@ -57,10 +57,15 @@ class HeardAnswer:
 
 
 class PhoneLine:
-    """Plays PCM16 mono at `sample_rate`. An answer ends when nothing was played for `gap` seconds."""
+    """Plays PCM16 mono at `sample_rate`.
 
-    def __init__(self, sample_rate: int, *, gap: float = 0.5) -> None:
+    - `delay`: seconds from the first audio on a silent line until it is played.
+    - `gap`: an answer ends when nothing was played for so many seconds.
+    """
+
+    def __init__(self, sample_rate: int, *, delay: float = 0.0, gap: float = 0.5) -> None:
         self.sample_rate = sample_rate
+        self._delay = delay
         self.answers: list[HeardAnswer] = []
         self._gap = gap
         self._started = -math.inf
@@ -86,8 +91,8 @@ class PhoneLine:
         if self._run_played == self._run:
             answer = self.answers[-1] if self.answers else None
             if answer is None or answer.cleared or now - self.quiet_since > self._gap:
-                self.answers.append(HeardAnswer(now, self.sample_rate))
-            self._started, self._run, self._run_played = now, 0, 0
+                self.answers.append(HeardAnswer(now + self._delay, self.sample_rate))
+            self._started, self._run, self._run_played = now + self._delay, 0, 0
         samples = len(pcm) // SAMPLE_BYTES
         self._run += samples
         self._received += samples
