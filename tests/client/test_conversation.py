@@ -128,6 +128,23 @@ async def test_what_was_played_is_reported_where_it_is_taken() -> None:
         assert server.commands == [Commit()]
 
 
+@pytest.mark.parametrize("extensions", [(), ("played",)])
+async def test_the_history_learns_what_was_played(extensions: tuple[str, ...]) -> None:
+    async with connected(FakeServer(extensions=extensions)) as (session, server):
+        server.core.send_transcript("assistant", "One two three four", final=True)
+        server.core.send_audio(bytes(4 * 24_000 * 2))
+        server.flush()
+        await settled()
+        await session.report_played(3)
+        server.core.send_interruption("user")
+        server.flush()
+        await settled()
+        (item,) = session.history
+        assert item.interrupted
+        assert "four" in item.unheard
+        assert item.text.startswith("One two")
+
+
 async def test_a_mistake_of_the_caller_changes_nothing() -> None:
     async with connected(FakeServer(extensions=COMMANDS)) as (session, server):
         with pytest.raises(LocalProtocolError, match="the text is empty"):

@@ -98,8 +98,8 @@ def test_what_the_player_reports_decides_what_was_heard() -> None:
     talk.said("Alpha beta gamma delta")
     talk.audio(4)
     talk.now += 1
-    talk.history.played(9)  # of before the interruption
     talk.history.played(2)
+    talk.history.played(9)  # of before the interruption
     talk.hear(Interruption())
     assert (talk.items[1].text, talk.items[1].unheard) == ("Alpha beta", "gamma delta")
 

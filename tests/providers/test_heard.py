@@ -141,6 +141,29 @@ def test_an_impossible_report_is_ignored(at: float, ms: int, taken: bool) -> Non
         assert estimate.unplayed_ms == pytest.approx(max(0, 1000 - ms))
 
 
+def test_a_report_of_more_than_there_was_does_not_end_what_still_plays() -> None:
+    estimate = HeardEstimate(RATE)
+    estimate.clock(0.0)
+    estimate.add("a", 0, 1000 * MS)
+    estimate.clock(3.0)
+    estimate.played(100)  # a slow player
+    estimate.played(2000)
+    assert estimate.unplayed_ms == pytest.approx(900)
+
+
+def test_an_interruption_ends_the_count_of_the_connection_before_too() -> None:
+    earlier, estimate = HeardEstimate(RATE), HeardEstimate(RATE)
+    earlier.clock(0.0)
+    earlier.add("a", 0, 1000 * MS)
+    estimate.follow_up(earlier)
+    estimate.clock(5.0)
+    estimate.flush()
+    estimate.add("b", 0, 1000 * MS)
+    estimate.clock(6.0)
+    estimate.played(300)
+    assert estimate.unplayed_ms == pytest.approx(700)
+
+
 def test_a_report_of_nothing() -> None:
     estimate = HeardEstimate(RATE)
     estimate.played(0)  # no clock

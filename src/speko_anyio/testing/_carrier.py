@@ -79,13 +79,12 @@ class _Way:
         self._jitter = jitter
         self._random = random
         self._sent: deque[_Sent] = deque()
-        self._last = 0.0
         self.changed = Wakeup()
 
     def send(self, message: WireMessage | _Closed) -> None:
         delay = self._latency + (self._random.uniform(0, self._jitter) if self._jitter else 0.0)
-        self._last = max(self._last, current_time() + delay)
-        self._sent.append(_Sent(self._last, message))
+        # One that overtakes another waits behind it.
+        self._sent.append(_Sent(current_time() + delay, message))
         self.changed.ring()
 
     @property
