@@ -124,6 +124,7 @@ def test_a_webhook_announces_a_call() -> None:
         ),
         media_security="srtp",
     )
+    assert call is not None
     assert (call.caller, call.called) == ("+15550100", "+15550199")
     assert call.header("x-QUEUE") == "sales"
     assert call.header("none") == ""

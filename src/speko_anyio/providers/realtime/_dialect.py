@@ -141,8 +141,8 @@ class RealtimeDialect(ProviderDialect):
             **options,
         )
         timers = self._start_timer, self.timers.stop
-        self._line = None if configuration.line_rules is None else Line(self.playback)
-        self._line_rules = configuration.line_rules
+        reported = configuration.line_rules
+        self._line = None if reported is None else Line(self.playback, reported)
         self.stats: RealtimeStats = RealtimeStats()
         self._flavor = flavor
         self._service = flavor.service
@@ -519,10 +519,12 @@ class RealtimeDialect(ProviderDialect):
             self._receive_early(event)
             return
         match event:
-            case wire.AudioDelta() if self._line is not None:
-                self._is_live(event.response_id)
             case wire.AudioDelta():
-                if self._is_live(event.response_id) and (audio := self._assistant.audio(event)) is not None:
+                if (
+                    self._is_live(event.response_id)
+                    and self._line is None
+                    and (audio := self._assistant.audio(event)) is not None
+                ):
                     self.events.append(audio)
             case wire.TextDelta():
                 if self._is_live(event.response_id):
@@ -661,8 +663,8 @@ class RealtimeDialect(ProviderDialect):
 
     def _accept(self, session: wire.Session) -> None:
         self._note_session(session)
-        if self._line_rules is not None:
-            self._settings.adopt(session.instructions, self._line_rules(session.audio))
+        if self._line is not None:
+            self._settings.adopt(session.instructions, self._line.reported_rules(session.audio))
             self._user.rules = self._settings.rules
             self._gate.auto = self._user.rules.auto
         self.input_sample_rate: int = _rate(session.audio, "input") or self.input_sample_rate

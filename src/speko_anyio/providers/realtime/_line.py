@@ -6,11 +6,13 @@ plays, and to stop that.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from ...protocol.errors import LocalProtocolError
 from .._heard import HeardEstimate
 from . import _events as wire
+from ._user import TurnRules
 
 KEYS: Final = frozenset("0123456789*#ABCD")
 """The keys of a telephone, as in a `Digit`."""
@@ -27,13 +29,15 @@ def no_audio() -> LocalProtocolError:
 class Line:
     """What the line plays, as the provider reports it.
 
-    `playback` has the clock, without which an answer that is cut off can't be truncated.
+    - `playback`: has the clock, without which an answer that is cut off can't be truncated.
+    - `reported_rules`: reads how turns end from the ``audio`` of the session that the provider reports.
     """
 
-    __slots__ = ("_began", "_item_id", "_playback", "playing")
+    __slots__ = ("_began", "_item_id", "_playback", "playing", "reported_rules")
 
-    def __init__(self, playback: HeardEstimate) -> None:
+    def __init__(self, playback: HeardEstimate, reported_rules: Callable[[Any], TurnRules]) -> None:
         self._playback = playback
+        self.reported_rules = reported_rules
         self._began: float | None = None
         self._item_id: str | None = None
         self.playing = False
