@@ -78,7 +78,7 @@ class ProviderConnection(ClientWebSocket[ProviderDialect]):
             subprotocols=endpoint.subprotocols,
             headers=[*transport.get("headers", ()), *endpoint.headers],
             secrets=endpoint.secrets,
-            advice="check the API key and the model, and that the account may use it",
+            advice=endpoint.advice,
             handshake_timeout=transport.get("handshake_timeout", DEFAULT_TIMEOUTS.handshake),
             ping_interval=transport.get("ping_interval", DEFAULT_TIMEOUTS.ping_interval),
             ping_timeout=transport.get("ping_timeout", PING_TIMEOUT),

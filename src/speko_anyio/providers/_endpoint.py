@@ -33,6 +33,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """To offer, in order of preference; empty for none."""
     secrets: tuple[str, ...] = ()
     """The parts that no error may show, even if the provider quotes them."""
+    advice: str = "check the API key and the model, and that the account may use it"
+    """What to do when the provider refuses the connection."""
 
     def extended(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Endpoint:
         """Return the endpoint with further HTTP fields and query parameters, which replace ours of that name.
@@ -53,11 +55,11 @@ class Endpoint(msgspec.Struct, frozen=True):
             *query.values(),
             *(quote(value, safe="") for value in query.values()),
         )
-        return Endpoint(
-            url,
-            (*kept, *headers.items()),
-            self.subprotocols,
-            (*self.secrets, *(value for value in dict.fromkeys(values) if len(value) > _SHORT)),
+        return msgspec.structs.replace(
+            self,
+            url=url,
+            headers=(*kept, *headers.items()),
+            secrets=(*self.secrets, *(value for value in dict.fromkeys(values) if len(value) > _SHORT)),
         )
 
     def __repr__(self) -> str:

@@ -317,7 +317,7 @@ def call_endpoint(
         place = quote(call_id, safe="")
     except UnicodeEncodeError:
         raise LocalProtocolError(LONE_SURROGATE) from None
-    return provider_endpoint(
+    endpoint = provider_endpoint(
         api_key,
         base_url=base_url,
         path=path if action is None else f"{path}/calls/{place}/{action}",
@@ -325,6 +325,8 @@ def call_endpoint(
         auth="header",
         subprotocols=(),
     )
+    advice = "check that the call was accepted and is not over, and that the API key is of its project"
+    return msgspec.structs.replace(endpoint, advice=advice)
 
 
 # The session
