@@ -37,7 +37,7 @@ from speko_anyio.testing import (
 )
 from speko_anyio.testing.providers import Say, tone
 from tests.support.accounts import DOUBLES, KEY, KINDS, MODELS, NAMES
-from tests.support.phone import call_through
+from tests.support.phone import WholeCall, call_through
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +115,7 @@ async def test_a_whole_call_with_a_provider(name: str) -> None:
     double = DOUBLES[name]([*said, Say("Yes?", 0.6), Say("Twelve.", 0.7)], api_key=KEY)
     ours, theirs = stream_pair()
     ended: list[Close | CallEnded | None] = []
+    wholes: list[WholeCall] = []
 
     async def answer(socket: CarrierSocket) -> None:
         async with answer_call(socket, "twilio") as call:
@@ -128,8 +129,9 @@ async def test_a_whole_call_with_a_provider(name: str) -> None:
             tasks.start_soon(double.handle, theirs)
             async with FakeCarrier("twilio") as carrier, anyio.create_task_group() as calls:
                 calls.start_soon(answer, carrier.ring())
-                whole = await call_through(carrier, [tone(0.5, 8000)] * 4)
+                wholes.append(await call_through(carrier, [tone(0.5, 8000)] * 4))
             tasks.cancel_scope.cancel()
+    (whole,) = wholes
     lengths = [len(pcm) / 16_000 for pcm in (whole.greeting, *whole.answers)]
     assert lengths == pytest.approx([1.0, 1.2, 1.4, 0.6, 0.7], abs=0.002)
     assert whole.played == pytest.approx(1.6, abs=0.15)
@@ -510,6 +512,19 @@ async def test_an_error_of_that_function_comes_out() -> None:
         await both.carrier.press("7")
         assert isinstance(await both.end(), ZeroDivisionError)
         assert both.session.closed is None
+
+
+async def test_that_function_may_find_out_that_the_session_is_over() -> None:
+    async def send(digit: str) -> None:
+        await anyio.sleep(0.5)
+        await both.session.send_text(digit)
+
+    async with joined(on_digit=send) as both:
+        both.say(3)
+        both.peer.close(1000, "")
+        await both.carrier.press("7")
+        assert await both.end() is None
+        assert both.call.stats.dropped_digits == 0
 
 
 async def test_a_session_that_takes_no_text_goes_on(caplog: pytest.LogCaptureFixture) -> None:

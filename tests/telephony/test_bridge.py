@@ -559,7 +559,7 @@ def test_the_caller_hangs_up() -> None:
     assert call.bridge.next_message(call.now) is None
     assert call.bridge.next_deadline() is None
     call.bridge.receive_lost()
-    assert call.bridge.goodbye.reason == "caller_hung_up"
+    assert call.bridge.goodbye == Close(1000, "caller_hung_up", "local")
     assert call.events() == []
 
 

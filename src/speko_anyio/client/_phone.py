@@ -33,7 +33,16 @@ from ..protocol.errors import (
     RemoteProtocolError,
 )
 from ..protocol.frames import Frame, Interruption
-from ..telephony import CARRIERS, CallEnded, CallStarted, CarrierStream, Digit, PhoneBridge, deliver
+from ..telephony import (
+    CARRIERS,
+    CallEnded,
+    CallStarted,
+    CarrierStream,
+    Digit,
+    PhoneBridge,
+    PhoneStats,
+    deliver,
+)
 from ._session import RealtimeSession
 
 DigitHandler = Callable[[str], Awaitable[object] | object]
@@ -88,6 +97,11 @@ class PhoneCall:
         """How the carrier's side ended; None while the call lasts, and if the session ended it."""
         return None if self._bridge is None else self._bridge.ended
 
+    @property
+    def stats(self) -> PhoneStats:
+        """What the call has lost since it was joined."""
+        return PhoneStats() if self._bridge is None else self._bridge.stats
+
     async def join(self, session: RealtimeSession, *, on_digit: DigitHandler | None = None) -> None:
         """Let the caller talk with `session`, until one of them ends.
 
@@ -96,8 +110,8 @@ class PhoneCall:
         audio is played, for 30 seconds at most, and then the carrier's WebSocket is closed, which hangs up.
 
         - `on_digit`: called with each key that the caller presses, one at a time; it may be async. Its errors
-          come out of here. Without it, keys up to ``#`` or a pause of 1.5 seconds become a text of the user
-          that the model answers.
+          come out of here, except that the session is over. Without it, the keys become a text of the user,
+          up to ``#`` or a pause of 1.5 seconds, that the model answers.
 
         Frames go to the other readers of the session too. Call it once, while the session is open. Cancelled,
         it stops at once; the session ends with its own block, and the call with that of `answer_call`.
@@ -363,9 +377,13 @@ class _Joint:
             logger.warning("on_digit is too slow; a key that the caller pressed was dropped")
 
     async def _handle_digits(self, handler: DigitHandler) -> None:
-        while True:
-            while self._digits:
-                result = handler(self._digits.popleft())
-                if isawaitable(result):
-                    await result
-            await self._pressed.wait()
+        try:
+            while True:
+                while self._digits:
+                    result = handler(self._digits.popleft())
+                    if isawaitable(result):
+                        await result
+                await self._pressed.wait()
+        except ConnectionClosed:
+            if self._session.closed is None:
+                raise  # of something else
