@@ -25,6 +25,7 @@ EXTRAS = {
         "espeakng_loader",
         "faster_whisper",
         "h11",
+        "hibari",
         "httpx",
         "jwt",
         "msgspec",

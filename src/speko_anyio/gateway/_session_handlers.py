@@ -23,7 +23,7 @@ installed."""
 TOKENS_PER_SECOND: Final = 10
 """Audio tokens that `echo` reports for a second of audio: the order of what providers count."""
 
-_LOCAL_NEEDS: Final = ("espeakng_loader", "pocketsphinx", "soxr", "webrtcvad")
+_LOCAL_NEEDS: Final = ("hibari", "pocketsphinx", "soxr", "webrtcvad")
 
 
 async def echo(session: ServerSession) -> None:

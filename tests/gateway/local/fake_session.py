@@ -99,9 +99,9 @@ class FakeSession:
     def frames(self) -> list[Frame]:
         return [sent.frame for sent in self.sent]
 
-    async def wait_for(self, wanted: Callable[[Frame], bool], *, count: int = 1) -> Sent:
+    async def wait_for(self, wanted: Callable[[Frame], bool], *, count: int = 1, within: float = 30) -> Sent:
         """Wait until `count` frames that are `wanted` have been sent; the last of them."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(within):
             while len(found := [sent for sent in self.sent if wanted(sent.frame)]) < count:
                 await self._news.wait()
         return found[count - 1]

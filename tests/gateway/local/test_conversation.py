@@ -12,12 +12,10 @@ import anyio
 import pytest
 
 from speko_anyio.audio import _pcm as pcm
-from speko_anyio.gateway.local import LocalVoice, speak_to_pcm
+from speko_anyio.gateway.engines import EngineError
+from speko_anyio.gateway.local import LocalVoice, Synthesizer, speak_to_pcm
 from speko_anyio.gateway.local import _conversation as module
-from speko_anyio.gateway.local._grammar import Grammar
-from speko_anyio.gateway.local._recognizer import Recognizer, RecognizerBusyError
 from speko_anyio.gateway.local._reply import LEAD
-from speko_anyio.gateway.local._worker_messages import Recognised
 from speko_anyio.protocol._commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
 from speko_anyio.protocol.frames import (
     Audio,
@@ -44,7 +42,7 @@ NEWS = make_tool("get_news")
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 
 
-class ScriptedRecognizer(Recognizer):
+class ScriptedEar:
     """Hears `text`, whatever was said."""
 
     def __init__(self, text: str) -> None:
@@ -52,44 +50,36 @@ class ScriptedRecognizer(Recognizer):
         self.utterances: list[bytes] = []
         self.fails = False
 
-    @property
-    def idle(self) -> bool:
-        return True
-
-    async def hear(self, pcm: bytes, grammar: Grammar) -> Recognised:
+    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
         await anyio.lowlevel.checkpoint()
         self.utterances.append(pcm)
         if self.fails:
-            raise RecognizerBusyError("the gateway's recogniser has too much to do; try again")
-        return Recognised(self.text, known=False)
+            raise EngineError("OVERLOADED", "the gateway's recogniser has too much to do; try again")
+        return self.text
 
 
 @asynccontextmanager
 async def serving(
     text: str,
     session: FakeSession,
-    recognizer: ScriptedRecognizer | None = None,
+    ear: ScriptedEar | None = None,
     *,
     beside: FakeSession | None = None,
-) -> AsyncIterator[ScriptedRecognizer]:
-    """Serve `session`, whose user is heard as saying `text`, or what `recognizer` hears, and one `beside` it.
+) -> AsyncIterator[ScriptedEar]:
+    """Serve `session`, whose user is heard as saying `text`, or what `ear` hears, and one `beside` it.
 
     At the end it hangs up and waits for the handler.
     """
-    recognizer = recognizer or ScriptedRecognizer(text)
+    ear = ear or ScriptedEar(text)
     sessions = [session] if beside is None else [session, beside]
 
-    @asynccontextmanager
-    async def open_scripted() -> AsyncIterator[Recognizer]:
-        yield recognizer
-
-    voice = LocalVoice(recognizer=open_scripted, now=lambda: datetime(2026, 3, 4, 15, 25, tzinfo=UTC))
+    voice = LocalVoice(ear=ear, now=lambda: datetime(2026, 3, 4, 15, 25, tzinfo=UTC))
     try:
         with anyio.fail_after(30):
             async with voice as handler, anyio.create_task_group() as tasks:
                 for served in sessions:
                     tasks.start_soon(handler, served)
-                yield recognizer
+                yield ear
                 for served in sessions:
                     served.hang_up()
     finally:
@@ -125,7 +115,7 @@ def audio_after(session: FakeSession, at: float) -> int:
 @pytest.mark.parametrize("end", [Commit(), EndTurn()])
 async def test_a_turn(input_rate: int, output_rate: int, end: Commit | EndTurn) -> None:
     session = FakeSession(input_sample_rate=input_rate, output_sample_rate=output_rate)
-    async with serving("what time is it", session) as recognizer:
+    async with serving("what time is it", session) as ear:
         session.say(*question(input_rate), end)
         await session.wait_for(is_a(ResponseEnd))
     assert finals(session) == [("user", "what time is it"), ("assistant", "It is 3:25 PM.")]
@@ -133,7 +123,7 @@ async def test_a_turn(input_rate: int, output_rate: int, end: Commit | EndTurn) 
     assert audio_seconds(session) == pytest.approx(
         len(speak_to_pcm("It is 3:25 PM.", 16_000)) / 32_000, abs=0.01
     )
-    seconds = pcm.duration(recognizer.utterances[-1], 16_000)
+    seconds = pcm.duration(ear.utterances[-1], 16_000)
     usage, end_told = session.frames[-2:]
     assert isinstance(usage, Usage)
     assert usage.input_audio_tokens == pytest.approx(seconds * 10, abs=1)
@@ -157,15 +147,15 @@ async def test_silence_ends_the_turn_and_a_late_commit_asks_nothing_more() -> No
 
 async def test_partial_transcripts_come_first_and_cost_the_final_nothing() -> None:
     session = FakeSession()
-    async with serving("thanks", session) as recognizer:
+    async with serving("thanks", session) as ear:
         session.say(*question(), AudioIn(pcm.silence(0.4, 16_000), 16_000))
         await session.wait_for(is_a(Transcript))
         await anyio.wait_all_tasks_blocked()
         assert session.frames == [Transcript("user", "thanks", final=False)]
-        heard_ahead = len(recognizer.utterances)
+        heard_ahead = len(ear.utterances)
         session.say(Commit())
         await session.wait_for(is_a(ResponseEnd))
-        assert len(recognizer.utterances) == heard_ahead
+        assert len(ear.utterances) == heard_ahead
 
 
 async def test_audio_is_sent_a_little_ahead_of_playback_and_no_more() -> None:
@@ -295,14 +285,14 @@ async def test_an_interrupt_makes_a_call_moot() -> None:
 
 async def test_a_failing_recogniser_is_an_error_and_the_session_goes_on() -> None:
     session = FakeSession()
-    async with serving("thanks", session) as recognizer:
-        recognizer.fails = True
+    async with serving("thanks", session) as ear:
+        ear.fails = True
         session.say(*question(), Commit())
         error = (await session.wait_for(is_a(ErrorFrame))).frame
         assert error == ErrorFrame("OVERLOADED", "the gateway's recogniser has too much to do; try again")
         end = (await session.wait_for(is_a(ResponseEnd))).frame
         assert end == ResponseEnd("failed", "OVERLOADED")
-        recognizer.fails = False
+        ear.fails = False
         session.say(*question(), Commit())
         await session.wait_for(is_a(Audio))
         assert (await session.wait_for(is_a(ResponseEnd), count=2)).frame == ResponseEnd("done")
@@ -328,18 +318,19 @@ async def test_an_unknown_voice_is_an_error_and_the_usual_one_speaks() -> None:
 
 
 async def test_a_chosen_voice_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[str] = []
+    chosen: list[str] = []
+    with_voice = Synthesizer.with_voice
 
-    def spy(text: str, sample_rate: int, *, voice: str) -> bytes:
-        used.append(voice)
-        return speak_to_pcm(text, sample_rate, voice=voice)
+    async def spy(synthesizer: Synthesizer, voice: str) -> Synthesizer:
+        chosen.append(voice)
+        return await with_voice(synthesizer, voice)
 
-    monkeypatch.setattr(module, "speak_to_pcm", spy)
-    session = FakeSession(config=make_config(voice="en-us+f3"))
+    monkeypatch.setattr(Synthesizer, "with_voice", spy)
+    session = FakeSession(config=make_config(voice="heart"))
     async with serving("thanks", session):
         session.say(*question(), Commit())
         await session.wait_for(is_a(Audio))
-    assert used == ["en-us+f3"]
+    assert chosen == ["heart"]
     assert not any(isinstance(frame, ErrorFrame) for frame in session.frames)
 
 
@@ -350,7 +341,7 @@ async def test_a_newer_command_is_passed_over() -> None:
         await session.wait_for(is_a(Audio))
 
 
-class Witness(ScriptedRecognizer):
+class Witness(ScriptedEar):
     """Hears a name in each utterance, after a given number of turns of the event loop."""
 
     def __init__(self, *, turns_of_the_loop: int, idle: bool) -> None:
@@ -358,14 +349,13 @@ class Witness(ScriptedRecognizer):
         self._turns = turns_of_the_loop
         self._idle = idle
 
-    @property
-    def idle(self) -> bool:
+    def recognizes_ahead(self, *, paused: bool) -> bool:
         return self._idle
 
-    async def hear(self, pcm: bytes, grammar: Grammar) -> Recognised:
+    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
         for _ in range(self._turns):
             await anyio.lowlevel.checkpoint()
-        return Recognised(hashlib.sha256(pcm).hexdigest(), known=False)
+        return hashlib.sha256(pcm).hexdigest()
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000])

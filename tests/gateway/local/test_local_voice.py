@@ -13,6 +13,7 @@ import pytest
 
 from speko_anyio.audio.wav import read_wav
 from speko_anyio.gateway.local import LocalVoice, VoiceSession
+from speko_anyio.gateway.local._dialogue import NOT_UNDERSTOOD
 from speko_anyio.protocol._commands import AudioIn, Commit, ToolResult
 from speko_anyio.protocol.frames import Audio, Frame, ToolCall, Transcript, Usage
 from tests.gateway.local.fake_session import FakeSession, make_config, make_tool
@@ -56,13 +57,13 @@ def finals(session: FakeSession) -> list[str]:
     return [frame.text for frame in session.frames if isinstance(frame, Transcript) and frame.final]
 
 
-async def test_it_hears_a_human_and_says_what_it_heard() -> None:
+async def test_it_hears_a_human_and_asks_again_about_what_it_can_t_answer() -> None:
     recording = read_wav(SPEECH / "go-forward-ten-meters.wav")
     session = FakeSession()
     async with serving(session):
         session.say(*turn(recording.pcm, recording.sample_rate))
         await session.wait_for(is_usage)
-    assert finals(session) == ["go forward ten meters", "I heard: go forward ten meters."]
+    assert finals(session) == ["go forward ten meters", NOT_UNDERSTOOD[0]]
     assert any(isinstance(frame, Audio) for frame in session.frames)
 
 

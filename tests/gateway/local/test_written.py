@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 
 import anyio
 import pytest
 
 from speko_anyio.audio import _pcm as pcm
-from speko_anyio.gateway.local import LocalVoice
-from speko_anyio.gateway.local._dialogue import GREETING, Dialogue
-from speko_anyio.gateway.local._synthesizer import MAX_TEXT
+from speko_anyio.gateway.local import LocalVoice, SmallTalk
+from speko_anyio.gateway.local._dialogue import GREETING
+from speko_anyio.gateway.local._grammar import Grammar
+from speko_anyio.gateway.local._sentences import MAX_TEXT
 from speko_anyio.protocol import Capabilities
 from speko_anyio.protocol._commands import (
     AudioIn,
@@ -34,6 +36,7 @@ from speko_anyio.protocol.frames import (
     ToolCall,
     Usage,
 )
+from speko_anyio.protocol.mint import ToolSpec
 from tests.gateway.local.fake_session import FakeSession, make_config, make_tool
 from tests.gateway.local.test_conversation import (
     LONG,
@@ -95,7 +98,7 @@ async def test_context_is_answered_when_it_is_asked_to(ask: Respond | Commit) ->
     async with serving("", session):
         session.say(TextIn("what day is it"), TextIn("It is late.", "system"), ask)
         await session.wait_for(is_a(ResponseEnd))
-    assert finals(session) == [("assistant", "Today is Wednesday.")]
+    assert finals(session) == [("assistant", "Today is Wednesday, March 4.")]
 
 
 async def test_what_the_assistant_wrote_is_an_answer() -> None:
@@ -185,7 +188,7 @@ async def test_tools_and_voice_change_in_mid_call() -> None:
     session = FakeSession(config=make_config(tools=[WEATHER]))
     async with serving("", session):
         session.say(
-            Update(tools=(NEWS,), voice="en-us+f3", system_prompt="Be kind."),
+            Update(tools=(NEWS,), voice="heart", system_prompt="Be kind."),
             TextIn("get the news", respond=True),
         )
         call = (await session.wait_for(is_a(ToolCall))).frame
@@ -231,12 +234,13 @@ async def test_tools_are_prepared_for_one_session_at_a_time(monkeypatch: pytest.
     both = threading.Barrier(2)
     met = []
 
-    def with_tools(dialogue: Dialogue, tools: object) -> Dialogue:
-        with suppress(threading.BrokenBarrierError):
-            met.append(both.wait(timeout=0.2))
-        return dialogue
+    def grammar(brain: SmallTalk, tools: Sequence[ToolSpec] = ()) -> Grammar:
+        if tools:
+            with suppress(threading.BrokenBarrierError):
+                met.append(both.wait(timeout=0.2))
+        return Grammar(())
 
-    monkeypatch.setattr(Dialogue, "with_tools", with_tools)
+    monkeypatch.setattr(SmallTalk, "grammar", grammar)
     for session in sessions:
         session.say(Update(tools=(NEWS,)), Say("Yes."))
     async with serving("", sessions[0], beside=sessions[1]):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from speko_anyio._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ._dialogue import SmallTalk
     from ._ears import ExpectsPhrases, PocketsphinxEar, RecognizesAhead, WhisperEar
     from ._grammar import Grammar
     from ._offline_voice import LocalVoice
-    from ._synthesizer import UnknownVoiceError, speak_to_pcm
+    from ._synthesizer import Synthesizer, UnknownVoiceError, speak_to_pcm
     from ._voice_session import VoiceSession
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "LocalVoice",
     "PocketsphinxEar",
     "RecognizesAhead",
+    "SmallTalk",
+    "Synthesizer",
     "UnknownVoiceError",
     "VoiceSession",
     "WhisperEar",
@@ -32,10 +35,11 @@ __all__ = [
 lazy_exports(
     __name__,
     {
+        "_dialogue": "SmallTalk",
         "_ears": "ExpectsPhrases PocketsphinxEar RecognizesAhead WhisperEar",
         "_grammar": "Grammar",
         "_offline_voice": "LocalVoice",
-        "_synthesizer": "UnknownVoiceError speak_to_pcm",
+        "_synthesizer": "Synthesizer UnknownVoiceError speak_to_pcm",
         "_voice_session": "VoiceSession",
     },
     extra="gateway",

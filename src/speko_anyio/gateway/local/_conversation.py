@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -30,22 +32,22 @@ from speko_anyio.protocol._commands import (
 )
 from speko_anyio.protocol.errors import ConnectionClosed
 
-from ._dialogue import GREETING, report
-from ._recognizer import RecognizerError
+from ..engines import EngineError, Message, ToolRequest, VoiceChoice
+from ._dialogue import SmallTalk, ask_again, no_answer
+from ._ears import ExpectsPhrases
 from ._reply import Asked, Reply
-from ._synthesizer import DEFAULT_VOICE, MAX_TEXT, UnknownVoiceError, pieces, speak_to_pcm, synthesizer
+from ._sentences import MAX_TEXT, sentences
+from ._timers import Timers
 from ._transcriber import HeardTurn, Transcriber
 from ._worker_messages import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from speko_anyio.protocol._commands import TextRole
     from speko_anyio.protocol.mint import ToolSpec
 
-    from ._dialogue import Dialogue
-    from ._grammar import Grammar
-    from ._recognizer import Recognizer
-    from ._tool_matching import PlannedCall
+    from ..engines import Engines, SpeechToText
     from ._voice_session import VoiceSession
 
 CHUNK_SECONDS: Final = 0.04
@@ -69,49 +71,60 @@ _SLICE_SECONDS: Final = 0.2
 
 NOTHING_HEARD: Final = "I did not hear anything."
 
+NUDGE: Final = "Speak first: greet the user, or pick up the conversation."
+"""What the brain is told when the client asks for an answer without instructions."""
+
+MAX_HISTORY: Final = 100
+"""Messages of the conversation that the brain is given, each of at most `MAX_TEXT` characters."""
+
+MAX_TOOL_ROUNDS: Final = 5
+"""How often in a row the brain may call tools."""
+
+MAX_CALLS: Final = 16
+"""Tools that the brain may call at a time."""
+
 
 class VoiceConversation:
     """Runs one session; `run` returns when the session is over.
 
     Args:
         session: the server's end of it.
-        recognizer: shared by all sessions of the gateway.
-        dialogue: decides what is answered.
-        turns: finds the turns in the user's audio, at `SAMPLE_RATE`.
-        speaking: limits the threads that synthesise.
+        engines: shared by all sessions of the gateway.
+        turns: finds the turns in the user's audio.
         preparing: limits the threads that prepare the tools of an update.
     """
 
     def __init__(
         self,
         session: VoiceSession,
-        recognizer: Recognizer,
-        dialogue: Dialogue,
+        engines: Engines,
         turns: hear.TurnDetector,
-        speaking: anyio.CapacityLimiter,
         preparing: anyio.CapacityLimiter,
     ) -> None:
         self._session = session
-        self._dialogue = dialogue
+        self._brain = engines.brain
+        self._ear = engines.ear
+        self._chosen_voice = self._own_voice = engines.voice
         self._turns = turns
-        self._speaking = speaking
         self._preparing = preparing
-        self._voice = DEFAULT_VOICE
-        self._transcriber = Transcriber(session, recognizer, dialogue.grammar())
+        self._tools: Sequence[ToolSpec] = session.config.tools
+        self._transcriber = Transcriber(session, self._ear_for(self._tools))
         self._resampler = Resampler(session.input_sample_rate, SAMPLE_RATE)
         self._turn = HeardTurn()
         self._writes_only = session.config.output == "text"
-        # What the user wrote last, without asking for an answer. Only what is looked at: many long texts may
-        # come at once.
-        self._unanswered = ""
+        self._system_prompt = session.config.system_prompt or ""
+        self._messages: deque[Message] = deque(maxlen=MAX_HISTORY)
+        self._unanswered = 0  # words that the user wrote last, without asking for an answer
         self._deferred: list[Reply] = []  # until the user stops speaking
         self._replies: list[Reply] = []  # the one in progress first
         self._reply_added = anyio.Event()
         self._calls = 0
+        self._timers: Timers
 
     async def run(self) -> None:
         """Serve the session until it closes."""
         async with TaskGroup("the offline voice") as tasks:
+            self._timers = Timers(tasks, self._ring)
 
             async def until_closed(part: Callable[[], Awaitable[None]]) -> None:
                 try:
@@ -146,14 +159,15 @@ class VoiceConversation:
                     self._stop_replies()
                 case TextIn(text=text, role="user", respond=True):
                     self._stop_replies()
-                    self._unanswered = text[:MAX_TEXT]
-                    await self._add_reply(self._nudged())
-                case TextIn(text=text, role="user"):
-                    self._unanswered = text[:MAX_TEXT]
-                case TextIn(role="assistant"):
-                    self._unanswered = ""  # answered, in an earlier session
-                case Respond():
-                    await self._add_when_quiet(self._nudged())
+                    self._unanswered = 0
+                    read = partial(self._read_text, text[:MAX_TEXT])
+                    await self._add_reply(Reply(self._think, Asked(words=_words(text)), hear=read))
+                case TextIn(text=text, role=role):
+                    self._remember(role, text)
+                    if role != "system":
+                        self._unanswered = _words(text) if role == "user" else 0
+                case Respond(instructions=instructions):
+                    await self._add_when_quiet(self._nudged(instructions))
                 case Say(text=text):
                     await self._add_saying(text)
                 case Update():
@@ -174,20 +188,23 @@ class VoiceConversation:
         match event:
             case hear.SpeechStarted():
                 self._stop_replies()
+                self._deferred += [reply for reply in self._replies if not reply.stopped]  # timers
+                self._replies = [reply for reply in self._replies if reply.stopped]
                 self._begin_turn()
-            case hear.SpeechSoFar(utterance):
-                self._transcriber.suggest(self._turn, utterance)
+            case hear.SpeechSoFar(utterance, paused):
+                self._transcriber.suggest(self._turn, utterance, paused=paused)
             case hear.SpeechStopped(utterance):
                 self._turn.closed = True
                 asked = Asked(seconds=pcm16.duration(utterance, SAMPLE_RATE))
-                await self._add_reply(Reply(partial(self._answer_speech, self._turn, utterance), asked))
+                recognise = partial(self._recognise, self._turn, utterance)
+                await self._add_reply(Reply(self._think, asked, hear=recognise))
                 await self._add_deferred()
             case hear.Backchannel():
                 pass  # the answer goes on
             case hear.NothingSaid() if self._unanswered:
-                await self._add_reply(self._nudged())
+                await self._add_reply(self._nudged(None))
             case hear.NothingSaid(had_audio=True):
-                await self._add_reply(Reply(_always(NOTHING_HEARD), Asked()))
+                await self._add_reply(Reply(partial(self._say, NOTHING_HEARD)))
             case hear.NothingSaid():
                 await self._session.send_error(
                     "INPUT_EMPTY", "no audio came since the last turn; send some before ending the turn"
@@ -201,7 +218,8 @@ class VoiceConversation:
 
     def _stop_replies(self) -> None:
         for reply in self._replies:
-            reply.stop()
+            if not reply.rings or reply is self._replies[0]:
+                reply.stop()
 
     async def _add_reply(self, reply: Reply) -> None:
         if len(self._replies) > MAX_WAITING_REPLIES:
@@ -215,12 +233,10 @@ class VoiceConversation:
             "OVERLOADED", "turns end faster than they can be answered; wait for the answers"
         )
 
-    def _nudged(self) -> Reply:
-        """Make the answer to what the user wrote last, or a greeting."""
-        text, self._unanswered = self._unanswered, ""
-        if not text:
-            return Reply(_always(GREETING), Asked())
-        return Reply(partial(self._answer_text, text), Asked(words=len(text.split())))
+    def _nudged(self, instructions: str | None) -> Reply:
+        """Make the answer to what the user wrote last, or what is said first."""
+        words, self._unanswered = self._unanswered, 0
+        return Reply(partial(self._think, nudge=instructions or NUDGE), Asked(words=words))
 
     async def _add_saying(self, text: str) -> None:
         if len(text) > MAX_TEXT:
@@ -228,7 +244,7 @@ class VoiceConversation:
                 "TEXT_TOO_LONG", f"the offline voice says {MAX_TEXT} characters at a time; send less"
             )
             return
-        await self._add_when_quiet(Reply(_always(text), Asked()))
+        await self._add_when_quiet(Reply(partial(self._say, text)))
 
     async def _add_when_quiet(self, reply: Reply) -> None:
         if not self._turns.in_turn:
@@ -243,7 +259,15 @@ class VoiceConversation:
         for reply in deferred:
             await self._add_reply(reply)
 
+    async def _ring(self, text: str) -> None:
+        try:
+            await self._add_when_quiet(Reply(partial(self._say, text), rings=text))
+        except ConnectionClosed:
+            return  # the reader notices
+
     async def _update(self, update: Update) -> None:
+        if isinstance(update.system_prompt, str):
+            self._system_prompt = update.system_prompt
         if update.tools is not UNSET:
             await self._change_tools(update.tools)
         if update.voice is not UNSET:
@@ -257,16 +281,16 @@ class VoiceConversation:
         if len(msgspec.json.encode(tools)) > MAX_TOOLS:
             await self._refuse_update(f"tools can't be changed: their JSON has more than {MAX_TOOLS} bytes")
             return
-
-        def prepare() -> tuple[Dialogue, Grammar]:
-            dialogue = self._dialogue.with_tools(tools)
-            return dialogue, dialogue.grammar()
-
         # In a thread: thousands of tools take a tenth of a second, in which other sessions must go on. One
         # thread for all sessions, since each that computes takes its share of the time from the event loop.
-        self._dialogue, self._transcriber.grammar = await anyio.to_thread.run_sync(
-            prepare, limiter=self._preparing
-        )
+        self._transcriber.ear = await anyio.to_thread.run_sync(self._ear_for, tools, limiter=self._preparing)
+        self._tools = tools
+
+    def _ear_for(self, tools: Sequence[ToolSpec]) -> SpeechToText:
+        """Return the ear, prepared for what the user may say when `tools` are offered."""
+        if isinstance(self._ear, ExpectsPhrases) and isinstance(self._brain, SmallTalk):
+            return self._ear.expecting(self._brain.grammar(tools))
+        return self._ear
 
     async def _refuse_update(self, why: str) -> None:
         await self._session.send_error("UPDATE_REFUSED", why)
@@ -283,113 +307,139 @@ class VoiceConversation:
 
     async def _choose_voice(self, voice: str) -> None:
         try:
-            await anyio.to_thread.run_sync(lambda: synthesizer().check_voice(voice), limiter=self._speaking)
-        except UnknownVoiceError as error:
+            if not isinstance(self._own_voice, VoiceChoice):
+                raise ValueError("this gateway's voice can't be chosen; leave it out")
+            self._chosen_voice = await self._own_voice.with_voice(voice)
+        except ValueError as error:
             await self._session.send_error("UNKNOWN_VOICE", str(error))
-        else:
-            self._voice = voice
 
     async def _answer(self, reply: Reply) -> None:
-        failure = ""
+        failure: EngineError | None = None
         try:
-            text = await reply.decide(reply)
-        except RecognizerError as error:
+            if reply.hear is not None:
+                await reply.hear(reply)
+            with reply.scope:
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                await reply.work(reply)
+        except EngineError as error:
+            failure = error
             await self._session.send_error(error.code, str(error))
-            text, failure = "", error.code
-        if text and not reply.stopped:
-            await self._say(text, reply)
-        await self._send_interruption(reply)
-        seconds = self._output_seconds(reply)
+        await self._send_interruption(reply)  # first: the client still plays what it must drop
+        if reply.said:
+            # Only what was spoken: the brain must not believe that the user heard the rest.
+            self._remember("assistant", reply.said)
+            await self._session.send_transcript("assistant", reply.said, final=True)
         await self._session.send_usage(
             _tokens(reply.asked.seconds, INPUT_TOKEN_SECONDS),
-            _tokens(seconds, OUTPUT_TOKEN_SECONDS),
+            _tokens(reply.sent_seconds, OUTPUT_TOKEN_SECONDS),
             input_text_tokens=reply.asked.words,
-            output_text_tokens=reply.written,
+            output_text_tokens=_words(reply.said) if self._writes_only else 0,
         )
-        if failure:
-            await self._session.send_response_end("failed", failure)
+        if failure is not None:
+            await self._session.send_response_end("failed", failure.code)
         else:
             await self._session.send_response_end("interrupted" if reply.stopped else "done")
-        if reply.sent_bytes:
-            await reply.wait_played(seconds)
-            await self._send_interruption(reply)
+        await reply.wait_played()
+        await self._send_interruption(reply)
 
     async def _send_interruption(self, reply: Reply) -> None:
         if reply.stopped and not reply.interruption_sent:
             reply.interruption_sent = True
             await self._session.send_interruption("user")
 
-    async def _answer_speech(self, turn: HeardTurn, utterance: bytes, reply: Reply) -> str:
-        """Recognise the turn and call tools; return what to say, nothing if the reply was stopped."""
+    def _remember(self, role: TextRole, text: str) -> None:
+        # A longer text would take too long to match with every value of every tool, and many may come.
+        self._messages.append(Message(role, text[:MAX_TEXT]))
+
+    async def _read_text(self, text: str, reply: Reply) -> None:
+        # Now, and not when it came: then an answer was in progress, which is remembered when it has ended.
+        self._remember("user", text)
+
+    async def _recognise(self, turn: HeardTurn, utterance: bytes, reply: Reply) -> None:
         heard = await self._transcriber.finish(turn, utterance)
         await self._session.send_transcript("user", heard, final=True)
-        return await self._answer_text(heard, reply)
+        if heard:
+            self._remember("user", heard)
+        else:
+            reply.work = partial(self._say, ask_again(self._messages))
 
-    async def _answer_text(self, text: str, reply: Reply) -> str:
-        # A longer text would take too long to match with every value of every tool.
-        answer = self._dialogue.answer(text[:MAX_TEXT])
-        if not answer.calls or reply.stopped:
-            return answer.text
-        return await self._call_tools(answer.calls, reply)
-
-    async def _call_tools(self, calls: Sequence[PlannedCall], reply: Reply) -> str:
-        names: dict[str, str] = {}
-        for call in calls:
-            self._calls += 1
-            call_id = f"call_{self._calls}"
-            names[call_id] = call.name
-            reply.expect(call_id)
-            arguments = msgspec.json.encode(call.arguments).decode()
-            await self._session.send_tool_call(call_id, call.name, arguments)
-        outputs = await reply.wait_results(TOOL_TIMEOUT)
-        if reply.stopped:
-            return ""
-        return report([(names[call_id], output) for call_id, output in outputs.items()])
-
-    async def _say(self, text: str, reply: Reply) -> None:
-        if self._writes_only:
-            reply.written = len(text.split())
-            await self._session.send_transcript("assistant", text, final=True)
-            return
-        spoken = ""
-        for piece in pieces(text):
-            pcm = await self._synthesise(piece)
-            if reply.stopped:
-                break
-            spoken = f"{spoken} {piece}".lstrip()
-            await self._session.send_transcript("assistant", spoken, final=False)
-            if not await self._play(pcm, reply):
-                break
-        await self._send_interruption(reply)  # first: the client still plays what it must drop
-        if spoken:
-            await self._session.send_transcript("assistant", spoken, final=True)
-
-    async def _synthesise(self, text: str) -> bytes:
-        return await anyio.to_thread.run_sync(
-            lambda: speak_to_pcm(text, self._session.output_sample_rate, voice=self._voice),
-            limiter=self._speaking,
+    async def _think(self, reply: Reply, nudge: str = "") -> None:
+        """Let the brain answer, and call the tools that it wants."""
+        for _ in range(MAX_TOOL_ROUNDS):
+            requests: list[ToolRequest] = []
+            async with aclosing(self._brain.answer(self._context(nudge), self._tools)) as parts:
+                async for part in parts:
+                    if isinstance(part, ToolRequest):
+                        requests.append(part)
+                    else:
+                        await self._say(part, reply)
+            if not requests:
+                return
+            nudge = ""
+            self._messages.extend(await self._call_tools(requests[:MAX_CALLS], reply))
+        raise EngineError(
+            "TOOL_LOOP", f"the answer needs more than {MAX_TOOL_ROUNDS} calls of tools in a row"
         )
 
-    async def _play(self, pcm: bytes, reply: Reply) -> bool:
-        """Send `pcm` at the pace of playback; return False if the reply was stopped on the way."""
-        size = pcm16.byte_count(CHUNK_SECONDS, self._session.output_sample_rate)
+    def _context(self, nudge: str) -> list[Message]:
+        prompt = [Message("system", self._system_prompt)] if self._system_prompt else []
+        return [*prompt, *self._messages, *([Message("system", nudge)] if nudge else [])]
+
+    async def _call_tools(self, requests: Sequence[ToolRequest], reply: Reply) -> list[Message]:
+        """Return the results, in the order of the requests."""
+        offered = {tool.name for tool in self._tools}
+        results: dict[str, str] = {}
+        requested: dict[str, ToolRequest] = {}
+        for request in requests:
+            self._calls += 1
+            call_id = f"call_{self._calls}"
+            requested[call_id] = request
+            if request.name not in offered and (result := self._timers.take(request)) is not None:
+                results[call_id] = result
+                continue
+            reply.expect(call_id)
+            await self._session.send_tool_call(call_id, request.name, request.arguments)
+        for call_id, output in (await reply.wait_results(TOOL_TIMEOUT)).items():
+            results[call_id] = no_answer(requested[call_id].name) if output is None else output
+        return [Message("tool", results[call_id], request) for call_id, request in requested.items()]
+
+    async def _say(self, text: str, reply: Reply) -> None:
+        """Speak or write a part of the answer, sentence by sentence."""
+        for sentence in sentences(text):
+            await self._say_sentence(sentence, reply)
+            for ringing in [other for other in self._replies if other.rings and other is not reply]:
+                self._replies.remove(ringing)
+                await self._say_sentence(ringing.rings, reply)
+
+    async def _say_sentence(self, sentence: str, reply: Reply) -> None:
+        said = f"{reply.said} {sentence}".lstrip()
+        if not self._writes_only:
+            rate = self._session.output_sample_rate
+            async with aclosing(self._chosen_voice.synthesize(sentence, rate)) as pieces:
+                async for pcm in pieces:
+                    await anyio.lowlevel.checkpoint_if_cancelled()
+                    if reply.said != said:
+                        reply.said = said
+                        await self._session.send_transcript("assistant", said, final=False)
+                    await self._play(pcm, reply)
+        if reply.said != said:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            reply.said = said
+            await self._session.send_transcript("assistant", said, final=False)
+
+    async def _play(self, pcm: bytes, reply: Reply) -> None:
+        """Send `pcm` at the pace of playback."""
+        rate = self._session.output_sample_rate
+        size = pcm16.byte_count(CHUNK_SECONDS, rate)
         for start in range(0, len(pcm), size):
-            if not await reply.wait_room(self._output_seconds(reply)):
-                return False
+            await reply.wait_room()
             chunk = pcm[start : start + size]
             await self._session.send_audio(chunk)
-            reply.sent_bytes += len(chunk)
-        return True
-
-    def _output_seconds(self, reply: Reply) -> float:
-        return reply.sent_bytes / pcm16.SAMPLE_BYTES / self._session.output_sample_rate
+            reply.sent(chunk, rate)
 
 
-def _always(text: str) -> Callable[[Reply], Awaitable[str]]:
-    async def decide(reply: Reply) -> str:
-        return text
-
-    return decide
+def _words(text: str) -> int:
+    return len(text[:MAX_TEXT].split())
 
 
 def _tokens(seconds: float, token_seconds: float) -> int:

@@ -17,7 +17,8 @@ _WORD = re.compile(r"[a-z]+(?:'[a-z]+)*\Z")
 class Grammar(msgspec.Struct, frozen=True):
     """A finite set of phrases of lower-case words.
 
-    A template is words and ``<slot>`` names separated by spaces; `slots` gives each name its phrases.
+    A template is words and ``<slot>`` names separated by spaces; `slots` gives each name its phrases, which
+    may name other slots.
     """
 
     templates: tuple[str, ...]
@@ -31,22 +32,23 @@ class Grammar(msgspec.Struct, frozen=True):
     def restricted(self, knows: Callable[[str], bool]) -> Grammar:
         """Leave out templates and slot phrases with a word that the recogniser can't pronounce."""
 
-        def sayable(phrase: str) -> bool:
-            return all(_WORD.match(word) and knows(word) for word in phrase.split())
+        slots: dict[str, tuple[str, ...]] = {}
 
-        # A rule without a word can't be compiled.
-        slots = {
-            name: tuple(phrase for phrase in phrases if phrase.split() and sayable(phrase))
-            for name, phrases in self.slots.items()
-        }
-        templates = tuple(
-            template
-            for template in self.templates
-            if template.split()
-            and sayable(_SLOT.sub(" ", template))
-            and all(slots.get(name) for name in _SLOT.findall(template))
-        )
-        return Grammar(templates, slots)
+        def slot(name: str) -> tuple[str, ...]:
+            if name not in slots:
+                slots[name] = sayable(self.slots.get(name, ()))
+            return slots[name]
+
+        def sayable(phrases: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(
+                phrase
+                for phrase in phrases
+                if phrase.split()  # a rule without a word can't be compiled
+                and all(_WORD.match(word) and knows(word) for word in _SLOT.sub(" ", phrase).split())
+                and all(map(slot, _SLOT.findall(phrase)))
+            )
+
+        return Grammar(sayable(self.templates), slots)
 
     def jsgf(self) -> str:
         """Return it in the Java Speech Grammar Format, with one public rule ``phrase``."""
@@ -60,4 +62,7 @@ class Grammar(msgspec.Struct, frozen=True):
 
     def _parts(self, template: str) -> Iterator[str]:
         for index, part in enumerate(_SLOT.split(template)):
-            yield f"(?:{'|'.join(map(re.escape, self.slots[part]))})" if index % 2 else re.escape(part)
+            if index % 2:
+                yield f"(?:{'|'.join(''.join(self._parts(phrase)) for phrase in self.slots[part])})"
+            else:
+                yield re.escape(part)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
+import anyio.lowlevel
+
+from speko_anyio.audio import _pcm as pcm16
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,30 +28,49 @@ class Asked(NamedTuple):
     """In writing."""
 
 
+NOTHING_ASKED: Final = Asked()
+
+
 class Reply:
     """What the reader of commands and the responder share about a reply; nothing here awaits a send.
 
     Args:
-        decide: returns what to say.
+        work: speaks; it is cancelled when the user interrupts.
         asked: what the reply answers, as it counts in the usage.
+        hear: comes before the work: it takes in what the user said, also if the reply was stopped meanwhile,
+            since that counts. It may change the work.
+        rings: the text of a timer, which waits for no long answer: it is said between two sentences.
     """
 
-    def __init__(self, decide: Callable[[Reply], Awaitable[str]], asked: Asked) -> None:
-        self.decide = decide
+    def __init__(
+        self,
+        work: Callable[[Reply], Awaitable[None]],
+        asked: Asked = NOTHING_ASKED,
+        *,
+        hear: Callable[[Reply], Awaitable[None]] | None = None,
+        rings: str = "",
+    ) -> None:
+        self.work = work
         self.asked = asked
+        self.hear = hear
+        self.rings = rings
+        self.scope = anyio.CancelScope()
+        """Of the work."""
+        self.said = ""
+        """What was spoken or written so far."""
         self.stopped: bool = False
         self.interruption_sent = False
-        self.sent_bytes = 0
-        self.written = 0
-        """Words that were sent without speech."""
+        self.sent_seconds = 0.0
         self._outputs: dict[str, str | None] = {}
-        self._changed = anyio.Event()
-        self._playing_since: float | None = None
+        self._result = anyio.Event()
+        self._stopped = anyio.Event()
+        self._played_at = -math.inf
 
     def stop(self) -> None:
         """Stop it, since the user interrupted: nothing more of it may be sent."""
         self.stopped = True
-        self._changed.set()
+        self.scope.cancel()
+        self._stopped.set()
 
     def expect(self, call_id: str) -> None:
         """Expect the result of a tool call."""
@@ -57,34 +80,30 @@ class Reply:
         """Take a tool's result; ignore one that this reply does not expect."""
         if result.call_id in self._outputs:
             self._outputs[result.call_id] = result.output
-            self._changed.set()
+            self._result.set()
 
     async def wait_results(self, seconds: float) -> dict[str, str | None]:
-        """Return the outputs by call id, once all are there, it is stopped, or `seconds` have passed."""
+        """Return the outputs by call id, once all are there or `seconds` have passed, and forget them."""
         with anyio.move_on_after(seconds):
-            while not self.stopped and None in self._outputs.values():
-                await self._wait_change()
-        return self._outputs
+            while None in self._outputs.values():
+                await self._result.wait()
+                self._result = anyio.Event()
+        outputs, self._outputs = self._outputs, {}
+        return outputs
 
-    async def wait_room(self, sent_seconds: float) -> bool:
-        """Wait until at most `LEAD` of `sent_seconds` is ahead of playback; return False if stopped."""
-        await self._wait_until(self._playback_start() + sent_seconds - LEAD)
-        return not self.stopped
+    async def wait_room(self) -> None:
+        """Wait until at most `LEAD` of what was sent is ahead of playback."""
+        await anyio.sleep_until(self._played_at - LEAD)
+        # A send that does not wait would pass over a cancellation.
+        await anyio.lowlevel.checkpoint_if_cancelled()
 
-    async def wait_played(self, sent_seconds: float) -> None:
+    def sent(self, pcm: bytes, sample_rate: int) -> None:
+        """Count audio that was sent, which the client plays after what it has."""
+        seconds = pcm16.duration(pcm, sample_rate)
+        self.sent_seconds += seconds
+        self._played_at = max(self._played_at, anyio.current_time()) + seconds
+
+    async def wait_played(self) -> None:
         """Wait until everything that was sent has been played, or the reply is stopped."""
-        await self._wait_until(self._playback_start() + sent_seconds)
-
-    def _playback_start(self) -> float:
-        if self._playing_since is None:
-            self._playing_since = anyio.current_time()
-        return self._playing_since
-
-    async def _wait_until(self, deadline: float) -> None:
-        with anyio.CancelScope(deadline=deadline):
-            while not self.stopped:
-                await self._wait_change()
-
-    async def _wait_change(self) -> None:
-        await self._changed.wait()
-        self._changed = anyio.Event()
+        with anyio.CancelScope(deadline=self._played_at):
+            await self._stopped.wait()

@@ -1,138 +1,230 @@
-"""Text to speech by espeak-ng, loaded from the `espeakng-loader` package; GPL-3.0, hence only an extra."""
+"""Text to speech by hibari-tts, whose voice is part of its package, and by espeak-ng if that is installed."""
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import re
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import anyio
+import anyio.to_thread
 
 from speko_anyio._extras import install_extra
+from speko_anyio.audio import _pcm as pcm16
 from speko_anyio.audio.resample import OFFLINE, resample
 
+from ._espeak import espeak
+from ._sentences import clauses, sentences
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator
     from types import ModuleType
 
-DEFAULT_VOICE: Final = "en-us"
+DEFAULT_VOICE: Final = "heart"
 
-MAX_TEXT: Final = 2_000
-"""Characters that are spoken of one text: about two minutes."""
+THREADS: Final = 2
+"""Pieces of speech that are synthesized at the same time."""
 
-_PIECE: Final = 200
-"""Characters synthesised at a time, about 15 ms of work: a thread that is no longer wanted ends soon."""
+MAX_CACHED_TEXT: Final = 100
+CACHED_TEXTS: Final = 32
+"""How many short pieces of speech are kept, such as greetings: at most 12 MB."""
 
-# Of espeak-ng's speak_lib.h
-_SYNCHRONOUS: Final = 2
-_DONT_EXIT: Final = 0x8000
-_UTF8: Final = 1
-_RATE: Final = 1
-_SENTENCE = re.compile(
-    rf".{{1,{_PIECE}}}?(?:[.!?;](?=\s)|\Z)|.{{1,{_PIECE}}}(?=\s)|.{{1,{_PIECE}}}", re.DOTALL
-)
-_VOICE_NAME = re.compile(r"[A-Za-z0-9+_-]{1,40}\Z")
+# Seconds
+_LEAD_IN: Final = 0.015  # kept before the first sound, and after the last one
+_LEAD_OUT: Final = 0.06
+_FADE: Final = 0.01
+_PAUSES: Final = {
+    ",": 0.12,
+    ":": 0.18,
+    ";": 0.2,
+    "—": 0.18,
+    "–": 0.18,
+    ".": 0.28,
+    "!": 0.28,
+    "?": 0.3,
+    "…": 0.4,
+}
+_SHORT_PAUSE: Final = 0.04
+"""Of silence after a piece of speech, by its last mark, or where it has none."""
 
+_GAIN: Final = 1.5
+_PEAK: Final = 0.9
+"""hibari's peaks are mostly at 0.3 to 0.55 of full scale, quieter than what else is heard."""
 
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_ARITHMETIC = re.compile(r"(?<=\d) ?([-−–*/]) ?(?=\d[\d.,+*×/÷−– -]*=)")
+_OPERATORS: Final = {"-": " minus ", "−": " minus ", "–": " minus ", "*": " times ", "/": " divided by "}
+"""hibari reads "7 - 3" as a range and "10/2" as a date, which is right where no equals sign follows."""
+
+_SILENCE: Final = 0.003
+"""What is quieter, of 1, is no speech."""
 
 
 class UnknownVoiceError(ValueError):
-    """espeak-ng has no voice of that name."""
+    """The offline voice has no voice of that name."""
 
 
-class Synthesizer:
-    """The one espeak-ng of this process. Its state is global, so calls take turns; get it from `synthesizer`.
+class _Speaker(Protocol):
+    """One voice. Its method blocks."""
 
-    Every method blocks: about 2 ms for a sentence.
+    @property
+    def sample_rate(self) -> int: ...
+    def speak(self, text: str) -> bytes:
+        """Return a clause or sentence as PCM16 mono at `sample_rate`, with the pause after it."""
+        ...
+
+
+class Synthesizer(anyio.AsyncContextManagerMixin):
+    """The offline voice's speech, a `TextToSpeech`; use it as an async context manager.
+
+    A sentence takes 20 to 80 ms, in a thread. A long one comes in two pieces, so that its first clause is
+    heard at once. The same text gets the same samples, and short texts are kept for the next time.
+
+    Args:
+        voice: a name, which clients may choose too: ``heart``, American English, is installed with the extra
+            ``local``. hibari-tts has others, which work once they are on this machine: its command
+            ``hibari --voice emma "Hello."`` downloads one. With the extra ``espeak`` there are espeak-ng's,
+            such as ``en-us+f3`` or ``de``.
+
+    Entering raises `UnknownVoiceError`, and ImportError when the extra ``local`` is not installed.
     """
 
-    def __init__(self) -> None:
-        loader = _import_loader()
-        self._lock = threading.Lock()
-        self._library = ctypes.CDLL(loader.get_library_path())
-        self._out = bytearray()
-        self._callback = _CALLBACK(self._take)  # kept: ctypes does not hold what C keeps a pointer to
-        self.sample_rate: int = self._library.espeak_Initialize(
-            _SYNCHRONOUS, 0, loader.get_data_path().encode(), _DONT_EXIT
-        )
-        if self.sample_rate <= 0:
-            raise RuntimeError("espeak-ng found no voice data; reinstall the package espeakng-loader")
-        self._library.espeak_SetSynthCallback(self._callback)
+    def __init__(self, voice: str = DEFAULT_VOICE) -> None:
+        self._voice = voice
+        self._limiter: anyio.CapacityLimiter | None = None
 
-    def check_voice(self, voice: str) -> None:
-        """Raise UnknownVoiceError if espeak-ng has no `voice`."""
-        with self._lock:
-            self._select(voice)
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self, None]:
+        # Made here and not in the constructor, which may run on trio while the gateway serves on asyncio.
+        self._limiter = anyio.CapacityLimiter(THREADS)
+        # Loads the models and soxr, so that the first sentence does not wait for them.
+        await anyio.to_thread.run_sync(lambda: speak_to_pcm("Ready.", 16_000, voice=self._voice))
+        yield self
 
-    def speak(self, text: str, *, voice: str = DEFAULT_VOICE, words_per_minute: int = 165) -> bytes:
-        """Return `text` as PCM16 mono at `sample_rate`; raise UnknownVoiceError for an unknown voice.
+    async def synthesize(self, text: str, sample_rate: int) -> AsyncGenerator[bytes, None]:
+        """See `TextToSpeech.synthesize`. Cancelling it waits for the piece in progress, up to 0.1 s."""
+        for sentence in sentences(text):
+            for clause in clauses(sentence):
+                yield await anyio.to_thread.run_sync(
+                    _speak, clause, sample_rate, self._voice, limiter=self._running()
+                )
 
-        The pitch flutters from call to call: no two calls return the same samples, nor quite the same length.
-        """
-        with self._lock:
-            self._select(voice)
-            self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
-            self._out.clear()
-            encoded = text.encode() + b"\0"
-            self._library.espeak_Synth(encoded, len(encoded), 0, 1, 0, _UTF8, None, None)
-            return bytes(self._out)
+    async def with_voice(self, voice: str) -> Synthesizer:
+        """Return the same engine with another voice; raise `UnknownVoiceError` if it is unknown."""
+        await anyio.to_thread.run_sync(_speaker, voice, limiter=self._running())
+        chosen = Synthesizer(voice)
+        chosen._limiter = self._limiter
+        return chosen
 
-    def _select(self, voice: str) -> None:
-        # The name reaches a C library that opens files by it: nothing but a name may pass.
-        if not _VOICE_NAME.match(voice) or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise UnknownVoiceError(
-                f"the offline voice has no voice {voice!r}; "
-                "leave it out, or name one of espeak-ng's, such as 'en-us'"
-            )
-
-    def _take(self, samples: Any, count: int, _events: object) -> int:
-        if samples and count:
-            self._out += ctypes.string_at(samples, count * 2)
-        return 0
-
-
-_creation = threading.Lock()
-_created: list[Synthesizer] = []
-
-
-def synthesizer() -> Synthesizer:
-    """Return the process's synthesizer, loaded at the first call (about 10 ms). Safe in any thread.
-
-    Raises ImportError when `espeakng-loader` is not installed.
-    """
-    with _creation:
-        if not _created:
-            _created.append(Synthesizer())
-        return _created[0]
-
-
-def pieces(text: str) -> Iterator[str]:
-    """Cut `text` at `MAX_TEXT`, and into pieces of up to 200 characters, if possible at a sentence's end."""
-    for match in _SENTENCE.finditer(text[:MAX_TEXT]):
-        if piece := match[0].strip():
-            yield piece
+    def _running(self) -> anyio.CapacityLimiter:
+        if self._limiter is None:
+            raise RuntimeError("the synthesizer is not running; use it inside `async with Synthesizer()`")
+        return self._limiter
 
 
 def speak_to_pcm(text: str, sample_rate: int, *, voice: str = DEFAULT_VOICE) -> bytes:
-    """Speak `text` with espeak-ng's `voice`; return PCM16 mono at `sample_rate` samples a second.
+    """Speak `text` with the offline voice; return PCM16 mono at `sample_rate` samples a second.
 
-    Blocks for about 1 ms a 20 characters: in async code, call it in a worker thread.
+    Blocks for about 20 ms a second of speech, the first time for another 0.6 s: in async code, call it in a
+    worker thread, or use a `Synthesizer`.
 
     Raises:
-        UnknownVoiceError: espeak-ng has no such voice.
+        UnknownVoiceError: there is no such voice.
         ImportError: the extra ``local`` is not installed.
     """
-    source = synthesizer()
-    pcm = b"".join(source.speak(piece, voice=voice) for piece in pieces(text))
-    return resample(pcm, source.sample_rate, sample_rate, quality=OFFLINE)
+    return b"".join(
+        _speak(clause, sample_rate, voice) for sentence in sentences(text) for clause in clauses(sentence)
+    )
 
 
-def _import_loader() -> ModuleType:
+def _speak(clause: str, sample_rate: int, voice: str) -> bytes:
+    speaker = _speaker(voice)
+    return resample(speaker.speak(clause), speaker.sample_rate, sample_rate, quality=OFFLINE)
+
+
+_loading = threading.Lock()
+_loaded: dict[str, _Speaker] = {}
+
+
+def _speaker(voice: str) -> _Speaker:
+    """Return a voice, loaded at the first call (0.6 s). Safe in any thread."""
+    hibari = _import("hibari")
+    with _loading:
+        if voice in _loaded:
+            return _loaded[voice]
+        if voice in hibari.voices.VOICES:
+            _loaded[voice] = _HibariSpeaker(hibari, voice)
+            return _loaded[voice]
+    if find_spec("espeakng_loader") is not None and espeak().has_voice(voice):
+        return _EspeakSpeaker(voice)
+    raise UnknownVoiceError(
+        f"the offline voice has no voice {voice!r}; leave it out, or name {DEFAULT_VOICE!r} or, where the "
+        "gateway has the extra `espeak`, one of espeak-ng's"
+    )
+
+
+class _HibariSpeaker:
+    def __init__(self, hibari: ModuleType, voice: str) -> None:
+        try:
+            # Nothing is downloaded while a client waits, nor because a client wishes it.
+            path = hibari.voices.voice_path(voice, download_missing=False)
+        except FileNotFoundError:
+            raise UnknownVoiceError(
+                f"the offline voice has no voice {voice!r} on this machine; leave it out, or run there: "
+                f"hibari --voice {voice} Hello"
+            ) from None
+        self._numpy: Any = _import("numpy")
+        self._engine: Any = hibari.Hibari(voice=voice, model=path, threads=1)
+        self._phonemizing = threading.Lock()
+        self._cached = lru_cache(CACHED_TEXTS)(self._speak)
+        self.sample_rate: int = self._engine.sample_rate
+
+    def speak(self, text: str) -> bytes:
+        return self._cached(text) if len(text) <= MAX_CACHED_TEXT else self._speak(text)
+
+    def _speak(self, text: str) -> bytes:
+        spoken = (self._trim(self._engine.from_phonemes(each, seed=0)) for each in self.phonemes(text))
+        mark = text.rstrip("\"'”’)]")[-1:]
+        pause = pcm16.silence(_PAUSES.get(mark, _SHORT_PAUSE), self.sample_rate)
+        return b"".join(each + pause for each in spoken)
+
+    def phonemes(self, text: str) -> list[str]:
+        """Return how `text` is pronounced, a string for each sentence."""
+        readable = _ARITHMETIC.sub(lambda match: _OPERATORS[match[1]], text)
+        with self._phonemizing:
+            return list(self._engine.phonemize(readable))
+
+    def _trim(self, audio: Any) -> bytes:
+        """Return PCM16 of the speech alone, faded in and out, so that pieces join without a click."""
+        np = self._numpy
+        loudness = np.abs(audio)
+        loud = np.flatnonzero(loudness > _SILENCE)
+        if not len(loud):
+            return b""
+        start = max(0, loud[0] - round(_LEAD_IN * self.sample_rate))
+        audio = audio[start : loud[-1] + round(_LEAD_OUT * self.sample_rate)].copy()
+        ramp = np.linspace(0, 1, min(len(audio), round(_FADE * self.sample_rate)), dtype=np.float32)
+        audio[: len(ramp)] *= ramp
+        audio[-len(ramp) :] *= ramp[::-1]
+        return bytes((audio * min(_GAIN, _PEAK / loudness.max()) * 32767).astype("<i2").tobytes())
+
+
+class _EspeakSpeaker:
+    def __init__(self, voice: str) -> None:
+        self._voice = voice
+        self.sample_rate: int = espeak().sample_rate
+
+    def speak(self, text: str) -> bytes:
+        return espeak().speak(text, self._voice)
+
+
+def _import(name: str) -> ModuleType:
     try:
-        return importlib.import_module("espeakng_loader")
+        return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"speaking needs espeak-ng, which is not installed; {install_extra('local')}",
-            name="espeakng_loader",
+            f"speaking needs hibari-tts, which is not installed; {install_extra('local')}", name=name
         ) from error

@@ -6,7 +6,7 @@ as *get* tell nothing), or else two telling words of its description. Arguments 
 - an ``enum``: the value that is heard;
 - a string: what follows the tool's words and a preposition ("weather *in* new york"), else the rest of
   the sentence without the tool's words and fillers;
-- an integer or number: the first number word that is heard;
+- an integer or number: the first one that is heard, in digits or words;
 - a boolean: false if "off" or "not" is heard, else true.
 
 Only required properties and those that are heard are filled. A call whose required arguments were
@@ -16,10 +16,12 @@ not all heard is not made: the voice asks for what is missing.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from functools import cached_property
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from . import _numbers as numbers
 from ._grammar import Grammar
 
 if TYPE_CHECKING:
@@ -63,13 +65,6 @@ PLACES: Final = (
 )  # fmt: skip
 """Cities that the recogniser listens for where a tool wants a place; dictation may hear others."""
 
-NUMBERS: Final = {
-    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
-    "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15,
-    "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30,
-    "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
-}  # fmt: skip
-
 _VERBS: Final = frozenset(
     {"get", "set", "fetch", "lookup", "look", "find", "run", "do", "make", "call", "read", "show", "tell"}
     | {"give", "check", "query", "search", "list", "use", "send"}
@@ -81,7 +76,7 @@ _FILLERS: Final = frozenset(
     | {"will", "with", "would", "you", "your"}
 )
 _ASK_STARTS: Final = ("", "what is the ", "what's the ", "how is the ", "tell me the ", "get the ")
-_PREPOSITIONS: Final = frozenset(
+PREPOSITIONS: Final = frozenset(
     {"about", "at", "called", "for", "from", "in", "named", "of", "on", "to", "with"}
 )
 _PLACE_WORDS: Final = frozenset({"city", "country", "destination", "location", "place", "town", "where"})
@@ -124,7 +119,7 @@ class ToolMatcher:
         widest = {subject for subject in subjects if not any(subject < other for other in subjects)}
         matched = [(tool, subject) for tool, subject in by_name if subject in widest]
         matched = matched or self._by_description(unique)
-        return [tool.plan(said, subject) for tool, subject in matched[:MAX_CALLS]]
+        return [tool.plan(heard, said, subject) for tool, subject in matched[:MAX_CALLS]]
 
     def _by_description(self, said: frozenset[str]) -> list[tuple[_Tool, frozenset[str]]]:
         shared = [(tool, tool.described & said) for tool in self._tools]
@@ -197,11 +192,11 @@ class _Tool:
         if " ".join(name) not in (subject, f"get the {subject}"):
             yield _Ask(" ".join(name), self)
 
-    def plan(self, said: list[str], subject: frozenset[str]) -> PlannedCall:
-        """Return the call that a sentence asks for; `subject` is what it was recognised by."""
+    def plan(self, heard: str, said: list[str], subject: frozenset[str]) -> PlannedCall:
+        """Return the call that `heard`, a sentence of the words `said`, asks for by those of `subject`."""
         arguments: dict[str, Any] = {}
         missing: list[str] = []
-        sentence = _Sentence(said, subject.union(self._name_words))
+        sentence = _Sentence(heard, said, subject.union(self._name_words))
         for key, each in self._properties.items():
             value = each.heard(sentence)
             if value is not None:
@@ -241,7 +236,9 @@ class _Property:
             text = sentence.text
             return next((value for phrase, value in self._values.items() if f" {phrase} " in text), None)
         match self._kind:
-            case "integer" | "number":
+            case "integer":
+                return sentence.integer
+            case "number":
                 return sentence.number
             case "boolean":
                 return sentence.affirmed
@@ -257,7 +254,8 @@ class _Sentence:
     Each is found once, since a tool may have thousands of properties.
     """
 
-    def __init__(self, said: list[str], about_tool: frozenset[str]) -> None:
+    def __init__(self, heard: str, said: list[str], about_tool: frozenset[str]) -> None:
+        self._heard = heard
         self._said = said
         self._about_tool = about_tool
 
@@ -266,8 +264,17 @@ class _Sentence:
         return f" {' '.join(self._said)} "
 
     @cached_property
-    def number(self) -> int | None:
-        return next((number for word in self._said if (number := _number(word)) is not None), None)
+    def integer(self) -> int | None:
+        return next((int(value) for value in self._numbers if value.denominator == 1), None)
+
+    @cached_property
+    def number(self) -> int | float | None:
+        first = next(iter(self._numbers), None)
+        return float(first) if first is not None and first.denominator > 1 else self.integer
+
+    @cached_property
+    def _numbers(self) -> list[Fraction]:
+        return [number.value for number in numbers.numbers(numbers.tokens(self._heard))]
 
     @cached_property
     def affirmed(self) -> bool:
@@ -278,14 +285,10 @@ class _Sentence:
         return _phrase(self._said, self._about_tool)
 
 
-def _number(word: str) -> int | None:
-    return int(word) if word.isdecimal() else NUMBERS.get(word)
-
-
 def _phrase(said: list[str], subject: frozenset[str]) -> str | None:
     after = max((index for index, word in enumerate(said) if word in subject), default=-1) + 1
     for index in range(after, len(said)):
-        if said[index] in _PREPOSITIONS and said[index + 1 :]:
+        if said[index] in PREPOSITIONS and said[index + 1 :]:
             return " ".join(said[index + 1 :])
     rest = [word for word in said if word not in subject and word not in _FILLERS and word not in _VERBS]
     return " ".join(rest) or None

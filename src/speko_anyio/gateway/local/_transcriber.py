@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ._recognizer import RecognizerError
+from ..engines import EngineError
+from ._ears import RecognizesAhead
+from ._worker_messages import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from ._grammar import Grammar
-    from ._recognizer import Recognizer
+    from ..engines import SpeechToText
     from ._voice_session import VoiceSession
 
 
@@ -29,35 +30,34 @@ class HeardTurn:
 class Transcriber:
     """Recognises speech before the turn ends, so that the final transcript costs no time then."""
 
-    def __init__(self, session: VoiceSession, recognizer: Recognizer, grammar: Grammar) -> None:
+    def __init__(self, session: VoiceSession, ear: SpeechToText) -> None:
         self._session = session
-        self._recognizer = recognizer
-        self.grammar = grammar
-        """The sentences that are expected."""
+        self.ear: SpeechToText = ear
         self._suggested: tuple[HeardTurn, bytes] | None = None
         self._suggestion = anyio.Event()
 
-    def suggest(self, turn: HeardTurn, utterance: bytes) -> None:
-        """Recognise `utterance`, the turn so far, when there is time; a newer one replaces it."""
-        self._suggested = (turn, utterance)
-        self._suggestion.set()
+    def suggest(self, turn: HeardTurn, utterance: bytes, *, paused: bool) -> None:
+        """Recognise `utterance`, the turn so far, if the ear likes to; a newer one replaces it."""
+        ear = self.ear
+        if ear.recognizes_ahead(paused=paused) if isinstance(ear, RecognizesAhead) else paused:
+            self._suggested = (turn, utterance)
+            self._suggestion.set()
 
     async def run(self) -> None:
         """Recognise what was suggested and send it as partial transcripts, until cancelled."""
         while True:
             await self._suggestion.wait()
             self._suggestion = anyio.Event()
-            # Without an idle worker, a partial result would delay the final one of another session.
-            if self._suggested is not None and self._recognizer.idle:
+            if self._suggested is not None:
                 await self._recognise(*self._suggested)
 
     async def finish(self, turn: HeardTurn, utterance: bytes) -> str:
-        """Return the final text of a turn; raise `RecognizerError` if it can't be recognised."""
+        """Return the final text of a turn; raise `EngineError` if it can't be recognised."""
         if turn.recognising == utterance:
             await turn.recognised.wait()
         if turn.result is not None and turn.result[0] == utterance:
             return turn.result[1]
-        return (await self._recognizer.hear(utterance, self.grammar)).text
+        return await self.ear.transcribe(utterance, SAMPLE_RATE)
 
     async def _recognise(self, turn: HeardTurn, utterance: bytes) -> None:
         if turn.closed:
@@ -65,14 +65,14 @@ class Transcriber:
         turn.recognising = utterance
         turn.recognised = anyio.Event()
         try:
-            heard = await self._recognizer.hear(utterance, self.grammar)
-        except RecognizerError:
+            heard = await self.ear.transcribe(utterance, SAMPLE_RATE)
+        except EngineError:
             # Nobody waits for a partial result; the final one tries again and says what is wrong.
             return
         finally:
             turn.recognising = None
             turn.recognised.set()
-        turn.result = (utterance, heard.text)
-        if heard.text and heard.text != turn.shown and not turn.closed:
-            turn.shown = heard.text
-            await self._session.send_transcript("user", heard.text, final=False)
+        turn.result = (utterance, heard)
+        if heard and heard != turn.shown and not turn.closed:
+            turn.shown = heard
+            await self._session.send_transcript("user", heard, final=False)
