@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -14,8 +15,10 @@ from urllib.parse import urlencode, urlsplit
 
 import anyio
 import httpx
+import jwt
 import wsproto
 from anyio.abc import SocketStream
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -33,15 +36,32 @@ from speko_anyio.testing import FakeCarrier
 
 PUBLIC: Final = "https://voice.test"
 AUTH_TOKEN: Final = "an auth token of twilio"
+SIGNING: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+SECRETS: Final = {
+    "twilio": AUTH_TOKEN,
+    "plivo": "an auth token of plivo",
+    "telnyx": base64.b64encode(SIGNING.public_key().public_bytes_raw()).decode(),
+    "vonage": "a signature secret of vonage, which is long enough",
+}
 CALL: Final = {"CallSid": "CA0123", "From": "+15550100001", "To": "+15550100002", "CallStatus": "ringing"}
+CALLS: Final[Mapping[str, Mapping[str, str]]] = {
+    "twilio": CALL,
+    "telnyx": CALL,
+    "plivo": {"CallUUID": "CA0123", "From": "+15550100001", "To": "+15550100002", "Direction": "inbound"},
+    "vonage": {"uuid": "CA0123", "from": "+15550100001", "to": "+15550100002"},
+}
+"""What each carrier tells of a call."""
+
 KEY: Final = "test-api-key"
 
 
-def phone_gateway(handler: Handler, *, phone: Phone | None = None, **options: Any) -> Gateway:
-    """A gateway whose Twilio calls go to `handler`."""
-    phone = phone or Phone(handler="bot", auth_token=AUTH_TOKEN)
+def phone_gateway(
+    handler: Handler, *, phone: Phone | None = None, carrier: str = "twilio", **options: Any
+) -> Gateway:
+    """A gateway whose calls go to `handler`."""
+    phone = phone or Phone(handler="bot", auth_token=SECRETS[carrier])
     return Gateway(
-        handlers={"bot": handler}, phones={"twilio": phone}, api_keys=[KEY], public_url=PUBLIC, **options
+        handlers={"bot": handler}, phones={carrier: phone}, api_keys=[KEY], public_url=PUBLIC, **options
     )
 
 
@@ -51,44 +71,81 @@ def twilio_signature(url: str, fields: Mapping[str, str] | None = None, *, token
     return base64.b64encode(hmac.new(token.encode(), text.encode(), hashlib.sha1).digest()).decode()
 
 
+def signed(
+    carrier: str, url: str, fields: Mapping[str, str] | None, body: bytes, *, at: float | None = None
+) -> dict[str, str]:
+    """The fields of a header with which a carrier signs a request; `at`: when."""
+    made = time.time() if at is None else at
+    match carrier:
+        case "twilio":
+            return {"X-Twilio-Signature": twilio_signature(url, fields)}
+        case "plivo":
+            text = url + ("" if not fields else "?" + "".join(n + v for n, v in sorted(fields.items())))
+            digest = hmac.digest(SECRETS["plivo"].encode(), f"{text}.n".encode(), "sha256")
+            signature = base64.b64encode(digest).decode()
+            return {"X-Plivo-Signature-V3": signature, "X-Plivo-Signature-V3-Nonce": "n"}
+        case "telnyx":
+            signature = base64.b64encode(SIGNING.sign(f"{made:.0f}|".encode() + body)).decode()
+            return {"Telnyx-Signature-Ed25519": signature, "Telnyx-Timestamp": f"{made:.0f}"}
+        case _:
+            claims = {"iat": int(made), "payload_hash": hashlib.sha256(body).hexdigest()}
+            return {"Authorization": f"Bearer {jwt.encode(claims, SECRETS['vonage'], 'HS256')}"}
+
+
 async def ask(
-    gateway: Gateway, fields: Mapping[str, str] = CALL, *, query: str = "", signature: str | None = None
+    gateway: Gateway,
+    fields: Mapping[str, str] | None = None,
+    *,
+    query: str = "",
+    signature: str | None = None,
+    carrier: str = "twilio",
+    headers: Mapping[str, str] | None = None,
 ) -> httpx.Response:
-    """Ask as Twilio does, without a server, what to do with a call."""
-    path = f"/telephony/twilio{query}"
-    signed = twilio_signature(PUBLIC + path, fields) if signature is None else signature
+    """Ask as the carrier does, without a server, what to do with a call.
+
+    `signature` replaces that of Twilio, and `headers` those of any carrier.
+    """
+    fields = CALLS[carrier] if fields is None else fields
+    path = f"/telephony/{carrier}{query}"
+    if carrier == "vonage":
+        body, kind = json.dumps(fields).encode(), "application/json"
+    else:
+        body, kind = urlencode(fields).encode(), "application/x-www-form-urlencoded"
+    if signature is not None:
+        headers = {"X-Twilio-Signature": signature}
+    if headers is None:
+        headers = signed(carrier, PUBLIC + path, fields, body)
     transport = httpx.ASGITransport(app=gateway.app, client=("192.0.2.1", 1234))
     async with httpx.AsyncClient(transport=transport, base_url="http://internal.test") as http:
-        return await http.post(
-            path,
-            content=urlencode(fields),
-            headers={
-                "X-Twilio-Signature": signed,
-                "Content-Type": "application/x-www-form-urlencoded",
-            },
-        )
+        return await http.post(path, content=body, headers={**headers, "Content-Type": kind})
 
 
 def parameters_in(answer: str) -> dict[str, str]:
-    """The parameters in TwiML."""
-    return dict(re.findall(r'<Parameter name="([^"]*)" value="([^"]*)"', answer))
+    """The parameters in a carrier's answer, and that it connects to the gateway."""
+    if answer.startswith("["):
+        ((action,),) = [json.loads(answer)]
+        (endpoint,) = action["endpoint"]
+        url, parameters = endpoint["uri"], endpoint["headers"]
+    else:
+        (url,) = re.findall(r"wss://[^\"<]*", answer)
+        found = re.findall(r'extraHeaders="([^"]*)"', answer)
+        pairs = [pair.split("=", 1) for pair in found[0].split(",")] if found else []
+        parameters = dict(re.findall(r'<Parameter name="([^"]*)" value="([^"]*)"', answer) or pairs)
+    assert url.startswith("wss://voice.test/telephony/")
+    return dict(parameters)
 
 
 async def connect(carrier: FakeCarrier, gateway: Gateway, parameters: Mapping[str, str]) -> None:
-    """Connect a call of Twilio to the gateway, signed."""
-    await carrier.call(
-        gateway.app,
-        "/telephony/twilio",
-        headers={"X-Twilio-Signature": twilio_signature("wss://voice.test/telephony/twilio")},
-        parameters=parameters,
-    )
+    """Connect a call to the gateway; Twilio signs that, too."""
+    path = f"/telephony/{carrier.carrier}"
+    headers = signed("twilio", f"wss://voice.test{path}", None, b"") if carrier.carrier == "twilio" else {}
+    await carrier.call(gateway.app, path, headers=headers, parameters=parameters)
 
 
-async def call(carrier: FakeCarrier, gateway: Gateway, fields: Mapping[str, str] = CALL) -> None:
-    """Ask the gateway as Twilio does, and do what it answers."""
-    answer = await ask(gateway, fields)
+async def call(carrier: FakeCarrier, gateway: Gateway, fields: Mapping[str, str] | None = None) -> None:
+    """Ask the gateway as the carrier does, and do what it answers."""
+    answer = await ask(gateway, fields, carrier=carrier.carrier)
     assert answer.status_code == 200, answer.text
-    assert 'url="wss://voice.test/telephony/twilio"' in answer.text
     await connect(carrier, gateway, parameters_in(answer.text))
 
 

@@ -12,7 +12,7 @@ import pytest
 from speko_anyio.gateway import Handler, MemoryStore, Phone, ServerSession, takes
 from speko_anyio.gateway._phone_transport import LAST_WORDS
 from speko_anyio.gateway.store._records import SessionLife
-from speko_anyio.protocol import AudioIn, Capabilities, Close, Respond, ToolResult
+from speko_anyio.protocol import AudioIn, Capabilities, Close, Played, Respond, ToolResult
 from speko_anyio.testing import VIRTUAL_BACKENDS, FakeCarrier, virtual_backend
 
 from .phone_support import AUTH_TOKEN, CALL, Assistant, ask, call, life_of, loud, phone_gateway, tone
@@ -327,3 +327,39 @@ async def test_a_carrier_that_breaks_its_protocol_is_told_apart_from_a_caller(
     assert (life.close_code, life.close_reason) == (1007, "carrier_protocol_error")
     assert closed[0] in (1000, 1007)
     assert "the carrier broke its protocol" in caplog.text
+
+
+@takes(Capabilities(truncate=True))
+class Truncating(Assistant):
+    """Knows at an interruption how much of its answer was heard: by the last report, and the clock since."""
+
+    def __init__(self) -> None:
+        super().__init__(seconds=10.0)
+        self.heard: list[float] = []
+
+    async def __call__(self, session: ServerSession) -> None:
+        reported = at = 0.0
+        await self.speak(session, self.seconds)
+        async for command in session:
+            match command:
+                case Played(ms=ms):
+                    reported, at = ms / 1000, anyio.current_time()
+                case AudioIn(pcm=pcm) if loud(pcm) and not self.heard:
+                    self.heard.append(reported + anyio.current_time() - at)
+                    await session.send_interruption()
+
+
+@pytest.mark.parametrize("carrier", ["twilio", "telnyx", "plivo", "vonage"])
+@pytest.mark.parametrize("after", [0.35, 1.5, 4.02])
+async def test_the_handler_knows_what_was_heard_within_20_ms(carrier: Any, after: float) -> None:
+    bot = Truncating()
+    gateway = phone_gateway(bot, carrier=carrier)
+    with anyio.fail_after(60):
+        async with gateway.running(), FakeCarrier(carrier) as line:
+            await call(line, gateway)
+            await line.wait_playing()
+            await line.wait_played(after)
+            await line.say(tone(0.2, line.sample_rate))
+            await line.wait_quiet(0.1)
+    assert abs(bot.heard[0] - line.clears[0]) <= 0.02
+    assert after <= line.clears[0] < after + 0.2

@@ -14,6 +14,7 @@ from speko_anyio._net.event_loop import clock
 from speko_anyio._observe.redaction import quote
 from speko_anyio.protocol import _codec as codec
 from speko_anyio.protocol import close_codes
+from speko_anyio.protocol._commands import Played
 from speko_anyio.protocol._dialect import NEED_DATA
 from speko_anyio.protocol._outbox import CloseMessage
 from speko_anyio.protocol._state import State
@@ -46,9 +47,6 @@ _MESSAGES_PER_TURN: Final = 16
 
 _LOOK: Final = 0.02
 """Seconds after which a session that waits for the line looks whether it was interrupted."""
-
-_HANGING_UP: Final = frozenset({close_codes.NORMAL, close_codes.GOING_AWAY, close_codes.NO_STATUS})
-"""The codes with which carriers close the WebSocket of a call that is over, if they don't say so before."""
 
 _POLITE: Final = frozenset({close_codes.NORMAL, close_codes.SERVICE_RESTART})
 """Ends of a session that are no fault of the carrier's: its WebSocket is closed with 1000."""
@@ -186,21 +184,33 @@ class PhoneTransport:
             bridge.receive_message(raw, now)
         else:
             self._lost = True
-            if raw is not None:
-                hung_up = raw.code in _HANGING_UP
-                self._end(CloseMessage(close_codes.NORMAL, CALLER_HUNG_UP) if hung_up else raw)
-            bridge.receive_lost()
+            self._take_end(raw)
         self._take_events()
         with contextlib.suppress(*_GONE):
             # What follows says how the call ended.
             await self._flush()
+
+    def _take_end(self, close: CloseMessage | None) -> None:
+        """Note that the carrier has closed its WebSocket, or that it was lost."""
+        bridge = self._bridge
+        if close is None:
+            bridge.receive_lost()
+            return
+        bridge.receive_close(close.code, close.reason)
+        goodbye = bridge.goodbye
+        hung_up = goodbye is not None and goodbye.reason == CALLER_HUNG_UP
+        self._end(CloseMessage(close_codes.NORMAL, CALLER_HUNG_UP) if hung_up else close)
 
     def _take_events(self) -> None:
         bridge, client = self._bridge, self._client
         while (event := bridge.next_event()) is not NEED_DATA:
             if isinstance(event, Digit):
                 self._ignored_digits += 1
-            elif client.state is _OPEN:
+            elif client.state is not _OPEN:
+                continue  # the session is over, and the rest is not for it
+            elif isinstance(event, Played):
+                client.report_played(event.ms / 1000)
+            else:
                 deliver(event, client)
         goodbye = bridge.goodbye
         if goodbye is None or self._lost:
