@@ -41,6 +41,7 @@ from speko_anyio.providers._held_input import HeldInput
 from speko_anyio.providers.bridge._bridge import Bridge
 from speko_anyio.providers.google import GoogleDialect
 from speko_anyio.providers.openai import OpenAIDialect
+from speko_anyio.providers.openai_calls import IncomingCall, SipHeader, read_webhook
 from speko_anyio.providers.xai import XAIDialect
 from speko_anyio.recording import Moment, Recording, draw_timeline
 from speko_anyio.telephony import CARRIERS, SignedRequest
@@ -65,6 +66,15 @@ def refused(work: Callable[[Any], object], *errors: type[Exception]) -> Callable
             work(given)
 
     return run
+
+
+def caller_of(address: str) -> str:
+    return IncomingCall(call_id="c", sip_headers=(SipHeader("From", address),)).caller
+
+
+def signed_by_openai(signatures: str) -> None:
+    headers = {"webhook-id": "wh_1", "webhook-timestamp": "0", "webhook-signature": signatures}
+    read_webhook(b"{}", headers, "secret", now=0.0)
 
 
 def filled(piece: str, before: str = "", after: str = "") -> Callable[[int], str]:
@@ -1107,6 +1117,9 @@ CASES: list[Case] = [
     Case("input held back, with texts", lambda size: size // 256, held_with_texts, MIB),
     Case("a retry after", filled("1"), _retry_after, BODY),
     Case("a retry after a date", filled("Mon, "), _retry_after, BODY),
+    Case("the caller of a SIP call", filled("sip:"), caller_of, BODY),
+    Case("the caller of a SIP call, a number", filled("1", "<sip:"), caller_of, BODY),
+    Case("signatures of a webhook", filled("v1,x "), refused(signed_by_openai), BODY),
     # The gateway
     Case(
         "session token",
