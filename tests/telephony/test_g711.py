@@ -114,6 +114,14 @@ def test_all_is_as_audioop_has_it(codec: ModuleType) -> None:
     assert codec.alaw_to_pcm(BYTES) == audioop.alaw2lin(BYTES, 2)
 
 
+def test_audioop_is_used_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not load_without_audioop(monkeypatch)._USES_AUDIOOP
+    monkeypatch.undo()
+    assert (
+        importlib.util.find_spec("audioop") is not None and sys.byteorder == "little"
+    ) == g711._USES_AUDIOOP
+
+
 def test_what_was_decoded_is_encoded_as_it_was(codec: ModuleType) -> None:
     # Of the two zeros of µ-law only the positive one comes back.
     assert codec.pcm_to_ulaw(codec.ulaw_to_pcm(BYTES)) == BYTES.replace(b"\x7f", b"\xff")

@@ -103,6 +103,15 @@ def test_l16_is_in_network_byte_order_both_ways(rate: int) -> None:
     assert len(base64.b64decode(json.loads(rest)["media"]["payload"])) % frame == 0
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 48000])
+def test_a_message_has_whole_frames_of_at_least_20_ms(rate: int) -> None:
+    stream = open_with({"encoding": "L16", "sample_rate": rate})
+    for message in stream.audio(bytes(rate * 5 // 2 * 2)):
+        size = len(base64.b64decode(json.loads(message)["media"]["payload"]))
+        assert 0.02 * 2 * rate <= size <= 2 * rate
+        assert size % (-(-rate // 50) * 2) == 0
+
+
 def test_half_a_sample_of_l16_is_cut_off_and_counted() -> None:
     stream = open_with({"encoding": "L16", "sample_rate": 16000})
     assert hear(stream, SWAPPED + b"x") == PCM

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from math import ceil
 from typing import ClassVar, Final, Literal
 
 import msgspec
@@ -18,7 +19,7 @@ import msgspec
 from ..protocol._pcm import is_sample_rate
 from ..protocol._text import clean
 from ..protocol.errors import LocalProtocolError
-from ._carrier import CarrierStream, ConnectAnswer, Frames
+from ._carrier import FRAME, CarrierStream, ConnectAnswer, Frames
 from ._events import CallAudio, CallStarted, CarrierEvent
 from ._fields import LOOSE, Fields, malformed, read
 from ._media import L16, PCMA, PCMU, Codec, Mark, MediaMessage, Payload, payload
@@ -114,7 +115,7 @@ class TelnyxStream(CarrierStream):
             raise malformed(f"telnyx announced the sample rate {rate}, which no session can have")
         self._incoming = incoming
         self._outgoing = self._chosen or (L16 if incoming is L16 else PCMU)
-        self._frames = Frames(rate // 50 * 2, round(rate * _LONGEST) * 2)
+        self._frames = Frames(ceil(rate * FRAME) * 2, round(rate * _LONGEST) * 2)
         parameters = start.inner("custom_parameters").parameters()
         return self._begin(
             CallStarted(
