@@ -11,6 +11,7 @@ import pytest
 from speko_anyio import XAI, BadRequestError, Google, HistoryItem, OpenAI
 from speko_anyio.gateway import Gateway, ProviderHandler, running_gateway
 from speko_anyio.gateway.local import LocalVoice
+from speko_anyio.gateway.local._dialogue import GREETING as LOCAL_GREETING
 from speko_anyio.testing.providers import (
     CallTools,
     GoogleDouble,
@@ -37,8 +38,8 @@ GREETING = "Good morning, this is the front desk."
 
 VOICE = {
     GREET: re.escape(GREETING),
-    TYPE: r"I can tell the time, call your tools, and repeat what I hear\.",
-    GO_ON: r"(HistoryItem\(role=.*\n){3}HistoryItem\(role='assistant', text='Today is \w+\.'.*",
+    TYPE: r"I can tell you the time and the date, .* And interrupt me whenever you like\.",
+    GO_ON: r"(HistoryItem\(role=.*\n){3}HistoryItem\(role='assistant', text='Today is \w+, \w+ \d+\.'.*",
     CHANGE: r"(?i)rain in oslo\.",
     SHOW: r"this service takes no images; .*",
     WRITE: r"Hello! I am the offline voice\. .*",
@@ -55,7 +56,7 @@ def said_in(printed: str) -> list[tuple[str, str]]:
 HANDED_OVER = [
     ("assistant", "How can I help?"),
     ("user", "Hello!"),
-    ("assistant", "Hello! I am the offline voice. Ask me what time it is."),
+    ("assistant", LOCAL_GREETING),
     ("user", "Transfer me to billing."),
     ("tool", "Billing takes over."),
     ("assistant", "Billing takes over."),
@@ -91,7 +92,7 @@ REPLIES: dict[Program, tuple[Reply, ...]] = {
     GO_ON: (Say("It is Monday."),),
     CHANGE: (CallTools([("get_weather", {"city": "Oslo"})]), Say("It rains.")),
     HAND_OVER: (
-        Say("Hello! I am the offline voice. Ask me what time it is."),
+        Say(LOCAL_GREETING),
         CallTools([("transfer_to_billing", {})]),
         Say("Billing takes over."),
         CallTools([("find_invoice", {"number": 7})]),
