@@ -97,7 +97,15 @@ def test_check_shows_the_phones_and_no_secret(capsys: pytest.CaptureFixture[str]
     assert main(["gateway", "check", "--config", str(file)]) == 0
     out = capsys.readouterr().out
     assert "twilio=echo" in out
+    assert "ok    phone: twilio must call https://x.example/telephony/twilio\n" in out
     assert SECRET not in out
+
+
+def test_check_points_out_a_phone_that_checks_no_signatures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gateway", "check", "--phone", "twilio=echo", "--unsigned-phones"]) == 0
+    assert "note  the phone twilio checks no signatures; it takes calls from this machine only" in (
+        capsys.readouterr().out
+    )
 
 
 def test_serve_takes_calls_and_says_what_to_configure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -336,9 +336,9 @@ async def test_a_websocket_that_does_not_start_a_call_is_closed_in_time(
             start = anyio.current_time()
             await connect(carrier, gateway, {})
             closed = await carrier.wait_ended()
-            assert anyio.current_time() - start <= START_TIMEOUT + 0.01
-            if says == ():
-                assert anyio.current_time() - start == pytest.approx(START_TIMEOUT)
+            took = anyio.current_time() - start
+            silent = says == () or '"connected"' in str(says[0])
+            assert took == pytest.approx(START_TIMEOUT if silent else 0.0, abs=0.01)
     assert closed[0] in ((1008, 4401) if code is None else (code,))
 
 

@@ -30,6 +30,7 @@ from ._gateway_options import (
     generates_key,
     is_loopback,
     keys_in_use,
+    phone_urls,
     read_settings_of,
     settings_of,
     store_of,
@@ -75,6 +76,8 @@ async def _check(options: argparse.Namespace) -> None:
         gateway = gateway_of(settings, MemoryStore(), keys=settings.keys or (_ANY_KEY,), playground=False)
         if not (loaded.faults or refused):
             display.line(f"ok    providers: {', '.join(sorted(gateway.providers))}")
+            for carrier, url in phone_urls(settings, f"http://{settings.host}:{settings.port}"):
+                display.line(f"ok    phone: {carrier} must call {url}")
     with faults.caught():
         # An older schema is not migrated here: nodes of that version may be using it.
         store = store_of(settings, migrate_at_start=False)
@@ -192,6 +195,9 @@ def _advice(settings: Settings, gateway: Gateway, *, has_keys: bool, generates: 
         yield "public_url is not set: clients are told the address of their mint's request"
     if settings.public_url is not None and settings.public_url.startswith("http://"):
         yield "public_url is http: tokens and speech cross the network readable; put TLS in front"
+    for carrier, phone in settings.phones.items():
+        if phone.unsigned:
+            yield f"the phone {carrier} checks no signatures; it takes calls from this machine only"
     if public and settings.playground:
         yield "the playground is on, at an address that others reach; it is for development"
     if public and settings.metrics:
