@@ -128,3 +128,7 @@ def test_audio_in_a_log_is_one_short_line() -> None:
 )
 def test_a_close_tells_whether_the_time_was_up(reason: str, expired: bool) -> None:
     assert Close(1000, reason, "remote").expired is expired
+
+
+def test_the_repr_of_a_digit_does_not_show_it() -> None:
+    assert repr(Digit("5")) == "Digit(...)"  # it may be part of a card's number
