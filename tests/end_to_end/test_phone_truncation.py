@@ -72,3 +72,14 @@ async def test_at_the_beginning_and_far_into_an_answer(name: str, after: float) 
     await cut_off(carrier, double, KINDS[name](KEY), MODELS[name], after)
     ((_, heard),) = double.session.truncations
     assert heard / 1000 == pytest.approx(carrier.clears[0], abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["twilio", "vonage"])
+async def test_an_answer_that_the_line_has_not_begun_is_not_heard(name: CarrierName) -> None:
+    """No mark tells anything yet: the line buffers the answer when the caller goes on."""
+    carrier = FakeCarrier(name, delay=1.0)
+    double = OpenAIDouble([Say("A long story.", 30.0)], api_key=KEY)
+    await cut_off(carrier, double, OpenAI(KEY), MODELS["openai"], 0.0)
+    assert carrier.clears == [0.0]
+    # The piece up to the first mark, and the time since the last report.
+    assert all(heard <= 40 for _, heard in double.session.truncations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import itertools
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -426,20 +427,23 @@ def test_what_was_played_is_reported_at_each_mark() -> None:
     for _ in range(60):
         call.run(0.02)
         assert call.events() == []
-    assert call.reports == [20, 220, 420, 620, 820, 1000]
+    # The line begins late, and until the first mark is answered the service is told that again and again.
+    assert [ms for ms, _ in itertools.groupby(call.reports)] == [20, 220, 420, 620, 820, 1000]
+    assert call.reports.count(20) == pytest.approx(4, abs=1)
+    before = len(call.reports)
     call.say(speech(1))
     call.run(0.5)
     call.send(Interruption("user"))
     assert call.events() == []
-    assert call.reports[6:] == [], "the service has counted anew"
+    assert call.reports[before:] == [], "the service has counted anew"
     call.say(speech(1))
     call.run(0.13)
     assert call.events() == []
-    assert call.reports[6:] == [30], "as of now, and not as of the mark"
+    assert call.reports[before:] == [30], "as of now, and not as of the mark"
     call.receive("mark 3", "mark x")
     call.receive(STOP)
     assert call.events() == [CallEnded()]
-    assert call.reports[7:] == [], "nobody wants to know any more"
+    assert call.reports[before + 1 :] == [], "nobody wants to know any more"
 
 
 def test_between_marks_the_clock_tells_and_at_a_mark_the_line() -> None:

@@ -77,6 +77,12 @@ _HANGING_UP: Final = frozenset({close_codes.NORMAL, close_codes.GOING_AWAY, clos
 _OVERHEAD: Final = 64
 """Bytes that a piece of audio counts in addition to its samples."""
 
+_CHECK_EVERY: Final = 0.1
+"""Seconds from one look at the line to the next, whether it plays later than the clock says."""
+
+_REPORT_EVERY: Final = 0.02
+"""Seconds from one report to the next while it does: nobody else knows before the next mark is answered."""
+
 _LATEST_LOOK: Final = 0.05
 """Seconds after which to look again at a line that no mark has moved."""
 
@@ -330,6 +336,8 @@ class PhoneBridge:
             self._line.mark(name)
             return self._carrier.mark(name)
         message, seconds = item
+        if not self._line.unplayed(self._now):
+            self._timers.start("report", 2 * _FIRST_MARK_MS / 1000)
         self._line.add(seconds, self._now)
         return message
 
@@ -496,10 +504,18 @@ class PhoneBridge:
         for name, _ in self._timers.expired(now):
             if name == "keys":
                 self._end_keys()
+            elif name == "report":
+                self._report_if_behind()
             else:
                 assert name == "goodbye"
                 self._cut_goodbye()
         self._settle()
+
+    def _report_if_behind(self) -> None:
+        if self._phase is _Phase.TALKING and self._line.unplayed(self._now):
+            behind = self._line.is_behind(self._now)
+            self._report = self._report or behind
+            self._timers.start("report", _REPORT_EVERY if behind else _CHECK_EVERY)
 
     def _cut_goodbye(self) -> None:
         waiting = sum(

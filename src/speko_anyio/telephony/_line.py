@@ -76,6 +76,10 @@ class LineEstimate:
             self._trusts_marks = False
         return min(clock, self.sent)
 
+    def is_behind(self, now: float) -> bool:
+        """Return whether a mark that is not answered yet says that the line plays later than the clock."""
+        return self.played(now) < min(self._clock(now), self.sent) - _ROUNDING
+
     def unplayed(self, now: float) -> float:
         """Return how many seconds of that audio are still to be played."""
         unplayed = self.sent - self.played(now)
