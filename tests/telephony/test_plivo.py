@@ -248,6 +248,8 @@ def test_the_answer_connects_the_call_in_both_directions() -> None:
     ("parameters", "problem"),
     [
         ({"a": "+1"}, "letters and digits only, unlike 'a'; put it into the query"),
+        ({"a": "1+"}, "letters and digits only"),
+        ({"a": "1\n"}, "letters and digits only"),
         ({"a": ""}, "letters and digits only"),
         ({"a-b": "1"}, "letters and digits only"),
         ({"a": "é"}, "letters and digits only"),

@@ -193,9 +193,22 @@ def test_a_forgery_is_refused_without_a_secret_in_the_error(request_: SignedRequ
     assert GOOD not in repr(request_)
 
 
-def test_another_algorithm_is_refused_even_if_it_would_fit() -> None:
+@pytest.mark.parametrize("algorithm", ["none", "HS512", "hs256", ""])
+def test_another_algorithm_is_refused_even_if_the_signature_fits(algorithm: str) -> None:
     with pytest.raises(SignatureError, match="is not HS256"):
-        VonageStream.verify(webhook(forged({"alg": "none"}, claims())), SECRET, now=NOW)
+        VonageStream.verify(webhook(forged({"alg": algorithm}, claims())), SECRET, now=NOW)
+
+
+def test_a_token_may_not_be_long_even_if_the_signature_fits() -> None:
+    VonageStream.verify(webhook(forged(HS256, claims(x="y" * 5000))), SECRET, now=NOW)
+    with pytest.raises(SignatureError, match="not that of Vonage"):
+        VonageStream.verify(webhook(forged(HS256, claims(x="y" * 7000))), SECRET, now=NOW)
+
+
+def test_the_hash_of_the_query_does_not_do_for_a_body() -> None:
+    content = '{"to":"15550100002","from":"1555 é","empty":""}'.encode()
+    with pytest.raises(SignatureError, match="not that of Vonage"):
+        VonageStream.verify(webhook(sign(claims(content)), query=QUERY), SECRET, now=NOW)
 
 
 @pytest.mark.parametrize("made", [{"iat": NOW - 301}, {"iat": NOW + 301}])
