@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from typing import Any
 
 import anyio
 import pytest
 
 from speko_anyio.gateway import Handler, MemoryStore, Phone, ServerSession, takes
-from speko_anyio.gateway._phone_transport import LAST_WORDS
 from speko_anyio.gateway.store._records import SessionLife
 from speko_anyio.protocol import AudioIn, Capabilities, Close, Played, Respond, ToolResult
+from speko_anyio.telephony._bridge import GOODBYE_TIMEOUT
 from speko_anyio.testing import VIRTUAL_BACKENDS, FakeCarrier, virtual_backend
 
 from .phone_support import AUTH_TOKEN, CALL, Assistant, ask, call, life_of, loud, phone_gateway, tone
@@ -127,8 +128,8 @@ async def test_last_words_have_an_end() -> None:
     carrier = FakeCarrier()
     start = anyio.current_time()
     await ended(carrier, talk_without_end)
-    assert anyio.current_time() - start <= LAST_WORDS + 10
-    assert abs(carrier.answers[0].played - LAST_WORDS) < 1
+    assert anyio.current_time() - start <= GOODBYE_TIMEOUT + 10
+    assert abs(carrier.answers[0].played - GOODBYE_TIMEOUT) < 1
 
 
 async def fail(session: ServerSession) -> None:
@@ -190,7 +191,8 @@ async def test_a_carrier_that_sends_nothing_is_idle() -> None:
     assert closed[0] == 1008
 
 
-async def test_a_line_without_the_caller_s_audio_still_plays_everything() -> None:
+@pytest.mark.parametrize("answers_marks", [True, False])
+async def test_a_line_without_the_caller_s_audio_still_plays_everything(answers_marks: bool) -> None:
     """The line is paced by its own deadlines; the caller's audio does not have to wake it."""
     bot = Assistant()
 
@@ -203,6 +205,8 @@ async def test_a_line_without_the_caller_s_audio_still_plays_everything() -> Non
     gateway = phone_gateway(tell)
     with anyio.fail_after(300):
         async with gateway.running(), Silent(latency=0.05) as carrier:
+            if not answers_marks:
+                carrier._line.mark = lambda *_: None  # type: ignore[method-assign]
             await call(carrier, gateway)
             heard = await carrier.listen()
     assert abs(len(heard) / 16_000 - 45.0) < 0.1
@@ -338,7 +342,7 @@ class Truncating(Assistant):
         self.heard: list[float] = []
 
     async def __call__(self, session: ServerSession) -> None:
-        reported = at = 0.0
+        reported, at = -math.inf, 0.0
         await self.speak(session, self.seconds)
         async for command in session:
             match command:

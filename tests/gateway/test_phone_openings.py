@@ -405,6 +405,14 @@ async def test_an_unsigned_phone_is_not_reached_through_a_tunnel(host: str, head
     assert "unsigned" in answer.json()["error"]
 
 
+async def test_an_unsigned_phone_takes_no_call_of_another_machine() -> None:
+    async with unsigned() as (gateway, _):
+        transport = httpx.ASGITransport(app=gateway.app, client=("192.0.2.1", 1234))
+        async with httpx.AsyncClient(transport=transport) as http:
+            answer = await http.post("http://localhost:8000/telephony/twilio", data=dict(CALL))
+    assert answer.status_code == 403
+
+
 async def test_an_unsigned_phone_s_websocket_is_not_reached_from_elsewhere() -> None:
     async with unsigned() as (gateway, _):
         with pytest.raises(CallRefused) as caught:

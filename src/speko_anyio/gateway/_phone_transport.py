@@ -20,7 +20,7 @@ from speko_anyio.protocol._outbox import CloseMessage
 from speko_anyio.protocol._state import State
 from speko_anyio.protocol.frames import Close, Interruption, Ready, Role, ToolCall
 from speko_anyio.telephony import Digit, deliver
-from speko_anyio.telephony._bridge import CALLER_HUNG_UP
+from speko_anyio.telephony._bridge import CALLER_HUNG_UP, GOODBYE_TIMEOUT
 
 if TYPE_CHECKING:
     from speko_anyio.protocol._session import ClientProtocol, ServerProtocol
@@ -31,11 +31,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("speko_anyio.gateway")
 
-LAST_WORDS: Final = 30.0
-"""Seconds that a caller gets at most to hear what was said before a session ended in order."""
-
 CUT_OFF: Final = 2.0
-"""The same when it ended otherwise, such as by a restart of the gateway."""
+"""Seconds that a caller gets to hear what was said before a session ended other than in order, such as by a
+restart of the gateway; otherwise it is `GOODBYE_TIMEOUT`."""
 
 _CLOSE_TIMEOUT: Final = 1.0
 """Seconds to write the close of the carrier's WebSocket."""
@@ -133,7 +131,7 @@ class PhoneTransport:
 
     async def leave(self) -> None:
         """Let the caller hear the end, and hang up by closing the carrier's WebSocket: in a bounded time."""
-        await self._hang_up(LAST_WORDS)
+        await self._hang_up(GOODBYE_TIMEOUT)
         self._log_losses()
 
     async def _hang_up(self, patience: float) -> None:
