@@ -92,6 +92,14 @@ def test_a_gain_is_the_nearest_sample_or_clipped(values: list[int], decibels: fl
         assert abs(louder - exact) <= 0.51
 
 
+@pytest.mark.parametrize("decibels", [49.0, 55.0, 90.0])
+def test_a_large_gain_of_little(decibels: float) -> None:
+    assert pcm.gain(b"", decibels) == b""
+    assert pcm.gain(bytes(8), decibels) == bytes(8)
+    (louder,) = pcm.samples(pcm.gain(packed([-1]), decibels))
+    assert louder == pytest.approx(-(10 ** (decibels / 20)), abs=0.51)
+
+
 @pytest.mark.parametrize("decibels", [math.nan, math.inf, 96.1, 1e308])
 def test_a_gain_has_bounds(decibels: float) -> None:
     with pytest.raises(ValueError, match="a number of decibels up to 96, not"):

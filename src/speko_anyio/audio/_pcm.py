@@ -139,9 +139,8 @@ def _lanes(pcm: bytes, width: int) -> int:
 
 
 def _every(value: int, count: int, width: int) -> int:
-    """Return the number with `value` in each of `count` lanes."""
-    every = int.from_bytes(abs(value).to_bytes(width, "little") * count, "little")
-    return every if value >= 0 else -every
+    """Return what adds `value`, which may be negative or wider than a lane, to each of `count` lanes."""
+    return value * int.from_bytes(b"\1".ljust(width, b"\0") * count, "little")
 
 
 def _from_lanes(lanes: bytes, width: int, *, at: int = 0) -> bytes:
