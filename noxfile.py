@@ -110,15 +110,16 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the codec, or what comes first: `client`, `gateway`, `bridge`, `telephony` or `hostile`.
+    """Measure the codec, or what comes first: `client`, `gateway`, `bridge`, `telephony`, `hostile`, `voice`.
 
     The other arguments go to the benchmark.
     """
     arguments = list(session.posargs)
-    others = ("bridge", "client", "gateway", "hostile", "telephony")
+    others = ("bridge", "client", "gateway", "hostile", "telephony", "voice")
     name = arguments.pop(0) if arguments and arguments[0] in others else "codec"
     what = "." if name in ("client", "codec", "telephony") else EVERYTHING
-    session.install("--quiet", "-e", what, *group("bench"), silent=False)
+    models = group("whisper") if name == "voice" else []
+    session.install("--quiet", "-e", what, *group("bench"), *models, silent=False)
     session.run("python", f"benchmarks/{name}.py", *arguments)
 
 

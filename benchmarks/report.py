@@ -23,16 +23,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def publish(name: str, text: str, picture: str, found: Any, *, out: Path | None, docs: bool) -> None:
+def publish(name: str, text: str, picture: str | None, found: Any, *, out: Path | None, docs: bool) -> None:
     """Print the results of the program ``name.py``, and write them where ``--out`` and ``--docs`` say."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         (out / f"{name}.md").write_text(text, encoding="utf-8")
-        (out / f"{name}.svg").write_text(picture, encoding="utf-8")
+        if picture is not None:
+            (out / f"{name}.svg").write_text(picture, encoding="utf-8")
     if docs:
         _renew(f"{name}.py", text)
-        (_DOCS / f"benchmarks-{name}.svg").write_text(picture, encoding="utf-8")
+        if picture is not None:
+            (_DOCS / f"benchmarks-{name}.svg").write_text(picture, encoding="utf-8")
     print(text)
 
 

@@ -11,10 +11,10 @@ from typing import Final, TypeAlias
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
-from engines import EngineError, Engines, Message, ToolRequest
 
 from speko_anyio.audio import (
     Backchannel,
+    EndOfTurn,
     IsSpeech,
     NothingSaid,
     SpeechSoFar,
@@ -26,6 +26,7 @@ from speko_anyio.audio import (
 )
 from speko_anyio.audio._pcm import byte_count, duration
 from speko_anyio.gateway import ServerSession
+from speko_anyio.gateway.engines import EngineError, Engines, Message, ToolRequest
 from speko_anyio.protocol import (
     AudioIn,
     Clear,
@@ -90,9 +91,11 @@ class Conversation:
         *,
         is_speech: IsSpeech | None = None,
         timing: Timing | None = None,
+        end_of_turn: EndOfTurn | None = None,
     ) -> None:
         self._session = session
         self._engines = engines
+        self._end_of_turn = end_of_turn
         self._turns = TurnDetector(session.input_sample_rate, is_speech=is_speech, timing=timing)
         self._system_prompt = session.config.system_prompt or ""
         self._tools = session.config.tools
@@ -118,8 +121,8 @@ class Conversation:
                                 self._session.turn_ended()
                             await self._react(event)
                     case Commit() | EndTurn():
-                        if (event := self._turns.end_turn()) is not None:
-                            await self._react(event)
+                        if (ended := self._turns.end_turn()) is not None:
+                            await self._react(ended)
                     case Clear():
                         self._turns.clear()
                         self._showing.cancel()
@@ -190,13 +193,15 @@ class Conversation:
             await self._conclude(reply, "interrupted")
 
     async def _show(self, so_far: SpeechSoFar, scope: anyio.CancelScope) -> None:
-        """Send the speech so far as a partial transcript."""
+        """Send the speech so far as a partial transcript, and ask the end-of-turn model whether it is all."""
+        rate = self._session.input_sample_rate
         # Errors can be ignored: the final transcript reports them, and `run` notices when the client leaves.
         with scope, suppress(EngineError, ConnectionClosed):
-            if text := await self._engines.recognizer.transcribe(
-                so_far.utterance, self._session.input_sample_rate
-            ):
+            if text := await self._engines.ear.transcribe(so_far.utterance, rate):
                 await self._session.send_transcript("user", text, final=False)
+            if so_far.paused and self._end_of_turn is not None:
+                probability = await self._end_of_turn.probability(so_far.utterance, rate, text)
+                self._turns.judge(so_far, probability)
 
     async def _answer(self, reply: Reply, work: Work) -> None:
         with suppress(ConnectionClosed), reply.scope:
@@ -214,7 +219,7 @@ class Conversation:
             self._start_request()
 
     async def _hear(self, reply: Reply) -> None:
-        text = await self._engines.recognizer.transcribe(reply.pcm, self._session.input_sample_rate)
+        text = await self._engines.ear.transcribe(reply.pcm, self._session.input_sample_rate)
         reply.heard = True
         await self._session.send_transcript("user", text, final=True)
         if text:
@@ -224,7 +229,7 @@ class Conversation:
     async def _think(self, reply: Reply, nudge: str = "") -> None:
         for _ in range(MAX_TOOL_ROUNDS):
             requests: list[ToolRequest] = []
-            answer = self._engines.model.answer(self._context(nudge), self._tools)
+            answer = self._engines.brain.answer(self._context(nudge), self._tools)
             async with aclosing(answer) as parts:
                 async for part in parts:
                     if isinstance(part, ToolRequest):
@@ -235,7 +240,7 @@ class Conversation:
                 return
             nudge = ""
             for request in requests:
-                self._messages.append(Message("tool", await self._call(request)))
+                self._messages.append(Message("tool", await self._call(request), request))
         raise EngineError("TOOL_LOOP", f"the model asked for tools {MAX_TOOL_ROUNDS} times in a row")
 
     def _context(self, nudge: str) -> list[Message]:
@@ -244,9 +249,16 @@ class Conversation:
 
     async def _say(self, sentence: str, reply: Reply) -> None:
         rate = self._session.output_sample_rate
-        pcm = await self._engines.voice.synthesize(sentence, rate)
-        reply.said = f"{reply.said} {sentence}".lstrip()
-        await self._session.send_transcript("assistant", reply.said, final=False)
+        said = f"{reply.said} {sentence}".lstrip()
+        async with aclosing(self._engines.voice.synthesize(sentence, rate)) as pieces:
+            async for pcm in pieces:
+                if reply.said != said:
+                    reply.said = said
+                    await self._session.send_transcript("assistant", said, final=False)
+                await self._play(pcm, reply)
+
+    async def _play(self, pcm: bytes, reply: Reply) -> None:
+        rate = self._session.output_sample_rate
         size = byte_count(CHUNK, rate)
         for start in range(0, len(pcm), size):
             chunk = pcm[start : start + size]

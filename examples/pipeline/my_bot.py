@@ -6,7 +6,8 @@ Its engines need no account (the extras cli, gateway and local). Serve it from t
 
 or with ``python my_bot.py [PORT]``, which shows how to do it in your own program. Paste the printed
 ``export`` line into another shell, and run ``speko-anyio say --say "Hello!" --provider my-bot`` there. To use
-other services, write your own engines for `engines.py`. docs/handlers.md explains the bot step by step.
+other services, write your own engines in place of `offline.py`. docs/handlers.md explains the bot step by
+step.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from typing import Self
 
 import anyio
 from conversation import Conversation
-from engines import Engines
 from offline import offline_engines
 
-from speko_anyio.audio import IsSpeech, Timing, webrtc_vad
+from speko_anyio.audio import EndOfTurn, IsSpeech, Timing, webrtc_vad
 from speko_anyio.gateway import Gateway, ServerSession, running_gateway
+from speko_anyio.gateway.engines import Engines
 from speko_anyio.protocol import Capabilities
 
 
@@ -49,11 +50,13 @@ class MyBot(anyio.AsyncContextManagerMixin):
         *,
         make_vad: Callable[[int], IsSpeech] | None = None,
         timing: Timing | None = None,
+        end_of_turn: EndOfTurn | None = None,
     ) -> None:
         self._open_engines = open_engines
         self._engines: Engines
         self._make_vad = make_vad
         self._timing = timing
+        self._end_of_turn = end_of_turn
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncIterator[Self]:
@@ -62,7 +65,13 @@ class MyBot(anyio.AsyncContextManagerMixin):
 
     async def __call__(self, session: ServerSession) -> None:
         is_speech = self._make_vad(session.input_sample_rate) if self._make_vad else None
-        await Conversation(session, self._engines, is_speech=is_speech, timing=self._timing).run()
+        await Conversation(
+            session,
+            self._engines,
+            is_speech=is_speech,
+            timing=self._timing,
+            end_of_turn=self._end_of_turn,
+        ).run()
 
 
 bot = MyBot(offline_engines, make_vad=webrtc_vad)

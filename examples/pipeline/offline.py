@@ -6,14 +6,8 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import anyio.to_thread
-from engines import EngineError, Engines, Message, ToolRequest
-
-from speko_anyio.audio.resample import resample
-from speko_anyio.gateway.local import speak_to_pcm
-from speko_anyio.gateway.local._grammar import Grammar
-from speko_anyio.gateway.local._recognizer import Recognizer, RecognizerError, open_recognizer
-from speko_anyio.gateway.local._worker_messages import SAMPLE_RATE
+from speko_anyio.gateway.engines import Engines, Message, ToolRequest
+from speko_anyio.gateway.local import Grammar, PocketsphinxEar, Synthesizer
 from speko_anyio.protocol.mint import ToolSpec
 
 PHRASES = Grammar(
@@ -28,20 +22,6 @@ STORY = (
     "It stopped, and listened.",
     "That is the whole story.",
 )
-
-
-class OfflineRecognizer:
-    """Recognise English in another process."""
-
-    def __init__(self, recognizer: Recognizer) -> None:
-        self._recognizer = recognizer
-
-    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
-        try:
-            heard = await self._recognizer.hear(resample(pcm, sample_rate, SAMPLE_RATE), PHRASES)
-        except RecognizerError as error:
-            raise EngineError(error.code, str(error)) from error
-        return heard.text
 
 
 class ToyModel:
@@ -67,15 +47,8 @@ class ToyModel:
             yield f"You said: {text}."
 
 
-class OfflineVoice:
-    """Speak with espeak-ng, in a thread."""
-
-    async def synthesize(self, text: str, sample_rate: int) -> bytes:
-        return await anyio.to_thread.run_sync(speak_to_pcm, text, sample_rate)
-
-
 @asynccontextmanager
 async def offline_engines() -> AsyncIterator[Engines]:
-    """Start the recogniser's process, and stop it at the end of the block."""
-    async with open_recognizer() as recognizer:
-        yield Engines(OfflineRecognizer(recognizer), ToyModel(), OfflineVoice())
+    """Start the recogniser's process and load the voice; stop it at the end of the block."""
+    async with PocketsphinxEar(phrases=PHRASES) as ear, Synthesizer() as voice:
+        yield Engines(ear, ToyModel(), voice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from speko_anyio.cli import main
 from speko_anyio.cli._failures import FAILED, USAGE
-from speko_anyio.gateway import Gateway, SQLStore
+from speko_anyio.cli._gateway_options import gateway_of
+from speko_anyio.gateway import Gateway, MemoryStore, SQLStore
+from speko_anyio.gateway._settings import Settings
 from speko_anyio.gateway.store._database import Database
 
 SECRET = "8a6f7c21d0e94b35a1f8037ce2d96b4f"
@@ -251,6 +254,38 @@ def test_it_takes_every_option_of_serve(capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     assert re.search(r"^ +drain_seconds +3(\.0)? +--drain-seconds$", out, re.MULTILINE)
     assert re.search(r"^ +port +0 +--port$", out, re.MULTILINE)
+
+
+@pytest.mark.speech
+def test_the_offline_voice_s_ear_is_chosen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEKO_GATEWAY_EAR", "pocketsphinx")
+    code, out, _ = checked(capsys, "--database", "memory")
+    assert code == 0
+    assert re.search(r"^ +ear +pocketsphinx +SPEKO_GATEWAY_EAR$", out, re.MULTILINE)
+    pytest.importorskip("faster_whisper")
+    code, out, _ = checked(capsys, "--database", "memory", "--ear", "whisper:/models/tiny")
+    assert code == 0
+    assert re.search(r"^ +ear +whisper:/models/tiny +--ear$", out, re.MULTILINE)
+    gateway = gateway_of(Settings(ear="whisper"), MemoryStore(), keys=[KEY], playground=False)
+    assert "local" in gateway.providers
+
+
+@pytest.mark.parametrize("ear", ["tiny.en", "whisper:", "pocketsphinx:x", ""])
+def test_an_unknown_ear_is_told(ear: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = checked(capsys, "--database", "memory", f"--ear={ear}")
+    assert code == USAGE
+    assert f"--ear: ear: unknown ear {ear!r}; choose pocketsphinx, or a model as in whisper:tiny.en" in err
+
+
+def test_an_ear_without_its_extra_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    code, _, err = checked(capsys, "--database", "memory", "--ear=whisper:tiny.en")
+    assert code == USAGE
+    assert "needs faster_whisper, which is not installed; install speko-anyio with the extra `whisper`" in err
 
 
 def test_a_missing_database_file_is_not_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from speko_anyio import (
 )
 from speko_anyio.cli import main
 from speko_anyio.gateway import running_gateway
+from speko_anyio.gateway.engines import Engines, Message
 from speko_anyio.testing import VIRTUAL_BACKENDS, fake_session, mumble, run_handler, virtual_backend
 from tests.testing.test_plugin import run_pytest
 
 from .programs import DOCS, programs
 
-EXAMPLE = DOCS.parent / "examples" / "pipeline"
 PARROT, POLITE, SHY, BOT, PATIENT, TOOLS, CLERK, TEST = programs("handlers.md")
 QUIET = bytes(28_800)
 SPEECH = mumble(2.0)
@@ -42,14 +42,6 @@ pytestmark = pytest.mark.anyio
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Speech takes its time, which is virtual here."""
     return virtual_backend(request.param)
-
-
-@pytest.fixture(autouse=True)
-def beside_the_example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    yield
-    for path in EXAMPLE.glob("*.py"):
-        sys.modules.pop(path.stem, None)
 
 
 @asynccontextmanager
@@ -98,24 +90,25 @@ async def test_the_shy_parrot_stops_when_the_user_speaks_or_says_so() -> None:
         await session.close()
 
 
-class Engines:
+class Fake:
+    """All three engines."""
+
     async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
         return "hello"
 
-    async def answer(self, messages: list[Any], tools: object) -> AsyncIterator[str]:
+    async def answer(self, messages: Sequence[Message], tools: object) -> AsyncGenerator[str, None]:
         assert [message.text for message in messages] == ["hello"]
         yield "Good"
         yield "day."
 
-    async def synthesize(self, text: str, sample_rate: int) -> bytes:
-        return bytes(960)
+    async def synthesize(self, text: str, sample_rate: int) -> AsyncGenerator[bytes, None]:
+        yield bytes(480)
+        yield bytes(480)
 
 
 async def test_the_bot_hears_thinks_and_speaks() -> None:
-    import engines  # type: ignore[import-not-found]  # of the example
-
-    bot, fake = BOT.load()["bot"], Engines()
-    async with talking(lambda session: bot(session, engines.Engines(fake, fake, fake))) as session:
+    bot, fake = BOT.load()["bot"], Fake()
+    async with talking(lambda session: bot(session, Engines(fake, fake, fake))) as session:
         for start in range(0, len(SPEECH), 4_800):
             await session.send_audio(SPEECH[start : start + 4_800])
             await anyio.sleep(0.1)

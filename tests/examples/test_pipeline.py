@@ -31,10 +31,11 @@ from speko_anyio import (
     Transcript,
     Usage,
 )
-from speko_anyio.audio import Timing
+from speko_anyio.audio import EndOfTurn, Timing
 from speko_anyio.audio._pcm import duration, rms_dbfs, silence
 from speko_anyio.cli import main
 from speko_anyio.gateway import Gateway, running_gateway
+from speko_anyio.gateway.engines import EngineError, Engines, Message, ToolRequest
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.testing import VIRTUAL_BACKENDS, FakePeer, fake_session, run_handler, virtual_backend
 from tests.support.patience import PATIENCE
@@ -74,8 +75,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleT
 class FakeEngines:
     """All three: hears what it is told, answers from a list, speaks 100 ms for each character."""
 
-    def __init__(self, engines: ModuleType, *answers: Sequence[object]) -> None:
-        self._engines = engines
+    def __init__(self, *answers: Sequence[object]) -> None:
         self.answers = list(answers)
         self.hears = "tell me"
         self.heard: list[float] = []
@@ -87,7 +87,7 @@ class FakeEngines:
         self.heard.append(duration(pcm, sample_rate))
         await anyio.sleep(0.1)
         if self.deaf:
-            raise self._engines.EngineError("DEAF", "the ears are stopped")
+            raise EngineError("DEAF", "the ears are stopped")
         return self.hears
 
     async def answer(self, messages: Sequence[Any], tools: object) -> AsyncGenerator[Any, None]:
@@ -96,11 +96,12 @@ class FakeEngines:
             await anyio.sleep(0.01)
             yield part
 
-    async def synthesize(self, text: str, sample_rate: int) -> bytes:
+    async def synthesize(self, text: str, sample_rate: int) -> AsyncGenerator[bytes, None]:
         await anyio.sleep(0.01)
         if self.broken:
-            raise self._engines.EngineError("MUTE", "the voice is lost")
-        return bytes(round(len(text) / 10 * sample_rate) * 2)
+            raise EngineError("MUTE", "the voice is lost")
+        for _ in text:
+            yield bytes(round(sample_rate / 10) * 2)
 
 
 Talk = Callable[..., Any]
@@ -109,21 +110,24 @@ Talk = Callable[..., Any]
 @pytest.fixture
 def talk(example: Callable[[str], ModuleType]) -> Talk:
     """Open a session with the bot and these answers of its model."""
-    engines, my_bot = example("engines"), example("my_bot")
+    my_bot = example("my_bot")
 
     @asynccontextmanager
     async def opened(
-        *answers: Sequence[object], tools: Sequence[Any] = (), timing: Timing | None = None
+        *answers: Sequence[object],
+        tools: Sequence[Any] = (),
+        timing: Timing | None = None,
+        end_of_turn: EndOfTurn | None = None,
     ) -> AsyncIterator[tuple[RealtimeSession, FakeEngines]]:
-        fake = FakeEngines(engines, *answers)
+        fake = FakeEngines(*answers)
 
         @asynccontextmanager
         async def open_engines() -> AsyncIterator[Any]:
-            yield engines.Engines(fake, fake, fake)
+            yield Engines(fake, fake, fake)
 
         config = SessionConfig(provider="my-bot", model="any", system_prompt="Be kind.")
         async with (
-            my_bot.MyBot(open_engines, make_vad=loud, timing=timing) as bot,
+            my_bot.MyBot(open_engines, make_vad=loud, timing=timing, end_of_turn=end_of_turn) as bot,
             fake_session(run_handler(bot), peer=FakePeer(config=config), tools=tools, within=60) as ends,
         ):
             session, _ = ends
@@ -217,6 +221,19 @@ class TestInTime:
             assert Transcript("assistant", "Well.", True) in await until(session, ResponseEnd)
         assert max(fake.heard) < 1.5
 
+    async def test_a_model_says_whether_the_turn_is_over(self, talk: Talk) -> None:
+        class Impatient:
+            async def probability(self, utterance: bytes, sample_rate: int, text: str) -> float:
+                assert text == "tell me"
+                return 1.0
+
+        async with talk(["Yes."], end_of_turn=Impatient()) as (session, _):
+            await session.send_audio(speech(0.9))
+            for _ in range(20):
+                await session.send_audio(silence(0.02, RATE))
+                await anyio.sleep(0.02)
+            assert Transcript("assistant", "Yes.", True) in await until(session, ResponseEnd)
+
     async def test_a_client_may_interrupt_while_all_was_sent_and_not_played(self, talk: Talk) -> None:
         async with talk(["Yes."]) as (session, _):
             await session.send_audio(QUESTION)
@@ -241,25 +258,22 @@ class TestInTime:
         assert max(fake.heard) == pytest.approx(1.4 + 1.4 + 0.1, abs=0.15)
         assert sum(frame == Transcript("user", "tell me", True) for frame in frames) == 1
 
-    async def test_a_tool_is_called_and_its_result_goes_to_the_model(
-        self, talk: Talk, example: Callable[[str], ModuleType]
-    ) -> None:
+    async def test_a_tool_is_called_and_its_result_goes_to_the_model(self, talk: Talk) -> None:
         async def get_weather(city: str) -> str:
             await anyio.sleep(1)
             return f"rain in {city}"
 
-        request = example("engines").ToolRequest("get_weather", '{"city": "Oslo"}')
+        request = ToolRequest("get_weather", '{"city": "Oslo"}')
         async with talk([request], ["It rains."], tools=[get_weather]) as (session, fake):
             await session.send_audio(QUESTION)
             frames = await until(session, ResponseEnd)
         assert ToolCall("call-1", "get_weather", '{"city": "Oslo"}') in frames
-        assert fake.asked[1][-1] == ("tool", "rain in Oslo")
+        assert fake.asked[1][-1] == Message("tool", "rain in Oslo", request)
         assert Transcript("assistant", "It rains.", True) in frames
 
-    async def test_a_tool_that_does_not_answer_is_not_waited_for_for_ever(
-        self, talk: Talk, example: Callable[[str], ModuleType]
-    ) -> None:
-        async with talk([example("engines").ToolRequest("nap", "{}")], ["Sorry."]) as (session, fake):
+    async def test_a_tool_that_does_not_answer_is_not_waited_for_for_ever(self, talk: Talk) -> None:
+        request = ToolRequest("nap", "{}")
+        async with talk([request], ["Sorry."]) as (session, fake):
             start = anyio.current_time()
             await session.send_audio(QUESTION)
             await until(session, ToolCall)
@@ -269,15 +283,13 @@ class TestInTime:
             await session.send_tool_result("call-1", "up")
             await session.interrupt()
             await anyio.sleep(1)
-        assert fake.asked[1][-1] == ("tool", "nap gave no answer in 30 seconds")
+        assert fake.asked[1][-1] == Message("tool", "nap gave no answer in 30 seconds", request)
 
-    async def test_a_model_that_only_asks_for_tools_is_stopped(
-        self, talk: Talk, example: Callable[[str], ModuleType]
-    ) -> None:
+    async def test_a_model_that_only_asks_for_tools_is_stopped(self, talk: Talk) -> None:
         async def nap() -> str:
             return "more"
 
-        request = example("engines").ToolRequest("nap", "{}")
+        request = ToolRequest("nap", "{}")
         async with talk(*[[request]] * 9, tools=[nap]) as (session, fake):
             await session.send_audio(QUESTION)
             frames = await until(session, ResponseEnd)
@@ -323,10 +335,10 @@ class TestInTime:
             ResponseEnd("done"),
         ]
         assert fake.heard == []
-        assert [tuple(message) for message in fake.asked[0]] == [
-            ("system", "Be kind."),
-            ("system", "It rains."),
-            ("user", "Is it wet?"),
+        assert fake.asked[0] == [
+            Message("system", "Be kind."),
+            Message("system", "It rains."),
+            Message("user", "Is it wet?"),
         ]
 
     async def test_it_speaks_first(self, talk: Talk) -> None:
@@ -336,7 +348,7 @@ class TestInTime:
             assert Transcript("assistant", "Hello.", True) in frames
             await session.send_text("Nice.")
             await until(session, ResponseEnd)
-        assert fake.asked[0][-1] == ("system", "Greet briefly.")
+        assert fake.asked[0][-1] == Message("system", "Greet briefly.")
         # The instructions were for one answer.
         assert [message.text for message in fake.asked[1]] == ["Be kind.", "Hello.", "Nice."]
 
@@ -382,19 +394,17 @@ class TestInTime:
             frames = await until(session, ResponseEnd)
         assert Transcript("assistant", "By the way.", True) in frames
 
-    async def test_instructions_and_tools_change_in_mid_call(
-        self, talk: Talk, example: Callable[[str], ModuleType]
-    ) -> None:
+    async def test_instructions_and_tools_change_in_mid_call(self, talk: Talk) -> None:
         async def nap() -> str:
             return "slept"
 
-        request = example("engines").ToolRequest("nap", "{}")
+        request = ToolRequest("nap", "{}")
         async with talk([request], ["Done."]) as (session, fake):
             await session.update(system_prompt="Be brief.", tools=[nap])
             await session.send_text("Take a nap.")
             await until(session, ResponseEnd)
-        assert fake.asked[0][0] == ("system", "Be brief.")
-        assert fake.asked[1][-1] == ("tool", "slept")
+        assert fake.asked[0][0] == Message("system", "Be brief.")
+        assert fake.asked[1][-1] == Message("tool", "slept", request)
 
     async def test_the_client_may_leave_in_the_middle_of_an_answer(self, talk: Talk) -> None:
         async with talk(["A" * 50]) as (session, _):

@@ -29,6 +29,8 @@ from ..gateway._settings import (
     parse_phones,
     read_settings,
 )
+from ..gateway.engines import SpeechToText
+from ..gateway.local._ears import make_ear
 from ..gateway.store import SessionQuery
 from ..gateway.store._key_limits import DAY
 from ._failures import USAGE, CommandError
@@ -50,6 +52,7 @@ _OPTIONS: Final = {
     "public_url": "public_url",
     "handler": "handlers",
     "phone": "phones",
+    "ear": "ear",
     "temporary_key": "temporary_key",
     "playground": "playground",
     "drain_seconds": "drain_seconds",
@@ -208,7 +211,11 @@ def gateway_of(
     own = load_handlers(settings.handlers, reserved=OWN_NAMES)
     try:
         _check_reach(settings)
-        ours = default_handlers(models=settings.models, provider_options=provider_options_of(settings))
+        ours = default_handlers(
+            models=settings.models,
+            provider_options=provider_options_of(settings),
+            ear=ear_of(settings),
+        )
         return Gateway(
             handlers={**ours, **own},
             phones=settings.phones,
@@ -240,6 +247,16 @@ def phone_urls(settings: Settings, url: str) -> Iterator[tuple[str, str]]:
     """Yield each carrier, and the URL of its webhook, for a gateway that listens on `url`."""
     for carrier in settings.phones:
         yield carrier, f"{(settings.public_url or url).rstrip('/')}{phone_path(carrier)}"
+
+
+def ear_of(settings: Settings) -> SpeechToText | None:
+    """Return the offline voice's ear, None for its own; raise ValueError if there is none of that name."""
+    if settings.ear is None:
+        return None
+    try:
+        return make_ear(settings.ear)
+    except ValueError as error:
+        raise ValueError(f"ear: {error}") from None
 
 
 def provider_options_of(settings: Settings) -> dict[str, Any]:
@@ -298,6 +315,7 @@ def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:
                 load_handlers(one.handlers, reserved=OWN_NAMES)
                 provider_options_of(one)
                 check_phones(one.phones)
+                ear_of(one)
                 Gateway(handlers={"echo": echo}, api_keys=("any",), **_gateway_options(one))
             except CommandError as error:
                 found.append(str(error))

@@ -270,6 +270,13 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
         help="check no signatures of carriers, and take calls only from this machine: for development",
     )
     parser.add_argument(
+        "--ear",
+        type=_text,
+        metavar="EAR",
+        help="what the offline voice hears with: pocketsphinx or whisper:MODEL, as in whisper:tiny.en, where "
+        "MODEL may be a folder (default: pocketsphinx)",
+    )
+    parser.add_argument(
         "--temporary-key",
         action=argparse.BooleanOptionalAction,
         help="generate an API key for this run, and print it (default: only on a loopback address, as long "

@@ -9,12 +9,14 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from speko_anyio._accounts import PROVIDERS, Provider
+from speko_anyio._extras import install_extra
 from speko_anyio.audio._pcm import SAMPLE_BYTES
 from speko_anyio.protocol._commands import AudioIn, Clear, Commit, EndTurn
 
 from ._capabilities import why_not_capabilities
 from ._provider_handler import provider_handlers
 from ._session import Handler, ServerSession
+from .engines import SpeechToText
 
 OWN_NAMES: Final = frozenset({"echo", "local", *(kind.name for kind in PROVIDERS)})
 """Names of the gateway's own handlers, installed or not: what serves a client must not depend on what else is
@@ -49,13 +51,20 @@ async def echo(session: ServerSession) -> None:
                 turn = 0
 
 
-def built_in_handlers() -> dict[str, Handler]:
-    """Return those that need no account: ``echo``, and ``local``, the offline voice, if it is installed."""
+def built_in_handlers(*, ear: SpeechToText | None = None) -> dict[str, Handler]:
+    """Return those that need no account: ``echo``, and ``local``, the offline voice, if it is installed.
+
+    - `ear`: the offline voice's speech to text, such as `WhisperEar`, in place of its own.
+
+    Raises ValueError if there is an ear, and no offline voice.
+    """
     handlers: dict[str, Handler] = {"echo": echo}
     if all(find_spec(module) for module in _LOCAL_NEEDS):
         from .local import LocalVoice
 
-        handlers["local"] = LocalVoice()
+        handlers["local"] = LocalVoice(ear=ear)
+    elif ear is not None:
+        raise ValueError(f"the ear's offline voice is not installed; {install_extra('local')}")
     return handlers
 
 
@@ -63,6 +72,7 @@ def default_handlers(
     *,
     models: Mapping[str, Collection[str]] | None = None,
     provider_options: Mapping[str, Any] | None = None,
+    ear: SpeechToText | None = None,
 ) -> dict[str, Handler]:
     """Return `built_in_handlers`, and a handler for each provider with an API key in the environment.
 
@@ -72,9 +82,10 @@ def default_handlers(
 
     - `models`: those that clients may use, by the provider's name; any, if the provider is missing.
     - `provider_options`: such as `OpenAIOptions`, by the provider's name; see `ProviderHandler`.
+    - `ear`: see `built_in_handlers`.
     """
     accounts = provider_handlers(models=models, provider_options=provider_options)
-    return {**built_in_handlers(), **accounts}
+    return {**built_in_handlers(ear=ear), **accounts}
 
 
 def why_not_a_handler(handler: Any) -> str | None:

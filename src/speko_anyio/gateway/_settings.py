@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     phones: dict[str, Phone] = {}
     """Phone carriers whose calls it takes, by name: a table of `Phone` each; in the environment
     ``carrier=handler``, separated by commas."""
+    ear: str | None = None
+    """The offline voice's speech to text: ``pocketsphinx`` or ``whisper:MODEL``."""
     models: dict[str, tuple[str, ...]] = {}
     """The models that clients may use, by the provider's name; any of a provider that is missing. In the
     environment ``provider=model``, separated by commas."""

@@ -9,6 +9,7 @@ from typing import Any, Self
 import anyio
 import pytest
 
+from speko_anyio.audio import Timing
 from speko_anyio.audio import _pcm as pcm16
 from speko_anyio.gateway.engines import EngineError, Message, SpeechToText, TextToSpeech, ToolRequest
 from speko_anyio.gateway.local import LocalVoice
@@ -120,9 +121,14 @@ class Choir(Voice):
 
 @asynccontextmanager
 async def serving(
-    session: FakeSession, *, ear: SpeechToText | None = None, brain: Any = None, voice: Any = None
+    session: FakeSession,
+    *,
+    ear: SpeechToText | None = None,
+    brain: Any = None,
+    voice: Any = None,
+    **options: Any,
 ) -> AsyncIterator[None]:
-    handler = LocalVoice(ear=ear or Ear(), brain=brain, voice=voice or Voice())
+    handler = LocalVoice(ear=ear or Ear(), brain=brain, voice=voice or Voice(), **options)
     try:
         with anyio.fail_after(20_000):
             async with handler, anyio.create_task_group() as tasks:
@@ -159,6 +165,58 @@ async def test_an_ear_of_ones_own() -> None:
     assert finals(session) == ["what is two plus three", "2 plus 3 is 5."]
     assert ear.calls[-1][1] == 16_000
     assert ear.calls[-1][0] > 20_000
+
+
+async def talk(session: FakeSession, seconds: float, silence: float) -> None:
+    """Speak, and then be silent, in real time."""
+    sound = mumble(seconds, sample_rate=16_000) + pcm16.silence(silence, 16_000)
+    for at in range(0, len(sound), 640):
+        session.say(AudioIn(sound[at : at + 640], 16_000))
+        await anyio.sleep(0.02)
+
+
+class Judge:
+    """An end-of-turn model that always thinks the same."""
+
+    def __init__(self, probability: float | Exception) -> None:
+        self._probability = probability
+        self.asked: list[tuple[int, str]] = []
+
+    async def probability(self, utterance: bytes, sample_rate: int, text: str) -> float:
+        self.asked.append((sample_rate, text))
+        if isinstance(self._probability, Exception):
+            raise self._probability
+        return self._probability
+
+
+@pytest.mark.parametrize(
+    ("probability", "expected"), [(0.0, 1.6), (1.0, 0.3), (EngineError("SLOW", "the model is lost"), 0.56)]
+)
+async def test_an_end_of_turn_model_of_ones_own(probability: float | Exception, expected: float) -> None:
+    judge = Judge(probability)
+    session = FakeSession()
+    async with serving(session, ear=Ear("hello"), end_of_turn=judge):
+        await talk(session, 1.0, 0)
+        stopped = anyio.current_time()
+        await talk(session, 0, 2.0)
+        told = await session.wait_for(lambda frame: isinstance(frame, Transcript) and frame.final)
+    assert judge.asked == [(16_000, "hello")]
+    assert told.at - stopped == pytest.approx(expected, abs=0.15)
+
+
+async def test_an_mhm_does_not_interrupt_if_the_timing_says_so() -> None:
+    ear = Ear("tell me more")
+    session = FakeSession()
+    async with serving(session, ear=ear, brain=Brain(["A" * 30], ["Well."]), timing=Timing(backchannel=0.4)):
+        session.say(TextIn("well?", respond=True))
+        await session.wait_for(is_a(Audio))
+        await talk(session, 0.25, 0.6)
+        assert ear.calls == []
+        assert not any(isinstance(frame, Interruption) for frame in session.frames)
+        await talk(session, 1.0, 0.6)
+        await session.wait_for(is_a(Interruption))
+        await session.wait_for(is_a(ResponseEnd), count=2)
+    assert finals(session)[-2:] == ["tell me more", "Well."]
 
 
 async def test_a_brain_of_ones_own() -> None:

@@ -91,6 +91,7 @@ class VoiceConversation:
         session: the server's end of it.
         engines: shared by all sessions of the gateway.
         turns: finds the turns in the user's audio.
+        end_of_turn: judges in a pause whether the turn is over.
         preparing: limits the threads that prepare the tools of an update.
     """
 
@@ -99,6 +100,7 @@ class VoiceConversation:
         session: VoiceSession,
         engines: Engines,
         turns: hear.TurnDetector,
+        end_of_turn: hear.EndOfTurn | None,
         preparing: anyio.CapacityLimiter,
     ) -> None:
         self._session = session
@@ -108,7 +110,7 @@ class VoiceConversation:
         self._turns = turns
         self._preparing = preparing
         self._tools: Sequence[ToolSpec] = session.config.tools
-        self._transcriber = Transcriber(session, self._ear_for(self._tools))
+        self._transcriber = Transcriber(session, self._ear_for(self._tools), turns, end_of_turn)
         self._resampler = Resampler(session.input_sample_rate, SAMPLE_RATE)
         self._turn = HeardTurn()
         self._writes_only = session.config.output == "text"
@@ -179,6 +181,7 @@ class VoiceConversation:
                     pass  # newer commands and the core's own notices ask nothing of us
 
     async def _listen(self, pcm: bytes) -> None:
+        self._turns.assistant_speaking = bool(self._replies) and self._replies[0].sent_seconds > 0
         for event in self._turns.push(pcm):
             if isinstance(event, hear.SpeechStopped):
                 self._session.turn_ended()
@@ -191,8 +194,8 @@ class VoiceConversation:
                 self._deferred += [reply for reply in self._replies if not reply.stopped]  # timers
                 self._replies = [reply for reply in self._replies if reply.stopped]
                 self._begin_turn()
-            case hear.SpeechSoFar(utterance, paused):
-                self._transcriber.suggest(self._turn, utterance, paused=paused)
+            case hear.SpeechSoFar():
+                self._transcriber.suggest(self._turn, event)
             case hear.SpeechStopped(utterance):
                 self._turn.closed = True
                 asked = Asked(seconds=pcm16.duration(utterance, SAMPLE_RATE))

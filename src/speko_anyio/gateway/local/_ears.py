@@ -137,6 +137,23 @@ class WhisperEar(anyio.AsyncContextManagerMixin):
         return paused and self._recognizer is not None and self._recognizer.idle
 
 
+def make_ear(choice: str) -> PocketsphinxEar | WhisperEar:
+    """Return the ear that an operator names: ``pocketsphinx``, ``whisper`` or ``whisper:MODEL``.
+
+    Raises ValueError for another name, and for an ear whose extra is not installed.
+    """
+    kind, colon, model = choice.partition(":")
+    if kind == "pocketsphinx" and not colon:
+        return PocketsphinxEar()
+    if kind != "whisper" or (colon and not model):
+        raise ValueError(f"unknown ear {choice!r}; choose pocketsphinx, or a model as in whisper:tiny.en")
+    try:
+        _check_installed("faster_whisper", "whisper")
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    return WhisperEar(model) if model else WhisperEar()
+
+
 class _Expecting:
     def __init__(self, ear: PocketsphinxEar, phrases: Grammar) -> None:
         self._ear = ear

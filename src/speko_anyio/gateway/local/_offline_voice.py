@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from datetime import datetime
 
+    from speko_anyio.audio._turns import EndOfTurn, Timing
+
     from ..engines import LanguageModel, SpeechToText, TextToSpeech
     from ._voice_session import VoiceSession
 
@@ -57,6 +59,9 @@ class LocalVoice(anyio.AsyncContextManagerMixin):
         brain: the language model.
         voice: text to speech.
         workers: processes of the default ear, each about 180 MB.
+        timing: when a turn begins and ends. By default any speech interrupts an answer; with
+            ``Timing(backchannel=0.4)`` an "mhm" does not.
+        end_of_turn: judges, whenever the user pauses, whether the turn is over.
         now: returns the local time that the default brain mentions; a parameter for tests.
 
     Entering raises what an engine raises: `EngineError` if a worker does not start, and ImportError if the
@@ -83,11 +88,15 @@ class LocalVoice(anyio.AsyncContextManagerMixin):
         brain: LanguageModel | None = None,
         voice: TextToSpeech | None = None,
         workers: int = 1,
+        timing: Timing | None = None,
+        end_of_turn: EndOfTurn | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self._ear = ear or PocketsphinxEar(workers=workers)
         self._brain = brain
         self._voice = voice or Synthesizer()
+        self._timing = timing
+        self._end_of_turn = end_of_turn
         self._now = now
         self._preparing: anyio.CapacityLimiter | None = None
 
@@ -114,6 +123,5 @@ class LocalVoice(anyio.AsyncContextManagerMixin):
         # One for each session, since it keeps what it found out about the session's tools.
         brain = self._brain or SmallTalk(now=self._now)
         engines = Engines(self._ear, brain, self._voice)
-        await VoiceConversation(
-            session, engines, TurnDetector(SAMPLE_RATE, is_speech=webrtc_vad(SAMPLE_RATE)), self._preparing
-        ).run()
+        turns = TurnDetector(SAMPLE_RATE, is_speech=webrtc_vad(SAMPLE_RATE), timing=self._timing)
+        await VoiceConversation(session, engines, turns, self._end_of_turn, self._preparing).run()

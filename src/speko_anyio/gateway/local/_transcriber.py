@@ -11,6 +11,8 @@ from ._ears import RecognizesAhead
 from ._worker_messages import SAMPLE_RATE
 
 if TYPE_CHECKING:
+    from speko_anyio.audio._turns import EndOfTurn, SpeechSoFar, TurnDetector
+
     from ..engines import SpeechToText
     from ._voice_session import VoiceSession
 
@@ -30,17 +32,25 @@ class HeardTurn:
 class Transcriber:
     """Recognises speech before the turn ends, so that the final transcript costs no time then."""
 
-    def __init__(self, session: VoiceSession, ear: SpeechToText) -> None:
+    def __init__(
+        self,
+        session: VoiceSession,
+        ear: SpeechToText,
+        turns: TurnDetector,
+        end_of_turn: EndOfTurn | None,
+    ) -> None:
         self._session = session
         self.ear: SpeechToText = ear
-        self._suggested: tuple[HeardTurn, bytes] | None = None
+        self._turns = turns
+        self._end_of_turn = end_of_turn
+        self._suggested: tuple[HeardTurn, SpeechSoFar] | None = None
         self._suggestion = anyio.Event()
 
-    def suggest(self, turn: HeardTurn, utterance: bytes, *, paused: bool) -> None:
-        """Recognise `utterance`, the turn so far, if the ear likes to; a newer one replaces it."""
-        ear = self.ear
+    def suggest(self, turn: HeardTurn, so_far: SpeechSoFar) -> None:
+        """Recognise the turn so far, if the ear likes to; a newer suggestion replaces it."""
+        ear, paused = self.ear, so_far.paused
         if ear.recognizes_ahead(paused=paused) if isinstance(ear, RecognizesAhead) else paused:
-            self._suggested = (turn, utterance)
+            self._suggested = (turn, so_far)
             self._suggestion.set()
 
     async def run(self) -> None:
@@ -59,9 +69,10 @@ class Transcriber:
             return turn.result[1]
         return await self.ear.transcribe(utterance, SAMPLE_RATE)
 
-    async def _recognise(self, turn: HeardTurn, utterance: bytes) -> None:
+    async def _recognise(self, turn: HeardTurn, so_far: SpeechSoFar) -> None:
         if turn.closed:
             return
+        utterance = so_far.utterance
         turn.recognising = utterance
         turn.recognised = anyio.Event()
         try:
@@ -76,3 +87,9 @@ class Transcriber:
         if heard and heard != turn.shown and not turn.closed:
             turn.shown = heard
             await self._session.send_transcript("user", heard, final=False)
+        if self._end_of_turn is not None and so_far.paused and not turn.closed:
+            try:
+                probability = await self._end_of_turn.probability(utterance, SAMPLE_RATE, heard)
+            except EngineError:
+                return  # then silence alone decides
+            self._turns.judge(so_far, probability)
