@@ -36,7 +36,7 @@ from speko_anyio.telephony._bridge import (
     MAX_KEYS,
     MAX_WAITING,
 )
-from speko_anyio.telephony._line import MARK_PATIENCE
+from speko_anyio.telephony._line import MARK_PATIENCE, LineEstimate
 from tests.support.phone import CLEAR, RATE, START, STOP, Line, MarklessStream, PlainStream
 
 FRAME = 320
@@ -359,10 +359,10 @@ def test_nothing_of_an_interrupted_answer_comes_later() -> None:
     call = Call(rates=(RATE, 24_000), make_resampler=Resampler)
     call.say(loud, 24_000)
     call.send(Interruption("user"), ResponseEnd("interrupted"))
-    before = len(call.audio)
     call.say(bytes(24_000), 24_000)
     call.send(ResponseEnd("done"))
-    assert set(call.audio[before:]) == {0}
+    later = call.sent[call.sent.index(CLEAR) :]
+    assert {sample for message in later if isinstance(message, bytes) for sample in message} == {0}
 
 
 def test_frames_of_no_use_to_a_phone_are_ignored() -> None:
@@ -397,6 +397,18 @@ def test_an_interruption_drops_what_waits_and_nothing_is_cleared_twice() -> None
     call.say(speech(1))
     call.send(Interruption("user"), Interruption("user"))
     assert call.sent.count(CLEAR) == 1
+
+
+def test_an_answer_right_after_an_interruption_is_followed_from_its_beginning() -> None:
+    call = Call()
+    call.say(speech(2))
+    call.run(0.05)
+    call.send(Interruption("user"))
+    call.say(speech(1))
+    later = call.sent[call.sent.index(CLEAR) + 1 :]
+    assert isinstance(later[0], bytes)
+    assert len(later[0]) == FRAME
+    assert later[1] in call.marks
 
 
 def test_marks_that_are_answered_upon_a_clear_were_not_played() -> None:
@@ -476,6 +488,25 @@ def test_a_carrier_that_answers_no_mark_is_followed_by_the_clock(has_marks: bool
     assert bool(call.marks) is has_marks
 
 
+def test_a_carrier_that_answers_marks_again_is_trusted_again() -> None:
+    call = Call(line=Line(answers=False))
+    call.say(speech(5))
+    call.run(2)
+    assert call.played == pytest.approx(2)
+    call.receive("mark 5")
+    assert call.played == pytest.approx(0.82)
+    call.run(0.9)
+    assert call.played == pytest.approx(1.02), "not beyond the next mark"
+
+
+def test_an_overdue_mark_is_noticed_before_the_next_audio() -> None:
+    line = LineEstimate()
+    line.add(0.5, 0.0)
+    line.mark("1")
+    line.add(0.5, 5.0)
+    assert line.played(5.1) == pytest.approx(0.6)
+
+
 def test_a_mark_that_nobody_set_means_nothing() -> None:
     call = Call()
     call.say(speech(1))
@@ -517,6 +548,15 @@ def test_the_line_gets_ten_seconds_ahead_and_no_more() -> None:
     assert call.line.heard == speech(1) * 60
 
 
+def test_the_rest_of_a_long_answer_follows_though_nothing_tells_what_was_played() -> None:
+    call = Call(MarklessStream(), Line(answers=False))
+    for _ in range(30):
+        call.say(speech(1))
+    call.send(ResponseEnd("done"))
+    call.run(31)
+    assert call.line.heard == speech(1) * 30
+
+
 def test_a_session_waits_for_a_line_that_is_full() -> None:
     call = Call()
     count = 0
@@ -528,9 +568,11 @@ def test_a_session_waits_for_a_line_that_is_full() -> None:
         call.say(speech(1))
     call.run(3)
     assert not call.must_wait()
-    call.say(speech(1))
+    while not call.must_wait():
+        call.say(speech(1))
     call.send(Interruption("user"))
     assert not call.must_wait()
+    assert call.bridge._waiting_size == 0
 
 
 def test_a_flood_of_tiny_pieces_makes_the_session_wait_too() -> None:
@@ -632,6 +674,21 @@ def test_a_goodbye_ends_though_no_mark_is_answered() -> None:
     call.run(MARK_PATIENCE + 0.2)
     assert call.done()
     assert call.line.heard == speech(3)
+
+
+def test_a_goodbye_needs_nothing_but_its_deadlines() -> None:
+    call = Call(MarklessStream(), Line(answers=False))
+    call.say(speech(3))
+    call.send(Close(1000, "", "remote"))
+    looks = 0
+    while not call.done():
+        deadline = call.bridge.next_deadline()
+        assert deadline is not None
+        call.now = max(call.now, deadline)
+        call.bridge.handle_timeout(call.now)
+        looks += 1
+    assert call.now == pytest.approx(103, abs=0.1)
+    assert looks < 5
 
 
 def test_a_goodbye_has_a_deadline() -> None:
