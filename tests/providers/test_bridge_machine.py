@@ -95,8 +95,12 @@ class RealtimeBridgeMachine(BridgeMachine):
         return [] if "error" in result else [(message["item"]["call_id"], result)]
 
     def receive(self, message: Json) -> None:
+        answers = self.model.answers
         super().receive(message)
         self.configured = self.configured or message["type"] == "session.update"
+        if self.model.speaking:
+            # Speech overtook the request for this answer, so the bridge may cancel the answer.
+            self.unsure |= set(range(answers + 1, self.model.answers + 1))
 
     def finish_answer(self) -> None:
         if self.model.speaking:
