@@ -237,7 +237,8 @@ async def test_a_long_statement_of_sqlite_is_given_up(tmp_path: Path) -> None:
     endless = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
     with anyio.fail_after(WHILE):
         for lane in (database.work, database.reading):
-            with pytest.raises(StoreError, match="interrupted"):
+            # On a loaded machine the wait may end before the statement, which is interrupted all the same.
+            with pytest.raises(StoreError, match=r"interrupted|did not answer within"):
                 await database.run(lambda connection: connection.execute(endless).scalar(), lane=lane)
             # Its connection is as good as before.
             one = await database.run(lambda connection: connection.execute(text("SELECT 1")).scalar())
