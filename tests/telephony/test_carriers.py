@@ -7,6 +7,7 @@ import contextlib
 import copy
 import json
 import pickle
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -350,6 +351,14 @@ def test_before_the_start_nothing_can_be_sent(name: str) -> None:
 def test_half_a_sample_is_refused(name: str) -> None:
     with pytest.raises(LocalProtocolError, match="keep the odd byte"):
         lines.answered(name).audio(b"abc")
+
+
+def test_an_array_of_samples_is_taken(name: str) -> None:
+    samples: Any = array("h", [0] * 480)
+    assert lines.answered(name).audio(samples) == lines.answered(name).audio(bytes(960))
+    floats: Any = array("f", [0.5])
+    with pytest.raises(TypeError, match="an array of floating-point numbers"):
+        lines.answered(name).audio(floats)
 
 
 def sent_pcm(stream: CarrierStream, messages: list[str | bytes]) -> list[bytes]:

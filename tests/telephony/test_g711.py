@@ -7,14 +7,17 @@ import itertools
 import struct
 import sys
 import warnings
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speko_anyio.protocol._pcm import Buffer
 from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.telephony import g711
 
@@ -142,6 +145,16 @@ def test_pieces_give_what_the_whole_gives(pcm: bytes, at: int) -> None:
 def test_half_a_sample_is_refused(encode: Callable[[bytes], bytes]) -> None:
     with pytest.raises(LocalProtocolError, match="two bytes a sample, but this has 3 bytes"):
         encode(b"abc")
+
+
+@pytest.mark.parametrize("encode", [g711.pcm_to_ulaw, g711.pcm_to_alaw])
+def test_arrays_of_samples_are_taken_and_others_refused(encode: Callable[[Buffer], bytes]) -> None:
+    samples: Any = array("h", [0, 1000, -1000])
+    if sys.byteorder == "little":
+        assert encode(samples) == encode(samples.tobytes())
+    floats: Any = array("f", [0.5])
+    with pytest.raises(TypeError, match="an array of floating-point numbers"):
+        encode(floats)
 
 
 def test_importing_it_warns_of_nothing_and_changes_no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
