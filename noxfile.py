@@ -110,12 +110,13 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the codec, or what comes first: `client`, `gateway`, `bridge`, `telephony`, `hostile`, `voice`.
+    """Measure the codec, or what you name.
 
-    The other arguments go to the benchmark.
+    That is `bridge`, `client`, `echo`, `gateway`, `hostile`, `telephony` or `voice`. The
+    other arguments go to the benchmark.
     """
     arguments = list(session.posargs)
-    others = ("bridge", "client", "gateway", "hostile", "telephony", "voice")
+    others = ("bridge", "client", "echo", "gateway", "hostile", "telephony", "voice")
     name = arguments.pop(0) if arguments and arguments[0] in others else "codec"
     what = "." if name in ("client", "codec", "telephony") else EVERYTHING
     models = group("whisper") if name == "voice" else []

@@ -37,14 +37,17 @@ class Bar(NamedTuple):
 
     name: str
     ratio: float
+    """Or another figure, in the panel's unit."""
     note: str
-    """Beside the ratio, smaller."""
+    """Beside the figure, smaller."""
     kind: Kind
 
 
 class Panel(NamedTuple):
     title: str
     bars: Sequence[Bar]
+    unit: str = "×"
+    """Of the bars; of ratios, a line marks 1."""
 
 
 def draw(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
@@ -88,6 +91,7 @@ def _legend(kinds: Sequence[Kind]) -> list[str]:
 
 
 def _panel(panel: Panel, left: int, top: int) -> list[str]:
+    ratios = panel.unit == "×"
     start = left + _LABEL
     scale = (_PANEL - _LABEL - _VALUE) / max(bar.ratio for bar in panel.bars)
     bottom = top + _HEAD + len(panel.bars) * _ROW
@@ -95,17 +99,16 @@ def _panel(panel: Panel, left: int, top: int) -> list[str]:
     for index, bar in enumerate(panel.bars):
         y = top + _HEAD + index * _ROW
         width = bar.ratio * scale
-        beside = start + max(width, scale) + 6  # right of the line that marks 1, too
-        weight = ' font-weight="bold"' if bar.ratio == 1 else ""
+        beside = start + max(width, scale if ratios else 0) + 6  # right of the line that marks 1, too
+        weight = ' font-weight="bold"' if ratios and bar.ratio == 1 else ""
+        value = f"{bar.ratio:.2f}×" if ratios else f"{bar.ratio:.0f} {panel.unit}"
         note = f'<tspan class="note" dx="6">{escape(bar.note)}</tspan>'
         lines += [
             f'<text class="name" x="{start - 8}" y="{y + 13}"{weight}>{escape(bar.name)}</text>',
             f'<rect x="{start}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{bar.kind.colour}"/>',
-            f'<text x="{beside:.1f}" y="{y + 13}"{weight}>{bar.ratio:.2f}×{note}</text>',
+            f'<text x="{beside:.1f}" y="{y + 13}"{weight}>{value}{note}</text>',
         ]
-    one = start + scale
-    lines += [
-        f'<path class="axis" d="M{start},{top + _HEAD - 5} V{bottom - 4}"/>',
-        f'<path class="one" d="M{one:.1f},{top + _HEAD - 5} V{bottom - 4}"/>',
-    ]
+    lines.append(f'<path class="axis" d="M{start},{top + _HEAD - 5} V{bottom - 4}"/>')
+    if ratios:
+        lines.append(f'<path class="one" d="M{start + scale:.1f},{top + _HEAD - 5} V{bottom - 4}"/>')
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 import threading
 from typing import Any
 
@@ -92,6 +93,26 @@ def test_many_late_callbacks_move_it_once() -> None:
     got, size = b"".join(taken), 50 * SIZE
     assert got[:size] != played(300, behind=0.014)[:size]
     assert got[size:] == played(300, behind=0.020)[size:]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_callbacks_that_vary_a_lot_move_little_in_vain(seed: int) -> None:
+    dice = random.Random(seed)
+    plan = [
+        (0.02 * number + phase + dice.random() * 0.03, what)
+        for number in range(3_000)
+        for phase, what in ((0.0, "play"), (0.013, "record"))
+    ]
+    far_end = FarEnd(RATE)
+    moves = 0
+    for now, what in sorted(plan):
+        if what == "play":
+            far_end.put(bytes(SIZE), RATE, now)
+        else:
+            before = far_end._next
+            far_end.take(SIZE, now)
+            moves += before is not None and far_end._next != before + BLOCK
+    assert moves <= 5  # within a minute
 
 
 def test_a_stopped_loudspeaker_is_silent_and_begins_anew() -> None:

@@ -292,11 +292,12 @@ def test_without_a_microphone_you_type(
     os.write(keyboard, b"one\n")
     os.close(keyboard)
     done = threading.Event()
+    played: list[bytes] = []
 
     def listen() -> None:
         while not done.wait(0.001):
             if sound.outputs and sound.outputs[0].running:
-                sound.outputs[0].play(960)
+                played.append(sound.outputs[0].play(96))
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -311,6 +312,8 @@ def test_without_a_microphone_you_type(
     assert spoken == ["you       one", "assistant You wrote: one"]
     assert lines[-1].startswith("1 answer, ")
     assert bool(sound.outputs) is loudspeaker
+    # It ends only when all of the answer was heard.
+    assert b"".join(played).count(b"\x05") == len(SPEECH) * loudspeaker
 
 
 def test_without_a_microphone_and_a_line_there_is_no_talk(

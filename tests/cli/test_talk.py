@@ -249,7 +249,9 @@ def test_a_device_that_is_not_there_is_one_line(
     serve(monkeypatch)
     sound.rates, sound.own_rate = (), None
     assert main(["talk", "--provider", "echo"]) == FAILED
-    assert "no loudspeaker could be opened" in one_line(capsys)
+    line = one_line(capsys)
+    assert "no loudspeaker could be opened" in line
+    assert line.endswith("; or read the answers with --output text")
 
 
 @pytest.mark.parametrize("end", ["microphone", "loudspeaker"])

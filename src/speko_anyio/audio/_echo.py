@@ -109,6 +109,10 @@ class _Frames:
         self._size = rate // _FRAMES_A_SECOND * pcm16.SAMPLE_BYTES
         # Any: its types are numpy's, which this package must not depend on.
         self._processor: Any = _import("pywebrtc_audio").AudioProcessor(sample_rate=rate, **features)
+        # The lowest bit of the far end is random. In digital silence WebRTC's filters decay to denormal
+        # numbers, and would take 12 times as long whenever the assistant is quiet.
+        samples = rate // _FRAMES_A_SECOND
+        self._dither: Any = self._numpy.random.default_rng(0).integers(0, 2, samples, dtype="<i2")
         self._waiting = tuple(bytearray() for _ in range(streams))
 
     def process(self, *streams: bytes) -> bytes:
@@ -121,10 +125,11 @@ class _Frames:
         if not size:
             return b""
         np = self._numpy
-        frames = [np.frombuffer(bytes(waiting[:size]), dtype="<i2") for waiting in self._waiting]
+        near, *far = [np.frombuffer(bytes(waiting[:size]), dtype="<i2") for waiting in self._waiting]
         for waiting in self._waiting:
             del waiting[:size]
-        return bytes(self._processor.process(*frames).tobytes())
+        dithered = [(pcm.reshape(-1, len(self._dither)) ^ self._dither).ravel() for pcm in far]
+        return bytes(self._processor.process(near, *dithered).tobytes())
 
     def reset(self) -> None:
         for waiting in self._waiting:

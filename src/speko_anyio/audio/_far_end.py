@@ -59,7 +59,7 @@ class FarEnd:
     def put(self, pcm: bytes, rate: int, now: float) -> None:
         """Take PCM16 mono that the loudspeaker plays next. Called in its thread."""
         with self._lock:
-            if self._stopped or rate != self._rate or now - self._put_at > _STALL:
+            if self._stopped or rate != self._rate:
                 self._restart(rate)
             self._stopped = False
             self._block = self._end

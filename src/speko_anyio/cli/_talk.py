@@ -55,9 +55,11 @@ async def talk(options: argparse.Namespace) -> None:
             elif options.output is not None:
                 mouth = tape = Tape(options.output, session.output_sample_rate)
             else:
-                mouth = await stack.enter_async_context(
-                    Speaker(sample_rate=session.output_sample_rate, device=options.output_device)
-                )
+                mouth = Speaker(sample_rate=session.output_sample_rate, device=options.output_device)
+                try:
+                    await stack.enter_async_context(mouth)
+                except DeviceError as error:
+                    raise DeviceError(f"{error}; or read the answers with --output text") from None
             if question is not None:
                 ears = PacedSpeech(question, session.input_sample_rate)
             else:
