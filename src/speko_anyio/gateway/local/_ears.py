@@ -47,8 +47,8 @@ class RecognizesAhead(Protocol):
 class PocketsphinxEar(anyio.AsyncContextManagerMixin):
     """Speech to text by PocketSphinx, the default: fast, and good at expected phrases (extra ``local``).
 
-    It takes about 0.02 s for an expected phrase and otherwise a tenth of the speech's duration, and gets
-    every third word of unexpected speech wrong. It understands English. Use it as an async context manager.
+    It takes about 0.02 s for an expected phrase, and otherwise a tenth of the speech's duration. It often
+    mishears what it does not expect. It understands English. Use it as an async context manager.
 
     Args:
         phrases: what may be said; the offline voice adds the phrases of each session's tools.
