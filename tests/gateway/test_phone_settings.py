@@ -9,7 +9,7 @@ import pytest
 
 from speko_anyio import OpenAI, OpenAIOptions
 from speko_anyio.gateway import Gateway, Phone, ProviderHandler, echo
-from speko_anyio.gateway._phone_line import PhoneLine
+from speko_anyio.gateway._served_phone import ServedPhone
 from speko_anyio.gateway._settings import Settings, SettingsError, load_settings
 
 SECRET = "the auth token of an account"
@@ -73,8 +73,8 @@ def test_what_is_no_phone_is_told(phones: Any, complaint: str) -> None:
 def test_a_secret_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", f"{SECRET}\n")
     gateway({"twilio": Phone(handler="echo")})
-    assert PhoneLine("twilio", Phone(handler="echo"), {"echo": echo}).secret == SECRET
-    assert PhoneLine("twilio", Phone(handler="echo", auth_token="own"), {"echo": echo}).secret == "own"
+    assert ServedPhone("twilio", Phone(handler="echo"), {"echo": echo}).secret == SECRET
+    assert ServedPhone("twilio", Phone(handler="echo", auth_token="own"), {"echo": echo}).secret == "own"
 
 
 def test_a_phone_shows_no_secret() -> None:
@@ -87,7 +87,7 @@ def test_a_phone_shows_no_secret() -> None:
 
 
 def test_a_phone_s_sessions_have_the_rates_that_suit_a_line() -> None:
-    config = PhoneLine("twilio", Phone(handler="echo", auth_token="x"), {"echo": echo}).config
+    config = ServedPhone("twilio", Phone(handler="echo", auth_token="x"), {"echo": echo}).config
     assert (config.input_sample_rate, config.output_sample_rate) == (16_000, 16_000)
     assert (config.provider, config.model) == ("echo", "echo")
 
@@ -95,11 +95,12 @@ def test_a_phone_s_sessions_have_the_rates_that_suit_a_line() -> None:
 def test_a_provider_s_phone_has_its_usual_model_and_its_operator_s_rules() -> None:
     account = OpenAI("sk-test", options=OpenAIOptions(max_output_tokens=100))
     handler = ProviderHandler(account)
-    line = PhoneLine("twilio", Phone(handler="openai", auth_token="x", voice="marin"), {"openai": handler})
-    assert (line.config.model, line.config.voice) == (OpenAI.usual_model, "marin")
+    phone = Phone(handler="openai", auth_token="x", voice="marin")
+    served = ServedPhone("twilio", phone, {"openai": handler})
+    assert (served.config.model, served.config.voice) == (OpenAI.usual_model, "marin")
     named = ProviderHandler(account, models=["gpt-realtime-mini", "gpt-realtime"])
-    line = PhoneLine("twilio", Phone(handler="openai", auth_token="x"), {"openai": named})
-    assert line.config.model == "gpt-realtime-mini"
+    served = ServedPhone("twilio", Phone(handler="openai", auth_token="x"), {"openai": named})
+    assert served.config.model == "gpt-realtime-mini"
     with pytest.raises(ValueError, match=r"the phone twilio can't use openai: .* choose from gpt-realtime"):
         gateway({"twilio": Phone(handler="openai", auth_token="x", model="gpt-9")}, openai=named)
     metadata = {"provider_options": {"openai": {"nonsense": 1}}}

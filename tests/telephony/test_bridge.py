@@ -36,7 +36,7 @@ from speko_anyio.telephony._bridge import (
     MAX_KEYS,
     MAX_WAITING,
 )
-from speko_anyio.telephony._line import MARK_PATIENCE, LineEstimate
+from speko_anyio.telephony._line_estimate import MARK_PATIENCE, LineEstimate
 from tests.support.phone import CLEAR, RATE, START, STOP, Line, MarklessStream, PlainStream
 
 FRAME = 320

@@ -18,7 +18,7 @@ import msgspec.inspect
 from .._accounts import PROVIDERS
 from ..gateway import Gateway, MemoryStore, Phone, SessionStore, SQLStore, default_handlers, echo
 from ..gateway._api_keys import LOCAL_KEY, LOCAL_KEY_ID, find_weakness
-from ..gateway._phone_line import check_phones, phone_path
+from ..gateway._served_phone import check_phones, phone_path
 from ..gateway._session_handlers import OWN_NAMES
 from ..gateway._settings import (
     Loaded,

@@ -30,12 +30,12 @@ from ._minting import Minter
 from ._node import Node
 from ._opening import refuse
 from ._origins import Origins
-from ._phone_line import PhoneLine, check_phones
 from ._phone_stream import PhoneStream
 from ._phone_webhook import PhoneWebhook
 from ._playground import playground_routes
 from ._public_url import PublicURL
 from ._rate_limiter import RateLimiter
+from ._served_phone import ServedPhone, check_phones
 from ._session import Handler
 from ._session_handlers import why_not_a_handler
 from ._session_tokens import TokenSigner
@@ -129,7 +129,7 @@ class Gateway:
     ) -> None:
         _check_handlers(handlers)
         check_phones({} if phones is None else phones)
-        lines = [PhoneLine(carrier, phone, handlers) for carrier, phone in (phones or {}).items()]
+        served = [ServedPhone(carrier, phone, handlers) for carrier, phone in (phones or {}).items()]
         base = PublicURL(public_url)
         _check_seconds(
             above_zero={
@@ -203,12 +203,14 @@ class Gateway:
                 WebSocketRoute("/v1/realtime/{session_id}", self._stream, name="realtime"),
                 *(
                     route
-                    for line in lines
+                    for phone in served
                     for route in (
                         Route(
-                            line.path, PhoneWebhook(line, node, minter, base).answer, methods=["GET", "POST"]
+                            phone.path,
+                            PhoneWebhook(phone, node, minter, base).answer,
+                            methods=["GET", "POST"],
                         ),
-                        WebSocketRoute(line.path, PhoneStream(line, node, self._stream, base)),
+                        WebSocketRoute(phone.path, PhoneStream(phone, node, self._stream, base)),
                     )
                 ),
                 *(playground_routes(self._handlers.keys()) if playground else ()),

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from ._message_link import MessageTransport
     from ._node import Node
-    from ._phone_line import PhoneLine
     from ._public_url import PublicURL
+    from ._served_phone import ServedPhone
     from ._session import CoreOptions
     from ._stream import Stream
     from .store import SessionRecord
@@ -50,8 +50,8 @@ MAX_WAITING: Final = 100
 class PhoneStream:
     """The endpoint of one carrier, an ASGI application."""
 
-    def __init__(self, line: PhoneLine, node: Node, stream: Stream, public_url: PublicURL) -> None:
-        self._line = line
+    def __init__(self, phone: ServedPhone, node: Node, stream: Stream, public_url: PublicURL) -> None:
+        self._phone = phone
         self._node = node
         self._stream = stream
         self._public_url = public_url
@@ -69,24 +69,24 @@ class PhoneStream:
         transport = await opening.connect()
         if transport is None:
             return
-        call = PhoneCall(self._line, transport)
+        call = CarrierCall(self._phone, transport)
         try:
             claimed = [await self._claim(call)]
         except RequestError as refusal:
             self._refused(refusal)
             await call.refuse(refusal)
             return
-        self._node.instrumentation.connected(self._line.carrier, 101)
+        self._node.instrumentation.connected(self._phone.carrier, 101)
         # Taken from a list: this frame must not keep the configuration as long as the session lasts.
         await self._stream.run(claimed.pop(), call)
 
     def _check(self, connection: HTTPConnection) -> None:
         self._node.availability.check_accepting()
-        if self._line.phone.unsigned or self._line.signs_stream(connection.headers):
+        if self._phone.settings.unsigned or self._phone.signs_stream(connection.headers):
             base = self._public_url.ws_base(connection)
-            check_signature(self._line, connection, base, now=self._node.now())
+            check_signature(self._phone, connection, base, now=self._node.now())
 
-    async def _claim(self, call: PhoneCall) -> SessionRecord:
+    async def _claim(self, call: CarrierCall) -> SessionRecord:
         """Wait for the start of the call, and claim its session; `RequestError` if it has none."""
         token = ""
         with anyio.move_on_after(START_TIMEOUT) as scope:
@@ -104,17 +104,17 @@ class PhoneStream:
         return await self._stream.claim(token, session_id=None)
 
     def _refused(self, refusal: RequestError) -> None:
-        log_refusal(logger, f"a call of {self._line.carrier}", refusal)
-        self._node.instrumentation.connected(self._line.carrier, refusal.status)
+        log_refusal(logger, f"a call of {self._phone.carrier}", refusal)
+        self._node.instrumentation.connected(self._phone.carrier, refusal.status)
 
 
-class PhoneCall:
-    """One call, whose WebSocket is open."""
+class CarrierCall:
+    """One call, whose WebSocket is open; `Admitted` once its token was claimed."""
 
-    def __init__(self, line: PhoneLine, carrier: MessageTransport) -> None:
-        self._line = line
+    def __init__(self, phone: ServedPhone, carrier: MessageTransport) -> None:
+        self._phone = phone
         self._carrier = carrier
-        self._codec: CarrierStream = line.codec()
+        self._codec: CarrierStream = phone.codec()
         self._transport: PhoneTransport | None = None
 
     async def wait_for_token(self) -> str:
@@ -136,7 +136,7 @@ class PhoneCall:
                     raise RequestError(
                         401,
                         "UNAUTHORIZED",
-                        f"the call has no parameter {TOKEN}; let the carrier ask {self._line.path} what to "
+                        f"the call has no parameter {TOKEN}; let the carrier ask {self._phone.path} what to "
                         "do, or pass the wsToken of a mint",
                         close_code=close_codes.UNAUTHORIZED,
                     )
@@ -167,7 +167,7 @@ class PhoneCall:
             server=server,
             session_id=session_id,
             close_timeout=options["close_timeout"],
-            greeting=self._line.phone.greeting,
+            greeting=self._phone.settings.greeting,
         )
         return MessageLink(server, self._transport)
 

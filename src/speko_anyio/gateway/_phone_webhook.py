@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from ._minting import Minter
     from ._node import Node
-    from ._phone_line import PhoneLine
     from ._public_url import PublicURL
+    from ._served_phone import ServedPhone
 
 logger: Final = logging.getLogger("speko_anyio.gateway")
 
@@ -51,8 +51,8 @@ _CALLED: Final = ("To", "to")
 class PhoneWebhook:
     """The endpoint of one carrier. It creates the record of the call's session."""
 
-    def __init__(self, line: PhoneLine, node: Node, minter: Minter, public_url: PublicURL) -> None:
-        self._line = line
+    def __init__(self, phone: ServedPhone, node: Node, minter: Minter, public_url: PublicURL) -> None:
+        self._phone = phone
         self._node = node
         self._minter = minter
         self._public_url = public_url
@@ -63,40 +63,40 @@ class PhoneWebhook:
             self._logged(request),
             200,
             logger=logger,
-            what=f"answering a call of {self._line.carrier}",
+            what=f"answering a call of {self._phone.carrier}",
             unavailable_code=CREATE_FAILED,
             failure=RequestError(500, CREATE_FAILED, "the gateway failed to answer the call"),
         )
-        self._node.instrumentation.called(self._line.carrier, response.status_code)
+        self._node.instrumentation.called(self._phone.carrier, response.status_code)
         return response
 
     async def _logged(self, request: Request) -> Response:
         try:
             return await self._answer(request)
         except RequestError as refusal:
-            log_refusal(logger, f"a call of {self._line.carrier}", refusal)
+            log_refusal(logger, f"a call of {self._phone.carrier}", refusal)
             raise
 
     async def _answer(self, request: Request) -> Response:
-        line = self._line
+        phone = self._phone
         self._node.availability.check_accepting()
         body = await read_body(request)
-        check_signature(line, request, self._public_url.http_base(request), body, now=self._node.now())
-        self._minter.check_rate(line.key_id, f"the phone {line.carrier}")
+        check_signature(phone, request, self._public_url.http_base(request), body, now=self._node.now())
+        self._minter.check_rate(phone.key_id, f"the phone {phone.carrier}")
         self._minter.check_room()
         fields = _fields_of(request, body)
         # A carrier repeats a webhook that it considers lost, and whoever replays one gets no other session.
         same = hashlib.sha256(request.url.query.encode() + b"\n" + body)
         record = await self._minter.create(
-            line.key_id,
-            line.config,
-            {**line.phone.metadata, "phone": _describe(line.carrier, fields, request)},
-            ttl_seconds=line.phone.ttl_seconds,
-            idempotency=Idempotency(line.key_id, same.hexdigest(), same.digest()),
-            limits=line.limits,
+            phone.key_id,
+            phone.config,
+            {**phone.settings.metadata, "phone": _describe(phone.carrier, fields, request)},
+            ttl_seconds=phone.settings.ttl_seconds,
+            idempotency=Idempotency(phone.key_id, same.hexdigest(), same.digest()),
+            limits=phone.limits,
         )
-        url = f"{self._public_url.ws_base(request)}{line.path}"
-        answer = line.codec.connect_answer(url, {TOKEN: _spell(self._minter.token(record))})
+        url = f"{self._public_url.ws_base(request)}{phone.path}"
+        answer = phone.codec.connect_answer(url, {TOKEN: _spell(self._minter.token(record))})
         return Response(answer.body, media_type=answer.content_type)
 
 
@@ -116,26 +116,26 @@ def read_token(parameter: str) -> str:
 
 
 def check_signature(
-    line: PhoneLine, connection: HTTPConnection, base: str, body: bytes = b"", *, now: float
+    phone: ServedPhone, connection: HTTPConnection, base: str, body: bytes = b"", *, now: float
 ) -> None:
     """Raise `RequestError` unless the request comes from the carrier; `base` is the gateway's public URL."""
-    if line.phone.unsigned:
+    if phone.settings.unsigned:
         if not _is_from_here(connection):
             raise RequestError(
                 403,
                 "FORBIDDEN",
-                f"the phone {line.carrier} takes calls from this machine only; it is unsigned",
+                f"the phone {phone.carrier} takes calls from this machine only; it is unsigned",
             )
         return
     query = connection.url.query
     request = SignedRequest(
         method=connection.scope.get("method", "GET"),
-        url=f"{base}{line.path}" + (f"?{query}" if query else ""),
+        url=f"{base}{phone.path}" + (f"?{query}" if query else ""),
         headers=connection.headers,
         body=body,
     )
     try:
-        line.codec.verify(request, line.secret, now=now)
+        phone.codec.verify(request, phone.secret, now=now)
     except SignatureError as error:
         raise RequestError(403, "FORBIDDEN", str(error)) from None
 

@@ -31,7 +31,7 @@ from ..protocol.errors import LocalProtocolError, RemoteProtocolError
 from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
 from ._carrier import CarrierStream
 from ._events import CallAudio, CallEnded, CallStarted, Digit, Marked
-from ._line import LineEstimate
+from ._line_estimate import LineEstimate
 
 CALLER_HUNG_UP: Final = "caller_hung_up"
 """Reason with which a session closes when the carrier reports the call's end; the code is 1000."""

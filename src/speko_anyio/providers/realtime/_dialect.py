@@ -56,10 +56,10 @@ from .._provider import SAY_EXACTLY, DialectOptions, ProviderDialect, ProviderSe
 from . import _errors as errors
 from . import _events as wire
 from ._assistant import Assistant, end_of
+from ._call_line import KEYS, CallLine, no_audio
 from ._calls import Call, ServerTools, ToolCalls, asks_for_approval, is_server_tool
 from ._errors import ErrorKind
 from ._gate import IN_FLIGHT, Phase, Reason, ResponseGate, Wanted
-from ._line import KEYS, Line, no_audio
 from ._settings import Configuration, Settings
 from ._transcripts import part_of
 from ._user import Put, User, UserWords
@@ -142,7 +142,7 @@ class RealtimeDialect(ProviderDialect):
         )
         timers = self._start_timer, self.timers.stop
         reported = configuration.line_rules
-        self._line = None if reported is None else Line(self.playback, reported)
+        self._line = None if reported is None else CallLine(self.playback, reported)
         self.stats: RealtimeStats = RealtimeStats()
         self._flavor = flavor
         self._service = flavor.service
@@ -702,7 +702,7 @@ class RealtimeDialect(ProviderDialect):
         self._join_line()
 
     def _line_reports(
-        self, line: Line, event: wire.LineStarted | wire.LineStopped | wire.LineCleared
+        self, line: CallLine, event: wire.LineStarted | wire.LineStopped | wire.LineCleared
     ) -> None:
         match event:
             case wire.LineStarted():

@@ -48,8 +48,8 @@ class Configuration(NamedTuple):
     approval_tool: str | None = None
     """The tool of the caller that decides on the provider's requests for approval; None denies them."""
     line_rules: Callable[[Any], TurnRules] | None = None
-    """Only for a session that joins a phone call, see `Line`: reads how turns end from the ``audio`` of the
-    session that the provider reports."""
+    """Only for a session that joins a phone call, see `CallLine`: reads how turns end from the ``audio`` of
+    the session that the provider reports."""
     binary_audio: bool = False
     """Whether audio travels as binary messages."""
     notes: tuple[str, ...] = ()

@@ -43,7 +43,7 @@ _OPTIONAL_SIGNATURE: Final = "x-plivo-signature"
 _COUNTS: Final = ("ttl_seconds", "max_calls", "calls_per_minute", "minutes_per_day")
 
 
-class PhoneLine:
+class ServedPhone:
     """The calls of one carrier. Raises ValueError for an unknown handler, or one that refuses the phone.
 
     - `handlers`: those of the gateway. `phones` must have passed `check_phones`.
@@ -60,7 +60,7 @@ class PhoneLine:
         self.codec: type[CarrierStream] = CARRIERS[carrier]
         self.config: SessionConfig = _session_config(phone, handler)
         """The configuration of each call's session."""
-        self.phone: Phone = phone
+        self.settings: Phone = phone
         self.secret: str = _secret_of(carrier, phone)
         self.limits: KeyLimits = KeyLimits(
             max_sessions=phone.max_calls,

@@ -26,7 +26,7 @@ def no_audio() -> LocalProtocolError:
     )
 
 
-class Line:
+class CallLine:
     """What the line plays, as the provider reports it.
 
     - `playback`: has the clock, without which an answer that is cut off can't be truncated.
