@@ -743,11 +743,16 @@ class Session:
         self.calls.append((text, respond))
         return "text"
 
+    def report_played(self, seconds: float) -> str:
+        self.calls.append((seconds,))
+        return "report"
+
 
 def test_events_become_verbs_of_a_session() -> None:
     session = Session()
     assert deliver(AudioIn(b"12", RATE), session) == "audio"
     assert deliver(TextIn("12", "user", respond=True), session) == "text"
-    for event in (Digit("1"), CallEnded(), CallStarted("plain", "c", "s"), Played(20)):
+    assert deliver(Played(1500), session) == "report"
+    for event in (Digit("1"), CallEnded(), CallStarted("plain", "c", "s")):
         assert deliver(event, session) is None
-    assert session.calls == [(b"12",), ("12", True)]
+    assert session.calls == [(b"12",), ("12", True), (1.5,)]

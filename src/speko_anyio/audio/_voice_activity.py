@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from speko_anyio._extras import install_extra
-
+from .._extras import install_extra
 from . import _pcm as pcm16
 
 FRAME_SECONDS: Final = 0.02

@@ -23,7 +23,6 @@ from .._net.tasks import TaskGroup, Wakeup, logger
 from ..audio.resample import Resampler
 from ..errors import ConfigurationError
 from ..protocol import close_codes
-from ..protocol._commands import Played
 from ..protocol._dialect import NEED_DATA
 from ..protocol._outbox import CloseMessage
 from ..protocol.errors import (
@@ -354,8 +353,6 @@ class _Joint:
                 while (event := bridge.next_event()) is not NEED_DATA:
                     if isinstance(event, Digit):
                         self._press(event.digit)
-                    elif isinstance(event, Played):
-                        await session.report_played(event.ms / 1000)
                     elif (sending := deliver(event, session)) is not None:
                         await self._send(sending)
                 await self._events.wait()

@@ -14,7 +14,6 @@ from speko_anyio._net.event_loop import clock
 from speko_anyio._observe.redaction import quote
 from speko_anyio.protocol import _codec as codec
 from speko_anyio.protocol import close_codes
-from speko_anyio.protocol._commands import Played
 from speko_anyio.protocol._dialect import NEED_DATA
 from speko_anyio.protocol._outbox import CloseMessage
 from speko_anyio.protocol._state import State
@@ -206,8 +205,6 @@ class PhoneTransport:
                 self._ignored_digits += 1
             elif client.state is not _OPEN:
                 continue  # the session is over, and the rest is not for it
-            elif isinstance(event, Played):
-                client.report_played(event.ms / 1000)
             else:
                 deliver(event, client)
         goodbye = bridge.goodbye

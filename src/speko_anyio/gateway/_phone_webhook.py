@@ -14,6 +14,7 @@ import msgspec
 from starlette.responses import Response
 
 from speko_anyio.telephony import SignatureError, SignedRequest
+from speko_anyio.telephony._signatures import MAX_FIELDS
 
 from ._http_errors import CREATE_FAILED, RequestError, invalid, log_refusal, respond
 from ._request_body import read_body
@@ -39,9 +40,6 @@ MAX_PARAMETERS: Final = 32
 
 MAX_VALUE: Final = 256
 """Characters of each name and value that the record keeps."""
-
-_MAX_FIELDS: Final = 1000
-"""Fields of a webhook; a carrier sends about 30."""
 
 _CALL_ID: Final = ("CallSid", "CallUUID", "CallSidLegacy", "uuid")
 _CALLER: Final = ("From", "from")
@@ -168,7 +166,7 @@ def _fields_of(request: Request, body: bytes) -> dict[str, str]:
         if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
             found = msgspec.json.decode(text, type=dict[str, Any])
             return {name: value for name, value in found.items() if isinstance(value, str)}
-        return dict(parse_qsl(text, max_num_fields=_MAX_FIELDS))
+        return dict(parse_qsl(text, max_num_fields=MAX_FIELDS))
     except (ValueError, RecursionError):
         raise invalid("the webhook's body is neither a form nor JSON") from None
 

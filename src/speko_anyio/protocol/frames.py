@@ -171,11 +171,15 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
     """The whole message: JSON text."""
 
 
+DIGITS: Final = frozenset("0123456789*#ABCD")
+"""The keys of a telephone, each one character."""
+
+
 class Digit(msgspec.Struct, frozen=True, gc=False):
     """The user pressed a key of their telephone (DTMF). Never on the Speko wire."""
 
     digit: str
-    """``0`` to ``9``, ``*``, ``#``, or ``A`` to ``D``."""
+    """One of `DIGITS`: ``0`` to ``9``, ``*``, ``#``, or ``A`` to ``D``."""
 
     def __repr__(self) -> str:
         return "Digit(...)"  # it may be part of a card's number

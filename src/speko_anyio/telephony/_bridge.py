@@ -30,7 +30,7 @@ from ..protocol._timers import Timers
 from ..protocol.errors import LocalProtocolError, RemoteProtocolError
 from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
 from ._carrier import CarrierStream
-from ._events import CallAudio, CallEnded, CallStarted, Digit, Marked
+from ._events import CallAudio, CallEnded, CallStarted, CarrierEvent, Digit, Marked
 from ._line_estimate import LineEstimate
 
 CALLER_HUNG_UP: Final = "caller_hung_up"
@@ -97,19 +97,21 @@ class SessionVerbs(Protocol[T_co]):
 
     def send_audio(self, pcm: bytes, /) -> T_co: ...
     def send_text(self, text: str, /, *, respond: bool) -> T_co: ...
+    def report_played(self, seconds: float, /) -> T_co: ...
 
 
 def deliver(event: PhoneEvent, session: SessionVerbs[T_co]) -> T_co | None:
     """Pass `event` to `session`; return what the verb returns, which an async session wants awaited.
 
-    Does nothing and returns None for other events: `CallStarted`, `Digit` and `CallEnded` are not for the
-    session, and `Played` is only for one that takes it (``report_played``).
+    Does nothing and returns None for `CallStarted`, `Digit` and `CallEnded`, which are not for the session.
     """
     match event:
         case AudioIn(pcm=pcm):
             return session.send_audio(pcm)
         case TextIn(text=text, respond=respond):
             return session.send_text(text, respond=respond)
+        case Played(ms=ms):
+            return session.report_played(ms / 1000)
         case _:
             return None
 
@@ -255,7 +257,7 @@ class PhoneBridge:
         if not self.done:
             self._end_call(CallEnded(reason), LINE_LOST)
 
-    def _receive(self, event: CallStarted | CallAudio | Marked | Digit | CallEnded) -> None:
+    def _receive(self, event: CarrierEvent) -> None:
         if self.done:
             return
         match event:

@@ -12,6 +12,7 @@ from ..protocol import close_codes
 from ..protocol._codec import MalformedMessage, mended
 from ..protocol._loose_json import parse, text_of
 from ..protocol.errors import RemoteProtocolError
+from ..protocol.frames import DIGITS
 from ._events import Digit, Marked
 
 MAX_MESSAGE: Final = 65_536
@@ -25,8 +26,6 @@ MAX_PARAMETER: Final = 4096
 
 _MAX_NAME: Final = 256
 """Characters in the name of a mark; ours are short."""
-
-_DIGITS: Final = frozenset("0123456789*#ABCD")
 
 LOOSE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises for a message that has to be read leniently."""
@@ -84,9 +83,9 @@ class Fields:
         return Fields({}, self._odd)
 
     def digit(self, name: str) -> Digit | None:
-        """Return the key that the caller pressed; None if it is no key of a telephone."""
+        """Return the key that the caller pressed; None if the field is not a key of a telephone."""
         value = self.text(name).upper()
-        if value in _DIGITS:
+        if value in DIGITS:
             return Digit(value)
         self._odd.count += value != ""
         return None

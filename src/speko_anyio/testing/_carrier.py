@@ -18,6 +18,7 @@ from .._net.tasks import TaskGroup, Wakeup
 from ..audio._pcm import SAMPLE_BYTES, duration
 from ..audio.resample import resample
 from ..protocol import close_codes
+from ..protocol.frames import DIGITS
 from ._carrier_wire import (
     FRAME_SECONDS,
     CallFacts,
@@ -398,7 +399,7 @@ class FakeCarrier:
     async def press(self, digits: str) -> None:
         """Press keys of the phone, one every 0.1 seconds: ``0123456789*#ABCD``."""
         for digit in digits:
-            if len(digit) != 1 or digit not in "0123456789*#ABCD":
+            if digit not in DIGITS:
                 raise ValueError(f"{digit!r} is not a key of a phone; press 0 to 9, *, # or A to D")
             if self.closed is None:
                 self._to_application.send(self._wire.digit(digit, self._timestamp()))

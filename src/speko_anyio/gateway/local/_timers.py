@@ -60,15 +60,11 @@ class Timers:
 
     def take(self, request: ToolRequest) -> str | None:
         """Carry out a request, and return its result; None if it is not about timers."""
-        match request.name:
-            case "set_timer":
-                return self._set(request.arguments)
-            case "cancel_timers":
-                return self._cancel()
-            case "check_timers":
-                return self._check()
-            case _:
-                return None
+        if request.name == SET_TIMER:
+            return self._set(request.arguments)
+        if request.name == CANCEL_TIMERS:
+            return self._cancel()
+        return self._check() if request.name == CHECK_TIMERS else None
 
     def _set(self, arguments: str) -> str:
         try:

@@ -7,15 +7,12 @@ plays, and to stop that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from ...protocol.errors import LocalProtocolError
 from .._heard import HeardEstimate
 from . import _events as wire
 from ._user import TurnRules
-
-KEYS: Final = frozenset("0123456789*#ABCD")
-"""The keys of a telephone, as in a `Digit`."""
 
 
 def no_audio() -> LocalProtocolError:

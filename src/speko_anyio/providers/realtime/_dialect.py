@@ -34,6 +34,7 @@ from ...protocol._state import Signal, State
 from ...protocol.capabilities import Capabilities
 from ...protocol.errors import LONE_SURROGATE, LocalProtocolError, SpekoError
 from ...protocol.frames import (
+    DIGITS,
     Audio,
     Close,
     Digit,
@@ -56,7 +57,7 @@ from .._provider import SAY_EXACTLY, DialectOptions, ProviderDialect, ProviderSe
 from . import _errors as errors
 from . import _events as wire
 from ._assistant import Assistant, end_of
-from ._call_line import KEYS, CallLine, no_audio
+from ._call_line import CallLine, no_audio
 from ._calls import Call, ServerTools, ToolCalls, asks_for_approval, is_server_tool
 from ._errors import ErrorKind
 from ._gate import IN_FLIGHT, Phase, Reason, ResponseGate, Wanted
@@ -552,7 +553,7 @@ class RealtimeDialect(ProviderDialect):
             case wire.KeyPressed(event=key):
                 key = (key or "").upper()
                 self._emit(
-                    Digit(key) if key in KEYS else Unknown("input_audio_buffer.dtmf_event_received", text)
+                    Digit(key) if key in DIGITS else Unknown("input_audio_buffer.dtmf_event_received", text)
                 )
             case wire.LineStarted() | wire.LineStopped() | wire.LineCleared():
                 if self._line is not None:
