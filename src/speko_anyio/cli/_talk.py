@@ -58,8 +58,8 @@ async def talk(options: argparse.Namespace) -> None:
                 mouth = Speaker(sample_rate=session.output_sample_rate, device=options.output_device)
                 try:
                     await stack.enter_async_context(mouth)
-                except DeviceError as error:
-                    raise DeviceError(f"{error}; or read the answers with --output text") from None
+                except DeviceError as missing:
+                    raise DeviceError(f"{missing}; or read the answers with --output text") from None
             if question is not None:
                 ears = PacedSpeech(question, session.input_sample_rate)
             else:
