@@ -202,6 +202,10 @@ class CarrierStream(abc.ABC):
         self.ended = bool(events)
         return events
 
+    def _unknown(self) -> list[CarrierEvent]:
+        self.unknown += 1
+        return []
+
     def _require_start(self) -> None:
         if self.started is None:
             raise LocalProtocolError(

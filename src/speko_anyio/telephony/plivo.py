@@ -101,8 +101,7 @@ class PlivoStream(CarrierStream):
                 return self._follow(number, None)
             case "stop":  # not documented, but the guides speak of it
                 return self._end(number)
-        self.unknown += 1
-        return []
+        return self._unknown()
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
         start = fields.inner("start")

@@ -91,12 +91,11 @@ class TelnyxStream(CarrierStream):
             case "error":
                 problem = fields.inner("payload")
                 told = problem.text("detail") or problem.text("title") or problem.text("code")
-                self.last_error = clean(told, limit=_MAX_ERROR)
+                self.last_error: str = clean(told, limit=_MAX_ERROR)
                 return []
             case "connected":
                 return []
-        self.unknown += 1
-        return []
+        return self._unknown()
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
         start = fields.inner("start")

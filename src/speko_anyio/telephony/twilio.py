@@ -84,8 +84,7 @@ class TwilioStream(CarrierStream):
                 return self._end(number)
             case "connected":
                 return []
-        self.unknown += 1
-        return []
+        return self._unknown()
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
         start = fields.inner("start")

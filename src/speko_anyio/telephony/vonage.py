@@ -72,8 +72,7 @@ class VonageStream(CarrierStream):
                 return self._follow(0, fields.digit("digit"))
             case "websocket:cleared":
                 return self._follow(0, None)
-        self.unknown += 1
-        return []
+        return self._unknown()
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
         content_type = fields.text("content-type")
