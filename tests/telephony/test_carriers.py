@@ -454,3 +454,10 @@ def test_events_and_errors_survive_pickling(name: str) -> None:
     for message in lines.CALLS[name]():
         for event in stream.receive_message(lines.on_the_wire(message)):
             assert pickle.loads(pickle.dumps(event)) == event
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_signs_the_handshake_of_a_websocket(name: str) -> None:
+    signs = CARRIERS[name].signs_websocket
+    assert signs(["host"]) == (name == "twilio")
+    assert signs(["host", "X-Plivo-Signature-V3"]) == (name in ("twilio", "plivo"))

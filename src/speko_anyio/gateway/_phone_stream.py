@@ -82,7 +82,7 @@ class PhoneStream:
 
     def _check(self, connection: HTTPConnection) -> None:
         self._node.availability.check_accepting()
-        if self._phone.settings.unsigned or self._phone.signs_stream(connection.headers):
+        if self._phone.settings.unsigned or self._phone.codec.signs_websocket(connection.headers):
             base = self._public_url.ws_base(connection)
             check_signature(self._phone, connection, base, now=self._node.now())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -32,13 +32,7 @@ _RATES: Final = (16_000, 24_000)
 _PROBE: Final = SignedRequest(
     method="POST", url="https://x/", headers={"telnyx-signature-ed25519": "AA==", "telnyx-timestamp": "0"}
 )
-"""A request that is signed by nobody, to notice a secret that can't be used."""
-
-_SIGNED_STREAMS: Final = frozenset({"twilio"})
-"""The carriers that always sign the openings of their WebSockets, too."""
-
-_OPTIONAL_SIGNATURE: Final = "x-plivo-signature"
-"""How the field of a signature begins that a carrier sends with an opening if its account asks for it."""
+"""An unsigned request: its check shows whether a secret can be used."""
 
 _COUNTS: Final = ("ttl_seconds", "max_calls", "calls_per_minute", "minutes_per_day")
 
@@ -71,11 +65,6 @@ class ServedPhone:
             refusal = handler.why_not(self.config, phone.metadata)
             if refusal is not None:
                 raise ValueError(f"the phone {carrier} can't use {phone.handler}: {refusal}")
-
-    def signs_stream(self, headers: Iterable[str]) -> bool:
-        """Return whether the opening of a WebSocket with these fields should have a right signature."""
-        given = any(name.lower().startswith(_OPTIONAL_SIGNATURE) for name in headers)
-        return given or self.carrier in _SIGNED_STREAMS
 
     @property
     def key_id(self) -> str:

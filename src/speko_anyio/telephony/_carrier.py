@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final, NamedTuple
 
 from ..protocol._pcm import Buffer, half_a_sample, pcm_bytes
@@ -146,6 +146,14 @@ class CarrierStream(abc.ABC):
 
         `now`: the time in seconds since 1970.
         """
+
+    @staticmethod
+    def signs_websocket(headers: Iterable[str]) -> bool:
+        """Return whether the handshake of the media stream's WebSocket has to pass `verify`, too.
+
+        `headers`: the names of its header fields. Some carriers sign it only if their customer asks for it.
+        """
+        return False
 
     @staticmethod
     @abc.abstractmethod

@@ -32,6 +32,8 @@ from ._xml import check_url, document, escape
 _HEADERS: Final = ("X-Plivo-Signature-V3", "X-Plivo-Signature-Ma-V3")
 """By the account or subaccount of the call, and by the main account."""
 _NONCE: Final = "X-Plivo-Signature-V3-Nonce"
+_ANY_SIGNATURE: Final = "x-plivo-signature"
+"""How the names of all these fields begin, in any version."""
 
 _CODECS: Final[Mapping[tuple[str, int], Codec]] = {
     ("audio/x-mulaw", 8000): PCMU,
@@ -165,6 +167,11 @@ class PlivoStream(CarrierStream):
         ]
         if not any(is_same(one, other) for one in given for other in right):
             raise wrong("Plivo")
+
+    @staticmethod
+    def signs_websocket(headers: Iterable[str]) -> bool:
+        """Return whether a signature is among the fields: Plivo sends one if the account is set up so."""
+        return any(name.lower().startswith(_ANY_SIGNATURE) for name in headers)
 
     @staticmethod
     def connect_answer(url: str, parameters: Mapping[str, str] | None = None) -> ConnectAnswer:

@@ -14,7 +14,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Final, Literal
 from urllib.parse import SplitResult, urlunsplit
 
@@ -157,6 +157,11 @@ class TwilioStream(CarrierStream):
         ]
         if not any(is_same(given, signature) for signature in right):
             raise wrong("Twilio")
+
+    @staticmethod
+    def signs_websocket(headers: Iterable[str]) -> bool:
+        """Return True: Twilio always signs it."""
+        return True
 
     @staticmethod
     def connect_answer(url: str, parameters: Mapping[str, str] | None = None) -> ConnectAnswer:
