@@ -56,7 +56,7 @@ _Block: TypeAlias = tuple[bytes, bytes, int]
 """What the microphone recorded, what the loudspeaker played meanwhile, and the latter's rate."""
 
 _Cleaning: TypeAlias = Callable[[bytes, bytes, int], bytes]
-"""Takes a `_Block` apart; returns what is ready, at the rate that the user wants."""
+"""Takes the parts of a `_Block`; returns the audio that is ready, at the rate that the user wants."""
 
 
 class DeviceError(SpekoError):
@@ -198,9 +198,9 @@ class Microphone(_DeviceBlock):
             clean = EchoPath(canceller, resampler).process
         elif self._noise_suppression:
             suppressor = NoiseSuppressor(sample_rate=self.sample_rate)
-            clean = lambda near, _far, _rate: suppressor.process(resampler.push(near))  # noqa: E731
+            clean = lambda near, _far, _rate: suppressor.process(resampler.push(near))  # noqa: E731 - one of three
         else:
-            clean = lambda near, _far, _rate: resampler.push(near)  # noqa: E731
+            clean = lambda near, _far, _rate: resampler.push(near)  # noqa: E731 - one of three
         self._clean = clean
         return self._called
 

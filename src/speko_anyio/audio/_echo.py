@@ -103,8 +103,8 @@ class _Frames:
                 f"pass {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} samples a second"
             )
         self._numpy = _import("numpy")
-        # WebRTC's frames are whole samples. It is told 22000 instead of 22050 samples a second, which only
-        # makes the room seem 0.2 % larger.
+        # WebRTC's frames are whole samples. It gets 22000 instead of 22050 samples a second, which only makes
+        # the room seem 0.2 % larger.
         rate = sample_rate // _FRAMES_A_SECOND * _FRAMES_A_SECOND
         self._size = rate // _FRAMES_A_SECOND * pcm16.SAMPLE_BYTES
         # Any: its types are numpy's, which this package must not depend on.

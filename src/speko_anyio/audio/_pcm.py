@@ -23,7 +23,6 @@ FULL_SCALE: Final = 32768
 SILENCE_DBFS: Final = -96.0
 """The level reported for digital silence: the floor of 16 bits, so that levels stay finite."""
 
-
 _LOUDEST: Final = FULL_SCALE - 1
 
 _GAIN_BITS: Final = 24

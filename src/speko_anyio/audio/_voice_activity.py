@@ -19,7 +19,6 @@ _WEBRTC_RATES: Final = {8_000: 1, 16_000: 1, 24_000: 3, 32_000: 1, 48_000: 1}
 """The rates that `webrtc_vad` takes, and how many samples are averaged to one: the detector has no 24 kHz,
 and looks at 8 kHz in any case."""
 
-
 _LEVEL_SAMPLES: Final = 80
 """Samples of a frame that are enough to tell how loud it is: all of them would take four times as long."""
 

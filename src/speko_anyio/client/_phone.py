@@ -127,7 +127,7 @@ class PhoneCall:
             make_resampler=Resampler,
             digits="text" if on_digit is None else "event",
         )
-        failure = await _Joint(self, self._bridge, session, on_digit).run()
+        failure = await _JoinedCall(self, self._bridge, session, on_digit).run()
         if failure is not None:
             await self._close(failure.close_code, "")
             raise failure
@@ -224,7 +224,7 @@ async def answer_call(
         await call._close(code, "")
 
 
-class _Joint:
+class _JoinedCall:
     """A call and a session while they are joined."""
 
     def __init__(
@@ -255,7 +255,7 @@ class _Joint:
         """Run until both are over; return how one of them broke its protocol, if it did."""
         bridge = self._bridge
         async with TaskGroup(f"call {self._call.started.call_id}") as tasks:
-            for work in (self._read, self._write, self._keep_time, self._listen, self._tell):
+            for work in (self._read, self._write, self._keep_time, self._listen, self._pass_events):
                 tasks.start_soon(work)
             if self._on_digit is not None:
                 tasks.start_soon(self._handle_digits, self._on_digit)
@@ -267,7 +267,7 @@ class _Joint:
         return bridge.error or self._failure
 
     def _changed(self) -> None:
-        """Wake whoever has to act on a change of the bridge, except the writer."""
+        """Wake the tasks that act on a change of the bridge, except the writer."""
         self._events.ring()
         if self._bridge.next_deadline() != self._deadline:
             self._clock.ring()
@@ -345,7 +345,7 @@ class _Joint:
             self._cuts_in = True
             self._room.ring()
 
-    async def _tell(self) -> None:
+    async def _pass_events(self) -> None:
         bridge, session = self._bridge, self._session
         try:
             await session._wait_ready()

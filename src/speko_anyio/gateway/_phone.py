@@ -12,7 +12,7 @@ SECRET_VARIABLES: Final = {
     "twilio": "TWILIO_AUTH_TOKEN",
     "vonage": "VONAGE_SIGNATURE_SECRET",
 }
-"""The environment variable with what a carrier's signatures are checked with, by its name."""
+"""The environment variable that holds the secret for a carrier's signatures, by the carrier's name."""
 
 
 class Phone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

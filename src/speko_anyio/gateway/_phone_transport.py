@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("speko_anyio.gateway")
 
 CUT_OFF: Final = 2.0
-"""Seconds that a caller gets to hear what was said before a session ended other than in order, such as by a
-restart of the gateway; otherwise it is `GOODBYE_TIMEOUT`."""
+"""Seconds that the line gets to play the last audio of a session that did not end normally, such as when the
+gateway restarts; otherwise it is `GOODBYE_TIMEOUT`."""
 
 _CLOSE_TIMEOUT: Final = 1.0
 """Seconds to write the close of the carrier's WebSocket."""
@@ -46,7 +46,7 @@ _LOOK: Final = 0.02
 """Seconds after which a session that waits for the line looks whether it was interrupted."""
 
 _POLITE: Final = frozenset({close_codes.NORMAL, close_codes.SERVICE_RESTART})
-"""Ends of a session that are no fault of the carrier's: its WebSocket is closed with 1000."""
+"""Codes of a session that ends without an error: the carrier's WebSocket is closed with 1000."""
 
 _NO_TOOLS: Final = '{"error": "tools are not available on this phone line"}'
 """The result of each call of a tool, which the client of a session runs."""

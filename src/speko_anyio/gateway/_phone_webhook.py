@@ -1,4 +1,4 @@
-"""``POST /telephony/<carrier>``: a carrier asks what to do with a call; the answer connects it to us."""
+"""``POST /telephony/<carrier>``: a carrier asks what to do with a call; the answer connects it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class PhoneWebhook:
         self._minter.check_rate(phone.key_id, f"the phone {phone.carrier}")
         self._minter.check_room()
         fields = _fields_of(request, body)
-        # A carrier repeats a webhook that it considers lost, and whoever replays one gets no other session.
+        # A carrier repeats a webhook that it considers lost. A replayed one gets no second session.
         same = hashlib.sha256(request.url.query.encode() + b"\n" + body)
         record = await self._minter.create(
             phone.key_id,

@@ -116,7 +116,7 @@ def check_phones(phones: object) -> None:
 
 
 def _secret_of(carrier: str, phone: Phone) -> str:
-    """Return what the signatures of `carrier` are checked with; empty if it is missing."""
+    """Return the secret for the signatures of `carrier`; empty if it is missing."""
     return (phone.auth_token or os.environ.get(SECRET_VARIABLES[carrier], "")).strip()
 
 

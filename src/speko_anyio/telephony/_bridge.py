@@ -81,13 +81,13 @@ _CHECK_EVERY: Final = 0.1
 """Seconds from one look at the line to the next, whether it plays later than the clock says."""
 
 _REPORT_EVERY: Final = 0.02
-"""Seconds from one report to the next while it does: nobody else knows before the next mark is answered."""
+"""Seconds from one report to the next while it does. The session learns it otherwise from the next mark."""
 
 _LATEST_LOOK: Final = 0.05
 """Seconds after which to look again at a line that no mark has moved."""
 
 PhoneEvent: TypeAlias = AudioIn | TextIn | Played | CallStarted | Digit | CallEnded
-"""What a bridge has for the session, and for who serves the call."""
+"""What a bridge has for the session, and for the program that serves the call."""
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -27,8 +27,8 @@ MAX_PARAMETER: Final = 4096
 _MAX_NAME: Final = 256
 """Characters in the name of a mark; ours are short."""
 
-LOOSE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What msgspec raises for a message that has to be read leniently."""
+DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""Errors of msgspec's decoders. A message that raises one is read again, leniently."""
 
 
 class Odd:
@@ -136,7 +136,7 @@ def read(message: str | bytes, carrier: str, odd: Odd) -> Fields:
     """Read a message; `RemoteProtocolError` if it is not a JSON object."""
     try:
         values = msgspec.json.decode(message)
-    except LOOSE:
+    except DECODE_ERRORS:
         values = None
     if not isinstance(values, dict):
         try:

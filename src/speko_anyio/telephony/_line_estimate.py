@@ -11,7 +11,6 @@ MARK_PATIENCE: Final = 1.0
 _MAX_MARKS: Final = 256
 """Marks that wait for their answers: at a mark every 200 ms, several times what a carrier's buffer holds."""
 
-
 _ROUNDING: Final = 1e-6
 """Seconds by which sums of times may be wrong."""
 

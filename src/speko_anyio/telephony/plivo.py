@@ -24,7 +24,7 @@ from ..protocol._text import clean
 from ..protocol.errors import LocalProtocolError
 from ._carrier import CarrierStream, ConnectAnswer
 from ._events import CallAudio, CallStarted, CarrierEvent
-from ._fields import LOOSE, MAX_PARAMETER, MAX_PARAMETERS, Fields, malformed, read
+from ._fields import DECODE_ERRORS, MAX_PARAMETER, MAX_PARAMETERS, Fields, malformed, read
 from ._media import PCM16, PCMU, CamelMediaMessage, Codec, payload
 from ._signatures import SignedRequest, is_same, missing, wrong
 from ._xml import check_url, document, escape
@@ -84,7 +84,7 @@ class PlivoStream(CarrierStream):
     def _receive(self, message: str | bytes) -> list[CarrierEvent]:
         try:
             media = _MEDIA.decode(message)
-        except LOOSE:
+        except DECODE_ERRORS:
             return self._read(read(message, self.name, self._odd))
         return self._hear(media.media.payload, media.sequence_number)
 

@@ -21,7 +21,7 @@ from ..protocol._text import clean
 from ..protocol.errors import LocalProtocolError
 from ._carrier import FRAME, CarrierStream, ConnectAnswer, Frames
 from ._events import CallAudio, CallStarted, CarrierEvent
-from ._fields import LOOSE, Fields, malformed, read
+from ._fields import DECODE_ERRORS, Fields, malformed, read
 from ._media import L16, PCMA, PCMU, Codec, Mark, MediaMessage, Payload, payload
 from ._signatures import SignedRequest, check_age, missing, wrong
 from ._xml import check_url, stream_answer
@@ -71,7 +71,7 @@ class TelnyxStream(CarrierStream):
     def _receive(self, message: str | bytes) -> list[CarrierEvent]:
         try:
             media = _MEDIA.decode(message)
-        except LOOSE:
+        except DECODE_ERRORS:
             return self._read(read(message, self.name, self._odd))
         return self._hear(media.media.payload, media.sequence_number)
 

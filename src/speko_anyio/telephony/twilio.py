@@ -25,7 +25,7 @@ from ..protocol.errors import LocalProtocolError
 from . import g711
 from ._carrier import CarrierStream, ConnectAnswer
 from ._events import CallAudio, CallStarted, CarrierEvent
-from ._fields import LOOSE, Fields, malformed, read
+from ._fields import DECODE_ERRORS, Fields, malformed, read
 from ._media import CamelMediaMessage, Mark, Payload, payload
 from ._signatures import SignedRequest, is_same, missing, wrong
 from ._xml import check_url, stream_answer
@@ -65,7 +65,7 @@ class TwilioStream(CarrierStream):
     def _receive(self, message: str | bytes) -> list[CarrierEvent]:
         try:
             media = _MEDIA.decode(message)
-        except LOOSE:
+        except DECODE_ERRORS:
             return self._read(read(message, self.name, self._odd))
         return self._hear(media.media.payload, media.sequence_number)
 

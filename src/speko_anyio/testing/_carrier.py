@@ -72,7 +72,7 @@ class _Sent(NamedTuple):
     message: WireMessage | _Closed
 
 
-class _Way:
+class _Direction:
     """One direction of the WebSocket: messages arrive in order, later by the latency and some jitter."""
 
     def __init__(self, latency: float, jitter: float, random: Random) -> None:
@@ -243,8 +243,8 @@ class FakeCarrier:
         self._wire = wire
         self._within = within
         random = Random(seed)  # noqa: S311 - nothing to guess here
-        self._to_application = _Way(latency, jitter, random)
-        self._to_line = _Way(latency, jitter, random)
+        self._to_application = _Direction(latency, jitter, random)
+        self._to_line = _Direction(latency, jitter, random)
         self._line = PhoneLine(wire.sample_rate, delay=delay)
         self._line_changed = Wakeup()
         self._speech: deque[tuple[bytearray, anyio.Event]] = deque()

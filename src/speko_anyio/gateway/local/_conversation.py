@@ -72,7 +72,7 @@ _SLICE_SECONDS: Final = 0.2
 NOTHING_HEARD: Final = "I did not hear anything."
 
 NUDGE: Final = "Speak first: greet the user, or pick up the conversation."
-"""What the brain is told when the client asks for an answer without instructions."""
+"""The brain's instructions when the client asks for an answer and gives none."""
 
 MAX_HISTORY: Final = 100
 """Messages of the conversation that the brain is given, each of at most `MAX_TEXT` characters."""

@@ -133,7 +133,7 @@ async def open_recognizer(
 ) -> AsyncIterator[Recognizer]:
     """Start `workers` recogniser processes and wait until they have loaded their models.
 
-    The processes are killed when the context ends; who still waits for an utterance gets an error.
+    The processes are killed when the context ends; calls that still wait raise an error.
 
     Args:
         workers: how many processes.
