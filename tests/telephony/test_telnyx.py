@@ -49,6 +49,14 @@ def test_a_call() -> None:
     assert (stream.odd_fields, stream.unknown, stream.out_of_order) == (0, 0, 0)
 
 
+def test_a_start_of_another_carrier_is_refused() -> None:
+    for start in (lines.twilio()[1], lines.plivo()[0]):
+        with pytest.raises(
+            RemoteProtocolError, match="without a stream_id; check that the call is one of Telnyx"
+        ):
+            TelnyxStream().receive_message(json.dumps(start))
+
+
 def test_what_is_sent() -> None:
     stream = lines.answered("telnyx")
     (media,) = stream.audio(g711.ulaw_to_pcm(lines.ULAW))

@@ -488,6 +488,12 @@ async def test_wrong_uses() -> None:
     with pytest.raises(RuntimeError, match="use a FakeCarrier with `async with`"):
         await carrier.call(lambda *_: anyio.sleep_forever())
     async with FakeCarrier() as carrier:
+        for wait in (carrier.say(bytes(320)), carrier.press("1"), carrier.listen(), carrier.wait_ended()):
+            with (
+                anyio.fail_after(5),
+                pytest.raises(RuntimeError, match="there is no call yet; make one with"),
+            ):
+                await wait
         carrier.ring()
         with pytest.raises(RuntimeError, match="makes one call"):
             carrier.ring()

@@ -99,6 +99,8 @@ class TelnyxStream(CarrierStream):
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
         start = fields.inner("start")
+        if not start.text("call_control_id") and not fields.text("stream_id"):
+            raise malformed("telnyx sent a start without a stream_id; check that the call is one of Telnyx")
         media_format = start.inner("media_format")
         encoding = media_format.text("encoding") or "PCMU"
         rate = media_format.whole("sample_rate") or 8000

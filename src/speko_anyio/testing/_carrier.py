@@ -389,6 +389,7 @@ class FakeCarrier:
         """
         if sample_rate is not None and sample_rate != self.sample_rate:
             pcm = resample(pcm, sample_rate, self.sample_rate)
+        self._in_call()
         said = anyio.Event()
         if pcm and self.closed is None:
             self._speech.append((bytearray(pcm), said))
@@ -398,6 +399,7 @@ class FakeCarrier:
 
     async def press(self, digits: str) -> None:
         """Press keys of the phone, one every 0.1 seconds: ``0123456789*#ABCD``."""
+        self._in_call()
         for digit in digits:
             if digit not in DIGITS:
                 raise ValueError(f"{digit!r} is not a key of a phone; press 0 to 9, *, # or A to D")
@@ -484,11 +486,17 @@ class FakeCarrier:
 
     async def wait_ended(self) -> tuple[int, str]:
         """Wait until the call is over; return the WebSocket's close code and reason."""
+        self._in_call()
         while self.closed is None:
             await self._line_changed.wait()
         return self.closed
 
+    def _in_call(self) -> None:
+        if not self._facts.caller:
+            raise RuntimeError("there is no call yet; make one with `call`, `ring` or `connect` first")
+
     def _still_on(self, what: str) -> None:
+        self._in_call()
         if self.closed is not None:
             raise AssertionError(f"the call ended before the line {what}; {self.hung_up_by} ended it")
 
