@@ -276,7 +276,7 @@ def test_the_offline_voice_s_ear_is_chosen(
 def test_an_unknown_ear_is_told(ear: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = checked(capsys, "--database", "memory", f"--ear={ear}")
     assert code == USAGE
-    assert f"--ear: ear: unknown ear {ear!r}; choose pocketsphinx, or a model as in whisper:tiny.en" in err
+    assert f"--ear: unknown ear {ear!r}; choose pocketsphinx, or a model as in whisper:tiny.en" in err
 
 
 def test_an_ear_without_its_extra_is_told(

@@ -35,8 +35,8 @@ def told(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 
 
 TLS = (
-    "twilio must reach the phone over TLS; pass --public-url https://..., the address of your proxy or "
-    "tunnel, or try it on this machine with --unsigned-phones"
+    "the phone twilio needs an HTTPS address that twilio can reach; pass --public-url https://..., that of "
+    "your proxy or tunnel, or try it on this machine with --unsigned-phones"
 )
 PRIVATE = (
     "the phone twilio checks no signatures, so it must stay on this machine: listen on 127.0.0.1 without a "
@@ -84,9 +84,14 @@ def test_a_newcomer_s_mistakes(
 def test_a_missing_secret(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TWILIO_AUTH_TOKEN")
     assert told(capsys, "--phone", "twilio=echo", *URL) == (
-        "--phone: the phone twilio can't tell twilio from others; pass auth_token, or set TWILIO_AUTH_TOKEN, "
-        "the auth token of your account there"
+        "--phone: the phone twilio can't check the signatures of twilio; set TWILIO_AUTH_TOKEN to the auth "
+        "token of your account there, or pass auth_token"
     )
+
+
+def test_serve_tells_a_misspelled_carrier_before_its_address(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--database", "memory", "--phone", "twilo=echo"]) == USAGE
+    assert capsys.readouterr().err == "speko-anyio: unknown carrier 'twilo'; did you mean twilio?\n"
 
 
 def test_check_shows_the_phones_and_no_secret(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

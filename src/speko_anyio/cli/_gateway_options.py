@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import ipaddress
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +23,7 @@ from ..gateway._settings import (
     Loaded,
     Settings,
     SettingsError,
-    describe_values,
+    convert_table,
     parse_handlers,
     parse_phones,
     read_settings,
@@ -210,6 +209,7 @@ def gateway_of(
     """Return the gateway with these settings; raise `CommandError` if it can't work."""
     own = load_handlers(settings.handlers, reserved=OWN_NAMES)
     try:
+        check_phones(settings.phones)  # a misspelled carrier can't be reached either, which would mislead
         _check_reach(settings)
         ours = default_handlers(
             models=settings.models,
@@ -238,8 +238,8 @@ def _check_reach(settings: Settings) -> None:
             )
         if not phone.unsigned and not (settings.public_url or "").startswith("https://"):
             raise ValueError(
-                f"{carrier} must reach the phone over TLS; pass --public-url https://..., the address of "
-                "your proxy or tunnel, or try it on this machine with --unsigned-phones"
+                f"the phone {carrier} needs an HTTPS address that {carrier} can reach; pass --public-url "
+                "https://..., that of your proxy or tunnel, or try it on this machine with --unsigned-phones"
             )
 
 
@@ -253,10 +253,7 @@ def ear_of(settings: Settings) -> SpeechToText | None:
     """Return the offline voice's ear, None for its own; raise ValueError if there is none of that name."""
     if settings.ear is None:
         return None
-    try:
-        return make_ear(settings.ear)
-    except ValueError as error:
-        raise ValueError(f"ear: {error}") from None
+    return make_ear(settings.ear)
 
 
 def provider_options_of(settings: Settings) -> dict[str, Any]:
@@ -274,30 +271,8 @@ def provider_options_of(settings: Settings) -> dict[str, Any]:
     for name, fields in settings.provider_options.items():
         if name not in kinds:
             raise ValueError(f"provider_options: unknown provider {name}; choose from {', '.join(kinds)}")
-        options[name] = _checked_options(name, fields, kinds[name].options_type)
+        options[name] = convert_table(f"provider_options for {name}", fields, kinds[name].options_type)
     return options
-
-
-def _checked_options(provider: str, given: Mapping[str, Any], kind: type[msgspec.Struct]) -> msgspec.Struct:
-    """Return the options as a `kind`.
-
-    Raises ValueError with the valid names or values, in the words of the other settings.
-    """
-    what = f"provider_options for {provider}"
-    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    for option, value in given.items():
-        if option not in fields:
-            close = difflib.get_close_matches(option, fields, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(fields)}"
-            raise ValueError(f"{what}: unknown option {option}; {hint}")
-        try:
-            msgspec.convert(value, fields[option])
-        except msgspec.ValidationError as error:
-            if isinstance(value, dict | list):  # something in it is wrong
-                raise ValueError(f"{what}: {option} can't be used: {error}; correct it") from None
-            values = describe_values(msgspec.inspect.type_info(fields[option]))
-            raise ValueError(f"{what}: {option} is invalid; it must be {values}") from None
-    return msgspec.convert(given, kind)
 
 
 def without_faults(loaded: Loaded) -> tuple[Settings, list[str]]:

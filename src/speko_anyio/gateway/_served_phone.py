@@ -108,8 +108,9 @@ def check_phones(phones: object) -> None:
                 raise ValueError(f"the phone {carrier}: {name} must be 1 or more, or None, not {value}")
         if not phone.unsigned and not _secret_of(carrier, phone):
             raise ValueError(
-                f"the phone {carrier} can't tell {carrier} from others; pass auth_token, or set "
-                f"{SECRET_VARIABLES[carrier]}, {_SECRETS[carrier]} of your account there"
+                f"the phone {carrier} can't check the signatures of {carrier}; set "
+                f"{SECRET_VARIABLES[carrier]} to {_SECRETS[carrier]} of your account there, or pass "
+                "auth_token"
             )
         if not phone.unsigned:
             _check_secret(carrier, phone)

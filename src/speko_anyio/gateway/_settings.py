@@ -16,7 +16,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 import msgspec.inspect
@@ -35,6 +35,8 @@ _SECRETS: Final = frozenset({"keys", "secret", "database", "provider_options"})
 """Settings that are never shown: a database's URL may hold a password, and a server tool a credential."""
 
 Seconds = Annotated[float, Meta(ge=0)]
+
+_Table = TypeVar("_Table", bound=msgspec.Struct)
 
 
 class SettingsError(SpekoError):
@@ -364,8 +366,39 @@ def _convert(name: str, value: object, *, source: str, strict: bool) -> object:
         # msgspec's message would quote the invalid value.
         converted = math.nan
     if isinstance(converted, float) and math.isnan(converted):
+        if name == "phones" and isinstance(value, dict):
+            for carrier, fields in value.items():
+                if isinstance(fields, dict):
+                    try:
+                        convert_table(f"the phone {carrier}", fields, Phone)
+                    except ValueError as error:
+                        raise SettingsError(f"{source}: {error}") from None
         raise SettingsError(f"{source}: {name} is invalid; it must be {choices_of(name)}")
     return converted
+
+
+def convert_table(what: str, given: Mapping[str, Any], kind: type[_Table]) -> _Table:
+    """Return the fields of a table in the settings as a `kind`.
+
+    Raises ValueError with the valid names or values, in the words of the other settings, about `what`.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    for option, value in given.items():
+        if option not in fields:
+            close = difflib.get_close_matches(option, fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(fields)}"
+            raise ValueError(f"{what}: unknown option {option}; {hint}")
+        try:
+            msgspec.convert(value, fields[option].type)
+        except msgspec.ValidationError as error:
+            if isinstance(value, dict | list):  # something in it is wrong
+                raise ValueError(f"{what}: {option} can't be used: {error}; correct it") from None
+            values = describe_values(msgspec.inspect.type_info(fields[option].type))
+            raise ValueError(f"{what}: {option} is invalid; it must be {values}") from None
+    for option, field in fields.items():
+        if field.required and option not in given:
+            raise ValueError(f"{what} has no {option}; name one")
+    return msgspec.convert(given, kind)
 
 
 def choices_of(name: str) -> str:
