@@ -144,11 +144,10 @@ class PhoneTransport:
         if self._lost:
             return
         self._lost = True
-        code, reason = (
-            (self._goodbye.code, self._goodbye.reason) if self._goodbye else (close_codes.NORMAL, "")
-        )
+        goodbye = self._goodbye or CloseMessage(close_codes.NORMAL, "")
+        code = goodbye.code if self._bridge.error is None else self._bridge.error.close_code
         with contextlib.suppress(*_GONE), anyio.move_on_after(_CLOSE_TIMEOUT):
-            await self._carrier.close(close_codes.NORMAL if code in _POLITE else code, reason)
+            await self._carrier.close(close_codes.NORMAL if code in _POLITE else code, goodbye.reason)
 
     def _log_losses(self) -> None:
         stats = self._bridge.stats
