@@ -156,6 +156,34 @@ def errors(session: FakeSession) -> list[str]:
     return [frame.code for frame in session.frames if isinstance(frame, ErrorFrame)]
 
 
+class Returning:
+    async def answer(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
+        return "Hello."
+
+    async def synthesize(self, text: str, sample_rate: int) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("engine", "complaint"),
+    [
+        ({"ear": Ear}, r"ear must be an object, not the class Ear; pass Ear\(\)"),
+        (
+            {"ear": "whisper"},
+            "ear must be an object with a method transcribe, not str; see speko_anyio.gateway",
+        ),
+        ({"brain": Ear()}, "brain must be an object with a method answer, not Ear"),
+        ({"brain": Returning()}, "brain.answer returns one value, but must be an async generator; use yield"),
+        ({"voice": Returning()}, "voice.synthesize returns one value, but must be an async generator"),
+    ],
+)
+async def test_what_is_no_engine_is_told_before_a_session_needs_it(
+    engine: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(TypeError, match=complaint):
+        LocalVoice(**engine)
+
+
 async def test_an_ear_of_ones_own() -> None:
     ear = Ear("what is two plus three")
     session = FakeSession()

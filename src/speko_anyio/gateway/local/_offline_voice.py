@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final, Self, get_args
 
@@ -64,6 +65,8 @@ class LocalVoice(anyio.AsyncContextManagerMixin):
         end_of_turn: judges, whenever the user pauses, whether the turn is over.
         now: returns the local time that the default brain mentions; a parameter for tests.
 
+    Raises TypeError for an engine that is a class, or lacks the method of its interface.
+
     Entering raises what an engine raises: `EngineError` if a worker does not start, and ImportError if the
     extra ``local`` is not installed.
     """
@@ -92,6 +95,13 @@ class LocalVoice(anyio.AsyncContextManagerMixin):
         end_of_turn: EndOfTurn | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
+        for name, engine, method in (
+            ("ear", ear, "transcribe"),
+            ("brain", brain, "answer"),
+            ("voice", voice, "synthesize"),
+        ):
+            if engine is not None:
+                _check_engine(name, engine, method)
         self._ear = ear or PocketsphinxEar(workers=workers)
         self._brain = brain
         self._voice = voice or Synthesizer()
@@ -125,3 +135,20 @@ class LocalVoice(anyio.AsyncContextManagerMixin):
         engines = Engines(self._ear, brain, self._voice)
         turns = TurnDetector(SAMPLE_RATE, is_speech=webrtc_vad(SAMPLE_RATE), timing=self._timing)
         await VoiceConversation(session, engines, turns, self._end_of_turn, self._preparing).run()
+
+
+def _check_engine(name: str, engine: object, method: str) -> None:
+    """Raise TypeError unless `engine` can be one. Otherwise each of its sessions would fail."""
+    if isinstance(engine, type):
+        raise TypeError(
+            f"{name} must be an object, not the class {engine.__name__}; pass {engine.__name__}()"
+        )
+    if not callable(work := getattr(engine, method, None)):
+        raise TypeError(
+            f"{name} must be an object with a method {method}, not {type(engine).__name__}; "
+            "see speko_anyio.gateway.engines"
+        )
+    if method != "transcribe" and inspect.iscoroutinefunction(work):
+        raise TypeError(
+            f"{name}.{method} returns one value, but must be an async generator; use yield instead of return"
+        )
