@@ -59,7 +59,7 @@ async def test_phone_calls_over_sip(monkeypatch: pytest.MonkeyPatch) -> None:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(press)
                     answered = await client.post("/openai", content=body, headers=headers)
-    assert answered.status_code == 200
+                    assert answered.status_code == 200
     assert (ringing.state, ringing.target_uri) == ("referred", "tel:+15550100")
     assert ringing.config["instructions"] == "Be brief."
     assert "Hello! Press 0 for a person." in str(double.session.requests)

@@ -28,6 +28,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.utilities import LocalProtocolError
 
 from speko_anyio.gateway import Gateway, Handler, MemoryStore, Phone, ServerSession, SessionQuery, takes
 from speko_anyio.gateway.store._records import SessionLife, StoredRecord
@@ -237,7 +238,7 @@ class Socket:
         async with self._sending:
             try:
                 data = self._connection.send(event)
-            except wsproto.utilities.LocalProtocolError:
+            except LocalProtocolError:
                 raise anyio.ClosedResourceError from None  # the other side has closed it
             await self._stream.send(data)
 
