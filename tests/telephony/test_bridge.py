@@ -171,6 +171,15 @@ def test_audio_goes_at_the_rate_that_the_session_has_when_it_is_ready() -> None:
     assert sum(seconds(event.pcm, 24_000) for event in audio) == pytest.approx(1, abs=0.001)
 
 
+def test_audio_in_pieces_of_a_sample_costs_no_more_memory_while_it_waits() -> None:
+    call = Call()
+    said = speech(1.0)
+    call.receive(*(said[at : at + 2] for at in range(0, len(said), 2)))
+    held = call.events()
+    assert b"".join(event.pcm for event in held) == said
+    assert len(held) == len(said) // FRAME
+
+
 def test_a_caller_that_nobody_hears_costs_ten_seconds_of_memory_and_the_latest_are_kept() -> None:
     call = Call()
     for number in range(1500):

@@ -8,7 +8,7 @@ import copy
 import json
 import pickle
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -461,3 +461,44 @@ def test_who_signs_the_handshake_of_a_websocket(name: str) -> None:
     signs = CARRIERS[name].signs_websocket
     assert signs(["host"]) == (name == "twilio")
     assert signs(["host", "X-Plivo-Signature-V3"]) == (name in ("twilio", "plivo"))
+
+
+SECOND_STARTS: dict[str, dict[str, Any]] = {
+    "twilio": {"event": "start", "start": {"streamSid": "other"}},
+    "telnyx": {
+        "event": "start",
+        "stream_id": "other",
+        "start": {"media_format": {"encoding": "L16", "sample_rate": 48_000}},
+    },
+    "plivo": {
+        "event": "start",
+        "start": {"streamId": "other", "mediaFormat": {"encoding": "audio/x-l16", "sampleRate": 16_000}},
+    },
+    "vonage": {"event": "websocket:connected", "content-type": "audio/l16;rate=24000"},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_start_changes_nothing(name: str) -> None:
+    once, twice = lines.answered(name), lines.answered(name)
+    broken: dict[str, Any] = {"event": "start", "start": {}, "content-type": "audio/x"}
+    if name == "vonage":
+        broken["event"] = "websocket:connected"
+    assert twice.receive_message(json.dumps(broken)) == []
+    assert twice.receive_message(json.dumps(SECOND_STARTS[name])) == []
+    assert twice.out_of_order == once.out_of_order + 2
+    pcm = bytes(range(256)) * 20
+    media = next(
+        message
+        for message in lines.CALLS[name]()
+        if isinstance(message, bytes) or message["event"] == "media"
+    )
+    acts: tuple[Callable[[CarrierStream], object], ...] = (
+        lambda stream: stream.audio(pcm),
+        lambda stream: stream.flush(),
+        lambda stream: stream.mark("1"),
+        lambda stream: stream.clear(),
+        lambda stream: stream.receive_message(lines.on_the_wire(media)),
+    )
+    for act in acts:
+        assert act(once) == act(twice)

@@ -55,6 +55,10 @@ MAX_KEYS: Final = 64
 HELD_SECONDS: Final = 10.0
 """Seconds of the caller's audio to hold while the session takes none. The oldest is dropped."""
 
+_WHOLE_PIECE: Final = 320
+"""Bytes up to which pieces of the caller's audio that wait are joined: each takes 65 bytes beside its
+samples, and may have only one."""
+
 MAX_WAITING: Final = 1024 * 1024
 """Bytes of the assistant's audio, with an overhead for each piece, at which the session must wait."""
 
@@ -275,7 +279,11 @@ class PhoneBridge:
     def _hold(self, audio: CallAudio) -> None:
         if self._phase is not _Phase.TALKING:
             return
-        self._events.append(audio)
+        last = self._events[-1] if self._events else None
+        if isinstance(last, CallAudio) and len(last.pcm) + len(audio.pcm) <= _WHOLE_PIECE:
+            self._events[-1] = CallAudio(last.pcm + audio.pcm)
+        else:
+            self._events.append(audio)
         self._held += len(audio.pcm)
         rate = self._carrier.sample_rate * 2
         while self._held > HELD_SECONDS * rate:

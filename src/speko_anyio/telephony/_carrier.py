@@ -178,10 +178,12 @@ class CarrierStream(abc.ABC):
 
     # For the carriers' modules
 
+    def _is_second_start(self) -> bool:
+        """Return whether the call has started already: only the first start counts, in all its fields."""
+        self.out_of_order += self.started is not None
+        return self.started is not None
+
     def _begin(self, started: CallStarted) -> list[CarrierEvent]:
-        if self.started is not None:  # only the first start counts
-            self.out_of_order += 1
-            return []
         self.started = started
         self.sample_rate = started.sample_rate
         return [started]

@@ -106,6 +106,8 @@ class PlivoStream(CarrierStream):
         return self._unknown()
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
+        if self._is_second_start():
+            return []
         start = fields.inner("start")
         stream_id = start.text("streamId") or fields.text("streamId")
         if not stream_id:

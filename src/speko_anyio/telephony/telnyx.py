@@ -98,6 +98,8 @@ class TelnyxStream(CarrierStream):
         return self._unknown()
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
+        if self._is_second_start():
+            return []
         start = fields.inner("start")
         if not start.text("call_control_id") and not fields.text("stream_id"):
             raise malformed("telnyx sent a start without a stream_id; check that the call is one of Telnyx")

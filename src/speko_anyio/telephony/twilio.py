@@ -87,6 +87,8 @@ class TwilioStream(CarrierStream):
         return self._unknown()
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
+        if self._is_second_start():
+            return []
         start = fields.inner("start")
         stream_sid = start.text("streamSid") or fields.text("streamSid")
         if not stream_sid:

@@ -75,6 +75,8 @@ class VonageStream(CarrierStream):
         return self._unknown()
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
+        if self._is_second_start():
+            return []
         content_type = fields.text("content-type")
         kind, _, rate = content_type.lower().replace(" ", "").partition(";rate=")
         rates = {str(known): known for known in _RATES}
