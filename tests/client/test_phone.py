@@ -377,6 +377,30 @@ async def test_a_carrier_that_does_not_start_the_call() -> None:
         assert (await carrier.wait_ended())[0] == 1011
 
 
+async def test_a_flood_instead_of_a_start_ends_at_once() -> None:
+    class Flood(Wrapped):
+        async def receive(self) -> MutableMapping[str, Any]:
+            return {"type": "websocket.receive", "text": '{"event":"connected"}'}  # without any wait
+
+    async with FakeCarrier("twilio") as carrier:
+        with pytest.raises(HandshakeError, match="twilio did not start the call within 64 messages"):
+            async with answer_call(Flood(carrier.ring()), "twilio"):
+                raise AssertionError("nobody calls")
+        assert (await carrier.wait_ended())[0] == 1011
+
+
+async def test_a_websocket_that_can_not_be_accepted() -> None:
+    class Gone(Wrapped):
+        async def accept(self) -> None:
+            raise OSError("broken pipe")
+
+    socket: Any = None
+    with pytest.raises(HandshakeError, match="the WebSocket of twilio could not be accepted") as caught:
+        async with answer_call(Gone(socket), "twilio"):
+            raise AssertionError("nobody calls")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 async def test_an_unknown_carrier() -> None:
     socket: Any = None
     with pytest.raises(ConfigurationError, match=r"unknown carrier 'twillio'; choose from .*twilio"):

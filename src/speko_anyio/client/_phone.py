@@ -50,6 +50,9 @@ DigitHandler = Callable[[str], Awaitable[object] | object]
 START_TIMEOUT: Final = 10.0
 """Seconds that a carrier gets to start the media stream, once its WebSocket is accepted."""
 
+MAX_EARLY: Final = 64
+"""Messages that may come before that. Carriers send one at most, and a flood must not outlast the time."""
+
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that the closing of the carrier's WebSocket may take."""
 
@@ -140,11 +143,18 @@ class PhoneCall:
             # An application may have accepted it before, to look at its headers.
             state = getattr(self._websocket, "application_state", None)
             if getattr(state, "name", "") != "CONNECTED":
-                await self._websocket.accept()
-            while isinstance(message := await self._receive(), str | bytes):
+                await self._accept()
+            for _ in range(MAX_EARLY):
+                if not isinstance(message := await self._receive(), str | bytes):
+                    break
                 self._stream.receive_message(message)
                 if self._stream.started is not None:
                     return
+            else:
+                raise HandshakeError(
+                    f"{self._stream.name} did not start the call within {MAX_EARLY} messages; "
+                    f"check that it is {self._stream.name} that connects to this WebSocket"
+                )
             raise HandshakeError(
                 f"{self._stream.name} closed the WebSocket before the call started; "
                 "the caller may have hung up"
@@ -153,6 +163,14 @@ class PhoneCall:
             f"{self._stream.name} did not start the call within {start_timeout:g} s; "
             f"use the URL of this WebSocket for a media stream of {self._stream.name} in both directions"
         )
+
+    async def _accept(self) -> None:
+        try:
+            await self._websocket.accept()
+        except Exception as error:
+            raise HandshakeError(
+                f"the WebSocket of {self._stream.name} could not be accepted; the carrier may have left"
+            ) from error
 
     async def _receive(self) -> str | bytes | CloseMessage | None:
         """Return the carrier's next message, or how it closed; None if the connection is lost."""
