@@ -213,7 +213,7 @@ def test_a_time_is_a_number_of_seconds(stamp: str) -> None:
         read_webhook(body, {**signed(body), "webhook-timestamp": stamp}, SECRET, now=NOW)
 
 
-@pytest.mark.parametrize("secret", ["whsec_not base64", "whsec_é", ""])
+@pytest.mark.parametrize("secret", ["whsec_not base64", "whsec_é", "whsec_", ""])
 def test_an_unusable_secret_is_ours_to_mend(secret: str) -> None:
     body = event()
     with pytest.raises(LocalProtocolError, match="secret"):

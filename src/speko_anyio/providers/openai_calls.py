@@ -182,7 +182,7 @@ def _check_age(timestamp: str, now: float, max_age: float) -> None:
 
 def _key(secret: str) -> bytes:
     """Return the key that `secret` stands for."""
-    if not secret:
+    if secret in ("", _SECRET_PREFIX):  # with an empty key anybody could sign
         raise LocalProtocolError("OpenAI's webhooks can't be checked without their secret; pass it")
     try:
         if secret.startswith(_SECRET_PREFIX):
