@@ -159,9 +159,11 @@ class TestTimes:
         with pytest.raises(ValueError, match=name):
             Timing(**{name: value})
 
-    def test_a_rate_is_positive(self) -> None:
-        with pytest.raises(ValueError, match="a sample rate is positive, not 0"):
-            TurnDetector(0)
+    @pytest.mark.parametrize("rate", [0, -8000, 49])
+    def test_a_frame_has_a_sample(self, rate: int) -> None:
+        with pytest.raises(ValueError, match=f"a sample rate is at least 50, .* not {rate}"):
+            TurnDetector(rate)
+        assert TurnDetector(50).push(bytes(200)) == []
 
 
 class TestBackchannels:
@@ -350,3 +352,13 @@ def test_memory_is_bounded_by_the_longest_turn() -> None:
 def test_timing_can_be_changed_in_one_place() -> None:
     patient = msgspec.structs.replace(TIMING, end=1.0)
     assert (patient.end, patient.tail) == (1.0, TIMING.tail)
+
+
+def test_speech_that_may_be_a_backchannel_is_held_no_longer_than_a_turn() -> None:
+    detector = TurnDetector(8000, is_speech=lambda _: True, timing=Timing(backchannel=100.0, longest=2.0))
+    detector.assistant_speaking = True
+    events = detector.push(bytes(16_000 * 10))
+    assert isinstance(events[0], SpeechStarted)
+    stopped = [event for event in events if isinstance(event, SpeechStopped)]
+    assert stopped
+    assert all(len(event.utterance) <= 16_000 * (2.0 + 0.3) for event in stopped)

@@ -144,8 +144,10 @@ class TurnDetector:
     def __init__(
         self, sample_rate: int, *, is_speech: IsSpeech | None = None, timing: Timing | None = None
     ) -> None:
-        if sample_rate <= 0:
-            raise ValueError(f"a sample rate is positive, not {sample_rate}")
+        if sample_rate * FRAME_SECONDS < 1:
+            raise ValueError(
+                f"a sample rate is at least {1 / FRAME_SECONDS:g}, a sample for each frame, not {sample_rate}"
+            )
         self.sample_rate: int = sample_rate
         self.timing: Timing = timing or Timing()
         self.assistant_speaking: bool = False
@@ -159,7 +161,10 @@ class TurnDetector:
         self._usual_end = _frames(self.timing.end)
         self._longest = _frames(self.timing.longest)
         self._progress = _frames(self.timing.progress)
-        self._backchannel = _frames(self.timing.backchannel)
+        # Speech that may be a backchannel is held, too, and no turn is longer.
+        self._backchannel = min(
+            _frames(self.timing.backchannel), self._longest - _frames(self.timing.lead_in)
+        )
         # Silence, where a recording starts or ends with speech at once: recognisers need some around it.
         before = _frames(self.timing.lead_in) + self._onset
         self._before: deque[bytes] = deque([self._silent_frame] * before, maxlen=before)
