@@ -100,3 +100,9 @@ def test_the_recogniser_expects_the_numbers_up_to_a_hundred() -> None:
     pattern = Grammar(("<number>",), SLOTS).pattern()
     for text, heard in (("ninety nine", True), ("zero", True), ("a hundred", True), ("twenty zero", False)):
         assert bool(pattern.fullmatch(text)) is heard
+
+
+def test_decimals_by_the_thousand_are_no_error() -> None:
+    asked = find_sum(f"what is 0.{'5' * 10_000} plus 1")
+    assert asked is not None
+    assert asked.text == "0.556 plus 1"

@@ -30,6 +30,9 @@ SLOTS: Final = {
 MAX_DIGITS: Final = 15
 """Digits of a number before the point, and of a result. Nobody wants to hear more."""
 
+MAX_DECIMALS: Final = 30
+"""Digits behind the point of a typed number that count; Python refuses to read thousands."""
+
 MIN_PLACE: Final = Fraction(1, 10**6)
 """The last decimal that is heard after "point"."""
 
@@ -115,8 +118,9 @@ def number_at(said: Sequence[str], at: int) -> tuple[Fraction, int] | None:
 def _positive_at(said: Sequence[str], at: int) -> tuple[Fraction, int] | None:
     word = said[at] if at < len(said) else ""
     if word[:1] in set("0123456789."):
-        digits = word.replace(",", "")
-        return (Fraction(digits), at + 1) if len(digits.partition(".")[0]) <= MAX_DIGITS else None
+        whole, point, decimals = word.replace(",", "").partition(".")
+        digits = f"{whole}{point}{decimals[:MAX_DECIMALS]}"
+        return (Fraction(digits), at + 1) if len(whole) <= MAX_DIGITS else None
     total = group = 0
     start = at
     below = 100  # of the next word: "twenty two" is one number, "two twenty" are two

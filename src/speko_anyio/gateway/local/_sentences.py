@@ -20,7 +20,8 @@ LONG: Final = 90
 MIN_CLAUSE: Final = 24
 """Characters of a clause that is spoken alone; the melody of a shorter one sounds cut off."""
 
-_END = re.compile(r"""[.!?…]+["'”’)\]]*\s+|\s*\n\s*""")
+# Each run of marks or of white space is looked at once: from each of its characters, it would take a square.
+_END = re.compile(r"""(?<![.!?…])[.!?…]+["'”’)\]]*\s+|\n\s*""")
 _CLAUSE = re.compile(r"[,;:—–][\"'”’)\]]*(?=\s)")
 _ABBREVIATIONS: Final = frozenset(
     {"adm", "approx", "ave", "blvd", "capt", "cf", "col", "dept", "dr", "e.g", "ed", "est", "etc", "fig"}
