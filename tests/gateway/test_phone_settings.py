@@ -39,6 +39,10 @@ def gateway(phones: Any, **handlers: Any) -> Gateway:
             "the phone twilio has the unknown handler 'my-bot'; choose from echo",
         ),
         (
+            {"twilio": Phone(handler="local", auth_token="x")},
+            "unknown handler 'local'; choose from echo; for the offline voice install speko-anyio",
+        ),
+        (
             {"twilio": Phone(handler="echo")},
             "can't check the signatures of twilio; set TWILIO_AUTH_TOKEN to the auth token of your",
         ),

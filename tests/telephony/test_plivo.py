@@ -247,7 +247,7 @@ def test_the_answer_connects_the_call_in_both_directions() -> None:
 @pytest.mark.parametrize(
     ("parameters", "problem"),
     [
-        ({"a": "+1"}, "letters and digits only, unlike 'a'; put it into the query"),
+        ({"a": "+1"}, "names and values are of letters and digits only, unlike 'a'; leave out the rest"),
         ({"a": "1+"}, "letters and digits only"),
         ({"a": "1\n"}, "letters and digits only"),
         ({"a": ""}, "letters and digits only"),

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from speko_anyio._extras import install_extra
 from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.protocol.mint import SessionConfig
 from speko_anyio.telephony import CARRIERS, CarrierStream, SignatureError, SignedRequest
@@ -46,9 +47,10 @@ class ServedPhone:
     def __init__(self, carrier: str, phone: Phone, handlers: Mapping[str, Handler]) -> None:
         handler = handlers.get(phone.handler)
         if handler is None:
+            extra = f"; for the offline voice {install_extra('local')}" if phone.handler == "local" else ""
             raise ValueError(
                 f"the phone {carrier} has the unknown handler {phone.handler!r}; "
-                f"{_did_you_mean(phone.handler, handlers)}"
+                f"{_did_you_mean(phone.handler, handlers)}{extra}"
             )
         self.carrier: str = carrier
         self.codec: type[CarrierStream] = CARRIERS[carrier]

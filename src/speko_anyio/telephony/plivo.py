@@ -186,8 +186,8 @@ class PlivoStream(CarrierStream):
         for name, value in pairs:
             if not _PLAIN.fullmatch(name) or not _PLAIN.fullmatch(value):
                 raise LocalProtocolError(
-                    f"Plivo takes parameters of letters and digits only, unlike {clean(name, limit=40)!r}; "
-                    "put it into the query of the URL"
+                    "Plivo takes parameters whose names and values are of letters and digits only, unlike "
+                    f"{clean(name, limit=40)!r}; leave out the rest, or put it into the query of the URL"
                 )
         headers = ",".join(f"{name}={value}" for name, value in pairs)
         if len(headers) > _MAX_HEADERS:
