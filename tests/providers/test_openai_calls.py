@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -611,3 +612,12 @@ def test_digits_come_in_any_session() -> None:
     assert talk.hear({"type": "input_audio_buffer.dtmf_event_received", "event": "5", "received_at": 1}) == [
         Digit("5")
     ]
+
+
+def test_an_address_of_a_megabyte_is_read_no_further_than_its_beginning() -> None:
+    filled = "sip:" * 250_000
+    for address, caller in ((f"<sip:ann@x>{filled}", "ann"), (f"{filled}<sip:ann@x>", "")):
+        call = IncomingCall(call_id="rtc_1", sip_headers=(SipHeader("From", address),))
+        began = time.process_time()
+        assert call.caller == caller
+        assert time.process_time() - began < 0.1

@@ -114,12 +114,15 @@ class IncomingCall(msgspec.Struct, frozen=True, kw_only=True):
         return f"IncomingCall(call_id={self.call_id!r}, <{len(self.sip_headers)} SIP headers>)"
 
 
+_MAX_ADDRESS: Final = 2048
+"""Characters of a SIP address that are looked at: the caller may write any number."""
+
 _USER: Final = re.compile(r"sips?:([^@;>\s]{0,256})(?:;[^@>\s]{0,256})?@|tel:([^;>\s]{0,256})", re.IGNORECASE)
 
 
 def _user_of(address: str) -> str:
     """Return the user part of a SIP address, or the number of a ``tel:`` one (RFC 3261 section 20.20)."""
-    found = _USER.search(address)
+    found = _USER.search(address, 0, _MAX_ADDRESS)
     return "" if found is None else found[1] or found[2] or ""
 
 
