@@ -277,13 +277,13 @@ def plot(found: Sequence[Cancelling]) -> str:
             if (each.speaker, each.room) != (speaker, room):
                 continue
             name = f"{each.delay * 1000:.0f} ms"
-            left = f"{each.after} of {each.answers} interrupted"
+            left = f"{each.after} of {each.answers}"
             bars += [Bar(name, each.first, "", _FIRST), Bar("", each.settled, left, _SETTLED)]
         panels.append(Panel(f"{speaker}, {room}", bars, unit="dB"))
     return draw(
         "Echo that the canceller removes, by the delay",
-        f"without it the echo interrupts {sum(each.before for each in found)} of "
-        f"{sum(each.answers for each in found)} answers",
+        "beside the bars: answers that the echo still interrupts; without the canceller, "
+        f"{sum(each.before for each in found)} of {sum(each.answers for each in found)}",
         panels,
     )
 

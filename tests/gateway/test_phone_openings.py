@@ -421,7 +421,7 @@ async def test_an_unsigned_phone_s_websocket_is_not_reached_from_elsewhere() -> 
     assert caught.value.status == 403
 
 
-# What is told
+# What callers and operators get to read
 
 
 async def test_no_number_and_no_secret_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -536,7 +536,7 @@ def test_a_commit_ends_the_speech_that_is_heard() -> None:
 def test_turns_are_those_that_the_call_was_accepted_with() -> None:
     manual = OpenAIOptions(turns="manual")
     talk = Talk(Say("Yes."), options=manual)
-    joined = OpenAICallDialect((), model=MODEL)  # whoever joins need not know
+    joined = OpenAICallDialect((), model=MODEL)  # one can join without knowing
     session = talk.double.open(Request.to(endpoint(None, talk.call.call_id)))
     conversation = Joined(joined, session)
     talk.call.speak(tone(0.4, 24_000))

@@ -448,7 +448,7 @@ def test_what_was_played_is_reported_at_each_mark() -> None:
     for _ in range(60):
         call.run(0.02)
         assert call.events() == []
-    # The line begins late, and until the first mark is answered the service is told that again and again.
+    # The line begins late, and the bridge says so again and again until the first mark is answered.
     assert [ms for ms, _ in itertools.groupby(call.reports)] == [20, 220, 420, 620, 820, 1000]
     assert call.reports.count(20) == pytest.approx(4, abs=1)
     before = len(call.reports)
