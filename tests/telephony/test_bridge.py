@@ -27,7 +27,15 @@ from speko_anyio.protocol import (
     Transcript,
     Usage,
 )
-from speko_anyio.telephony import CallEnded, CallStarted, CarrierStream, Digit, PhoneBridge, deliver
+from speko_anyio.telephony import (
+    CallEnded,
+    CallStarted,
+    CarrierEvent,
+    CarrierStream,
+    Digit,
+    PhoneBridge,
+    deliver,
+)
 from speko_anyio.telephony._bridge import (
     GOODBYE_TIMEOUT,
     HELD_SECONDS,
@@ -217,6 +225,25 @@ def test_audio_before_the_start_and_after_the_stop_is_nothing() -> None:
 
 
 # Keys
+
+
+class HasMoreToSay(PlainStream):
+    """Says two things after the end of the call, in the same message."""
+
+    def receive_message(self, message: str | bytes) -> list[CarrierEvent]:
+        return [CallEnded(), Digit("1"), CallEnded()]
+
+
+def test_nothing_counts_after_the_end_of_a_call() -> None:
+    bridge = PhoneBridge(
+        HasMoreToSay(), input_sample_rate=RATE, output_sample_rate=RATE, make_resampler=no_resampling
+    )
+    bridge.receive_message(STOP, 1.0)
+    bridge.receive_close(1000, "late")
+    bridge.receive_lost("later")
+    assert bridge.next_event() == CallEnded()
+    assert bridge.next_event() is NEED_DATA
+    assert bridge.ended == CallEnded()
 
 
 def test_keys_are_events() -> None:

@@ -273,7 +273,7 @@ class PhoneBridge:
                 self._press(event)
             case CallStarted():
                 self._events.append(event)
-            case CallEnded():
+            case _:
                 self._end_call(event, CALLER_HUNG_UP)
 
     def _hold(self, audio: CallAudio) -> None:
@@ -492,7 +492,7 @@ class PhoneBridge:
                 case TextIn(text=text):
                     self._keys_waiting -= len(text)
                     return event
-                case CallStarted():
+                case _:
                     return event
         return NEED_DATA
 
