@@ -486,7 +486,8 @@ class ServerSession:
         task that speaks, or what it sends next is stale.
         """
         await checkpoint_if_cancelled()
-        # The wait for a command that led here is no checkpoint of the task that spoke.
+        # This task may have waited for the command that led here. The speaking task has not, so its next send
+        # must still check for cancellation.
         self._inbox.has_waited = False
         self._queue(Interruption(at))
         self.core_changed()
