@@ -623,6 +623,10 @@ def test_one_line_of_an_errors_body(body: str, line: str) -> None:
     assert shown(error_text(body), limit=200) == line
 
 
+def test_valid_text_stays_as_it_is() -> None:
+    assert mended("caf\u00e9 \U0001f600") == "caf\u00e9 \U0001f600"
+
+
 def test_a_first_half_waits_for_the_second_when_more_follows() -> None:
     assert mended("a\ud83d", more=True) == "a"
     assert mended("a\ud83d") == "a\ufffd"
