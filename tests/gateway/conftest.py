@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -63,10 +65,24 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def empty_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture
+def database_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for databases: in memory where the system has such a file system.
+
+    A disk to which other programs write can hold up one write for longer than a gateway waits for its store.
+    """
+    in_memory = Path("/dev/shm")
+    if not os.access(in_memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=in_memory) as folder:
+        yield Path(folder)
+
+
+def empty_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
     """The URL of an empty database with its tables, which several stores may open."""
     if kind == "sqlite":
-        path = tmp_path / "gateway.db"
+        path = folder / "gateway.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
         return f"sqlite:///{path}"
     url: str = request.getfixturevalue("migrated_postgres")
@@ -81,17 +97,17 @@ def empty_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) ->
 
 
 @pytest.fixture(params=["sqlite", "postgres", "pgbouncer"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return empty_database(request.param, request, tmp_path)
+def database_url(request: pytest.FixtureRequest, database_folder: Path) -> str:
+    return empty_database(request.param, request, database_folder)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "pgbouncer"])
 async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: object
+    request: pytest.FixtureRequest, database_folder: Path, anyio_backend: object
 ) -> AsyncIterator[SessionStore]:
     """An empty store."""
     if request.param == "memory":
         yield MemoryStore()
         return
-    async with SQLStore(empty_database(request.param, request, tmp_path)) as opened:
+    async with SQLStore(empty_database(request.param, request, database_folder)) as opened:
         yield opened

@@ -61,17 +61,17 @@ def proxy(migrated_postgres: str) -> Iterator[StoppingProxy]:
 
 
 @pytest.fixture(params=["stopped server", "silent network", "locked file"])
-def hanging(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hanging]:
+def hanging(request: pytest.FixtureRequest, database_folder: Path) -> Iterator[Hanging]:
     """Each kind of database and of hanging, with empty tables."""
     from ..conftest import empty_database
 
     if request.param == "locked file":
-        url = empty_database("sqlite", request, tmp_path)
+        url = empty_database("sqlite", request, database_folder)
         other = sqlite3.connect(urlsplit(url).path[1:], isolation_level=None, check_same_thread=False)
         yield Hanging(url, lambda: other.execute("BEGIN IMMEDIATE"), lambda: other.execute("ROLLBACK"))
         other.close()
         return
-    url = empty_database("postgres", request, tmp_path)
+    url = empty_database("postgres", request, database_folder)
     if request.param == "silent network":
         proxy = request.getfixturevalue("proxy")
         yield Hanging(through(proxy, url), proxy.stop, proxy.go_on)
