@@ -59,6 +59,7 @@ _KINDS: Final = {
     who.PICOWS: _COMPILED,
     who.PICOWS_AWAITED: _COMPILED,
     who.RAW: _FLOOR,
+    who.FRAMED: _FLOOR,
     who.PACER: _FLOOR,
 }
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -31,6 +33,7 @@ PICOWS_AWAITED: Final = "picows, awaited"
 HTTPX_WS: Final = "httpx-ws"
 TRIO_WEBSOCKET: Final = "trio-websocket"
 RAW: Final = "(raw socket)"
+FRAMED: Final = "(raw socket, framed)"
 PACER: Final = "(tasks and timers)"
 
 
@@ -349,6 +352,45 @@ def _opened(read: bytes) -> bool:
     return read.endswith(READY)
 
 
+class _Framing:
+    """The least that any WebSocket client does for a message of audio: no session, no limits, no events."""
+
+    def __init__(self) -> None:
+        from websockets.speedups import apply_mask
+
+        # Keys must be unpredictable (RFC 6455 section 5.3), and a system call for each would cost more.
+        blocks = (os.urandom(256) for _ in itertools.count())
+        self._next_key = itertools.chain.from_iterable(map(struct.Struct("4s").iter_unpack, blocks)).__next__
+        self._mask = apply_mask
+        self._rest = b""
+
+    def frame(self, pcm: bytes) -> bytes:
+        """Return the frame of a message."""
+        (key,) = self._next_key()
+        return b"\x82\xfe" + len(pcm).to_bytes(2) + key + self._mask(pcm, key)
+
+    def payloads(self, data: bytes) -> list[bytes]:
+        """Take a read; return the payloads of all frames that are whole by now."""
+        if self._rest:
+            data = self._rest + data
+        payloads = []
+        start, available = 0, len(data)
+        while available - start >= 4:
+            head, size = _HEAD(data, start)
+            end = start + 4 + size
+            if head != 0x827E:
+                raise ValueError("not a frame of audio")
+            if end > available:
+                break
+            payloads.append(data[start + 4 : end])
+            start = end
+        self._rest = data[start:]
+        return payloads
+
+
+_HEAD: Final = struct.Struct(">HH").unpack_from
+
+
 def _raw() -> Connect:
     """Return the floor: callbacks that write prepared frames and count the bytes received."""
     loop: asyncio.AbstractEventLoop
@@ -433,8 +475,12 @@ def _raw() -> Connect:
     return connect
 
 
-def _raw_on_trio() -> Connect:
-    """Return the floor on trio: a socket that waits until it is readable, then reads without a wait."""
+def _raw_on_trio(*, framed: bool) -> Connect:
+    """Return the floor on trio: a socket that waits until it is readable, then reads without a wait.
+
+    With `framed`, messages are framed, masked and parsed as well; otherwise prepared bytes are written, and
+    bytes counted.
+    """
     import trio
 
     async def receive_some(sock: socket.socket, size: int) -> bytes:
@@ -472,6 +518,33 @@ def _raw_on_trio() -> Connect:
                 size += len(await receive_some(self._sock, 65_536))
                 tally.count = size // _AUDIO_SIZE
 
+    class FramedLine(Line):
+        __slots__ = ("_payloads", "_sock")
+
+        def __init__(self, sock: socket.socket) -> None:
+            framing = _Framing()
+            frame, payloads = framing.frame, framing.payloads
+            waiting: deque[bytes] = deque()
+
+            async def send(pcm: bytes) -> None:
+                await send_all(sock, frame(pcm))
+
+            async def receive() -> bytes:
+                while not waiting:
+                    waiting.extend(payloads(await receive_some(sock, 65_536)))
+                return waiting.popleft()
+
+            super().__init__(send, partial(send_all, sock, _COMMIT_FRAME), lambda: receive, _is_bytes)
+            self._sock = sock
+            self._payloads = payloads
+
+        async def listen(self, tally: Tally) -> None:
+            payloads, is_audio = self._payloads, self.is_audio
+            while tally.count != tally.until:
+                for payload in payloads(await receive_some(self._sock, 65_536)):
+                    if is_audio(payload):
+                        tally.count += 1
+
     @asynccontextmanager
     async def connect(url: str) -> AsyncIterator[Line]:
         port, request = _request(url)
@@ -485,7 +558,7 @@ def _raw_on_trio() -> Connect:
             read = b""
             while not _opened(read):
                 read += await receive_some(sock, 4096)
-            yield RawLine(sock)
+            yield FramedLine(sock) if framed else RawLine(sock)
 
     return connect
 
@@ -574,10 +647,11 @@ CONTENDERS: Final = {
         {TRIO: _trio_websocket}, "trio_websocket", {TRIO: "from trio_websocket import open_websocket_url"}
     ),
     RAW: Contender(
-        {**_on_asyncio(_raw), TRIO: _raw_on_trio},
+        {**_on_asyncio(_raw), TRIO: partial(_raw_on_trio, framed=False)},
         "asyncio",
         {ASYNCIO: "import asyncio", TRIO: "import trio"},
     ),
+    FRAMED: Contender({TRIO: partial(_raw_on_trio, framed=True)}, "websockets", {}),
     PACER: Contender(dict.fromkeys(LOOPS, _pacer), "anyio", {}),
 }
 

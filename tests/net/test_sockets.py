@@ -6,14 +6,14 @@ import socket
 from typing import Any
 
 import pytest
-from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint
 
-from speko_anyio._net.dialing import open_stream
+from speko_anyio._net.dialing import dial
 from speko_anyio._net.happy_eyeballs import connect_socket
 from speko_anyio._net.sockets import PEER_TIMEOUT, drop_unsent, limit_silence
 from speko_anyio.gateway import _uvicorn_server
 from speko_anyio.protocol.url import parse_url
+from tests.support.drivers import raw_socket
 from tests.support.proxy import HTTPProxy, running_proxy
 
 NAMES = ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
@@ -57,9 +57,9 @@ async def test_what_the_client_opens_is_limited(through_proxy: bool) -> None:
         async with running_proxy(HTTPProxy({"localhost": port})) as proxy:
             where = parse_url(f"ws://localhost:{port}/")
             through = proxy.url() if through_proxy else None
-            stream = await open_stream(where, connect_timeout=5, ssl_context=None, proxy=through)
-            async with stream:
-                assert told(stream.extra(SocketAttribute.raw_socket)) == limited()
+            driver = await dial(where, connect_timeout=5, ssl_context=None, proxy=through)
+            assert told(raw_socket(driver)) == limited()
+            await driver.aclose_forcefully()
 
 
 @pytest.mark.anyio

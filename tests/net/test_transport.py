@@ -28,18 +28,14 @@ from speko_anyio import (
     SpekoError,
     open_session,
 )
-from speko_anyio._net import asyncio_driver
-from speko_anyio._net.asyncio_driver import AsyncioDriver
+from speko_anyio._net import asyncio_driver, trio_driver
 from speko_anyio._net.contexts import never_swallows
 from speko_anyio._net.dialing import dial
-from speko_anyio._net.driver import Driver
-from speko_anyio._net.stream_driver import StreamDriver
-from speko_anyio._net.trio_driver import TrioDriver
 from speko_anyio.protocol import NEED_DATA, AudioIn, ServerConnection, UpgradeRequest
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.testing._streams import stream_pair
 from speko_anyio.testing.server import grant
-from tests.support.drivers import settled
+from tests.support.drivers import raw_socket, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -133,16 +129,6 @@ async def talk(session: RealtimeSession) -> None:
 async def test_a_session_over_tcp() -> None:
     async with serving() as port, open_session(grant(f"ws://127.0.0.1:{port}/s")) as session:
         await talk(session)
-
-
-def raw_socket(driver: Driver) -> socket.socket:
-    if isinstance(driver, AsyncioDriver):
-        raw: socket.socket = driver._transport.get_extra_info("socket")
-        return raw
-    if isinstance(driver, TrioDriver):
-        return driver._socket
-    assert isinstance(driver, StreamDriver)
-    return driver._stream.extra(anyio.abc.SocketAttribute.raw_socket)
 
 
 async def test_nagles_algorithm_is_off() -> None:
@@ -299,7 +285,7 @@ async def test_whatever_stops_it_is_one_error(
         await checkpoint()
         raise error
 
-    monkeypatch.setattr(anyio, "connect_tcp", fail)
+    monkeypatch.setattr(trio_driver, "connect_socket", fail)
     monkeypatch.setattr(asyncio_driver, "connect_socket", fail)
     with pytest.raises(APIConnectionError, match=r"speko\.test:443 can't be reached") as caught:
         async with open_session(grant()):
@@ -314,7 +300,7 @@ async def test_of_several_addresses_the_first_failure_is_told(monkeypatch: pytes
         await checkpoint()
         raise OSError("All connection attempts failed") from ExceptionGroup("", [refused, OSError("other")])
 
-    monkeypatch.setattr(anyio, "connect_tcp", fail)
+    monkeypatch.setattr(trio_driver, "connect_socket", fail)
     monkeypatch.setattr(asyncio_driver, "connect_socket", fail)
     with pytest.raises(APIConnectionError, match=r"\[Errno 111\] refused") as caught:
         async with open_session(grant()):

@@ -1,9 +1,12 @@
-"""The driver for trio by itself: over real sockets, and who reads."""
+"""The driver for trio by itself: over real sockets, plain and with TLS, and who reads."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+import trustme
 
 from speko_anyio import (
     Audio,
@@ -22,6 +26,7 @@ from speko_anyio import (
     open_session,
 )
 from speko_anyio._net import trio_driver
+from speko_anyio._net.driver import SENDS_PER_TURN
 from speko_anyio._net.tasks import TaskGroup
 from speko_anyio._net.trio_driver import TrioDriver
 from speko_anyio.client._pump import Pump
@@ -36,10 +41,20 @@ pytestmark = pytest.mark.anyio
 PCM = bytes(range(256)) * 4
 PING = b"\x89\x00"
 
+_AUTHORITY = trustme.CA()
+_SERVER, _CLIENT = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+_AUTHORITY.issue_cert("127.0.0.1").configure_cert(_SERVER)
+_AUTHORITY.configure_trust(_CLIENT)
+
 
 @pytest.fixture
 def anyio_backend() -> Any:
     return "trio", {}
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
+def secure(request: Any) -> bool:
+    return bool(request.param)
 
 
 class Peer:
@@ -50,6 +65,7 @@ class Peer:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.core = ServerConnection(ping_interval=None)
         self.heard: list[object] = []
+        self.size = 0
 
     def send(self, *frames: bytes) -> None:
         self.socket.sendall(self.core.data_to_send() + b"".join(frames))
@@ -59,22 +75,39 @@ class Peer:
         while True:
             try:
                 data = self.socket.recv(65_536)
-            except BlockingIOError:
+            except (BlockingIOError, ssl.SSLWantReadError):
                 break
             if not data:
                 break
+            self.size += len(data)
             self.core.receive_data(data)
         while (event := self.core.next_event()) is not NEED_DATA:
             self.heard.append(event)
 
 
+async def shake_hands(connection: socket.socket) -> ssl.SSLSocket:
+    """Do a server's handshake; if it fails, close the connection."""
+    secured = _SERVER.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    try:
+        while True:
+            try:
+                secured.do_handshake()
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(secured)
+            else:
+                return secured
+    except BaseException:
+        secured.close()
+        raise
+
+
 @asynccontextmanager
-async def over_sockets(**options: Any) -> AsyncIterator[tuple[RealtimeSession, Peer]]:
+async def over_sockets(secure: bool = False, **options: Any) -> AsyncIterator[tuple[RealtimeSession, Peer]]:
     async def serve(connection: socket.socket) -> Peer:
-        peer = Peer(connection)
-        while not isinstance(peer.core.next_event(), UpgradeRequest):
-            await trio.lowlevel.wait_readable(connection)
-            peer.core.receive_data(connection.recv(65_536))
+        peer = Peer(await shake_hands(connection) if secure else connection)
+        while not (peer.heard and isinstance(peer.heard[0], UpgradeRequest)):
+            await trio.lowlevel.wait_readable(peer.socket)
+            peer.take()
         peer.core.accept()
         peer.core.send_ready()
         peer.send()
@@ -92,8 +125,10 @@ async def over_sockets(**options: Any) -> AsyncIterator[tuple[RealtimeSession, P
 
         async with TaskGroup("the peer") as tasks:
             tasks.start_soon(accept)
-            url = f"ws://127.0.0.1:{listener.getsockname()[1]}/s"
-            async with open_session(grant(url), close_timeout=0.05, **options) as session:
+            url = f"{'wss' if secure else 'ws'}://127.0.0.1:{listener.getsockname()[1]}/s"
+            async with open_session(
+                grant(url), ssl_context=_CLIENT, close_timeout=0.05, **options
+            ) as session:
                 assert isinstance(session._driver, TrioDriver)
                 assert isinstance(await session.receive(), Ready)
                 with peers[0].socket:
@@ -105,9 +140,9 @@ def piece(number: int) -> Audio:
     return Audio(number.to_bytes(2, "little"), 24_000)
 
 
-async def test_readers_that_come_and_go_at_any_moment_lose_nothing() -> None:
+async def test_readers_that_come_and_go_at_any_moment_lose_nothing(secure: bool) -> None:
     random.seed(7)
-    async with over_sockets() as (session, peer), session.frames(Audio) as stream:
+    async with over_sockets(secure) as (session, peer), session.frames(Audio) as stream:
         heard: list[list[Frame]] = [[], []]
         count = 400
 
@@ -131,8 +166,10 @@ async def test_readers_that_come_and_go_at_any_moment_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("handler", [False, True])
-async def test_a_session_that_nobody_reads_answers_pings_and_sees_the_close(handler: bool) -> None:
-    async with over_sockets() as (session, peer):
+async def test_a_session_that_nobody_reads_answers_pings_and_sees_the_close(
+    handler: bool, secure: bool
+) -> None:
+    async with over_sockets(secure) as (session, peer):
         frames: list[Frame] = []
         if handler:
             session.on(frames.append)
@@ -150,8 +187,8 @@ async def test_a_session_that_nobody_reads_answers_pings_and_sees_the_close(hand
             assert frames == [session.closed]
 
 
-async def test_more_than_the_system_takes_is_written_in_order_with_replies_between() -> None:
-    async with over_sockets() as (session, peer):
+async def test_more_than_the_system_takes_is_written_in_order_with_replies_between(secure: bool) -> None:
+    async with over_sockets(secure) as (session, peer):
         assert isinstance(session._driver, TrioDriver)
         session._driver._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
         pieces = [bytes([number]) * 250_000 for number in range(1, 41)]
@@ -173,10 +210,12 @@ async def test_more_than_the_system_takes_is_written_in_order_with_replies_betwe
                 peer.take()
         assert b"".join(event.pcm for event in peer.heard if isinstance(event, AudioIn)) == b"".join(pieces)
         assert session.closed is None
+        # What the session wrote, as without TLS.
+        assert session.stats().bytes_sent == peer.size
 
 
-async def test_a_goodbye_that_came_before_the_connection_broke_is_heard() -> None:
-    async with over_sockets() as (session, peer):
+async def test_a_goodbye_that_came_before_the_connection_broke_is_heard(secure: bool) -> None:
+    async with over_sockets(secure) as (session, peer):
         await session.send_audio(PCM)
         peer.core.send_audio(PCM)
         peer.send()
@@ -188,6 +227,64 @@ async def test_a_goodbye_that_came_before_the_connection_broke_is_heard() -> Non
         with pytest.raises(ConnectionClosed, match="4002"):
             await session.send_audio(PCM)
         assert session.closed == Close(4002, "gone", "remote")
+
+
+async def test_a_peer_that_ends_tls_but_not_the_connection_has_left() -> None:
+    async with over_sockets(secure=True) as (session, peer):
+        assert isinstance(peer.socket, ssl.SSLSocket)
+        peer.core.send_audio(PCM)
+        peer.send()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.socket.unwrap()
+        assert await session.receive() == Audio(PCM, 24_000)
+        last = await session.receive()
+        assert isinstance(last, Close)
+        assert last.code == 1006
+
+
+async def test_a_broken_record_ends_the_session_after_what_came_before_it() -> None:
+    async with over_sockets(secure=True) as (session, peer):
+        peer.core.send_audio(PCM)
+        peer.send()
+        with socket.socket(fileno=os.dup(peer.socket.fileno())) as below:
+            below.send(b"no record at all")
+        assert await session.receive() == Audio(PCM, 24_000)
+        last = await session.receive()
+        assert isinstance(last, Close)
+        assert last.code == 1006
+        assert "the connection broke" in last.reason
+
+
+async def test_a_server_that_is_not_trusted_is_told_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
+        where = parse_url(f"wss://127.0.0.1:{listener.getsockname()[1]}/")
+
+        async def connect() -> None:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await trio_driver.connect(where, ssl_context=ssl.create_default_context())
+
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(connect)
+            await trio.lowlevel.wait_readable(listener)
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            with pytest.raises(ssl.SSLError, match="ALERT"):
+                await shake_hands(connection)
+
+
+async def test_a_handshake_that_is_cancelled_closes_the_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
+        where = parse_url(f"wss://127.0.0.1:{listener.getsockname()[1]}/")
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(lambda: trio_driver.connect(where, ssl_context=_CLIENT))
+            await trio.lowlevel.wait_readable(listener)
+            connection, _ = listener.accept()
+            connection.settimeout(5)
+            await trio.lowlevel.wait_readable(connection)
+            tasks.cancel_scope.cancel()
+        with connection:
+            assert connection.recv(65_536)
+            assert not connection.recv(1)
 
 
 async def test_a_bug_in_the_reading_of_a_waiter_comes_out_of_the_block(
@@ -207,7 +304,7 @@ async def test_a_host_that_cannot_be_reached_leaves_no_socket_open() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
-        await trio_driver.connect_plain(parse_url(f"ws://127.0.0.1:{port}/"))
+        await trio_driver.connect(parse_url(f"ws://127.0.0.1:{port}/"), ssl_context=None)
 
 
 class TestWhoReads:
@@ -270,3 +367,29 @@ class TestWhoReads:
             start = trio.current_time()
         assert trio.current_time() == start
         assert session.closed == Close(1000, "client_closed", "local")
+
+    async def test_sends_in_a_row_let_others_run_and_sends_between_reads_cost_no_turn(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        turns = 0
+
+        async def counted() -> None:
+            nonlocal turns
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+        monkeypatch.setattr(trio_driver, "checkpoint", counted)
+        async with connected(within=60) as (session, server):
+            session.on(lambda frame: None)
+            await settled()
+            for _ in range(4 * SENDS_PER_TURN):
+                await session.send_audio(PCM)
+            assert turns == 4
+            await session.send_audio(PCM)
+            turns = 0
+            for _ in range(4 * SENDS_PER_TURN):
+                server.core.send_audio(PCM)
+                server.flush()
+                await settled()
+                await session.send_audio(PCM)
+            assert turns == 0

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import anyio
 import pytest
 import trio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
 
 from speko_anyio._net import trio_driver
@@ -74,6 +75,17 @@ def _over_transport(stream: ByteStream) -> AsyncioDriver:
 def _over_socket(stream: ByteStream) -> TrioDriver:
     assert isinstance(stream, MemoryStream)
     return TrioDriver(cast(Any, MemorySocket(stream)))
+
+
+def raw_socket(driver: Driver) -> socket.socket:
+    """The socket of a driver of a real connection."""
+    if isinstance(driver, AsyncioDriver):
+        raw: socket.socket = driver._transport.get_extra_info("socket")
+        return raw
+    if isinstance(driver, TrioDriver):
+        return driver._socket
+    assert isinstance(driver, StreamDriver)
+    return driver._stream.extra(SocketAttribute.raw_socket)
 
 
 _CALLBACKS = 200

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import SocketAttribute
 
 from ..errors import APIConnectionError
 from ..protocol.url import WebSocketURL
@@ -17,7 +17,6 @@ from .proxies import ProxyOption, connect_through, find_proxy
 from .sockets import limit_silence
 from .stream_driver import StreamDriver
 from .transport_errors import CONNECTION_ERRORS, connection_error, root
-from .trust import default_ssl_context
 
 T = TypeVar("T")
 
@@ -29,56 +28,26 @@ async def dial(
     ssl_context: ssl.SSLContext | None,
     proxy: ProxyOption = None,
 ) -> Driver:
-    """Connect to the host by the driver that suits the event loop. See `open_stream` for the rest."""
-    asyncio = on_asyncio()
-    if find_proxy(where, proxy) is not None or (where.secure and not asyncio):
-        return StreamDriver(
-            await open_stream(where, connect_timeout=connect_timeout, ssl_context=ssl_context, proxy=proxy)
-        )
-    if asyncio:
-        from .asyncio_driver import connect
+    """Connect to the host, with TLS for ``wss``, by the driver that suits the event loop.
 
-        return await _in_time(where, connect_timeout, lambda: connect(where, ssl_context=ssl_context))
-    from .trio_driver import connect_plain
-
-    return await _in_time(where, connect_timeout, lambda: connect_plain(where))
-
-
-async def open_stream(
-    where: WebSocketURL,
-    *,
-    connect_timeout: float,
-    ssl_context: ssl.SSLContext | None,
-    proxy: ProxyOption = None,
-) -> ByteStream:
-    """Open a byte stream to the host, with TLS for ``wss``; every address is tried (RFC 8305).
-
-    `connect_timeout` in seconds covers looking up the name, connecting and TLS. Raises
-    `APIConnectionError`. Cancelled, it leaves nothing open. `proxy` is for `find_proxy`; for the errors of
-    proxies see `connect_through`.
+    Every address is tried (RFC 8305). `connect_timeout` in seconds covers looking up the name, connecting and
+    TLS. Raises `APIConnectionError`. Cancelled, it leaves nothing open. `proxy` is for `find_proxy`; for the
+    errors of proxies see `connect_through`.
     """
     through = find_proxy(where, proxy)
     if through is not None:
         stream = await connect_through(
             through, where, connect_timeout=connect_timeout, ssl_context=ssl_context
         )
+        limit_silence(stream.extra(SocketAttribute.raw_socket))  # noqa: S610 - this is not Django
+        return StreamDriver(stream)
+    connect: Callable[..., Awaitable[Driver]]
+    if on_asyncio():
+        from .asyncio_driver import connect
     else:
-        stream = await _in_time(where, connect_timeout, lambda: _connect(where, ssl_context))
-    limit_silence(stream.extra(SocketAttribute.raw_socket))  # noqa: S610 - this is not Django
-    return stream
+        from .trio_driver import connect
 
-
-async def _connect(where: WebSocketURL, ssl_context: ssl.SSLContext | None) -> ByteStream:
-    if not where.secure:
-        return await anyio.connect_tcp(where.host, where.port)
-    return await anyio.connect_tcp(
-        where.host,
-        where.port,
-        tls=True,
-        ssl_context=ssl_context or await default_ssl_context(),
-        # A WebSocket says goodbye itself: waiting for TLS to do it again only costs time.
-        tls_standard_compatible=False,
-    )
+    return await _in_time(where, connect_timeout, lambda: connect(where, ssl_context=ssl_context))
 
 
 async def _in_time(where: WebSocketURL, seconds: float, connect: Callable[[], Awaitable[T]]) -> T:

@@ -11,8 +11,8 @@ from .tasks import Waiter
 _Args = TypeVarTuple("_Args")
 
 SENDS_PER_TURN: Final = 16
-"""Sends per turn of the event loop while none has to wait: a turn costs more than a send. A cancellation is
-noticed only there."""
+"""Sends in a row per turn of the event loop while none has to wait: a turn costs more than a send. A
+cancellation is noticed only there. On trio, a row ends where something was received: the loop had a turn."""
 
 REST_READS: Final = 64
 """Reads of what the system still holds of a broken connection, which may be some MiB."""

@@ -21,13 +21,16 @@ task that waits again at once soon reads for itself, and the keeper reads for th
 Waiting for bytes consumes none, so cancelling it loses nothing. Reading them and delivering their
 frames is one step, in which no other task runs.
 
-For plain TCP only: cancelling a read of a TLS stream may lose bytes. Loaded when a session connects on trio.
+TLS is a function of these bytes instead of a stream, so all of this holds for it, too.
+
+Loaded when a session connects on trio.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVarTuple
@@ -51,7 +54,9 @@ from .driver import REST_READS, SENDS_PER_TURN, Driven
 from .happy_eyeballs import Address, connect_socket
 from .lifetime import Lifetime, bug
 from .stream_driver import READ_SIZE, instant
+from .tls import TLS
 from .transport_errors import broken_by, describe
+from .trust import default_ssl_context
 
 _Args = TypeVarTuple("_Args")
 
@@ -59,9 +64,40 @@ _KEEPER: Final = object()
 _PAUSED: Final = object()
 
 
-async def connect_plain(where: WebSocketURL) -> TrioDriver:
-    """Connect to the host, without TLS. Raises OSError. Cancelled, it leaves nothing open."""
-    return TrioDriver(await connect_socket(where.host, where.port, connect=_connect))
+async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) -> TrioDriver:
+    """Connect to the host, with TLS for ``wss``. Raises OSError, which includes `ssl.SSLError`.
+
+    Cancelled, it leaves nothing open.
+    """
+    tls = None
+    if where.secure:
+        tls = TLS(ssl_context or await default_ssl_context(), where.host)
+    connected = await connect_socket(where.host, where.port, connect=_connect)
+    if tls is not None:
+        try:
+            await _shake_hands(connected, tls)
+        except BaseException:
+            connected.close()
+            raise
+    return TrioDriver(connected, tls)
+
+
+async def _shake_hands(connected: socket.socket, tls: TLS) -> None:
+    done = False
+    while not done:
+        try:
+            done = tls.shake_hands()
+        finally:
+            # An alert, too, which says why it fails.
+            data = tls.output()
+            while data:
+                try:
+                    data = data[connected.send(data) :]
+                except BlockingIOError:
+                    await wait_writable(connected)
+        if not done:
+            await wait_readable(connected)
+            tls.receive(connected.recv(READ_SIZE))
 
 
 async def _connect(connecting: socket.socket, address: Address) -> None:
@@ -74,7 +110,10 @@ async def _connect(connecting: socket.socket, address: Address) -> None:
 
 
 class TrioDriver:
-    """Drives a `Driven` over a connected non-blocking socket, which it owns. See `Driver`."""
+    """Drives a `Driven` over a connected non-blocking socket, which it owns. See `Driver`.
+
+    With `tls`, whose handshake is over, it speaks TLS.
+    """
 
     __slots__ = (
         "_armed",
@@ -88,18 +127,22 @@ class TrioDriver:
         "_lock",
         "_parting",
         "_reader",
+        "_recv",
         "_rest",
         "_scope",
         "_sends_left",
         "_sleepers",
         "_socket",
+        "_tls",
         "_torn",
         "_writers",
         "bytes_sent",
     )
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, tls: TLS | None = None) -> None:
         self._socket = connected
+        self._tls = tls
+        self._recv = connected.recv if tls is None else self._recv_sealed
         self._lifetime: Lifetime | None = None
         # Reading
         self._reader: object = None
@@ -123,7 +166,7 @@ class TrioDriver:
 
     def attach(self, driven: Driven, *, close_timeout: float) -> None:
         self._driven = driven
-        self._data_to_send = driven.data_to_send
+        self._data_to_send = driven.data_to_send if self._tls is None else self._sealed_data_to_send
         self._close_timeout = close_timeout
         # Not `core_changed`, since this may be called in the middle of a delivery.
         driven.watch_space(self._keeper.wake)
@@ -154,8 +197,8 @@ class TrioDriver:
             await self._write_in_turn(verb, *args)
             return
         verb(*args)
-        data = self._data_to_send()
         try:
+            data = self._data_to_send()
             sent = self._socket.send(data)
         except BlockingIOError:
             sent = 0
@@ -203,10 +246,9 @@ class TrioDriver:
     def abort(self, reason: str) -> None:
         goodbye = self._driven.abort(reason)
         if goodbye and not self._torn:
-            goodbye = self._rest + goodbye
             self._torn = True
             with suppress(OSError):
-                self.bytes_sent += self._socket.send(goodbye)
+                self.bytes_sent += self._socket.send(self._rest + self._seal(goodbye))
         self.core_changed()
         if self._parting is not None:
             self._parting.cancel()
@@ -281,18 +323,40 @@ class TrioDriver:
     def _receive(self) -> bool:
         """Read once. Returns what `Driven.receive_data` returns."""
         try:
-            data = self._socket.recv(READ_SIZE)
+            data = self._recv(READ_SIZE)
         except BlockingIOError:
             return False
         except OSError as error:
             self._lost(broken_by(error))
         else:
             if data:
+                if self._sends_left:
+                    self._sends_left = SENDS_PER_TURN - 1  # the event loop has had a turn
                 return self._driven.receive_data(data)
             self._driven.receive_eof()
         return True
 
+    def _recv_sealed(self, size: int) -> bytes:
+        tls = self._tls
+        assert tls is not None, "only for TLS"
+        data = tls.open(self._socket.recv(size))
+        if tls.over:
+            # Otherwise the next read would wait for the end of the connection.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
+        return data
+
     # Writing
+
+    def _sealed_data_to_send(self) -> bytes:
+        return self._seal(self._driven.data_to_send())
+
+    def _seal(self, data: bytes) -> bytes:
+        if self._tls is None:
+            return data
+        sealed = self._tls.seal(data)
+        self.bytes_sent -= len(sealed) - len(data)  # it counts what the session writes, as without TLS
+        return sealed
 
     def _write(self) -> bool:
         """Write what is left and what the core has queued. Returns False if the system does not take it all.
@@ -369,7 +433,7 @@ class TrioDriver:
         # The peer may have said goodbye before.
         with suppress(OSError):
             for _ in range(REST_READS):
-                data = self._socket.recv(READ_SIZE)
+                data = self._recv(READ_SIZE)
                 if not data:
                     break
                 self._driven.receive_data(data)
