@@ -40,7 +40,10 @@ class Recorder(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.received += self._buffer[:nbytes]
+        self.receive(bytes(self._buffer[:nbytes]))
+
+    def receive(self, data: bytes) -> None:
+        self.received += data
 
     def eof_received(self) -> None:
         self.told.append("eof")
@@ -84,7 +87,7 @@ async def ends(request: pytest.FixtureRequest) -> AsyncIterator[Ends]:
     far.setblocking(False)
     transport: asyncio.Transport
     if request.param == "ours":
-        transport = SocketTransport(loop, near, recorder)
+        transport = SocketTransport(loop, near, recorder, receive=recorder.receive)
         transport.resume_reading()
     else:
         transport, _ = await loop.create_connection(lambda: recorder, sock=near)

@@ -74,7 +74,7 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
     connected = await connect_socket(where.host, where.port, connect=connect_one)
     if not where.secure and isinstance(loop, asyncio.SelectorEventLoop):
         driver = AsyncioDriver(loop)
-        SocketTransport(loop, connected, driver)
+        SocketTransport(loop, connected, driver, receive=driver._receive)
         return driver
     _, driver = await loop.create_connection(
         lambda: AsyncioDriver(loop),
@@ -346,11 +346,13 @@ class AsyncioDriver(asyncio.BufferedProtocol):
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._receive(bytes(self._read_buffer[:nbytes]))
+
+    def _receive(self, data: bytes) -> None:
         if self._ending:
-            self._drop(nbytes)
+            self._drop(len(data))
             return
         self._turned = True
-        data = bytes(self._read_buffer[:nbytes])
         if self._driven is None:
             # uvloop reads once although reading is paused.
             self._early += data
@@ -652,12 +654,11 @@ class SocketTransport(asyncio.Transport):
     does in a loop. It is not for uvloop, whose transports are compiled and whose `add_reader` gives up on a
     socket that was reset.
 
-    It behaves as the loop's transport does, but reads nothing before `resume_reading`, and pauses the writing
-    while any byte waits. It owns `connected`, a non-blocking socket.
+    It behaves as the loop's transport does, but reads nothing before `resume_reading`, passes what it reads
+    to `receive`, and pauses the writing while any byte waits. It owns `connected`, a non-blocking socket.
     """
 
     __slots__ = (
-        "_buffer",
         "_closing",
         "_ended",
         "_fileno",
@@ -665,20 +666,26 @@ class SocketTransport(asyncio.Transport):
         "_losing",
         "_protocol",
         "_reading",
+        "_receive",
         "_socket",
         "_unsent",
         "send",
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, connected: socket.socket, protocol: asyncio.BufferedProtocol
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connected: socket.socket,
+        protocol: asyncio.BufferedProtocol,
+        *,
+        receive: Callable[[bytes], None],
     ) -> None:
         self._loop = loop
         self._socket = connected
         # Given a socket, the loop's selectors make its `repr` each time.
         self._fileno = connected.fileno()
         self._protocol = protocol
-        self._buffer = protocol.get_buffer(-1)
+        self._receive = receive
         self._unsent = bytearray()
         self._reading = False
         self._ended = False
@@ -706,14 +713,14 @@ class SocketTransport(asyncio.Transport):
 
     def _readable(self) -> None:
         try:
-            size = self._socket.recv_into(self._buffer)
+            data = self._socket.recv(_READ_SIZE)
         except BlockingIOError:
             return
         except OSError as error:
             self._fail(error)
             return
-        if size:
-            self._protocol.buffer_updated(size)
+        if data:
+            self._receive(data)
         else:
             self._protocol.eof_received()
             self.close()
@@ -805,7 +812,7 @@ class SocketTransport(asyncio.Transport):
             self._protocol.connection_lost(error)
         finally:
             self._socket.close()
-            del self._protocol
+            del self._protocol, self._receive
 
 
 class _Waiter:
