@@ -112,12 +112,23 @@ def plan(loops: Sequence[str]) -> Iterator[Measurement]:
                 yield Measurement(loop, name, "import")
 
 
-class _Contender:
-    """One contender's process on that event loop, bound to processor `core` unless that is None."""
+class ContenderProcess:
+    """One contender's process on that event loop, bound to processor `core` unless that is None.
 
-    def __init__(self, loop: str, name: str, server: Endpoint, core: int | None, *, bare: bool) -> None:
+    It runs `program`, which takes the arguments of ``client_measurement.py``.
+    """
+
+    def __init__(
+        self,
+        loop: str,
+        name: str,
+        server: Endpoint,
+        core: int | None,
+        *,
+        bare: bool = False,
+        program: str = str(_HERE / "client_measurement.py"),
+    ) -> None:
         self._loop, self._name, self._core, self._bare = loop, name, core, bare
-        program = str(_HERE / "client_measurement.py")
         self._process = self._start(program, name, loop, *server, *(["bare"] if bare else []))
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -161,7 +172,7 @@ def measure(rounds: int, loops: Sequence[str], *, bare: bool) -> Figures:
     with serving(for_server) as server, ExitStack() as stack:
         contenders = {}
         for loop, name in dict.fromkeys((one.loop, one.contender) for one in everything):
-            contenders[loop, name] = contender = _Contender(loop, name, server, for_client, bare=bare)
+            contenders[loop, name] = contender = ContenderProcess(loop, name, server, for_client, bare=bare)
             stack.callback(contender.close)
         for index in range(rounds):
             memory_too = index < _MEMORY_ROUNDS

@@ -361,7 +361,7 @@ class _Framing:
         # Keys must be unpredictable (RFC 6455 section 5.3), and a system call for each would cost more.
         blocks = (os.urandom(256) for _ in itertools.count())
         self._next_key = itertools.chain.from_iterable(map(struct.Struct("4s").iter_unpack, blocks)).__next__
-        self._mask = apply_mask
+        self._mask: Callable[[bytes, bytes], bytes] = apply_mask
         self._rest = b""
 
     def frame(self, pcm: bytes) -> bytes:
@@ -391,8 +391,12 @@ class _Framing:
 _HEAD: Final = struct.Struct(">HH").unpack_from
 
 
-def _raw() -> Connect:
-    """Return the floor: callbacks that write prepared frames and count the bytes received."""
+def _raw(*, framed: bool) -> Connect:
+    """Return the floor: callbacks that write prepared frames and count the bytes received.
+
+    With `framed`, messages are framed, masked and parsed as well. On uvloop, whose transports are compiled,
+    the callbacks are a protocol's; on asyncio, the loop's own for a socket, which take the least.
+    """
     loop: asyncio.AbstractEventLoop
     buffer = memoryview(bytearray(65_536))
 
@@ -404,6 +408,7 @@ def _raw() -> Connect:
             self.waiting: asyncio.Future[None] = loop.create_future()
             self.writable: asyncio.Future[None] | None = None
             self.tally: Tally | None = None
+            self.framing = _Framing() if framed else None
 
         def get_buffer(self, sizehint: int) -> memoryview:
             return buffer
@@ -415,7 +420,12 @@ def _raw() -> Connect:
                     self.head = None
                     self.waiting.set_result(None)
                 return
-            self.size += nbytes
+            if self.framing is None:
+                self.size += nbytes
+            else:
+                for payload in self.framing.payloads(bytes(buffer[:nbytes])):
+                    if _is_bytes(payload):  # for the call of a handler
+                        self.size += 4 + len(payload)
             if self.tally is not None:
                 self.tally.count = self.size // _AUDIO_SIZE
             if self.size >= self.enough and not self.waiting.done():
@@ -435,23 +445,63 @@ def _raw() -> Connect:
                 self.waiting = loop.create_future()
                 await self.waiting
 
+    class Wire:
+        """A socket that calls a `Counter`, without a transport."""
+
+        def __init__(self, sock: socket.socket, counter: Counter) -> None:
+            self._sock = sock
+            self._counter = counter
+            self._rest = b""
+            loop.add_reader(sock.fileno(), self._readable)
+
+        def _readable(self) -> None:
+            self._counter.buffer_updated(self._sock.recv_into(buffer))
+
+        def write(self, data: bytes) -> None:
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(data):
+                self._rest = data[sent:]
+                self._counter.pause_writing()
+                loop.add_writer(self._sock.fileno(), self._writable)
+
+        def _writable(self) -> None:
+            self._rest = self._rest[self._sock.send(self._rest) :]
+            if not self._rest:
+                loop.remove_writer(self._sock.fileno())
+                self._counter.resume_writing()
+
+        def abort(self) -> None:
+            loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+
     class RawLine(Line):
         __slots__ = ("_counter",)
 
-        def __init__(self, transport: asyncio.Transport, counter: Counter) -> None:
-            async def send(pcm: bytes) -> None:
-                transport.write(_AUDIO_FRAME)
+        def __init__(self, write: Callable[[bytes], None], counter: Counter) -> None:
+            async def send_prepared(pcm: bytes) -> None:
+                write(_AUDIO_FRAME)
+                if counter.writable is not None:
+                    await counter.writable
+
+            async def send_framed(pcm: bytes) -> None:
+                write(frame(pcm))
                 if counter.writable is not None:
                     await counter.writable
 
             async def commit() -> None:
-                transport.write(_COMMIT_FRAME)
+                write(_COMMIT_FRAME)
 
             async def receive() -> bytes:
                 await counter.wait(1)
                 counter.size -= _AUDIO_SIZE
                 return PCM
 
+            send = send_prepared
+            if counter.framing is not None:
+                frame, send = counter.framing.frame, send_framed
             super().__init__(send, commit, lambda: receive, _is_bytes)
             self._counter = counter
 
@@ -464,11 +514,20 @@ def _raw() -> Connect:
         nonlocal loop
         loop = asyncio.get_running_loop()
         port, request = _request(url)
-        transport, counter = await loop.create_connection(Counter, "127.0.0.1", port)
+        transport: asyncio.Transport | Wire
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            counter = Counter()
+            transport = Wire(sock, counter)
+        else:
+            transport, counter = await loop.create_connection(Counter, "127.0.0.1", port)
         try:
             transport.write(request)
             await counter.waiting
-            yield RawLine(transport, counter)
+            yield RawLine(transport.write, counter)
         finally:
             transport.abort()
 
@@ -647,11 +706,15 @@ CONTENDERS: Final = {
         {TRIO: _trio_websocket}, "trio_websocket", {TRIO: "from trio_websocket import open_websocket_url"}
     ),
     RAW: Contender(
-        {**_on_asyncio(_raw), TRIO: partial(_raw_on_trio, framed=False)},
+        {**_on_asyncio(partial(_raw, framed=False)), TRIO: partial(_raw_on_trio, framed=False)},
         "asyncio",
         {ASYNCIO: "import asyncio", TRIO: "import trio"},
     ),
-    FRAMED: Contender({TRIO: partial(_raw_on_trio, framed=True)}, "websockets", {}),
+    FRAMED: Contender(
+        {**_on_asyncio(partial(_raw, framed=True)), TRIO: partial(_raw_on_trio, framed=True)},
+        "websockets",
+        {},
+    ),
     PACER: Contender(dict.fromkeys(LOOPS, _pacer), "anyio", {}),
 }
 
