@@ -366,6 +366,7 @@ class _Framing:
 
     def frame(self, pcm: bytes) -> bytes:
         """Return the frame of a message."""
+        key: bytes
         (key,) = self._next_key()
         return b"\x82\xfe" + len(pcm).to_bytes(2) + key + self._mask(pcm, key)
 
