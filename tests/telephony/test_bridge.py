@@ -17,6 +17,7 @@ from speko_anyio.protocol import (
     Audio,
     AudioIn,
     Close,
+    Interrupt,
     Interruption,
     LocalProtocolError,
     Played,
@@ -145,6 +146,9 @@ class Call:
 
     def must_wait(self) -> bool:
         return self.bridge.session_must_wait
+
+    def must_clear(self) -> bool:
+        return self.bridge.must_clear
 
     @property
     def played(self) -> float:
@@ -779,6 +783,10 @@ class Session:
         self.calls.append((text, respond))
         return "text"
 
+    def interrupt(self) -> str:
+        self.calls.append(())
+        return "interrupt"
+
     def report_played(self, seconds: float) -> str:
         self.calls.append((seconds,))
         return "report"
@@ -788,7 +796,8 @@ def test_events_become_verbs_of_a_session() -> None:
     session = Session()
     assert deliver(AudioIn(b"12", RATE), session) == "audio"
     assert deliver(TextIn("12", "user", respond=True), session) == "text"
+    assert deliver(Interrupt(), session) == "interrupt"
     assert deliver(Played(1500), session) == "report"
     for event in (Digit("1"), CallEnded(), CallStarted("plain", "c", "s")):
         assert deliver(event, session) is None
-    assert session.calls == [(b"12",), ("12", True), (1.5,)]
+    assert session.calls == [(b"12",), ("12", True), (), (1.5,)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import array
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
@@ -15,13 +16,16 @@ from speko_anyio.protocol import (
     Audio,
     AudioIn,
     Close,
+    Interrupt,
     Interruption,
+    Played,
     ResponseEnd,
     TextIn,
     ToolCall,
     Usage,
 )
 from speko_anyio.telephony import CallEnded, CallStarted, Digit, PhoneBridge
+from speko_anyio.telephony._barge_in import MUTE_PATIENCE
 from speko_anyio.telephony._bridge import GOODBYE_TIMEOUT, LEAD, MAX_WAITING
 from tests.support.phone import CLEAR, RATE, START, STOP, Line, PlainStream
 
@@ -29,6 +33,17 @@ LATE = 0.02
 """Seconds that the bridge may be wrong about what the line has played."""
 
 lengths = st.integers(1, 40).map(lambda number: number / 20) | st.integers(1, 4000).map(lambda n: n / RATE)
+
+
+CUTS_IN: Final = b"\x11\x11"
+"""A sample of the caller's that means an interruption to the detector."""
+
+
+class Detector:
+    """Takes one sample for an interruption."""
+
+    def push(self, pcm: bytes, playing: bytes) -> bool:
+        return CUTS_IN in pcm
 
 
 class PhoneMachine(RuleBasedStateMachine):
@@ -47,7 +62,17 @@ class PhoneMachine(RuleBasedStateMachine):
         """Whether the carrier's socket takes nothing."""
         self.number = 0
         self.said = b""
-        """What the session has said since the last interruption."""
+        """What the session has said since the last interruption, of any side, that the caller may hear."""
+        self.received = 0
+        """Samples of the session's audio since its own last interruption."""
+        self.passed = 0.0
+        """Seconds of them before what the line has got since the last clear."""
+        self.answering = False
+        self.resumes = False
+        """Whether the caller has interrupted, and nothing that may be heard came since."""
+        self.muted_until: float | None = None
+        self.cuts: list[int] = []
+        """Where the caller has interrupted, in milliseconds."""
         self.got = b""
         """What the line got since the last clear."""
         self.heard_before = b""
@@ -60,9 +85,13 @@ class PhoneMachine(RuleBasedStateMachine):
         self.steps = 0
 
     @initialize(
-        digits=st.sampled_from(["event", "text"]), answers=st.booleans(), ends_after=st.integers(0, 40)
+        digits=st.sampled_from(["event", "text"]),
+        answers=st.booleans(),
+        ends_after=st.integers(0, 40),
+        barge_in=st.booleans(),
     )
-    def begin(self, digits: Any, answers: bool, ends_after: int) -> None:
+    def begin(self, digits: Any, answers: bool, ends_after: int, barge_in: bool) -> None:
+        self.barge_in = barge_in
         self.line.answers = answers
         self.ends_after = ends_after
         self.digits = digits
@@ -72,6 +101,7 @@ class PhoneMachine(RuleBasedStateMachine):
             output_sample_rate=RATE,
             make_resampler=lambda source, target: pytest.fail("the rates are equal"),
             digits=digits,
+            barge_in=Detector() if barge_in else None,
         )
 
     def talking(self) -> bool:
@@ -86,16 +116,41 @@ class PhoneMachine(RuleBasedStateMachine):
         pcm = array.array("h", [(self.number + n) % 32_000 for n in range(count)]).tobytes()
         self.number += count
         if self.talking():
-            self.said += pcm
-            self.whole = False
+            if self.muted():
+                self.muted_until = self.now + MUTE_PATIENCE
+            else:
+                if self.resumes:
+                    self.resumes = False
+                    self.passed = self.received / RATE
+                self.said += pcm
+                self.whole = False
+                self.answering = True
+            self.received += count
         self.bridge.send_frame(Audio(pcm, RATE), self.now)
         self.pump()
 
     @rule(frame=st.sampled_from([ResponseEnd("done"), Usage(), ToolCall("1", "f", "{}")]))
     def pause(self, frame: Any) -> None:
         self.whole = True
+        if isinstance(frame, ResponseEnd) and self.talking():
+            self.muted_until = None
+            self.answering = False
         self.bridge.send_frame(frame, self.now)
         self.pump()
+
+    @precondition(lambda self: self.barge_in)
+    @rule()
+    def talk_over(self) -> None:
+        """The caller begins to talk, which counts only while the line plays the assistant."""
+        if self.talking():
+            self.caller.append(CUTS_IN)
+            if self.bridge._line.unplayed(self.now):
+                self.passed = self.bridge.played(self.now)
+                self.cuts.append(round(1000 * self.passed))
+                self.said = b""
+                self.whole = self.resumes = True
+                self.muted_until = self.now + MUTE_PATIENCE if self.muted() or self.answering else None
+        self.receive(CUTS_IN)
 
     @rule()
     def interrupt(self) -> None:
@@ -104,6 +159,10 @@ class PhoneMachine(RuleBasedStateMachine):
         if talking:
             assert self.bridge.played(self.now) == 0
             self.said = b""
+            self.received = 0
+            self.passed = 0.0
+            self.muted_until = None
+            self.answering = self.resumes = False
         self.pump()
 
     @precondition(lambda self: self.may_end())
@@ -179,6 +238,13 @@ class PhoneMachine(RuleBasedStateMachine):
         else:
             raise AssertionError("its deadlines come without end")
 
+    def muted(self) -> bool:
+        """Whether the session's audio belongs to an answer that the caller has interrupted."""
+        if self.muted_until is not None and self.now >= self.muted_until:
+            self.muted_until = None
+            self.answering = False
+        return self.muted_until is not None
+
     def receive(self, message: str | bytes) -> None:
         self.bridge.receive_message(message, self.now)
         self.pump()
@@ -220,7 +286,7 @@ class PhoneMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_was_played_is_known(self) -> None:
-        played = self.bridge.played(self.now)
+        played = self.bridge.played(self.now) - (0.0 if self.bridge.done else self.passed)
         assert played <= len(self.got) / 2 / RATE + 1e-6
         if self.line.answers and not self.bridge.done and not self.clearing:
             assert abs(played - self.line.played) <= LATE
@@ -234,6 +300,16 @@ class PhoneMachine(RuleBasedStateMachine):
     def the_caller_is_heard(self) -> None:
         heard = b"".join(event.pcm for event in self.events if isinstance(event, AudioIn))
         assert heard == b"".join(self.caller)
+
+    @invariant()
+    def the_session_learns_of_each_interruption_and_where_it_was(self) -> None:
+        told = [
+            before.ms
+            for before, event in pairwise(self.events)
+            if isinstance(event, Interrupt) and isinstance(before, Played)
+        ]
+        assert told == self.cuts
+        assert sum(isinstance(event, Interrupt) for event in self.events) == len(told)
 
     @invariant()
     def keys_arrive_in_order(self) -> None:

@@ -4,6 +4,7 @@
 - `EchoCanceller`, `NoiseSuppressor`: what a microphone hears, without the loudspeaker and without noise;
 - `Playback`: a buffer for unplayed audio;
 - `TurnDetector`: where the user's speech begins and ends;
+- `BargeInDetector`: whether the user talks over the assistant;
 - `gain`, `mix`, `downmix`, `rms_dbfs`, `peak_dbfs`: arithmetic on PCM16;
 - `pcm_to_numpy`, `numpy_to_pcm`: arrays;
 - `wav`: files; `resample`: sample rate conversion.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ._barge_in import BargeInDetector
     from ._devices import DeviceError, Microphone, Speaker
     from ._echo import EchoCanceller, NoiseSuppressor
     from ._numpy import numpy_to_pcm, pcm_to_numpy
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backchannel",
+    "BargeInDetector",
     "DeviceError",
     "EchoCanceller",
     "EndOfTurn",
@@ -72,6 +75,7 @@ __all__ = [
 lazy_exports(
     __name__,
     {
+        "_barge_in": "BargeInDetector",
         "_devices": "DeviceError Microphone Speaker",
         "_echo": "EchoCanceller NoiseSuppressor",
         "_numpy": "numpy_to_pcm pcm_to_numpy",

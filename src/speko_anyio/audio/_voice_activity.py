@@ -87,9 +87,14 @@ def energy_vad(*, margin: float = 9.0, loudness_floor: float = -50.0) -> IsSpeec
     levels = deque([pcm16.SILENCE_DBFS] * frames, maxlen=frames)
 
     def is_speech(frame: bytes) -> bool:
-        step = max(1, len(frame) // pcm16.SAMPLE_BYTES // _LEVEL_SAMPLES)
-        level = pcm16.rms_dbfs(memoryview(frame).cast("h")[::step].tobytes())
+        level = level_of(frame)
         levels.append(level)
         return level >= max(loudness_floor, min(levels) + margin)
 
     return is_speech
+
+
+def level_of(frame: bytes) -> float:
+    """Return about how loud a frame is, in dBFS: the RMS of some of its samples."""
+    step = max(1, len(frame) // pcm16.SAMPLE_BYTES // _LEVEL_SAMPLES)
+    return pcm16.rms_dbfs(memoryview(frame).cast("h")[::step].tobytes())

@@ -20,6 +20,7 @@ from anyio.lowlevel import checkpoint
 from .._net.asgi import close_of
 from .._net.contexts import never_swallows
 from .._net.tasks import TaskGroup, Wakeup, logger
+from ..audio._barge_in import BargeInDetector
 from ..audio.resample import Resampler
 from ..errors import ConfigurationError
 from ..protocol import close_codes
@@ -40,12 +41,16 @@ from ..telephony import (
     Digit,
     PhoneBridge,
     PhoneStats,
+    SpeechDetector,
     deliver,
 )
 from ._session import RealtimeSession
 
 DigitHandler = Callable[[str], Awaitable[object] | object]
 """Takes the key that the caller pressed: one of ``0123456789*#ABCD``."""
+
+MakeDetector = Callable[[int], SpeechDetector]
+"""Makes the detector of a call that notices when the caller talks over the assistant, for a sample rate."""
 
 START_TIMEOUT: Final = 10.0
 """Seconds that a carrier gets to start the media stream, once its WebSocket is accepted."""
@@ -82,6 +87,7 @@ class PhoneCall:
     def __init__(self, websocket: PhoneWebSocket, stream: CarrierStream) -> None:
         self._websocket = websocket
         self._stream = stream
+        self._barge_in: SpeechDetector | None = None
         self._bridge: PhoneBridge | None = None
         self._closed = False
 
@@ -129,6 +135,7 @@ class PhoneCall:
             output_sample_rate=session.output_sample_rate,
             make_resampler=Resampler,
             digits="text" if on_digit is None else "event",
+            barge_in=self._barge_in,
         )
         failure = await _JoinedCall(self, self._bridge, session, on_digit).run()
         if failure is not None:
@@ -203,7 +210,11 @@ class PhoneCall:
 
 @never_swallows
 async def answer_call(
-    websocket: PhoneWebSocket, carrier: str = "twilio", *, start_timeout: float = START_TIMEOUT
+    websocket: PhoneWebSocket,
+    carrier: str = "twilio",
+    *,
+    barge_in: bool | MakeDetector = False,
+    start_timeout: float = START_TIMEOUT,
 ) -> AsyncGenerator[PhoneCall, None]:
     """Accept the WebSocket of a carrier's media stream, and wait until the call starts::
 
@@ -215,6 +226,10 @@ async def answer_call(
 
     - `websocket`: Starlette's or FastAPI's; it may be accepted already.
     - `carrier`: ``"twilio"``, ``"telnyx"``, ``"plivo"`` or ``"vonage"``.
+    - `barge_in`: whether to stop the assistant here as soon as the caller talks over it, and to interrupt the
+      session then. By default only the session does that: models that detect turns hear more than a detector
+      of loudness, but it takes a round trip, and some services never do. True for a `BargeInDetector` of
+      `speko_anyio.audio`; or a function that makes a detector for a sample rate, once in a call.
     - `start_timeout`: seconds that the carrier gets to start the call.
 
     Anybody who knows the URL can open the WebSocket: check the carrier's signature first, see
@@ -230,6 +245,9 @@ async def answer_call(
     code = close_codes.INTERNAL_ERROR
     try:
         await call._answer(start_timeout)
+        if barge_in:
+            make = BargeInDetector if barge_in is True else barge_in
+            call._barge_in = make(call.started.sample_rate)
         yield call
         code = close_codes.NORMAL
     except RemoteProtocolError as error:
@@ -285,8 +303,10 @@ class _JoinedCall:
         return bridge.error or self._failure
 
     def _changed(self) -> None:
-        """Wake the tasks that act on a change of the bridge, except the writer."""
+        """Wake the tasks that act on a change of the bridge; the writer only if it may not wait."""
         self._events.ring()
+        if self._bridge.must_clear:
+            self._messages.ring()
         if self._bridge.next_deadline() != self._deadline:
             self._clock.ring()
         if self._bridge.done:
@@ -382,7 +402,7 @@ class _JoinedCall:
         try:
             await sending
         except LocalProtocolError as error:
-            logger.warning("the session does not take what the caller keyed in: %s", error)
+            logger.warning("the session does not take what the caller keyed in or said: %s", error)
 
     def _press(self, digit: str) -> None:
         if len(self._digits) < _MAX_DIGITS:

@@ -42,6 +42,9 @@ class Phone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """For development: check no signatures, and take calls only from this machine."""
     greeting: bool | str = True
     """Whether the assistant speaks first, if the handler can; a text gives it instructions for that."""
+    barge_in: bool = False
+    """Whether the gateway stops the assistant as soon as the caller talks over it, and interrupts the session
+    then. Otherwise only the handler does that."""
     model: str | None = None
     """The handler's model; None for its usual one."""
     voice: str | None = None

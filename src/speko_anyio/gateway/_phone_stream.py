@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from starlette.requests import HTTPConnection
 
+from speko_anyio.audio._barge_in import BargeInDetector
 from speko_anyio.audio.resample import Resampler
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol._session import ClientProtocol
@@ -152,7 +153,7 @@ class CarrierCall:
 
     async def accept(self, session_id: str, options: CoreOptions) -> MessageLink:
         server = make_core(session_id, **options)
-        able = options["capabilities"]
+        able, settings = options["capabilities"], self._phone.settings
         rate_in, rate_out = server.input_sample_rate, server.output_sample_rate
         self._transport = PhoneTransport(
             self._carrier,
@@ -162,12 +163,13 @@ class CarrierCall:
                 output_sample_rate=rate_out,
                 make_resampler=Resampler,
                 digits="text" if able is not None and able.text else "event",
+                barge_in=BargeInDetector(self._codec.sample_rate) if settings.barge_in else None,
             ),
             client=ClientProtocol(input_sample_rate=rate_in, output_sample_rate=rate_out),
             server=server,
             session_id=session_id,
             close_timeout=options["close_timeout"],
-            greeting=self._phone.settings.greeting,
+            greeting=settings.greeting,
         )
         return MessageLink(server, self._transport)
 

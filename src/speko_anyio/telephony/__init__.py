@@ -9,6 +9,7 @@ WebSocket into `CallStarted`, `CallAudio`, `Marked`, `Digit` and `CallEnded`, an
 from collections.abc import Mapping
 from typing import Final
 
+from ._barge_in import SpeechDetector
 from ._bridge import Digits, PhoneBridge, PhoneEvent, PhoneStats, SessionVerbs, deliver
 from ._carrier import CarrierStream, ConnectAnswer
 from ._events import CallAudio, CallEnded, CallStarted, CarrierEvent, Digit, Marked
@@ -41,6 +42,7 @@ __all__ = [
     "SessionVerbs",
     "SignatureError",
     "SignedRequest",
+    "SpeechDetector",
     "TelnyxStream",
     "TwilioStream",
     "VonageStream",

@@ -9,8 +9,9 @@ The contract, for the code that moves the messages::
     bridge.next_message(now)                 # until None: send each message to the carrier
 
 Send a message before you take the next one: an interruption drops the audio that still waits here. Take no
-more audio from the session while `session_must_wait`, and call `handle_timeout` at `next_deadline`. When it
-is `done`, close the session as `goodbye` says, and the carrier's WebSocket, which hangs up.
+more audio from the session while `session_must_wait`. Call `next_message` at once when `must_clear`, and
+`handle_timeout` at `next_deadline`. When it is `done`, close the session as `goodbye` says, and the carrier's
+WebSocket, which hangs up.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from ..protocol import close_codes
-from ..protocol._commands import AudioIn, Played, TextIn
+from ..protocol._commands import AudioIn, Interrupt, Played, TextIn
 from ..protocol._dialect import NEED_DATA, NeedData
 from ..protocol._resampling import Converter, ResamplingFactory
 from ..protocol._timers import Timers
 from ..protocol.errors import LocalProtocolError, RemoteProtocolError
 from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
+from ._barge_in import MUTE_PATIENCE, BargeIn, SpeechDetector
 from ._carrier import CarrierStream
 from ._events import CallAudio, CallEnded, CallStarted, CarrierEvent, Digit, Marked
 from ._line_estimate import LineEstimate
@@ -90,7 +92,7 @@ _REPORT_EVERY: Final = 0.02
 _LATEST_LOOK: Final = 0.05
 """Seconds after which to look again at a line that no mark has moved."""
 
-PhoneEvent: TypeAlias = AudioIn | TextIn | Played | CallStarted | Digit | CallEnded
+PhoneEvent: TypeAlias = AudioIn | TextIn | Interrupt | Played | CallStarted | Digit | CallEnded
 """What a bridge has for the session, and for the program that serves the call."""
 
 T_co = TypeVar("T_co", covariant=True)
@@ -101,6 +103,7 @@ class SessionVerbs(Protocol[T_co]):
 
     def send_audio(self, pcm: bytes, /) -> T_co: ...
     def send_text(self, text: str, /, *, respond: bool) -> T_co: ...
+    def interrupt(self) -> T_co: ...
     def report_played(self, seconds: float, /) -> T_co: ...
 
 
@@ -114,6 +117,8 @@ def deliver(event: PhoneEvent, session: SessionVerbs[T_co]) -> T_co | None:
             return session.send_audio(pcm)
         case TextIn(text=text, respond=respond):
             return session.send_text(text, respond=respond)
+        case Interrupt():
+            return session.interrupt()
         case Played(ms=ms):
             return session.report_played(ms / 1000)
         case _:
@@ -155,6 +160,9 @@ class PhoneBridge:
       example. It is tried here, so that a missing library is noticed before anybody speaks.
     - `digits`: ``"event"`` for a `Digit` for each key. ``"text"`` for a `TextIn`, which the model answers: it
       has all keys up to ``#`` or a pause of 1.5 seconds. A ``#`` that ends it is left out.
+    - `barge_in`: tells when the caller begins to talk over the assistant, for this call alone. The line is
+      cleared at once then, an `Interrupt` goes to the session, and the rest of the answer is dropped. None:
+      only the session's `Interruption` clears the line.
 
     `now` is in seconds of one clock that never goes back. Whatever the carrier or the session does, no method
     raises because of it.
@@ -168,6 +176,7 @@ class PhoneBridge:
         output_sample_rate: int,
         make_resampler: ResamplingFactory,
         digits: Digits = "event",
+        barge_in: SpeechDetector | None = None,
     ) -> None:
         self.stats: PhoneStats = PhoneStats()
         self.goodbye: Close | None = None
@@ -183,7 +192,9 @@ class PhoneBridge:
         # From the caller. Audio is converted when it is taken, since `Ready` may change the rate until then.
         self._input_rate = input_sample_rate
         self._input = Converter(make_resampler)
-        self._events: deque[CallAudio | TextIn | CallStarted | Digit | CallEnded] = deque()
+        self._events: deque[Played | Interrupt | CallAudio | TextIn | CallStarted | Digit | CallEnded] = (
+            deque()
+        )
         self._held = 0
         self._keys: str | None = "" if digits == "text" else None
         self._keys_waiting = 0
@@ -199,6 +210,7 @@ class PhoneBridge:
         self._clear: str | bytes | None = None
         self._line = LineEstimate()
         self._marks = 0
+        self._barge_in = None if barge_in is None else BargeIn(barge_in)
         for source, target in (
             (carrier.sample_rate, input_sample_rate),
             (output_sample_rate, carrier.sample_rate),
@@ -218,12 +230,18 @@ class PhoneBridge:
         """Whether to take no more audio from the session, because enough waits for the line."""
         return self._waiting_size > MAX_WAITING
 
+    @property
+    def must_clear(self) -> bool:
+        """Whether `next_message` has a clear for the carrier, which should not wait."""
+        return self._clear is not None
+
     def played(self, now: float) -> float:
         """Return how many seconds of the session's audio since the last interruption the line has played.
 
         This is exact when the carrier answers a mark, and follows the clock in between.
         """
-        return self._line.played(self._tick(now))
+        played = self._line.played(self._tick(now))
+        return played if self._barge_in is None else self._barge_in.passed + played
 
     def _tick(self, now: float) -> float:
         self._now = max(now, self._now)
@@ -279,6 +297,10 @@ class PhoneBridge:
     def _hold(self, audio: CallAudio) -> None:
         if self._phase is not _Phase.TALKING:
             return
+        if (barge_in := self._barge_in) is not None:
+            played = self._line.played(self._now)
+            if barge_in.hear(audio.pcm, played, self._carrier.sample_rate) and self._line.unplayed(self._now):
+                self._cut_off(barge_in, played)
         last = self._events[-1] if self._events else None
         if isinstance(last, CallAudio) and len(last.pcm) + len(audio.pcm) <= _WHOLE_PIECE:
             self._events[-1] = CallAudio(last.pcm + audio.pcm)
@@ -291,6 +313,15 @@ class PhoneBridge:
             self._events.remove(oldest)
             self._held -= len(oldest.pcm)
             self.stats.dropped_audio += len(oldest.pcm) / rate
+
+    def _cut_off(self, barge_in: BargeIn, played: float) -> None:
+        """Stop the assistant before the session knows that the caller talks over it."""
+        self._stop_playing()
+        barge_in.cut(played)
+        # Ahead of the caller's audio, and first where the answer ends.
+        self._events.extendleft((Interrupt(), Played(round(barge_in.passed * 1000))))
+        if barge_in.muted:
+            self._timers.start("mute", MUTE_PATIENCE)
 
     def _press(self, event: Digit) -> None:
         if self._keys is None:
@@ -327,6 +358,7 @@ class PhoneBridge:
         self._drop_audio()
         self._clear = None
         self._report = False
+        self._barge_in = None
         self._phase = _Phase.OVER
         self._timers.clear()
 
@@ -373,6 +405,8 @@ class PhoneBridge:
         return True
 
     def _cut_audio(self, pcm: bytes) -> None:
+        if self._barge_in is not None:
+            self._barge_in.send(pcm, self._carrier.sample_rate)
         start = 0
         while start < len(pcm):
             piece = pcm[start : start + self._until_mark]
@@ -417,11 +451,17 @@ class PhoneBridge:
                         f"more than {MAX_WAITING} bytes would wait for the phone line; "
                         "take no audio from the session while session_must_wait"
                     )
-                self._waiting.append(frame)
-                self._waiting_size += _OVERHEAD + len(pcm)
+                if self._barge_in is None or self._barge_in.admit(frame):
+                    self._waiting.append(frame)
+                    self._waiting_size += _OVERHEAD + len(pcm)
+                else:
+                    self._timers.start("mute", MUTE_PATIENCE)
             case Interruption():
                 self._interrupt()
-            case ToolCall() | Usage() | ResponseEnd():
+            case ResponseEnd():
+                self._pause()
+                self._end_answer()
+            case ToolCall() | Usage():
                 self._pause()
             case Ready(input_sample_rate=rate):
                 self._input_rate = rate
@@ -432,6 +472,17 @@ class PhoneBridge:
                 pass
 
     def _interrupt(self) -> None:
+        self._stop_playing()
+        if self._barge_in is not None:
+            self._barge_in.interrupted()
+            self._timers.stop("mute")
+
+    def _end_answer(self) -> None:
+        if self._barge_in is not None:
+            self._barge_in.end_answer()
+            self._timers.stop("mute")
+
+    def _stop_playing(self) -> None:
         self._drop_audio()
         if self._carrier.started is not None:
             clear = self._carrier.clear()  # also of what the codec holds back
@@ -440,6 +491,9 @@ class PhoneBridge:
         # Carriers answer the marks that they drop, so the marks are forgotten here.
         self._line.clear()
         self._report = False
+        # An interruption of the session's makes one of ours moot that it has not got.
+        while self._events and isinstance(self._events[0], Played | Interrupt):
+            self._events.popleft()
         self._early_mark_at = -inf
 
     def _drop_audio(self) -> None:
@@ -448,6 +502,8 @@ class PhoneBridge:
         self._cut.clear()
         self._output.reset()
         self._unmarked = False
+        if self._barge_in is not None:
+            self._barge_in.clear()
 
     def _pause(self) -> None:
         if not self._waiting or self._waiting[-1] is not _Cue.PAUSE:
@@ -473,7 +529,7 @@ class PhoneBridge:
         """Take the next event for the session; NEED_DATA when there is none now. `CallEnded` is the last."""
         if self._report:
             self._report = False
-            return Played(round(self._line.played(self._now) * 1000))
+            return Played(round(self.played(self._now) * 1000))
         while self._events:
             match event := self._events.popleft():
                 case CallAudio(pcm=pcm):
@@ -516,6 +572,8 @@ class PhoneBridge:
                 self._end_keys()
             elif name == "report":
                 self._report_if_behind()
+            elif name == "mute":
+                self._end_answer()
             else:
                 assert name == "goodbye"
                 self._cut_goodbye()

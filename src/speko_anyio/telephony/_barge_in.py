@@ -1,0 +1,102 @@
+"""Barge-in: who begins to talk over the assistant cuts it off at once, and the session learns it afterwards.
+
+The line is cleared before the session knows, so the rest of the answer that it still sends is dropped here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from ..protocol.frames import Audio
+
+MUTE_PATIENCE: Final = 2.0
+"""Seconds without audio after which a muted answer counts as over: some services tell neither that they were
+interrupted nor that the answer has ended, and the next one must be heard."""
+
+_MAX_PLAYING: Final = 20.0
+"""Seconds of the assistant's audio to keep for the detector: more than the line is sent ahead."""
+
+
+class SpeechDetector(Protocol):
+    """Tells when the caller begins to talk over the assistant: `speko_anyio.audio.BargeInDetector` does."""
+
+    def push(self, pcm: bytes, playing: bytes, /) -> bool:
+        """Take a piece of the caller's audio; return whether an interruption begins in it.
+
+        `playing` is what the line has played of the assistant's audio since the last call. Both are PCM16
+        mono at the line's rate.
+        """
+        ...
+
+
+class BargeIn:
+    """Lets a detector hear both directions of a line, and follows the answer that it has cut off."""
+
+    __slots__ = ("_answering", "_detector", "_received", "_resumes", "_sent", "_start", "muted", "passed")
+
+    def __init__(self, detector: SpeechDetector) -> None:
+        self._detector = detector
+        self._sent = bytearray()  # the audio for the line that the detector has not got
+        self._start = 0  # its position in the audio since the last clear, in bytes
+        self._answering = False
+        self._resumes = False
+        self._received = 0.0
+        self.muted: bool = False
+        """Whether the session's audio belongs to the answer that was cut off."""
+        self.passed: float = 0.0
+        """Seconds of the session's audio since its last interruption that came before the line's: they were
+        played, or dropped."""
+
+    # The line
+
+    def send(self, pcm: bytes, sample_rate: int) -> None:
+        """Note that the line gets this audio, at its `sample_rate`."""
+        self._sent += pcm
+        self._skip(len(self._sent) - int(_MAX_PLAYING * sample_rate) * 2)
+
+    def hear(self, pcm: bytes, played: float, sample_rate: int) -> bool:
+        """Return whether an interruption begins in the caller's `pcm`.
+
+        The line has played so many seconds since the last clear.
+        """
+        size = int(played * sample_rate) * 2 - self._start
+        playing = bytes(self._sent[: max(size, 0)])
+        self._skip(size)
+        return self._detector.push(pcm, playing)
+
+    def _skip(self, size: int) -> None:
+        if size > 0:
+            del self._sent[:size]
+            self._start += size
+
+    def clear(self) -> None:
+        """Note that the line plays nothing of all that any more."""
+        self._sent.clear()
+        self._start = 0
+
+    # The session
+
+    def cut(self, played: float) -> None:
+        """Cut off what the line plays; the caller has heard `played` seconds of it since its last clear."""
+        self.passed += played
+        self.muted = self._answering
+        self._resumes = True
+
+    def admit(self, audio: Audio) -> bool:
+        """Note a piece of the session's audio; return whether the caller may hear it."""
+        if not self.muted:
+            self._answering = True
+            if self._resumes:
+                self._resumes = False
+                self.passed = self._received
+        self._received += len(audio.pcm) / (2 * audio.sample_rate)
+        return not self.muted
+
+    def end_answer(self) -> None:
+        """Note that the answer is over: audio from now on is another one."""
+        self._answering = self.muted = False
+
+    def interrupted(self) -> None:
+        """Note that the session knows of an interruption: it counts its audio anew."""
+        self._answering = self.muted = self._resumes = False
+        self._received = self.passed = 0.0
