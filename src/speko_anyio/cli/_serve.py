@@ -12,6 +12,7 @@ from typing import Final
 from ..gateway import MemoryStore, SQLStore, running_gateway
 from ..gateway._descriptors import descriptor_limit, raise_descriptor_limit
 from ..gateway._log_format import start_log
+from ..gateway._served_phone import phone_setup
 from ._display import Display
 from ._failures import USAGE, CommandError, no_listening
 from ._gateway_options import (
@@ -32,14 +33,6 @@ from ._signals import stop_signals
 from ._standard_streams import check_output
 
 logger: Final = logging.getLogger("speko_anyio.cli")
-
-PHONE_SETUP: Final = {
-    "plivo": "plivo: set the answer URL of your application (POST) to",
-    "telnyx": "telnyx: set the webhook URL of your TeXML application (POST) to",
-    "twilio": "twilio: set the webhook of your number for incoming calls (POST) to",
-    "vonage": "vonage: set the answer URL of your application (POST) to",
-}
-"""What to configure at each carrier."""
 
 
 async def serve(options: argparse.Namespace) -> None:
@@ -85,7 +78,7 @@ async def serve(options: argparse.Namespace) -> None:
             display.line(f"gateway    {url}")
             display.line(f"providers  {', '.join(sorted(gateway.providers))}")
             for carrier, webhook in phone_urls(settings, url):
-                display.line(f"phone      {PHONE_SETUP[carrier]} {webhook}")
+                display.line(f"phone      {phone_setup(carrier)} {webhook}")
             display.line(f"records    {store.url if isinstance(store, SQLStore) else 'in memory'}")
             if generated:
                 display.line("An API key for this run; in your client's shell:")

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
-
-SECRET_VARIABLES: Final = {
-    "plivo": "PLIVO_AUTH_TOKEN",
-    "telnyx": "TELNYX_PUBLIC_KEY",
-    "twilio": "TWILIO_AUTH_TOKEN",
-    "vonage": "VONAGE_SIGNATURE_SECRET",
-}
-"""The environment variable that holds the secret for a carrier's signatures, by the carrier's name."""
 
 
 class Phone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

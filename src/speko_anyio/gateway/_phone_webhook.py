@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection, Request
 
+    from speko_anyio.telephony import CarrierStream
+
     from ._minting import Minter
     from ._node import Node
     from ._public_url import PublicURL
@@ -40,10 +42,6 @@ MAX_PARAMETERS: Final = 32
 
 MAX_VALUE: Final = 256
 """Characters of each name and value that the record keeps."""
-
-_CALL_ID: Final = ("CallSid", "CallUUID", "CallSidLegacy", "uuid")
-_CALLER: Final = ("From", "from")
-_CALLED: Final = ("To", "to")
 
 
 class PhoneWebhook:
@@ -88,7 +86,7 @@ class PhoneWebhook:
         record = await self._minter.create(
             phone.key_id,
             phone.config,
-            {**phone.settings.metadata, "phone": _describe(phone.carrier, fields, request)},
+            {**phone.settings.metadata, "phone": _describe(phone.codec, fields, request)},
             ttl_seconds=phone.settings.ttl_seconds,
             idempotency=Idempotency(phone.key_id, same.hexdigest(), same.digest()),
             limits=phone.limits,
@@ -171,19 +169,12 @@ def _fields_of(request: Request, body: bytes) -> dict[str, str]:
         raise invalid("the webhook's body is neither a form nor JSON") from None
 
 
-def _describe(carrier: str, fields: Mapping[str, str], request: Request) -> dict[str, Any]:
+def _describe(codec: type[CarrierStream], fields: Mapping[str, str], request: Request) -> dict[str, Any]:
     """Describe the call, for the handler and for the record."""
-    found = {
-        "call_id": _first(fields, _CALL_ID),
-        "caller": _first(fields, _CALLER),
-        "called": _first(fields, _CALLED),
-    }
-    described: dict[str, Any] = {"carrier": carrier, **{name: text for name, text in found.items() if text}}
+    named = {"call_id": codec.call_id_field, "caller": codec.caller_field, "called": codec.called_field}
+    found = {name: fields[field][:MAX_VALUE] for name, field in named.items() if fields.get(field)}
+    described: dict[str, Any] = {"carrier": codec.name, **found}
     if request.method == "POST" and request.query_params:
         parameters = list(request.query_params.items())[:MAX_PARAMETERS]
         described["parameters"] = {name[:MAX_VALUE]: value[:MAX_VALUE] for name, value in parameters}
     return described
-
-
-def _first(fields: Mapping[str, str], names: tuple[str, ...]) -> str:
-    return next((fields[name][:MAX_VALUE] for name in names if fields.get(name)), "")

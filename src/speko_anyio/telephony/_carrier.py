@@ -66,6 +66,18 @@ class CarrierStream(abc.ABC):
 
     name: ClassVar[str]
     """The carrier's name, which is the key in `CARRIERS`."""
+    signed_with: ClassVar[str]
+    """The secret that `verify` takes, in the carrier's words, such as ``auth token``."""
+    environment_variable: ClassVar[str]
+    """The environment variable that usually holds it, such as ``TWILIO_AUTH_TOKEN``."""
+    webhook_setting: ClassVar[str]
+    """The setting at the carrier that is the webhook's URL."""
+    call_id_field: ClassVar[str] = "CallSid"
+    """The field of the webhook with the carrier's id of the call."""
+    caller_field: ClassVar[str] = "From"
+    """The field of the webhook with the number that calls."""
+    called_field: ClassVar[str] = "To"
+    """The field of the webhook with the number that is called."""
     has_marks: ClassVar[bool] = True
     """Whether `mark` works."""
 
@@ -146,6 +158,11 @@ class CarrierStream(abc.ABC):
 
         `now`: the time in seconds since 1970.
         """
+
+    @staticmethod
+    def check_secret(secret: str) -> None:
+        """Raise `LocalProtocolError` if `verify` can't use this secret, or a package for it is missing."""
+        return
 
     @staticmethod
     def signs_websocket(headers: Iterable[str]) -> bool:

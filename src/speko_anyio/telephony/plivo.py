@@ -15,17 +15,17 @@ import base64
 import hmac
 import re
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
 from ..protocol._codec import mended
 from ..protocol._text import clean
 from ..protocol.errors import LocalProtocolError
-from ._carrier import CarrierStream, ConnectAnswer
-from ._events import CallAudio, CallStarted, CarrierEvent
-from ._fields import DECODE_ERRORS, MAX_PARAMETER, MAX_PARAMETERS, Fields, malformed, read
-from ._media import PCM16, PCMU, CamelMediaMessage, Codec, payload
+from ._carrier import ConnectAnswer
+from ._events import CallStarted, CarrierEvent
+from ._fields import MAX_PARAMETER, MAX_PARAMETERS, Fields, malformed
+from ._media import PCM16, PCMU, CamelMediaMessage, Codec, JSONStream
 from ._signatures import SignedRequest, is_same, missing, wrong
 from ._xml import check_url, document, escape
 
@@ -46,7 +46,6 @@ _MAX_HEADERS: Final = 512
 _PLAIN: Final = re.compile(r"[A-Za-z0-9]+")
 """What names and values in ``extraHeaders`` may consist of."""
 
-_MEDIA: Final = msgspec.json.Decoder(CamelMediaMessage, strict=False)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -63,7 +62,7 @@ class _Message(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defau
     name: str | None = None
 
 
-class PlivoStream(CarrierStream):
+class PlivoStream(JSONStream):
     """A bidirectional audio stream of Plivo: µ-law at 8 kHz, or L16 at 8 or 16 kHz, as base64 in JSON.
 
     The assistant's audio has the format of the caller's. The documentation does not tell the byte order of
@@ -74,40 +73,26 @@ class PlivoStream(CarrierStream):
     """
 
     name: ClassVar[str] = "plivo"
+    signed_with: ClassVar[str] = "auth token"
+    environment_variable: ClassVar[str] = "PLIVO_AUTH_TOKEN"
+    webhook_setting: ClassVar[str] = "the answer URL of your application"
+    call_id_field: ClassVar[str] = "CallUUID"
+    _decoder: ClassVar[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(CamelMediaMessage, strict=False)
 
     def __init__(self) -> None:
         super().__init__()
         self._stream_id = ""
         self._content_type = "audio/x-mulaw"
-        self._codec = PCMU
 
-    def _receive(self, message: str | bytes) -> list[CarrierEvent]:
-        try:
-            media = _MEDIA.decode(message)
-        except DECODE_ERRORS:
-            return self._read(read(message, self.name, self._odd))
-        return self._hear(media.media.payload, media.sequence_number)
-
-    def _read(self, fields: Fields) -> list[CarrierEvent]:
-        number = fields.whole("sequenceNumber")
-        match fields.text("event"):
-            case "media":
-                return self._hear(payload(fields, self.name), number)
-            case "start":
-                return self._open(fields)
+    def _read_other(self, event: str, fields: Fields, number: int) -> list[CarrierEvent]:
+        match event:
             case "playedStream":
                 return self._follow(number, fields.mark("name"))
-            case "dtmf":
-                return self._follow(number, fields.inner("dtmf").digit("digit"))
             case "clearedAudio":
                 return self._follow(number, None)
-            case "stop":  # not documented, but the guides speak of it
-                return self._end(number)
         return self._unknown()
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
-        if self._is_second_start():
-            return []
         start = fields.inner("start")
         stream_id = start.text("streamId") or fields.text("streamId")
         if not stream_id:
@@ -134,11 +119,6 @@ class PlivoStream(CarrierStream):
                 sample_rate=rate,
             )
         )
-
-    def _hear(self, data: bytes, number: int) -> list[CarrierEvent]:
-        if self._codec is PCM16:
-            data = self._whole_samples(data)
-        return self._follow(number, CallAudio(self._codec.decode(data)) if data else None)
 
     def _media(self, pcm: bytes) -> str:
         played = _Played(self._content_type, self.sample_rate, self._codec.encode(pcm))

@@ -12,19 +12,22 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from math import ceil
-from typing import ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import msgspec
 
 from ..protocol._pcm import is_sample_rate
 from ..protocol._text import clean
 from ..protocol.errors import LocalProtocolError
-from ._carrier import FRAME, CarrierStream, ConnectAnswer, Frames
-from ._events import CallAudio, CallStarted, CarrierEvent
-from ._fields import DECODE_ERRORS, Fields, malformed, read
-from ._media import L16, PCMA, PCMU, Codec, Mark, MediaMessage, Payload, payload
+from ._carrier import FRAME, ConnectAnswer, Frames
+from ._events import CallStarted, CarrierEvent
+from ._fields import Fields, malformed
+from ._media import L16, PCMA, PCMU, Codec, JSONStream, Mark, MediaMessage, Payload
 from ._signatures import SignedRequest, check_age, missing, wrong
 from ._xml import check_url, stream_answer
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _SIGNATURE: Final = "telnyx-signature-ed25519"
 _TIMESTAMP: Final = "telnyx-timestamp"
@@ -36,7 +39,6 @@ _LONGEST: Final = 1.0
 
 _MAX_ERROR: Final = 200
 
-_MEDIA: Final = msgspec.json.Decoder(MediaMessage, strict=False)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -46,7 +48,7 @@ class _Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     mark: Mark | None = None
 
 
-class TelnyxStream(CarrierStream):
+class TelnyxStream(JSONStream):
     """A media stream of Telnyx: PCMU or PCMA at 8 kHz, or L16, as base64 in JSON.
 
     The caller's audio has the codec of the call, which is PCMA in much of the world; the start names it. The
@@ -60,46 +62,28 @@ class TelnyxStream(CarrierStream):
     """
 
     name: ClassVar[str] = "telnyx"
+    signed_with: ClassVar[str] = "public key"
+    environment_variable: ClassVar[str] = "TELNYX_PUBLIC_KEY"
+    webhook_setting: ClassVar[str] = "the webhook URL of your TeXML application"
+    _decoder: ClassVar[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(MediaMessage, strict=False)
+    _number: ClassVar[str] = "sequence_number"
 
     def __init__(self, *, codec: Literal["PCMU", "PCMA", "L16"] | None = None) -> None:
         super().__init__()
         if codec is not None and codec not in _CODECS:
             raise LocalProtocolError(f"{codec!r} is not a codec for Telnyx; choose PCMU, PCMA or L16")
         self._chosen = None if codec is None else _CODECS[codec]
-        self._incoming = self._outgoing = PCMU
+        self._outgoing = PCMU
 
-    def _receive(self, message: str | bytes) -> list[CarrierEvent]:
-        try:
-            media = _MEDIA.decode(message)
-        except DECODE_ERRORS:
-            return self._read(read(message, self.name, self._odd))
-        return self._hear(media.media.payload, media.sequence_number)
-
-    def _read(self, fields: Fields) -> list[CarrierEvent]:
-        number = fields.whole("sequence_number")
-        match fields.text("event"):
-            case "media":
-                return self._hear(payload(fields, self.name), number)
-            case "start":
-                return self._open(fields)
-            case "mark":
-                return self._follow(number, fields.inner("mark").mark("name"))
-            case "dtmf":
-                return self._follow(number, fields.inner("dtmf").digit("digit"))
-            case "stop":
-                return self._end(number)
-            case "error":
-                problem = fields.inner("payload")
-                told = problem.text("detail") or problem.text("title") or problem.text("code")
-                self.last_error: str = clean(told, limit=_MAX_ERROR)
-                return []
-            case "connected":
-                return []
-        return self._unknown()
+    def _read_other(self, event: str, fields: Fields, number: int) -> list[CarrierEvent]:
+        if event != "error":
+            return super()._read_other(event, fields, number)
+        problem = fields.inner("payload")
+        told = problem.text("detail") or problem.text("title") or problem.text("code")
+        self.last_error: str = clean(told, limit=_MAX_ERROR)
+        return []
 
     def _open(self, fields: Fields) -> list[CarrierEvent]:
-        if self._is_second_start():
-            return []
         start = fields.inner("start")
         if not start.text("call_control_id") and not fields.text("stream_id"):
             raise malformed("telnyx sent a start without a stream_id; check that the call is one of Telnyx")
@@ -116,7 +100,7 @@ class TelnyxStream(CarrierStream):
             rate = 8000
         if not is_sample_rate(rate):
             raise malformed(f"telnyx announced the sample rate {rate}, which no session can have")
-        self._incoming = incoming
+        self._codec = incoming
         self._outgoing = self._chosen or (L16 if incoming is L16 else PCMU)
         self._frames = Frames(ceil(rate * FRAME) * 2, round(rate * _LONGEST) * 2)
         parameters = start.inner("custom_parameters").parameters()
@@ -131,11 +115,6 @@ class TelnyxStream(CarrierStream):
                 sample_rate=rate,
             )
         )
-
-    def _hear(self, data: bytes, number: int) -> list[CarrierEvent]:
-        if self._incoming is L16:
-            data = self._whole_samples(data)
-        return self._follow(number, CallAudio(self._incoming.decode(data)) if data else None)
 
     def _media(self, pcm: bytes) -> str:
         return _ENCODER.encode(_Message("media", media=Payload(self._outgoing.encode(pcm)))).decode()
@@ -157,28 +136,38 @@ class TelnyxStream(CarrierStream):
         given, made = request.header(_SIGNATURE), request.header(_TIMESTAMP)
         if not given or not made:
             raise missing(_TIMESTAMP if given else _SIGNATURE, "Telnyx")
-        try:
-            from cryptography.exceptions import InvalidSignature
-            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        except ImportError:
-            raise LocalProtocolError(
-                "a signature of Telnyx can't be checked without the package cryptography; install it"
-            ) from None
-        try:
-            key = Ed25519PublicKey.from_public_bytes(base64.b64decode(secret, validate=True))
-        except ValueError:
-            raise LocalProtocolError(
-                "the public key of Telnyx is not an Ed25519 key in base64; copy it from the portal"
-            ) from None
+        key, invalid_signature = _read_key(secret)
         try:
             key.verify(base64.b64decode(given, validate=True), made.encode() + b"|" + request.body)
             at = float(made)
-        except (InvalidSignature, ValueError):
+        except (invalid_signature, ValueError):
             raise wrong("Telnyx") from None
         check_age(at, now, "Telnyx")
+
+    @staticmethod
+    def check_secret(secret: str) -> None:
+        """Raise `LocalProtocolError` if this is not a public key, or ``cryptography`` is not installed."""
+        _read_key(secret)
 
     @staticmethod
     def connect_answer(url: str, parameters: Mapping[str, str] | None = None) -> ConnectAnswer:
         """Return TeXML: ``<Connect><Stream>`` with bidirectional RTP and PCMU in both directions."""
         attributes = ' track="inbound_track" codec="PCMU" bidirectionalMode="rtp" bidirectionalCodec="PCMU"'
         return stream_answer(check_url(url), attributes, parameters or {})
+
+
+def _read_key(secret: str) -> tuple[Ed25519PublicKey, type[Exception]]:
+    """Return the public key, and the error that its `verify` raises."""
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    except ImportError:
+        raise LocalProtocolError(
+            "a signature of Telnyx can't be checked without the package cryptography; install it"
+        ) from None
+    try:
+        return Ed25519PublicKey.from_public_bytes(base64.b64decode(secret, validate=True)), InvalidSignature
+    except ValueError:
+        raise LocalProtocolError(
+            "the public key of Telnyx is not an Ed25519 key in base64; copy it from the portal"
+        ) from None

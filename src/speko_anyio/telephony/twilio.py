@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import SplitResult, urlunsplit
 
 import msgspec
@@ -23,10 +23,10 @@ import msgspec
 from ..protocol._text import clean
 from ..protocol.errors import LocalProtocolError
 from . import g711
-from ._carrier import CarrierStream, ConnectAnswer
-from ._events import CallAudio, CallStarted, CarrierEvent
-from ._fields import DECODE_ERRORS, Fields, malformed, read
-from ._media import CamelMediaMessage, Mark, Payload, payload
+from ._carrier import ConnectAnswer
+from ._events import CallStarted, CarrierEvent
+from ._fields import Fields, malformed
+from ._media import CamelMediaMessage, JSONStream, Mark, Payload
 from ._signatures import SignedRequest, is_same, missing, wrong
 from ._xml import check_url, stream_answer
 
@@ -37,7 +37,6 @@ _MAX_PARAMETER: Final = 500
 
 _PORTS: Final = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 
-_MEDIA: Final = msgspec.json.Decoder(CamelMediaMessage, strict=False)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -48,7 +47,7 @@ class _Message(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defau
     mark: Mark | None = None
 
 
-class TwilioStream(CarrierStream):
+class TwilioStream(JSONStream):
     """A bidirectional media stream of Twilio (``<Connect><Stream>``): µ-law at 8 kHz as base64 in JSON.
 
     Twilio takes messages of any length. It answers a mark when the audio before it was played, and all open
@@ -57,38 +56,16 @@ class TwilioStream(CarrierStream):
     """
 
     name: ClassVar[str] = "twilio"
+    signed_with: ClassVar[str] = "auth token"
+    environment_variable: ClassVar[str] = "TWILIO_AUTH_TOKEN"
+    webhook_setting: ClassVar[str] = "the webhook of your number for incoming calls"
+    _decoder: ClassVar[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(CamelMediaMessage, strict=False)
 
     def __init__(self) -> None:
         super().__init__()
         self._stream_sid = ""
 
-    def _receive(self, message: str | bytes) -> list[CarrierEvent]:
-        try:
-            media = _MEDIA.decode(message)
-        except DECODE_ERRORS:
-            return self._read(read(message, self.name, self._odd))
-        return self._hear(media.media.payload, media.sequence_number)
-
-    def _read(self, fields: Fields) -> list[CarrierEvent]:
-        number = fields.whole("sequenceNumber")
-        match fields.text("event"):
-            case "media":
-                return self._hear(payload(fields, self.name), number)
-            case "start":
-                return self._open(fields)
-            case "mark":
-                return self._follow(number, fields.inner("mark").mark("name"))
-            case "dtmf":
-                return self._follow(number, fields.inner("dtmf").digit("digit"))
-            case "stop":
-                return self._end(number)
-            case "connected":
-                return []
-        return self._unknown()
-
     def _open(self, fields: Fields) -> list[CarrierEvent]:
-        if self._is_second_start():
-            return []
         start = fields.inner("start")
         stream_sid = start.text("streamSid") or fields.text("streamSid")
         if not stream_sid:
@@ -108,9 +85,6 @@ class TwilioStream(CarrierStream):
                 called=parameters.get("to", ""),
             )
         )
-
-    def _hear(self, data: bytes, number: int) -> list[CarrierEvent]:
-        return self._follow(number, CallAudio(g711.ulaw_to_pcm(data)) if data else None)
 
     def _media(self, pcm: bytes) -> str:
         return self._encode("media", media=Payload(g711.pcm_to_ulaw(pcm)))

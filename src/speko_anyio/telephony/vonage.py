@@ -57,6 +57,12 @@ class VonageStream(CarrierStream):
     """
 
     name: ClassVar[str] = "vonage"
+    signed_with: ClassVar[str] = "signature secret"
+    environment_variable: ClassVar[str] = "VONAGE_SIGNATURE_SECRET"
+    webhook_setting: ClassVar[str] = "the answer URL of your application"
+    call_id_field: ClassVar[str] = "uuid"
+    caller_field: ClassVar[str] = "from"
+    called_field: ClassVar[str] = "to"
 
     def _receive(self, message: str | bytes) -> list[CarrierEvent]:
         if isinstance(message, bytes):
