@@ -174,3 +174,28 @@ def test_it_keeps_little() -> None:
     for at in range(0, pcm(SECONDS), FRAME):
         detector.push(said[at : at + FRAME].ljust(FRAME, b"\1"), b"")
         assert len(detector._turns._turn) <= pcm(1.3)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 40)), min_size=1, max_size=6))
+def test_it_compares_seldom_whatever_it_hears(pattern: list[tuple[int, int]]) -> None:
+    """A comparison takes as long as ten packets."""
+    compared: list[int] = []
+
+    class Counting(BargeInDetector):
+        def _is_steady(self) -> bool:
+            return False
+
+        def _is_echo(self) -> bool:
+            compared.append(1)
+            return super()._is_echo()
+
+    loud = b"\0\x20" * (FRAME // 2)
+    frames = b"".join(loud * talk + bytes(FRAME * pause) for talk, pause in pattern)
+    if not frames:
+        return
+    user = (frames * (pcm(20.0) // len(frames) + 1))[: pcm(20.0)]
+    detector = Counting(RATE)
+    for at in range(0, len(user), FRAME):
+        detector.push(user[at : at + FRAME], bytes(FRAME - 2) + b"\1\1")
+    assert len(compared) <= 30

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from speko_anyio.testing import mumble
 from speko_anyio.testing.providers import OpenAIDouble, Say, tone
 from tests.support.phone import call_through, dialled
 from tests.support.serve import serving
@@ -19,7 +20,7 @@ from tests.telephony import lines
 
 from .programs import programs
 
-ANSWERING, CODEC = programs("telephony.md")
+ANSWERING, BARGE_IN, CODEC = programs("telephony.md")
 URL = "wss://voice.example.com/call"
 SECRET = "the-auth-token-of-the-account"
 
@@ -80,6 +81,20 @@ async def test_somebody_who_is_not_the_carrier_is_refused(monkeypatch: pytest.Mo
             with pytest.raises(InvalidStatus):
                 async with dialled(f"ws://{host}/call", headers):
                     raise AssertionError("it was answered")
+
+
+async def test_the_caller_interrupts_a_session_that_detects_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = OpenAIDouble([Say("The terms.", 60.0)])
+    with anyio.fail_after(60):
+        async with double.serve() as base_url:
+            monkeypatch.setenv("OPENAI_BASE_URL", base_url)
+            with serving(BARGE_IN.load()["app"]) as host:
+                async with dialled(f"ws://{host}/call") as carrier:
+                    await carrier.wait_playing()
+                    while not (carrier.clears and double.session.truncations):
+                        await carrier.say(mumble(1.0, sample_rate=8000, seed=1))
+                    assert carrier.buffered == 0
+                    await carrier.hang_up()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
