@@ -268,6 +268,7 @@ async def test_over_an_echo_the_caller_does() -> None:
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_provider_interrupts_as_well(name: str) -> None:
     """Its double notices any sound within 40 ms, so it is first: nothing happens twice."""
+    carrier = FakeCarrier()
     double = DOUBLES[name]([Say("A long story.", 30.0), Say("Yes?", 0.6)], api_key=KEY)
     ours, theirs = stream_pair()
 
@@ -279,7 +280,7 @@ async def test_a_provider_interrupts_as_well(name: str) -> None:
     with anyio.fail_after(300):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(double.handle, theirs)
-            async with FakeCarrier() as carrier, anyio.create_task_group() as calls:
+            async with carrier, anyio.create_task_group() as calls:
                 calls.start_soon(answer, carrier.ring())
                 await carrier.say(SPEECH)
                 await carrier.wait_playing()
@@ -297,6 +298,7 @@ async def test_a_provider_interrupts_as_well(name: str) -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 0.4])
 async def test_a_provider_that_detects_no_turns_is_told_where_its_answer_ended(delay: float) -> None:
+    carrier = FakeCarrier(delay=delay)
     double = OpenAIDouble([Say("A long story.", 30.0), Say("Yes?", 0.6)], api_key=KEY)
     ours, theirs = stream_pair()
 
@@ -310,7 +312,7 @@ async def test_a_provider_that_detects_no_turns_is_told_where_its_answer_ended(d
     with anyio.fail_after(300):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(double.handle, theirs)
-            async with FakeCarrier(delay=delay) as carrier, anyio.create_task_group() as calls:
+            async with carrier, anyio.create_task_group() as calls:
                 calls.start_soon(answer, carrier.ring())
                 await carrier.wait_playing()
                 await carrier.wait_played(2.0)

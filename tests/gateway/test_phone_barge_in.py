@@ -84,6 +84,7 @@ async def test_a_handler_that_does_not_listen_is_interrupted(barge_in: bool) -> 
 async def test_a_provider_is_told_where_its_answer_ended(
     delay: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    carrier = FakeCarrier(delay=delay)
     double = OpenAIDouble([Say("A long story.", 30.0)], api_key=KEY)
     phone = Phone(handler="bot", auth_token=AUTH_TOKEN, model=MODELS["openai"], barge_in=True)
     provider = OpenAI(KEY, options=OpenAIOptions(turns="manual"))
@@ -97,7 +98,7 @@ async def test_a_provider_is_told_where_its_answer_ended(
                 return driver_over(ours)
 
             monkeypatch.setattr(provider_driver, "dial", dial)
-            async with gateway.running(), FakeCarrier(delay=delay) as carrier:
+            async with gateway.running(), carrier:
                 await call(carrier, gateway)
                 await talk_over(carrier)
                 await carrier.hang_up()
