@@ -89,8 +89,9 @@ def test_speech_while_the_assistant_is_silent_is_a_turn_and_no_interruption() ->
     assert cuts(BargeInDetector(RATE), user, bytes(len(user))) == []
 
 
-def test_who_talks_on_when_the_assistant_begins_interrupts_it() -> None:
-    user = line(mumble(4.0, sample_rate=RATE, seed=1), 1.0)
+@pytest.mark.parametrize("since", [0.9, 1.2, 1.5, 1.8])
+def test_who_talks_on_when_the_assistant_begins_interrupts_it(since: float) -> None:
+    user = line(mumble(4.0, sample_rate=RATE, seed=1), since)
     playing = bytes(pcm(2.0)) + assistant()[: pcm(SECONDS - 2.0)]
     (first, *_) = cuts(BargeInDetector(RATE), user, playing)
     assert 2.0 + 0.5 <= first <= 2.0 + 0.7

@@ -152,6 +152,16 @@ async def test_all_speech_may_interrupt() -> None:
         assert await cut_after(carrier) <= 0.06 + ROUNDING
 
 
+async def test_the_clear_waits_for_nothing() -> None:
+    """Not for the service, and not for the next look at the line, which comes every 0.1 seconds."""
+    service = Service(None, obeys=False)
+    async with call_with(service, story=STORY[:128_000]) as (carrier, _):
+        await cut_after(carrier)
+        (told,) = service.asked
+        assert told is not None
+        assert told / 1000 == pytest.approx(carrier.clears[0], abs=0.001)
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.3])
 @pytest.mark.parametrize("name", ["twilio", "telnyx", "plivo", "vonage"])
 async def test_the_service_knows_what_was_heard_when_it_is_asked(name: Any, delay: float) -> None:

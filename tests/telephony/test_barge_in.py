@@ -83,6 +83,15 @@ def test_the_rest_of_the_answer_is_not_heard_and_the_next_one_is() -> None:
     assert call.sent.count(CLEAR) == 1
 
 
+def test_audio_behind_the_interruption_is_another_answer() -> None:
+    call = talking()
+    call.receive(TALK)
+    call.send(Interruption("assistant"))
+    call.say(speech(0.5, start=7))
+    call.run(1.0)
+    assert call.line.heard.endswith(speech(0.5, start=7))
+
+
 @pytest.mark.parametrize("late", [0.0, 0.3])
 def test_it_is_exact_on_a_line_that_begins_late(late: float) -> None:
     call = talking(line=Line(begins_after=late), played=1.0)
@@ -187,6 +196,16 @@ def test_a_service_that_says_nothing_more_is_heard_again() -> None:
     call.run(0.5)
     assert call.line.heard == heard + speech(0.5, start=3)
     assert call.played == pytest.approx(9.5)
+
+
+def test_a_service_that_had_sent_all_of_its_answer_and_not_said_so_is_heard_again() -> None:
+    call = talking()
+    call.receive(TALK)
+    call.run(MUTE_PATIENCE)
+    call.say(speech(1.0, start=3))
+    call.run(0.5)
+    assert call.line.heard.endswith(speech(0.5, start=3))
+    assert call.played == pytest.approx(5.5)
 
 
 def test_other_frames_do_not_end_the_muted_answer() -> None:
