@@ -41,11 +41,11 @@ from speko_anyio.telephony._bridge import (
     GOODBYE_TIMEOUT,
     HELD_SECONDS,
     KEYS_PAUSE,
-    LEAD,
     MAX_KEYS,
     MAX_WAITING,
 )
 from speko_anyio.telephony._line_estimate import MARK_PATIENCE, LineEstimate
+from speko_anyio.telephony._line_output import LEAD
 from tests.support.phone import CLEAR, RATE, START, STOP, Line, MarklessStream, PlainStream
 
 FRAME = 320
@@ -569,7 +569,7 @@ def test_unanswered_marks_are_bounded() -> None:
     for _ in range(60):
         call.say(speech(1))
         call.run(1)
-    assert len(call.marks) > 256 == len(call.bridge._line._marks)
+    assert len(call.marks) > 256 == len(call.bridge._output.line._marks)
 
 
 # How much waits
@@ -612,7 +612,7 @@ def test_a_session_waits_for_a_line_that_is_full() -> None:
         call.say(speech(1))
     call.send(Interruption("user"))
     assert not call.must_wait()
-    assert call.bridge._waiting_size == 0
+    assert call.bridge._output.size == 0
 
 
 def test_a_flood_of_tiny_pieces_makes_the_session_wait_too() -> None:
@@ -628,7 +628,7 @@ def test_a_flood_of_pauses_takes_no_memory() -> None:
     call = Call(started=False)
     for _ in range(1000):
         call.send(Usage(), ResponseEnd("done"))
-    assert len(call.bridge._waiting) == 1
+    assert len(call.bridge._output._waiting) == 1
 
 
 # The end

@@ -26,7 +26,8 @@ from speko_anyio.protocol import (
 )
 from speko_anyio.telephony import CallEnded, CallStarted, Digit, PhoneBridge
 from speko_anyio.telephony._barge_in import MUTE_PATIENCE
-from speko_anyio.telephony._bridge import GOODBYE_TIMEOUT, LEAD, MAX_WAITING
+from speko_anyio.telephony._bridge import GOODBYE_TIMEOUT, MAX_WAITING
+from speko_anyio.telephony._line_output import LEAD
 from tests.support.phone import CLEAR, RATE, START, STOP, Line, PlainStream
 
 LATE = 0.02
@@ -144,7 +145,7 @@ class PhoneMachine(RuleBasedStateMachine):
         """The caller begins to talk, which counts only while the line plays the assistant."""
         if self.talking():
             self.caller.append(CUTS_IN)
-            if self.bridge._line.unplayed(self.now):
+            if self.bridge._output.line.unplayed(self.now):
                 self.passed = self.bridge.played(self.now)
                 self.cuts.append(round(1000 * self.passed))
                 self.said = b""
@@ -264,7 +265,7 @@ class PhoneMachine(RuleBasedStateMachine):
     @property
     def clearing(self) -> bool:
         """Whether a clear waits for a socket that takes nothing."""
-        return self.bridge._clear is not None
+        return self.bridge.must_clear
 
     def may_end(self) -> bool:
         """Whether either side may end now: at random, most calls would end before they begin."""
@@ -294,7 +295,7 @@ class PhoneMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_waits_without_bounds(self) -> None:
         assert self.line.buffered <= LEAD + 2
-        assert self.bridge._waiting_size <= MAX_WAITING + 64 + 2 * 2 * RATE
+        assert self.bridge._output.size <= MAX_WAITING + 64 + 2 * 2 * RATE
 
     @invariant()
     def the_caller_is_heard(self) -> None:

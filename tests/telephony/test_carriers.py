@@ -84,6 +84,16 @@ def test_the_names_are_those_of_the_streams(name: str) -> None:
     assert CARRIERS[name].has_marks
 
 
+def test_a_carrier_says_what_a_server_of_its_webhook_must_know(name: str) -> None:
+    carrier = CARRIERS[name]
+    assert carrier.environment_variable.startswith(f"{name.upper()}_")
+    assert carrier.environment_variable.endswith(carrier.signed_with.upper().replace(" ", "_"))
+    assert "URL" in carrier.webhook_setting or "webhook" in carrier.webhook_setting
+    fields = {carrier.call_id_field, carrier.caller_field, carrier.called_field}
+    assert len(fields) == 3
+    carrier.check_secret("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+
+
 @given(st.data(), st.sampled_from(NAMES))
 def test_any_json_in_any_unneeded_field_changes_no_more_than_that_field(
     data: st.DataObject, name: str

@@ -271,12 +271,16 @@ def test_a_request_without_a_signature_is_refused(headers: dict[str, str], named
 def test_a_key_that_is_none_is_the_callers_fault(key: str) -> None:
     with pytest.raises(LocalProtocolError, match="not an Ed25519 key in base64; copy it from the portal"):
         TelnyxStream.verify(webhook(sign(MADE), MADE), key, now=NOW)
+    with pytest.raises(LocalProtocolError, match="not an Ed25519 key"):
+        TelnyxStream.check_secret(key)
 
 
 def test_without_cryptography_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
     with pytest.raises(LocalProtocolError, match="without the package cryptography; install it"):
         TelnyxStream.verify(webhook(sign(MADE), MADE), PUBLIC, now=NOW)
+    with pytest.raises(LocalProtocolError, match="install it"):
+        TelnyxStream.check_secret(PUBLIC)
 
 
 def test_the_answer_connects_the_call_in_both_directions() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from ..protocol.frames import Audio
+from ._carrier import CarrierStream
 
 MUTE_PATIENCE: Final = 2.0
 """Seconds without audio after which a muted answer counts as over: some services tell neither that they were
@@ -32,10 +33,21 @@ class SpeechDetector(Protocol):
 class BargeIn:
     """Lets a detector hear both directions of a line, and follows the answer that it has cut off."""
 
-    __slots__ = ("_answering", "_detector", "_received", "_resumes", "_sent", "_start", "muted", "passed")
+    __slots__ = (
+        "_answering",
+        "_carrier",
+        "_detector",
+        "_received",
+        "_resumes",
+        "_sent",
+        "_start",
+        "muted",
+        "passed",
+    )
 
-    def __init__(self, detector: SpeechDetector) -> None:
+    def __init__(self, detector: SpeechDetector, carrier: CarrierStream) -> None:
         self._detector = detector
+        self._carrier = carrier
         self._sent = bytearray()  # the audio for the line that the detector has not got
         self._start = 0  # its position in the audio since the last clear, in bytes
         self._answering = False
@@ -49,20 +61,23 @@ class BargeIn:
 
     # The line
 
-    def send(self, pcm: bytes, sample_rate: int) -> None:
-        """Note that the line gets this audio, at its `sample_rate`."""
+    def send(self, pcm: bytes) -> None:
+        """Note that the line gets this audio."""
         self._sent += pcm
-        self._skip(len(self._sent) - int(_MAX_PLAYING * sample_rate) * 2)
+        self._skip(len(self._sent) - self._size(_MAX_PLAYING))
 
-    def hear(self, pcm: bytes, played: float, sample_rate: int) -> bool:
+    def hear(self, pcm: bytes, played: float) -> bool:
         """Return whether an interruption begins in the caller's `pcm`.
 
         The line has played so many seconds since the last clear.
         """
-        size = int(played * sample_rate) * 2 - self._start
+        size = self._size(played) - self._start
         playing = bytes(self._sent[: max(size, 0)])
         self._skip(size)
         return self._detector.push(pcm, playing)
+
+    def _size(self, seconds: float) -> int:
+        return int(seconds * self._carrier.sample_rate) * 2
 
     def _skip(self, size: int) -> None:
         if size > 0:

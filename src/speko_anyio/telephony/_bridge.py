@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from math import inf
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -33,7 +32,7 @@ from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, Response
 from ._barge_in import MUTE_PATIENCE, BargeIn, SpeechDetector
 from ._carrier import CarrierStream
 from ._events import CallAudio, CallEnded, CallStarted, CarrierEvent, Digit, Marked
-from ._line_estimate import LineEstimate
+from ._line_output import FIRST_MARK_MS, LATEST_LOOK, LineOutput
 
 CALLER_HUNG_UP: Final = "caller_hung_up"
 """Reason with which a session closes when the carrier reports the call's end; the code is 1000."""
@@ -64,33 +63,17 @@ samples, and may have only one."""
 MAX_WAITING: Final = 1024 * 1024
 """Bytes of the assistant's audio, with an overhead for each piece, at which the session must wait."""
 
-LEAD: Final = 10.0
-"""Seconds of audio to send ahead of the line, for a network that stalls. More stays here: carriers drop what
-exceeds their buffers, and the smallest of those holds about a minute."""
-
 GOODBYE_TIMEOUT: Final = 30.0
 """Seconds that the line gets to play the last audio of a session that has ended."""
 
-_FIRST_MARK_MS: Final = 20
-"""Milliseconds of audio from where a silent line begins to play to the first mark: it tells when that was."""
-
-_MARK_MS: Final = 200
-"""Milliseconds of audio from one mark to the next. Both are whole frames for every carrier."""
-
 _HANGING_UP: Final = frozenset({close_codes.NORMAL, close_codes.GOING_AWAY, close_codes.NO_STATUS})
 """Close codes with which carriers close the WebSocket of a call that is over."""
-
-_OVERHEAD: Final = 64
-"""Bytes that a piece of audio counts in addition to its samples."""
 
 _CHECK_EVERY: Final = 0.1
 """Seconds from one look at the line to the next, whether it plays later than the clock says."""
 
 _REPORT_EVERY: Final = 0.02
 """Seconds from one report to the next while it does. The session learns it otherwise from the next mark."""
-
-_LATEST_LOOK: Final = 0.05
-"""Seconds after which to look again at a line that no mark has moved."""
 
 PhoneEvent: TypeAlias = AudioIn | TextIn | Interrupt | Played | CallStarted | Digit | CallEnded
 """What a bridge has for the session, and for the program that serves the call."""
@@ -140,11 +123,6 @@ class _Phase(enum.Enum):
     TALKING = "the call and the session go on"
     LEAVING = "the session is over; the line plays its last audio"
     OVER = "the call is over"
-
-
-class _Cue(enum.Enum):
-    PAUSE = "speech may pause here, so nothing may be held back"
-    MARK = "a mark goes here"
 
 
 class PhoneBridge:
@@ -199,18 +177,11 @@ class PhoneBridge:
         self._keys: str | None = "" if digits == "text" else None
         self._keys_waiting = 0
         self._report = False
-        # To the caller. Audio is converted when the line has room for it: an interruption drops most of it.
-        self._output = Converter(make_resampler)
-        self._waiting: deque[Audio | Literal[_Cue.PAUSE]] = deque()
-        self._waiting_size = 0
-        self._until_mark = 0
-        self._early_mark_at = -inf
-        self._unmarked = False
-        self._cut: deque[tuple[str | bytes, float] | Literal[_Cue.MARK]] = deque()
-        self._clear: str | bytes | None = None
-        self._line = LineEstimate()
-        self._marks = 0
-        self._barge_in = None if barge_in is None else BargeIn(barge_in)
+        # To the caller
+        self._output = LineOutput(carrier, make_resampler)
+        self._barge_in = None if barge_in is None else BargeIn(barge_in, carrier)
+        if self._barge_in is not None:
+            self._output.on_audio = self._barge_in.send
         for source, target in (
             (carrier.sample_rate, input_sample_rate),
             (output_sample_rate, carrier.sample_rate),
@@ -228,19 +199,19 @@ class PhoneBridge:
     @property
     def session_must_wait(self) -> bool:
         """Whether to take no more audio from the session, because enough waits for the line."""
-        return self._waiting_size > MAX_WAITING
+        return self._output.size > MAX_WAITING
 
     @property
     def must_clear(self) -> bool:
         """Whether `next_message` has a clear for the carrier, which should not wait."""
-        return self._clear is not None
+        return self._output.must_clear
 
     def played(self, now: float) -> float:
         """Return how many seconds of the session's audio since the last interruption the line has played.
 
         This is exact when the carrier answers a mark, and follows the clock in between.
         """
-        played = self._line.played(self._tick(now))
+        played = self._output.line.played(self._tick(now))
         return played if self._barge_in is None else self._barge_in.passed + played
 
     def _tick(self, now: float) -> float:
@@ -286,7 +257,7 @@ class PhoneBridge:
             case CallAudio():
                 self._hold(event)
             case Marked(name=name):
-                self._report = self._line.answered(name, self._now) or self._report
+                self._report = self._output.line.answered(name, self._now) or self._report
             case Digit():
                 self._press(event)
             case CallStarted():
@@ -298,8 +269,9 @@ class PhoneBridge:
         if self._phase is not _Phase.TALKING:
             return
         if (barge_in := self._barge_in) is not None:
-            played = self._line.played(self._now)
-            if barge_in.hear(audio.pcm, played, self._carrier.sample_rate) and self._line.unplayed(self._now):
+            line = self._output.line
+            played = line.played(self._now)
+            if barge_in.hear(audio.pcm, played) and line.unplayed(self._now):
                 self._cut_off(barge_in, played)
         last = self._events[-1] if self._events else None
         if isinstance(last, CallAudio) and len(last.pcm) + len(audio.pcm) <= _WHOLE_PIECE:
@@ -355,8 +327,7 @@ class PhoneBridge:
         self._over()
 
     def _over(self) -> None:
-        self._drop_audio()
-        self._clear = None
+        self._output.close()
         self._report = False
         self._barge_in = None
         self._phase = _Phase.OVER
@@ -364,75 +335,13 @@ class PhoneBridge:
 
     def next_message(self, now: float) -> str | bytes | None:
         """Take the next message for the carrier, which is sent now; None when there is none yet."""
-        self._tick(now)
-        if self._clear is not None:
-            clear, self._clear = self._clear, None
-            return clear
-        while not self._cut:
-            if not self._cut_next():
-                return None
-        item = self._cut.popleft()
-        if item is _Cue.MARK:
-            self._marks += 1
-            name = str(self._marks)
-            self._line.mark(name)
-            return self._carrier.mark(name)
-        message, seconds = item
-        if not self._line.unplayed(self._now):
-            self._timers.start("report", 2 * _FIRST_MARK_MS / 1000)
-        self._line.add(seconds, self._now)
-        return message
-
-    def _cut_next(self) -> bool:
-        """Cut what waits next into messages; return False if nothing may be sent now."""
-        unplayed = self._line.unplayed(self._now)
-        if not self._waiting or unplayed >= LEAD or self._carrier.started is None:
+        message = self._output.next_message(self._tick(now))
+        if message is None:
             self._settle()
-            return False
-        if not unplayed and self._now >= self._early_mark_at:
-            # But not again for each piece of an answer that arrives no faster than it is played.
-            self._early_mark_at = self._now + _MARK_MS / 1000
-            self._until_mark = self._bytes(_FIRST_MARK_MS)
-        item = self._waiting.popleft()
-        if item is _Cue.PAUSE:
-            self._cut_audio(self._output.flush())
-            self._cut_messages(self._carrier.unsent, self._carrier.flush())
-            if self._unmarked:
-                self._mark()
-        else:
-            self._waiting_size -= _OVERHEAD + len(item.pcm)
-            self._cut_audio(self._output.convert(item.pcm, item.sample_rate, self._carrier.sample_rate))
-        return True
-
-    def _cut_audio(self, pcm: bytes) -> None:
-        if self._barge_in is not None:
-            self._barge_in.send(pcm, self._carrier.sample_rate)
-        start = 0
-        while start < len(pcm):
-            piece = pcm[start : start + self._until_mark]
-            start += len(piece)
-            size = self._carrier.unsent + len(piece)
-            messages = self._carrier.audio(piece)
-            self._cut_messages(size - self._carrier.unsent, messages)
-            self._until_mark -= len(piece)
-            if not self._until_mark:
-                self._mark()
-
-    def _cut_messages(self, size: int, messages: list[str | bytes]) -> None:
-        """Append `messages`, which have `size` bytes of the session's audio together."""
-        if messages:
-            seconds = size / len(messages) / (2 * self._carrier.sample_rate)
-            self._cut.extend((message, seconds) for message in messages)
-            self._unmarked = True
-
-    def _mark(self) -> None:
-        self._until_mark = self._bytes(_MARK_MS)
-        self._unmarked = False
-        if self._carrier.has_marks:
-            self._cut.append(_Cue.MARK)
-
-    def _bytes(self, milliseconds: int) -> int:
-        return 2 * (self._carrier.sample_rate * milliseconds // 1000)
+        elif self._output.began:
+            self._output.began = False
+            self._timers.start("report", 2 * FIRST_MARK_MS / 1000)
+        return message
 
     # The session
 
@@ -445,28 +354,27 @@ class PhoneBridge:
         if self._phase is not _Phase.TALKING:
             return
         match frame:
-            case Audio(pcm=pcm):
+            case Audio():
                 if self.session_must_wait:
                     raise LocalProtocolError(
                         f"more than {MAX_WAITING} bytes would wait for the phone line; "
                         "take no audio from the session while session_must_wait"
                     )
                 if self._barge_in is None or self._barge_in.admit(frame):
-                    self._waiting.append(frame)
-                    self._waiting_size += _OVERHEAD + len(pcm)
+                    self._output.push(frame)
                 else:
                     self._timers.start("mute", MUTE_PATIENCE)
             case Interruption():
                 self._interrupt()
             case ResponseEnd():
-                self._pause()
+                self._output.pause()
                 self._end_answer()
             case ToolCall() | Usage():
-                self._pause()
+                self._output.pause()
             case Ready(input_sample_rate=rate):
                 self._input_rate = rate
             case Close():
-                self._pause()
+                self._output.pause()
                 self._leave()
             case _:
                 pass
@@ -483,31 +391,13 @@ class PhoneBridge:
             self._timers.stop("mute")
 
     def _stop_playing(self) -> None:
-        self._drop_audio()
-        if self._carrier.started is not None:
-            clear = self._carrier.clear()  # also of what the codec holds back
-            if self._line.sent:
-                self._clear = clear
-        # Carriers answer the marks that they drop, so the marks are forgotten here.
-        self._line.clear()
+        self._output.clear()
         self._report = False
         # An interruption of the session's makes one of ours moot that it has not got.
         while self._events and isinstance(self._events[0], Played | Interrupt):
             self._events.popleft()
-        self._early_mark_at = -inf
-
-    def _drop_audio(self) -> None:
-        self._waiting.clear()
-        self._waiting_size = 0
-        self._cut.clear()
-        self._output.reset()
-        self._unmarked = False
         if self._barge_in is not None:
             self._barge_in.clear()
-
-    def _pause(self) -> None:
-        if not self._waiting or self._waiting[-1] is not _Cue.PAUSE:
-            self._waiting.append(_Cue.PAUSE)
 
     def _leave(self) -> None:
         self._phase = _Phase.LEAVING
@@ -519,10 +409,7 @@ class PhoneBridge:
     def _settle(self) -> None:
         """End the call once the line has played the last audio of a session that is over."""
         self._timers.settle(self._now)
-        if self._phase is _Phase.LEAVING and (
-            self._carrier.started is None
-            or not (self._waiting or self._cut or self._line.unplayed(self._now))
-        ):
+        if self._phase is _Phase.LEAVING and self._output.is_silent(self._now):
             self._over()
 
     def next_event(self) -> PhoneEvent | Literal[NeedData.NEED_DATA]:
@@ -556,13 +443,11 @@ class PhoneBridge:
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timeout` wants to be called, and then `next_message`; None for never."""
-        deadlines = [] if (timer := self._timers.next()) is None else [timer]
-        unplayed = self._line.unplayed(self._now)
-        if self._waiting and unplayed >= LEAD:
-            deadlines.append(self._now + max(unplayed - LEAD, _LATEST_LOOK))
-        elif self._phase is _Phase.LEAVING:
-            deadlines.append(self._now + max(unplayed, _LATEST_LOOK))
-        return min(deadlines, default=None)
+        look = self._output.next_look(self._now)
+        if look is None and self._phase is _Phase.LEAVING:
+            look = self._now + max(self._output.line.unplayed(self._now), LATEST_LOOK)
+        timer = self._timers.next()
+        return timer if look is None else look if timer is None else min(timer, look)
 
     def handle_timeout(self, now: float) -> None:
         """Act on the deadlines that have come by `now`."""
@@ -580,14 +465,12 @@ class PhoneBridge:
         self._settle()
 
     def _report_if_behind(self) -> None:
-        if self._phase is _Phase.TALKING and self._line.unplayed(self._now):
-            behind = self._line.is_behind(self._now)
+        if self._phase is _Phase.TALKING and self._output.line.unplayed(self._now):
+            behind = self._output.line.is_behind(self._now)
             self._report = self._report or behind
             self._timers.start("report", _REPORT_EVERY if behind else _CHECK_EVERY)
 
     def _cut_goodbye(self) -> None:
-        waiting = sum(
-            len(item.pcm) / (2 * item.sample_rate) for item in self._waiting if isinstance(item, Audio)
-        )
-        self.stats.cut_goodbye = waiting + self._line.unplayed(self._now)
+        output = self._output
+        self.stats.cut_goodbye = output.waiting + output.line.unplayed(self._now)
         self._over()
