@@ -19,7 +19,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.telephony import CallEnded
-from speko_anyio.telephony._barge_in import MUTE_PATIENCE
+from speko_anyio.telephony._barge_in import MAX_BURST, MUTE_PATIENCE
 from tests.support.phone import CLEAR, RATE, STOP, Line, PlainStream
 from tests.telephony.test_bridge import FRAME, Call, speech
 
@@ -276,6 +276,31 @@ def test_a_caller_who_sends_nothing_costs_no_memory() -> None:
     assert len(detector.playing) <= 20 * 2 * RATE
     assert call.bridge._barge_in is not None
     assert len(call.bridge._barge_in._sent) <= 20 * 2 * RATE
+
+
+@pytest.mark.parametrize("size", [FRAME, 30_000])
+def test_a_flood_of_audio_costs_the_detector_no_more_than_real_time(size: int) -> None:
+    detector = Detector()
+    call = Call(barge_in=detector)
+    for _ in range(20):
+        call.run(0.1)
+        for _ in range(100):
+            call.bridge.receive_message(bytes(size), call.now)
+    heard = sum(map(len, detector.heard)) / 2 / RATE
+    assert MAX_BURST - 2 <= heard <= MAX_BURST + 2.0
+    call.run(3.0)
+    call.say(speech(5.0))
+    call.run(1.0)
+    call.receive(TALK)
+    assert call.sent.count(CLEAR) == 1
+
+
+def test_audio_that_a_network_has_held_up_is_heard() -> None:
+    call = talking()
+    call.run(MAX_BURST - 1.1)
+    call.say(speech(1.0))
+    call.receive(*[QUIET] * round(50 * (MAX_BURST - 1.1) - 1), TALK)
+    assert call.sent.count(CLEAR) == 1
 
 
 def test_the_last_words_of_a_session_are_not_interrupted() -> None:

@@ -5,6 +5,7 @@ The line is cleared before the session knows, so the rest of the answer that it 
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final, Protocol
 
 from ..protocol.frames import Audio
@@ -16,6 +17,11 @@ interrupted nor that the answer has ended, and the next one must be heard."""
 
 _MAX_PLAYING: Final = 20.0
 """Seconds of the assistant's audio to keep for the detector: more than the line is sent ahead."""
+
+
+MAX_BURST: Final = 5.0
+"""Seconds of the caller's audio that the detector gets at once, after a network that stalled. It works about
+a hundred times as long on audio as decoding takes, so a flood beyond real time is not for it."""
 
 
 class SpeechDetector(Protocol):
@@ -37,6 +43,7 @@ class BargeIn:
         "_answering",
         "_carrier",
         "_detector",
+        "_heard_until",
         "_received",
         "_resumes",
         "_sent",
@@ -50,6 +57,7 @@ class BargeIn:
         self._carrier = carrier
         self._sent = bytearray()  # the audio for the line that the detector has not got
         self._start = 0  # its position in the audio since the last clear, in bytes
+        self._heard_until = -inf  # when the caller's audio that the detector got would end in real time
         self._answering = False
         self._resumes = False
         self._received = 0.0
@@ -66,11 +74,15 @@ class BargeIn:
         self._sent += pcm
         self._skip(len(self._sent) - self._size(_MAX_PLAYING))
 
-    def hear(self, pcm: bytes, played: float) -> bool:
+    def hear(self, pcm: bytes, played: float, now: float) -> bool:
         """Return whether an interruption begins in the caller's `pcm`.
 
         The line has played so many seconds since the last clear.
         """
+        until = max(self._heard_until, now - MAX_BURST) + len(pcm) / (2 * self._carrier.sample_rate)
+        if until > now:
+            return False
+        self._heard_until = until
         size = self._size(played) - self._start
         playing = bytes(self._sent[: max(size, 0)])
         self._skip(size)

@@ -271,7 +271,7 @@ class PhoneBridge:
         if (barge_in := self._barge_in) is not None:
             line = self._output.line
             played = line.played(self._now)
-            if barge_in.hear(audio.pcm, played) and line.unplayed(self._now):
+            if barge_in.hear(audio.pcm, played, self._now) and line.unplayed(self._now):
                 self._cut_off(barge_in, played)
         last = self._events[-1] if self._events else None
         if isinstance(last, CallAudio) and len(last.pcm) + len(audio.pcm) <= _WHOLE_PIECE:
