@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from ..protocol.errors import LocalProtocolError
 from ..protocol.mint import ToolSpec
@@ -109,12 +109,11 @@ def limited(notes: Sequence[str]) -> tuple[str, ...]:
 
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
-_T = TypeVar("_T")
 
 
-def or_unset(value: _T | None) -> _T | UnsetType:
-    """Return `value`, or UNSET for None: an absent field means the default, a null one may clear it."""
-    return UNSET if value is None else value
+def filled(**fields: Any) -> dict[str, Any]:
+    """Return an object of the fields that have a value: an absent field means the service's default."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def checked(options: OptionsT, kind: type[OptionsT], provider: str) -> OptionsT:

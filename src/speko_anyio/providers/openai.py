@@ -20,12 +20,11 @@ from ..protocol.mint import SessionConfig, ToolSpec
 from . import codes
 from ._closes import Service
 from ._endpoint import AuthStyle, Endpoint, provider_endpoint
-from ._options import NameRule, ProviderOptions, ServerTool, checked, or_unset
+from ._options import NameRule, ProviderOptions, ServerTool, checked, filled
 from ._provider import DialectOptions
 from .models import dated, end_notes
 from .realtime import Flavor, RealtimeDialect
-from .realtime._events import PcmFormat
-from .realtime._settings import Change, Configuration
+from .realtime._settings import Change, Configuration, pcm_format
 from .realtime._tools import AnyTool, convert_tools
 from .realtime._user import SILENCE_MARGIN_MS, TurnRules
 
@@ -296,60 +295,6 @@ def OpenAIDialect(  # noqa: N802 - to its callers it is a class
 # The configuration as it is sent
 
 
-class _Transcription(msgspec.Struct, frozen=True, gc=False):
-    model: str
-    language: str | UnsetType = UNSET
-    languages: tuple[str, ...] | UnsetType = UNSET
-    prompt: str | UnsetType = UNSET
-    keywords: tuple[str, ...] | UnsetType = UNSET
-    delay: str | UnsetType = UNSET
-
-
-class _NoiseReduction(msgspec.Struct, frozen=True, gc=False):
-    type: str
-    strength: float | UnsetType = UNSET
-
-
-class _Input(msgspec.Struct, frozen=True, gc=False):
-    format: PcmFormat | UnsetType
-    transcription: _Transcription | None
-    noise_reduction: _NoiseReduction | None
-    turn_detection: ServerVad | SemanticVad | None
-
-
-class _CustomVoice(msgspec.Struct, frozen=True, gc=False):
-    id: str
-
-
-class _Output(msgspec.Struct, frozen=True, gc=False):
-    format: PcmFormat | UnsetType
-    voice: str | _CustomVoice | UnsetType = UNSET
-    speed: float | UnsetType = UNSET
-
-
-class _Audio(msgspec.Struct, frozen=True, gc=False):
-    input: _Input
-    output: _Output
-
-
-class _Reasoning(msgspec.Struct, frozen=True, gc=False):
-    effort: str
-
-
-class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="realtime"):
-    instructions: str | UnsetType = UNSET
-    output_modalities: tuple[str, ...]
-    audio: _Audio
-    tools: tuple[AnyTool, ...] | UnsetType = UNSET
-    tool_choice: str | NamedTool | UnsetType = UNSET
-    truncation: str | RetentionRatio | UnsetType = UNSET
-    tracing: str | Tracing | UnsetType = UNSET
-    include: tuple[str, ...] | UnsetType = UNSET
-    max_output_tokens: int | str | UnsetType = UNSET
-    reasoning: _Reasoning | UnsetType = UNSET
-    parallel_tool_calls: bool | UnsetType = UNSET
-
-
 def configure(config: SessionConfig, options: OpenAIOptions, *, on_line: bool = False) -> Configuration:
     """Convert the session's parameters for OpenAI.
 
@@ -374,19 +319,20 @@ def configure(config: SessionConfig, options: OpenAIOptions, *, on_line: bool = 
     if options.noise_reduction_strength is not None and options.noise_reduction is None:
         notes.append("noise_reduction_strength has no effect without noise_reduction: left out")
     options, transcription_notes = _transcribable(options)
-    pcm = UNSET if on_line else PcmFormat(SAMPLE_RATE)
-    session = _Session(
-        instructions=or_unset(config.system_prompt),
+    pcm = None if on_line else pcm_format(SAMPLE_RATE)
+    session = filled(
+        type="realtime",
+        instructions=config.system_prompt,
         output_modalities=(config.output or "audio",),
-        audio=_Audio(_input(options, pcm), _output(config, options, pcm)),
-        tools=tools or UNSET,
-        tool_choice=or_unset(options.tool_choice),
-        truncation=or_unset(options.truncation),
-        tracing=or_unset(options.tracing),
-        include=(_LOGPROBS,) if options.transcription_logprobs else UNSET,
-        max_output_tokens=or_unset(options.max_output_tokens),
-        reasoning=UNSET if reasoning is None else _Reasoning(reasoning),
-        parallel_tool_calls=or_unset(parallel),
+        audio={"input": _input(options, pcm), "output": _output(config, options, pcm)},
+        tools=tools or None,
+        tool_choice=options.tool_choice,
+        truncation=options.truncation,
+        tracing=options.tracing,
+        include=(_LOGPROBS,) if options.transcription_logprobs else None,
+        max_output_tokens=options.max_output_tokens,
+        reasoning=None if reasoning is None else {"effort": reasoning},
+        parallel_tool_calls=parallel,
     )
     return Configuration(
         who=WHO,
@@ -495,33 +441,38 @@ def _general_notes(config: SessionConfig, *, on_line: bool) -> list[str]:
     return notes
 
 
-def _input(options: OpenAIOptions, pcm: PcmFormat | UnsetType) -> _Input:
+def _input(options: OpenAIOptions, pcm: dict[str, Any] | None) -> dict[str, Any]:
     transcription = noise_reduction = None
     if options.transcription_model is not None:
-        transcription = _Transcription(
-            options.transcription_model,
-            or_unset(options.transcription_language),
-            or_unset(options.transcription_languages),
-            or_unset(options.transcription_prompt),
-            or_unset(options.transcription_keywords),
-            or_unset(options.transcription_delay),
+        transcription = filled(
+            model=options.transcription_model,
+            language=options.transcription_language,
+            languages=options.transcription_languages,
+            prompt=options.transcription_prompt,
+            keywords=options.transcription_keywords,
+            delay=options.transcription_delay,
         )
     if options.noise_reduction is not None:
-        noise_reduction = _NoiseReduction(options.noise_reduction, or_unset(options.noise_reduction_strength))
-    return _Input(pcm, transcription, noise_reduction, _turn_detection(options))
+        noise_reduction = filled(type=options.noise_reduction, strength=options.noise_reduction_strength)
+    # A null switches each of these off.
+    return filled(format=pcm) | {
+        "transcription": transcription,
+        "noise_reduction": noise_reduction,
+        "turn_detection": _turn_detection(options),
+    }
 
 
 def _turn_detection(options: OpenAIOptions) -> ServerVad | SemanticVad | None:
     return options.turn_detection if options.turns == "auto" else None
 
 
-def _output(config: SessionConfig, options: OpenAIOptions, pcm: PcmFormat | UnsetType) -> _Output:
-    voice = UNSET if config.voice is None else _voice(config.voice)
-    return _Output(pcm, voice, or_unset(options.speed))
+def _output(config: SessionConfig, options: OpenAIOptions, pcm: dict[str, Any] | None) -> dict[str, Any]:
+    voice = None if config.voice is None else _voice(config.voice)
+    return filled(format=pcm, voice=voice, speed=options.speed)
 
 
-def _voice(name: str) -> str | _CustomVoice:
-    return _CustomVoice(name) if name.startswith("voice_") else name
+def _voice(name: str) -> str | dict[str, str]:
+    return {"id": name} if name.startswith("voice_") else name
 
 
 def turn_rules(options: OpenAIOptions) -> TurnRules:

@@ -21,13 +21,13 @@ from ..protocol.mint import DEFAULT_SAMPLE_RATE, SessionConfig, ToolSpec
 from . import codes
 from ._closes import Service
 from ._endpoint import AuthStyle, Endpoint, provider_endpoint
-from ._options import NameRule, ProviderOptions, ServerTool, checked, or_unset
+from ._options import NameRule, ProviderOptions, ServerTool, checked, filled
 from ._provider import DialectOptions
 from ._recent_ids import RecentIds
 from .models import dated
 from .realtime import Flavor, RealtimeDialect
-from .realtime._events import PcmFormat, UserCompleted
-from .realtime._settings import Change, Configuration
+from .realtime._events import UserCompleted
+from .realtime._settings import Change, Configuration, pcm_format
 from .realtime._tools import AnyTool, convert_tools
 from .realtime._transcripts import first_part, part_of
 from .realtime._user import SILENCE_MARGIN_MS, TurnRules, UserText, UserWords
@@ -294,52 +294,6 @@ def XAIDialect(  # noqa: N802 - to its callers it is a class
 # The configuration as it is sent
 
 
-class _Transcription(msgspec.Struct, frozen=True, gc=False):
-    model: str | UnsetType = UNSET
-    language_hint: str | UnsetType = UNSET
-    keyterms: tuple[str, ...] | UnsetType = UNSET
-
-
-class _Input(msgspec.Struct, frozen=True, gc=False):
-    format: PcmFormat
-    transport: str | UnsetType = UNSET
-    transcription: _Transcription | UnsetType = UNSET
-
-
-class _Output(msgspec.Struct, frozen=True, gc=False):
-    format: PcmFormat
-    transport: str | UnsetType = UNSET
-    speed: float | UnsetType = UNSET
-
-
-class _Audio(msgspec.Struct, frozen=True, gc=False):
-    input: _Input
-    output: _Output
-
-
-class _NoDetection(msgspec.Struct, frozen=True, gc=False):
-    type: None = None
-
-
-class _Reasoning(msgspec.Struct, frozen=True, gc=False):
-    effort: str
-
-
-class _Resumption(msgspec.Struct, frozen=True, gc=False):
-    enabled: Literal[True] = True
-
-
-class _Session(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    instructions: str | UnsetType = UNSET
-    voice: str | UnsetType = UNSET
-    turn_detection: XAIVad | _NoDetection
-    audio: _Audio
-    tools: tuple[AnyTool, ...] | UnsetType = UNSET
-    replace: dict[str, str] | UnsetType = UNSET
-    reasoning: _Reasoning | UnsetType = UNSET
-    resumption: _Resumption | UnsetType = UNSET
-
-
 def _reserved_names(server_tools: Sequence[ServerTool]) -> Iterator[tuple[str, str]]:
     """Yield the names that functions can't have, each with the enabled tool that uses it."""
     for tool in server_tools:
@@ -369,32 +323,31 @@ def _configure(config: SessionConfig, options: XAIOptions) -> Configuration:
             f"xAI ignores the language_hint {hint!r}: add a region, such as {region}",
             *notes,
         )
-    transcription = _Transcription(
-        or_unset(options.transcription_model), or_unset(options.language_hint), or_unset(options.keyterms)
+    transport = "binary" if options.binary_audio else None
+    transcription = filled(
+        model=options.transcription_model, language_hint=options.language_hint, keyterms=options.keyterms
     )
-    transport = "binary" if options.binary_audio else UNSET
+    heard = filled(
+        format=pcm_format(config.input_sample_rate or DEFAULT_SAMPLE_RATE),
+        transport=transport,
+        transcription=transcription or None,
+    )
+    spoken = filled(
+        format=pcm_format(config.output_sample_rate or DEFAULT_SAMPLE_RATE),
+        transport=transport,
+        speed=options.speed,
+    )
     effort = options.reasoning_effort
-    session = _Session(
-        instructions=or_unset(config.system_prompt),
-        voice=or_unset(config.voice),
+    session = filled(
+        instructions=config.system_prompt,
+        voice=config.voice,
         # Always sent: xAI's default differs from its documentation.
         turn_detection=_turn_detection(options),
-        audio=_Audio(
-            _Input(
-                PcmFormat(config.input_sample_rate or DEFAULT_SAMPLE_RATE),
-                transport,
-                UNSET if transcription == _Transcription() else transcription,
-            ),
-            _Output(
-                PcmFormat(config.output_sample_rate or DEFAULT_SAMPLE_RATE),
-                transport,
-                or_unset(options.speed),
-            ),
-        ),
-        tools=tools or UNSET,
-        replace=or_unset(options.replace),
-        reasoning=UNSET if effort is None else _Reasoning(effort),
-        resumption=_Resumption() if options.resumption else UNSET,
+        audio={"input": heard, "output": spoken},
+        tools=tools or None,
+        replace=options.replace,
+        reasoning=None if effort is None else {"effort": effort},
+        resumption={"enabled": True} if options.resumption else None,
     )
     return Configuration(
         who=_WHO,
@@ -433,8 +386,8 @@ def _tools(tools: Sequence[ToolSpec], options: XAIOptions) -> tuple[tuple[AnyToo
     return convert_tools(tools, options.server_tools, _TOOL_NAMES, reserved)
 
 
-def _turn_detection(options: XAIOptions) -> XAIVad | _NoDetection:
-    return options.turn_detection if options.turns == "auto" else _NoDetection()
+def _turn_detection(options: XAIOptions) -> XAIVad | dict[str, None]:
+    return options.turn_detection if options.turns == "auto" else {"type": None}
 
 
 def _rules(options: XAIOptions) -> TurnRules:

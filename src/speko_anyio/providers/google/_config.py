@@ -24,6 +24,7 @@ from .._options import (
     ServerTool,
     check_names,
     checked,
+    filled,
     limited,
     merge_extra,
 )
@@ -264,7 +265,7 @@ def configure(config: SessionConfig, options: GoogleOptions, *, quick: bool = Fa
             f"{config.output_sample_rate} is resampled"
         )
     behavior = _behavior(options, generation, notes)
-    setup = _filled(
+    setup = filled(
         model=_model_name(config.model),
         generationConfig=_generation(config, options, generation, notes),
         systemInstruction={"parts": [{"text": config.system_prompt}]} if config.system_prompt else None,
@@ -291,7 +292,7 @@ def configure(config: SessionConfig, options: GoogleOptions, *, quick: bool = Fa
     if not isinstance(resumption, dict):
         raise LocalProtocolError("provider_extra has a sessionResumption that is not an object; correct it")
     history = setup.pop("historyConfig", None)
-    opening = _filled(historyConfig=history, sessionResumption=resumption if options.resumption else None)
+    opening = filled(historyConfig=history, sessionResumption=resumption if options.resumption else None)
     _encoded(opening)  # fail here, and not when the session opens
     rules = Rules(
         auto=options.turns == "auto",
@@ -332,11 +333,6 @@ def _model_name(model: str) -> str:
     return model if model.startswith(("models/", "projects/", "publishers/")) else f"models/{model}"
 
 
-def _filled(**fields: Any) -> _Json:
-    """Build an object of the fields that have a value: an absent field means the service's default."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def _generation(
     config: SessionConfig, options: GoogleOptions, generation: Generation, notes: list[str]
 ) -> _Json:
@@ -345,9 +341,9 @@ def _generation(
             f"a temperature of {config.temperature} can't be sent; pass a number from 0 to 2"
         )
     voice = {"prebuiltVoiceConfig": {"voiceName": config.voice}} if config.voice else None
-    speech = _filled(voiceConfig=voice, languageCode=options.language_code)
+    speech = filled(voiceConfig=voice, languageCode=options.language_code)
     resolution = options.media_resolution
-    return _filled(
+    return filled(
         responseModalities=["AUDIO"],
         temperature=config.temperature,
         topP=options.top_p,
@@ -375,7 +371,7 @@ def _thinking(model: str, options: GoogleOptions, generation: Generation, notes:
             )
         # The model rejects a setup without one.
         level = level or "low"
-    return _filled(thinkingBudget=budget, thinkingLevel=level.upper() if level else None)
+    return filled(thinkingBudget=budget, thinkingLevel=level.upper() if level else None)
 
 
 def _behavior(options: GoogleOptions, generation: Generation, notes: list[str]) -> str | None:
@@ -405,7 +401,7 @@ def _scheduling(options: GoogleOptions, family: Family, notes: list[str]) -> str
 
 
 def _transcription(options: GoogleOptions, *, user: bool) -> _Json:
-    return _filled(
+    return filled(
         languageCodes=list(options.transcription_languages) or None,
         customVocabulary=(list(options.transcription_keywords) or None) if user else None,
     )
@@ -420,7 +416,7 @@ def _compression(options: GoogleOptions) -> _Json | None:
             f"compression_target_tokens is {target}, but must be less than compression_trigger_tokens, which "
             f"is {trigger}; lower it"
         )
-    return _filled(triggerTokens=trigger, slidingWindow=_filled(targetTokens=target))
+    return filled(triggerTokens=trigger, slidingWindow=filled(targetTokens=target))
 
 
 def _gates(options: GoogleOptions, generation: Generation) -> bool:
@@ -441,14 +437,14 @@ def _realtime_input(options: GoogleOptions) -> _Json:
     if options.turns == "auto":
         vad = options.turn_detection
         start, end = vad.start_sensitivity, vad.end_sensitivity
-        detection = _filled(
+        detection = filled(
             disabled=False,
             startOfSpeechSensitivity=f"START_SENSITIVITY_{start.upper()}" if start else None,
             endOfSpeechSensitivity=f"END_SENSITIVITY_{end.upper()}" if end else None,
             prefixPaddingMs=vad.prefix_padding_ms,
             silenceDurationMs=vad.silence_duration_ms,
         )
-    return _filled(
+    return filled(
         automaticActivityDetection=detection,
         activityHandling="START_OF_ACTIVITY_INTERRUPTS" if options.interrupts else "NO_INTERRUPTION",
         turnCoverage=_COVERAGE[options.turn_coverage] if options.turn_coverage else None,
@@ -475,7 +471,7 @@ def _tools(
         parameters, more_notes = convert_parameters(tool.name, tool.parameters, work)
         notes += more_notes
         functions.append(
-            _filled(
+            filled(
                 name=tool.name,
                 description=tool.description or None,
                 parameters=parameters,

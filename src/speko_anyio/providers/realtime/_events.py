@@ -159,12 +159,6 @@ class FunctionTool(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag=
     parameters: dict[str, Any]
 
 
-class PcmFormat(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="audio/pcm"):
-    """PCM16 little-endian mono."""
-
-    rate: int
-
-
 _REMEMBERED_REQUESTS: Final = 256
 
 

@@ -14,6 +14,11 @@ from .._options import merge_extra
 from ._user import TurnRules
 
 
+def pcm_format(rate: int) -> dict[str, Any]:
+    """Return the format of audio that is PCM16 little-endian mono, as configurations name it."""
+    return {"type": "audio/pcm", "rate": rate}
+
+
 class Change(NamedTuple):
     """What an `Update` becomes for one provider."""
 
