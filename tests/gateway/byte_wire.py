@@ -10,10 +10,9 @@ from typing import Any
 import anyio
 
 from speko_anyio._net.asyncio_driver import AsyncioDriver
-from speko_anyio.gateway import ServerSession
 from speko_anyio.gateway._byte_link import READ_AHEAD, ByteLink
 from speko_anyio.gateway._meter import Meter
-from speko_anyio.gateway._session import core_options, session_over
+from speko_anyio.gateway._session import ServerSession, core_options, serving
 from speko_anyio.gateway._session_log import make_connection
 from speko_anyio.protocol import (
     ClientProtocol,
@@ -81,7 +80,7 @@ class ByteWire(Hearing):
         self.driver = driver = AsyncioDriver(asyncio.get_running_loop())
         MemoryTransport(self.stream, driver)
         link = ByteLink(connection, driver, close_timeout=close_timeout)
-        return session_over(link, close_timeout=close_timeout, **options)
+        return serving(ServerSession(link, **options), close_timeout=close_timeout)
 
     # The faults of networks
 

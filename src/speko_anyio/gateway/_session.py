@@ -133,33 +133,6 @@ async def serve_session(
         ),
         transport,
     )
-    async with session_over(
-        link,
-        session_id=session_id,
-        config=config,
-        metadata=metadata,
-        close_timeout=close_timeout,
-        receive_buffer=receive_buffer,
-        send_buffer=send_buffer,
-        meter=meter or Meter(),
-    ) as session:
-        del config, metadata  # the session has a copy that takes less memory
-        yield session
-
-
-@asynccontextmanager
-async def session_over(
-    link: Link,
-    *,
-    session_id: str,
-    config: SessionConfig,
-    metadata: dict[str, Any] | None,
-    close_timeout: float,
-    meter: Meter,
-    receive_buffer: int = RECEIVE_BUFFER,
-    send_buffer: int = SEND_BUFFER,
-) -> AsyncIterator[ServerSession]:
-    """Serve one session over `link`; see `serve_session`."""
     session = ServerSession(
         link,
         session_id=session_id,
@@ -167,11 +140,18 @@ async def session_over(
         metadata=metadata,
         receive_buffer=receive_buffer,
         send_buffer=send_buffer,
-        meter=meter,
+        meter=meter or Meter(),
     )
     del config, metadata  # the session has a copy that takes less memory
-    async with TaskGroup(f"session {session_id}") as tasks:
-        link.start(session, tasks)
+    async with serving(session, close_timeout=close_timeout):
+        yield session
+
+
+@asynccontextmanager
+async def serving(session: ServerSession, *, close_timeout: float) -> AsyncIterator[ServerSession]:
+    """Serve a new session over its link during the block; see `serve_session`."""
+    async with TaskGroup(f"session {session.session_id}") as tasks:
+        session._link.start(session, tasks)
         session.core_changed()
         try:
             with tasks.held:
@@ -340,9 +320,9 @@ class ServerSession:
         session_id: str,
         config: SessionConfig,
         metadata: dict[str, Any] | None,
-        receive_buffer: int,
-        send_buffer: int,
         meter: Meter,
+        receive_buffer: int = RECEIVE_BUFFER,
+        send_buffer: int = SEND_BUFFER,
     ) -> None:
         self.session_id = session_id
         self.provider: str = config.provider

@@ -189,8 +189,12 @@ def _position(cursor: str, decoder: msgspec.json.Decoder[T]) -> T:
 
 def _summary(history: SessionHistory, now: float) -> dict[str, Any]:
     record, life = history.record, history.life
-    outcome = life.outcome
-    known: dict[str, Any] = {
+    used: dict[str, Any] = msgspec.to_builtins(life.outcome)
+    del used["transcript"]  # comes in pages
+    used["close"] = None
+    if life.close_code is not None:
+        used["close"] = {"code": life.close_code, "reason": life.close_reason, "by": life.closed_by}
+    known = {
         "sessionId": record.session_id,
         "status": history.status(now).value,
         "keyId": record.key_id,
@@ -201,23 +205,8 @@ def _summary(history: SessionHistory, now: float) -> dict[str, Any]:
         "createdAt": iso_time(record.created_at),
         "startedAt": _iso(life.started_at),
         "endedAt": _iso(life.ended_at),
-        "close": None,
-        "inputAudioSeconds": outcome.input_audio_seconds,
-        "outputAudioSeconds": outcome.output_audio_seconds,
-        "inputAudioTokens": outcome.input_audio_tokens,
-        "outputAudioTokens": outcome.output_audio_tokens,
-        "inputTextTokens": outcome.input_text_tokens,
-        "outputTextTokens": outcome.output_text_tokens,
-        "inputImageTokens": outcome.input_image_tokens,
-        "cachedAudioTokens": outcome.cached_audio_tokens,
-        "cachedTextTokens": outcome.cached_text_tokens,
-        "outputReasoningTokens": outcome.output_reasoning_tokens,
-        "reportedSeconds": outcome.reported_seconds,
-        "timeToFirstAudioSeconds": outcome.time_to_first_audio,
-        "toolCalls": outcome.tool_calls,
+        **used,
     }
-    if life.close_code is not None:
-        known["close"] = {"code": life.close_code, "reason": life.close_reason, "by": life.closed_by}
     return {name: value for name, value in known.items() if value is not None}
 
 

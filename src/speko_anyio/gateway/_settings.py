@@ -272,19 +272,9 @@ def parse_handlers(texts: Iterable[str], *, source: str) -> dict[str, str]:
 
     Raises `SettingsError`, which names `source`, for another form and for a repeated name.
     """
-    found: dict[str, str] = {}
-    faults: list[str] = []
-    for text in texts:
-        name, separator, target = (part.strip() for part in text.partition("="))
-        if not (name and separator and target):
-            faults.append(f"{source}: {text!r} is not a handler; write name=module:attribute")
-        elif name in found:
-            faults.append(f"{source}: two handlers are named {name}; rename one")
-        else:
-            found[name] = target
-    if faults:
-        raise SettingsError(*faults)
-    return found
+    form = "a handler; write name=module:attribute"
+    found = _named(texts, source, form, repeated="two handlers are named {}; rename one")
+    return {name: target for name, [target] in found.items()}
 
 
 def parse_phones(texts: Iterable[str], *, source: str) -> dict[str, dict[str, Any]]:
@@ -292,29 +282,31 @@ def parse_phones(texts: Iterable[str], *, source: str) -> dict[str, dict[str, An
 
     Raises `SettingsError`, which names `source`, for another form and for a repeated carrier.
     """
-    found: dict[str, dict[str, Any]] = {}
+    form = "a phone; write carrier=handler, such as twilio=local"
+    found = _named(texts, source, form, repeated="{} has two handlers; name one")
+    return {carrier: {"handler": handler} for carrier, [handler] in found.items()}
+
+
+def _named(
+    texts: Iterable[str], source: str, form: str, *, repeated: str | None = None
+) -> dict[str, list[str]]:
+    """Parse each ``name=value``; return the values of each name.
+
+    Raises `SettingsError` with every fault: a text that is not of this `form`, and a `repeated` name, unless
+    that is None.
+    """
+    found: dict[str, list[str]] = {}
     faults: list[str] = []
     for text in texts:
-        carrier, separator, handler = (part.strip() for part in text.partition("="))
-        if not (carrier and separator and handler):
-            faults.append(f"{source}: {text!r} is not a phone; write carrier=handler, such as twilio=local")
-        elif carrier in found:
-            faults.append(f"{source}: {carrier} has two handlers; name one")
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not (name and value):
+            faults.append(f"{source}: {text!r} is not {form}")
+        elif name in found and repeated is not None:
+            faults.append(f"{source}: {repeated.format(name)}")
         else:
-            found[carrier] = {"handler": handler}
+            found.setdefault(name, []).append(value)
     if faults:
         raise SettingsError(*faults)
-    return found
-
-
-def _parse_models(texts: Iterable[str], *, source: str) -> dict[str, list[str]]:
-    """Parse each ``provider=model`` into what a file would hold."""
-    found: dict[str, list[str]] = {}
-    for text in texts:
-        provider, separator, model = (part.strip() for part in text.partition("="))
-        if not (provider and separator and model):
-            raise SettingsError(f"{source}: {text!r} is not a model; write provider=model")
-        found.setdefault(provider, []).append(model)
     return found
 
 
@@ -329,7 +321,7 @@ def _parse(name: str, text: str, variable: str) -> object:
         case "phones":
             return parse_phones(parts, source=variable)
         case "models":
-            return _parse_models(parts, source=variable)
+            return _named(parts, variable, "a model; write provider=model")
         case "provider_options":
             try:
                 return msgspec.json.decode(_stripped(text) or "{}")

@@ -20,7 +20,7 @@ from ._http_errors import CREATE_FAILED, RequestError, log_refusal, unavailable
 from ._log_format import current_session
 from ._meter import Meter
 from ._opening import refuse
-from ._session import core_options, session_over
+from ._session import ServerSession, core_options, serving
 from ._session_log import log_end, log_start
 from ._session_tokens import Claims, TokenError
 from .store import Refused, SessionOutcome, SessionRecord, StoreError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ._node import Node
     from ._opening import Admitted, Opening
     from ._origins import Origins
-    from ._session import Handler, ServerSession
+    from ._session import Handler
 
 logger: logging.Logger = logging.getLogger("speko_anyio.gateway")
 
@@ -254,18 +254,18 @@ class Stream:
         return record
 
     def _open(self, record: SessionRecord, link: Link) -> AbstractAsyncContextManager[ServerSession]:
-        return session_over(
+        session = ServerSession(
             link,
             session_id=record.session_id,
             config=record.config,
             metadata=record.metadata,
-            close_timeout=self._close_timeout,
             meter=Meter(
                 keep_transcript=self._keep_transcripts,
                 observer=self._node.instrumentation,
                 provider=record.config.provider,
             ),
         )
+        return serving(session, close_timeout=self._close_timeout)
 
     async def _serve(self, record: SessionRecord, session: ServerSession) -> None:
         if not self._sessions:

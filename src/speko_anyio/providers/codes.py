@@ -70,29 +70,8 @@ INTERNAL_ERROR: Final = "provider_internal_error"
 
 ALL: Final = frozenset(
     {
-        NO_RESPONSE,
-        RESPONSE_FAILED,
-        RESPONSE_LOST,
-        CONVERSATION_LOST,
-        TRANSCRIPTION_FAILED,
-        RATE_LIMITED,
-        APPROVAL_DENIED,
+        *(code for name, code in globals().items() if name.isupper() and isinstance(code, str)),
         *REFUSED.values(),
-        GOING_AWAY,
-        NOT_READY,
-        CONFIGURATION_REFUSED,
-        UNAUTHORIZED,
-        MODEL_NOT_FOUND,
-        QUOTA_EXCEEDED,
-        EXPIRED,
-        IDLE_TIMEOUT,
-        UNAVAILABLE,
-        PROTOCOL_ERROR,
-        UNNAMED,
-        INVALID_REQUEST,
-        OPERATION_REFUSED,
-        UNKNOWN_ENTITY,
-        INTERNAL_ERROR,
     }
 )
 """All codes."""

@@ -68,65 +68,61 @@ _PURGE_BATCH: Final = 1000
 
 class _Entry:
     __slots__ = (
-        "config",
-        "created_at",
         "dropped",
-        "expires_at",
         "idempotency",
         "key_id",
         "lease_expires_at",
         "life",
-        "metadata",
-        "model",
-        "provider",
+        "minted",
+        "minted_size",
         "session_id",
         "size",
         "token_id",
         "transcript",
-        "ttl_seconds",
     )
 
     def __init__(self, record: SessionRecord, idempotency: Idempotency | None) -> None:
+        # Metadata and tools take up to 22 times as much as Python objects, and the client chooses them.
+        config = msgspec.json.encode(record.config)
+        metadata = None if record.metadata is None else msgspec.json.encode(record.metadata)
         self.session_id = record.session_id
         self.key_id = record.key_id
+        self.minted = StoredRecord(
+            session_id=record.session_id,
+            key_id=record.key_id,
+            provider=record.config.provider,
+            model=record.config.model,
+            config=msgspec.Raw(config),
+            metadata=None if metadata is None else msgspec.Raw(metadata),
+            ttl_seconds=record.ttl_seconds,
+            created_at=record.created_at,
+            token_expires_at=record.token_expires_at,
+        )
         self.token_id = record.token_id
-        self.provider = record.config.provider
-        self.model = record.config.model
-        self.created_at = record.created_at
-        self.expires_at = record.token_expires_at
-        self.ttl_seconds = record.ttl_seconds
-        # Metadata and tools take up to 22 times as much as Python objects, and the client chooses them.
-        self.config = msgspec.json.encode(record.config)
-        self.metadata = None if record.metadata is None else msgspec.json.encode(record.metadata)
         self.idempotency = idempotency
         self.life = SessionLife()
         self.lease_expires_at = 0.0
         self.transcript: tuple[TranscriptLine, ...] = ()
         self.dropped = 0
         """Lines of the transcript that were purged."""
+        self.minted_size = RECORD_OVERHEAD + len(config) + len(metadata or b"")
+        """Bytes that it counts for without a transcript."""
         self.size = self.minted_size
         """Bytes that it counts for."""
 
     @property
-    def minted_size(self) -> int:
-        """Bytes that it counts for without a transcript."""
-        return RECORD_OVERHEAD + len(self.config) + self.metadata_size
-
-    @property
-    def metadata_size(self) -> int:
-        return 0 if self.metadata is None else len(self.metadata)
-
-    @property
     def record(self) -> SessionRecord:
+        minted = self.minted
+        assert minted.config is not None
         return SessionRecord(
             session_id=self.session_id,
             key_id=self.key_id,
             token_id=self.token_id,
-            config=_CONFIG.decode(self.config),
-            metadata=None if self.metadata is None else _METADATA.decode(self.metadata),
-            ttl_seconds=self.ttl_seconds,
-            created_at=self.created_at,
-            token_expires_at=self.expires_at,
+            config=_CONFIG.decode(minted.config),
+            metadata=None if minted.metadata is None else _METADATA.decode(minted.metadata),
+            ttl_seconds=minted.ttl_seconds,
+            created_at=minted.created_at,
+            token_expires_at=minted.token_expires_at,
         )
 
     @property
@@ -138,31 +134,17 @@ class _Entry:
     def open(self, now: float) -> bool:
         """Return whether it is open, or can still be opened."""
         if self.life.started_at is None:
-            return self.expires_at > now
+            return self.minted.token_expires_at > now
         return self.life.ended_at is None
 
     def end(self, **how: Any) -> None:
         """End it; `how` are fields of `SessionLife`."""
         self.life = msgspec.structs.replace(self.life, **how)
 
-    def history(self, *, with_config: bool) -> SessionHistory:
-        record = StoredRecord(
-            session_id=self.session_id,
-            key_id=self.key_id,
-            provider=self.provider,
-            model=self.model,
-            config=msgspec.Raw(self.config) if with_config else None,
-            metadata=None if self.metadata is None else msgspec.Raw(self.metadata),
-            ttl_seconds=self.ttl_seconds,
-            created_at=self.created_at,
-            token_expires_at=self.expires_at,
-        )
-        return SessionHistory(record, self.life)
-
     @property
     def position(self) -> _Position:
         """The position of this record in a list."""
-        return self.created_at, self.session_id
+        return self.minted.created_at, self.session_id
 
 
 class _Timeline:
@@ -204,7 +186,7 @@ class _KeyRecords:
 
     def spend(self, entry: _Entry, seconds: float) -> None:
         """Add the seconds of an ended session, or take them back (negative) if it lives after all."""
-        day = day_start(entry.created_at)
+        day = day_start(entry.minted.created_at)
         self._spent[day] = self._spent.get(day, 0.0) + seconds
         if len(self._spent) > _DAYS:
             del self._spent[min(self._spent)]
@@ -218,7 +200,7 @@ class _KeyRecords:
             open_sessions=len(self.open),
             spent_seconds=self._spent.get(today, 0.0),
             reserved_seconds=sum(
-                entry.ttl_seconds for entry in self.open.values() if entry.created_at >= today
+                entry.minted.ttl_seconds for entry in self.open.values() if entry.minted.created_at >= today
             ),
         )
 
@@ -289,7 +271,7 @@ class MemoryStore:
         self, session_id: str, token_id: str, *, node_id: str, lease: float, now: float
     ) -> SessionRecord | Refused:
         entry = self._entries.get(session_id)
-        if entry is None or entry.token_id != token_id or entry.expires_at <= now:
+        if entry is None or entry.token_id != token_id or entry.minted.token_expires_at <= now:
             return Refused.UNKNOWN
         if entry.life.started_at is not None:
             return Refused.USED
@@ -342,7 +324,7 @@ class MemoryStore:
         entry = self._entries.get(session_id)
         if entry is None or (key_id is not None and entry.key_id != key_id):
             return None
-        return entry.history(with_config=True)
+        return SessionHistory(entry.minted, entry.life)
 
     async def transcript(
         self, session_id: str, *, after: int = 0, max_bytes: int = PAGE_BYTES
@@ -376,8 +358,13 @@ class MemoryStore:
             if before[0] < earliest:
                 break
             await anyio.lowlevel.checkpoint()
-        count = fitting((entry.metadata_size for entry in found[: query.limit]), query.max_bytes)
-        page = tuple(entry.history(with_config=False) for entry in found[:count])
+        count = fitting(
+            (len(entry.minted.metadata or b"") for entry in found[: query.limit]), query.max_bytes
+        )
+        page = tuple(
+            SessionHistory(msgspec.structs.replace(entry.minted, config=None), entry.life)
+            for entry in found[:count]
+        )
         return SessionPage(page, more=count < len(found))
 
     async def purge(
@@ -442,7 +429,7 @@ class MemoryStore:
         self._by_key[entry.key_id].spend(entry, -entry.length)
 
     def _expire(self, now: float) -> None:
-        while self._minted and self._minted[0].expires_at <= now:
+        while self._minted and self._minted[0].minted.token_expires_at <= now:
             entry = self._minted.popleft()
             if entry.idempotency is not None:
                 del self._by_idempotency[entry.idempotency.key_id, entry.idempotency.key]
@@ -450,7 +437,8 @@ class MemoryStore:
 
     def _is_over(self, entry: _Entry, now: float) -> None:
         # It may have been forgotten while it waited behind a longer-lived one.
-        if entry.expires_at <= now and not entry.open(now) and entry.session_id in self._entries:
+        expired = entry.minted.token_expires_at <= now
+        if expired and not entry.open(now) and entry.session_id in self._entries:
             self._past[entry.session_id] = entry
             self._by_key[entry.key_id].open.pop(entry.session_id, None)
 
@@ -485,6 +473,6 @@ _END: Final[_Position] = (math.inf, "")
 
 
 def _matches(query: SessionQuery, entry: _Entry, now: float) -> bool:
-    return (query.provider is None or entry.provider == query.provider) and (
-        query.status is None or status_of(entry.life, entry.expires_at, now) is query.status
+    return (query.provider is None or entry.minted.provider == query.provider) and (
+        query.status is None or status_of(entry.life, entry.minted.token_expires_at, now) is query.status
     )

@@ -139,8 +139,8 @@ class TranscriptLine(msgspec.Struct, frozen=True):
     at: float
 
 
-class SessionOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a session went."""
+class SessionOutcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How a session went; encoded, by the names of the HTTP API."""
 
     close: Close | None = None
     """None if it ended before it began."""
@@ -157,7 +157,7 @@ class SessionOutcome(msgspec.Struct, frozen=True, kw_only=True):
     output_reasoning_tokens: int = 0
     reported_seconds: float = 0.0
     """Seconds that the provider reported, if it counts time; the audio seconds are the gateway's own."""
-    time_to_first_audio: float | None = None
+    time_to_first_audio: float | None = msgspec.field(default=None, name="timeToFirstAudioSeconds")
     """Seconds from the end of a turn of the user to the first audio after it, of the first such turn; None
     when there was none."""
     tool_calls: dict[str, int] = {}
