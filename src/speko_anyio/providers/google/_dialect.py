@@ -139,15 +139,14 @@ class GoogleDialect(ProviderDialect):
             rules,
             carried,
             self._turn,
+            self._assistant,
+            self._handle,
             awaits_history=awaits_history,
             max_waiting=limits.max_outbox // 2,
             queue=self._queue_after_history,
             queue_context=self.outbox.put_all,
             is_quiet=self._is_quiet,
-            answers=lambda: self._assistant.answers,
             cut_in=self._cut_in,
-            asked=lambda: self._assistant.ask(certain=True),
-            outdate=self._handle.outdate,
         )
         self._usage: wire.UsageMetadata | None = None
         self._usage_due = False

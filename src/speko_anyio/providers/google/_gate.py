@@ -37,9 +37,10 @@ from ...protocol.errors import LocalProtocolError
 from .._held_input import held_size
 from .._provider import SAY_EXACTLY
 from . import _events as wire
+from ._assistant import Assistant
 from ._config import Rules
 from ._families import Family
-from ._resumption import Carried
+from ._resumption import Carried, Resumption
 from ._user import UserTurn
 
 MAX_PROMPTS: Final = 16
@@ -112,10 +113,9 @@ class Gate:
     - `queue`: queues all of these messages or none; raises `LocalProtocolError` when there is no room.
     - `queue_context`: the same for what may be part of the initial history.
     - `is_quiet`: whether nothing is under way that a message would cut off.
-    - `answers`: how many answers have begun.
     - `cut_in`: stops the answer under way, and reports that, because the user said something.
-    - `asked`: notes that the model will answer.
-    - `outdate`: notes that the handle lacks something.
+
+    What is said asks the `assistant` to answer, and outdates the `handle`.
     """
 
     def __init__(
@@ -124,21 +124,22 @@ class Gate:
         rules: Rules,
         carried: Carried,
         turn: UserTurn,
+        assistant: Assistant,
+        handle: Resumption,
         *,
         awaits_history: bool,
         max_waiting: int,
         queue: Callable[[Sequence[str]], None],
         queue_context: Callable[[Sequence[str]], None],
         is_quiet: Callable[[], bool],
-        answers: Callable[[], int],
         cut_in: Callable[[], None],
-        asked: Callable[[], None],
-        outdate: Callable[[], None],
     ) -> None:
         self._family = family
         self._rules = rules
         self._carried = carried
         self._turn = turn
+        self._assistant = assistant
+        self._handle = handle
         self.awaits_history: bool = awaits_history
         """Whether the initial history goes on, for the model."""
         self.history_open: bool = awaits_history
@@ -147,10 +148,7 @@ class Gate:
         self._queue = queue
         self._queue_context = queue_context
         self._is_quiet = is_quiet
-        self._answers = answers
         self._cut_in = cut_in
-        self._asked = asked
-        self._outdate = outdate
         self.waiting: deque[_Waiting] = deque()
         """What may not be sent yet, oldest first."""
         self._size = 0
@@ -196,7 +194,7 @@ class Gate:
         """
         self.check_room(command)
         kind = kind_of(command)
-        item = _Waiting(command, kind, self._answers())
+        item = _Waiting(command, kind, self._assistant.answers)
         configuration = self._carried.configuration
         if isinstance(command, Update):
             configuration, message = configuration.updated(command)
@@ -227,7 +225,7 @@ class Gate:
         """Queue what need not wait any more, as far as there is room."""
         while self.waiting:
             item = self.waiting[0]
-            if item.kind is not Kind.NUDGE or self._answers() == item.answers:
+            if item.kind is not Kind.NUDGE or self._assistant.answers == item.answers:
                 if not self._may_go(item.kind):
                     return
                 try:
@@ -301,7 +299,7 @@ class Gate:
                 self._queue([item.message])
             case _:
                 assert_never(item.command)
-        self._outdate()
+        self._handle.outdate()
 
     def _say(self, role: wire.ContentRole, parts: list[wire.SentPart], kind: Kind, *, respond: bool) -> None:
         if respond and self._turn.open:
@@ -310,7 +308,7 @@ class Gate:
             self._ask(role, parts)
             if kind is Kind.TURN:
                 self._cut_in()
-            self._asked()
+            self._assistant.ask(certain=True)
         elif self._family.content or (self.awaits_history and "text" in parts[0]):
             self._queue_context([wire.content([wire.said(role, *parts)], complete=False)])
         else:
@@ -324,7 +322,7 @@ class Gate:
         else:
             self._queue([*messages, wire.ACTIVITY_END])
             self._turn.close()
-            self._asked()
+            self._assistant.ask(certain=True)
 
     def _ask(self, role: wire.ContentRole, parts: list[wire.SentPart]) -> None:
         if self._family.content:
