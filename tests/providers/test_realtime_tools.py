@@ -459,6 +459,16 @@ def test_approvals_and_calls_of_one_response_are_followed_by_one_request() -> No
     assert talk.sent_types() == [ITEM, CREATE]
 
 
+def test_a_call_with_the_id_of_an_answered_approval_gets_the_result_of_a_call() -> None:
+    talk = openai(APPROVING).make_ready()
+    talk.hear(created("r1"), _asks("response.output_item.done"), done("r1"))
+    talk.dialect.send_tool_result("appr_1", "true")
+    talk.hear(granted(talk.sent()[1], "r2"), call("r2", "appr_1"), done("r2"))
+    talk.dialect.send_tool_result("appr_1", "{}")
+    result, _ = talk.sent()
+    assert result["item"]["type"] == "function_call_output"
+
+
 def test_an_approval_that_only_the_end_of_a_response_reports_is_asked_for() -> None:
     talk = openai(APPROVING).make_ready()
     frames = talk.hear(created("r1"), done("r1", output=[APPROVAL]))

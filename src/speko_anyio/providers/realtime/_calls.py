@@ -71,6 +71,8 @@ class ToolCalls:
         self._groups: list[_Group] = []
         self._provider_ids: dict[str, str] = {}
         """The provider's ids of renamed calls, by their names for the caller."""
+        self._approvals: set[str] = set()
+        """Names of the calls that ask for approval."""
         self._unacknowledged: Counter[str] = Counter()
         self._function_names: dict[str, str] = {}
         """By item. The beta protocol sends a function's name only when the item begins."""
@@ -117,10 +119,11 @@ class ToolCalls:
         report = _report(call)
         return any(report.is_same(other) for other in self._reports.get((response_id, call.call_id), ()))
 
-    def issue(self, response_id: str, call: Call, *, over: bool) -> str:
+    def issue(self, response_id: str, call: Call, *, over: bool, asks_for_approval: bool = False) -> str:
         """Record a call of that response, and return its name for the caller.
 
         The caller has checked that it is new and that there is room. `over`: the response has ended.
+        `asks_for_approval`: the result decides whether the provider runs a tool.
         """
         reports = self._reports.setdefault((response_id, call.call_id), [])
         reports.append(_report(call))
@@ -137,6 +140,9 @@ class ToolCalls:
                 other: wire_id for other, wire_id in self._provider_ids.items() if other in self._calls
             }
             self._provider_ids[name] = call.call_id
+        self._approvals.discard(name)  # of an earlier call, which was answered
+        if asks_for_approval:
+            self._approvals = {known for known in self._approvals if known in self._calls} | {name}
         group = self._group(response_id)
         if group is None:
             group = _Group(response_id)
@@ -159,6 +165,10 @@ class ToolCalls:
         self._drop_finished()
 
     # Results for the provider
+
+    def asks_for_approval(self, name: str) -> bool:
+        """Whether the result of the call with this name decides whether the provider runs a tool."""
+        return name in self._approvals
 
     def provider_id(self, name: str) -> str:
         """Return the provider's id of the call with this name."""

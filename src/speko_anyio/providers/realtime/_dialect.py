@@ -150,10 +150,8 @@ class RealtimeDialect(ProviderDialect):
         self._resumable = resumable
         self._settings = settings
         self.who: str = configuration.who
-        self._configured = False
         self._binary_audio = configuration.binary_audio
         self._approval_tool = configuration.approval_tool
-        self._approvals: set[str] = set()  # the calls that ask for approval
         self._ids = wire.EventIds(on_wire=flavor.names_things)
         self._gate = ResponseGate(*timers, auto=settings.rules.auto, metadata_key=flavor.metadata_key)
         self._user = User(
@@ -296,7 +294,7 @@ class RealtimeDialect(ProviderDialect):
         self._check_result(call_id, output)
         provider_id = self._calls.provider_id(call_id)
         item: wire.FunctionCallOutput | wire.ApprovalResponse = wire.FunctionCallOutput(provider_id, output)
-        if call_id in self._approvals:
+        if self._calls.asks_for_approval(call_id):
             item = self._decision(provider_id, output)
         result = self._ids.make(wire.CreateItem, item=item)
         if self._calls.completes(call_id):
@@ -622,7 +620,7 @@ class RealtimeDialect(ProviderDialect):
                 self._configure()
             case wire.SessionUpdated(session=session):
                 # Too late after a failure, which may have been reported already.
-                if self._configured and self.failure is None:
+                if self._settings.sent and self.failure is None:
                     self._accept(session)
             case wire.ConversationCreated(conversation=conversation):
                 # Older deployments of xAI begin with this event alone.
@@ -635,7 +633,6 @@ class RealtimeDialect(ProviderDialect):
         """Send the configuration, once the provider has sent its first event."""
         session = self._settings.take()
         if session is not None:
-            self._configured = True
             self._send([self._ids.make(wire.UpdateSession, session=session)])
 
     def _receive_early_error(self, error: wire.ErrorInfo) -> None:
@@ -646,7 +643,7 @@ class RealtimeDialect(ProviderDialect):
         else:
             frame = errors.as_frame(error)
             code = codes.UNAVAILABLE if errors.passes(error) else codes.CONFIGURATION_REFUSED
-            if self._configured:
+            if self._settings.sent:
                 frame = ErrorFrame(code, f"{frame.code}: {frame.message}")
             self._fail(frame, code)
 
@@ -975,8 +972,8 @@ class RealtimeDialect(ProviderDialect):
         arguments = msgspec.json.encode(request).decode()
         group = response_id or gate.response_id or ""
         call = Call(item.id or "", item.id or "", tool, arguments)
-        name = calls.issue(group, call, over=not gate.in_flight or gate.has_ended(group))
-        self._approvals = {known for known in self._approvals if known in calls} | {name}
+        over = not gate.in_flight or gate.has_ended(group)
+        name = calls.issue(group, call, over=over, asks_for_approval=True)
         self._emit(ToolCall(name, tool, arguments))
 
     def _decision(self, request_id: str, output: str) -> wire.ApprovalResponse:

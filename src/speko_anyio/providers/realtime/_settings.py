@@ -111,6 +111,11 @@ class Settings:
         """Return the ``session`` of the first ``session.update``."""
         return self._session
 
+    @property
+    def sent(self) -> bool:
+        """Whether the configuration was taken, to be sent."""
+        return self._session is None
+
     def take(self) -> Any:
         """Return the ``session`` of the first ``session.update``, once; None from then on."""
         session, self._session = self._session, None  # not kept: its tools take much memory
