@@ -8,15 +8,13 @@ import math
 import re
 import secrets
 import string
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from speko_anyio.protocol._tokens import find_key_fault, strip_invisible
 
 from .store._records import KeyLimits, Scope, StoredKey
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _STORED: Final = re.compile(r"sk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 """A key of the store: it names its record, and has 256 random bits."""

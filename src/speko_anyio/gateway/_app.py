@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from speko_anyio._extras import install_extra
 from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
@@ -28,15 +30,16 @@ from ._instrumentation import Instrumentation
 from ._mint_endpoint import MintEndpoint
 from ._minting import Minter
 from ._node import Node
-from ._opening import refuse
+from ._opening import Opening, refuse
 from ._origins import Origins
+from ._phone import Phone
 from ._phone_stream import PhoneStream
 from ._phone_webhook import PhoneWebhook
 from ._playground import playground_routes
 from ._public_url import PublicURL
 from ._rate_limiter import RateLimiter
 from ._served_phone import ServedPhone, check_phones
-from ._session import Handler
+from ._session import Handler, ServerSession
 from ._session_handlers import why_not_a_handler
 from ._session_tokens import TokenSigner
 from ._sessions_api import SessionsAPI
@@ -46,17 +49,9 @@ from .store._deadline import bounded
 from .store._key_limits import DAY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
-
     from ._metrics import Metrics
-    from ._opening import Opening
-    from ._phone import Phone
-    from ._session import ServerSession
 
-    Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 logger: Final = logging.getLogger("speko_anyio.gateway")
 

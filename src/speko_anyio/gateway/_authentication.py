@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 import msgspec
+from starlette.requests import Request
 
 from ._api_keys import APIKeys, bearer, digest_of, is_key, stored_key_id
 from ._http_errors import RequestError, too_many
-from .store import KeyLimits, Scope, StoreError
+from .store import KeyLimits, Scope, SessionStore, StoredKey, StoreError
 from .store._records import NO_LIMITS
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from .store import SessionStore, StoredKey
 
 _CONFIGURED: Final[tuple[Scope, ...]] = ("mint", "read")
 """What the keys of the configuration may do; they have no limits of their own."""

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
+from speko_anyio._net.asyncio_driver import AsyncioDriver
+from speko_anyio._net.tasks import TaskGroup, Waiter
+from speko_anyio.protocol._commands import Command
+from speko_anyio.protocol._connection import ServerConnection
+from speko_anyio.protocol._dialect import NeedData
 from speko_anyio.protocol._framing import header_size
 from speko_anyio.protocol._outbox import payload_size
+from speko_anyio.protocol._pcm import Buffer
+from speko_anyio.protocol._session import ServerProtocol
 from speko_anyio.protocol._state import State
+from speko_anyio.protocol.errors import SpekoError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from speko_anyio._net.asyncio_driver import AsyncioDriver
-    from speko_anyio._net.tasks import TaskGroup, Waiter
-    from speko_anyio.protocol._commands import Command
-    from speko_anyio.protocol._connection import ServerConnection
-    from speko_anyio.protocol._dialect import NeedData
-    from speko_anyio.protocol._pcm import Buffer
-    from speko_anyio.protocol._session import ServerProtocol
-    from speko_anyio.protocol.errors import SpekoError
-
-    from ._link import Linked
-
+from ._link import Linked
 
 READ_AHEAD: Final = 64 * 1024
 """Bytes to read although the inbox is full. If the handler takes nothing, a client may fill the inbox and

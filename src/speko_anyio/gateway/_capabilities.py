@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
 from speko_anyio.protocol.capabilities import UPDATABLE, Capabilities
+from speko_anyio.protocol.mint import SessionConfig
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from speko_anyio.protocol.mint import SessionConfig
-
-    from ._session import Handler
+from ._session import Handler
 
 _HandlerT = TypeVar("_HandlerT")
 

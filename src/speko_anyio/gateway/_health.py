@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import enum
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
 from speko_anyio.protocol import close_codes
 
 from ._http_errors import CREATE_FAILED, unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
 
 logger: Final = logging.getLogger("speko_anyio.gateway")
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 from anyio.lowlevel import RunVar
 
 from speko_anyio._net.tasks import TaskGroup
 
-from .store import StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-
-    from .store import SessionStore
+from .store import SessionStore, StoreError
 
 logger: logging.Logger = logging.getLogger("speko_anyio.gateway")
 

@@ -9,21 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Collection
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import h11
+from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from speko_anyio._net.sockets import drop_unsent
 
 from ._descriptors import descriptor_limit
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from uvicorn import Config
-    from uvicorn.server import ServerState
 
 logger: Final = logging.getLogger("speko_anyio.gateway")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -17,10 +19,6 @@ from speko_anyio.protocol.mint import APIErrorBody
 
 from .store import StoreError
 from .store._key_limits import BUSY_RETRY
-
-if TYPE_CHECKING:
-    import logging
-    from collections.abc import Awaitable
 
 CREATE_FAILED: Final = "SESSION_CREATE_FAILED"
 """The code of every refusal to make or to open a session that is not the client's fault."""

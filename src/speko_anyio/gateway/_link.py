@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable
+from typing import Literal, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from speko_anyio._net.tasks import TaskGroup, Waiter, Wakeup
+from speko_anyio.protocol._commands import Command
+from speko_anyio.protocol._dialect import NeedData
+from speko_anyio.protocol._pcm import Buffer
+from speko_anyio.protocol._session import ServerProtocol
+from speko_anyio.protocol.frames import Close
 
-    from speko_anyio._net.tasks import TaskGroup, Waiter, Wakeup
-    from speko_anyio.protocol._commands import Command
-    from speko_anyio.protocol._dialect import NeedData
-    from speko_anyio.protocol._pcm import Buffer
-    from speko_anyio.protocol._session import ServerProtocol
-    from speko_anyio.protocol.frames import Close
-
-    from ._meter import Meter
+from ._meter import Meter
 
 
 class Linked(Protocol):

@@ -7,24 +7,21 @@ Three tasks serve it: one reads, one writes, one keeps time. They know no rules 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from collections.abc import Callable
+from typing import Final, Literal, Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from speko_anyio._net.tasks import TaskGroup, Wakeup
+from speko_anyio.protocol._commands import Command
+from speko_anyio.protocol._dialect import NeedData
 from speko_anyio.protocol._outbox import CloseMessage
+from speko_anyio.protocol._pcm import Buffer
+from speko_anyio.protocol._session import ServerProtocol
 from speko_anyio.protocol._state import State
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from speko_anyio.protocol._commands import Command
-    from speko_anyio.protocol._dialect import NeedData
-    from speko_anyio.protocol._pcm import Buffer
-    from speko_anyio.protocol._session import ServerProtocol
-
-    from ._link import Linked
+from ._link import Linked
 
 _MESSAGES_PER_TURN: Final = 16
 """Messages that are read or written in one turn of the event loop: a turn costs more than a message."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
-from speko_anyio.protocol.frames import ErrorFrame, ServerToolCall, ToolCall, Transcript, Usage
+from speko_anyio.protocol._session import ServerFrame
+from speko_anyio.protocol.frames import Close, ErrorFrame, Role, ServerToolCall, ToolCall, Transcript, Usage
 
 from ._instrumentation import Instrumentation
 from .store._records import SessionOutcome, TranscriptLine
-
-if TYPE_CHECKING:
-    from speko_anyio.protocol._session import ServerFrame
-    from speko_anyio.protocol.frames import Close, Role
 
 MAX_TOOL_NAMES: Final = 64
 """Tools that are counted by their names; the calls of further names, which a model may invent, are counted as

@@ -6,29 +6,24 @@ Labels are bounded: providers are the gateway's own, close codes the known ones,
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
+from starlette.requests import Request
 from starlette.responses import Response
 
 from speko_anyio._version import __version__
 from speko_anyio.protocol import close_codes
 
 from ._instrumentation import Instrumentation
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
-    from prometheus_client.core import Metric
-    from starlette.requests import Request
-
-    from ._session import ServerSession
-    from .store import SessionOutcome
+from ._session import ServerSession
+from .store import SessionOutcome
 
 LAG_INTERVAL: Final = 0.5
 """Seconds between two measurements of the event loop's lag."""

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import math
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import anyio
 
-from speko_anyio.protocol.mint import MAX_TTL_SECONDS
+from speko_anyio.protocol.mint import MAX_TTL_SECONDS, SessionConfig
 
 from ._http_errors import CREATE_FAILED, RequestError, too_many, unavailable
+from ._node import Node
+from ._rate_limiter import RateLimiter
 from ._session_tokens import Claims
 from ._stream import FULL
-from .store import Idempotency, IdempotencyError, LimitError, SessionRecord, StoreFullError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from speko_anyio.protocol.mint import SessionConfig
-
-    from ._node import Node
-    from ._rate_limiter import RateLimiter
-    from .store import KeyLimits
+from .store import Idempotency, IdempotencyError, KeyLimits, LimitError, SessionRecord, StoreFullError
 
 
 class Minter:

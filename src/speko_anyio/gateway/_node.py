@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ._authentication import Authenticator
-    from ._health import Availability
-    from ._instrumentation import Instrumentation
-    from ._session_tokens import TokenSigner
-    from .store import SessionStore
+from ._authentication import Authenticator
+from ._health import Availability
+from ._instrumentation import Instrumentation
+from ._session_tokens import TokenSigner
+from .store import SessionStore
 
 
 class Node(NamedTuple):

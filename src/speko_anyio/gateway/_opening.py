@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
-if TYPE_CHECKING:
-    from starlette.types import Scope
-
-    from ._http_errors import RequestError
-    from ._link import Link
-    from ._session import CoreOptions
+from ._http_errors import RequestError
+from ._link import Link
+from ._session import CoreOptions
 
 
 class Admitted(Protocol):

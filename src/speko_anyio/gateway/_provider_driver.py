@@ -15,32 +15,29 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Final, ParamSpec
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Final, ParamSpec
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from speko_anyio._net.dialing import dial
+from speko_anyio._net.driver import Driver
 from speko_anyio._net.event_loop import clock
 from speko_anyio._net.lifetime import Lifetime
+from speko_anyio._net.proxies import ProxyOption
 from speko_anyio._net.tasks import TaskGroup, Wakeup
 from speko_anyio.errors import APIConnectionError, ConfigurationError
+from speko_anyio.protocol._commands import Command
 from speko_anyio.protocol._state import State
 from speko_anyio.protocol.errors import HandshakeError, SpekoError
 from speko_anyio.protocol.url import parse_url
+from speko_anyio.providers._connection import ProviderConnection
+from speko_anyio.providers.bridge import Bridge
 from speko_anyio.providers.bridge._errors import as_told
 
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Sequence
-
-    from speko_anyio._net.driver import Driver
-    from speko_anyio._net.proxies import ProxyOption
-    from speko_anyio.protocol._commands import Command
-    from speko_anyio.providers._connection import ProviderConnection
-    from speko_anyio.providers.bridge import Bridge
-
-    from ._session import ServerSession
+from ._session import ServerSession
 
 logger: Final = logging.getLogger("speko_anyio.gateway")
 

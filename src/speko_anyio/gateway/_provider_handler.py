@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, get_args
+import ssl
+from collections.abc import Collection, Mapping
+from typing import Any, Final, get_args
 
 import msgspec
 
-from speko_anyio._accounts import PROVIDERS
+from speko_anyio._accounts import PROVIDERS, Provider
+from speko_anyio._net.proxies import ProxyOption
 from speko_anyio.audio.resample import Resampler
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol._commands import TurnMode
 from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
 from speko_anyio.protocol.capabilities import Capabilities
 from speko_anyio.protocol.errors import LocalProtocolError, SpekoError
-from speko_anyio.protocol.mint import SampleRate
+from speko_anyio.protocol.mint import SampleRate, SessionConfig
 from speko_anyio.providers import codes
 from speko_anyio.providers.bridge import OPENING_TIMEOUT, Bridge
 
 from ._provider_driver import ProviderDriver
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Collection
-
-    from speko_anyio._accounts import Provider
-    from speko_anyio._net.proxies import ProxyOption
-    from speko_anyio.protocol.mint import SessionConfig
-
-    from ._session import Handler, ServerSession
+from ._session import Handler, ServerSession
 
 logger: Final = logging.getLogger("speko_anyio.gateway")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from starlette.requests import HTTPConnection
 
 from speko_anyio.protocol.errors import LocalProtocolError
 from speko_anyio.protocol.url import parse_url
 
 from ._http_errors import invalid
-
-if TYPE_CHECKING:
-    from starlette.requests import HTTPConnection
 
 _WS_SCHEMES: Final = {"http": "ws", "https": "wss"}
 _HTTP_SCHEMES: Final = {ws: http for http, ws in _WS_SCHEMES.items()}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
+from starlette.requests import Request
 
 from ._http_errors import RequestError
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a body: room for a long prompt and dozens of tools. Decoded it may be 22 times as large."""

@@ -6,55 +6,48 @@ A `Link` moves its messages: over a transport that carries whole WebSocket messa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypedDict, TypeVar
+from types import CoroutineType
+from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar
 
 import anyio
 import msgspec
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from speko_anyio._net.event_loop import clock
-from speko_anyio._net.tasks import TaskGroup, Wakeup
+from speko_anyio._net.tasks import TaskGroup, Waiter, Wakeup
 from speko_anyio.protocol import close_codes
-from speko_anyio.protocol._commands import AudioIn, Commit, EndTurn, ImageIn, TextIn, content_size
+from speko_anyio.protocol._commands import AudioIn, Command, Commit, EndTurn, ImageIn, TextIn, content_size
 from speko_anyio.protocol._dialect import NEED_DATA
 from speko_anyio.protocol._extensions import USAGE
 from speko_anyio.protocol._limits import DEFAULT_LIMITS, Limits
+from speko_anyio.protocol._pcm import Buffer
+from speko_anyio.protocol._session import ServerFrame, ServerProtocol
 from speko_anyio.protocol._state import State
 from speko_anyio.protocol._timeouts import DEFAULT_TIMEOUTS
-from speko_anyio.protocol.errors import ConnectionClosed
+from speko_anyio.protocol.capabilities import Capabilities
+from speko_anyio.protocol.errors import ConnectionClosed, SpekoError
 from speko_anyio.protocol.frames import (
     Close,
     ErrorFrame,
     Expiring,
     Interruption,
     ResponseEnd,
+    ResponseStatus,
+    Role,
     ServerToolCall,
     ToolCall,
+    ToolStatus,
     Transcript,
     Usage,
 )
 from speko_anyio.protocol.mint import DEFAULT_SAMPLE_RATE, Kept, SessionConfig
 
-from ._message_link import MessageLink
+from ._link import Link
+from ._message_link import MessageLink, MessageTransport
 from ._meter import Meter
 from ._session_log import make_core
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from types import CoroutineType
-
-    from speko_anyio._net.tasks import Waiter
-    from speko_anyio.protocol._commands import Command
-    from speko_anyio.protocol._pcm import Buffer
-    from speko_anyio.protocol._session import ServerFrame, ServerProtocol
-    from speko_anyio.protocol.capabilities import Capabilities
-    from speko_anyio.protocol.errors import SpekoError
-    from speko_anyio.protocol.frames import ResponseStatus, Role, ToolStatus
-
-    from ._link import Link
-    from ._message_link import MessageTransport
 
 _T = TypeVar("_T")
 

@@ -6,25 +6,21 @@ At INFO it has a line for the start of each session and one for its end, at DEBU
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from speko_anyio._observe.redaction import describe, quote, redact
 from speko_anyio.protocol import _codec as codec
-from speko_anyio.protocol._commands import UpgradeRequest
+from speko_anyio.protocol._commands import Command, UpgradeRequest
 from speko_anyio.protocol._connection import ServerConnection
 from speko_anyio.protocol._dialect import NEED_DATA, NeedData
 from speko_anyio.protocol._framing import unmasked_payload
-from speko_anyio.protocol._outbox import CloseMessage, WireBytes
+from speko_anyio.protocol._outbox import CloseMessage, Message, WireBytes
 from speko_anyio.protocol._session import ServerProtocol
 from speko_anyio.protocol._text import clean
 from speko_anyio.protocol._tokens import shown
+from speko_anyio.protocol.frames import Close
 
 from .store._records import closed_by
-
-if TYPE_CHECKING:
-    from speko_anyio.protocol._commands import Command
-    from speko_anyio.protocol._outbox import Message
-    from speko_anyio.protocol.frames import Close
 
 logger: Final = logging.getLogger("speko_anyio.gateway.session")
 

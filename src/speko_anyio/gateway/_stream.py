@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 import anyio
 import msgspec
 from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
 
 from speko_anyio.protocol import close_codes
 from speko_anyio.protocol.errors import SpekoError
@@ -17,25 +20,16 @@ from speko_anyio.protocol.mint import SessionConfig
 from ._asgi import ASGIOpening
 from ._capabilities import capabilities_of
 from ._http_errors import CREATE_FAILED, RequestError, log_refusal, unavailable
+from ._link import Link
 from ._log_format import current_session
 from ._meter import Meter
-from ._opening import refuse
-from ._session import ServerSession, core_options, serving
+from ._node import Node
+from ._opening import Admitted, Opening, refuse
+from ._origins import Origins
+from ._session import Handler, ServerSession, core_options, serving
 from ._session_log import log_end, log_start
 from ._session_tokens import Claims, TokenError
 from .store import Refused, SessionOutcome, SessionRecord, StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractAsyncContextManager
-
-    from starlette.types import Receive, Scope, Send
-
-    from ._link import Link
-    from ._node import Node
-    from ._opening import Admitted, Opening
-    from ._origins import Origins
-    from ._session import Handler
 
 logger: logging.Logger = logging.getLogger("speko_anyio.gateway")
 

@@ -6,19 +6,16 @@ in the URL's fragment, which browsers never send: no way into the gateway is add
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from speko_anyio._version import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
-
-    from starlette.requests import Request
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
