@@ -15,13 +15,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from speko_anyio.cli import main
 from speko_anyio.gateway._metrics import Metrics
-from speko_anyio.gateway._settings import Settings, is_service_link, load_settings
+from speko_anyio.gateway._settings import Settings, is_service_link
 from speko_anyio.gateway._stream import STOP_REASON
 from speko_anyio.gateway.store import SessionOutcome
 from speko_anyio.gateway.store import _database as database
 from speko_anyio.gateway.store.sql import PURGE_PATIENCE
 from speko_anyio.protocol import Close, close_codes
 from speko_anyio.protocol._dialect import OVER_BUDGET
+from tests.gateway.support import load_settings
 from tests.support.serve import served
 
 from .programs import DOCS, programs

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from anyio.abc import ByteStream, SocketStream
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from speko_anyio.gateway import Gateway, Handler, ServerSession, echo, serve_session
+from speko_anyio.gateway._settings import Loaded, SettingsError, read_settings
 from speko_anyio.protocol import (
     NEED_DATA,
     ClientConnection,
@@ -117,6 +119,14 @@ class MemoryTransport(Hearing):
         """Close what the test did not."""
         for stream in (self._to_server, self._incoming, self._outgoing, self._from_server):
             stream.close()
+
+
+def load_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
+    """The settings; `SettingsError` for faults."""
+    loaded = read_settings(file, environment)
+    if loaded.faults:
+        raise SettingsError(*loaded.faults)
+    return loaded
 
 
 def make_gateway(handlers: dict[str, Handler] | None = None, **options: Any) -> Gateway:

@@ -10,7 +10,9 @@ import pytest
 from speko_anyio import OpenAI, OpenAIOptions
 from speko_anyio.gateway import Gateway, Phone, ProviderHandler, echo
 from speko_anyio.gateway._served_phone import ServedPhone
-from speko_anyio.gateway._settings import Settings, SettingsError, load_settings
+from speko_anyio.gateway._settings import Settings, SettingsError
+
+from .support import load_settings
 
 SECRET = "the auth token of an account"
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from speko_anyio.gateway._settings import PREFIX, Settings, SettingsError, load_settings
+from speko_anyio.gateway._settings import PREFIX, Settings, SettingsError
+
+from .support import load_settings
 
 SECRET = "0123456789abcdef0123456789abcdef"
 

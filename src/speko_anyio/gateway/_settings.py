@@ -149,20 +149,11 @@ class Loaded(msgspec.Struct, frozen=True):
     """The variables that were ignored; see `is_service_link`."""
 
 
-def load_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
+def read_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
     """Read the settings.
 
-    Raises `SettingsError`, which names the file or variable of every fault and the valid values, but never
-    the value.
+    `Loaded.faults` names the file or variable of every fault and the valid values, but never the value.
     """
-    loaded = read_settings(file, environment)
-    if loaded.faults:
-        raise SettingsError(*loaded.faults)
-    return loaded
-
-
-def read_settings(file: Path | None, environment: Mapping[str, str]) -> Loaded:
-    """Like `load_settings`, but lists the faults in `Loaded.faults` instead of raising."""
     given: dict[str, Any] = {}
     sources: dict[str, str] = {}
     faults: list[str] = []
