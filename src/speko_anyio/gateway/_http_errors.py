@@ -20,6 +20,8 @@ from speko_anyio.protocol.mint import APIErrorBody
 from .store import StoreError
 from .store._key_limits import BUSY_RETRY
 
+logger: Final = logging.getLogger("speko_anyio.gateway")
+
 CREATE_FAILED: Final = "SESSION_CREATE_FAILED"
 """The code of every refusal to make or to open a session that is not the client's fault."""
 
@@ -72,7 +74,6 @@ async def respond(
     work: Awaitable[Any],
     status: int,
     *,
-    logger: logging.Logger,
     what: str,
     unavailable_code: str,
     failure: RequestError,
@@ -100,7 +101,7 @@ async def respond(
         return failure.response
 
 
-def log_refusal(logger: logging.Logger, what: str, refusal: RequestError) -> None:
+def log_refusal(what: str, refusal: RequestError) -> None:
     """Log that `what` is refused, at INFO.
 
     Text in quotes is left out: it may be anything that the client sent.

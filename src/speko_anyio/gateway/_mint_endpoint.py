@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -32,8 +31,6 @@ from ._session import Handler
 from .store import Idempotency, SessionRecord
 from .store._records import iso_time
 
-logger: logging.Logger = logging.getLogger("speko_anyio.gateway")
-
 _KEY_VARIABLES: Final = {kind.name: kind.key_variable for kind in PROVIDERS}
 
 MAX_IDEMPOTENCY_KEY: Final = 255
@@ -61,7 +58,6 @@ class MintEndpoint:
         response = await respond(
             self._logged(request),
             201,
-            logger=logger,
             what="minting a session",
             unavailable_code=CREATE_FAILED,
             failure=RequestError(500, CREATE_FAILED, "the gateway failed to create the session"),
@@ -73,7 +69,7 @@ class MintEndpoint:
         try:
             return await self._mint(request)
         except RequestError as refusal:
-            log_refusal(logger, "a mint", refusal)
+            log_refusal("a mint", refusal)
             raise
 
     async def _mint(self, request: Request) -> SessionGrant:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from ._stream import Stream
     from .store import SessionRecord
 
-logger: Final = logging.getLogger("speko_anyio.gateway")
 
 START_TIMEOUT: Final = 5.0
 """Seconds from the opening in which the carrier must say which call it is. Carriers do so at once."""
@@ -105,7 +103,7 @@ class PhoneStream:
         return await self._stream.claim(token, session_id=None)
 
     def _refused(self, refusal: RequestError) -> None:
-        log_refusal(logger, f"a call of {self._phone.carrier}", refusal)
+        log_refusal(f"a call of {self._phone.carrier}", refusal)
         self._node.instrumentation.connected(self._phone.carrier, refusal.status)
 
 

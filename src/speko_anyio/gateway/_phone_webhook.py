@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import ipaddress
-import logging
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from ._public_url import PublicURL
     from ._served_phone import ServedPhone
 
-logger: Final = logging.getLogger("speko_anyio.gateway")
 
 TOKEN: Final = "token"  # noqa: S105 - the name of a parameter
 """The parameter of a call with the token of its session."""
@@ -58,7 +56,6 @@ class PhoneWebhook:
         response = await respond(
             self._logged(request),
             200,
-            logger=logger,
             what=f"answering a call of {self._phone.carrier}",
             unavailable_code=CREATE_FAILED,
             failure=RequestError(500, CREATE_FAILED, "the gateway failed to answer the call"),
@@ -70,7 +67,7 @@ class PhoneWebhook:
         try:
             return await self._answer(request)
         except RequestError as refusal:
-            log_refusal(logger, f"a call of {self._phone.carrier}", refusal)
+            log_refusal(f"a call of {self._phone.carrier}", refusal)
             raise
 
     async def _answer(self, request: Request) -> Response:

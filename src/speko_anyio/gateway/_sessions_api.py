@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import math
 from collections.abc import Awaitable
 from datetime import datetime
@@ -22,8 +21,6 @@ from ._node import Node
 from ._rate_limiter import RateLimiter
 from .store import SessionHistory, SessionQuery, Status, TranscriptLine
 from .store._records import iso_time
-
-logger: logging.Logger = logging.getLogger("speko_anyio.gateway")
 
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100
@@ -114,7 +111,6 @@ async def _answer(work: Awaitable[dict[str, Any]]) -> Response:
     return await respond(
         work,
         200,
-        logger=logger,
         what="reading the sessions",
         unavailable_code=_UNAVAILABLE,
         failure=RequestError(500, "INTERNAL", "the gateway failed to read its records; try again later"),

@@ -147,7 +147,7 @@ class Stream:
             self._check_opening(HTTPConnection(opening.scope))
             claimed = [await self.claim(opening.token, session_id=opening.scope["path_params"]["session_id"])]
         except RequestError as refusal:
-            log_refusal(logger, "a WebSocket", refusal)
+            log_refusal("a WebSocket", refusal)
             await refuse(opening, refusal)
             return
         # Taken from a list: this frame must not keep the configuration as long as the session lasts.
