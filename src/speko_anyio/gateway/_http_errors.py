@@ -75,12 +75,14 @@ async def respond(
     status: int,
     *,
     what: str,
+    asked: str | None = None,
     unavailable_code: str,
     failure: RequestError,
 ) -> Response:
     """Return the result of `work`, as JSON unless it is a response; or the documented error.
 
-    `what` names the work in the log. The client gets `failure` for an unexpected error.
+    `what` names the work in the log, and `asked` what is refused there, None for refusals that are not
+    logged. The client gets `failure` for an unexpected error.
     """
     try:
         result = await work
@@ -88,6 +90,8 @@ async def respond(
             return result
         return Response(msgspec.json.encode(result), status, media_type="application/json")
     except RequestError as refusal:
+        if asked is not None:
+            log_refusal(asked, refusal)
         return refusal.response
     except ClientDisconnect:
         return Response(status_code=400)  # the client has gone: it is never read

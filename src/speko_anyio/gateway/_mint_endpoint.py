@@ -21,7 +21,7 @@ from speko_anyio.protocol.mint import (
 
 from ._authentication import Caller
 from ._capabilities import capabilities_of
-from ._http_errors import CREATE_FAILED, RequestError, invalid, log_refusal, respond, shorten
+from ._http_errors import CREATE_FAILED, RequestError, invalid, respond, shorten
 from ._minting import Minter
 from ._node import Node
 from ._provider_handler import ProviderHandler
@@ -56,21 +56,15 @@ class MintEndpoint:
     async def post(self, request: Request) -> Response:
         """Answer one mint; never raises."""
         response = await respond(
-            self._logged(request),
+            self._mint(request),
             201,
             what="minting a session",
+            asked="a mint",
             unavailable_code=CREATE_FAILED,
             failure=RequestError(500, CREATE_FAILED, "the gateway failed to create the session"),
         )
         self._node.instrumentation.minted(response.status_code)
         return response
-
-    async def _logged(self, request: Request) -> SessionGrant:
-        try:
-            return await self._mint(request)
-        except RequestError as refusal:
-            log_refusal("a mint", refusal)
-            raise
 
     async def _mint(self, request: Request) -> SessionGrant:
         availability = self._node.availability

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from speko_anyio.telephony import SignatureError, SignedRequest
 from speko_anyio.telephony._signatures import MAX_FIELDS
 
-from ._http_errors import CREATE_FAILED, RequestError, invalid, log_refusal, respond
+from ._http_errors import CREATE_FAILED, RequestError, invalid, respond
 from ._request_body import read_body
 from .store import Idempotency
 
@@ -54,21 +54,15 @@ class PhoneWebhook:
     async def answer(self, request: Request) -> Response:
         """Answer one webhook; never raises."""
         response = await respond(
-            self._logged(request),
+            self._answer(request),
             200,
             what=f"answering a call of {self._phone.carrier}",
+            asked=f"a call of {self._phone.carrier}",
             unavailable_code=CREATE_FAILED,
             failure=RequestError(500, CREATE_FAILED, "the gateway failed to answer the call"),
         )
         self._node.instrumentation.called(self._phone.carrier, response.status_code)
         return response
-
-    async def _logged(self, request: Request) -> Response:
-        try:
-            return await self._answer(request)
-        except RequestError as refusal:
-            log_refusal(f"a call of {self._phone.carrier}", refusal)
-            raise
 
     async def _answer(self, request: Request) -> Response:
         phone = self._phone

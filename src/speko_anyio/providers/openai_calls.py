@@ -238,14 +238,6 @@ class CallRequest(msgspec.Struct, frozen=True, kw_only=True):
         return f"CallRequest(<{self.url.rpartition('/')[2].partition('?')[0]}>, <{len(self.body)} bytes>)"
 
 
-class _Reject(msgspec.Struct, frozen=True):
-    status_code: int
-
-
-class _Refer(msgspec.Struct, frozen=True):
-    target_uri: str
-
-
 def accept_call(endpoint: Endpoint, config: SessionConfig, options: OpenAIOptions) -> CallRequest:
     """Return the request that accepts a call and configures the session that answers it.
 
@@ -268,7 +260,7 @@ def reject_call(endpoint: Endpoint, status_code: int = 603) -> CallRequest:
         raise LocalProtocolError(
             f"a call is rejected with a SIP status from 300 to 699, not {status_code!r}; pass for example 486"
         )
-    return _request(endpoint, _Reject(status_code))
+    return _request(endpoint, {"status_code": status_code})
 
 
 def refer_call(endpoint: Endpoint, target_uri: str) -> CallRequest:
@@ -278,7 +270,7 @@ def refer_call(endpoint: Endpoint, target_uri: str) -> CallRequest:
             "a call is transferred to a tel: or sip: URI without spaces; pass for example tel:+15550100 or "
             "sip:agent@example.com"
         )
-    return _request(endpoint, _Refer(target_uri))
+    return _request(endpoint, {"target_uri": target_uri})
 
 
 def hang_up_call(endpoint: Endpoint) -> CallRequest:
