@@ -27,6 +27,7 @@ from sqlalchemy import (
     func,
 )
 
+from speko_anyio.protocol.frames import Usage
 from speko_anyio.protocol.mint import SessionConfig
 
 from ._records import (
@@ -53,9 +54,7 @@ KEYS: Final = Table(
     Column("name", Text, nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
     Column("scopes", Text, nullable=False),
-    Column("max_sessions", Integer),
-    Column("mints_per_minute", Integer),
-    Column("minutes_per_day", Integer),
+    *(Column(name, Integer) for name in KeyLimits.__struct_fields__),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
 )
@@ -81,14 +80,7 @@ SESSIONS: Final = Table(
     Column("closed_by", String(16)),
     Column("input_audio_seconds", Double),
     Column("output_audio_seconds", Double),
-    Column("input_audio_tokens", BigInteger),
-    Column("output_audio_tokens", BigInteger),
-    Column("input_text_tokens", BigInteger),
-    Column("output_text_tokens", BigInteger),
-    Column("input_image_tokens", BigInteger),
-    Column("cached_audio_tokens", BigInteger),
-    Column("cached_text_tokens", BigInteger),
-    Column("output_reasoning_tokens", BigInteger),
+    *(Column(name, BigInteger) for name in Usage.__struct_fields__ if name.endswith("_tokens")),
     Column("reported_seconds", Double),
     Column("time_to_first_audio", Double),
     Column("tool_calls", Text),
