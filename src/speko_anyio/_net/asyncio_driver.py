@@ -651,8 +651,7 @@ class SocketTransport(asyncio.Transport):
 
     That makes three calls for a read and two for a write that nothing here needs. A piece of audio comes
     every 20 ms, when all of that code has left the processor's caches, so a call costs several times what it
-    does in a loop. It is not for uvloop, whose transports are compiled and whose `add_reader` gives up on a
-    socket that was reset.
+    does in a loop. On uvloop, whose transports are compiled, it would gain nothing.
 
     It behaves as the loop's transport does, but reads nothing before `resume_reading`, passes what it reads
     to `receive`, and pauses the writing while any byte waits. It owns `connected`, a non-blocking socket.
