@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from speko_anyio import ConnectionClosed, Ready, open_session
-from speko_anyio._net.asyncio_driver import SocketTransport
+from speko_anyio._net.asyncio_driver import SocketTransport, _sock_connect
 from speko_anyio._net.sockets import drop_unsent
 from speko_anyio.protocol import ServerConnection, UpgradeRequest
 from speko_anyio.testing.server import grant
@@ -273,3 +275,30 @@ async def test_a_send_that_meets_a_reset_tells_of_the_reset() -> None:
             # No checkpoint: the driver writes before it reads.
             with pytest.raises(ConnectionClosed, match="Connection reset"):
                 await session.send_audio(b"\0\0")
+
+
+class FarAway(socket.socket):
+    """A socket whose peer is not on this machine: it is connected a while after `connect`."""
+
+    outcome = 0
+
+    def getpeername(self) -> object:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    def getsockopt(self, level: int, name: int, buflen: int = 0) -> Any:
+        return self.outcome if name == socket.SO_ERROR else super().getsockopt(level, name)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_socket_that_is_not_connected_at_once_is_waited_for(refused: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, FarAway() as sock, anyio.fail_after(30):
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        if refused:
+            sock.outcome = errno.ECONNREFUSED
+            with pytest.raises(ConnectionRefusedError):
+                await _sock_connect(loop, sock, listener.getsockname())
+        else:
+            await _sock_connect(loop, sock, listener.getsockname())
+            assert sock.send(b"data") == 4
+        assert not loop.remove_writer(sock.fileno())
