@@ -292,10 +292,28 @@ class Pump:
         """
         self.bytes_received += len(data)
         core = self.core
-        if (audio := core.receive_audio(data)) is not None:
+        audio = core.receive_audio(data)
+        if audio is None:
+            core.receive_data(data)
+            return self._drain() or core.has_output
+        if self._consumers or self.on_first_audio is not None:
             return self._deliver((audio,))
-        core.receive_data(data)
-        return self._drain() or core.has_output
+        # The same as `_deliver`, inlined: in a conversation with a plain handler, every piece comes here.
+        self.frames_received += 1
+        self.audio_bytes_received += len(audio.pcm)
+        self._delivering = True
+        try:
+            for direct in self._direct:
+                try:
+                    result = direct.call(audio)
+                except BaseException as error:  # noqa: BLE001 - passed on
+                    direct.failed(error)
+                else:
+                    if result is not None:
+                        direct.returned(result, audio)
+        finally:
+            self._delivering = False
+        return False
 
     def catch_up(self) -> None:
         """Deliver some more of what was received before."""

@@ -11,7 +11,7 @@ from ._pcm import Buffer
 from ._state import State
 from .capabilities import Capabilities
 from .errors import SpekoError
-from .frames import Close, Frame
+from .frames import Audio, Close, Frame
 
 
 class ClientCore(Protocol):
@@ -38,7 +38,7 @@ class ClientCore(Protocol):
     def unread(self) -> bool: ...
     def yield_after(self, frames: int, call: Callable[[], None]) -> None: ...
     def receive_data(self, data: bytes) -> None: ...
-    def receive_audio(self, data: bytes) -> Frame | None: ...
+    def receive_audio(self, data: bytes) -> Audio | None: ...
     def receive_eof(self) -> None: ...
     def receive_lost(self, reason: str = ...) -> None: ...
     def next_event(self) -> Frame | Literal[NeedData.NEED_DATA]: ...
@@ -123,7 +123,7 @@ class CoreWrapper:
     def receive_data(self, data: bytes) -> None:
         self._core.receive_data(data)
 
-    def receive_audio(self, data: bytes) -> Frame | None:
+    def receive_audio(self, data: bytes) -> Audio | None:
         return None
 
     def receive_eof(self) -> None:

@@ -22,7 +22,7 @@ from ._timeouts import DEFAULT_TIMEOUTS
 from ._websocket import HEAD, WebSocketCore
 from .capabilities import Capabilities
 from .errors import HandshakeError
-from .frames import Frame
+from .frames import Audio, Frame
 from .url import parse_url
 
 _number: Final = int.from_bytes
@@ -123,7 +123,7 @@ class ClientWebSocket(WebSocketCore[Frame, ClientDialectT]):
 
     # Audio in
 
-    def receive_audio(self, data: bytes) -> Frame | None:
+    def receive_audio(self, data: bytes) -> Audio | None:
         """Take a read that is exactly one frame of audio of the same size as the last; return its event.
 
         Nearly every read of a live conversation is. For any other, this does nothing and returns None: call
