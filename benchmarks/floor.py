@@ -2,15 +2,22 @@
 
     python benchmarks/floor.py [--loop NAME] [--rounds N] [--out DIR] [--docs]
 
-Each step takes away one more part of what the client does for a piece of audio, and what is left is measured
-as in ``client.py``. So each part costs what its step saves, after all steps before it. No step is a client
-that anybody could use: what it takes away is promised.
+Each step takes away one more part of what the client does for a piece of audio. So each part costs what its
+step saves, after all steps before it. No step is a client that anybody could use: what it takes away is
+promised.
+
+Most parts take less than the times of two runs differ by. So the instructions that the process executes are
+counted, by valgrind: they are nearly the same in every run, on a busy machine too. The kernel's are not among
+them. The CPU time of the talk is that of ``client.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import anyio
 import client_contenders as who
 from client import PACKAGES, ContenderProcess
 from client_server import PCM, serving
@@ -26,6 +34,9 @@ from report import publish, table
 
 _PIECES: Final = 50
 """Messages each way in a second of talk."""
+
+_COUNT: Final = "count"
+"""The first argument of a process whose instructions are counted."""
 
 _COMPARED: Final = (who.PICOWS, who.AIOHTTP, who.TRIO_WEBSOCKET)
 
@@ -144,22 +155,81 @@ def _connect(loop: str, steps: int) -> who.Connect:
     return who.CONTENDERS[who.OURS].connect[loop]()
 
 
-def _measure_one() -> None:
-    """Be the process of one contender, as ``client_measurement.py`` is."""
-    import client_measurement
-
+def _add_steps() -> None:
     for index in range(1, 1 + max(map(len, STEPS.values()))):
         connects = {loop: partial(_connect, loop, index) for loop in who.LOOPS if index <= len(STEPS[loop])}
         who.CONTENDERS[_name(index)] = who.Contender({**connects}, "speko_anyio", {})
-    client_measurement.main()
+
+
+def _talk(name: str, loop: str, url: str, messages: int) -> None:
+    """Send and hear that many messages, one every 10 ms, and end the process."""
+
+    async def run() -> None:
+        async with (
+            who.CONTENDERS[name].connect[loop]()(f"{url}/echo") as line,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(line.listen, who.Tally())
+            for _ in range(messages):
+                await line.send(PCM)
+                await anyio.sleep(0.01)
+            os._exit(0)
+
+    anyio.run(
+        run,
+        backend="trio" if loop == who.TRIO else "asyncio",
+        backend_options={"use_uvloop": True} if loop == who.UVLOOP else {},
+    )
+
+
+def _be_contender() -> None:
+    """Be the process of one contender, as ``client_measurement.py`` is."""
+    import client_measurement
+
+    _add_steps()
+    if sys.argv[1] == _COUNT:
+        name, loop, url, messages = sys.argv[2:]
+        _talk(name, loop, url, int(messages))
+    else:
+        client_measurement.main()
+
+
+def _count(name: str, loop: str, url: str, messages: int) -> int:
+    """Return the instructions of a process that talks that much."""
+    tool = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    program = (sys.executable, __file__, _COUNT, name, loop, url, str(messages))
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    ended = subprocess.run([*tool, *program], env=environment, check=True, capture_output=True, text=True)
+    collected = re.search(r"Collected : (\d+)", ended.stderr)
+    assert collected is not None, ended.stderr
+    return int(collected[1])
+
+
+def count(loop: str) -> dict[str, float]:
+    """Return the instructions of a message there and back, net of tasks and timers."""
+    few, many = 50, 200
+    found = {}
+    names = [*_names(loop), who.PACER]
+    with serving(None) as server:
+        for done, name in enumerate(names, 1):
+            print(f"\r{loop}: counting {done} of {len(names)}", end="", file=sys.stderr, flush=True)
+            both = [_count(name, loop, server.streams, messages) for messages in (few, many)]
+            found[name] = (both[1] - both[0]) / (many - few)
+    print(file=sys.stderr)
+    pacer = found.pop(who.PACER)
+    return {name: instructions - pacer for name, instructions in found.items()}
+
+
+def _names(loop: str) -> list[str]:
+    installed = who.installed(loop)
+    steps = [_name(index) for index in range(1, len(STEPS[loop]) + 1)]
+    others = [name for name in (who.FRAMED, who.RAW, *_COMPARED) if name in installed]
+    return [who.OURS, *steps, *others]
 
 
 def measure(loop: str, rounds: int) -> dict[str, Figure]:
     """Return the CPU seconds of a message there and back in the talk, net of tasks and timers."""
-    installed = who.installed(loop)
-    floors = [name for name in (who.FRAMED, who.RAW) if name in installed]
-    steps = [_name(index) for index in range(1, len(STEPS[loop]) + 1)]
-    names = [who.OURS, *steps, *floors, *(name for name in _COMPARED if name in installed), who.PACER]
+    names = [*_names(loop), who.PACER]
     taken: dict[str, list[float]] = {name: [] for name in names}
     for_server, for_client = cores()
     with serving(for_server) as server, ExitStack() as stack:
@@ -179,32 +249,27 @@ def measure(loop: str, rounds: int) -> dict[str, Figure]:
     }
 
 
-def steps_table(loop: str, figures: dict[str, Figure]) -> str:
+def steps_table(loop: str, counted: dict[str, float], figures: dict[str, Figure]) -> str:
     """Return what each part costs, and what is left after it is taken away."""
-    rows: list[tuple[str, str, str]] = []
-    left = figures[who.OURS]
-    rows.append((who.OURS, "", _micro(left.median)))
+    rows: list[tuple[str, str, str, str]] = []
+    left = 0.0
 
-    def add(part: str, name: str) -> None:
+    def add(part: str, name: str, *, costs: bool = True) -> None:
         nonlocal left
-        saved = Figure.of([a - b for a, b in zip(left.rounds, figures[name].rounds, strict=True)])
-        left = figures[name]
-        rows.append((part, _micro(saved.median), _micro(left.median)))
+        saved = f"{left - counted[name]:,.0f}" if costs else ""
+        left = counted[name]
+        rows.append((part, saved, f"{left:,.0f}", f"{figures[name].median * 1e6:.1f}"))
 
+    add(who.OURS, who.OURS, costs=False)
     for index, step in enumerate(STEPS[loop], 1):
         add(step.part, _name(index))
-    if who.FRAMED in figures:
-        add("a session's objects: calls from one to the next, the `Audio` object", who.FRAMED)
+    add("a session's objects: calls from one to the next, the `Audio` object", who.FRAMED)
     add("any WebSocket: a fresh key, masking, a header each way, a copy", who.RAW)
-    rows.append(("the raw socket: system calls, the kernel, the event loop", _micro(left.median), "0.0"))
-    rows += [
-        (f"for comparison: {name}", "", _micro(figures[name].median)) for name in _COMPARED if name in figures
-    ]
-    return table((f"**{loop}**: µs of a message there and back", "costs", "left"), rows)
-
-
-def _micro(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f}"
+    rows.append(("a raw socket: the event loop, system calls, the kernel", f"{left:,.0f}", "0", "0.0"))
+    for name in _COMPARED:
+        if name in counted:
+            add(f"for comparison: {name}", name, costs=False)
+    return table((f"**{loop}**: a message there and back", "instructions", "left", "µs in the talk"), rows)
 
 
 def main() -> None:
@@ -219,10 +284,15 @@ def main() -> None:
     neighbours = Neighbours()
     loops = options.loop or who.LOOPS
     figures = {loop: measure(loop, options.rounds) for loop in loops}
-    tables = "\n\n".join(steps_table(loop, figures[loop]) for loop in loops)
+    counted = {loop: count(loop) for loop in loops}
+    tables = "\n\n".join(steps_table(loop, counted[loop], figures[loop]) for loop in loops)
     text = f"Medians of {options.rounds} rounds.{neighbours.sentence()}\n\n{tables}\n"
     found = {
         "versions": versions(PACKAGES),
+        "instructions": {
+            loop: {name: round(number) for name, number in of_loop.items()}
+            for loop, of_loop in counted.items()
+        },
         "figures": {
             loop: {name: figure.rounded() for name, figure in of_loop.items()}
             for loop, of_loop in figures.items()
@@ -233,6 +303,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        _measure_one()
+        _be_contender()
     else:
         main()
