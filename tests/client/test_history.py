@@ -205,6 +205,24 @@ def test_what_comes_of_its_text_later_was_not_heard() -> None:
     assert talk.items == [HistoryItem("assistant", "one", True, "two three four")]
 
 
+@pytest.mark.parametrize("heard", ["One two", "One", ""])
+def test_a_service_may_tell_what_was_heard(heard: str) -> None:
+    """Its final transcript has no more than that; what the clock says is an estimate."""
+    talk = Conversation()
+    talk.said("One two three four.", final=False)
+    talk.audio(4.0)
+    talk.now += 2.5
+    talk.hear(Interruption("user"))
+    talk.said(heard)
+    talk.hear(ResponseEnd("interrupted"))
+    unheard = "One two three four."[len(heard) :].strip()
+    (item,) = talk.history.items
+    assert item == HistoryItem("assistant", heard, interrupted=True, unheard=unheard)
+    talk.said("One", final=False)
+    talk.said("One more.")
+    assert [item.text for item in talk.history.items] == [heard, "One more."]
+
+
 def test_an_answer_that_is_complete_but_not_played_is_cut_too() -> None:
     talk = Conversation()
     talk.said("one two")

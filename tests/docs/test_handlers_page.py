@@ -31,7 +31,7 @@ from tests.testing.test_plugin import run_pytest
 
 from .programs import DOCS, programs
 
-PARROT, POLITE, SHY, BOT, PATIENT, TOOLS, CLERK, TEST = programs("handlers.md")
+PARROT, POLITE, SHY, BOT, PATIENT, TOOLS, CLERK, TELLER, TEST = programs("handlers.md")
 QUIET = bytes(28_800)
 SPEECH = mumble(2.0)
 
@@ -227,3 +227,20 @@ async def test_the_clerk_is_written_to_and_changed() -> None:
             frames = await until(session, ResponseEnd)
             answers += [frame.text for frame in frames if isinstance(frame, Transcript)]
     assert answers == ["Hello!", "You wrote: Hi.", "One moment.", "Be brief."]
+
+
+async def test_the_storyteller_knows_where_it_was_cut_off() -> None:
+    async with talking(TELLER.load()["storyteller"]) as session:
+        assert session.capabilities is not None
+        assert session.capabilities.truncate
+        await session.commit()
+        assert isinstance(await session.receive(), Audio)
+        await anyio.sleep(2.5)
+        await session.report_played(1.2)  # it began late
+        await session.interrupt()
+        frames = await until(session, ResponseEnd)
+    assert [frame for frame in frames if not isinstance(frame, Audio)] == [
+        Interruption("user"),
+        Transcript("assistant", "Once upon a time", True),
+        ResponseEnd("interrupted"),
+    ]

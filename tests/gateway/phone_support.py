@@ -8,8 +8,9 @@ import hmac
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -31,8 +32,11 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError
 
 from speko_anyio.gateway import Gateway, Handler, MemoryStore, Phone, ServerSession, SessionQuery, takes
+from speko_anyio.gateway.engines import Message, ToolRequest
+from speko_anyio.gateway.local import SmallTalk
 from speko_anyio.gateway.store._records import SessionLife, StoredRecord
 from speko_anyio.protocol import AudioIn, Capabilities, Respond, TextIn
+from speko_anyio.protocol.mint import ToolSpec
 from speko_anyio.testing import FakeCarrier
 
 PUBLIC: Final = "https://voice.test"
@@ -212,6 +216,48 @@ class Assistant:
         for start in range(0, len(pcm), 3200):
             await session.send_audio(pcm[start : start + 3200])
         await session.send_response_end()
+
+
+class Ear:
+    """Understands the sentences of a script, one a turn."""
+
+    def __init__(self, *sentences: str) -> None:
+        self.script = sentences
+        self._sentences = iter(sentences)
+
+    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
+        return next(self._sentences)
+
+
+class Brain(SmallTalk):
+    """Keeps what it was told last of the conversation."""
+
+    def __init__(self) -> None:
+        super().__init__(now=lambda: datetime(2026, 5, 4, 9, 30, tzinfo=UTC))
+        self.messages: Sequence[Message] = ()
+
+    def answer(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec]
+    ) -> AsyncGenerator[str | ToolRequest, None]:
+        self.messages = messages
+        return super().answer(messages, tools)
+
+    def cut(self) -> Message:
+        """The one answer that was interrupted."""
+        (cut,) = [message for message in self.messages if message.heard_seconds is not None]
+        return cut
+
+
+class Voice:
+    """Speaks a tone; `pace` is in characters a second."""
+
+    def __init__(self, pace: float = 20) -> None:
+        self._pace = pace
+        self.said: list[str] = []
+
+    async def synthesize(self, text: str, sample_rate: int) -> AsyncGenerator[bytes, None]:
+        self.said.append(text)
+        yield tone(len(text) / self._pace, sample_rate)
 
 
 class Socket:

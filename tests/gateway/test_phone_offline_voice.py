@@ -6,7 +6,6 @@ them is the product's: the line, turn detection, the dialogue, the pace of speec
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,14 +14,19 @@ import pytest
 
 from speko_anyio.gateway import MemoryStore, Phone
 from speko_anyio.gateway.local import LocalVoice
+from speko_anyio.gateway.local._dialogue import STORY
 from speko_anyio.testing import VIRTUAL_BACKENDS, FakeCarrier, mumble, virtual_backend
+from tests.support.phone import call_through
 
-from .phone_support import AUTH_TOKEN, call, life_of, phone_gateway, tone
+from .phone_support import AUTH_TOKEN, Brain, Ear, Voice, call, life_of, phone_gateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.speech]
 
 LATENCY = 0.03
 """Seconds that a message takes on its way between the carrier and the gateway."""
+
+TURNS = ("what time is it", "what is two plus three", "tell me a story", "go on")
+"""What the caller of a whole call says; the last interrupts the story."""
 
 ONSET = 0.3
 """Seconds of speech within which the turn detector is sure."""
@@ -31,27 +35,6 @@ ONSET = 0.3
 @pytest.fixture(params=VIRTUAL_BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return virtual_backend(request.param)
-
-
-class Ear:
-    """Understands the sentences of a script, one a turn."""
-
-    def __init__(self, *sentences: str) -> None:
-        self._sentences = iter(sentences)
-
-    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
-        return next(self._sentences)
-
-
-class Voice:
-    """Speaks a tone, a twentieth of a second for each character."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    async def synthesize(self, text: str, sample_rate: int) -> AsyncGenerator[bytes, None]:
-        self.said.append(text)
-        yield tone(len(text) / 20, sample_rate)
 
 
 async def test_a_call_is_greeted_answered_interrupted_and_hung_up() -> None:
@@ -91,3 +74,25 @@ async def test_a_call_is_greeted_answered_interrupted_and_hung_up() -> None:
 
     assert record.key_id == "phone:twilio"
     assert (life.close_code, life.close_reason, life.closed_by) == (1000, "caller_hung_up", "client")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3])
+async def test_an_interrupted_answer_is_cut_where_the_line_stopped(delay: float) -> None:
+    """`delay`: the line plays later than the clock says, which only its marks tell."""
+    voice, brain, store = Voice(), Brain(), MemoryStore()
+    bot = LocalVoice(ear=Ear(*TURNS), voice=voice, brain=brain)
+    gateway = phone_gateway(bot, store=store, transcript_retention=3600.0)
+    question = mumble(1.0, sample_rate=8000)
+    with anyio.fail_after(300):
+        async with gateway.running(), FakeCarrier(delay=delay) as carrier:
+            await call(carrier, gateway)
+            whole = await call_through(carrier, [question] * 4, interrupt_after=5.0)
+    assert whole.played > 5.0
+    cut = brain.cut()
+    assert cut.heard_seconds == pytest.approx(whole.played, abs=0.02)
+    assert cut.text == f"{STORY[0]} Every evening she lit the lamp,"
+    # It goes on with the sentence that was cut off, which has been spoken twice then.
+    assert [voice.said.count(sentence) for sentence in STORY[:4]] == [1, 2, 1, 1]
+    record, _ = await life_of(store)
+    page = await store.transcript(record.session_id, after=0)
+    assert [line.text for line in page.lines if line.role == "assistant"][3] == cut.text

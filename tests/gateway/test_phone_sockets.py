@@ -13,11 +13,24 @@ import pytest
 from speko_anyio.gateway import MemoryStore, running_gateway
 from speko_anyio.gateway import _phone_stream as stream
 from speko_anyio.gateway._request_body import MAX_BODY
+from speko_anyio.gateway.local import LocalVoice
+from speko_anyio.gateway.local._dialogue import STORY
 from speko_anyio.protocol import Limits
 from speko_anyio.protocol._dialect import OVER_BUDGET
-from speko_anyio.testing import FakeCarrier
+from speko_anyio.testing import FakeCarrier, mumble
+from tests.support.phone import call_through
 
-from .phone_support import Assistant, ask_at, life_of, phone_gateway, socket, tone
+from .phone_support import (
+    Assistant,
+    Brain,
+    Ear,
+    Voice,
+    ask_at,
+    life_of,
+    phone_gateway,
+    socket,
+    tone,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +81,40 @@ async def test_a_whole_call_over_a_real_websocket() -> None:
     assert 0.3 <= greeting.played < 0.9
     assert abs(answer.played - 2.0) < 0.05
     assert bot.texts == ["7"]
+    _, life = await life_of(store)
+    assert (life.close_code, life.close_reason, life.closed_by) == (1000, "caller_hung_up", "client")
+
+
+async def test_a_whole_call_with_the_offline_voice_over_a_real_websocket() -> None:
+    """A greeting, two turns, an interruption, keys, and the caller hangs up."""
+    brain, store, late = Brain(), MemoryStore(), list[float]()
+    ear = Ear("what time is it", "what is two plus three", "tell me a story", "what is two plus three")
+    bot = LocalVoice(ear=ear, voice=Voice(60), brain=brain)
+
+    async def watch() -> None:
+        while True:
+            due = anyio.current_time() + 0.005
+            await anyio.sleep_until(due)
+            late.append(anyio.current_time() - due)
+
+    with anyio.fail_after(120):
+        async with (
+            running_gateway(phone_gateway(bot, store=store)) as url,
+            socket(url) as line,
+            FakeCarrier(delay=0.5) as carrier,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(watch)
+            await carrier.connect(line.receive, line.send, line.close, parameters=await ask_at(url))
+            whole = await call_through(carrier, [mumble(0.6, sample_rate=8000)] * 4, interrupt_after=1.0)
+            tasks.cancel_scope.cancel()
+    cut = brain.cut()
+    assert cut.heard_seconds is not None
+    # Within 20 ms on a machine that has time; a busy one delays the clear on its way to the line.
+    assert abs(cut.heard_seconds - whole.played) < 0.02 + min(0.4, 4 * max(late))
+    assert cut.text
+    assert STORY[0].startswith(cut.text) or cut.text.startswith(STORY[0])
+    assert [message.text for message in brain.messages if message.role == "user"] == [*ear.script, "12"]
     _, life = await life_of(store)
     assert (life.close_code, life.close_reason, life.closed_by) == (1000, "caller_hung_up", "client")
 

@@ -270,6 +270,7 @@ class History:
             entry is not None
             and self._between
             and not said.text.startswith(entry.item.text)
+            and not _tells_heard(entry, said)
             and (not said.final or entry.heard is not None)
         ):
             entry = None  # another answer has begun, and nothing completed this text
@@ -285,6 +286,10 @@ class History:
 
     def _say(self, entry: _Entry | None, said: Transcript) -> None:
         if entry is None:
+            return
+        if _tells_heard(entry, said):
+            entry.heard = len(said.text)  # the service knows better than the clock
+            self._partial.pop(said.role, None)
             return
         self._replace(entry, HistoryItem(said.role, said.text or entry.item.text))
         if said.final:
@@ -413,6 +418,14 @@ class History:
             # The oldest come first here, too. An answer may be without end.
             while answer.entries and answer.entries[0].dropped:
                 del answer.entries[0]
+
+
+def _tells_heard(entry: _Entry, said: Transcript) -> bool:
+    """Return whether this is the final transcript of an interrupted answer, without what was not heard."""
+    if not said.final or entry.heard is None:
+        return False
+    # One that is complete tells only what was said.
+    return said.text != entry.item.text and entry.item.text.startswith(said.text)
 
 
 def _size(item: HistoryItem) -> int:

@@ -16,12 +16,17 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 from speko_anyio.protocol.errors import SpekoError
 from speko_anyio.protocol.mint import ToolSpec
 
+from ._spoken_text import HeardText, SpokenText
+
 __all__ = [
     "EngineError",
     "Engines",
+    "HeardText",
     "LanguageModel",
     "Message",
+    "SpeaksInParts",
     "SpeechToText",
+    "SpokenText",
     "TextToSpeech",
     "ToolRequest",
     "VoiceChoice",
@@ -54,6 +59,8 @@ class Message(NamedTuple):
     text: str
     request: ToolRequest | None = None
     """What a message of the role `tool` answers."""
+    heard_seconds: float | None = None
+    """Of an answer that the user interrupted: seconds of it that were heard. `text` has only those words."""
 
 
 class SpeechToText(Protocol):
@@ -95,6 +102,22 @@ class VoiceChoice(Protocol):
 
     async def with_voice(self, voice: str) -> TextToSpeech:
         """Return the same engine with the voice of that name; raise ValueError if there is none."""
+        ...
+
+
+@runtime_checkable
+class SpeaksInParts(Protocol):
+    """Text to speech that knows what each of its pieces says. Optional.
+
+    Then the words that were heard of an interrupted sentence are known better. Without it they follow from
+    the pace of the sentences before.
+    """
+
+    def parts(self, text: str) -> Sequence[str]:
+        """Return `text` in parts: what each of the pieces says that `synthesize` yields for it, in order.
+
+        Joined by single spaces they are `text`.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -12,11 +12,21 @@ import anyio
 import pytest
 
 from speko_anyio.audio import _pcm as pcm
-from speko_anyio.gateway.engines import EngineError
-from speko_anyio.gateway.local import LocalVoice, Synthesizer, speak_to_pcm
+from speko_anyio.gateway.engines import EngineError, Message, ToolRequest
+from speko_anyio.gateway.local import LocalVoice, SmallTalk, Synthesizer, speak_to_pcm
 from speko_anyio.gateway.local import _conversation as module
+from speko_anyio.gateway.local._dialogue import STORY
 from speko_anyio.gateway.local._reply import LEAD
-from speko_anyio.protocol._commands import AudioIn, Clear, Commit, EndTurn, Interrupt, ToolResult
+from speko_anyio.protocol._commands import (
+    AudioIn,
+    Clear,
+    Commit,
+    EndTurn,
+    Interrupt,
+    Played,
+    TextIn,
+    ToolResult,
+)
 from speko_anyio.protocol.frames import (
     Audio,
     ErrorFrame,
@@ -28,6 +38,7 @@ from speko_anyio.protocol.frames import (
     Unknown,
     Usage,
 )
+from speko_anyio.protocol.mint import ToolSpec
 from tests.gateway.local.fake_session import FakeSession, make_config, make_tool
 from tests.support.speech import spoken
 
@@ -65,6 +76,7 @@ async def serving(
     ear: ScriptedEar | None = None,
     *,
     beside: FakeSession | None = None,
+    brain: SmallTalk | None = None,
 ) -> AsyncIterator[ScriptedEar]:
     """Serve `session`, whose user is heard as saying `text`, or what `ear` hears, and one `beside` it.
 
@@ -73,7 +85,7 @@ async def serving(
     ear = ear or ScriptedEar(text)
     sessions = [session] if beside is None else [session, beside]
 
-    voice = LocalVoice(ear=ear, now=lambda: datetime(2026, 3, 4, 15, 25, tzinfo=UTC))
+    voice = LocalVoice(ear=ear, brain=brain, now=lambda: datetime(2026, 3, 4, 15, 25, tzinfo=UTC))
     try:
         with anyio.fail_after(30):
             async with voice as handler, anyio.create_task_group() as tasks:
@@ -222,6 +234,72 @@ async def test_an_interrupt_while_the_end_is_still_playing_is_told() -> None:
         await session.wait_for(is_a(ResponseEnd))
         session.say(Interrupt())
         await session.wait_for(is_a(Interruption))
+
+
+class Reminded(SmallTalk):
+    """Keeps the conversation as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Message] = []
+
+    def answer(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec]
+    ) -> AsyncGenerator[str | ToolRequest, None]:
+        self.told = list(messages)
+        return super().answer(messages, tools)
+
+
+async def test_what_was_not_heard_is_forgotten_also_when_all_was_sent() -> None:
+    """A short answer is sent to its end at once; the client says that it has played little of it."""
+    session, brain = FakeSession(), Reminded()
+    async with serving("", session, brain=brain):
+        session.say(TextIn("thank you", "user", respond=True))
+        await session.wait_for(is_a(ResponseEnd))
+        session.say(Played(0), Interrupt())
+        await session.wait_for(is_a(Interruption))
+        session.say(TextIn("thank you", "user", respond=True))
+        await session.wait_for(is_a(ResponseEnd), count=2)
+    assert [message.role for message in brain.told] == ["user", "user"]
+
+
+async def test_a_client_that_plays_late_can_still_interrupt() -> None:
+    session, brain = FakeSession(), Reminded()
+    async with serving("", session, brain=brain):
+        session.say(TextIn("who are you", "user", respond=True))
+        await session.wait_for(is_a(ResponseEnd))
+        sent = audio_seconds(session)
+        session.say(Played(400))
+        await anyio.sleep(LEAD + 0.3)  # by the clock it has played all
+        session.say(Interrupt())
+        await session.wait_for(is_a(Interruption))
+        session.say(TextIn("hello", "user", respond=True))
+        await session.wait_for(is_a(ResponseEnd), count=2)
+    heard = brain.told[1]
+    assert heard.heard_seconds is not None
+    assert 0.4 <= heard.heard_seconds < sent
+    assert "I am the offline voice. I listen and speak without any".startswith(heard.text)
+
+
+async def test_an_interrupted_answer_is_told_as_far_as_it_was_heard() -> None:
+    session, brain = FakeSession(), Reminded()
+    async with serving("", session, brain=brain):
+        session.say(TextIn("tell me a story", "user", respond=True))
+        await session.wait_for(is_a(Audio), count=30)
+        session.say(Interrupt())
+        await session.wait_for(is_a(ResponseEnd))
+        session.say(TextIn("go on", "user", respond=True))
+        await session.wait_for(is_a(Audio), count=40)
+        session.say(Interrupt())
+    (told,) = [message for message in brain.told if message.role == "assistant"]
+    assert told.text
+    assert STORY[0].startswith(told.text)
+    assert told.heard_seconds is not None
+    assert told.heard_seconds < 30 * module.CHUNK_SECONDS
+    assert ("assistant", told.text) in finals(session)
+    # The sentence that was cut off comes again.
+    partials = [f.text for f in session.frames if isinstance(f, Transcript) and not f.final]
+    assert partials[:2] == [STORY[0], STORY[0]]
 
 
 async def test_an_interrupt_of_nothing_is_nothing() -> None:

@@ -24,6 +24,7 @@ from speko_anyio.protocol._commands import (
     Commit,
     EndTurn,
     Interrupt,
+    Played,
     Respond,
     Say,
     TextIn,
@@ -32,7 +33,7 @@ from speko_anyio.protocol._commands import (
 )
 from speko_anyio.protocol.errors import ConnectionClosed
 
-from ..engines import EngineError, Message, ToolRequest, VoiceChoice
+from ..engines import EngineError, Message, SpeaksInParts, SpokenText, ToolRequest, VoiceChoice
 from ._dialogue import SmallTalk, ask_again, no_answer
 from ._ears import ExpectsPhrases
 from ._reply import Asked, Reply
@@ -114,6 +115,7 @@ class VoiceConversation:
         self._resampler = Resampler(session.input_sample_rate, SAMPLE_RATE)
         self._turn = HeardTurn()
         self._writes_only = session.config.output == "text"
+        self._spoken = SpokenText(session.output_sample_rate)
         self._system_prompt = session.config.system_prompt or ""
         self._messages: deque[Message] = deque(maxlen=MAX_HISTORY)
         self._unanswered = 0  # words that the user wrote last, without asking for an answer
@@ -174,6 +176,8 @@ class VoiceConversation:
                     await self._add_saying(text)
                 case Update():
                     await self._update(command)
+                case Played(ms=ms):
+                    self._spoken.played(ms)
                 case ToolResult():
                     for reply in self._replies:
                         reply.take_result(command)
@@ -318,6 +322,7 @@ class VoiceConversation:
 
     async def _answer(self, reply: Reply) -> None:
         failure: EngineError | None = None
+        self._spoken.begin()
         try:
             if reply.hear is not None:
                 await reply.hear(reply)
@@ -328,10 +333,13 @@ class VoiceConversation:
             failure = error
             await self._session.send_error(error.code, str(error))
         await self._send_interruption(reply)  # first: the client still plays what it must drop
+        answer: Message | None = None
         if reply.said:
-            # Only what was spoken: the brain must not believe that the user heard the rest.
-            self._remember("assistant", reply.said)
-            await self._session.send_transcript("assistant", reply.said, final=True)
+            # Only what was heard: the brain must not believe that the user knows the rest.
+            answer = _as_message(reply)
+            if answer.text:
+                self._messages.append(answer)
+            await self._session.send_transcript("assistant", answer.text, final=True)
         await self._session.send_usage(
             _tokens(reply.asked.seconds, INPUT_TOKEN_SECONDS),
             _tokens(reply.sent_seconds, OUTPUT_TOKEN_SECONDS),
@@ -342,13 +350,27 @@ class VoiceConversation:
             await self._session.send_response_end("failed", failure.code)
         else:
             await self._session.send_response_end("interrupted" if reply.stopped else "done")
-        await reply.wait_played()
+        await reply.wait_played(lambda: self._spoken.unplayed)
         await self._send_interruption(reply)
+        if answer is not None and answer.heard_seconds is None and reply.heard is not None:
+            self._correct(answer, _as_message(reply))
 
     async def _send_interruption(self, reply: Reply) -> None:
         if reply.stopped and not reply.interruption_sent:
             reply.interruption_sent = True
+            if not self._writes_only:
+                reply.heard = self._spoken.heard()
+                self._spoken.flush()
             await self._session.send_interruption("user")
+
+    def _correct(self, answer: Message, heard: Message) -> None:
+        """Replace an answer whose end was interrupted after it had been remembered."""
+        for at, message in enumerate(self._messages):
+            if message is answer:
+                self._messages[at] = heard
+                if not heard.text:
+                    del self._messages[at]
+                return
 
     def _remember(self, role: TextRole, text: str) -> None:
         # A longer text would take too long to match with every value of every tool, and many may come.
@@ -409,7 +431,7 @@ class VoiceConversation:
     async def _say(self, text: str, reply: Reply) -> None:
         """Speak or write a part of the answer, sentence by sentence."""
         for sentence in sentences(text):
-            await self._say_sentence(sentence, reply)
+            await self._say_sentence(" ".join(sentence.split()), reply)
             for ringing in [other for other in self._replies if other.rings and other is not reply]:
                 self._replies.remove(ringing)
                 await self._say_sentence(ringing.rings, reply)
@@ -417,10 +439,16 @@ class VoiceConversation:
     async def _say_sentence(self, sentence: str, reply: Reply) -> None:
         said = f"{reply.said} {sentence}".lstrip()
         if not self._writes_only:
-            rate = self._session.output_sample_rate
-            async with aclosing(self._chosen_voice.synthesize(sentence, rate)) as pieces:
+            rate, voice = self._session.output_sample_rate, self._chosen_voice
+            parts = iter(voice.parts(sentence) if isinstance(voice, SpeaksInParts) else ())
+            async with aclosing(voice.synthesize(sentence, rate)) as pieces:
                 async for pcm in pieces:
                     await anyio.lowlevel.checkpoint_if_cancelled()
+                    if (part := next(parts, None)) is not None:
+                        # A pause after it counts as heard with the last word.
+                        self._spoken.say(part, pcm16.duration(pcm.rstrip(b"\0"), rate))
+                    elif reply.said != said:
+                        self._spoken.say(sentence)
                     if reply.said != said:
                         reply.said = said
                         await self._session.send_transcript("assistant", said, final=False)
@@ -438,7 +466,16 @@ class VoiceConversation:
             await reply.wait_room()
             chunk = pcm[start : start + size]
             await self._session.send_audio(chunk)
+            self._spoken.add(chunk)
             reply.sent(chunk, rate)
+
+
+def _as_message(reply: Reply) -> Message:
+    """Return what is remembered of a reply, and told to the client."""
+    if reply.heard is None:
+        return Message("assistant", reply.said[:MAX_TEXT])
+    text, seconds = reply.heard
+    return Message("assistant", text[:MAX_TEXT], heard_seconds=seconds)
 
 
 def _words(text: str) -> int:

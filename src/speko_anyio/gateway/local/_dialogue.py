@@ -103,6 +103,7 @@ _STORY_PHRASES: Final = (
     "please continue",
     "continue the story",
 )
+_GO_ON: Final = ("go on", "keep going", "where was i", "where were we", "where were you")
 _SLOTS: Final = {
     **numbers.SLOTS,
     "operator": ("plus", "minus", "times", "multiplied by", "divided by"),
@@ -236,7 +237,7 @@ class SmallTalk:
         if {"date", "today's"} & unique or ("day" in unique and "what" in unique):
             now = self._now()
             return [f"Today is {now:%A}, {now:%B} {now.day}."]
-        if "continue" in unique or " go on " in text or " keep going " in text:
+        if "continue" in unique or any(f" {phrase} " in text for phrase in _GO_ON):
             return _rest_of_story(said) or (STORY if "story" in unique else None)
         if "story" in unique:
             return STORY
@@ -290,12 +291,17 @@ def _say_sum(asked: numbers.Sum) -> str:
 
 
 def _rest_of_story(said: Sequence[Message]) -> Sequence[str]:
-    """Return the story from the sentence on in which it was interrupted; nothing if none was told."""
+    """Return the story from the sentence on in which it was interrupted; nothing if none was told.
+
+    Of an interrupted answer `said` has only what was heard. Of a story that was told to its end, the end.
+    """
     for message in reversed(said):
         if message.role == "assistant":
-            begun = [at for at, sentence in enumerate(STORY) if sentence in message.text]
-            if begun:
-                return STORY[begun[-1] :]
+            for at, sentence in reversed(list(enumerate(STORY))):
+                if sentence in message.text:
+                    return STORY[min(at + 1, len(STORY) - 1) :]
+                if message.text and sentence.startswith(message.text):
+                    return STORY[at:]
     return ()
 
 

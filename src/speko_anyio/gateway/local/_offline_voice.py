@@ -79,6 +79,7 @@ class LocalVoice(anyio.AsyncContextManagerMixin):
         history=True,
         manual_turns=True,
         interrupt=True,
+        truncate=True,
         text_output=True,
         input_rates=get_args(SampleRate),
         output_rates=get_args(SampleRate),

@@ -15,8 +15,16 @@ if TYPE_CHECKING:
 
     from speko_anyio.protocol._commands import ToolResult
 
+    from ..engines import HeardText
+
 LEAD: Final = 0.4
 """Seconds of audio that is sent ahead of playback, at most: what a client drops when it is interrupted."""
+
+PATIENCE: Final = 5.0
+"""Seconds by which a client may play later than in real time, as long as an answer can be interrupted."""
+
+_ROUNDING: Final = 1e-3
+"""Seconds by which sums of times may be wrong."""
 
 
 class Asked(NamedTuple):
@@ -60,6 +68,8 @@ class Reply:
         """What was spoken or written so far."""
         self.stopped: bool = False
         self.interruption_sent = False
+        self.heard: HeardText | None = None
+        """What the user heard of a spoken reply that was interrupted."""
         self.sent_seconds = 0.0
         self._outputs: dict[str, str | None] = {}
         self._result = anyio.Event()
@@ -103,7 +113,12 @@ class Reply:
         self.sent_seconds += seconds
         self._played_at = max(self._played_at, anyio.current_time()) + seconds
 
-    async def wait_played(self) -> None:
-        """Wait until everything that was sent has been played, or the reply is stopped."""
-        with anyio.CancelScope(deadline=self._played_at):
-            await self._stopped.wait()
+    async def wait_played(self, unplayed: Callable[[], float]) -> None:
+        """Wait until everything that was sent has been played, or the reply is stopped.
+
+        `unplayed` returns the seconds that the client still has to play: a report may make them more.
+        """
+        with anyio.CancelScope(deadline=self._played_at + PATIENCE):
+            while (seconds := unplayed()) > _ROUNDING and not self.stopped:
+                with anyio.move_on_after(seconds):
+                    await self._stopped.wait()

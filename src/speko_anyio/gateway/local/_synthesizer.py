@@ -21,7 +21,7 @@ from ._espeak import espeak
 from ._sentences import clauses, sentences
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
     from types import ModuleType
 
 DEFAULT_VOICE: Final = "heart"
@@ -106,11 +106,14 @@ class Synthesizer(anyio.AsyncContextManagerMixin):
 
     async def synthesize(self, text: str, sample_rate: int) -> AsyncGenerator[bytes, None]:
         """See `TextToSpeech.synthesize`. Cancelling it waits for the piece in progress, up to 0.1 s."""
-        for sentence in sentences(text):
-            for clause in clauses(sentence):
-                yield await anyio.to_thread.run_sync(
-                    _speak, clause, sample_rate, self._voice, limiter=self._running()
-                )
+        for part in self.parts(text):
+            yield await anyio.to_thread.run_sync(
+                _speak, part, sample_rate, self._voice, limiter=self._running()
+            )
+
+    def parts(self, text: str) -> Sequence[str]:
+        """See `SpeaksInParts.parts`."""
+        return _parts(text)
 
     async def with_voice(self, voice: str) -> Synthesizer:
         """Return the same engine with another voice; raise `UnknownVoiceError` if it is unknown."""
@@ -135,9 +138,11 @@ def speak_to_pcm(text: str, sample_rate: int, *, voice: str = DEFAULT_VOICE) -> 
         UnknownVoiceError: there is no such voice.
         ImportError: the extra ``local`` is not installed.
     """
-    return b"".join(
-        _speak(clause, sample_rate, voice) for sentence in sentences(text) for clause in clauses(sentence)
-    )
+    return b"".join(_speak(part, sample_rate, voice) for part in _parts(text))
+
+
+def _parts(text: str) -> Sequence[str]:
+    return [clause for sentence in sentences(text) for clause in clauses(sentence)]
 
 
 def _speak(clause: str, sample_rate: int, voice: str) -> bytes:
