@@ -236,7 +236,7 @@ async def test_the_storyteller_knows_where_it_was_cut_off() -> None:
         await session.commit()
         assert isinstance(await session.receive(), Audio)
         await anyio.sleep(2.5)
-        await session.report_played(1.2)  # it began late
+        await session.report_played(1.3)  # it began late
         await session.interrupt()
         frames = await until(session, ResponseEnd)
     assert [frame for frame in frames if not isinstance(frame, Audio)] == [

@@ -18,7 +18,7 @@ from speko_anyio.gateway.local._dialogue import STORY
 from speko_anyio.protocol import Limits
 from speko_anyio.protocol._dialect import OVER_BUDGET
 from speko_anyio.testing import FakeCarrier, mumble
-from tests.support.phone import call_through
+from tests.support.phone import WholeCall, call_through
 
 from .phone_support import (
     Assistant,
@@ -87,7 +87,8 @@ async def test_a_whole_call_over_a_real_websocket() -> None:
 
 async def test_a_whole_call_with_the_offline_voice_over_a_real_websocket() -> None:
     """A greeting, two turns, an interruption, keys, and the caller hangs up."""
-    brain, store, late = Brain(), MemoryStore(), list[float]()
+    brain, store = Brain(), MemoryStore()
+    late, calls = list[float](), list[WholeCall]()
     ear = Ear("what time is it", "what is two plus three", "tell me a story", "what is two plus three")
     bot = LocalVoice(ear=ear, voice=Voice(60), brain=brain)
 
@@ -106,8 +107,10 @@ async def test_a_whole_call_with_the_offline_voice_over_a_real_websocket() -> No
         ):
             tasks.start_soon(watch)
             await carrier.connect(line.receive, line.send, line.close, parameters=await ask_at(url))
-            whole = await call_through(carrier, [mumble(0.6, sample_rate=8000)] * 4, interrupt_after=1.0)
+            question = mumble(0.6, sample_rate=8000)
+            calls.append(await call_through(carrier, [question] * 4, interrupt_after=1.0))
             tasks.cancel_scope.cancel()
+    (whole,) = calls
     cut = brain.cut()
     assert cut.heard_seconds is not None
     # Within 20 ms on a machine that has time; a busy one delays the clear on its way to the line.

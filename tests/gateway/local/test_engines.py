@@ -253,6 +253,7 @@ async def test_a_brain_of_ones_own() -> None:
     async with serving(session, brain=brain, ear=Ear("hello")):
         session.say(Update(system_prompt="Be kind."), *speech())
         await session.wait_for(is_a(ResponseEnd))
+        await anyio.sleep(0.5)  # the rest of it is heard
         session.say(TextIn("More!", respond=True))
         await session.wait_for(is_a(ResponseEnd), count=2)
     assert finals(session) == ["hello", "One. Two.", "Three."]
@@ -312,6 +313,7 @@ async def test_the_brain_is_cancelled_when_the_user_interrupts() -> None:
     async with serving(session, brain=brain):
         session.say(TextIn("count", respond=True))
         await session.wait_for(is_a(Audio))
+        await anyio.sleep(0.5)  # it is heard
         asked = anyio.current_time()
         session.say(Interrupt())
         told = await session.wait_for(is_a(Interruption))
@@ -321,19 +323,18 @@ async def test_the_brain_is_cancelled_when_the_user_interrupts() -> None:
     assert finals(session) == ["One."]
 
 
-async def test_only_what_was_said_is_remembered() -> None:
+async def test_only_what_was_heard_is_remembered() -> None:
     brain = Brain(["One.", "Two.", "Three."], ["Well."])
     session = FakeSession()
     async with serving(session, brain=brain):
         session.say(TextIn("count", respond=True))
         await session.wait_for(lambda frame: isinstance(frame, Transcript) and "Two" in frame.text)
+        await anyio.sleep(0.7)  # "Three" was sent, and is not heard
         session.say(TextIn("stop", respond=True))
         await session.wait_for(is_a(ResponseEnd), count=2)
-    assert brain.asked[1] == [
-        Message("user", "count"),
-        Message("assistant", "One. Two."),
-        Message("user", "stop"),
-    ]
+    assert Transcript("assistant", "One. Two. Three.", final=False) in session.frames
+    assert [message.text for message in brain.asked[1]] == ["count", "One. Two.", "stop"]
+    assert brain.asked[1][1].heard_seconds == pytest.approx(0.75, abs=0.05)
 
 
 async def test_an_interrupted_answer_that_said_nothing_is_not_remembered() -> None:

@@ -53,7 +53,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.speech]
 
 
 def test_it_declares_what_it_takes() -> None:
-    assert extensions_of(LocalVoice.capabilities) == ("text", "respond", "say", "update", "usage")
+    assert extensions_of(LocalVoice.capabilities) == ("text", "respond", "say", "update", "played", "usage")
     assert LocalVoice.capabilities.say == "verbatim"
     assert LocalVoice.capabilities.text_output
     assert not Capabilities().text
