@@ -263,7 +263,7 @@ def steps_table(loop: str, counted: dict[str, float], figures: dict[str, Figure]
     add(who.OURS, who.OURS, costs=False)
     for index, step in enumerate(STEPS[loop], 1):
         add(step.part, _name(index))
-    add("a session's objects: calls from one to the next, the `Audio` object", who.FRAMED)
+    add("a session's objects and the `Audio` frame, less the framed socket's lists", who.FRAMED)
     add("any WebSocket: a fresh key, masking, a header each way, a copy", who.RAW)
     rows.append(("a raw socket: the event loop, system calls, the kernel", f"{left:,.0f}", "0", "0.0"))
     for name in _COMPARED:
