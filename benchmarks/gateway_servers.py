@@ -36,6 +36,9 @@ ASGI: Final = "raw ASGI"
 WEBSOCKETS: Final = "websockets"
 PICOWS: Final = "picows"
 
+LISTENER: Final = "listener"
+"""The provider of `gateway_listener.listen`."""
+
 _GIVE_BACK: Final = signal.SIGUSR1
 """Makes a server collect its garbage and return free memory to the system."""
 
@@ -129,15 +132,17 @@ def _serve_gateway(loop: str) -> None:
     """Run `speko-anyio serve`."""
     from speko_anyio.cli import main
 
-    main(["serve", "--port", "0", "--backend", loop])
+    main(["serve", "--port", "0", "--backend", loop, "--handler", f"{LISTENER}=gateway_listener:listen"])
 
 
 def _serve_gateway_by_asgi(loop: str, *, ws: Any = "websockets-sansio") -> None:
     """Run the gateway as an ASGI application under a uvicorn that knows nothing of it."""
+    from gateway_listener import listen
+
     from speko_anyio.gateway import Gateway, SQLStore, echo
 
     gateway = Gateway(
-        handlers={"echo": echo},
+        handlers={"echo": echo, LISTENER: listen},
         api_keys=[os.environ["SPEKO_GATEWAY_KEYS"]],
         store=SQLStore(os.environ["SPEKO_GATEWAY_DATABASE"]),
         mint_rate=float(_MANY),

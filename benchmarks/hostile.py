@@ -49,7 +49,10 @@ PCM: Final = bytes(960)
 INTERVAL: Final = 0.02
 """Seconds between two messages of the victim."""
 
-_MINT: Final = {"mode": "s2s", "s2s": {"provider": "echo", "model": "any"}}
+
+def _mint(provider: str = "echo") -> dict[str, Any]:
+    return {"mode": "s2s", "s2s": {"provider": provider, "model": "any"}}
+
 
 _WARM_UP: Final = 0.5
 """Seconds of an attack that pass before the victim is measured."""
@@ -96,17 +99,22 @@ class Line(NamedTuple):
 def frame(first: int, payload: bytes = b"") -> bytes:
     """Make a frame of a client. The key is zero, which masks nothing."""
     size = len(payload)
-    head = bytes((first, 0x80 | size)) if size < 126 else bytes((first, 0x80 | 126)) + size.to_bytes(2)
+    if size < 126:
+        head = bytes((first, 0x80 | size))
+    elif size < 1 << 16:
+        head = bytes((first, 0x80 | 126)) + size.to_bytes(2)
+    else:
+        head = bytes((first, 0x80 | 127)) + size.to_bytes(8)
     return head + bytes(4) + payload
 
 
-def open_session(endpoint: Endpoint) -> socket.socket:
-    """Mint a session of the echo and open its WebSocket; OSError when that is refused."""
+def open_session(endpoint: Endpoint, provider: str = "echo") -> socket.socket:
+    """Mint a session of a handler and open its WebSocket; OSError when that is refused."""
     where = urlsplit(endpoint.url)
     assert where.hostname is not None
     connection = http.client.HTTPConnection(where.hostname, where.port or 80, timeout=_PATIENCE)
     headers = {"Authorization": f"Bearer {endpoint.key}", "Content-Type": "application/json"}
-    connection.request("POST", "/v1/sessions", json.dumps(_MINT), headers)
+    connection.request("POST", "/v1/sessions", json.dumps(_mint(provider)), headers)
     answer = connection.getresponse()
     grant = json.loads(answer.read())
     connection.close()
@@ -196,8 +204,8 @@ def _echoed(received: bytearray) -> Iterator[int]:
 Scenario = Callable[[Endpoint, float], Attack]
 
 
-def flood(*frames: bytes, opening: bytes = b"") -> Scenario:
-    """Make a scenario that opens a session, writes `opening` and then `frames`, again and again."""
+def flood(*frames: bytes, opening: bytes = b"", provider: str = "echo") -> Scenario:
+    """Make a scenario that opens a session of `provider`, writes `opening`, and then `frames` repeatedly."""
 
     def attack(endpoint: Endpoint, seconds: float) -> Attack:
         once = b"".join(frames)
@@ -208,7 +216,7 @@ def flood(*frames: bytes, opening: bytes = b"") -> Scenario:
         ends: list[str] = []
         while (left := begin + seconds - time.monotonic()) > 0:
             try:
-                session = open_session(endpoint)
+                session = open_session(endpoint, provider)
             except OSError as error:
                 ends.append(str(error))
                 time.sleep(0.2)
@@ -284,7 +292,7 @@ def read(query: str = "", *, one: bool = False) -> Scenario:
         connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE)
         session_id = ""
         for _ in range(_RECORDS):
-            body = json.dumps({**_MINT, "metadata": {"x": "x" * _METADATA}})
+            body = json.dumps({**_mint(), "metadata": {"x": "x" * _METADATA}})
             connection.request("POST", "/v1/sessions", body, headers)
             session_id = json.loads(connection.getresponse().read())["sessionId"]
         connection.close()
@@ -315,6 +323,24 @@ def _text(text: str) -> bytes:
     return frame(_TEXT, text.encode())
 
 
+def converse(*frames: bytes) -> Scenario:
+    """Make a scenario that floods a handler which takes the whole conversation."""
+    return flood(*frames, provider=servers.LISTENER)
+
+
+_ROLES: Final = ("user", "assistant")
+_TOOL: Final = {
+    "type": "object",
+    "properties": {f"field{number}": {"type": "string", "enum": ["a", "b"]} for number in range(20)},
+}
+_UPDATE: Final = json.dumps(
+    {
+        "t": "update",
+        "tools": [{"name": f"tool{n}", "description": "d", "parameters": _TOOL} for n in range(40)],
+    }
+)
+_IMAGE: Final = json.dumps({"t": "image", "mimeType": "image/png", "data": 4 * 1024 * 1024 * "A"})
+
 _UNKNOWN: Final = '{"t":"what","a":1}'
 _DEEP: Final = '{"t":"what","a":' + 200 * "[" + 200 * "]" + "}"
 
@@ -333,6 +359,20 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "messages in empty fragments": flood(frame(0x02), *[frame(_MIDDLE)] * 500, frame(0x80, b"\0\0")),
     "interrupts": flood(_text('{"t":"interrupt"}')),
     "odd binary": flood(frame(_BINARY, b"\0")),
+    # What a conversation's client sends, to a handler that takes it all.
+    "texts": converse(_text('{"t":"text","text":"Hello."}')),
+    "long texts": converse(_text(json.dumps({"t": "text", "text": 60_000 * "a"}))),
+    "history": converse(*[_text(json.dumps({"t": "text", "text": "Hi.", "role": who})) for who in _ROLES]),
+    "responds": converse(_text('{"t":"respond"}')),
+    "says": converse(_text('{"t":"say","text":"Hello."}')),
+    "updates": converse(_text('{"t":"update","systemPrompt":"Be brief.","turns":"manual"}')),
+    "updates with tools": converse(_text(_UPDATE)),
+    "refused updates": converse(_text('{"t":"update","voice":"cedar"}')),
+    "small images": converse(_text('{"t":"image","mimeType":"image/png","data":"iVBORw0KGgo="}')),
+    "large images": converse(_text(_IMAGE)),
+    "broken images": converse(_text('{"t":"image","mimeType":"image/png","data":"?"}')),
+    "played": converse(_text('{"t":"played","ms":1240}')),
+    "tool results": converse(_text('{"t":"tool_result","id":"c1","result":"12 degrees"}')),
     "readers of lists": read(),
     "readers of lists without a match": read("&provider=none"),
     "readers of one record": read(one=True),

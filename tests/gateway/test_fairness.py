@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from speko_anyio.gateway import ServerSession, running_gateway
 from speko_anyio.gateway import _session as session_module
-from speko_anyio.protocol import AudioIn, Close, Limits
+from speko_anyio.protocol import AudioIn, Capabilities, Close, Limits
 from speko_anyio.protocol._dialect import OVER_BUDGET
 from speko_anyio.protocol._framing import BINARY, MASKED, PING, PONG, TEXT, header
 
@@ -42,6 +42,29 @@ MESSAGES = {
     "unknown text": frame(TEXT, b'{"t":"what"}'),
     "deep text": frame(TEXT, b'{"t":"what","a":' + b"[" * 200 + b"]" * 200 + b"}"),
 }
+
+CONVERSATION = {
+    "texts": frame(TEXT, b'{"t":"text","text":"Hi."}'),
+    "history": frame(TEXT, b'{"t":"text","text":"Hi.","role":"assistant"}'),
+    "responds": frame(TEXT, b'{"t":"respond"}'),
+    "says": frame(TEXT, b'{"t":"say","text":"Hi."}'),
+    "updates": frame(TEXT, b'{"t":"update","systemPrompt":"a"}'),
+    "refused updates": frame(TEXT, b'{"t":"update","voice":"a"}'),
+    "images": frame(TEXT, b'{"t":"image","mimeType":"image/png","data":"iVBORw0KGgo="}'),
+    "broken images": frame(TEXT, b'{"t":"image","mimeType":"image/png","data":"?"}'),
+    "played": frame(TEXT, b'{"t":"played","ms":1240}'),
+    "tool results": frame(TEXT, b'{"t":"tool_result","id":"c1","result":"1"}'),
+}
+
+ALL = Capabilities(
+    text=True,
+    image=True,
+    respond=True,
+    say="verbatim",
+    update=("system_prompt",),
+    history=True,
+    truncate=True,
+)
 
 CONTROL = {
     "pings and audio": frame(PING) * 100 + TINY,
@@ -80,9 +103,10 @@ def flood(client: Blocking, data: bytes) -> bytes:
     return client.heard
 
 
-async def flooded(data: bytes) -> Close:
+async def flooded(data: bytes, capabilities: Capabilities | None = None) -> Close:
     """How a session ends whose client sends this again and again."""
-    recorder = Recorder()
+    recorder: Any = Recorder()
+    recorder.capabilities = capabilities
     with anyio.fail_after(60):
         async with running_gateway(make_gateway({"echo": recorder})) as url, blocking(url) as client:
             await anyio.to_thread.run_sync(flood, client, data)
@@ -96,6 +120,13 @@ async def flooded(data: bytes) -> Close:
 @pytest.mark.parametrize("kind", MESSAGES)
 async def test_beyond_its_budget_a_client_is_ended(kind: str) -> None:
     close = await flooded(MESSAGES[kind])
+    assert (close.code, close.reason, close.initiated_by) == (1008, OVER_BUDGET, "local")
+
+
+@pytest.mark.usefixtures("small_budget", "both_ways")
+@pytest.mark.parametrize("kind", CONVERSATION)
+async def test_beyond_its_budget_of_a_conversation_too(kind: str) -> None:
+    close = await flooded(CONVERSATION[kind], ALL)
     assert (close.code, close.reason, close.initiated_by) == (1008, OVER_BUDGET, "local")
 
 

@@ -49,6 +49,7 @@ from speko_anyio.protocol._codec import (
     decode_from_server,
     encode,
     error_text,
+    is_laborious,
     mended,
 )
 from speko_anyio.protocol._tokens import shown
@@ -632,3 +633,17 @@ def test_a_first_half_waits_for_the_second_when_more_follows() -> None:
     assert mended("a\ud83d") == "a\ufffd"
     assert mended("a\ud83d\ude00", more=True) == "a\U0001f600"
     assert mended("\ude00a", more=True) == "\ufffda"
+
+
+class Uncounted(str):
+    __slots__ = ()
+
+    def count(self, *_: object) -> int:
+        raise AssertionError("counting looks at every character")
+
+
+def test_brackets_of_a_picture_are_not_counted_character_by_character() -> None:
+    """Five megabytes of base64 would hold the event loop for as long as all the rest of decoding them."""
+    text = Uncounted('{"t":"image","mimeType":"image/png","data":"' + "A" * 10_000 + '"}')
+    check_depth(text, 256)
+    assert not is_laborious(text)

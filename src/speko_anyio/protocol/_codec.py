@@ -353,7 +353,16 @@ _ERROR_BODY: Final = msgspec.json.Decoder(_ErrorBody)
 
 def is_laborious(text: str) -> bool:
     """Whether `check_depth` or mending the escapes of `text` would take far longer than decoding it."""
-    return text.count("[") + text.count("{") > _FEW_BRACKETS or "\\ud" in text or "\\uD" in text
+    if _brackets(text) > _FEW_BRACKETS:
+        return True
+    return "\\" in text and ("\\ud" in text or "\\uD" in text)
+
+
+def _brackets(text: str) -> int:
+    """Count the opening brackets of a JSON text."""
+    # `count` looks at every character; `in` and `rfind` jump over the megabytes of a picture, which has none.
+    objects = text.count("{") if text.rfind("{") > 0 else text[:1].count("{")
+    return objects + text.count("[") if "[" in text else objects
 
 
 def tag_of(text: str) -> str | None:
@@ -422,7 +431,7 @@ def mended(text: str, *, more: bool = False) -> str:
 def check_depth(text: str, max_depth: int) -> None:
     """Raise `MalformedMessage` if a JSON text nests arrays and objects deeper than `max_depth`."""
     # A level takes at least two characters, and most texts hold too few to reach the limit.
-    if len(text) <= 2 * max_depth or text.count("[") + text.count("{") <= max_depth:
+    if len(text) <= 2 * max_depth or _brackets(text) <= max_depth:
         return
     depth = 0
     in_string = escaped = False
