@@ -52,6 +52,17 @@ def test_the_end_of_a_quiet_turn_counts_in_place_of_its_speech() -> None:
     assert conversation.received(AUDIO, 2.5) == 0.5
 
 
+def test_a_typed_line_is_not_called_speech() -> None:
+    conversation = ConversationStats()
+    conversation.typed(1.0)
+    assert conversation.received(AUDIO, 1.5) == 0.5
+    assert conversation.waited_from == "your line"
+    conversation.received(ResponseEnd("done"), 2.0)
+    conversation.said(SPEECH, 3.0)
+    assert conversation.received(AUDIO, 3.25) == 0.25
+    assert conversation.waited_from == "the end of your speech"
+
+
 def test_interruptions_and_calls_are_counted_and_a_new_answer_begins_behind_one() -> None:
     conversation = ConversationStats()
     conversation.received(AUDIO, 1.0)

@@ -52,6 +52,10 @@ URL = ("--public-url", "https://voice.example.com")
             ("--phone", "twilio"),
             "--phone: 'twilio' is not a phone; write carrier=handler, such as twilio=local",
         ),
+        (
+            ("--unsigned-phones",),
+            "--unsigned-phones: no phone is configured; add --phone CARRIER=HANDLER, such as twilio=local",
+        ),
         (("--phone", "twilo=echo"), "--phone: unknown carrier 'twilo'; did you mean twilio?"),
         (
             ("--phone", "twilio=ecco", *URL),

@@ -408,6 +408,21 @@ async def test_an_unknown_carrier() -> None:
             raise AssertionError("nobody calls")
 
 
+async def test_what_is_no_websocket_is_told_before_anything_is_done() -> None:
+    socket: Any = object()
+    with pytest.raises(TypeError, match=r"takes the WebSocket of FastAPI or Starlette .*, not object"):
+        async with answer_call(socket):
+            raise AssertionError("nobody calls")
+
+
+async def test_what_is_no_session_is_not_joined() -> None:
+    async with FakeCarrier() as line, answer_call(line.ring()) as call:
+        session: Any = object()
+        with pytest.raises(TypeError, match="join takes an open session, not object; write `async with"):
+            await call.join(session)
+        assert call.ended is None
+
+
 async def test_the_close_has_a_deadline() -> None:
     class NeverCloses(Wrapped):
         async def close(self, code: int = 1000, reason: str | None = None) -> None:

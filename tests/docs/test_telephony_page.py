@@ -75,12 +75,14 @@ async def call(monkeypatch: pytest.MonkeyPatch) -> float:
     return abs(truncation[1] / 1000 - whole.played)
 
 
-async def test_somebody_who_is_not_the_carrier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_somebody_who_is_not_the_carrier_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     with serving(ANSWERING.load()["app"]) as host:
         for headers in ({}, signature("wss://elsewhere.example.com/call")):
-            with pytest.raises(InvalidStatus):
+            with pytest.raises(InvalidStatus) as refusal:
                 async with dialled(f"ws://{host}/call", headers):
                     raise AssertionError("it was answered")
+            assert refusal.value.response.status_code == 403
+    assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
 
 
 async def test_the_caller_interrupts_a_session_that_detects_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:

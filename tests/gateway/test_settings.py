@@ -93,7 +93,7 @@ def test_secrets_are_never_shown() -> None:
         ("TRANSCRIPT_DAYS", "0", "transcript_days is invalid; it must be a number above 0"),
         ("TOKEN_SECONDS", "1.5", "token_seconds is invalid; it must be a whole number, 1 or more"),
         ("DRIAN_SECONDS", "1", "unknown setting drian_seconds; did you mean drain_seconds?"),
-        ("XYZZY", "1", "unknown setting xyzzy; choose one of host, port"),
+        ("XYZZY", "1", "unknown setting xyzzy; choose from host, port"),
         ("SERVICE_HOSTS", "10.96.7.8", "unknown setting service_hosts"),
         ("METRICS_PORT", "9090", "unknown setting metrics_port"),
         ("NAME", "my-gateway", "unknown setting name"),

@@ -431,6 +431,35 @@ def test_a_url_that_is_not_a_websockets_is_refused(name: str, url: str) -> None:
         CARRIERS[name].connect_answer(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "parameters", "told"),
+    [
+        (None, None, "the URL of a media stream must be text, not NoneType"),
+        ("wss://a.example", ["id"], "the parameters of a call must be a dict, not list"),
+        ("wss://a.example", {"id": 7}, "the parameter 'id' of a call must be text, not int"),
+        ("wss://a.example", {7: "id"}, "the parameter '7' of a call must be text, not int"),
+    ],
+)
+def test_what_is_no_text_is_told_in_one_sentence(name: str, url: Any, parameters: Any, told: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        CARRIERS[name].connect_answer(url, parameters)
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("secret", ["", None, b"bytes"])
+def test_no_request_is_checked_without_a_secret(name: str, secret: Any) -> None:
+    """Anybody can make a signature with an empty secret."""
+    headers = {
+        **SIGNED_HEADERS,
+        "Telnyx-Signature-Ed25519": "s",
+        "Telnyx-Timestamp": "0",
+        "Authorization": "Bearer a.b.c",
+    }
+    request = SignedRequest(method="POST", url="https://a.example/", headers=headers)
+    with pytest.raises(LocalProtocolError, match=r"there is no secret .*; set it|not an Ed25519 key"):
+        CARRIERS[name].verify(request, secret, now=0.0)
+
+
 SIGNED_HEADERS = {
     "X-Twilio-Signature": "s",
     "X-Plivo-Signature-V3": "s",

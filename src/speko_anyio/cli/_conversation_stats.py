@@ -31,6 +31,8 @@ class ConversationStats:
         """Seconds from the end of the user's speech to the first audio or words, one for each answer."""
         self.last_received: float = 0.0
         """Time of the last frame."""
+        self.waited_from: str = "the end of your speech"
+        """What the latest latency begins with."""
         self._speech_ended: float | None = None
         self._answering = False
 
@@ -49,10 +51,12 @@ class ConversationStats:
         self.level = rms_dbfs(pcm)
         if self.level > SPEECH_DBFS:
             self._speech_ended = now
+            self.waited_from = "the end of your speech"
 
     def typed(self, now: float) -> None:
         """Count a line that the user typed."""
         self._speech_ended = now
+        self.waited_from = "your line"
 
     def committed(self, now: float) -> None:
         """Note that the user's turn was ended: an answer is due, however quiet they were."""

@@ -94,6 +94,9 @@ def read_settings_of(options: argparse.Namespace) -> Loaded:
                 faults += error.faults
     if getattr(options, "unsigned_phones", False):
         phones = given.get("phones", loaded.settings.phones)
+        if not (phones or faults):
+            lacking = "no phone is configured; add --phone CARRIER=HANDLER, such as twilio=local"
+            faults += (f"--unsigned-phones: {lacking}",)
         given["phones"] = {
             carrier: msgspec.structs.replace(phone, unsigned=True) for carrier, phone in phones.items()
         }

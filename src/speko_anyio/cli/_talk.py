@@ -157,7 +157,7 @@ class _Talk:
         self._mouth.feed(frame)
         latency = self.stats.received(frame, anyio.current_time())
         if latency is not None:
-            self._display.line(f"latency   {latency * 1000:.0f} ms from the end of your speech")
+            self._display.line(f"latency   {latency * 1000:.0f} ms from {self.stats.waited_from}")
         if isinstance(frame, ErrorFrame):
             self._error = frame
         self._display.show(frame)

@@ -129,6 +129,11 @@ class PhoneCall:
         """
         if self._bridge is not None:
             raise RuntimeError("a call is joined to one session, once; answer the next call for another one")
+        if not isinstance(session, RealtimeSession):
+            raise TypeError(
+                f"join takes an open session, not {type(session).__name__}; write `async with "
+                "...connect(...) as session` first"
+            )
         self._bridge = PhoneBridge(
             self._stream,
             input_sample_rate=session.input_sample_rate,
@@ -236,11 +241,17 @@ async def answer_call(
     `CarrierStream.verify`. Leaving the block hangs up. Nothing is read from the carrier until the call is
     joined to a session.
 
-    Raises `ConfigurationError` for an unknown carrier, `HandshakeError` when the call does not start, and
-    `RemoteProtocolError` when the carrier breaks its protocol.
+    Raises `ConfigurationError` for an unknown carrier, TypeError for what is not such a WebSocket,
+    `HandshakeError` when the call does not start, and `RemoteProtocolError` when the carrier breaks its
+    protocol.
     """
     if carrier not in CARRIERS:
         raise ConfigurationError(f"unknown carrier {carrier!r}; choose from {', '.join(sorted(CARRIERS))}")
+    if not all(hasattr(websocket, method) for method in ("accept", "receive", "send", "close")):
+        raise TypeError(
+            "answer_call takes the WebSocket of FastAPI or Starlette that the carrier has opened, not "
+            f"{type(websocket).__name__}"
+        )
     call = PhoneCall(websocket, CARRIERS[carrier]())
     code = close_codes.INTERNAL_ERROR
     try:

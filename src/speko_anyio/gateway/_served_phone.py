@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -18,6 +17,7 @@ from ._capabilities import capabilities_of
 from ._phone import Phone
 from ._provider_handler import ProviderHandler
 from ._session import Handler
+from ._settings import did_you_mean
 from .store import KeyLimits
 
 _RATES: Final = (16_000, 24_000)
@@ -38,7 +38,7 @@ class ServedPhone:
             extra = f"; for the offline voice {install_extra('local')}" if phone.handler == "local" else ""
             raise ValueError(
                 f"the phone {carrier} has the unknown handler {phone.handler!r}; "
-                f"{_did_you_mean(phone.handler, handlers)}{extra}"
+                f"{did_you_mean(phone.handler, handlers)}{extra}"
             )
         self.carrier: str = carrier
         self.codec: type[CarrierStream] = CARRIERS[carrier]
@@ -91,7 +91,7 @@ def check_phones(phones: object) -> None:
         if not isinstance(phone, Phone):
             raise TypeError(f"the phone {carrier!r} must be a Phone, not {type(phone).__name__}")
         if carrier not in CARRIERS:
-            raise ValueError(f"unknown carrier {carrier!r}; {_did_you_mean(str(carrier), CARRIERS)}")
+            raise ValueError(f"unknown carrier {carrier!r}; {did_you_mean(str(carrier), CARRIERS)}")
         try:
             # A Struct does not check the types of what is passed to it.
             msgspec.convert(msgspec.to_builtins(phone, builtin_types=(bytes,)), Phone)
@@ -145,8 +145,3 @@ def _session_config(phone: Phone, handler: Handler) -> SessionConfig:
 
 def _best_rate(offered: Collection[int]) -> Any:
     return next((rate for rate in _RATES if rate in offered), _RATES[0])
-
-
-def _did_you_mean(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"choose from {', '.join(sorted(known))}"

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -340,9 +340,7 @@ def _stripped(value: Any) -> Any:
 
 def _convert(name: str, value: object, *, source: str, strict: bool) -> object:
     if name not in _TYPES:
-        close = difflib.get_close_matches(name, _TYPES, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(_TYPES)}"
-        raise SettingsError(f"{source}: unknown setting {name}; {hint}")
+        raise SettingsError(f"{source}: unknown setting {name}; {did_you_mean(name, _TYPES)}")
     try:
         converted = msgspec.convert(value, _TYPES[name], strict=strict)
     except msgspec.ValidationError:
@@ -360,6 +358,12 @@ def _convert(name: str, value: object, *, source: str, strict: bool) -> object:
     return converted
 
 
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return what to use instead of an unknown name: the one that is alike, or any of `known`."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+
+
 def convert_table(what: str, given: Mapping[str, Any], kind: type[_Table]) -> _Table:
     """Return the fields of a table in the settings as a `kind`.
 
@@ -368,9 +372,7 @@ def convert_table(what: str, given: Mapping[str, Any], kind: type[_Table]) -> _T
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     for option, value in given.items():
         if option not in fields:
-            close = difflib.get_close_matches(option, fields, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(fields)}"
-            raise ValueError(f"{what}: unknown option {option}; {hint}")
+            raise ValueError(f"{what}: unknown option {option}; {did_you_mean(option, fields)}")
         try:
             msgspec.convert(value, fields[option].type)
         except msgspec.ValidationError as error:

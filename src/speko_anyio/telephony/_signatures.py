@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import msgspec
 
+from ..protocol.errors import LocalProtocolError
 from ..protocol.errors import SignatureError as SignatureError
 
 MAX_FIELDS: Final = 1000
@@ -67,6 +68,13 @@ def _parse(fields: str, *, strict: bool) -> list[tuple[str, str]]:
 def missing(header: str, carrier: str) -> SignatureError:
     """Return the error for a request without its signature."""
     return SignatureError(f"the request has no {header}, which {carrier} sends; it is not from {carrier}")
+
+
+def key_of(secret: Any, carrier: str) -> bytes:
+    """Return the secret as a key; `LocalProtocolError` for none: anybody can sign with an empty one."""
+    if not isinstance(secret, str) or not secret:
+        raise LocalProtocolError(f"there is no secret to check the signatures of {carrier} with; set it")
+    return secret.encode(errors="replace")
 
 
 def is_same(given: str, right: bytes) -> bool:

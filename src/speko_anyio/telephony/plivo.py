@@ -26,8 +26,8 @@ from ._carrier import ConnectAnswer
 from ._events import CallStarted, CarrierEvent
 from ._fields import MAX_PARAMETER, MAX_PARAMETERS, Fields, malformed
 from ._media import PCM16, PCMU, CamelMediaMessage, Codec, JSONStream
-from ._signatures import SignedRequest, is_same, missing, wrong
-from ._xml import check_url, document, escape
+from ._signatures import SignedRequest, is_same, key_of, missing, wrong
+from ._xml import check_parameters, check_url, document, escape
 
 _HEADERS: Final = ("X-Plivo-Signature-V3", "X-Plivo-Signature-Ma-V3")
 """By the account or subaccount of the call, and by the main account."""
@@ -142,7 +142,7 @@ class PlivoStream(JSONStream):
         given = [one.strip() for name in _HEADERS for one in request.header(name).split(",") if one.strip()]
         if not nonce or not given:
             raise missing(_NONCE if given else _HEADERS[0], "Plivo")
-        key = secret.encode()
+        key = key_of(secret, "Plivo")
         right = [
             base64.b64encode(hmac.digest(key, f"{signed}.{nonce}".encode(errors="replace"), "sha256"))
             for signed in _signed(request)
@@ -162,7 +162,7 @@ class PlivoStream(JSONStream):
         Parameters are ``extraHeaders``: names and values of letters and digits, 512 bytes in all. Put a token
         into the query of the URL.
         """
-        pairs = (parameters or {}).items()
+        pairs = check_parameters(parameters).items()
         for name, value in pairs:
             if not _PLAIN.fullmatch(name) or not _PLAIN.fullmatch(value):
                 raise LocalProtocolError(

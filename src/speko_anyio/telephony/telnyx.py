@@ -24,7 +24,7 @@ from ._events import CallStarted, CarrierEvent
 from ._fields import Fields, malformed
 from ._media import L16, PCMA, PCMU, Codec, JSONStream, Mark, MediaMessage, Payload
 from ._signatures import SignedRequest, check_age, missing, wrong
-from ._xml import check_url, stream_answer
+from ._xml import check_parameters, check_url, stream_answer
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -153,7 +153,7 @@ class TelnyxStream(JSONStream):
     def connect_answer(url: str, parameters: Mapping[str, str] | None = None) -> ConnectAnswer:
         """Return TeXML: ``<Connect><Stream>`` with bidirectional RTP and PCMU in both directions."""
         attributes = ' track="inbound_track" codec="PCMU" bidirectionalMode="rtp" bidirectionalCodec="PCMU"'
-        return stream_answer(check_url(url), attributes, parameters or {})
+        return stream_answer(check_url(url), attributes, check_parameters(parameters))
 
 
 def _read_key(secret: str) -> tuple[Ed25519PublicKey, type[Exception]]:
@@ -167,7 +167,7 @@ def _read_key(secret: str) -> tuple[Ed25519PublicKey, type[Exception]]:
         ) from None
     try:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(secret, validate=True)), InvalidSignature
-    except ValueError:
+    except (TypeError, ValueError):
         raise LocalProtocolError(
             "the public key of Telnyx is not an Ed25519 key in base64; copy it from the portal"
         ) from None

@@ -27,8 +27,8 @@ from ._carrier import ConnectAnswer
 from ._events import CallStarted, CarrierEvent
 from ._fields import Fields, malformed
 from ._media import CamelMediaMessage, JSONStream, Mark, Payload
-from ._signatures import SignedRequest, is_same, missing, wrong
-from ._xml import check_url, stream_answer
+from ._signatures import SignedRequest, is_same, key_of, missing, wrong
+from ._xml import check_parameters, check_url, stream_answer
 
 _HEADER: Final = "X-Twilio-Signature"
 
@@ -126,7 +126,7 @@ class TwilioStream(JSONStream):
             for name, value in request.form():
                 values.setdefault(name, set()).add(value)
             signed = "".join(f"{name}{value}" for name in sorted(values) for value in sorted(values[name]))
-        key = secret.encode()
+        key = key_of(secret, "Twilio")
         right = [
             base64.b64encode(hmac.digest(key, f"{url}{signed}".encode(errors="replace"), "sha1"))
             for url in _spellings(request.parts())
@@ -142,7 +142,7 @@ class TwilioStream(JSONStream):
     @staticmethod
     def connect_answer(url: str, parameters: Mapping[str, str] | None = None) -> ConnectAnswer:
         """Return TwiML: ``<Connect><Stream>``. The URL takes no query; a parameter, 500 characters."""
-        parameters = parameters or {}
+        parameters = check_parameters(parameters)
         for name, value in parameters.items():
             if len(name) + len(value) > _MAX_PARAMETER:
                 raise LocalProtocolError(

@@ -23,8 +23,8 @@ from ._carrier import FRAME, CarrierStream, ConnectAnswer, Frames
 from ._events import CallAudio, CallStarted, CarrierEvent
 from ._fields import Fields, malformed, read
 from ._media import Mark
-from ._signatures import SignatureError, SignedRequest, check_age, is_same, missing, wrong
-from ._xml import check_url
+from ._signatures import SignatureError, SignedRequest, check_age, is_same, key_of, missing, wrong
+from ._xml import check_parameters, check_url
 
 _RATES: Final = (8000, 16_000, 24_000)
 _RATE: Final = 16_000
@@ -152,7 +152,7 @@ class VonageStream(CarrierStream):
             "type": "websocket",
             "uri": url,
             "content-type": f"audio/l16;rate={_RATE}",
-            "headers": dict(parameters or {}),
+            "headers": dict(check_parameters(parameters)),
         }
         return ConnectAnswer("application/json", json.dumps([{"action": "connect", "endpoint": [endpoint]}]))
 
@@ -162,7 +162,9 @@ def _verify_token(token: str, secret: str) -> _Claims:
     signed, _, signature = token.rpartition(".")
     if len(token) > _MAX_TOKEN:
         raise wrong("Vonage")
-    right = base64.urlsafe_b64encode(hmac.digest(secret.encode(), signed.encode(errors="replace"), "sha256"))
+    right = base64.urlsafe_b64encode(
+        hmac.digest(key_of(secret, "Vonage"), signed.encode(errors="replace"), "sha256")
+    )
     if not is_same(signature, right.rstrip(b"=")):
         raise wrong("Vonage")
     header, _, claims = signed.partition(".")
