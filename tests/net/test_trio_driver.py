@@ -35,6 +35,7 @@ from speko_anyio.protocol import NEED_DATA, AudioIn, Commit, ServerConnection, U
 from speko_anyio.protocol.url import parse_url
 from speko_anyio.testing.server import connected, grant
 from tests.support.drivers import driven, settled
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -113,7 +114,7 @@ async def over_sockets(secure: bool = False, **options: Any) -> AsyncIterator[tu
         peer.send()
         return peer
 
-    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
+    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(PATIENCE):
         listener.setblocking(False)
         peers: list[Peer] = []
 
@@ -256,7 +257,7 @@ async def test_a_broken_record_ends_the_session_after_what_came_before_it() -> N
 
 
 async def test_a_server_that_is_not_trusted_is_told_so() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
+    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(PATIENCE):
         where = parse_url(f"wss://127.0.0.1:{listener.getsockname()[1]}/")
 
         async def connect() -> None:
@@ -273,7 +274,7 @@ async def test_a_server_that_is_not_trusted_is_told_so() -> None:
 
 
 async def test_a_handshake_that_is_cancelled_closes_the_connection() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(10):
+    with socket.create_server(("127.0.0.1", 0)) as listener, anyio.fail_after(PATIENCE):
         where = parse_url(f"wss://127.0.0.1:{listener.getsockname()[1]}/")
         async with trio.open_nursery() as tasks:
             tasks.start_soon(lambda: trio_driver.connect(where, ssl_context=_CLIENT))
