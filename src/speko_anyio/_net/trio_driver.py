@@ -197,6 +197,7 @@ class TrioDriver:
             await self._write_in_turn(verb, *args)
             return
         verb(*args)
+        data = b""
         try:
             data = self._data_to_send()
             sent = self._socket.send(data)
