@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 
@@ -69,3 +70,17 @@ def test_the_page_quotes_what_it_says() -> None:
     plain = " ".join(PAGE.split())
     assert NOT_UNDERSTOOD[0] in plain
     assert GREETING in plain
+
+
+def test_the_page_tells_what_was_measured() -> None:
+    file = DOCS.parent / "benchmarks" / "results" / "voice.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    for ear, rows in found["ears"].items():
+        people, voice = rows["people"], rows["hibari-tts"]
+        rates = [f"{each['wrong'] / each['words']:.0%}".replace("%", " %") for each in (people, voice)]
+        times = sorted(f"{each['seconds'] * 1000:.0f}" for each in (people, voice))
+        (row,) = re.findall(rf"\| {re.escape(ear)}[^|]*\|(.*)\|\n", PAGE)
+        assert [cell.strip() for cell in row.split("|")] == [*rates, " to ".join(times)]
+    delays = found["delays"]["hibari-tts"].values()
+    assert {f"{each['p99'] * 1000:.0f}" for each in delays} == set(re.findall(r"within (\d+) ms in 99", PAGE))
+    assert max(each["p99"] for each in delays) < 0.3

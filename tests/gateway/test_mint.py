@@ -14,6 +14,7 @@ import pytest
 
 from speko_anyio.gateway import Gateway, KeyLimits, MemoryStore, SessionRecord, StoreError
 from speko_anyio.gateway import _request_body as request_body
+from speko_anyio.gateway import _session_handlers as session_handlers
 from speko_anyio.gateway.store import Idempotency
 from speko_anyio.gateway.store._records import NO_LIMITS
 
@@ -208,6 +209,15 @@ async def test_what_can_only_mean_one_thing_is_taken(body: bytes) -> None:
 )
 async def test_a_wrong_request_is_told_which_field(body: bytes, message: str) -> None:
     await refused(400, "VALIDATION_ERROR", message, content=body)
+
+
+async def test_who_asks_for_an_offline_voice_that_is_not_installed_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = b'{"mode":"s2s","s2s":{"provider":"local","model":"m"}}'
+    monkeypatch.setattr(session_handlers, "find_spec", lambda name: None)
+    told = "this gateway serves echo. For the offline voice install speko-anyio with the extra `local`"
+    await refused(400, "VALIDATION_ERROR", told, content=body)
 
 
 async def test_what_is_nested_as_deeply_as_it_may_be_can_be_listed() -> None:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from speko_anyio._accounts import PROVIDERS
+from speko_anyio._extras import install_extra
 from speko_anyio.protocol.mint import (
     DEFAULT_SAMPLE_RATE,
     InvalidRequestError,
@@ -28,6 +29,7 @@ from ._provider_handler import ProviderHandler
 from ._public_url import PublicURL
 from ._request_body import read_body
 from ._session import Handler
+from ._session_handlers import offline_voice_is_installed
 from .store import Idempotency, SessionRecord
 from .store._records import iso_time
 
@@ -136,5 +138,7 @@ def _can_write(handler: Handler, config: SessionConfig) -> bool:
 
 
 def _how_to_serve(provider: str) -> str:
+    if provider == "local" and not offline_voice_is_installed():
+        return f". For the offline voice {install_extra('local')}"
     variable = _KEY_VARIABLES.get(provider)
     return "" if variable is None else f"; `speko-anyio serve` adds {provider} where {variable} is set"

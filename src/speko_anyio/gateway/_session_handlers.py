@@ -59,7 +59,7 @@ def built_in_handlers(*, ear: SpeechToText | None = None) -> dict[str, Handler]:
     Raises ValueError if there is an ear, and no offline voice.
     """
     handlers: dict[str, Handler] = {"echo": echo}
-    if all(find_spec(module) for module in _LOCAL_NEEDS):
+    if offline_voice_is_installed():
         from .local import LocalVoice
 
         handlers["local"] = LocalVoice(ear=ear)
@@ -86,6 +86,11 @@ def default_handlers(
     """
     accounts = provider_handlers(models=models, provider_options=provider_options)
     return {**built_in_handlers(ear=ear), **accounts}
+
+
+def offline_voice_is_installed() -> bool:
+    """Return whether the packages of the extra ``local`` are there."""
+    return all(find_spec(module) for module in _LOCAL_NEEDS)
 
 
 def why_not_a_handler(handler: Any) -> str | None:

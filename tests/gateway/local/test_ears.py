@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ import pytest
 from speko_anyio.audio.wav import read_wav
 from speko_anyio.gateway.engines import EngineError
 from speko_anyio.gateway.local import ExpectsPhrases, Grammar, PocketsphinxEar, RecognizesAhead, WhisperEar
+from speko_anyio.gateway.local._ears import make_ear
 from speko_anyio.gateway.local._recognizer import RecognizerBusyError, RecognizerError
 from tests.support.noise import SPEECH
 from tests.support.speech import spoken
@@ -124,6 +126,21 @@ class TestWhisperProcess:
         )
         assert text.endswith("connect to the network once, or name a folder that holds the model")
         assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/no/such/folder", "found no folder /no/such/folder; name one that holds a Whisper model"),
+        ("~/no/such/folder", "found no folder ~/no/such/folder; name one that holds a Whisper model"),
+        ("{tmp_path}", "found no config.json in {tmp_path}; name a folder with a Whisper model in "),
+    ],
+)
+def test_an_operator_is_told_early_that_the_folder_is_wrong(name: str, message: str, tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper")
+    name, message = (text.format(tmp_path=tmp_path) for text in (name, message))
+    with pytest.raises(ValueError, match="^" + re.escape(f"the ear whisper:{name} {message}")):
+        make_ear(f"whisper:{name}")
 
 
 class TestWhisperModel:

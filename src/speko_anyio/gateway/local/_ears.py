@@ -13,6 +13,7 @@ from speko_anyio.audio.resample import resample
 
 from ._grammar import Grammar
 from ._recognizer import POCKETSPHINX, WHISPER, RecognizerError, open_recognizer
+from ._whisper_model import find_folder
 from ._worker_messages import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -140,7 +141,8 @@ class WhisperEar(anyio.AsyncContextManagerMixin):
 def make_ear(choice: str) -> PocketsphinxEar | WhisperEar:
     """Return the ear that an operator names: ``pocketsphinx``, ``whisper`` or ``whisper:MODEL``.
 
-    Raises ValueError for another name, and for an ear whose extra is not installed.
+    Raises ValueError for another name, for an ear whose extra is not installed, and for a folder without a
+    model.
     """
     kind, colon, model = choice.partition(":")
     if kind == "pocketsphinx" and not colon:
@@ -151,7 +153,13 @@ def make_ear(choice: str) -> PocketsphinxEar | WhisperEar:
         _check_installed("faster_whisper", "whisper")
     except ImportError as error:
         raise ValueError(str(error)) from None
-    return WhisperEar(model) if model else WhisperEar()
+    if not model:
+        return WhisperEar()
+    try:
+        find_folder(model)
+    except ValueError as error:
+        raise ValueError(f"the ear {choice} {error}") from None
+    return WhisperEar(model)
 
 
 class _Expecting:

@@ -9,21 +9,18 @@ from __future__ import annotations
 import difflib
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.utils import available_models, download_model
 
+from ._whisper_model import find_folder
 from ._worker_loop import CannotStartError, main
 from ._worker_messages import SAMPLE_RATE, Recognised
 
 if TYPE_CHECKING:
     from ._grammar import Grammar
-
-_NEEDED = ("config.json", "model.bin", "tokenizer.json")
-"""Of a model in CTranslate2's format. Without the tokenizer, faster-whisper would ask the network for one."""
 
 
 class WhisperEngine:
@@ -64,15 +61,12 @@ def find_model(name: str) -> str:
 
     Downloads it unless it is there already. Raises CannotStartError if that is impossible.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if missing := [file for file in _NEEDED if not (folder / file).is_file()]:
-            raise CannotStartError(
-                f"found no {missing[0]} in {name}; name a folder with a Whisper model in CTranslate2's format"
-            )
-        return str(folder)
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise CannotStartError(f"found no folder {name}; name one that holds a Whisper model")
+    try:
+        folder = find_folder(name)
+    except ValueError as error:
+        raise CannotStartError(str(error)) from None
+    if folder is not None:
+        return folder
     known = available_models()
     if "/" not in name and name not in known:
         close = difflib.get_close_matches(name, known, n=1)
