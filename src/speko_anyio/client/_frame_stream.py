@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, get_args
 
 from .._net.contexts import Block
@@ -57,12 +56,7 @@ class FramesBlock(Block):
         self._stream = FrameStream(self._pump, buffer)
         return self._stream
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         if self._stream is not None:
             self._pump.unsubscribe(self._stream._buffer)
 
