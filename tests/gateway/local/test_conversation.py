@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,10 @@ from speko_anyio.audio import _pcm as pcm
 from speko_anyio.gateway.engines import EngineError, Message, ToolRequest
 from speko_anyio.gateway.local import LocalVoice, SmallTalk, Synthesizer, speak_to_pcm
 from speko_anyio.gateway.local import _conversation as module
+from speko_anyio.gateway.local import _recognizer as recognizer_module
 from speko_anyio.gateway.local._dialogue import STORY
+from speko_anyio.gateway.local._grammar import Grammar
+from speko_anyio.gateway.local._recognizer import Recognizer, open_recognizer
 from speko_anyio.gateway.local._reply import LEAD
 from speko_anyio.protocol._commands import (
     AudioIn,
@@ -40,6 +44,7 @@ from speko_anyio.protocol.frames import (
 )
 from speko_anyio.protocol.mint import ToolSpec
 from tests.gateway.local.fake_session import FakeSession, make_config, make_tool
+from tests.gateway.local.test_recognizer import COMMAND
 from tests.support.speech import spoken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.speech]
@@ -300,6 +305,41 @@ async def test_an_interrupted_answer_is_told_as_far_as_it_was_heard() -> None:
     # The sentence that was cut off comes again.
     partials = [f.text for f in session.frames if isinstance(f, Transcript) and not f.final]
     assert partials[:2] == [STORY[0], STORY[0]]
+
+
+class ProcessEar(ScriptedEar):
+    """Lets a process hear its text, which may be an order to misbehave."""
+
+    def __init__(self, text: str, recognizer: Recognizer) -> None:
+        super().__init__(text)
+        self.recognizer = recognizer
+
+    async def transcribe(self, pcm: bytes, sample_rate: int) -> str:
+        return (await self.recognizer.hear(self.text.encode(), Grammar(()))).text
+
+
+@pytest.mark.parametrize("fault", ["crash", "garbage", "hang"])
+async def test_a_session_outlives_its_recogniser(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = FakeSession()
+    async with open_recognizer(command=COMMAND) as recognizer:
+        ear = ProcessEar(fault, recognizer)
+        async with serving("", session, ear):
+            if fault == "hang":
+                monkeypatch.setattr(recognizer_module, "HEAR_TIMEOUT", 0.05)
+            session.say(*question(), Commit())
+            await session.wait_for(is_a(ResponseEnd))
+            monkeypatch.undo()
+            ear.text = "thanks"
+            session.say(*question(), Commit())
+            await session.wait_for(is_a(ResponseEnd), count=2)
+    (error,) = [frame for frame in session.frames if isinstance(frame, ErrorFrame)]
+    assert error.code == "RECOGNIZER_FAILED"
+    assert re.fullmatch(
+        r"the gateway's recogniser process [\w .]+; it is replaced, so try again", error.message
+    )
+    ends = [frame for frame in session.frames if isinstance(frame, ResponseEnd)]
+    assert ends == [ResponseEnd("failed", "RECOGNIZER_FAILED"), ResponseEnd("done")]
+    assert finals(session) == [("user", "thanks"), ("assistant", "You are welcome.")]
 
 
 async def test_an_interrupt_of_nothing_is_nothing() -> None:
