@@ -207,8 +207,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
             self._early = b""
         if self._lost:
             self._end_lost()
-        # First of all, so that the peer is at work while the rest is done here.
-        self.flush()
+        if not self._attached().done:
+            # First of all, so that the peer is at work while the rest is done here. Not a refusal: `_finish`
+            # closes at once where nothing is left to write, and the client could lose what it was sent.
+            self.flush()
         self.core_changed()
 
     async def send(self, verb: Callable[[*_Args], None], *args: *_Args) -> None:
