@@ -258,16 +258,21 @@ def test_it_takes_every_option_of_serve(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.speech
 def test_the_offline_voice_s_ear_is_chosen(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SPEKO_GATEWAY_EAR", "pocketsphinx")
     code, out, _ = checked(capsys, "--database", "memory")
     assert code == 0
     assert re.search(r"^ +ear +pocketsphinx +SPEKO_GATEWAY_EAR$", out, re.MULTILINE)
     pytest.importorskip("faster_whisper")
-    code, out, _ = checked(capsys, "--database", "memory", "--ear", "whisper:/models/tiny")
+    for name in ("config.json", "model.bin", "tokenizer.json"):
+        (tmp_path / name).touch()
+    code, out, _ = checked(capsys, "--database", "memory", "--ear", f"whisper:{tmp_path}")
     assert code == 0
-    assert re.search(r"^ +ear +whisper:/models/tiny +--ear$", out, re.MULTILINE)
+    assert re.search(rf"^ +ear +whisper:{re.escape(str(tmp_path))} +--ear$", out, re.MULTILINE)
+    code, out, err = checked(capsys, "--database", "memory", "--ear", f"whisper:{tmp_path}/nowhere")
+    assert code == USAGE
+    assert f"found no folder {tmp_path}/nowhere; name one that holds a Whisper model" in err
     gateway = gateway_of(Settings(ear="whisper"), MemoryStore(), keys=[KEY], playground=False)
     assert "local" in gateway.providers
 
