@@ -40,7 +40,7 @@ from speko_anyio.protocol._extensions import COMMANDS, KNOWN
 from speko_anyio.protocol.capabilities import Capabilities
 from speko_anyio.testing.server import FakeServer, connected, grant
 from tests.support.cancellation import cancel_at_each_await
-from tests.support.drivers import EVERY_DRIVER, driven, settled
+from tests.support.drivers import EVERY_DRIVER, EVERY_VIRTUAL_DRIVER, driven, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -205,11 +205,14 @@ async def test_a_verb_learns_that_the_session_ends_instead(verb: Verb) -> None:
         assert caught.value.code == 4000
 
 
+@pytest.mark.parametrize("anyio_backend", EVERY_VIRTUAL_DRIVER, indirect=True)
 @pytest.mark.parametrize("verb", [verb for verb, _, _ in VERBS])
 async def test_a_verb_waits_for_the_handshakes_time_only(verb: Verb) -> None:
-    async with connected(slow_server(extensions=COMMANDS), handshake_timeout=0.05) as (session, server):
-        with pytest.raises(HandshakeError, match=r"not ready within 0\.05 s"):
+    async with connected(slow_server(extensions=COMMANDS), handshake_timeout=2.0) as (session, server):
+        asked_at = anyio.current_time()
+        with pytest.raises(HandshakeError, match=r"not ready within 2 s"):
             await verb(session)
+        assert anyio.current_time() - asked_at == pytest.approx(2.0)
         assert session.closed is None
         server.core.send_ready()
         server.flush()
@@ -324,10 +327,11 @@ async def test_what_the_service_does_not_take_fails_at_once(
     assert server.stream.closed
 
 
+@pytest.mark.parametrize("anyio_backend", EVERY_VIRTUAL_DRIVER, indirect=True)
 async def test_a_service_that_is_never_ready_fails_the_opening() -> None:
     server = slow_server(extensions=COMMANDS)
     with pytest.raises(HandshakeError, match="not ready"):
-        async with connected(server, greeting="Hello.", handshake_timeout=0.05):
+        async with connected(server, greeting="Hello.", handshake_timeout=2.0):
             raise AssertionError("opened")
     assert server.stream.closed
 
