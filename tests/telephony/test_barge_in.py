@@ -19,7 +19,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.telephony import CallEnded
-from speko_anyio.telephony._barge_in import MAX_BURST, MUTE_PATIENCE
+from speko_anyio.telephony._barge_in import MAX_BURST, MAX_MUTE, MUTE_PATIENCE
 from tests.support.phone import CLEAR, RATE, STOP, Line, PlainStream
 from tests.telephony.test_bridge import FRAME, Call, speech
 
@@ -206,6 +206,31 @@ def test_a_service_that_had_sent_all_of_its_answer_and_not_said_so_is_heard_agai
     call.run(0.5)
     assert call.line.heard.endswith(speech(0.5, start=3))
     assert call.played == pytest.approx(5.5)
+
+
+def test_a_service_whose_audio_never_pauses_is_heard_again() -> None:
+    call = talking()
+    call.receive(TALK)
+    cut_at = call.now
+    while call.played == pytest.approx(1.0):
+        assert call.now < cut_at + MAX_MUTE + 1
+        call.say(speech(0.5))
+        call.run(0.5)
+    assert call.now == pytest.approx(cut_at + MAX_MUTE, abs=1.0)
+
+
+def test_the_wait_of_an_answer_that_is_over_does_not_unmute_the_next() -> None:
+    call = talking()
+    call.receive(TALK)
+    call.send(Interruption("user"))
+    call.run(MAX_MUTE - 1)
+    call.say(speech(9.0))
+    call.run(2.0)
+    call.receive(TALK)
+    heard = call.line.heard
+    call.say(speech(1.0))
+    call.run(1.0)
+    assert call.line.heard == heard
 
 
 def test_other_frames_do_not_end_the_muted_answer() -> None:

@@ -25,7 +25,7 @@ from speko_anyio.protocol import (
     Usage,
 )
 from speko_anyio.telephony import CallEnded, CallStarted, Digit, PhoneBridge
-from speko_anyio.telephony._barge_in import MUTE_PATIENCE
+from speko_anyio.telephony._barge_in import MAX_MUTE, MUTE_PATIENCE
 from speko_anyio.telephony._bridge import GOODBYE_TIMEOUT, MAX_WAITING
 from speko_anyio.telephony._line_output import LEAD
 from tests.support.phone import CLEAR, RATE, START, STOP, Line, PlainStream
@@ -72,6 +72,7 @@ class PhoneMachine(RuleBasedStateMachine):
         self.resumes = False
         """Whether the caller has interrupted, and nothing that may be heard came since."""
         self.muted_until: float | None = None
+        self.muted_at_most = 0.0
         self.cuts: list[int] = []
         """Where the caller has interrupted, in milliseconds."""
         self.got = b""
@@ -118,7 +119,7 @@ class PhoneMachine(RuleBasedStateMachine):
         self.number += count
         if self.talking():
             if self.muted():
-                self.muted_until = self.now + MUTE_PATIENCE
+                self.muted_until = min(self.now + MUTE_PATIENCE, self.muted_at_most)
             else:
                 if self.resumes:
                     self.resumes = False
@@ -151,6 +152,7 @@ class PhoneMachine(RuleBasedStateMachine):
                 self.said = b""
                 self.whole = self.resumes = True
                 self.muted_until = self.now + MUTE_PATIENCE if self.muted() or self.answering else None
+                self.muted_at_most = self.now + MAX_MUTE
         self.receive(CUTS_IN)
 
     @rule()
@@ -215,6 +217,7 @@ class PhoneMachine(RuleBasedStateMachine):
         self.pump()
         assert self.bridge.done
 
+    @precondition(lambda self: not self.bridge.done)
     @rule()
     def stall(self) -> None:
         self.stalled = not self.stalled

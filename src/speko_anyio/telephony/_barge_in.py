@@ -15,9 +15,12 @@ MUTE_PATIENCE: Final = 2.0
 """Seconds without audio after which a muted answer counts as over: some services tell neither that they were
 interrupted nor that the answer has ended, and the next one must be heard."""
 
+MAX_MUTE: Final = 30.0
+"""Seconds after which a muted answer is heard again, even if its audio never pauses: some services send
+silence without end."""
+
 _MAX_PLAYING: Final = 20.0
 """Seconds of the assistant's audio to keep for the detector: more than the line is sent ahead."""
-
 
 MAX_BURST: Final = 5.0
 """Seconds of the caller's audio that the detector gets at once, after a network that stalled. It works about

@@ -29,7 +29,7 @@ from ..protocol._resampling import Converter, ResamplingFactory
 from ..protocol._timers import Timers
 from ..protocol.errors import LocalProtocolError, RemoteProtocolError
 from ..protocol.frames import Audio, Close, Frame, Interruption, Ready, ResponseEnd, ToolCall, Usage
-from ._barge_in import MUTE_PATIENCE, BargeIn, SpeechDetector
+from ._barge_in import MAX_MUTE, MUTE_PATIENCE, BargeIn, SpeechDetector
 from ._carrier import CarrierStream
 from ._events import CallAudio, CallEnded, CallStarted, CarrierEvent, Digit, Marked
 from ._line_output import FIRST_MARK_MS, LATEST_LOOK, LineOutput
@@ -294,6 +294,7 @@ class PhoneBridge:
         self._events.extendleft((Interrupt(), Played(round(barge_in.passed * 1000))))
         if barge_in.muted:
             self._timers.start("mute", MUTE_PATIENCE)
+            self._timers.start("long mute", MAX_MUTE)
 
     def _press(self, event: Digit) -> None:
         if self._keys is None:
@@ -383,12 +384,16 @@ class PhoneBridge:
         self._stop_playing()
         if self._barge_in is not None:
             self._barge_in.interrupted()
-            self._timers.stop("mute")
+            self._stop_mute_timers()
 
     def _end_answer(self) -> None:
         if self._barge_in is not None:
             self._barge_in.end_answer()
-            self._timers.stop("mute")
+            self._stop_mute_timers()
+
+    def _stop_mute_timers(self) -> None:
+        self._timers.stop("mute")
+        self._timers.stop("long mute")
 
     def _stop_playing(self) -> None:
         self._output.clear()
@@ -457,7 +462,7 @@ class PhoneBridge:
                 self._end_keys()
             elif name == "report":
                 self._report_if_behind()
-            elif name == "mute":
+            elif name in ("mute", "long mute"):
                 self._end_answer()
             else:
                 assert name == "goodbye"
