@@ -28,6 +28,7 @@ from speko_anyio import (
 from speko_anyio._net import trio_driver
 from speko_anyio._net.driver import SENDS_PER_TURN
 from speko_anyio._net.tasks import TaskGroup
+from speko_anyio._net.tls import TLS
 from speko_anyio._net.trio_driver import TrioDriver
 from speko_anyio.client._pump import Pump
 from speko_anyio.errors import InternalError
@@ -271,6 +272,48 @@ async def test_a_server_that_is_not_trusted_is_told_so() -> None:
             connection.setblocking(False)
             with pytest.raises(ssl.SSLError, match="ALERT"):
                 await shake_hands(connection)
+
+
+class Broken:
+    """A socket whose peer is gone when the handshake has failed."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.connected = connected
+        self.sends = 0
+
+    def fileno(self) -> int:
+        return self.connected.fileno()
+
+    def recv(self, size: int) -> bytes:
+        return self.connected.recv(size)
+
+    def send(self, data: bytes) -> int:
+        self.sends += 1
+        if self.sends == 1:
+            return self.connected.send(data)
+        raise BrokenPipeError
+
+
+async def test_why_a_server_is_not_trusted_is_told_although_the_alert_breaks() -> None:
+    ours, theirs = socket.socketpair()
+    tls = TLS(ssl.create_default_context(), "127.0.0.1")
+    broken: Any = Broken(ours)
+
+    async def serve() -> None:
+        with pytest.raises(ssl.SSLError):
+            await shake_hands(theirs)
+
+    async def fail() -> None:
+        with ours, pytest.raises(ssl.SSLCertVerificationError):
+            await trio_driver._shake_hands(broken, tls)
+
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with anyio.fail_after(PATIENCE):
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(serve)
+            tasks.start_soon(fail)
+    assert broken.sends == 2
 
 
 async def test_a_handshake_that_is_cancelled_closes_the_connection() -> None:

@@ -83,21 +83,24 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
 
 
 async def _shake_hands(connected: socket.socket, tls: TLS) -> None:
-    done = False
-    while not done:
+    while True:
         try:
             done = tls.shake_hands()
-        finally:
-            # An alert, too, which says why it fails.
-            data = tls.output()
-            while data:
-                try:
-                    data = data[connected.send(data) :]
-                except BlockingIOError:
-                    await wait_writable(connected)
-        if not done:
-            await wait_readable(connected)
-            tls.receive(connected.recv(READ_SIZE))
+        except ssl.SSLError:
+            # The alert says why. A peer that is gone already must not hide that from the user.
+            with suppress(OSError):
+                connected.send(tls.output())
+            raise
+        data = tls.output()
+        while data:
+            try:
+                data = data[connected.send(data) :]
+            except BlockingIOError:
+                await wait_writable(connected)
+        if done:
+            return
+        await wait_readable(connected)
+        tls.receive(connected.recv(READ_SIZE))
 
 
 async def _connect(connecting: socket.socket, address: Address) -> None:
