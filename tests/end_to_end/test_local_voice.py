@@ -60,7 +60,7 @@ async def test_a_spoken_question_gets_a_spoken_answer() -> None:
     ready = frames[0]
     assert isinstance(ready, Ready)
     assert (ready.input_sample_rate, ready.output_sample_rate) == (16000, 16000)
-    assert ready.extensions == ("usage", "text", "respond", "say", "update")
+    assert ready.extensions == ("usage", "text", "respond", "say", "update", "played")
     assert Transcript("user", "go forward ten meters", True) in frames
     assert Transcript("assistant", NOT_UNDERSTOOD[0], True) in frames
     audio = b"".join(frame.pcm for frame in frames if isinstance(frame, Audio))
