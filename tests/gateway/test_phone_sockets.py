@@ -113,8 +113,9 @@ async def test_a_whole_call_with_the_offline_voice_over_a_real_websocket() -> No
     (whole,) = calls
     cut = brain.cut()
     assert cut.heard_seconds is not None
-    # Within 20 ms on a machine that has time; a busy one delays the clear on its way to the line.
-    assert abs(cut.heard_seconds - whole.played) < 0.02 + min(0.4, 4 * max(late))
+    # Within 20 ms on a machine that has time; a busy one delays the clear on its way to the line. The clock
+    # alone would be wrong by half a second.
+    assert abs(cut.heard_seconds - whole.played) < 0.02 + 4 * max(late)
     assert cut.text
     assert STORY[0].startswith(cut.text) or cut.text.startswith(STORY[0])
     assert [message.text for message in brain.messages if message.role == "user"] == [*ear.script, "12"]
