@@ -15,7 +15,6 @@ from speko_anyio.cli import main
 from speko_anyio.cli._failures import NO_ANSWER, REFUSED, UNREACHABLE, USAGE
 from speko_anyio.testing.providers import (
     Die,
-    GoogleDouble,
     OpenAIDouble,
     Pace,
     ProviderDouble,
@@ -23,14 +22,10 @@ from speko_anyio.testing.providers import (
     XAIDouble,
     tone,
 )
+from tests.support.accounts import DOUBLES
 
 KEY = "sk-operators-own-key"
 VARIABLES = {"openai": "OPENAI", "xai": "XAI", "google": "GEMINI"}
-DOUBLES: dict[str, type[ProviderDouble[Any]]] = {
-    "openai": OpenAIDouble,
-    "xai": XAIDouble,
-    "google": GoogleDouble,
-}
 
 
 @pytest.fixture(autouse=True)

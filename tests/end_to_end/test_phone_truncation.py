@@ -12,15 +12,12 @@ import anyio
 import pytest
 
 from speko_anyio import OpenAI, answer_call
-from speko_anyio._net.driver import Driver
 from speko_anyio.gateway import Phone, ProviderHandler
-from speko_anyio.gateway import _provider_driver as provider_driver
 from speko_anyio.testing import VIRTUAL_BACKENDS, CarrierSocket, FakeCarrier, stream_pair, virtual_backend
 from speko_anyio.testing._carrier_wire import CarrierName
 from speko_anyio.testing.providers import OpenAIDouble, Pace, Say, tone
-from tests.gateway.phone_support import AUTH_TOKEN, call, phone_gateway
+from tests.gateway.phone_support import AUTH_TOKEN, call, dialled, phone_gateway
 from tests.support.accounts import DOUBLES, KEY, KINDS, MODELS
-from tests.support.drivers import driver_over
 
 pytestmark = pytest.mark.anyio
 
@@ -98,17 +95,8 @@ async def test_through_a_gateway(name: str, delay: float, monkeypatch: pytest.Mo
     phone = Phone(handler="bot", auth_token=AUTH_TOKEN, model=MODELS[name], greeting=False)
     gateway = phone_gateway(ProviderHandler(KINDS[name](KEY)), phone=phone)
     with anyio.fail_after(300):
-        async with anyio.create_task_group() as tasks:
-
-            async def dial(where: object, **how: object) -> Driver:
-                ours, theirs = stream_pair()
-                tasks.start_soon(double.handle, theirs)
-                return driver_over(ours)
-
-            monkeypatch.setattr(provider_driver, "dial", dial)
-            async with gateway.running(), carrier:
-                await call(carrier, gateway)
-                await interrupt(carrier, 2.5)
-            tasks.cancel_scope.cancel()
+        async with dialled(double, monkeypatch), gateway.running(), carrier:
+            await call(carrier, gateway)
+            await interrupt(carrier, 2.5)
     ((_, heard),) = double.session.truncations
     assert heard / 1000 == pytest.approx(carrier.clears[0], abs=0.02)

@@ -11,15 +11,12 @@ import anyio
 import pytest
 
 from speko_anyio import (
-    XAI,
     Audio,
     Close,
     ErrorFrame,
     Frame,
-    Google,
     GoogleOptions,
     Interruption,
-    OpenAI,
     RealtimeSession,
     Speko,
     Transcript,
@@ -31,26 +28,16 @@ from speko_anyio.protocol.mint import SampleRate
 from speko_anyio.testing.providers import (
     CallTools,
     Die,
-    GoogleDouble,
-    OpenAIDouble,
     Pace,
     ProviderDouble,
     Reply,
     Say,
-    XAIDouble,
     tone,
 )
+from tests.support.accounts import DOUBLES, KINDS, MODELS, NAMES
 
 OPERATORS_KEY = "sk-operators-own-key"
 CLIENTS_KEY = "sk_client"
-NAMES = ("openai", "xai", "google")
-MODELS = {"openai": "gpt-realtime-2.1", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
-KINDS: dict[str, type[Any]] = {"openai": OpenAI, "xai": XAI, "google": Google}
-DOUBLES: dict[str, type[ProviderDouble[Any]]] = {
-    "openai": OpenAIDouble,
-    "xai": XAIDouble,
-    "google": GoogleDouble,
-}
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("name", NAMES)]
 

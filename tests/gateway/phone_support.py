@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 import anyio
 import httpx
 import jwt
+import pytest
 import wsproto
 from anyio.abc import SocketStream
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,13 +32,17 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError
 
+from speko_anyio._net.driver import Driver
 from speko_anyio.gateway import Gateway, Handler, MemoryStore, Phone, ServerSession, SessionQuery, takes
+from speko_anyio.gateway import _provider_driver as provider_driver
 from speko_anyio.gateway.engines import Message, ToolRequest
 from speko_anyio.gateway.local import SmallTalk
 from speko_anyio.gateway.store._records import SessionLife, StoredRecord
 from speko_anyio.protocol import AudioIn, Capabilities, Respond, TextIn
 from speko_anyio.protocol.mint import ToolSpec
-from speko_anyio.testing import FakeCarrier
+from speko_anyio.testing import FakeCarrier, stream_pair
+from speko_anyio.testing.providers import ProviderDouble
+from tests.support.drivers import driver_over
 
 PUBLIC: Final = "https://voice.test"
 AUTH_TOKEN: Final = "an auth token of twilio"
@@ -68,6 +73,21 @@ def phone_gateway(
     return Gateway(
         handlers={"bot": handler}, phones={carrier: phone}, api_keys=[KEY], public_url=PUBLIC, **options
     )
+
+
+@asynccontextmanager
+async def dialled(double: ProviderDouble[Any], monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[None, None]:
+    """During the block, a gateway that connects to a provider reaches `double`, in memory."""
+    async with anyio.create_task_group() as tasks:
+
+        async def dial(where: object, **how: object) -> Driver:
+            ours, theirs = stream_pair()
+            tasks.start_soon(double.handle, theirs)
+            return driver_over(ours)
+
+        monkeypatch.setattr(provider_driver, "dial", dial)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 def twilio_signature(url: str, fields: Mapping[str, str] | None = None, *, token: str = AUTH_TOKEN) -> str:

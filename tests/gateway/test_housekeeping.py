@@ -24,7 +24,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 class Store(MemoryStore):
-    """Tells what it was asked, and fails as it is told."""
+    """A store that notes what it is asked, and fails when a test wants it to."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,17 +8,14 @@ import anyio
 import pytest
 
 from speko_anyio import OpenAI
-from speko_anyio._net.driver import Driver
 from speko_anyio.gateway import Phone, ProviderHandler, ServerSession, takes
-from speko_anyio.gateway import _provider_driver as provider_driver
 from speko_anyio.protocol import Capabilities, Interrupt, Played, Respond
 from speko_anyio.providers.openai import OpenAIOptions
-from speko_anyio.testing import VIRTUAL_BACKENDS, FakeCarrier, mumble, stream_pair, virtual_backend
+from speko_anyio.testing import VIRTUAL_BACKENDS, FakeCarrier, mumble, virtual_backend
 from speko_anyio.testing.providers import OpenAIDouble, Say
 from tests.support.accounts import KEY, MODELS
-from tests.support.drivers import driver_over
 
-from .phone_support import AUTH_TOKEN, call, phone_gateway, tone
+from .phone_support import AUTH_TOKEN, call, dialled, phone_gateway, tone
 
 pytestmark = pytest.mark.anyio
 
@@ -90,19 +87,10 @@ async def test_a_provider_is_told_where_its_answer_ended(
     provider = OpenAI(KEY, options=OpenAIOptions(turns="manual"))
     gateway = phone_gateway(ProviderHandler(provider), phone=phone)
     with anyio.fail_after(300):
-        async with anyio.create_task_group() as tasks:
-
-            async def dial(where: object, **how: object) -> Driver:
-                ours, theirs = stream_pair()
-                tasks.start_soon(double.handle, theirs)
-                return driver_over(ours)
-
-            monkeypatch.setattr(provider_driver, "dial", dial)
-            async with gateway.running(), carrier:
-                await call(carrier, gateway)
-                await talk_over(carrier)
-                await carrier.hang_up()
-            tasks.cancel_scope.cancel()
+        async with dialled(double, monkeypatch), gateway.running(), carrier:
+            await call(carrier, gateway)
+            await talk_over(carrier)
+            await carrier.hang_up()
     ((_, heard),) = double.session.truncations
     assert heard / 1000 == pytest.approx(carrier.clears[0], abs=0.02)
     assert len(carrier.clears) == 1

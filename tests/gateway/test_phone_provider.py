@@ -7,16 +7,14 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio._net.driver import Driver
 from speko_anyio.gateway import Gateway, MemoryStore, Phone, ProviderHandler
-from speko_anyio.gateway import _provider_driver as provider_driver
-from speko_anyio.testing import FakeCarrier, stream_pair
+from speko_anyio.testing import FakeCarrier
 from speko_anyio.testing.providers import Say, tone
 from tests.support.accounts import DOUBLES, KEY, KINDS, MODELS, NAMES
-from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, driver_over
+from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven
 from tests.support.phone import WholeCall, call_through
 
-from .phone_support import AUTH_TOKEN, PUBLIC, call, life_of
+from .phone_support import AUTH_TOKEN, PUBLIC, call, dialled, life_of
 
 pytestmark = pytest.mark.anyio
 
@@ -31,12 +29,6 @@ async def test_a_whole_call_with_a_provider(name: str, monkeypatch: pytest.Monke
     """A greeting, two turns, an interruption, keys, and the caller hangs up."""
     said = [Say("Hello.", 1.0), Say("One.", 1.2), Say("Two.", 1.4), Say("A long story.", 30.0)]
     double = DOUBLES[name]([*said, Say("Yes?", 0.6), Say("Twelve.", 0.7)], api_key=KEY)
-    ours, theirs = stream_pair()
-
-    async def dial(where: object, **how: object) -> Driver:
-        return driver_over(ours)
-
-    monkeypatch.setattr(provider_driver, "dial", dial)
     store, calls = MemoryStore(), list[WholeCall]()
     gateway = Gateway(
         handlers={name: ProviderHandler(KINDS[name](KEY))},
@@ -46,12 +38,9 @@ async def test_a_whole_call_with_a_provider(name: str, monkeypatch: pytest.Monke
         store=store,
     )
     with anyio.fail_after(300):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(double.handle, theirs)
-            async with gateway.running(), FakeCarrier("twilio") as carrier:
-                await call(carrier, gateway)
-                calls.append(await call_through(carrier, [tone(0.5, 8000)] * 4))
-            tasks.cancel_scope.cancel()
+        async with dialled(double, monkeypatch), gateway.running(), FakeCarrier("twilio") as carrier:
+            await call(carrier, gateway)
+            calls.append(await call_through(carrier, [tone(0.5, 8000)] * 4))
     (whole,) = calls
     lengths = [len(pcm) / 16_000 for pcm in (whole.greeting, *whole.answers)]
     assert lengths == pytest.approx([1.0, 1.2, 1.4, 0.6, 0.7], abs=0.002)

@@ -17,13 +17,12 @@ from speko_anyio.protocol.mint import SessionConfig, ToolSpec
 from speko_anyio.providers.openai import OpenAIOptions
 from speko_anyio.providers.xai import XAIOptions
 from speko_anyio.testing.providers import Die, GoAway, ProviderDouble, Say, Wait
+from tests.support.accounts import KINDS, MODELS
 
 from .support import KEY as GATEWAY_KEY
 from .support import make_gateway
 from .test_provider_handler import (
     KEY,
-    KINDS,
-    MODELS,
     anyio_backend,
     double_of,
     is_a,

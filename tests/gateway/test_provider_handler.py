@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup
 
-from speko_anyio import XAI, Google, GoogleOptions, OpenAI, OpenAIOptions, ToolSpec, XAIOptions
+from speko_anyio import XAI, GoogleOptions, OpenAI, OpenAIOptions, ToolSpec, XAIOptions
 from speko_anyio._net.driver import Driver
 from speko_anyio._net.stream_driver import READ_SIZE
 from speko_anyio.errors import APIConnectionError, InternalError
@@ -45,9 +45,7 @@ from speko_anyio.testing.providers import (
     Expire,
     Fail,
     GoAway,
-    GoogleDouble,
     Hangup,
-    OpenAIDouble,
     Pace,
     ProviderDouble,
     RateLimit,
@@ -55,22 +53,14 @@ from speko_anyio.testing.providers import (
     ReplyStep,
     Say,
     Wait,
-    XAIDouble,
     tone,
 )
+from tests.support.accounts import DOUBLES, KINDS, MODELS, NAMES
 from tests.support.drivers import EVERY_VIRTUAL_DRIVER, driven, driver_over
 
 from .support import MemoryTransport
 
 KEY = "sk-operators-own-key"
-NAMES = ("openai", "xai", "google")
-MODELS = {"openai": "gpt-realtime-2.1", "xai": "grok-voice-latest", "google": "gemini-3.8-live"}
-KINDS: dict[str, type[Any]] = {"openai": OpenAI, "xai": XAI, "google": Google}
-DOUBLES: dict[str, type[ProviderDouble[Any]]] = {
-    "openai": OpenAIDouble,
-    "xai": XAIDouble,
-    "google": GoogleDouble,
-}
 WEATHER = ToolSpec(
     name="get_weather", parameters={"type": "object", "properties": {"city": {"type": "string"}}}
 )

@@ -18,19 +18,15 @@ from typing import Any
 import anyio
 import pytest
 
-from speko_anyio import XAI, Google, OpenAI
 from speko_anyio.gateway import Gateway, Handler, ProviderHandler, default_handlers, running_gateway
 from speko_anyio.testing.providers import (
     CallTools,
-    GoogleDouble,
-    OpenAIDouble,
     Pace,
-    ProviderDouble,
     Reply,
     Say,
-    XAIDouble,
     tone,
 )
+from tests.support.accounts import DOUBLES, KINDS, MODELS, NAMES
 from tests.support.patience import PATIENCE
 from tests.support.speech import spoken
 
@@ -41,11 +37,6 @@ WEATHER = {
     "name": "get_weather",
     "description": "The weather in a city",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-}
-PROVIDERS: dict[str, tuple[type[Any], type[ProviderDouble[Any]], str]] = {
-    "openai": (OpenAI, OpenAIDouble, "gpt-realtime-2.1"),
-    "xai": (XAI, XAIDouble, "grok-voice-latest"),
-    "google": (Google, GoogleDouble, "gemini-3.8-live"),
 }
 
 pytestmark = [
@@ -91,14 +82,13 @@ def of(frames: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("rate", [16000, 24000])
-@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_conversation_with_a_tool(name: str, rate: int, node: list[str], tmp_path: Path) -> None:
-    provider, kind, model = PROVIDERS[name]
     replies: list[Reply] = [CallTools([("get_weather", {"city": "Oslo"})]), Say("It is sunny.", 0.5)]
     pace = Pace(latency=0.05, transcription=0.0)
-    double = kind(replies, user_says=["What is the weather?"], api_key="sk-operator", pace=pace)
+    double = DOUBLES[name](replies, user_says=["What is the weather?"], api_key="sk-operator", pace=pace)
     async with double.serve() as provider_url:
-        handler = ProviderHandler(provider("sk-operator", base_url=provider_url))
+        handler = ProviderHandler(KINDS[name]("sk-operator", base_url=provider_url))
         async with serving({name: handler}) as url:
             frames = await talk(
                 node,
@@ -106,7 +96,7 @@ async def test_a_conversation_with_a_tool(name: str, rate: int, node: list[str],
                 tmp_path,
                 tone(0.4, rate),
                 provider=name,
-                model=model,
+                model=MODELS[name],
                 inputSampleRate=rate,
                 outputSampleRate=rate,
                 systemPrompt="be brief",

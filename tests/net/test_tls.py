@@ -55,7 +55,7 @@ class Server:
 def opened() -> tuple[TLS, Server]:
     """Both sides after the handshake."""
     client, server = TLS(_CLIENT, "speko.test"), Server()
-    while not client.shake_hands():
+    while not client.handshake():
         server.receive(client.output())
         with contextlib.suppress(ssl.SSLWantReadError):
             server.end.do_handshake()
@@ -146,13 +146,13 @@ def test_a_forged_record_alone_is_an_error_at_once() -> None:
 @pytest.mark.parametrize(("context", "host"), [(ssl.create_default_context(), "speko.test"), (_CLIENT, "x")])
 def test_a_server_that_is_not_trusted_is_told_so(context: ssl.SSLContext, host: str) -> None:
     client, server = TLS(context, host), Server()
-    assert not client.shake_hands()
+    assert not client.handshake()
     server.receive(client.output())
     with pytest.raises(ssl.SSLWantReadError):
         server.end.do_handshake()
     client.receive(server.output())
     with pytest.raises(ssl.SSLCertVerificationError):
-        client.shake_hands()
+        client.handshake()
     server.receive(client.output())
     with pytest.raises(ssl.SSLError, match="ALERT"):
         server.end.do_handshake()

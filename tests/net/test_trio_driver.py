@@ -87,7 +87,7 @@ class Peer:
             self.heard.append(event)
 
 
-async def shake_hands(connection: socket.socket) -> ssl.SSLSocket:
+async def handshake(connection: socket.socket) -> ssl.SSLSocket:
     """Do a server's handshake; if it fails, close the connection."""
     secured = _SERVER.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
     try:
@@ -106,7 +106,7 @@ async def shake_hands(connection: socket.socket) -> ssl.SSLSocket:
 @asynccontextmanager
 async def over_sockets(secure: bool = False, **options: Any) -> AsyncIterator[tuple[RealtimeSession, Peer]]:
     async def serve(connection: socket.socket) -> Peer:
-        peer = Peer(await shake_hands(connection) if secure else connection)
+        peer = Peer(await handshake(connection) if secure else connection)
         while not (peer.heard and isinstance(peer.heard[0], UpgradeRequest)):
             await trio.lowlevel.wait_readable(peer.socket)
             peer.take()
@@ -271,7 +271,7 @@ async def test_a_server_that_is_not_trusted_is_told_so() -> None:
             connection, _ = listener.accept()
             connection.setblocking(False)
             with pytest.raises(ssl.SSLError, match="ALERT"):
-                await shake_hands(connection)
+                await handshake(connection)
 
 
 class Broken:
@@ -301,11 +301,11 @@ async def test_why_a_server_is_not_trusted_is_told_although_the_alert_breaks() -
 
     async def serve() -> None:
         with pytest.raises(ssl.SSLError):
-            await shake_hands(theirs)
+            await handshake(theirs)
 
     async def fail() -> None:
         with ours, pytest.raises(ssl.SSLCertVerificationError):
-            await trio_driver._shake_hands(broken, tls)
+            await trio_driver._handshake(broken, tls)
 
     ours.setblocking(False)
     theirs.setblocking(False)

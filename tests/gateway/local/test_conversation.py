@@ -242,7 +242,7 @@ async def test_an_interrupt_while_the_end_is_still_playing_is_told() -> None:
 
 
 class Reminded(SmallTalk):
-    """Keeps the conversation as it is told."""
+    """Small talk that keeps the messages it was given last."""
 
     def __init__(self) -> None:
         super().__init__()
