@@ -651,9 +651,10 @@ class AsyncioDriver(asyncio.BufferedProtocol):
 class SocketTransport(asyncio.Transport):
     """A transport for plain TCP on asyncio's own event loop, with fewer steps than the loop's.
 
-    That makes three calls for a read and two for a write that nothing here needs. A piece of audio comes
-    every 20 ms, when all of that code has left the processor's caches, so a call costs several times what it
-    does in a loop. On uvloop, whose transports are compiled, it would gain nothing.
+    The loop's makes three calls for a read and two for a write that a session does not need. A piece of
+    audio comes every 20 ms, when all of that code has left the processor's caches, so a call costs several
+    times what it does when it is repeated at once. On uvloop, whose transports are compiled, this would gain
+    nothing.
 
     It behaves as the loop's transport does, but reads nothing before `resume_reading`, passes what it reads
     to `receive`, and pauses the writing while any byte waits. It owns `connected`, a non-blocking socket.

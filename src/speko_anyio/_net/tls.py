@@ -12,7 +12,7 @@ _RECORD: Final = 16_384
 class TLS:
     """The client's side of one TLS connection, which verifies the server as `context` says.
 
-    First call `shake_hands`; then `seal` makes the bytes to write, and `open` reads what came.
+    First call `handshake`; then `seal` makes the bytes to write, and `open` reads what came.
     """
 
     __slots__ = ("_error", "_incoming", "_object", "_outgoing", "over")
@@ -26,7 +26,7 @@ class TLS:
         self.over: bool = False
         """Whether the peer will say no more, although its connection may still be open."""
 
-    def shake_hands(self) -> bool:
+    def handshake(self) -> bool:
         """Go on with the handshake; return whether it is done. Write `output` in any case.
 
         Raises `ssl.SSLError`.

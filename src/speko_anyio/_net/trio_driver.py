@@ -75,17 +75,17 @@ async def connect(where: WebSocketURL, *, ssl_context: ssl.SSLContext | None) ->
     connected = await connect_socket(where.host, where.port, connect=_connect)
     if tls is not None:
         try:
-            await _shake_hands(connected, tls)
+            await _handshake(connected, tls)
         except BaseException:
             connected.close()
             raise
     return TrioDriver(connected, tls)
 
 
-async def _shake_hands(connected: socket.socket, tls: TLS) -> None:
+async def _handshake(connected: socket.socket, tls: TLS) -> None:
     while True:
         try:
-            done = tls.shake_hands()
+            done = tls.handshake()
         except ssl.SSLError:
             # The alert says why. A peer that is gone already must not hide that from the user.
             with suppress(OSError):

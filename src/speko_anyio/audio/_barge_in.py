@@ -123,7 +123,7 @@ class BargeInDetector:
         self._assistant.append(level_of(playing[-self._size :]))
         speaking = max(self._assistant) > pcm16.SILENCE_DBFS
         if speaking and not turns.assistant_speaking:
-            turns.clear()  # who talks on when the assistant begins interrupts it, too
+            turns.clear()  # a user who is talking when the assistant begins interrupts it, too
         turns.assistant_speaking = speaking
         started = any(isinstance(event, SpeechStarted) for event in turns.push(frame))
         return started and speaking and not self._is_steady() and not self._is_echo()

@@ -89,7 +89,7 @@ def default_handlers(
 
 
 def offline_voice_is_installed() -> bool:
-    """Return whether the packages of the extra ``local`` are there."""
+    """Return whether the packages of the extra ``local`` are installed."""
     return all(find_spec(module) for module in _LOCAL_NEEDS)
 
 

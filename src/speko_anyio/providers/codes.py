@@ -70,6 +70,7 @@ INTERNAL_ERROR: Final = "provider_internal_error"
 
 ALL: Final = frozenset(
     {
+        # Every constant of this module that is a text: no code can be forgotten here.
         *(code for name, code in globals().items() if name.isupper() and isinstance(code, str)),
         *REFUSED.values(),
     }

@@ -1,6 +1,6 @@
-"""Barge-in: who begins to talk over the assistant cuts it off at once, and the session learns it afterwards.
+"""Barge-in: a caller who talks over the assistant silences it at once, before the session knows.
 
-The line is cleared before the session knows, so the rest of the answer that it still sends is dropped here.
+So the rest of the answer, which the session still sends, is dropped here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SpeechDetector(Protocol):
         """Take a piece of the caller's audio; return whether an interruption begins in it.
 
         `playing` is what the line has played of the assistant's audio since the last call. Both are PCM16
-        mono at the line's rate.
+        mono at the line's rate. What this raises comes out of the bridge, and ends the call.
         """
         ...
 
@@ -61,9 +61,9 @@ class BargeIn:
         self._sent = bytearray()  # the audio for the line that the detector has not got
         self._start = 0  # its position in the audio since the last clear, in bytes
         self._heard_until = -inf  # when the caller's audio that the detector got would end in real time
-        self._answering = False
-        self._resumes = False
-        self._received = 0.0
+        self._answering = False  # whether audio of an answer has come that is not over
+        self._resumes = False  # whether nothing was admitted since the line was cleared
+        self._received = 0.0  # seconds of the session's audio since its last interruption
         self.muted: bool = False
         """Whether the session's audio belongs to the answer that was cut off."""
         self.passed: float = 0.0
@@ -107,7 +107,7 @@ class BargeIn:
     # The session
 
     def cut(self, played: float) -> None:
-        """Cut off what the line plays; the caller has heard `played` seconds of it since its last clear."""
+        """Note that the line is cleared; the caller has heard `played` seconds since the last clear."""
         self.passed += played
         self.muted = self._answering
         self._resumes = True

@@ -143,7 +143,7 @@ class PhoneBridge:
       only the session's `Interruption` clears the line.
 
     `now` is in seconds of one clock that never goes back. Whatever the carrier or the session does, no method
-    raises because of it.
+    raises because of it; what the detector of `barge_in` raises comes out of `receive_message`.
     """
 
     def __init__(
@@ -398,7 +398,7 @@ class PhoneBridge:
     def _stop_playing(self) -> None:
         self._output.clear()
         self._report = False
-        # An interruption of the session's makes one of ours moot that it has not got.
+        # The session's own interruption replaces one of ours that it has not received.
         while self._events and isinstance(self._events[0], Played | Interrupt):
             self._events.popleft()
         if self._barge_in is not None:

@@ -91,7 +91,7 @@ class LineOutput:
         return self._carrier.started is None or not (self._waiting or self._cut or self.line.unplayed(now))
 
     def next_look(self, now: float) -> float | None:
-        """Return when the line has room for more of what waits; None if it has, or nothing waits."""
+        """Return when the line may have room for what waits; None if it has, and if nothing waits."""
         if not self._waiting or (unplayed := self.line.unplayed(now)) < LEAD:
             return None
         return now + max(unplayed - LEAD, LATEST_LOOK)

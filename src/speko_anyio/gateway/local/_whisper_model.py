@@ -1,4 +1,7 @@
-"""Tells a folder with a Whisper model from the name of one, without loading the library."""
+"""Tells a folder with a Whisper model from the name of one.
+
+It is apart from the worker, which loads the library: a gateway checks its settings without that.
+"""
 
 from __future__ import annotations
 
