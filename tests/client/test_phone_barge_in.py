@@ -146,10 +146,13 @@ async def test_without_it_the_line_plays_until_the_service_interrupts(later: flo
     assert service.asked == []
 
 
-async def test_all_speech_may_interrupt() -> None:
-    service = Service(None)
-    async with call_with(service, barge_in=partial(BargeInDetector, backchannel=0.0)) as (carrier, _):
-        assert await cut_after(carrier) <= 0.06 + ROUNDING
+@pytest.mark.parametrize("later", [0.3, 0.8, None])
+@pytest.mark.parametrize("backchannel", [0.0, 0.2])
+async def test_shorter_speech_may_interrupt(backchannel: float, later: float | None) -> None:
+    service = Service(later)
+    detector = partial(BargeInDetector, backchannel=backchannel)
+    async with call_with(service, barge_in=detector) as (carrier, _):
+        assert await cut_after(carrier) == pytest.approx(max(backchannel, 0.06), abs=ROUNDING)
 
 
 async def test_the_clear_waits_for_nothing() -> None:
